@@ -18,8 +18,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from gpt4image.artifacts.run_records import Comparison, load_comparisons
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.statistics import paired
@@ -100,7 +98,9 @@ def of_seed(options: Options, seed: int) -> dict[str, Comparison]:
 
 
 def main() -> None:
-    options = tyro.cli(Options)
+    from command_line import parsed
+
+    options = parsed(Options)
     every = [of_seed(options, seed) for seed in range(options.seeds)]
     for title, first in every[0].items():
         scores = {arm: [found[title].arms[arm].test[0] for found in every] for arm in first.arms}

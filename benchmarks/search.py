@@ -18,9 +18,7 @@ import tomllib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import append_json_line, read_json_lines, write_json_lines
@@ -30,7 +28,7 @@ MEASURED = ("val_top1", "seconds")
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    space: Annotated[Path, tyro.conf.Positional]
+    space: Path
     """TOML file of trials."""
     data: str
     """Image set SPEC."""
@@ -144,7 +142,9 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
 
 
 def main() -> None:
-    search = tyro.cli(Search)
+    from command_line import parsed
+
+    search = parsed(Search, "space")
     mend(search.out)
     jobs = waiting(search)
     with ProcessPoolExecutor(search.processes, mp_context=get_context("spawn")) as pool:

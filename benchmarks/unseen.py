@@ -18,10 +18,8 @@ from functools import cache
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from gpt4image.base.files import read_json, write_json
@@ -35,7 +33,7 @@ SEARCHED = 0.1  # part of train that searches validate on: the default of --val-
 
 @dataclasses.dataclass(frozen=True)
 class Unseen:
-    comparison: Annotated[Path, tyro.conf.Positional]
+    comparison: Path
     """Folder of one finished comparison, whose runs have --only-described."""
     data: str
     """Image set SPEC of its runs."""
@@ -80,7 +78,9 @@ def right(options: Unseen, run: str) -> NDArray[np.bool_]:
 
 
 def main() -> None:
-    options = tyro.cli(Unseen)
+    from command_line import parsed
+
+    options = parsed(Unseen, "comparison")
     record = read_json(options.comparison / "comparison.json")
     if "comparisons" in record or not record["data"]["only_described"]:
         raise SystemExit(f"{options.comparison} must hold one comparison, whose runs have --only-described.")

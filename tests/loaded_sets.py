@@ -17,4 +17,4 @@ def label_names(images: ImageSet) -> dict[str, str | None]:
 
 
 def aside(images: ImageSet) -> dict[str, str]:
-    return {item.name: item.reason for item in images.set_aside}
+    return {item.name: item.reason for item in images.skipped}

@@ -79,7 +79,7 @@ def rows(images: ImageSet) -> dict[str, list[tuple[Any, ...]] | None]:
 
 
 def aside_text(images: ImageSet) -> str:
-    return "\n".join(f"{item.name} {item.reason}" for item in images.set_aside)
+    return "\n".join(f"{item.name} {item.reason}" for item in images.skipped)
 
 
 def survives(spec: str) -> ImageSet | None:

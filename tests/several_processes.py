@@ -100,9 +100,8 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield loss, {"align_loss": loss}
         learned = {"learn_temperature": loss in WITH_NEGATIVES}
         yield f"{loss} mixed", {"align_loss": loss, "mixup": 0.8, "cutmix": 1.0} | learned
-        yield f"{loss} centred", {"align_loss": loss, "centre": "all", "same_class": "masked", "texts": "sample"}
-    yield "drawn texts, mixed", {"texts": "sample", "mixup": 0.8}
-    for option in ("same_class", "texts", "centre", "head", "normalise", "adaptive_weight"):
+        yield f"{loss} centred", {"align_loss": loss, "centre": "all"}
+    for option in ("centre", "head", "normalise", "adaptive_weight"):
         field = TextOptions.model_fields[option]
         for value in get_args(field.annotation) or (True, False):
             if value != field.default:
@@ -116,7 +115,7 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "consistency", {"consistency": 1.0, "confidence": 0.0}
     yield "consistency mixed", {"consistency": 1.0, "confidence": 0.3, "mixup": 0.8, "drop_path": 0.5}
     several = {"grad_accumulation": 3, "mixup": 0.8, "drop_path": 0.5}
-    yield "accumulation", several | {"adaptive_weight": True, "texts": "sample"}
+    yield "accumulation", several | {"adaptive_weight": True}
     batch_norm = RESNET | {"head": "mlp-bn"}
     yield "batch norm accumulation", batch_norm | several
     yield "batch norm", batch_norm

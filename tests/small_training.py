@@ -10,8 +10,10 @@ import torch
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
+from gpt4image.base.outcome import Outcome
 from gpt4image.config import TrainConfig
 from gpt4image.training import loop
+from gpt4image.training.train import train
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t",
@@ -40,6 +42,16 @@ def same(first: Path, second: Path) -> bool:
 
 class StoppedError(Exception):
     pass
+
+
+def resumed(config: TrainConfig, out: Path, steps: int) -> Outcome:
+    """Train a run into ``out`` that stops after some steps and is gone on with; return its outcome."""
+    own = config.model_copy(update={"out": out, "checkpoint_seconds": 0.0})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
+        stop_after(patch, steps)
+        train(own)
+    assert not runs.is_finished(out)
+    return train(own.model_copy(update={"resume": True}))
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

@@ -191,10 +191,8 @@ def descriptions() -> dict[str, Any]:
         "descriptions": 1600,
         "flawed": 16,
         "failures": 25,
-        "near_duplicates": 8,
         "words": {"min": 17, "median": 25.0, "mean": 24.9, "p95": 29.0, "p99": 31.0, "max": 133},
         "words_histogram": {"edges": [17, 20, 23, 26, 29, 32], "counts": [40, 260, 700, 480, 120]},
-        "vocabulary": {"words": 3247, "once": 1587, "uses": 37859},
         "flaws": {"refusal": {"descriptions": 0, "rejected": 25}, "loop": {"descriptions": 16, "rejected": 0}},
         "prompts": [{"name": "paper", "version": 1, "text": "Describe this image.", "class_conditioned": False}],
         "describers": [

@@ -18,7 +18,6 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.config import ImportDescriptionsConfig
@@ -27,7 +26,6 @@ from gpt4image.data.digests import file_digests
 from gpt4image.data.shards import index_shard
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.descriptions import import_descriptions
-from gpt4image.encoding.released import read_matrix
 from mutations import mutations
 from tars import write_tar
 
@@ -47,10 +45,9 @@ ROWS = [
     }
     for number in range(20)
 ]
-TEXTS = ("rows.jsonl", "rows.csv", "rows.parquet", "plain.parquet", "texts.json", "texts.txt", "texts.npy", "texts.pth")
-MATRICES = ("matrix.pth", "matrix.npy", "matrix.safetensors")
+TEXTS = ("rows.jsonl", "rows.csv", "rows.parquet", "plain.parquet", "texts.json", "texts.txt", "texts.pth")
 SETS = {"set.parquet": "manifest", "set.csv": "manifest", "set.tar": "webdataset", "images.parquet": "hf"}
-KINDS = (*TEXTS, *MATRICES, *SETS)
+KINDS = (*TEXTS, *SETS)
 
 
 def imported(path: Path) -> None:
@@ -89,11 +86,7 @@ def write_all(path: Path) -> None:
     pyarrow.parquet.write_table(table, path / "plain.parquet", compression="none", use_dictionary=False)
     (path / "texts.json").write_text(json.dumps(ROWS), "utf-8")
     (path / "texts.txt").write_text("\n".join(texts), "utf-8")
-    np.save(path / "texts.npy", np.array(texts))
     torch.save(texts, path / "texts.pth")
-    torch.save(torch.eye(4), path / "matrix.pth")
-    np.save(path / "matrix.npy", np.eye(4))
-    save_file({"matrix": torch.eye(4)}, path / "matrix.safetensors")
     manifest: dict[str, list[Any]] = {
         "path": ["1.png", "2.png"] * 5,
         "label": ["cat", None] * 5,
@@ -115,7 +108,7 @@ def write_all(path: Path) -> None:
 
 def reader_of(kind: str) -> Callable[[Path], Any]:
     """Return what reads a file of a kind."""
-    return imported if kind in TEXTS else read_matrix if kind in MATRICES else loaded(SETS[kind])
+    return imported if kind in TEXTS else loaded(SETS[kind])
 
 
 def mishaps(path: Path, read: Callable[[Path], None], count: int, seed: int = 0) -> Counter[str]:
@@ -176,7 +169,7 @@ def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(f"{good}}}\n{bad}, {fault}}}\n", "utf-8")
     outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
-    assert (outcome.summary["added"], [item.name for item in outcome.set_aside]) == (1, ["rows.jsonl, line 2"])
+    assert (outcome.summary["added"], [item.name for item in outcome.skipped]) == (1, ["rows.jsonl, line 2"])
     assert len(ReplayDescriber(str(file))._places) == 1
 
 
@@ -207,9 +200,7 @@ def test_a_row_of_parquet_that_is_not_text_costs_itself_alone(tmp_path: Path) ->
     pyarrow.parquet.write_table(pyarrow.table({"digest": digests, "description": values}), tmp_path / "a.parquet")
     outcome = import_descriptions(ImportDescriptionsConfig(file=tmp_path / "a.parquet", store=tmp_path / "a.db"))
     assert outcome.summary["added"] == 2
-    assert [(item.name, item.reason) for item in outcome.set_aside] == [
-        ("a.parquet, row 2", "a value in it is damaged")
-    ]
+    assert [(item.name, item.reason) for item in outcome.skipped] == [("a.parquet, row 2", "a value in it is damaged")]
 
 
 def test_damaged_saved_datasets_are_named_or_read(tmp_path: Path) -> None:
@@ -228,9 +219,8 @@ def test_damaged_saved_datasets_are_named_or_read(tmp_path: Path) -> None:
             folder.mkdir()
             for other, other_content in whole.items():
                 (folder / other.name).write_bytes(damaged if other == file else other_content)
-            for read in (imported, loaded("hf")):
-                with contextlib.suppress(Gpt4ImageError):
-                    read(folder)
+            with contextlib.suppress(Gpt4ImageError):
+                loaded("hf")(folder)
 
 
 def test_a_shard_of_endless_names_is_set_aside(tmp_path: Path) -> None:
@@ -241,7 +231,7 @@ def test_a_shard_of_endless_names_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "endless.tar"
     path.write_bytes((tmp_path / "set.tar").read_bytes()[:1024] + block * 5000)
     index = index_shard(str(path))
-    assert any(name == "endless.tar" for name, _ in index.set_aside)
+    assert any(name == "endless.tar" for name, _ in index.skipped)
 
 
 def test_damaged_caches_are_no_hindrance(tmp_path: Path, own_cache: Path) -> None:

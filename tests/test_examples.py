@@ -26,7 +26,7 @@ CLASSES = 3
 
 @pytest.fixture(scope="module")
 def pictograms(tmp_path_factory) -> Path:
-    """120 pictograms of three categories in class folders, and the embeddings of their descriptions by MiniLM."""
+    """120 pictograms of three categories in class folders, and embeddings of their descriptions."""
     pytest.importorskip("resvg_py", reason="drawing the pictograms needs the extra 'demo'")
     folder = tmp_path_factory.mktemp("pictograms")
     images = load_image_set("openmoji")
@@ -36,7 +36,7 @@ def pictograms(tmp_path_factory) -> Path:
         file = folder / "images" / images.classes[images.labels[i]] / f"{images.keys[i]}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(images.read(i))
-    vectors = load_text_encoder("minilm", "cpu").encode([text_of[images.keys[i]] for i in chosen])
+    vectors = load_text_encoder("bag-of-words:384", "cpu").encode([text_of[images.keys[i]] for i in chosen])
     make_table(folder / "table", {images.digests[i]: [vector] for i, vector in zip(chosen, vectors, strict=True)})
     return folder
 
@@ -58,6 +58,7 @@ def falls(losses: list[float], share: float = 1.0) -> bool:
     return sum(losses[-4:]) < share * sum(losses[:4])
 
 
+@pytest.mark.slow
 def test_plain_loop_learns_and_saves_a_plain_backbone(pictograms, tmp_path):
     weights = tmp_path / "resnet18.safetensors"
     data = ("--data", f"folder:{pictograms / 'images'}", "--embeddings", pictograms / "table")

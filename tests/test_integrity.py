@@ -209,14 +209,14 @@ def test_doctor_names_a_damaged_file_and_what_makes_it_again(
     content[middle] = bytes(byte ^ 1 for byte in content[middle])
     path.write_bytes(content)
     place = path if path.parent == copy else path.parent
-    assert cli.main(["doctor", str(place)]) == cli.SET_ASIDE
+    assert cli.main(["doctor", str(place)]) == cli.ITEMS_SKIPPED
     told = capsys.readouterr()
     assert f"{path}: damaged" in told.out and remedy in told.err and told.out.count(": damaged") == 1
 
 
 def test_doctor_names_a_file_that_is_missing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "run" / runs.HEAD).unlink()
-    assert cli.main(["doctor", str(copy / "run")]) == cli.SET_ASIDE
+    assert cli.main(["doctor", str(copy / "run")]) == cli.ITEMS_SKIPPED
     assert f"{copy / 'run' / runs.HEAD} is missing" in capsys.readouterr().err
 
 

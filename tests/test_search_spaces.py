@@ -14,7 +14,7 @@ from gpt4image.config.arms import ARMS
 
 ROOT = Path(__file__).parents[1]
 SPACES = ROOT / "benchmarks" / "spaces"
-RECORDS = sorted((ROOT / "docs" / "results" / "searches").glob("*.jsonl"))
+RECORDS = sorted((ROOT / "docs" / "research" / "records" / "searches").glob("*.jsonl"))
 TOOL = runpy.run_path(str(ROOT / "benchmarks" / "search.py"), run_name="search")
 
 

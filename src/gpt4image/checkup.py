@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.errors import install_command
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
 
 EXTRAS = {
     "demo": "the packaged pictures: demo, --data openmoji",
-    "hf": "Hugging Face datasets: --data hf:, saved datasets",
+    "hf": "Hugging Face datasets: --data hf:",
     "heic": "pictures of phones: HEIC and HEIF files",
     "video": "video files: --data clips:",
     "api": "describer openai:, also with --batch; prices",
@@ -78,7 +78,7 @@ def _checked(path: Path) -> Outcome:
         summary={"files": len(files), "damaged": sum(file.state == "damaged" for file in refused)},
         record={"checked": [{"file": str(file.path), "state": file.state} for file in files]},
         text="\n".join(f"{in_one_line(str(file.path))}: {file.state}" for file in files),
-        set_aside=tuple(SetAside(name=str(file.path), reason=file.reason) for file in refused),
+        skipped=tuple(Skipped(name=str(file.path), reason=file.reason) for file in refused),
     )
 
 
@@ -87,7 +87,7 @@ def _machine() -> dict[str, Any]:
 
     from gpt4image.artifacts.runs import cpu_name
     from gpt4image.data.pixels import available_cores
-    from gpt4image.models.backbones import compiler_missing
+    from gpt4image.models.compiling import compiler_missing
     from gpt4image.parallel.devices import choose_device, computes_bf16
 
     device = choose_device("auto")

@@ -16,12 +16,13 @@ import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gpt4image import __version__
+from gpt4image.base.interrupts import ended_like_ctrl_c
 from gpt4image.parallel import launch
 
-OK, SET_ASIDE, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
+OK, ITEMS_SKIPPED, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 
 LOADING_SECONDS = 2.0
 
@@ -61,9 +62,6 @@ COMMANDS = {
     "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
     "descriptions check": Command("compare a store to a dataset", "CheckConfig", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
-    "embeddings import": Command(
-        "make a table of released embeddings", "ImportEmbeddingsConfig", "encoding.import_embeddings:import_embeddings"
-    ),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
     "label": Command("predict class probabilities from the descriptions", "LabelConfig", "labelling.label:label"),
     "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),
@@ -94,17 +92,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is done, 1 items skipped, 2 a user's mistake, 70 a bug of this package, 130 interrupted.
     """
-    with launch.only_first_speaks():
-        if "stdout" in _open_closed_streams():
+    closed = _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for ends no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with launch.only_first_speaks(), ended_like_ctrl_c(), contextlib.redirect_stderr(_Lossy(sys.stderr)):
+        if "stdout" in closed:
             print(
                 "Error: standard output is closed (>&-), and what a command finds goes there: give it a file, or "
                 "/dev/null.",
                 file=sys.stderr,
             )
             return USER_MISTAKE
-        for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for ends no command
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
         try:
             try:
                 return _main(list(sys.argv[1:] if argv is None else argv))
@@ -117,6 +116,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
             print(f"Error: standard output cannot be written: {error.strerror}; give it another file.", file=sys.stderr)
             return USER_MISTAKE
+
+
+class _Lossy:
+    """Standard error whose reader may go, as a terminal does: then what is said is lost, and the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _open_closed_streams() -> list[str]:
@@ -144,7 +162,7 @@ def _main(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return _crashed()
         where = "" if error.filename is None else f"{visible(str(error.filename))}: "
         print(f"Error: {where}{error.strerror}; choose a place that can be read or written.", file=sys.stderr)
@@ -243,7 +261,7 @@ def _run(name: str, words: list[str]) -> int:
     from gpt4image.next_steps import with_next
 
     _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
-    return SET_ASIDE if outcome.set_aside else OK
+    return ITEMS_SKIPPED if outcome.skipped else OK
 
 
 @contextlib.contextmanager
@@ -307,10 +325,10 @@ def _overview(prefix: str = "") -> str:
 def _show(outcome: Any, as_json: bool) -> None:
     from gpt4image.base.visible import visible
 
-    set_aside = [{"name": item.name, "reason": item.reason} for item in outcome.set_aside]
+    skipped = [{"name": item.name, "reason": item.reason} for item in outcome.skipped]
     if as_json:
         path = None if outcome.path is None else str(outcome.path)
-        facts = {"path": path, **outcome.summary, **outcome.record, "set_aside": set_aside, "next": outcome.next}
+        facts = {"path": path, **outcome.summary, **outcome.record, "skipped": skipped, "next": outcome.next}
         print(json.dumps(facts, indent=1, default=str))
         return
     for key, value in outcome.summary.items():
@@ -321,12 +339,12 @@ def _show(outcome: Any, as_json: bool) -> None:
         print(f"wrote: {visible(', '.join(map(str, outcome.wrote)))}")
     if outcome.next:
         print(f"next: {visible(outcome.next)}")
-    if set_aside:
-        print(f"\n{len(set_aside)} skipped:", file=sys.stderr)
-        for item in set_aside[:20]:
+    if skipped:
+        print(f"\n{len(skipped)} skipped:", file=sys.stderr)
+        for item in skipped[:20]:
             print(f"  {item['name']!r}: {visible(item['reason'])}", file=sys.stderr)
-        if len(set_aside) > 20:
-            print(f"  and {len(set_aside) - 20} more (--json lists them all)", file=sys.stderr)
+        if len(skipped) > 20:
+            print(f"  and {len(skipped) - 20} more (--json lists them all)", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
 from gpt4image.artifacts.table import MANIFEST as TABLE
-from gpt4image.artifacts.text_labels import FORMAT, TextLabels
+from gpt4image.artifacts.text_labels import FEW_CLASSES, FORMAT, TextLabels
 from gpt4image.base.checksums import FILES, SEAL, card_checksums, file_digest, recorded_files, require_recorded
 from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, NewerError, StoreError
 from gpt4image.base.files import read_json, read_json_lines, read_parquet
@@ -147,7 +147,8 @@ def _parquet(path: Path) -> bool | None:
     if holds_boxes(path):
         BoxLabels.load(path)
         return True
-    facts = (read_parquet(path).schema.metadata or {}).get(FORMAT.encode())
+    metadata = read_parquet(path).schema.metadata or {}
+    facts = metadata.get(FORMAT.encode()) or metadata.get(FEW_CLASSES.encode())
     if facts is None:
         return None
     TextLabels.load(path)

@@ -44,7 +44,7 @@ def command(name: str, options: Mapping[str, Any], config_types: Mapping[str, st
     """Return a command as it is typed: positional words first, then the options that are not at their default."""
     kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
     words, flags = [], []
-    for key, value in _told(kind, options).items():
+    for key, value in kind.changed(options).items():
         option = kind.option(key)
         value = json.dumps(value) if isinstance(value, dict) else value
         values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
@@ -61,16 +61,10 @@ def _python(name: str, options: Mapping[str, Any], config_types: Mapping[str, st
     kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
     if " " in name:
         return command(name, options, config_types)
-    told = (
-        f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in _told(kind, options).items()
+    given = (
+        f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in kind.changed(options).items()
     )
-    return f"gpt4image.{name}({', '.join(told)})"
-
-
-def _told(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that are not at their default, in the order of the configuration."""
-    default = {key: field.get_default(call_default_factory=True) for key, field in kind.model_fields.items()}
-    return {key: options[key] for key in default if key in options and options[key] != default[key]}
+    return f"gpt4image.{name}({', '.join(given)})"
 
 
 def _all_of(config: Any, **changes: Any) -> dict[str, Any]:
@@ -167,7 +161,6 @@ _NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "descriptions stats": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
     "descriptions check": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
     "descriptions view": lambda config, _: config.out,
-    "embeddings import": lambda config, _: _label(config.data, config.out),
     "encode": lambda config, _: _label("SPEC", config.out),
     "label": _after_label,
     "review": _after_review,

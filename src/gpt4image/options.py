@@ -134,17 +134,18 @@ def _kinds(annotation: Any) -> list[Any]:
     return [tuple, *inner] if origin is tuple else inner
 
 
-def _choices(annotation: Any) -> list[str]:
+def choices(annotation: Any) -> list[str]:
+    """Return the values that a type allows; none where it allows any."""
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]
-    return [choice for part in get_args(annotation) for choice in _choices(part)]
+    return [choice for part in get_args(annotation) for choice in choices(part)]
 
 
 def metavar(kind: type[StageConfig], name: str) -> str:
     """Return what stands for the value of an option in the help: its choices, or a word for its type."""
     field = kind.model_fields[name]
-    if choices := _choices(field.annotation):
-        return "|".join(choices)
+    if known := choices(field.annotation):
+        return "|".join(known)
     if kind.option(name).isupper():
         return kind.option(name)
     if "SPEC" in (field.description or ""):

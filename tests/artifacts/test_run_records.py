@@ -120,7 +120,7 @@ def test_a_bad_item_costs_no_good_item_and_files_may_be_missing(tmp_path: Path) 
     assert load_items(tmp_path / "absent.json", SuspectedError) == ([], [])
     write_json(path, descriptions())
     ((found,), skipped) = load_items(path, Descriptions)
-    assert found.vocabulary is not None and found.vocabulary.words == 3247 and skipped == []
+    assert found.words is not None and found.words["max"] == 133 and skipped == []
 
 
 @pytest.mark.parametrize(

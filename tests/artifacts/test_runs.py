@@ -113,7 +113,7 @@ def test_a_run_is_finished_when_its_last_file_is_there(tmp_path: Path) -> None:
         runs.read_run(tmp_path / "run")
     write_json(tmp_path / "run" / runs.RUN, {"set_aside": [{"name": "a.png", "reason": "broken"}]})
     assert runs.is_finished(tmp_path / "run")
-    assert [item.name for item in runs.read_set_aside(tmp_path / "run")] == ["a.png"]
+    assert [item.name for item in runs.read_skipped(tmp_path / "run")] == ["a.png"]
 
 
 def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path, tmp_path: Path):

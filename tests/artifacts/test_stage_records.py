@@ -8,7 +8,7 @@ import pytest
 
 from gpt4image.artifacts.stage_records import RECORD, StageRecords
 from gpt4image.base.errors import RunError
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 
 
 def test_what_came_of_a_stage_is_found_by_its_key_only(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_what_came_of_a_stage_is_found_by_its_key_only(tmp_path: Path) -> None:
         summary={"coverage": 0.5},
         record={"notes": ["n"]},
         text="t",
-        set_aside=(SetAside(name="1", reason="r"),),
+        skipped=(Skipped(name="1", reason="r"),),
     )
     records.finish("label", "k", done)
     again = StageRecords(tmp_path)

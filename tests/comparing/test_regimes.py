@@ -49,46 +49,13 @@ def test_class_dependent_noise_takes_each_class_for_one_other(data: TrainingData
     assert len(pairs) == len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == 3
 
 
-def test_a_part_of_the_descriptions_is_kept_and_their_images_stay(data: TrainingData) -> None:
+def test_labels_are_drawn_from_described_images(data: TrainingData) -> None:
     assert data.text is not None
     train = data.indices("train")
-    left = Regime(described_fraction=0.5).apply(data, seed=0)
-    assert left.text is not None
-    assert np.array_equal(left.indices("train"), train)
-    assert left.text.described[train].sum() == round(0.5 * data.text.described[train].sum())
-    assert not (left.text.described & ~data.text.described).any()
-    held_out = np.setdiff1d(np.arange(len(data.labels)), train)
-    assert np.array_equal(left.text.described[held_out], data.text.described[held_out])
-    other = Regime(described_fraction=0.5).apply(data, seed=1)
-    assert other.text is not None and not np.array_equal(other.text.described, left.text.described)
-
-
-def test_labels_are_drawn_from_described_images_whatever_part_keeps_its_text(data: TrainingData) -> None:
-    assert data.text is not None
-    train = data.indices("train")
-    few = np.zeros(len(data.labels), bool)
-    for label in range(3):
-        few[train[data.labels[train] == label][:4]] = True
-    sparse = replace(data, text=data.text.only(few))
+    few = np.concatenate([train[data.labels[train] == label][:4] for label in range(3)])
+    sparse = replace(data, text=data.text.of_others(few, few))
     kept = Regime(labels_per_class=3).apply(sparse, seed=0).labels
-    assert few[train[kept[train] != NO_LABEL]].all()
-    half = Regime(labels_per_class=3, described_fraction=0.5).apply(sparse, seed=0)
-    assert np.array_equal(half.labels, kept), (
-        "arms that read no text share their runs between parts of the descriptions"
-    )
-
-
-def test_a_long_tail_leaves_training_images_out_and_nothing_else(data: TrainingData) -> None:
-    train = data.indices("train")
-    left = Regime(imbalance=6.0).apply(data, seed=0)
-    sizes = sorted(np.bincount(left.labels[left.indices("train")]).tolist())
-    largest = np.bincount(data.labels[train]).max()
-    assert sizes == [round(largest / 6), round(largest / 6**0.5), largest]
-    for split in ("val", "test"):
-        assert np.array_equal(left.indices(split), data.indices(split))
-    ranks = {tuple(np.argsort(np.bincount(Regime(imbalance=6.0).apply(data, seed).labels[
-        Regime(imbalance=6.0).apply(data, seed).indices("train")]))) for seed in range(8)}  # fmt: skip
-    assert len(ranks) > 1, "every seed has another rare class"
+    assert np.isin(train[kept[train] != NO_LABEL], few).all()
 
 
 def test_noise_that_flips_no_label_and_no_label_left_are_refused(data: TrainingData) -> None:
@@ -105,21 +72,12 @@ def test_noise_that_flips_no_label_and_no_label_left_are_refused(data: TrainingD
     assert (left.labels[train] != data.labels[train])[left.labels[train] != NO_LABEL].sum() == 1
 
 
-def test_names_tell_regimes_apart_and_arms_that_read_less_share_runs(tmp_path: Path) -> None:
+def test_names_tell_regimes_apart(tmp_path: Path) -> None:
     config = CompareConfig(
         data="folder:x", out=tmp_path, labels_per_class=5, label_noise=0.4, noise_kind="class-dependent",
-        described_fraction=0.1, imbalance=50, embeddings=tmp_path,
     )  # fmt: skip
     regime = Regime.of(config)
-    assert regime.name == "5-labels-0.4-wrong-by-class-0.1-described-imbalance-50" and regime.scarce
-    assert regime.read_by(labels=False, texts=False) == Regime(imbalance=50)
-    assert regime.read_by(labels=True, texts=False).name == "5-labels-0.4-wrong-by-class-imbalance-50"
-    assert regime.asked == (
-        "--labels-per-class 5 --label-noise 0.4 --noise-kind class-dependent --described-fraction 0.1 --imbalance 50.0"
-    )
+    assert regime.name == "5-labels-0.4-wrong-by-class" and regime.scarce
+    assert regime.asked == "--labels-per-class 5 --label-noise 0.4 --noise-kind class-dependent"
     assert Regime(label_noise=0.1234567).name != Regime(label_noise=0.1234568).name, "no two numbers share runs"
-    assert (
-        Regime().asked == ""
-        and Regime().name == "all-labels"
-        and not Regime(described_fraction=0.5, imbalance=9).scarce
-    )
+    assert Regime().asked == "" and Regime().name == "all-labels" and not Regime().scarce

@@ -26,7 +26,7 @@ def test_paths_in_a_table_cannot_lead_out(tmp_path: Path, png: Png) -> None:
     pq.write_table(data.data.table, tmp_path / "set" / "train.parquet")  # `datasets` itself would embed the file
     images = load_image_set(f"hf:{tmp_path / 'set'}")
     assert len(images) == 1
-    assert "leads out" in images.set_aside[0].reason
+    assert "leads out" in images.skipped[0].reason
 
 
 def test_a_selection_saved_to_disk(tmp_path: Path, png: Png) -> None:
@@ -72,4 +72,4 @@ def test_a_relative_path_starts_at_the_set(tmp_path: Path, png: Png, monkeypatch
     images = load_image_set("hf:../set/set.parquet")
     assert [images.read(i) for i in range(len(images))] == [png(0)]
     assert images.digests == (hashlib.sha256(png(0)).hexdigest(),)
-    assert "leads out" in images.set_aside[0].reason
+    assert "leads out" in images.skipped[0].reason

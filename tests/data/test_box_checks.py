@@ -23,7 +23,7 @@ def test_every_box_is_kept_inside_its_picture_or_counted(found: list[tuple[int, 
     boxes = checked(listed, np.ones((4, 2)), [True, True, False, True], 2, faults, "set")
     assert ((boxes.corners >= 0) & (boxes.corners <= 1)).all()
     assert (boxes.corners[:, 2:] > boxes.corners[:, :2]).all() and (boxes.labels < 2).all()
-    dropped = sum(int(item.name.split()[1]) for item in faults.set_aside("set"))
+    dropped = sum(int(item.name.split()[1]) for item in faults.skipped("set"))
     assert len(boxes.labels) + dropped == len(found)
     given = {
         (image, np.float32(np.clip(corners, 0, 1)).tobytes(), label)
@@ -42,7 +42,7 @@ def test_faults_name_a_few_and_count_all() -> None:
     for place in range(1200):
         faults.add(f"box {place}", "it is wrong")
     faults.add("one", "it is odd")
-    first, second = faults.set_aside("a.json")
+    first, second = faults.skipped("a.json")
     assert first.name == "a.json: 1,200 annotations"
     assert first.reason == "it is wrong: 'box 0', 'box 1', 'box 2', 'box 3', 'box 4' and others"
     assert (second.name, second.reason) == ("a.json: 1 annotation", "it is odd: 'one'")

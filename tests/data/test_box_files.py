@@ -63,7 +63,7 @@ def pictures(root: Path, folder: str) -> None:
             picture(root / folder / name)
 
 
-ROUND_TRIP = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+ROUND_TRIP = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 @ROUND_TRIP

@@ -46,7 +46,7 @@ def test_a_table_of_clips(tmp_path: Path, header: str) -> None:
     (tmp_path / "clips.csv").write_text(f"{header}\na/1.mp4,left\na/2.mp4,right\na/3.mp4,right\n")
     clips = load_image_set(f"clips:{tmp_path / 'clips.csv'}")
     assert (clips.clips, clips.keys, clips.classes) == (True, ("a/1.mp4", "a/2.mp4"), ("left", "right"))
-    assert [item.name for item in clips.set_aside] == ["a/3.mp4"]
+    assert [item.name for item in clips.skipped] == ["a/3.mp4"]
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_pixels_hold_the_frames_one_after_the_other_and_broken_clips_are_named(t
     assert batch.shape == (3, 15, 32, 32)
     whole = decode_clip(clips.read(1), 32, Frames(5))
     assert (batch[1].unflatten(0, (5, 3)).permute(0, 2, 3, 1).numpy() == whole).all()
-    assert [(item.name, item.reason) for item in pixels.set_aside] == [
+    assert [(item.name, item.reason) for item in pixels.skipped] == [
         ("right/3.mp4", "holds no video: only sound, or cut off")
     ]
     assert (batch[2] == 255).all()

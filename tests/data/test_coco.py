@@ -41,7 +41,7 @@ def test_boxes_classes_by_id_crowds_and_images_without_objects(tmp_path: Path) -
         "3.png": [],
     }
     assert images.labels.tolist() == [[-1, 1], [0, -1], [0, 0]]
-    assert images.set_aside == ()
+    assert images.skipped == ()
     assert images.read(0) == (tmp_path / "1.png").read_bytes()
 
 
@@ -71,7 +71,7 @@ def test_the_file_of_train_brings_other_splits(
         picture((tmp_path / word if folder.name == "annotations" else folder) / f"{place}.png")
     images = load_image_set(f"coco:{tmp_path / argument}")
     assert sorted(images.splits.tolist()) == sorted(["train", *others.values()])
-    assert len(boxes(images).labels) == len(images) and images.set_aside == ()
+    assert len(boxes(images).labels) == len(images) and images.skipped == ()
     alone = load_image_set(f"coco:{tmp_path / next(iter(others))}")
     assert alone.splits.tolist() == [next(iter(others.values()))]
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_named_and_costs_nothing_else(
         "it has no id or no name",
     ):
         assert part in text, text
-    assert "/etc/passwd" in {item.name for item in images.set_aside}
+    assert "/etc/passwd" in {item.name for item in images.skipped}
     assert "1 boxes reach beyond their picture and were cut: '2.png, annotation 15'" in " ".join(
         capsys.readouterr().err.split()
     )
@@ -218,7 +218,7 @@ def test_no_file_or_another_one_is_an_error(tmp_path: Path) -> None:
 
 def test_groceries(shared_data: Path) -> None:
     images = load_image_set(f"coco:{shared_data / 'groceries/train.json'}")
-    assert len(images.classes) == 25 and images.set_aside == ()
+    assert len(images.classes) == 25 and images.skipped == ()
     counted = {split: len(boxes(images)[images.indices(split)].labels) for split in ("train", "test")}
     assert counted == {"train": 2405, "test": 1154}
     assert len(images.indices("train")) == 1000 and len(images.indices("test")) == 500

@@ -32,7 +32,7 @@ def test_class_folders(tmp_path: Path, write_images: Write) -> None:
     }
     assert set(images.splits.tolist()) == {"train"}
     assert images.read(0) == (tmp_path / images.keys[0]).read_bytes()
-    assert images.set_aside == ()
+    assert images.skipped == ()
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
@@ -197,7 +197,7 @@ def test_images_without_folders_have_no_label(tmp_path: Path, write_images: Writ
     images = load(tmp_path)
     assert images.keys == ("1.png", "2.png")
     assert (images.classes, set(images.splits), images.labelled.any()) == ((), {"train"}, False)
-    assert images.set_aside == ()
+    assert images.skipped == ()
 
 
 def test_folders_that_may_be_splits_are_noted(
@@ -212,18 +212,6 @@ def test_folders_that_may_be_splits_are_noted(
         f"Note: folder:{tmp_path / '1'} has the classes 'a', 'b', and in each of them are the folders 'x', 'y'; if "
         "these are the classes, those are splits: call them train, val and test.\n"
     )
-
-
-def test_renaming_and_moving_keeps_digests(tmp_path: Path, write_images: Write) -> None:
-    write_images(tmp_path, "cat/1.png", "cat/2.png", "dog/3.png")
-    before = load(tmp_path)
-    known = dict(zip(before.keys, before.digests, strict=True))
-    (tmp_path / "cat" / "1.png").rename(tmp_path / "dog" / "0.png")
-    write_images(tmp_path, "cat/new.png")
-    after = load(tmp_path)
-    assert set(known.values()) < set(after.digests)
-    digest_of = dict(zip(after.keys, after.digests, strict=True))
-    assert digest_of["dog/0.png"] == known["cat/1.png"]
 
 
 @pytest.mark.parametrize("content", [None, "notes.txt"])

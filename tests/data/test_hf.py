@@ -45,7 +45,7 @@ def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
         assert images.keys == ("a", "b", "c")
         assert images.classes == ("cat", "dog")
         assert images.labels.tolist() == [1, NO_LABEL, 0]
-        assert [item.name for item in images.set_aside] == (["split extra"] if folder == "dict" else [])
+        assert [item.name for item in images.skipped] == (["split extra"] if folder == "dict" else [])
 
 
 def test_one_parquet_file_and_rows_without_an_image(tmp_path: Path, png: Png) -> None:
@@ -55,7 +55,7 @@ def test_one_parquet_file_and_rows_without_an_image(tmp_path: Path, png: Png) ->
     images = load_image_set(f"hf:{tmp_path / 'some.parquet'}")
     assert images.classes == ("0", "1", "2")
     assert images.labels.tolist() == [2, 0]
-    assert {item.name: item.reason for item in images.set_aside} == {"train/0000002": "has no image"}
+    assert {item.name: item.reason for item in images.skipped} == {"train/0000002": "has no image"}
 
 
 def test_a_folder_of_images_is_read_from_its_files(tmp_path: Path, png: Png) -> None:

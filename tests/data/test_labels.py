@@ -10,10 +10,6 @@ from hypothesis import strategies as st
 from gpt4image.base.errors import DataError
 from gpt4image.data.labels import encode_labels, encode_several, presence, rarest_classes
 
-names = st.text(st.characters(exclude_characters="|", exclude_categories=("Cs", "Cc")), min_size=1, max_size=9).filter(
-    lambda name: name.strip() == name and not name.lstrip("-").isdigit()
-)
-
 
 @pytest.mark.parametrize(
     ("cells", "classes", "labels"),
@@ -50,17 +46,6 @@ def test_cells(cells: list[object], classes: tuple[str, ...], labels: list[int])
 def test_cells_of_several_classes(cells: list[object], classes: tuple[str, ...], labels: list[list[int]]) -> None:
     found_classes, found = encode_several(cells, "test")
     assert (found_classes, found.tolist(), found.dtype) == (classes, labels, np.int8)
-
-
-@given(st.lists(st.none() | st.sets(names, max_size=5), min_size=1, max_size=9))
-def test_several_classes_come_back_from_text_and_from_lists(sets: list[set[str] | None]) -> None:
-    texts = [None if some is None else "|".join(some) + "|" for some in sets]
-    lists = [None if some is None else sorted(some) for some in sets]
-    for cells in (texts, lists):
-        classes, labels = encode_several(cells, "test")
-        assert classes == tuple(sorted(set[str]().union(*(some or () for some in sets))))
-        for row, some in zip(labels, sets, strict=True):
-            assert (row == -1).all() if some is None else {classes[k] for k in np.flatnonzero(row)} == some
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_rows_that_cannot_be_used_are_named(
     bad = ["/etc/passwd", "in/missing.png", "in/link.png", "in/folder.png", "../" * 30 + "etc/passwd", "", "n" * 5000]
     images = load({"path": ["in/good.png", *bad, str(inside / "good2.png")], "label": ["a"] * 9})
     assert images.keys == ("in/good.png", str(inside / "good2.png"))
-    reasons = {item.name: item.reason for item in images.set_aside}
+    reasons = {item.name: item.reason for item in images.skipped}
     assert len(reasons) == len(bad)
     assert "leads out" in reasons["/etc/passwd"]
     assert "leads out" in reasons["in/link.png"]

@@ -33,7 +33,7 @@ def test_masks_fit_the_upright_picture() -> None:
     assert classes == ("x", "y")
     assert found.rows.tolist() == [0, -1, 1, -1]  # a picture that cannot be read says nothing about its mask
     assert found.presence(2).tolist() == [[0, 1], [-1, -1], [0, 1], [-1, -1]]
-    assert [item.reason for item in faults.set_aside("set")] == ["the mask has another size than its picture: 'b'"]
+    assert [item.reason for item in faults.skipped("set")] == ["the mask has another size than its picture: 'b'"]
     assert files.digest(0) != files.digest(1)
 
 

@@ -160,7 +160,7 @@ def test_clothing(shared_data: Path) -> None:
     known = masks(images).known
     assert (known & (images.splits == "train")).sum() == 704 and (known & (images.splits == "test")).sum() == 150
     assert (~known & (images.labels[:, 1:] >= 0).all(axis=1)).sum() == 1094
-    assert len(images.classes) == 16 and images.set_aside == ()
+    assert len(images.classes) == 16 and images.skipped == ()
 
 
 def test_an_image_without_a_mask_does_not_get_that_of_another_folder(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_broken_images_in_memory_are_known_at_once(files: list[bytes]) -> None:
     assert [item.name for item in bad] == ["key 1", "key 3", "key 4"]
     assert "empty" in bad[0].reason
     assert "not an image" in bad[2].reason
-    assert loaded.set_aside == bad
+    assert loaded.skipped == bad
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -106,9 +106,9 @@ def test_broken_images_with_workers_are_white_and_named_when_met(files: list[byt
     (batch,) = loaded.stream([np.array([0, 1])])
     assert (batch[1] == 255).all()
     assert not (batch[0] == 255).all()
-    assert [item.name for item in loaded.set_aside] == ["key 1"]
+    assert [item.name for item in loaded.skipped] == ["key 1"]
     list(loaded.stream([np.arange(5)]))
-    assert [item.name for item in loaded.set_aside] == ["key 1", "key 3", "key 4"]
+    assert [item.name for item in loaded.skipped] == ["key 1", "key 3", "key 4"]
     assert isinstance(loaded, WorkerPixels)
     assert loaded.broken(np.arange(5)).tolist() == [False, True, False, True, True]
 

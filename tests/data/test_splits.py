@@ -14,8 +14,6 @@ from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
 from gpt4image.data.splits import (
     flip_labels,
     keep_labels_per_class,
-    long_tail,
-    random_part,
     representatives,
     seen_in_training,
     with_splits,
@@ -215,39 +213,3 @@ def test_class_dependent_flips_take_each_class_for_one_other(
     assert changed.sum() == round(fraction * n)
     pairs = set(zip(labels[changed].tolist(), flipped[changed].tolist(), strict=True))
     assert len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == len(pairs)
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),
-    ratio=st.floats(1, 100),
-    more=st.floats(1, 4),
-    seed=st.integers(0, 99),
-)
-def test_a_long_tail_has_its_ratio_and_lies_in_a_shorter_one(
-    sizes: list[int], ratio: float, more: float, seed: int
-) -> None:
-    labels = np.concatenate([np.repeat(np.arange(len(sizes)), sizes), [NO_LABEL] * 3])
-    train = np.flatnonzero(np.arange(len(labels)) % 7 != 3)
-    kept = long_tail(labels, train, ratio, seed)
-    assert set(kept) <= set(train) and {i for i in train if labels[i] == NO_LABEL} <= set(kept)
-    before, after = (np.bincount(labels[part][labels[part] >= 0], minlength=len(sizes)) for part in (train, kept))
-    assert (after[before > 0] >= 1).all() and (after <= before).all()
-    present = before[before > 0]
-    if len(present):
-        steps = np.arange(len(present)) / max(len(present) - 1, 1)
-        targets = np.maximum(1, np.round(present.max() * ratio**-steps))
-        ranks = np.random.default_rng((seed, 11)).permutation(len(present))
-        assert after[before > 0].tolist() == np.minimum(present, targets[ranks]).tolist()
-    assert set(long_tail(labels, train, ratio * more, seed)) <= set(kept)
-    assert np.array_equal(long_tail(labels, train, 1.0, seed), train)
-
-
-@settings(max_examples=50, deadline=None)
-@given(n=st.integers(0, 60), fraction=st.floats(0.01, 1), seed=st.integers(0, 99))
-def test_a_random_part_has_its_size_and_lies_in_a_larger_one(n: int, fraction: float, seed: int) -> None:
-    indices = np.arange(n) * 3
-    part = random_part(indices, fraction, seed)
-    assert len(part) == min(n, max(1, round(fraction * n))) and set(part) <= set(indices)
-    assert set(random_part(indices, fraction / 2, seed)) <= set(part)
-    assert np.array_equal(random_part(indices, 1.0, seed), indices)

@@ -46,7 +46,7 @@ def test_boxes_difficult_objects_and_images_without_a_file(tmp_path: Path) -> No
         "JPEGImages/b.png": [],
         "JPEGImages/c.png": None,
     }
-    assert images.set_aside == ()
+    assert images.skipped == ()
 
 
 def test_pixels_that_begin_at_zero_are_told_by_a_zero(tmp_path: Path) -> None:

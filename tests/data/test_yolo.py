@@ -44,7 +44,7 @@ def test_boxes_polygons_empty_and_missing_label_files(tmp_path: Path) -> None:
         "images/val/4.png": [("big dog", (0, 0, 40, 20), 0.25)],
     }
     assert images.splits.tolist() == ["train", "train", "train", "val"]
-    assert images.set_aside == ()
+    assert images.skipped == ()
     assert load_image_set(str(root)).spec == f"yolo:{root}"
     assert load_image_set(f"yolo:{root / 'data.yaml'}").keys == images.keys
 

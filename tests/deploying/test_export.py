@@ -108,45 +108,31 @@ def assert_as_recorded(found: dict[str, Any], run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_plain_timm_loads_every_family_and_predicts_what_the_run_recorded(
-    run_of: Runs, spec: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("form", "allowed", "families"),
+    [
+        ("timm", "timm torch", tuple(FAMILIES)),
+        ("onnx", "onnxruntime", tuple(FAMILIES)),
+        ("torch-export", "torch", ("resnet-larger-crops", "vit-small-stem")),
+    ],
+)
+def test_the_code_of_the_card_predicts_what_the_run_recorded_without_this_package(
+    form: str, allowed: str, families: tuple[str, ...], run_of: Runs, spec: str, tmp_path: Path
 ) -> None:
-    for family in FAMILIES:
-        exported(run_of(family), "timm", tmp_path / family, spec)
-        has_small_stem = (tmp_path / family / "model" / "small_stem.py").is_file()
-        assert has_small_stem is (family == "resnet-small-stem"), "one import more, only where it is needed"
-    folders = [tmp_path / family for family in FAMILIES]
-    for family, found in zip(FAMILIES, predicted_elsewhere(folders, "timm torch"), strict=True):
+    if form == "onnx":
+        pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
+    folders = [exported(run_of(family), form, tmp_path / family, spec) for family in families]
+    for family, folder, found in zip(families, folders, predicted_elsewhere(folders, allowed), strict=True):
         assert_as_recorded(found, run_of(family))
-
-
-@pytest.mark.slow
-def test_plain_onnxruntime_runs_every_family_and_predicts_what_the_run_recorded(
-    run_of: Runs, spec: str, tmp_path: Path
-) -> None:
-    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
-    for family in FAMILIES:
-        exported(run_of(family), "onnx", tmp_path / family, spec)
-    folders = [tmp_path / family for family in FAMILIES]
-    for family, found in zip(FAMILIES, predicted_elsewhere(folders, "onnxruntime"), strict=True):
-        assert_as_recorded(found, run_of(family))
-
-
-@pytest.mark.slow
-def test_plain_torch_runs_a_torch_export_file_and_predicts_what_the_run_recorded(
-    run_of: Runs, spec: str, tmp_path: Path
-) -> None:
-    families = ("resnet-larger-crops", "vit-small-stem")
-    folders = [exported(run_of(family), "torch-export", tmp_path / family, spec) for family in families]
-    for family, found in zip(families, predicted_elsewhere(folders, "torch"), strict=True):
-        assert_as_recorded(found, run_of(family))
+        has_small_stem = (folder / "model" / "small_stem.py").is_file()
+        assert has_small_stem is (form == "timm" and family == "resnet-small-stem"), "only where it is needed"
 
 
 def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, spec: str, tmp_path: Path) -> None:
     run, out = run_of("resnet-small-stem"), tmp_path / "model"
     outcome = export(ExportConfig(run_dir=run, format="timm", out=out))
     assert outcome.summary["checked_on"] == f"9 images of {spec}"
-    assert float(outcome.summary["largest_difference"]) < 1e-5 and outcome.set_aside == ()
+    assert float(outcome.summary["largest_difference"]) < 1e-5 and outcome.skipped == ()
     assert "import small_stem" in outcome.summary["needs"]
     names = sorted(path.name for path in out.iterdir())
     assert names == ["README.md", "config.json", "model.safetensors", "small_stem.py"]
@@ -160,7 +146,7 @@ def test_broken_images_are_set_aside_and_the_check_goes_on(run_of: Runs, tmp_pat
     for number in range(24):
         (tmp_path / "other" / "food" / f"broken-{number}.png").write_bytes(b"no picture %d" % number)
     outcome = export(ExportConfig(run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model", data=spec))
-    assert outcome.set_aside and all("food/broken-" in item.name for item in outcome.set_aside)
+    assert outcome.skipped and all("food/broken-" in item.name for item in outcome.skipped)
     checked = int(outcome.summary["checked_on"].split()[0])
     assert checked > 0 and outcome.summary["checked_on"] == f"{checked} images of {spec}"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.deploying.image_files import decode_ahead, find_images
 from gpt4image.deploying.preprocessing import Preprocessing
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def reasons(*names: str) -> dict[str, str]:
-    return {item.name: item.reason for item in find_images(names) if isinstance(item, SetAside)}
+    return {item.name: item.reason for item in find_images(names) if isinstance(item, Skipped)}
 
 
 def test_folders_are_read_to_their_depth_in_order(folder: Path) -> None:

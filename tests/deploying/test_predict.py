@@ -46,7 +46,7 @@ def test_predictions_are_those_of_the_runs_own_evaluation(small_run: Path, pictu
     expected = recorded(small_run)
     outcome = predict(PredictConfig(model=small_run, images=tuple(expected), out=tmp_path / "found.csv", batch_size=4))
     assert outcome.summary["predicted"] == len(expected) > 5
-    assert outcome.path == tmp_path / "found.csv" and not outcome.set_aside
+    assert outcome.path == tmp_path / "found.csv" and not outcome.skipped
     rows = csv_rows(tmp_path / "found.csv")
     assert [row["image"] for row in rows] == list(expected)
     for row in rows:
@@ -103,7 +103,7 @@ def test_broken_files_are_named_and_cost_nothing_else(
     assert "1b.jpg': the file is empty" in shown.err and "none.png': there is no such file" in shown.err
     assert cli.main([*command, "--json"]) == 1
     record = json.loads(capsys.readouterr().out)
-    assert record["predicted"] == 3 and len(record["set_aside"]) == 3
+    assert record["predicted"] == 3 and len(record["skipped"]) == 3
     assert cli.main(["predict", str(small_run), str(tmp_path / "0b.png")]) == 1, "nothing but broken files"
 
 
@@ -158,7 +158,7 @@ def test_a_pipe_is_set_aside_and_not_waited_for(small_run: Path, pictures: Path,
     outcome = predict(
         PredictConfig(model=small_run, images=(str(tmp_path / "pipe.png"), image), out=tmp_path / "a.csv")
     )
-    assert outcome.summary["predicted"] == 1 and outcome.set_aside[0].name.endswith("pipe.png")
+    assert outcome.summary["predicted"] == 1 and outcome.skipped[0].name.endswith("pipe.png")
     os.mkfifo(tmp_path / "model.onnx")
     with pytest.raises(ModelError, match=r"model\.onnx is no regular file"):
         predict(PredictConfig(model=tmp_path / "model.onnx", images=(image,), out=tmp_path / "b.csv"))

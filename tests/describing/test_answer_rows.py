@@ -85,7 +85,7 @@ EXPECTED = {
 def test_answers_are_imported_and_a_class_outside_the_list_is_counted(tmp_path: Path, pets: str) -> None:
     file = lines(tmp_path / "in.jsonl", ROWS)
     outcome = bring(tmp_path, file, pets)
-    assert outcome.summary["added"] == 5 and outcome.set_aside == ()
+    assert outcome.summary["added"] == 5 and outcome.skipped == ()
     assert outcome.summary["boxes"] == 2 and outcome.summary["boxes_outside_list"] == 1
     counts = {kind: outcome.summary[f"class_{kind}"] for kind in ("in_list", "none", "outside_list")}
     assert counts == {"in_list": 2, "none": 1, "outside_list": 1}
@@ -103,7 +103,7 @@ def test_export_and_import_are_inverse(tmp_path: Path, pets: str, kind: str) -> 
     bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS), pets, classes="cat: soft, with whiskers\nbig_dog\nowl\n")
     export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / kind, data=pets))
     outcome = bring(tmp_path, tmp_path / kind, None, "b.db")
-    assert outcome.summary["added"] == 5 and outcome.set_aside == ()
+    assert outcome.summary["added"] == 5 and outcome.skipped == ()
     assert stored(tmp_path / "b.db") == stored(tmp_path / "a.db")
     with DescriptionStore(tmp_path / "a.db") as a, DescriptionStore(tmp_path / "b.db") as b:
         assert list(a.descriptions()) == list(b.descriptions()) and len(list(a.descriptions())) == 5
@@ -159,8 +159,8 @@ def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:
 def test_a_bad_row_is_named(tmp_path: Path, pets: str, row: dict[str, Any], reason: str) -> None:
     outcome = bring(tmp_path, lines(tmp_path / "in.jsonl", [{"key": "cat/0.png", **row}, ROWS[4]]), pets)
     assert outcome.summary["added"] == 1
-    assert [item.name for item in outcome.set_aside] == ["in.jsonl, line 1"]
-    assert reason in outcome.set_aside[0].reason
+    assert [item.name for item in outcome.skipped] == ["in.jsonl, line 1"]
+    assert reason in outcome.skipped[0].reason
 
 
 def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
@@ -277,7 +277,7 @@ def test_boxes_of_a_real_model_import_and_export(tmp_path: Path, shared_data: Pa
         Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(tmp_path / row["key"], "png")
     data = f"manifest:{tmp_path / 'set.csv'}"
     imported = bring(tmp_path, file, data)
-    assert imported.summary["added"] == len(rows) and imported.set_aside == ()
+    assert imported.summary["added"] == len(rows) and imported.skipped == ()
     export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data=data))
     back = {(row := json.loads(line))["key"]: row for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()}
     assert all(back[row["key"]]["description"] == row["description"] for row in rows)

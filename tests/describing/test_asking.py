@@ -69,7 +69,7 @@ def test_every_answer_that_is_wanted_is_asked_for_once_however_often_it_is_inter
     }
     assert asked == Counter(dict.fromkeys(wanted, 1))
     assert asking.finished()
-    assert len(asking.set_aside) == (len(set(image_data.digests) - labelled) if told else 0)
+    assert len(asking.skipped) == (len(set(image_data.digests) - labelled) if told else 0)
 
 
 def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_order_of_the_set() -> None:

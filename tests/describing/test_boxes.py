@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
-from gpt4image.base.errors import DescriberError
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.boxes import IMAGES_PROBED, box_facts, find_box_format, how_read, probed_images
@@ -75,15 +73,6 @@ def test_answers_of_others_and_files_and_too_few_show_nothing(tmp_path: Path) ->
         assert store.box_formats() == {}
         store.add([result(human[4][0], *human[4][1], sample=1)])
         assert find_box_format(store, ME, images)["box_format_human_boxes"] == 5
-
-
-def test_boxes_elsewhere_fit_in_no_convention(tmp_path: Path) -> None:
-    images = dataset(6)
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add(result(digest, [900, 900, 950, 950], [0, 0, 3, 3]) for digest in probed_images(images))
-        with pytest.raises(DescriberError, match=r"fit 6 human boxes in no convention: .*give --box-format, e\.g\. "):
-            find_box_format(store, ME, images)
-        assert store.box_formats() == {}
 
 
 def test_answers_that_were_cut_off_are_counted() -> None:

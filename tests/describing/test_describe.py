@@ -22,7 +22,7 @@ import pytest
 import gpt4image.describing.describe
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.base.errors import ConfigError, ModelError, StoreError
+from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.describe import describe
@@ -100,7 +100,7 @@ def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: A
         "without_description": 0,
         "cost_usd": 4.5,
     }
-    assert outcome.set_aside == ()
+    assert outcome.skipped == ()
     assert next(r for r in describer.asked if "k0" in r.keys).keys == ("k0", "k9")
     again = Scripted(ok)
     assert run(again, image_set(10)).summary["already_described"] == 9 and not again.asked
@@ -119,7 +119,7 @@ def test_only_the_images_of_a_file_are_asked_and_unknown_ones_are_named(run: Any
     outcome = run(describer, image_set(10), only=tmp_path / "some.csv")
     assert sorted(request.keys for request in describer.asked) == [("k0", "k9"), ("k3",)]
     assert (outcome.summary["images"], outcome.summary["described"]) == (3, 2)
-    assert [item.name for item in outcome.set_aside] == ["lost"]
+    assert [item.name for item in outcome.skipped] == ["lost"]
     rest = Scripted(ok)
     assert run(rest, image_set(10)).summary["already_described"] == 2 and len(rest.asked) == 7
 
@@ -131,7 +131,7 @@ def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Any, tmp
         return ok(request)
 
     outcome = run(Scripted(sometimes), image_set(8))
-    assert sorted((item.name, item.reason) for item in outcome.set_aside) == [("k2", "refused"), ("k5", "refused")]
+    assert sorted((item.name, item.reason) for item in outcome.skipped) == [("k2", "refused"), ("k5", "refused")]
     assert outcome.summary["failed"] == 2 and outcome.summary["without_description"] == 2
     with DescriptionStore(tmp_path / "a.db") as store:
         assert [row.finish_reason for row in store.descriptions(status="failed")] == ["content_filter"] * 2
@@ -141,7 +141,7 @@ def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Any, tmp
 
 def test_images_that_the_describer_says_nothing_about_are_counted_not_stored(run: Any, tmp_path: Path) -> None:
     outcome = run(Scripted(lambda request: Answer(request=request)), image_set(5))
-    assert outcome.summary["without_description"] == 4 and outcome.set_aside == ()
+    assert outcome.summary["without_description"] == 4 and outcome.skipped == ()
     with DescriptionStore(tmp_path / "a.db") as store:
         assert store.counts() == []
 
@@ -158,7 +158,7 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     tries: Counter[str] = Counter()
     outcome = run(Scripted(refuses), image_set(8))
     assert tries["k2"] == tries["k3"] == 2 and tries.total() == 9
-    assert [(item.name, item.reason) for item in outcome.set_aside] == [("k2", "the answer is no description: refusal")]
+    assert [(item.name, item.reason) for item in outcome.skipped] == [("k2", "the answer is no description: refusal")]
     assert outcome.summary["rejected"] == 1 and outcome.summary["described"] == 6
     assert outcome.summary["cost_usd"] == 4.5
     with DescriptionStore(tmp_path / "a.db") as store:
@@ -167,21 +167,8 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     assert sum(row.cost_usd or 0 for row in rows) == 4.5  # what was spent, tries that failed included
     again = run(Scripted(ok), image_set(8))
     assert again.summary["described"] == 0 and again.summary["already_described"] == 6
-    assert [item.name for item in again.set_aside] == ["k2"] and "--retry-rejected" in again.set_aside[0].reason
+    assert [item.name for item in again.skipped] == ["k2"] and "--retry-rejected" in again.skipped[0].reason
     assert run(Scripted(ok), image_set(8), retry_rejected=True).summary["described"] == 1
-
-
-def test_half_of_a_surrogate_pair_costs_no_answer(run: Any, tmp_path: Path) -> None:
-    def told(request: Request) -> Answer:
-        if request.keys[0] == "k1":
-            return Answer(request=request, error="no \ud83d")
-        return Answer(request=request, text=f"{request.keys[0]}: \U0001f600 and \ud83d", finish_reason="\udc00")
-
-    outcome = run(Scripted(told), image_set(4))
-    assert (outcome.summary["described"], outcome.summary["failed"]) == (2, 1)
-    with DescriptionStore(tmp_path / "a.db") as store:
-        kept = {(row.text, row.finish_reason) for row in store.descriptions()}
-    assert kept == {(f"{key}: \U0001f600 and \ufffd", "\ufffd") for key in ("k0", "k2")}
 
 
 def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path: Path) -> None:
@@ -265,7 +252,7 @@ def test_a_class_conditioned_prompt_tells_the_class_and_sets_unlabelled_images_a
         key: (PROMPTS["class-conditioned"].text.replace("{class_name}", name),)
         for key, name in (("k0", "cat"), ("k1", "dog"), ("k3", "dog"))
     }
-    assert [item.name for item in outcome.set_aside] == ["k2"]
+    assert [item.name for item in outcome.skipped] == ["k2"]
 
 
 def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Any, tmp_path: Path) -> None:
@@ -278,15 +265,6 @@ def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Any,
         run(Scripted(quota), image_set(9))
     with DescriptionStore(tmp_path / "a.db") as store:
         assert len(store.settled(PROMPTS["short"], Scripted.settings)) == 3
-
-
-def test_a_full_disk_stops_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_store: DescriptionStore, _rows: Any) -> int:
-        raise StoreError("the disk is full")
-
-    monkeypatch.setattr(DescriptionStore, "add", full)
-    with pytest.raises(StoreError, match="disk is full"):
-        run(Scripted(ok), image_set(2000))
 
 
 def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again(run: Any) -> None:

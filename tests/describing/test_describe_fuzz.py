@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from gpt4image.cli import SET_ASIDE, main
+from gpt4image.cli import ITEMS_SKIPPED, main
 from openai_stub import Call, Reply, answer, serve
 
 MAX_SIDE = 64
@@ -185,15 +185,15 @@ def test_a_thousand_fuzzed_files_are_described_or_named_and_only_pictures_are_pa
         stub.keep_calls = False
         command = f"describe --data folder:{root} --store {tmp_path / 's.db'} --describer openai:tiny"
         command += f" --base-url {stub.url} --max-side {MAX_SIDE} --image-format {image_format} --json"
-        assert main(command.split()) == SET_ASIDE
+        assert main(command.split()) == ITEMS_SKIPPED
         first = json.loads(capsys.readouterr().out)
         calls = stub.count
-        assert main(command.split()) == SET_ASIDE
+        assert main(command.split()) == ITEMS_SKIPPED
         again = json.loads(capsys.readouterr().out)
 
     everything = {key for group in keys.values() for key in group}
-    named = Counter(item["name"] for item in first["set_aside"])
-    assert all(item["reason"] for item in first["set_aside"])
+    named = Counter(item["name"] for item in first["skipped"])
+    assert all(item["reason"] for item in first["skipped"])
     assert set(named) <= everything and set(named.values()) == {1}
     hopeless = {(root / key).read_bytes(): key for key in reversed(keys["hopeless"])}  # equal files are named once
     assert set(hopeless.values()) <= set(named)
@@ -210,4 +210,4 @@ def test_a_thousand_fuzzed_files_are_described_or_named_and_only_pictures_are_pa
             image.load()
         assert b"SECRET" not in data
     assert stub.count == calls, "a second run pays for nothing"
-    assert {item["name"] for item in again["set_aside"]} == set(named)
+    assert {item["name"] for item in again["skipped"]} == set(named)

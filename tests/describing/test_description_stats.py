@@ -68,7 +68,6 @@ def test_stats_count_what_is_there(tmp_path: Path, images: ImageSet) -> None:
     assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
     assert record["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "p99": 4.96, "max": 5}
     assert record["words_histogram"] == {"edges": [2, 3, 4, 5, 6], "counts": [1, 1, 0, 1]}
-    assert record["vocabulary"] == {"words": 10, "once": 10, "uses": 10}
     assert {p["name"]: (p["descriptions"], p["class_conditioned"]) for p in record["prompts"]} == {
         "class-conditioned": (1, True),
         "imported": (2, False),
@@ -119,15 +118,6 @@ def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path,
         assert shown in outcome.text
 
 
-def test_near_duplicates_are_counted_once_each(tmp_path: Path, images: ImageSet) -> None:
-    long = "a black dog lies on green grass and looks into the camera behind it stands a low old fence of grey wood"
-    texts = [long, long.replace("grey", "brown"), "something else altogether", "A cat.", "a cat"]
-    path = store_of(tmp_path, [result(digest, text) for digest, text in zip(images.digests, texts, strict=True)])
-    outcome = stats(StatsConfig(store=path))
-    assert outcome.summary["near_duplicates"] == 2
-    assert sorted(row["count"] for row in outcome.record["repeated_texts"]) == [2, 2]
-
-
 def test_describers_have_short_names_that_tell_them_apart() -> None:
     expected: list[tuple[dict[str, Any], str]] = [
         (MODEL, "openai:m (temperature=0.5)"),
@@ -170,4 +160,4 @@ def test_memory_does_not_grow_with_the_length_of_the_texts(tmp_path: Path) -> No
         return most
 
     peak(1)
-    assert peak(2000) - peak(1000) < 1000 * 300 * 8 / 2
+    assert peak(400) - peak(200) < 200 * 300 * 8 / 2

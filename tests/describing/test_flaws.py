@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt4image.config import Flaw
-from gpt4image.describing.flaws import flaws, opening, words
+from gpt4image.describing.flaws import flaws, words
 
 ASKED = ("Describe this image in detail.",)
 GOOD = "A black dog lies on green grass and looks into the camera; behind it stands a low wooden fence."
@@ -150,7 +150,6 @@ def test_any_text_is_judged(text: str, reason: str | None, turns: list[str]) -> 
     assert ("truncated" in first) == (reason == "length")
     nothing = not any(letter.isalpha() for letter in text)
     assert first[:1] == ["refusal"] if reason == "content_filter" else ("empty" in first) == nothing
-    opening(text)
 
 
 sentences = st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8), min_size=4, max_size=30)
@@ -169,11 +168,6 @@ def test_a_text_of_distinct_words_is_no_loop(distinct: list[str]) -> None:
 @given(st.text(min_size=1, max_size=200))
 def test_the_prompt_itself_is_always_an_echo(prompt: str) -> None:
     assert ("echo" in found(prompt, turns=(prompt,))) == bool(words(prompt))
-
-
-def test_opening_is_the_first_words() -> None:
-    assert opening("The image, shows a cat") == opening("the IMAGE shows…") == "the image shows"
-    assert opening("") == ""
 
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "i'm sorry " * 10_000, "a b " * 20_000, "\n" * 100_000, "é" * 100_000])

@@ -190,7 +190,7 @@ def test_equal_images_share_a_card_and_broken_ones_have_no_picture(
     outcome = view(ViewConfig(store=tmp_path / "a.db", data="memory", out=tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
     assert keys_of(page) == ["k0", "k1"] and "and 1 equal image" in page and "no picture" in page
-    assert [item.name for item in outcome.set_aside] == ["k1"]
+    assert [item.name for item in outcome.skipped] == ["k1"]
     assert outcome.summary["images_shown"] == 2
 
 

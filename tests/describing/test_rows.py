@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt4image.artifacts.store import Description, Prompt
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.describing.rows import Row, describer_settings, parse_line, parse_row, read_rows, to_fields
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
@@ -48,7 +48,7 @@ def test_a_stored_description_comes_back_from_its_row(
 )
 def test_what_is_no_row_is_named_with_its_reason(value: Any, reason: str) -> None:
     found = parse_row(value, "row 7")
-    assert isinstance(found, SetAside) and found.name == "row 7" and reason in found.reason
+    assert isinstance(found, Skipped) and found.name == "row 7" and reason in found.reason
 
 
 def test_lines_may_be_blank_or_broken() -> None:
@@ -57,7 +57,7 @@ def test_lines_may_be_blank_or_broken() -> None:
     assert isinstance(row, Row) and row.key == "7", "numbers are keys, and a byte order mark is no text"
     for line in (b"{", b"\xff", b"[" * 100_000):
         found = parse_line(line, "line 3")
-        assert isinstance(found, SetAside) and found.reason.startswith("not a line of JSON")
+        assert isinstance(found, Skipped) and found.reason.startswith("not a line of JSON")
 
 
 def test_a_describer_that_is_no_json_object_is_a_name() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distilling_cases import paid, photos
+from distilling_cases import bare, paid, photos
 from openai_cases import openai_settings
 
-__all__ = ["openai_settings", "paid", "photos"]
+__all__ = ["bare", "openai_settings", "paid", "photos"]

@@ -47,43 +47,41 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
     assert told.count("as before") == 7, told
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert facts["human_labels"] == facts["answered"] == 36 and 0 <= facts["accuracy"] <= 1
-    assert set(facts["stages"]) == {*STAGES} and facts["set_aside"] == []
+    assert set(facts["stages"]) == {*STAGES} and facts["skipped"] == []
 
 
-def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(
-    photos: Callable[[int], Photos], tmp_path: Path
-) -> None:
-    given, out = photos(0), tmp_path / "out"
+def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photos, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     with pytest.raises(ConfigError, match=r"No image of .* has a label.*classes="):
-        gpt4image.distill(given.folder, describer=given.replay, out=out, **TINY)
-    made = gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, **TINY)
+        gpt4image.distill(bare.folder, describer=bare.replay, out=out, **TINY)
+    made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY)
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
-    assert made.path == out and made.set_aside == () and "gpt4image review" in made.text
+    assert made.path == out and made.skipped == () and "gpt4image review" in made.text
     found = TextLabels.load(out / "text-labels.parquet")
     assert found.classes == ("blue", "green", "red") and (found.labels == -1).all()
     assert {key[0] for key in found.keys} == {"b", "g", "r"}
     named = [found.classes[k][0] for k in found.probabilities.argmax(axis=1)]
     assert named == [key[0] for key in found.keys]
-    predicted = gpt4image.predict(out / "model", given.folder, out=tmp_path / "predictions.csv")
+    predicted = gpt4image.predict(out / "model", bare.folder, out=tmp_path / "predictions.csv")
     assert predicted.predicted == 36
     rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert {name for row in rows[1:] for name in COLOURS if name in row} <= {*COLOURS}
 
 
 def test_labels_that_come_later_are_measured_on_and_nothing_is_asked_again(
-    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given, out = photos(0), tmp_path / "out"
-    asked: dict[str, Any] = {"describer": given.replay, "classes": CLASSES, "out": out, "ask": "class", **TINY}
-    made = gpt4image.distill(given.folder, **asked)
-    assert made.next.startswith("gpt4image.review(") and repr(str(given.folder / "labels.csv")) in made.next
+    out = tmp_path / "out"
+    asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, "ask": "class", **TINY}
+    made = gpt4image.distill(bare.folder, **asked)
+    assert made.next.startswith("gpt4image.review(") and repr(str(bare.folder / "labels.csv")) in made.next
     names = {name[0]: name for name in COLOURS}
-    keys = sorted(path.name for path in given.folder.iterdir())
+    keys = sorted(path.name for path in bare.folder.iterdir())
     cells = [names[key[0]] if int(key[1:3]) < 4 else "" for key in keys]
     table = "\n".join(["path,label", *(f"{key},{cell}" for key, cell in zip(keys, cells, strict=True))])
-    (given.folder / "labels.csv").write_text(table, encoding="utf-8")
+    (bare.folder / "labels.csv").write_text(table, encoding="utf-8")
     capsys.readouterr()
-    measured = gpt4image.distill(given.folder, **asked)
+    measured = gpt4image.distill(bare.folder, **asked)
     assert measured.human_labels == 12 and measured.measured_on == "3 test images" and measured.text == ""
     assert "36 answers, 0 of them new" in capsys.readouterr().err
     assert (out / "earlier-1" / "model").is_dir()
@@ -105,43 +103,42 @@ def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
 
 
 def test_other_options_make_again_what_depends_on_them_and_lose_no_model(
-    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given, out = photos(0), tmp_path / "out"
-    asked: dict[str, Any] = {"describer": given.replay, "classes": CLASSES, "out": out, **TINY}
-    gpt4image.distill(given.folder, **asked)
+    out = tmp_path / "out"
+    asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, **TINY}
+    gpt4image.distill(bare.folder, **asked)
     weights = (out / "run" / "model.safetensors").read_bytes()
     capsys.readouterr()
-    gpt4image.distill(given.folder, **asked | {"seed": 1})
+    gpt4image.distill(bare.folder, **asked | {"seed": 1})
     told = capsys.readouterr().err
     assert [f"{n}/7 {name:9} as before" in told for n, name in enumerate(STAGES, 1)] == [True, True, *[False] * 5]
     assert (out / "earlier-1" / "run" / "model.safetensors").read_bytes() == weights
     assert (out / "earlier-1" / "model").is_dir() and (out / "run" / "model.safetensors").read_bytes() != weights
     with pytest.raises(RunError, match=r"other questions: classes= was different.*another out="):
-        gpt4image.distill(given.folder, **asked | {"classes": [*CLASSES, "yellow"]})
+        gpt4image.distill(bare.folder, **asked | {"classes": [*CLASSES, "yellow"]})
     with pytest.raises(RunError, match="system=, describe_temperature= was different"):
-        gpt4image.distill(given.folder, **asked, system="Look.", describe_temperature=0.5)
+        gpt4image.distill(bare.folder, **asked, system="Look.", describe_temperature=0.5)
 
 
-def test_what_distill_did_not_make_is_not_replaced(photos: Callable[[int], Photos], tmp_path: Path) -> None:
-    given, out = photos(0), tmp_path / "out"
+def test_what_distill_did_not_make_is_not_replaced(bare: Photos, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     (out / "run").mkdir(parents=True)
     (out / "run" / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match="run is there, and distill did not make it"):
-        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, ask="class", **TINY)
+        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, ask="class", **TINY)
     assert (out / "run" / "thesis.txt").read_text(encoding="utf-8") == "mine"
     (out / RECORD).write_text('{"options": 3}', encoding="utf-8")
     with pytest.raises(RunError, match="is damaged"):
-        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, ask="class", **TINY)
+        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, ask="class", **TINY)
 
 
-def test_answers_without_what_was_asked_for_are_told(photos: Callable[[int], Photos], tmp_path: Path) -> None:
-    given = photos(0)
-    lines = [json.loads(line) for line in given.answers.read_text(encoding="utf-8").splitlines()]
+def test_answers_without_what_was_asked_for_are_told(bare: Photos, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in bare.answers.read_text(encoding="utf-8").splitlines()]
     rows = [{name: line[name] for name in ("key", "class")} for line in lines]
-    given.answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    bare.answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(DescriberError, match=r"answered nothing that can be used.*ask= class"):
-        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=tmp_path / "out", **TINY)
+        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=tmp_path / "out", **TINY)
 
 
 @pytest.mark.parametrize(
@@ -156,22 +153,20 @@ def test_answers_without_what_was_asked_for_are_told(photos: Callable[[int], Pho
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_asked(
-    photos: Callable[[int], Photos], tmp_path: Path, options: dict[str, Any], message: str
+    bare: Photos, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    given = photos(0)
     with pytest.raises(ConfigError, match=message):
-        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=tmp_path / "out", **options)
+        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("openai_settings")
 def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teach(
-    photos: Callable[[int], Photos],
-    paid: Callable[[Stub, Photos], list[str]],
+    paid: Callable[[Stub], list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given, out = photos(0), tmp_path / "out"
+    out = tmp_path / "out"
     bad: dict[bytes, Handler] = {}
     kinds: list[Handler] = [
         lambda call: answer('{"description": "A bl', finish="length"),
@@ -185,9 +180,9 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
         return bad.get(call.image, good)(call)
 
     with serve(handler) as stub:
-        assert cli.main([*paid(stub, given), "--out", str(out), "--yes", "--json"]) == cli.SET_ASIDE
+        assert cli.main([*paid(stub), "--out", str(out), "--yes", "--json"]) == cli.ITEMS_SKIPPED
     facts = json.loads(capsys.readouterr().out)
-    assert len(facts["set_aside"]) == 2 and all(item["name"].startswith("r") for item in facts["set_aside"])
+    assert len(facts["skipped"]) == 2 and all(item["name"].startswith("r") for item in facts["skipped"])
     assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
     assert facts["without_answer"] == 2 and (out / "model").is_dir()
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
@@ -225,7 +220,7 @@ def test_killed_in_every_stage_it_goes_on_and_ends_with_the_same_model(
     photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = photos(PER_COLOUR)
-    same = ["--precision", "fp32", "--memory-format", "contiguous", "--checkpoint-seconds", "0"]
+    same = ["--checkpoint-seconds", "0"]
 
     def words(out: str) -> list[str]:
         return ["distill", str(given.folder), "--describer", given.replay, *same, *WORDS, "--out", str(tmp_path / out)]

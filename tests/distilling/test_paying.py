@@ -14,6 +14,8 @@ from distilling_cases import Photos, good
 from gpt4image import cli
 from openai_stub import Stub, serve
 
+pytestmark = pytest.mark.usefixtures("openai_settings")
+
 
 class Terminal(io.StringIO):
     """A terminal at which somebody types."""
@@ -22,37 +24,34 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.usefixtures("openai_settings")
 def test_nothing_is_asked_or_written_where_nobody_can_agree_to_pay(
-    photos: Callable[[int], Photos],
-    paid: Callable[[Stub, Photos], list[str]],
+    bare: Photos,
+    paid: Callable[[Stub], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given, out = photos(0), tmp_path / "out"
+    out = tmp_path / "out"
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with serve(good) as stub:
-        assert cli.main([*paid(stub, given), "--out", str(out)]) == cli.USER_MISTAKE
+        assert cli.main([*paid(stub), "--out", str(out)]) == cli.USER_MISTAKE
         told = capsys.readouterr().err
         assert "36 images may cost money" in told
         command = told.strip().splitlines()[-1].strip()
-        assert command.startswith(f"gpt4image distill {given.folder} --describer openai:tiny --base-url {stub.url}")
+        assert command.startswith(f"gpt4image distill {bare.folder} --describer openai:tiny --base-url {stub.url}")
         assert "--max-cost 5" in command and "--epochs 2" in command
     assert stub.count == 0 and not out.exists()
 
 
-@pytest.mark.usefixtures("openai_settings")
 def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
-    photos: Callable[[int], Photos],
-    paid: Callable[[Stub, Photos], list[str]],
+    paid: Callable[[Stub], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given, out = photos(0), tmp_path / "out"
+    out = tmp_path / "out"
     with serve(good) as stub:
-        words = [*paid(stub, given), "--out", str(out)]
+        words = [*paid(stub), "--out", str(out)]
         for said in ("n\n", ""):  # also where the input ends
             monkeypatch.setattr(sys, "stdin", Terminal(said))
             assert cli.main(words) == cli.INTERRUPTED
@@ -66,16 +65,14 @@ def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
     assert "cost usd: 0.0056" in capsys.readouterr().out, "of this run; the sample was paid for before"
 
 
-@pytest.mark.usefixtures("openai_settings")
 def test_a_limit_ends_the_asking_and_a_higher_one_goes_on_without_paying_twice(
-    photos: Callable[[int], Photos],
-    paid: Callable[[Stub, Photos], list[str]],
+    paid: Callable[[Stub], list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given, out = photos(0), tmp_path / "out"
+    out = tmp_path / "out"
     with serve(good) as stub:
-        words = [*paid(stub, given), "--out", str(out), "--max-tokens", "20", "--json"]
+        words = [*paid(stub), "--out", str(out), "--max-tokens", "20", "--json"]
         assert cli.main([*words, "--max-cost", "0.0050"]) == cli.OK
         first = json.loads(capsys.readouterr().out)
         assert 0 < first["without_answer"] < 36 and first["cost_usd"] <= 0.005

@@ -116,7 +116,7 @@ def test_what_was_set_aside_is_named_each_time(colour_folder: Path, tmp_path: Pa
         (colour_folder / "red" / f"broken-{number}.png").write_bytes(b"no picture %d" % number)
     out = trained(f"folder:{colour_folder}", tmp_path / "run")
     first, second = (evaluate(EvaluateConfig(run_dir=out)) for _ in range(2))
-    assert first.set_aside == second.set_aside != ()
+    assert first.skipped == second.skipped != ()
     assert "note" not in first.summary, "what could not be used is no change"
 
 

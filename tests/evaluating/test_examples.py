@@ -150,7 +150,7 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     options: dict[str, Any] = {"embeddings": table, "text_labels": tmp_path / "labels.parquet", "val_fraction": 0.2}
     train(TrainConfig(data=data, out=run, **options, **SMALL))
     assert not (run / "examples.json").exists()
-    assert evaluate(EvaluateConfig(run_dir=run)).set_aside == ()
+    assert evaluate(EvaluateConfig(run_dir=run)).skipped == ()
     errors = [SuspectedError.model_validate(row) for row in read_json(run / "doubtful-labels.json")]
     assert [(error.key, error.given, error.text) for error in errors] == [("blue/wrong.png", "blue", "red")]
     assert "red square" in errors[0].description
@@ -166,7 +166,7 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     assert [asked.name for asked in known.prompts] == ["paper"] == [by.prompt for by in known.describers]
     assert known.descriptions == 48, "what the table does not hold is not counted"
     assert texts_behind([read_manifest(table)], ["0" * 64]) == {}
-    assert report(ReportConfig(dir=run)).set_aside == ()
+    assert report(ReportConfig(dir=run)).skipped == ()
     page = (run / "report.html").read_text(encoding="utf-8")
     assert all(f'id="{part}"' in page for part in ("done", "pictures", "suspected", "descriptions"))
     written = (run / "examples.json").read_bytes()
@@ -174,6 +174,6 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     assert (run / "examples.json").read_bytes() == written, "the report is about the test split"
     (run / "evaluation-test.json").unlink()
     (tmp_path / "texts.db").write_bytes(b"no store any more" * 100)
-    skipped = evaluate(EvaluateConfig(run_dir=run)).set_aside
+    skipped = evaluate(EvaluateConfig(run_dir=run)).skipped
     assert {item.name for item in skipped} >= {"descriptions.json"}
     assert all("left out of the report" in item.reason for item in skipped)

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import ClassNames
 from gpt4image.evaluating.evaluate import measure_run
-from gpt4image.evaluating.measures import accuracies_by_rarity, lacked_names, measure_more
+from gpt4image.evaluating.measures import measure_more
 from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
@@ -64,7 +62,7 @@ def test_a_run_is_read_with_its_features_and_its_place_in_the_text_space(run: tu
 
 def test_the_text_space_is_measured_and_what_was_known_is_kept(run: tuple[Path, TrainingData]) -> None:
     folder, data = run
-    facts = measure_run(folder, data, "test", names=NAMES, train_counts=np.array([9, 8, 7]))
+    facts = measure_run(folder, data, "test", names=NAMES)
     found = facts["metrics"]
     assert found["zero_shot"] > 0.6 and found["image_to_text_recall:5"] >= found["image_to_text_recall:1"]
     assert measure_run(folder, data, "test", names=NAMES) == facts, "what was measured before is kept"
@@ -75,12 +73,12 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     assert data.text is not None
     model = load_run_model(folder, None, "abc")
     outputs = model.read(data.pixels, data.indices("test"))
-    in_train = data.image_set.splits == "train"
-    held_back = replace(data, text=data.text.only(in_train))
+    train, val = data.indices("train"), data.indices("val")
+    held_back = replace(data, text=data.text.of_others(train, train))
     none = measure_more(model, held_back, "test", outputs, ClassNames(missing="no encoder"))
     assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
     assert "no image of test or val has a description" in none.absent["retrieval"]
-    only_val = replace(data, text=data.text.only(data.image_set.splits == "val"))
+    only_val = replace(data, text=data.text.of_others(val, val))
     some = measure_more(model, only_val, "test", outputs, NAMES)
     assert "text_to_image_recall:1" in some.metrics and not some.absent
     tuned = measure_more(
@@ -89,32 +87,3 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     assert tuned.metrics == {} and "the text encoder learned with the model" in tuned.absent["retrieval"]
     without = replace(model, head=None)
     assert measure_more(without, data, "test", outputs, NAMES).metrics == {}
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 50), st.one_of(st.none(), st.floats(0, 1))), min_size=1, max_size=20))
-def test_thirds_by_rarity_hold_every_class_once(classes: list[tuple[int, float | None]]) -> None:
-    counts, per_class = np.array([count for count, _ in classes]), [value for _, value in classes]
-    found = accuracies_by_rarity(per_class, counts)
-    order = sorted(range(len(classes)), key=lambda i: -counts[i])
-    bounds = np.cumsum([0, *(len(part) for part in np.array_split(order, 3))])
-    for name, start, end in zip(("many_shot", "medium_shot", "few_shot"), bounds, bounds[1:], strict=False):
-        values = [value for i in order[start:end] if (value := per_class[i]) is not None]
-        assert (name in found) == bool(values)
-        if values:
-            assert found[name] == pytest.approx(np.mean(values))
-
-
-@pytest.mark.parametrize(
-    ("absent", "expected"),
-    [
-        ({}, False),
-        ({"zero_shot": "no encoder"}, True),
-        ({"zero_shot": "no encoder", "retrieval": "no image has a description"}, True),
-        ({"zero_shot": "the encoder learned too", "retrieval": "the encoder learned too"}, False),
-        ({"retrieval": "no image has a description"}, False),
-    ],
-)
-def test_lacking_only_class_names_is_not_lacking_a_text_space(absent: dict[str, str], expected: bool) -> None:
-    assert lacked_names({"absent": absent}) == expected
-    assert not lacked_names({})

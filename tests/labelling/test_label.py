@@ -135,7 +135,7 @@ def test_a_broken_picture_costs_only_itself(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec)
     outcome = run(tmp_path, spec)
-    assert [Path(item.name).name for item in outcome.set_aside] == [WRONG[0]]
+    assert [Path(item.name).name for item in outcome.skipped] == [WRONG[0]]
     assert "no picture" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert len(TextLabels.load(tmp_path / "out.parquet").keys) == 90
 

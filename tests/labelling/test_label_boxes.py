@@ -97,7 +97,7 @@ def test_a_picture_that_is_broken_is_named(tmp_path: Path) -> None:
     content["annotations"] = content["annotations"][1:]
     (tmp_path / "set" / "train.json").write_text(json.dumps(content))
     outcome = label(config(spec, answer_squares(spec, tmp_path / "a.db"), val_fraction=0.0))
-    assert [item.name for item in outcome.set_aside] == ["images/train0.png"]
+    assert [item.name for item in outcome.skipped] == ["images/train0.png"]
     assert "no picture" in (tmp_path / "boxes.html").read_text()
 
 

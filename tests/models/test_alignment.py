@@ -1,4 +1,4 @@
-"""The alignment loss with its options: policies, what it learns, and the official behaviour."""
+"""The alignment loss with its options: equal texts, what it learns, and the official behaviour."""
 
 from __future__ import annotations
 
@@ -21,42 +21,23 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, SIZE, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).unbind()
 
 
-LABELS = torch.tensor([0, 1, 0, -1, -1, 1])
-SAME_CLASS = (LABELS[:, None] == LABELS) & (LABELS >= 0)
+DESCRIBED = torch.tensor([True, True, True, False, False, True])
 
 
-class TestSameClass:
+class TestSameText:
     @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("policy", ["negative", "masked"])
-    def test_policies_are_arguments_of_the_losses(self, loss, policy):
-        expected = LOSSES[loss](*batch(), exclude=SAME_CLASS if policy == "masked" else None)
-        torch.testing.assert_close(Alignment(loss, same_class=policy)(*batch(), labels=LABELS), expected)
-
-    @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("labels", [None, torch.full((SIZE,), -1)])
-    def test_without_labels_nothing_is_masked(self, loss, labels):
-        expected = LOSSES[loss](*batch())
-        torch.testing.assert_close(Alignment(loss, same_class="masked")(*batch(), labels=labels), expected)
-
-    def test_masking_is_added_to_equal_texts(self):
+    def test_equal_texts_are_no_negatives_of_each_other(self, loss):
         ids = torch.tensor([0, 1, 2, 3, 3, 5])
-        expected = info_nce(*batch(), exclude=SAME_CLASS | (ids[:, None] == ids))
-        torch.testing.assert_close(Alignment(same_class="masked")(*batch(), labels=LABELS, text_ids=ids), expected)
-
-    def test_texts_are_the_same_by_either_of_two_numbers(self):
-        ids = torch.tensor([[0, 9], [0, 8], [2, 7], [3, 7], [4, 6], [5, 5]])
-        same = torch.eye(SIZE, dtype=torch.bool)
-        same[0, 1] = same[1, 0] = same[2, 3] = same[3, 2] = True
-        torch.testing.assert_close(Alignment()(*batch(), text_ids=ids), info_nce(*batch(), exclude=same))
+        expected = LOSSES[loss](*batch(), exclude=ids[:, None] == ids)
+        torch.testing.assert_close(Alignment(loss)(*batch(), text_ids=ids), expected)
 
     @pytest.mark.parametrize("loss", sorted(LOSSES))
-    @pytest.mark.parametrize("columns", [1, 2])
-    def test_images_without_a_text_share_none(self, loss, columns):
+    def test_images_without_a_text_share_none(self, loss):
         described = torch.tensor([True, False, True, False, True, True])
         mixing = 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0)
         ids = torch.where(described, torch.arange(SIZE), -1)
         options = {"mixing": mixing, "described": described}
-        found = Alignment(loss)(*batch(), text_ids=torch.stack([ids] * columns, dim=1).squeeze(1), **options)
+        found = Alignment(loss)(*batch(), text_ids=ids, **options)
         torch.testing.assert_close(found, Alignment(loss)(*batch(), text_ids=torch.arange(SIZE), **options))
 
 
@@ -97,9 +78,9 @@ class TestPaperCompat:
     def test_mixing_and_equal_texts_are_ignored(self, loss):
         mixing = 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0)
         ids = torch.zeros(SIZE, dtype=torch.int64)
-        options = {"mixing": mixing, "text_ids": ids, "labels": LABELS, "described": LABELS >= 0}
+        options = {"mixing": mixing, "text_ids": ids, "described": DESCRIBED}
         found = Alignment(loss, paper_compat=True)(*batch(), **options)
-        torch.testing.assert_close(found, LOSSES[loss](*batch(), described=LABELS >= 0))
+        torch.testing.assert_close(found, LOSSES[loss](*batch(), described=DESCRIBED))
         if loss != "cosine":
             assert found > Alignment(loss)(*batch(), text_ids=ids)  # where they are no negatives
 
@@ -132,12 +113,7 @@ class TestPaperCompat:
             assert not torch.allclose(found, torch.autograd.grad(info_nce_one_way(whole, text_emb), whole)[0])
 
     def test_what_the_paper_does_not_have_is_refused(self):
-        for options in (
-            {"loss": "siglip"},
-            {"learn_temperature": True},
-            {"normalise": False},
-            {"same_class": "masked"},
-        ):
+        for options in ({"loss": "siglip"}, {"learn_temperature": True}, {"normalise": False}):
             with pytest.raises(ConfigError, match="paper_compat is the official code"):
                 Alignment(paper_compat=True, **options)
 
@@ -146,7 +122,6 @@ class TestPaperCompat:
     ("options", "message"),
     [
         ({"loss": "siglib"}, r"loss 'siglib'.*Did you mean 'siglip'"),
-        ({"same_class": "maskd"}, r"same_class 'maskd'.*Did you mean 'masked'"),
         ({"learn_temperature": True, "temperature": 2.0}, "temperature 2: a learned one"),
         ({"learn_temperature": True, "loss": "cosine"}, "cosine has no temperature to learn"),
     ],

@@ -11,13 +11,8 @@ from safetensors.torch import save_file
 
 from gpt4image.base.errors import ModelError
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import (
-    checkpoint_activations,
-    compile_training,
-    create_backbone,
-    has_batch_norm,
-    has_small_stem,
-)
+from gpt4image.models.backbones import create_backbone, has_batch_norm, has_small_stem
+from gpt4image.models.compiling import checkpoint_activations, compile_training
 from gpt4image.models.of_transformers import create_of_transformers, kind_of
 from tiny_dense import RT_DETR, SEGFORMER, write_config, write_weights
 

@@ -26,7 +26,7 @@ def test_a_thumbnail_is_small_and_broken_pictures_are_set_aside_once() -> None:
     pictures = Thumbnails(images)
     assert pictures.of(0) == thumbnail(good)
     assert pictures.of(1) is None and pictures.of(1) is None
-    assert [item.name for item in pictures.set_aside] == ["bad"]
+    assert [item.name for item in pictures.skipped] == ["bad"]
 
 
 def card(**more: object) -> str:

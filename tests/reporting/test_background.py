@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.run_records import Run
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.reporting.background import background, distinct
 
 
@@ -32,7 +32,7 @@ def test_options_that_differ_stand_by_arm_and_the_others_once() -> None:
     assert found["chosen"] == {"batch_size": "64"} and found["data"] == {"train": "3"}
     assert found["environment"] == {"device": "cpu · cuda"}
     assert found["costs"]["baseline"]["seconds"] == 11 and found["costs"]["aligned"]["seconds"] is None
-    assert found["skipped"] == [SetAside(name="a.png", reason="damaged")], "each item once"
+    assert found["skipped"] == [Skipped(name="a.png", reason="damaged")], "each item once"
 
 
 def test_values_are_told_in_the_order_in_which_they_appear() -> None:

@@ -143,10 +143,6 @@ def test_pairs_without_a_difference_and_arms_without_pairs_are_named() -> None:
             {"label_noise": 0.4, "noise_kind": "class-dependent"},
             "With 40 % of the training labels wrong (each class mistaken for one other)",
         ),
-        (
-            {"described_fraction": 0.1, "imbalance": 50.0},
-            "With 10 % of the descriptions, the largest class 50 times the smallest",
-        ),
         ({"labelled": 90, "train": 1007}, "With 90 of 1,007 training images labelled"),
     ],
 )

@@ -192,7 +192,7 @@ def test_pictures_that_are_no_bitmaps_are_skipped(tmp_path: Path) -> None:
     bad = {"key": "bad", "split": "test", "picture": "https://example.org/track.png"}
     write_json(tmp_path / "examples.json", [good, bad])
     outcome = report(ReportConfig(dir=tmp_path))
-    assert [item.name for item in outcome.set_aside] == ["examples.json[1]"]
+    assert [item.name for item in outcome.skipped] == ["examples.json[1]"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "track.png" not in page
     assert 'alt="Picture good"' in page
@@ -205,7 +205,7 @@ def test_without_facts_and_optional_files_the_rest_is_shown(tmp_path: Path) -> N
         for arm in record["arms"].values():
             arm |= {"runs": [], "peak_memory_bytes": None, "seconds": None}
         write_json(tmp_path / "comparison.json", record)
-        assert report(ReportConfig(dir=tmp_path)).set_aside == ()
+        assert report(ReportConfig(dir=tmp_path)).skipped == ()
     text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Text labels raised test accuracy from 35.1 % to 49.4 %" in text
     for absent in ("Pictures", "Suspected", "Training losses", "Machine and versions", "To do it again", "Skipped"):
@@ -213,7 +213,7 @@ def test_without_facts_and_optional_files_the_rest_is_shown(tmp_path: Path) -> N
     run = write_run(tmp_path / "run")
     for name, key in (("run.json", "data"), ("environment.json", "command")):
         write_json(run / name, {kept: value for kept, value in read_json(run / name).items() if kept != key})
-    assert report(ReportConfig(dir=run)).set_aside == ()
+    assert report(ReportConfig(dir=run)).skipped == ()
 
 
 def test_the_same_records_give_the_same_page_and_the_outcome_has_findings_and_table(folder: Path, page: str) -> None:
@@ -228,7 +228,7 @@ def test_an_unfinished_run_is_named_and_the_others_are_shown(tmp_path: Path) -> 
     write_comparison(tmp_path, comparison_record(means={"baseline": 0.3, "text-labels": 0.5}))
     (tmp_path / "runs/text-labels-seed1/run.json").unlink()
     outcome = report(ReportConfig(dir=tmp_path))
-    assert [item.name for item in outcome.set_aside] == ["runs/text-labels-seed1"]
+    assert [item.name for item in outcome.skipped] == ["runs/text-labels-seed1"]
     assert "Validation score after each epoch" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -330,7 +330,7 @@ def test_a_task_with_several_labels_is_reported_by_its_own_metrics(tmp_path: Pat
     predictions = {"baseline": {"class": "sign, tool", "probability": None}, "text-labels": {"class": ""}}
     write_json(tmp_path / "examples.json", [shown | {"predictions": predictions}])
     outcome = report(ReportConfig(dir=tmp_path))
-    assert outcome.set_aside == ()
+    assert outcome.skipped == ()
     text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
     for part in (
         "text labels raised test mean average precision from 30.",
@@ -358,15 +358,13 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_pages_fit_every_screen(page: str, run_page: str, tmp_path: Path, scheme: str) -> None:
-    for one in (page, run_page):
-        for found in fits(one, tmp_path, scheme):
-            assert found["charts"] == (["narrow"] if found["width"] < 736 else ["wide"])
+    for found in fits([page, run_page], tmp_path, scheme):
+        assert found["charts"] == (["narrow"] if found["width"] < 736 else ["wide"])
 
 
 @pytest.mark.slow
 def test_hostile_texts_do_nothing_in_a_browser(hostile_pages: list[str], tmp_path: Path) -> None:
-    for page in hostile_pages:
-        fits(page, tmp_path, "light")
+    fits(hostile_pages, tmp_path, "light")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def test_a_query_image_that_cannot_be_read_costs_no_other_query(trained: Path, t
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     found = ask(trained, "red", image=(broken, tmp_path / "missing.jpg"))
-    assert [item.name for item in found.set_aside] == [str(broken), str(tmp_path / "missing.jpg")]
+    assert [item.name for item in found.skipped] == [str(broken), str(tmp_path / "missing.jpg")]
     assert len(found.record["queries"]) == 1
     with pytest.raises(DataError, match=r"broken\.jpg: not an image.* nothing else to look for"):
         ask(trained, image=(broken,))

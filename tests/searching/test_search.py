@@ -86,7 +86,7 @@ def test_a_broken_image_is_named_and_costs_nothing_else(copied: Path, capsys: py
     words = ["search", str(copied / "run"), "red", "--data", f"folder:{copied / 'colours'}", "--json"]
     assert main(words) == 1
     answer = json.loads(capsys.readouterr().out)
-    assert [item["name"] for item in answer["set_aside"]] == ["red/broken.png"] and answer["images"] == 48
+    assert [item["name"] for item in answer["skipped"]] == ["red/broken.png"] and answer["images"] == 48
     assert answer["queries"][0]["results"][0]["key"].startswith("red/")
     assert main(words) == 1, "it is named again by the next query"
     capsys.readouterr()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,18 +32,6 @@ class Side(Task):
     metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="agree", title="right side"),)
     image_score: ClassVar[str] = "closeness to the true side"
 
-    def require(self, labels: Any, classes: Sequence[str], spec: str) -> None:
-        assert list(classes) == ["left", "right"], spec
-
-    def known(self, labels: Any) -> Any:
-        return labels >= 0
-
-    def counts(self, labels: Any, classes: int) -> Any:
-        return np.bincount(labels[labels >= 0], minlength=classes)
-
-    def groups(self, labels: Any) -> Any:
-        return labels
-
     def outputs(self, classes: Sequence[str]) -> int:
         return 1
 
@@ -69,12 +57,6 @@ class Side(Task):
 
     def scores(self, predictions: Any, labels: Any) -> Any:
         return -np.abs(predictions[:, 0] - (2.0 * labels - 1))[labels >= 0].astype(np.float64)
-
-    def columns(self, predictions: Any, labels: Any) -> Mapping[str, Any]:
-        return {"side": predictions[:, 0]}
-
-    def rows(self, predictions: Any, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        yield from ({"side": side} for side in predictions[:, 0].tolist())
 
 
 @pytest.fixture

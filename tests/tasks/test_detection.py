@@ -30,7 +30,7 @@ from gpt4image.training.auto import choose
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options
 from several_processes import COUNTS, detection_gradients, on_each_count
-from small_training import StoppedError, same, stop_after
+from small_training import resumed, same
 from tiny_dense import RT_DETR, write_config
 
 
@@ -59,18 +59,11 @@ def _boxes_by_class(run: Path) -> list[list[int]]:
     return [[int((own.image(i)[1] == k).sum()) for k in range(3)] for i in range(len(own))]
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"memory_limit_gb": 0.0, "workers": 1, "ema": 0.9}], ids=["in memory", "by workers"]
-)
-def test_it_resumes_to_the_same_bits(
-    changes: dict[str, Any], pictograms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train(detector_options(pictograms, tmp_path / "whole", epochs=2, **changes))
-    stop_after(monkeypatch, steps=8)
-    with pytest.raises(StoppedError):
-        train(detector_options(pictograms, tmp_path / "parts", epochs=2, checkpoint_seconds=0.0, **changes))
-    monkeypatch.undo()
-    train(detector_options(pictograms, tmp_path / "parts", epochs=2, resume=True, **changes))
+def test_it_resumes_to_the_same_bits(pictograms: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"memory_limit_gb": 0.0, "workers": 1, "ema": 0.9}
+    config = detector_options(pictograms, tmp_path / "whole", epochs=2, **changes)
+    train(config)
+    resumed(config, tmp_path / "parts", steps=8)
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -97,6 +90,8 @@ def test_an_export_predicts_the_boxes_of_the_run(form: str, detector_run: Path, 
     out = tmp_path / ("model.onnx" if form == "onnx" else "model.pt2")
     outcome = export(ExportConfig(run_dir=detector_run, format=form, out=out))
     assert float(outcome.summary["largest_difference"]) < 1e-4
+    card = out.with_name(f"{out.name}.md").read_text()
+    assert "pipeline_tag: object-detection" in card and "An object detector: FCOS on a resnet10t" in card
     if form == "onnx":
         import onnxruntime
 
@@ -199,18 +194,14 @@ def set_detector(pictograms: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_a_set_detector_is_measured_and_resumes_to_the_same_bits(
-    set_detector: Path, pictograms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    set_detector: Path, pictograms: Path, tmp_path: Path
 ) -> None:
     facts = evaluate(EvaluateConfig(run_dir=set_detector))
     assert facts.summary["images"] == 32
     rows = read_parquet(set_detector / "predictions-test.parquet", ["boxes"]).to_pylist()
     assert any(row["boxes"] for row in rows)
     options = {"model": runs.read_run(set_detector)["config"]["model"], "epochs": 3, "lr": 2e-3}
-    stop_after(monkeypatch, steps=8)
-    with pytest.raises(StoppedError):
-        train(detector_options(pictograms, tmp_path / "parts", checkpoint_seconds=0.0, **options))
-    monkeypatch.undo()
-    train(detector_options(pictograms, tmp_path / "parts", resume=True, **options))
+    resumed(detector_options(pictograms, set_detector, **options), tmp_path / "parts", steps=8)
     assert same(set_detector, tmp_path / "parts")
 
 
@@ -220,6 +211,8 @@ def test_an_exported_set_detector_predicts_the_boxes_of_the_run(
 ) -> None:
     outcome = export(ExportConfig(run_dir=set_detector, format="onnx", out=tmp_path / "model.onnx"))
     assert float(outcome.summary["largest_difference"]) < 1e-4
+    card = (tmp_path / "model.onnx.md").read_text()
+    assert "An object detector: a rt-detr-v2" in card and str(set_detector.parent) not in card
     pictures = tuple(str(path) for path in sorted(pictograms.glob("test-00*.png")))
     for model in (tmp_path / "model.onnx", set_detector):
         out = tmp_path / f"{model.name}.jsonl"

@@ -36,7 +36,7 @@ from gpt4image.tasks.segmentation import PixelTargets, Segmentation, pixel_loss,
 from gpt4image.training.train import train
 from several_processes import SHARED, VIT, on_each_count
 from several_processes import gradient as gradient_of
-from small_training import StoppedError, same, stop_after
+from small_training import resumed, same
 from tiny_dense import SEGFORMER, write_config
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -255,16 +255,10 @@ def test_a_run_learns_shapes_and_its_records_hold_masks(run: Path, drawn: str) -
     assert table["prediction"].to_pylist() == [np.unique(mask).tolist() for mask in masks]
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(
-    drawn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_ends_with_the_same_weights(drawn: str, tmp_path: Path) -> None:
     config = options(drawn, tmp_path / "whole", epochs=2)
     train(config)
-    again = config.model_copy(update={"out": tmp_path / "again", "resume": True, "checkpoint_seconds": 0.0})
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_after(patch, 3)
-        train(again)
-    train(again)
+    resumed(config, tmp_path / "again", steps=3)
     assert same(tmp_path / "whole", tmp_path / "again")
 
 
@@ -276,9 +270,7 @@ def segformer(drawn: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_segformer_learns_resumes_and_is_exported(
-    segformer: Path, drawn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_segformer_learns_resumes_and_is_exported(segformer: Path, drawn: str, tmp_path: Path) -> None:
     history = [json.loads(line)["loss"] for line in (segformer / runs.METRICS).read_text().splitlines()]
     assert history[-1] < history[0]
     facts = read_json(evaluate(EvaluateConfig(run_dir=segformer)).path)
@@ -289,11 +281,7 @@ def test_segformer_learns_resumes_and_is_exported(
     predict(PredictConfig(model=tmp_path / "model.onnx", images=(drawn.partition(":")[2] + "/images/test",), out=found))
     assert len(found.read_text().splitlines()) == 8
     own = {name: runs.read_run(segformer)["config"][name] for name in ("model", "model_args", "epochs", "lr")}
-    again = options(drawn, tmp_path / "again", resume=True, checkpoint_seconds=0.0, **own)
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_after(patch, 3)
-        train(again)
-    train(again)
+    resumed(options(drawn, segformer, **own), tmp_path / "again", steps=3)
     assert same(segformer, tmp_path / "again")
 
 

@@ -18,7 +18,7 @@ from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build
-from small_training import StoppedError, same, stop_after
+from small_training import resumed, same
 from tables import make_table
 
 
@@ -91,16 +91,11 @@ def test_the_weak_view_is_only_moved_whatever_labelled_images_are_trained_with(f
     ],
     ids=["mixing", "bf16", "workers"],
 )
-def test_it_resumes_mid_epoch_to_the_same_bits(
-    changes: dict[str, Any], few_labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train(options(few_labels, out=tmp_path / "whole", **changes))
+def test_it_resumes_mid_epoch_to_the_same_bits(changes: dict[str, Any], few_labels: Path, tmp_path: Path) -> None:
+    config = options(few_labels, out=tmp_path / "whole", **changes)
+    train(config)
     assert all(row["consistency_loss"] >= 0 for row in runs.read_run(tmp_path / "whole")["metrics"])
-    broken = options(few_labels, out=tmp_path / "broken", checkpoint_seconds=0.0, **changes)
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_after(patch, steps=4)
-        train(broken)
-    train(broken.model_copy(update={"resume": True}))
+    resumed(config, tmp_path / "broken", steps=4)
     assert same(tmp_path / "whole", tmp_path / "broken")
 
 
@@ -114,7 +109,7 @@ def test_views_made_by_workers_are_those_made_in_memory(few_labels: Path, tmp_pa
 def test_a_broken_image_without_a_label_costs_itself_alone(few_labels: Path, tmp_path: Path) -> None:
     (few_labels / "unlabelled" / "red-15.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no picture")
     outcome = train(options(few_labels, out=tmp_path / "run", memory_limit_gb=0.0, workers=1, labelled_share=0.25))
-    assert [item.name for item in outcome.set_aside] == ["unlabelled/red-15.png"]
+    assert [item.name for item in outcome.skipped] == ["unlabelled/red-15.png"]
 
 
 def test_described_images_without_a_label_are_aligned_as_well(few_labels: Path, tmp_path: Path) -> None:

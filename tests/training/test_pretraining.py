@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +18,7 @@ from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer
 from several_processes import COUNTS, RESNET, SHARED, gradient, on_each_count
-from small_training import StoppedError, same, stop_after, weights
+from small_training import resumed, same, weights
 from training_cases import trainer_of
 
 CASES = ["simclr", "vicreg", "captions", "words", "simclr,captions", "vicreg,captions,words"]
@@ -88,16 +83,13 @@ def test_the_loss_of_held_out_images_is_the_same_each_time(objectives: str, word
 
 @pytest.mark.parametrize("objectives", ["simclr,captions", "vicreg", "captions,words"])
 def test_it_learns_and_resumes_mid_epoch_to_the_same_bits(
-    objectives: str, worded: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objectives: str, worded: dict[str, Any], tmp_path: Path
 ) -> None:
     options = asked(worded, objectives, ema=0.5, auto_augment="rand-m9-mstd0.5-inc1")
-    outcome = train(TrainConfig(**options | {"out": tmp_path / "whole"}))
+    config = TrainConfig(**options | {"out": tmp_path / "whole"})
+    outcome = train(config)
     assert outcome.summary["labelled"] == 0 and outcome.summary["val_pretraining_loss"] > 0
-    broken = TrainConfig(**options | {"out": tmp_path / "broken", "checkpoint_seconds": 0.0})
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_after(patch, steps=6)
-        train(broken)
-    train(broken.model_copy(update={"resume": True}))
+    resumed(config, tmp_path / "broken", steps=6)
     assert same(tmp_path / "whole", tmp_path / "broken")
     assert not any("heads" in name for name in weights(tmp_path / "whole"))
 
@@ -118,7 +110,7 @@ def test_images_without_any_label_are_enough(worded: dict[str, Any], tmp_path: P
         (folder / name).rmdir()
     (folder / "unlabelled" / "red-03.png").write_bytes(b"no picture")
     outcome = train(TrainConfig(**asked(worded, "simclr", out=tmp_path / "run", memory_limit_gb=0.0, workers=1)))
-    assert [item.name for item in outcome.set_aside] == ["unlabelled/red-03.png"]
+    assert [item.name for item in outcome.skipped] == ["unlabelled/red-03.png"]
 
 
 @pytest.fixture
@@ -226,29 +218,6 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(worded: dict[st
             assert found[case].keys() == expected.keys()
             for name, value in expected.items():
                 torch.testing.assert_close(found[case][name], value, atol=1e-10, rtol=0, msg=f"{case} {name}")
-
-
-@pytest.mark.slow
-def test_kill_9_and_resume_give_the_weights_of_an_uninterrupted_run(worded: dict[str, Any], tmp_path: Path) -> None:
-    options = asked(worded, "simclr,captions", epochs=20)
-    train(TrainConfig(**options | {"out": tmp_path / "whole"}))
-    flags = [
-        *("--data", options["data"], "--embeddings", str(options["embeddings"]), "--task", "pretrain"),
-        *("--pretrain", "simclr,captions", "--epochs", "20", "--model", options["model"], "--threads", "1"),
-        *("--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16", "--batch-size", "8"),
-        *("--precision", "fp32", "--memory-format", "channels_last", "--checkpoint-seconds", "0"),
-        *("--out", str(tmp_path / "killed"), "--resume"),
-    ]
-    process = subprocess.Popen([sys.executable, "-m", "gpt4image", "train", *flags], stderr=subprocess.PIPE)
-    metrics = tmp_path / "killed" / runs.METRICS
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 3) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not runs.is_finished(tmp_path / "killed")
-    train(TrainConfig(**options | {"out": tmp_path / "killed", "checkpoint_seconds": 0.0, "resume": True}))
-    assert same(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_run_of_other_objectives_is_another_run(worded: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Text targets: the mean or a draw of an image's own texts, centred on training texts alone."""
+"""Text targets: the mean of an image's own texts, centred on training texts alone."""
 
 from __future__ import annotations
 
@@ -40,29 +40,6 @@ def test_targets_are_the_mean_of_an_images_own_texts(counts: np.ndarray, seed: i
         assert int(identity[position]) == (targets.rows[first:end].min() if len(own) else -1)
 
 
-@given(counts=COUNTS, seed=st.integers(0, 5), chosen=st.floats(0, 1, exclude_max=True, width=32))
-def test_a_draw_is_one_of_an_images_own_texts(counts: np.ndarray, seed: int, chosen: float) -> None:
-    targets = some_targets(counts, seed)
-    images = np.arange(len(counts))
-    vectors, described, identity = targets.take(images, np.full(len(images), chosen, np.float32))
-    for image in images:
-        own = own_texts(targets, image)
-        expected = own[int(chosen * len(own))] if len(own) else np.zeros(3)
-        assert np.allclose(vectors[image], expected)
-    whole = targets.take(images)
-    assert torch.equal(described, whole[1])
-    assert torch.equal(identity[:, 0], whole[2]), "the texts of one image are not each other's negatives"
-
-
-def test_a_drawn_text_is_known_by_itself_and_by_its_image() -> None:
-    targets = TextTargets(
-        matrix=np.eye(3, dtype=np.float32), offsets=np.array([0, 2, 4, 4]), rows=np.array([0, 1, 2, 1])
-    )
-    vectors, _, ids = targets.take(np.array([0, 1, 2]), np.array([0.9, 0.9, 0.9]))
-    assert torch.equal(vectors[0], vectors[1])
-    assert ids.tolist() == [[0, 1], [1, 1], [-1, -1]]
-
-
 def test_the_same_texts_in_another_order_are_the_same() -> None:
     targets = TextTargets(
         matrix=np.eye(3, dtype=np.float32), offsets=np.array([0, 2, 4, 5]), rows=np.array([0, 1, 1, 0, 2])
@@ -70,15 +47,6 @@ def test_the_same_texts_in_another_order_are_the_same() -> None:
     vectors, _, ids = targets.take(np.array([0, 1, 2]))
     assert torch.equal(vectors[0], vectors[1])
     assert ids.tolist() == [0, 0, 2]
-    assert targets.only(np.array([False, True, True])).take(np.arange(3))[2].tolist() == [-1, 0, 2]
-
-
-def test_every_text_of_an_image_is_drawn_equally_often() -> None:
-    targets = some_targets(np.array([3]))
-    chosen = np.random.default_rng(0).random(3000, np.float32)
-    vectors = targets.take(np.zeros(3000, np.int64), chosen)[0].numpy()
-    times = [(vectors == text).all(1).sum() for text in own_texts(targets, 0)]
-    assert min(times) > 900
 
 
 @given(counts=COUNTS, seed=st.integers(0, 99))
@@ -125,8 +93,3 @@ class TestCentred:
         whole = self.targets.centred(self.train)
         monkeypatch.setattr(text_targets, "_CHUNK", 2)
         assert np.allclose(self.targets.centred(self.train).centre, whole.centre)
-
-    def test_it_survives_taking_texts_away(self) -> None:
-        kept = self.targets.centred(self.train).only(np.arange(6) != 1)
-        assert kept.take(np.array([1]))[1].item() is False
-        assert torch.equal(kept.take(np.array([2]))[0], self.targets.centred(self.train).take(np.array([2]))[0])

@@ -22,13 +22,13 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training import loop
 from gpt4image.training.train import train
 from held_folders import held_by_another
-from small_training import StoppedError, options, same, stop_after, weights
+from small_training import StoppedError, options, resumed, same, stop_after, weights
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, tmp_path: Path) -> None:
     outcome = train(options(colour_folder, tmp_path / "run", epochs=8))
-    assert not outcome.set_aside
+    assert not outcome.skipped
     told = ("train_images", "val_images", "test_images", "classes")
     assert [outcome.summary[name] for name in told] == [36, 3, 9, 3]
     record = runs.read_run(tmp_path / "run")
@@ -74,16 +74,11 @@ def test_a_run_of_a_gpu_is_measured_where_there_is_none(colour_folder: Path, tmp
     ids=["sgd", "mixing", "accumulation", "vit", "policy"],
 )
 def test_options_train_and_resume_mid_epoch_to_the_same_bits(
-    changes: dict[str, Any], colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], colour_folder: Path, tmp_path: Path
 ) -> None:
-    train(options(colour_folder, tmp_path / "whole", **changes))
-    stop_after(monkeypatch, steps=5)
-    broken = options(colour_folder, tmp_path / "broken", checkpoint_seconds=0.0, **changes)
-    with pytest.raises(StoppedError):
-        train(broken)
-    monkeypatch.undo()
-    assert not runs.is_finished(tmp_path / "broken")
-    train(broken.model_copy(update={"resume": True}))
+    config = options(colour_folder, tmp_path / "whole", **changes)
+    train(config)
+    resumed(config, tmp_path / "broken", steps=5)
     assert same(tmp_path / "whole", tmp_path / "broken")
     rows = [{**row, "seconds": 0} for row in runs.read_run(tmp_path / "whole")["metrics"]]
     again = [{**row, "seconds": 0} for row in runs.read_run(tmp_path / "broken")["metrics"]]
@@ -297,19 +292,13 @@ def test_weights_that_are_not_finite_are_no_finished_run(
     assert not list((tmp_path / "run").glob("*.tmp")), "what a killed process left is removed"
 
 
-def test_a_broken_picture_that_was_met_before_an_interruption_is_named(
-    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_picture_that_was_met_before_an_interruption_is_named(colour_folder: Path, tmp_path: Path) -> None:
     for name in ("broken", "other", "third"):
         (colour_folder / "red" / f"{name}.png").write_bytes(f"no picture: {name}".encode())
-    changes = options(colour_folder, tmp_path / "run", epochs=2, memory_limit_gb=0.0, workers=1, checkpoint_seconds=0.0)
-    whole = train(changes.model_copy(update={"out": tmp_path / "whole"}))
-    stop_after(monkeypatch, steps=7)
-    with pytest.raises(StoppedError):
-        train(changes)
-    monkeypatch.undo()
-    resumed = train(changes.model_copy(update={"resume": True}))
-    assert {item.name for item in resumed.set_aside} == {item.name for item in whole.set_aside} != set()
+    config = options(colour_folder, tmp_path / "whole", epochs=2, memory_limit_gb=0.0, workers=1)
+    whole = train(config)
+    again = resumed(config, tmp_path / "run", steps=7)
+    assert {item.name for item in again.skipped} == {item.name for item in whole.skipped} != set()
 
 
 @pytest.mark.parametrize("memory_limit_gb", [4.0, 0.0], ids=["in-memory", "by-workers"])
@@ -320,7 +309,7 @@ def test_a_broken_picture_is_named_and_the_others_train(
     (colour_folder / "red" / "empty.png").write_bytes(b"")
     changes = {"memory_limit_gb": memory_limit_gb, "workers": 1}
     outcome = train(options(colour_folder, tmp_path / "run", epochs=3, **changes))
-    named = {item.name for item in outcome.set_aside}
+    named = {item.name for item in outcome.skipped}
     assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
     assert {item["name"] for item in runs.read_run(tmp_path / "run")["run"]["set_aside"]} == named
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,15 +82,6 @@ def test_another_table_gives_another_fingerprint(colour_folder: Path, tmp_path: 
     second = table_for(colour_folder, tmp_path / "b", every=2)
     prints = {prepare(options(colour_folder, embeddings=path)).fingerprint for path in (first, second, None, first)}
     assert len(prints) == 3
-
-
-def test_classes_are_known_as_far_as_training_may_see_them(colour_folder: Path) -> None:
-    data = prepare(options(colour_folder)).data
-    hidden = replace(data, labels=np.where(np.arange(len(data.labels)) % 2 == 0, data.labels, -1))
-    assert hidden.visible_classes(np.array([0, 1, 2])).tolist() == [data.labels[0], -1, data.labels[2]]
-    soft = np.zeros((len(data.labels), 3), np.float32)
-    soft[:3] = [[0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.0, 0.1, 0.9]]
-    assert replace(data, soft=soft).visible_classes(np.arange(4)).tolist() == [1, -1, 2, -1]
 
 
 def test_a_finished_run_may_be_asked_about_any_images(colour_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Runs, evaluations and comparisons as they are on disk, typed and checked; the files of a run are listed in runs.py.
 
-Nothing in them is trusted: a record that does not fit is a RunError, or a SetAside for one run or item among many.
+Nothing in them is trusted: a record that does not fit is a RunError, or a Skipped for one run or item among many.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gpt4image.artifacts.runs import read_run
 from gpt4image.base.errors import RunError, nearest
 from gpt4image.base.files import read_json
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 
 COMPARISON = "comparison.json"
 REPORTED = ("test", "val")
@@ -293,41 +293,41 @@ def comparisons_in(record: dict[str, Any]) -> dict[str, Comparison]:
     return {name: Comparison.model_validate(value) for name, value in several.items()}
 
 
-def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[SetAside]]:
+def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[Skipped]]:
     """Read the runs behind each arm; a run that cannot be read is skipped."""
     runs: dict[str, list[Run]] = {}
-    set_aside: list[SetAside] = []
+    skipped: list[Skipped] = []
     root = folder.resolve()
     for name, arm in comparison.arms.items():
         runs[name] = []
         for relative in arm.runs:
             if not (root / relative).resolve().is_relative_to(root):
-                set_aside.append(SetAside(name=relative, reason="the run folder lies outside the comparison"))
+                skipped.append(Skipped(name=relative, reason="the run folder lies outside the comparison"))
                 continue
             try:
                 runs[name].append(load_run(folder / relative))
             except RunError as error:
-                set_aside.append(SetAside(name=relative, reason=str(error)))
-    return runs, set_aside
+                skipped.append(Skipped(name=relative, reason=str(error)))
+    return runs, skipped
 
 
 R = TypeVar("R", bound=Record)
 
 
-def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[SetAside]]:
+def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[Skipped]]:
     """Read an optional file of one record or of a list of them; what cannot be read is skipped with its reason."""
     if not path.is_file():
         return [], []
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
-        return [], [SetAside(name=path.name, reason=str(error))]
+        return [], [Skipped(name=path.name, reason=str(error))]
     is_list = isinstance(content, list)
     items: list[R] = []
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     for number, value in enumerate(content if is_list else [content]):
         try:
             items.append(kind.model_validate(value))
         except ValidationError as error:
-            skipped.append(SetAside(name=f"{path.name}[{number}]" if is_list else path.name, reason=_first(error)))
+            skipped.append(Skipped(name=f"{path.name}[{number}]" if is_list else path.name, reason=_first(error)))
     return items, skipped

@@ -32,9 +32,9 @@ from typing import Any, TypedDict
 
 from gpt4image.base.checksums import FILES, file_facts, require_recorded
 from gpt4image.base.errors import RunError, first_few
-from gpt4image.base.files import fingerprint, read_json, read_json_lines, write_json
+from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.secrets import hidden
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
@@ -81,7 +81,7 @@ def writing(folder: Path) -> Generator[None]:
     made = not folder.exists()
     if not made and not folder.is_dir():
         raise RunError(f"{folder} is a file; --out names a folder, which is made where there is none.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         lock = acquire_lock(folder / LOCK, wait_s=PATIENCE)
     except LockedError as error:
@@ -116,7 +116,6 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
     if has_begun(run_dir):
         require_same(run_dir, record)
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / ENVIRONMENT, environment(**facts))
     write_json(run_dir / CONFIG, record)
 
@@ -257,9 +256,9 @@ def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
     )
 
 
-def read_set_aside(run_dir: Path) -> tuple[SetAside, ...]:
+def read_skipped(run_dir: Path) -> tuple[Skipped, ...]:
     """Return the images that a finished run skipped."""
-    return tuple(SetAside(**item) for item in read_json(run_dir / RUN)["set_aside"])
+    return tuple(Skipped(**item) for item in read_json(run_dir / RUN)["set_aside"])
 
 
 def environment(**facts: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 
 RECORD = "distill.json"
 
@@ -53,7 +53,7 @@ class StageRecords:
             summary=found["summary"],
             record={"notes": found["notes"]},
             text=found["text"],
-            set_aside=tuple(SetAside(**item) for item in found["set_aside"]),
+            skipped=tuple(Skipped(**item) for item in found["set_aside"]),
         )
 
     def write_options(self, options: Mapping[str, Any]) -> None:
@@ -73,7 +73,7 @@ class StageRecords:
             "summary": dict(outcome.summary),
             "notes": list(outcome.record.get("notes", ())),
             "text": outcome.text,
-            "set_aside": [asdict(item) for item in outcome.set_aside],
+            "set_aside": [asdict(item) for item in outcome.skipped],
         }
         self._write(stages=self._values["stages"] | {stage: done})
 

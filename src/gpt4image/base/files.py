@@ -55,7 +55,7 @@ def atomic_path(path: Path) -> Generator[Path]:
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(number, os.strerror(number), str(path))
     path = _target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path.parent)
     temporary = _temporary_file(path)
     try:
@@ -66,6 +66,14 @@ def atomic_path(path: Path) -> Generator[Path]:
         move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing; when this returns, their names are on disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush(folder.parent)
 
 
 def move(source: Path, path: Path) -> None:
@@ -153,9 +161,10 @@ def remove_unfinished(path: Path) -> None:
 def staging_folder(place: Path) -> Generator[Path]:
     """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
 
+    What comes first by name is moved last: of several files, the one whose name others extend says that all are there.
     A file of the same name is replaced; a folder that is not empty is an OSError.
     """
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     _remove_leftovers(place)
     staging = place / _temporary_name("staging")
     staging.mkdir()
@@ -163,7 +172,7 @@ def staging_folder(place: Path) -> Generator[Path]:
         yield staging
         for path in staging.rglob("*"):
             flush(path)
-        for path in sorted(staging.iterdir()):
+        for path in sorted(staging.iterdir(), reverse=True):
             move(path, place / path.name)
     finally:
         shutil.rmtree(staging)

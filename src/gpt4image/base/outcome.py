@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetAside:
+class Skipped:
     """One item that a stage skipped because it cannot be used.
 
     Attributes:
@@ -31,7 +31,7 @@ class Outcome:
         summary: JSON-serialisable facts, printed as ``name: value`` lines or, with ``--json``, as one object.
         record: extra JSON-serialisable facts, printed only with ``--json``.
         text: text such as a table, printed under the summary and left out of ``--json``.
-        set_aside: skipped items; a stage with any ends with exit code 1.
+        skipped: skipped items; a stage with any ends with exit code 1.
         wrote: the files and folders that were written.
         next: the command to give next, or the same as a call in Python.
         drawing: what ``plot`` calls; None where there is nothing to see.
@@ -41,7 +41,7 @@ class Outcome:
     summary: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
-    set_aside: tuple[SetAside, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     wrote: tuple[Path, ...] = ()
     next: str = ""
     drawing: Callable[[], Any] | None = None
@@ -70,8 +70,8 @@ class Outcome:
             for key, value in self.summary.items()
         )
         text = f"<pre>{escape(self.text)}</pre>" if self.text else ""
-        named = "".join(f"<li>{escape(item.name)}: {escape(item.reason)}</li>" for item in self.set_aside[:20])
-        skipped = f"<p>{len(self.set_aside)} skipped</p><ul>{named}</ul>" if self.set_aside else ""
+        named = "".join(f"<li>{escape(item.name)}: {escape(item.reason)}</li>" for item in self.skipped[:20])
+        skipped = f"<p>{len(self.skipped)} skipped</p><ul>{named}</ul>" if self.skipped else ""
         wrote = f"<p>wrote: {escape(', '.join(map(str, self.wrote)))}</p>" if self.wrote else ""
         then = f"<p>next: <code>{escape(self.next)}</code></p>" if self.next else ""
         return f"<table>{rows}</table>{text}{skipped}{wrote}{then}"

@@ -54,11 +54,11 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         skipped = write_extras(plans, names if len(plans) > 1 else ())
         page = report(ReportConfig(dir=out)).path
     notes = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
-    unusable = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
+    unusable = dict.fromkeys(item for folder in jobs for item in runs.read_skipped(folder))
     return Outcome(
         path=out,
         summary={"comparison": str(out / "comparison.json"), "report": str(page)},
         record=record,
         text="\n\n".join([comparison_tables(record), *notes]),
-        set_aside=(*unusable, *skipped),
+        skipped=(*unusable, *skipped),
     )

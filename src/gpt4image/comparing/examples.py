@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
+from gpt4image.artifacts.class_shares import chosen, scattered
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.comparing.planning import Plan
 from gpt4image.comparing.regimes import Regime
-from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.evaluating.examples import manifests_of, write_all, write_descriptions, write_examples, write_suspected
 from gpt4image.labelling.label_noise import suspected_errors
@@ -48,7 +46,7 @@ class Finished:
     @property
     def of_classes(self) -> bool:
         """Whether texts predict classes of its images: boxes are no labels that a text contradicts."""
-        return not isinstance(self.data.labels, Boxes)
+        return not self.data.task.boxes
 
     @property
     def labelled(self) -> int:
@@ -56,7 +54,7 @@ class Finished:
         return int(self.data.task.known(self.data.labels[self.data.indices("train")]).sum())
 
 
-def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
+def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[Skipped]:
     """Write beside comparison.json what the report shows, of the first plan that has it.
 
     Args:
@@ -88,8 +86,8 @@ def _descriptions(one: Finished) -> None:
 def _examples(first: Finished) -> None:
     plan, data, probabilities = first.plan, first.data, None
     if data.text is not None and "text-labels" in plan.members and first.of_classes:
-        probabilities = np.zeros((len(data.labels), len(data.classes)), np.float32)
-        probabilities[data.indices("train")] = first.predictions.probabilities
+        train = data.indices("train")
+        probabilities = scattered(first.predictions.probabilities, train, len(data.labels))
     write_examples(
         plan.config.out / EXAMPLES,
         data.image_set,
@@ -119,7 +117,7 @@ def _suspected(source: Finished) -> None:
         data.image_set,
         train[rows],
         given,
-        found.probabilities[rows],
+        chosen(found.probabilities, rows),
         tables=manifests_of([plan.prepared.config.embeddings]),
         true=plan.config.label_noise > 0.0,
         comparison=source.name,

@@ -86,8 +86,8 @@ def require_names(members: Mapping[str, Member], name: str, table: Path | None, 
     alike = [other for other, member in members.items() if ARMS[member.arm].names and not member.options]
     who = arm if members[name].options else f"--arms {','.join(alike)}"
     raise ConfigError(
-        f"{who} {_need_names(table, names)} Leave them out, or give a table of an encoder that is available here: by "
-        "`gpt4image encode`, or by `gpt4image embeddings import --encoder SPEC`."
+        f"{who} {_need_names(table, names)} Leave them out, or give a table of an encoder that is available here, by "
+        "`gpt4image encode`."
     )
 
 

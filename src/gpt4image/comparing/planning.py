@@ -26,15 +26,13 @@ from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
-from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import ClassNames, not_read
 from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
-from gpt4image.training import auto
-from gpt4image.training.prepare import Prepared, prepare, require_batch, require_selectable
+from gpt4image.training.prepare import Prepared, prepare, require_selectable
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.train import resolve
 from gpt4image.training.trainer import build
@@ -118,8 +116,6 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
         for member, arm in zip(members.values(), arms, strict=True):
             if arm.text and config.embeddings is not None:
                 open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
-    for seed in config.seed_range if regime.imbalance > 1.0 else ():
-        require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
     answers = None
     if config.answers is not None:
         answers = answers_about(ready.data, config.answers)
@@ -142,7 +138,7 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
     # What is chosen depends only on the images and the options of the baseline, not on the arms and seeds asked for or
     # on what some of them do with texts.
-    asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
+    asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() | runs.NOT_IDENTITY
     asked |= OF_ALIGNMENT | OF_TEXT_LABELS
     key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
     path = config.out / PLAN
@@ -158,12 +154,6 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
         if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
             known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
             ready = prepare(config, task=task)
-        if config.imbalance > 1.0:  # fewer images take more epochs
-            left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
-            known_by_now = {"image_size": ready.config.image_size, "task": ready.config.task}
-            given = config.model_copy(update={**known_by_now, **options})
-            resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
-            ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
         ready = resolve(ready)
     chosen = {name: value for name, value in known.get(key, ready.chosen).items() if name != runs.DATA}
     if known.get(key) != (found := chosen | {runs.DATA: ready.fingerprint}):
@@ -184,7 +174,7 @@ def _jobs(
     # The oracle is the baseline with all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
-    regime = Regime.of(config).read_by(labels=reads_labels, texts=ARMS[arm].text)
+    regime = Regime.of(config) if reads_labels else Regime()
     workers = config.workers
     if workers is None:
         workers = max(1, available_cores() // jobs_at_once(config))  # of the processes that decode images
@@ -194,7 +184,7 @@ def _jobs(
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
             taught_by = set_up(ARMS[after], ready, member.options if alike else {}).key
-            its = Regime.of(config).read_by(labels=True, texts=ARMS[after].text)
+            its = Regime.of(config)
             teacher = _folder(config, after, its, taught_by)
         own = set_up(ARMS[arm], ready, member.options, taught_by, answers)
         require_names(members, name, own.ready.config.embeddings, own.class_names)
@@ -261,9 +251,8 @@ def _require_runnable(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )
         try:
-            boxes = isinstance(labels, Boxes)
-            if arm.text_labels and (own.answers is None or (boxes and arm.evidence == "texts")):
-                require_learnable(has_text, left.task.groups(labels) if boxes else labels)
+            if arm.text_labels and (own.answers is None or (left.task.boxes and arm.evidence == "texts")):
+                require_learnable(has_text, left.task.groups(labels) if left.task.boxes else labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
             raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
@@ -289,7 +278,7 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
             has_target = has_target | own.answers.given
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run predicts every image
-        if isinstance(data.labels, Boxes):
+        if data.task.boxes:
             data = replace(data, labels=replace(data.labels, known=data.labels.known | has_target))
         else:
             data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))

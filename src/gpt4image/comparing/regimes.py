@@ -1,4 +1,4 @@
-"""Harder settings: which labels, descriptions and training images are taken away, or flipped, before an arm trains.
+"""Harder settings: which labels are taken away, or flipped, before an arm trains.
 
 Everything that an arm does with classes starts from the labels that are left; only the oracle sees the others.
 """
@@ -6,7 +6,6 @@ Everything that an arm does with classes starts from the labels that are left; o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.splits import flip_labels, keep_labels_per_class, long_tail, random_part, some_images
+from gpt4image.data.splits import flip_labels, keep_labels_per_class, some_images
 from gpt4image.tasks.base import Labels
 from gpt4image.training.training_data import TrainingData
 
@@ -30,8 +29,6 @@ class Regime:
     labelled_images: int | None = None
     label_noise: float = 0.0
     noise_kind: str = "uniform"
-    described_fraction: float = 1.0
-    imbalance: float = 1.0
 
     @classmethod
     def of(cls, config: CompareConfig) -> Regime:
@@ -52,65 +49,40 @@ class Regime:
         if self.label_noise:
             kind = "-by-class" if self.noise_kind == "class-dependent" else ""
             parts.append(f"{_exact(self.label_noise)}-wrong{kind}")
-        if self.described_fraction < 1.0:
-            parts.append(f"{_exact(self.described_fraction)}-described")
-        if self.imbalance > 1.0:
-            parts.append(f"imbalance-{_exact(self.imbalance)}")
         return "-".join(parts)
 
     @property
     def asked(self) -> str:
-        """The options that made it, as they were given: ``--labels-per-class 2 --described-fraction 0.1``."""
+        """The options that made it, as they were given: ``--labels-per-class 2 --label-noise 0.1``."""
         fields = self.__dataclass_fields__.items()
         given = {name: value for name, field in fields if (value := getattr(self, name)) != field.default}
         return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
 
-    def read_by(self, *, labels: bool, texts: bool) -> Regime:
-        """Return the part of it that concerns an arm which reads labels, or texts; arms that read less share runs."""
-        all_labels: dict[str, Any] = {"labels_per_class": None, "labelled_images": None, "label_noise": 0.0}
-        part = self if labels else replace(self, **all_labels, noise_kind="uniform")
-        return part if texts else replace(part, described_fraction=1.0)
-
     def apply(self, data: TrainingData, seed: int, described: NDArray[np.bool_] | None = None) -> TrainingData:
-        """Return what is left for one seed; images that are left out count as unusable.
+        """Return what is left for one seed.
 
         Args:
             data: of the arm.
             seed: of the run.
             described: (N,) which images have a text in the table of the comparison, where the arm reads another one:
-                all arms lose the same labels and descriptions.
+                all arms lose the same labels.
 
         Raises:
             DataError: no label is left, none would be taken away, or none would be wrong.
-            ConfigError: the task has no classes that could be mixed up or made rare.
+            ConfigError: the task has no classes that could be mixed up.
         """
-        if not data.task.exclusive and (self.label_noise > 0.0 or self.imbalance > 1.0):
+        if not data.task.exclusive and self.label_noise > 0.0:
             raise ConfigError(
-                f"--label-noise and --imbalance need one class per image, which the task {data.task.name} does not "
-                "have: leave them out."
+                f"--label-noise needs one class per image, which the task {data.task.name} does not have: leave it out."
             )
-        if self.imbalance > 1.0:
-            train = data.indices("train")
-            usable = data.usable.copy()
-            usable[train] = False
-            usable[long_tail(data.labels, train, self.imbalance, seed)] = True
-            data = replace(data, usable=usable)
         if described is None and data.text is not None:
             described = data.text.described
-        labels = self._labels(data, described, seed)
-        if self.described_fraction < 1.0 and data.text is not None and described is not None:
-            train = data.indices("train")
-            keep = np.ones(len(data.labels), bool)
-            keep[train] = False
-            keep[random_part(train[described[train]], self.described_fraction, seed)] = True
-            data = replace(data, text=data.text.only(keep))
-        return replace(data, labels=labels)
+        return replace(data, labels=self._labels(data, described, seed))
 
     def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> Labels:
         """Return the labels that a seed trains on: some kept, some flipped, only in train.
 
-        Described images keep theirs first: text labels are fitted on images that have both. Which descriptions are left
-        is drawn afterwards, independently.
+        Described images keep theirs first: text labels are fitted on images that have both.
         """
         labels, train = data.labels, data.indices("train")
         if self.labelled_images is not None:

@@ -23,7 +23,6 @@ from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paire
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data.image_set import NO_LABEL, ImageSet
-from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import seen_in_training
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
@@ -69,7 +68,7 @@ def summarise(
         "question": f"{condition(known)}, what do descriptions add?",
         "arms": {
             name: {
-                **_arm(config, member, values[name], facts[name], boxes=isinstance(data.labels, Boxes)),
+                **_arm(config, member, values[name], facts[name], boxes=data.task.boxes),
                 "metrics": _metrics(data.task, tests[name], tests[reference] if name != reference else None),
                 "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
             }

@@ -19,7 +19,6 @@ from gpt4image.config.describing import (
     ExportDescriptionsConfig,
     Flaw,
     ImportDescriptionsConfig,
-    ImportEmbeddingsConfig,
     StatsConfig,
     ViewConfig,
 )
@@ -48,7 +47,6 @@ __all__ = [
     "ExportConfig",
     "ExportDescriptionsConfig",
     "ImportDescriptionsConfig",
-    "ImportEmbeddingsConfig",
     "LabelConfig",
     "PredictConfig",
     "ReportConfig",

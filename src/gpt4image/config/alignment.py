@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from gpt4image.base.errors import ConfigError, nearest
 
 LossName = Literal["infonce", "infonce-one-way", "siglip", "cosine"]
-SameClass = Literal["negative", "masked"]
 WITH_NEGATIVES = ("infonce", "infonce-one-way", "siglip")
 """Losses in which other texts are negatives."""
 PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")
@@ -18,13 +17,11 @@ TEMPERATURES = (0.01, 1.0)
 
 
 def check_alignment(
-    loss: str, temperature: float, *, learn_temperature: bool, normalise: bool, same_class: str, paper_compat: bool
+    loss: str, temperature: float, *, learn_temperature: bool, normalise: bool, paper_compat: bool
 ) -> None:
     """Refuse options that exclude each other, and names that are not known. Raises ConfigError."""
     if loss not in get_args(LossName):
         raise ConfigError(f"loss {nearest(loss, get_args(LossName))}")
-    if same_class not in get_args(SameClass):
-        raise ConfigError(f"same_class {nearest(same_class, get_args(SameClass))}")
     if learn_temperature and loss not in WITH_NEGATIVES:
         raise ConfigError(f"{loss} has no temperature to learn; these have: {', '.join(WITH_NEGATIVES)}.")
     if learn_temperature and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
@@ -32,8 +29,8 @@ def check_alignment(
             f"temperature {temperature:g}: a learned one starts and stays between {TEMPERATURES[0]:g} and "
             f"{TEMPERATURES[1]:g}; give one of these, or do not learn it."
         )
-    if paper_compat and (loss not in PAPER_LOSSES or learn_temperature or not normalise or same_class != "negative"):
+    if paper_compat and (loss not in PAPER_LOSSES or learn_temperature or not normalise):
         raise ConfigError(
             f"paper_compat is the official code of the paper: it has the losses {', '.join(PAPER_LOSSES)} with a "
-            "fixed temperature, cosines, and texts of the same class as negatives; leave it out to use others."
+            "fixed temperature and cosines; leave it out to use others."
         )

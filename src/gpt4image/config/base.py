@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection
-from typing import Annotated, Any, ClassVar
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
 
-import tyro
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from gpt4image.base.errors import ConfigError, nearest
-from gpt4image.base.files import parse_json
 
 MOST_THREADS = 1024  # more than machines have cores; libraries crash where they cannot start what is asked
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-JsonTable = Annotated[
-    dict[str, Any],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="JSON",
-        instance_from_str=lambda words: parse_json(words[0]),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda table: [json.dumps(table)],
-    ),
-]
+JsonTable = dict[str, Any]
+T = TypeVar("T")
+POSITIONAL = "positional"
+Positional = Annotated[T, POSITIONAL]
+"""The type of an option that is a word of the command line by its place."""
 
 
 def listed(value: str) -> tuple[str, ...]:
@@ -40,7 +32,6 @@ def known_list(value: str, known: Collection[str]) -> str:
     return ",".join(names)
 
 
-_POSITIONAL: tuple[Any, ...] = tyro.conf.Positional[Any].__metadata__
 _PLAIN = {
     "int": "give a whole number",
     "float": "give a number",
@@ -71,7 +62,7 @@ class StageConfig(BaseModel):
     essential: ClassVar[frozenset[str]] = frozenset()
     """Optional ones that --help shows, where it does not show all."""
 
-    as_json: Annotated[bool, tyro.conf.arg(name="json"), Field(exclude=True)] = False
+    as_json: Annotated[bool, Field(exclude=True)] = False
     """Print the result as one JSON object on standard output."""
 
     @model_validator(mode="wrap")
@@ -83,12 +74,15 @@ class StageConfig(BaseModel):
             raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
 
     @classmethod
+    def changed(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of some options, by field name, that are not at their default, in the order of the class."""
+        default = {name: field.get_default(call_default_factory=True) for name, field in cls.model_fields.items()}
+        return {name: options[name] for name in default if name in options and options[name] != default[name]}
+
+    @classmethod
     def option(cls, name: str) -> str:
         """Return an option by field name as the command line has it: ``--top-k``, positional ones ``RUN_DIR``."""
-        positional = any(
-            mark is tyro.conf.Positional or mark in _POSITIONAL for mark in cls.model_fields[name].metadata
-        )
-        return name.upper() if positional else flag_of(name.removeprefix("as_"))
+        return name.upper() if POSITIONAL in cls.model_fields[name].metadata else flag_of(name.removeprefix("as_"))
 
 
 def flag_of(name: str) -> str:

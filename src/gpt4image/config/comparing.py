@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import tyro
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, StageConfig, flag_of, known_list
+from gpt4image.config.base import JsonTable, Positional, StageConfig, flag_of, known_list
 from gpt4image.config.learning import OF_TEXT_LABELS, DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
@@ -83,10 +82,6 @@ class CompareConfig(TrainOptions):
     """Fraction of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
     """Class that a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
-    described_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Fraction of the described training images whose descriptions are kept, drawn per seed; the images stay."""
-    imbalance: float = Field(default=1.0, ge=1.0)
-    """Ratio of the most frequent class to the rarest; training images are left out, drawn per seed."""
     variants: JsonTable = Field(default_factory=dict)
     """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
@@ -131,14 +126,9 @@ class CompareConfig(TrainOptions):
             )
         if self.labels_per_class == 0 and self.label_noise:
             raise ConfigError(f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.")
-        if self.embeddings is None:
-            fraction = ["described_fraction"] if self.described_fraction < 1.0 else []
-            trust = [] if self.answers else self.given(OF_TEXT_LABELS)
-            if given := [*trust, *fraction]:
-                flags = ", ".join(map(flag_of, given))
-                raise ConfigError(
-                    f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out."
-                )
+        if self.embeddings is None and not self.answers and (given := self.given(OF_TEXT_LABELS)):
+            flags = ", ".join(map(flag_of, given))
+            raise ConfigError(f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out.")
         return self
 
     @check("variants")
@@ -175,7 +165,7 @@ class ReportConfig(StageConfig):
     Example: gpt4image report cmp
     """
 
-    dir: tyro.conf.Positional[Path]
+    dir: Positional[Path]
     """Folder written by `train`, `compare` or `demo`."""
 
 
@@ -201,7 +191,7 @@ class DoctorConfig(StageConfig):
     Example: gpt4image doctor run
     """
 
-    path: tyro.conf.Positional[Path | None] = None
+    path: Positional[Path | None] = None
     """Store, embedding table, index, text labels, run, comparison or exported model to check."""
 
 
@@ -211,5 +201,5 @@ class CompletionConfig(StageConfig):
     Example: gpt4image completion bash > ~/.local/share/bash-completion/completions/gpt4image
     """
 
-    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
+    shell: Positional[Literal["bash", "zsh", "fish"]]
     """The shell."""

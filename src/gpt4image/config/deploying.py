@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-import tyro
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import MOST_THREADS, Fraction, StageConfig
+from gpt4image.config.base import MOST_THREADS, Fraction, Positional, StageConfig
 
 FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
 """How what `export` writes ends, by its format."""
@@ -25,7 +24,7 @@ class ExportConfig(StageConfig):
     Example: gpt4image export run --format onnx --out model.onnx
     """
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: Positional[Path]
     """Folder of a finished run; or of a comparison, whose best run on validation images is taken."""
     format: Literal["timm", "onnx", "torch-export"]
     """timm: a folder for timm.create_model, here or on the hub. onnx: one file, for any runtime of ONNX. torch-export:
@@ -53,9 +52,9 @@ class PredictConfig(StageConfig):
     Example: gpt4image predict model.onnx photos/ 'more/**/*.jpg' --top 3 --out predictions.csv
     """
 
-    model: tyro.conf.Positional[Path]
+    model: Positional[Path]
     """Run folder, folder in timm's format or .onnx file."""
-    images: tyro.conf.Positional[tuple[str, ...]]
+    images: Positional[tuple[str, ...]]
     """Image files, folders (with all below them) and patterns in quotes ('photos/**/*.jpg')."""
     top: int = Field(default=1, ge=1)
     """Number of classes per image, the most probable first; of boxes all are given."""
@@ -104,9 +103,9 @@ class SearchConfig(StageConfig):
     Example: gpt4image search run "a red car on snow" --data folder:photos --html found.html
     """
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: Positional[Path]
     """Run folder written by `train` with --embeddings."""
-    texts: tyro.conf.Positional[tuple[str, ...]] = ()
+    texts: Positional[tuple[str, ...]] = ()
     """Search texts; several texts are searched one by one."""
     image: tuple[Path, ...] = ()
     """Image file(s) to find similar images of."""

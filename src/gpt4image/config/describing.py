@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import nearest
-from gpt4image.config.base import JsonTable, StageConfig, known_list, listed
+from gpt4image.config.base import JsonTable, Positional, StageConfig, known_list, listed
 
 ASKABLE = ("description", "class", "tags", "boxes")
 BOX_FORMATS = tuple(
@@ -195,15 +194,14 @@ class DescriptionsConfig(StageConfig):
 
 
 class ImportDescriptionsConfig(DescriptionsConfig):
-    """Import descriptions from JSON lines, CSV, Parquet, a Hugging Face dataset folder or a list of texts into a store.
+    """Import descriptions from JSON lines, CSV, Parquet or a list of texts into a store.
 
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
     """
 
-    file: tyro.conf.Positional[Path]
+    file: Positional[Path]
     """Rows with "digest" or "key", and "description" or "class" (with "second", "confidence"), "tags" or "boxes":
-    *.jsonl, *.csv, *.parquet, or a dataset saved by `datasets`. Or a list of texts: *.json, *.pth, *.pt, *.pkl,
-    *.pickle, *.npy or *.txt; code in it is refused."""
+    *.jsonl, *.csv, *.parquet. Or a list of texts: *.json, *.pth, *.pt or *.txt; code in it is refused."""
     data: str | None = None
     """Dataset SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"
@@ -223,34 +221,14 @@ class ImportDescriptionsConfig(DescriptionsConfig):
         return class_lines(value)
 
 
-class ImportEmbeddingsConfig(StageConfig):
-    """Turn a released matrix of text embeddings, one row per image in file order, into an embedding table.
-
-    Example: gpt4image embeddings import clip.pth --data folder:imagenet/train --expect 1281167 --out imagenet.emb
-    """
-
-    file: tyro.conf.Positional[Path]
-    """Matrix of floats (images, width): *.pth, *.pt, *.npy or *.safetensors; code in it is refused."""
-    data: str
-    """Dataset SPEC; the k-th row belongs to its k-th image."""
-    expect: int = Field(ge=1)
-    """Exact number of rows and images."""
-    out: Path
-    """Folder of the embedding table."""
-    encoder: str = "imported"
-    """Text encoder SPEC that made the rows, if known; class names are encoded with it where an arm needs them."""
-    prompt: str = "imported"
-    """Name of the prompt the descriptions answered; "class-conditioned" marks prompts that contained the class."""
-
-
 class ExportDescriptionsConfig(DescriptionsConfig):
-    """Export descriptions as JSON lines, CSV, Parquet or a Hugging Face dataset folder.
+    """Export descriptions as JSON lines, CSV or Parquet.
 
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
     """
 
-    file: tyro.conf.Positional[Path]
-    """File to write: *.jsonl, *.csv, *.parquet, or a folder name for a Hugging Face dataset."""
+    file: Positional[Path]
+    """File to write: *.jsonl, *.csv or *.parquet."""
     data: str | None = None
     """Dataset SPEC; adds the key of each image to its rows."""
     prompt: str | None = None
@@ -268,7 +246,7 @@ class BackupConfig(DescriptionsConfig):
 
 
 class StatsConfig(DescriptionsConfig):
-    """Count what is in a store: descriptions, their lengths and flaws, failures, near-duplicates, tokens and money.
+    """Count what is in a store: descriptions, their lengths and flaws, failures, tokens and money.
 
     Example: gpt4image descriptions stats --store photos.db --data folder:photos
     """

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
-import tyro
 from pydantic import ConfigDict, Field, create_model, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import StageConfig, flag_of, listed
+from gpt4image.config.base import Positional, StageConfig, flag_of, listed
 from gpt4image.config.comparing import CompareConfig
 from gpt4image.config.deploying import FORMAT_SUFFIXES, ExportConfig
 from gpt4image.config.describing import DescribeConfig, EncodeConfig, class_lines
@@ -102,7 +101,7 @@ class DistillConfig(
         | {"as_json"}
     )
 
-    data: tyro.conf.Positional[str]
+    data: Positional[str]
     """Folder of images, with or without labels, or another dataset SPEC."""
     out: Path = Path("distilled")
     """Folder of everything that is made: answers.db, embeddings, text-labels.parquet, run, model, report.html."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, field_validator, model_validator
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.alignment import WITH_NEGATIVES, LossName, SameClass, check_alignment
+from gpt4image.config.alignment import WITH_NEGATIVES, LossName, check_alignment
 from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, known_list, listed
 from gpt4image.config.pretraining import (
     PRETRAIN,
@@ -61,10 +61,6 @@ class TextOptions(StageConfig):
     normalise: bool = True
     """Normalise embeddings to unit length. With --no-normalise, losses with negatives use dot products instead of
     cosines."""
-    same_class: SameClass = "negative"
-    """Treatment of texts of other images of the same class: negatives, as in the paper, or masked."""
-    texts: Literal["mean", "sample"] = "mean"
-    """Use of several descriptions of an image: their mean, or one sampled per step."""
     centre: Literal["none", "all"] = "none"
     """Subtract the mean of all training texts from each text embedding."""
     weight_until: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -92,13 +88,12 @@ class TextOptions(StageConfig):
     @property
     def alignment(self) -> dict[str, Any]:
         """Arguments of ``alignment.Alignment``."""
-        names = ("temperature", "learn_temperature", "normalise", "same_class", "paper_compat")
+        names = ("temperature", "learn_temperature", "normalise", "paper_compat")
         return {"loss": self.align_loss, **{name: getattr(self, name) for name in names}}
 
     def given(self, names: Set[str]) -> list[str]:
         """Return which of these options of texts are not at their default, in alphabetical order."""
-        defaults = {name: TextOptions.model_fields[name].default for name in sorted(names)}
-        return [name for name, value in defaults.items() if getattr(self, name) != value]
+        return sorted(TextOptions.changed({name: getattr(self, name) for name in names}))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import tyro
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import StageConfig
+from gpt4image.config.base import Positional, StageConfig
 from gpt4image.config.describing import class_lines
 from gpt4image.config.learning import DataOptions, TrainOptions
 
@@ -113,7 +112,7 @@ class EvaluateConfig(StageConfig):
     Example: gpt4image evaluate run --split test
     """
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: Positional[Path]
     """Run folder written by `train`."""
     data: str | None = None
     """Dataset SPEC. Default: the dataset of the run."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DecodeError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import sides
 from gpt4image.data.labels import note_once
 from gpt4image.data.regions import Boxes
@@ -40,10 +40,10 @@ class Faults:
         if len(names) < NAMED:
             names.append(name)
 
-    def set_aside(self, where: str) -> tuple[SetAside, ...]:
+    def skipped(self, where: str) -> tuple[Skipped, ...]:
         """Return one skipped item for each reason; ``where`` names the file."""
         return tuple(
-            SetAside(
+            Skipped(
                 name=f"{where}: {self._counts[reason]:,} annotation{'s' * (self._counts[reason] > 1)}",
                 reason=f"{reason}: {first_few(names)}" + (" and others" if self._counts[reason] > len(names) else ""),
             )

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
 from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_polygon, segment
 from gpt4image.data.file_source import FileSource, expanded, locate_all
@@ -95,7 +95,7 @@ class _Content:
     listed: Listed = field(default_factory=Listed)
     segments: list[list[Segment]] = field(default_factory=list)
     present: list[tuple[int, int]] = field(default_factory=list)
-    set_aside: list[SetAside] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 class _Files:
@@ -119,7 +119,7 @@ class _Files:
         for file in self.files:
             self._read(file, content, masks=masks)
         if not content.keys:
-            first = "".join(f" {item.name}: {item.reason}." for item in content.set_aside[:3])
+            first = "".join(f" {item.name}: {item.reason}." for item in content.skipped[:3])
             raise DataError(
                 f"{self.spec}: none of its images can be found below {self.root}.{first} Their file_name is relative "
                 "to the folder of the file, to 'images' in it, or to a folder named after the split."
@@ -137,7 +137,7 @@ class _Files:
             splits=np.array(content.splits),
             source=source,
             rows=np.arange(len(content.keys)),
-            set_aside=tuple(content.set_aside),
+            skipped=tuple(content.skipped),
             regions=regions,
         )
 
@@ -145,7 +145,7 @@ class _Files:
         faults = Faults()
         sizes = sizes_of_pictures(content.listed, np.array(content.sizes), source.read)
         boxes = checked(content.listed, sizes, content.known, len(content.classes), faults, self.spec)
-        content.set_aside += faults.set_aside(self.files[0].name)
+        content.skipped += faults.skipped(self.files[0].name)
         return boxes
 
     def _masks(self, content: _Content) -> Regions:
@@ -176,13 +176,13 @@ class _Files:
                 _add_segment(one, content, row, label, f"{content.keys[row]}, {name}", faults)
             else:
                 _add_box(one, content, row, label, f"{content.keys[row]}, {name}", faults)
-        content.set_aside += faults.set_aside(file.name)
+        content.skipped += faults.skipped(file.name)
 
     def _add_images(self, file: Path, whole: Mapping[str, Any], content: _Content) -> dict[Any, int]:
         """Add the images of a file that can be found; return their rows by id."""
         images = [one for one in whole["images"] if isinstance(one, dict) and isinstance(one.get("file_name"), str)]
         for _ in range(len(whole["images"]) - len(images)):
-            content.set_aside.append(SetAside(name=file.name, reason="an entry of 'images' has no file_name"))
+            content.skipped.append(Skipped(name=file.name, reason="an entry of 'images' has no file_name"))
         split = split_of_file(file.absolute())
         located = _located(self.root, list(_folders(self.root, file, split)), [one["file_name"] for one in images])
         row_of = {key: row for row, key in enumerate(content.keys)}
@@ -197,7 +197,7 @@ class _Files:
             elif not fault and key in row_of and key not in own:
                 fault = f"is listed in {content.splits[row_of[key]]} already"
             if fault:
-                content.set_aside.append(SetAside(name=one["file_name"], reason=fault))
+                content.skipped.append(Skipped(name=one["file_name"], reason=fault))
                 continue
             if key not in row_of:
                 row_of[key] = len(content.keys)

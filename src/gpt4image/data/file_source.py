@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_digests
 
@@ -82,10 +82,10 @@ def locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
     return [locate(path) for path in paths]
 
 
-def usable(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[SetAside]]:
+def usable(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[Skipped]]:
     """Return the paths that lead to files below a folder, as they are given, and the others as skipped items."""
     faults = [fault for _, fault in locate_all(folder, paths)]
-    aside = [SetAside(name=path, reason=fault) for path, fault in zip(paths, faults, strict=True) if fault]
+    aside = [Skipped(name=path, reason=fault) for path, fault in zip(paths, faults, strict=True) if fault]
     return [path for path, fault in zip(paths, faults, strict=True) if not fault], aside
 
 

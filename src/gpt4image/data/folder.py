@@ -21,7 +21,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicode
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
@@ -77,7 +77,7 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
         splits=np.repeat(np.array(list(split_of.values())), counts),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
-        set_aside=(*(SetAside(name=path, reason=reason) for path, reason in tree.reasons.items()), *unread),
+        skipped=(*(Skipped(name=path, reason=reason) for path, reason in tree.reasons.items()), *unread),
     )
 
 

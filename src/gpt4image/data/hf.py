@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few, parsing
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.arrow_source import ArrowSource, cells_of
 from gpt4image.data.box_checks import Faults
 from gpt4image.data.file_source import expanded
@@ -73,10 +73,10 @@ def load_hf(argument: str) -> ImageSet:
         source=source,
         rows=rows,
         regions=None if regions is None else regions[rows],
-        set_aside=(
+        skipped=(
             *dropped,
-            *(SetAside(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown),
-            *(SetAside(name=keys[row], reason=reason) for row, reason in faults.items()),
+            *(Skipped(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown),
+            *(Skipped(name=keys[row], reason=reason) for row, reason in faults.items()),
         ),
     )
 
@@ -88,7 +88,7 @@ def _annotations(
     keys: Sequence[str],
     faults: Mapping[int, str],
     argument: str,
-) -> tuple[tuple[str, ...], NDArray[Any], Regions | None, tuple[SetAside, ...]]:
+) -> tuple[tuple[str, ...], NDArray[Any], Regions | None, tuple[Skipped, ...]]:
     """Return classes and labels of all rows, boxes or masks if a column holds them, and what of these is skipped."""
     spec, dropped = f"hf:{argument}", Faults()
     column = mask_column(parts, image)
@@ -99,7 +99,7 @@ def _annotations(
         regions, classes = masks_from(masks, source, keys, dropped, spec)
     else:
         return *_labels(parts, faults, spec), None, ()
-    return classes, regions.presence(len(classes)), regions, dropped.set_aside(spec)
+    return classes, regions.presence(len(classes)), regions, dropped.skipped(spec)
 
 
 def _load(argument: str, spec: str) -> Mapping[str, Dataset]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.labels import NO_LABEL, rarest_classes
 from gpt4image.data.regions import Boxes, Regions
 
@@ -58,7 +58,7 @@ class ImageSet:
         splits: (N,) str, each one of SPLITS.
         source: gives the bytes of image i as ``source.read(rows[i])``.
         rows: (N,) int64, position of each image in the source.
-        set_aside: skipped images, with the reason.
+        skipped: skipped images, with the reason.
         regions: boxes or masks of the N images, of which ``labels`` say which classes are present; None without.
         clips: whether the bytes are those of videos; see ``data.video``.
     """
@@ -70,7 +70,7 @@ class ImageSet:
     splits: NDArray[np.str_]
     source: ImageSource
     rows: NDArray[np.int64]
-    set_aside: tuple[SetAside, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     regions: Regions | None = None
     clips: bool = False
 

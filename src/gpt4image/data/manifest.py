@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
@@ -65,13 +65,13 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     given = [_text(path) for path in table["path"]]
     located = locate_all(file.parent, given)
     rows = [row for row, (_, fault) in enumerate(located) if not fault]
-    set_aside = tuple(
-        SetAside(name=path or f"{file.name}, row {row}", reason=fault)
+    skipped = tuple(
+        Skipped(name=path or f"{file.name}, row {row}", reason=fault)
         for row, (path, (_, fault)) in enumerate(zip(given, located, strict=True), 1)
         if fault
     )
     if not rows:
-        first = f" The first: {set_aside[0].name!r}, {set_aside[0].reason}." if set_aside else ""
+        first = f" The first: {skipped[0].name!r}, {skipped[0].reason}." if skipped else ""
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
     classes, labels = _labels(table, [not fault for _, fault in located], spec)
     splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
@@ -86,7 +86,7 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
         splits=np.array([splits[row] for row in rows]),
         source=FileSource(file.parent, [located[row][0] for row in rows]),
         rows=np.arange(len(rows)),
-        set_aside=set_aside,
+        skipped=skipped,
     )
 
 

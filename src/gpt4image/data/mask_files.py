@@ -102,7 +102,7 @@ def masks_of(
         faults.add(keys[image], f"the mask has numbers above {len(names) - 1}, such as {largest}, that have no class")
     known = np.asarray(used.any(axis=1)) & ~beyond
     if not known.any():
-        first = "".join(f" {item.name}: {item.reason}." for item in faults.set_aside(spec)[:3])
+        first = "".join(f" {item.name}: {item.reason}." for item in faults.skipped(spec)[:3])
         raise DataError(f"{spec}: no image has a mask that can be used.{first}")
     present = np.where(known[:, None], used[:, : len(names)], np.int8(-1)).astype(np.int8)
     found = Masks(source=masks, rows=np.where(known, rows, -1), presence_of_classes=present, place=place)

@@ -48,7 +48,7 @@ def load_masks(argument: str) -> ImageSet:
     image_folder, mask_folder = _folders(argument, spec)
     root = Path(os.path.commonpath([image_folder, mask_folder]))
     given = [path for path in pictures_below(root, image_folder) if not _is_below(mask_folder, root / path)]
-    keys, set_aside = usable(root, given)
+    keys, skipped = usable(root, given)
     masks, broken = usable(root, pictures_below(root, mask_folder))
     if not keys or not masks:
         raise DataError(f"{spec}: {len(keys):,} images in {image_folder} and {len(masks):,} masks in {mask_folder}.")
@@ -73,7 +73,7 @@ def load_masks(argument: str) -> ImageSet:
         splits=np.array([_split_of(Path(key)) for key in keys]),
         source=source,
         rows=picture_rows,
-        set_aside=(*set_aside, *broken, *faults.set_aside("masks and tags")),
+        skipped=(*skipped, *broken, *faults.skipped("masks and tags")),
         regions=regions,
     )
 

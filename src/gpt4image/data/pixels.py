@@ -1,7 +1,7 @@
 """What training reads: uint8 pixels of a square size, held in memory or decoded by worker processes.
 
 In memory, all images are decoded once and broken ones are known before training. With workers, a broken image is known
-when it is met: it gives a white picture, and is named in ``pixels.set_aside`` from then on, so that one damaged file
+when it is met: it gives a white picture, and is named in ``pixels.skipped`` from then on, so that one damaged file
 does not end a long run.
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from gpt4image.base.errors import DataError, DecodeError
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.decode import decode_square
 from gpt4image.data.image_set import ImageSet
@@ -36,15 +36,15 @@ Edit = Callable[[torch.Tensor, NDArray[np.int64], int], torch.Tensor]  # of pixe
 
 
 class MemoryPixels:
-    """N images held in one tensor (N, C, size, size) uint8; those in ``set_aside`` are white pictures.
+    """N images held in one tensor (N, C, size, size) uint8; those in ``skipped`` are white pictures.
 
     C is 3; of clips of T frames 3 T, the channels of one frame after those of the other.
     """
 
-    def __init__(self, images: torch.Tensor, set_aside: tuple[SetAside, ...] = ()) -> None:
+    def __init__(self, images: torch.Tensor, skipped: tuple[Skipped, ...] = ()) -> None:
         self.images = images
         self.size = images.shape[-1]
-        self.set_aside = set_aside
+        self.skipped = skipped
 
     def __len__(self) -> int:
         """Number of images."""
@@ -88,10 +88,10 @@ class WorkerPixels:
         return len(self._image_set)
 
     @property
-    def set_aside(self) -> tuple[SetAside, ...]:
+    def skipped(self) -> tuple[Skipped, ...]:
         """Images that could not be decoded so far, in order of the dataset."""
         keys = self._image_set.keys
-        return tuple(SetAside(name=keys[i], reason=self._broken[i]) for i in sorted(self._broken))
+        return tuple(Skipped(name=keys[i], reason=self._broken[i]) for i in sorted(self._broken))
 
     def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (B,) which of the images at ``indices`` could not be decoded when they were met."""
@@ -125,7 +125,7 @@ def load_pixels(
     workers: int | None,
     squash: bool = False,
     frames: Frames | None = None,
-) -> tuple[Pixels, tuple[SetAside, ...], NDArray[np.bool_]]:
+) -> tuple[Pixels, tuple[Skipped, ...], NDArray[np.bool_]]:
     """Decode the dataset into memory where its pixels fit, else prepare worker processes.
 
     Args:
@@ -150,10 +150,10 @@ def load_pixels(
         return pixels, (), np.ones(len(image_set), dtype=bool)
     decoder = WorkerPixels(image_set, size, workers=0, squash=squash, frames=frames)
     images = _decode_all(decoder, workers)
-    set_aside, decodable = decoder.set_aside, ~decoder.broken(np.arange(len(image_set)))
+    skipped, decodable = decoder.skipped, ~decoder.broken(np.arange(len(image_set)))
     if not decodable.any():
-        raise DataError(f"{image_set.spec}: no image can be decoded. The first: {set_aside[0].reason}.")
-    return MemoryPixels(images, set_aside), set_aside, decodable
+        raise DataError(f"{image_set.spec}: no image can be decoded. The first: {skipped[0].reason}.")
+    return MemoryPixels(images, skipped), skipped, decodable
 
 
 def decoded(data: bytes, size: int, *, squash: bool, frames: Frames | None) -> NDArray[np.uint8]:

@@ -39,11 +39,11 @@ class ShardIndex:
     Attributes:
         images: name of the sample, first byte and number of bytes of its image, and its label as in ``cls`` or
             ``json``: text, number, a list of these or None.
-        set_aside: name and reason of what is skipped.
+        skipped: name and reason of what is skipped.
     """
 
     images: list[tuple[str, int, int, Any]] = field(default_factory=list)
-    set_aside: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
 class ShardSource:
@@ -89,7 +89,7 @@ def index_shard(path: str) -> ShardIndex:
     try:
         record = read_json(cached)
         if record.pop("format") == FORMAT and record.pop("state") == list(state or ()):
-            return ShardIndex(*([tuple(row) for row in record[name]] for name in ("images", "set_aside")))
+            return ShardIndex(*([tuple(row) for row in record[name]] for name in ("images", "skipped")))
     except (OSError, NewerError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, another version
         pass
     index = _read_index(path)
@@ -118,7 +118,7 @@ def _read_index(path: str) -> ShardIndex:
             size = os.fstat(file.fileno()).st_size
             for name, extension, member in _members(file):
                 if not is_unicode(name):
-                    index.set_aside.append((ascii(name), f"its name is not valid UTF-8, in {shard}"))
+                    index.skipped.append((ascii(name), f"its name is not valid UTF-8, in {shard}"))
                 else:
                     _note(samples.setdefault(name, _Sample()), extension, member, file, size)
     except OSError as error:
@@ -128,7 +128,7 @@ def _read_index(path: str) -> ShardIndex:
     for name, sample in samples.items():
         _conclude(index, name, sample, shard)
     if damage:
-        index.set_aside.append(
+        index.skipped.append(
             (shard, f"damaged, cut off or no plain tar file ({damage}): {len(index.images)} samples read")
         )
     return index
@@ -177,7 +177,7 @@ def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None
     cell, fault = _cell(sample)
     fault = sample.fault or fault or ("" if chosen else "has no image")
     if fault or chosen is None:
-        index.set_aside.append((name, f"{fault}, in {shard}"))
+        index.skipped.append((name, f"{fault}, in {shard}"))
     else:
         index.images.append((name, *sample.images[chosen], cell))
 

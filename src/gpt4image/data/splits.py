@@ -1,4 +1,4 @@
-"""Splits and labels: held-out parts that stay the same; fewer labels, wrong labels, rare classes.
+"""Splits and labels: held-out parts that stay the same; fewer labels, wrong labels.
 
 Splits are cut by digest, so that renaming or reordering files changes nothing and equal images fall on one side. The
 order of sha256 digests is as good as random, and needs no seed.
@@ -122,34 +122,6 @@ def flip_labels(
     else:
         flipped[chosen] = (labels[chosen] + rng.integers(1, n_classes, count)) % n_classes
     return flipped
-
-
-def long_tail(
-    labels: NDArray[np.int64], train_indices: NDArray[np.int64], ratio: float, seed: int
-) -> NDArray[np.int64]:
-    """Return the part of ``train_indices`` that makes classes rarer and rarer, down to 1 in ``ratio``.
-
-    The class of rank r = 0 .. C - 1 keeps n * ratio ** (-r / (C - 1)) images, n those of the largest class (Cui et al.
-    2019, arXiv 1901.05555; Cao et al. 2019, arXiv 1906.07413), at least one; a class that has fewer keeps them all.
-    Ranks and images are random. The images kept at a larger ratio are among those kept at a smaller one. Images without
-    a label stay.
-    """
-    present = np.unique(labels[train_indices])
-    present = present[present != NO_LABEL]
-    ranks = np.random.default_rng((seed, 11)).permutation(len(present))
-    largest = max((int((labels[train_indices] == label).sum()) for label in present), default=0)
-    kept = [train_indices[labels[train_indices] == NO_LABEL]]
-    for label, rank in zip(present.tolist(), ranks.tolist(), strict=True):
-        members = train_indices[labels[train_indices] == label]
-        size = max(1, round(largest * ratio ** (-rank / max(len(present) - 1, 1))))
-        kept.append(np.random.default_rng((seed, 11, label)).permutation(members)[:size])
-    return np.sort(np.concatenate(kept))
-
-
-def random_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return round(fraction * n) random ones of the n ``indices``, at least one: a part of any larger part."""
-    count = max(1, round(fraction * len(indices)))
-    return np.sort(np.random.default_rng((seed, 13)).permutation(indices)[:count])
 
 
 def some_images(

@@ -21,7 +21,7 @@ from xml.parsers import expat
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, weight_of
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
@@ -62,7 +62,7 @@ def load_voc(argument: str) -> ImageSet:
         raise DataError(f"{spec}: there is no such folder.")
     files = files_below(root, root)
     found = [path for path in files if _suffix(path) in EXTENSIONS and not set(_folders(path)) & set(MASKS)]
-    pictures, set_aside = usable(root, found)
+    pictures, skipped = usable(root, found)
     documents = [path for path in files if _suffix(path) == ".xml"]
     if not pictures or not documents:
         raise DataError(
@@ -71,7 +71,7 @@ def load_voc(argument: str) -> ImageSet:
         )
     faults = Faults()
     annotated = _paired(root, documents, pictures, faults)
-    split_of = _splits(root, files, pictures, annotated, set_aside, spec)
+    split_of = _splits(root, files, pictures, annotated, skipped, spec)
     keys = list(split_of)
     boxes, classes = _boxes(root, keys, annotated, faults, spec)
     return ImageSet(
@@ -82,7 +82,7 @@ def load_voc(argument: str) -> ImageSet:
         splits=np.array(list(split_of.values())),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
-        set_aside=(*set_aside, *faults.set_aside("XML files")),
+        skipped=(*skipped, *faults.skipped("XML files")),
         regions=boxes,
     )
 
@@ -163,7 +163,7 @@ def _splits(
     files: Sequence[str],
     pictures: Sequence[str],
     annotated: Mapping[str, Element | None],
-    set_aside: list[SetAside],
+    skipped: list[Skipped],
     spec: str,
 ) -> dict[str, str]:
     """Return the split of each picture that is used, by lists or by folders."""
@@ -171,7 +171,7 @@ def _splits(
     stems = {PurePosixPath(path).stem for path in pictures}
     if not stems & set(lists):
         return {path: next(filter(None, map(split_named, _folders(path))), "train") for path in pictures}
-    set_aside += [SetAside(name=name, reason="is in a list, but has no image") for name in sorted(set(lists) - stems)]
+    skipped += [Skipped(name=name, reason="is in a list, but has no image") for name in sorted(set(lists) - stems)]
     found = {path: lists.get(PurePosixPath(path).stem, "train") for path in pictures}
     left_out = {path for path in pictures if path in annotated and PurePosixPath(path).stem not in lists}
     if left_out:

@@ -22,7 +22,7 @@ from types import NoneType
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import ImageSet, split_of_file
@@ -59,10 +59,10 @@ def load_webdataset(argument: str) -> ImageSet:
         raise ConfigError(f"--data {spec!r}: shards are files on this machine; addresses and commands are not opened.")
     paths = _shards(argument, spec)
     indices = _index_all(paths)
-    set_aside = tuple(SetAside(name=name, reason=reason) for index in indices for name, reason in index.set_aside)
+    skipped = tuple(Skipped(name=name, reason=reason) for index in indices for name, reason in index.skipped)
     counts = [len(index.images) for index in indices]
     if not sum(counts):
-        why = f" Skipped: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
+        why = f" Skipped: {first_few(f'{item.name}: {item.reason}' for item in skipped)}." if skipped else ""
         raise DataError(
             f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
         )
@@ -87,7 +87,7 @@ def load_webdataset(argument: str) -> ImageSet:
         splits=splits,
         source=ShardSource(paths, shard, np.array([starts, lengths], np.int64).T),
         rows=np.arange(len(names)),
-        set_aside=set_aside,
+        skipped=skipped,
     )
 
 

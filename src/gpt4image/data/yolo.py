@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
@@ -49,12 +49,12 @@ def load_yolo(argument: str) -> ImageSet:
     file = place if place.is_file() else next((place / name for name in NAMES if (place / name).is_file()), None)
     root = place.parent if place.is_file() else place
     settings = {} if file is None else _settings(file, spec)
-    set_aside: list[SetAside] = []
-    listed_in = _images(root, settings, set_aside, spec)
+    skipped: list[Skipped] = []
+    listed_in = _images(root, settings, skipped, spec)
     keys, broken = usable(root, list(listed_in))
-    set_aside += broken
+    skipped += broken
     if not keys:
-        first = f" The first: {set_aside[0].name}, {set_aside[0].reason}." if set_aside else ""
+        first = f" The first: {skipped[0].name}, {skipped[0].reason}." if skipped else ""
         raise DataError(f"{spec}: there are no images; they lie in images/train, or where data.yaml says.{first}")
     faults, listed, known = Faults(), Listed(), [False] * len(keys)
     for row, (key, (path, fault)) in enumerate(zip(keys, _label_files(root, keys), strict=True)):
@@ -72,7 +72,7 @@ def load_yolo(argument: str) -> ImageSet:
         splits=np.array([listed_in[key] for key in keys]),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
-        set_aside=(*set_aside, *faults.set_aside("label files")),
+        skipped=(*skipped, *faults.skipped("label files")),
         regions=boxes,
     )
 
@@ -88,7 +88,7 @@ def _settings(file: Path, spec: str) -> dict[str, Any]:
     return found
 
 
-def _images(root: Path, settings: Mapping[str, Any], set_aside: list[SetAside], spec: str) -> dict[str, str]:
+def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spec: str) -> dict[str, str]:
     """Return the split of each image by its path from the root, train first; skip entries that lead to nothing."""
     stated = settings.get("path")
     base = stated if isinstance(stated, str) else ""
@@ -103,7 +103,7 @@ def _images(root: Path, settings: Mapping[str, Any], set_aside: list[SetAside], 
             elif one is not None:
                 given = one[:100] if isinstance(one, str) else type(one).__name__  # aliases may make others endless
                 reason = f"its entry {name!r}, {given!r}, is no folder or list below {root}"
-                set_aside.append(SetAside(name="data.yaml", reason=reason))
+                skipped.append(Skipped(name="data.yaml", reason=reason))
     if found or any(settings.get(name) for name in SPLIT_OF):
         return found
     top = root / "images" if (root / "images").is_dir() else root

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ExportError
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data import ImageSet
 from gpt4image.data.pixels import load_pixels
 from gpt4image.deploying.loading import Classifier
@@ -42,7 +42,7 @@ def images_to_compare(image_set: ImageSet) -> ImageSet:
 
 def run_probabilities(
     model: RunModel, images: ImageSet
-) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[SetAside, ...]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[Skipped, ...]]:
     """Return what the model of a run predicts for images, in float32 on the CPU.
 
     Returns:

@@ -23,7 +23,7 @@ from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.models.rt_detr import RtDetr
+from gpt4image.models.of_transformers import kind_of
 
 INPUT = "images"
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
@@ -106,8 +106,7 @@ def require_onnx() -> None:
 def _traced(exported: ExportedModel) -> Any:
     """Return the model as an exported program for any number of images, without traces of this machine."""
     whole = PixelsToProbabilities(exported.model.backbone, exported.preprocessing, exported.model.task.tail()).eval()
-    # It takes the length of a tensor for a number, which only the slower trace of its bytecode leaves open.
-    strict = isinstance(exported.model.backbone, RtDetr)
+    kind = kind_of(exported.model.config.resolved.model)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "While compiling, we found certain side effects")
@@ -115,7 +114,7 @@ def _traced(exported: ExportedModel) -> Any:
                 whole,
                 (torch.zeros(2, *exported.preprocessing.shape),),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                strict=strict,
+                strict=kind is not None and kind.traced_by_bytecode,
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
         instead = " Use --format timm." if exported.model.task.in_timm else ""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import read_bounded
 from gpt4image.deploying.preprocessing import Preprocessing
@@ -29,11 +29,11 @@ class Decoded(NamedTuple):
 
     paths: list[str]
     pixels: NDArray[np.uint8]
-    skipped: list[SetAside]
+    skipped: list[Skipped]
     sizes: list[tuple[int, int]]
 
 
-def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) -> Iterator[str | SetAside]:
+def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) -> Iterator[str | Skipped]:
     """Yield the path of every image that is named, in order; none is kept, so that folders may be of any size.
 
     A file is taken whatever its extension. Of a folder, the files below it that have one of ``extensions`` are, in
@@ -51,12 +51,10 @@ def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) 
                 empty = False
                 yield found
         if empty:
-            yield SetAside(
-                name=name, reason="holds no image" if matches else "there is no such file, folder or pattern"
-            )
+            yield Skipped(name=name, reason="holds no image" if matches else "there is no such file, folder or pattern")
 
 
-def _below(folder: str, extensions: Collection[str]) -> Iterator[str | SetAside]:
+def _below(folder: str, extensions: Collection[str]) -> Iterator[str | Skipped]:
     unreadable: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -64,11 +62,11 @@ def _below(folder: str, extensions: Collection[str]) -> Iterator[str | SetAside]
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in extensions:  # noqa: PTH122
                 yield os.path.join(parent, file)  # noqa: PTH118
     for error in unreadable:
-        yield SetAside(name=str(error.filename), reason=f"cannot be read: {error.strerror}")
+        yield Skipped(name=str(error.filename), reason=f"cannot be read: {error.strerror}")
 
 
 def decode_ahead(
-    found: Iterable[str | SetAside], preprocessing: Preprocessing, *, batch_size: int, threads: int
+    found: Iterable[str | Skipped], preprocessing: Preprocessing, *, batch_size: int, threads: int
 ) -> Generator[Decoded]:
     """Yield images in batches, in order, while threads decode the next ones: two batches per thread are held.
 
@@ -93,13 +91,13 @@ def decode_ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> Decoded:
+def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing) -> Decoded:
     pixels = np.empty((len(found), *preprocessing.shape), np.uint8)
     paths: list[str] = []
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     sizes: list[tuple[int, int]] = []
     for item in found:
-        if isinstance(item, SetAside):
+        if isinstance(item, Skipped):
             skipped.append(item)
             continue
         try:
@@ -109,7 +107,7 @@ def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> De
             pixels[len(paths)] = preprocessing.pixels(data)
             sizes.append(preprocessing.sides(data))
         except (DecodeError, OSError) as error:
-            skipped.append(SetAside(name=item, reason=getattr(error, "strerror", None) or str(error)))
+            skipped.append(Skipped(name=item, reason=getattr(error, "strerror", None) or str(error)))
         else:
             paths.append(item)
     return Decoded(paths, pixels[: len(paths)], skipped, sizes)

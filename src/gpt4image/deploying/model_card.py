@@ -37,6 +37,7 @@ from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.timm_folder import needs_small_stem
 from gpt4image.describing.description_stats import describer_names
+from gpt4image.models.of_transformers import kind_of
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
 from gpt4image.reporting.metric_tables import metric_label
@@ -88,12 +89,11 @@ def model_card(
         run = load_run(exported.run_dir)
         evaluation, data = run.evaluation, run.run["data"]
         context = {
-            "front_matter": Verbatim(
-                front_matter(form, data_licence, "video" if exported.preprocessing.frames else "image")
-            ),
+            "front_matter": Verbatim(front_matter(form, data_licence, exported.model.task.hub_task)),
             "title": repository or name,
             "repository": repository,
-            "model": config.model,
+            "model": public(config.model),
+            "own_head": kind_of(config.resolved.model) is None,
             "classes": exported.classes,
             "most_classes": MOST_CLASSES,
             "rows": _class_rows(run),
@@ -129,15 +129,15 @@ def model_card(
         ) from None
 
 
-def front_matter(form: str, data_licence: str | None, media: str = "image") -> str:
-    """Return what the Hugging Face hub reads, as YAML; ``media`` is image or video."""
+def front_matter(form: str, data_licence: str | None, hub_task: str) -> str:
+    """Return what the Hugging Face hub reads, as YAML; ``hub_task`` is its name of the task."""
     from huggingface_hub import ModelCardData
 
-    tags = [f"{media}-classification", "gpt4image", *({"onnx": ["onnx"], "timm": ["timm"]}.get(form, []))]
+    tags = [hub_task, "gpt4image", *({"onnx": ["onnx"], "timm": ["timm"]}.get(form, []))]
     licence: dict[str, Any] = (
         {"license": "unknown"} if data_licence is None else {"license": "other", "license_name": "see-card"}
     )
-    data = ModelCardData(library_name=_LIBRARIES[form], tags=tags, pipeline_tag=f"{media}-classification", **licence)
+    data = ModelCardData(library_name=_LIBRARIES[form], tags=tags, pipeline_tag=hub_task, **licence)
     return data.to_yaml().strip()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import atomic_path
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import PredictConfig
 from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, json_lines, table
@@ -63,7 +63,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
             if coco:
                 coco.end()
     if config.out is None:  # standard output holds rows alone
-        return Outcome(set_aside=tuple(skipped))
+        return Outcome(skipped=tuple(skipped))
     seconds = time.monotonic() - started
     return Outcome(
         path=config.out,
@@ -72,7 +72,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
             "seconds": round(seconds, 2),
             "images_per_second": round(count / seconds, 1),
         },
-        set_aside=tuple(skipped),
+        skipped=tuple(skipped),
     )
 
 
@@ -92,7 +92,7 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
     images, reasons, kinds = 0, [], set[str]()
     for item in find_images(config.images, extensions):
-        if isinstance(item, SetAside):
+        if isinstance(item, Skipped):
             reasons.append(f"{item.name!r} {item.reason}")
             continue
         if taken is not None and _place(item) == taken:
@@ -117,7 +117,7 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, drawing: Drawing | None, total: int, skipped: list[SetAside]
+    config: PredictConfig, classifier: Classifier, drawing: Drawing | None, total: int, skipped: list[Skipped]
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores

@@ -1,1 +1,1 @@
-"""How good descriptions are: flaws of one text, and texts that nearly repeat another."""
+"""Descriptions and answers: what is asked, of whom, and what is kept of it."""

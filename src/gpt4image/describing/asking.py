@@ -13,7 +13,7 @@ from functools import partial
 
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.interrupts import Interrupt
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data import ImageSet
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.describers.base import Answer, Request
@@ -27,7 +27,7 @@ class Asking:
     They come as if shuffled, the same way every time, so that a part of a set is a part of all its classes.
 
     Attributes:
-        set_aside: images that a class-conditioned prompt cannot ask about, as far as the requests have come.
+        skipped: images that a class-conditioned prompt cannot ask about, as far as the requests have come.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Asking:
         self._asked_again: set[tuple[str, Prompt, int]] = set()
         self._next: Request | None = None
         self._lock = threading.Lock()
-        self.set_aside: list[SetAside] = []
+        self.skipped: list[Skipped] = []
 
     def requests(self, budget: Budget, interrupt: Interrupt) -> Iterator[Request]:
         """Yield requests until there are none, the budget has no room for now, or the user interrupts."""
@@ -138,7 +138,7 @@ class Asking:
         elif likely is not None and not likely:
             reason = "no description, by which its likely classes would be chosen"
         if reason is not None:
-            self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
+            self.skipped.append(Skipped(name=images.keys[row], reason=reason))
             return
         # Each sample sees the classes in another order; without classes, one call may bring several samples.
         for group in [(sample,) for sample in samples] if prompt.classes else [tuple(samples)]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data import ImageSet
 from gpt4image.describing.rows import SYNONYMS
 
 
-def chosen_images(images: ImageSet, path: Path) -> tuple[ImageSet, list[SetAside]]:
+def chosen_images(images: ImageSet, path: Path) -> tuple[ImageSet, list[Skipped]]:
     """Return the images that rows of a CSV file name, with all their copies, and the rows of no image.
 
     A row names its image by ``digest``, otherwise by ``key``; other columns are ignored.
@@ -40,7 +40,7 @@ def chosen_images(images: ImageSet, path: Path) -> tuple[ImageSet, list[SetAside
             f"{first_few(images.keys[:3])}; write these into a column key."
         )
     unknown = [
-        SetAside(name=row["key"] or row["digest"] or f"{path.name}, row {number}", reason=f"no such image; see {path}")
+        Skipped(name=row["key"] or row["digest"] or f"{path.name}, row {number}", reason=f"no such image; see {path}")
         for number, (row, digest) in enumerate(zip(rows, found, strict=True), start=1)
         if digest is None
     ]

@@ -19,7 +19,7 @@ from gpt4image.artifacts.prompts import fill, load_prompt, turns
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import DescribeConfig
 from gpt4image.config.base import listed
@@ -40,7 +40,7 @@ from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
 from gpt4image.describing.wanted import Settled, Wanted, find_wanted, minus, steps_of
 
 _NONE: frozenset[int] = frozenset()
-_Named = dict[tuple[str, Prompt, int], tuple[SetAside, ...]]
+_Named = dict[tuple[str, Prompt, int], tuple[Skipped, ...]]
 
 
 def describe(config: DescribeConfig) -> Outcome:
@@ -62,7 +62,7 @@ def describe(config: DescribeConfig) -> Outcome:
     images = load_image_set(config.data)
     if isinstance(describer, ReplayDescriber):
         describer.require_own_images(images)
-    unknown: list[SetAside] = []
+    unknown: list[Skipped] = []
     if config.only is not None:
         images, unknown = chosen_images(images, config.only)
     classes = _classes_of(config, images)
@@ -177,7 +177,7 @@ class _Run:
     describer: Describer
     images: ImageSet
     budget: Budget
-    unknown: Sequence[SetAside] = ()
+    unknown: Sequence[Skipped] = ()
     only: set[str] | None = None
     steps: list[Wanted] = field(default_factory=list[Wanted])
     again: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
@@ -357,17 +357,17 @@ class _Run:
                 **({} if finished else {"stopped_by": stopped_by}),
                 **report.facts,
             },
-            set_aside=(
-                *images.set_aside,
+            skipped=(
+                *images.skipped,
                 *self.unknown,
-                *(item for asking in self.askings for item in asking.set_aside),
+                *(item for asking in self.askings for item in asking.skipped),
                 *(
-                    SetAside(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
+                    Skipped(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
                     for key, digest in zip(images.keys, images.digests, strict=True)
                     if digest in rejected_earlier
                 ),
                 *itertools.chain(*self.failed.values(), *self.rejected.values()),
-                *report.set_aside,
+                *report.skipped,
             ),
         )
 
@@ -386,8 +386,8 @@ class _Run:
         }
 
 
-def _each_key(answer: Answer, reason: str) -> tuple[SetAside, ...]:
-    return tuple(SetAside(name=key, reason=reason) for key in answer.request.keys)
+def _each_key(answer: Answer, reason: str) -> tuple[Skipped, ...]:
+    return tuple(Skipped(name=key, reason=reason) for key in answer.request.keys)
 
 
 def _to_description(answer: Answer, found: Judged, settings: Mapping[str, Any], now: float) -> Description:

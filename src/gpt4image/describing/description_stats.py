@@ -5,7 +5,6 @@ Memory is a few hundred bytes per result, whatever the length of the texts.
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from array import array
@@ -25,8 +24,7 @@ from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.boxes import box_facts
-from gpt4image.describing.flaws import flaws, opening
-from gpt4image.describing.near_duplicates import near_duplicates
+from gpt4image.describing.flaws import flaws
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import one_line, percent
 from gpt4image.reporting.text_table import text_table
@@ -34,12 +32,11 @@ from gpt4image.reporting.text_table import text_table
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
 _KINDS = ("descriptions", "answers", "rejected", "no_answer")
 _PART_COLUMNS = ("prompt", "describer", *_KINDS, *_SUMS)
-_MOST_COMMON = ("rejected_reasons", "no_answer_reasons", "openings", "outside_list", "tags")
+_MOST_COMMON = ("rejected_reasons", "no_answer_reasons", "outside_list", "tags")
 _SHOWN = 5
 _CLASSES_SHOWN = 100
 _LONGEST_TEXT = 100
 _BINS = 24
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 # Request ids and the like, which would make every reason a reason of its own.
 _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 
@@ -64,9 +61,7 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Out
             if prompts is None or result.prompt in prompts:
                 found.add(result, names.get(result.digest))
             bar.update(task, advance=1)
-        repeated = _repeated(store, prompts)
     summary = found.summary() | {
-        "near_duplicates": sum(count - 1 for count, _ in repeated),
         "bytes_per_description": round(
             config.store.stat().st_size / max(1, found.totals["descriptions"] or found.totals["answers"])
         ),
@@ -77,7 +72,7 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Out
         if found.answered:
             share = _share(sum(digest in found.answered for digest in images.digests), len(images))
             summary["answer_coverage"] = share
-    record = found.record() | {"repeated_texts": [{"count": count, "text": text} for count, text in repeated[:_SHOWN]]}
+    record = found.record()
     return Outcome(path=config.store, summary=summary, record=record, text=_tables(summary, record))
 
 
@@ -130,7 +125,7 @@ class _Stats:
         parts: counts and sums by prompt and by the settings of the describer as canonical JSON; a sum is missing as
             long as nothing is known.
         spreads: words per description; tokens per answer and seconds to it, if they are known.
-        counts: results by flaw, reason, opening and word; labelled descriptions by whether they name their class.
+        counts: results by flaw and reason; labelled descriptions by whether they name their class.
     """
 
     def __init__(self) -> None:
@@ -175,8 +170,6 @@ class _Stats:
             text = result.text.lower()
             self.described.add(result.digest)
             self.spreads["words"].append(len(text.split()))
-            self.counts["vocabulary"].update(_WORD.findall(text))
-            self.counts["openings"][opening(text)] += 1
             self.totals.update(flawed=bool(found), with_reason=result.finish_reason is not None)
             if class_name is not None:
                 self.counts["named"][class_name.replace("_", " ").lower() in text] += 1
@@ -223,22 +216,15 @@ class _Stats:
         }
 
     def record(self) -> dict[str, Any]:
-        """Return the distributions, and the counts by prompt, describer, flaw, reason and opening."""
+        """Return the distributions, and the counts by prompt, describer, flaw and reason."""
         names = describer_names(json.loads(settings) for _, settings in self.parts)
         described = Counter[Prompt]()
         for (prompt, _), part in self.parts.items():
             described[prompt] += part["descriptions"]
-        vocabulary, flawed, rejected = (
-            self.counts[name] for name in ("vocabulary", "flaws_of_descriptions", "flaws_of_rejected")
-        )
+        flawed, rejected = (self.counts[f"flaws_of_{kind}"] for kind in ("descriptions", "rejected"))
         return {
             **{name: _distribution(values) for name, values in self.spreads.items()},
             "words_histogram": _histogram(self.spreads["words"]),
-            "vocabulary": {
-                "words": len(vocabulary),
-                "once": sum(count == 1 for count in vocabulary.values()),
-                "uses": vocabulary.total(),
-            },
             "flaws": {
                 flaw: {"descriptions": flawed[flaw], "rejected": rejected[flaw]}
                 for flaw in get_args(Flaw)
@@ -261,21 +247,6 @@ class _Stats:
                 for (prompt, settings), part in sorted(self.parts.items(), key=lambda item: item[0])
             ],
         }
-
-
-def _repeated(store: DescriptionStore, prompts: Collection[Prompt] | None) -> list[tuple[int, str]]:
-    """Return size and first text of each group of near-duplicates, the largest first; texts for the few to show."""
-    rows = array("q")
-
-    def texts() -> Iterator[str]:
-        for stored in store.texts():
-            if prompts is None or stored.prompt in prompts:
-                rows.append(stored.row)
-                yield stored.text
-
-    groups = near_duplicates(texts(), lambda places: store.texts_at(np.asarray(rows)[places].tolist()))
-    first = store.texts_at([rows[group[0]] for group in groups[:_SHOWN]])
-    return [(len(group), text) for group, text in itertools.zip_longest(groups, first, fillvalue="")]
 
 
 def _distribution(values: array[Any]) -> dict[str, float] | None:
@@ -310,14 +281,12 @@ def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
     spreads = [(name, record[name]) for name in ("words", "answer_tokens", "latency_s") if record[name]]
     flawed = [(flaw, count["descriptions"], count["rejected"]) for flaw, count in record["flaws"].items()]
-    openings = [(words, count, share(count)) for words, count in record["openings"].items() if count > 1]
     chosen = [(name, count, percent(_share(count, summary["answers"]))) for name, count in record["classes"].items()]
     stated = [
         (f"{place / 10:.1f} to {(place + 1) / 10:.1f}", count, percent(_share(count, summary["answers"])))
         for place, count in enumerate(record["confidence_histogram"] or ())
         if count
     ]
-    repeated = [(row["text"][:_LONGEST_TEXT], row["count"]) for row in record["repeated_texts"]]
     tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[Any]]], ...] = (
         (
             "per description",
@@ -332,8 +301,6 @@ def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         ("outside the class list", ("answers",), [*record["outside_list"].items()]),
         ("stated confidence", ("answers", "share"), stated),
         ("most frequent tag", ("answers",), [*record["tags"].items()]),
-        ("most frequent opening", ("descriptions", "share"), openings),
-        ("nearly the same text", ("descriptions",), repeated),
     )
     return "\n\n".join(
         text_table(

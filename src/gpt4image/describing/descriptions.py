@@ -15,7 +15,7 @@ from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, StoreError, first_few
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import ImageSet, load_image_set
@@ -25,7 +25,7 @@ from gpt4image.describing.judging import class_names
 from gpt4image.describing.questions import BOXES, CLASS
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
-from gpt4image.encoding.released import require_one_each
+from gpt4image.describing.text_lists import require_one_each
 
 _Content = tuple[str | None, Answer | None]
 _ROWS_PER_TRANSACTION = 1000
@@ -69,16 +69,16 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
     return Outcome(
         path=config.store,
         summary={
-            "rows": importer.added + importer.unchanged + len(importer.set_aside),
+            "rows": importer.added + importer.unchanged + len(importer.skipped),
             "added": importer.added,
             "unchanged": importer.unchanged,
             "unknown_keys": len(importer.unknown_keys),
             "conflicting_texts": importer.conflicts,
-            "bad_rows": len(importer.set_aside) - importer.conflicts - len(importer.unknown_keys),
+            "bad_rows": len(importer.skipped) - importer.conflicts - len(importer.unknown_keys),
             **{f"class_{kind}": importer.classes[kind] for kind in KINDS if importer.classes},
             **importer.boxes,
         },
-        set_aside=tuple(importer.set_aside),
+        skipped=tuple(importer.skipped),
     )
 
 
@@ -104,9 +104,9 @@ class _Importer:
         self.unchanged = 0
         self.conflicts = 0
         self.unknown_keys: list[str] = []
-        self.set_aside: list[SetAside] = []
+        self.skipped: list[Skipped] = []
 
-    def add(self, store: DescriptionStore, rows: Sequence[Row | SetAside]) -> None:
+    def add(self, store: DescriptionStore, rows: Sequence[Row | Skipped]) -> None:
         """Write the new ones of ``rows`` in one transaction."""
         candidates = [candidate for row in rows if (candidate := self._resolve(row)) is not None]
         known: dict[tuple[str, Prompt, str], dict[int, _Content]] = {}
@@ -126,20 +126,20 @@ class _Importer:
                 self.boxes.update(box_facts([description], description.prompt.class_names))
         self.added += store.add(new)
 
-    def _resolve(self, row: Row | SetAside) -> tuple[Row, str] | None:
-        if isinstance(row, SetAside):
-            self.set_aside.append(row)
+    def _resolve(self, row: Row | Skipped) -> tuple[Row, str] | None:
+        if isinstance(row, Skipped):
+            self.skipped.append(row)
         elif row.digest is not None:
             return row, row.digest
         elif row.key is None:
-            self.set_aside.append(SetAside(name=row.where, reason="neither key nor digest"))
+            self.skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
         elif self._digest_of is None:
             raise ConfigError(f"{row.where}: rows by key need --data, the dataset that the keys belong to.")
         elif row.key in self._digest_of:
             return row, self._digest_of[row.key]
         else:
             self.unknown_keys.append(row.key)
-            self.set_aside.append(SetAside(name=row.where, reason=f"the dataset has no image with key {row.key!r}"))
+            self.skipped.append(Skipped(name=row.where, reason=f"the dataset has no image with key {row.key!r}"))
         return None
 
     def _free_sample(self, row: Row, digest: str, content: _Content, contents: Mapping[int, _Content]) -> int | None:
@@ -155,7 +155,7 @@ class _Importer:
         reason = (
             f"another answer for {row.key or digest!r} with the same prompt and describer is in the store; it stays"
         )
-        self.set_aside.append(SetAside(name=row.where, reason=reason))
+        self.skipped.append(Skipped(name=row.where, reason=reason))
         return None
 
     def _to_description(self, row: Row, digest: str) -> Description:
@@ -290,10 +290,10 @@ def check(config: CheckConfig) -> Outcome:
             "images": len(images),
             "images_described": len(images) - len(missing),
             "images_without_description": len(missing),
-            "images_skipped": len(images.set_aside),
+            "images_skipped": len(images.skipped),
             **boxes,
             **{name: len(items) for name, items in named.items()},
         },
         text="\n".join(f"{name.replace('_', ' ')}: {first_few(i, _NAMES_SHOWN)}" for name, i in named.items() if i),
-        set_aside=(*images.set_aside, *(SetAside(name=key, reason="no description") for key in missing)),
+        skipped=(*images.skipped, *(Skipped(name=key, reason="no description") for key in missing)),
     )

@@ -84,11 +84,6 @@ def words(text: str) -> list[str]:
     return (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
 
 
-def opening(text: str, length: int = 3) -> str:
-    """Return the first words of a text: what texts that open alike have in common."""
-    return " ".join(words(text[:200])[:length])
-
-
 @lru_cache(maxsize=1024)
 def _questions(turns: tuple[str, ...]) -> tuple[list[str], ...]:
     """Return the words of each turn and of all together."""

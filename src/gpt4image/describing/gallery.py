@@ -133,8 +133,8 @@ def view(config: ViewConfig) -> Outcome:
         kinds=[{"id": kind, "name": name, "cards": counts[name]} for name, kind in kinds.items()],
     )
     write_text(config.out, page)
-    skipped = () if images is None or thumbnails is None else (*images.set_aside, *thumbnails.set_aside)
-    return Outcome(path=config.out, summary=summary, set_aside=skipped)
+    skipped = () if images is None or thumbnails is None else (*images.skipped, *thumbnails.skipped)
+    return Outcome(path=config.out, summary=summary, skipped=skipped)
 
 
 def _groups(

@@ -1,4 +1,4 @@
-"""Files that rows of descriptions are exported to: JSON lines, CSV, Parquet or a saved Hugging Face dataset.
+"""Files that rows of descriptions are exported to: JSON lines, CSV or Parquet.
 
 A file appears when it is whole: what fails, on a full disk say, leaves what was there before.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError, StoreError, first_line
-from gpt4image.base.files import atomic_path, flush, staging_folder
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, StoreError, first_line
+from gpt4image.base.files import atomic_path, flush
 from gpt4image.base.visible import csv_cell
 from gpt4image.describing.rows import COLUMNS, ROWS_PER_GROUP
 
@@ -24,21 +22,19 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows (see ``to_fields``) in the format that the name of ``path`` says.
 
     Raises:
-        ConfigError: the suffix is unknown, or a folder of something else is in the way.
+        ConfigError: the suffix is unknown.
         StoreError: the file cannot be written; what was there before is still there.
     """
     kind = path.suffix.lower()
-    writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet, "": _write_dataset}
+    writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
     if kind not in writers:
-        raise ConfigError(
-            f"{path}: unknown kind of file {kind!r}; allowed are *.jsonl, *.csv, *.parquet or a folder name."
-        )
+        raise ConfigError(f"{path}: unknown kind of file {kind!r}; allowed are *.jsonl, *.csv and *.parquet.")
     try:
         writers[kind](path, rows)
         flush(path.parent)
     except Gpt4ImageError:
         raise
-    except Exception as error:  # Arrow and `datasets` have errors of their own for a full disk
+    except Exception as error:  # Arrow has errors of its own for a full disk
         reason = getattr(error, "strerror", None) or first_line(error.__cause__ or error)
         raise StoreError(
             f"{path}: cannot be written ({reason}); no half of it is left. Free some space or choose another place, "
@@ -85,27 +81,3 @@ def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         while group := list(itertools.islice(waiting, ROWS_PER_GROUP)):
             flat = [{name: _flat(value) for name, value in row.items()} for row in group]
             writer.write_table(pyarrow.Table.from_pylist(flat, schema=schema))
-
-
-def _write_dataset(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError(f"{path}: a saved dataset", "hf") from None
-    path = path.resolve()
-    if path.exists() and not (path / "dataset_info.json").is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path}: this is not a saved dataset and would be written over; give another name.")
-    bars_wanted = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        with staging_folder(path.parent) as staging:
-            # Through a Parquet file, so that memory stays flat in the number of rows.
-            with tempfile.TemporaryDirectory(dir=staging) as scratch:
-                _write_parquet(Path(scratch) / "rows.parquet", rows)
-                dataset = datasets.Dataset.from_parquet(str(Path(scratch) / "rows.parquet"), cache_dir=scratch)
-                dataset.save_to_disk(str(staging / path.name))
-            if path.exists():
-                shutil.rmtree(path)
-    finally:
-        if bars_wanted:
-            datasets.enable_progress_bars()

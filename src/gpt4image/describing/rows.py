@@ -1,4 +1,4 @@
-"""Rows of answers outside the store: JSON lines, CSV, Parquet, a saved Hugging Face dataset, or a list of texts.
+"""Rows of answers outside the store: JSON lines, CSV, Parquet, or a list of texts.
 
 A row has ``description``, ``class``, ``tags`` or ``boxes``, and names its image by ``digest`` or ``key`` (or only by
 its place). Exported rows carry the rest of the result too; every other column is ignored. A bad row is named and costs
@@ -21,13 +21,13 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.box_formats import in_thousandths
 from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
-from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError, parsing
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, parsing
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
+from gpt4image.describing import text_lists
 from gpt4image.describing.answer_json import boxes, share, tags, to_answer
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
-from gpt4image.encoding import released
 
 COLUMNS: Mapping[str, type] = {
     "digest": str,
@@ -114,7 +114,7 @@ class Row:
         return json.dumps({"description": self.description, **self.fields, "class": said})
 
 
-def parse_row(value: Any, where: str) -> Row | SetAside:
+def parse_row(value: Any, where: str) -> Row | Skipped:
     """Return the row that ``value`` (a mapping, or only the text) stands for, or why it cannot be used."""
     fields = {"description": value} if isinstance(value, str) else value
     try:
@@ -149,40 +149,40 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
             result={name: fields[name] for name in _RESULT_COLUMNS if fields[name] is not None},
         )
     except (ValueError, OverflowError, Gpt4ImageError) as error:
-        return SetAside(name=where, reason=str(error))
+        return Skipped(name=where, reason=str(error))
 
 
-def parse_line(line: bytes, where: str) -> Row | SetAside | None:
+def parse_line(line: bytes, where: str) -> Row | Skipped | None:
     """Return the row of one JSON line, why it cannot be used, or None for a blank line."""
     if not line.strip():
         return None
     try:
         return parse_row(json.loads(line.decode("utf-8-sig")), where)
     except (ValueError, RecursionError) as error:
-        return SetAside(name=where, reason=f"not a line of JSON ({error})")
+        return Skipped(name=where, reason=f"not a line of JSON ({error})")
 
 
-def read_rows(path: Path) -> Iterator[Row | SetAside]:
-    """Yield the rows of a file or a saved dataset, in its order, with the bad ones as SetAside.
+def read_rows(path: Path) -> Iterator[Row | Skipped]:
+    """Yield the rows of a file, in its order, with the bad ones as Skipped.
 
     Raises:
         ConfigError: the file is missing or of no known kind.
         DataError: it cannot be read as what its name says, or has no column ``description``.
     """
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv, *.parquet or a saved dataset folder.")
-    kind = "folder" if path.is_dir() else path.suffix.lower()
-    readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet, "folder": _read_dataset}
-    readers |= dict.fromkeys(released.TEXT_SUFFIXES, _read_list)
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv, *.parquet or a list of texts.")
+    kind = path.suffix.lower()
+    readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet}
+    readers |= dict.fromkeys(text_lists.SUFFIXES, _read_list)
     if kind not in readers:
         raise ConfigError(
-            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv, *.parquet, a saved dataset folder, or a "
-            f"list of texts in *{', *'.join(released.TEXT_SUFFIXES)}."
+            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv, *.parquet, or a list of "
+            f"texts in *{', *'.join(text_lists.SUFFIXES)}."
         )
     return readers[kind](path)
 
 
-def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | SetAside]:
+def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | Skipped]:
     """Yield the rows of a CSV file: UTF-8, commas, the names of the columns in its first line; an empty cell is none.
 
     Cells that an export made harmless for spreadsheets are read as what they were, see ``csv_cell``.
@@ -208,7 +208,7 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
             for number, row in enumerate(reader, start=1):
                 where = f"{path.name}, row {number}"
                 if None in row:
-                    yield SetAside(name=where, reason="more cells than columns; quote texts that hold a comma")
+                    yield Skipped(name=where, reason="more cells than columns; quote texts that hold a comma")
                 else:
                     yield parse_row({name: _from_cell(name, row.get(given)) for name, given in read.items()}, where)
     except (csv.Error, UnicodeDecodeError) as error:
@@ -343,7 +343,7 @@ def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
     return Prompt(name, **known) if len(known) == len(columns) else replace(find_prompt(name), **known)
 
 
-def _read_lines(path: Path) -> Iterator[Row | SetAside]:
+def _read_lines(path: Path) -> Iterator[Row | Skipped]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             row = parse_line(line, f"{path.name}, line {number}")
@@ -351,11 +351,11 @@ def _read_lines(path: Path) -> Iterator[Row | SetAside]:
                 yield row
 
 
-def _read_list(path: Path) -> Iterator[Row | SetAside]:
-    return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(released.read_texts(path), start=1))
+def _read_list(path: Path) -> Iterator[Row | Skipped]:
+    return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(text_lists.read_texts(path), start=1))
 
 
-def _read_parquet(path: Path) -> Iterator[Row | SetAside]:
+def _read_parquet(path: Path) -> Iterator[Row | Skipped]:
     import pyarrow.parquet
 
     with parsing(f"{path}: cannot be read as Parquet"), pyarrow.parquet.ParquetFile(path) as file:
@@ -374,24 +374,10 @@ def _values(batch: Any) -> Iterator[Any]:
             yield None
 
 
-def _parsed(path: Path, values: Iterable[Any]) -> Iterator[Row | SetAside]:
+def _parsed(path: Path, values: Iterable[Any]) -> Iterator[Row | Skipped]:
     for number, value in enumerate(values, start=1):
         where = f"{path.name}, row {number}"
-        yield SetAside(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
-
-
-def _read_dataset(path: Path) -> Iterator[Row | SetAside]:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError(f"{path}: a saved dataset", "hf") from None
-    with parsing(f"{path}: not a dataset saved with save_to_disk"):
-        loaded = datasets.load_from_disk(str(path))
-        parts = loaded.values() if isinstance(loaded, datasets.DatasetDict) else [loaded]
-        for part in parts:
-            _require_answer(path, part.column_names)
-        tables = [part.select_columns([name for name in part.column_names if name in COLUMNS]) for part in parts]
-        yield from _parsed(path, itertools.chain.from_iterable(tables))
+        yield Skipped(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
 
 
 def _require_answer(path: Path, columns: Iterable[str]) -> None:

@@ -135,7 +135,7 @@ def _answers(config: DistillConfig, describing: DescribeConfig) -> Outcome:
     if cost := sample + outcome.summary.get("cost_usd", 0.0):
         outcome = replace(outcome, summary={**outcome.summary, "cost_usd": round(cost, 6)})
     if not outcome.summary["described"] + outcome.summary["already_described"]:
-        reason = f" {outcome.set_aside[-1].name}: {outcome.set_aside[-1].reason}" if outcome.set_aside else ""
+        reason = f" {outcome.skipped[-1].name}: {outcome.skipped[-1].reason}" if outcome.skipped else ""
         raise DescriberError(
             f"{describing.describer} answered nothing that can be used.{reason} If it brings only some of "
             f"{describing.ask}, say so: --ask class, for example."
@@ -233,7 +233,7 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
         },
         record={"stages": done},
         text="\n\n".join(notes + ([stages.outcomes[COMPARE].text] if COMPARE in done else [])),
-        set_aside=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.set_aside)),
+        skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path is not None and path.exists()),
     )
 

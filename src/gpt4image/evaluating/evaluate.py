@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import file_facts
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
 from gpt4image.base.files import read_json, require_writable, write_json, write_parquet
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
-from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
+from gpt4image.evaluating.measures import measure_more
 from gpt4image.evaluating.run_model import load_run_model, options_of
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
@@ -60,7 +61,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
     record = runs.read_run(config.run_dir)
     runs.require_predicting(config.run_dir)
     own_options = options = options_of(record)
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     if config.data is not None or not path.is_file() or _facts(path).get("absent"):
@@ -78,9 +79,14 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
                 lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded), first_ahead=True
             )
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
-            measure_run(config.run_dir, ready.data, config.split, names=names, name=name, note=note)
-            if config.data is None and _is_reported(config.run_dir, config.split) and processes.rank() == 0:
-                skipped = write_run_extras(config.run_dir, own_options, *loaded, config.split)
+
+            def write_extras() -> None:
+                if config.data is None and _is_reported(config.run_dir, config.split):
+                    skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
+
+            measure_run(
+                config.run_dir, ready.data, config.split, names=names, name=name, note=note, before_record=write_extras
+            )
     facts = _facts(path)
     absent = dict(facts.get("absent", {}))
     if not (config.run_dir / runs.HEAD).is_file():
@@ -93,7 +99,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
         record={"not_measured": absent},
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
-        set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
+        skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )
 
 
@@ -108,8 +114,9 @@ def _on_all_labels(config: EvaluateConfig, options: TrainConfig) -> list[str]:
 
 
 def _is_reported(run_dir: Path, split: str) -> bool:
-    """Return whether a split is the one that the report of a run shows."""
-    return next(name for name in (*REPORTED, split) if (run_dir / f"evaluation-{name}.json").is_file()) == split
+    """Return whether a split that is being measured is the one that the report of a run shows."""
+    measured = (name for name in REPORTED if name == split or (run_dir / f"evaluation-{name}.json").is_file())
+    return next(measured, split) == split
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -182,7 +189,7 @@ def _is_as_trained(record: runs.RunRecord, image_set: ImageSet, table: Embedding
     return False if differ or comparable else None
 
 
-def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> Any:
     """Return (n, K) predictions of a finished run for the images at ``indices``.
 
     Raises:
@@ -198,9 +205,9 @@ def measure_run(
     split: str,
     *,
     names: ClassNames,
-    train_counts: NDArray[np.int64] | None = None,
     name: str | None = None,
     note: str = "",
+    before_record: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Predict one split and write ``evaluation-NAME.json`` and ``predictions-NAME.parquet`` into the run folder.
 
@@ -209,9 +216,9 @@ def measure_run(
         data: its dataset, or another one of the same classes.
         split: what to measure.
         names: the class names in the text space of the run.
-        train_counts: (K,) training images of each class, to measure classes by how rare they were.
         name: of the record; the split without it.
         note: for the record.
+        before_record: called when the predictions are written; the record, written last, says that all is done.
 
     Raises:
         RunError: the run is one of other classes.
@@ -232,14 +239,14 @@ def measure_run(
     facts: dict[str, Any] = {"split": split, "task": task.name, "metric": task.primary.name}
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
-    rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
-    facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
+    facts |= {"metrics": known.get("metrics", {}) | more.metrics, "absent": more.absent}
     facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
     facts |= {"note": note} if note else {}
 
     def write() -> None:
         predictions = f"predictions-{name}.parquet"
         _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions)
+        before_record()
         write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
 
     processes.by_first(write)
@@ -255,7 +262,7 @@ def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
 
 
 def _write_predictions(
-    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
+    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: Any
 ) -> None:
     import pyarrow as pa
 

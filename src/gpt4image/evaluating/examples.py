@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities, chosen
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_parquet, write_json
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.config import StatsConfig, TrainConfig
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
@@ -37,20 +38,20 @@ AMONG = 20_000
 """Most described training images that neighbours are looked for among."""
 
 
-def write_all(work: Mapping[str, Callable[[], None]]) -> list[SetAside]:
+def write_all(work: Mapping[str, Callable[[], None]]) -> list[Skipped]:
     """Call what writes each file, and return the files that could not be written."""
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     for name, write in work.items():
         try:
             write()
         except Exception as error:  # noqa: BLE001 -- the run is finished: what is shown beside it may not cost it
-            skipped.append(SetAside(name=name, reason=f"left out of the report: {error}"))
+            skipped.append(Skipped(name=name, reason=f"left out of the report: {error}"))
     return skipped
 
 
 def write_run_extras(
     run_dir: Path, config: TrainConfig, images: ImageSet, table: EmbeddingTable | None, split: str
-) -> list[SetAside]:
+) -> list[Skipped]:
     """Write what the report of a run shows: pictures that it gets wrong and right, its texts, suspected label errors.
 
     Args:
@@ -70,9 +71,7 @@ def write_run_extras(
     def examples() -> None:
         soft, labels = None, text_labels()
         if labels is not None:
-            known = dict(zip(labels.digests, labels.probabilities, strict=True))
-            unknown = np.zeros(len(images.classes), np.float32)
-            soft = np.stack([known.get(digest, unknown) for digest in images.digests])
+            soft = labels.of(images.digests)
         write_examples(
             run_dir / EXAMPLES,
             images,
@@ -94,7 +93,7 @@ def write_run_extras(
             images,
             np.array([row_of[labels.digests[row]] for row in rows], np.int64),
             given,
-            labels.probabilities[rows],
+            chosen(labels.probabilities, rows),
             tables=manifests_of(map(Path, labels.facts.embeddings)),
         )
 
@@ -129,7 +128,7 @@ def write_examples(
     usable: NDArray[np.bool_],
     *,
     text: TextTargets | None,
-    text_labels: NDArray[np.float32] | None,
+    text_labels: Probabilities | None,
     run_dirs: Mapping[str, Path],
     split: str = "test",
     comparison: str = "",
@@ -254,7 +253,7 @@ def write_suspected(
     images: ImageSet,
     rows: NDArray[np.int64],
     given: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
+    probabilities: Probabilities,
     *,
     tables: Sequence[Manifest],
     true: bool = False,
@@ -275,8 +274,9 @@ def write_suspected(
     found: list[dict[str, Any]] = []
     pictures = Thumbnails(images)
     texts = texts_behind(tables, [images.digests[row] for row in rows[: 2 * SUSPECTED]])
-    for row, label, predicted in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
+    for place, (row, label) in enumerate(zip(rows.tolist(), given.tolist(), strict=True)):
         if len(found) < SUSPECTED and (picture := pictures.of(row)):
+            predicted = probabilities[place]
             names, likely = (images.classes[label], images.classes[int(predicted.argmax())]), float(predicted.max())
             if images.labels.ndim > 1:  # the text contradicts one of several labels
                 words = ("present", "absent") if predicted[label] < 0.5 else ("absent", "present")

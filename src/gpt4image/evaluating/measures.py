@@ -1,4 +1,4 @@
-"""Measures besides the metrics of the task: zero-shot accuracy, retrieval, and classes by how rare they are."""
+"""Measures besides the metrics of the task: zero-shot accuracy, and retrieval."""
 
 from __future__ import annotations
 
@@ -76,22 +76,3 @@ def held_out_described(data: TrainingData, split: str) -> Ints:
         if data.text is not None and data.text.described[images].any():
             return images[data.text.described[images]]
     return np.zeros(0, np.int64)
-
-
-def accuracies_by_rarity(per_class: list[float | None], counts: Ints) -> dict[str, float]:
-    """Return mean class accuracy of the third of the classes with the most training images, the next, and the last.
-
-    Thirds take the place of the usual bounds of 100 and 20 training images (Liu et al. 2019, arXiv 1904.05160), between
-    which all classes of a small set would lie.
-
-    Args:
-        per_class: accuracy of each of K classes, None where no image tells.
-        counts: (K,) training images of each class.
-
-    Returns:
-        ``many_shot``, ``medium_shot`` and ``few_shot``, where there are such classes.
-    """
-    thirds = np.array_split(np.argsort(-counts, kind="stable"), 3)
-    known = [[value for i in third if (value := per_class[i]) is not None] for third in thirds]
-    named = zip(("many_shot", "medium_shot", "few_shot"), known, strict=True)
-    return {name: float(np.mean(values)) for name, values in named if values}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.run_records import checked
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
@@ -22,7 +23,6 @@ from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, Head, projection_head
 from gpt4image.models.backbones import in_timm, require_backed, require_weights_of
 from gpt4image.models.of_transformers import kind_of
-from gpt4image.models.videomae import is_videomae
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
@@ -44,12 +44,12 @@ class Outputs(NamedTuple):
         features: (n, C) pooled features, the input of the classifier.
     """
 
-    predictions: Array
+    predictions: Any
     features: Array
 
     def only(self, rows: NDArray[np.bool_]) -> Outputs:
         """Return the outputs of some of the images."""
-        return Outputs(self.predictions[rows], self.features[rows])
+        return Outputs(chosen(self.predictions, rows), self.features[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +89,8 @@ class RunModel:
             return tail(found.float()), features
 
         try:
-            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, self.config.resolved))
+            config, few = self.config.resolved, self.task.exclusive
+            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, config, few_classes=few))
         finally:
             reader.release()
 
@@ -123,7 +124,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     outputs = task.outputs(classes)
     weights = load_tensors(run_dir / runs.MODEL)[0]
     untrained = config.model_copy(update={"init": "scratch"}).resolved
-    if kind_of(untrained.model) or is_videomae(untrained.model):
+    if kind_of(untrained.model):
         require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
     else:
         architecture, args = timm_form(config)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import Manifest, texts_behind
 from gpt4image.base.files import write_text
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import csv_cell, visible
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
@@ -83,7 +83,7 @@ class ShownBoxes:
         return {"kind": kind, "label": name, "title": f"{kind}: {name}", "place": place}
 
 
-def write_box_page(config: LabelConfig, shown: ShownBoxes, facts: dict[str, Any]) -> tuple[Path, list[SetAside]]:
+def write_box_page(config: LabelConfig, shown: ShownBoxes, facts: dict[str, Any]) -> tuple[Path, list[Skipped]]:
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     chosen = [(kind, note, shown.of_kind(kind)) for kind, note in KINDS.items()]
     digests = [shown.images.digests[suspect.image] for *_, each in chosen for suspect in each[: config.doubtful]]
@@ -106,7 +106,7 @@ def write_box_page(config: LabelConfig, shown: ShownBoxes, facts: dict[str, Any]
         if each[: config.doubtful]
     ]
     write_text(path, render("box-page.html", data=config.data, sections=sections, facts=facts))
-    return path, pictures.set_aside
+    return path, pictures.skipped
 
 
 def write_suspected(path: Path, shown: ShownBoxes) -> None:

@@ -117,7 +117,7 @@ def label_boxes(
         summary=summary,
         record={"notes": said},
         text="\n\n".join([*said, _in_words(summary), in_words(shown, config.doubtful)]),
-        set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
+        skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
     )
 
 

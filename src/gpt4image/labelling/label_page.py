@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.artifacts.table import Manifest, texts_behind
 from gpt4image.base.files import write_text
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import csv_cell
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
@@ -40,7 +41,7 @@ class Shown:
     """
 
     images: ImageSet
-    probabilities: NDArray[np.float32]
+    probabilities: Probabilities
     table: Manifest | None
     suspected: NDArray[np.int64]
     suggestions: Sequence[Suggestion]
@@ -71,7 +72,7 @@ class Shown:
 
 def write_page(
     config: LabelConfig, shown: Shown, facts: dict[str, Any], agreement: float | None
-) -> tuple[Path, list[SetAside]]:
+) -> tuple[Path, list[Skipped]]:
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     suspected = shown.suspected[: config.doubtful].tolist()
     asked = [*(row for row, _ in suspected), *(item.row for item in shown.suggestions)]
@@ -118,7 +119,7 @@ def write_page(
         },
     )
     write_text(path, page)
-    return path, pictures.set_aside
+    return path, pictures.skipped
 
 
 def csv_line(*cells: str) -> str:

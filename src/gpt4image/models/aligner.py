@@ -86,7 +86,6 @@ class Aligner(Tapped):
         mixing: Tensor | None = None,
         described: Tensor | None = None,
         text_ids: Tensor | None = None,
-        labels: Tensor | None = None,
     ) -> Tensor:
         """Return the alignment loss chosen at construction, a scalar.
 
@@ -100,13 +99,12 @@ class Aligner(Tapped):
                 weighted alike.
             described: (B,) bool, which texts exist; all without it.
             text_ids: (B,) int64; texts that share a number are not each other's negatives; a negative number is no
-                text. Or (B, 2), where it is enough that one of the two columns is shared.
-            labels: (B,) int64 classes of the unmixed images, negative where there is none; for ``same_class``.
+                text.
 
         Raises:
             ConfigError: tensors that do not fit.
         """
-        return self.alignment(image_emb, text_emb, mixing=mixing, described=described, text_ids=text_ids, labels=labels)
+        return self.alignment(image_emb, text_emb, mixing=mixing, described=described, text_ids=text_ids)
 
 
 def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:

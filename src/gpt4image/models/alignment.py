@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from gpt4image.config.alignment import TEMPERATURES, SameClass, check_alignment
+from gpt4image.config.alignment import TEMPERATURES, check_alignment
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
 
@@ -21,7 +21,6 @@ class AlignmentOptions(TypedDict, total=False):
     learn_temperature: bool
     bias: float
     normalise: bool
-    same_class: SameClass
     paper_compat: bool
 
 
@@ -35,14 +34,12 @@ class Alignment(nn.Module):
             arXiv 2103.00020, section 2.5); siglip learns its ``bias`` too.
         bias: of siglip; minus the logarithm of the number of texts that an image is compared to is a good start.
         normalise: if False, losses with negatives take dot products in place of cosines.
-        same_class: what texts of its class are to an image, where labels are given: ``negative`` as all others (the
-            paper), or ``masked``, neither negative nor positive.
         paper_compat: compute what the official code of the paper does, for reproduction: text targets stay as they are
             where images are mixed; texts of one image are negatives of each other; over W processes the gradient of
             infonce is 1 / W of what it should be, and the other losses see only the rows of one process.
 
     Raises:
-        ConfigError: an unknown loss or policy, or options that exclude each other.
+        ConfigError: an unknown loss, or options that exclude each other.
     """
 
     log_scale: Tensor | None
@@ -55,7 +52,6 @@ class Alignment(nn.Module):
         learn_temperature: bool = False,
         bias: float = -10.0,
         normalise: bool = True,
-        same_class: SameClass = "negative",
         paper_compat: bool = False,
     ) -> None:
         super().__init__()
@@ -64,10 +60,9 @@ class Alignment(nn.Module):
             temperature,
             learn_temperature=learn_temperature,
             normalise=normalise,
-            same_class=same_class,
             paper_compat=paper_compat,
         )
-        self.loss, self.normalise, self.same_class, self.paper_compat = loss, normalise, same_class, paper_compat
+        self.loss, self.normalise, self.paper_compat = loss, normalise, paper_compat
         self._temperature = temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
         self.bias = nn.Parameter(torch.tensor(bias)) if learn_temperature and loss == "siglip" else bias
@@ -85,19 +80,14 @@ class Alignment(nn.Module):
         mixing: Tensor | None = None,
         described: Tensor | None = None,
         text_ids: Tensor | None = None,
-        labels: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of the rows of all processes, a scalar: see ``Aligner.alignment_loss``."""
         if self.paper_compat:
             return self._of_the_paper(image_emb, text_emb, described)
         image_emb, text_emb = processes.gather(image_emb), processes.gather(text_emb)
-        described, text_ids, labels = (
-            None if part is None else processes.gather(part) for part in (described, text_ids, labels)
-        )
-        exclude = None if text_ids is None else _same_text(text_ids)
-        if labels is not None and self.same_class == "masked":
-            alike = (labels[:, None] == labels) & (labels >= 0)
-            exclude = alike if exclude is None else exclude | alike
+        described, text_ids = (None if part is None else processes.gather(part) for part in (described, text_ids))
+        # A negative number is no text, and the same as none.
+        exclude = None if text_ids is None else (text_ids[:, None] == text_ids) & (text_ids >= 0)
         if self.log_scale is not None:
             with torch.no_grad():
                 self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
@@ -121,12 +111,3 @@ class Alignment(nn.Module):
             text_emb = processes.gather(text_emb)
             described = None if described is None else processes.gather(described)
         return LOSSES[self.loss](image_emb, text_emb, described=described, temperature=self.temperature)
-
-
-def _same_text(ids: Tensor) -> Tensor:
-    """Return (n, n) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2).
-
-    Negative numbers are no texts, and the same as none.
-    """
-    equal = (ids[:, None] == ids) & (ids >= 0)
-    return equal if ids.ndim == 1 else equal.any(dim=2)

@@ -9,7 +9,7 @@ i of a batch is an image and its description:
     described (B,)     bool: which texts exist. One that does not is neither a positive nor a negative, whatever its row
                        holds, and an image counts by the weight of its items that have a text: without any it takes no
                        part, and its gradient is zero
-    exclude (B, B)     bool: texts that are no negatives of an item (same image, equal text, same class):
+    exclude (B, B)     bool: texts that are no negatives of an item (same image, equal text):
                        ids[:, None] == ids. A positive is never excluded
     temperature        of the losses with negatives; a float, or a tensor that is learned
     bias               of siglip; a float, or a tensor that is learned

@@ -7,11 +7,8 @@ above, no pooling; patches of 2 pixels for ConvNeXts, 8x8 tokens for ViTs.
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import os
+import functools
 import re
-import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,7 +23,6 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
 from gpt4image.models.of_transformers import create_of_transformers, kind_of
-from gpt4image.models.videomae import create_videomae, is_videomae
 from gpt4image.parallel import batch_layers
 
 Stem = Literal["standard", "small"]
@@ -74,8 +70,7 @@ def create_backbone(
     """Create a timm model, or one of transformers.
 
     Args:
-        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers`` or
-            ``models.videomae``.
+        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers``.
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
@@ -100,10 +95,6 @@ def create_backbone(
         module, new = create_of_transformers(
             name, classes, image_size, pretrained=init == "pretrained", model_args=model_args or {}
         )
-        return Backbone(module, *_initialised(module, init, new))
-    if is_videomae(name):
-        given = "pretrained" if init == "pretrained" else "scratch"
-        module, new = create_videomae(name, classes, image_size, given, model_args or {})
         return Backbone(module, *_initialised(module, init, new))
     args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
     args |= {"drop_path_rate": drop_path} if drop_path > 0 else {}
@@ -153,73 +144,21 @@ def in_timm(
 
 def has_small_stem(name: str) -> bool:
     """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
-    if kind_of(name) or is_videomae(name):
+    if kind_of(name):
         return False
     _check_name(name)
     return _family(name) in _SMALL_STEM_FAMILIES
 
 
+@functools.cache
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
-    if kind_of(name) or is_videomae(name):
+    if kind_of(name):
         return False
     _check_name(name)
     with torch.device("meta"):  # only the structure: no memory, no initialisation
         module = timm.create_model(name, pretrained=False)
     return batch_layers.has_batch_norm(module)
-
-
-def compile_training(module: nn.Module, device: torch.device) -> None:
-    """Let torch.compile speed up what a backbone of timm does before its pooling, while it is in training mode.
-
-    The classifier and what reads its input, an Aligner or ``gradient_ratio``, stay outside and see the same tensors.
-
-    Raises:
-        ModelError: no compiler is here.
-    """
-    backbone: Any = module
-    if not hasattr(backbone, "forward_features"):
-        raise ModelError("--compile is for models of timm; leave it out.")
-    if missing := compiler_missing(device):
-        raise ModelError(f"--compile: {missing}.")
-    plain = backbone.forward_features
-    fast = torch.compile(plain)
-
-    def forward_features(*args: Any, **kwargs: Any) -> Any:  # ViTs take a mask of attention beside the images
-        return (fast if backbone.training else plain)(*args, **kwargs)
-
-    backbone.forward_features = forward_features
-
-
-def compiler_missing(device: torch.device) -> str:
-    """Say what torch.compile lacks on a device, and what to do; an empty text where it lacks nothing."""
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        return f"there is no C++ compiler {compiler}; install it, or name yours in CXX"
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        return "there is no Triton; pip install triton"
-    if device.type == "cuda" and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
-        return "there is no C compiler, which Triton needs; install gcc, or name yours in CC"
-    return ""
-
-
-def checkpoint_activations(module: nn.Module, name: str) -> None:
-    """Let a timm model keep only the input of each block, and compute the rest again in the backward pass.
-
-    Chen et al. 2016, arXiv 1604.06174.
-
-    Raises:
-        ModelError: the model cannot, or has batch norm, whose running statistics would count each batch twice.
-    """
-    if batch_layers.has_batch_norm(module):
-        raise ModelError(
-            f"--checkpoint-activations computes forward passes twice, and {name} has batch norm, which would count "
-            "each batch twice: leave it out, or take a model with layer norm (a ViT, DeiT, ConvNeXt or Swin)."
-        )
-    try:
-        module.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
-    except (AttributeError, AssertionError):
-        raise ModelError(f"--checkpoint-activations: timm has none for {name}; leave it out.") from None
 
 
 def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:

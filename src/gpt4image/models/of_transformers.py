@@ -1,9 +1,11 @@
-"""Dense models of transformers, for GPUs, under the names
+"""Models of transformers, for GPUs, under the names
 
-    rt-detr-v2, segformer          their standard configuration: ResNet-50, and MiT-B0
-    rt-detr-v2:DIR, segformer:DIR  as the config.json of a local folder says; --init pretrained reads its weights
+    rt-detr-v2, segformer, videomae  their standard configuration: ResNet-50, MiT-B0, and the base model
+    rt-detr-v2:DIR, segformer:DIR    as the config.json of a local folder says; --init pretrained reads its weights
+    videomae:NAME_OR_PATH            the same, of a folder here or on the hub
 
-Only safetensors are read, nothing is fetched, and code that comes with a model is never run.
+Only safetensors are read, and code that comes with a model is never run. Nothing is fetched of the first two, whose
+configurations could name another model to fetch.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from gpt4image.base.errors import ModelError, first_few
 from gpt4image.models.hugging_face import find_folder, loading, without_report
 from gpt4image.models.rt_detr import RtDetr
 from gpt4image.models.segmenter import STRIDE
+from gpt4image.models.videomae import VideoMae
 
 MULTIPLE = 32
-"""Pixels that the side of an input is a multiple of: the largest stride of these models."""
-
-LR = 1e-4
-"""Peak learning rate, that of RT-DETRv2's authors."""
+"""Pixels that the side of an input of the dense ones is a multiple of: their largest stride."""
+FILES = ("*.json", "*.safetensors")
+"""What is fetched of a model on the hub."""
 
 
 class Segformer(nn.Module):
@@ -55,14 +57,50 @@ class Kind:
         prefix: their classes in transformers: ``prefix + "Config"``, and
         network: the one with the head.
         wrap: makes a model of ours of it.
+        fit: makes a configuration fit ``--model NAME`` and the side of the input, or raises ModelError.
         heads: layers that start new where given weights have other classes, or none.
+        on_hub: whether its folder may be on the Hugging Face hub.
+        lr: its peak learning rate; None for that of models of timm.
+        traced_by_bytecode: whether torch.export must trace its bytecode, which is slower: its code takes the length of
+            a tensor for a number, and only that trace leaves the number open.
     """
 
     task: str
     prefix: str
     network: str
     wrap: Callable[[Any], nn.Module]
+    fit: Callable[[Any, str, int], None]
     heads: tuple[str, ...]
+    on_hub: bool = False
+    lr: float | None = None
+    traced_by_bytecode: bool = False
+
+
+def _fit_segmenter(_config: Any, name: str, image_size: int) -> None:
+    if image_size % MULTIPLE:
+        raise ModelError(f"--model {name}: --image-size {image_size} must be a multiple of {MULTIPLE}.")
+
+
+def _fit_detector(config: Any, name: str, image_size: int) -> None:
+    """Leave out what a model that sees no targets cannot use; take no more queries than there are cells."""
+    _fit_segmenter(config, name, image_size)
+    cells = sum((image_size // stride) ** 2 for stride in config.feat_strides)
+    if config.learn_initial_query and config.num_queries > cells:
+        raise ModelError(
+            f"--model {name}: --image-size {image_size} has fewer cells than {config.num_queries} queries."
+        )
+    config.num_queries = min(config.num_queries, cells)
+    config.num_denoising, config.anchor_image_size, config.eval_size = 0, None, None
+    config.freeze_backbone_batch_norms = False
+
+
+def _fit_clips(config: Any, name: str, image_size: int) -> None:
+    config.image_size = image_size
+    if config.num_frames % config.tubelet_size or image_size % config.patch_size:
+        raise ModelError(
+            f"--model {name}: --frames {config.num_frames} must be a multiple of {config.tubelet_size}, and "
+            f"--image-size {image_size} of {config.patch_size}."
+        )
 
 
 KINDS = {
@@ -71,14 +109,28 @@ KINDS = {
         prefix="RTDetrV2",
         network="RTDetrV2ForObjectDetection",
         wrap=RtDetr,
+        fit=_fit_detector,
         heads=("model.enc_score_head.", "model.decoder.class_embed.", "class_embed."),
+        lr=1e-4,  # of its authors
+        traced_by_bytecode=True,
     ),
     "segformer": Kind(
         task="segmentation",
         prefix="Segformer",
         network="SegformerForSemanticSegmentation",
         wrap=Segformer,
+        fit=_fit_segmenter,
         heads=("decode_head.",),
+        lr=1e-4,
+    ),
+    "videomae": Kind(
+        task="video",
+        prefix="VideoMAE",
+        network="VideoMAEForVideoClassification",
+        wrap=VideoMae,
+        fit=_fit_clips,
+        heads=("classifier.", "fc_norm."),
+        on_hub=True,
     ),
 }
 
@@ -98,7 +150,7 @@ def kind_of(name: str) -> Kind | None:
 def create_of_transformers(
     name: str, classes: int, image_size: int, *, pretrained: bool, model_args: Mapping[str, Any]
 ) -> Created:
-    """Create a model of ``KINDS``; ``model_args`` change its configuration.
+    """Create a model of ``KINDS``; ``model_args`` change its configuration (``num_frames`` of one of clips).
 
     Batch norms of a backbone learn as the others do, also where transformers would freeze them.
 
@@ -110,32 +162,37 @@ def create_of_transformers(
     kind = KINDS[name.partition(":")[0]]
     config_class, network_class = (getattr(transformers, part) for part in (f"{kind.prefix}Config", kind.network))
     place = name.partition(":")[2]
-    if image_size % MULTIPLE:
-        raise ModelError(f"--model {name}: --image-size {image_size} must be a multiple of {MULTIPLE}.")
     if pretrained and not place:
-        raise ModelError(f"--init pretrained: weights come from a local folder, --model {name}:DIR --init pretrained.")
+        raise ModelError(
+            f"--init pretrained: weights come from a {'' if kind.on_hub else 'local '}folder, "
+            f"--model {name}:{'NAME_OR_PATH' if kind.on_hub else 'DIR'} --init pretrained."
+        )
+    folder = _find(kind, name, place) if place else None
     what = f"--model {name} cannot be made with {dict(model_args)}"
-    given = _read_config(config_class, name, place) if place else {}
+    given = {} if folder is None else _read_config(config_class, name, folder)
     with loading(what, ModelError):
         known = config_class().to_dict()
         if unknown := [key for key in model_args if key not in known]:
             raise ModelError(f"{what}: its configuration has no {first_few(unknown)}.")
         config = config_class(**{**given, **model_args, "num_labels": classes})
-        if kind.task == "detection":
-            _fit_detector(config, name, image_size)
-        if not pretrained:
+        kind.fit(config, name, image_size)
+        if folder is None or not pretrained:
             return Created(kind.wrap(network_class(config)), ())
-    return _with_weights(kind, network_class, config, name, place)
+    return _with_weights(kind, network_class, config, name, folder)
 
 
-def _read_config(config_class: Any, name: str, place: str) -> dict[str, Any]:
-    """Return the configuration of a local folder. Raises ModelError: there is none of this kind."""
+def _find(kind: Kind, name: str, place: str) -> Path:
+    """Return the folder of a model. Raises ModelError: there is none, or it brings code."""
     try:
-        if not Path(place).expanduser().is_dir():
+        if not kind.on_hub and not Path(place).expanduser().is_dir():
             raise LookupError(f"there is no folder {place!r}; copy the model here, and name its folder")
-        folder = find_folder(place, ())
+        return find_folder(place, FILES)
     except LookupError as error:
         raise ModelError(f"--model {name}: {error}.") from None
+
+
+def _read_config(config_class: Any, name: str, folder: Path) -> dict[str, Any]:
+    """Return the configuration of a folder. Raises ModelError: it is not of this kind."""
     with loading(f"--model {name}: its config.json cannot be read", ModelError):
         given: dict[str, Any] = config_class.get_config_dict(folder, local_files_only=True)[0]
     found, wanted = given.get("model_type"), config_class.model_type
@@ -149,24 +206,10 @@ def _read_config(config_class: Any, name: str, place: str) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in ("id2label", "label2id")}
 
 
-def _fit_detector(config: Any, name: str, image_size: int) -> None:
-    """Leave out what a model that sees no targets cannot use; take no more queries than there are cells."""
-    cells = sum((image_size // stride) ** 2 for stride in config.feat_strides)
-    if config.learn_initial_query and config.num_queries > cells:
-        raise ModelError(
-            f"--model {name}: --image-size {image_size} has fewer cells than {config.num_queries} queries."
-        )
-    config.num_queries = min(config.num_queries, cells)
-    config.num_denoising, config.anchor_image_size, config.eval_size = 0, None, None
-    config.freeze_backbone_batch_norms = False
-
-
-def _with_weights(kind: Kind, network_class: Any, config: Any, name: str, place: str) -> Created:
+def _with_weights(kind: Kind, network_class: Any, config: Any, name: str, folder: Path) -> Created:
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "ignore_mismatched_sizes": True}
     with loading(f"--model {name}: its weights cannot be loaded", ModelError), without_report():
-        network, found = network_class.from_pretrained(
-            Path(place).expanduser(), config=config, output_loading_info=True, **options
-        )
+        network, found = network_class.from_pretrained(folder, config=config, output_loading_info=True, **options)
     lacking = {key for key in found["missing_keys"] if not key.endswith("num_batches_tracked")}  # no weight
     new = lacking | {key for key, *_ in found["mismatched_keys"]}
     if missing := sorted(key for key in new if not key.startswith(kind.heads)):

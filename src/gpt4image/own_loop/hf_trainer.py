@@ -86,7 +86,7 @@ class AlignedClassifier(nn.Module):
             loss = total / known.sum().clamp(min=1)
         if self.training and text is not None:
             loss = loss + self.align_weight * self.aligner.alignment_loss(
-                image_emb, text, described=described, text_ids=text_ids, labels=labels
+                image_emb, text, described=described, text_ids=text_ids
             )
         return ImageClassifierOutput(loss=loss, logits=logits)
 

@@ -23,7 +23,7 @@ import torch
 
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import DataError, TableError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.training.text_targets import TextTargets
 
 NO_TEXT = -1
@@ -113,7 +113,7 @@ class Texts:
         good: list[tuple[str, str]] = []
         bad: list[str] = []
         for row in read_csv(path, {"key": key, "description": text}):
-            if isinstance(row, SetAside):
+            if isinstance(row, Skipped):
                 bad.append(f"{row.name}: {row.reason}")
             elif row.key is None or row.description is None:
                 bad.append(f"{row.where}: no {key if row.key is None else text}")

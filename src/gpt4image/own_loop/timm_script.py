@@ -113,7 +113,6 @@ class AlignedTask(ClassificationTask):
             mixing=target.mixing,
             described=target.described,
             text_ids=target.text_id,
-            labels=target.classes,
         )
         loss = task_loss + self.align_weight * align_loss
         return {"loss": loss, "output": logits, "task_loss": task_loss, "align_loss": align_loss}

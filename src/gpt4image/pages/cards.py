@@ -6,7 +6,7 @@ import base64
 import io
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.pictures import picture_of
 
@@ -33,19 +33,19 @@ class Thumbnails:
     """Thumbnails of the images of a set, by position.
 
     Attributes:
-        set_aside: images that cannot be decoded; they have none, and their cards say so.
+        skipped: images that cannot be decoded; they have none, and their cards say so.
     """
 
     def __init__(self, images: ImageSet, side: int = PICTURE) -> None:
         self._images, self._side = images, side
-        self.set_aside: list[SetAside] = []
+        self.skipped: list[Skipped] = []
 
     def of(self, row: int) -> str | None:
         """Return the thumbnail of an image; None where it cannot be decoded."""
         try:
             return thumbnail(self._images.read(row), self._side, clips=self._images.clips)
         except (DecodeError, OSError) as error:
-            item = SetAside(name=self._images.keys[row], reason=str(error))
-            if item not in self.set_aside:
-                self.set_aside.append(item)
+            item = Skipped(name=self._images.keys[row], reason=str(error))
+            if item not in self.skipped:
+                self.skipped.append(item)
             return None

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from gpt4image.artifacts.run_records import Run
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 
 NOT_OPTIONS = frozenset({"arm", "chosen", "out", "seed", "resume"})
 COSTS = ("seconds", "peak_memory_bytes", "steps", "images_per_second", "parameters")
@@ -29,7 +29,7 @@ def background(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         "environment": distinct(run.environment for run in everything),
         "data": distinct(run.run.get("data", {}) for run in everything),
         "costs": {arm: {name: _mean(arm_runs, name) for name in COSTS} for arm, arm_runs in runs.items() if arm_runs},
-        "skipped": [SetAside(name=name, reason=reason) for name, reason in skipped],
+        "skipped": [Skipped(name=name, reason=reason) for name, reason in skipped],
     }
 
 

@@ -113,14 +113,6 @@ class Asked(Record):
     class_conditioned: bool = False
 
 
-class Vocabulary(Record):
-    """Different words, how many of them are used once, and all uses."""
-
-    words: int
-    once: int
-    uses: int
-
-
 class FlawCount(Record):
     """Number of descriptions that have a flaw."""
 
@@ -151,10 +143,8 @@ class Descriptions(Record):
     descriptions: int = 0
     flawed: int = 0
     failures: int = 0
-    near_duplicates: int = 0
     words: dict[str, float] | None = None
     words_histogram: Histogram | None = None
-    vocabulary: Vocabulary | None = None
     flaws: dict[str, FlawCount] = Field(default_factory=dict)
     prompts: tuple[Asked, ...] = ()
     describers: tuple[DescribedBy, ...] = ()

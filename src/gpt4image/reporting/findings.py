@@ -47,10 +47,6 @@ def condition(data: dict[str, Any]) -> str:
         parts.append(f"{100 * noise:.3g} % of {'them' if per_class else 'the training labels'} wrong")
     if noise and data.get("noise_kind") == "class-dependent":
         parts[-1] += " (each class mistaken for one other)"
-    if (fraction := data.get("described_fraction") or 1.0) < 1.0:
-        parts.append(f"{100 * fraction:.3g} % of the descriptions")
-    if (imbalance := data.get("imbalance") or 1.0) > 1.0:
-        parts.append(f"the largest class {imbalance:g} times the smallest")
     labelled, total = data.get("labelled"), data.get("train")
     if not parts and labelled is not None and total:
         some = f"{labelled:,} of " if labelled < total else "all "

@@ -10,9 +10,6 @@ from gpt4image.pages.numbers import one_line, p_value, percent, percent_interval
 from gpt4image.tasks.registry import TITLES
 
 LABELS = {
-    "many_shot": "most frequent third of the classes",
-    "medium_shot": "middle third of the classes",
-    "few_shot": "rarest third of the classes",
     "zero_shot": "zero-shot by class names",
     "retrieval": "retrieval between images and texts",
     "image_to_text_recall": "image to text, recall at",

@@ -22,7 +22,7 @@ from gpt4image.artifacts.run_records import (
 from gpt4image.artifacts.runs import RUN, has_begun, is_finished
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_text
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.config import ReportConfig
 from gpt4image.pages.numbers import one_line, percent, sentence
 from gpt4image.pages.page import render
@@ -70,7 +70,7 @@ def report(config: ReportConfig) -> Outcome:
 
 
 def _report_comparison(folder: Path) -> Outcome:
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     sections: list[dict[str, Any]] = []
     all_runs: dict[str, list[Run]] = {}
     comparisons = load_comparisons(folder)
@@ -100,7 +100,7 @@ def _report_comparison(folder: Path) -> Outcome:
             "findings": {section["name"] or "comparison": section["findings"][0] for section in sections},
             "pictures": sum(map(len, extras["examples"].values())),
         },
-        set_aside=tuple(skipped),
+        skipped=tuple(skipped),
     )
 
 
@@ -133,7 +133,7 @@ def _report_run(folder: Path) -> Outcome:
     )
     write_text(folder / PAGE, html)
     measured = {} if run.evaluation is None else {run.evaluation.metric: run.evaluation.score}
-    return Outcome(path=folder / PAGE, text=text, summary=measured, set_aside=tuple(malformed))
+    return Outcome(path=folder / PAGE, text=text, summary=measured, skipped=tuple(malformed))
 
 
 def run_title(run: Run) -> str:
@@ -167,7 +167,7 @@ def example_groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
 
 def _extras(
     identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]], given: Sequence[str]
-) -> tuple[dict[str, Any], list[SetAside]]:
+) -> tuple[dict[str, Any], list[Skipped]]:
     """Return what the templates of both pages show beside results, and what could not be read.
 
     ``given`` are the commands that wrote the folder, as far as they are recorded.

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from gpt4image.base.errors import DataError, Gpt4ImageError
 from gpt4image.base.files import parse_json, write_json
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.session import Card
 
@@ -46,7 +46,7 @@ def _choice(name: str) -> dict[str, Any]:
     return {"from_name": FROM_NAME, "to_name": TO_NAME, "type": "choices", "value": {"choices": [name]}}
 
 
-def read_tasks(path: Path, cards: Sequence[Card]) -> tuple[dict[str, Mark], list[SetAside]]:
+def read_tasks(path: Path, cards: Sequence[Card]) -> tuple[dict[str, Mark], list[Skipped]]:
     """Return the label of each image that a file has, by digest, and the tasks that cannot be used.
 
     Images are found by digest or key, as ``write_tasks`` names them, else by the end of their path. Exports in the
@@ -58,7 +58,7 @@ def read_tasks(path: Path, cards: Sequence[Card]) -> tuple[dict[str, Mark], list
     tasks = _tasks(path)
     finder = _Finder(cards)
     found: dict[str, Mark] = {}
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     for number, task in enumerate(tasks, 1):
         name = f"task {number}"
         try:
@@ -67,7 +67,7 @@ def read_tasks(path: Path, cards: Sequence[Card]) -> tuple[dict[str, Mark], list
                 name = next(iter(_addresses(task)), name)[:200]
                 found[finder.find(task)] = Mark(label, "checked")
         except Gpt4ImageError as error:
-            skipped.append(SetAside(name=name, reason=str(error)))
+            skipped.append(Skipped(name=name, reason=str(error)))
     return found, skipped
 
 

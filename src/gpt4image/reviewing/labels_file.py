@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_few
-from gpt4image.base.files import atomic_path, write_text
+from gpt4image.base.files import atomic_path, make_folder, write_text
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell
 from gpt4image.data import ImageSet
@@ -45,7 +45,7 @@ class LabelsFile:
     Attributes:
         copies: rows of each distinct image, one with a label first.
         paths: where each image lies, relative to the folder of the file; empty where it cannot be read.
-        set_aside: images that cannot be read.
+        skipped: images that cannot be read.
     """
 
     def __init__(self, path: Path, images: ImageSet) -> None:
@@ -62,14 +62,14 @@ class LabelsFile:
         kind, _, place = images.spec.partition(":")
         if kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
             raise ConfigError(f"--labels {path} is the file that --data reads, and would be replaced: give another.")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._lock = _locked(path)
         try:
             self._marks = [Mark("".join(images.label_names(row))) for row in range(len(images))]
             self._others: list[str] = []
             if path.exists():
                 self._read()
-            self.paths, self.set_aside = _paths(path, images)
+            self.paths, self.skipped = _paths(path, images)
             self._lines = [self._line(row) for row in range(len(images))]
             self._write()
             self.copies = self._copies()
@@ -167,7 +167,7 @@ def _row(cells: Iterable[str]) -> str:
     return buffer.getvalue()
 
 
-def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[SetAside, ...]]:
+def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[Skipped, ...]]:
     """Return where each image lies, relative to the folder of the labels, and the images that cannot be read.
 
     Images that are no files of their own are written to a folder beside the labels.
@@ -186,7 +186,7 @@ def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[SetAside,
     return [os.path.relpath(place, root) for place in places], ()
 
 
-def _copied(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[SetAside, ...]]:
+def _copied(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[Skipped, ...]]:
     folder = path.with_suffix(".images")
     places, skipped = [], []
     with progress_bar() as progress:
@@ -201,5 +201,5 @@ def _copied(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[SetAside
                 places.append(f"{folder.name}/{file.name}")
             except (OSError, Gpt4ImageError) as error:
                 places.append("")
-                skipped.append(SetAside(name=images.keys[row], reason=str(error)))
+                skipped.append(Skipped(name=images.keys[row], reason=str(error)))
     return places, tuple(skipped)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, MissingExtraError
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import console
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_image_set
@@ -50,7 +50,7 @@ def review(config: ReviewConfig) -> Outcome:
     return Outcome(
         path=config.export_tasks or config.labels,
         summary={name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
-        set_aside=(*images.set_aside, *file.set_aside, *skipped),
+        skipped=(*images.skipped, *file.skipped, *skipped),
     )
 
 
@@ -66,7 +66,7 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
     return Session(file, teacher, list(dict.fromkeys([*given, *own, *file.labels()])), is_open=not given)
 
 
-def _work(config: ReviewConfig, session: Session) -> list[SetAside]:
+def _work(config: ReviewConfig, session: Session) -> list[Skipped]:
     """Do what is asked for; return the tasks that were skipped."""
     if config.import_tasks is not None:
         found, skipped = read_tasks(config.import_tasks, session.all_cards())

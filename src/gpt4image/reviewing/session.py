@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, nearest
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data import NO_LABEL
 from gpt4image.data.pictures import picture_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark
@@ -138,7 +138,7 @@ class Session:
                 "fault": self._fault,
             }
 
-    def mark_known(self, wanted: Mapping[str, Mark]) -> list[SetAside]:
+    def mark_known(self, wanted: Mapping[str, Mark]) -> list[Skipped]:
         """Label images whose class may be used; return the others, with the reason."""
         usable, skipped = {}, []
         for digest, mark in wanted.items():
@@ -146,7 +146,7 @@ class Session:
                 self._class_name(mark.label)
                 usable[digest] = mark
             except ConfigError as error:
-                skipped.append(SetAside(name=self.card(digest).key, reason=str(error)))
+                skipped.append(Skipped(name=self.card(digest).key, reason=str(error)))
         self.mark(usable)
         return skipped
 

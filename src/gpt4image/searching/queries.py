@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, DecodeError
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.evaluating.run_model import RunModel
@@ -26,7 +26,7 @@ class Queries:
     names: tuple[str, ...]
     vectors: NDArray[np.float32]
     pictures: dict[str, bytes]
-    set_aside: tuple[SetAside, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
 
 def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel, space: TextSpace) -> Queries:
@@ -39,18 +39,18 @@ def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel,
     vectors = [space.place(space.load_encoder(model.config.device).encode(texts))] if texts else []
     pixels: list[NDArray[np.uint8]] = []
     pictures: dict[str, bytes] = {}
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     for path in dict.fromkeys(images):
         try:
             data = read_bounded(str(path))
             pixels.append(decoded(data, **stored_as(model.config, model.task)))
             pictures[str(path)] = data
         except (DecodeError, OSError) as error:
-            skipped.append(SetAside(name=str(path), reason=getattr(error, "strerror", None) or str(error)))
+            skipped.append(Skipped(name=str(path), reason=getattr(error, "strerror", None) or str(error)))
     if pixels:
         held = MemoryPixels(torch.from_numpy(np.stack(pixels)))
         vectors.append(model.embed(model.read(held, np.arange(len(pixels))).features))
     if not vectors:
         raise DataError(f"--image {skipped[0].name}: {skipped[0].reason}. There is nothing else to look for.")
     names = (*texts, *pictures)
-    return Queries(names=names, vectors=np.concatenate(vectors), pictures=pictures, set_aside=tuple(skipped))
+    return Queries(names=names, vectors=np.concatenate(vectors), pictures=pictures, skipped=tuple(skipped))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.files import write_text
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data import ImageSet
 from gpt4image.pages.cards import Thumbnails, thumbnail
 from gpt4image.pages.page import render
@@ -50,7 +50,7 @@ def in_words(names: Sequence[str], found: Sequence[Sequence[Hit]]) -> str:
 
 def write_page(
     path: Path, images: ImageSet, queries: Queries, found: Sequence[Sequence[Hit]], facts: dict[str, Any]
-) -> list[SetAside]:
+) -> list[Skipped]:
     """Write a self-contained page of the hits of each query; return the images whose picture cannot be shown."""
     pictures = Thumbnails(images)
     sections = [
@@ -62,4 +62,4 @@ def write_page(
         for name, hits in zip(queries.names, found, strict=True)
     ]
     write_text(path, render("search.html", sections=sections, facts=facts))
-    return pictures.set_aside
+    return pictures.skipped

@@ -14,7 +14,7 @@ from gpt4image.artifacts.table import digests_to_bytes, find_digests
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.base.files import fingerprint
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
 from gpt4image.data import ImageSet, load_image_set, load_with_splits
@@ -91,7 +91,7 @@ def search(config: SearchConfig) -> Outcome:
             ]
         },
         text=in_words(queries.names, found),
-        set_aside=tuple(dict.fromkeys((*queries.set_aside, *images.set_aside, *unreadable, *unshown))),
+        skipped=tuple(dict.fromkeys((*queries.skipped, *images.skipped, *unreadable, *unshown))),
     )
 
 
@@ -121,7 +121,7 @@ def _index(
     digests: NDArray[np.uint8],
     first: NDArray[np.int64],
     width: int,
-) -> tuple[Path, Index, int, tuple[SetAside, ...]]:
+) -> tuple[Path, Index, int, tuple[Skipped, ...]]:
     """Update the index; return its folder, the index, how many images were added, and those that cannot be decoded."""
     identity = {
         "run": fingerprint([file_digest(config.run_dir / name) for name in (runs.MODEL, runs.HEAD)])[:16],
@@ -143,4 +143,4 @@ def _index(
             return vectors, ~pixels.broken(places)
 
         index, added = up_to_date(folder, identity, digests, np.argsort(first), width, embed)
-    return folder, index, added, pixels.set_aside
+    return folder, index, added, pixels.skipped

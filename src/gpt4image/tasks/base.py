@@ -1,7 +1,7 @@
 """What a task is: how annotations become targets, how outputs are judged, and what a deployed model returns.
 
 Training, evaluation, comparison, reports, export and prediction know tasks only through this interface. A new task is
-one module beside this one and one line in ``tasks/registry.py``.
+one module beside this one and one line in ``tasks/registry.py``. What has a body here is right for one class per image.
 
 Legend: N images of a set, B of a batch, K outputs of a model (one per class where there are classes), S side in pixels.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.base.errors import ConfigError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
@@ -64,6 +65,8 @@ class Task(Protocol):
     """Whether targets may be averaged over images (mixup, CutMix)."""
     exclusive: ClassVar[bool] = False
     """Whether an image has one class, so that predictions are probabilities that sum to 1."""
+    no_target: ClassVar[float] = 0.0
+    """Probability of every class in the target of an image without one."""
     text_labels: ClassVar[bool] = False
     """Whether targets can be predicted from descriptions (``label``)."""
     taught_as: ClassVar[str] = ""
@@ -72,12 +75,19 @@ class Task(Protocol):
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
     in_timm: ClassVar[bool] = True
     """Whether the model is one of timm, which loads it without more."""
+    hub_task: ClassVar[str] = "image-classification"
+    """Its name on the Hugging Face hub."""
     output: ClassVar[str] = "probabilities"
     """Name of the output of an exported model."""
     value: ClassVar[str] = "probability"
     """What ``rows`` gives of each class."""
     thresholds: tuple[float, ...] | None = None
     """Probability of each class from which on it counts as present; None for tasks that decide otherwise."""
+
+    @property
+    def boxes(self) -> bool:
+        """Whether annotations and predictions are boxes of objects."""
+        return self.output == "boxes"
 
     @property
     def frames(self) -> Frames | None:
@@ -94,7 +104,7 @@ class Task(Protocol):
 
     def known(self, labels: Labels) -> NDArray[np.bool_]:
         """Return (N,) which images have an annotation."""
-        ...
+        return labels != NO_LABEL
 
     def hidden(self, labels: Labels, images: NDArray[np.bool_]) -> Labels:
         """Return annotations of which those of some images (N,) are not known."""
@@ -112,11 +122,11 @@ class Task(Protocol):
 
     def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
         """Return (K,) how many images have each class."""
-        ...
+        return np.bincount(labels[labels != NO_LABEL], minlength=classes)
 
     def groups(self, labels: Labels) -> NDArray[np.int64]:
         """Return (N,) a class per image, NO_LABEL where it has none: by these splits and few labels are drawn."""
-        ...
+        return labels
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return K, the outputs of the model."""
@@ -137,19 +147,19 @@ class Task(Protocol):
         """
         ...
 
-    def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+    def has_target(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
         """Return (B,) which images have a target."""
         return self.known(labels)
 
-    def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+    def weak(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
         """Return (B,) which of them have a target of a weaker kind; a batch has a share of its own for them."""
         return np.zeros(len(labels), np.bool_)
 
-    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
+    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Probabilities:
         """Return (N, K) targets as of a teacher that knows nothing but which images have one."""
         return np.zeros((len(has_target), outputs), np.float32)
 
-    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
+    def with_labels(self, soft: Any, labels: Labels, trust: float) -> Probabilities:
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
         raise ConfigError(f"--text-labels: task {self.name} learns from no class probabilities; leave it out.")
 
@@ -206,11 +216,11 @@ class Task(Protocol):
 
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return the columns (N rows) of the predictions of a split on disk, apart from keys and digests."""
-        ...
+        return {self.output: list(predictions)}
 
     def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         """Yield what ``predict`` writes for each image: JSON-serialisable, the ``top`` most probable classes."""
-        ...
+        yield from ({self.output: prediction} for prediction in predictions.tolist())
 
     def best_thresholds(self, predictions: Predictions, labels: Labels) -> tuple[float, ...] | None:
         """Return the ``thresholds`` that predictions (N, ...) of validation images and their labels speak for."""
@@ -219,10 +229,3 @@ class Task(Protocol):
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> Task:
         """Return the task with the thresholds of a run or an exported model."""
         return self
-
-
-def probability_column(predictions: Floats) -> Any:
-    """Return (N, K) probabilities as a column of lists of K numbers."""
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(predictions.ravel(), predictions.shape[1])

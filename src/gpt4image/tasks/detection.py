@@ -53,6 +53,7 @@ class Detection(Task):
     text_labels: ClassVar[bool] = True
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
+    hub_task: ClassVar[str] = "object-detection"
     output: ClassVar[str] = "boxes"
 
     def annotations(self, image_set: ImageSet) -> Boxes:

@@ -28,6 +28,7 @@ class Video(Classification):
 
     name: ClassVar[str] = "video"
     in_timm: ClassVar[bool] = False
+    hub_task: ClassVar[str] = "video-classification"
     count: int = USUAL_FRAMES
     order: FrameOrder = "kept"
 

@@ -18,7 +18,7 @@ from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import USUAL_FRAMES, Frames
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
-from gpt4image.models.of_transformers import LR, kind_of
+from gpt4image.models.of_transformers import kind_of
 from gpt4image.tasks.base import Task
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
@@ -84,7 +84,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     muon = (
         config.init == "scratch"
         and not config.fsdp
-        and not kind_of(model)
+        and _own_rate(model) is None
         and (count < LARGE_SET or has_batch_norm(model))
     )
     optimizer = fill("optimizer", "muon" if muon else "adamw")
@@ -168,8 +168,8 @@ def epochs(count: int, init: str) -> int:
 
 def learning_rate(optimizer: str, init: str, images_per_step: int, model: str) -> float:
     """Return the peak learning rate."""
-    if kind_of(model):
-        return LR
+    if (own := _own_rate(model)) is not None:
+        return own
     name, gentle = optimizer.lower(), init != "scratch"
     if name == "muon":
         rate = MUON_LR if model.startswith("convnext") or has_batch_norm(model) else MUON_LR_OF_OTHERS
@@ -178,3 +178,8 @@ def learning_rate(optimizer: str, init: str, images_per_step: int, model: str) -
     else:  # a tenth of it left a model with batch norm far from the end (docs/research/log.md, 2026-11-27)
         rate, gentle = ADAPTIVE_LR, gentle and not has_batch_norm(model)
     return rate * (FINE_TUNING if gentle else 1.0)
+
+
+def _own_rate(model: str) -> float | None:
+    kind = kind_of(model)
+    return kind.lr if kind else None

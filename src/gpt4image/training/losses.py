@@ -59,11 +59,8 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
     if config.mixes:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = (mixing @ targets.flatten(1)).view_as(targets)
-    # A text is drawn before the model rng what differs between processes (dropout).
-    chosen = trainer.batches.rng(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
-    chosen = None if chosen is None else np.resize(chosen, len(views))
     second = two[:0] if trainer.batches.twice else two  # they are in the batch itself
-    batch = Batch(images=views, broken=broken, mixing=mixing, second=second.to(device), chosen=chosen)
+    batch = Batch(images=views, broken=broken, mixing=mixing, second=second.to(device))
     outputs = outputs_of(trainer, batch, inputs)
     task = data.task.loss(outputs.task, targets, config.label_smoothing)
     total, parts = task, {"task": task}
@@ -79,7 +76,7 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     config, size = trainer.config, len(batch.images)
     asked: dict[str, Any] = {"with_features": config.adaptive_weight}
     if trainer.tuning is not None:
-        asked["texts"] = trainer.tuning.reader.take(batch.images, batch.chosen).to(trainer.device)
+        asked["texts"] = trainer.tuning.reader.take(batch.images).to(trainer.device)
     with autocast(trainer.device, config.precision):
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         found, embeddings, *more = trainer.parallel(inputs, **asked)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
@@ -160,7 +160,7 @@ def prepare(
         task=task,
         labels=task.annotations(image_set),
         text=None if table is None else TextTargets.of(table, image_set.digests),
-        set_aside=(*image_set.set_aside, *broken),
+        skipped=(*image_set.skipped, *broken),
     )
     if text_labels is not None:
         data = with_text_labels(data, config, text_labels)
@@ -173,7 +173,7 @@ def prepare(
 
 
 def identity_of(
-    image_set: ImageSet, table: EmbeddingTable | None, soft: NDArray[np.float32] | None, broken: list[int]
+    image_set: ImageSet, table: EmbeddingTable | None, soft: Probabilities | None, broken: list[int]
 ) -> str:
     """Return what tells the data of a run from others: its images, labels and splits, its texts, what is set aside."""
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]

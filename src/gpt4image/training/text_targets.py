@@ -1,4 +1,4 @@
-"""The text vectors that images are aligned to: averaged or drawn, and centred."""
+"""The text vectors that images are aligned to: the mean of those of each image, and centred."""
 
 from __future__ import annotations
 
@@ -53,57 +53,36 @@ class TextTargets:
         ids[has] = np.minimum.reduceat(self.rows, self.offsets[:-1][has]) if has.any() else ids[has]
         return ids
 
-    def take(
-        self, indices: NDArray[np.int64], chosen: NDArray[np.floating] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the targets of a batch.
 
         Args:
             indices: (B,) positions of the images.
-            chosen: (B,) numbers in [0, 1), each of which draws one of its image's texts; without it they are averaged.
 
         Returns:
-            (B, D) float32, the text of each image (zeros where there is none); (B,) bool, whether it has any;
-            int64 identity of the text: images that share it must not be each other's negatives. (B,), or (B, 2) with
-            ``chosen``: that of all its texts, and of the one that was drawn.
+            (B, D) float32, the mean text of each image (zeros where there is none); (B,) bool, whether it has any;
+            (B,) int64 identity of its texts: images that share it must not be each other's negatives.
         """
         has, ids = self.described[indices], self.identity[indices]
-        owners, rows = self.texts_of(indices, chosen)
-        vectors = self._means(len(indices), owners, rows)
-        if chosen is not None:
-            drawn = np.full(len(indices), -1, np.int64)
-            drawn[owners] = rows
-            ids = np.stack([ids, drawn], axis=1)
+        vectors = self._means(len(indices), *self.texts_of(indices))
         if self.centre is not None:
             vectors -= self.centre
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
             vectors[~has] = 0.0
         return torch.from_numpy(vectors), torch.from_numpy(has), torch.from_numpy(ids)
 
-    def texts_of(
-        self, indices: NDArray[np.int64], chosen: NDArray[np.floating] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def texts_of(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the T texts that the targets of a batch are made of.
 
         Args:
             indices: (B,) positions of the images.
-            chosen: as of ``take``.
 
         Returns:
             (T,) which of the B images each belongs to, ascending; (T,) their rows of the matrix.
         """
         starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
-        if chosen is not None:
-            starts = starts + np.minimum(chosen * counts, counts - 1).astype(np.int64)
-            counts = np.minimum(counts, 1)
         flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
         return np.repeat(np.arange(len(indices)), counts), self.rows[flat]
-
-    def only(self, keep: NDArray[np.bool_]) -> TextTargets:
-        """Return the targets of the images in ``keep``, (N,); the others have no text any more."""
-        counts = np.diff(self.offsets)
-        offsets = np.concatenate([[0], np.cumsum(np.where(keep, counts, 0))])
-        return replace(self, offsets=offsets, rows=self.rows[np.repeat(keep, counts)])
 
     def of_others(self, images: NDArray[np.int64], others: NDArray[np.int64]) -> TextTargets:
         """Return targets in which ``images``, (n,), have the texts of ``others``, (n,), and no image else any.

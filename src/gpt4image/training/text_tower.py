@@ -172,29 +172,20 @@ class TextReader:
         if images.tobytes() not in self._ahead:
             self._ahead[images.tobytes()] = self._thread.submit(self._read, images)
 
-    def take(self, images: NDArray[np.int64], chosen: NDArray[np.floating] | None = None) -> TextBatch:
-        """Return the texts of a batch, on the CPU.
-
-        Args:
-            images: (B,) positions of the images.
-            chosen: as of ``TextTargets.take``.
-        """
+    def take(self, images: NDArray[np.int64]) -> TextBatch:
+        """Return the texts of a batch, (B,) positions of images, on the CPU."""
         self.prepare(images)
         read = self._ahead.pop(images.tobytes()).result()
-        owner, rows = self._targets.texts_of(images, chosen)
+        owner, rows = self._targets.texts_of(images)
         counts = np.bincount(owner, minlength=len(images))
         text_of_image = np.zeros((len(images), len(read.rows)), np.float32)
         np.add.at(text_of_image, (owner, np.searchsorted(read.rows, rows)), 1.0 / counts[owner])
-        texts: NDArray[np.bool_] = text_of_image.astype(bool).max(axis=0)
-        texts[0] |= not texts.any()  # the encoder has something to read in a batch without descriptions, too
-        chunks = texts[read.chunks.owner]
-        chunk_of_text = np.zeros((len(texts), len(chunks)), np.float32)
-        chunk_of_text[read.chunks.owner, np.arange(len(chunks))] = read.chunks.weight
-        keep = torch.from_numpy(np.flatnonzero(chunks))
+        chunk_of_text = np.zeros((len(read.rows), len(read.chunks.owner)), np.float32)
+        chunk_of_text[read.chunks.owner, np.arange(len(read.chunks.owner))] = read.chunks.weight
         return TextBatch(
-            tokens={name: value[keep] if isinstance(value, Tensor) else value for name, value in read.tokens.items()},
-            chunk_of_text=torch.from_numpy(chunk_of_text[np.ix_(texts, chunks)]),
-            text_of_image=torch.from_numpy(text_of_image[:, texts]),
+            tokens=read.tokens,
+            chunk_of_text=torch.from_numpy(chunk_of_text),
+            text_of_image=torch.from_numpy(text_of_image),
         )
 
     def _read(self, images: NDArray[np.int64]) -> _Read:

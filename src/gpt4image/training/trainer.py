@@ -23,10 +23,10 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
+from gpt4image.models.backbones import Backbone, create_backbone
+from gpt4image.models.compiling import checkpoint_activations, compile_training
 from gpt4image.models.feature_heads import Tapped, freeze_all_but_classifier
 from gpt4image.models.of_transformers import kind_of
-from gpt4image.models.videomae import is_videomae
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
@@ -362,6 +362,8 @@ def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextl
 
     If ``place`` is ``structure_alone``, weights are neither initialised nor read.
     """
+    kind = kind_of(config.model)
+    frames = {"num_frames": config.frames} if kind and kind.task == "video" else {}
     with place():
         return create_backbone(
             config.model,
@@ -369,7 +371,7 @@ def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextl
             image_size=config.image_size,
             stem="small" if config.stem == "small" else "standard",
             init="scratch" if place is structure_alone else config.init,
-            model_args=config.model_args | ({"num_frames": config.frames} if is_videomae(config.model) else {}),
+            model_args=config.model_args | frames,
             drop_path=config.drop_path,
         )
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.outcome import SetAside
+from gpt4image.artifacts.class_shares import Probabilities, chosen
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.tasks.base import Labels, Targets, Task
@@ -26,10 +27,10 @@ class TrainingData:
         usable: (N,) bool, which images can be decoded; the others belong to no split.
         task: what is learned; it says what labels and targets mean.
         labels: (N, ...) the labels that training may see.
-        soft: (N, K) float32 targets by a teacher, used instead of ``labels``; None without.
+        soft: (N, K) targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
         from_text: (N,) bool, which images have a text label in ``soft``; None without.
-        set_aside: images known to be unusable before training.
+        skipped: images known to be unusable before training.
     """
 
     image_set: ImageSet
@@ -37,10 +38,10 @@ class TrainingData:
     usable: NDArray[np.bool_]
     task: Task
     labels: Labels
-    soft: NDArray[np.float32] | None = None
+    soft: Probabilities | None = None
     text: TextTargets | None = None
     from_text: NDArray[np.bool_] | None = None
-    set_aside: tuple[SetAside, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,9 +54,9 @@ class TrainingData:
         return self.task.annotations(self.image_set)
 
     @property
-    def unusable(self) -> tuple[SetAside, ...]:
+    def unusable(self) -> tuple[Skipped, ...]:
         """Images that cannot be used, with those that worker processes have met since."""
-        return tuple(dict.fromkeys((*self.set_aside, *self.pixels.set_aside)))
+        return tuple(dict.fromkeys((*self.skipped, *self.pixels.skipped)))
 
     @property
     def described(self) -> NDArray[np.bool_]:
@@ -80,22 +81,10 @@ class TrainingData:
         soft = None if self.soft is None else self.soft[indices]
         return self.task.targets(self.labels[indices], soft, self.task.outputs(self.classes), geometry)
 
-    def visible_classes(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return (n,) int64 classes of images as far as training may know them, NO_LABEL where it may not.
-
-        A soft target counts where one class has at least half of it. NO_LABEL where images do not have one class each.
-        """
-        if not self.task.exclusive:
-            return np.full(len(indices), NO_LABEL)
-        if self.soft is None:
-            return self.labels[indices]
-        soft = self.soft[indices]
-        return np.where(soft.max(axis=1) >= 0.5, soft.argmax(axis=1), NO_LABEL)
-
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the training images with a target, and those without one, or with a weaker one where some are not."""
         train = self.indices("train")
-        soft = None if self.soft is None else self.soft[train]
+        soft = None if self.soft is None else chosen(self.soft, train)
         has_target = self.task.has_target(self.labels[train], soft)
         strong = has_target & ~self.task.weak(self.labels[train], soft)
         has_target = strong if strong.any() else has_target
@@ -103,4 +92,4 @@ class TrainingData:
 
     def weak(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (n,) which images have a weaker target; see ``Task.weak``."""
-        return self.task.weak(self.labels[indices], None if self.soft is None else self.soft[indices])
+        return self.task.weak(self.labels[indices], None if self.soft is None else chosen(self.soft, indices))

@@ -74,7 +74,7 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
     dots = [int(np.median(np.nonzero(np.asarray(picture)[..., 0] > 128)[1])) for picture in shown]
     assert dots == sorted(dots)
     assert "What moves" in call.content.decode()
-    assert [(item.name, item.reason) for item in outcome.set_aside] == [
+    assert [(item.name, item.reason) for item in outcome.skipped] == [
         ("left/2.mp4", "cannot be decoded: holds no video: only sound, or cut off")
     ]
     rows, again = tmp_path / "rows.jsonl", tmp_path / "again.db"

@@ -94,12 +94,6 @@ def test_whatever_is_sent_decodes_to_what_was_read(garbage: bytes, place: int, r
         assert np.array_equal(here, there)
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", picture(64, 48)[:500]])
-def test_what_is_no_image_is_refused(data: bytes) -> None:
-    with pytest.raises(DecodeError):
-        encoded(data, 768, "jpeg")
-
-
 def test_images_are_prepared_in_threads_without_warnings() -> None:
     damaged = bytearray(picture(64, 48, exif=Image.Exif().tobytes() or b"Exif\x00\x00"))
     palette = io.BytesIO()

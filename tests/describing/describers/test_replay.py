@@ -63,7 +63,7 @@ def test_rows_are_found_by_key_or_digest_and_digest_wins(tmp_path: Path) -> None
     assert [answer.text for answer in answers] == ["by digest, größer", "by key", None]
     assert answers[2].error is None
     assert describer.report(images).facts["replay_rows_unused"] == 1
-    assert not describer.report(images).set_aside
+    assert not describer.report(images).skipped
 
 
 def test_a_text_of_a_writer_that_was_told_the_class_answers_only_a_prompt_that_tells_it(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
     images = image_set([b"one", b"two", b"three"])
     assert [a.text for a in answers_of(describer, images)] == ["good", None, "no newline at the end"]
     report = describer.report(images)
-    assert [item.name for item in report.set_aside] == [f"d.jsonl, line {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 13)]
+    assert [item.name for item in report.skipped] == [f"d.jsonl, line {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 13)]
     assert report.facts["replay_rows_twice"] == 1
 
 
@@ -141,7 +141,7 @@ def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, colum
     assert [answer.text for answer in answers_of(describer, images)] == ["one", "two"]
     report = describer.report(images)
     assert report.facts["replay_rows_twice"] == 1
-    assert [item.name for item in report.set_aside] == ["texts.csv, row 4", "texts.csv, row 5"]
+    assert [item.name for item in report.skipped] == ["texts.csv, row 4", "texts.csv, row 5"]
 
 
 def test_a_file_of_other_images_is_an_error_that_shows_both_kinds_of_keys(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ def minilm() -> TextEncoder:
 @pytest.fixture(scope="module")
 def descriptions() -> list[str]:
     file = resources.files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
-    return [json.loads(line)["description"] for line in file.read_text(encoding="utf-8").splitlines()[:192]]
+    return [json.loads(line)["description"] for line in file.read_text(encoding="utf-8").splitlines()[:64]]
 
 
+@pytest.mark.slow  # it imports the library
 def test_embeddings_keep_the_direction_of_the_librarys_own(minilm: TextEncoder, descriptions: list[str]) -> None:
     from sentence_transformers import SentenceTransformer
 

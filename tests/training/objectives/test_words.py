@@ -58,7 +58,6 @@ def test_the_loss_of_equal_logits_is_the_logarithm_of_the_words(text: TextTarget
         broken=torch.tensor([False, False, True]),
         mixing=None,
         second=torch.arange(0),
-        chosen=None,
     )
     logits = torch.zeros(3, len(targets.words), requires_grad=True)
     loss = objective.loss(batch, Outputs(task=logits, second=logits[:0], heads={"words": logits}))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gpt4image.artifacts.store import Prompt
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.prices import Price
 
@@ -86,7 +86,7 @@ class Report:
     """What a describer adds to the summary of the run, and its items that could not be used."""
 
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    set_aside: Sequence[SetAside] = ()
+    skipped: Sequence[Skipped] = ()
 
 
 class Describer(Protocol):

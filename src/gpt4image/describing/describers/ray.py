@@ -107,7 +107,7 @@ class RayDescriber:
         """End the workers; return their number, and the report of a replayed file (others report their own calls)."""
         self._stop()
         own = self._describer.report(images) if self._kind == "replay" else Report()
-        return Report(facts={**own.facts, "workers": self._worker_count}, set_aside=own.set_aside)
+        return Report(facts={**own.facts, "workers": self._worker_count}, skipped=own.skipped)
 
     def _start(self) -> Workers:
         if self._workers is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt4image.base.errors import ConfigError, first_few
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.prices import FREE
@@ -42,12 +42,12 @@ class ReplayDescriber:
                 "description or class."
             )
         self._path = path
-        self._set_aside: list[SetAside] = []
+        self._skipped: list[Skipped] = []
         self._duplicates = 0
         self._places: Mapping[tuple[str, str], int | Row]
         self._places = self._index() if path.suffix not in (".csv", ".parquet") else self._rows()
         if not self._places:
-            reason = f" ({self._set_aside[0].name}: {self._set_aside[0].reason})" if self._set_aside else ""
+            reason = f" ({self._skipped[0].name}: {self._skipped[0].reason})" if self._skipped else ""
             raise ConfigError(f"replay:{name}: no line has a key or digest and an answer{reason}.")
 
     @property
@@ -93,7 +93,7 @@ class ReplayDescriber:
             "replay_rows_unused": len(self._places.keys() - known),
             "replay_rows_twice": self._duplicates,
         }
-        return Report(facts=facts, set_aside=self._set_aside)
+        return Report(facts=facts, skipped=self._skipped)
 
     def require_own_images(self, images: ImageSet) -> None:
         """Refuse a file of which no row belongs to an image of the dataset. Raises ConfigError."""
@@ -113,17 +113,17 @@ class ReplayDescriber:
         """Return the rows of a table by what they are of."""
         places: dict[tuple[str, str], Row] = {}
         for row in read_rows(self._path):
-            if isinstance(row, SetAside):
-                self._set_aside.append(row)
+            if isinstance(row, Skipped):
+                self._skipped.append(row)
                 continue
             name = ("digest", row.digest) if row.digest else ("key", row.key or "")
             if not name[1]:
-                self._set_aside.append(SetAside(name=row.where, reason="neither key nor digest"))
+                self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
             elif replace(places.setdefault(name, row), where=row.where) == row:
                 self._duplicates += places[name] is not row
             else:
                 reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
-                self._set_aside.append(SetAside(name=row.where, reason=reason))
+                self._skipped.append(Skipped(name=row.where, reason=reason))
         return places
 
     def _index(self) -> dict[tuple[str, str], int]:
@@ -136,7 +136,7 @@ class ReplayDescriber:
                 if isinstance(row, Row):
                     name = ("digest", row.digest) if row.digest else ("key", row.key or "")
                     if not name[1]:
-                        self._set_aside.append(SetAside(name=where, reason="neither key nor digest"))
+                        self._skipped.append(Skipped(name=where, reason="neither key nor digest"))
                     elif name not in places:
                         places[name] = place
                     else:
@@ -146,8 +146,8 @@ class ReplayDescriber:
                             self._duplicates += 1
                         else:
                             reason = f"another answer for {name[1]!r} stands on an earlier line, which was used"
-                            self._set_aside.append(SetAside(name=where, reason=reason))
+                            self._skipped.append(Skipped(name=where, reason=reason))
                 elif row is not None:
-                    self._set_aside.append(row)
+                    self._skipped.append(row)
                 place += len(line)
         return places

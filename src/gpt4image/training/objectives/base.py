@@ -25,14 +25,12 @@ class Batch:
         broken: (B,) bool, images that could not be decoded; they count for nothing.
         mixing: (B, B) float32, row i holds the weights of the images that image i is made of; None without mixing.
         second: (U,) int64, rows that have a second view.
-        chosen: (B,) numbers in [0, 1) that draw one of several texts per image; None for their mean.
     """
 
     images: NDArray[np.int64]
     broken: Tensor
     mixing: Tensor | None
     second: Tensor
-    chosen: NDArray[np.floating] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -42,14 +42,13 @@ class AlignmentObjective:
         if self.data.text is None or outputs.embeddings is None:
             raise ValueError("alignment needs texts and a projection head")
         device = outputs.embeddings.device
-        texts, described, text_ids = (part.to(device) for part in self.data.text.take(batch.images, batch.chosen))
+        texts, described, text_ids = (part.to(device) for part in self.data.text.take(batch.images))
         return self.aligner.alignment_loss(
             outputs.embeddings,
             texts if outputs.texts is None else outputs.texts,
             mixing=batch.mixing,
             described=described & ~batch.broken,
             text_ids=text_ids,
-            labels=torch.from_numpy(self.data.visible_classes(batch.images)).to(device),
         )
 
     def weight(self, step: int, task: Tensor, own: Tensor, outputs: Outputs) -> float | Tensor:

@@ -62,7 +62,7 @@ def test_a_second_try_that_is_on_its_way_is_collected_and_is_the_last_one(
     outcome = describe(asked)
     counts = outcome.summary["described"], outcome.summary["rejected"]
     assert counts == ((8 * samples, 0) if second is describe_ok else (0, 8 * samples))
-    assert {item.reason for item in outcome.set_aside} <= {"the answer is no description: refusal"}
+    assert {item.reason for item in outcome.skipped} <= {"the answer is no description: refusal"}
     assert "batches_open" not in outcome.summary and len(server.batches) == 2
     assert describe(asked).summary["already_described"] == counts[0] and len(server.batches) == 2
 

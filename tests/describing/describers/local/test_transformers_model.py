@@ -298,7 +298,7 @@ def test_describes_an_image_set_once(tiny_vlm: Path, colour_folder: Path, tmp_pa
     )
     first = describe(config)
     assert first.summary["described"] == 2 * 48
-    assert {item.name for item in first.set_aside} == {"red/broken.png"}
+    assert {item.name for item in first.skipped} == {"red/broken.png"}
     again = describe(config)
     assert again.summary["described"] == 0
     assert again.summary["already_described"] == 2 * 48
@@ -320,7 +320,7 @@ def test_classes_are_parsed_from_what_a_model_writes(
     )
     babbled = describe(config)  # this model writes words, and no JSON
     assert babbled.summary["described"] == 0 and babbled.summary["rejected"] == 48
-    assert all("JSON" in item.reason or "description" in item.reason for item in babbled.set_aside)
+    assert all("JSON" in item.reason or "description" in item.reason for item in babbled.skipped)
     generate = TransformersDescriber._generate
 
     def in_json(self: TransformersDescriber, *arguments: Any) -> list[Reply]:

@@ -23,7 +23,7 @@ from gpt4image.describing.answer_json import MOST_BOXES
 from gpt4image.describing.describe import describe
 from gpt4image.describing.description_stats import stats
 from openai_cases import openai_settings
-from openai_stub import Call, Handler, answer, failure, serve
+from openai_stub import Call, Handler, answer, serve
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -207,18 +207,6 @@ def test_the_question_and_the_schema_offer_the_classes(tmp_path: Path, images: C
     assert len(calls) == 2, "boxes of another class list are asked for"
 
 
-def test_a_server_without_schemas_is_parsed(tmp_path: Path, images: Callable[[int, int], ImageSet]) -> None:
-    images(3, 0)
-
-    def reply(call: Call) -> Any:
-        if "response_format" in call.body:
-            return failure(400, "Invalid parameter: 'response_format' is not supported.")
-        return says()(call)
-
-    outcome, _ = run(tmp_path, reply, concurrency=1)
-    assert outcome.summary["boxes"] == 6 and outcome.set_aside == ()
-
-
 GOOD = box("cat", [100, 100, 400, 500])
 MANY = [box("cat", [n % 97, n % 89, n % 97 + 30 + n % 7, n % 89 + 30 + n % 5]) for n in range(10_000)]
 
@@ -254,7 +242,7 @@ def test_good_boxes_are_kept_from_broken_answers(
 ) -> None:
     images(1, 0)
     outcome, calls = run(tmp_path, lambda _: answer(text, finish=finish))
-    assert len(calls) == 1 and outcome.set_aside == ()
+    assert len(calls) == 1 and outcome.skipped == ()
     (row,) = stored(tmp_path)
     assert [(found["label"], found["box_2d"]) for found in row.answer.boxes or ()] == [("cat", GOOD["box_2d"])]
     counted = {name[6:]: n for name, n in outcome.summary.items() if name.startswith("boxes_") and n}
@@ -275,7 +263,7 @@ def test_what_says_nothing_about_boxes_is_no_answer(
 ) -> None:
     images(1, 0)
     outcome, calls = run(tmp_path, lambda _: answer(text))
-    assert len(calls) == 2 and len(outcome.set_aside) == 1 and not stored(tmp_path)
+    assert len(calls) == 2 and len(outcome.skipped) == 1 and not stored(tmp_path)
 
 
 @pytest.mark.parametrize("text", ['{"boxes": []}', "[]", "```json\n[]\n```", '{"boxes": []'])

@@ -28,27 +28,10 @@ def test_a_fault_is_counted_by_its_kind() -> None:
     assert facts(maker) == {"calls": 2, "calls_per_answer": 2.0, "faults": {"503": 1}}
 
 
-def test_the_budget_of_tries_is_kept_and_the_reason_named_without_the_key() -> None:
-    answers, stub = ask_one(lambda call: server.failure(500, f"bad day for {KEY}\n" + "x" * 999), retries=3)
-    assert stub.count == 4
-    error = answers[0].error or ""
-    assert "HTTP 500: bad day for ***" in error
-    assert "4 tries" in error
-    assert KEY not in error
-    assert len(error) < 330
-
-
 def test_what_a_malformed_answer_cost_is_counted() -> None:
     paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 4}})
     answers, _ = ask_one(lambda call: paid if call.number == 0 else server.answer("fine", tokens=(40, 6)))
     assert (answers[0].tokens_in, answers[0].tokens_out) == (80, 10)
-
-
-def test_what_is_paid_for_and_brings_nothing_is_tried_three_times_at_most() -> None:
-    paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 4}})
-    (answer,), stub = ask_one(lambda call: paid, retries=8)
-    assert stub.count == 3 and "3 tries" in (answer.error or "")
-    assert (answer.tokens_in, answer.tokens_out) == (120, 12)
 
 
 # What a run that stops has paid for
@@ -136,9 +119,8 @@ def test_retry_after_is_obeyed() -> None:
     assert stub.calls[1].time - stub.calls[0].time >= 1.0
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_server_that_is_closed_for_a_day_stops_the_run_and_says_when_to_go_on(status: int) -> None:
-    closed = server.failure(status, "daily limit", retry_after="86400")
+def test_a_server_that_is_closed_for_a_day_stops_the_run_and_says_when_to_go_on() -> None:
+    closed = server.failure(429, "daily limit", retry_after="86400")
     with server.serve(lambda call: server.answer("fine") if call.number < 2 else closed) as stub:
         answers: list[Answer] = []
         with pytest.raises(DescriberError, match=r"no more calls for 1 day, 0:00:00 \(HTTP \d+: daily limit\)"):
@@ -151,28 +133,6 @@ def test_a_content_filter_settles_the_image() -> None:
     answers, stub = ask_one(lambda call: server.failure(400, "flagged", "content_policy_violation"))
     assert (answers[0].text, answers[0].finish_reason, answers[0].error) == ("", "content_filter", None)
     assert stub.count == 1
-
-
-@pytest.mark.parametrize(
-    ("reply", "words"),
-    [
-        (server.failure(401, f"Incorrect API key provided: {KEY}."), "OPENAI_API_KEY"),
-        (server.failure(403, "no access"), "no access"),
-        (server.failure(404, "The model `tiny` does not exist"), "model tiny"),
-        (server.failure(429, "You exceeded your current quota", "insufficient_quota"), "quota"),
-        (server.failure(402, "Insufficient credits"), "quota"),
-    ],
-)
-def test_what_stops_every_call_stops_the_run_after_the_answers_that_came(reply: server.Reply, words: str) -> None:
-    with server.serve(lambda call: server.answer("fine") if call.number < 3 else reply) as stub:
-        maker = describer(stub.url, concurrency=1)
-        answers: list[Answer] = []
-        with pytest.raises(DescriberError, match=words) as caught:
-            for group in maker.describe(map(request, range(1000))):
-                answers += group
-    assert [answer.text for answer in answers] == ["fine"] * 3
-    assert stub.count == 4
-    assert KEY not in str(caught.value)
 
 
 def test_an_address_without_v1_is_hinted_at() -> None:
@@ -198,16 +158,6 @@ def test_a_server_that_rejects_every_image_stops_the_run(good: int, reason: str,
     assert least <= len(answers) <= stub.count <= least + 4
 
 
-def test_credit_that_is_used_up_stops_the_run_also_where_the_status_is_that_of_a_bad_image() -> None:
-    low = server.failure(400, "Your credit balance is too low to access the API.")
-    with (
-        server.serve(lambda call: server.answer("fine") if call.number < 5 else low) as stub,
-        pytest.raises(DescriberError, match=r"wants to be paid .*credit balance"),
-    ):
-        ask(describer(stub.url, concurrency=2), *map(request, range(60)))
-    assert stub.count <= 7
-
-
 def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "UNREACHABLE_S", 0.3)
     with socket.socket() as taken:
@@ -215,15 +165,6 @@ def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.Monkey
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         with pytest.raises(DescriberError, match="is it running"):
             ask(describer(url), *map(request, range(100)))
-
-
-def test_a_server_that_is_down_for_long_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit_breaker, "DOWN_S", 0.3)
-    with (
-        server.serve(lambda call: server.failure(500, "broken")) as stub,
-        pytest.raises(DescriberError, match="has not answered"),
-    ):
-        ask(describer(stub.url, retries=1000), *map(request, range(100)))
 
 
 def test_a_restart_of_the_server_costs_no_image() -> None:

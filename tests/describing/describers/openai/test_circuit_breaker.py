@@ -31,19 +31,6 @@ def test_a_server_that_is_down_gets_one_call_at_a_time_until_it_answers() -> Non
     assert not breaker.is_open
 
 
-def test_the_run_stops_where_every_image_is_rejected() -> None:
-    rejected = fault_of_response(400, {}, body("no vision"))
-    breaker = CircuitBreaker()
-    reasons = [breaker.failed(rejected, now=0.0) for _ in range(10)]
-    assert reasons[:9] == [None] * 9
-    assert "no vision" in (reasons[9] or "")
-    answered = CircuitBreaker()
-    answered.answered()
-    reasons = [answered.failed(rejected, now=0.0) for _ in range(50)]
-    assert reasons[:49] == [None] * 49
-    assert "the last 50 images (HTTP 400: no vision)" in (reasons[49] or "")
-
-
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
 def test_bad_images_among_good_ones_do_not_stop_the_run(share: float) -> None:
     rng, rejected, breaker = random.Random(0), fault_of_response(400, {}, body("bad image")), CircuitBreaker()

@@ -19,7 +19,7 @@ import gpt4image
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.cli import SET_ASIDE, main
+from gpt4image.cli import main
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai.completions import class_probability
@@ -84,7 +84,7 @@ def rows(photos: Path, status: Any = "ok") -> list[Any]:
 
 def test_one_call_brings_everything_and_asking_again_costs_nothing(photos: Path) -> None:
     outcome, calls = run(photos, says())
-    assert len(calls) == 8 and outcome.set_aside == ()
+    assert len(calls) == 8 and outcome.skipped == ()
     summary = {name: value for name, value in outcome.summary.items() if name.startswith("class_")}
     assert summary == {"class_in_list": 8, "class_none": 0, "class_outside_list": 0}
     form = calls[0].body["response_format"]
@@ -200,7 +200,7 @@ def test_broken_answers_are_failures_with_a_reason_and_asked_once_more(photos: P
     outcome, calls = run(photos, handler)
     assert outcome.summary["described"] == 6 and outcome.summary["rejected"] == 2
     assert len(calls) == 6 + 2 * 2
-    reasons = {item.reason for item in outcome.set_aside}
+    reasons = {item.reason for item in outcome.skipped}
     assert len(reasons) == 1
     assert {"array": "empty", "deep": "loop", "refusal": "refusal"}.get(kind, "JSON") in reasons.pop()
     failed = rows(photos, "failed")
@@ -311,7 +311,7 @@ def test_an_image_without_a_description_is_not_asked_for_one_of_many_classes(pho
 
     outcome, _ = run(photos, handler, ask="class", classes=classes)
     assert outcome.summary["failed"] == 2 and outcome.summary["class_none"] == 6
-    reasons = Counter(item.reason for item in outcome.set_aside)
+    reasons = Counter(item.reason for item in outcome.skipped)
     assert reasons["no description, by which its likely classes would be chosen"] == 2
 
 
@@ -396,12 +396,3 @@ def test_the_function_takes_lists(photos: Path) -> None:
         )
     assert outcome.summary["class_in_list"] == 8
     assert stored(photos)[0].prompt.classes[0] == ("red", "the colour of blood, roses and fire")
-
-
-def test_the_command_says_what_was_skipped(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with serve(lambda call: answer("no json" if colour_of(call) == "red" else json.dumps(good(call)))) as stub:
-        store = str(photos.parent / "a.db")
-        where = ["--data", f"folder:{photos}", "--store", store, "--describer", "openai:tiny", "--base-url", stub.url]
-        code = main(["describe", *where, "--ask", "class", "--classes", "red, blue, green, white"])
-    assert code == SET_ASIDE
-    assert "red/0.png" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_openai_and_transformers_write_the_same(transformers_serve: Server, tiny
 
 def _described(config: DescribeConfig) -> dict[tuple[str, str], tuple[str | None, str | None, int | None, int | None]]:
     outcome = describe(config)
-    assert {item.name for item in outcome.set_aside} == {"red/broken.png"}
+    assert {item.name for item in outcome.skipped} == {"red/broken.png"}
     with DescriptionStore(config.store) as store:
         return {(row.digest, row.prompt.name): _said(row) for row in store.descriptions()}
 

@@ -147,14 +147,14 @@ def test_the_lines_of_a_file_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 # Secrets
 
 
-@pytest.mark.parametrize("place", range(170, 215, 3))
+@pytest.mark.parametrize("place", [180, 200])
 @pytest.mark.parametrize("status", [200, 500])
 def test_no_part_of_the_key_is_left_where_a_text_is_cut(place: int, status: int) -> None:
     (answer,), _ = ask_one(lambda call: server.Reply(status, b"x" * place + KEY.encode() + b"y" * 300), retries=0)
     assert KEY[:6] not in (answer.error or "")
 
 
-@pytest.mark.parametrize("before", [0, 90, 95, 98, 8170, 8180, 8186])
+@pytest.mark.parametrize("before", [0, 95, 8180])
 def test_the_key_in_a_header_that_is_too_long_or_wrong_is_not_shown(before: int) -> None:
     long = {"x-note": "a" * before + KEY + "b" * 10_000}
     (answer,), _ = ask_one(lambda call: server.Reply(200, b"{}", long), retries=0)
