@@ -14,12 +14,12 @@ import pytest
 
 from batch_server import BatchServer, Fault, serving
 from canaries import KEY, TOKEN, Watch, with_secrets
-from distilling_cases import Photos, good, paid, photos
+from distilling_cases import Photos, bare, good, paid, photos
 from gpt4image import cli
 from hub_server import serve_hub
 from openai_stub import Call, Reply, Stub, failure, serve
 
-__all__ = ["paid", "photos"]
+__all__ = ["bare", "paid", "photos"]
 
 
 @pytest.fixture
