@@ -5,6 +5,7 @@ What servers answer, with every fault, is in describing/describers/openai/test_s
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -41,11 +42,12 @@ def give(
 
 @pytest.mark.slow
 def test_distill_and_all_that_reads_its_folder_keep_no_login_and_no_key(
-    give: Callable[..., int], watched: Watch, photos: Callable[[int], Photos], paid: Callable[[Stub, Photos], list[str]]
+    give: Callable[..., int], watched: Watch, photos: Callable[[int], Photos], paid: Callable[[Stub], list[str]]
 ) -> None:
-    given = photos(6)
     with serve(good) as stub:
-        words = paid(stub, given)
+        shutil.rmtree("photos")  # those of ``paid`` have no label
+        photos(6)
+        words = paid(stub)
         words[words.index(stub.url)] = with_secrets(stub.url)
         assert give(*words, "--out", "out") == cli.USER_MISTAKE, "nobody agreed to pay"
         assert give(*words, "--out", "out", "--max-cost", "1") == cli.OK
