@@ -5,6 +5,7 @@ What servers answer, with every fault, is in describing/describers/openai/test_s
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -14,12 +15,12 @@ import pytest
 
 from batch_server import BatchServer, Fault, serving
 from canaries import KEY, TOKEN, Watch, with_secrets
-from distilling_cases import Photos, good, paid, photos
+from distilling_cases import Photos, bare, good, paid, photos
 from gpt4image import cli
 from hub_server import serve_hub
 from openai_stub import Call, Reply, Stub, failure, serve
 
-__all__ = ["paid", "photos"]
+__all__ = ["bare", "paid", "photos"]
 
 
 @pytest.fixture
@@ -41,11 +42,12 @@ def give(
 
 @pytest.mark.slow
 def test_distill_and_all_that_reads_its_folder_keep_no_login_and_no_key(
-    give: Callable[..., int], watched: Watch, photos: Callable[[int], Photos], paid: Callable[[Stub, Photos], list[str]]
+    give: Callable[..., int], watched: Watch, photos: Callable[[int], Photos], paid: Callable[[Stub], list[str]]
 ) -> None:
-    given = photos(6)
     with serve(good) as stub:
-        words = paid(stub, given)
+        shutil.rmtree("photos")  # those of ``paid`` have no label
+        photos(6)
+        words = paid(stub)
         words[words.index(stub.url)] = with_secrets(stub.url)
         assert give(*words, "--out", "out") == cli.USER_MISTAKE, "nobody agreed to pay"
         assert give(*words, "--out", "out", "--max-cost", "1") == cli.OK
@@ -124,6 +126,7 @@ def test_a_batch_keeps_no_secret(
         url = with_secrets(server.url, login=False)
         code = give(*ask, "--poll-seconds", 0.01, "--base-url", url)
     assert (code == cli.OK) == (status is None)
+    assert not any(KEY.encode() in content for content in server.files.values()), "bodies go without the key"
 
 
 @pytest.mark.parametrize("kind", ["refused", "gone"])

@@ -116,11 +116,6 @@ def test_a_run_is_finished_when_its_last_file_is_there(tmp_path: Path) -> None:
     assert [item.name for item in runs.read_skipped(tmp_path / "run")] == ["a.png"]
 
 
-def test_no_secret_of_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    assert "sk-very-secret" not in str(runs.environment())
-
-
 def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path, tmp_path: Path):
     runs.require_classes(small_run, ("animal", "food", "vehicle"))
     with pytest.raises(RunError, match="class 0 is 'animal' there and 'vehicle' here; it has 3, the dataset 3"):

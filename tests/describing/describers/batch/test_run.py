@@ -42,12 +42,6 @@ def test_every_image_is_described_at_half_the_price_and_a_second_run_sends_nothi
     assert describe(config(batch=False)).summary["already_described"] == 8 and len(server.requests) == calls
 
 
-def test_the_key_is_in_no_file_and_no_request_body(server: BatchServer, config: Any, tmp_path: Path) -> None:
-    describe(config())
-    written = [path.read_bytes() for path in tmp_path.glob("a.db*")] + list(server.files.values())
-    assert len(written) >= 3 and not any(KEY.encode() in content for content in written)
-
-
 def test_several_samples_share_a_line_and_are_told_apart(server: BatchServer, config: Any) -> None:
     assert describe(config(samples=3, temperature=1.0)).summary["described"] == 24
     assert lines_of(server) == [8] and {line["body"]["n"] for line in server.inputs[0]} == {3}
