@@ -414,6 +414,12 @@ def test_the_plot_of_costs_shows_the_numbers_of_the_records(monkeypatch: pytest.
     assert free.labels == 0 and free.dollars[0] == free.dollars[1] < 2, "asking costs what it costs, labelled or not"
 
 
+def test_the_plot_of_scale_shows_the_numbers_of_its_record() -> None:
+    plot = runpy.run_path(str(ROOT / "docs" / "scale_plot.py"))
+    assert plot["is_current"](ROOT / "docs" / "research" / "records")
+    assert plot["table"]() in (ROOT / "docs" / "research" / "log" / "scale.md").read_text(encoding="utf-8")
+
+
 def test_every_term_of_the_glossary_is_defined_once_and_in_order() -> None:
     page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     terms = [term.lower() for term in re.findall(r"^## (.+)$", page, re.MULTILINE)]
