@@ -11,17 +11,20 @@ FLOOR_EXTRAS := demo,hf,api,clip,tune,onnx
 FLOOR_TESTS  := tests/encoding/text_encoders tests/encoding/test_encode.py tests/evaluating/test_evaluate.py \
                 tests/deploying/test_loading.py tests/deploying/test_export.py tests/deploying/test_predict.py
 
-.PHONY: help demo test check floors lock docs screenshots site format bench clean
+.PHONY: help demo test check floors lock sbom docs screenshots site format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # $(VENV)/.installed-EXTRA: what the targets need of an extra is installed, in the locked versions.
-$(VENV)/.installed-%: pyproject.toml $(LOCK)
+# With hashes, pip refuses the editable install of this package, which so comes second and brings only torch.
+$(VENV)/.installed-%: pyproject.toml $(LOCK) .ci/locked.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}; try: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/$(PIP) -c $(LOCK) -e '.[$*]'
+	$(PYTHON) .ci/locked.py $* > $(VENV)/locked-$*.txt
+	$(BIN)/$(PIP) --require-hashes --no-deps --only-binary :all: -r $(VENV)/locked-$*.txt
+	$(BIN)/$(PIP) --no-build-isolation -e '.[$*]'
 	@touch $@
 
 demo: $(VENV)/.installed-demo  ## run the whole pipeline on packaged pictures, offline; writes demo-out/report.html
@@ -50,14 +53,19 @@ $(FLOORS)/.installed: pyproject.toml .ci/floors.py
 		pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
-lock:  ## renew the exact versions that make installs, from a new environment
+lock:  ## renew the exact versions and hashes that make installs; what fits stays
 	$(PYTHON) -m venv --clear $(VENV)-lock
-	$(VENV)-lock/bin/$(PIP) -e '.[dev]'
-	grep '^#' $(LOCK) > $(VENV)-lock/lock.txt
-	$(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude torch --exclude torchvision >> $(VENV)-lock/lock.txt
-	mv $(VENV)-lock/lock.txt $(LOCK) && rm -rf $(VENV)-lock
+	$(VENV)-lock/bin/$(PIP) 'uv>=0.13'
+	$(if $(UPGRADE),true,cp $(LOCK) $(VENV)-lock/lock.txt)
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11.5 --fork-strategy fewest --extra dev \
+		--only-binary :all: --generate-hashes --no-header -o $(VENV)-lock/lock.txt pyproject.toml
+	$(PYTHON) .ci/locked.py --lock $(VENV)-lock/lock.txt > $(VENV)-lock/new.txt
+	mv $(VENV)-lock/new.txt $(LOCK) && rm -rf $(VENV)-lock
 
-docs: $(VENV)/.installed-docs  ## renew the generated pages and parts of pages
+sbom: $(VENV)/.installed-dev  ## write sbom.json: all locked packages with versions, hashes and licences (CycloneDX)
+	$(BIN)/python docs/licences.py > sbom.json
+
+docs: $(VENV)/.installed-dev  ## renew the generated pages and parts of pages
 	$(BIN)/python docs/generate.py
 
 screenshots: demo  ## take the pictures of report and label page in docs/images again, with Chromium
@@ -74,4 +82,4 @@ bench: $(VENV)/.installed-bench  ## measure speed as ratios to the physical limi
 	$(BIN)/python benchmarks/run.py
 
 clean:  ## remove the environment and what demo, bench and site wrote
-	rm -rf $(VENV) $(FLOORS) demo-out bench-out site
+	rm -rf $(VENV) $(FLOORS) demo-out bench-out site sbom.json

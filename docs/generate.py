@@ -15,7 +15,9 @@ from pathlib import Path
 import cli_reference
 import cost_plot
 import front_page
+import licences
 import result_tables as results
+import scale_plot
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -47,6 +49,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "rivals": results.rivals_table,
     "aligned": results.aligned_table,
     "mixed": results.mixed_table,
+    "scale": scale_plot.table,
     "tree": tree,
 }
 """Parts of pages, by the comments that they stand between."""
@@ -64,17 +67,23 @@ def filled(text: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Return all generated pages, and all pages with generated parts, as they should be."""
-    partly = [ROOT / "README.md", DOCS / "design.md", DOCS / "research" / "results.md"]
+    partly = [
+        ROOT / "README.md",
+        DOCS / "design.md",
+        DOCS / "research" / "results.md",
+        DOCS / "research" / "log" / "scale.md",
+    ]
     full = {DOCS / "research" / "results" / f"{name}.md": text for name, text in results.full_pages().items()}
-    cli = {DOCS / "reference" / "cli.md": cli_reference.page()}
-    return {path: filled(path.read_text(encoding="utf-8")) for path in partly} | full | cli
+    reference = {"cli": cli_reference.page(), "licences": licences.page()}
+    full |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
+    return {path: filled(path.read_text(encoding="utf-8")) for path in partly} | full
 
 
 def main() -> int:
     """Rewrite or check the pages."""
     wanted = pages()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    plots = {plot.PLOT: plot for plot in (front_page, cost_plot)}
+    plots = {plot.PLOT: plot for plot in (front_page, cost_plot, scale_plot)}
     stale += [path for path, plot in plots.items() if not plot.is_current(results.FOLDER)]
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")

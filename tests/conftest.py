@@ -13,6 +13,10 @@ from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
+from canaries import watched
+
+__all__ = ["watched"]
+
 # The same examples every time, so that CI fails for a reason in the change; --hypothesis-profile=default explores.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

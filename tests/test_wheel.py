@@ -37,11 +37,19 @@ def run(*command: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_in(tmp_path_factory.mktemp("source"))
+
+
+def built_in(source: Path, mode: int | None = None) -> Path:
+    """Build the wheel in a folder, from copies of the files, as old as the files or with ``mode`` as of now."""
+    source.mkdir(parents=True, exist_ok=True)
     pytest.importorskip("hatchling", reason="builds the wheel without network: it is in the extra test")
-    source = tmp_path_factory.mktemp("source")
     for name in copied():
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, source / name)
+    for path in source.rglob("*") if mode is not None else ():
+        path.chmod(mode | 0o100 if path.is_dir() else mode)
+        os.utime(path, (0, 0))
     build = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", source / "wheels", ".")
     run(sys.executable, "-m", "pip", "wheel", *build, cwd=source)
     [built] = (source / "wheels").iterdir()
@@ -96,6 +104,13 @@ def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothin
     } < names
     assert {f"gpt4image/reviewing/page/{name}" for name in ("index.html", "page.css", "page.js")} < names
     assert "gpt4image/packaged/openmoji/descriptions-plain.jsonl" in names
+
+
+def test_a_second_build_elsewhere_of_files_with_other_times_and_rights_gives_the_same_bytes(
+    wheel: Path, tmp_path: Path
+) -> None:
+    again = built_in(tmp_path / "another" / "place", mode=0o600)
+    assert (again.name, again.read_bytes()) == (wheel.name, wheel.read_bytes())
 
 
 def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path) -> None:

@@ -68,17 +68,17 @@ def doctor(config: DoctorConfig) -> Outcome:
 
 
 def _checked(path: Path) -> Outcome:
-    """Check the files at a path; damaged ones count as skipped items, so that the exit code is 1."""
+    """Check the files at a path; damaged and newer ones count as skipped items, so that the exit code is 1."""
     from gpt4image.integrity import check
 
     files = check(path)
-    damaged = [file for file in files if file.state == "damaged"]
+    refused = [file for file in files if file.reason]
     return Outcome(
         path=path,
-        summary={"files": len(files), "damaged": len(damaged)},
+        summary={"files": len(files), "damaged": sum(file.state == "damaged" for file in refused)},
         record={"checked": [{"file": str(file.path), "state": file.state} for file in files]},
         text="\n".join(f"{in_one_line(str(file.path))}: {file.state}" for file in files),
-        skipped=tuple(Skipped(name=str(file.path), reason=file.reason) for file in damaged),
+        skipped=tuple(Skipped(name=str(file.path), reason=file.reason) for file in refused),
     )
 
 

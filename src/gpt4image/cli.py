@@ -16,9 +16,10 @@ import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gpt4image import __version__
+from gpt4image.base.interrupts import ended_like_ctrl_c
 from gpt4image.parallel import launch
 
 OK, ITEMS_SKIPPED, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
@@ -91,17 +92,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is done, 1 items skipped, 2 a user's mistake, 70 a bug of this package, 130 interrupted.
     """
-    with launch.only_first_speaks():
-        if "stdout" in _open_closed_streams():
+    closed = _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for ends no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with launch.only_first_speaks(), ended_like_ctrl_c(), contextlib.redirect_stderr(_Lossy(sys.stderr)):
+        if "stdout" in closed:
             print(
                 "Error: standard output is closed (>&-), and what a command finds goes there: give it a file, or "
                 "/dev/null.",
                 file=sys.stderr,
             )
             return USER_MISTAKE
-        for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for ends no command
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
         try:
             try:
                 return _main(list(sys.argv[1:] if argv is None else argv))
@@ -114,6 +116,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             _discard_output()
             print(f"Error: standard output cannot be written: {error.strerror}; give it another file.", file=sys.stderr)
             return USER_MISTAKE
+
+
+class _Lossy:
+    """Standard error whose reader may go, as a terminal does: then what is said is lost, and the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _open_closed_streams() -> list[str]:
@@ -130,17 +151,18 @@ def _discard_output() -> None:
 
 def _main(words: list[str]) -> int:
     from gpt4image.base.errors import Gpt4ImageError
+    from gpt4image.base.secrets import hidden
     from gpt4image.base.visible import visible
 
     try:
         return _dispatch(words)
     except Gpt4ImageError as error:
-        print(f"Error: {visible(str(error))}", file=sys.stderr)
+        print(f"Error: {visible(hidden(str(error)))}", file=sys.stderr)
         return USER_MISTAKE
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return _crashed()
         where = "" if error.filename is None else f"{visible(str(error.filename))}: "
         print(f"Error: {where}{error.strerror}; choose a place that can be read or written.", file=sys.stderr)
@@ -193,8 +215,10 @@ def _crashed() -> int:
     """Show the traceback of the exception that is handled, and say that it is a bug."""
     import traceback
 
-    traceback.print_exc()
+    from gpt4image.base.secrets import hidden
+
     print(
+        f"{hidden(traceback.format_exc())}"
         "This is a bug of gpt4image, not a mistake of yours: please report it with the lines above and the command.",
         file=sys.stderr,
     )

@@ -20,15 +20,15 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
 from gpt4image.artifacts.table import MANIFEST as TABLE
-from gpt4image.artifacts.text_labels import FORMAT, TextLabels
+from gpt4image.artifacts.text_labels import FEW_CLASSES, FORMAT, TextLabels
 from gpt4image.base.checksums import FILES, SEAL, card_checksums, file_digest, recorded_files, require_recorded
-from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, StoreError
+from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, NewerError, StoreError
 from gpt4image.base.files import read_json, read_json_lines, read_parquet
 
 INDEX, COMPARISON, CARD = "index.json", "comparison.json", "README.md"
 RECORDS = {TABLE, INDEX, COMPARISON, runs.CONFIG, runs.RUN, runs.ENVIRONMENT, "text_space.json", "tuned.json"}
 MODELS = (".onnx", ".pt2")
-State = Literal["whole", "no checksum recorded", "damaged"]
+State = Literal["whole", "no checksum recorded", "newer", "damaged"]
 
 
 class Checked(NamedTuple):
@@ -74,7 +74,7 @@ def _walked(path: Path) -> tuple[list[Path], list[Path]]:
 def _listed(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Yield the files that the records and model cards of a folder keep checksums of, with the record."""
     for path in sorted(folder.glob("*.json")):
-        with contextlib.suppress(DamagedError, OSError):  # named where the record itself is checked
+        with contextlib.suppress(DamagedError, NewerError, OSError):  # named where the record itself is checked
             record = read_json(path)
             if isinstance(record, dict) and SEAL in path.read_text(encoding="utf-8"):
                 yield from ((folder / name, {**record, "folder": folder}) for name in recorded_files(record))
@@ -94,6 +94,8 @@ def _checked(path: Path, how: Mapping[str, Any] | None) -> Checked | None:
         elif how is not None and file_digest(path) != how["digest"]:
             raise DamagedError(f"{path} is damaged or was changed: its content does not match its checksum.")
         own = _own_checksum(path)
+    except NewerError as error:
+        return Checked(path, "newer", str(error))
     except Gpt4ImageError as error:
         return Checked(path, "damaged", f"{error} {_again(path)}")
     except OSError as error:  # another's file: it vanished, is no file any more, or may not be read
@@ -145,7 +147,8 @@ def _parquet(path: Path) -> bool | None:
     if holds_boxes(path):
         BoxLabels.load(path)
         return True
-    facts = (read_parquet(path).schema.metadata or {}).get(FORMAT.encode())
+    metadata = read_parquet(path).schema.metadata or {}
+    facts = metadata.get(FORMAT.encode()) or metadata.get(FEW_CLASSES.encode())
     if facts is None:
         return None
     TextLabels.load(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.outcome import Outcome
+from gpt4image.base.secrets import hidden
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
@@ -36,7 +37,7 @@ def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping
     else:
         said = "" if step is None else (_python if python else command)(step[0], step[1], config_types)
     wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
-    return replace(outcome, next=said, wrote=wrote)
+    return replace(outcome, next=hidden(said), wrote=wrote)
 
 
 def command(name: str, options: Mapping[str, Any], config_types: Mapping[str, str]) -> str:

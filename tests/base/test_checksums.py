@@ -100,7 +100,7 @@ def test_a_checksum_whose_name_is_damaged_is_no_record_without_one(place: int, l
     name = SEAL[:place] + letter + SEAL[place + 1 :]
     damaged = {("a" if key == "a" else name): value for key, value in record.items()}
     if letter == SEAL[place]:
-        assert unsealed(damaged) == {"a": 1}
+        assert unsealed(damaged, "a.json") == {"a": 1}
     else:
         with pytest.raises(ValueError, match="is damaged"):
-            unsealed(damaged)
+            unsealed(damaged, "a.json")

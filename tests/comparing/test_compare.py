@@ -265,7 +265,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
     ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels .* is not one wrong"),
     ({"arms": "zero-shot,class-name", "labels_per_class": 2}, ConfigError,
-     r"^--arms zero-shot,class-name need the names of the classes in the space of .*table: .*'given'.*--encoder"),
+     r"^--arms zero-shot,class-name need the names .* in the space of .*table: .*'given'.*gpt4image encode"),
     ({"batch_size": 64}, DataError, "larger than the train split"),
     ({"arms": "aligned", "tune_text": "lora"}, TableError, "was imported as numbers"),
     ({"model": "resnet1O"}, ModelError, "not a model of timm"),

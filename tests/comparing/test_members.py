@@ -52,7 +52,7 @@ def test_class_names_that_are_asked_for_in_vain_are_refused_with_arms_table_and_
     asked = {name: Member(arm=name, options={}) for name in ("baseline", "zero-shot", "class-name", "aligned")}
     asked["x"] = Member(arm="class-name", options={"align_weight": 0.3})
     message = (
-        r"--arms zero-shot,class-name need the names .* space of t\.emb: no encoder.* Leave .*import --encoder SPEC"
+        r"--arms zero-shot,class-name need the names .* space of t\.emb: no encoder.* Leave .*by `gpt4image encode`\."
     )
     with pytest.raises(ConfigError, match=message):
         require_names(asked, "class-name", Path("t.emb"), ClassNames(missing="no encoder."))

@@ -117,6 +117,7 @@ def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
     [
         ("names: [a\n", r"no YAML that can be read"),
         ("[1, 2]", r"has no entries"),
+        ("names: [a]\n#" + "x" * 1_000_000, r"more than the allowed 1,?000,?000"),
         ("!!python/object/apply:os.system ['true']", r"no YAML that can be read"),
         ("train: ../../etc\nnames: [a]", r"is no folder or list below"),
         ("train: images/train\nnames: [a, a]", r"one comes twice"),

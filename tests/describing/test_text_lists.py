@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpt4image.base.errors import DataError
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.describing.rows import read_rows
 from gpt4image.describing.text_lists import read_texts
 
@@ -59,7 +59,7 @@ def test_lines_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
 def test_an_empty_line_keeps_its_place(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"first\r\n\nthird")
     rows = list(read_rows(tmp_path / "list.txt"))
-    assert [isinstance(row, SetAside) for row in rows] == [False, True, False]
+    assert [isinstance(row, Skipped) for row in rows] == [False, True, False]
 
 
 @pytest.mark.parametrize("kind", [".pt", ".pth"])
@@ -88,8 +88,8 @@ def test_nested_data_costs_its_row_alone(tmp_path: Path) -> None:
     for _ in range(60):
         bomb = [bomb] * 10
     rows = list(read_rows(write(tmp_path / "list.pt", ["fine", bomb, {"key": bomb, "description": "x"}, 7])))
-    assert [isinstance(row, SetAside) for row in rows] == [False, True, True, True]
-    assert all(len(row.reason) < 20_000 for row in rows if isinstance(row, SetAside))
+    assert [isinstance(row, Skipped) for row in rows] == [False, True, True, True]
+    assert all(len(row.reason) < 20_000 for row in rows if isinstance(row, Skipped))
 
 
 @pytest.mark.parametrize("value", [torch.zeros(3), 7, "a text"])

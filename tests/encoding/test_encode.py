@@ -6,10 +6,6 @@ import hashlib
 import json
 import os
 import random
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -271,70 +267,6 @@ def test_batches_cover_every_row_once_within_the_budget(lengths: list[int], star
     assert all(b - a == 1 or (b - a) * ascending[b - 1] <= budget for a, b in cut)
 
 
-SLOW = textwrap.dedent("""
-    import sys, time
-    from pathlib import Path
-    sys.path.insert(0, sys.argv[1])
-    import gpt4image.encoding.encode as stage
-    from gpt4image.config import EncodeConfig
-    from test_encode import Letters
-
-    class Slow(Letters):
-        def encode(self, texts):
-            time.sleep(float(sys.argv[3]))
-            return super().encode(texts)
-
-    stage.load_text_encoder = lambda spec, device: Slow()
-    stage.SECONDS_BETWEEN_REPORTS = 0.01
-    folder = Path(sys.argv[2])
-    print("start", flush=True)
-    stage.encode(EncodeConfig(store=folder / "a.db", out=folder / "t", batch_tokens=64))
-""")
-
-
-def test_kill_9_anywhere_ends_in_the_same_bytes(run: Any, tmp_path: Path) -> None:
-    fill(tmp_path / "a.db", sentences(400))
-    run(Letters(), out=tmp_path / "whole")
-    words = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path)]
-    survived = 0
-    for seed in range(6):
-        with subprocess.Popen([*words, "0.003"], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(random.Random(seed).uniform(0.01, 0.15))
-            process.kill()
-        progress = tmp_path / "t" / ".partial" / "progress.json"
-        survived = max(survived, json.loads(progress.read_text())["rows"] if progress.exists() else 0)
-    assert survived > 0
-    subprocess.run([*words, "0"], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("dies_at", ["texts", "digests", "rows"])
-def test_a_crash_while_the_table_is_moved_into_place_is_mended(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
-) -> None:
-    fill(tmp_path / "a.db", sentences(30))
-    run(Letters(), out=tmp_path / "whole")
-
-    def dying(path: Path, array: Any) -> None:
-        if path == tmp_path / "t" / f"{dies_at}.npy":
-            raise ModelError("killed")
-        saved(path, array)
-
-    saved = gpt4image.encoding.encode.save_array
-    with monkeypatch.context() as patch:
-        patch.setattr(gpt4image.encoding.encode, "save_array", dying)
-        patch.setattr("gpt4image.artifacts.table.save_array", dying)
-        with pytest.raises(ModelError):
-            run(Letters())
-    with pytest.raises(TableError):
-        EmbeddingTable.open(tmp_path / "t")
-    rest = Letters()
-    run(rest)
-    assert not rest.batches and table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
-
-
 def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any, tmp_path: Path) -> None:
     class Overflowing(Letters):
         def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -363,21 +295,6 @@ def test_rows_of_two_precisions_are_not_mixed(run: Any, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"computed in fp32, new ones would be in bf16.*give another --out"):
         run(other)
     assert run(other, out=tmp_path / "new").summary["precision"] == "bf16"
-
-
-def test_two_encoders_do_not_write_into_one_folder(run: Any, tmp_path: Path) -> None:
-    fill(tmp_path / "a.db", sentences(400))
-    words = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path), "0.1"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        while not (tmp_path / "t" / ".partial" / "progress.json").exists():
-            time.sleep(0.01)
-        try:
-            with pytest.raises(TableError, match=rf"another process \(id {process.pid}\)"):
-                run(Letters())
-        finally:
-            process.kill()
 
 
 def test_the_real_encoder_resumes_to_the_same_bytes(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

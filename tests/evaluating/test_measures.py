@@ -73,12 +73,12 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     assert data.text is not None
     model = load_run_model(folder, None, "abc")
     outputs = model.read(data.pixels, data.indices("test"))
-    in_train = data.image_set.splits == "train"
-    held_back = replace(data, text=data.text.only(in_train))
+    train, val = data.indices("train"), data.indices("val")
+    held_back = replace(data, text=data.text.of_others(train, train))
     none = measure_more(model, held_back, "test", outputs, ClassNames(missing="no encoder"))
     assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
     assert "no image of test or val has a description" in none.absent["retrieval"]
-    only_val = replace(data, text=data.text.only(data.image_set.splits == "val"))
+    only_val = replace(data, text=data.text.of_others(val, val))
     some = measure_more(model, only_val, "test", outputs, NAMES)
     assert "text_to_image_recall:1" in some.metrics and not some.absent
     tuned = measure_more(

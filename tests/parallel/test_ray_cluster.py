@@ -350,6 +350,45 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
+def test_a_machine_that_is_lost_in_the_middle_costs_the_calls_in_flight_alone(
+    photos: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster as Machines
+
+    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    lost = machines.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", machines.address)
+
+    def start(command: str, *options: str) -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "gpt4image", command, *options, "--engine", "ray", "--workers", "2", "--json"]
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    store, table = str(tmp_path / "a.db"), str(tmp_path / "emb")
+    try:
+        with serve(lambda call: answer(f"a red square {call.number}", delay=0.5)) as stub:
+            asked = ("--base-url", stub.url, "--concurrency", "4", "--batch-size", "1", "--store", store)
+            describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
+            while len(stub.calls) < 12:
+                time.sleep(0.1)
+                assert describing.poll() is None, describing.communicate()
+            machines.remove_node(lost, allow_graceful=False)
+            _, err = describing.communicate(timeout=300)
+            assert describing.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
+            kept = len(rows_of(tmp_path / "a.db"))
+            machines.add_node(num_cpus=1)
+            describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
+            out, err = describing.communicate(timeout=300)
+            assert describing.returncode == 0, err
+            assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
+            assert 41 <= len(stub.calls) <= 41 + 4  # what was in flight on the lost machine is asked again
+            encoding = start("encode", "--store", store, "--encoder", "bag-of-words:8", "--out", table)
+            assert encoding.wait(timeout=300) == 0, encoding.communicate()
+        assert EmbeddingTable.open(table).manifest.texts == len({row["text"] for row in rows_of(tmp_path / "a.db")})
+    finally:
+        machines.shutdown()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["minilm", "transformers"])
 def test_a_table_is_that_of_the_engine_local(encoder: str, tmp_path: Path) -> None:
     store_path = tmp_path / "texts.db"

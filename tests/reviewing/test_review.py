@@ -7,9 +7,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -342,3 +344,57 @@ def run_on(tmp_path: Path) -> Callable[[str], float]:
         return evaluate(EvaluateConfig(run_dir=out)).summary["top1"]
 
     return run
+
+
+def raw(address: str, request: str) -> bytes:
+    """Send bytes that no browser would send, and return what comes back."""
+    port = int(address.partition("/?")[0].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(request.replace("\n\n", "\nConnection: close\n\n", 1).replace("\n", "\r\n").encode())
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def test_a_real_server_keeps_out_sockets_other_users_and_its_token_in(pictures: Path, tmp_path: Path) -> None:
+    with served("--data", f"folder:{pictures}", "--labels", "labels.csv", cwd=tmp_path) as (process, address):
+        base, _, token = address.partition("/?token=")
+        host = base.removeprefix("http://")
+        cookie = f"Cookie: gpt4image-review-{host.rpartition(':')[2]}={token}"
+        own = f"Host: {host}\n{cookie}\n"
+        upgrade = "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Version: 13\n"
+        upgrade += "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\n"
+        refused = [f"GET {path} HTTP/1.1\nHost: {host}\n\n" for path in ("/", "/news", "/?token=", "/page.js")]
+        refused += [f"GET /news HTTP/1.1\nHost: evil.example\n{cookie}\n\n", f"GET /news HTTP/1.0\n{cookie}\n\n"]
+        refused += [f"GET /news HTTP/1.1\nHost: {host}\nHost: evil.example\n{cookie}\n\n"]
+        refused += [f"GET /news HTTP/1.1\nHost: evil.example\nHost: {host}\n{cookie}\n\n"]
+        refused += [f"GET http://evil.example/news HTTP/1.1\nHost: evil.example\n{cookie}\n\n"]
+        refused += [f"{word} /marks HTTP/1.1\n{own}\n" for word in ("OPTIONS", "TRACE", "PUT", "DELETE", "PATCH")]
+        form = "Content-Type: application/x-www-form-urlencoded\nContent-Length: 5\n"
+        refused += [f"POST /marks HTTP/1.1\n{own}Origin: {origin}\n{form}\na=b&c" for origin in ("null", "http://a.b")]
+        refused += [
+            f"POST /marks HTTP/1.1\n{own}{form}\na=b&c",
+            f"POST /marks HTTP/1.1\n{own}Origin: {base}\n{form}\na=b&c",
+        ]
+        outside = ("/../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/image/..%2f..%2fetc%2fpasswd", "//etc/passwd")
+        refused += [f"GET {path} HTTP/1.1\n{own}\n" for path in (*outside, "/image/%00", "/page.js%2f..%2fserver.py")]
+        answers = [raw(address, request) for request in refused]
+        for request, answer in zip(refused, answers, strict=True):
+            status = answer.split(b"\r\n")[0].split(b" ")[1:2]
+            assert status in ([b"400"], [b"403"], [b"404"], [b"405"]), (request, answer[:200])
+        assert not any(token.encode() in answer or b"root:" in answer for answer in answers)
+        assert b"200 OK" in raw(address, f"GET /news HTTP/1.1\n{own}{upgrade}\n"), "no socket is opened"
+
+        digests = load_image_set(f"folder:{pictures}").digests
+        users = {"cat": digests[: len(digests) // 2], "dog": digests[len(digests) // 2 :]}
+
+        def click(name: str) -> None:
+            for digest in users[name]:
+                post(address, "/marks", {digest: {"label": name, "note": "checked"}})
+
+        with ThreadPoolExecutor(2) as both:
+            list(both.map(click, users))
+        labelled = labels_of(tmp_path / "labels.csv")
+        assert sorted(labelled.values()) == sorted(name for name, marked in users.items() for _ in marked)
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(timeout=60)
+    assert token not in out + told, "the address that was printed at the beginning is the only place"
+    assert "Traceback" not in told and "ERROR" not in told, told

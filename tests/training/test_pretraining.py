@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,29 +218,6 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(worded: dict[st
             assert found[case].keys() == expected.keys()
             for name, value in expected.items():
                 torch.testing.assert_close(found[case][name], value, atol=1e-10, rtol=0, msg=f"{case} {name}")
-
-
-@pytest.mark.slow
-def test_kill_9_and_resume_give_the_weights_of_an_uninterrupted_run(worded: dict[str, Any], tmp_path: Path) -> None:
-    options = asked(worded, "simclr,captions", epochs=20)
-    train(TrainConfig(**options | {"out": tmp_path / "whole"}))
-    flags = [
-        *("--data", options["data"], "--embeddings", str(options["embeddings"]), "--task", "pretrain"),
-        *("--pretrain", "simclr,captions", "--epochs", "20", "--model", options["model"], "--threads", "1"),
-        *("--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16", "--batch-size", "8"),
-        *("--precision", "fp32", "--memory-format", "channels_last", "--checkpoint-seconds", "0"),
-        *("--out", str(tmp_path / "killed"), "--resume"),
-    ]
-    process = subprocess.Popen([sys.executable, "-m", "gpt4image", "train", *flags], stderr=subprocess.PIPE)
-    metrics = tmp_path / "killed" / runs.METRICS
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 3) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not runs.is_finished(tmp_path / "killed")
-    train(TrainConfig(**options | {"out": tmp_path / "killed", "checkpoint_seconds": 0.0, "resume": True}))
-    assert same(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_run_of_other_objectives_is_another_run(worded: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class Prompt:
         """Leave the class list out: it may be long, and prompts are looked up for every answer."""
         return hash((self.name, self.version, self.text, self.class_conditioned, self.ask))
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the class list."""
         return tuple(option.name for option in self.classes)

@@ -32,9 +32,10 @@ from typing import Any, TypedDict
 
 from gpt4image.base.checksums import FILES, file_facts, require_recorded
 from gpt4image.base.errors import RunError, first_few
-from gpt4image.base.files import fingerprint, read_json, read_json_lines, write_json
+from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.secrets import hidden
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
@@ -80,7 +81,7 @@ def writing(folder: Path) -> Generator[None]:
     made = not folder.exists()
     if not made and not folder.is_dir():
         raise RunError(f"{folder} is a file; --out names a folder, which is made where there is none.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         lock = acquire_lock(folder / LOCK, wait_s=PATIENCE)
     except LockedError as error:
@@ -115,7 +116,6 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
     if has_begun(run_dir):
         require_same(run_dir, record)
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / ENVIRONMENT, environment(**facts))
     write_json(run_dir / CONFIG, record)
 
@@ -277,10 +277,10 @@ def environment(**facts: Any) -> dict[str, Any]:
 
 
 def command() -> str:
-    """Return the command line of this process; empty if it is another program's."""
+    """Return the command line of this process without its secrets; empty if it is another program's."""
     program = Path(sys.argv[0])
     ours = program.name == "gpt4image" or program == PACKAGE / "__main__.py"
-    return shlex.join(["gpt4image", *sys.argv[1:]]) if ours else ""
+    return shlex.join(["gpt4image", *map(hidden, sys.argv[1:])]) if ours else ""
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from gpt4image.artifacts.store_file import (
     make_box_formats_table,
 )
 from gpt4image.base.errors import StoreError, nearest
+from gpt4image.base.files import make_folder
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
@@ -363,7 +364,7 @@ def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def _become_writer(path: Path, wait_s: float) -> FileLock:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         file = path.resolve()  # a link and the file that it leads to are one store
         return acquire_lock(file.with_name(file.name + ".lock"), wait_s)
     except LockedError as error:

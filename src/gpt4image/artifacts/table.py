@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
 from gpt4image.base.errors import DamagedError, TableError
-from gpt4image.base.files import atomic_path, open_npy, read_json, write_json
+from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 
 FORMAT_VERSION = 1
@@ -228,7 +228,6 @@ def write_table(
         rows: (P,) row of ``embeddings`` of each description.
         manifest: facts about the table.
     """
-    path.mkdir(parents=True, exist_ok=True)
     (path / MANIFEST).unlink(missing_ok=True)
     save_array(path / "embeddings.npy", np.asarray(embeddings, dtype=np.float16))
     save_array(path / "texts.npy", texts)
@@ -261,7 +260,7 @@ def writing_table(out: Path, option: str = "--out") -> Generator[None]:
     ``option`` is the command-line option of the folder, for messages.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         lock = acquire_lock(out / ".lock", wait_s=2.0)
         try:
             yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import (
+    ClassShares,
+    Probabilities,
+    as_array,
+    as_column,
+    as_columns,
+    chosen,
+    is_matrix,
+    of_columns,
+    scattered,
+)
 from gpt4image.base.checksums import SEAL, fingerprint
 from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
 from gpt4image.data.image_set import NO_LABEL
 
 FORMAT = "gpt4image-text-labels-1"
+FEW_CLASSES = "gpt4image-text-labels-2"
+"""Of many classes: ``probabilities`` are those of ``classes`` of each image, and ``rest`` that of each other one."""
 LATER = {"task": "classification", "evidence": "texts", "weights": {}, "answers": "", "answered": 0}
 """Facts that earlier versions do not know, with what their files mean; written where they say something else."""
 REMOVED = {"method": "classifier", "targets": "soft", "confidence": 0.0, "run": ""}
@@ -82,7 +95,7 @@ class TextLabels:
         splits: (N,) split of each image.
         labels: given labels that were learned from: (N,) classes, NO_LABEL elsewhere; with several per image (N, K)
             int8, 1 present, 0 absent, -1 not known.
-        probabilities: (N, K) float32 of the clean class, by the text; NaN where nothing is known.
+        probabilities: (N, K) of the clean class, by the text; of several labels per image NaN where nothing is known.
         out_of_fold: bool, of the shape of the labels: which of them the prediction has not seen.
         facts: classes, noise and how they were found.
     """
@@ -91,7 +104,7 @@ class TextLabels:
     digests: tuple[str, ...]
     splits: NDArray[np.str_]
     labels: NDArray[Any]
-    probabilities: NDArray[np.float32]
+    probabilities: Probabilities
     out_of_fold: NDArray[np.bool_]
     facts: Facts
 
@@ -104,18 +117,25 @@ class TextLabels:
     def doubt(self) -> NDArray[np.float32]:
         """Probability that each given label is wrong, by the text alone; NaN where it is not out-of-fold."""
         if self.labels.ndim == 2:
-            own = np.where(self.labels == 1, self.probabilities, 1 - self.probabilities)
+            own = np.where(self.labels == 1, self.probabilities[:], 1 - self.probabilities[:])
         else:
             own = self.probabilities[np.arange(len(self.labels)), self.labels]
         return np.where(self.out_of_fold, 1 - own, np.float32("nan"))
+
+    def of(self, digests: Sequence[str], nothing: float = 0.0) -> Probabilities:
+        """Return the (n, K) probabilities of images by digest; ``nothing`` for all classes of one that is not here."""
+        place = {digest: row for row, digest in enumerate(self.digests)}
+        rows = np.array([place.get(digest, -1) for digest in digests], np.int64)
+        there = np.flatnonzero(rows >= 0)
+        return scattered(chosen(self.probabilities, rows[there]), there, len(rows), nothing)
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
         import pyarrow as pa
 
         if self.labels.ndim == 2:
-            given = _column(self.labels)
-            text = [[self.classes[k] for k in np.flatnonzero(row)] for row in self.probabilities >= 0.5]
+            given = as_column(self.labels)
+            text = [[self.classes[k] for k in np.flatnonzero(row)] for row in self.probabilities[:] >= 0.5]
         else:
             given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
             text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
@@ -125,18 +145,23 @@ class TextLabels:
             "split": self.splits.tolist(),
             "given_label": given,
             "text_label": text,
-            "doubt": _column(self.doubt),
-            "out_of_fold": _column(self.out_of_fold),
-            "probabilities": _column(self.probabilities),
+            "doubt": as_column(self.doubt),
+            "out_of_fold": as_column(self.out_of_fold),
+            **as_columns(self.probabilities),
         }
         facts = {**self.facts.to_json(), SEAL: self._checksum()}
-        metadata = {FORMAT: json.dumps(facts, ensure_ascii=False)}
+        metadata = {
+            FEW_CLASSES if isinstance(self.probabilities, ClassShares) else FORMAT: json.dumps(
+                facts, ensure_ascii=False
+            )
+        }
         write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
 
     def _checksum(self) -> str:
         """Return the sha256 of everything that ``load`` returns."""
         lists = [self.keys, self.digests, self.splits.tolist(), self.labels.tolist(), self.out_of_fold.tolist()]
-        numbers = hashlib.sha256(self.probabilities.astype("<f4").tobytes()).hexdigest()
+        found = self.probabilities if isinstance(self.probabilities, ClassShares) else self.probabilities.astype("<f4")
+        numbers = hashlib.sha256(found.tobytes()).hexdigest()
         return fingerprint([self.facts.to_json(), lists, numbers])
 
     @staticmethod
@@ -148,7 +173,8 @@ class TextLabels:
             raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
         try:
             table = read_parquet(path)
-            values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
+            metadata = table.schema.metadata or {}
+            values = parse_json(metadata.get(FEW_CLASSES.encode()) or metadata[FORMAT.encode()])
             checksum = values.pop(SEAL, None)
             tuples: dict[str, Any] = {
                 name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")
@@ -157,8 +183,8 @@ class TextLabels:
             removed = {name: values.pop(name, usual) for name, usual in REMOVED.items()}
             facts = Facts(**{**values, **tuples})
             given = table.column("given_label")
-            if _is_matrix(given):
-                labels = _array(given, np.int8)
+            if is_matrix(given):
+                labels = as_array(given, np.int8)
             else:
                 place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
                 labels = np.array([place[name] for name in given.to_pylist()], dtype=np.int64)
@@ -167,8 +193,8 @@ class TextLabels:
                 digests=tuple(table.column("digest").to_pylist()),
                 splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
                 labels=labels,
-                probabilities=_array(table.column("probabilities"), np.float32),
-                out_of_fold=_array(table.column("out_of_fold"), np.bool_),
+                probabilities=of_columns(table, len(facts.classes)),
+                out_of_fold=as_array(table.column("out_of_fold"), np.bool_),
                 facts=facts,
             )
             if checksum not in (None, found._checksum()):
@@ -187,26 +213,3 @@ class TextLabels:
                 "with `gpt4image label`."
             )
         return found
-
-
-def _column(values: NDArray[Any]) -> Any:
-    """Return the Arrow array of a vector, or of the rows of a matrix; NaN becomes null."""
-    import pyarrow as pa
-
-    flat = pa.array(values.reshape(-1), from_pandas=True)
-    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-
-
-def _array(column: Any, dtype: type[Any]) -> NDArray[Any]:
-    """Return the vector or matrix of which ``_column`` made an Arrow column."""
-    values = column.combine_chunks()
-    if not _is_matrix(values):
-        return values.to_numpy(zero_copy_only=False).astype(dtype)
-    return values.flatten().to_numpy(zero_copy_only=False).astype(dtype).reshape(len(values), -1)
-
-
-def _is_matrix(column: Any) -> bool:
-    """Return whether ``_column`` made an Arrow column of a matrix."""
-    import pyarrow as pa
-
-    return pa.types.is_nested(column.type)

@@ -20,13 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt4image.base.checksums import damaged
+from gpt4image.base.checksums import damaged, require_known
 from gpt4image.base.errors import DamagedError, ModelError, RunError
 from gpt4image.base.files import UNREADABLE, atomic_path, parse_json
 from gpt4image.parallel import processes
 from gpt4image.parallel.sharding import whole
 
-STATE, CHECKSUM = "state", "sha256"
+STATE, CHECKSUM, VERSION = "state", "sha256", "version"
+FORMAT = 1  # of the state and the names of tensors
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -> None:
@@ -43,7 +44,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -
 def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
     try:
         with atomic_path(path) as temporary:
-            metadata = {"format": "pt", STATE: json.dumps(state)}
+            metadata = {"format": "pt", VERSION: str(FORMAT), STATE: json.dumps(state)}
             checksum = _Checksum(metadata[STATE])
             for name in sorted(tensors):
                 checksum.add(name, tensors[name])
@@ -80,6 +81,7 @@ def load_tensors(
     Raises:
         ModelError: the file is missing or no safetensors file; a pickled checkpoint is never opened.
         DamagedError: its content is not the one that was written.
+        NewerError: it is of a later format.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist; give a .safetensors file.")
@@ -87,6 +89,7 @@ def load_tensors(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            require_known(path, int(metadata.get(VERSION, "1")), FORMAT)
             checksum = _Checksum(metadata.get(STATE, ""))
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)

@@ -1,6 +1,7 @@
 """Checksums of what stages write, so that a damaged file is named instead of used.
 
-A JSON record carries the sha256 of its own content under ``record_sha256``. Other files are listed in the record that
+A JSON record carries the sha256 of its own content under ``record_sha256``, and the version of all records under
+``record_format``; where that lacks, it is 1. Other files are listed in the record that
 is written after them: ``"files": {"embeddings.npy": {"bytes": 1152, "sha256": "..."}}``, by their path from the folder
 of the record. Records of versions before have neither, and are read as they are.
 """
@@ -14,9 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gpt4image.base.errors import DamagedError
+from gpt4image.base.errors import DamagedError, NewerError
 
-SEAL, FILES = "record_sha256", "files"
+SEAL, FILES, VERSION = "record_sha256", "files", "record_format"
+RECORDS = 1  # version of what records hold: raise it when an older gpt4image would misread a new one
 SMALL = 64 * 2**20  # bytes up to which a file is checked as a whole each time it is opened
 
 
@@ -43,18 +45,41 @@ def digest_of_start(path: Path, size: int) -> Any:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record of JSON values with the checksum of its content."""
-    content = json.loads(json.dumps({**record, SEAL: None}, allow_nan=False))  # keys become text, as in the file
+    """Return a record of JSON values with its version and the checksum of its content."""
+    whole = {**record, VERSION: RECORDS}
+    content = json.loads(json.dumps({**whole, SEAL: None}, allow_nan=False))  # keys become text, as in the file
     del content[SEAL]
-    return {**record, SEAL: fingerprint(content)}
+    return {**whole, SEAL: fingerprint(content)}
 
 
-def unsealed(record: Any) -> Any:
-    """Return a JSON value without its checksum. Raises ValueError: the content is not the one that was written."""
-    if not isinstance(record, dict) or SEAL not in record:
-        if isinstance(record, dict) and (near := next(filter(_is_nearly_seal, record), None)):
-            raise ValueError(f"its entry {SEAL!r} is damaged: it reads {near!r}")
+def unsealed(record: Any, where: object) -> Any:
+    """Return a JSON value, read from ``where``, without its checksum and version.
+
+    Raises:
+        ValueError: the content is not the one that was written.
+        NewerError: it is of a later version.
+    """
+    if not isinstance(record, dict):
         return record
+    content = _checked(record)
+    require_known(where, content.pop(VERSION, 1), RECORDS)
+    return content
+
+
+def require_known(where: object, version: Any, latest: int) -> None:
+    """Refuse a file of a later format. Raises NewerError: it names the file, both versions and what to do."""
+    if version not in range(1, latest + 1):
+        raise NewerError(
+            f"{where} is of format {version}; this gpt4image reads formats up to {latest}. A newer version wrote it: "
+            "install that one (pip install --upgrade gpt4image), or make the file again elsewhere with this one."
+        )
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    if SEAL not in record:
+        if near := next(filter(_is_nearly_seal, record), None):
+            raise ValueError(f"its entry {SEAL!r} is damaged: it reads {near!r}")
+        return dict(record)
     content = {name: value for name, value in record.items() if name != SEAL}
     if record[SEAL] != fingerprint(content):
         raise ValueError(

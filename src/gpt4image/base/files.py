@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4image.base.checksums import damaged, sealed, unsealed
+from gpt4image.base.checksums import damaged, require_known, sealed, unsealed
 from gpt4image.base.checksums import fingerprint as fingerprint
 from gpt4image.base.errors import DamagedError as DamagedError
 from gpt4image.base.errors import first_few, first_line
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_NESTED = 100
+PARQUET = 1  # version of the Parquet files of stages, at the end of the name of their metadata
+_PARQUET_FORMAT = re.compile(rb"gpt4image-[a-z-]+-(\d+)")
 # What the libraries raise for bytes that they cannot read; UnicodeDecodeError and most of Arrow's are ValueErrors.
 _USUAL = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
 UNREADABLE = (*_USUAL, NotImplementedError, SyntaxError, tokenize.TokenError)
@@ -53,7 +55,7 @@ def atomic_path(path: Path) -> Generator[Path]:
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(number, os.strerror(number), str(path))
     path = _target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path.parent)
     temporary = _temporary_file(path)
     try:
@@ -64,6 +66,14 @@ def atomic_path(path: Path) -> Generator[Path]:
         move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing; when this returns, their names are on disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush(folder.parent)
 
 
 def move(source: Path, path: Path) -> None:
@@ -151,9 +161,10 @@ def remove_unfinished(path: Path) -> None:
 def staging_folder(place: Path) -> Generator[Path]:
     """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
 
+    What comes first by name is moved last: of several files, the one whose name others extend says that all are there.
     A file of the same name is replaced; a folder that is not empty is an OSError.
     """
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     _remove_leftovers(place)
     staging = place / _temporary_name("staging")
     staging.mkdir()
@@ -161,7 +172,7 @@ def staging_folder(place: Path) -> Generator[Path]:
         yield staging
         for path in staging.rglob("*"):
             flush(path)
-        for path in sorted(staging.iterdir()):
+        for path in sorted(staging.iterdir(), reverse=True):
             move(path, place / path.name)
     finally:
         shutil.rmtree(staging)
@@ -217,13 +228,13 @@ def _plain(parse: Callable[[Any], Any], text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DamagedError: it is no JSON, or does not match its checksum."""
+    """Read a JSON file. Raises DamagedError or NewerError: no JSON, another checksum, or a later format."""
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DamagedError(damaged(path, f"it is no JSON ({error})")) from None
     try:
-        return unsealed(value)
+        return unsealed(value, path)
     except ValueError as error:
         raise DamagedError(damaged(path, str(error))) from None
 
@@ -299,6 +310,7 @@ def read_parquet(  # pyright: ignore[reportUnknownParameterType]
 
     Raises:
         DamagedError: it is no Parquet file, damaged, or lacks one of ``columns``.
+        NewerError: it is of a later format of this package.
         OSError: it is missing, or may not be read.
     """
     import pyarrow as pa
@@ -307,6 +319,9 @@ def read_parquet(  # pyright: ignore[reportUnknownParameterType]
     with path.open("rb") as content:
         try:
             with pq.ParquetFile(content, page_checksum_verification=True) as file:
+                for name in file.schema_arrow.metadata or ():
+                    if found := _PARQUET_FORMAT.fullmatch(name):
+                        require_known(path, int(found[1]), PARQUET)
                 missing = [name for name in columns or () if name not in file.schema_arrow.names]
                 table = file.read(columns=None if columns is None else list(columns))
         except (OSError, pa.ArrowException, *UNREADABLE) as error:

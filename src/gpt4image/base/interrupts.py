@@ -1,13 +1,17 @@
-"""Ctrl-C: the first one asks to stop at a good place, the second one stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first one asks to stop at a good place, the second one stops at once."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from types import FrameType
+
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What asks a process to end: a scheduler or ``kill``, and a terminal that is closed."""
 
 
 @dataclass
@@ -35,6 +39,36 @@ class Interrupt:
         self.requested = True
         if self.insisted and not self._held:
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def ended_like_ctrl_c() -> Generator[None]:
+    """Let SIGTERM and SIGHUP do in the block what Ctrl-C does there; what is ignored (nohup) stays so.
+
+    Outside the main thread, to which Python delivers no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process that was forked off ends as it would have
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(on_ctrl_c):  # as in a job that a shell started in the background
+            raise KeyboardInterrupt
+        on_ctrl_c(number, frame)
+
+    taken = [number for number in ENDING if signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities, built, chosen, mapped, scattered
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.labelling.pseudo_boxes import best_threshold, pseudo_boxes
@@ -72,7 +73,8 @@ def _zero_shot(given: Situation) -> TrainingData:
     if names is None:
         raise ValueError("the zero-shot arm needs embeddings of the class names")
     nearest = (texts.centred(_described(given)) @ names.T).argmax(axis=1)
-    soft = one_hot(np.where(texts.described, nearest, NO_LABEL), len(given.data.classes))
+    guess, n_classes = np.where(texts.described, nearest, NO_LABEL), len(given.data.classes)
+    soft = built(len(guess), n_classes, lambda rows: one_hot(guess[rows], n_classes))
     return replace(given.data, text=None, soft=soft)
 
 
@@ -85,10 +87,9 @@ def _self_training(given: Situation) -> TrainingData:
         unknown = ~data.labels.known[train]
         boxes = pseudo_boxes(predicted[unknown], threshold)
         return with_targets(replace(data, text=None), data.labels.replaced(train[unknown], boxes))
-    soft = data.task.placeholder(np.zeros(len(data.labels), bool), predicted.shape[1])
     # Given labels keep half of the target, as in bootstrapping (Reed et al. 2015), for they may be wrong.
-    soft[train] = data.task.with_labels(predicted, data.labels[train], trust=0.5)
-    return replace(data, text=None, soft=soft)
+    soft = data.task.with_labels(predicted, data.labels[train], trust=0.5)
+    return replace(data, text=None, soft=scattered(soft, train, len(data.labels), data.task.no_target))
 
 
 def _oracle(given: Situation) -> TrainingData:
@@ -113,8 +114,7 @@ def _class_name(given: Situation) -> TrainingData:
 def _text_labels_shuffled(given: Situation) -> TrainingData:
     soft = given.text_labels()
     images, partners = _partners(given, _labelled_by_class(given))
-    soft[images] = soft[partners]
-    return replace(given.data, text=None, soft=soft)
+    return replace(given.data, text=None, soft=_exchanged(soft, images, partners))
 
 
 def _boxes_shuffled(given: Situation) -> TrainingData:
@@ -129,9 +129,9 @@ def _boxes_shuffled(given: Situation) -> TrainingData:
 def _answers_shuffled(given: Situation) -> TrainingData:
     soft, train = given.text_labels(), given.data.indices("train")
     known = given.data.task.known(given.data.labels[train])
-    images, partners = _partners(given, [train[~known & (soft[train] >= 0).any(axis=1)]])
-    soft[images] = soft[partners]
-    return replace(given.data, text=None, soft=soft)
+    there = mapped(chosen(soft, train), lambda found, _: (found >= 0).any(axis=1))
+    images, partners = _partners(given, [train[~known & there]])
+    return replace(given.data, text=None, soft=_exchanged(soft, images, partners))
 
 
 def _tags(given: Situation) -> TrainingData:
@@ -228,6 +228,13 @@ def _labelled_by_class(given: Situation) -> list[NDArray[np.int64]]:
     described = _described(given)
     groups = (described[given.data.labels[described] == label] for label in range(len(given.data.classes)))
     return [group for group in groups if len(group)]
+
+
+def _exchanged(soft: Probabilities, images: Array, partners: Array) -> Probabilities:
+    """Return targets of which images have those of their partners."""
+    rows = np.arange(len(soft))
+    rows[images] = partners
+    return chosen(soft, rows)
 
 
 def _partners(given: Situation, groups: Sequence[Array]) -> tuple[Array, Array]:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
+from gpt4image.artifacts.class_shares import chosen, scattered
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.outcome import Skipped
 from gpt4image.comparing.planning import Plan
@@ -87,8 +86,8 @@ def _descriptions(one: Finished) -> None:
 def _examples(first: Finished) -> None:
     plan, data, probabilities = first.plan, first.data, None
     if data.text is not None and "text-labels" in plan.members and first.of_classes:
-        probabilities = np.zeros((len(data.labels), len(data.classes)), np.float32)
-        probabilities[data.indices("train")] = first.predictions.probabilities
+        train = data.indices("train")
+        probabilities = scattered(first.predictions.probabilities, train, len(data.labels))
     write_examples(
         plan.config.out / EXAMPLES,
         data.image_set,
@@ -118,7 +117,7 @@ def _suspected(source: Finished) -> None:
         data.image_set,
         train[rows],
         given,
-        found.probabilities[rows],
+        chosen(found.probabilities, rows),
         tables=manifests_of([plan.prepared.config.embeddings]),
         true=plan.config.label_noise > 0.0,
         comparison=source.name,

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from gpt4image.labelling.teaching import judge_training, predict_training, targe
 from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.tasks.base import Labels, Task
+from gpt4image.training.loop import tidy
 from gpt4image.training.prepare import Prepared, prepare, with_table
 from gpt4image.training.train import run
 from gpt4image.training.training_data import TrainingData
@@ -58,6 +60,7 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
             data = PREPARE[job.arm](situation(job, ready.data, described, record=job.config.out))
             mine = replace(ready, config=job.config, chosen=job.chosen, data=data)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
+        tidy(job.config.out)
         measure_run(job.config.out, ready.data, "test", names=job.class_names)
 
 
@@ -82,7 +85,7 @@ def situation(
     tagged = job.regime.apply(data, seed, described)
     left = untagged(tagged)
 
-    def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    def teacher(indices: NDArray[np.int64]) -> Any:
         if job.teacher is None:
             raise ValueError(f"the arm {job.arm} comes after no other")
         return run_predictions(job.teacher, data, indices)
@@ -93,7 +96,6 @@ def situation(
             return taught_boxes(left, seed, job.class_names.vectors, job.answers, evidence)
         predictions = predict_training(left, seed, job.class_names.vectors, answers=job.answers, evidence=evidence)
         if record is not None and job.regime.label_noise > 0.0 and predictions.out_of_fold.any():
-            record.mkdir(parents=True, exist_ok=True)
             write_json(record / runs.DOUBTFUL, judge_training(predictions, left))
         return targets_of(predictions, left, job.config.label_trust)
 

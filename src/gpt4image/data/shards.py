@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import NewerError
 from gpt4image.base.files import read_json, user_cache, write_json
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state, is_settled, part_digests
@@ -89,7 +90,7 @@ def index_shard(path: str) -> ShardIndex:
         record = read_json(cached)
         if record.pop("format") == FORMAT and record.pop("state") == list(state or ()):
             return ShardIndex(*([tuple(row) for row in record[name]] for name in ("images", "skipped")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, of another version
+    except (OSError, NewerError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, another version
         pass
     index = _read_index(path)
     if state is not None and is_settled(state):

@@ -99,7 +99,9 @@ def _check_place(config: ExportConfig) -> None:
     suffix = FORMAT_SUFFIXES[config.format]
     if suffix and config.out.suffix != suffix:
         raise ConfigError(f"--out {config.out}: a file of --format {config.format} ends with {suffix}.")
-    for path in (config.out, _card(config, config.out)):
+    card = _card(config, config.out)
+    half = card.is_file() and "gpt4image" in card.read_text(encoding="utf-8", errors="replace")  # of a killed export
+    for path in (config.out, *(() if half else (card,))):
         if path.exists() or path.is_symlink():
             raise ConfigError(f"{path} exists already; give another --out, or remove it.")
 

@@ -21,6 +21,7 @@ from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, read_json, write_text
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
+from gpt4image.base.secrets import hidden
 from gpt4image.comparing.compare import compare
 from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
 from gpt4image.config.base import flag_of, listed
@@ -75,7 +76,7 @@ def distill(config: DistillConfig) -> Outcome:
         if stages.records.finished("describe", fingerprint(asked)) is None:
             require_payer(config, describing, len(set(images.digests)))
         say(_plan(config, images, describing))
-        stages.records.write_options(config.model_dump(mode="json"))
+        stages.records.write_options(_recorded(config))
         stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=questions)
         _after_answers(config, images, listed(describing.ask), stages, data)
     return _outcome(config, images, stages, time.monotonic() - started)
@@ -102,13 +103,19 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
     questions = _questions(describing)
     if records.begun("describe") in (None, fingerprint(questions)):
         return
-    before, now = records.options, config.model_dump(mode="json")
+    before, now = records.options, _recorded(config)
     names = (f"describe_{name}" if f"describe_{name}" in now else name for name in questions)
     differ = [flag_of(name) for name in names if name in before and before[name] != now.get(name)]
     raise RunError(
         f"{config.out} holds answers to other questions: {', '.join(differ) or 'a file of them'} was different, and a "
         "teacher reads all answers that are there. Give the same options, or another --out."
     )
+
+
+def _recorded(config: DistillConfig) -> dict[str, Any]:
+    """Return the options as they are recorded: without a password in an address."""
+    options: dict[str, Any] = config.model_dump(mode="json")
+    return {name: hidden(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
 def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig) -> str:

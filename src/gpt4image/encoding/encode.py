@@ -41,7 +41,7 @@ from gpt4image.artifacts.table import (
 )
 from gpt4image.base.checksums import digest_of_start, file_facts, require_recorded
 from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
-from gpt4image.base.files import move, open_npy, read_json, write_json
+from gpt4image.base.files import make_folder, move, open_npy, read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar
@@ -187,7 +187,7 @@ class _Work:
     def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:
         """Lay out the rows: those of the earlier table in its order, then new texts by length."""
         shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        make_folder(self.partial)
         source = self._rows_of_earlier(lengths)
         reused, new = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
         by_length = np.argsort(self._read(lengths[new]), kind="stable")

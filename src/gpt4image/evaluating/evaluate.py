@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,14 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
                 lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded), first_ahead=True
             )
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
-            measure_run(config.run_dir, ready.data, config.split, names=names, name=name, note=note)
-            if config.data is None and _is_reported(config.run_dir, config.split) and processes.rank() == 0:
-                skipped = write_run_extras(config.run_dir, own_options, *loaded, config.split)
+
+            def write_extras() -> None:
+                if config.data is None and _is_reported(config.run_dir, config.split):
+                    skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
+
+            measure_run(
+                config.run_dir, ready.data, config.split, names=names, name=name, note=note, before_record=write_extras
+            )
     facts = _facts(path)
     absent = dict(facts.get("absent", {}))
     if not (config.run_dir / runs.HEAD).is_file():
@@ -108,8 +114,9 @@ def _on_all_labels(config: EvaluateConfig, options: TrainConfig) -> list[str]:
 
 
 def _is_reported(run_dir: Path, split: str) -> bool:
-    """Return whether a split is the one that the report of a run shows."""
-    return next(name for name in (*REPORTED, split) if (run_dir / f"evaluation-{name}.json").is_file()) == split
+    """Return whether a split that is being measured is the one that the report of a run shows."""
+    measured = (name for name in REPORTED if name == split or (run_dir / f"evaluation-{name}.json").is_file())
+    return next(measured, split) == split
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -182,7 +189,7 @@ def _is_as_trained(record: runs.RunRecord, image_set: ImageSet, table: Embedding
     return False if differ or comparable else None
 
 
-def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> Any:
     """Return (n, K) predictions of a finished run for the images at ``indices``.
 
     Raises:
@@ -200,6 +207,7 @@ def measure_run(
     names: ClassNames,
     name: str | None = None,
     note: str = "",
+    before_record: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Predict one split and write ``evaluation-NAME.json`` and ``predictions-NAME.parquet`` into the run folder.
 
@@ -210,6 +218,7 @@ def measure_run(
         names: the class names in the text space of the run.
         name: of the record; the split without it.
         note: for the record.
+        before_record: called when the predictions are written; the record, written last, says that all is done.
 
     Raises:
         RunError: the run is one of other classes.
@@ -237,6 +246,7 @@ def measure_run(
     def write() -> None:
         predictions = f"predictions-{name}.parquet"
         _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions)
+        before_record()
         write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
 
     processes.by_first(write)
@@ -252,7 +262,7 @@ def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
 
 
 def _write_predictions(
-    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
+    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: Any
 ) -> None:
     import pyarrow as pa
 

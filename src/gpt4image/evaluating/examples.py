@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities, chosen
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import DamagedError
@@ -70,9 +71,7 @@ def write_run_extras(
     def examples() -> None:
         soft, labels = None, text_labels()
         if labels is not None:
-            known = dict(zip(labels.digests, labels.probabilities, strict=True))
-            unknown = np.zeros(len(images.classes), np.float32)
-            soft = np.stack([known.get(digest, unknown) for digest in images.digests])
+            soft = labels.of(images.digests)
         write_examples(
             run_dir / EXAMPLES,
             images,
@@ -94,7 +93,7 @@ def write_run_extras(
             images,
             np.array([row_of[labels.digests[row]] for row in rows], np.int64),
             given,
-            labels.probabilities[rows],
+            chosen(labels.probabilities, rows),
             tables=manifests_of(map(Path, labels.facts.embeddings)),
         )
 
@@ -129,7 +128,7 @@ def write_examples(
     usable: NDArray[np.bool_],
     *,
     text: TextTargets | None,
-    text_labels: NDArray[np.float32] | None,
+    text_labels: Probabilities | None,
     run_dirs: Mapping[str, Path],
     split: str = "test",
     comparison: str = "",
@@ -254,7 +253,7 @@ def write_suspected(
     images: ImageSet,
     rows: NDArray[np.int64],
     given: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
+    probabilities: Probabilities,
     *,
     tables: Sequence[Manifest],
     true: bool = False,
@@ -275,8 +274,9 @@ def write_suspected(
     found: list[dict[str, Any]] = []
     pictures = Thumbnails(images)
     texts = texts_behind(tables, [images.digests[row] for row in rows[: 2 * SUSPECTED]])
-    for row, label, predicted in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
+    for place, (row, label) in enumerate(zip(rows.tolist(), given.tolist(), strict=True)):
         if len(found) < SUSPECTED and (picture := pictures.of(row)):
+            predicted = probabilities[place]
             names, likely = (images.classes[label], images.classes[int(predicted.argmax())]), float(predicted.max())
             if images.labels.ndim > 1:  # the text contradicts one of several labels
                 words = ("present", "absent") if predicted[label] < 0.5 else ("absent", "present")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.run_records import checked
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
@@ -43,12 +44,12 @@ class Outputs(NamedTuple):
         features: (n, C) pooled features, the input of the classifier.
     """
 
-    predictions: Array
+    predictions: Any
     features: Array
 
     def only(self, rows: NDArray[np.bool_]) -> Outputs:
         """Return the outputs of some of the images."""
-        return Outputs(self.predictions[rows], self.features[rows])
+        return Outputs(chosen(self.predictions, rows), self.features[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +89,8 @@ class RunModel:
             return tail(found.float()), features
 
         try:
-            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, self.config.resolved))
+            config, few = self.config.resolved, self.task.exclusive
+            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, config, few_classes=few))
         finally:
             reader.release()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from gpt4image.artifacts.class_shares import Probabilities, blocks, built
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.image_set import ImageSet
@@ -53,7 +54,7 @@ class Answers(NamedTuple):
         """(N,) which images have an answer."""
         return np.asarray((self.first.reshape(len(self.first), -1) >= 0).any(axis=1))
 
-    def take(self, rows: Ints) -> Answers:
+    def take(self, rows: Ints | slice) -> Answers:
         """Return the answers about some images."""
         runner_up = None if self.runner_up is None else self.runner_up[rows]
         return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up)
@@ -62,12 +63,16 @@ class Answers(NamedTuple):
         """Return a digest of all of it, for fingerprints."""
         return hashlib.sha256(b"".join(values.tobytes() for values in self if values is not None)).hexdigest()
 
-    def probabilities(self, n_classes: int) -> Floats:
+    def probabilities(self, n_classes: int) -> Probabilities:
         """Return (N, K) class probabilities, as the answers state them: no label is read.
 
         The first class has the stated confidence, the second SECOND_SHARE of the rest, and the others share what is
         left. All classes are alike where there is no answer.
         """
+        return built(len(self.first), n_classes, lambda rows: self.take(rows).stated(n_classes), most=2)
+
+    def stated(self, n_classes: int) -> Floats:
+        """Return the same as an array."""
         given = self.given
         sure, next_best = _shares(self.confidence, n_classes)
         if self.runner_up is not None:
@@ -112,7 +117,8 @@ def answered_classes(path: Path) -> tuple[str, ...]:
         TableError: there is no class answer, or there are several lists.
     """
     with DescriptionStore(path) as store:
-        lists = dict.fromkeys(row.classes for row in store.answers() if row.classes)
+        prompts = dict.fromkeys(row.prompt for row in store.answers() if row.classes)
+        lists = dict.fromkeys(prompt.class_names for prompt in prompts)
     longest = max(lists, key=len, default=())
     if lists and all(set(each) <= set(longest) for each in lists):
         return longest
@@ -206,8 +212,8 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
     return Read(Answers(first, np.full_like(first, -1), sure), strange, np.zeros(len(digests), bool), {})
 
 
-def stored_answers(path: Path, digests: Sequence[str]) -> list[tuple[int, StoredAnswer]]:
-    """Return the answers of a store, each with the row of its image; one about equal images comes for each of them.
+def stored_answers(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, StoredAnswer]]:
+    """Yield the answers of a store, each with the row of its image; one about equal images comes for each of them.
 
     Raises:
         StoreError: the store is missing or damaged.
@@ -217,13 +223,16 @@ def stored_answers(path: Path, digests: Sequence[str]) -> list[tuple[int, Stored
     for row, digest in enumerate(digests):
         rows.setdefault(digest, []).append(row)
     with DescriptionStore(path) as store:
-        found = [(row, item) for item in store.answers() for row in rows.get(item.digest, ())]
-    if told := next((item for _, item in found if item.prompt.class_conditioned), None):
-        raise TableError(
-            f"{path}: answers to the prompt {told.prompt.name!r} were told the class of the image, so they say nothing "
-            "about labels that are missing or wrong. Ask with a prompt that lists the classes and names none."
-        )
-    return found
+        for item in store.answers():
+            if item.digest not in rows:
+                continue
+            if item.prompt.class_conditioned:
+                raise TableError(
+                    f"{path}: answers to the prompt {item.prompt.name!r} were told the class of the image, so they say "
+                    "nothing about labels that are missing or wrong. Ask with a prompt that lists the classes and "
+                    "names none."
+                )
+            yield from ((row, item) for row in rows[item.digest])
 
 
 def class_finder(classes: Sequence[str]) -> Callable[[str | None], int]:
@@ -250,23 +259,25 @@ def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answ
     What these classes have in all stays theirs. It is divided by the product of what the new answer states and, to the
     power of BROAD_SHARE, what the earlier answer states: a new answer as sure as the earlier one prevails.
     """
-    rows = np.flatnonzero(again.given)
-    sharp, shares = again.take(rows), found.take(rows).probabilities(n_classes)
-    sure = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None].astype(np.float32)
-    sharper = np.where(sharp.first[:, None] == listed, sure, (1.0 - sure) / (len(listed) - 1))
-    own = shares[:, listed]
-    moved = own**BROAD_SHARE * sharper
-    shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
-    named = np.stack([found.first[rows], found.second[rows], sharp.first, sharp.second], axis=1)
-    values = np.where(named >= 0, np.take_along_axis(shares, np.maximum(named, 0), axis=1), -1.0)
-    at = np.arange(len(rows))
-    first, largest = named[at, values.argmax(axis=1)], values.max(axis=1)
-    values[named == first[:, None]] = -1.0
-    second, next_best = named[at, values.argmax(axis=1)], values.max(axis=1)
     unknown = np.full(len(found.first), np.nan, np.float32) if found.runner_up is None else found.runner_up.copy()
     result = Answers(found.first.copy(), found.second.copy(), found.confidence.copy(), unknown)
-    result.first[rows], result.second[rows] = first, np.where(next_best > 0, second, -1)
-    result.confidence[rows], unknown[rows] = largest, np.where(next_best > 0, next_best, np.nan)
+    asked = np.flatnonzero(again.given)
+    for part in blocks(len(asked), n_classes):
+        rows = asked[part]
+        sharp, shares = again.take(rows), found.take(rows).stated(n_classes)
+        sure = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None].astype(np.float32)
+        sharper = np.where(sharp.first[:, None] == listed, sure, (1.0 - sure) / (len(listed) - 1))
+        own = shares[:, listed]
+        moved = own**BROAD_SHARE * sharper
+        shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
+        named = np.stack([found.first[rows], found.second[rows], sharp.first, sharp.second], axis=1)
+        values = np.where(named >= 0, np.take_along_axis(shares, np.maximum(named, 0), axis=1), -1.0)
+        at = np.arange(len(rows))
+        first, largest = named[at, values.argmax(axis=1)], values.max(axis=1)
+        values[named == first[:, None]] = -1.0
+        second, next_best = named[at, values.argmax(axis=1)], values.max(axis=1)
+        result.first[rows], result.second[rows] = first, np.where(next_best > 0, second, -1)
+        result.confidence[rows], unknown[rows] = largest, np.where(next_best > 0, next_best, np.nan)
     return result
 
 

@@ -15,12 +15,13 @@ Legend: N images, M answered boxes, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_formats import overlap
+from gpt4image.artifacts.class_shares import chosen
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.labelling.answers import Answers
@@ -271,7 +272,7 @@ def _classes(
         answers=said if evidence == "fused" else None,
         evidence=evidence,
     )
-    probabilities: NDArray[Any] = found.probabilities[of_box]
-    unknown = ~probabilities.any(axis=1)
-    probabilities[unknown, boxes.labels[unknown]] = 1.0
-    return probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64), found.weights
+    probabilities = chosen(found.probabilities, of_box)
+    known = probabilities.any(axis=1)
+    sure = np.where(known, probabilities.max(axis=1).astype(np.float64), 1.0)
+    return np.where(known, probabilities.argmax(axis=1), boxes.labels), sure, found.weights

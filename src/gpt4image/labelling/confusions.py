@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities, two_best
 from gpt4image.artifacts.store import ClassOption
 from gpt4image.base.files import write_text
 from gpt4image.base.visible import csv_cell
@@ -72,7 +74,7 @@ class Confused(NamedTuple):
 
 
 def confused_pairs(
-    said: Mapping[str, Ints], labels: Ints, probabilities: NDArray[np.float32], askable: Bools
+    said: Mapping[str, Ints], labels: Ints, probabilities: Probabilities, askable: Bools
 ) -> list[Confused]:
     """Return at most ``MOST_PAIRS`` pairs that are confused more often than chance has it, the most useful first.
 
@@ -88,17 +90,22 @@ def confused_pairs(
     if "answers" not in said:
         return []
     answered, n_classes = said["answers"], probabilities.shape[1]
-    by_labels = _compared(answered, labels, n_classes, "labels")
+    by_labels = _Compared.of(answered, labels, n_classes, "labels")
     texts = next((said[name] for name in _TEXTS if name in said), np.full_like(labels, -1))
-    by_texts = _compared(answered, texts, n_classes, "texts")
+    by_texts = _Compared.of(answered, texts, n_classes, "texts")
+    found = dict(by_labels.significant)
+    for classes, other in by_texts.significant.items():
+        if classes not in found and not by_labels.pair(classes).contradicts(other):
+            found[classes] = other
+    open_ = np.flatnonzero(askable & (answered >= 0) & (probabilities.max(axis=1) < CERTAIN))
+    two = np.sort(two_best(probabilities)[0][open_], axis=1)
+    place = two[:, 0] * n_classes + two[:, 1]
+    order = np.argsort(place, kind="stable")
     found = [
-        mine if mine.significant else other
-        for mine, other in zip(by_labels, by_texts, strict=True)
-        if mine.significant or (other.significant and not mine.contradicts(other))
+        pair._replace(images=open_[order[slice(*np.searchsorted(place[order], (at, at + 1)))]])
+        for (a, b), pair in sorted(found.items())
+        for at in [a * n_classes + b]
     ]
-    two = np.sort(np.argsort(probabilities, axis=1)[:, -2:], axis=1)
-    open_ = askable & (answered >= 0) & (probabilities.max(axis=1) < CERTAIN)
-    found = [pair._replace(images=np.flatnonzero(open_ & (two == pair.classes).all(axis=1))) for pair in found]
     chosen: list[Confused] = []
     for pair in sorted(found, key=lambda pair: -pair.rate * len(pair.images)):
         listed = {number for other in (*chosen, pair) for number in other.classes}
@@ -107,23 +114,48 @@ def confused_pairs(
     return chosen
 
 
-def _compared(answered: Ints, true: Ints, n_classes: int, by: str) -> list[Confused]:
-    """Return how often the classes of each pair are mistaken for each other, beside chance."""
-    from scipy import stats
+class _Compared(NamedTuple):
+    """How often the classes of each pair are mistaken for each other.
 
-    rows = np.flatnonzero((answered >= 0) & (true >= 0))
-    counts = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(counts, (true[rows], answered[rows]), 1)
-    first, second = np.triu_indices(n_classes, 1)
-    wrong = counts[first, second] + counts[second, first]
-    checked = wrong + counts[first, first] + counts[second, second]
-    chance = (1.0 - np.trace(counts) / max(len(rows), 1)) / max(n_classes - 1, 1)  # of one wrong class
-    p = np.where(wrong > 0, stats.binom.sf(wrong - 1, checked, chance), 1.0)
-    adjusted = stats.false_discovery_control(p) if len(p) else p
-    return [
-        Confused((int(a), int(b)), int(of), int(amiss), by, float(level), _NO_IMAGES)
-        for a, b, of, amiss, level in zip(first, second, checked, wrong, adjusted, strict=True)
-    ]
+    Attributes:
+        counts: (K, K) images by true class and answer, without those that do not occur.
+        by: what the answers are compared with.
+        significant: pairs that are confused beyond chance, by their classes.
+    """
+
+    counts: Counter[tuple[int, int]]
+    by: str
+    significant: dict[tuple[int, int], Confused]
+
+    @classmethod
+    def of(cls, answered: Ints, true: Ints, n_classes: int, by: str) -> _Compared:
+        """Count them, and compare with chance."""
+        from scipy import stats
+
+        rows = np.flatnonzero((answered >= 0) & (true >= 0))
+        pairs, times = np.unique(np.stack([true[rows], answered[rows]]), axis=1, return_counts=True)
+        counts = Counter(dict(zip(map(tuple, pairs.T.tolist()), times.tolist(), strict=True)))
+        found = cls(counts, by, {})
+        right = sum(count for (one, other), count in counts.items() if one == other)
+        chance = (1.0 - right / max(len(rows), 1)) / max(n_classes - 1, 1)  # of one wrong class
+        seen = [found.pair(classes) for classes in sorted({(min(p), max(p)) for p in counts if p[0] != p[1]})]
+        if not seen:
+            return found
+        wrong, checked = np.array([[pair.wrong, pair.checked] for pair in seen]).T
+        p = stats.binom.sf(wrong - 1, checked, chance)
+        order, total = np.argsort(p, kind="stable"), n_classes * (n_classes - 1) // 2  # p of all other pairs is 1
+        adjusted = np.minimum.accumulate((p[order] * (total / np.arange(1, len(p) + 1)))[::-1])[::-1]
+        for place, level in zip(order.tolist(), adjusted.tolist(), strict=True):
+            pair = seen[place]._replace(p=min(level, 1.0))
+            if pair.significant:
+                found.significant[pair.classes] = pair
+        return found
+
+    def pair(self, classes: tuple[int, int]) -> Confused:
+        """Return how often two classes are mistaken for each other, without what chance has to do with it."""
+        a, b = classes
+        wrong = self.counts[a, b] + self.counts[b, a]
+        return Confused(classes, wrong + self.counts[a, a] + self.counts[b, b], wrong, self.by, 1.0, _NO_IMAGES)
 
 
 def confused_table(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
@@ -135,7 +167,7 @@ def confused_table(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
     return text_table("Classes that the answers confuse more often than chance", rows)
 
 
-def write_images(path: Path, pairs: Sequence[Confused], images: ImageSet, probabilities: NDArray[np.float32]) -> None:
+def write_images(path: Path, pairs: Sequence[Confused], images: ImageSet, probabilities: Probabilities) -> None:
     """Write the images to ask again as CSV: key, digest, and their first and second class."""
     buffer = io.StringIO()
     cells = csv.writer(buffer, lineterminator="\n")

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from gpt4image.artifacts.class_shares import Probabilities, blocks, built, chosen
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.fusion import FLOOR, Evidence, Expert, fuse
 from gpt4image.labelling.label_noise import find_transition, noise_by_evidence
-from gpt4image.labelling.text_classifier import Classification, classify
+from gpt4image.labelling.text_classifier import MAX_CELLS, Classification, classify
 from gpt4image.training.targets import Noise
 
 Floats = NDArray[np.float32]
@@ -61,8 +62,13 @@ def by_names(sources: Sources) -> list[Expert]:
     """Return the expert that compares texts with class names; none where there are no names."""
     if sources.names is None:
         return []
-    likeness = softmax(np.float32(NAME_SCALE) * (sources.vectors @ sources.names.T), axis=1)
-    return [Expert(name="names", probabilities=likeness, known=sources.described, prior=1.0)]
+    vectors, names = sources.vectors, sources.names.T
+
+    def likeness(rows: slice) -> Floats:
+        return softmax(np.float32(NAME_SCALE) * (vectors[rows] @ names), axis=1)
+
+    alike = built(len(vectors), names.shape[1], likeness)
+    return [Expert(name="names", probabilities=alike, known=sources.described, prior=1.0)]
 
 
 def by_answers(answers: Answers, n_classes: int) -> list[Expert]:
@@ -88,7 +94,7 @@ def taught_by_answers(sources: Sources, n_classes: int, seed: int) -> list[Exper
         return []
     fit = classify(sources.vectors, taught, n_classes, seed=seed, names=sources.names)
     # Classes that were never answered are possible all the same.
-    predicted = _filled(fit.probabilities, taught, np.full_like(fit.probabilities, 1e-3 / n_classes))
+    predicted = _filled(fit.probabilities, taught, 1e-3 / n_classes)
     return [Expert(name="taught", probabilities=predicted, known=sources.described, prior=TAUGHT_PRIOR)]
 
 
@@ -110,7 +116,10 @@ def combine(
     found, weights = fuse(free, nothing, seed)
     known = np.any([expert.known for expert in free], axis=0)
     rows = np.flatnonzero((labels >= 0) & known)
-    own, noise = labels[rows], Noise()
+    read = rows
+    if len(rows) * n_classes > MAX_CELLS:  # what the others say is predicted like that of images without a label
+        read = np.sort(np.random.default_rng(seed).choice(rows, max(MAX_CELLS // n_classes, 1), replace=False))
+    own, noise = labels[read], Noise()
     experts, fit = free, None
     if len(rows):
         taught = np.where(sources.described, labels, -1)
@@ -119,18 +128,18 @@ def combine(
             fit = classify(sources.vectors, taught, n_classes, seed=seed, names=sources.names)
         probable = noise
         if judge_labels:
-            noise, probable = noise_by_evidence(found[rows], own, _text_loss(fit, taught), seed)
+            noise, probable = noise_by_evidence(chosen(found, read), own, _text_loss(fit, taught), seed)
         matrix = probable.matrix(n_classes) if probable.rate > 0.0 else None
         if fit is not None and noise.rate > 0.0:
             fit = classify(
                 sources.vectors, taught, n_classes, seed=seed, names=sources.names, transition=noise.matrix(n_classes)
             )
-        evidence = Evidence(rows, own, _true(found[rows], own, matrix), matrix)
+        evidence = Evidence(read, own, _true(found[read], own, matrix), matrix)
         if fit is not None:
             experts = [*free, _by_texts(fit, taught, free, sources.described)]
         found, weights = fuse(experts, evidence, seed)
         if noise.rate > 0.0:
-            noise = find_transition(found[rows], own, Noise(rate=noise.rate), seed)
+            noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
     out_of_fold = np.zeros(len(labels), bool)
     out_of_fold[rows] = True
     return Fusion(
@@ -152,20 +161,26 @@ def _by_texts(fit: Classification, labels: Ints, free: list[Expert], described: 
     has it, or alike for all classes.
     """
     others = [expert.probabilities for expert in free if expert.name in ("taught", "names")]
-    n_classes = fit.probabilities.shape[1]
-    other = others[0] if others else np.full_like(fit.probabilities, 1.0 / n_classes)
+    other = others[0] if others else 1.0 / fit.probabilities.shape[1]
     predicted = _filled(fit.probabilities, labels, other)
-    seen = (labels >= 0) & ~fit.out_of_fold
-    predicted[seen] = other[seen]
+    seen = np.flatnonzero((labels >= 0) & ~fit.out_of_fold)
+    for rows in blocks(len(seen), predicted.shape[1]):
+        predicted[seen[rows]] = other if isinstance(other, (int, float)) else other[seen[rows]]
     return Expert(name="texts", probabilities=predicted, known=described, prior=TEXT_PRIOR)
 
 
-def _filled(predicted: Floats, labels: Ints, other: Floats) -> Floats:
-    """Return predictions whose classes without a label have the probabilities of ``other``."""
+def _filled(predicted: Probabilities, labels: Ints, other: Probabilities | float) -> Probabilities:
+    """Return predictions whose classes without a label have the probabilities of ``other``, or that number each."""
     absent = np.ones(predicted.shape[1], bool)
     absent[labels[labels >= 0]] = False
-    filled = np.where(absent, other, predicted * (1.0 - other[:, absent].sum(axis=1, keepdims=True)))
-    return (filled / np.maximum(filled.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
+
+    def filled(rows: slice) -> Floats:
+        own = predicted[rows]
+        another = np.full_like(own, other) if isinstance(other, (int, float)) else other[rows]
+        found = np.where(absent, another, own * (1.0 - another[:, absent].sum(axis=1, keepdims=True)))
+        return (found / np.maximum(found.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
+
+    return built(len(predicted), predicted.shape[1], filled)
 
 
 def _text_loss(fit: Classification | None, labels: Ints) -> float | None:

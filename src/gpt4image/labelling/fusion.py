@@ -28,6 +28,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
+from gpt4image.artifacts.class_shares import ClassShares, Probabilities, blocks, zeros
 from gpt4image.labelling.text_classifier import FOLDS
 
 Floats = NDArray[np.float32]
@@ -37,10 +38,11 @@ Bools = NDArray[np.bool_]
 PRIOR_STRENGTH = 30.0  # a weight costs half of this, in nats, where it is 1 away from its prior
 PSEUDO_ANSWERS = 10.0  # answers per class that count as if they were as stated
 MAX_WEIGHT = 4.0
-MAX_LABELS = 5_000  # labelled images that weights are fitted to
+MAX_LABELS, LEAST_LABELS = 5_000, 500  # labelled images that weights are fitted to; the fewer the more classes
+MAX_CELLS = 5_000_000  # these images times classes
 FLOOR = 1e-9
 _STEPS = 20
-_BLOCK = 20_000_000  # probabilities that are combined at once
+MAX_CONFUSED = 3_000  # classes up to which confusions are learned: they are numbers of each class and each other
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +58,7 @@ class Expert:
     """
 
     name: str
-    probabilities: Floats
+    probabilities: Probabilities
     known: Bools
     prior: float
     first: Ints | None = None
@@ -76,7 +78,7 @@ class Evidence(NamedTuple):
         return Evidence(self.rows[chosen], self.given[chosen], self.true[chosen], self.transition)
 
 
-def fuse(experts: Sequence[Expert], labels: Evidence, seed: int) -> tuple[Floats, dict[str, float]]:
+def fuse(experts: Sequence[Expert], labels: Evidence, seed: int) -> tuple[Probabilities, dict[str, float]]:
     """Return (N, K) probabilities and the weights of experts; a row of zeros where no expert knows the image.
 
     Images that different experts know are combined with different weights; returned are those of the most images.
@@ -87,7 +89,7 @@ def fuse(experts: Sequence[Expert], labels: Evidence, seed: int) -> tuple[Floats
         seed: of the folds.
     """
     total, n_classes = experts[0].probabilities.shape
-    found = np.zeros((total, n_classes), np.float32)
+    found = zeros(total, n_classes)
     weights = {expert.name: 0.0 for expert in experts}
     folds = np.random.default_rng(seed).permutation(len(labels.rows)) % FOLDS  # no label decides of its own fold
     known = np.stack([expert.known for expert in experts], axis=1)
@@ -134,22 +136,22 @@ class _Product(NamedTuple):
         if not len(labels.rows):
             return cls(prior, None)
         ratios, chosen = None, np.arange(len(labels.rows))
-        if len(chosen) > MAX_LABELS:
-            chosen = np.sort(np.random.default_rng(seed).choice(chosen, MAX_LABELS, replace=False))
+        most = min(MAX_LABELS, max(LEAST_LABELS, MAX_CELLS // labels.true.shape[1]))
+        if len(chosen) > most:
+            chosen = np.sort(np.random.default_rng(seed).choice(chosen, most, replace=False))
         some = labels.among(chosen)
         logs = np.stack([_log(expert.probabilities[some.rows]) for expert in experts])
         for number, expert in enumerate(experts):
-            if expert.first is not None:
+            if expert.first is not None and expert.probabilities.shape[1] <= MAX_CONFUSED:
                 confusions = _Confusions.of(expert, expert.first, labels)
                 ratios = confusions.ratios()
                 logs[number] += confusions.without(expert.first[some.rows], some.true, expert.probabilities[some.rows])
         return cls(_fit_weights(logs, some, prior), ratios)
 
-    def predict(self, experts: Sequence[Expert], rows: Ints, into: Floats) -> None:
+    def predict(self, experts: Sequence[Expert], rows: Ints, into: Probabilities) -> None:
         """Write the probabilities of some images."""
-        size = max(1, _BLOCK // into.shape[1])
-        for start in range(0, len(rows), size):
-            block = rows[start : start + size]
+        for part in blocks(len(rows), into.shape[1]):
+            block = rows[part]
             total = np.zeros((len(block), into.shape[1]), np.float32)
             for weight, expert in zip(self.weights, experts, strict=True):
                 logs = _log(expert.probabilities[block])
@@ -183,13 +185,15 @@ class _Confusions(NamedTuple):
         """Count them. Answers as stated are each of the classes that their confidence says."""
         n_classes = expert.probabilities.shape[1]
         rows = np.flatnonzero(expert.known)
-        stated = _by_class(first[rows], expert.probabilities[rows], n_classes) + 1e-3 / n_classes
+        stated = _stated(first, expert.probabilities, rows) + 1e-3 / n_classes
         counted = _by_class(first[labels.rows], labels.true, n_classes)
         common, answered = stated.sum(axis=1), stated.sum(axis=0)
         common, answered = common / common.sum(), answered / answered.sum()
         shift = _smoothed(common, counted) / common
-        among = _shifted(expert.probabilities[labels.rows], shift)
-        expected = _by_class(first[labels.rows], among, n_classes)
+        expected = np.zeros_like(counted)
+        for part in blocks(len(labels.rows), n_classes):
+            rows = labels.rows[part]
+            expected += _by_class(first[rows], _shifted(expert.probabilities[rows], shift), n_classes)
         return cls(stated / stated.sum(axis=1, keepdims=True), expected, counted, answered, common, shift)
 
     def ratios(self) -> Floats:
@@ -238,6 +242,17 @@ def _by_class(first: Ints, true: Floats, n_classes: int) -> NDArray[np.float64]:
     """Return (K, K) sums of how much of class k was answered with class j."""
     answered = csr_matrix((np.ones(len(first)), (first, np.arange(len(first)))), shape=(n_classes, len(first)))
     return np.asarray(answered @ true.astype(np.float64)).T
+
+
+def _stated(first: Ints, probabilities: Probabilities, rows: Ints) -> NDArray[np.float64]:
+    """Return the same of some images, of any number."""
+    n_classes = probabilities.shape[1]
+    if not isinstance(probabilities, ClassShares):
+        return _by_class(first[rows], probabilities[rows], n_classes)
+    some, shape = probabilities.take(rows), (n_classes, len(rows))
+    answered = csr_matrix((np.ones(len(rows)), (first[rows], np.arange(len(rows)))), shape=shape)
+    above: Any = answered @ some.above_rest()
+    return (above.toarray() + np.asarray(answered @ some.rest)[:, None]).T
 
 
 def _log(probabilities: Floats) -> Floats:

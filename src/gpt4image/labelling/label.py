@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import ConfigError, TableError
@@ -37,7 +38,7 @@ from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.classification import CALIBRATION_BINS, Classification
+from gpt4image.tasks.classification import Classification, calibration_error
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.video import Video
 from gpt4image.training.targets import LEAST_EXPLAINED, explained
@@ -93,7 +94,7 @@ def label(config: LabelConfig) -> Outcome:
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=predicted.probabilities[rows],
+        probabilities=chosen(predicted.probabilities, rows),
         out_of_fold=predicted.out_of_fold[rows],
         facts=Facts(
             classes=images.classes,
@@ -263,7 +264,8 @@ def _how_good(task: Task, found: TextLabels, explains: float | None, true: NDArr
     metric = "accuracy" if task.exclusive else task.primary.name
 
     def score(labels: NDArray[Any], rows: NDArray[np.bool_]) -> float | None:
-        predicted = np.nan_to_num(found.probabilities[rows], nan=0.5)
+        predicted: Any = chosen(found.probabilities, rows)
+        predicted = predicted if task.exclusive else np.nan_to_num(predicted[:], nan=0.5)
         return _rounded(task.measure(predicted, labels[rows], found.classes).get(task.primary.name))
 
     if found.facts.noise > 0.0:
@@ -284,13 +286,11 @@ def _rounded(value: float | None) -> float | None:
 
 def _calibration_error(found: TextLabels) -> float | None:
     """Expected calibration error of out-of-fold predictions against the given labels."""
-    import torch
-    from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
-
     held_out = found.out_of_fold
     if not held_out.any():
         return None
-    predicted, given = torch.from_numpy(found.probabilities[held_out]), torch.from_numpy(found.labels[held_out])
+    given = found.labels[held_out]
     if given.ndim < found.labels.ndim:
-        return float(binary_calibration_error(predicted, given, n_bins=CALIBRATION_BINS))
-    return float(multiclass_calibration_error(predicted, given, predicted.shape[1], n_bins=CALIBRATION_BINS))
+        return calibration_error(found.probabilities[:][held_out], given)
+    predicted = chosen(found.probabilities, held_out)
+    return calibration_error(predicted.max(axis=1), predicted.argmax(axis=1) == given)

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import entr, softmax
 from scipy.stats import beta
 
+from gpt4image.artifacts.class_shares import Probabilities, mapped
 from gpt4image.training.targets import Noise, single_labels
 
 Floats = NDArray[np.floating]
@@ -35,11 +36,12 @@ REFUTED = (
     0.75  # part of the log loss that labels with such noise have at least; texts that predict them better refute it
 )
 MAX_LABELS = 20_000  # labels that noise is estimated by where evidence read none
+MAX_CELLS = 10_000_000  # the same, times the number of classes
 _FOLDS = 5
 _STEPS = 30
 
 
-def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
+def find_noise(probabilities: Probabilities, labels: Ints) -> tuple[Noise, float]:
     """Say whether labels are wrong, and how many, from out-of-fold predictions of the given labels.
 
     Two signs count. Either wrong labels explain what is given better than unsure texts do: a classifier that lowers its
@@ -52,6 +54,7 @@ def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
         The noise, wrong labels being any other class alike; and the power to which the probabilities are to be raised
         to be those of the clean class (forward correction, Patrini et al. 2017, arXiv 1609.03683).
     """
+    probabilities, labels = _sample(probabilities, labels, len(labels), 0)
     rate, power, gain = _explain(probabilities, labels)
     by_anchors = anchor_rate(probabilities, labels)
     if by_anchors > 0.0:
@@ -61,7 +64,7 @@ def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
     return Noise(), 1.0
 
 
-def noise_by_evidence(free: Floats, labels: Ints, text_loss: float | None, seed: int) -> tuple[Noise, Noise]:
+def noise_by_evidence(free: Probabilities, labels: Ints, text_loss: float | None, seed: int) -> tuple[Noise, Noise]:
     """Say how labels are wrong, by evidence that has read none of them: answers and class names.
 
     What the text classifier has learned from wrong labels cannot hide them here, so noise of classes taken for one
@@ -77,9 +80,7 @@ def noise_by_evidence(free: Floats, labels: Ints, text_loss: float | None, seed:
     Returns:
         The noise, where it is sure; and the noise that is probable, which is what weights are to be learned under.
     """
-    if len(labels) > MAX_LABELS:
-        some = np.random.default_rng(seed).choice(len(labels), MAX_LABELS, replace=False)
-        free, labels = free[some], labels[some]
+    free, labels = _sample(free, labels, MAX_LABELS, seed)
     rate, _, gain = _explain(free, labels, trust=TRUST)
     by_anchors = anchor_rate(free, labels)
     sure = by_anchors > 0.0 or (rate > MIN_NOISE and gain > SURE)
@@ -87,6 +88,15 @@ def noise_by_evidence(free: Floats, labels: Ints, text_loss: float | None, seed:
     if text_loss is not None and text_loss < REFUTED * _least_loss(probable, free):
         return Noise(), Noise()
     return probable if sure else Noise(), probable
+
+
+def _sample(probabilities: Probabilities, labels: Ints, most: int, seed: int) -> tuple[Floats, Ints]:
+    """Return the probabilities of at most so many labels as an array, and these labels."""
+    most = min(most, max(MAX_CELLS // probabilities.shape[1], 2 * MIN_ANCHORS))
+    if len(labels) <= most:
+        return probabilities[:], labels
+    some = np.random.default_rng(seed).choice(len(labels), most, replace=False)
+    return probabilities[some], labels[some]
 
 
 def _least_loss(noise: Noise, clean: Floats) -> float:
@@ -153,16 +163,17 @@ def anchor_rate(probabilities: Floats, labels: Ints) -> float:
     return noise if steadiness >= enough and right.mean() > chance else 0.0
 
 
-def find_transition(clean: Floats, labels: Ints, uniform: Noise, seed: int) -> Noise:
+def find_transition(found: Probabilities, labels: Ints, uniform: Noise, seed: int) -> Noise:
     """Return the noise with a transition matrix of its own for each class, where the given labels tell of one.
 
     The matrix is fitted by expectation maximisation, with PSEUDO_LABELS labels per class that follow the uniform model.
     It counts only if, fitted to a part of the images, it explains the labels of the others better than that model.
-    ``clean`` are (n, K) probabilities of the clean class, which have not seen the label of the image.
+    ``found`` are (n, K) probabilities of the clean class, which have not seen the label of the image.
     """
-    n_classes = clean.shape[1]
+    n_classes = found.shape[1]
     if n_classes > MAX_CLASSES:
         return uniform
+    clean: Floats = found[:]
     prior = uniform.matrix(n_classes).astype(np.float64)
     parts = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
     gain = 0.0
@@ -191,7 +202,7 @@ def _maximise(clean: Floats, labels: Ints, prior: NDArray[np.float64]) -> NDArra
     return matrix
 
 
-def suspected(probabilities: Floats, labels: Ints) -> Bools:
+def suspected(probabilities: Probabilities, labels: Ints) -> Bools:
     """Say which labels are probably wrong: confident learning (Northcutt et al. 2021, arXiv 1911.00068).
 
     An image counts as a class where its probability reaches the mean of that class among the images labelled so; it is
@@ -200,8 +211,12 @@ def suspected(probabilities: Floats, labels: Ints) -> Bools:
     sums = np.bincount(labels, weights=probabilities[np.arange(len(labels)), labels], minlength=probabilities.shape[1])
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
-    return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels)
+
+    def named(predicted: Floats, rows: slice) -> Bools:
+        confident = np.where(predicted >= thresholds, predicted, -1.0)
+        return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels[rows])
+
+    return mapped(probabilities, named)
 
 
 def contradicted(labels: Ints, said: Mapping[str, Ints]) -> Bools:
@@ -218,7 +233,7 @@ def contradicted(labels: Ints, said: Mapping[str, Ints]) -> Bools:
 
 
 def suspected_errors(
-    probabilities: Floats, labels: Ints, held_out: Bools, certain: Bools | None = None
+    probabilities: Probabilities, labels: Ints, held_out: Bools, certain: Bools | None = None
 ) -> NDArray[np.int64]:
     """Return (m, 2) image and class of the labels that are probably wrong, the least probable label first.
 
@@ -244,7 +259,7 @@ def suspected_errors(
     return np.array([pair[2:] for pair in sorted(pairs)], np.int64).reshape(-1, 2)
 
 
-def judge(probabilities: Floats, labels: Ints, true: Ints) -> dict[str, Any]:
+def judge(probabilities: Probabilities, labels: Ints, true: Ints) -> dict[str, Any]:
     """Say how well wrong labels are named, where the ``true`` ones are known, (n,).
 
     Returns:

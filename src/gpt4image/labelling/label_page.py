@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.artifacts.table import Manifest, texts_behind
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import Skipped
@@ -40,7 +41,7 @@ class Shown:
     """
 
     images: ImageSet
-    probabilities: NDArray[np.float32]
+    probabilities: Probabilities
     table: Manifest | None
     suspected: NDArray[np.int64]
     suggestions: Sequence[Suggestion]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import built, chosen, mapped, scattered
 from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
 from gpt4image.labelling.answers import Answers
@@ -53,7 +54,7 @@ class Predictions(Fusion):
     @property
     def known(self) -> Bools:
         """(N,) which images have evidence."""
-        return np.asarray(np.nan_to_num(self.probabilities).any(axis=1))
+        return mapped(self.probabilities, lambda found, _: np.nan_to_num(found).any(axis=1))
 
 
 def require_learnable(described: Bools, labels: Labels) -> None:
@@ -116,8 +117,7 @@ def predict_labels(
         described = np.flatnonzero(texts.described[shaping])
         sources = sources._replace(vectors=smooth(sources.vectors, shaping[described], seed))
         found, nothing = _one_label(sources, labels, n_classes, seed, evidence), 0.0
-    probabilities = np.full((total, n_classes), nothing, np.float32)
-    probabilities[rows] = found.probabilities
+    probabilities = scattered(found.probabilities, rows, total, nothing)
     out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
     out_of_fold[rows] = found.out_of_fold
     said = {name: np.full(total, -1) for name in found.said}
@@ -146,7 +146,7 @@ def _one_label(sources: Sources, labels: Labels, n_classes: int, seed: int, evid
     agreement = None
     if found.out_of_fold.any():
         own = labels[found.out_of_fold]
-        agreement = float((found.probabilities[found.out_of_fold].argmax(axis=1) == own).mean())
+        agreement = float((found.probabilities.argmax(axis=1)[found.out_of_fold] == own).mean())
     return Predictions(**vars(found), agreement=agreement)
 
 
@@ -214,11 +214,13 @@ def _by_labels(fit: Callable[..., Classification], labels: Labels, seed: int) ->
     result, noise, agreement = fit(), Noise(), None
     held_out = result.out_of_fold
     if held_out.any():
-        clean = result.probabilities[held_out]
+        clean = chosen(result.probabilities, held_out)
         agreement = float((clean.argmax(axis=1) == labels[held_out]).mean())
         noise, power = find_noise(clean, labels[held_out])
         if noise.rate > 0.0:
-            result = replace(result, probabilities=raise_to(result.probabilities, power))
+            raw = result.probabilities
+            raised = built(len(raw), raw.shape[1], lambda rows: raise_to(raw[rows], power))
+            result = replace(result, probabilities=raised)
             result, noise = _clean(result, labels, noise, fit, seed)
     return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, said={}, agreement=agreement)
 
@@ -231,13 +233,13 @@ def _clean(
     Where classes are wrong in ways of their own, classifier and noise are fitted in turn.
     """
     held_out = result.out_of_fold
-    noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)
+    noise = find_transition(chosen(result.probabilities, held_out), labels[held_out], uniform, seed)
     for _ in range(ROUNDS):
         before = noise.transition
         if before is None:
             break
         result = fit(transition=before)
-        noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)
+        noise = find_transition(chosen(result.probabilities, held_out), labels[held_out], uniform, seed)
         if noise.transition is not None and np.abs(noise.transition - before).max() < SETTLED:
             break
     return result, noise

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import ClassShares, Probabilities, chosen, two_best
 from gpt4image.base.files import write_text
 from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.data.image_set import NO_LABEL
@@ -41,13 +42,13 @@ class Suggestion:
     why: str
 
 
-def doubt_of(probabilities: Floats) -> NDArray[np.float64]:
+def doubt_of(probabilities: Probabilities) -> Floats:
     """Return (n,) how unsure the class of images is: 1 minus the distance of the two most probable classes."""
-    two = np.sort(probabilities, axis=1)[:, -2:]
-    return 1.0 - (two[:, 1] - two[:, 0])
+    two = two_best(probabilities)[1]
+    return 1.0 - (two[:, 0] - two[:, 1])
 
 
-def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
+def spread(vectors: Floats | ClassShares, doubt: Floats, count: int, seed: int) -> Ints:
     """Return the positions of at most ``count`` images that are unsure and unlike each other, the best first.
 
     Images, as (n, D) embeddings, are clustered by k-means, each with its doubt, 0 to 1, as weight (Zhdanov 2019, arXiv
@@ -72,7 +73,9 @@ def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
     return rows[nearest[np.argsort(-held[own[nearest]], kind="stable")]]
 
 
-def to_label(vectors: Floats, probabilities: Floats, candidates: Ints, count: int, seed: int) -> list[Suggestion]:
+def to_label(
+    vectors: Floats | ClassShares, probabilities: Probabilities, candidates: Ints, count: int, seed: int
+) -> list[Suggestion]:
     """Return at most ``count`` of the ``candidates``, positions of described images without a label, to label next.
 
     Args:
@@ -80,9 +83,9 @@ def to_label(vectors: Floats, probabilities: Floats, candidates: Ints, count: in
         probabilities: (N, K) class probabilities.
         candidates, count, seed: as of ``spread``.
     """
-    doubt, why = doubt_of(probabilities[candidates]), "stands for others as unsure"
-    chosen = spread(vectors[candidates], doubt, count, seed)
-    return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=why) for i in chosen]
+    doubt, why = doubt_of(chosen(probabilities, candidates)), "stands for others as unsure"
+    best = spread(chosen(vectors, candidates), doubt, count, seed)
+    return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=why) for i in best]
 
 
 def to_describe(described: NDArray[np.bool_], labels: Ints, candidates: Ints, count: int) -> list[Suggestion]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities, chosen, scattered
 from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.regions import Boxes
@@ -115,13 +116,13 @@ def predict_training(
     )
     return replace(
         found,
-        probabilities=found.probabilities[copy_of],
+        probabilities=chosen(found.probabilities, copy_of),
         out_of_fold=found.out_of_fold[copy_of] & (labels != NO_LABEL),
         said={name: classes[copy_of] for name, classes in found.said.items()},
     )
 
 
-def targets_of(predictions: Predictions, data: TrainingData, trust: float | None) -> NDArray[np.float32]:
+def targets_of(predictions: Predictions, data: TrainingData, trust: float | None) -> Probabilities:
     """Return (N, K) targets of the training images, none for others.
 
     Args:
@@ -131,14 +132,13 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
     """
     train = data.indices("train")
     labels, found = labels_of(data, train), predictions.probabilities
-    targets = data.task.placeholder(np.zeros(len(data.labels), bool), len(data.classes))
     explains = explained(found, labels, predictions.out_of_fold)
-    targets[train] = class_targets(data.task, found, labels, predictions.noise, explains, trust)
-    return targets
+    targets = class_targets(data.task, found, labels, predictions.noise, explains, trust)
+    return scattered(targets, train, len(data.labels), data.task.no_target)
 
 
 def judge_training(predictions: Predictions, data: TrainingData) -> dict[str, Any]:
     """Return how well the texts name the labels of the training images that are not the true ones; see ``judge``."""
     rows = np.flatnonzero(predictions.out_of_fold)
     images = data.indices("train")[rows]
-    return judge(predictions.probabilities[rows], data.labels[images], data.image_set.labels[images])
+    return judge(chosen(predictions.probabilities, rows), data.labels[images], data.image_set.labels[images])

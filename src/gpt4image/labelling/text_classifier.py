@@ -29,6 +29,8 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
+from gpt4image.artifacts.class_shares import BLOCK_CELLS, DENSE_CELLS, Probabilities, blocks, built
+
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
@@ -38,6 +40,10 @@ NAME_STRENGTH = 3.0  # length of the weights that the name of a class stands for
 FOLDS = 5
 FEW = 5.0  # labels that each class counts as if it had them besides its own
 MAX_SEARCH_LABELS = 5_000  # models are weighed on at most this many labels
+MAX_SEARCH_CLASSES = (
+    200  # of at most so many classes, with all their labels: how strong a penalty is good depends on these
+)
+MAX_CELLS = 20_000_000  # labels times classes that are learned from: bounded time and memory at any number of labels
 MIN_WEIGHT = 0.01  # models of less weight are left out
 MAX_ITERATIONS = 200
 _ROWS = 8_192  # rows whose logits are in memory at once
@@ -51,15 +57,16 @@ class Classification:
     """Predictions of the classifier for N images.
 
     Attributes:
-        probabilities: (N, K) float32; zero for classes without a labelled image.
+        probabilities: (N, K); zero for classes without a labelled image.
         out_of_fold: (N,) bool, true where the image has a label and its prediction comes from a model that has not
-            seen it. An image that is the only one of its class is predicted by the model of all labels instead.
+            seen it. An image that is the only one of its class is predicted by the model of all labels instead, and of
+            more than MAX_CELLS those whose labels were not read.
         c: inverse strength of the L2 penalty, of the model with the most weight; None where texts learned no label.
         names: weight of the models that were pulled to the class names.
         folds: number of folds; 0 where nothing was cross-validated.
     """
 
-    probabilities: NDArray[np.float32]
+    probabilities: Probabilities
     out_of_fold: NDArray[np.bool_]
     c: float | None
     names: float
@@ -74,10 +81,6 @@ class _Logits(NamedTuple):
 
     def scaled(self, factor: float) -> Floats:
         return factor * self.by_text + self.intercepts
-
-    def rows(self, chosen: NDArray[np.bool_]) -> _Logits:
-        """Return those of some rows, where each has its own intercepts."""
-        return _Logits(self.by_text[chosen], self.intercepts[chosen])
 
 
 class _Fit(NamedTuple):
@@ -96,11 +99,11 @@ class _Fit(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Model:
-    """One way to fit: penalty, (D, K) weights that it pulls to, (K, K) noise; scale of its logits, and its weight."""
+    """One way to fit: penalty, (D, K) weights that it pulls to, (K, K) noise if any; scale of its logits; weight."""
 
     c: float
     pull: Floats
-    transition: Floats
+    transition: Floats | None
     scale: float = 1.0
     weight: float = 1.0
 
@@ -130,34 +133,56 @@ def classify(
     vectors = np.asarray(vectors, dtype=np.float32)
     labelled = np.flatnonzero(labels >= 0)
     present, targets = np.unique(labels[labelled], return_inverse=True)
+    if len(labelled) * len(present) > MAX_CELLS:
+        read = _stratified_sample(targets, MAX_CELLS // len(present), seed)  # every class is still there
+        labelled, targets = labelled[read], targets[read]
     inputs = vectors[labelled]
     pulls = [np.zeros((vectors.shape[1], len(present)), np.float32)]
     if names is not None:
         pulls.append(np.asarray(NAME_STRENGTH * names[present].T, np.float32))
-    noise = np.eye(len(present), dtype=np.float32) if transition is None else transition[np.ix_(present, present)]
-    noise = noise / noise.sum(axis=1, keepdims=True)
+    noise = None if transition is None else _among(transition, present)
     n_folds = min(FOLDS, int(np.bincount(targets).max())) if weigh else 0
     few = min(len(vectors), _ROWS) * vectors.shape[1] * n_classes < _SEVERAL_THREADS
     with threadpool_limits(1 if few else None, user_api="blas"):
         if n_folds < 2:
-            n_folds, scale, held_out = 0, 1.0, np.zeros(len(labelled), dtype=bool)
+            n_folds, folds = 0, np.full(len(labelled), -1)
             models = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls]
-            of_held_out = np.zeros((0, len(present)))
         else:
             folds = make_folds(targets, n_folds, seed)
-            kinds = [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls]
-            models, held_out = _weigh(inputs, targets, folds, seed, kinds), folds >= 0
-            logits = [_out_of_fold(inputs, targets, folds, model)[0] for model in models]
-            mixed = _mixed(models, logits).rows(held_out)
-            scale = _fit_scale(mixed, targets[held_out], noise)
-            of_held_out = mixed.scaled(scale)
-        everywhere = _mixed(models, [_fit(inputs, targets, model).logits(vectors) for model in models])
-    seen = softmax(everywhere.scaled(scale), axis=1)
-    seen[labelled[held_out]] = softmax(of_held_out, axis=1)
-    probabilities = np.zeros((len(vectors), n_classes), dtype=np.float32)
-    probabilities[:, present] = seen
-    out_of_fold = np.zeros(len(vectors), dtype=bool)
-    out_of_fold[labelled[held_out]] = True
+            models = _weigh(
+                inputs, targets, folds, seed, [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls]
+            )
+        by_fold = [
+            [_fit(inputs[folds != fold], targets[folds != fold], each) for each in models] for fold in range(n_folds)
+        ]
+        held_out, scale = np.flatnonzero(folds >= 0), 1.0
+        if len(held_out):
+            some = (
+                held_out
+                if len(held_out) * len(present) <= DENSE_CELLS
+                else held_out[:: 1 + len(held_out) * len(present) // DENSE_CELLS]
+            )
+            scale = _fit_scale(_held_out(inputs[some], folds[some], models, by_fold), targets[some], noise)
+        everywhere = [_fit(inputs, targets, each) for each in models]
+
+        def predicted(logits: _Logits) -> Floats:
+            found = softmax(logits.scaled(scale), axis=1)
+            if len(present) == n_classes:
+                return found
+            spread = np.zeros((len(found), n_classes), np.float32)
+            spread[:, present] = found
+            return spread
+
+        probabilities = built(
+            len(vectors),
+            n_classes,
+            lambda rows: predicted(_mixed(models, [fit.logits(vectors[rows]) for fit in everywhere])),
+        )
+        for rows in blocks(len(held_out), n_classes):
+            some = held_out[rows]
+            probabilities[labelled[some]] = predicted(_held_out(inputs[some], folds[some], models, by_fold))
+    out_of_fold = labels >= 0
+    out_of_fold[labelled[folds < 0]] = False
     return Classification(
         probabilities=probabilities,
         out_of_fold=out_of_fold,
@@ -180,28 +205,35 @@ def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
 
 def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequence[_Model]) -> list[_Model]:
     """Return the models that deserve weight: each kind, with C up and down the path until it is surely worse."""
+    n_folds, searched = int(folds.max()) + 1, list(kinds)
+    if kinds[0].pull.shape[1] > MAX_SEARCH_CLASSES:
+        inputs, targets, searched = _few_classes(inputs, targets, kinds, seed)
+        folds = make_folds(targets, n_folds, seed)
     if len(targets) > MAX_SEARCH_LABELS:
         chosen = _stratified_sample(targets, MAX_SEARCH_LABELS, seed)
         inputs, targets = inputs[chosen], targets[chosen]  # every class is still there
-        folds = make_folds(targets, int(folds.max()) + 1, seed)
+        folds = make_folds(targets, n_folds, seed)
     held_out = folds >= 0
     count = int(held_out.sum())
     surely = -np.log(MIN_WEIGHT) / count
     losses: list[float] = []
     models: list[_Model] = []
-    for kind in kinds:
+    for kind, asked in zip(searched, kinds, strict=True):
         own: dict[int, float] = {}
         for step in (1, -1):
             fits: list[_Fit] = []
             place = C_PATH.index(DEFAULT_C) + min(step, 0)
             while 0 <= place < len(C_PATH) and (not own or own[place - step] <= min(own.values()) + surely):
                 model = replace(kind, c=C_PATH[place])
-                logits, fits = _out_of_fold(inputs, targets, folds, model, fits)
-                logits = logits.rows(held_out)
+                fits = [
+                    _fit(inputs[folds != fold], targets[folds != fold], model, fits[fold] if fits else None)
+                    for fold in range(folds.max() + 1)
+                ]
+                logits = _held_out(inputs[held_out], folds[held_out], [model], [[fit] for fit in fits])
                 scale = _fit_scale(logits, targets[held_out], model.transition)
                 own[place] = _log_loss(logits.scaled(scale), targets[held_out], model.transition)
                 losses.append(own[place])
-                models.append(replace(model, scale=scale))
+                models.append(replace(asked, c=model.c, scale=scale))
                 place += step
     weights = softmax(-count * np.array(losses))
     weights = np.where(weights < MIN_WEIGHT, 0.0, weights)
@@ -228,17 +260,37 @@ def _stratified_sample(targets: Ints, size: int, seed: int) -> Ints:
     return np.sort(np.concatenate(kept))
 
 
-def _out_of_fold(
-    inputs: Floats, targets: Ints, folds: Ints, model: _Model, starts: Sequence[_Fit] = ()
-) -> tuple[_Logits, list[_Fit]]:
-    """Return n logits, each row from the fit to the other folds, and those fits; ``starts`` are earlier ones."""
-    found = _Logits(*np.zeros((2, len(targets), model.pull.shape[1]), dtype=np.float32))
-    fits: list[_Fit] = []
-    for fold in range(folds.max() + 1):
+def _few_classes(
+    inputs: Floats, targets: Ints, kinds: Sequence[_Model], seed: int
+) -> tuple[Floats, Ints, list[_Model]]:
+    """Return the labels of a sample of the classes, with two labels if possible, and what to fit for these."""
+    counts = np.bincount(targets)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    some = np.sort(order[np.argsort(counts[order] < 2, kind="stable")][:MAX_SEARCH_CLASSES])
+    rows = np.flatnonzero(np.isin(targets, some))
+    fewer = [
+        replace(
+            kind, pull=kind.pull[:, some], transition=None if kind.transition is None else _among(kind.transition, some)
+        )
+        for kind in kinds
+    ]
+    return inputs[rows], np.searchsorted(some, targets[rows]), fewer
+
+
+def _among(transition: Floats, classes: Ints) -> Floats:
+    """Return the transition matrix among some of the classes."""
+    some = transition[np.ix_(classes, classes)]
+    return some / some.sum(axis=1, keepdims=True)
+
+
+def _held_out(inputs: Floats, folds: Ints, models: Sequence[_Model], by_fold: Sequence[Sequence[_Fit]]) -> _Logits:
+    """Return the mixed logits of n inputs, each by the fits of ``models`` to the other folds."""
+    found = _Logits(*np.zeros((2, len(inputs), models[0].pull.shape[1]), dtype=np.float32))
+    for fold in np.unique(folds):
         test = folds == fold
-        fits.append(_fit(inputs[~test], targets[~test], model, starts[fold] if starts else None))
-        found.by_text[test], found.intercepts[test] = fits[fold].logits(inputs[test])
-    return found, fits
+        mixed = _mixed(models, [fit.logits(inputs[test]) for fit in by_fold[fold]])
+        found.by_text[test], found.intercepts[test] = mixed
+    return found
 
 
 def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None) -> _Fit:
@@ -255,19 +307,26 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
     pull = np.vstack([model.pull, np.zeros_like(model.pull[:1])])
     penalty = np.full((width + 1, 1), 1.0 / (count * model.c), np.float32)
     penalty[-1] = 0.0
+    at_once = max(1, min(_ROWS, BLOCK_CELLS // pull.shape[1]))
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = flat.reshape(pull.shape).astype(np.float32)
         drawn = penalty * (weights - pull)
         value, gradient = 0.5 * float(np.vdot(weights - pull, drawn)), drawn
-        for first in range(0, count, _ROWS):
-            rows, own = inputs[first : first + _ROWS] - centre, targets[first : first + _ROWS]
-            share = shares[first : first + _ROWS]
+        for first in range(0, count, at_once):
+            rows, own = inputs[first : first + at_once] - centre, targets[first : first + at_once]
+            share = shares[first : first + at_once]
             errors = softmax(rows @ weights[:-1] + weights[-1], axis=1)
-            given = errors * model.transition.T[own]
-            likelihood = np.maximum(given.sum(axis=1, keepdims=True), 1e-30)
+            if model.transition is None:
+                at = np.arange(len(own))
+                given = errors[at, own]
+                likelihood = np.maximum(given, 1e-30)[:, None]
+                errors[at, own] -= given / likelihood[:, 0]
+            else:
+                given = errors * model.transition.T[own]
+                likelihood = np.maximum(given.sum(axis=1, keepdims=True), 1e-30)
+                errors -= given / likelihood
             value -= float((share * np.log(likelihood)).sum(dtype=np.float64))
-            errors -= given / likelihood
             errors *= share
             gradient[:-1] += rows.T @ errors
             gradient[-1] += errors.sum(axis=0)
@@ -281,13 +340,17 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
     return _Fit(found[:-1], found[-1], centre)
 
 
-def _log_loss(logits: Floats, targets: Ints, transition: Floats) -> float:
+def _log_loss(logits: Floats, targets: Ints, transition: Floats | None) -> float:
     """Return the mean log loss of given labels."""
-    given = (softmax(logits, axis=1) * transition.T[targets]).sum(axis=1)
+    likely = softmax(logits, axis=1)
+    if transition is None:
+        given = likely[np.arange(len(targets)), targets]
+    else:
+        given = (likely * transition.T[targets]).sum(axis=1)
     return float(-np.log(np.maximum(given, 1e-30)).mean())
 
 
-def _fit_scale(logits: _Logits, targets: Ints, transition: Floats) -> float:
+def _fit_scale(logits: _Logits, targets: Ints, transition: Floats | None) -> float:
     """Return the factor of the logits with the least log loss of given labels, (n,), under a (K, K) transition matrix.
 
     One pseudo-observation is spread over all classes, as in Platt (1999): where every prediction is right, the factor

@@ -1,6 +1,6 @@
 """Device, precision and memory format: chosen by what the machine computes fast, and reported.
 
-bf16 and channels_last are used where a probe of four steps finds them faster on this machine, and bf16 only where the
+bf16 and channels_last are used where a probe of a few steps finds them faster on this machine, and bf16 only where the
 device computes it natively.
 """
 
@@ -22,7 +22,9 @@ from threadpoolctl import threadpool_limits
 from gpt4image.base.errors import ConfigError
 from gpt4image.parallel import processes
 
-PROBE_STEPS = 4
+PROBE_STEPS = 5  # of each choice at most: the first one is slow, the fastest counts
+PROBE_SECONDS = 0.25  # for each choice, beyond which no further step begins
+HOPELESS = 1.5  # times the fastest choice so far: not tried further
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,28 +91,38 @@ def probe(
     Raises:
         torch.OutOfMemoryError: none fits.
     """
-    precisions = [precision] if precision != "auto" else ["fp32", "bf16"] if computes_bf16(device.type) else ["fp32"]
-    formats = [memory_format] if memory_format != "auto" else ["contiguous", "channels_last"]
+    precisions = [precision] if precision != "auto" else ["bf16", "fp32"] if computes_bf16(device.type) else ["fp32"]
+    formats = [memory_format] if memory_format != "auto" else ["channels_last", "contiguous"]
     choices = [(one, other) for one in precisions for other in formats]
     if len(choices) == 1:
         return *choices[0], {}
-    seconds = {choice: _seconds_per_step(functools.partial(step, *choice), device) for choice in choices}
+    seconds: dict[tuple[str, str], float] = {}
+    for choice in choices:
+        fastest = min(seconds.values(), default=math.inf)
+        seconds[choice] = _seconds_per_step(functools.partial(step, *choice), device, fastest)
     best = min(seconds, key=lambda choice: seconds[choice])
     if math.isinf(seconds[best]):
         raise torch.OutOfMemoryError(f"one step of training fits in no precision: {', '.join(precisions)}")
     return *best, {" ".join(choice): round(value, 5) for choice, value in seconds.items() if not math.isinf(value)}
 
 
-def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
+def _seconds_per_step(step: Callable[[], None], device: torch.device, fastest: float) -> float:
+    """Return the seconds of the fastest of some steps; fewer of a choice that takes long, or longer than ``fastest``.
+
+    A GPU's first step loads libraries and tells nothing, so that a second one follows.
+    """
     times: list[float] = []
+    least = 1 if device.type == "cpu" else 2
     try:
-        step()
-        for _ in range(PROBE_STEPS):
+        while len(times) < PROBE_STEPS:
             start = time.perf_counter()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - start)
+            times.append(processes.from_first(time.perf_counter() - start))  # all take as many steps
+            hopeless = len(times) > 1 and min(times) > HOPELESS * fastest
+            if len(times) >= least and (hopeless or sum(times) > PROBE_SECONDS):
+                break
     except torch.OutOfMemoryError:
         if processes.count() > 1:  # the others are in the middle of the step
             raise

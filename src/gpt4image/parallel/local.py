@@ -17,6 +17,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 from gpt4image.base.errors import Gpt4ImageError, RunError
+from gpt4image.base.interrupts import ENDING
 from gpt4image.base.progress import progress_bar
 
 Progress = Callable[[int, int, str], None]
@@ -113,7 +114,8 @@ def _start_worker(messages: Any, started: Any, failed: Any) -> None:
     # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.setpgid(0, 0)  # Ctrl-C goes only to the parent, which passes it on once.
-    signal.signal(signal.SIGINT, _on_interrupt)
+    for number in (signal.SIGINT, *ENDING):
+        signal.signal(number, _on_interrupt)
 
 
 def _end_with_parent() -> None:

@@ -6,6 +6,9 @@ round would end its actors, and models with them, after each.
 
 Ray starts actors that died again, and gives them their calls again. A call that was given out ``MOST_TRIES`` times and
 never came back is lost: it is reported instead of killing workers for ever.
+
+Ray waits for a lost machine, and for its calls, as long as it takes. A run ends instead, with all that came, as soon as
+the other machines have nothing left to do.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError
 MOST_TRIES = 3
 SECONDS_TO_STOP = 2.0
 SECONDS_TO_CONNECT = 5.0
+SECONDS_TO_LOOK = 5.0  # without a result, until it is seen whether a machine was lost
 
 Work = Callable[[bytes], bytes]
 
@@ -111,6 +115,7 @@ class _Line:
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
         self._tries: Counter[int] = Counter()
+        self._running: dict[int, str] = {}
 
     async def put(self, item: tuple[int, bytes] | None) -> None:
         await self._waiting.put(item)
@@ -118,13 +123,18 @@ class _Line:
     async def take(self) -> tuple[int, bytes] | None:
         return await self._waiting.get()
 
-    async def begin(self, number: int) -> int:
+    async def begin(self, number: int, machine: str) -> int:
         """Return how often a payload was given to a worker, this time included."""
         self._tries[number] += 1
+        self._running[number] = machine
         return self._tries[number]
 
     async def end(self, number: int) -> None:
-        del self._tries[number]
+        del self._tries[number], self._running[number]
+
+    async def machines(self) -> set[str]:
+        """Return the machines whose workers have a payload."""
+        return set(self._running.values())
 
 
 class Workers:
@@ -158,10 +168,10 @@ class Workers:
         import ray
 
         self._cluster = cluster
-        self._line: Any = ray.remote(num_cpus=0)(_Line).remote()
+        self._line: Any = ray.remote(num_cpus=0, scheduling_strategy=_here())(_Line).remote()
         self.room = count * (calls + 1)  # one more than runs, so that the next is at hand when a call ends
         self.pending = self._sent = 0
-        self._closed = False
+        self._closed, self._most_machines = False, len(_machines())
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         # Held here: a worker that is started again needs its arguments again.
         self._arguments = ray.put((make, tuple(arguments), str(Path.cwd())))
@@ -183,8 +193,12 @@ class Workers:
         return number
 
     def receive(self) -> Result:
-        """Wait for the next result, in any order. Raises RunError: the cluster failed."""
-        result = self._results.get()
+        """Wait for the next result, in any order. Raises RunError: the cluster failed, or lost a machine."""
+        while True:
+            with suppress(queue.Empty):
+                result = self._results.get(timeout=SECONDS_TO_LOOK)
+                break
+            self._require_machines()
         if result is None:
             self._results.put(None)
             raise self._explain()
@@ -212,6 +226,17 @@ class Workers:
             self._line.put.remote(None)
         wait([self._pump], SECONDS_TO_STOP)
         self._cluster.close()
+
+    def _require_machines(self) -> None:
+        """Raise RunError where a machine is lost, nothing took its place, and no other one is at work."""
+        import ray
+
+        alive = _machines()
+        self._most_machines = max(self._most_machines, len(alive))
+        if len(alive) < self._most_machines and not ray.get(self._line.machines.remote()) & alive:
+            raise RunError(
+                "The Ray cluster lost a machine; the others have no work left. Give the same command again to go on."
+            )
 
     def _receive_all(self, rows: Iterator[Any]) -> None:
         for table in rows:
@@ -254,7 +279,9 @@ def _dataset(line: Any, arguments: Any, *, count: int, calls: int, gpu: bool) ->
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # else rows wait for others to fill a block of 128 MiB
     with ray.data.DataContext.current(context):
-        calls_in = ray.data.read_datasource(_line_source(line), override_num_blocks=1, num_cpus=0)
+        calls_in = ray.data.read_datasource(
+            _line_source(line), override_num_blocks=1, num_cpus=0, ray_remote_args={"scheduling_strategy": _here()}
+        )
         results = calls_in.map_batches(
             _Worker,
             batch_size=None,
@@ -270,6 +297,21 @@ def _dataset(line: Any, arguments: Any, *, count: int, calls: int, gpu: bool) ->
             num_cpus=0 if gpu else 1,
         )
     return iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+
+
+def _machines() -> set[str]:
+    """Return the machines of the cluster that are alive."""
+    import ray
+
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
+
+
+def _here() -> Any:
+    """Return where the line and its reader run: beside the driver, so that a lost machine takes workers alone."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _line_source(line: Any) -> Any:
@@ -310,7 +352,7 @@ class _Worker:
         (row,) = table.to_pylist()
         number: int = row["number"]
         result = Result(number, lost=True)
-        tries: Any = ray.get(self._line.begin.remote(number))
+        tries: Any = ray.get(self._line.begin.remote(number, ray.get_runtime_context().get_node_id()))
         if tries <= MOST_TRIES:
             try:
                 result = Result(number, self._made()(row["payload"]))

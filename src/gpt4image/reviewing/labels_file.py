@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_few
-from gpt4image.base.files import atomic_path, write_text
+from gpt4image.base.files import atomic_path, make_folder, write_text
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
@@ -62,7 +62,7 @@ class LabelsFile:
         kind, _, place = images.spec.partition(":")
         if kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
             raise ConfigError(f"--labels {path} is the file that --data reads, and would be replaced: give another.")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._lock = _locked(path)
         try:
             self._marks = [Mark("".join(images.label_names(row))) for row in range(len(images))]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities, chosen, scattered, zeros
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, ImageSet
 from gpt4image.encoding.class_names import find_class_names
@@ -38,10 +39,13 @@ class Source:
     probability: Floats
 
     @classmethod
-    def of(cls, name: str, probabilities: Floats) -> Source:
+    def of(cls, name: str, probabilities: Probabilities) -> Source:
         """Return what class probabilities say, rows of zeros saying nothing."""
-        best = probabilities.max(axis=1, initial=0.0)
-        proposed = np.where(best > 0, probabilities.argmax(axis=1), NO_LABEL) if probabilities.size else best - 1
+        if 0 in probabilities.shape:
+            best = np.zeros(len(probabilities), np.float32)
+            return cls(name=name, proposed=np.full(len(best), NO_LABEL), probability=best)
+        best = probabilities.max(axis=1)
+        proposed = np.where(best > 0, probabilities.argmax(axis=1), NO_LABEL)
         return cls(name=name, proposed=proposed.astype(np.int64), probability=best)
 
 
@@ -59,7 +63,7 @@ class Opinion:
         wrong: expected share of images without a label whose proposal is wrong; None without proposals.
     """
 
-    probabilities: Floats
+    probabilities: Probabilities
     all: Source
     parts: Sequence[Source]
     order: Sequence[int]
@@ -114,9 +118,9 @@ class Teacher:
         """
         taught = np.where(self._train, labels, NO_LABEL)
         together, parts = self._evidence(taught, tuple(classes))
-        probabilities = np.zeros((len(labels), len(classes)), np.float32) if together is None else together
+        probabilities = zeros(len(labels), len(classes)) if together is None else together
         unlabelled = np.flatnonzero(labels == NO_LABEL)
-        known = unlabelled[probabilities[unlabelled].any(axis=1)]
+        known = unlabelled[np.asarray(probabilities.any(axis=1))[unlabelled]]
         doubtful, right = _by_doubt(probabilities, taught)
         others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
         return Opinion(
@@ -126,10 +130,10 @@ class Teacher:
             order=self._order(probabilities, unlabelled),
             labelled=list(dict.fromkeys([*doubtful, *right, *others])),
             suspects=len(doubtful),
-            wrong=float(1 - probabilities[known].max(axis=1).mean()) if len(known) else None,
+            wrong=float(1 - probabilities.max(axis=1)[known].mean()) if len(known) else None,
         )
 
-    def _evidence(self, labels: Ints, classes: tuple[str, ...]) -> tuple[Floats | None, list[Source]]:
+    def _evidence(self, labels: Ints, classes: tuple[str, ...]) -> tuple[Probabilities | None, list[Source]]:
         """Return (N, K) probabilities of all evidence together, and what each source says."""
         if len(classes) < 2:
             return None, []
@@ -141,14 +145,12 @@ class Teacher:
         if answers is None:
             found = predict(of_texts, evidence="fused") if texts.described.any() else None
             return found, [] if found is None else [Source.of("text", found)]
-        parts = [
-            Source.of("answer", np.where(answers.given[:, None], answers.probabilities(len(classes)), np.float32(0)))
-        ]
+        parts = [Source.of("answer", _only(answers.probabilities(len(classes)), answers.given))]
         if texts.described.any() and (found := predict(of_texts, evidence="texts", answers=answers)) is not None:
             parts.append(Source.of("text", found))
         return predict(labels, evidence="fused", answers=answers), parts
 
-    def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Floats | None:
+    def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Probabilities | None:
         """Return (N, K) probabilities, rows of zeros where nothing is known but the label itself; None without any."""
         from gpt4image.labelling.predictions import predict_labels
 
@@ -157,17 +159,17 @@ class Teacher:
         except TableError:  # too little to learn from, so far
             return None
         has_seen = (labels != NO_LABEL) & ~found.out_of_fold
-        return np.where(has_seen[:, None], np.float32(0), found.probabilities)
+        return _only(found.probabilities, ~has_seen)
 
     def _answers(self, classes: tuple[str, ...]) -> Answers | None:
         if self._store is not None and classes != self._read[0]:
             self._read = classes, read_answers(self._store, self._images.digests, classes).answers
         return self._read[1]
 
-    def _order(self, probabilities: Floats, unlabelled: Ints) -> list[int]:
+    def _order(self, probabilities: Probabilities, unlabelled: Ints) -> list[int]:
         """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
         known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
-        doubt = doubt_of(known[unlabelled])
+        doubt = doubt_of(chosen(known, unlabelled))
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
         described = np.asarray(self._vectors.any(axis=1))
         candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
@@ -177,7 +179,12 @@ class Teacher:
         return list(dict.fromkeys([*first, *by_doubt.tolist()]))
 
 
-def _by_doubt(probabilities: Floats, labels: Ints) -> tuple[list[int], list[int]]:
+def _only(probabilities: Probabilities, images: Bools) -> Probabilities:
+    """Return probabilities with rows of zeros for all but some images."""
+    return scattered(chosen(probabilities, images), np.flatnonzero(images), len(images))
+
+
+def _by_doubt(probabilities: Probabilities, labels: Ints) -> tuple[list[int], list[int]]:
     """Return the images whose label looks wrong, then the others that have one; each the least probable label first.
 
     A label looks wrong that is suspected, or that is not the most probable class.
@@ -187,7 +194,7 @@ def _by_doubt(probabilities: Floats, labels: Ints) -> tuple[list[int], list[int]
         return [], []
     from gpt4image.labelling.label_noise import suspected
 
-    given, found = labels[rows], probabilities[rows]
+    given, found = labels[rows], chosen(probabilities, rows)
     own = found[np.arange(len(rows)), given]
     wrong = suspected(found, given) | (found.argmax(axis=1) != given)
     order = np.argsort(own, kind="stable")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.base.errors import ConfigError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
@@ -64,6 +65,8 @@ class Task(Protocol):
     """Whether targets may be averaged over images (mixup, CutMix)."""
     exclusive: ClassVar[bool] = False
     """Whether an image has one class, so that predictions are probabilities that sum to 1."""
+    no_target: ClassVar[float] = 0.0
+    """Probability of every class in the target of an image without one."""
     text_labels: ClassVar[bool] = False
     """Whether targets can be predicted from descriptions (``label``)."""
     taught_as: ClassVar[str] = ""
@@ -144,19 +147,19 @@ class Task(Protocol):
         """
         ...
 
-    def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+    def has_target(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
         """Return (B,) which images have a target."""
         return self.known(labels)
 
-    def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+    def weak(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
         """Return (B,) which of them have a target of a weaker kind; a batch has a share of its own for them."""
         return np.zeros(len(labels), np.bool_)
 
-    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
+    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Probabilities:
         """Return (N, K) targets as of a teacher that knows nothing but which images have one."""
         return np.zeros((len(has_target), outputs), np.float32)
 
-    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
+    def with_labels(self, soft: Any, labels: Labels, trust: float) -> Probabilities:
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
         raise ConfigError(f"--text-labels: task {self.name} learns from no class probabilities; leave it out.")
 
@@ -226,10 +229,3 @@ class Task(Protocol):
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> Task:
         """Return the task with the thresholds of a run or an exported model."""
         return self
-
-
-def probability_column(predictions: Floats) -> Any:
-    """Return (N, K) probabilities as a column of lists of K numbers."""
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(predictions.ravel(), predictions.shape[1])

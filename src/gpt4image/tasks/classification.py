@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.artifacts.class_shares import ClassShares, Probabilities, as_columns, built, chosen, zeros
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.parallel.processes import gather
-from gpt4image.tasks.base import Floats, Labels, Metric, Task, probability_column
+from gpt4image.tasks.base import Floats, Labels, Metric, Task
 
 CALIBRATION_BINS = 15
 
@@ -44,7 +45,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float =
     return total / mass.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
-def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+def measure(probabilities: Probabilities, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
     """Measure predictions of one split.
 
     Args:
@@ -54,36 +55,53 @@ def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], class
 
     Returns:
         top1, top5 (of min(5, K)), mean_class_accuracy, ece (15 bins, Guo et al. 2017), loss; support; per_class (None
-        for a class without images). Fractions in 0..1.
+        for a class without images). Fractions in 0..1. Of ``ClassShares``, the loss of a class that is not among the
+        most probable ones is that of their ``rest``.
     """
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
-
     count = len(classes)
     has_label = labels >= 0
-    scores, truth = torch.from_numpy(probabilities[has_label]), torch.from_numpy(labels[has_label])
+    found, truth = chosen(probabilities, has_label), labels[has_label]
     facts: dict[str, Any] = {"images": len(labels), "labelled": int(has_label.sum()), "classes": list(classes)}
     if not has_label.any():
         return facts
-    support = truth.bincount(minlength=count).tolist()
-    right = truth[scores.argmax(dim=1) == truth].bincount(minlength=count).tolist()
-    per_class = [hits / n if n else None for hits, n in zip(right, support, strict=True)]
-
-    def accuracy(top_k: int) -> float:
-        return float(multiclass_accuracy(scores, truth, num_classes=count, average="micro", top_k=min(top_k, count)))
+    right = found.argmax(axis=1) == truth
+    support = np.bincount(truth, minlength=count).tolist()
+    hits = np.bincount(truth[right], minlength=count).tolist()
+    per_class = [hit / n if n else None for hit, n in zip(hits, support, strict=True)]
+    own = torch.from_numpy(found[np.arange(len(truth)), truth])
 
     return {
         **facts,
-        "top1": accuracy(1),
-        "top5": accuracy(5),
+        "top1": _share(right),
+        "top5": _share((_best(found, min(5, count)) == truth[:, None]).any(axis=1)),
         "mean_class_accuracy": float(np.mean([value for value in per_class if value is not None])),
-        "ece": float(multiclass_calibration_error(scores, truth, num_classes=count, n_bins=CALIBRATION_BINS)),
-        "loss": float(F.nll_loss(scores.clamp(min=1e-12).log(), truth)),
+        "ece": calibration_error(found.max(axis=1), right),
+        "loss": float(F.nll_loss(own.clamp(min=1e-12).log()[:, None], torch.zeros(len(own), dtype=torch.int64))),
         "support": support,
         "per_class": per_class,
     }
 
 
-def confused(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[list[int]]:
+def calibration_error(confidence: Floats, right: NDArray[Any]) -> float:
+    """Return the expected calibration error of (N,) confidences, given which predictions are right."""
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    return float(binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(right), CALIBRATION_BINS))
+
+
+def _share(right: NDArray[np.bool_]) -> float:
+    """Return the share of those that are right, rounded as torchmetrics does."""
+    return float(np.float32(right.sum()) / np.float32(len(right)))
+
+
+def _best(found: Probabilities, count: int) -> NDArray[np.int64]:
+    """Return (N, count) the most probable classes, in no order beyond the first."""
+    if isinstance(found, ClassShares):
+        return found.classes[:, :count].astype(np.int64)
+    return torch.from_numpy(found).topk(count, dim=1).indices.numpy()
+
+
+def confused(probabilities: Probabilities, labels: NDArray[np.int64]) -> list[list[int]]:
     """Return [class, other class, images of the first taken for the second], most frequent first.
 
     That is the confusion matrix without its diagonal and its zeros, of which K classes have K x K.
@@ -133,14 +151,20 @@ class Classification(Task):
         """Return (B,) which images have a class, or any probability."""
         return labels != NO_LABEL if soft is None else np.asarray(soft.any(axis=1))
 
-    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
+    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Probabilities:
         """Return equal probabilities for all classes, zeros without a target."""
-        return np.where(has_target[:, None], np.float32(1 / outputs), np.zeros(outputs, np.float32))
+        found = zeros(len(has_target), outputs)
+        found[has_target] = np.float32(1 / outputs)
+        return found
 
-    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
+    def with_labels(self, soft: Probabilities, labels: Labels, trust: float) -> Probabilities:
         """Return a teacher's class probabilities, ``trust`` of which is the given class where there is one."""
         share = np.where(labels != NO_LABEL, np.float32(trust), np.float32(0))[:, None]
-        return (1 - share) * soft + share * one_hot(labels, soft.shape[1])
+
+        def mixed(rows: slice) -> Floats:
+            return (1 - share[rows]) * soft[rows] + share[rows] * one_hot(labels[rows], soft.shape[1])
+
+        return built(len(soft), soft.shape[1], mixed)
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return targets with rows of zeros for some images."""
@@ -154,19 +178,19 @@ class Classification(Task):
         """Return the softmax."""
         return nn.Softmax(dim=1)
 
-    def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+    def measure(self, predictions: Probabilities, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return accuracies, calibration and what is confused; see ``measure`` and ``confused``."""
         return {**measure(predictions, labels, classes), "confused": confused(predictions, labels)}
 
-    def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
+    def scores(self, predictions: Probabilities, labels: Labels) -> NDArray[np.float64]:
         """Return (n,) 1 where the class is right, else 0, of the images with a class."""
         return (predictions.argmax(axis=1) == labels)[labels != NO_LABEL].astype(np.float64)
 
-    def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
+    def columns(self, predictions: Probabilities, labels: Labels | None) -> Mapping[str, Any]:
         """Return label, prediction, confidence and the probabilities of all classes."""
         given = {} if labels is None else {"label": labels}
         best = {"prediction": predictions.argmax(axis=1), "confidence": predictions.max(axis=1)}
-        return {**given, **best, "probabilities": probability_column(predictions)}
+        return {**given, **best, **as_columns(predictions)}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         """Yield the most probable classes of each image, the first one first."""

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.artifacts.class_shares import as_columns
 from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.labels import rarest_classes
 from gpt4image.parallel.processes import gather
-from gpt4image.tasks.base import Floats, Labels, Metric, Task, probability_column
+from gpt4image.tasks.base import Floats, Labels, Metric, Task
 from gpt4image.tasks.classification import ranked
 from gpt4image.tasks.thresholds import USUAL, best_thresholds
 
@@ -51,6 +52,7 @@ class MultiLabel(Task):
     image_score: ClassVar[str] = "label ranking average precision"
     mixes: ClassVar[bool] = True
     text_labels: ClassVar[bool] = True
+    no_target: ClassVar[float] = float("nan")
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse one label per image. Raises DataError."""
@@ -157,7 +159,7 @@ class MultiLabel(Task):
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
         """Return the classes that are known, those predicted to be present, as numbers, and all probabilities."""
         present = [np.flatnonzero(row).tolist() for row in self.present(predictions)]
-        found = {"prediction": present, "probabilities": probability_column(predictions)}
+        found = {"prediction": present, **as_columns(predictions)}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:

@@ -79,6 +79,7 @@ class Segmentation(Task):
     metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="pixel_accuracy", title="pixel accuracy"),)
     image_score: ClassVar[str] = "intersection over union, mean over the classes of the image"
     text_labels: ClassVar[bool] = True
+    no_target: ClassVar[float] = MultiLabel.no_target
     taught_as: ClassVar[str] = MultiLabel.name
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False

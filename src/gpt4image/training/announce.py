@@ -17,7 +17,7 @@ MEASURED_STEPS = 5
 
 
 def block(ready: Prepared) -> str:
-    """Return what a run is about to do, a line for each of images, classes, model, steps and, where known, time."""
+    """Return what a run is about to do, a line for each of images, classes, model and steps."""
     data, config = ready.data, ready.config
     train = data.indices("train")
     labelled, described = data.task.known(data.labels[train]), data.described[train]
@@ -39,8 +39,6 @@ def block(ready: Prepared) -> str:
         "model": f"{config.model} ({config.init}), {config.image_size} x {config.image_size} pixels",
         "steps": f"{config.epochs:,} epochs of {steps_per_epoch(ready):,} steps, {config.batch_size} images each",
     }
-    if seconds := ready.chosen.get("probe_seconds_per_step"):
-        rows["time"] = about(min(seconds.values()) * steps_per_epoch(ready) * config.epochs)
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())
 
 

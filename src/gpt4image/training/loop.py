@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.class_shares import ClassShares, chosen
 from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.errors import DamagedError, ModelError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
@@ -39,6 +40,7 @@ from gpt4image.training.training_data import TrainingData
 BEST_FILES = ".best-*.safetensors"  # * is the epoch; hidden, so that no file of the user is called so
 THRESHOLDS = runs.THRESHOLDS
 VALIDATIONS = 10
+PROBE_IMAGES = 16
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
 OnStep = Callable[[int, int, str], None]
@@ -127,21 +129,27 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
 
 
 def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
-    """Return the fastest precision and memory format for a run, and the seconds per step of each that was tried."""
+    """Return the fastest precision and memory format for a run, and the seconds of each that was tried.
+
+    They are those of a step, or on CPUs, where a step may take seconds, of the gradient of a few images.
+    """
     device = choose_device(config.device)
+    few = device.type == "cpu" and processes.count() == 1
+    part = {"batch_size": min(config.batch_size, PROBE_IMAGES), "grad_accumulation": 1} if few else {}
+    one_step = gradient_of_step if few else train_step
     trainers: dict[tuple[Any, ...], Trainer] = {}  # one, for memory
     pixels: list[Tensor] = []
 
     def step(*key: Any) -> None:
         if key not in trainers:
-            tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False}
+            tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False, **part}
             trainers.clear()
             trainers[key] = build(config.model_copy(update=tried), data)
-        pixels[:] = pixels or pixels_of(trainers[key], range(config.grad_accumulation))
-        train_step(trainers[key], 0, 0, *pixels)
+        pixels[:] = pixels or pixels_of(trainers[key], range(trainers[key].config.grad_accumulation))
+        one_step(trainers[key], 0, 0, *pixels)
 
     try:
-        return processes.from_first(probe(step, device, config.precision, config.memory_format))
+        return probe(step, device, config.precision, config.memory_format)
     finally:
         trainers.clear()
         pixels.clear()
@@ -163,13 +171,14 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
         return None
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
-    if not np.isfinite(predictions).all():
+    if not np.isfinite(predictions.values if isinstance(predictions, ClassShares) else predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
     if not data.task.known(labels[seen]).any():
         return None
-    facts = data.task.measure(predictions[seen], labels[seen], data.classes)
-    facts[THRESHOLDS] = data.task.best_thresholds(predictions[seen], labels[seen])
+    found: Any = chosen(predictions, seen)
+    facts = data.task.measure(found, labels[seen], data.classes)
+    facts[THRESHOLDS] = data.task.best_thresholds(found, labels[seen])
     return {name: facts[name] for name in (data.task.primary.name, "loss", THRESHOLDS) if facts.get(name) is not None}
 
 

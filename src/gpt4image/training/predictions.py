@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.artifacts.class_shares import joined, packed
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
@@ -34,7 +35,12 @@ def predict(
     if not len(indices):
         return np.zeros((0, *data.task.shape(len(data.classes), config.image_size)), np.float32)
     tail = data.task.tail()
-    return outputs(lambda inputs: (tail(model(inputs).float()),), data.pixels, indices, augmentation, config)[0]
+    few = data.task.exclusive
+
+    def read(inputs: Tensor) -> tuple[Tensor]:
+        return (tail(model(inputs).float()),)
+
+    return outputs(read, data.pixels, indices, augmentation, config, few_classes=few)[0]
 
 
 @torch.inference_mode()
@@ -44,7 +50,8 @@ def outputs(
     indices: NDArray[np.int64],
     augmentation: Augmentation,
     config: ResolvedOptions,
-) -> tuple[NDArray[Any], ...]:
+    few_classes: bool = False,
+) -> tuple[Any, ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
     Floats are float32; numbers of other kinds stay as they are.
@@ -57,6 +64,7 @@ def outputs(
         indices: (n,) positions in it, one at least.
         augmentation: how images are normalised.
         config: device, precision and memory format.
+        few_classes: whether of the first, probabilities, only the classes with mass are kept; see ``ClassShares``.
     """
     device = choose_device(config.device)
     size = max(EVAL_SIZE, config.image_size)
@@ -65,10 +73,11 @@ def outputs(
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
     turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())
     numbers = [turn % len(batches) for turn in turns]
-    rows: dict[int, tuple[NDArray[Any], ...]] = {}
+    rows: dict[int, tuple[Any, ...]] = {}
     for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
         inputs = eval_batch(batch.to(device), augmentation)
         with autocast(device, config.precision):
             found = read(inputs.contiguous(memory_format=memory_format_of(config.memory_format)))
-        rows[number] = tuple((part.float() if part.is_floating_point() else part).cpu().numpy() for part in found)
-    return tuple(np.concatenate(parts) for parts in zip(*processes.merged(rows), strict=True))
+        arrays = [(part.float() if part.is_floating_point() else part).cpu().numpy() for part in found]
+        rows[number] = (packed(arrays[0], len(indices)), *arrays[1:]) if few_classes else tuple(arrays)
+    return tuple(joined(parts) for parts in zip(*processes.merged(rows), strict=True))

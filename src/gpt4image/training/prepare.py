@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
@@ -173,7 +173,7 @@ def prepare(
 
 
 def identity_of(
-    image_set: ImageSet, table: EmbeddingTable | None, soft: NDArray[np.float32] | None, broken: list[int]
+    image_set: ImageSet, table: EmbeddingTable | None, soft: Probabilities | None, broken: list[int]
 ) -> str:
     """Return what tells the data of a run from others: its images, labels and splits, its texts, what is set aside."""
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]

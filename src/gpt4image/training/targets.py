@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
+from gpt4image.artifacts.class_shares import Probabilities, built, chosen
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
@@ -58,10 +59,14 @@ class Noise:
         if self.transition is not None:
             return self.transition
         other = self.rate / (n_classes - 1)
-        return (np.eye(n_classes) * (1.0 - self.rate - other) + other).astype(np.float32)
+        matrix = np.full((n_classes, n_classes), other, np.float32)
+        np.fill_diagonal(matrix, (1.0 - self.rate - other) + other)
+        return matrix
 
 
-def single_labels(probabilities: Floats, labels: Ints, held_out: Bools) -> Iterator[tuple[Ints, Floats, Ints]]:
+def single_labels(
+    probabilities: Probabilities, labels: Ints, held_out: Bools
+) -> Iterator[tuple[Ints, Probabilities, Ints]]:
     """Yield held-out predictions as problems of one label per image: rows (n,), probabilities (n, C), labels (n,).
 
     One label per image is one such problem. Several labels are one per class, of whether it is absent (0) or present.
@@ -73,7 +78,7 @@ def single_labels(probabilities: Floats, labels: Ints, held_out: Bools) -> Itera
     """
     if labels.ndim == 1:
         rows = np.flatnonzero(held_out)
-        yield rows, probabilities[rows], labels[rows]
+        yield rows, chosen(probabilities, rows), labels[rows]
         return
     for k in range(labels.shape[1]):
         rows = np.flatnonzero(held_out[:, k])
@@ -81,7 +86,7 @@ def single_labels(probabilities: Floats, labels: Ints, held_out: Bools) -> Itera
         yield rows, np.stack([1 - present, present], axis=1), labels[rows, k].astype(np.int64)
 
 
-def explained(probabilities: Floats, labels: Ints, held_out: Bools) -> float | None:
+def explained(probabilities: Probabilities, labels: Ints, held_out: Bools) -> float | None:
     """Return which part of what labels tell is predicted: McFadden's R2, one minus the log loss of the predictions over
     that of the frequencies of the classes.
 
@@ -102,8 +107,13 @@ def explained(probabilities: Floats, labels: Ints, held_out: Bools) -> float | N
 
 
 def class_targets(
-    task: Task, probabilities: Floats, labels: Ints, noise: Noise, explains: float | None, trust: float | None = None
-) -> NDArray[np.float32]:
+    task: Task,
+    probabilities: Probabilities,
+    labels: Ints,
+    noise: Noise,
+    explains: float | None,
+    trust: float | None = None,
+) -> Probabilities:
     """Return (n, K) targets made of text labels and given labels; see ``Task.has_target``.
 
     Args:
@@ -117,8 +127,9 @@ def class_targets(
     if trust is None and noise.rate == 0.0:
         trust = 1.0 if explains is None or explains < LEAST_EXPLAINED else TRUST_IN_RIGHT_LABELS
     if task.exclusive:
-        return blend(probabilities, labels, noise, trust)
-    return task.with_labels(np.asarray(probabilities, np.float32), labels, 1.0 if trust is None else trust)
+        total, n_classes = probabilities.shape[:2]
+        return built(total, n_classes, lambda rows: blend(probabilities[rows], labels[rows], noise, trust))
+    return task.with_labels(np.asarray(probabilities[:], np.float32), labels, 1.0 if trust is None else trust)
 
 
 def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
@@ -151,7 +162,7 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
 
 def targets_for(
     task: Task, text_labels: TextLabels, digests: Sequence[str], labels: Ints, trust: float | None = None
-) -> NDArray[np.float32]:
+) -> Probabilities:
     """Return the targets (n, K) that a file of text labels gives.
 
     Args:
@@ -161,10 +172,7 @@ def targets_for(
         labels: (n, ...) annotations.
     """
     labels = task.image_labels(labels, len(text_labels.classes))
-    place = {digest: row for row, digest in enumerate(text_labels.digests)}
-    rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
-    nothing = task.placeholder(np.zeros(len(rows), bool), len(text_labels.classes))
-    probabilities = np.where((rows >= 0)[:, None], text_labels.probabilities[rows], nothing)
+    probabilities = text_labels.of(digests, task.no_target)
     explains = explained(text_labels.probabilities, text_labels.labels, text_labels.out_of_fold)
     return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
 
@@ -237,7 +245,7 @@ def _require_held_out(learned: Sequence[str], config: TrainOptions, image_set: I
     )
 
 
-def with_targets(data: TrainingData, targets: NDArray[np.float32] | Boxes) -> TrainingData:
+def with_targets(data: TrainingData, targets: Probabilities | Boxes) -> TrainingData:
     """Return the data with targets of a teacher: class probabilities (N, K), or boxes of N images."""
     return replace(data, labels=targets, soft=None) if isinstance(targets, Boxes) else replace(data, soft=targets)
 

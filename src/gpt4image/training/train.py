@@ -41,6 +41,8 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
+    from gpt4image.training.loop import tidy
+
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
         processes.by_first(lambda: held.enter_context(runs.writing(config.out)))
@@ -50,6 +52,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
             if "auto" in (ready.config.precision, ready.config.memory_format):
                 _tell("choosing precision and memory format by a few trial steps")
             _train(resolve(ready))
+        processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
 
@@ -102,12 +105,8 @@ def _train(ready: Prepared) -> None:
 
         def on_step(step: int, steps: int, note: str) -> None:
             bar.update(task, completed=step, total=steps, note=note)
-            if (
-                (estimate := left(step, steps))
-                and processes.rank() == 0
-                and "probe_seconds_per_step" not in ready.chosen
-            ):
-                say(f"{'left':10}{estimate}")
+            if estimate := left(step, steps):
+                _tell(f"{'left':10}{estimate}")
 
         def on_epoch(row: Mapping[str, Any]) -> None:
             if processes.rank() == 0:
@@ -124,7 +123,7 @@ def resolve(ready: Prepared) -> Prepared:
     precision, memory_format, seconds = choose_precision(config.resolved, ready.data)
     found = {"precision": precision, "memory_format": memory_format}
     chosen = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
-    probed = {"probe_seconds_per_step": seconds} if seconds else {}
+    probed = {"probe_seconds": seconds} if seconds else {}
     return replace(ready, config=config.model_copy(update=chosen), chosen=ready.chosen | chosen | probed)
 
 
@@ -142,7 +141,7 @@ def run(
     import torch
 
     from gpt4image.models.aligner import Aligner
-    from gpt4image.training.loop import fit, tidy
+    from gpt4image.training.loop import fit
     from gpt4image.training.text_space import write_text_space
     from gpt4image.training.trainer import build
 
@@ -176,7 +175,6 @@ def run(
         processes.by_first(lambda: write_text_space(out, config, text))
     finished = {"status": "finished", **measured, **data_facts(ready)}
     processes.by_first(lambda: runs.finish(out, finished))
-    processes.by_first(lambda: tidy(out))
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
@@ -198,8 +196,9 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
 def _as_before(config: TrainConfig) -> TrainConfig:
     """Return the options with what the interrupted run had chosen, so that a resumed run chooses nothing anew."""
     saved = runs.read_config(config.out)
-    still_open = {name for name in TrainConfig.model_fields if getattr(config, name) in (None, "auto", {})}
-    return config.model_copy(update={name: saved[name] for name in still_open & saved.get("chosen", {}).keys()})
+    given = {name for name in config.model_fields_set if getattr(config, name) not in (None, "auto", {})}
+    chosen = saved.get("chosen", {}).keys() & TrainConfig.model_fields.keys()
+    return config.model_copy(update={name: saved[name] for name in chosen - given})
 
 
 def _decision(record: runs.RunRecord) -> dict[str, str]:

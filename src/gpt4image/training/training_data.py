@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.class_shares import Probabilities, chosen
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import ImageSet
@@ -26,7 +27,7 @@ class TrainingData:
         usable: (N,) bool, which images can be decoded; the others belong to no split.
         task: what is learned; it says what labels and targets mean.
         labels: (N, ...) the labels that training may see.
-        soft: (N, K) float32 targets by a teacher, used instead of ``labels``; None without.
+        soft: (N, K) targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
         from_text: (N,) bool, which images have a text label in ``soft``; None without.
         skipped: images known to be unusable before training.
@@ -37,7 +38,7 @@ class TrainingData:
     usable: NDArray[np.bool_]
     task: Task
     labels: Labels
-    soft: NDArray[np.float32] | None = None
+    soft: Probabilities | None = None
     text: TextTargets | None = None
     from_text: NDArray[np.bool_] | None = None
     skipped: tuple[Skipped, ...] = ()
@@ -83,7 +84,7 @@ class TrainingData:
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the training images with a target, and those without one, or with a weaker one where some are not."""
         train = self.indices("train")
-        soft = None if self.soft is None else self.soft[train]
+        soft = None if self.soft is None else chosen(self.soft, train)
         has_target = self.task.has_target(self.labels[train], soft)
         strong = has_target & ~self.task.weak(self.labels[train], soft)
         has_target = strong if strong.any() else has_target
@@ -91,4 +92,4 @@ class TrainingData:
 
     def weak(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (n,) which images have a weaker target; see ``Task.weak``."""
-        return self.task.weak(self.labels[indices], None if self.soft is None else self.soft[indices])
+        return self.task.weak(self.labels[indices], None if self.soft is None else chosen(self.soft, indices))

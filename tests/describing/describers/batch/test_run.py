@@ -417,65 +417,6 @@ def test_answers_that_the_server_threw_away_are_failures(server: BatchServer, co
     assert describe(config()).summary["described"] == 8
 
 
-CHILD = """
-import os, signal, sys
-from gpt4image.describing.describers.batch.ledger import BatchLedger
-from gpt4image.config import DescribeConfig
-from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.batch import run as batch_run
-from gpt4image.describing.describers.batch.api import BatchApi
-from gpt4image.artifacts.store import DescriptionStore
-
-batch_run.MAX_LINES = 5
-owner, name, when, count = sys.argv[2:]
-owner, calls = globals()[owner], []
-real = getattr(owner, name)
-
-def dies(*given):
-    calls.append(name)
-    if when == "before" and len(calls) == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = real(*given)
-    if when == "after" and len(calls) == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-setattr(owner, name, dies)
-describe(DescribeConfig.model_validate_json(sys.argv[1]))
-"""
-MOMENTS = [
-    ("BatchLedger", "add", 1),
-    ("BatchLedger", "add", 2),
-    ("BatchApi", "upload", 1),
-    ("BatchLedger", "note_file", 2),
-    ("BatchApi", "create", 1),
-    ("BatchApi", "create", 2),
-    ("BatchLedger", "note_batch", 2),
-    ("BatchApi", "look", 2),
-    ("BatchApi", "download", 1),
-    ("DescriptionStore", "add", 3),
-    ("BatchLedger", "forget", 1),
-    ("BatchLedger", "close_batch", 1),
-    ("BatchApi", "delete", 1),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("owner", "name", "count"), MOMENTS)
-def test_killed_at_any_moment_nothing_is_paid_twice_and_nothing_is_lost(
-    server: BatchServer, config: Any, monkeypatch: pytest.MonkeyPatch, owner: str, name: str, count: int, when: str
-) -> None:
-    """8 images go in two batches; the next run ends with 8 texts, each paid once."""
-    words = [sys.executable, "-c", CHILD, config().model_dump_json(), owner, name, when, str(count)]
-    assert subprocess.run(words, timeout=60, check=False).returncode == -signal.SIGKILL
-    monkeypatch.setattr(batch_run, "MAX_LINES", 5)
-    outcome = describe(config())
-    assert len(texts(config())) == 8 and outcome.skipped == () and "batches_open" not in outcome.summary
-    assert set(server.paid.values()) == {1} and len(server.paid) == 8
-    assert server.files.keys() - server.deleted == {name for name in server.files if "output" in name}
-
-
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_batch_with_the_server_and_the_same_command_collects_it(
     server: BatchServer, config: Any

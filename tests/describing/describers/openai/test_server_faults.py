@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from canaries import Watch, with_secrets
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import DescriberError
 from gpt4image.cli import ITEMS_SKIPPED, OK, USER_MISTAKE, main
@@ -26,7 +27,6 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai import calls, rate_limiter
 from openai_stub import Call, Reply, Stub, answer, failure, json_reply, serve
 
-KEY = "sk-distinctive-7Qx2Zp9LwV4tKd81"
 COLOURS = {
     "black": (10, 10, 10),
     "blue": (30, 40, 230),
@@ -48,10 +48,10 @@ Fault = Callable[[Call, Reply], Reply]
 
 
 def status(number: int, code: str, **headers: Callable[[], str]) -> Fault:
-    """The key comes back in the message, as OpenAI does with wrong ones."""
+    """Key and address come back in the message, as OpenAI does with wrong ones."""
     return lambda call, good: failure(
         number,
-        f"{code}, to {call.headers}.\nA second line.",
+        f"{code}, to {call.path} {call.headers}.\nA second line.",
         code,
         **{name: value() for name, value in headers.items()},
     )
@@ -185,22 +185,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def secret(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> Iterator[list[str]]:
-    """Set a key that is looked for, whole or cut, in every file and all output of the test, and in the list."""
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    caplog.set_level(0)
-    texts: list[str] = []
-    yield texts
-    out, err = capfd.readouterr()
-    texts += [out, err, caplog.text]
-    texts += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(texts) > 3
-    assert not [text for text in texts if KEY[:10] in text], "the API key leaked"
+def secret(watched: Watch) -> list[str]:
+    """Texts in which, as in every file and all output of the test, no secret may stand, whole or cut."""
+    return watched.texts
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +217,8 @@ def run(tmp_path: Path, pictures: Path, capfd: pytest.CaptureFixture[str], secre
     def run_with(server: Server, *options: str) -> Ran:
         store = tmp_path / "s.db"
         command = f"describe --data folder:{pictures} --store {store} --describer openai:tiny --json "
-        command += f"--base-url {server.stub.url} --concurrency {CONCURRENCY} --retries {RETRIES} --timeout 1 "
+        url = with_secrets(server.stub.url, login=False)
+        command += f"--base-url {url} --concurrency {CONCURRENCY} --retries {RETRIES} --timeout 1 "
         code = main([*(command + "--image-format png").split(), *options])
         out, err = capfd.readouterr()
         secret.extend([out, err])
@@ -299,7 +287,7 @@ def test_what_every_call_would_meet_stops_the_run_and_keeps_what_came(
 
         data, store = f"folder:{pictures}", tmp_path / "s.db"
         with pytest.raises(DescriberError) as caught:
-            url = server.stub.url
+            url = with_secrets(server.stub.url, login=False)
             describe(DescribeConfig(data=data, store=store, describer="openai:tiny", base_url=url, image_format="png"))
         secret.append("".join(traceback.format_exception(caught.value)))
         assert max(server.paid.values()) <= 1, "what is described is not paid for again"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.base.secrets import NO_SECRETS, hide_in_logs
 from gpt4image.describing.describers.openai.completions import Completion, completion_of
 from gpt4image.describing.describers.openai.faults import REDIRECT, Fault, Verdict, fault_of_response, no_response
 from gpt4image.describing.describers.openai.untrusted import (
@@ -37,8 +38,6 @@ _CONNECT_S = 10.0
 _SHORTEST_SECRET = 6
 # Letters only may be a word of a description, unless there are more of them than words have.
 _LONGEST_WORD = 20
-# Parameters of an address that say what is asked for, not who asks; by how their names end.
-_NO_SECRETS = ("version", "model", "deployment", "region")
 _OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
 
@@ -91,6 +90,7 @@ def find_server(base_url: str | None) -> Server:
     Raises:
         ConfigError: the address is invalid, or OpenAI is asked without a key.
     """
+    hide_in_logs("httpx2", "openai._base_client")  # they write whole addresses
     given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
     try:
         parts = urlsplit(given.strip())
@@ -127,7 +127,7 @@ def query_secrets(address: str) -> set[str]:
     for pair in address.partition("?")[2].partition("#")[0].split("&"):
         name, _, value = pair.partition("=")
         text = unquote_plus(value or name)
-        if len(text) >= _SHORTEST_SECRET and not name.lower().endswith(_NO_SECRETS):
+        if len(text) >= _SHORTEST_SECRET and not name.lower().endswith(NO_SECRETS):
             found |= {value or name, text, quote(text, safe=""), quote_plus(text)}
     return found
 

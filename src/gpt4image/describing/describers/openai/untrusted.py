@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ MAX_NAME = 100
 MAX_MESSAGE = 300
 """Maximum characters of an error message from a server."""
 _DEEPEST = 100
+_HOST = re.compile(r"(\[[\w:.%]+\]|[^:\[\]]*)(:\d*)?")
 _MOST_DIGITS = 20
 
 
@@ -89,6 +91,8 @@ def require_direct(response: httpx2.Response) -> None:
         try:  # as it is spelt: a key in other letters would not be found
             host = urlsplit(response.headers["location"]).netloc.rpartition("@")[2]
         except ValueError:
+            host = ":"
+        if not _HOST.fullmatch(host):  # before the port may stand a login that holds a /
             host = "an invalid address"
         raise RedirectedError(
             f"HTTP {response.status_code}: redirected to {host or 'another path of the same server'}; requests with a "

@@ -1,0 +1,281 @@
+"""Time and memory of every stage against the number of images.
+
+    .venv/bin/python benchmarks/scale.py --out scale.json 1000 10000 100000
+
+Pictures of 8 x 8 pixels lie in tar shards. A describer is replayed from a file, or a server on this machine answers.
+Each stage runs in a process of its own, which says how many seconds of processor time it took, its workers included,
+and its largest memory. Processor time depends less on what else the machine does than that of a clock. What --out has
+already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from describe_servers import serving
+
+PER_SHARD = 10_000
+PER_CLASS, LABELLED = 20, 4
+"""Images that follow each other and have the same class, and how many of them have a label. The first is a test image,
+the second one is for validation."""
+MODEL: dict[str, Any] = {"model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}
+TRAINING: dict[str, Any] = {**MODEL, "image_size": 16, "epochs": 1, "batch_size": 256, "device": "cpu", "workers": 1}
+REPEATS = 2_000
+"""Files of `predict` that differ; the others are names of the same ones."""
+
+
+class Place(NamedTuple):
+    """Where the files of one size lie, how many images and classes there are, and the address of a server."""
+
+    folder: Path
+    images: int
+    classes: int
+    wide: int
+    server: str
+
+    @property
+    def data(self) -> str:
+        """SPEC of the shards."""
+        return f"webdataset:{self.folder}/shards/*.tar"
+
+    @property
+    def names(self) -> str:
+        """File of the class names."""
+        return str(self.folder / "classes.txt")
+
+
+def picture(number: int) -> bytes:
+    """Return a PNG of 8 x 8 pixels; no two are alike."""
+    pixels = np.random.default_rng(number).integers(256, size=(8, 24), dtype=np.uint8)
+    raw = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(raw, 1)), (b"IEND", b""))
+    parts = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def samples(images: int, classes: int, per_class: int = PER_CLASS) -> Iterator[tuple[int, str, int]]:
+    """Yield number, split and class of every image."""
+    for number in range(images):
+        split = {0: "test", 1: "val"}.get(number % per_class, "train")
+        yield number, split, number // per_class % classes
+
+
+def write_shards(folder: Path, images: int, classes: int, labelled: int, per_class: int = PER_CLASS) -> None:
+    """Write the images as shards by split; ``labelled`` of ``per_class`` have a label."""
+    folder.mkdir(parents=True)
+    (folder / "classnames.txt").write_text("".join(f"thing {k}\n" for k in range(classes)))
+    opened: dict[str, tarfile.TarFile] = {}
+    written = dict.fromkeys(("train", "val", "test"), 0)
+    for number, split, label in samples(images, classes, per_class):
+        if written[split] % PER_SHARD == 0:
+            if split in opened:
+                opened[split].close()
+            shard = folder / f"{split}-{written[split] // PER_SHARD:05}.tar"
+            opened[split] = tarfile.open(shard, "w")  # noqa: SIM115
+        written[split] += 1
+        name = {"cls": str(label).encode()} if number % per_class < labelled else {}
+        for ending, content in {"png": picture(number), **name}.items():
+            entry = tarfile.TarInfo(f"{number:08}.{ending}")
+            entry.size = len(content)
+            opened[split].addfile(entry, io.BytesIO(content))
+    for file in opened.values():
+        file.close()
+
+
+def make(place: Place) -> None:
+    """Write the shards, the answers to replay, and the files to predict."""
+    write_shards(place.folder / "shards", place.images, place.classes, LABELLED)
+    Path(place.names).write_text("".join(f"thing {k}\n" for k in range(place.classes)))
+    rng = np.random.default_rng(0)
+    with (place.folder / "answers.jsonl").open("w") as file:
+        for number, _, label in samples(place.images, place.classes):
+            said = label if rng.random() < 0.7 else int(rng.integers(place.classes))
+            text = f"kind{label} group{label % 50} shade{int(rng.integers(40))} picture{number}"
+            row = {"key": f"{number:08}", "description": text, "class": f"thing {said}", "confidence": 0.8}
+            file.write(json.dumps(row) + "\n")
+    files = place.folder / "files"
+    for number in range(place.images):
+        target = files / f"{number // 1000:05}" / f"{number:08}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if number < REPEATS:
+            target.write_bytes(picture(number))
+        else:
+            os.link(files / f"{number % REPEATS // 1000:05}" / f"{number % REPEATS:08}.png", target)
+
+
+def describe_replay(place: Place) -> Any:
+    """Ask the replayed describer for descriptions and classes."""
+    import gpt4image
+
+    describer = f"replay:{place.folder}/answers.jsonl"
+    return gpt4image.describe(
+        data=place.data, store=place.folder / "answers.db", describer=describer, ask="class", classes=place.names
+    )
+
+
+def describe_server(place: Place) -> Any:
+    """Ask a server on this machine for descriptions."""
+    import gpt4image
+
+    os.environ["OPENAI_API_KEY"] = "sk-local"
+    store = place.folder / "server.db"
+    return gpt4image.describe(
+        data=place.data, store=store, describer="openai:tiny", base_url=place.server, concurrency=64
+    )
+
+
+def encode(place: Place) -> Any:
+    """Encode the descriptions with the bag of words, which is the cheapest encoder."""
+    import gpt4image
+
+    return gpt4image.encode(store=place.folder / "answers.db", encoder="bag-of-words:64", out=place.folder / "emb")
+
+
+def label(place: Place) -> Any:
+    """Fuse answers, descriptions and labels."""
+    import gpt4image
+
+    return gpt4image.label(
+        data=place.data,
+        answers=place.folder / "answers.db",
+        embeddings=place.folder / "emb",
+        out=place.folder / "labels.parquet",
+        classes=place.names,
+    )
+
+
+def train(place: Place) -> Any:
+    """Train one epoch on the text labels, pixels read from the shards."""
+    import gpt4image
+
+    labels = place.folder / "labels.parquet"
+    return gpt4image.train(
+        data=place.data, text_labels=labels, out=place.folder / "run", memory_limit_gb=0.001, **TRAINING
+    )
+
+
+def predict(place: Place) -> Any:
+    """Predict files in folders."""
+    import gpt4image
+
+    images, out = (str(place.folder / "files"),), place.folder / "predictions.csv"
+    return gpt4image.predict(place.folder / "run", *images, out=out, threads=1)
+
+
+def wide_run(place: Place) -> Any:
+    """Make a run of many classes; not measured."""
+    import gpt4image
+
+    write_shards(place.folder / "few", 3 * place.wide, place.wide, 3, per_class=3)
+    data = f"webdataset:{place.folder}/few/*.tar"
+    return gpt4image.train(data=data, out=place.folder / "wide", memory_limit_gb=0.001, **TRAINING)
+
+
+def evaluate(place: Place) -> Any:
+    """Measure the run of many classes on images of the test split, and make its report."""
+    import gpt4image
+
+    if not (place.folder / "many").exists():
+        write_shards(place.folder / "many", place.images, place.wide, PER_CLASS)
+    data = f"webdataset:{place.folder}/many/*.tar"
+    return gpt4image.evaluate(place.folder / "wide", data=data, split="train")
+
+
+def report(place: Place) -> Any:
+    """Make the page of the run of many classes."""
+    import gpt4image
+
+    return gpt4image.report(place.folder / "wide")
+
+
+STAGES: dict[str, Callable[[Place], Any]] = {
+    "describe, replayed": describe_replay,
+    "describe, server": describe_server,
+    "encode": encode,
+    "label": label,
+    "train": train,
+    "predict": predict,
+    "evaluate": evaluate,
+    "report": report,
+}
+SETUP: dict[str, Callable[[Place], Any]] = {"make": make, "wide run": wide_run}
+
+
+def work(name: str, place: Place) -> None:
+    """Run one stage in this process and print what it took."""
+    started = time.monotonic()
+    ({**STAGES, **SETUP}[name])(place)
+    own, workers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = own.ru_utime + own.ru_stime + workers.ru_utime + workers.ru_stime
+    found = {"seconds": round(seconds, 2), "wall_seconds": round(time.monotonic() - started, 2)}
+    print(json.dumps({**found, "peak_mb": round(own.ru_maxrss / 1024, 1)}), file=sys.__stdout__)
+
+
+def measured(name: str, place: Place) -> dict[str, float]:
+    """Run one stage in a process of its own. Raises SystemExit: it failed."""
+    command = [sys.executable, __file__, "--stage", name, "--place", json.dumps([str(place.folder), *place[1:]])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} of {place.images:,} images failed")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure the stages that are wanted at the sizes that are wanted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="*", type=int, default=[1_000, 10_000])
+    parser.add_argument("--out", type=Path, default=Path("scale.json"))
+    parser.add_argument("--folder", type=Path, help="for the files, which are deleted; a temporary one without it")
+    parser.add_argument("--classes", type=int, default=2_000)
+    parser.add_argument("--wide", type=int, default=10_000, help="classes of evaluate and report")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE")
+    parser.add_argument("--keep", action="store_true", help="leave the files where they are")
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    parser.add_argument("--place", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.stage:
+        folder, *rest = json.loads(options.place)
+        return work(options.stage, Place(Path(folder), *rest))
+    found: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.is_file() else []
+    done = {(row["stage"], row["images"]) for row in found}
+    for images in options.images:
+        wanted = [name for name in options.only if (name, images) not in done]
+        folder = Path(options.folder or tempfile.gettempdir()) / f"scale-{images}"
+        with serving() as server:
+            place = Place(folder, images, options.classes, options.wide, server.url)
+            if wanted and not folder.exists():
+                measured("make", place)
+            for name in wanted:
+                if name in ("evaluate", "report") and not (folder / "wide").exists():
+                    measured("wide run", place)
+                facts = measured(name, place)
+                classes = options.wide if name in ("evaluate", "report") else options.classes
+                found.append({"stage": name, "images": images, "classes": classes, **facts})
+                print(f"{name:20} {images:>9,} {facts['seconds']:9.1f} s {facts['peak_mb']:8.0f} MB", flush=True)
+                options.out.write_text(json.dumps(found, indent=1) + "\n")
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()

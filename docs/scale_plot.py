@@ -1,0 +1,93 @@
+"""The plot and the table of docs/research/log/scale.md, from its record: time and memory by number of images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RECORD = Path(__file__).parent / "research" / "records" / "scale" / "2026-11-28.json"
+PLOT = Path(__file__).parent / "images" / "scale.svg"
+COLOURS = ("#0b5fa5", "#1f7a4d", "#a9480b", "#7a4fa3", "#333333", "#b03060", "#5b8c00", "#008080")
+MILLION = 1_000_000
+
+
+class Growth(NamedTuple):
+    """What a stage took at the largest size, and what it would take at a million images, by its last two sizes."""
+
+    images: int
+    seconds: float
+    megabytes: float
+    hours_of_million: float
+    gigabytes_of_million: float
+
+
+def measured() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each stage, by ascending size."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(json.loads(RECORD.read_text(encoding="utf-8")), key=lambda row: row["images"]):
+        found.setdefault(row["stage"], []).append(row)
+    return found
+
+
+def growth(rows: list[dict[str, Any]]) -> Growth:
+    """Return how a stage grows: in a straight line beyond its last two sizes."""
+    before, last = rows[-2:]
+
+    def at_million(name: str) -> float:
+        slope = (last[name] - before[name]) / (last["images"] - before["images"])
+        return last[name] + max(slope, 0.0) * (MILLION - last["images"])
+
+    hours, gigabytes = at_million("seconds") / 3600, at_million("peak_mb") / 1000
+    return Growth(last["images"], last["seconds"], last["peak_mb"], hours, gigabytes)
+
+
+def table(_records: Path | None = None) -> str:
+    """Return the table: what was run, and the straight line from it to a million images."""
+    lines = [
+        "| stage | largest run, images | its CPU seconds | its peak, MB | CPU hours, 1,000,000 | peak GB, 1,000,000 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for stage, rows in measured().items():
+        found = growth(rows)
+        cells = (f"{found.images:,}", f"{found.seconds:.1f}", f"{found.megabytes:,.0f}")
+        lines.append(
+            f"| {stage} | {' | '.join(cells)} | {found.hours_of_million:.2g} | {found.gigabytes_of_million:.2g} |"
+        )
+    return "\n".join(lines)
+
+
+def described(_records: Path | None = None) -> str:
+    """Return the numbers of the plot as the text that its file carries, by which it is known to be up to date."""
+    points = {
+        stage: [[row["images"], row["seconds"], row["peak_mb"]] for row in rows] for stage, rows in measured().items()
+    }
+    return json.dumps(points, separators=(",", ":"))
+
+
+def is_current(records: Path) -> bool:
+    """Return whether the plot on disk shows the numbers of the record."""
+    return PLOT.exists() and described(records) in PLOT.read_text(encoding="utf-8")
+
+
+def draw(records: Path) -> None:
+    """Write the plot: seconds and megabytes, both against images; a dashed line is no measurement."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings: Any = {"svg.hashsalt": "gpt4image", "svg.fonttype": "path", "font.size": 11}
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(9, 4.4), layout="constrained")
+        axes = figure.subplots(1, 2)
+        for (stage, rows), colour in zip(measured().items(), COLOURS, strict=False):
+            found = growth(rows)
+            ends = (3600 * found.hours_of_million, 1000 * found.gigabytes_of_million)
+            for axis, name, end in zip(axes, ("seconds", "peak_mb"), ends, strict=True):
+                axis.plot([row["images"] for row in rows], [row[name] for row in rows], "-o", color=colour, label=stage)
+                axis.plot([rows[-1]["images"], MILLION], [rows[-1][name], end], ":", color=colour)
+        for axis, title in zip(axes, ("CPU seconds", "peak memory, MB"), strict=True):
+            axis.set(xscale="log", yscale="log", xlabel="images", ylabel=title)
+            axis.grid(color="#dddcd6", linewidth=0.7)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].legend(frameon=False, fontsize=9)
+        figure.savefig(PLOT, metadata={"Date": None, "Description": described(records)})

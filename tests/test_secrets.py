@@ -1,0 +1,137 @@
+"""Secrets in variables and addresses reach no record, page, log, output or command, whatever a command meets.
+
+What servers answer, with every fault, is in describing/describers/openai/test_server_faults.py, under the same watch.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batch_server import BatchServer, Fault, serving
+from canaries import KEY, TOKEN, Watch, with_secrets
+from distilling_cases import Photos, good, paid, photos
+from gpt4image import cli
+from hub_server import serve_hub
+from openai_stub import Call, Reply, Stub, failure, serve
+
+__all__ = ["paid", "photos"]
+
+
+@pytest.fixture
+def give(
+    watched: Watch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., int]:
+    """Give a command in the folder of the test, as from a shell, and return its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: object) -> int:
+        given = list(map(str, words))
+        monkeypatch.setattr(sys, "argv", ["gpt4image", *given])
+        code = cli.main(given)
+        watched.texts += capfd.readouterr()
+        return code
+
+    return command
+
+
+@pytest.mark.slow
+def test_distill_and_all_that_reads_its_folder_keep_no_login_and_no_key(
+    give: Callable[..., int], watched: Watch, photos: Callable[[int], Photos], paid: Callable[[Stub, Photos], list[str]]
+) -> None:
+    given = photos(6)
+    with serve(good) as stub:
+        words = paid(stub, given)
+        words[words.index(stub.url)] = with_secrets(stub.url)
+        assert give(*words, "--out", "out") == cli.USER_MISTAKE, "nobody agreed to pay"
+        assert give(*words, "--out", "out", "--max-cost", "1") == cli.OK
+        assert all(call.headers["authorization"].startswith("Basic ") for call in stub.calls)
+    assert "--base-url 'http://***@127.0.0.1" in Path("out/run/environment.json").read_text(encoding="utf-8")
+    assert give("train", "--data", "photos", "--out", "run", "--epochs", 1, "--workers", 2) == cli.OK
+    for command in (("report", "out/run"), ("predict", "out/model", "photos"), ("doctor",), ("doctor", "out")):
+        assert give(*command) == cli.OK, command
+    assert give("export", "out/run", "--format", "onnx", "--out", "m.onnx") == cli.OK
+    assert give("descriptions", "view", "--store", "out/answers.db", "--data", "photos", "--out", "v.html") == cli.OK
+    assert any(watched.folder.rglob("*.html"))
+
+
+def broken(kind: str) -> Callable[[Call], Reply]:
+    """Servers that quote whatever they were sent."""
+
+    def reply(call: Call) -> Reply:
+        if kind == "redirect":
+            place = f"http://user:{KEY}@elsewhere.example{call.path}"
+            return Reply(302, b"", {"location": place})
+        return failure(400, f"no {call.path} {call.headers}", "invalid_request_error")
+
+    return reply
+
+
+@pytest.mark.parametrize("kind", ["redirect", "400", "tls", "closed", "proxy", "crash"])
+def test_a_description_that_ends_badly_shows_no_secret(
+    kind: str, give: Callable[..., int], photos: Callable[[int], Photos], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(2)
+    ask = (
+        "describe",
+        "--data",
+        "photos",
+        "--store",
+        "a.db",
+        "--describer",
+        "openai:tiny",
+        "--retries",
+        0,
+        "--limit",
+        2,
+    )
+    with serve(broken(kind)) as stub:
+        url = with_secrets(stub.url)
+        if kind == "tls":
+            url = url.replace("http:", "https:")
+        if kind == "proxy":
+            monkeypatch.setenv("NO_PROXY", "")
+        if kind == "closed":
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                url = with_secrets(f"http://127.0.0.1:{free.getsockname()[1]}/v1")
+        if kind == "crash":
+
+            def crash(*_: object) -> None:
+                raise RuntimeError(f"a library quotes {url} and {KEY}")
+
+            monkeypatch.setattr("gpt4image.describing.describers.openai.describer.OpenAIDescriber.describe", crash)
+        code = give(*ask, "--base-url", url)
+    assert code == (cli.CRASH if kind == "crash" else cli.USER_MISTAKE if kind in ("redirect",) else code)
+    assert code != cli.OK
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, None])
+def test_a_batch_keeps_no_secret(
+    status: int | None, give: Callable[..., int], photos: Callable[[int], Photos], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(2)
+    monkeypatch.setattr("gpt4image.describing.describers.batch.api._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("gpt4image.describing.describers.batch.run.SETTLING_S", 0.2)
+    ask = ("describe", "--data", "photos", "--store", "a.db", "--describer", "openai:tiny", "--batch", "--retries", 1)
+    with serving(BatchServer()) as server:
+        body = {"error": {"message": f"wrong key {KEY} at {with_secrets(server.url)}", "code": "x", "type": "y"}}
+        if status is not None:
+            server.faults = [Fault("POST /v1/files", status, body=body) for _ in range(9)]
+        url = with_secrets(server.url, login=False)
+        code = give(*ask, "--poll-seconds", 0.01, "--base-url", url)
+    assert (code == cli.OK) == (status is None)
+
+
+@pytest.mark.parametrize("kind", ["refused", "gone"])
+def test_the_hub_s_token_stays_out_of_errors_and_folders(
+    kind: str, give: Callable[..., int], small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_hub("hf_another" if kind == "refused" else TOKEN) as hub:
+        address = hub.url if kind == "refused" else with_secrets("http://127.0.0.1:9")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        assert give("export", small_run, "--format", "timm", "--out", "m", "--push-to-hub", "me/model") != cli.OK
+    assert give("train", "--data", "hf:me/photos", "--out", "run") == cli.USER_MISTAKE

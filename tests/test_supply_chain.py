@@ -1,0 +1,101 @@
+"""What pip brings: locked with hashes, complete, under licences that are known, and listed as an SBOM."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from project_file import EXTRAS, PROJECT
+
+ROOT = Path(__file__).parents[1]
+LOCKED = runpy.run_path(str(ROOT / ".ci" / "locked.py"))
+TEXT = (ROOT / "requirements-lock.txt").read_text(encoding="utf-8")
+ENTRIES: dict[str, str] = LOCKED["entries"](TEXT)
+CHOSEN_BY_THE_MACHINE = LOCKED["CHOSEN_BY_THE_MACHINE"]
+
+
+@pytest.fixture(scope="module")
+def licences() -> Any:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return runpy.run_path(str(ROOT / "docs" / "licences.py"))
+    finally:
+        sys.path.pop(0)
+
+
+def locked(entry: str) -> Requirement:
+    return Requirement(entry.partition("\\")[0])
+
+
+def test_every_entry_is_an_exact_version_with_hashes_and_the_builds_that_machines_choose_are_absent() -> None:
+    assert len(ENTRIES) > 200
+    for name, entry in ENTRIES.items():
+        assert re.match(r"[a-z0-9-]+==[\w.]+ ", entry) and "--hash=sha256:" in entry, entry
+        assert not CHOSEN_BY_THE_MACHINE.fullmatch(name), name
+    options = [line for line in TEXT.splitlines() if line.startswith("-")]
+    assert options == []  # no other index
+
+
+def test_every_direct_dependency_is_locked_within_its_bounds() -> None:
+    for text in [*PROJECT["dependencies"], *(part for name in EXTRAS if name != "vllm" for part in EXTRAS[name])]:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        if name != PROJECT["name"] and not CHOSEN_BY_THE_MACHINE.fullmatch(name):
+            [version] = locked(ENTRIES[name]).specifier
+            assert requirement.specifier.contains(version.version), text
+
+
+@pytest.mark.parametrize("extra", [extra for extra in EXTRAS if extra not in {"vllm", "dev"}])
+def test_the_locked_packages_of_an_extra_are_all_that_pip_would_install(extra: str) -> None:
+    """Otherwise the second step of make would fetch the rest without a hash."""
+    given = LOCKED["needed"](TEXT, [extra]).keys()
+    own = [*PROJECT["dependencies"], *EXTRAS[extra]]
+    more, seen = {(PROJECT["name"], frozenset[str]())}, set[tuple[str, frozenset[str]]]()
+    while more:
+        seen |= more
+        found: set[tuple[str, frozenset[str]]] = set()
+        for name, extras in more:
+            for each in map(Requirement, own if name == PROJECT["name"] else importlib.metadata.requires(name) or ()):
+                if each.name == PROJECT["name"]:
+                    own += [text for one in each.extras for text in EXTRAS[one]]
+                needed = [{"extra": one} for one in extras | {""}]
+                if each.marker is None or any(map(each.marker.evaluate, needed)):
+                    found.add((canonicalize_name(each.name), frozenset(each.extras)))
+        more = found - seen
+    needed = {name for name, _ in seen if name != PROJECT["name"] and not CHOSEN_BY_THE_MACHINE.fullmatch(name)}
+    assert needed - given == set()
+
+
+def test_no_package_is_under_the_gpl_except_the_bundled_encoders_of_two_optional_extras(licences: Any) -> None:
+    packages = licences["packages"]()
+    assert len(packages) > 200
+    assert [(one.name, one.licence) for one in packages if re.search(r"\bA?GPL|GNU|not stated", one.licence)] == []
+    assert {one.name for one in packages if one.bundled} == {"av", "pillow-heif"}
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    for name in ("av (extra `video`)", "pillow-heif (extra `heic`)"):  # said there, and so never a default
+        assert f"| {name} |" in design
+
+
+def test_the_sbom_lists_every_package_with_version_licence_hashes_and_what_it_needs(licences: Any) -> None:
+    bom = licences["sbom"]()
+    components = {each["name"]: each for each in bom["components"]}
+    here = {name for name, entry in ENTRIES.items() if (m := locked(entry).marker) is None or m.evaluate()}
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    assert components.keys() >= here | {"torch", "torchvision"}
+    for name in here:
+        [source] = components[name]["externalReferences"]
+        assert components[name]["purl"] == f"pkg:pypi/{name}@{components[name]['version']}"
+        assert {each["content"] for each in source["hashes"]} == set(re.findall(r"sha256:(\w+)", ENTRIES[name]))
+        assert components[name]["licenses"][0]["license"]["name"]
+    needs = {each["ref"]: each["dependsOn"] for each in bom["dependencies"]}
+    assert components["timm"]["purl"] in needs["gpt4image"]
+    assert components["pillow"]["purl"] in needs[components["matplotlib"]["purl"]]
+    assert set().union(*needs.values()) <= needs.keys()

@@ -1,0 +1,102 @@
+"""Write one small folder of everything that stages write: what later versions of gpt4image must read.
+
+python tests/written/make.py tests/written/format-N  with the version whose formats are N. See CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from gpt4image import cli
+from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.runs import CHECKPOINT
+from gpt4image.data import load_image_set
+from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.data.regions import Boxes
+from gpt4image.training.checkpoint import save_checkpoint
+from trained_runs import write_pictures
+
+ARGS = {"channels": [4, 4, 4, 4], "stem_width": 4}
+MODEL = ["--model", "resnet10t", "--model-args", json.dumps(ARGS), "--image-size", "16"]
+SHORT = ["--epochs", "1", "--batch-size", "8", "--threads", "1", "--precision", "fp32"]
+DISTILL = ["distill", "photos", "--describer", "replay:answers.jsonl", "--out", "model", "--format", "timm"]
+DISTILL += ["--encoder", "bag-of-words:16", *MODEL, "--epochs", "1", "--precision", "fp32"]
+TABLE = ["--embeddings", "model/embeddings", "--text-labels", "model/text-labels.parquet"]
+COMPARE = ["compare", "--data", "folder:photos", *TABLE[:2], *MODEL, *SHORT, "--arms", "baseline,text-labels"]
+COMPARE += ["--seeds", "1", "--labels-per-class", "2", "--out", "comparison"]
+TRAIN = ["train", "--data", "folder:photos", *TABLE, *MODEL, *SHORT, "--out", "aligned"]
+SEARCH = ["search", "aligned", "a red bus", "--data", "folder:photos"]
+COMMANDS = {
+    "distill": DISTILL,
+    "evaluate": ["evaluate", "model/run", "--split", "val"],
+    "train": TRAIN,
+    "search": SEARCH,
+    "compare": COMPARE,
+    "export": ["export", "model/run", "--format", "onnx", "--out", "model.onnx"],
+}
+
+
+def answers() -> None:
+    """Write what a multimodal model said about each picture, and the class that it named."""
+    rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
+    text_of = {row["key"]: row["description"] for row in rows}
+    lines = [
+        json.dumps({"key": key, "description": text_of[Path(key).stem], "class": key.partition("/")[0]})
+        for key in load_image_set("folder:photos").keys
+    ]
+    Path("answers.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def boxes() -> None:
+    """Write a file of boxes: one around the middle of each picture."""
+    images = load_image_set("folder:photos")
+    middle, sure = np.array([[0.25, 0.25, 0.75, 0.75]], np.float32), np.ones(1, np.float32)
+    each = Boxes.of_images([(middle, np.array([label]), sure) for label in images.labels.tolist()])
+    found = BoxLabels(keys=images.keys, digests=images.digests, boxes=each, classes=images.classes)
+    found.save(Path("boxes.parquet"))
+
+
+def model() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return the model and the optimiser of the checkpoint."""
+    torch.manual_seed(0)
+    linear = nn.Linear(3, 2)
+    return linear, torch.optim.SGD(linear.parameters(), lr=0.1)
+
+
+def make(folder: Path) -> None:
+    """Write everything into a folder that does not exist; it is made elsewhere, since records name their place."""
+    with tempfile.TemporaryDirectory(prefix="gpt4image-") as place, contextlib.chdir(place):
+        write_pictures(Path("photos"), per_class=8)
+        answers()
+        for command in COMMANDS.values():
+            if code := cli.main(command):
+                sys.exit(code)
+        boxes()
+        linear, optimizer = model()
+        Path("begun").mkdir()
+        save_checkpoint(Path("begun") / CHECKPOINT, {"model": linear}, {"optimizer": optimizer}, {"step": 1})
+        unread = (
+            "*.html",
+            "*.db-*",
+            "*.lock",
+            ".lock",
+            "comparison/examples.json",
+        )  # the last is large, and as model/run's
+        for path in (path for pattern in unread for path in Path().rglob(pattern)):
+            path.unlink()
+        shutil.copytree(place, folder)
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]).resolve())
