@@ -55,25 +55,6 @@ def test_a_line_that_was_cut_short_costs_its_own_trial_alone(tmp_path: Path) -> 
     assert asked.out.read_text(encoding="utf-8") == whole
 
 
-def test_a_row_that_does_not_say_of_which_data_it_is_counts_for_none(tmp_path: Path) -> None:
-    asked = search(SPACES / "fixmatch.toml", tmp_path / "search.jsonl", seeds=1)
-    jobs = TOOL["waiting"](asked)
-    rows = [TOOL["identity"](asked, *job) for job in jobs]
-    write(asked.out, *({name: row[name] for name in row.keys() - {"data", "embeddings"}} for row in rows))
-    assert TOOL["waiting"](asked) == jobs
-
-
-def test_a_trial_of_the_same_name_in_another_space_is_another_trial(tmp_path: Path) -> None:
-    photographs = search(SPACES / "all-labels.toml", tmp_path / "search.jsonl", only=("baseline",))
-    write(photographs.out, *(TOOL["identity"](photographs, *job) for job in TOOL["waiting"](photographs)))
-    assert TOOL["waiting"](photographs) == []
-    convnext = search(SPACES / "alignment-convnext.toml", photographs.out, only=("baseline",))
-    assert [(name, options["model"]) for name, options, _ in TOOL["waiting"](convnext)] == [
-        ("baseline", "convnext_atto"),
-        ("baseline", "convnext_atto"),
-    ]
-
-
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
 def test_a_space_has_the_trials_of_its_record(record: Path) -> None:
     trials = TOOL["trials"](search(SPACES / f"{record.stem}.toml", record))
