@@ -67,7 +67,7 @@ class TextTargets:
             int64 identity of the text: images that share it must not be each other's negatives. (B,), or (B, 2) with
             ``chosen``: that of all its texts, and of the one that was drawn.
         """
-        has, ids = self.described[indices], self.identity[indices]
+        has, ids = self.offsets[indices + 1] > self.offsets[indices], self.identity[indices]
         owners, rows = self.texts_of(indices, chosen)
         vectors = self._means(len(indices), owners, rows)
         if chosen is not None:
@@ -92,7 +92,8 @@ class TextTargets:
         Returns:
             (T,) which of the B images each belongs to, ascending; (T,) their rows of the matrix.
         """
-        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+        starts = self.offsets[indices]
+        counts = self.offsets[indices + 1] - starts
         if chosen is not None:
             starts = starts + np.minimum(chosen * counts, counts - 1).astype(np.int64)
             counts = np.minimum(counts, 1)
