@@ -11,6 +11,7 @@ from pathlib import Path
 
 BENCHMARKS = {
     "startup": "startup:startup",
+    "first": "startup:first_step",
     "pipeline": "training:pipeline",
     "alignment": "training:alignment",
     "precision": "training:precision",

@@ -132,10 +132,10 @@ class DescriptionStore:
             return self._connection.total_changes - before
 
     def settled(
-        self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = True
+        self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False
     ) -> dict[str, frozenset[int]]:
-        """Return the samples that need not be asked for, by digest: described, or answered and ``rejected``."""
-        among = "(r.status = 'ok' OR r.text IS NOT NULL)" if rejected else "r.status = 'ok'"
+        """Return the samples that need not be asked for, by digest: described ones, or those ``rejected``."""
+        among = "r.status = 'failed' AND r.text IS NOT NULL" if rejected else "r.status = 'ok'"
         rows = self._query(
             f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND d.settings = ? "
             f"AND ({_columns('p.')}) = ({_marks(_PROMPT)})",

@@ -224,28 +224,30 @@ class _Tree:
             with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
                 for entry in entries:
                     if not entry.name.startswith("."):
-                        names[self._kind(_join(folder, entry.name), entry)].append(entry.name)
+                        names[self._kind(folder, entry)].append(entry.name)
         except OSError as error:
             self.reasons[folder] = f"cannot be read: {error.strerror}"
         return sorted(names["folder"]), sorted(names["image"])
 
-    def _kind(self, path: str, entry: os.DirEntry[str]) -> str:
+    def _kind(self, folder: str, entry: os.DirEntry[str]) -> str:
         """Return "folder", "image" or "" for what is neither or may not be used."""
-        is_picture = os.path.splitext(entry.name)[1].lower() in self._extensions  # noqa: PTH122
+        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+        is_picture = extension in self._extensions
         try:
             kind = "folder" if entry.is_dir() else "image" if is_picture and entry.is_file() else ""
             if not kind and not is_picture and entry.is_file():
-                self.others[os.path.splitext(entry.name)[1].lower()] += 1  # noqa: PTH122
+                self.others[extension] += 1
             if entry.is_symlink() and (kind or is_picture):
                 target = os.path.realpath(entry.path, strict=True)
                 if target != self._root and not is_below(target, self._root):
-                    self.reasons[path] = "a link that leads out of the folder"
+                    self.reasons[_join(folder, entry.name)] = "a link that leads out of the folder"
                     return ""
         except OSError as error:
-            self.reasons[path] = f"a link that cannot be followed: {error.strerror}"
+            self.reasons[_join(folder, entry.name)] = f"a link that cannot be followed: {error.strerror}"
             return ""
-        if kind and not is_unicode(path):
-            self.reasons[os.fsencode(path).decode(errors="backslashreplace")] = "its name is not valid UTF-8"
+        if kind and not is_unicode(entry.name):
+            path = os.fsencode(_join(folder, entry.name))
+            self.reasons[path.decode(errors="backslashreplace")] = "its name is not valid UTF-8"
             return ""
         return kind
 

@@ -24,7 +24,7 @@ from gpt4image.deploying.preprocessing import Preprocessing
 class Decoded(NamedTuple):
     """Images or clips in the order in which they were found: n paths, (n, ...) pixels, and those that were skipped.
 
-    ``sizes`` are width and height of the n upright pictures.
+    ``sizes`` are width and height of the n upright pictures, zeros unless they are asked for.
     """
 
     paths: list[str]
@@ -66,7 +66,7 @@ def _below(folder: str, extensions: Collection[str]) -> Iterator[str | Skipped]:
 
 
 def decode_ahead(
-    found: Iterable[str | Skipped], preprocessing: Preprocessing, *, batch_size: int, threads: int
+    found: Iterable[str | Skipped], preprocessing: Preprocessing, *, batch_size: int, threads: int, sized: bool = False
 ) -> Generator[Decoded]:
     """Yield images in batches, in order, while threads decode the next ones: two batches per thread are held.
 
@@ -75,6 +75,7 @@ def decode_ahead(
         preprocessing: what makes pixels of a file.
         batch_size: files per batch.
         threads: how many decode side by side.
+        sized: whether the sides of the pictures themselves are asked for: their headers are read a second time.
     """
     remaining = iter(found)
     batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
@@ -82,7 +83,7 @@ def decode_ahead(
     with ThreadPoolExecutor(threads, "decode") as pool:
         try:
             for batch in batches:
-                waiting.append(pool.submit(_decode, batch, preprocessing))
+                waiting.append(pool.submit(_decode, batch, preprocessing, sized))
                 if len(waiting) >= 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -91,7 +92,7 @@ def decode_ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing) -> Decoded:
+def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing, sized: bool) -> Decoded:
     pixels = np.empty((len(found), *preprocessing.shape), np.uint8)
     paths: list[str] = []
     skipped: list[Skipped] = []
@@ -105,7 +106,7 @@ def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing) -> Dec
                 raise DecodeError("a link to nothing" if os.path.islink(item) else "no file")  # noqa: PTH114
             data = read_bounded(item)
             pixels[len(paths)] = preprocessing.pixels(data)
-            sizes.append(preprocessing.sides(data))
+            sizes.append(preprocessing.sides(data) if sized else (0, 0))
         except (DecodeError, OSError) as error:
             skipped.append(Skipped(name=item, reason=getattr(error, "strerror", None) or str(error)))
         else:

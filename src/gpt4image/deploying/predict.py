@@ -129,6 +129,7 @@ def _predictions(
         classifier.preprocessing,
         batch_size=config.batch_size,
         threads=config.threads or available_cores(),
+        sized=classifier.task.output == "boxes",
     )
     rows_are_watched = config.out is None and sys.stdout.isatty()
     with progress_bar(quiet=rows_are_watched) as bar, contextlib.closing(batches):

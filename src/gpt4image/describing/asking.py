@@ -20,6 +20,8 @@ from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.questions import asked_again, question, schema_of
 from gpt4image.describing.wanted import Settled
 
+_NONE: frozenset[int] = frozenset()
+
 
 class Asking:
     """Requests for every distinct image, prompt and sample that is not settled. Holds a number per image, no requests.
@@ -116,14 +118,19 @@ class Asking:
     def _all(self) -> Iterator[Request]:
         images = self._images
         digests = images.digests
+        wanted = [
+            row
+            for row, digest in enumerate(digests)
+            if any(self._samples - s.get(digest, _NONE) for s in self._settled)
+        ]
         # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
-        for row in sorted(range(len(digests)), key=lambda row: (digests[row] in self._last, digests[row][-16:])):
+        for row in sorted(wanted, key=lambda row: (digests[row] in self._last, digests[row][-16:])):
             digest = digests[row]
             rows = self._twins.get(digest, [row])
             if rows[0] != row or (self._only is not None and digest not in self._only):
                 continue
             for prompt, settled in zip(self._prompts, self._settled, strict=True):
-                if samples := self._samples - settled.get(digest, frozenset()):
+                if samples := self._samples - settled.get(digest, _NONE):
                     yield from self._of_image(rows, prompt, sorted(samples))
 
     def _of_image(self, rows: Sequence[int], prompt: Prompt, samples: Sequence[int]) -> Iterator[Request]:

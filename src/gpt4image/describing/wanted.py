@@ -59,15 +59,15 @@ def find_wanted(
     @cache
     def settled(prompt: Prompt, rejected: bool) -> Settled:
         found = store.settled(prompt, settings, rejected=rejected)
-        return {digest: both for digest, own in found.items() if (both := own & samples)}
+        found = {digest: both for digest, own in found.items() if (both := own & samples)}
+        return _union(settled(prompt, False), found) if rejected else found
 
     def known(base: Prompt, part: str, rejected: bool) -> Settled:
         """Return the samples that have a part, by digest."""
-        found: dict[str, frozenset[int]] = {}
+        found: Settled = {}
         for prompt in stored:
             if _brings(prompt, part, base, classes):
-                for digest, own in settled(prompt, rejected).items():
-                    found[digest] = found[digest] | own if digest in found else own
+                found = _union(found, settled(prompt, rejected))
         return found
 
     for base in bases:
@@ -79,8 +79,17 @@ def find_wanted(
 
 def minus(settled: Settled, others: Settled) -> Settled:
     """Return the samples that only the first has, by digest."""
+    if settled is others:
+        return {}
     left = {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()}
     return {digest: samples for digest, samples in left.items() if samples}
+
+
+def _union(some: Settled, others: Settled) -> Settled:
+    """Return the samples of both, by digest; of very many images, nothing is copied where one has none."""
+    if not some or not others:
+        return some or others
+    return {**some, **{digest: own | some.get(digest, _NONE) for digest, own in others.items()}}
 
 
 def _brings(prompt: Prompt, part: str, base: Prompt, classes: Sequence[ClassOption]) -> bool:

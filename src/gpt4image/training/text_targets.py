@@ -63,7 +63,7 @@ class TextTargets:
             (B, D) float32, the mean text of each image (zeros where there is none); (B,) bool, whether it has any;
             (B,) int64 identity of its texts: images that share it must not be each other's negatives.
         """
-        has, ids = self.described[indices], self.identity[indices]
+        has, ids = self.offsets[indices + 1] > self.offsets[indices], self.identity[indices]
         vectors = self._means(len(indices), *self.texts_of(indices))
         if self.centre is not None:
             vectors -= self.centre
@@ -80,7 +80,8 @@ class TextTargets:
         Returns:
             (T,) which of the B images each belongs to, ascending; (T,) their rows of the matrix.
         """
-        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+        starts = self.offsets[indices]
+        counts = self.offsets[indices + 1] - starts
         flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
         return np.repeat(np.arange(len(indices)), counts), self.rows[flat]
 
