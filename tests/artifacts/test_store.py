@@ -376,3 +376,17 @@ def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -
         start_time = time.process_time()
         assert len(store.settled(PAPER, ME)) == 100_000
         assert time.process_time() - start_time < 1.0
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_store_of_layout_2_has_no_checksums_and_is_read_and_written(tmp_path: Path, write: bool) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([description(1)])
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as older, older:
+        older.execute("ALTER TABLE results DROP COLUMN checksum")
+        older.execute("PRAGMA user_version = 2")
+    with DescriptionStore(tmp_path / "a.db", write=write) as store:
+        assert [row.digest for row in store.texts()] == [digest(1)]
+        if write:
+            assert store.add([description(2)]) == 1
+            assert store._query("SELECT checksum IS NULL FROM results ORDER BY id").__next__() == (1,)
