@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from drawn_masks import SMALL, draw
 from gpt4image import cli
-from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
@@ -30,8 +30,8 @@ def say(*words: object) -> None:
     assert cli.main([str(word) for word in words]) == cli.OK
 
 
-def build(root: Path) -> None:
-    """Fill a folder with pictures and one of everything that stages write."""
+def build_few(root: Path) -> None:
+    """Fill a folder with pictures and what the stages up to a run write."""
     spec = write_pictures(root / "photos", per_class=10)
     table = described(spec, root)
     answer(spec, root)
@@ -40,20 +40,37 @@ def build(root: Path) -> None:
     say("encode", "--store", root / "answers.db", "--encoder", "bag-of-words:32", "--out", root / "other.emb")
     say("label", "--data", spec, "--embeddings", table, "--out", root / "labels.parquet")
     say("search", root / "run", QUERY, "--data", spec, "--index", root / "index")
-    for form, name in (("timm", "exported"), ("onnx", "model.onnx"), ("torch-export", "model.pt2")):
+    say("export", root / "run", "--format", "timm", "--out", root / "exported")
+    write_boxes(root / "scenes", train=8, test=4)
+    images = load_image_set(f"coco:{root / 'scenes' / 'train.json'}")
+    assert isinstance(images.regions, Boxes)
+    BoxLabels(keys=images.keys, digests=images.digests, boxes=images.regions, classes=images.classes).save(
+        root / "boxes.parquet"
+    )
+
+
+def build_rest(root: Path) -> None:
+    """Add what takes longer: runs of other tasks, an unfinished one, a comparison, distill, other exports."""
+    spec, table = f"folder:{root / 'photos'}", root / "texts.emb"
+    for form, name in (("onnx", "model.onnx"), ("torch-export", "model.pt2")):
         say("export", root / "run", "--format", form, "--out", root / name)
     begin(spec, table, root / "begun")
-    pretrain = {**RUN, "data": spec, "epochs": 1, "task": "pretrain", "pretrain": "vicreg"}
-    train(TrainConfig(**pretrain, out=root / "pretrained"))
-    (root / "scenes").mkdir()
-    write_boxes(root / "scenes", train=8, test=4)
-    trained_on_boxes(root)
-    compare = ["compare", "--data", spec, "--embeddings", table, "--out", root / "cmp", "--seeds", 2, "--jobs", 1]
-    say(*compare, "--arms", "baseline,text-labels", *words_of({**RUN, "epochs": 1}))
-    export = ["review", "--data", spec, "--labels", root / "photos" / "labels.csv"]
-    say(*export, "--export-tasks", root / "tasks.json")
+    train(
+        TrainConfig(**{**RUN, "data": spec, "epochs": 1}, task="pretrain", pretrain="vicreg", out=root / "pretrained")
+    )
+    train(detector_options(root / "scenes", root / "detector", epochs=1, **TINY_RESNET))
+    say("evaluate", root / "detector")
+    trained(draw(root / "shapes", train=12, test=4), root / "segmenter", **{**SMALL, "epochs": 1})
+    say(*compare_words(root, root / "cmp"))
     asked = ["--describer", f"replay:{root / 'answers.jsonl'}", "--encoder", "bag-of-words:32"]
     say("distill", root / "photos", *asked, "--out", root / "distilled", *words_of({**RUN, "epochs": 1}))
+
+
+def compare_words(root: Path, out: Path) -> list[object]:
+    """Return the command of the comparison."""
+    data = ["--data", f"folder:{root / 'photos'}", "--embeddings", root / "texts.emb", "--out", out]
+    few = ["--seeds", 2, "--jobs", 1, "--arms", "baseline,text-labels", *words_of({**RUN, "epochs": 1})]
+    return ["compare", *data, *few]
 
 
 def words_of(options: dict[str, object]) -> list[str]:
@@ -81,19 +98,6 @@ def begin(spec: str, table: Path, out: Path) -> None:
         stop_after(patch, steps=2)
         with pytest.raises(StoppedError):
             train(TrainConfig(**{**RUN, "epochs": 4, "select": "best"}, data=spec, out=out, checkpoint_seconds=0.0))
-
-
-def trained_on_boxes(root: Path) -> None:
-    """Train a detector, and write the boxes of its pictures as label does."""
-    say_train = detector_options(root / "scenes", root / "detector", epochs=1, **TINY_RESNET)
-    train(say_train)
-    say("evaluate", root / "detector")
-    images = load_image_set(f"coco:{root / 'scenes' / 'train.json'}")
-    boxes = images.regions
-    assert isinstance(boxes, Boxes)
-    BoxLabels(keys=images.keys, digests=images.digests, boxes=boxes, classes=images.classes).save(
-        root / "boxes.parquet"
-    )
 
 
 def _cut(content: bytes, _: random.Random) -> bytes:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.artifacts.store_file import SCHEMA_VERSION
 from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.artifacts.store_file import SCHEMA_VERSION
 from gpt4image.base.errors import StoreError
 from gpt4image.describing.describers.batch.ledger import BatchLedger
 

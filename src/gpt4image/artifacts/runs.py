@@ -222,8 +222,8 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
     return record
 
 
-def weights_of(run_dir: Path, name: str = MODEL) -> Path:
-    """Return a file of weights of a finished run, compared to the checksum that run.json keeps of it.
+def recorded_file(run_dir: Path, name: str = MODEL) -> Path:
+    """Return a file of a finished run, such as its weights, compared to the checksum that run.json keeps of it.
 
     Raises:
         DamagedError: it is missing, damaged, or of another run.

@@ -252,7 +252,10 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
 
 
 _MAGIC = b"SQLite format 3\0"
-_RESTORE = "restore a backup, after moving the file and those beside it (-wal, -shm) away"
+_RESTORE = (
+    "restore a backup, after moving the file and those beside it (-wal, -shm) away; the same `gpt4image describe` "
+    "command asks for what is missing there"
+)
 _WHAT_TO_DO = {
     "SQLITE_FULL": "the disk is full; what was stored before is safe: free some space and run the same command again",
     "SQLITE_READONLY": "the file or its folder is read-only; choose a writable place for --store",

@@ -186,10 +186,10 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        about, name = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY), session.get_inputs()[0].name
     except Exception as error:  # noqa: BLE001  (its exceptions have no common class)
         raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from None
-    metadata = Metadata.from_json(session.get_modelmeta().custom_metadata_map.get(ONNX_KEY), path)
-    name = session.get_inputs()[0].name
+    metadata = Metadata.from_json(about, path)
     return Classifier(
         kind="onnx",
         task=_with_thresholds(task or _task(metadata.task, path), metadata.thresholds, metadata.classes, path),

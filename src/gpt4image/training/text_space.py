@@ -73,7 +73,7 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
     if (run_dir / FOLDER).is_dir():
         return TextSpace(encoder=f"tuned:{run_dir}", revision="")
     if (run_dir / RECORD).is_file():
-        record = read_json(run_dir / RECORD)
+        record = read_json(runs.recorded_file(run_dir, RECORD))
         try:
             centre = None if record["centre"] is None else np.array(record["centre"], np.float32)
             return TextSpace(
