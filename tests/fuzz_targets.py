@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pickle
 import random
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -239,6 +240,11 @@ def write_lines(path: Path) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), "utf-8")
 
 
+def write_plain(path: Path) -> None:
+    table = pyarrow.Table.from_pylist(ROWS)
+    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
+
+
 def read_all_rows(path: Path) -> None:
     assert all(row is not None for row in read_rows(path))
     if path.suffix == ".jsonl":
@@ -395,7 +401,7 @@ def write_store(path: Path) -> None:
 def read_store(path: Path) -> None:
     for beside in path.parent.glob(f"{path.name}-*"):
         beside.unlink()
-    with DescriptionStore(path) as store:
+    with DescriptionStore(path, write=bool(path.stat().st_size % 2)) as store:
         store._is_checked = True  # as of a store that is too large to be checked each time
         store.counts()
         assert all(isinstance(row.text, str) for row in store.texts())
@@ -550,6 +556,10 @@ TARGETS: dict[str, Target] = {
             lambda path: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path),
             read_all_rows,
         )
+    ),
+    "rows-plain-parquet": Target(file_target("rows.parquet", write_plain, read_all_rows)),
+    "rows-pkl": Target(
+        file_target("rows.pkl", lambda path: path.write_bytes(pickle.dumps(["A cat.", ROWS[0]])), read_all_rows)
     ),
     "rows-txt": Target(file_target("rows.txt", text_writer("A cat.\nA dög.\n"), read_all_rows)),
     "rows-npy": Target(

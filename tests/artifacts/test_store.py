@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
-from mutations import mutations
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
@@ -234,28 +233,6 @@ def test_a_folder_is_flushed_after_a_store_and_a_backup_are_made_in_it(
         assert str(tmp_path) in flushed
         store.back_up(tmp_path / "copies" / "b.db")
     assert flushed[-1] == str(tmp_path / "copies")
-
-
-def test_damaged_stores_are_named_and_never_break_a_reader(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    with DescriptionStore(path, write=True) as store:
-        store.add(description(number, prompt=(PAPER, TOLD)[number % 2], tokens_in=3) for number in range(40))
-        store.add([description(100, None, error="x")])
-    outcomes = [set[str](), set[str]()]
-    for number, content in enumerate(mutations(path.read_bytes(), 400)):
-        for file in tmp_path.iterdir():
-            file.unlink()
-        path.write_bytes(content)
-        try:
-            with DescriptionStore(path, write=bool(number % 2)) as store:
-                store.counts()
-                assert all(isinstance(row.text, str) for row in store.texts())
-                list(store.descriptions(status="failed"))
-                store.settled(PAPER, ME)
-                outcomes[0].add("read")
-        except StoreError as error:
-            outcomes[1].add(str(error))
-    assert outcomes[0] and any("restore a backup" in error for error in outcomes[1])
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"), reason="not root")

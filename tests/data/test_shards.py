@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.base.errors import DataError
@@ -80,20 +79,6 @@ def test_what_is_no_tar_is_named(tmp_path: Path, png: Png) -> None:
     assert all("no plain tar file" in reason and "0 samples read" in reason for reason in aside(images).values())
     with pytest.raises(DataError, match=r"no images in 1 shards.*packed\.tar"):
         load_shards(tmp_path / "packed.tar")
-
-
-def test_fuzzed_shards_do_not_escape(tmp_path: Path, png: Png) -> None:
-    whole = np.frombuffer(
-        write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"1", "ü" * 120 + ".png": png(1)}).read_bytes(),
-        dtype=np.uint8,
-    )
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        fuzzed = whole.copy()
-        fuzzed[rng.integers(0, len(whole) // 2, 30)] = rng.integers(0, 256, 30)
-        (tmp_path / "0.tar").write_bytes(fuzzed.tobytes())
-        index = shards.index_shard(str(tmp_path / "0.tar"))
-        assert all(start + length <= len(whole) for _, start, length, _ in index.images)
 
 
 def test_an_index_is_remembered_until_the_shard_changes(

@@ -236,16 +236,6 @@ def test_a_run_folder_names_models_of_timm_and_plain_arguments_alone(
         load_classifier(run)
 
 
-@pytest.mark.parametrize("name", [runs.CONFIG, runs.RUN])
-@pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_damaged_record_of_a_run_is_named(small_run: Path, tmp_path: Path, name: str, content: str) -> None:
-    run = Path(shutil.copytree(small_run, tmp_path / "run"))
-    (run / name).write_text(content)
-    with pytest.raises(RunError, match="damaged") as caught:
-        load_classifier(run)
-    assert str(run / name) in str(caught.value)
-
-
 def onnx_file(path: Path, text: str | None, side: int = 32) -> Path:
     """Write an ONNX file that gives two equal probabilities for any image of 3 x side x side, by the means of it."""
     onnx = pytest.importorskip("onnx", reason="pip install 'gpt4image[onnx]'")
