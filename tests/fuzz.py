@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import json
 import logging
+import math
 import multiprocessing as mp
 import os
 import resource
@@ -86,8 +88,8 @@ def prepared(name: str, folder: Path) -> tuple[Any, Any, Any]:
     return TARGETS[name], seeds, read
 
 
-def work(name: str, numbers: Iterable[int], seed: int, at: Synchronized[int], told: Any) -> None:
-    """Try inputs in this process; tell what fails, and at the end how much memory was taken."""
+def work(name: str, numbers: Iterable[int], seed: int, end: float, at: Synchronized[int], told: Any) -> None:
+    """Try inputs in this process until ``end``; tell what fails, and at the end how much memory was taken."""
     from fuzz_targets import input_of
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries of C speak there
@@ -101,19 +103,26 @@ def work(name: str, numbers: Iterable[int], seed: int, at: Synchronized[int], to
         first, size = peak(), int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + 4 * MEBIBYTES * 2**20, resource.RLIM_INFINITY))
         for number in numbers:
+            if time.monotonic() > end:
+                break
             at.value = number
             if found := failure(read, input_of(name, seeds, number, seed), target.allowed):
                 told.send(("failed", number, found))
         told.send(("done", round((peak() - first) / 2**20), ""))
 
 
-def fuzz(name: str, count: int, seed: int, out: Path) -> dict[str, Any]:
-    """Try ``count`` inputs of a parser, and return what came of it; inputs that fail are written to ``out``."""
-    context, begun, failures = mp.get_context("spawn"), time.monotonic(), dict[str, list[int]]()
-    grown, next_one = 0, 0
+def fuzz(name: str, count: int, seed: int, out: Path, seconds: float = math.inf) -> dict[str, Any]:
+    """Try ``count`` inputs of a parser, or those of so many seconds, and return what came of it.
+
+    Inputs that fail are written to ``out``.
+    """
+    importlib.import_module("fuzz_targets")  # once, for all processes that are forked from this one
+
+    context, begun, failures = mp.get_context("fork"), time.monotonic(), dict[str, list[int]]()
+    grown, next_one, tried = 0, 0, 0
     while next_one < count and sum(map(len, failures.values())) < TOLERATED * SAID_ALIKE:
         at, (ours, theirs) = context.Value("q", next_one), context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(name, range(next_one, count), seed, at, theirs))
+        process = context.Process(target=work, args=(name, range(next_one, count), seed, begun + seconds, at, theirs))
         process.start()
         theirs.close()
         last, since = -1, time.monotonic()
@@ -127,25 +136,21 @@ def fuzz(name: str, count: int, seed: int, out: Path) -> dict[str, Any]:
                     grown, next_one = max(grown, number), count
                 else:
                     note(failures, name, number, seed, text, out)
-                    next_one = count if number < 0 else next_one
+                    if number < 0 or sum(map(len, failures.values())) >= TOLERATED * SAID_ALIKE:
+                        process.kill()
+                        next_one = count
             if at.value != last:
                 last, since = at.value, time.monotonic()
             elif time.monotonic() - since > 3 * SECONDS + 60:  # code of C does not hear the alarm
                 process.kill()
                 break
         process.join()
+        tried = at.value + 1
         if next_one < count:
             note(failures, name, at.value, seed, f"the process ended with {process.exitcode}", out)
             next_one = at.value + 1
-    seconds = round(time.monotonic() - begun, 1)
-    tried = at.value + 1
-    return {
-        "parser": name,
-        "inputs": tried,
-        "failures": sum(map(len, failures.values())),
-        "seconds": seconds,
-        "MiB": grown,
-    }
+    took, failed = round(time.monotonic() - begun, 1), sum(map(len, failures.values()))
+    return {"parser": name, "inputs": tried, "failures": failed, "seconds": took, "MiB": grown}
 
 
 def note(failures: dict[str, list[int]], name: str, number: int, seed: int, text: str, out: Path) -> None:
@@ -182,7 +187,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parsers", nargs="*", choices=[[], *fuzz_targets.TARGETS], help="default: all of them")
     parser.add_argument("--count", type=int, default=100_000, help="inputs per parser (default 100,000)")
-    parser.add_argument("--slow-count", type=int, help="inputs per parser that is slow (default: --count)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds per parser (default: no limit)")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default 0)")
     parser.add_argument(
         "--out", type=Path, default=Path("fuzz-out"), help="folder of inputs that fail, and of the record"
@@ -195,8 +200,7 @@ def main() -> int:
     failed = 0
     given.out.mkdir(parents=True, exist_ok=True)
     for name in names:
-        slow = fuzz_targets.TARGETS[name].slow and given.slow_count is not None
-        row = {"seed": given.seed, **fuzz(name, given.slow_count if slow else given.count, given.seed, given.out)}
+        row = {"seed": given.seed, **fuzz(name, given.count, given.seed, given.out, given.seconds)}
         failed += row["failures"]
         print(json.dumps(row), flush=True)
         with (given.out / "record.jsonl").open("a", encoding="utf-8") as record:

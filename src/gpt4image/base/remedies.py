@@ -20,10 +20,10 @@ def remedy(path: Path) -> str:
         return f"Remove {folder / f'evaluation-{split[1]}.json'} and run {again}."
     if path.name in ("examples.json", "doubtful-labels.json", "descriptions.json"):
         what = "evaluation-*.json" if (folder / "config.json").is_file() else "comparison.json"
-        again = _command(folder) if what == "comparison.json" else f"`gpt4image evaluate {place}`"
+        again = _command(folder, "compare") if what == "comparison.json" else f"`gpt4image evaluate {place}`"
         return f"Remove {what} and run {again}: it writes this file again, which only the report shows."
     if path.name in ("comparison.json", "plan.json"):
-        return f"Remove it and run {_command(folder)}: finished runs are kept."
+        return f"Remove it and run {_command(folder, 'compare')}: finished runs are kept."
     if path.name == "distill.json":
         return f"Move all but answers.db out of {place} and give the same `gpt4image distill` command: it pays nothing."
     if path.name == "index.json" or (folder / "index.json").is_file():
@@ -48,12 +48,11 @@ def _is_exported(folder: Path) -> bool:
     return (folder / "README.md").is_file() and not (folder / "environment.json").is_file()
 
 
-def _command(folder: Path) -> str:
+def _command(folder: Path, verb: str = "train") -> str:
     """Return the command that a run or comparison recorded; where there is none, its beginning."""
     for name in ("environment.json", "comparison.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             known = json.loads((folder / name).read_text(encoding="utf-8"))["command"]
             if isinstance(known, str) and known.startswith("gpt4image ") and known.isprintable():
                 return f"`{known}`"
-    verb = "compare" if (folder / "plan.json").is_file() else "train"
     return f"`gpt4image {verb} ... --out {shlex.quote(str(folder))}`"
