@@ -20,8 +20,8 @@ from pictogram_boxes import detector_options, write_boxes
 from small_training import StoppedError, stop_after
 from trained_runs import CLASSES, SHORT, TINY_RESNET, described, trained, write_pictures
 
-TINY = {**TINY_RESNET, "image_size": 32, "batch_size": 8, "epochs": 1, "precision": "fp32"}
 RUN = {**SHORT, **TINY_RESNET, "epochs": 2, "memory_format": "contiguous"}
+TINY = {**RUN, "epochs": 1, "batch_size": 8}
 QUERY = "a brown animal"
 
 

@@ -46,7 +46,7 @@ def trained(spec: str, out: Path, **options: Any) -> Path:
 
 
 def rewrite_config(run: Path, record: dict[str, Any]) -> None:
-    """Give a run other options, as one of another version or of somebody else has them; what had a checksum has none."""
+    """Give a run other options, as one of another version has them; what had a checksum has none."""
     write_json(run / runs.CONFIG, record)
     for path in (run / runs.RUN, *run.glob("evaluation-*.json")):
         known = read_json(path)
