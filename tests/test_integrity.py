@@ -207,7 +207,7 @@ def result_of(told: Told, root: Path) -> Any:
     files = {}
     for path in sorted(root.glob("new*")):
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            if file.suffix in (".safetensors", ".csv", ".jsonl", ".npy"):
+            if file.suffix in (".safetensors", ".csv", ".npy"):
                 files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
             elif file.suffix == ".parquet":
                 files[file.name] = TextLabels.load(file).probabilities.tolist()
