@@ -24,6 +24,7 @@ from gpt4image import cli, integrity
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.weights import CHECKSUM, header_of
 from gpt4image.base.checksums import SEAL
 from gpt4image.base.files import read_json, write_json
 
@@ -195,6 +196,8 @@ COMMANDS: dict[str, tuple[str, Callable[[Path, Path], list[object]]]] = {
     "compare again": ("cmp", lambda at, of: compare_words(of, at / "cmp")),
 }
 QUICK = ("evaluate", "label answers", "stats", "encode again")
+DEAR = ("report", "init", "report comparison", "export comparison", "compare again")
+"""Commands that take a second: each file is damaged in one way."""
 NOT_READ = ("seconds", "per_second", "next", "path", "report", "comparison", "environment", "indexed_now")
 """Facts of an outcome that two runs of a command may have different."""
 
@@ -207,7 +210,9 @@ def result_of(told: Told, root: Path) -> Any:
     files = {}
     for path in sorted(root.glob("new*")):
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            if file.suffix in (".safetensors", ".csv", ".npy"):
+            if file.suffix == ".safetensors":  # its header has no order
+                files[file.name] = header_of(file)[CHECKSUM]
+            elif file.suffix in (".csv", ".npy"):
                 files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
             elif file.suffix == ".parquet":
                 files[file.name] = TextLabels.load(file).probabilities.tolist()
@@ -233,6 +238,7 @@ def require_honest(written: Path, root: Path, command: str) -> None:
     for file in files_of(written / part):
         name = file.relative_to(written).as_posix()
         kinds = ("cut at half", "zeroed block", "swapped", f"flipped bit {len(name) % 4}")
+        kinds = kinds[len(name) % 4 :][:1] if command in DEAR else kinds
         for kind, content in cases(written, file):
             if kind in kinds:
                 told = again(name, content)
