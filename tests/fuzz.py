@@ -59,11 +59,13 @@ def deadline(seconds: float) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def failure(read: Callable[[bytes], None], content: bytes, allowed: tuple[type[Exception], ...]) -> str:
+def failure(
+    read: Callable[[bytes], None], content: bytes, allowed: tuple[type[Exception], ...], seconds: float | None = None
+) -> str:
     """Return the traceback of what a parser must not do with an input, or nothing."""
     before = peak()
     try:
-        with deadline(SECONDS):
+        with deadline(seconds or SECONDS):
             read(content)
     except allowed:
         pass
@@ -97,7 +99,7 @@ def work(name: str, numbers: Iterable[int], seed: int, end: float, at: Synchroni
         warnings.simplefilter("ignore")
         target, seeds, read = prepared(name, Path(place))
         for content in seeds:  # libraries load here
-            if found := failure(read, content, ()):
+            if found := failure(read, content, (), 30 * SECONDS):
                 told.send(("failed", -1, f"a valid input: {found}"))
                 return
         first, size = peak(), int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

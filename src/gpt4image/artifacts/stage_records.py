@@ -7,11 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Outcome, SetAside
 
 RECORD = "distill.json"
+
+
+_DONE = {"key", "path", "summary", "notes", "text", "set_aside"}
+"""What the record of a finished stage holds."""
+
+
+def _is_whole(found: Any) -> bool:
+    """Return whether a record has the shape that ``StageRecords`` writes."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("options", "stages")):
+        return False
+    stages = list(found["stages"].values())
+    return all(isinstance(stage, dict) and ("key" not in stage or stage.keys() >= _DONE) for stage in stages)
 
 
 class StageRecords:
@@ -23,8 +36,8 @@ class StageRecords:
         self._values: dict[str, Any] = {"options": {}, "stages": {}}
         if self._path.is_file():
             found: Any = read_json(self._path)
-            if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in self._values):
-                raise RunError(f"{self._path} is damaged: restore it, or give another --out.")
+            if not _is_whole(found):
+                raise RunError(damaged(self._path, "it does not hold what distill writes"))
             self._values |= found
 
     @property

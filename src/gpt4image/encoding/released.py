@@ -45,7 +45,9 @@ def read_texts(path: Path) -> Iterable[Any]:
             raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
         return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
     if suffix == ".npy":
-        return _load_npy(path).tolist()
+        array = _load_npy(path)
+        with parsing(_damaged(path)):  # letters that there are none of
+            return array.tolist()
     if suffix == ".json":
         with parsing(f"{path}: not JSON; JSON lines are named *.jsonl"):
             value = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -104,8 +106,11 @@ def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> No
         )
 
 
-class _NothingButData(pickle.Unpickler):
-    """Builds only objects without a class or function: lists, tuples, dictionaries, texts, numbers."""
+class _NothingButData(pickle._Unpickler):  # pyright: ignore
+    """Builds only objects without a class or function: lists, tuples, dictionaries, texts, numbers.
+
+    The unpickler in C takes memory for the largest number of an object that is named, 2 GB for a damaged one.
+    """
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         raise pickle.UnpicklingError(f"{module_name}.{global_name}")
