@@ -1,7 +1,7 @@
 """Every parser of what comes from outside: what it reads, valid inputs to damage, and which exceptions are answers.
 
 A parser that meets a damaged input reads it, or raises an error of this package. ``tests/test_fuzz.py`` tries some
-dozens of inputs each, `make fuzz` 100,000. Inputs that once failed lie in ``tests/fuzz_corpus/TARGET``: they come first.
+dozens of inputs each, `make fuzz` 100,000. Inputs that once failed lie in ``tests/fuzz_corpus/TARGET``: they are first.
 """
 
 from __future__ import annotations
