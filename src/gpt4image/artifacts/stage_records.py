@@ -15,16 +15,11 @@ from gpt4image.base.outcome import Outcome, SetAside
 RECORD = "distill.json"
 
 
-_DONE = {"key", "path", "summary", "notes", "text", "set_aside"}
-"""What the record of a finished stage holds."""
-
-
 def _is_whole(found: Any) -> bool:
     """Return whether a record has the shape that ``StageRecords`` writes."""
     if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("options", "stages")):
         return False
-    stages = list(found["stages"].values())
-    return all(isinstance(stage, dict) and ("key" not in stage or stage.keys() >= _DONE) for stage in stages)
+    return all(isinstance(stage, dict) for stage in found["stages"].values())
 
 
 class StageRecords:
@@ -61,13 +56,16 @@ class StageRecords:
         found = self._values["stages"].get(stage, {})
         if found.get("key") != key:
             return None
-        return Outcome(
-            path=None if found["path"] is None else Path(found["path"]),
-            summary=found["summary"],
-            record={"notes": found["notes"]},
-            text=found["text"],
-            set_aside=tuple(SetAside(**item) for item in found["set_aside"]),
-        )
+        try:
+            return Outcome(
+                path=None if found["path"] is None else Path(found["path"]),
+                summary=found["summary"],
+                record={"notes": found["notes"]},
+                text=found["text"],
+                set_aside=tuple(SetAside(**item) for item in found["set_aside"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise RunError(damaged(self._path, f"what came of {stage} cannot be read ({error})")) from None
 
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Note the options of this run."""

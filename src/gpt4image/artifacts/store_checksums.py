@@ -13,8 +13,10 @@ from typing import Any
 from gpt4image.base.errors import StoreError
 from gpt4image.base.visible import in_one_line
 
-COLUMNS = ("digest", "prompt", "describer", "status", "answer", "sample", "text", "error", "finish_reason")
-COLUMNS += ("tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
+COLUMNS = (
+    *("digest", "prompt", "describer", "status", "answer", "sample", "text", "error", "finish_reason"),
+    *("tokens_in", "tokens_out", "cost_usd", "latency_s", "created"),
+)
 _REAL = frozenset(map(COLUMNS.index, ("cost_usd", "latency_s", "created")))
 MEND = (
     "Restore a backup, or save what can be read: `sqlite3 FILE .recover`. The same `gpt4image describe` command then "

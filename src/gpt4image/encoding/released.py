@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import pickle
+import sys
 import warnings
 import zipfile
 from collections.abc import Generator, Iterable, Mapping
@@ -46,8 +47,11 @@ def read_texts(path: Path) -> Iterable[Any]:
         return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
     if suffix == ".npy":
         array = _load_npy(path)
-        with parsing(_damaged(path)):  # letters that there are none of
-            return array.tolist()
+        if array.dtype.kind == "U" and array.nbytes:
+            letters = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
+            if letters.max() > sys.maxunicode:
+                raise DataError(f"{_damaged(path)}: it holds numbers that are no letters.")
+        return array.tolist()
     if suffix == ".json":
         with parsing(f"{path}: not JSON; JSON lines are named *.jsonl"):
             value = json.loads(path.read_text(encoding="utf-8-sig"))
