@@ -113,6 +113,7 @@ def test_what_cannot_be_searched_says_what_to_do(copied: Path, trained: Path, tm
         search(SearchConfig(run_dir=tmp_path / "none", texts=("red",), data=data))
     space = read_json(copied / "run" / "text_space.json")
     write_json(copied / "run" / "text_space.json", space | {"revision": "0123456789abcdef"})
+    rewrite_config(copied / "run", read_json(copied / "run" / runs.CONFIG))
     with pytest.raises(ModelError, match=r"revision 0123456789ab.* bring back the files of the encoder"):
         ask(copied, "red")
 
