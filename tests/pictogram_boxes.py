@@ -21,6 +21,7 @@ SIDE = 96
 
 def write_boxes(folder: Path, *, train: int = 96, test: int = 32, seed: int = 0) -> Path:
     """Write pictures of one to three pictograms each with train.json and test.json; return the file of train."""
+    folder.mkdir(parents=True, exist_ok=True)
     packaged = load_openmoji()
     pictures = [
         Image.open(io.BytesIO(packaged.read(packaged.keys.index(key)))).convert("RGB") for key in KINDS.values()

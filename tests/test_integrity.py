@@ -1,248 +1,319 @@
-"""A damaged file is named or reads as before, whatever was done to it, and doctor finds it in what stages wrote."""
+"""Damage to every file that a stage writes: doctor finds it, and no command makes another number of it.
+
+Each file is cut, emptied, zeroed in part and has single bits turned over; weights and records are also swapped with
+those of another run. Some bits of Parquet and SQLite files are read by nobody: where only such a one turned over, all
+that is read has to be as before.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from torch import nn
 
+from damage_cases import QUERY, RUN, TINY, build_few, build_rest, compare_words, damaged, words_of
 from gpt4image import cli, integrity
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.run_records import load_comparisons, load_run
-from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.text_labels import TextLabels
-from gpt4image.artifacts.weights import load_tensors
-from gpt4image.base.checksums import SEAL, require_recorded
-from gpt4image.base.errors import Gpt4ImageError
-from gpt4image.base.files import read_json, read_parquet, write_json
-from gpt4image.config import ExportConfig, LabelConfig, TrainConfig
-from gpt4image.deploying.export import export
-from gpt4image.labelling.label import label
-from gpt4image.recipes import read_recipe
-from gpt4image.searching.index import open_index, up_to_date
-from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
-from synthetic_records import write_comparison
-from trained_runs import TINY_RESNET, described, trained, write_pictures
+from gpt4image.artifacts.weights import CHECKSUM, header_of
+from gpt4image.base.checksums import SEAL
+from gpt4image.base.files import read_json, write_json
 
-IDENTITY = {"data": "folder:photos"}
-PREDICTIONS = "predictions-test.parquet"
+Once = Callable[[str, Callable[[Path], Any]], Path]
+FEW = ("texts.db", "answers.db", "texts.emb", "index", "labels.parquet", "boxes.parquet", "run", "exported")
+REST = ("begun", "pretrained", "detector", "segmenter", "model.onnx", "model.pt2", "cmp", "distilled")
+BESIDE = {"model.onnx": ("model.onnx.md",), "model.pt2": ("model.pt2.md",), "texts.db": ("texts.db.lock",)}
+BESIDE |= {"answers.db": ("answers.db.lock",)}
+PASSED_BY = {"begun/metrics.jsonl": "written anew from the checkpoint", "README.md": ""}
+OTHER = {"run": "other", "texts.emb": "other.emb"}
+BOUND = ("model.safetensors", "head.safetensors", "config.json", "run.json", "metrics.jsonl", "evaluation-test.json")
+"""What belongs to its run by checksum; pictures for the report do not."""
 
 
-def model_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(0)
-    model = nn.Linear(3, 2)
-    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+def files_of(part: Path) -> list[Path]:
+    """Return the files of a part that hold data; of a comparison those of one seed, and no pages or locks."""
+    found = [part] if part.is_file() else sorted(file for file in part.rglob("*") if file.is_file())
+    found += [part.with_name(name) for name in BESIDE.get(part.name, ())]
+    return [file for file in found if not file.name.endswith((".html", ".lock")) and "seed-1" not in file.parts]
+
+
+def cases(root: Path, file: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield what may have happened to a file, with its content then."""
+    name = file.relative_to(root).as_posix()
+    yield from damaged(file, name)
+    part, _, rest = name.partition("/")
+    swapped = root / OTHER.get(part, part) / rest
+    if part == "cmp" and "seed-0" in file.parts:
+        swapped = file.parent.with_name("seed-1") / file.name
+    is_bound = file.name in BOUND or file.suffix == ".npy"
+    if swapped != file and is_bound and swapped.is_file() and swapped.read_bytes() != file.read_bytes():
+        yield "swapped", swapped.read_bytes()
+
+
+def content_of(file: Path) -> Any:
+    """Return all that is read of a file in whose format some bits mean nothing; None of other files."""
+    if file.suffix == ".parquet" and file.name != "predictions-test.parquet":
+        if file.name == "boxes.parquet":
+            return BoxLabels.load(file)._checksum()
+        return TextLabels.load(file)._checksum()
+    if file.suffix == ".db":
+        with contextlib.closing(sqlite3.connect(file)) as store:
+            return [store.execute(f"SELECT * FROM {name}").fetchall() for name in ("prompts", "describers", "results")]
+    return None
+
+
+@pytest.fixture(scope="session")
+def few(once: Once) -> Path:
+    return once("written-few", build_few)
+
+
+@pytest.fixture(scope="session")
+def everything(once: Once, few: Path) -> Path:
+    def fill(root: Path) -> None:
+        build_few(root)
+        build_rest(root)
+
+    return once("written-everything", fill)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of everything that stages write."""
-    root = tmp_path_factory.mktemp("made")
-    spec = write_pictures(root / "photos", per_class=10)
-    table = described(spec, root)
-    trained(spec, root / "run", embeddings=table, **TINY_RESNET)
-    label(LabelConfig(data=spec, embeddings=table, out=root / "labels.parquet"))
-    export(ExportConfig(run_dir=root / "run", format="timm", out=root / "exported"))
-    digests = np.sort(np.frombuffer(np.random.default_rng(0).bytes(32 * 9), "S32")).view(np.uint8).reshape(-1, 32)
-    rows = np.eye(9, 8, dtype=np.float32)
-    up_to_date(root / "index", IDENTITY, digests, np.arange(9), 8, lambda i: (rows[i], np.ones(len(i), bool)))
-    model, optimizer = model_and_optimizer()
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    (root / "begun").mkdir()
-    save_checkpoint(root / "begun" / runs.CHECKPOINT, {"model": model}, {"optimizer": optimizer}, {"step": 1})
-    write_comparison(root / "cmp")
-    (root / "recipe.toml").write_text('epochs = 3\nlr = 0.5\nmodel_args = {"channels" = [8, 8]}\n', encoding="utf-8")
-    return root
+def mine(tmp_path_factory: pytest.TempPathFactory, few: Path) -> Path:
+    return Path(shutil.copytree(few, tmp_path_factory.mktemp("few") / "copy"))
 
 
-def read_table(root: Path) -> Any:
-    table = EmbeddingTable.open(root / "texts.emb")
-    parts = (table.embeddings, table.texts, table.digests, table._offsets, table._rows)
-    return table.manifest, [part.tobytes() for part in parts]
+@pytest.fixture(scope="module")
+def all_mine(tmp_path_factory: pytest.TempPathFactory, everything: Path) -> Path:
+    return Path(shutil.copytree(everything, tmp_path_factory.mktemp("all") / "copy"))
 
 
-def read_index(root: Path) -> Any:
-    index = open_index(root / "index", IDENTITY)
-    return index and (index.embeddings.tobytes(), index.digests.tobytes())
+def require_found(root: Path, part: str) -> None:
+    """Damage every file of a part in every way, and have doctor look at the part."""
+    missed: list[str] = []
+    for file in files_of(root / part):
+        whole, before = file.read_bytes(), content_of(file)
+        for kind, content in list(cases(root, file)):
+            file.write_bytes(content)
+            told = cli_of("doctor", root / part)
+            name = file.relative_to(root).as_posix()
+            found = file.name if kind != "swapped" else str(file.parent)
+            if told.code == cli.OK and before is not None and content_of(file) == before:
+                continue
+            if told.code == cli.OK and name in PASSED_BY:
+                continue
+            if told.code not in (cli.ITEMS_SKIPPED, cli.USER_MISTAKE) or found not in told.err:
+                missed.append(f"{name}, {kind}: {told.code} {told.err[-300:]}")
+            elif told.code == cli.ITEMS_SKIPPED and "gpt4image " not in told.err:
+                missed.append(f"{name}, {kind}: no command in {told.err[-300:]}")
+        file.write_bytes(whole)
+    assert not missed, "\n".join(missed)
 
 
-def read_labels(root: Path) -> Any:
-    labels = TextLabels.load(root / "labels.parquet")
-    matrices = (labels.probabilities, labels.splits, labels.labels, labels.out_of_fold)
-    return labels.keys, labels.digests, labels.facts, [matrix.tobytes() for matrix in matrices]
+class Told:
+    """What a command said, and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
 
 
-def read_checkpoint(root: Path) -> Any:
-    model, optimizer = model_and_optimizer()
-    state = load_checkpoint(root / "begun" / runs.CHECKPOINT, {"model": model}, {"optimizer": optimizer})
-    momentum = [slot["momentum_buffer"].tolist() for slot in optimizer.state_dict()["state"].values()]
-    return state, [value.tolist() for value in model.state_dict().values()], momentum
+def cli_of(*words: object) -> Told:
+    """Give a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(word) for word in words])
+    return Told(code, out.getvalue(), err.getvalue())
 
 
-def read_predictions(root: Path) -> Any:
-    require_recorded(root / "run", PREDICTIONS, read_json(root / "run" / "evaluation-test.json"))
-    return read_parquet(root / "run" / PREDICTIONS).to_pylist()
+@pytest.mark.parametrize("part", FEW)
+def test_doctor_finds_any_damage(mine: Path, part: str) -> None:
+    require_found(mine, part)
 
 
-READERS: dict[str, Callable[[Path], Any]] = {
-    **{f"texts.emb/{name}.npy": read_table for name in ("embeddings", "texts", "digests", "offsets", "rows")},
-    "texts.emb/manifest.json": read_table,
-    "index/index.json": read_index,
-    "index/embeddings-*.npy": read_index,
-    "index/digests-*.npy": read_index,
-    "labels.parquet": read_labels,
-    **{f"run/{name}": lambda root: runs.read_run(root / "run") for name in (runs.CONFIG, runs.RUN, runs.METRICS)},
-    f"run/{runs.MODEL}": lambda root: [t.tolist() for t in load_tensors(root / "run" / runs.MODEL)[0].values()],
-    "run/evaluation-test.json": lambda root: load_run(root / "run"),
-    f"run/{PREDICTIONS}": read_predictions,
-    f"begun/{runs.CHECKPOINT}": read_checkpoint,
-    "cmp/comparison.json": lambda root: load_comparisons(root / "cmp"),
+@pytest.mark.slow
+@pytest.mark.parametrize("part", REST)
+def test_doctor_finds_any_damage_to_the_rest(all_mine: Path, part: str) -> None:
+    require_found(all_mine, part)
+
+
+def new(root: Path, *words: object) -> list[object]:
+    """Return a command with the place of what it writes."""
+    return [*words, "--out", root / NEW.get(str(words[0]), "new")]
+
+
+def train_words(root: Path, of: Path, *more: object) -> list[object]:
+    return new(root, "train", *data_of(of), *words_of(TINY), *more)
+
+
+def data_of(root: Path) -> list[object]:
+    return ["--data", f"folder:{root / 'photos'}"]
+
+
+def predict(root: Path, of: Path, model: str) -> list[object]:
+    return new(root, "predict", root / model, of / "photos" / "food")
+
+
+NEW = {"predict": "new.csv", "label": "new.parquet"}
+RESUMED = ("--checkpoint-seconds", 0.0, "--resume", *words_of({**RUN, "epochs": 4, "select": "best"}))
+ENCODED = ("--encoder", "bag-of-words:64", "--out")
+# What reads a part, by name: (the part, the words of the command). What it writes is called "new"; ``of`` is whole.
+COMMANDS: dict[str, tuple[str, Callable[[Path, Path], list[object]]]] = {
+    "evaluate": ("run", lambda at, of: ["evaluate", at / "run"]),
+    "evaluate another split": ("run", lambda at, of: ["evaluate", at / "run", "--split", "val"]),
+    "predict": ("run", lambda at, of: predict(at, of, "run")),
+    "export": ("run", lambda at, of: new(at, "export", at / "run", "--format", "timm")),
+    "search": ("run", lambda at, of: ["search", at / "run", QUERY, *data_of(of), "--index", at / "new"]),
+    "search again": ("index", lambda at, of: ["search", at / "run", QUERY, *data_of(of), "--index", at / "index"]),
+    "report": ("run", lambda at, of: ["report", at / "run"]),
+    "init": ("run", lambda at, of: train_words(at, of, "--init", at / "run" / runs.MODEL)),
+    "predict by timm": ("exported", lambda at, of: predict(at, of, "exported")),
+    "train": ("texts.emb", lambda at, of: train_words(at, of, "--embeddings", at / "texts.emb")),
+    "train on labels": ("labels.parquet", lambda at, of: train_words(at, of, "--text-labels", at / "labels.parquet")),
+    "label": ("texts.emb", lambda at, of: new(at, "label", *data_of(of), "--embeddings", at / "texts.emb")),
+    "label answers": ("answers.db", lambda at, of: new(at, "label", *data_of(of), "--answers", at / "answers.db")),
+    "encode": ("texts.db", lambda at, of: ["encode", "--store", at / "texts.db", *ENCODED, at / "new"]),
+    "encode again": ("texts.emb", lambda at, of: ["encode", "--store", at / "texts.db", *ENCODED, at / "texts.emb"]),
+    "export texts": (
+        "answers.db",
+        lambda at, of: ["descriptions", "export", "--store", at / "answers.db", at / "new.csv"],
+    ),
+    "stats": ("texts.db", lambda at, of: ["descriptions", "stats", "--store", at / "texts.db"]),
+    "resume": ("begun", lambda at, of: ["train", *data_of(of), "--out", at / "begun", *RESUMED]),
+    "predict by onnx": ("model.onnx", lambda at, of: predict(at, of, "model.onnx")),
+    "evaluate boxes": ("detector", lambda at, of: ["evaluate", at / "detector", "--split", "train"]),
+    "report boxes": ("detector", lambda at, of: ["report", at / "detector"]),
+    "evaluate masks": ("segmenter", lambda at, of: ["evaluate", at / "segmenter", "--split", "train"]),
+    "fine-tune": ("pretrained", lambda at, of: train_words(at, of, "--init", at / "pretrained" / runs.MODEL)),
+    "report comparison": ("cmp", lambda at, of: ["report", at / "cmp"]),
+    "export comparison": ("cmp", lambda at, of: new(at, "export", at / "cmp", "--format", "timm")),
+    "compare again": ("cmp", lambda at, of: compare_words(of, at / "cmp")),
 }
-DAMAGE = st.one_of(
-    st.just(lambda _: b""),
-    st.just(lambda _: b"[" * 100_000),
-    st.just(lambda content: content.replace(b": 0", b": 1e999", 1).replace(b": 1", b": 1" + b"0" * 400, 1)),
-    st.just(lambda content: b"\xff" + content),
-    st.floats(0.0, 0.999).map(lambda part: lambda content: content[: int(part * len(content))]),
-    st.integers(1, 40).map(lambda count: lambda content: content[:-count]),
-    st.floats(0.0, 0.999).map(lambda at: lambda content: content[: int(at * len(content))] + bytes(40)),
-    st.tuples(st.floats(0.0, 0.999), st.integers(0, 7)).map(lambda where: lambda content: flipped(content, *where)),
-)
+QUICK = ("evaluate", "label answers", "stats", "encode again")
+DEAR = ("report", "init", "report comparison", "export comparison", "compare again")
+"""Commands that take a second: each file is damaged in one way."""
+NOT_READ = ("seconds", "per_second", "next", "path", "report", "comparison", "environment", "indexed_now")
+"""Facts of an outcome that two runs of a command may have different."""
 
 
-def flipped(content: bytes, at: float, bit: int) -> bytes:
-    place = int(at * len(content))
-    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+def result_of(told: Told, root: Path) -> Any:
+    """Return what came of a command: what it says, and the numbers in the files that it wrote."""
+    if told.code not in (cli.OK, cli.ITEMS_SKIPPED):
+        return told.code
+    facts = {name: value for name, value in json.loads(told.out).items() if not name.endswith(NOT_READ)}
+    files = {}
+    for path in sorted(root.glob("new*")):
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.suffix == ".safetensors":  # its header has no order
+                files[file.name] = header_of(file)[CHECKSUM]
+            elif file.suffix in (".csv", ".npy"):
+                files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+            elif file.suffix == ".parquet":
+                files[file.name] = TextLabels.load(file).probabilities.tolist()
+    return facts, files
 
 
-@pytest.mark.parametrize("name", READERS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=DAMAGE)
-def test_a_damaged_file_reads_as_before_or_is_named(made: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
-    (path,) = made.glob(name)
-    whole, before = path.read_bytes(), READERS[name](made)
-    path.write_bytes(damage(whole))
-    try:
-        found = READERS[name](made)
-    except Gpt4ImageError as error:
-        assert "damaged" in str(error) or path.name in str(error) or path.stem in str(error)
-    else:
-        assert found == before or (found is None and name.startswith("index")), "an index is made anew"
-    finally:
-        path.write_bytes(whole)
+def require_honest(written: Path, root: Path, command: str) -> None:
+    """Give a command with every file of its part damaged: it names the file, or does as with whole ones."""
+    part, words = COMMANDS[command]
+
+    def again(file: str | None = None, content: bytes = b"") -> Told:
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(written, root, ignore=lambda at, names: [n for n in names if Path(at) == written and n in left])
+        if file is not None:
+            (root / file).write_bytes(content)
+        return cli_of(*words(root, written), "--json")
+
+    used = {part, "run", "texts.db", "texts.db.lock", "texts.emb", *BESIDE.get(part, ())}
+    left = {path.name for path in written.iterdir()} - used
+    whole, wrong = again(), list[str]()
+    assert whole.code == cli.OK, whole.err
+    expected = result_of(whole, root)
+    for file in files_of(written / part):
+        name = file.relative_to(written).as_posix()
+        kinds = ("cut at half", "zeroed block", "swapped", f"flipped bit {len(name) % 4}")
+        kinds = kinds[len(name) % 4 :][:1] if command in DEAR else kinds
+        for kind, content in cases(written, file):
+            if kind in kinds:
+                told = again(name, content)
+                said = told.err + told.out
+                is_named = any(text in said for text in (file.name, str(root / name), str((root / name).parent)))
+                if told.code == cli.CRASH or "Traceback" in told.err:
+                    wrong.append(f"{name}, {kind}: {told.err[-800:]}")
+                elif told.code == cli.USER_MISTAKE:
+                    helps = any(word in said for word in ("gpt4image ", "emove", "estore", "elete", "export"))
+                    if not (is_named and helps):
+                        wrong.append(f"{name}, {kind}: refused with {told.err[-400:]}")
+                elif result_of(told, root) != expected and not (
+                    is_named and (told.code == cli.ITEMS_SKIPPED or f"{root / name} is damaged" in said)
+                ):
+                    wrong.append(f"{name}, {kind}: {told.code}, another result: {told.out[-300:]} {told.err[-300:]}")
+    assert not wrong, "\n".join(wrong)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=DAMAGE)
-def test_a_damaged_recipe_is_read_or_named(made: Path, damage: Callable[[bytes], bytes]) -> None:
-    path = made / "damaged.toml"
-    path.write_bytes(damage((made / "recipe.toml").read_bytes()))
-    try:
-        assert isinstance(read_recipe(path, TrainConfig), dict)
-    except Gpt4ImageError as error:
-        assert str(path) in str(error)
+@pytest.mark.parametrize("command", QUICK)
+def test_no_command_makes_another_number_of_a_damaged_file(few: Path, tmp_path: Path, command: str) -> None:
+    require_honest(few, tmp_path / "work", command)
 
 
-@pytest.mark.parametrize("text", ["lr = inf", "lr = 1e999", "epochs = 1" + "0" * 400, "model_args = " + "[" * 9000])
-def test_a_recipe_with_numbers_and_depth_that_no_option_has_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "r.toml").write_text(text, encoding="utf-8")
-    with pytest.raises(Gpt4ImageError, match=r"Recipe \S+ cannot be read"):
-        read_recipe(tmp_path / "r.toml", TrainConfig)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in QUICK])
+def test_no_slower_command_makes_another_number_of_a_damaged_file(
+    everything: Path, tmp_path: Path, command: str
+) -> None:
+    require_honest(everything, tmp_path / "work", command)
 
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made, tmp_path / "copy")
-    return tmp_path / "copy"
+def copy(few: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(few, tmp_path / "copy"))
 
 
-KINDS = ("texts.db", "texts.emb", "index", "labels.parquet", "run", "cmp", "exported")
+def test_doctor_finds_what_stages_wrote_whole(few: Path) -> None:
+    told = cli_of("doctor", few, "--json")
+    facts = json.loads(told.out)
+    states = {one["file"]: one["state"] for one in facts["checked"]}
+    assert told.code == cli.OK and facts["damaged"] == 0
+    assert set(states.values()) == {"whole"}, "all of it has a checksum"
+    written = {str(file) for part in FEW for file in files_of(few / part)}
+    assert states.keys() >= written
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_doctor_finds_what_stages_wrote_whole(made: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["doctor", str(made / kind), "--json"]) == cli.OK
-    told = json.loads(capsys.readouterr().out)
-    states = {Path(one["file"]).name: one["state"] for one in told["checked"]}
-    assert told["files"] == len(told["checked"]) >= 1 and told["damaged"] == 0
-    unlisted = {name for name, state in states.items() if state != "whole"}
-    assert not unlisted or kind == "cmp", "all of it has a checksum"
-    if kind == "run":
-        assert states.keys() >= {runs.MODEL, runs.HEAD, runs.METRICS, runs.RUN, PREDICTIONS, "text_space.json"}
-
-
-@pytest.mark.parametrize(
-    ("name", "remedy"),
-    [
-        ("texts.db", "sqlite3"),
-        ("texts.emb/embeddings.npy", "gpt4image encode --store STORE --out"),
-        ("texts.emb/manifest.json", "gpt4image encode"),
-        ("index/embeddings-*.npy", "gpt4image search"),
-        ("labels.parquet", "gpt4image label"),
-        (f"run/{runs.MODEL}", "train it again"),
-        (f"run/{runs.METRICS}", "train it again"),
-        ("run/evaluation-test.json", "gpt4image evaluate"),
-        (f"run/{PREDICTIONS}", "gpt4image evaluate"),
-        (f"begun/{runs.CHECKPOINT}", "--resume"),
-        ("cmp/comparison.json", "gpt4image compare"),
-        ("exported/model.safetensors", "gpt4image export"),
-    ],
-)
-def test_doctor_names_a_damaged_file_and_what_makes_it_again(
-    copy: Path, name: str, remedy: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (path,) = copy.glob(name)
-    content = bytearray(path.read_bytes())
-    middle = slice(len(content) // 2, len(content) // 2 + 5000)
-    content[middle] = bytes(byte ^ 1 for byte in content[middle])
-    path.write_bytes(content)
-    place = path if path.parent == copy else path.parent
-    assert cli.main(["doctor", str(place)]) == cli.ITEMS_SKIPPED
-    told = capsys.readouterr()
-    assert f"{path}: damaged" in told.out and remedy in told.err and told.out.count(": damaged") == 1
-
-
-def test_doctor_names_a_file_that_is_missing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_names_a_file_that_is_missing(copy: Path) -> None:
     (copy / "run" / runs.HEAD).unlink()
-    assert cli.main(["doctor", str(copy / "run")]) == cli.ITEMS_SKIPPED
-    assert f"{copy / 'run' / runs.HEAD} is missing" in capsys.readouterr().err
+    told = cli_of("doctor", copy / "run")
+    assert told.code == cli.ITEMS_SKIPPED and f"{copy / 'run' / runs.HEAD} is missing" in told.err
 
 
-def test_doctor_refuses_what_no_stage_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_refuses_what_no_stage_wrote(tmp_path: Path) -> None:
     (tmp_path / "notes.json").write_text("{not json")
+    (tmp_path / "examples.json").write_text("[1")
+    (tmp_path / "README.md").write_text("# Photographs")
     with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE t (x)")
     for path in (tmp_path, tmp_path / "notes.json", tmp_path / "other.db", tmp_path / "gone"):
-        assert cli.main(["doctor", str(path)]) == cli.USER_MISTAKE
-        assert str(path) in capsys.readouterr().err
+        told = cli_of("doctor", path)
+        assert told.code == cli.USER_MISTAKE and str(path) in told.err
 
 
-def test_what_earlier_versions_wrote_opens_and_has_no_checksum(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = read_table(copy)[1]
+def test_what_earlier_versions_wrote_opens_and_has_no_checksum(copy: Path) -> None:
     for path in (copy / "texts.emb" / "manifest.json", copy / "run" / runs.RUN, copy / "run" / runs.CONFIG):
         record = read_json(path)
         write_json(path, {name: value for name, value in record.items() if name != "files"}, checksum=False)
         assert SEAL not in path.read_text(encoding="utf-8")
-    assert read_table(copy)[1] == before and runs.read_run(copy / "run")["metrics"]
-    assert cli.main(["doctor", str(copy / "texts.emb")]) == cli.OK
-    assert capsys.readouterr().out.count("no checksum recorded") == 6
+    (copy / "run" / "evaluation-test.json").unlink()
+    assert cli_of("evaluate", copy / "run", "--split", "val").code == cli.OK
+    told = cli_of("doctor", copy / "texts.emb")
+    assert told.code == cli.OK and told.out.count("no checksum recorded") == 6
 
 
-def test_files_of_others_that_vanish_or_cannot_be_read_end_nothing(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_of_others_that_vanish_or_cannot_be_read_end_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "other.db-shm").write_bytes(b"x")
     known = integrity._is_store
 
@@ -252,5 +323,5 @@ def test_files_of_others_that_vanish_or_cannot_be_read_end_nothing(
         return known(path)
 
     monkeypatch.setattr(integrity, "_is_store", vanished)
-    assert cli.main(["doctor", str(copy)]) == cli.OK
-    assert "other.db-shm" not in capsys.readouterr().out
+    told = cli_of("doctor", copy)
+    assert told.code == cli.OK and "other.db-shm" not in told.out

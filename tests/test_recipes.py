@@ -105,3 +105,10 @@ def test_values_are_those_of_the_stage_and_no_library_speaks_of_them(
     assert cli.main(["train", str(tmp_path / "r.toml")]) == 2
     said = capsys.readouterr().err
     assert said.splitlines()[-1].startswith("Error: ") and "site-packages" not in said
+
+
+@pytest.mark.parametrize("text", ["lr = inf", "lr = 1e999", "epochs = 1" + "0" * 400, "model_args = " + "[" * 9000])
+def test_a_recipe_with_numbers_and_depth_that_no_option_has_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"Recipe \S+ cannot be read"):
+        read_recipe(tmp_path / "r.toml", TrainConfig)

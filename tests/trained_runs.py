@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts import runs
+from gpt4image.base.files import read_json, write_json
 from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
@@ -41,6 +43,14 @@ def trained(spec: str, out: Path, **options: Any) -> Path:
     train(TrainConfig(**{"data": spec, "out": out, "memory_format": "contiguous", **SHORT, **options}))
     evaluate(EvaluateConfig(run_dir=out))
     return out
+
+
+def rewrite_config(run: Path, record: dict[str, Any]) -> None:
+    """Give a run other options, as one of another version has them; what had a checksum has none."""
+    write_json(run / runs.CONFIG, record)
+    for path in (run / runs.RUN, *run.glob("evaluation-*.json")):
+        known = read_json(path)
+        write_json(path, {name: value for name, value in known.items() if name not in ("files", runs.OF_RUN)})
 
 
 def described(spec: str, folder: Path, encoder: str = "bag-of-words:64") -> Path:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
-import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,15 +16,21 @@ from typing import Any, Literal, NamedTuple
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
+from gpt4image.artifacts.stage_records import RECORD as STAGES
+from gpt4image.artifacts.store_checksums import MEND, RowChecksums
 from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.text_labels import FEW_CLASSES, FORMAT, TextLabels
-from gpt4image.base.checksums import FILES, SEAL, card_checksums, file_digest, recorded_files, require_recorded
-from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, NewerError, StoreError
-from gpt4image.base.files import read_json, read_json_lines, read_parquet
+from gpt4image.base.checksums import FILES, SEAL, card_checksums, damaged, file_digest, recorded_files, require_recorded
+from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, NewerError, StoreError, first_line
+from gpt4image.base.files import UNREADABLE, read_json, read_json_lines, read_parquet
+from gpt4image.base.remedies import remedy
 
-INDEX, COMPARISON, CARD = "index.json", "comparison.json", "README.md"
-RECORDS = {TABLE, INDEX, COMPARISON, runs.CONFIG, runs.RUN, runs.ENVIRONMENT, "text_space.json", "tuned.json"}
+INDEX, COMPARISON, PLAN, CARD = "index.json", "comparison.json", "plan.json", "README.md"
+TASK = "gpt4image_task"
+OF_RUN = {runs.CONFIG, runs.RUN, runs.ENVIRONMENT, runs.TEXT_SPACE, runs.DOUBTFUL, "tuned.json"}
+EXTRAS = {"examples.json", "doubtful-labels.json", "descriptions.json"}
+RECORDS = OF_RUN | EXTRAS | {TABLE, INDEX, COMPARISON, PLAN, STAGES}
 MODELS = (".onnx", ".pt2")
 State = Literal["whole", "no checksum recorded", "newer", "damaged"]
 
@@ -47,7 +51,9 @@ def check(path: Path) -> list[Checked]:
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
-    folders, found = ([path.parent], [path]) if path.is_file() else _walked(path)
+    card = path.with_name(f"{path.name}.md")
+    one = [path, card] if path.suffix in MODELS and card.is_file() else [path]
+    folders, found = ([path.parent], one) if path.is_file() else _walked(path)
     listed: dict[Path, Mapping[str, Any]] = {}
     for folder in folders:
         with contextlib.suppress(OSError):  # it vanished
@@ -78,30 +84,52 @@ def _listed(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
             record = read_json(path)
             if isinstance(record, dict) and SEAL in path.read_text(encoding="utf-8"):
                 yield from ((folder / name, {**record, "folder": folder}) for name in recorded_files(record))
-    for path in (folder / CARD, *folder.glob("*.md")):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            known = card_checksums(path.read_text(encoding="utf-8"))
-            yield from ((folder / name, {"digest": digest}) for name, digest in known.items())
+    for path in sorted(folder.glob("*.md")):
+        with contextlib.suppress(OSError):
+            if damage := _damage_of_card(path):
+                yield path, {"damage": damage}
+            else:
+                known = card_checksums(path.read_text(encoding="utf-8", errors="replace"))
+                yield from ((folder / name, {"digest": digest}) for name, digest in known.items())
+                yield from [(path, {"damage": ""})] if known else []
+
+
+def _damage_of_card(path: Path) -> str:
+    """Return what is wrong with a model card; of a text that is none, nothing."""
+    try:
+        known = card_checksums(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return str(error)
+    is_ours = path.suffixes[-2:-1] and path.suffixes[-2] in MODELS and path.with_suffix("").is_file()
+    if path.name == CARD and (path.parent / runs.CONFIG).is_file():
+        with contextlib.suppress(DamagedError):
+            is_ours = TASK in read_json(path.parent / runs.CONFIG)
+    return "" if known or not is_ours else "the checksums of the model are missing"
 
 
 def _checked(path: Path, how: Mapping[str, Any] | None) -> Checked | None:
     """Check one file, also by the record or model card that lists it; None if no stage wrote it."""
     try:
+        if how is not None and how.get("damage"):
+            raise DamagedError(damaged(path, how["damage"]))
+        if how is not None and "damage" in how:
+            return Checked(path, "whole")
         if how is not None and FILES in how:
             require_recorded(how["folder"], path.relative_to(how["folder"]).as_posix(), how, largest=math.inf)
         elif how is not None and not path.is_file():
-            raise DamagedError(f"{path} is missing.")
+            raise DamagedError(f"{path} is missing. {remedy(path)}")
         elif how is not None and file_digest(path) != how["digest"]:
-            raise DamagedError(f"{path} is damaged or was changed: its content does not match its checksum.")
+            raise DamagedError(damaged(path, "its content does not match its checksum"))
         own = _own_checksum(path)
     except NewerError as error:
         return Checked(path, "newer", str(error))
     except Gpt4ImageError as error:
-        return Checked(path, "damaged", f"{error} {_again(path)}")
+        again = "" if isinstance(error, (DamagedError, StoreError)) else f" {remedy(path)}"
+        return Checked(path, "damaged", f"{error}{again}")
     except OSError as error:  # another's file: it vanished, is no file any more, or may not be read
         if how is None:
             return None
-        return Checked(path, "damaged", f"{path} cannot be read: {error.strerror}. {_again(path)}")
+        return Checked(path, "damaged", f"{path} cannot be read: {error.strerror}. {remedy(path)}")
     if own is None and how is None:
         return None
     return Checked(path, "whole" if own or how else "no checksum recorded")
@@ -114,10 +142,10 @@ def _own_checksum(path: Path) -> bool | None:
         Gpt4ImageError: it is damaged.
     """
     if path.suffix == ".json":
-        is_record = path.name in RECORDS or path.name.startswith("evaluation-")
+        is_record = _is_record(path) or path.name.startswith("evaluation-")
         has_checksum = SEAL in path.read_text(encoding="utf-8", errors="replace")
         if is_record or has_checksum:
-            read_json(path)
+            (runs.read_evaluation if path.name.startswith("evaluation-") else read_json)(path)
         return has_checksum or (False if is_record else None)
     if path.name == runs.METRICS:
         read_json_lines(path)
@@ -128,7 +156,16 @@ def _own_checksum(path: Path) -> bool | None:
         return _parquet(path)
     if path.suffix == ".npy" and any((path.parent / name).is_file() for name in (TABLE, INDEX)):
         return False
-    return True if _is_store(path) and _store(path) else None
+    if not _is_store(path):
+        return None
+    _store(path)
+    return True
+
+
+def _is_record(path: Path) -> bool:
+    """Return whether a stage writes a file of such a name beside such files: others have an examples.json too."""
+    beside = (runs.CONFIG, COMPARISON, STAGES, TABLE, INDEX, "tuned.json")
+    return path.name in RECORDS and any((path.parent / name).is_file() for name in beside)
 
 
 def _weights(path: Path) -> bool | None:
@@ -156,44 +193,21 @@ def _parquet(path: Path) -> bool | None:
 
 
 def _is_store(path: Path) -> bool:
+    """Return whether a file is a store, or was one: a writer leaves its lock beside it."""
     with path.open("rb") as file:
         header = file.read(72)
-    return header.startswith(b"SQLite format 3\0") and header[68:] == APPLICATION_ID.to_bytes(4, "big")
+    is_sound = header.startswith(b"SQLite format 3\0") and header[68:] == APPLICATION_ID.to_bytes(4, "big")
+    return is_sound or path.with_name(f"{path.name}.lock").is_file()
 
 
-def _store(path: Path) -> bool:
-    """Check a description store; return False for one of another version. Raises StoreError: it is damaged."""
+def _store(path: Path) -> None:
+    """Check a description store. Raises StoreError: it is damaged, or of another version."""
+    if not path.stat().st_size:
+        raise StoreError(f"{path} is empty. {MEND}")
     try:
         with contextlib.closing(connect_reader(path)) as connection:
-            found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+            RowChecksums(connection).require_whole(path)
     except sqlite3.OperationalError as error:
         raise OSError(None, str(error), str(path)) from error  # in use by another, or gone: not damaged
-    except sqlite3.DatabaseError as error:
-        found = [str(error)]
-    except StoreError:
-        return False
-    if found != ["ok"]:
-        raise StoreError(f"{path} is damaged: {found[0]}.")
-    return True
-
-
-def _again(path: Path) -> str:
-    """Return what makes a damaged file again."""
-    folder, place = path.parent, shlex.quote(str(path.parent))
-    if split := re.fullmatch(r"(?:evaluation|predictions)-(\w+)\.(?:json|parquet)", path.name):
-        return f"Remove evaluation-{split[1]}.json and run `gpt4image evaluate {place} --split {split[1]}`."
-    if path.name in (runs.CHECKPOINT, runs.METRICS) and not runs.is_finished(folder):
-        return f"Remove {runs.CHECKPOINT} and give the command of the run with --resume, which trains from its start."
-    if path.suffix in (".npy", ".json") and (folder / "embeddings.npy").exists():
-        return f"Delete the folder and run `gpt4image encode --store STORE --out {place}`."
-    if path.name == INDEX or (folder / INDEX).is_file():
-        return "Delete the folder and give the same `gpt4image search` command."
-    if path.name == COMPARISON:
-        return f"Remove it and give the same `gpt4image compare` command with --out {place}."
-    if path.suffix in MODELS or (folder / CARD).is_file():
-        return "Delete the model and its card and run `gpt4image export RUN_DIR` again."
-    if runs.has_begun(folder) or runs.has_begun(folder.parent) or path.name in RECORDS:
-        return "Delete the folder of the run and train it again."
-    if path.suffix == ".parquet":
-        return f"Write it again with `gpt4image label --out {shlex.quote(str(path))}`."
-    return f"Bring back a copy, or save what can be read: `sqlite3 {shlex.quote(str(path))} .recover`."
+    except (sqlite3.DatabaseError, *UNREADABLE) as error:
+        raise StoreError(f"{path} is damaged: {first_line(error)}. {MEND}") from None

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.artifacts.store_file import SCHEMA_VERSION
 from gpt4image.base.errors import StoreError
 from gpt4image.describing.describers.batch.ledger import BatchLedger
 
@@ -128,7 +129,7 @@ def test_a_store_of_layout_1_is_read_and_written(tmp_path: Path, write: bool) ->
     with DescriptionStore(path, write=write) as store:
         check_layout_1(store)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == (2 if write else 1)
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == (SCHEMA_VERSION if write else 1)
     if write:
         with DescriptionStore(path, write=True) as store:
             check_layout_1(store)

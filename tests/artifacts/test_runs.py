@@ -69,7 +69,7 @@ def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) 
     runs.start(tmp_path, record(), {}, resume=False)
     write_json(tmp_path / runs.RUN, {"set_aside": []})
     (tmp_path / runs.METRICS).touch()
-    with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
+    with pytest.raises(RunError, match=r"metrics.jsonl is damaged: it is empty"):
         runs.read_run(tmp_path)
     (tmp_path / runs.METRICS).write_text("{}\n")
     runs.read_run(tmp_path)

@@ -81,9 +81,11 @@ def test_a_list_of_files_that_is_malformed_or_leads_out_is_refused(files: object
 def test_a_model_card_gives_back_the_checksums_of_its_files(tmp_path: Path) -> None:
     for name in ("model.safetensors", "a b.json"):
         (tmp_path / name).write_text(name)
-    card = "# A card\n" + card_section(tmp_path, ["model.safetensors", "a b.json"])
+    card = card_section("# A card\n", tmp_path, ["model.safetensors", "a b.json"])
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("model.safetensors", "a b.json")}
     assert card_checksums(card) == digests
+    with pytest.raises(ValueError, match="does not match its checksum"):
+        card_checksums(card.replace("A card", "A cart"))
     assert card_checksums(f"    {'0' * 64}  ../up\n") == {}
 
 

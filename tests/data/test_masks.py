@@ -12,8 +12,7 @@ import drawn_masks
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set, load_with_splits
 from gpt4image.data.regions import VOID
-from mutations import mutations
-from region_cases import SIZE, aside_text, mask_bytes, masks, picture, survives
+from region_cases import SIZE, aside_text, mask_bytes, masks, picture
 
 NUMBERS = np.zeros((SIZE[1], SIZE[0]), np.uint8)
 NUMBERS[5:15, 5:20] = 2
@@ -141,18 +140,6 @@ def test_splits_are_cut_as_everywhere(tmp_path: Path) -> None:
     images = load_with_splits(f"masks:{tmp_path}", val_fraction=0.1, test_fraction=0.2)
     assert [len(images.indices(split)) for split in ("train", "val", "test")] == [17, 1, 2]
     assert not images.splits[~masks(images).known].tolist().count("val")  # tags alone stay in train
-
-
-def test_damaged_bytes_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
-    root = write(tmp_path, _1=mask_bytes(NUMBERS), _2=mask_bytes(NUMBERS))
-    (root / "tags.csv").write_text("key,tags\n1,hat|skin\n")
-    for name in ("masks/1.png", "tags.csv", "classes.txt"):
-        whole = (root / name).read_bytes()
-        for content in mutations(whole, 60, seed=6):
-            (root / name).write_bytes(content)
-            survives(f"masks:{root}")
-        (root / name).write_bytes(whole)
-    assert survives(f"masks:{root}") is not None
 
 
 def test_clothing(shared_data: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import gpt4image.data.video as module
@@ -149,24 +149,6 @@ def test_other_codecs_are_not_run() -> None:
     assert "gif" not in CODECS
     with pytest.raises(DecodeError, match=r"its codec, (huffyuv|ffvhuff), is not among"):
         decode_frames(video(moving_dot(0, 3, 10), container="avi", codec="huffyuv", pixels="yuv422p"), Frames(8))
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.sampled_from([DOT, GREYS, FAST, MATROSKA, AVI]),
-    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=30),
-    st.floats(0, 1),
-)
-def test_damage_gives_frames_or_a_reason(data: bytes, changes: list[tuple[float, int]], kept: float) -> None:
-    damaged = bytearray(data)
-    for place, value in changes:
-        damaged[int(place * len(damaged))] = value
-    if not changes:
-        del damaged[int(kept * len(damaged)) :]
-    try:
-        assert len(decode_frames(bytes(damaged), Frames(4))) == 4
-    except DecodeError as error:
-        assert str(error)
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.sampled_from(["kept", "shuffled", "still"]), st.binary(max_size=8))

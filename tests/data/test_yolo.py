@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
-from mutations import mutations
 from region_cases import aside_text, boxes, picture, rows, survives
 
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: big dog\n"
@@ -152,14 +151,3 @@ def test_any_text_is_an_error_of_ours_or_skipped(tmp_path: Path, yaml: str, line
     assert survives(f"yolo:{root}") is not None
     (root / "data.yaml").write_text(yaml)
     survives(f"yolo:{root}")
-
-
-def test_damaged_bytes_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
-    root = write(tmp_path, train_1="0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.5 0.5 0.5 1 0.25 1\n")
-    for file in (root / "data.yaml", root / "labels/train/1.txt"):
-        whole = file.read_bytes()
-        for content in mutations(whole, 100, seed=4):
-            file.write_bytes(content)
-            survives(f"yolo:{root}")
-        file.write_bytes(whole)
-    assert survives(f"yolo:{root}") is not None

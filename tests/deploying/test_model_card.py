@@ -20,6 +20,7 @@ from gpt4image.deploying import model_card
 from gpt4image.deploying.export import export
 from gpt4image.labelling.label import label
 from gpt4image.training.train import train
+from trained_runs import rewrite_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -139,7 +140,7 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     for file in ("run.json", "evaluation-test.json"):
         write_json(run / file, {**read_json(run / file), "classes": list(names)})
     config = read_json(run / runs.CONFIG)
-    write_json(run / runs.CONFIG, {**config, "notes": [HOSTILE[3]], "arm": HOSTILE[0]})
+    rewrite_config(run, {**config, "notes": [HOSTILE[3]], "arm": HOSTILE[0]})
     card = exported_card(run, tmp_path / "mo`del", data_licence=" ".join(HOSTILE))
     assert front_matter(card)["license"] == "other"
     body = card.split("---\n", 2)[2]

@@ -24,6 +24,7 @@ from gpt4image.deploying.predict import predict
 from gpt4image.deploying.timm_folder import write_timm_folder
 from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.tasks.multilabel import MultiLabel
+from trained_runs import rewrite_config
 
 CLASSES = ("hat", "shoe", "=bag")
 THRESHOLDS = (0.0, 0.25, 1.0)
@@ -37,7 +38,7 @@ def exported(small_run: Path, tmp_path: Path) -> ExportedModel:
     for path in small_run.iterdir():
         if path.is_file():
             (run / path.name).write_bytes(path.read_bytes())
-    write_json(run / runs.CONFIG, {**read_json(run / runs.CONFIG), "task": "multilabel"})
+    rewrite_config(run, {**read_json(run / runs.CONFIG), "task": "multilabel"})
     write_json(run / runs.RUN, {**read_json(run / runs.RUN), "classes": list(CLASSES), "thresholds": THRESHOLDS})
     return ExportedModel(run_dir=run, model=load_run_model(run, None, CLASSES), classes=CLASSES)
 

@@ -22,6 +22,7 @@ from gpt4image.data import load_with_splits
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training.train import train
 from tables import make_table
+from trained_runs import rewrite_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -100,7 +101,7 @@ def test_a_run_of_an_earlier_version_notices_a_set_of_another_size_and_says_what
     run: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
     config = read_json(run / "config.json")
-    write_json(run / "config.json", {key: value for key, value in config.items() if key != runs.IMAGES})
+    rewrite_config(run, {key: value for key, value in config.items() if key != runs.IMAGES})
     assert "note" not in evaluate(EvaluateConfig(run_dir=run, split="val")).summary
     shutil.rmtree(tmp_path / "table")
     assert "is not known" in evaluate(EvaluateConfig(run_dir=run)).summary["note"]

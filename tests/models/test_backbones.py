@@ -183,7 +183,7 @@ class TestLoadWeights:
         assert not (tmp_path / "exploded").exists()
 
     def test_missing_or_damaged_files(self, tmp_path):
-        with pytest.raises(ModelError, match="no such file"):
+        with pytest.raises(ModelError, match="does not exist"):
             load_weights(small_resnet(), tmp_path / "none.safetensors")
         file = tmp_path / "model.safetensors"
         save_file(small_resnet().state_dict(), file)

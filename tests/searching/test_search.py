@@ -19,6 +19,7 @@ from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.searching.search import search
 from search_cases import ask, keys, noisy
+from trained_runs import rewrite_config
 
 
 def test_each_text_finds_the_pictures_of_its_colour(trained: Path) -> None:
@@ -112,13 +113,14 @@ def test_what_cannot_be_searched_says_what_to_do(copied: Path, trained: Path, tm
         search(SearchConfig(run_dir=tmp_path / "none", texts=("red",), data=data))
     space = read_json(copied / "run" / "text_space.json")
     write_json(copied / "run" / "text_space.json", space | {"revision": "0123456789abcdef"})
+    rewrite_config(copied / "run", read_json(copied / "run" / runs.CONFIG))
     with pytest.raises(ModelError, match=r"revision 0123456789ab.* bring back the files of the encoder"):
         ask(copied, "red")
 
 
 def test_the_table_may_be_gone_and_another_set_be_searched(copied: Path, tmp_path: Path) -> None:
     config = read_json(copied / "run" / runs.CONFIG)
-    write_json(copied / "run" / runs.CONFIG, config | {"embeddings": str(tmp_path / "gone")})
+    rewrite_config(copied / "run", config | {"embeddings": str(tmp_path / "gone")})
     (tmp_path / "others" / "any").mkdir(parents=True)
     noisy((250, 20, 20), 1).save(tmp_path / "others" / "any" / "a.png")
     noisy((20, 20, 250), 2).save(tmp_path / "others" / "any" / "b.png")

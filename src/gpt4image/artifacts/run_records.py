@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gpt4image.artifacts.runs import read_run
+from gpt4image.artifacts.runs import read_evaluation, read_run
 from gpt4image.base.errors import RunError, nearest
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Skipped
@@ -273,7 +273,7 @@ def load_run(folder: Path) -> Run:
     """
     records = checked(folder, partial(read_run, folder))
     evaluations = (folder / f"evaluation-{split}.json" for split in REPORTED)
-    evaluation = next((checked(path, partial(read_json, path)) for path in evaluations if path.is_file()), None)
+    evaluation = next((checked(path, partial(read_evaluation, path)) for path in evaluations if path.is_file()), None)
     return checked(folder, lambda: Run.model_validate({"folder": folder, "evaluation": evaluation, **records}))
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import platform
 import shlex
@@ -30,8 +31,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
-from gpt4image.base.checksums import FILES, file_facts, require_recorded
-from gpt4image.base.errors import RunError, first_few
+from gpt4image.base.checksums import FILES, damaged, file_digest, file_facts, require_recorded
+from gpt4image.base.errors import DamagedError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
@@ -39,11 +40,14 @@ from gpt4image.base.secrets import hidden
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
+TEXT_SPACE = "text_space.json"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
 
 DATA = "data_fingerprint"
 IMAGES = "images_fingerprint"
 """As DATA, of images, labels and splits only: what a run is measured on, whatever texts it learned from."""
+OF_RUN = "run_file_sha256"
+"""Key of an evaluation: the sha256 of run.json of the run that was measured."""
 THRESHOLDS = "thresholds"
 """Key of run.json, and of rows of metrics.jsonl: the probability of each class from which on it counts as present."""
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -121,10 +125,11 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
 
 
 def finish(run_dir: Path, record: dict[str, Any]) -> None:
-    """Write run.json: ``record``, with the checksums of the weights and of metrics.jsonl."""
+    """Write run.json: ``record``, with the checksums of the weights and of the other records of training."""
     weights = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in run_dir.glob(pattern))
     kept = (path for path in weights if path.name != CHECKPOINT and not path.name.startswith("."))
-    names = [METRICS, *sorted(path.relative_to(run_dir).as_posix() for path in kept)]
+    records = [name for name in (CONFIG, ENVIRONMENT, METRICS, TEXT_SPACE) if (run_dir / name).is_file()]
+    names = [*records, *sorted(path.relative_to(run_dir).as_posix() for path in kept)]
     write_json(run_dir / RUN, {**record, FILES: file_facts(run_dir, names)})
 
 
@@ -185,10 +190,11 @@ def read_run(run_dir: Path) -> RunRecord:
             advice = "continue it with `gpt4image train ... --resume`" if is_run else exported
         raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {advice}.")
     run = _read_record(run_dir / RUN, {"set_aside"}, tables={"data"})
-    require_recorded(run_dir, METRICS, run)
+    for name in (CONFIG, ENVIRONMENT, METRICS):
+        require_recorded(run_dir, name, run)
     metrics = read_json_lines(run_dir / METRICS)
     if not metrics:
-        raise RunError(f"{run_dir / METRICS} is empty: it is damaged. Bring back a copy of it, or train again.")
+        raise RunError(damaged(run_dir / METRICS, "it is empty"))
     return {
         "config": read_config(run_dir),
         "environment": _read_record(run_dir / ENVIRONMENT, set()),
@@ -212,10 +218,31 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
     record = read_json(path)
     is_whole = isinstance(record, dict) and record.keys() >= needed
     if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
-        raise RunError(
-            f"{path} is damaged, or of something else: it does not hold what train writes. Restore it, or give another "
-            "folder."
-        )
+        raise RunError(f"{damaged(path, 'it does not hold what train writes')} Or give another folder.")
+    return record
+
+
+def recorded_file(run_dir: Path, name: str = MODEL) -> Path:
+    """Return a file of a finished run, such as its weights, compared to the checksum that run.json keeps of it.
+
+    Raises:
+        DamagedError: it is missing, damaged, or of another run.
+    """
+    require_recorded(run_dir, name, _read_record(run_dir / RUN, set()), largest=math.inf)
+    return run_dir / name
+
+
+def evaluation_facts(run_dir: Path, files: Sequence[str]) -> dict[str, Any]:
+    """Return what an evaluation keeps of the run that it measured, and of its files, to tell it from others."""
+    return {OF_RUN: file_digest(run_dir / RUN), FILES: file_facts(run_dir, files)}
+
+
+def read_evaluation(path: Path) -> Any:
+    """Return the record of a split. Raises DamagedError: it is damaged, or of another run than that of its folder."""
+    record = read_json(path)
+    run = path.with_name(RUN)
+    if isinstance(record, dict) and record.get(OF_RUN, "") not in ("", file_digest(run) if run.is_file() else ""):
+        raise DamagedError(damaged(path, f"it is of another run than {run}"))
     return record
 
 
@@ -236,7 +263,7 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
         record = _read_record(path, {"classes"})
     classes = record["classes"]
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise RunError(f"{path} is damaged: its classes are no list of names. Bring back a copy of it, or train again.")
+        raise RunError(damaged(path, "its classes are no list of names"))
     return tuple(classes)
 
 

@@ -7,11 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Outcome, Skipped
 
 RECORD = "distill.json"
+
+
+def _is_whole(found: Any) -> bool:
+    """Return whether a record has the shape that ``StageRecords`` writes."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("options", "stages")):
+        return False
+    return all(isinstance(stage, dict) for stage in found["stages"].values())
 
 
 class StageRecords:
@@ -23,8 +31,8 @@ class StageRecords:
         self._values: dict[str, Any] = {"options": {}, "stages": {}}
         if self._path.is_file():
             found: Any = read_json(self._path)
-            if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in self._values):
-                raise RunError(f"{self._path} is damaged: restore it, or give another --out.")
+            if not _is_whole(found):
+                raise RunError(damaged(self._path, "it does not hold what distill writes"))
             self._values |= found
 
     @property
@@ -48,13 +56,16 @@ class StageRecords:
         found = self._values["stages"].get(stage, {})
         if found.get("key") != key:
             return None
-        return Outcome(
-            path=None if found["path"] is None else Path(found["path"]),
-            summary=found["summary"],
-            record={"notes": found["notes"]},
-            text=found["text"],
-            skipped=tuple(Skipped(**item) for item in found["set_aside"]),
-        )
+        try:
+            return Outcome(
+                path=None if found["path"] is None else Path(found["path"]),
+                summary=found["summary"],
+                record={"notes": found["notes"]},
+                text=found["text"],
+                skipped=tuple(Skipped(**item) for item in found["set_aside"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise RunError(damaged(self._path, f"what came of {stage} cannot be read ({error})")) from None
 
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Note the options of this run."""

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.box_formats import AS_ASKED, formats_of, in_thousandths, max_side_of
 from gpt4image.artifacts.results import ClassOption, Description, Prompt, StoredAnswer, StoredText, canonical_json
+from gpt4image.artifacts.store_checksums import COLUMNS, RowChecksums
 from gpt4image.artifacts.store_file import (
     back_up,
     connect_reader,
@@ -28,6 +29,7 @@ from gpt4image.artifacts.store_file import (
     has_table,
     make_box_formats_table,
 )
+from gpt4image.base.checksums import SMALL
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.files import make_folder
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
@@ -41,16 +43,15 @@ _FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out"
 
 # A good description is never overwritten: it was paid for. The cost of failed tries is added to the price of the answer
 # that takes their place, so that the sum over the store is what was spent.
+_COST = """CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
+                ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END"""
+_REPLACED = {name: _COST if name == "cost_usd" else f"excluded.{name}" for name in COLUMNS}
+_NEW = ", ".join(f"?{place}" for place in range(1, len(COLUMNS) + 1))
 _ADD = f"""
-INSERT INTO results (digest, prompt, describer, status, answer, {", ".join(_FIELDS)})
-VALUES (?, ?, ?, ?, ?{", ?" * len(_FIELDS)})
+INSERT INTO results ({", ".join(COLUMNS)}, checksum) VALUES ({_NEW}, row_checksum({_NEW}))
 ON CONFLICT DO UPDATE SET
-    status = excluded.status, text = excluded.text, answer = excluded.answer,
-    finish_reason = excluded.finish_reason, error = excluded.error,
-    tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,
-    cost_usd = CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
-                    ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END,
-    latency_s = excluded.latency_s, created = excluded.created
+    {", ".join(f"{name} = {value}" for name, value in _REPLACED.items())},
+    checksum = row_checksum({", ".join(_REPLACED.values())})
 WHERE status = 'failed'
 """
 
@@ -82,6 +83,7 @@ class DescriptionStore:
                 self._lock.release()
             raise
         self._references = References(self._connection)
+        self._checksums, self._is_checked = RowChecksums(self._connection), False
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -127,6 +129,7 @@ class DescriptionStore:
                 )
                 for row in rows
             ]
+            self._checksums.learn({value[1] for value in values}, {value[2] for value in values})
             before = self._connection.total_changes
             self._connection.executemany(_ADD, values)
             return self._connection.total_changes - before
@@ -160,6 +163,7 @@ class DescriptionStore:
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
         where, values = _of_prompt(prompt_name)
+        self._require_whole()
         with explained(self.path):
             prompts = self._prompts()
             for digest, text, prompt, row in self._connection.execute(
@@ -222,6 +226,7 @@ class DescriptionStore:
             f"SELECT r.digest, r.prompt, r.describer, r.status, r.answer, {', '.join(f'r.{name}' for name in _FIELDS)} "
             f"FROM {_JOINED} WHERE {where}"
         )
+        self._require_whole()
         with explained(self.path):
             prompts = self._prompts()
             describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
@@ -257,6 +262,7 @@ class DescriptionStore:
     def fingerprint(self) -> str:
         """Return what tells the good results of this store from others, in whatever order they came."""
         found = hashlib.sha256()
+        self._require_whole()
         for row in self._query(
             f"SELECT r.digest, {_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
             f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
@@ -265,6 +271,17 @@ class DescriptionStore:
         if formats := self.box_formats():
             found.update(repr(formats).encode())
         return found.hexdigest()
+
+    def _require_whole(self) -> None:
+        """Check a store of up to 64 MB before its content is used, once; of a larger one that is doctor's.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        if not self._is_checked and self.path.stat().st_size <= SMALL:
+            with explained(self.path):
+                self._checksums.require_whole(self.path)
+        self._is_checked = True
 
     def prompts(self) -> list[Prompt]:
         """Return all prompts that something was asked with, in order."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from gpt4image.base.errors import StoreError, first_few, first_line
 from gpt4image.base.files import UNREADABLE, atomic_path, flush
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x67344931
 
 _PROMPTS = """(
@@ -28,7 +28,7 @@ CREATE TABLE results (
     prompt INTEGER NOT NULL REFERENCES prompts, describer INTEGER NOT NULL REFERENCES describers,
     sample INTEGER NOT NULL, status TEXT NOT NULL CHECK (status IN ('ok', 'failed')), text TEXT, finish_reason TEXT,
     error TEXT, tokens_in INTEGER, tokens_out INTEGER, cost_usd REAL, latency_s REAL, created REAL NOT NULL,
-    answer TEXT, UNIQUE (digest, prompt, describer, sample)) STRICT;
+    answer TEXT, checksum INTEGER, UNIQUE (digest, prompt, describer, sample)) STRICT;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -43,16 +43,32 @@ INSERT INTO new_prompts SELECT id, name, version, text, class_conditioned, '' FR
 DROP TABLE prompts;
 ALTER TABLE new_prompts RENAME TO prompts;
 ALTER TABLE results ADD COLUMN answer TEXT;
+ALTER TABLE results ADD COLUMN checksum INTEGER;
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
+# Layout 2 had no checksums; its rows stay without.
+_FROM_2 = f"""
+BEGIN IMMEDIATE;
+ALTER TABLE results ADD COLUMN checksum INTEGER;
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+_MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
+
 # The same for readers, who change nothing: names of the temporary schema come first.
-_READ_1 = """
+_VIEWS = {
+    1: """
 PRAGMA temp_store = MEMORY;
 CREATE TEMP VIEW prompts AS SELECT *, '' AS asked FROM main.prompts;
-CREATE TEMP VIEW results AS SELECT *, NULL AS answer FROM main.results;
-"""
+CREATE TEMP VIEW results AS SELECT *, NULL AS answer, NULL AS checksum FROM main.results;
+""",
+    2: """
+PRAGMA temp_store = MEMORY;
+CREATE TEMP VIEW results AS SELECT *, NULL AS checksum FROM main.results;
+""",
+}
 
 # Requests at a Batch API: tables made only in stores that use one; readers do not need them.
 _BATCHES = """
@@ -93,8 +109,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         if _is_new(connection):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)
-        if _check_schema(connection, path) == 1:
-            connection.executescript(_FROM_1)
+        if statements := _MIGRATIONS.get(_check_schema(connection, path)):
+            connection.executescript(statements)
     except BaseException:
         connection.close()
         raise
@@ -144,8 +160,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def _open_for_reading(connection: sqlite3.Connection, path: Path) -> None:
-    if _check_schema(connection, path) == 1:
-        connection.executescript(_READ_1)
+    if statements := _VIEWS.get(_check_schema(connection, path)):
+        connection.executescript(statements)
     connection.execute("PRAGMA query_only = ON")
 
 
@@ -236,7 +252,10 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
 
 
 _MAGIC = b"SQLite format 3\0"
-_RESTORE = "restore a backup, after moving the file and those beside it (-wal, -shm) away"
+_RESTORE = (
+    "restore a backup, after moving the file and those beside it (-wal, -shm) away; the same `gpt4image describe` "
+    "command asks for what is missing there"
+)
 _WHAT_TO_DO = {
     "SQLITE_FULL": "the disk is full; what was stored before is safe: free some space and run the same command again",
     "SQLITE_READONLY": "the file or its folder is read-only; choose a writable place for --store",

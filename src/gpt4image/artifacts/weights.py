@@ -100,8 +100,8 @@ def load_tensors(
         whole = metadata.get(CHECKSUM) in (None, checksum.hexdigest())
     except (SafetensorError, OSError, *UNREADABLE) as error:
         raise ModelError(
-            f"{path} is no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run code and is "
-            "never loaded: convert it with safetensors.torch.save_file where you trust it."
+            f"{path} is damaged or no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run "
+            "code and is never loaded: convert it with safetensors.torch.save_file where you trust it."
         ) from None
     if not whole:
         raise DamagedError(damaged(path, "its content does not match its checksum"))

@@ -1,7 +1,7 @@
 """Checksums of what stages write, so that a damaged file is named instead of used.
 
-A JSON record carries the sha256 of its own content under ``record_sha256``, and the version of all records under
-``record_format``; where that lacks, it is 1. Other files are listed in the record that
+A JSON record carries the sha256 of its own content under ``record_sha256``, a list in one more entry at its end, and
+the version of all records under ``record_format``; where that lacks, it is 1. Other files are listed in the record that
 is written after them: ``"files": {"embeddings.npy": {"bytes": 1152, "sha256": "..."}}``, by their path from the folder
 of the record. Records of versions before have neither, and are read as they are.
 """
@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gpt4image.base.errors import DamagedError, NewerError
+from gpt4image.base.remedies import remedy
 
 SEAL, FILES, VERSION = "record_sha256", "files", "record_format"
 RECORDS = 1  # version of what records hold: raise it when an older gpt4image would misread a new one
+_OF_CARD = "sha256 of this card up to here: "
 SMALL = 64 * 2**20  # bytes up to which a file is checked as a whole each time it is opened
 
 
@@ -44,25 +46,26 @@ def digest_of_start(path: Path, size: int) -> Any:
     return written
 
 
-def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record of JSON values with its version and the checksum of its content."""
-    whole = {**record, VERSION: RECORDS}
-    content = json.loads(json.dumps({**whole, SEAL: None}, allow_nan=False))  # keys become text, as in the file
-    del content[SEAL]
-    return {**whole, SEAL: fingerprint(content)}
+def sealed(value: Any) -> Any:
+    """Return a record with its version and the checksum of its content, a list with that, any other value as it is."""
+    if isinstance(value, dict):
+        whole = {**value, VERSION: RECORDS}
+        content = json.loads(json.dumps({**whole, SEAL: None}, allow_nan=False))  # keys become text, as in the file
+        del content[SEAL]
+        return {**whole, SEAL: fingerprint(content)}
+    return [*value, {SEAL: fingerprint(json.loads(json.dumps(value)))}] if isinstance(value, list) else value
 
 
-def unsealed(record: Any, where: object) -> Any:
+def unsealed(value: Any, where: object) -> Any:
     """Return a JSON value, read from ``where``, without its checksum and version.
 
     Raises:
         ValueError: the content is not the one that was written.
         NewerError: it is of a later version.
     """
-    if not isinstance(record, dict):
-        return record
-    content = _checked(record)
-    require_known(where, content.pop(VERSION, 1), RECORDS)
+    content = _checked(value)
+    if isinstance(content, dict):
+        require_known(where, content.pop(VERSION, 1), RECORDS)
     return content
 
 
@@ -75,13 +78,16 @@ def require_known(where: object, version: Any, latest: int) -> None:
         )
 
 
-def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    if SEAL not in record:
-        if near := next(filter(_is_nearly_seal, record), None):
+def _checked(value: Any) -> Any:
+    seal = value[-1] if isinstance(value, list) and value else value
+    if not isinstance(seal, dict) or (isinstance(value, list) and len(seal) != 1):
+        return value
+    if SEAL not in seal:
+        if near := next(filter(_is_nearly_seal, seal), None):
             raise ValueError(f"its entry {SEAL!r} is damaged: it reads {near!r}")
-        return dict(record)
-    content = {name: value for name, value in record.items() if name != SEAL}
-    if record[SEAL] != fingerprint(content):
+        return value.copy()
+    content = value[:-1] if isinstance(value, list) else {name: each for name, each in value.items() if name != SEAL}
+    if seal[SEAL] != fingerprint(content):
         raise ValueError(
             f"its content does not match its checksum; if you changed it on purpose, delete the entry {SEAL!r}"
         )
@@ -131,7 +137,7 @@ def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, larg
         return False
     path = folder / name
     if not path.is_file():
-        raise DamagedError(f"{path} is missing. Bring back a copy of it, or make again what it belongs to.")
+        raise DamagedError(f"{path} is missing. {remedy(path)}")
     size = path.stat().st_size
     if size != facts["bytes"]:
         raise DamagedError(damaged(path, f"it has {size} bytes, not the {facts['bytes']} that were written"))
@@ -140,17 +146,40 @@ def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, larg
     return True
 
 
-def card_section(folder: Path, names: Iterable[str]) -> str:
-    """Return the part of a model card that names the checksum of each file, in the format of sha256sum."""
+def card_section(card: str, folder: Path, names: Iterable[str]) -> str:
+    """Return a model card with the checksum of each file, in the format of sha256sum, and of the card up to there."""
     lines = [f"    {file_digest(folder / name)}  {name}" for name in names]
-    return "\n".join(["", "## Checksums (sha256)", "", *lines, ""])
+    whole = "\n".join([card, "## Checksums (sha256)", "", *lines, "", ""])
+    return f"{whole}{_OF_CARD}{hashlib.sha256(whole.encode()).hexdigest()}\n"
 
 
 def card_checksums(card: str) -> dict[str, str]:
-    """Return the sha256 of files by name, as a model card keeps them; none where it names no plain file."""
-    return {name: digest for digest, name in re.findall(r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$", card)}
+    """Return the sha256 of files by name, as a model card keeps them; none where it names no plain file.
+
+    Raises:
+        ValueError: it is not the card that was written.
+    """
+    found = {name: digest for digest, name in re.findall(r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$", card)}
+    content, _, digest = card.rpartition(_OF_CARD)
+    if found and digest.strip() != hashlib.sha256(content.encode()).hexdigest():
+        raise ValueError("its content does not match its checksum; if you changed it on purpose, export again")
+    return found
+
+
+def require_as_on_card(path: Path, card: Path) -> None:
+    """Compare a file to the checksum that the model card keeps of it, where there is one.
+
+    Raises:
+        DamagedError: it is another file, or the card is damaged.
+    """
+    try:
+        digest = card_checksums(card.read_text(encoding="utf-8")).get(path.name) if card.is_file() else None
+    except ValueError as error:
+        raise DamagedError(damaged(card, str(error))) from None
+    if digest is not None and file_digest(path) != digest:
+        raise DamagedError(damaged(path, f"its content does not match its checksum in {card.name}"))
 
 
 def damaged(path: Path, reason: str) -> str:
-    """Return the message that names a damaged file."""
-    return f"{path} is damaged: {reason}. Bring back a copy of it, or make again what it belongs to."
+    """Return the message that names a damaged file, and what makes it again."""
+    return f"{path} is damaged: {reason}. {remedy(path)}"

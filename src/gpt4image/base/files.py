@@ -192,9 +192,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, *, checksum: bool = True) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinities raise ValueError.
 
-    With ``checksum`` a table gets the checksum of its content, which ``read_json`` compares and removes.
+    With ``checksum`` a table or list gets the checksum of its content, which ``read_json`` compares and removes.
     """
-    whole = sealed(value) if checksum and isinstance(value, dict) else value
+    whole = sealed(value) if checksum else value
     write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

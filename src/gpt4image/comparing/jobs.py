@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.base.files import read_json, write_json
+from gpt4image.base.files import write_json
 from gpt4image.comparing.arms import PREPARE, Situation
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.comparing.regimes import untagged
@@ -45,7 +45,7 @@ def _comes_later(job: Job) -> bool:
 
 def _is_done(job: Job) -> bool:
     path = job.config.out / "evaluation-test.json"
-    return path.is_file() and (job.class_names.vectors is None or not lacked_names(read_json(path)))
+    return path.is_file() and (job.class_names.vectors is None or not lacked_names(runs.read_evaluation(path)))
 
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:

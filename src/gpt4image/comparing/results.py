@@ -46,7 +46,7 @@ def summarise(
     """
     left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
-    tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
+    tests = {name: [runs.read_evaluation(run / "evaluation-test.json") for run in folders[name]] for name in members}
     primary = data.task.primary
     values = {name: [test[primary.name] for test in tests[name]] for name in members}
     scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}

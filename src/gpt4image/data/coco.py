@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
 from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_polygon, segment
+from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named, split_of_file
 from gpt4image.data.labels import MAX_SEVERAL
@@ -276,7 +278,9 @@ def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[t
 
 
 def _size(image: Mapping[str, Any]) -> tuple[float, float]:
-    return number(image.get("width")), number(image.get("height"))
+    """Return width and height as the file has them; of more pixels than are decoded, no numbers."""
+    width, height = number(image.get("width")), number(image.get("height"))
+    return (math.nan, math.nan) if width * height > MAX_PIXELS else (width, height)
 
 
 def _hashable(value: object) -> object:

@@ -100,7 +100,7 @@ def _lengths(text: str) -> list[int]:
     The library refuses lengths that are too many, but not those that are too few. Five bits per letter from "0" on, the
     sixth where the number goes on; from the fourth number on the difference to the last but one.
     """
-    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero((codes & 32) == 0)
     if not len(ends) or ends[-1] != len(codes) - 1 or codes.min() < 0 or codes.max() > 63:
         return []

@@ -18,12 +18,17 @@ def best_run(folder: Path) -> tuple[Path, str]:
     are not looked at: choosing by them would flatter the model.
 
     Raises:
-        RunError: the record is damaged, or no candidate has a validation score.
+        RunError: the record or a run is damaged, or no candidate has a validation score.
     """
     if not (folder / COMPARISON).is_file():
         return folder, ""
     comparison = next(iter(load_comparisons(folder).values()))
-    every, _ = load_arm_runs(folder, comparison)
+    every, unreadable = load_arm_runs(folder, comparison)
+    if unreadable:
+        raise RunError(
+            f"{folder}: the best run cannot be chosen while runs cannot be read: {unreadable[0].name}: "
+            f"{unreadable[0].reason} The same `gpt4image compare` command makes a deleted run again; or name one run."
+        )
     best = max if comparison.higher_is_better else min
     candidates: dict[str, list[tuple[float, Run]]] = {}
     for name, found in every.items():

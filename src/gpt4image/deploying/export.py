@@ -18,14 +18,13 @@ from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.config.deploying import FORMAT_SUFFIXES
 from gpt4image.deploying import hub
 from gpt4image.deploying.best_run import best_run
+from gpt4image.deploying.loading import CARD
 
 if TYPE_CHECKING:
     from gpt4image.data import ImageSet
     from gpt4image.deploying.exported_model import ExportedModel
     from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Task
-
-CARD = "README.md"
 
 
 def export(config: ExportConfig, task: Task | None = None) -> Outcome:
@@ -76,7 +75,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
             repository=config.push_to_hub,
         )
         names = [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())
-        write_text(_card(config, path), card + card_section(path if path.is_dir() else staging, names))
+        write_text(_card(config, path), card_section(card, path if path.is_dir() else staging, names))
     small_stem = config.format == "timm" and needs_small_stem(exported)
     return Outcome(
         path=config.out,

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.base.checksums import require_as_on_card
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line
 from gpt4image.base.files import read_json
 from gpt4image.config import TrainOptions
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Facts = dict[str, Any]  # of a Classifier, by field
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 TASK, THRESHOLDS = "gpt4image_task", "gpt4image_thresholds"
 """Keys of config.json in timm's format; timm passes them by."""
 # The entries of a pretrained_cfg that do not say where weights lie.
@@ -131,6 +132,8 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
 
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
+    for file in (CONFIG, WEIGHTS):
+        require_as_on_card(path / file, path / CARD)
     name, arguments, facts = _timm_config(path)
     require_architecture(name)
     require_plain_args(arguments, f"{path / CONFIG}: model_args")
@@ -177,15 +180,16 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
         import onnxruntime
     except ImportError:
         raise MissingExtraError(f"The ONNX file {path}", "onnx") from None
+    require_as_on_card(path, path.with_name(f"{path.name}.md"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        about, name = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY), session.get_inputs()[0].name
     except Exception as error:  # noqa: BLE001  (its exceptions have no common class)
         raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from None
-    metadata = Metadata.from_json(session.get_modelmeta().custom_metadata_map.get(ONNX_KEY), path)
-    name = session.get_inputs()[0].name
+    metadata = Metadata.from_json(about, path)
     return Classifier(
         kind="onnx",
         task=_with_thresholds(task or _task(metadata.task, path), metadata.thresholds, metadata.classes, path),

@@ -37,7 +37,7 @@ def write_timm_folder(path: Path, exported: ExportedModel) -> None:
                 **exported.preprocessing.to_timm(),
                 "num_classes": len(exported.classes),
             },
-            **({} if exported.model.task.exclusive else {TASK: exported.model.task.name}),
+            TASK: exported.model.task.name,
             **({} if exported.model.task.thresholds is None else {THRESHOLDS: exported.model.task.thresholds}),
             "source": exported.source,
         },

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.base.files import parse_json
 
 _MILLION = 1_000_000
 
@@ -52,7 +52,7 @@ def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
 
 def _read_table(path: Path) -> dict[str, Price]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parse_json(path.read_text(encoding="utf-8"))
         table = {name: Price(float(row["input"]), float(row["output"])) for name, row in rows.items()}
         if not all(0 <= part < float("inf") for price in table.values() for part in (price.input, price.output)):
             raise ValueError("prices are numbers from 0 up")

@@ -14,9 +14,9 @@ from gpt4image import __version__
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
-from gpt4image.base.checksums import file_facts
-from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
-from gpt4image.base.files import read_json, require_writable, write_json, write_parquet
+from gpt4image.base.checksums import damaged
+from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
+from gpt4image.base.files import require_writable, write_json, write_parquet
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
@@ -122,14 +122,11 @@ def _is_reported(run_dir: Path, split: str) -> bool:
 def _facts(path: Path) -> dict[str, Any]:
     """Return the record of a split. Raises RunError: it is damaged."""
     try:
-        facts = read_json(path)
-    except ValueError:
-        facts = None
+        facts = runs.read_evaluation(path)
+    except DamagedError as error:
+        raise RunError(str(error)) from None
     if not isinstance(facts, dict) or not facts.keys() >= set(ALWAYS):
-        raise RunError(
-            f"{path} is damaged: it does not hold what evaluate writes. Take it away and give the same command again, "
-            "which reads the split anew."
-        )
+        raise RunError(damaged(path, "it does not hold what evaluate writes"))
     return facts
 
 
@@ -233,7 +230,7 @@ def measure_run(
     outputs, labels = outputs.only(data.usable[read]), data.all_labels[indices]
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
-    known: dict[str, Any] = read_json(path) if path.is_file() else {}
+    known: dict[str, Any] = runs.read_evaluation(path) if path.is_file() else {}
     more = measure_more(model, data, split, outputs, names)
     task = model.task
     facts: dict[str, Any] = {"split": split, "task": task.name, "metric": task.primary.name}
@@ -247,7 +244,7 @@ def measure_run(
         predictions = f"predictions-{name}.parquet"
         _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions)
         before_record()
-        write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
+        write_json(path, {**facts, **runs.evaluation_facts(run_dir, [predictions])})
 
     processes.by_first(write)
     return facts

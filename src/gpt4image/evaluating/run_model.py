@@ -122,7 +122,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     thresholds = checked(run_dir / runs.RUN, lambda: checked_thresholds(thresholds, len(classes)))
     task = (task or recorded_task(config)).with_thresholds(thresholds)
     outputs = task.outputs(classes)
-    weights = load_tensors(run_dir / runs.MODEL)[0]
+    weights = load_tensors(runs.recorded_file(run_dir))[0]
     untrained = config.model_copy(update={"init": "scratch"}).resolved
     if kind_of(untrained.model):
         require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
@@ -144,7 +144,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
             foreign = str(error)
         if (run_dir / FOLDER).is_dir():
             foreign = "the text encoder learned with the model: the vectors of the table are not in its space"
-        head = _load_head(run_dir / runs.HEAD, config.head)
+        head = _load_head(runs.recorded_file(run_dir, runs.HEAD), config.head)
     return RunModel(
         config=config,
         task=task,

@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
 from gpt4image.models.of_transformers import create_of_transformers, kind_of
@@ -353,9 +353,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             f"{path}: weights are read only from .safetensors files, since a pickled checkpoint can run code; convert "
             "it with safetensors.torch.save_file."
         )
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file of weights.")
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is damaged or no safetensors file: {error}.") from None
+    if path.is_file() and runs.is_finished(path.parent):
+        runs.recorded_file(path.parent, path.name)
+    return load_tensors(path)[0]

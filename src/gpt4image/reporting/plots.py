@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpt4image.artifacts.run_records import Epoch, Evaluation, checked, load_comparisons, load_run
+from gpt4image.artifacts.runs import read_evaluation
 from gpt4image.base.errors import RunError
-from gpt4image.base.files import read_json
 from gpt4image.base.visible import in_one_line
 from gpt4image.reporting.metric_tables import metric_label
 from gpt4image.reporting.run_charts import losses_of
@@ -85,7 +85,7 @@ def plot_classes(record: Path) -> Plot:
     Raises:
         RunError: no class has a score.
     """
-    evaluation = checked(record, lambda: Evaluation.model_validate(read_json(record)))
+    evaluation = checked(record, lambda: Evaluation.model_validate(read_evaluation(record)))
     pairs = zip(evaluation.classes, evaluation.per_class, strict=True)
     scored = sorted(((score, name) for name, score in pairs if score is not None), reverse=True)[:CLASSES_SHOWN]
     if not scored:

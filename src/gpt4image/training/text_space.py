@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import read_manifest
+from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
@@ -17,7 +19,7 @@ from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.training.text_targets import TextTargets
 
-RECORD = "text_space.json"
+RECORD = runs.TEXT_SPACE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,16 +73,14 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
     if (run_dir / FOLDER).is_dir():
         return TextSpace(encoder=f"tuned:{run_dir}", revision="")
     if (run_dir / RECORD).is_file():
-        record = read_json(run_dir / RECORD)
+        record = read_json(runs.recorded_file(run_dir, RECORD))
         try:
             centre = None if record["centre"] is None else np.array(record["centre"], np.float32)
             return TextSpace(
                 encoder=record["encoder"], revision=record["revision"], width=record.get("width"), centre=centre
             )
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise RunError(
-                f"{run_dir / RECORD} is damaged: it does not hold what train writes. Bring back a copy of it."
-            ) from None
+            raise RunError(damaged(run_dir / RECORD, "it does not hold what train writes")) from None
     if config.centre != "none" or config.embeddings is None:
         raise RunError(
             f"{run_dir} does not say what was subtracted from its texts (--centre {config.centre}): there is no "
