@@ -24,7 +24,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["tr"], {"train"}),
         (["descriptions", "im"], {"import"}),
-        (["embeddings", ""], {"import"}),
+        (["descriptions", ""], {"import", "export"}),
         (["train", "--align-lo"], {"--align-loss"}),
         (["train", "--align-loss", "i"], {"infonce", "infonce-one-way"}),
         (["train", "--epochs", "3", "--no-fl"], {"--no-flip"}),
