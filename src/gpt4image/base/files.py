@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_NESTED = 100
-PARQUET = 1  # version of the Parquet files of stages, at the end of the name of their metadata
+PARQUET = 2  # latest version of the Parquet files of stages, at the end of the name of their metadata
 _PARQUET_FORMAT = re.compile(rb"gpt4image-[a-z-]+-(\d+)")
 # What the libraries raise for bytes that they cannot read; UnicodeDecodeError and most of Arrow's are ValueErrors.
 _USUAL = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
