@@ -1,7 +1,7 @@
 """Damage to every file that a stage writes: doctor finds it, and no command makes another number of it.
 
 Each file is cut, emptied, zeroed in part and has single bits turned over; weights and records are also swapped with
-those of another run. Some bits of Parquet and SQLite files are read by nobody, and the 17th digit of a number may change
+those of another run. Some bits of Parquet and SQLite files are read by nobody, and the 17th digit of a number may say
 nothing: where only such a one turned over, all that is read has to be as before.
 """
 
