@@ -116,8 +116,8 @@ class _NothingButData(pickle._Unpickler):  # pyright: ignore
     The unpickler in C takes memory for the largest number of an object that is named, 2 GB for a damaged one.
     """
 
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        raise pickle.UnpicklingError(f"{module_name}.{global_name}")
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name}")
 
 
 def _load_torch(path: Path) -> Any:
