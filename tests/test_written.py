@@ -20,8 +20,9 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from gpt4image import cli
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.runs import CHECKPOINT
+from gpt4image.artifacts.runs import CHECKPOINT, RUN
 from gpt4image.base import checksums
+from gpt4image.base.checksums import FILES
 from gpt4image.base.files import read_json, write_json
 from gpt4image.training.checkpoint import load_checkpoint
 from written import make
@@ -85,14 +86,16 @@ def newer_record(path: Path) -> None:
 
 def newer_parquet(path: Path) -> None:
     table = pq.read_table(path)
-    metadata = {re.sub(rb"(gpt4image-.*)-1$", rb"\1-2", name): text for name, text in table.schema.metadata.items()}
+    metadata = {re.sub(rb"(gpt4image-.*)-1$", rb"\1-9", name): text for name, text in table.schema.metadata.items()}
     pq.write_table(table.replace_schema_metadata(metadata), path)
 
 
 def newer_weights(path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    save_file(load_file(path), path, metadata={**metadata, "version": "2"})
+    save_file(load_file(path), path, metadata={**metadata, "version": "9"})
+    if (run := path.with_name(RUN)).is_file():
+        write_json(run, {name: value for name, value in read_json(run).items() if name != FILES})  # no checksum of it
 
 
 def newer_store(path: Path) -> None:
@@ -104,8 +107,9 @@ def newer_onnx(path: Path) -> None:
     model = onnx.load(path)
     for entry in model.metadata_props:
         if entry.key == "gpt4image":
-            entry.value = json.dumps({**json.loads(entry.value), "format": 2})
+            entry.value = json.dumps({**json.loads(entry.value), "format": 9})
     onnx.save(model, path)
+    path.with_name(f"{path.name}.md").unlink()  # it has a checksum of the file
 
 
 NEWER: dict[str, tuple[Callable[[Path], None], str]] = {

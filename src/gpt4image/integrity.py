@@ -51,7 +51,7 @@ def check(path: Path) -> list[Checked]:
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
-    card = path.with_name(f"{path.name}.md")
+    card = path.parent / f"{path.name}.md"
     one = [path, card] if path.suffix in MODELS and card.is_file() else [path]
     folders, found = ([path.parent], one) if path.is_file() else _walked(path)
     listed: dict[Path, Mapping[str, Any]] = {}
