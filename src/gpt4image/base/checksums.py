@@ -21,6 +21,7 @@ from gpt4image.base.remedies import remedy
 SEAL, FILES, VERSION = "record_sha256", "files", "record_format"
 RECORDS = 1  # version of what records hold: raise it when an older gpt4image would misread a new one
 _OF_CARD = "sha256 of this card up to here: "
+_FILE_ON_CARD = r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$"
 SMALL = 64 * 2**20  # bytes up to which a file is checked as a whole each time it is opened
 
 
@@ -156,12 +157,15 @@ def card_section(card: str, folder: Path, names: Iterable[str]) -> str:
 def card_checksums(card: str) -> dict[str, str]:
     """Return the sha256 of files by name, as a model card keeps them; none where it names no plain file.
 
+    A card of an earlier version ends with its last file.
+
     Raises:
         ValueError: it is not the card that was written.
     """
-    found = {name: digest for digest, name in re.findall(r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$", card)}
+    found = {name: digest for digest, name in re.findall(_FILE_ON_CARD, card)}
+    is_earlier = re.fullmatch(_FILE_ON_CARD, card.rstrip("\n").rpartition("\n")[2]) is not None
     content, _, digest = card.rpartition(_OF_CARD)
-    if found and digest.strip() != hashlib.sha256(content.encode()).hexdigest():
+    if found and not is_earlier and digest.strip() != hashlib.sha256(content.encode()).hexdigest():
         raise ValueError("its content does not match its checksum; if you changed it on purpose, export again")
     return found
 
