@@ -233,7 +233,8 @@ class Workers:
 
         alive = _machines()
         self._most_machines = max(self._most_machines, len(alive))
-        if len(alive) < self._most_machines and alive.isdisjoint(ray.get(self._line.machines.remote())):
+        at_work: Any = ray.get(self._line.machines.remote()) if len(alive) < self._most_machines else alive
+        if not alive & at_work:
             raise RunError(
                 "The Ray cluster lost a machine; the others have no work left. Give the same command again to go on."
             )
