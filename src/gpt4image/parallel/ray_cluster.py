@@ -168,7 +168,7 @@ class Workers:
         import ray
 
         self._cluster = cluster
-        self._line: Any = ray.remote(num_cpus=0, scheduling_strategy=_here())(_Line).remote()
+        self._line: Any = ray.remote(num_cpus=0, label_selector=_here())(_Line).remote()
         self.room = count * (calls + 1)  # one more than runs, so that the next is at hand when a call ends
         self.pending = self._sent = 0
         self._closed, self._most_machines = False, len(_machines())
@@ -281,7 +281,7 @@ def _dataset(line: Any, arguments: Any, *, count: int, calls: int, gpu: bool) ->
     context.target_max_block_size = 1  # else rows wait for others to fill a block of 128 MiB
     with ray.data.DataContext.current(context):
         calls_in = ray.data.read_datasource(
-            _line_source(line), override_num_blocks=1, num_cpus=0, ray_remote_args={"scheduling_strategy": _here()}
+            _line_source(line), override_num_blocks=1, num_cpus=0, label_selector=_here()
         )
         results = calls_in.map_batches(
             _Worker,
@@ -307,12 +307,11 @@ def _machines() -> set[str]:
     return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
 
 
-def _here() -> Any:
+def _here() -> dict[str, str]:
     """Return where the line and its reader run: beside the driver, so that a lost machine takes workers alone."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
 
 
 def _line_source(line: Any) -> Any:
