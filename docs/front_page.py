@@ -31,7 +31,11 @@ ARMS = {
 COLUMNS = {
     "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-10"),
     "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
-    "photographs, 40 % wrong by class": ("cifar10-by-class", "cifar10-few-and-wrong-10"),
+    "photographs, 40 % wrong by class": (
+        "cifar10-by-class",
+        "cifar10-few-and-wrong-10",
+        "cifar10-asked-wrong-40-by-class",
+    ),
     "pictograms, 10 per class": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
     "pictograms, 40 % wrong": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
 }
@@ -44,6 +48,7 @@ ROWS = {
     "zero-shot": "zero-shot by class name",
     "text-labels": "**text labels**",
     "asked": "**answers: asked for the class** ‡",
+    "fused": "**answers and text labels fused** ‡",
     "oracle": "all labels (reference)",
 }
 """Rows of the table: arms and what they are called there."""

@@ -82,6 +82,9 @@ RECORDS = {
     "cifar10-few-and-wrong": Record("photographs", C20, "other numbers of labels"),
     "cifar10-asked-0": Record("photographs", C20, "no label: the answers of the LLM"),
     "cifar10-asked-10": Record("photographs", C20, "10 labels per class and the answers of the LLM"),
+    "cifar10-asked-wrong-40-by-class": Record(
+        "photographs", C20, "class-dependent label noise and the answers of the LLM"
+    ),
     "cifar10-asked-all": Record("photographs", C20, "all labels and the answers of the LLM"),
     "cifar10-rivals": Record("photographs", C20, "the paper and TextTeacher, restated and untuned"),
     "cifar10-few-and-wrong-10": Record("photographs", C20, "ten fresh seeds"),
