@@ -7,10 +7,8 @@ dozens of inputs each, `make fuzz` 100,000. Inputs that once failed lie in ``tes
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import random
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,45 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 
-import drawn_masks
+from fuzz_files import (
+    ASKED,
+    CARDS,
+    INDEXED,
+    MANIFEST,
+    METADATA,
+    POLYGON,
+    RECIPE,
+    ROWS,
+    RUNS,
+    STAGES,
+    TASKS,
+    TRANSFORMERS,
+    json_writer,
+    pictures,
+    text_writer,
+    videos,
+    write_arrow,
+    write_box_labels,
+    write_captions,
+    write_coco,
+    write_csv,
+    write_index,
+    write_lines,
+    write_manifest,
+    write_manifest_of_table,
+    write_masks,
+    write_onnx,
+    write_plain,
+    write_record_of_run,
+    write_shard,
+    write_store,
+    write_text_labels,
+    write_timm,
+    write_voc,
+    write_weights,
+    write_yolo,
+)
 from gpt4image.artifacts.answers import answer_of_json
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.prompts import PROMPTS, load_prompt
@@ -31,15 +64,14 @@ from gpt4image.artifacts.run_records import load_comparisons, load_items, load_r
 from gpt4image.artifacts.stage_records import RECORD, StageRecords
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.artifacts.weights import load_tensors, save_tensors
+from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import Gpt4ImageError
-from gpt4image.base.files import UNREADABLE, write_json
+from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
 from gpt4image.data.bare_jpeg import bare_jpeg
 from gpt4image.data.coco_segments import bounds, segment
 from gpt4image.data.decode import decode_numbers, decode_square, sides
-from gpt4image.data.regions import Boxes
 from gpt4image.data.shards import index_shard
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.describing.answer_json import parse_answer
@@ -57,13 +89,10 @@ from gpt4image.models.hugging_face import find_folder
 from gpt4image.recipes import read_recipe
 from gpt4image.reporting.extras import Descriptions, Example
 from gpt4image.reviewing.label_studio import read_tasks
-from gpt4image.reviewing.session import Card
-from gpt4image.searching.index import open_index, up_to_date
+from gpt4image.searching.index import open_index
 from mutations import mutated
-from region_cases import coco, mask_bytes, picture, survives, write_coco_set
-from synthetic_records import comparison_record, descriptions, write_run
-from tables import make_table
-from tars import write_tar
+from region_cases import mask_bytes, survives
+from synthetic_records import comparison_record, descriptions
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
 Read = Callable[[bytes], None]
@@ -125,7 +154,6 @@ def set_target(
 
 # What is read, by itself -------------------------------------------------------------------------------------------
 
-ASKED = asking_for(PROMPTS["short"], ("description", "class", "tags"), [ClassOption("cat"), ClassOption("dog")])
 BOXED = asking_for(PROMPTS["short"], ("boxes",), [ClassOption("cat")])
 SAID: dict[str, Any] = {"description": "A 'grey' cat,\nümlaut.", "class": "cat", "second": "dog", "confidence": 0.9}
 SAID |= {"tags": ["fur", "sofa"]}
@@ -181,27 +209,11 @@ def read_segment(content: bytes) -> None:
             assert found is not None
 
 
-def pictures() -> list[bytes]:
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
-    found = []
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, kind)
-        found.append(file.getvalue())
-    return found
-
-
 def read_picture(content: bytes) -> None:
     with contextlib.suppress(Gpt4ImageError):
         sides(content)
     bare_jpeg(content)
     assert decode_square(content, 16).shape == (16, 16, 3)
-
-
-def videos() -> list[bytes]:
-    from tiny_videos import moving_dot, video
-
-    return [video(moving_dot(0, 3, 10)), video(moving_dot(0, 3, 10), container="avi", codec="mjpeg")]
 
 
 def read_video(content: bytes) -> None:
@@ -212,36 +224,6 @@ def read_video(content: bytes) -> None:
 
 # Files -------------------------------------------------------------------------------------------------------------
 
-ROWS = [
-    {
-        "digest": f"{number:064x}",
-        "description": f"Ein Käuzchen, number {number}.",
-        "prompt": "mine",
-        "prompt_version": number,
-        "prompt_text": "Tell of it.",
-        "describer": '{"model": "m", "t": [1, {"a": 0.5}]}',
-        "class": "owl",
-        "confidence": 0.5,
-        "cost_usd": 0.25,
-        "created": 1.5,
-    }
-    for number in range(6)
-]
-
-
-def write_csv(path: Path) -> None:
-    quoted = [[json.dumps(cell, ensure_ascii=False).replace('\\"', '""') for cell in row.values()] for row in ROWS]
-    path.write_text("\n".join(",".join(line) for line in [list(ROWS[0]), *quoted]), "utf-8")
-
-
-def write_lines(path: Path) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), "utf-8")
-
-
-def write_plain(path: Path) -> None:
-    table = pyarrow.Table.from_pylist(ROWS)
-    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
-
 
 def read_all_rows(path: Path) -> None:
     assert all(row is not None for row in read_rows(path))
@@ -249,37 +231,7 @@ def read_all_rows(path: Path) -> None:
         ReplayDescriber(str(path))
 
 
-MANIFEST: dict[str, list[Any]] = {"path": ["1.png", "2.png"] * 3, "label": ["cat", None] * 3, "split": ["train"] * 6}
 MANIFEST["key"] = [f"k{number}" for number in range(6)]
-
-
-def write_manifest(path: Path) -> None:
-    for number in (1, 2):
-        picture(path.with_name(f"{number}.png"))
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.table(MANIFEST), path)
-    else:
-        cells = zip(*([str(cell or "") for cell in column] for column in MANIFEST.values()), strict=True)
-        path.write_text("\n".join(map(",".join, [list(MANIFEST), *cells])), "utf-8")
-
-
-def write_captions(path: Path) -> None:
-    picture(path.with_name("1.png"))
-    path.write_text('file_name,text\n1.png,"A cat, on a mat"\n2.png,A dog\n', "utf-8")
-
-
-def write_arrow(path: Path) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    images = [{"bytes": file.getvalue(), "path": None}] * 3
-    pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": [0, 1, 0], "key": ["a", "b", "c"]}), path)
-
-
-def write_shard(path: Path) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    png = file.getvalue()
-    write_tar(path, {"a.png": png, "a.cls": b"1", "b.png": png, "b.json": b'{"label": 0}', "c" * 150 + ".png": png})
 
 
 def read_shard(path: Path) -> None:
@@ -288,112 +240,13 @@ def read_shard(path: Path) -> None:
     survives(f"webdataset:{path}")
 
 
-POLYGON = [[4.0, 4.0, 30.0, 4.0, 30.0, 16.0, 4.0, 16.0]]
-RUNS = {"counts": "P14X1o00000X1", "size": [20, 40]}
-
-
-def write_coco(path: Path) -> None:
-    things = [
-        {"image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 8], "area": 80, "iscrowd": 0, "segmentation": POLYGON}
-    ]
-    things += [
-        {"image_id": 2, "category_id": 3, "bbox": [5.5, 2, 10, 8], "score": 0.5, "segmentation": RUNS, "iscrowd": 1}
-    ]
-    write_coco_set(path.parent, coco(*things), path.name)
-
-
-def write_yolo(path: Path) -> None:
-    root = path.parent if path.name == "data.yaml" else path.parents[2]
-    for number in (1, 2):
-        picture(root / "images" / "train" / f"{number}.png")
-    (root / "labels" / "train").mkdir(parents=True, exist_ok=True)
-    (root / "labels" / "train" / "1.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.5 0.5 0.5 1 0.25 1\n")
-    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/train\nnames:\n  0: cat\n  1: dog\n")
-
-
-def write_voc(path: Path) -> None:
-    root = path.parents[1]
-    picture(root / "JPEGImages" / "a.png")
-    thing = "<object><name>cat</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax>"
-    thing += "<ymax>15</ymax></bndbox></object>"
-    size = "<size><width>40</width><height>20</height><depth>3</depth></size>"
-    path.write_text(f"<annotation><filename>a.png</filename>{size}{thing}{thing}</annotation>")
-
-
-def write_timm(path: Path) -> None:
-    """Write a folder in timm's format with a tiny model, and no card, whose checksums would refuse any change."""
-    import timm
-
-    model = timm.create_model("test_resnet", num_classes=2)
-    save_file(model.state_dict(), path.with_name("model.safetensors"))
-    facts = {
-        "input_size": [3, 32, 32],
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-    }
-    about = {"architecture": "test_resnet", "num_classes": 2, "label_names": ["cat", "dog"], "pretrained_cfg": facts}
-    path.write_text(json.dumps(about | {"gpt4image_task": "classification"}))
-
-
 def read_model(path: Path) -> None:
     from gpt4image.deploying.loading import load_classifier
 
     load_classifier(path, threads=1)
 
 
-def write_onnx(path: Path) -> None:
-    """Write an ONNX file of one multiplication, which says what gpt4image writes."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    size = (1, 3, 4, 4)
-    shape = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", *size[1:]])
-    out = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 48])
-    node = helper.make_node("Flatten", ["images"], ["probabilities"])
-    model = helper.make_model(
-        helper.make_graph([node], "g", [shape], [out]), opset_imports=[helper.make_opsetid("", 18)]
-    )
-    model.ir_version = 9
-    names = [f"class {number}" for number in range(48)]
-    pixels = {"size": 4, "resize": 4, "mean": [0.5] * 3, "std": [0.5] * 3}
-    entry = {"format": 1, "classes": names, "preprocessing": pixels}
-    model.metadata_props.add(key="gpt4image", value=json.dumps(entry))
-    path.write_bytes(model.SerializeToString())
-    onnx.checker.check_model(model)
-
-
-METADATA = {
-    "format": 1,
-    "classes": ["cat", "dog"],
-    "task": "multilabel",
-    "thresholds": [0.5, 0.4],
-    "source": {"run": "a"},
-}
 METADATA |= {"preprocessing": {"size": 32, "resize": 36, "fit": "crop", "mean": [0.5] * 3, "std": [0.2] * 3}}
-
-
-def write_store(path: Path) -> None:
-    from gpt4image.artifacts.answers import Answer
-    from gpt4image.artifacts.store import Description
-
-    known = {"describer": {"model": "m"}, "created": 1.0, "tokens_in": 3}
-    with DescriptionStore(path, write=True) as store:
-        store.add(
-            Description(
-                digest=f"{number:064x}",
-                prompt=ASKED,
-                text=f"Number {number}.",
-                answer=Answer(class_name="cat", confidence=0.5),
-                **known,
-            )
-            for number in range(12)
-        )
-        store.add([Description(digest="f" * 64, prompt=ASKED, error="x", **known)])
-    with contextlib.closing(sqlite3.connect(path)) as unchecked, unchecked:  # what has checksums is refused at once
-        unchecked.execute("UPDATE results SET checksum = NULL")
-        unchecked.execute("PRAGMA journal_mode = DELETE")
 
 
 def read_store(path: Path) -> None:
@@ -407,99 +260,9 @@ def read_store(path: Path) -> None:
         store.settled(ASKED, {"model": "m"})
 
 
-def write_unsealed(path: Path, record: Any) -> None:
-    write_json(path, record, checksum=False)
-
-
-def unsealed(path: Path) -> None:
-    """Take the checksum of a record away, and of the files that it lists: what has one is refused at once."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    write_unsealed(path, {name: value for name, value in record.items() if name not in ("record_sha256", "files")})
-
-
-def write_record_of_run(path: Path) -> None:
-    write_run(path.parent.with_name("made"))
-    for file in path.parent.with_name("made").iterdir():
-        if file.suffix == ".json":
-            unsealed(file)
-        file.replace(path.parent / file.name)
-    path.parent.with_name("made").rmdir()
-
-
-def write_manifest_of_table(path: Path) -> None:
-    make_table(path.parent, {f"{number:064x}": np.eye(4)[number : number + 1] for number in range(4)})
-    unsealed(path.parent / "manifest.json")
-
-
 def read_table(path: Path) -> None:
     table = EmbeddingTable.open(path.parent)
     table.vectors([f"{number:064x}" for number in range(4)])
-
-
-INDEXED = {"data": "folder:photos"}
-
-
-def write_index(path: Path) -> None:
-    digests = np.sort(np.frombuffer(np.random.default_rng(0).bytes(32 * 5), "S32")).view(np.uint8).reshape(-1, 32)
-    rows = np.eye(5, 4, dtype=np.float32)
-    up_to_date(path.parent, INDEXED, digests, np.arange(5), 4, lambda i: (rows[i], np.ones(len(i), bool)))
-    unsealed(path)
-
-
-def write_text_labels(path: Path) -> None:
-    facts = Facts(classes=("cat", "dög"), noise=0.25, agreement=0.5, c=1.0, folds=2, seed=0, encoders=("minilm",))
-    TextLabels(
-        keys=("a", "b"),
-        digests=("0" * 64, "1" * 64),
-        splits=np.array(["train", "test"]),
-        labels=np.array([0, -1]),
-        probabilities=np.array([[0.9, 0.1], [0.3, 0.7]], np.float32),
-        out_of_fold=np.array([True, False]),
-        facts=facts,
-    ).save(path)
-
-
-def write_box_labels(path: Path) -> None:
-    one = (np.array([[0.1, 0.1, 0.5, 0.5]], np.float32), np.zeros(1, np.int64), np.ones(1, np.float32))
-    boxes = Boxes.of_images([one, None])
-    BoxLabels(keys=("a", "b"), digests=("0" * 64, "1" * 64), boxes=boxes, classes=("cat",)).save(path)
-
-
-EMPTY: dict[str, Any] = {"label": "", "note": "", "proposal": "", "share": 0.0, "reason": "", "likely": ()}
-CARDS = [Card(id=f"{number:064x}", key=f"photos/{number}.png", **EMPTY) for number in range(3)]
-TASKS = [
-    {
-        "data": {"image": "/data/local-files/?d=photos/1.png", "key": "photos/1.png", "digest": f"{1:064x}"},
-        "annotations": [{"result": [{"type": "choices", "value": {"choices": ["cat"]}}], "was_cancelled": False}],
-    },
-    {"image": "/data/upload/2.png", "choice": "dog"},
-]
-RECIPE = 'epochs = 3\nlr = 0.5\nmodel = "resnet10t"\nmodel_args = {"channels" = [8, 8]}\ncentre = """all"""\n'
-TRANSFORMERS = {
-    "model_type": "segformer",
-    "architectures": ["X"],
-    "auto_map": {},
-    "modules": [{"type": "torch.nn.Tanh"}],
-}
-STAGES = {
-    "options": {"data": "a"},
-    "stages": {
-        "describe": {"of": "a", "key": "b", "path": None, "summary": {}, "notes": [], "text": "", "set_aside": []}
-    },
-}
-
-
-def text_writer(text: str) -> Callable[[Path], Any]:
-    return lambda path: path.write_text(text, encoding="utf-8")
-
-
-def json_writer(value: Any) -> Callable[[Path], Any]:
-    return lambda path: write_unsealed(path, value)
-
-
-def write_masks(path: Path) -> None:
-    root = path if path.name == "set" else next(p for p in path.parents if p.name == "set")
-    drawn_masks.draw(root, train=3, test=1, tagged=1)
 
 
 def read_stages(path: Path) -> None:
@@ -512,10 +275,6 @@ def of_set(path: Path) -> str:
 
 def read_weights(path: Path) -> None:
     load_tensors(path)
-
-
-def write_weights(path: Path) -> None:
-    save_tensors(path, {"a.weight": torch.eye(4), "b": torch.arange(3)}, {"step": 3})
 
 
 numbers = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
