@@ -96,21 +96,29 @@ def _serve(config: ReviewConfig, session: Session) -> None:
             uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", server_header=False,
                            timeout_graceful_shutdown=3, loop="asyncio", http="h11")
         )  # fmt: skip
+        ended = threading.Event()
+
+        def run() -> None:
+            try:
+                server.run(sockets=[listener])
+            finally:
+                ended.set()
+
         # In a thread of its own, so that it also works in a notebook, whose thread has a loop already.
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="page")
-        thread.start()
+        threading.Thread(target=run, name="page").start()
         try:
             _say(f"Open http://{ADDRESS}:{listener.getsockname()[1]}/?token={token}")
             _say("Every label is saved at once. End with Finish on the page, or with Ctrl-C.")
-            while thread.is_alive():
-                thread.join(0.2)
+            # Not by join: Python up to 3.12 takes a thread for ended where Ctrl-C interrupts that (bpo-45274).
+            while not ended.wait(0.2):
+                pass
         except KeyboardInterrupt:
             then = shlex.join(["gpt4image", "train", "--data", f"manifest:{config.labels}", "--out", "run"])
             _say(f"wrote: {config.labels}\nnext: {then}")
             raise
         finally:
             server.should_exit = True
-            thread.join()
+            ended.wait()
 
 
 def _say(text: str) -> None:
