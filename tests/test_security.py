@@ -27,7 +27,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "run folder": (
             f"{LOADING}::test_a_run_folder_names_models_of_timm_and_plain_arguments_alone",
             f"{LOADING}::test_a_hostile_header_of_weights_is_named",
-            f"{LOADING}::test_a_damaged_record_of_a_run_is_named",
+            "test_integrity.py::test_no_command_makes_another_number_of_a_damaged_file",
             "artifacts/test_weights.py::test_a_pickle_is_never_opened",
         ),
         "model folder of transformers": (
@@ -93,7 +93,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "JSON": (
             f"{FILES}::test_a_damaged_file_or_json_that_no_record_holds_is_named",
             "base/test_checksums.py::test_a_record_that_was_changed_does_not_match_its_checksum_and_one_without_is_read",
-            "test_integrity.py::test_a_recipe_with_numbers_and_depth_that_no_option_has_is_refused",
+            "test_recipes.py::test_a_recipe_with_numbers_and_depth_that_no_option_has_is_refused",
         ),
         "arrays": (f"{FILES}::test_arrays_that_are_cut_longer_or_of_another_type_are_refused",),
         "Parquet": (
@@ -102,15 +102,16 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "safetensors": (f"{LOADING}::test_a_hostile_header_of_weights_is_named",),
         "description store": (
-            "artifacts/test_store.py::test_damaged_stores_are_named_and_never_break_a_reader",
+            "artifacts/test_store_checksums.py::test_a_value_that_changed_is_named_by_its_row",
             "artifacts/test_store.py::test_a_store_that_is_gone_does_not_take_its_log_with_it",
         ),
+        "exported models": ("test_integrity.py::test_no_command_makes_another_number_of_a_damaged_file",),
         "tasks of Label Studio": (
             "reviewing/test_label_studio.py::test_what_is_no_list_of_tasks_is_refused_by_name",
             "reviewing/test_label_studio.py::test_bad_tasks_are_skipped_with_a_reason",
         ),
         "imports": (
-            "test_damaged_files.py::test_a_damaged_file_is_named_or_read",
+            "test_fuzz.py::test_damaged_inputs_are_read_or_refused_by_name",
             "test_damaged_files.py::test_a_bad_line_costs_itself_alone",
             "describing/describers/test_replay.py::test_bad_lines_are_named_and_cost_no_other",
             "data/test_manifest.py::test_rows_that_cannot_be_used_are_named",
@@ -143,7 +144,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "data/test_decode.py::test_a_mask_without_numbers_is_named",
         ),
         "files of boxes": (
-            "artifacts/test_box_table.py::test_damaged_bytes_never_give_other_boxes",
+            "test_integrity.py::test_doctor_finds_any_damage",
             "artifacts/test_box_table.py::test_another_file_or_none_is_an_error",
         ),
         "images": (

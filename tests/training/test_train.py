@@ -23,6 +23,7 @@ from gpt4image.training import loop
 from gpt4image.training.train import train
 from held_folders import held_by_another
 from small_training import StoppedError, options, resumed, same, stop_after, weights
+from trained_runs import rewrite_config
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -46,8 +47,7 @@ def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, 
 
 def test_a_run_of_a_gpu_is_measured_where_there_is_none(colour_folder: Path, tmp_path: Path) -> None:
     train(options(colour_folder, tmp_path / "run", epochs=1))
-    config = tmp_path / "run" / runs.CONFIG
-    write_json(config, {**read_json(config), "device": "cuda:1"})
+    rewrite_config(tmp_path / "run", {**read_json(tmp_path / "run" / runs.CONFIG), "device": "cuda:1"})
     assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary["images"] == 9
 
 

@@ -36,6 +36,7 @@ from gpt4image.base.errors import DamagedError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.remedies import remedy
 from gpt4image.base.secrets import hidden
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
@@ -218,7 +219,10 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
     record = read_json(path)
     is_whole = isinstance(record, dict) and record.keys() >= needed
     if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
-        raise RunError(f"{damaged(path, 'it does not hold what train writes')} Or give another folder.")
+        raise RunError(
+            f"{path} is damaged, or of something else: it does not hold what train writes. Give another folder; or, if "
+            f"it was a run: {remedy(path)}"
+        )
     return record
 
 
