@@ -139,9 +139,7 @@ def signals(trial: Trial) -> None:
                 os.kill(os.getpid(), getattr(signal, name))
 
         done = trial.bench.run(trial.stage, act=sent)
-        # Calls that are in flight are waited for: where all are, describe has nothing left to stop.
-        is_late = number >= trial.count - 1 or trial.name.startswith("describe")
-        codes = (0, 130) if is_late else (130,)
+        codes = (130,) if number < trial.count - 1 else (0, 130)
         trial.expect(f"{name} at operation {number}", done, *codes)
         if done.code == 130 and "Interrupted" not in done.err:
             trial.wrong.append(f"{trial.name}, {name}: it does not say that it was interrupted")

@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -381,6 +382,9 @@ def main(wanted: str, names: list[str]) -> None:
     """Stop stages everywhere, or try faults on them; print what came of it as JSON, one line per stage."""
     from crash_faults import FAULTS, found_wrong
 
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a background job ignores some, and its children with it
+        signal.signal(ending, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ |= {"OPENAI_API_KEY": "sk-local", "CUDA_VISIBLE_DEVICES": ""}
     wanted, _, every = wanted.partition("/")
     stages = STAGES | READERS if names else STAGES
