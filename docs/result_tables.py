@@ -81,6 +81,7 @@ RECORDS = {
     "cifar10-distilled": Record("photographs", C20, "mixed targets"),
     "cifar10-few-and-wrong": Record("photographs", C20, "other numbers of labels"),
     "cifar10-asked-0": Record("photographs", C20, "no label: the answers of the LLM"),
+    "cifar10-asked-4": Record("photographs", C20, "4 labels per class and the answers of the LLM"),
     "cifar10-asked-10": Record("photographs", C20, "10 labels per class and the answers of the LLM"),
     "cifar10-asked-wrong-40-by-class": Record(
         "photographs", C20, "class-dependent label noise and the answers of the LLM"
