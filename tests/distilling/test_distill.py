@@ -48,6 +48,15 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert facts["human_labels"] == facts["answered"] == 36 and 0 <= facts["accuracy"] <= 1
     assert set(facts["stages"]) == {*STAGES} and facts["skipped"] == []
+    weights = load_tensors(out / "run" / "model.safetensors")[0]
+    for file in [
+        *out.glob("run/*"),
+        *out.glob("embeddings/*"),
+    ]:  # as a power failure leaves folders
+        file.unlink()
+    assert cli.main(words) == 0, capsys.readouterr().err
+    again = load_tensors(out / "run" / "model.safetensors")[0]
+    assert all(bool((tensor == again[name]).all()) for name, tensor in weights.items())
 
 
 def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photos, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.prompts import load_prompt
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, read_json, write_text
 from gpt4image.base.outcome import Outcome
@@ -157,7 +158,7 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
             key=[content, encoder],
             goes_on=encoder,
             made=[out / EMBEDDINGS],
-            needs=[out / EMBEDDINGS],
+            needs=[out / EMBEDDINGS / TABLE],
         )
     else:
         stages.leave_out("encode", "no descriptions were asked for")
@@ -166,8 +167,15 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
     pages = sorted(out.glob(f"{labels.stem}.*"))
     stages.do("label", lambda: label(config.label(asked)), said.of_labels, key=taught, made=pages, needs=[labels])
     trained = [*taught, _options(config.train(), runs.NOT_IDENTITY)]
-    run = [out / RUN]
-    stages.do("train", lambda: train(config.train()), said.of_run, key=trained, goes_on=trained, made=run, needs=run)
+    stages.do(
+        "train",
+        lambda: train(config.train()),
+        said.of_run,
+        key=trained,
+        goes_on=trained,
+        made=[out / RUN],
+        needs=[out / RUN / runs.RUN],  # a power failure may leave the folder without it
+    )
     split: Any = next((name for name in ("test", "val") if images.labelled[images.indices(name)].any()), "")
     if split:
         measured = out / RUN / f"evaluation-{split}.json"
@@ -188,8 +196,15 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
     if config.compare and split == "test":
         compared, folder = config.comparison(asked), out / COMPARISON
         key = [data, content, encoder, _options(compared, runs.NOT_IDENTITY)]
-        made = [folder]
-        stages.do(COMPARE, lambda: compare(compared), said.of_comparison, key=key, goes_on=key, made=made, needs=made)
+        stages.do(
+            COMPARE,
+            lambda: compare(compared),
+            said.of_comparison,
+            key=key,
+            goes_on=key,
+            made=[folder],
+            needs=[folder / "comparison.json"],
+        )
     elif config.compare:
         stages.leave_out(COMPARE, "no test image has a human label")
 
