@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
+from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.artifacts.stage_records import RECORD as STAGES
 from gpt4image.artifacts.store_checksums import MEND, RowChecksums
 from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
@@ -26,7 +27,7 @@ from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, New
 from gpt4image.base.files import UNREADABLE, read_json, read_json_lines, read_parquet
 from gpt4image.base.remedies import remedy
 
-INDEX, COMPARISON, PLAN, CARD = "index.json", "comparison.json", "plan.json", "README.md"
+INDEX, PLAN, CARD = "index.json", "plan.json", "README.md"
 TASK = "gpt4image_task"
 OF_RUN = {runs.CONFIG, runs.RUN, runs.ENVIRONMENT, runs.TEXT_SPACE, runs.DOUBTFUL, "tuned.json"}
 EXTRAS = {"examples.json", "doubtful-labels.json", "descriptions.json"}

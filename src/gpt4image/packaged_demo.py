@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
 from gpt4image.config import CompareConfig, DemoConfig, DistillConfig
@@ -40,4 +41,4 @@ def demo(config: DemoConfig) -> Outcome:
     few = CompareConfig(arms="baseline,aligned,text-labels,oracle", labels_per_class=LABELS_PER_CLASS, **shared)
     everything = CompareConfig(arms="baseline,aligned", **shared)
     found = compare(few, everything, names=(FEW, ALL))
-    return replace(found, wrote=(config.out / "comparison.json", *made.wrote))
+    return replace(found, wrote=(config.out / COMPARISON, *made.wrote))

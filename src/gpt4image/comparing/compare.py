@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
@@ -50,14 +51,14 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         }
         record = next(iter(results.values()))
         record = record if len(results) == 1 else {**record, "comparisons": results}
-        write_json(out / "comparison.json", record)
+        write_json(out / COMPARISON, record)
         skipped = write_extras(plans, names if len(plans) > 1 else ())
         page = report(ReportConfig(dir=out)).path
     notes = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
     unusable = dict.fromkeys(item for folder in jobs for item in runs.read_skipped(folder))
     return Outcome(
         path=out,
-        summary={"comparison": str(out / "comparison.json"), "report": str(page)},
+        summary={"comparison": str(out / COMPARISON), "report": str(page)},
         record=record,
         text="\n\n".join([comparison_tables(record), *notes]),
         skipped=(*unusable, *skipped),

@@ -15,6 +15,7 @@ from typing import Any
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.prompts import load_prompt
+from gpt4image.artifacts.run_records import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
@@ -203,7 +204,7 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
             key=key,
             goes_on=key,
             made=[folder],
-            needs=[folder / "comparison.json"],
+            needs=[folder / COMPARISON_RECORD],
         )
     elif config.compare:
         stages.leave_out(COMPARE, "no test image has a human label")
