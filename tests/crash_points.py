@@ -40,7 +40,6 @@ Tree = dict[str, bytes | None]
 """Content by path below the folder of a test; None is a folder."""
 Act = Callable[[int, str, str], None]
 """What happens at an operation: its number, before or after, and what it is."""
-ENDS = ("killed", "torn", "dropped")
 SQLITE = re.compile(r"\.(db|sqlite)(-wal|-shm|-journal)?$")
 UNFINISHED = re.compile(r"[^/]*\.[0-9a-f]{8}-\d+-[0-9a-f]{8}\.tmp.*")
 LONG_AGO = 1_600_000_000.0

@@ -123,7 +123,7 @@ def typical_side(image_set: ImageSet) -> int:
         try:
             shorter.append(min(size_of(image_set.read(int(index)))))
         except (DecodeError, OSError, ValueError):
-            continue  # A broken image is set aside by name where pixels are loaded.
+            continue  # A broken image is skipped by name where pixels are loaded.
     return int(np.median(shorter)) if shorter else 224
 
 

@@ -213,7 +213,7 @@ def fit(
     """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
 
     Returns:
-        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, skipped, and
+        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, set_aside, and
         thresholds where the task has some.
 
     Raises:

@@ -108,7 +108,7 @@ def prepare(
     task: Task | None = None,
     loaded: tuple[ImageSet, EmbeddingTable | None] | None = None,
 ) -> Prepared:
-    """Load what a run reads and choose the options left open; broken images are set aside by name.
+    """Load what a run reads and choose the options left open; broken images are skipped by name.
 
     Args:
         config: options of the run.
@@ -175,7 +175,7 @@ def prepare(
 def identity_of(
     image_set: ImageSet, table: EmbeddingTable | None, soft: Probabilities | None, broken: list[int]
 ) -> str:
-    """Return what tells the data of a run from others: its images, labels and splits, its texts, what is set aside."""
+    """Return what tells the data of a run from others: its images, labels and splits, its texts, what is skipped."""
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     if image_set.regions is not None:
         content.append(image_set.regions.content())
