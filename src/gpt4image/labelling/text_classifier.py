@@ -40,9 +40,7 @@ NAME_STRENGTH = 3.0  # length of the weights that the name of a class stands for
 FOLDS = 5
 FEW = 5.0  # labels that each class counts as if it had them besides its own
 MAX_SEARCH_LABELS = 5_000  # models are weighed on at most this many labels
-MAX_SEARCH_CLASSES = (
-    200  # of at most so many classes, with all their labels: how strong a penalty is good depends on these
-)
+MAX_SEARCH_CLASSES = 200  # classes, with all their labels, on which a penalty is searched: what is good depends on these
 MAX_CELLS = 20_000_000  # labels times classes that are learned from: bounded time and memory at any number of labels
 MIN_WEIGHT = 0.01  # models of less weight are left out
 MAX_ITERATIONS = 200
