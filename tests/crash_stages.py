@@ -47,7 +47,9 @@ TINY += ("--model", "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "
 TINY += ("--batch-size", "4", "--checkpoint-seconds", "0")
 SHM = Path("/dev/shm")  # memory, where fsync takes no time
 VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "time"}
-VOLATILE |= {"bytes", "sha256", "record_sha256"}  # of files that hold times
+VOLATILE |= {"texts_per_second", "bytes", "sha256", "record_sha256", "run_file_sha256"}  # sums of files with times
+RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes"}
+"""What distill.json says of the run that ended a stage, not of what the stage made."""
 IGNORED = re.compile(r"^cache(/|$)|\.lock$")
 
 
@@ -271,17 +273,15 @@ def facts(name: str, content: bytes | None, volatile: frozenset[str]) -> Any:
     if name.endswith(".db"):
         return _rows(content)
     if name.endswith((".json", ".jsonl")):
-        return [_steady(json.loads(line)) for line in (content.splitlines() if name.endswith("l") else [content])]
-    if name.endswith(".safetensors"):  # which writes its header in any order
-        size = 8 + int.from_bytes(content[:8], "little")
-        return json.loads(content[8:size]), content[size:]
+        skip = VOLATILE | (RESUMED if name.endswith("distill.json") else set())
+        return [_steady(json.loads(each), skip) for each in (content.splitlines() if name.endswith("l") else [content])]
     return re.sub(rb"\d+", b"0", content) if name in volatile else content
 
 
-def _steady(value: Any) -> Any:
+def _steady(value: Any, skip: set[str]) -> Any:
     if isinstance(value, dict):
-        return {name: _steady(each) for name, each in value.items() if name not in VOLATILE}
-    return [_steady(each) for each in value] if isinstance(value, list) else value
+        return {name: _steady(each, skip) for name, each in value.items() if name not in skip}
+    return [_steady(each, skip) for each in value] if isinstance(value, list) else value
 
 
 def _rows(content: bytes) -> list[Any]:
