@@ -24,9 +24,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from crash_points import (
     UNFINISHED,
     Act,
@@ -40,7 +37,7 @@ from crash_points import (
     read_tree,
     write_tree,
 )
-from crash_server import COLOURS, Server
+from crash_server import Server, make_inputs
 
 TINY = ("--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous", "--epochs", "2")
 TINY += ("--model", "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16")
@@ -103,7 +100,7 @@ STAGES = {
                              "pictures"),
     "evaluate": Stage("evaluate run", "pictures run table texts.db"),
     "report": Stage("report run", "pictures run table texts.db"),
-    "compare": Stage("compare --data folder:pictures --embeddings table --arms baseline,aligned --seeds 2"
+    "compare": Stage("compare --data folder:pictures --embeddings table --arms baseline,aligned --seeds 1"
                      " --out comparison SMALL", "pictures table texts.db"),
     "export: timm": Stage("export run --format timm --out model", "pictures run", done="exists already"),
     "export: onnx": Stage("export run --format onnx --out model.onnx", "pictures run", done="exists already"),
@@ -112,8 +109,10 @@ STAGES = {
     "predict": Stage("predict run pictures --format csv --out found.csv --device cpu", "pictures run"),
     "search": Stage("search run red --index index --html found.html", "pictures run table texts.db"),
     "review": Stage("review --data folder:pictures --labels labels.csv", "pictures"),
-    "distill": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64 TINY",
+    "distill": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64 SMALL",
                      "pictures answers.jsonl"),
+    "distill: changed": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64"
+                              " SMALL --lr 0.01", "pictures answers.jsonl all"),
 }  # fmt: skip
 
 
@@ -125,29 +124,8 @@ READERS = {
     "doctor": Stage("doctor texts.db", "texts.db"),
 }
 """Commands that change nothing, or a page; only what becomes of their output is tried."""
-MAKERS = {"texts.db": "describe: replay", "table": "encode", "run": "train"}
+MAKERS = {"texts.db": "describe: replay", "table": "encode", "run": "train", "all": "distill"}
 """Which stage makes what others start from."""
-
-
-def make_inputs(root: Path) -> None:
-    """Draw what the first stages start from."""
-    import drawn_masks
-    from box_cases import answer_squares, write_squares
-
-    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
-    for name, colour in COLOURS.items():
-        (root / "pictures" / name).mkdir(parents=True)
-        for number in range(6):
-            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(noisy).save(root / "pictures" / name / f"{number}.png")
-            said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
-            if not number:
-                (root / "few" / name).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(noisy).save(root / "few" / name / f"{number}.png")
-            rows.append({"key": f"{name}/{number}.png", **said})
-    (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    drawn_masks.draw(root / "shapes", train=8, test=4)
-    answer_squares(write_squares(root / "squares"), root / "boxes.db")
 
 
 class Bench:
@@ -358,6 +336,7 @@ def imported(*, exports: bool) -> None:
     from gpt4image.comparing import jobs
     from gpt4image.describing.describers.batch import api as batch_api
     from gpt4image.describing.describers.batch import run as batch_run
+    from gpt4image.reporting import charts
     from gpt4image.reviewing import review
 
     for command in cli.COMMANDS.values():
@@ -369,6 +348,7 @@ def imported(*, exports: bool) -> None:
     for name in names:
         importlib.import_module(name)
     jobs.run_jobs, review._serve = one_after_the_other, click
+    charts._both_widths = lambda *said: charts.Markup(said[:3])  # half of the time; no number of a page is compared
     batch_run.MAX_LINES, batch_run.SETTLING_S, batch_api._FIRST_WAIT_S = 2, 0.0, 0.01
     gc.freeze()
 

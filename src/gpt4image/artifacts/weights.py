@@ -10,6 +10,7 @@ the first one writes whole tensors. So a file does not tell on how many processe
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
 
 def _sort_metadata(path: Path) -> None:
     """Put the metadata in order, as safetensors writes it in any: equal tensors and states make equal files."""
-    with path.open("r+b") as file:
+    with io.FileIO(path, "r+") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
