@@ -382,23 +382,17 @@ def main(wanted: str, names: list[str]) -> None:
             print(json.dumps(result), flush=True)
 
 
-TITLES = ("stage", "operations", "crash points", "distinct disks", "lost", "paid twice")
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the table of the documentation from lines that ``points`` printed."""
-    lines = [" | ".join(TITLES), " | ".join("---" for _ in TITLES)]
-    for row in rows:
-        cells = [row[name] for name in ("stage", "operations", "points", "disks", "lost", "twice")]
-        lines.append(
-            " | ".join("-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
-        )
-    return "\n".join(f"| {line} |" for line in lines)
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the table of the documentation from lines that ``points`` printed, by stage."""
+    cells = [["stage", "operations", "crash points", "distinct disks", "lost", "paid twice"], ["---"] * 6]
+    for row in (rows[name] for name in STAGES if name in rows):
+        twice = "-" if row["twice"] is None else str(row["twice"])
+        cells.append([row["stage"], *(f"{row[name]:,}" for name in ("operations", "points", "disks", "lost")), twice])
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "table":
-        found = {row["stage"]: row for row in map(json.loads, sys.stdin)}
-        print(table([found[name] for name in STAGES if name in found]))
+        print(table({row["stage"]: row for row in map(json.loads, sys.stdin)}))
     else:
         main(sys.argv[1], sys.argv[2:])
