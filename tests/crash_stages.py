@@ -48,6 +48,7 @@ VOLATILE |= {"texts_per_second", "bytes", "sha256", "record_sha256", "run_file_s
 RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes"}
 """What distill.json says of the run that ended a stage, not of what the stage made."""
 IGNORED = re.compile(r"^cache(/|$)|\.lock$")
+EARLIER = re.compile(r"earlier-\d+")  # after a stop, distill puts the model into another one than the run
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,8 @@ class Bench:
 
 def differences(expected: Tree, found: Tree, volatile: frozenset[str]) -> list[str]:
     """Return what differs between two folders; names that only an observer would see do not count."""
-    ours, theirs = ({k: v for k, v in tree.items() if not IGNORED.search(k)} for tree in (expected, found))
+    kept = ({name: value for name, value in tree.items() if not IGNORED.search(name)} for tree in (expected, found))
+    ours, theirs = ({EARLIER.sub("earlier", name): value for name, value in tree.items()} for tree in kept)
     names = [f"{name} is missing" for name in ours.keys() - theirs.keys()]
     names += [f"{name} is left behind" for name in theirs.keys() - ours.keys()]
     both = ours.keys() & theirs.keys()
