@@ -26,6 +26,7 @@ def test_a_run_says_what_it_does_and_how_each_epoch_went(
     (line,) = [line for line in told if line.startswith("train on")]
     assert line == "train on  36 images: 34 labels, 36 text labels"
     assert any(line.startswith("model     resnet10t (scratch), 16 x 16 pixels") for line in told)
+    assert any(line.startswith("weights   --init pretrained downloads those of ImageNet") for line in told)
     assert any(line.startswith("left      about ") for line in told)
     epochs = [line for line in told if line.startswith("epoch ")]
     assert len(epochs) == 2 and all("val accuracy" in line for line in epochs)
