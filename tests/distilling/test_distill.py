@@ -250,6 +250,7 @@ def test_killed_in_every_stage_it_goes_on_and_ends_with_the_same_model(
     assert all(bool((tensor == others[name]).all()) for name, tensor in weights.items())
 
 
+@pytest.mark.slow
 def test_a_comparison_is_made_where_it_is_asked_for(
     photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def test_the_time_left_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert told == [None] * 4 + ["about 3 minutes"] + [None] * 4
 
 
+@pytest.mark.slow
 def test_the_last_run_trains_on_the_validation_images_too_and_is_measured_on_the_same_test_split(
     colour_folder: Path, tmp_path: Path
 ) -> None:
