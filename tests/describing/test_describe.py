@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -271,58 +266,3 @@ def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again
     refusal = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
     assert run(refusal, image_set(4)).summary["rejected"] == 3 and len(refusal.asked) == 3
     assert run(refusal, image_set(4), retry_rejected=True, reject=()).summary["described"] == 3
-
-
-SLOW = textwrap.dedent("""
-    import sys, time
-    from pathlib import Path
-    import numpy as np
-    import gpt4image.describing.describe as stage
-    from gpt4image.config import DescribeConfig
-    from gpt4image.data.image_set import ImageSet, MemorySource
-    from gpt4image.describing.describers.base import Answer, Report
-    from gpt4image.describing.describers.registry import DESCRIBERS
-
-    folder, delay = Path(sys.argv[1]), float(sys.argv[2])
-    n = 400
-    images = ImageSet(spec="memory", classes=(), keys=tuple(f"k{i}" for i in range(n)), labels=np.full(n, -1),
-                      splits=np.full(n, "train"), source=MemorySource([str(i).encode() for i in range(n)]),
-                      rows=np.arange(n))
-
-    class Slow:
-        settings, price, repeatable = {"kind": "slow"}, None, False
-        def describe(self, requests):
-            with open(folder / "paid", "a", buffering=1) as paid:
-                for request in requests:
-                    time.sleep(delay)
-                    paid.write(request.keys[0] + "\\n")
-                    yield [Answer(request=request, text="text of " + request.keys[0])]
-        def arrived(self):
-            return ()
-        def report(self, images):
-            return Report()
-
-    DESCRIBERS["slow"] = lambda name, options: Slow()
-    stage.load_image_set = lambda spec: images
-    print("start", flush=True)
-    try:
-        outcome = stage.describe(DescribeConfig(data="memory", store=folder / "a.db", describer="slow"))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print(outcome.summary)
-""")
-
-
-def test_ctrl_c_keeps_every_answer_and_ends_with_130(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", SLOW, str(tmp_path), "0.005"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.4)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode == 130
-    paid = (tmp_path / "paid").read_text().split()
-    assert 0 < len(paid) < 400
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert sorted(row.text for row in store.texts()) == sorted(f"text of {key}" for key in paid)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +141,3 @@ def test_an_empty_store_is_counted_and_a_missing_one_refused(tmp_path: Path) -> 
     assert outcome.summary["descriptions"] == 0 and outcome.record["words"] is None and outcome.text == ""
     with pytest.raises(StoreError, match="no description store"):
         stats(StatsConfig(store=tmp_path / "none.db"))
-
-
-def test_memory_does_not_grow_with_the_length_of_the_texts(tmp_path: Path) -> None:
-    rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(5000)]
-
-    def peak(count: int) -> int:
-        path = tmp_path / f"{count}.db"
-        with DescriptionStore(path, write=True) as store:
-            store.add(result(f"{number:064x}", " ".join(rng.choices(words, k=300))) for number in range(count))
-        tracemalloc.start()
-        stats(StatsConfig(store=path))
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
-
-    peak(1)
-    assert peak(400) - peak(200) < 200 * 300 * 8 / 2

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import gpt4image
@@ -195,59 +192,6 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
     assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
     assert facts["without_answer"] == 2 and (out / "model").is_dir()
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
-
-
-KILLING = """
-import os, signal, sys
-import gpt4image.distilling.distill
-import gpt4image.training.loop as loop
-from gpt4image import cli
-from gpt4image.artifacts.stage_records import StageRecords
-
-def dies(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def run(stage, when):
-    finish, step = StageRecords.finish, loop.train_step
-    if when == "before":  # all is made, and nothing noted
-        StageRecords.finish = lambda self, name, *rest: dies() if name == stage else finish(self, name, *rest)
-    else:
-        loop.train_step = lambda trainer, number, *rest: dies() if number == 1 else step(trainer, number, *rest)
-    os._exit(cli.main())
-
-sys.argv[0] = "gpt4image"
-points = sys.argv.pop(1)
-for point in points.split():
-    if not (child := os.fork()):
-        run(*point.split(":"))
-    print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.mark.slow
-def test_killed_in_every_stage_it_goes_on_and_ends_with_the_same_model(
-    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = photos(PER_COLOUR)
-    same = ["--checkpoint-seconds", "0"]
-
-    def words(out: str) -> list[str]:
-        return ["distill", str(given.folder), "--describer", given.replay, *same, *WORDS, "--out", str(tmp_path / out)]
-
-    points = [f"{stage}:before" for stage in STAGES]
-    points.insert(STAGES.index("train"), "train:within")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLING, " ".join(points), *words("killed")], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == [f"{point} -9" for point in points], done.stderr
-    assert cli.main(words("killed")) == 0
-    assert capsys.readouterr().err.count("as before") == 6, "the report was made, but not noted"
-    assert not list((tmp_path / "killed").glob("earlier-*"))
-    assert cli.main(words("whole")) == 0
-    whole, killed = (TextLabels.load(tmp_path / out / "text-labels.parquet") for out in ("whole", "killed"))
-    assert whole.digests == killed.digests and np.array_equal(whole.probabilities, killed.probabilities)
-    weights, others = (load_tensors(tmp_path / out / "run" / "model.safetensors")[0] for out in ("whole", "killed"))
-    assert all(bool((tensor == others[name]).all()) for name, tensor in weights.items())
 
 
 def test_a_comparison_is_made_where_it_is_asked_for(
