@@ -60,19 +60,6 @@ def test_other_usual_names_of_columns(
     assert images.keys == tuple(NAMES) and images.classes == ("cat", "dog")
 
 
-def test_captions_are_no_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
-    write_images(tmp_path, *NAMES)
-    images = load({"image": NAMES, "caption": ["a dog", "a cat", "", "x"]})
-    assert images.keys == tuple(NAMES) and not images.labelled.any()
-
-
-def test_numbers_as_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
-    write_images(tmp_path, *NAMES)
-    images = load({"path": NAMES, "label": [3, 1, -1, None]})  # half of the classes have an image
-    assert images.classes == tuple(str(i) for i in range(4))
-    assert images.labels.tolist() == [3, 1, NO_LABEL, NO_LABEL]
-
-
 @pytest.mark.parametrize("numbers", [[2019, 2020, 2019, 2020], [999_999, 0, 1, 2]])
 def test_numbers_that_leave_most_classes_empty_are_refused(
     tmp_path: Path, write_images: Write, load: Load, numbers: list[int]

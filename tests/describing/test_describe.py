@@ -134,13 +134,6 @@ def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Any, tmp
     assert run(again, image_set(8)).summary["described"] == 2 and len(again.asked) == 2
 
 
-def test_images_that_the_describer_says_nothing_about_are_counted_not_stored(run: Any, tmp_path: Path) -> None:
-    outcome = run(Scripted(lambda request: Answer(request=request)), image_set(5))
-    assert outcome.summary["without_description"] == 4 and outcome.skipped == ()
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert store.counts() == []
-
-
 def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(
     run: Any, tmp_path: Path
 ) -> None:

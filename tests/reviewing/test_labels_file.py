@@ -115,23 +115,3 @@ def test_a_second_server_on_the_same_file_is_refused(pictures: Path, tmp_path: P
         LabelsFile(tmp_path / "labels.csv", images)
     file.close()
     LabelsFile(tmp_path / "labels.csv", images).close()
-
-
-def test_nothing_changes_where_the_disk_is_full(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = LabelsFile(tmp_path / "labels.csv", load_image_set(f"folder:{pictures}"))
-    before = (tmp_path / "labels.csv").read_bytes()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr("gpt4image.reviewing.labels_file.write_text", full)
-        file.set({0: Mark("dog", "checked")})
-    assert file[0] == Mark("cat", "")
-    file.set({1: Mark("cat", "checked")})
-    assert (tmp_path / "labels.csv").read_bytes() == before.replace(b"cat,train,\n", b"cat,train,checked\n", 2).replace(
-        b"cat,train,checked\n", b"cat,train,\n", 1
-    )
-    file.close()

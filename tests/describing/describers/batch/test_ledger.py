@@ -125,19 +125,6 @@ def test_a_store_with_a_ledger_stays_a_store_of_its_layout(path: Path, ledger: B
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
-def test_an_item_takes_little_room(path: Path, ledger: BatchLedger) -> None:
-    before = _pages(path)
-    ledger.add("token", [request(number) for number in range(20_000)])
-    assert (_pages(path) - before) / 20_000 <= 160
-
-
-def _pages(path: Path) -> int:
-    with sqlite3.connect(path) as connection:
-        (count,) = connection.execute("PRAGMA page_count").fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-    return count * size
-
-
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.db").write_text("no store")
     with pytest.raises(StoreError, match="not a description store"):
