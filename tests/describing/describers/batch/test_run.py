@@ -290,12 +290,9 @@ PAGE = b"<html><body>Bad gateway</body></html>"
     "fault",
     [
         Fault("GET /v1/batches/", 500, times=7),
-        Fault("GET /v1/batches/", None, times=2),
         Fault("GET /v1/batches/", 429, times=2),
         Fault("GET /v1/batches/", 200, times=2, body=PAGE),
         Fault("GET /v1/files/", 503, times=2),
-        Fault("GET /v1/files/", None, times=2),
-        Fault("POST /v1/files", 500, times=2),
         Fault("POST /v1/files", None, times=1, done=True),
         Fault("POST /v1/batches", 429, times=2),
         Fault("DELETE", 500, times=10),
