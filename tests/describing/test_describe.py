@@ -19,26 +19,18 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config import DescribeConfig
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
+from loaded_sets import in_memory
 
 
 def image_set(count: int, **others: Any) -> ImageSet:
     """N images; the last one has the bytes of the first."""
     contents = [f"image {number}".encode() for number in range(count - 1)] + [b"image 0"]
-    values: dict[str, Any] = {
-        "spec": "memory",
-        "classes": ("cat", "dog"),
-        "keys": tuple(f"k{number}" for number in range(count)),
-        "labels": np.arange(count) % 2,
-        "splits": np.full(count, "train"),
-        "source": MemorySource(contents),
-        "rows": np.arange(count),
-    }
-    return ImageSet(**{**values, **others})
+    return in_memory(contents, **others)
 
 
 class Scripted:

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import gpt4image.describing.description_stats
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import StoreError
 from gpt4image.config import StatsConfig
-from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.describing.description_stats import describer_names, stats, stored_flaws
+from loaded_sets import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 TOLD = Prompt("told", 1, "This is a {class_name}. Describe it.", class_conditioned=True)
@@ -24,15 +24,8 @@ MODEL: dict[str, Any] = {"kind": "openai", "model": "m", "temperature": 0.5}
 @pytest.fixture(autouse=True)
 def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """Five images, the last one without a label, known as any SPEC."""
-    five = ImageSet(
-        spec="memory",
-        classes=("cat", "big_dog"),
-        keys=tuple(f"k{number}" for number in range(5)),
-        labels=np.array([0, 1, 0, 1, NO_LABEL]),
-        splits=np.full(5, "train"),
-        source=MemorySource([f"image {number}".encode() for number in range(5)]),
-        rows=np.arange(5),
-    )
+    contents = [f"image {number}".encode() for number in range(5)]
+    five = in_memory(contents, [0, 1, 0, 1, NO_LABEL], classes=("cat", "big_dog"))
     monkeypatch.setattr(gpt4image.describing.description_stats, "load_image_set", lambda _spec: five)
     return five
 

@@ -15,9 +15,10 @@ from torchvision.transforms import v2
 
 from gpt4image.artifacts.table import digests_to_bytes, write_table
 from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.data import ImageSet, MemorySource
+from gpt4image.data import ImageSet
 from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages
 from gpt4image.own_loop.texts import NO_TEXT
+from loaded_sets import in_memory
 from tables import make_table
 
 WIDTH = 8
@@ -40,15 +41,8 @@ def image_set() -> ImageSet:
     """Six training images and two test images; number 5 has no label, number 3 is damaged."""
     images = [picture(10 * i) for i in range(8)]
     images[3] = images[3][:60]
-    return ImageSet(
-        spec="memory:",
-        classes=("cat", "dog"),
-        keys=tuple(f"image-{i}" for i in range(8)),
-        labels=np.array([0, 1, 0, 1, 0, -1, 1, 0]),
-        splits=np.array(["train"] * 6 + ["test"] * 2),
-        source=MemorySource(images),
-        rows=np.arange(8),
-    )
+    keys, splits = tuple(f"image-{i}" for i in range(8)), np.array(["train"] * 6 + ["test"] * 2)
+    return in_memory(images, [0, 1, 0, 1, 0, -1, 1, 0], spec="memory:", keys=keys, splits=splits)
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
-from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.reviewing.labels_file import LabelsFile, Mark
 from hostile_names import HOSTILE
+from loaded_sets import in_memory
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -56,10 +55,7 @@ def test_no_cell_is_a_formula(pictures: Path, tmp_path: Path) -> None:
 
 def test_images_that_are_no_files_are_written_beside_the_labels(pictures: Path, tmp_path: Path) -> None:
     contents = [(pictures / "cat" / f"{number}.png").read_bytes() for number in (0, 1, 0)]
-    images = ImageSet(
-        spec="hf:x", classes=("cat",), keys=("a.png", "../../b", "c"), labels=np.array([0, -1, -1]),
-        splits=np.array(["train"] * 3), source=MemorySource(contents), rows=np.arange(3),
-    )  # fmt: skip
+    images = in_memory(contents, [0, -1, -1], spec="hf:x", classes=("cat",), keys=("a.png", "../../b", "c"))
     file = LabelsFile(tmp_path / "own" / "labels.csv", images)
     assert file.copies == [[0, 2], [1]]
     file.close()

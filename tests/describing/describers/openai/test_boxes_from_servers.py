@@ -17,10 +17,11 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import BOX_FORMATS, DescribeConfig, StatsConfig
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.describe import describe
 from gpt4image.describing.description_stats import stats
+from loaded_sets import in_memory
 from openai_cases import openai_settings
 from openai_stub import Call, Handler, answer, serve
 
@@ -54,14 +55,10 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Ima
     def make(count: int, drawn: int) -> ImageSet:
         scale = np.array([*SIZE, *SIZE])
         one = [(np.array(objects(n), np.float32) / scale, np.arange(2), np.ones(2, np.float32)) for n in range(drawn)]
-        found = ImageSet(
-            spec="memory",
-            classes=CLASSES,
-            keys=tuple(f"{n}.png" for n in range(count)),
+        found = in_memory(
+            [picture(n) for n in range(count)],
             labels=np.full((count, 2), -1, np.int8),
-            splits=np.full(count, "train"),
-            source=MemorySource([picture(n) for n in range(count)]),
-            rows=np.arange(count),
+            classes=CLASSES,
             regions=Boxes.of_images([*one, *[None] * (count - drawn)]) if drawn else None,
         )
         monkeypatch.setattr(gpt4image.describing.describe, "load_image_set", lambda _spec: found)
