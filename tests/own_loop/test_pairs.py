@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -132,16 +131,6 @@ def test_batches_of_a_data_loader(image_set, table, start):
     assert (batch.text.shape, batch.text.dtype) == ((5, WIDTH), torch.float32)
     assert batch.described.dtype == torch.bool
     assert batch.described.tolist() == [True, True, False, False, True]
-
-
-def test_worker_processes_open_the_memory_map_again(image_set, tmp_path):
-    many = {f"{i:064x}": [unit(i)] for i in range(4000)} | {image_set.digests[0]: [unit(0)]}
-    pairs = DescribedImages(image_set, make_table(tmp_path / "large", many))
-    sent = pickle.dumps(pairs)
-    assert len(sent) < 4000  # the table alone has more than 100,000 bytes
-    again = pickle.loads(sent)  # noqa: S301  (our own bytes)
-    assert isinstance(again.texts.table.embeddings, np.memmap)
-    torch.testing.assert_close(again[0].text, pairs[0].text)
 
 
 def test_a_spec_string_and_a_path(tmp_path):

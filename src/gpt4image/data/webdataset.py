@@ -10,7 +10,6 @@ goes on where it stopped; WebDataset itself streams. Only images, ``cls`` and ``
 from __future__ import annotations
 
 import glob
-import itertools
 import os
 import re
 from collections import Counter
@@ -102,8 +101,9 @@ def expand_braces(pattern: str) -> Iterator[str]:
         return
     first, last = found["first"], found["last"]
     words: Iterable[str] = found["words"].split(",") if first is None else _numbers(first, last)
-    for word, rest in itertools.product(words, expand_braces(pattern[found.end() :])):
-        yield pattern[: found.start()] + word + rest
+    for word in words:
+        for rest in expand_braces(pattern[found.end() :]):
+            yield pattern[: found.start()] + word + rest
 
 
 def _numbers(first: str, last: str) -> Iterator[str]:

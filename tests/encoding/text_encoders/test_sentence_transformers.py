@@ -109,12 +109,9 @@ def test_files_of_an_encoder_with_wrong_values_are_named(kind: str, file: str, c
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("minilmm", ConfigError, "Did you mean 'minilm'"),
-        ("minilm:x", ConfigError, "without a name"),
         ("sentence-transformers:", ConfigError, "the name is missing"),
         ("sentence-transformers:./none", ModelError, "there is no folder"),
         ("sentence-transformers:no such/name", ModelError, "--encoder minilm"),
-        ("transformers:", ConfigError, "the name is missing"),
     ],
 )
 def test_mistakes_say_what_to_do(spec: str, error: type[Exception], message: str) -> None:
