@@ -30,7 +30,7 @@ ARMS = {
 """Arms of the plot: what they are called there and their colours."""
 COLUMNS = {
     "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-10"),
-    "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-wrong-40"),
     "photographs, 40 % wrong by class": (
         "cifar10-by-class",
         "cifar10-few-and-wrong-10",

@@ -83,6 +83,8 @@ RECORDS = {
     "cifar10-asked-0": Record("photographs", C20, "no label: the answers of the LLM"),
     "cifar10-asked-4": Record("photographs", C20, "4 labels per class and the answers of the LLM"),
     "cifar10-asked-10": Record("photographs", C20, "10 labels per class and the answers of the LLM"),
+    "cifar10-asked-25": Record("photographs", C20, "25 labels per class and the answers of the LLM"),
+    "cifar10-asked-wrong-40": Record("photographs", C20, "40 % wrong and the answers of the LLM"),
     "cifar10-asked-wrong-40-by-class": Record(
         "photographs", C20, "class-dependent label noise and the answers of the LLM"
     ),

@@ -46,14 +46,5 @@ def test_lines_may_be_blank_or_broken() -> None:
 
 def test_a_describer_that_is_no_json_object_is_a_name() -> None:
     assert describer_settings('{"kind": "x"}') == {"kind": "x"}
-    for text in (
-        "gpt-5",
-        "[1]",
-        "7",
-        "true",
-        '{"a": NaN}',
-        '{"a": "\\ud800"}',
-        "[" * 100_000,
-        '{"a":' * 900 + "1" + "}" * 900,
-    ):
+    for text in ("gpt-5", "[1]", "7", "true", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 100_000):
         assert describer_settings(text) == {"name": text}
