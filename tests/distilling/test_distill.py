@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import gpt4image
 from conftest import COLOURS
-from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
+from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.text_labels import TextLabels
@@ -22,7 +19,6 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.distilling.stages import STAGES
-from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 
 
 def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_nothing_again(
@@ -167,87 +163,6 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_asked(
     with pytest.raises(ConfigError, match=message):
         gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("openai_settings")
-def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teach(
-    paid: Callable[[Stub], list[str]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    out = tmp_path / "out"
-    bad: dict[bytes, Handler] = {}
-    kinds: list[Handler] = [
-        lambda call: answer('{"description": "A bl', finish="length"),
-        lambda call: answer('{"description": "x", "class": "<script>alert(1)</script>", "confidence": 7}'),
-        lambda call: failure(400, "no"),
-    ]
-
-    def handler(call: Call) -> Reply:
-        if call.image not in bad and len(bad) < len(kinds) and colour_of(call) == "red":
-            bad[call.image] = kinds[len(bad)]
-        return bad.get(call.image, good)(call)
-
-    with serve(handler) as stub:
-        assert cli.main([*paid(stub), "--out", str(out), "--yes", "--json"]) == cli.ITEMS_SKIPPED
-    facts = json.loads(capsys.readouterr().out)
-    assert len(facts["skipped"]) == 2 and all(item["name"].startswith("r") for item in facts["skipped"])
-    assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
-    assert facts["without_answer"] == 2 and (out / "model").is_dir()
-    assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
-
-
-KILLING = """
-import os, signal, sys
-import gpt4image.distilling.distill
-import gpt4image.training.loop as loop
-from gpt4image import cli
-from gpt4image.artifacts.stage_records import StageRecords
-
-def dies(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def run(stage, when):
-    finish, step = StageRecords.finish, loop.train_step
-    if when == "before":  # all is made, and nothing noted
-        StageRecords.finish = lambda self, name, *rest: dies() if name == stage else finish(self, name, *rest)
-    else:
-        loop.train_step = lambda trainer, number, *rest: dies() if number == 1 else step(trainer, number, *rest)
-    os._exit(cli.main())
-
-sys.argv[0] = "gpt4image"
-points = sys.argv.pop(1)
-for point in points.split():
-    if not (child := os.fork()):
-        run(*point.split(":"))
-    print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.mark.slow
-def test_killed_in_every_stage_it_goes_on_and_ends_with_the_same_model(
-    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = photos(PER_COLOUR)
-    same = ["--checkpoint-seconds", "0"]
-
-    def words(out: str) -> list[str]:
-        return ["distill", str(given.folder), "--describer", given.replay, *same, *WORDS, "--out", str(tmp_path / out)]
-
-    points = [f"{stage}:before" for stage in STAGES]
-    points.insert(STAGES.index("train"), "train:within")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLING, " ".join(points), *words("killed")], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == [f"{point} -9" for point in points], done.stderr
-    assert cli.main(words("killed")) == 0
-    assert capsys.readouterr().err.count("as before") == 6, "the report was made, but not noted"
-    assert not list((tmp_path / "killed").glob("earlier-*"))
-    assert cli.main(words("whole")) == 0
-    whole, killed = (TextLabels.load(tmp_path / out / "text-labels.parquet") for out in ("whole", "killed"))
-    assert whole.digests == killed.digests and np.array_equal(whole.probabilities, killed.probabilities)
-    weights, others = (load_tensors(tmp_path / out / "run" / "model.safetensors")[0] for out in ("whole", "killed"))
-    assert all(bool((tensor == others[name]).all()) for name, tensor in weights.items())
 
 
 @pytest.mark.slow
