@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.base.errors import RunError
-from gpt4image.base.files import fingerprint
+from gpt4image.base.files import fingerprint, make_folder, move
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
 
@@ -103,8 +103,10 @@ class Stages:
         if self._earlier is None:
             places = (self._out / f"earlier-{number}" for number in itertools.count(1))
             self._earlier = next(place for place in places if not place.exists())
-            self._earlier.mkdir()
-        return path.rename(self._earlier / path.name)
+            make_folder(self._earlier)
+        place = self._earlier / path.name
+        move(path, place)
+        return place
 
 
 def _duration(seconds: float) -> str:
