@@ -194,6 +194,7 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_comparison_is_made_where_it_is_asked_for(
     photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

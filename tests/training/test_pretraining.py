@@ -81,7 +81,9 @@ def test_the_loss_of_held_out_images_is_the_same_each_time(objectives: str, word
     assert validate(trainer) == found
 
 
-@pytest.mark.parametrize("objectives", ["simclr,captions", "vicreg", "captions,words"])
+@pytest.mark.parametrize(
+    "objectives", ["simclr,captions", pytest.param("vicreg", marks=pytest.mark.slow), "captions,words"]
+)
 def test_it_learns_and_resumes_mid_epoch_to_the_same_bits(
     objectives: str, worded: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -156,8 +156,10 @@ class ModelOptions(StageConfig):
     (clips). Default: a small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: JsonTable = Field(default_factory=dict)
     """Extra arguments of timm.create_model, or of a configuration of transformers, as JSON."""
-    init: str = "scratch"
-    """scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or a .safetensors file."""
+    init: str = "auto"
+    """scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or a .safetensors file. auto:
+    pretrained where the model's weights lie on this machine and there are fewer than 200,000 training images; nothing
+    is downloaded unasked."""
     freeze: bool = False
     """Train only the classifier on the weights of --init, which stay as they are: a linear probe."""
     stem: Literal["auto", "standard", "small"] = "auto"
@@ -169,9 +171,9 @@ class ModelOptions(StageConfig):
     @field_validator("init")
     @classmethod
     def _known_init(cls, value: str) -> str:
-        if value not in ("scratch", "pretrained") and Path(value).suffix != ".safetensors":
+        if value not in ("auto", "scratch", "pretrained") and Path(value).suffix != ".safetensors":
             raise ValueError(
-                "allowed are scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
+                "allowed are auto, scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
                 "convert it with safetensors.torch.save_file first"
             )
         return value
@@ -304,7 +306,7 @@ class TrainOptions(
 
     @model_validator(mode="after")
     def _pretrains(self) -> Self:
-        if self.freeze and self.init == "scratch":
+        if self.freeze and self.init in ("auto", "scratch"):
             raise ConfigError("--freeze keeps weights as they are: name them by --init pretrained or --init FILE.")
         if self.words_weight > 0.0 and self.embeddings is None:
             raise ConfigError(f"--words-weight {self.words_weight:g} needs --embeddings: the table names the texts.")
