@@ -11,7 +11,7 @@ import pytest
 
 import gpt4image
 from conftest import COLOURS
-from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos
+from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.text_labels import TextLabels
@@ -19,6 +19,7 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.distilling.stages import STAGES
+from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 
 
 def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_nothing_again(
@@ -154,6 +155,34 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_asked(
     with pytest.raises(ConfigError, match=message):
         gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teach(
+    paid: Callable[[Stub], list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    bad: dict[bytes, Handler] = {}
+    kinds: list[Handler] = [
+        lambda call: answer('{"description": "A bl', finish="length"),
+        lambda call: answer('{"description": "x", "class": "<script>alert(1)</script>", "confidence": 7}'),
+        lambda call: failure(400, "no"),
+    ]
+
+    def handler(call: Call) -> Reply:
+        if call.image not in bad and len(bad) < len(kinds) and colour_of(call) == "red":
+            bad[call.image] = kinds[len(bad)]
+        return bad.get(call.image, good)(call)
+
+    with serve(handler) as stub:
+        assert cli.main([*paid(stub), "--out", str(out), "--yes", "--json"]) == cli.ITEMS_SKIPPED
+    facts = json.loads(capsys.readouterr().out)
+    assert len(facts["skipped"]) == 2 and all(item["name"].startswith("r") for item in facts["skipped"])
+    assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
+    assert facts["without_answer"] == 2 and (out / "model").is_dir()
+    assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
