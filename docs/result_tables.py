@@ -79,6 +79,7 @@ RECORDS = {
     "openmoji-convnext-longer": Record("pictograms-other-models", "Pictograms, ConvNeXt, 60 epochs", SEEDS_ADDED),
     "cifar10": Record("photographs", C20),
     "cifar10-all-labels": Record("photographs", C20, "fresh seeds"),
+    "cifar10-ideas": Record("photographs", C20, "alignment as a start, words as classes"),
     "cifar10-distilled": Record("photographs", C20, "mixed targets"),
     "cifar10-few-and-wrong": Record("photographs", C20, "other numbers of labels"),
     "cifar10-asked-0": Record("photographs", C20, "no label: the answers of the LLM"),

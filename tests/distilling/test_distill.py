@@ -74,25 +74,6 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     assert {name for row in rows[1:] for name in COLOURS if name in row} <= {*COLOURS}
 
 
-def test_labels_that_come_later_are_measured_on_and_nothing_is_asked_again(
-    bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, "ask": "class", **TINY}
-    made = gpt4image.distill(bare.folder, **asked)
-    assert made.next.startswith("gpt4image.review(") and repr(str(bare.folder / "labels.csv")) in made.next
-    names = {name[0]: name for name in COLOURS}
-    keys = sorted(path.name for path in bare.folder.iterdir())
-    cells = [names[key[0]] if int(key[1:3]) < 4 else "" for key in keys]
-    table = "\n".join(["path,label", *(f"{key},{cell}" for key, cell in zip(keys, cells, strict=True))])
-    (bare.folder / "labels.csv").write_text(table, encoding="utf-8")
-    capsys.readouterr()
-    measured = gpt4image.distill(bare.folder, **asked)
-    assert measured.human_labels == 12 and measured.measured_on == "3 test images" and measured.text == ""
-    assert "36 answers, 0 of them new" in capsys.readouterr().err
-    assert (out / "earlier-1" / "model").is_dir()
-
-
 def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
     photos: Callable[[int], Photos], tmp_path: Path
 ) -> None:
@@ -108,12 +89,13 @@ def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
     assert (out / "run" / "head.safetensors").is_file(), "features were aligned to the descriptions"
 
 
-def test_other_options_make_again_what_depends_on_them_and_lose_no_model(
+def test_other_options_and_later_labels_make_again_what_depends_on_them_and_lose_no_model(
     bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, **TINY}
-    gpt4image.distill(bare.folder, **asked)
+    made = gpt4image.distill(bare.folder, **asked)
+    assert made.next.startswith("gpt4image.review(") and repr(str(bare.folder / "labels.csv")) in made.next
     weights = (out / "run" / "model.safetensors").read_bytes()
     capsys.readouterr()
     gpt4image.distill(bare.folder, **asked | {"seed": 1})
@@ -125,6 +107,15 @@ def test_other_options_make_again_what_depends_on_them_and_lose_no_model(
         gpt4image.distill(bare.folder, **asked | {"classes": [*CLASSES, "yellow"]})
     with pytest.raises(RunError, match="system=, describe_temperature= was different"):
         gpt4image.distill(bare.folder, **asked, system="Look.", describe_temperature=0.5)
+    names = {name[0]: name for name in COLOURS}
+    keys = sorted(path.name for path in bare.folder.iterdir())
+    cells = [names[key[0]] if int(key[1:3]) < 4 else "" for key in keys]
+    table = "\n".join(["path,label", *(f"{key},{cell}" for key, cell in zip(keys, cells, strict=True))])
+    (bare.folder / "labels.csv").write_text(table, encoding="utf-8")
+    measured = gpt4image.distill(bare.folder, **asked)
+    assert measured.human_labels == 12 and measured.measured_on == "3 test images" and measured.text == ""
+    assert "36 answers, 0 of them new" in capsys.readouterr().err
+    assert (out / "earlier-2" / "model").is_dir()
 
 
 def test_what_distill_did_not_make_is_not_replaced(bare: Photos, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_damaged_image_is_named_and_takes_part_in_no_loss(image_set, table):
     assert text.count_nonzero() == 0
 
 
-@pytest.mark.parametrize("start", [None, "fork", "forkserver"])
+@pytest.mark.parametrize("start", [None, "fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_batches_of_a_data_loader(image_set, table, start):
     usable = image_set.select([0, 1, 2, 4, 5])
     workers = 0 if start is None else 2
