@@ -295,12 +295,17 @@ def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) ->
     return array
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:  # pyright: ignore[reportUnknownParameterType]
-    """Write a Parquet file with a checksum of each page, atomically."""
+def write_parquet(path: Path, table: pa.Table, *more: Callable[[], pa.Table]) -> None:  # pyright: ignore[reportUnknownParameterType]
+    """Write a Parquet file with a checksum of each page, atomically; of ``more`` parts, one at a time is made."""
     import pyarrow.parquet as pq
 
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, table.schema, write_page_checksum=True) as writer,
+    ):
+        writer.write_table(table)
+        for part in more:
+            writer.write_table(part())
 
 
 def read_parquet(  # pyright: ignore[reportUnknownParameterType]

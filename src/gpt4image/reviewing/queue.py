@@ -101,7 +101,8 @@ class Teacher:
 
             table = open_table(embeddings)
             require_own_images(table, images)
-            self._texts = Texts(*table.vectors(images.digests))
+            vectors = table.of_images(images.digests)
+            self._texts = Texts(vectors, vectors.described)
             shaping = np.flatnonzero(self._texts.described & self._train)
             self._vectors = smooth(self._texts.centred(shaping), shaping, seed)
         self._read: tuple[tuple[str, ...], Answers | None] = ((), None)
