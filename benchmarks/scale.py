@@ -138,9 +138,7 @@ def import_rows(place: Place) -> Any:
     from gpt4image.describing.descriptions import import_descriptions
 
     rows, store = place.folder / "answers.jsonl", place.folder / "imported.db"
-    return import_descriptions(
-        ImportDescriptionsConfig(file=rows, store=store, data=place.data, classes=place.names)
-    )
+    return import_descriptions(ImportDescriptionsConfig(file=rows, store=store, data=place.data, classes=place.names))
 
 
 def describe_replay(place: Place) -> Any:

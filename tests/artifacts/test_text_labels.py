@@ -32,7 +32,7 @@ def made() -> TextLabels:
 @pytest.mark.parametrize("rows", [100_000, 2])
 def test_a_file_is_read_as_it_was_written(tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch):
     written = made()
-    monkeypatch.setattr(text_labels, "_ROWS", rows)
+    monkeypatch.setattr(text_labels, "ROW_GROUP", rows)
     written.save(tmp_path / "labels.parquet")
     assert pq.ParquetFile(tmp_path / "labels.parquet").num_row_groups == -(-3 // rows)
     lists = [getattr(written, name) for name in ("keys", "digests", "splits", "labels", "out_of_fold")]

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from gpt4image.artifacts.class_shares import (
 )
 from gpt4image.base.checksums import SEAL, canonical
 from gpt4image.base.errors import TableError, first_line
-from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
+from gpt4image.base.files import ROW_GROUP, UNREADABLE, parse_json, read_parquet, row_groups, write_row_groups
 from gpt4image.data.image_set import NO_LABEL
 
 FORMAT = "gpt4image-text-labels-1"
@@ -38,7 +38,6 @@ FEW_CLASSES = "gpt4image-text-labels-2"
 """Of many classes: ``probabilities`` are those of ``classes`` of each image, and ``rest`` that of each other one."""
 LATER = {"task": "classification", "evidence": "texts", "weights": {}, "answers": "", "answered": 0}
 """Facts that earlier versions do not know, with what their files mean; written where they say something else."""
-_ROWS = 100_000  # images in a row group
 REMOVED = {"method": "classifier", "targets": "soft", "confidence": 0.0, "run": ""}
 """Facts of files of earlier versions, and the only values of theirs that this version makes."""
 
@@ -141,8 +140,8 @@ class TextLabels:
 
             return pa.table(self._columns(rows)).replace_schema_metadata(metadata)
 
-        first, *more = _parts(len(self.keys), _ROWS if self.labels.ndim == 1 else len(self.keys))
-        write_parquet(path, table(first), *(partial(table, rows) for rows in more))
+        total = len(self.keys)
+        write_row_groups(path, row_groups(total, ROW_GROUP if self.labels.ndim == 1 else total), table)
 
     def _columns(self, rows: slice) -> dict[str, Any]:
         """Return the columns of some images."""
@@ -175,7 +174,7 @@ class TextLabels:
         lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
         for number, values in enumerate(lists):
             content.update(b",[" if number else b"[")
-            for rows in _parts(len(values), _ROWS):
+            for rows in row_groups(len(values), ROW_GROUP):
                 part = canonical(values[rows] if isinstance(values, tuple) else values[rows].tolist())
                 content.update((f",{part[1:-1]}" if rows.start else part[1:-1]).encode())
             content.update(b"]")
@@ -231,8 +230,3 @@ class TextLabels:
                 "with `gpt4image label`."
             )
         return found
-
-
-def _parts(total: int, size: int) -> list[slice]:
-    """Return the rows in parts, one at least."""
-    return [slice(start, min(start + size, total)) for start in range(0, max(total, 1), max(size, 1))]

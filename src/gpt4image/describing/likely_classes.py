@@ -22,7 +22,7 @@ class _Likely(Mapping[str, Sequence[str]]):
 
     def __init__(self, digests: Collection[str], names: Sequence[str]) -> None:
         self._names, self._place = names, {digest: place for place, digest in enumerate(digests)}
-        self._numbers: NDArray[np.int32] = np.full((len(digests), min(LIKELY_CLASSES, len(names))), -1, np.int32)
+        self._numbers: NDArray[Any] = np.full((len(digests), min(LIKELY_CLASSES, len(names))), -1, np.int32)
 
     def put(self, digest: str, numbers: NDArray[Any]) -> None:
         """Keep those of an image, unless it has some."""
@@ -31,10 +31,11 @@ class _Likely(Mapping[str, Sequence[str]]):
             own[:] = numbers
 
     def __getitem__(self, digest: str) -> Sequence[str]:
-        numbers = self._numbers[self._place[digest]]
+        numbers: NDArray[Any] = self._numbers[self._place[digest]]
         if numbers[0] < 0:
             raise KeyError(digest)
-        return tuple(self._names[number] for number in numbers.tolist())
+        chosen: list[int] = numbers.tolist()
+        return tuple(self._names[number] for number in chosen)
 
     def __iter__(self) -> Iterator[str]:
         return (digest for digest, place in self._place.items() if self._numbers[place, 0] >= 0)

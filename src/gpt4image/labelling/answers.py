@@ -40,7 +40,7 @@ class _Votes(NamedTuple):
     confidence: Floats
 
     def take(self, some: Ints) -> _Votes:
-        return _Votes(*(values[some] for values in self))
+        return _Votes(self.rows[some], self.first[some], self.second[some], self.confidence[some])
 
 
 class Answers(NamedTuple):
@@ -183,8 +183,8 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         stated.append(USUAL_CONFIDENCE if sure is None else sure)
         place = lists.setdefault(listed(item.prompt), len(lists))
         numbers.extend((place, row, first, second if second != first else -1))
-    places, *columns = np.array(numbers, np.int64).reshape(-1, 4).T
-    votes, broad = _Votes(*columns, np.array(stated, np.float32)), np.zeros(len(digests), bool)
+    places, row_of, first, second = np.array(numbers, np.int64).reshape(-1, 4).T
+    votes, broad = _Votes(row_of, first, second, np.array(stated, np.float32)), np.zeros(len(digests), bool)
     broad[votes.rows[(places == 0) & (votes.first >= 0)]] = True
     only = [places == 0, *((places == place) & ~broad[votes.rows] for place in range(1, len(lists)))]
     first_time = votes.take(np.concatenate([np.flatnonzero(some) for some in only]))

@@ -94,9 +94,7 @@ def label(config: LabelConfig) -> Outcome:
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=predicted.probabilities
-        if len(rows) == len(images)
-        else chosen(predicted.probabilities, rows),
+        probabilities=predicted.probabilities if len(rows) == len(images) else chosen(predicted.probabilities, rows),
         out_of_fold=predicted.out_of_fold[rows],
         facts=Facts(
             classes=images.classes,

@@ -88,7 +88,7 @@ class _OnDisk:
     """(N, D) float32 in a file without a name. It is mapped for one read at a time: memory has only what is read."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape, self._file = shape, tempfile.TemporaryFile()
+        self.shape, self._file = shape, tempfile.TemporaryFile()  # noqa: SIM115
 
     def __del__(self) -> None:
         self._file.close()

@@ -172,7 +172,7 @@ class Teacher:
         known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
         doubt = doubt_of(chosen(known, unlabelled))
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
-        described = np.asarray(self._vectors.any(axis=1))
+        described = self._texts.described
         candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
         if len(candidates) <= FIRST:
             return by_doubt.tolist()
