@@ -381,12 +381,13 @@ def test_a_machine_that_is_lost_in_the_middle_costs_what_is_in_flight_alone(
             assert describing.returncode == 0, err
             assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
             assert 41 <= len(stub.calls) <= 41 + 4  # what was in flight on the lost machine is asked again
+        long = "very " * 60  # a batch of each text
         with DescriptionStore(tmp_path / "a.db", write=True) as opened:
             opened.add(
-                Description(digest=f"{n:064x}", prompt=PROMPTS["paper"], describer={}, created=0.0, text=f"number {n}")
-                for n in range(4000)
+                Description(digest=f"{n:064x}", prompt=PROMPTS["paper"], describer={}, created=0.0, text=f"{n} {long}")
+                for n in range(900)
             )
-        encoded = ("--store", store, "--encoder", "bag-of-words:8", "--batch-tokens", "16", "--out", str(table))
+        encoded = ("--store", store, "--encoder", "bag-of-words:8", "--batch-tokens", "64", "--out", str(table))
         encoding, rows = start("encode", *encoded), table / ".partial" / "embeddings.npy"
         while not rows.exists() or rows.stat().st_size < 8192:
             time.sleep(0.05)
@@ -399,7 +400,7 @@ def test_a_machine_that_is_lost_in_the_middle_costs_what_is_in_flight_alone(
         encoding = start("encode", *encoded)
         _, err = encoding.communicate(timeout=300)
         assert encoding.returncode == 0, err
-        local = EncodeConfig(store=Path(store), encoder="bag-of-words:8", batch_tokens=16, out=tmp_path / "local")
+        local = EncodeConfig(store=Path(store), encoder="bag-of-words:8", batch_tokens=64, out=tmp_path / "local")
         encode(local)
         for name in ("embeddings.npy", "texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
             assert (local.out / name).read_bytes() == (table / name).read_bytes(), name
