@@ -23,11 +23,13 @@ class Growth(NamedTuple):
 
 
 def measured() -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each stage, by ascending size, of the last record that measured it."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Return the rows of each stage, by ascending size; a size that was measured again counts as it was last."""
+    last: dict[tuple[str, int], dict[str, Any]] = {}
     for path in RECORDS:
-        rows = sorted(json.loads(path.read_text(encoding="utf-8")), key=lambda row: row["images"])
-        found |= {row["stage"]: [one for one in rows if one["stage"] == row["stage"]] for row in rows}
+        last |= {(row["stage"], row["images"]): row for row in json.loads(path.read_text(encoding="utf-8"))}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (stage, _), row in sorted(last.items(), key=lambda item: item[0][1]):
+        found.setdefault(stage, []).append(row)
     return found
 
 
