@@ -60,6 +60,12 @@ class Place(NamedTuple):
         """File of the class names."""
         return str(self.folder / "classes.txt")
 
+    @property
+    def store(self) -> Path:
+        """The answers: those that were replayed, or else imported."""
+        replayed = self.folder / "answers.db"
+        return replayed if replayed.exists() else self.folder / "imported.db"
+
 
 def picture(number: int) -> bytes:
     """Return a PNG of 8 x 8 pixels; no two are alike."""
@@ -102,7 +108,7 @@ def write_shards(folder: Path, images: int, classes: int, labelled: int, per_cla
 
 
 def make(place: Place) -> None:
-    """Write the shards, the answers to replay, and the files to predict."""
+    """Write the shards and the answers to replay."""
     write_shards(place.folder / "shards", place.images, place.classes, LABELLED)
     Path(place.names).write_text("".join(f"thing {k}\n" for k in range(place.classes)))
     rng = np.random.default_rng(0)
@@ -112,6 +118,10 @@ def make(place: Place) -> None:
             text = f"kind{label} group{label % 50} shade{int(rng.integers(40))} picture{number}"
             row = {"key": f"{number:08}", "description": text, "class": f"thing {said}", "confidence": 0.8}
             file.write(json.dumps(row) + "\n")
+
+
+def make_files(place: Place) -> None:
+    """Write the files to predict."""
     files = place.folder / "files"
     for number in range(place.images):
         target = files / f"{number // 1000:05}" / f"{number:08}.png"
@@ -120,6 +130,15 @@ def make(place: Place) -> None:
             target.write_bytes(picture(number))
         else:
             os.link(files / f"{number % REPEATS // 1000:05}" / f"{number % REPEATS:08}.png", target)
+
+
+def import_rows(place: Place) -> Any:
+    """Import the same answers, which needs no text encoder to choose classes."""
+    from gpt4image.config import ImportDescriptionsConfig
+    from gpt4image.describing.descriptions import import_descriptions
+
+    rows, store = place.folder / "answers.jsonl", place.folder / "imported.db"
+    return import_descriptions(ImportDescriptionsConfig(file=rows, store=store, data=place.data, classes=place.names))
 
 
 def describe_replay(place: Place) -> Any:
@@ -147,7 +166,7 @@ def encode(place: Place) -> Any:
     """Encode the descriptions with the bag of words, which is the cheapest encoder."""
     import gpt4image
 
-    return gpt4image.encode(store=place.folder / "answers.db", encoder="bag-of-words:64", out=place.folder / "emb")
+    return gpt4image.encode(store=place.store, encoder="bag-of-words:64", out=place.folder / "emb")
 
 
 def label(place: Place) -> Any:
@@ -156,7 +175,7 @@ def label(place: Place) -> Any:
 
     return gpt4image.label(
         data=place.data,
-        answers=place.folder / "answers.db",
+        answers=place.store,
         embeddings=place.folder / "emb",
         out=place.folder / "labels.parquet",
         classes=place.names,
@@ -210,6 +229,7 @@ def report(place: Place) -> Any:
 STAGES: dict[str, Callable[[Place], Any]] = {
     "describe, replayed": describe_replay,
     "describe, server": describe_server,
+    "import": import_rows,
     "encode": encode,
     "label": label,
     "train": train,
@@ -217,7 +237,7 @@ STAGES: dict[str, Callable[[Place], Any]] = {
     "evaluate": evaluate,
     "report": report,
 }
-SETUP: dict[str, Callable[[Place], Any]] = {"make": make, "wide run": wide_run}
+SETUP: dict[str, Callable[[Place], Any]] = {"make": make, "files": make_files, "wide run": wide_run}
 
 
 def work(name: str, place: Place) -> None:
@@ -265,6 +285,8 @@ def main() -> None:
             if wanted and not folder.exists():
                 measured("make", place)
             for name in wanted:
+                if name == "predict" and not (folder / "files").exists():
+                    measured("files", place)
                 if name in ("evaluate", "report") and not (folder / "wide").exists():
                     measured("wide run", place)
                 facts = measured(name, place)

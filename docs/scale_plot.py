@@ -1,4 +1,4 @@
-"""The plot and the table of docs/research/log/scale.md, from its record: time and memory by number of images."""
+"""The plot and the table of docs/research/log/scale.md, from its records: time and memory by number of images."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-RECORD = Path(__file__).parent / "research" / "records" / "scale" / "2026-11-28.json"
+RECORDS = sorted((Path(__file__).parent / "research" / "records" / "scale").glob("*.json"))
 PLOT = Path(__file__).parent / "images" / "scale.svg"
-COLOURS = ("#0b5fa5", "#1f7a4d", "#a9480b", "#7a4fa3", "#333333", "#b03060", "#5b8c00", "#008080")
+COLOURS = ("#0b5fa5", "#1f7a4d", "#a9480b", "#7a4fa3", "#333333", "#b03060", "#5b8c00", "#008080", "#c08a00")
 MILLION = 1_000_000
 
 
@@ -23,10 +23,13 @@ class Growth(NamedTuple):
 
 
 def measured() -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each stage, by ascending size."""
+    """Return the rows of each stage, by ascending size; a size that was measured again counts as it was last."""
+    last: dict[tuple[str, int], dict[str, Any]] = {}
+    for path in RECORDS:
+        last |= {(row["stage"], row["images"]): row for row in json.loads(path.read_text(encoding="utf-8"))}
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(json.loads(RECORD.read_text(encoding="utf-8")), key=lambda row: row["images"]):
-        found.setdefault(row["stage"], []).append(row)
+    for (stage, _), row in sorted(last.items(), key=lambda item: item[0][1]):
+        found.setdefault(stage, []).append(row)
     return found
 
 

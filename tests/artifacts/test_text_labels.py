@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpt4image.artifacts import text_labels
 from gpt4image.artifacts.text_labels import FORMAT, Facts, TextLabels
+from gpt4image.base.checksums import fingerprint
 from gpt4image.base.errors import TableError
 
 
@@ -26,9 +29,16 @@ def made() -> TextLabels:
     )
 
 
-def test_a_file_is_read_as_it_was_written(tmp_path):
+@pytest.mark.parametrize("rows", [100_000, 2])
+def test_a_file_is_read_as_it_was_written(tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch):
     written = made()
+    monkeypatch.setattr(text_labels, "ROW_GROUP", rows)
     written.save(tmp_path / "labels.parquet")
+    assert pq.ParquetFile(tmp_path / "labels.parquet").num_row_groups == -(-3 // rows)
+    lists = [getattr(written, name) for name in ("keys", "digests", "splits", "labels", "out_of_fold")]
+    numbers = hashlib.sha256(written.probabilities.tobytes()).hexdigest()
+    plain = [written.facts.to_json(), [np.asarray(each).tolist() for each in lists], numbers]
+    assert written._checksum() == fingerprint(plain)
     read = TextLabels.load(tmp_path / "labels.parquet")
     assert (read.keys, read.digests, read.facts) == (written.keys, written.digests, written.facts)
     for name in ("splits", "labels", "probabilities", "out_of_fold"):

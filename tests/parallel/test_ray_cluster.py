@@ -350,7 +350,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_lost_in_the_middle_costs_the_calls_in_flight_alone(
+def test_a_machine_that_is_lost_in_the_middle_costs_what_is_in_flight_alone(
     photos: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.cluster_utils import Cluster as Machines
@@ -363,7 +363,7 @@ def test_a_machine_that_is_lost_in_the_middle_costs_the_calls_in_flight_alone(
         line = [sys.executable, "-m", "gpt4image", command, *options, "--engine", "ray", "--workers", "2", "--json"]
         return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    store, table = str(tmp_path / "a.db"), str(tmp_path / "emb")
+    store, table = str(tmp_path / "a.db"), tmp_path / "emb"
     try:
         with serve(lambda call: answer(f"a red square {call.number}", delay=0.5)) as stub:
             asked = ("--base-url", stub.url, "--concurrency", "4", "--batch-size", "1", "--store", store)
@@ -375,15 +375,35 @@ def test_a_machine_that_is_lost_in_the_middle_costs_the_calls_in_flight_alone(
             _, err = describing.communicate(timeout=300)
             assert describing.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
             kept = len(rows_of(tmp_path / "a.db"))
-            machines.add_node(num_cpus=1)
+            lost = machines.add_node(num_cpus=1)
             describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
             out, err = describing.communicate(timeout=300)
             assert describing.returncode == 0, err
             assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
             assert 41 <= len(stub.calls) <= 41 + 4  # what was in flight on the lost machine is asked again
-            encoding = start("encode", "--store", store, "--encoder", "bag-of-words:8", "--out", table)
-            assert encoding.wait(timeout=300) == 0, encoding.communicate()
-        assert EmbeddingTable.open(table).manifest.texts == len({row["text"] for row in rows_of(tmp_path / "a.db")})
+        long = "very " * 60  # a batch of each text
+        with DescriptionStore(tmp_path / "a.db", write=True) as opened:
+            opened.add(
+                Description(digest=f"{n:064x}", prompt=PROMPTS["paper"], describer={}, created=0.0, text=f"{n} {long}")
+                for n in range(900)
+            )
+        encoded = ("--store", store, "--encoder", "bag-of-words:8", "--batch-tokens", "64", "--out", str(table))
+        encoding, rows = start("encode", *encoded), table / ".partial" / "embeddings.npy"
+        while not rows.exists() or rows.stat().st_size < 8192:
+            time.sleep(0.05)
+            assert encoding.poll() is None, encoding.communicate()
+        machines.remove_node(lost, allow_graceful=False)
+        _, err = encoding.communicate(timeout=300)
+        assert encoding.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
+        assert not (table / "manifest.json").exists()
+        machines.add_node(num_cpus=1)
+        encoding = start("encode", *encoded)
+        _, err = encoding.communicate(timeout=300)
+        assert encoding.returncode == 0, err
+        local = EncodeConfig(store=Path(store), encoder="bag-of-words:8", batch_tokens=64, out=tmp_path / "local")
+        encode(local)
+        for name in ("embeddings.npy", "texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
+            assert (local.out / name).read_bytes() == (table / name).read_bytes(), name
     finally:
         machines.shutdown()
 

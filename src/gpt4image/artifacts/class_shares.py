@@ -189,7 +189,9 @@ def joined(parts: Sequence[Any]) -> Any:
 
 
 def scattered(found: Probabilities, rows: Ints, total: int, nothing: float = 0.0) -> Probabilities:
-    """Return the probabilities of ``total`` images, of which ``found`` are those at ``rows``."""
+    """Return the probabilities of ``total`` images, of which ``found`` are those at ``rows``, in order."""
+    if len(rows) == total:
+        return found
     if isinstance(found, ClassShares):
         spread = ClassShares.nothing(total, found.n_classes, found.values.shape[1])
         spread.classes[rows], spread.values[rows], spread.rest[rows] = found.classes, found.values, found.rest

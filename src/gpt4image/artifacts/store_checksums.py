@@ -30,7 +30,7 @@ class RowChecksums:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._content: dict[str, dict[int, Any]] = {table: {} for table in _CONTENT}
+        self._content: dict[str, dict[int, str]] = {table: {} for table in _CONTENT}
         connection.create_function("row_checksum", len(COLUMNS), self._of)
 
     def learn(self, prompts: set[int], describers: set[int]) -> None:
@@ -38,14 +38,14 @@ class RowChecksums:
         if not (prompts <= self._content["prompts"].keys() and describers <= self._content["describers"].keys()):
             for table, columns in _CONTENT.items():
                 rows = self._connection.execute(f"SELECT {columns} FROM {table}")
-                self._content[table] = {number: values for number, *values in rows}
+                self._content[table] = {number: repr(values) for number, *values in rows}  # once: a list may be long
 
     def _of(self, digest: bytes, prompt: int, describer: int, *values: Any) -> int:
         kept = (
             float(value) if place in _REAL and value is not None else value for place, value in enumerate(values, 3)
         )
-        about = self._content["prompts"].get(prompt), self._content["describers"].get(describer)
-        return zlib.crc32(repr((digest, *about, *kept)).encode())
+        about = self._content["prompts"].get(prompt, "None"), self._content["describers"].get(describer, "None")
+        return zlib.crc32(f"({', '.join((repr(digest), *about, *map(repr, kept)))})".encode())
 
     def require_whole(self, path: Path) -> None:
         """Check the structure of the file, which is at ``path``, and every row that has a checksum.

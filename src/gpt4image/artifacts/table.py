@@ -164,15 +164,58 @@ class EmbeddingTable:
         Returns:
             ``vectors`` (n, D) float32, zeros where there is no description, and ``described`` (n,) bool.
         """
+        found = self.of_images(digests)
+        return found[:], found.described
+
+    def of_images(self, digests: Sequence[str]) -> ImageVectors:
+        """Return the same without reading it yet."""
         offsets, rows = self.rows_of(digests)
-        described = np.diff(offsets) > 0
-        vectors = np.zeros((len(digests), self.width), dtype=np.float32)
+        return ImageVectors(self.embeddings, rows, offsets[:-1], np.diff(offsets))
+
+
+class ImageVectors:
+    """One text embedding for each of n images, read from the memory map where it is indexed: ``vectors[rows]``."""
+
+    def __init__(
+        self,
+        embeddings: NDArray[np.float16],
+        rows: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> None:
+        """Keep where the texts of each image are: ``counts`` of ``rows`` from ``starts`` on."""
+        self._embeddings, self._rows, self._starts, self._counts = embeddings, rows, starts, counts
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, D)."""
+        return len(self._counts), self._embeddings.shape[1]
+
+    @property
+    def described(self) -> NDArray[np.bool_]:
+        """(n,) which images have a description."""
+        return self._counts > 0
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self._counts)
+
+    def take(self, images: NDArray[np.int64]) -> ImageVectors:
+        """Return those of some images, without reading them."""
+        return ImageVectors(self._embeddings, self._rows, self._starts[images], self._counts[images])
+
+    def __getitem__(self, images: Any) -> NDArray[np.float32]:
+        """Return the embeddings of some images, (m, D) float32."""
+        starts, counts = self._starts[images], self._counts[images]
+        offsets, described = np.cumsum(counts) - counts, counts > 0
+        vectors = np.zeros((len(counts), self.shape[1]), dtype=np.float32)
         if described.any():
-            texts = self.embeddings[rows].astype(np.float32)
-            sums = np.add.reduceat(texts, offsets[:-1][described], axis=0)
+            positions = np.arange(counts.sum()) + np.repeat(starts - offsets, counts)
+            texts = self._embeddings[self._rows[positions]].astype(np.float32)
+            sums = np.add.reduceat(texts, offsets[described], axis=0)
             norms = np.linalg.norm(sums, axis=1, keepdims=True)
             vectors[described] = sums / np.maximum(norms, np.finfo(np.float32).tiny)
-        return vectors, described
+        return vectors
 
 
 def is_table(path: Path) -> bool:

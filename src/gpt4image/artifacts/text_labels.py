@@ -28,9 +28,9 @@ from gpt4image.artifacts.class_shares import (
     of_columns,
     scattered,
 )
-from gpt4image.base.checksums import SEAL, fingerprint
+from gpt4image.base.checksums import SEAL, canonical
 from gpt4image.base.errors import TableError, first_line
-from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
+from gpt4image.base.files import ROW_GROUP, UNREADABLE, parse_json, read_parquet, row_groups, write_row_groups
 from gpt4image.data.image_set import NO_LABEL
 
 FORMAT = "gpt4image-text-labels-1"
@@ -131,38 +131,55 @@ class TextLabels:
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
+        facts = {**self.facts.to_json(), SEAL: self._checksum()}
+        name = FEW_CLASSES if isinstance(self.probabilities, ClassShares) else FORMAT
+        metadata = {name: json.dumps(facts, ensure_ascii=False)}
+
+        def table(rows: slice) -> Any:
+            import pyarrow as pa
+
+            return pa.table(self._columns(rows)).replace_schema_metadata(metadata)
+
+        total = len(self.keys)
+        write_row_groups(path, row_groups(total, ROW_GROUP if self.labels.ndim == 1 else total), table)
+
+    def _columns(self, rows: slice) -> dict[str, Any]:
+        """Return the columns of some images."""
         import pyarrow as pa
 
-        if self.labels.ndim == 2:
-            given = as_column(self.labels)
-            text = [[self.classes[k] for k in np.flatnonzero(row)] for row in self.probabilities[:] >= 0.5]
+        found, labels = chosen(self.probabilities, rows), self.labels[rows]
+        if labels.ndim == 2:
+            given = as_column(labels)
+            text = [[self.classes[k] for k in np.flatnonzero(row)] for row in found[:] >= 0.5]
         else:
-            given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
-            text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
-        columns: dict[str, Any] = {
-            "key": self.keys,
-            "digest": self.digests,
-            "split": self.splits.tolist(),
+            kind = pa.string() if (self.labels >= 0).any() else pa.null()
+            given = pa.array([self.classes[label] if label >= 0 else None for label in labels.tolist()], kind)
+            text = [self.classes[label] for label in found.argmax(axis=1).tolist()]
+        return {
+            "key": self.keys[rows],
+            "digest": self.digests[rows],
+            "split": self.splits[rows].tolist(),
             "given_label": given,
             "text_label": text,
-            "doubt": as_column(self.doubt),
-            "out_of_fold": as_column(self.out_of_fold),
-            **as_columns(self.probabilities),
+            "doubt": as_column(self.doubt[rows]),
+            "out_of_fold": as_column(self.out_of_fold[rows]),
+            **as_columns(found),
         }
-        facts = {**self.facts.to_json(), SEAL: self._checksum()}
-        metadata = {
-            FEW_CLASSES if isinstance(self.probabilities, ClassShares) else FORMAT: json.dumps(
-                facts, ensure_ascii=False
-            )
-        }
-        write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
 
     def _checksum(self) -> str:
-        """Return the sha256 of everything that ``load`` returns."""
-        lists = [self.keys, self.digests, self.splits.tolist(), self.labels.tolist(), self.out_of_fold.tolist()]
+        """Return the sha256 of everything that ``load`` returns: its fingerprint as JSON, which is never whole."""
         found = self.probabilities if isinstance(self.probabilities, ClassShares) else self.probabilities.astype("<f4")
         numbers = hashlib.sha256(found.tobytes()).hexdigest()
-        return fingerprint([self.facts.to_json(), lists, numbers])
+        content = hashlib.sha256(f"[{canonical(self.facts.to_json())},[".encode())
+        lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
+        for number, values in enumerate(lists):
+            content.update(b",[" if number else b"[")
+            for rows in row_groups(len(values), ROW_GROUP):
+                part = canonical(values[rows] if isinstance(values, tuple) else values[rows].tolist())
+                content.update((f",{part[1:-1]}" if rows.start else part[1:-1]).encode())
+            content.update(b"]")
+        content.update(f'],"{numbers}"]'.encode())
+        return content.hexdigest()
 
     @staticmethod
     def load(path: Path) -> TextLabels:

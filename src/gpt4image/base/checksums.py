@@ -27,8 +27,12 @@ SMALL = 64 * 2**20  # bytes up to which a file is checked as a whole each time i
 
 def fingerprint(value: Any) -> str:
     """Return the sha256 hex digest of ``value`` as canonical JSON: the identity of a configuration."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return ``value`` as canonical JSON."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def file_digest(file: Path) -> str:

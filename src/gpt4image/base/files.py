@@ -295,12 +295,29 @@ def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) ->
     return array
 
 
+ROW_GROUP = 100_000  # rows of a large table that are made and written at once
+
+
 def write_parquet(path: Path, table: pa.Table) -> None:  # pyright: ignore[reportUnknownParameterType]
     """Write a Parquet file with a checksum of each page, atomically."""
+    write_row_groups(path, [slice(None)], lambda _: table)  # pyright: ignore[reportUnknownLambdaType]
+
+
+def row_groups(total: int, size: int) -> list[slice]:
+    """Return the rows in groups of a size, one group at least."""
+    return [slice(start, min(start + size, total)) for start in range(0, max(total, 1), max(size, 1))]
+
+
+def write_row_groups(path: Path, groups: Sequence[slice], table: Callable[[slice], Any]) -> None:
+    """Write the same, of which ``table`` makes one group of rows after the other."""
     import pyarrow.parquet as pq
 
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)
+        part = table(groups[0])
+        with pq.ParquetWriter(temporary, part.schema, write_page_checksum=True) as writer:
+            writer.write_table(part)
+            for rows in groups[1:]:
+                writer.write_table(part := table(rows))
 
 
 def read_parquet(  # pyright: ignore[reportUnknownParameterType]

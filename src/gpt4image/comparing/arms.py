@@ -72,7 +72,7 @@ def _zero_shot(given: Situation) -> TrainingData:
     names = texts.centred_names()
     if names is None:
         raise ValueError("the zero-shot arm needs embeddings of the class names")
-    nearest = (texts.centred(_described(given)) @ names.T).argmax(axis=1)
+    nearest = (texts.centred(_described(given))[:] @ names.T).argmax(axis=1)
     guess, n_classes = np.where(texts.described, nearest, NO_LABEL), len(given.data.classes)
     soft = built(len(guess), n_classes, lambda rows: one_hot(guess[rows], n_classes))
     return replace(given.data, text=None, soft=soft)

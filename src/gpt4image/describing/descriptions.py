@@ -98,6 +98,7 @@ class _Importer:
         self._prompt = prompt
         self._describer = describer
         self._class_list = class_list
+        self._prompts: dict[tuple[Prompt, tuple[str, ...]], Prompt] = {}  # a long class list is checked only once
         self.classes = Counter[str]()
         self.boxes = Counter[str]()
         self.added = 0
@@ -161,8 +162,12 @@ class _Importer:
     def _to_description(self, row: Row, digest: str) -> Description:
         rest: dict[str, Any] = {"created": time.time(), **row.result}
         classes = () if {CLASS, BOXES}.isdisjoint(row.ask) else self._class_list
-        asked = row.asked or {"ask": row.ask, "classes": classes}
-        prompt = replace(self._prompt if row.prompt is None else row.prompt, **asked)
+        prompt = self._prompt if row.prompt is None else row.prompt
+        if row.asked:
+            prompt = replace(prompt, **row.asked)
+        else:
+            own = self._prompts.get((prompt, row.ask)) or replace(prompt, ask=row.ask, classes=classes)
+            prompt = self._prompts.setdefault((prompt, row.ask), own)
         return Description(
             digest=digest,
             prompt=prompt,

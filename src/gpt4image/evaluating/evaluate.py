@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.class_shares import ClassShares, chosen
 from gpt4image.artifacts.run_records import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
-from gpt4image.base.files import require_writable, write_json, write_parquet
+from gpt4image.base.files import ROW_GROUP, require_writable, row_groups, write_json, write_row_groups
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
@@ -266,15 +267,22 @@ def _write_predictions(
     image_set, labels = data.image_set, data.all_labels[indices]
     scores = np.full(len(indices), np.nan)  # NaN: no label
     scores[task.known(labels)] = task.scores(predictions, labels)
-    table = pa.table(
-        {
-            "key": [image_set.keys[i] for i in indices],
-            "digest": [image_set.digests[i] for i in indices],
-            "score": scores,
-            **task.columns(predictions, labels),
-        }
-    )
-    write_parquet(path, table)
+
+    def table(rows: slice) -> Any:
+        some: Any = chosen(predictions, rows)
+        return pa.table(
+            {
+                "key": [image_set.keys[i] for i in indices[rows]],
+                "digest": [image_set.digests[i] for i in indices[rows]],
+                "score": scores[rows],
+                **task.columns(some, labels[rows]),
+            }
+        )
+
+    if isinstance(predictions, ClassShares):
+        write_row_groups(path, row_groups(len(indices), ROW_GROUP), table)
+    else:
+        write_row_groups(path, [slice(None)], table)
 
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,8 +31,16 @@ USUAL_CONFIDENCE = 0.85  # of an answer that states none
 BROAD_SHARE = 0.5  # weight of the first answer beside one from a shorter list: one describer repeats its mistakes
 
 
-_Vote = tuple[int, int, int, float]
-"""Row of the image, first and second class (-1: none of the classes), and confidence."""
+class _Votes(NamedTuple):
+    """Answers one by one: row of the image, first and second class (-1: none of the classes), and confidence."""
+
+    rows: Ints
+    first: Ints
+    second: Ints
+    confidence: Floats
+
+    def take(self, some: Ints) -> _Votes:
+        return _Votes(self.rows[some], self.first[some], self.second[some], self.confidence[some])
 
 
 class Answers(NamedTuple):
@@ -153,7 +162,8 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
     """
     number_of = class_finder(classes)
     strange: Counter[str] = Counter()
-    lists: dict[tuple[int, ...], list[_Vote]] = {(): []}
+    lists: dict[tuple[int, ...], int] = {(): 0}
+    numbers, stated = array("q"), array("f")  # of a million answers, not objects
     definitions: dict[int, str] = {}
 
     @functools.cache
@@ -169,23 +179,28 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1
-        stated = item.answer.confidence if item.answer.confidence is not None else item.answer.probability
-        vote = (row, first, second if second != first else -1, USUAL_CONFIDENCE if stated is None else stated)
-        lists.setdefault(listed(item.prompt), []).append(vote)
-    broad = {row for row, first, _, _ in lists[()] if first >= 0}
-    lists[()] += [vote for own, votes in lists.items() if own for vote in votes if vote[0] not in broad]
-    if not any(first >= 0 for _, first, _, _ in lists[()]):
+        sure = item.answer.confidence if item.answer.confidence is not None else item.answer.probability
+        stated.append(USUAL_CONFIDENCE if sure is None else sure)
+        place = lists.setdefault(listed(item.prompt), len(lists))
+        numbers.extend((place, row, first, second if second != first else -1))
+    places, row_of, first, second = np.array(numbers, np.int64).reshape(-1, 4).T
+    votes, broad = _Votes(row_of, first, second, np.array(stated, np.float32)), np.zeros(len(digests), bool)
+    broad[votes.rows[(places == 0) & (votes.first >= 0)]] = True
+    only = [places == 0, *((places == place) & ~broad[votes.rows] for place in range(1, len(lists)))]
+    first_time = votes.take(np.concatenate([np.flatnonzero(some) for some in only]))
+    if not (first_time.first >= 0).any():
         seen = f"; answered were {first_few(strange)}" if strange else ""
         raise TableError(
             f"{path} holds no answer about these images that names one of the classes {first_few(classes)}{seen}. Ask "
             "with `gpt4image describe --ask class`, or leave --answers out."
         )
-    found, again = _counted(lists.pop(()), len(digests), len(classes)), np.zeros(len(digests), bool)
-    for own in sorted(lists, key=len, reverse=True):
-        votes = [vote for vote in lists[own] if vote[0] in broad]
-        again[[row for row, _, _, _ in votes]] = True
-        if chosen := [vote for vote in votes if vote[1] in own]:
-            found = _moved(found, _counted(chosen, len(digests), len(classes)), np.array(own), len(classes))
+    found, again = _counted(first_time, len(digests), len(classes)), np.zeros(len(digests), bool)
+    for own in sorted(lists, key=len, reverse=True)[:-1]:
+        sharper = votes.take(np.flatnonzero((places == lists[own]) & broad[votes.rows]))
+        again[sharper.rows] = True
+        sharper = sharper.take(np.flatnonzero(np.isin(sharper.first, own)))
+        if len(sharper.rows):
+            found = _moved(found, _counted(sharper, len(digests), len(classes)), np.array(own), len(classes))
     return Read(found, strange, again, definitions)
 
 
@@ -219,9 +234,11 @@ def stored_answers(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, St
         StoreError: the store is missing or damaged.
         TableError: answers were told the class.
     """
-    rows: dict[str, list[int]] = {}
+    rows: dict[str, int | list[int]] = {}
     for row, digest in enumerate(digests):
-        rows.setdefault(digest, []).append(row)
+        same = rows.setdefault(digest, row)
+        if same != row:
+            rows[digest] = [*(same if isinstance(same, list) else [same]), row]
     with DescriptionStore(path) as store:
         for item in store.answers():
             if item.digest not in rows:
@@ -232,7 +249,8 @@ def stored_answers(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, St
                     "nothing about labels that are missing or wrong. Ask with a prompt that lists the classes and "
                     "names none."
                 )
-            yield from ((row, item) for row in rows[item.digest])
+            own = rows[item.digest]
+            yield from ((row, item) for row in (own if isinstance(own, list) else [own]))
 
 
 def class_finder(classes: Sequence[str]) -> Callable[[str | None], int]:
@@ -281,15 +299,14 @@ def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answ
     return result
 
 
-def _counted(votes: Sequence[_Vote], total: int, n_classes: int) -> Answers:
+def _counted(votes: _Votes, total: int, n_classes: int) -> Answers:
     """Return one answer per image: the class with the largest mean probability over its votes, and the next one."""
-    rows, first, second = np.array([vote[:3] for vote in votes], np.int64).T
-    sure, next_best = _shares(np.array([vote[3] for vote in votes], np.float32), n_classes)
-    shares, classes = np.concatenate([sure, next_best]), np.concatenate([first, second])
+    sure, next_best = _shares(votes.confidence, n_classes)
+    shares, classes = np.concatenate([sure, next_best]), np.concatenate([votes.first, votes.second])
     known = classes >= 0
-    sums = csr_matrix((shares[known], (np.tile(rows, 2)[known], classes[known])), shape=(total, n_classes))
+    sums = csr_matrix((shares[known], (np.tile(votes.rows, 2)[known], classes[known])), shape=(total, n_classes))
     sums.sum_duplicates()
-    counts = np.bincount(rows, minlength=total)
+    counts = np.bincount(votes.rows, minlength=total)
     found = Answers(np.full(total, -1), np.full(total, -1), np.full(total, np.nan, np.float32))
     owner = np.repeat(np.arange(total), np.diff(sums.indptr))
     values: Floats = np.asarray(sums.data, np.float32)

@@ -14,6 +14,7 @@ from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.fusion import FLOOR, Evidence, Expert, fuse
 from gpt4image.labelling.label_noise import find_transition, noise_by_evidence
 from gpt4image.labelling.text_classifier import MAX_CELLS, Classification, classify
+from gpt4image.labelling.text_vectors import Vectors
 from gpt4image.training.targets import Noise
 
 Floats = NDArray[np.float32]
@@ -37,7 +38,7 @@ class Sources(NamedTuple):
         answers: about the images; None where none were asked for.
     """
 
-    vectors: Floats
+    vectors: Vectors
     described: Bools
     names: Floats | None
     answers: Answers | None
@@ -113,7 +114,6 @@ def combine(
     """
     n_classes = free[0].probabilities.shape[1]
     nothing = Evidence(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, n_classes), np.float32), None)
-    found, weights = fuse(free, nothing, seed)
     known = np.any([expert.known for expert in free], axis=0)
     rows = np.flatnonzero((labels >= 0) & known)
     read = rows
@@ -121,20 +121,23 @@ def combine(
         read = np.sort(np.random.default_rng(seed).choice(rows, max(MAX_CELLS // n_classes, 1), replace=False))
     own, noise = labels[read], Noise()
     experts, fit = free, None
-    if len(rows):
+    if not len(rows):
+        found, weights = fuse(free, nothing, seed)
+    else:
+        unread = fuse([expert.of(read) for expert in free], nothing, seed)[0]
         taught = np.where(sources.described, labels, -1)
         learn_texts = learn_texts and len(np.unique(taught[taught >= 0])) > 1
         if learn_texts:
             fit = classify(sources.vectors, taught, n_classes, seed=seed, names=sources.names)
         probable = noise
         if judge_labels:
-            noise, probable = noise_by_evidence(chosen(found, read), own, _text_loss(fit, taught), seed)
+            noise, probable = noise_by_evidence(unread, own, _text_loss(fit, taught), seed)
         matrix = probable.matrix(n_classes) if probable.rate > 0.0 else None
         if fit is not None and noise.rate > 0.0:
             fit = classify(
                 sources.vectors, taught, n_classes, seed=seed, names=sources.names, transition=noise.matrix(n_classes)
             )
-        evidence = Evidence(read, own, _true(found[read], own, matrix), matrix)
+        evidence = Evidence(read, own, _true(unread[:], own, matrix), matrix)
         if fit is not None:
             experts = [*free, _by_texts(fit, taught, free, sources.described)]
         found, weights = fuse(experts, evidence, seed)
@@ -170,17 +173,16 @@ def _by_texts(fit: Classification, labels: Ints, free: list[Expert], described: 
 
 
 def _filled(predicted: Probabilities, labels: Ints, other: Probabilities | float) -> Probabilities:
-    """Return predictions whose classes without a label have the probabilities of ``other``, or that number each."""
+    """Return predictions, changed in place: classes without a label have what ``other`` says, or that number each."""
     absent = np.ones(predicted.shape[1], bool)
     absent[labels[labels >= 0]] = False
 
-    def filled(rows: slice) -> Floats:
+    for rows in blocks(len(predicted), predicted.shape[1]):
         own = predicted[rows]
         another = np.full_like(own, other) if isinstance(other, (int, float)) else other[rows]
         found = np.where(absent, another, own * (1.0 - another[:, absent].sum(axis=1, keepdims=True)))
-        return (found / np.maximum(found.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
-
-    return built(len(predicted), predicted.shape[1], filled)
+        predicted[rows] = found / np.maximum(found.sum(axis=1, keepdims=True), FLOOR)
+    return predicted
 
 
 def _text_loss(fit: Classification | None, labels: Ints) -> float | None:

@@ -19,7 +19,7 @@ learned under the noise model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
-from gpt4image.artifacts.class_shares import ClassShares, Probabilities, blocks, zeros
+from gpt4image.artifacts.class_shares import ClassShares, Probabilities, blocks, chosen, zeros
 from gpt4image.labelling.text_classifier import FOLDS
 
 Floats = NDArray[np.float32]
@@ -62,6 +62,11 @@ class Expert:
     known: Bools
     prior: float
     first: Ints | None = None
+
+    def of(self, rows: Ints) -> Expert:
+        """Return what it says of some images."""
+        first = None if self.first is None else self.first[rows]
+        return replace(self, probabilities=chosen(self.probabilities, rows), known=self.known[rows], first=first)
 
 
 class Evidence(NamedTuple):

@@ -94,7 +94,7 @@ def label(config: LabelConfig) -> Outcome:
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=chosen(predicted.probabilities, rows),
+        probabilities=predicted.probabilities if len(rows) == len(images) else chosen(predicted.probabilities, rows),
         out_of_fold=predicted.out_of_fold[rows],
         facts=Facts(
             classes=images.classes,
@@ -202,7 +202,8 @@ def _texts(config: LabelConfig, images: ImageSet) -> tuple[Texts, EmbeddingTable
     table = open_table(config.embeddings)
     names = find_class_names(config.embeddings, "auto", images.classes)
     require_own_images(table, images)
-    return Texts(*table.vectors(images.digests), names.vectors), table, not_read([names])
+    vectors = table.of_images(images.digests)
+    return Texts(vectors, vectors.described, names.vectors), table, not_read([names])
 
 
 def _ask_again(config: LabelConfig, read: Read | None, predicted: Predictions, known: ImageSet) -> list[Confused]:

@@ -112,6 +112,7 @@ def predict_labels(
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
     sources = Sources(texts.centred(shaping), texts.described, texts.centred_names(), answers and answers.take(rows))
     if labels.ndim == 2:
+        sources = sources._replace(vectors=sources.vectors[:])
         found, nothing = _several_labels(sources, labels, seed, evidence), np.nan
     else:
         described = np.flatnonzero(texts.described[shaping])

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.class_shares import ClassShares, Probabilities, chosen, two_best
+from gpt4image.artifacts.class_shares import Probabilities, chosen, two_best
 from gpt4image.base.files import write_text
 from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.data.image_set import NO_LABEL
+from gpt4image.labelling.text_vectors import Vectors
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -48,8 +49,10 @@ def doubt_of(probabilities: Probabilities) -> Floats:
     return 1.0 - (two[:, 0] - two[:, 1])
 
 
-def spread(vectors: Floats | ClassShares, doubt: Floats, count: int, seed: int) -> Ints:
+def spread(vectors: Vectors, doubt: Floats, count: int, seed: int, among: Ints | None = None) -> Ints:
     """Return the positions of at most ``count`` images that are unsure and unlike each other, the best first.
+
+    They are positions in ``among``, rows of the vectors, and in ``doubt``.
 
     Images, as (n, D) embeddings, are clustered by k-means, each with its doubt, 0 to 1, as weight (Zhdanov 2019, arXiv
     1901.05954). The image nearest to the centre of each cluster is returned, in the order of the doubt of clusters.
@@ -61,7 +64,7 @@ def spread(vectors: Floats | ClassShares, doubt: Floats, count: int, seed: int) 
     weights = doubt[rows] + LEAST_WEIGHT
     if len(rows) <= count:
         return rows[np.argsort(-weights, kind="stable")]
-    points = np.asarray(vectors[rows], np.float64)
+    points = np.asarray(vectors[rows if among is None else among[rows]], np.float64)
     clusters = KMeans(count, n_init="auto", random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # equal texts: fewer clusters than asked for
@@ -74,7 +77,7 @@ def spread(vectors: Floats | ClassShares, doubt: Floats, count: int, seed: int) 
 
 
 def to_label(
-    vectors: Floats | ClassShares, probabilities: Probabilities, candidates: Ints, count: int, seed: int
+    vectors: Vectors, probabilities: Probabilities, candidates: Ints, count: int, seed: int
 ) -> list[Suggestion]:
     """Return at most ``count`` of the ``candidates``, positions of described images without a label, to label next.
 
@@ -84,7 +87,7 @@ def to_label(
         candidates, count, seed: as of ``spread``.
     """
     doubt, why = doubt_of(chosen(probabilities, candidates)), "stands for others as unsure"
-    best = spread(chosen(vectors, candidates), doubt, count, seed)
+    best = spread(vectors, doubt, count, seed, candidates)
     return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=why) for i in best]
 
 

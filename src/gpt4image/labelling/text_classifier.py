@@ -30,6 +30,7 @@ from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
 from gpt4image.artifacts.class_shares import BLOCK_CELLS, DENSE_CELLS, Probabilities, blocks, built
+from gpt4image.labelling.text_vectors import Vectors
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -107,7 +108,7 @@ class _Model:
 
 
 def classify(
-    vectors: Floats,
+    vectors: Vectors,
     labels: Ints,
     n_classes: int,
     *,
@@ -128,13 +129,12 @@ def classify(
             class (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without it, of the given label.
         weigh: whether models are weighed by cross-validation, where a class has two labels.
     """
-    vectors = np.asarray(vectors, dtype=np.float32)
     labelled = np.flatnonzero(labels >= 0)
     present, targets = np.unique(labels[labelled], return_inverse=True)
     if len(labelled) * len(present) > MAX_CELLS:
         read = _stratified_sample(targets, MAX_CELLS // len(present), seed)  # every class is still there
         labelled, targets = labelled[read], targets[read]
-    inputs = vectors[labelled]
+    inputs: Floats = np.asarray(vectors[labelled], np.float32)
     pulls = [np.zeros((vectors.shape[1], len(present)), np.float32)]
     if names is not None:
         pulls.append(np.asarray(NAME_STRENGTH * names[present].T, np.float32))
@@ -174,7 +174,7 @@ def classify(
         probabilities = built(
             len(vectors),
             n_classes,
-            lambda rows: predicted(_mixed(models, [fit.logits(vectors[rows]) for fit in everywhere])),
+            lambda rows: predicted(_mixed(models, _logits(everywhere, np.asarray(vectors[rows], np.float32)))),
         )
         for rows in blocks(len(held_out), n_classes):
             some = held_out[rows]
@@ -239,6 +239,10 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
     return [replace(model, weight=float(weight)) for model, weight in zip(models, weights, strict=True) if weight]
 
 
+def _logits(fits: Sequence[_Fit], inputs: Floats) -> list[_Logits]:
+    return [fit.logits(inputs) for fit in fits]
+
+
 def _mixed(models: Sequence[_Model], logits: Sequence[_Logits]) -> _Logits:
     """Return the weighted sum of the scaled logits of models."""
     pairs = list(zip(models, logits, strict=True))
@@ -286,7 +290,7 @@ def _held_out(inputs: Floats, folds: Ints, models: Sequence[_Model], by_fold: Se
     found = _Logits(*np.zeros((2, len(inputs), models[0].pull.shape[1]), dtype=np.float32))
     for fold in np.unique(folds):
         test = folds == fold
-        mixed = _mixed(models, [fit.logits(inputs[test]) for fit in by_fold[fold]])
+        mixed = _mixed(models, _logits(by_fold[fold], inputs[test]))
         found.by_text[test], found.intercepts[test] = mixed
     return found
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import tempfile
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpt4image.artifacts.class_shares import DENSE_CELLS, blocks
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -16,35 +19,93 @@ MAX_REFERENCES = 20_000  # neighbours are sought among at most this many images:
 _BLOCK = 20_000_000  # similarities that are in memory at once
 
 
+class Vectors(Protocol):
+    """(N, D) float32 that are indexed by images: an array, or what computes or reads some rows of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        ...
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Return those of some images, an array."""
+        ...
+
+
 class Texts(NamedTuple):
     """Embeddings of the descriptions of N images.
 
     Attributes:
-        vectors: (N, D) float32; a row without a description is not looked at.
+        vectors: (N, D); a row without a description is not looked at.
         described: (N,) bool, which images have one.
         names: (K, D) embedded class names; None where the encoder cannot be had.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: Vectors
     described: Bools
     names: NDArray[np.float32] | None = None
 
     def take(self, rows: Ints) -> Texts:
         """Return the texts of some images."""
-        return Texts(self.vectors[rows], self.described[rows], self.names)
+        if np.array_equal(rows, np.arange(len(self.described))):
+            return self
+        own: Any = self.vectors
+        return Texts(own[rows] if isinstance(own, np.ndarray) else own.take(rows), self.described[rows], self.names)
 
-    def centred(self, reference: Ints) -> NDArray[np.float32]:
+    def centred(self, reference: Ints) -> Vectors:
         """Return (N, D) embeddings of length 1, minus the mean of the images at ``reference``; zeros without a text."""
         among = reference[self.described[reference]]
-        centre = self.vectors[among].mean(axis=0) if len(among) else np.float32(0)
-        return np.where(self.described[:, None], unit(self.vectors - centre), np.float32(0))
+        width = self.vectors.shape[1]
+        total = np.zeros((0, width), np.float32)
+        for rows in blocks(len(among), width):  # in the order of rows, as NumPy adds them
+            total = np.concatenate([total, self.vectors[among[rows]]]).sum(axis=0, keepdims=True)
+        return _Centred(self, np.float32(0) if not len(among) else (total[0] / len(among)).astype(np.float32))
 
     def centred_names(self) -> NDArray[np.float32] | None:
         """Return (K, D) class names of length 1, minus their own mean; None where there are none."""
         return None if self.names is None else unit(self.names - self.names.mean(axis=0))
 
 
-def smooth(vectors: NDArray[np.float32], reference: Ints, seed: int) -> NDArray[np.float32]:
+class _Centred:
+    """Embeddings of ``texts`` minus a centre, of length 1, computed where they are indexed."""
+
+    def __init__(self, texts: Texts, centre: Any) -> None:
+        self._texts, self._centre, self.shape = texts, centre, texts.vectors.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        own = unit(self._texts.vectors[rows] - self._centre)
+        return np.where(self._texts.described[rows][:, None], own, np.float32(0))
+
+
+class _OnDisk:
+    """(N, D) float32 in a file without a name. It is mapped for one read at a time: memory has only what is read."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self._file = shape, tempfile.TemporaryFile()  # noqa: SIM115
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __setitem__(self, rows: slice, values: NDArray[np.float32]) -> None:
+        self._file.seek(4 * self.shape[1] * rows.start)
+        self._file.write(values.tobytes())
+        self._file.flush()
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        return np.array(np.memmap(self._file, np.float32, "r", shape=self.shape)[rows])
+
+
+def smooth(vectors: Vectors, reference: Ints, seed: int) -> Vectors:
     """Average embeddings with those of their nearest neighbours; rows of the result have length 1.
 
     Args:
@@ -57,16 +118,18 @@ def smooth(vectors: NDArray[np.float32], reference: Ints, seed: int) -> NDArray[
     neighbours = min(NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
     if neighbours < 1:
         return vectors
-    smoothed, among = np.empty_like(vectors), vectors[reference]
+    among, small = vectors[reference], len(vectors) * vectors.shape[1] <= DENSE_CELLS
+    smoothed = np.empty(vectors.shape, np.float32) if small else _OnDisk(vectors.shape)
     size = max(1, _BLOCK // len(reference))
     for start in range(0, len(vectors), size):
         block = slice(start, min(start + size, len(vectors)))
-        cosines = vectors[block] @ among.T
+        own = vectors[block]
+        cosines = own @ among.T
         first, last = np.searchsorted(reference, (block.start, block.stop))
         cosines[reference[first:last] - block.start, np.arange(first, last)] = -np.inf  # none is its own neighbour
         nearest = np.argpartition(cosines, -neighbours, axis=1)[:, -neighbours:]
-        smoothed[block] = vectors[block] + among[nearest].mean(axis=1)
-    return unit(smoothed)
+        smoothed[block] = unit(own + among[nearest].mean(axis=1))
+    return smoothed
 
 
 def unit(vectors: Floats) -> NDArray[np.float32]:

@@ -101,7 +101,8 @@ class Teacher:
 
             table = open_table(embeddings)
             require_own_images(table, images)
-            self._texts = Texts(*table.vectors(images.digests))
+            vectors = table.of_images(images.digests)
+            self._texts = Texts(vectors, vectors.described)
             shaping = np.flatnonzero(self._texts.described & self._train)
             self._vectors = smooth(self._texts.centred(shaping), shaping, seed)
         self._read: tuple[tuple[str, ...], Answers | None] = ((), None)
@@ -171,7 +172,7 @@ class Teacher:
         known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
         doubt = doubt_of(chosen(known, unlabelled))
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
-        described = np.asarray(self._vectors.any(axis=1))
+        described = self._texts.described
         candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
         if len(candidates) <= FIRST:
             return by_doubt.tolist()

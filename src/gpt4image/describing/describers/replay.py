@@ -83,17 +83,16 @@ class ReplayDescriber:
 
     def report(self, images: ImageSet) -> Report:
         """Return how many rows belong to no image of the set, with the lines that could not be used."""
-        known = self._known(images)
         facts = {
             "replay_rows": len(self._places),
-            "replay_rows_unused": len(self._places.keys() - known),
+            "replay_rows_unused": len(self._places) - sum(name in self._places for name in _names_of(images)),
             "replay_rows_twice": self._duplicates,
         }
         return Report(facts=facts, skipped=self._skipped)
 
     def require_own_images(self, images: ImageSet) -> None:
         """Refuse a file of which no row belongs to an image of the dataset. Raises ConfigError."""
-        if not self._places.keys().isdisjoint(self._known(images)):
+        if any(name in self._places for name in _names_of(images)):
             return
         given = first_few((name for _, name in itertools.islice(self._places, 3)), 3)
         raise ConfigError(
@@ -101,9 +100,6 @@ class ReplayDescriber:
             f"are of {given}; the keys of the data look like {first_few(images.keys[:3])}. Write the rows with these "
             "keys, or with the digest of each image."
         )
-
-    def _known(self, images: ImageSet) -> set[tuple[str, str]]:
-        return {("key", key) for key in images.keys} | {("digest", digest) for digest in images.digests}
 
     def _rows(self) -> Iterator[tuple[Row | Skipped, Row | int]]:
         """Yield the rows of a table, each with itself in place of a place."""
@@ -145,3 +141,9 @@ class ReplayDescriber:
             found = parse_line(file.readline(), self._path.name)
             return found if isinstance(found, Row) else None
         return place
+
+
+def _names_of(images: ImageSet) -> Iterator[tuple[str, str]]:
+    """Yield once what each image may be called in a row."""
+    yield from (("key", key) for key in images.keys)
+    yield from (("digest", digest) for digest in set(images.digests))
