@@ -83,7 +83,7 @@ class TextOptions(StageConfig):
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
     consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
-    image."""
+    image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this proportion."""
 
     @property
     def alignment(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class ModelOptions(StageConfig):
     times. Default: as they come."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
-    presence_weight: float = Field(default=1.0, ge=0.0)
+    presence_weight: float = Field(default=0.3, ge=0.0)
     """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
     text labels. With 0 only masks are learned from."""
     model: str | None = None
@@ -159,7 +159,8 @@ class ModelOptions(StageConfig):
     init: str = "scratch"
     """scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or a .safetensors file."""
     freeze: bool = False
-    """Train only the classifier on the weights of --init, which stay as they are: a linear probe."""
+    """Train only the classifier, for boxes and masks also the head, on the weights of --init, which stay as they are: a
+    linear probe."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
     has such a stem."""

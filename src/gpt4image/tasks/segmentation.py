@@ -2,8 +2,7 @@
 
 Images with a mask teach every pixel. Of the others it is enough to know which classes they show, from tags of people or
 from a teacher: the strongest pixels of a class are to say whether it is there (Pinheiro and Collobert 2015, arXiv
-1411.6228), and every pixel is to be of a class that may be there. Background is a class like any other, except that
-whether an image shows it is never asked.
+1411.6228). Background is a class like any other, except that whether an image shows it is never asked.
 
 Legend: N images of a set, B of a batch, K classes, S side of masks in pixels, h side of the outputs in cells.
 """
@@ -73,7 +72,7 @@ class Segmentation(Task):
         presence: weight of the loss of presence; see ``presence_loss``.
     """
 
-    presence: float = 1.0
+    presence: float = 0.3
     name: ClassVar[str] = "segmentation"
     primary: ClassVar[Metric] = Metric(name="mIoU", title="mean intersection over union")
     metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="pixel_accuracy", title="pixel accuracy"),)
@@ -282,7 +281,8 @@ def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
     """
     pixels = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(pixels, masks.long(), ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
-    return _mean_over_all(total, (masks != VOID).sum())
+    sums = gather(torch.stack([total, (masks != VOID).sum().to(total.dtype)])[None]).sum(dim=0)
+    return sums[0] / sums[1].clamp(min=1.0)
 
 
 def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
@@ -290,36 +290,18 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
 
         p = softmax(logits[i, :, cell]);  z[k] = log(p[k] / (1 - p[k]))
         score(i, k) = mean of the STRONGEST part of z[k] over the cells of image i
-        shown = binary_loss(score, presence)
-        may(i, k) = present / count where that is known, else 1
-        allowed = mean over cells of images without a mask, of which something is known, of -log(sum_k may(i, k) * p[k])
+        loss = binary_loss(score, presence)
 
     Args:
         logits: (B, K, h, w) float32 or better.
         targets: of the images.
 
     Returns:
-        shown + allowed: scalar >= 0, the same on every process; 0 where nothing is known.
+        Scalar >= 0, the same on every process; 0 where nothing is known.
     """
     cells = logits.flatten(2)
-    shown = binary_loss(presence_scores(cells), targets.presence)
-    count, present = targets.presence.to(logits.dtype).unbind(dim=1)
-    may = torch.where(count > 0, present / count.clamp(min=1e-6), torch.ones_like(count))
-    weak = (count > 0).any(dim=1) & (targets.masks == VOID).flatten(1).all(dim=1)
-    log_p = F.log_softmax(cells, dim=1)
-    allowed = -torch.logsumexp(log_p + may.clamp(min=1e-4).log()[:, :, None], dim=1)
-    return shown + _mean_over_all((allowed * weak[:, None]).sum(), weak.sum() * cells.shape[2])
-
-
-def presence_scores(cells: Tensor) -> Tensor:
-    """Return (B, K) the log odds that an image shows each class, of logits (B, K, cells); see ``presence_loss``."""
     log_p = F.log_softmax(cells, dim=1)
     # log(p / (1 - p)); the clamp keeps it finite where one class has all
     odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
     most = max(1, round(STRONGEST * cells.shape[2]))
-    return odds.topk(most, dim=2).values.mean(dim=2)
-
-
-def _mean_over_all(total: Tensor, count: Tensor) -> Tensor:
-    sums = gather(torch.stack([total, count.to(total.dtype)])[None]).sum(dim=0)
-    return sums[0] / sums[1].clamp(min=1.0)
+    return binary_loss(odds.topk(most, dim=2).values.mean(dim=2), targets.presence)

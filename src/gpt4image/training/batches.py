@@ -104,19 +104,21 @@ def make_batches(
     repeats: int = 1,
     mixing: bool = False,
     apart: bool = False,
+    on_top: bool = False,
 ) -> Batches:
     """Return the batches of a run.
 
     Args:
         targeted: images with a class target.
         others: images without one that alignment or consistency uses; may be empty.
-        size: number of images per batch.
+        size: number of images per batch, without those on top.
         labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
             rest of it are drawn as often as these, in one stream of all, except where they are seen apart.
         seed: gives the order.
         repeats: times that each image comes in a row.
         mixing: whether images are mixed in pairs, from both ends.
         apart: whether images without a target are not mixed, and are seen twice.
+        on_top: whether the others come on top of ``size`` images with a target, not in the place of some of them.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
@@ -130,6 +132,10 @@ def make_batches(
     if not apart and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
         targeted, others = np.union1d(targeted, others), others[:0]
     n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
+    if n_others and on_top:
+        share = -(-round(size * (1 / labelled_share - 1)) // processes.count())
+        n_others = max(share, 1) * processes.count()  # each process gets as many
+        size += n_others
     return Batches(
         targeted=Stream(images=targeted, seed=(seed, 0), repeats=repeats),
         others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
