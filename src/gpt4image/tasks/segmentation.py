@@ -1,8 +1,8 @@
 """Semantic segmentation: a class for every pixel, from masks of some images and from what others are known to show.
 
 Images with a mask teach every pixel. Of the others it is enough to know which classes they show, from tags of people or
-from a teacher: the strongest pixels of a class are to say whether it is there (Pinheiro and Collobert 2015, arXiv
-1411.6228). Background is a class like any other, except that whether an image shows it is never asked.
+from a teacher: the pixels that speak most for a class are to say whether it is there (after Pinheiro and Collobert 2015,
+arXiv 1411.6228). Background is a class like any other, except that whether an image shows it is never asked.
 
 Legend: N images of a set, B of a batch, K classes, S side of masks in pixels, h side of the outputs in cells.
 """
@@ -34,8 +34,6 @@ from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
 
 UNCUT = 224
 """Side of masks that no geometry gives a size."""
-STRONGEST = 0.02
-"""Part of the cells whose mean says whether a class is there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -289,7 +287,7 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
     """Loss of what images are known to show, on all processes::
 
         p = softmax(logits[i, :, cell]);  z[k] = log(p[k] / (1 - p[k]))
-        score(i, k) = mean of the STRONGEST part of z[k] over the cells of image i
+        score(i, k) = mean of z[k] over the cells of image i, each weighted by p[k] / (1 - p[k])
         loss = binary_loss(score, presence)
 
     Args:
@@ -303,5 +301,4 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
     log_p = F.log_softmax(cells, dim=1)
     # log(p / (1 - p)); the clamp keeps it finite where one class has all
     odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
-    most = max(1, round(STRONGEST * cells.shape[2]))
-    return binary_loss(odds.topk(most, dim=2).values.mean(dim=2), targets.presence)
+    return binary_loss((odds.softmax(dim=2) * odds).sum(dim=2), targets.presence)

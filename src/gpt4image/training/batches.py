@@ -133,15 +133,14 @@ def make_batches(
         targeted, others = np.union1d(targeted, others), others[:0]
     n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
     if n_others and on_top:
-        share = -(-round(size * (1 / labelled_share - 1)) // processes.count())
-        n_others = max(share, 1) * processes.count()  # each process gets as many
+        n_others = max(round(size * (1 / labelled_share - 1)), 1)
         size += n_others
     return Batches(
         targeted=Stream(images=targeted, seed=(seed, 0), repeats=repeats),
         others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
         size=size,
         others_per_batch=n_others,
-        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart),
+        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart or on_top),
     )
 
 
