@@ -148,7 +148,7 @@ class ModelOptions(StageConfig):
     times. Default: as they come."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
-    presence_weight: float = Field(default=0.3, ge=0.0)
+    presence_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
     text labels. With 0 only masks are learned from."""
     model: str | None = None

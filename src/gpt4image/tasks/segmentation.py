@@ -70,7 +70,7 @@ class Segmentation(Task):
         presence: weight of the loss of presence; see ``presence_loss``.
     """
 
-    presence: float = 0.3
+    presence: float = 1.0
     name: ClassVar[str] = "segmentation"
     primary: ClassVar[Metric] = Metric(name="mIoU", title="mean intersection over union")
     metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="pixel_accuracy", title="pixel accuracy"),)
