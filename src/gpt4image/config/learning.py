@@ -83,7 +83,8 @@ class TextOptions(StageConfig):
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
     consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
-    image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this proportion."""
+    image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this
+    proportion."""
 
     @property
     def alignment(self) -> dict[str, Any]:

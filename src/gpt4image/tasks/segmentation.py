@@ -1,8 +1,8 @@
 """Semantic segmentation: a class for every pixel, from masks of some images and from what others are known to show.
 
 Images with a mask teach every pixel. Of the others it is enough to know which classes they show, from tags of people or
-from a teacher: the pixels that speak most for a class are to say whether it is there (after Pinheiro and Collobert 2015,
-arXiv 1411.6228). Background is a class like any other, except that whether an image shows it is never asked.
+from a teacher: the pixels that speak most for a class are to say whether it is there, as in Pinheiro and Collobert 2015
+(arXiv 1411.6228). Background is a class like any other, except that whether an image shows it is never asked.
 
 Legend: N images of a set, B of a batch, K classes, S side of masks in pixels, h side of the outputs in cells.
 """

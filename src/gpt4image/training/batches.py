@@ -6,7 +6,7 @@ would also train less.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -80,6 +80,14 @@ class Batches:
         others = self.others.take(number * self.others_per_batch, self.others_per_batch)
         return np.concatenate([images, others])[self.rows]
 
+    def on_top(self) -> Batches:
+        """Return batches of as many images with a target as these have in all, and of others on top, in proportion."""
+        if self.others is None:
+            return self
+        more = max(round(self.size * self.others_per_batch / (self.size - self.others_per_batch)), 1)
+        rows = own_rows(self.size, more, mixing=False, apart=True)
+        return replace(self, size=self.size + more, others_per_batch=more, rows=rows)
+
     def rng(self, generator: torch.Generator) -> BatchRng:
         """Return random numbers for the images of a batch that belong to this process."""
         return BatchRng(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
@@ -104,21 +112,19 @@ def make_batches(
     repeats: int = 1,
     mixing: bool = False,
     apart: bool = False,
-    on_top: bool = False,
 ) -> Batches:
     """Return the batches of a run.
 
     Args:
         targeted: images with a class target.
         others: images without one that alignment or consistency uses; may be empty.
-        size: number of images per batch, without those on top.
+        size: number of images per batch.
         labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
             rest of it are drawn as often as these, in one stream of all, except where they are seen apart.
         seed: gives the order.
         repeats: times that each image comes in a row.
         mixing: whether images are mixed in pairs, from both ends.
         apart: whether images without a target are not mixed, and are seen twice.
-        on_top: whether the others come on top of ``size`` images with a target, not in the place of some of them.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
@@ -132,15 +138,12 @@ def make_batches(
     if not apart and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
         targeted, others = np.union1d(targeted, others), others[:0]
     n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
-    if n_others and on_top:
-        n_others = max(round(size * (1 / labelled_share - 1)), 1)
-        size += n_others
     return Batches(
         targeted=Stream(images=targeted, seed=(seed, 0), repeats=repeats),
         others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
         size=size,
         others_per_batch=n_others,
-        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart or on_top),
+        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart),
     )
 
 

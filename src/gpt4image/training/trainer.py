@@ -175,8 +175,9 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         repeats=config.repeated_augmentation,
         mixing=config.mixes,
         apart=config.consistency > 0.0,
-        on_top=bool(data.weak(others).any()),
     )
+    if data.weak(others).any():
+        batches = batches.on_top()
     batches = replace(batches, twice=config.compares_views is not None)
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
