@@ -1,6 +1,7 @@
 """What descriptions and answers are worth to a classifier on frozen features of an ImageNet model.
 
     python benchmarks/frozen.py lite0.safetensors [SET ...]    # the file of benchmarks/pretrained_weights.py
+    python benchmarks/frozen.py lite0.safetensors mixed        # mixed targets, by photographs that decided nothing
 
 A softmax classifier is fitted on features that never change: on the labels that are left, on what the teacher makes of
 answers, texts or both, and on all labels. Its L2 strength is chosen on a fifth of what it is fitted on. Accuracy on the
@@ -24,6 +25,7 @@ from torch import Tensor
 from gpt4image.comparing.statistics import paired
 from gpt4image.config.training import Evidence
 from gpt4image.data import load_with_splits
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
@@ -85,8 +87,8 @@ def apply(weights: Tensor, inputs: Tensor) -> Tensor:
     return inputs @ weights[1:] + weights[0]
 
 
-def accuracy(train: Array, targets: Array, test: Array, test_labels: Ints) -> float:
-    """Fit on the images that have a target, with the L2 strength of least loss on a fifth of them; score on test."""
+def right(train: Array, targets: Array, test: Array, test_labels: Ints) -> NDArray[np.bool_]:
+    """Fit on the images that have a target, with the L2 strength of least loss on a fifth of them; which are right?"""
     has = np.random.default_rng(0).permutation(np.flatnonzero(targets.any(axis=1)))
     inputs, aims = torch.from_numpy(train[has]), torch.from_numpy(targets[has])
     fifth = len(has) // 5
@@ -96,7 +98,7 @@ def accuracy(train: Array, targets: Array, test: Array, test_labels: Ints) -> fl
         return float(torch.nn.functional.cross_entropy(logits, aims[:fifth]))
 
     said = apply(fit(inputs, aims, min(STRENGTHS, key=loss)), torch.from_numpy(test))
-    return float((said.argmax(dim=1).numpy() == test_labels).mean())
+    return said.argmax(dim=1).numpy() == test_labels
 
 
 def one_hot(labels: Ints, classes: int) -> Array:
@@ -104,25 +106,88 @@ def one_hot(labels: Ints, classes: int) -> Array:
     return (labels[:, None] == np.arange(classes)).astype(np.float32)
 
 
+def standardised(train: Array, test: Array) -> tuple[Array, Array]:
+    mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
+    return (train - mean) / deviation, (test - mean) / deviation
+
+
+def described(name: str, image_set: ImageSet) -> tuple[Ints, Ints]:
+    """Return rows of the corpus and of the set: of the described training images."""
+    place = {key: row for row, key in enumerate(image_set.keys)}
+    rows = np.array([place.get(key, -1) for key in corpus(name).keys])  # some are left out of the packaged set
+    chosen = np.flatnonzero((rows >= 0) & (image_set.splits[rows] == "train"))
+    return chosen, rows[chosen]
+
+
+def mixed(weights: str) -> None:
+    """All labels right: do mixed targets add to frozen features, and is it the image's own text that does?"""
+    name = "CIFAR-10"
+    image_set = load_with_splits(SPECS[name], val_fraction=0.0, test_fraction=0.2)
+    chosen, rows = described(name, image_set)
+    unseen = np.setdiff1d(image_set.indices("train"), rows)
+    train, others = (features([image_set.read(int(row)) for row in each], weights) for each in (rows, unseen))
+    train, others = standardised(train, others)
+    truth, classes = corpus(name).labels[chosen], corpus(name).classes
+    labels = np.array([classes.index(image_set.classes[label]) for label in image_set.labels[unseen]])
+    texts = Texts(table(name)[chosen], np.ones(len(chosen), bool), names_of(name))
+    answers = answers_of(name).take(chosen)
+
+    def targets(way: Evidence, seed: int) -> Array:
+        own = None if way == "texts" else answers
+        found = predict_labels(texts, truth, len(classes), seed, answers=own, evidence=way)
+        return targets_by(found, truth)
+
+    def within_class(of: Array, change: Callable[[Ints], Array]) -> Array:
+        found = of.copy()
+        for label in range(len(classes)):
+            members = np.flatnonzero(truth == label)
+            found[members] = change(members)
+        return found
+
+    def arms(seed: int) -> dict[str, Array]:
+        random, text = np.random.default_rng(seed), targets("texts", seed)
+        return {
+            "mixed targets by texts": text,
+            "of another image of the class": within_class(text, lambda members: text[random.permutation(members)]),
+            "the mean of the class": within_class(text, lambda members: text[members].mean(axis=0)),
+            "by answers": targets("answers", seed),
+            "by both": targets("fused", seed),
+        }
+
+    def score(aims: Array) -> NDArray[np.float64]:
+        return right(train, aims, others, labels).astype(np.float64)
+
+    alone = score(one_hot(truth, len(classes)))
+    scored = [{arm: score(aims) for arm, aims in arms(seed).items()} for seed in range(DRAWS)]
+    rows_of_table = [("labels only", [f"{alone.mean():.4f}", "", ""])]
+    own = np.mean([each["mixed targets by texts"] for each in scored], axis=0)
+    for arm in scored[0]:
+        found = np.mean([each[arm] for each in scored], axis=0)
+        gained, lost = by_image(found - alone), by_image(own - found)
+        rows_of_table.append((arm, [f"{found.mean():.4f}", gained, "" if arm == "mixed targets by texts" else lost]))
+    title = f"{name}, all labels right, frozen features, {len(rows)} training and {len(unseen)} unseen images"
+    print_table(title, ["accuracy", "points over labels only", "points of texts over it"], rows_of_table)
+
+
+def by_image(differences: NDArray[np.float64]) -> str:
+    """Return the mean difference in points and its 95 % interval over images."""
+    mean, half = differences.mean(), 1.96 * differences.std() / np.sqrt(len(differences))
+    return f"{points(mean)} ({points_interval((mean - half, mean + half))})"
+
+
 def compare(name: str, weights: str) -> None:
     image_set = load_with_splits(SPECS[name], val_fraction=0.0, test_fraction=0.2)
-    place = {key: row for row, key in enumerate(image_set.keys)}
-    described = np.array([place.get(key, -1) for key in corpus(name).keys])  # some are left out of the packaged set
-    chosen = np.flatnonzero((described >= 0) & (image_set.splits[described] == "train"))
+    chosen, rows = described(name, image_set)
     test = image_set.indices("test")
-    train = features([image_set.read(described[row]) for row in chosen], weights)
-    mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
-    train, others = (
-        (train - mean) / deviation,
-        (features([image_set.read(int(row)) for row in test], weights) - mean) / deviation,
-    )
+    train, others = (features([image_set.read(int(row)) for row in each], weights) for each in (rows, test))
+    train, others = standardised(train, others)
     truth, classes = corpus(name).labels[chosen], corpus(name).classes
     test_labels = np.array([classes.index(image_set.classes[label]) for label in image_set.labels[test]])
     texts = Texts(table(name)[chosen], np.ones(len(chosen), bool), names_of(name))
     answers = answers_of(name).take(chosen)
 
     def score(targets: Array) -> float:
-        return accuracy(train, targets, others, test_labels)
+        return float(right(train, targets, others, test_labels).mean())
 
     def taught(given: Ints, way: Evidence, seed: int) -> float:
         if way == "texts" and not (given >= 0).any():
@@ -132,7 +197,7 @@ def compare(name: str, weights: str) -> None:
         return score(targets_by(predictions, given))
 
     everything = score(one_hot(truth, len(classes)))
-    rows = []
+    lines = []
     for situation, (kept, wrong, kind) in SITUATIONS.items():
         found = []
         for seed in range(DRAWS if kept != 0 and (kept or wrong) else 1):
@@ -145,15 +210,18 @@ def compare(name: str, weights: str) -> None:
         means = ["-" if np.isnan(each).any() else f"{each.mean():.3f}" for each in columns]
         gain = paired(columns[-1], columns[0]) if len(found) > 1 else None
         gained = "" if gain is None else f"{points(gain.difference)} ({points_interval(gain.ci95)})"
-        rows.append((situation, [*means, f"{everything:.3f}", gained]))
+        lines.append((situation, [*means, f"{everything:.3f}", gained]))
     print_table(
         f"{name}, frozen features, {len(train)} training and {len(test)} test images",
         ["labels only", *WAYS, "all labels", "points gained by fused"],
-        rows,
+        lines,
     )
 
 
 if __name__ == "__main__":
     weights_file, *wanted = sys.argv[1:]
-    for corpus_name in wanted or SETS:
-        compare(corpus_name, weights_file)
+    if wanted == ["mixed"]:
+        mixed(weights_file)
+    else:
+        for corpus_name in wanted or SETS:
+            compare(corpus_name, weights_file)

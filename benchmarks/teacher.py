@@ -32,13 +32,35 @@ from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.targets import blend
-from text_labels import DATA, SETS, Ints, clothes, corpus, kept_labels, left, print_table, scores, shown, texts_of
+from text_labels import (
+    DATA,
+    SETS,
+    Ints,
+    clothes,
+    corpus,
+    kept_labels,
+    left,
+    names_of,
+    print_table,
+    scores,
+    shown,
+    table,
+    texts_of,
+)
 
 DRAWS = 5
 KEPT = (0, 2, 5, 10, 25, None)
 NOISY_KEPT = (5, 25, None)
 WAYS = ("answers", "texts", "names", "fused")
 NOISY_WAYS = ("answers", "texts", "fused")
+WEAK = (
+    ("at random", 0.05),
+    ("at random", 0.1),
+    ("at random", 0.2),
+    ("at random", 0.4),
+    ("confused", 0.2),
+    ("hallucinated", 0.2),
+)
 NOISE = (("uniform", 0.2), ("uniform", 0.4), ("uniform", 0.6), ("by class", 0.4))
 RESULTS = os.environ.get("GPT4IMAGE_BENCHMARK_RESULTS")
 
@@ -60,7 +82,8 @@ _taught: dict[tuple[bytes, int, int], Any] = {}
 
 def _taught_once(sources: Sources, n_classes: int, seed: int) -> Any:
     """Return the text classifier that is taught by answers; it reads no label, so that one is enough for all draws."""
-    key = (b"" if sources.answers is None else sources.answers.first.tobytes(), len(sources.vectors), n_classes)
+    answers = b"" if sources.answers is None else sources.answers.first.tobytes()
+    key = (answers, hash(sources.vectors.tobytes()), n_classes)
     if key not in _taught:
         _taught[key] = taught_by_answers(sources, n_classes, seed)
     return _taught[key]
@@ -123,11 +146,11 @@ def measured(name: str, kept: int | None, kind: str, rate: float, way: str, seed
     return remembered(json.dumps([name, kept, kind, rate, way, seed]), make)
 
 
-def predict(name: str, given: Ints, way: str, answers: Answers | None) -> Predictions:
+def predict(name: str, given: Ints, way: str, answers: Answers | None, texts: Texts | None = None) -> Predictions:
     """Return predictions by one way of reading the evidence; texts are read without answers."""
     evidence: Any = "texts" if way == "taught" else way
     own = None if way in ("texts", "names") else answers
-    return predict_labels(texts_of(name), given, len(corpus(name).classes), 0, answers=own, evidence=evidence)
+    return predict_labels(texts or texts_of(name), given, len(corpus(name).classes), 0, answers=own, evidence=evidence)
 
 
 def cells(name: str, kept: int | None, kind: str, rate: float, part: slice) -> list[str]:
@@ -155,40 +178,52 @@ def noise(name: str) -> None:
         print_table(f"{name}, wrong labels: {title}", NOISY_WAYS, rows)
 
 
-def damaged(answers: Answers, n_classes: int, share: float, kind: str, seed: int) -> Answers:
-    """Return answers of a weaker describer, as sure as before: at random, or half of the classes confused."""
+def damaged(name: str, share: float, kind: str, seed: int) -> tuple[Answers, Texts]:
+    """Return answers and texts of a weaker describer, which is as sure as before.
+
+    ``share`` of the answers are of a class at random, or half of the classes are confused with the next one. Where it
+    is "hallucinated" the text of these images is that of another image, too.
+    """
+    answers, texts, n_classes = answers_of(name), texts_of(name), len(corpus(name).classes)
     rng, first = np.random.default_rng([seed, 7]), answers.first
-    if kind == "at random":
-        changed = rng.random(len(first)) < share
-        other = rng.integers(0, n_classes, len(first))
-    else:
+    if kind == "confused":
         changed = (rng.random(len(first)) < 2 * share) & (first % 2 == 0)
         other = (first + 1) % n_classes
+    else:
+        changed = rng.random(len(first)) < share
+        other = rng.integers(0, n_classes, len(first))
+    if kind == "hallucinated":
+        rows = np.where(changed, rng.permutation(len(first)), np.arange(len(first)))
+        texts = Texts(table(name)[rows], corpus(name).everywhere, names_of(name))
     first = np.where(changed, other, first)
-    return Answers(first, np.where(answers.second == first, -1, answers.second), answers.confidence)
+    return Answers(first, np.where(answers.second == first, -1, answers.second), answers.confidence), texts
 
 
 def weak(name: str) -> None:
     """Answers that are wrong more often than they say: labels are right."""
-    labels, n_classes = corpus(name).labels, len(corpus(name).classes)
+    labels = corpus(name).labels
 
     def values(kind: str, share: float, kept: int | None, way: str, seed: int) -> list[float]:
+        if way == "texts" and kept == 0:
+            return [float("nan")] * 3
+        if way == "texts" and kind != "hallucinated":
+            kind, share = "at random", 0.0
+
         def make() -> Sequence[float]:
             given = given_labels(name, kept, "", 0.0, seed)
-            found = predict(name, given, way, damaged(answers_of(name), n_classes, share, kind, seed))
+            found = predict(name, given, way, *damaged(name, share, kind, seed))
             hidden = (given < 0) | (kept is None)
             return [*scores(found.probabilities[hidden], labels[hidden])[:2], found.noise.rate]
 
         return remembered(json.dumps([name, "weak", kind, share, kept, way, seed]), make)
 
     def rows() -> Iterable[tuple[str, list[str]]]:
-        for kind, share in (("at random", 0.2), ("at random", 0.4), ("confused", 0.2)):
-            for kept in (0, 2, 5, 25, None):
-                ways = ("answers", "fused")
-                found = [shown(values(kind, share, kept, way, seed) for seed in range(3)) for way in ways]
+        for kind, share in WEAK:
+            for kept in (0, 5, 25, None):
+                found = [shown(values(kind, share, kept, way, seed) for seed in range(3)) for way in NOISY_WAYS]
                 yield f"{share:.0%} more wrong, {kind}, {'all' if kept is None else kept} labels", found
 
-    print_table(f"{name}, weaker answers: accuracy / log loss / noise found", ["answers", "fused"], rows())
+    print_table(f"{name}, weaker answers: accuracy / log loss / noise found", NOISY_WAYS, rows())
 
 
 def following(name: str) -> None:

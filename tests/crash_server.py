@@ -1,4 +1,4 @@
-"""What stages are paid for in tests of crashes: chat completions or batches, with states that can be gone back to."""
+"""What stages start from in tests of crashes: pictures, and servers whose states can be gone back to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import io
 import json
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,24 @@ class Server:
                 vars(self._batch).update(state)
         else:
             self._paid = state
+
+
+def make_inputs(root: Path) -> None:
+    """Draw what the first stages start from."""
+    import drawn_masks
+    from box_cases import answer_squares, write_squares
+
+    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
+    for name, colour in COLOURS.items():
+        (root / "pictures" / name).mkdir(parents=True)
+        for number in range(6):
+            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / "pictures" / name / f"{number}.png")
+            said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
+            if not number:
+                (root / "few" / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(noisy).save(root / "few" / name / f"{number}.png")
+            rows.append({"key": f"{name}/{number}.png", **said})
+    (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    drawn_masks.draw(root / "shapes", train=8, test=4)
+    answer_squares(write_squares(root / "squares"), root / "boxes.db")

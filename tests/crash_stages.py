@@ -24,9 +24,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from crash_points import (
     UNFINISHED,
     Act,
@@ -40,15 +37,18 @@ from crash_points import (
     read_tree,
     write_tree,
 )
-from crash_server import COLOURS, Server
+from crash_server import Server, make_inputs
 
 TINY = ("--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous", "--epochs", "2")
 TINY += ("--model", "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16")
 TINY += ("--batch-size", "4", "--checkpoint-seconds", "0")
 SHM = Path("/dev/shm")  # memory, where fsync takes no time
 VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "time"}
-VOLATILE |= {"bytes", "sha256", "record_sha256"}  # of files that hold times
+VOLATILE |= {"texts_per_second", "bytes", "sha256", "record_sha256", "run_file_sha256"}  # sums of files with times
+RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes"}
+"""What distill.json says of the run that ended a stage, not of what the stage made."""
 IGNORED = re.compile(r"^cache(/|$)|\.lock$")
+EARLIER = re.compile(r"earlier-\d+")  # after a stop, distill puts the model into another one than the run
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ STAGES = {
                              "pictures"),
     "evaluate": Stage("evaluate run", "pictures run table texts.db"),
     "report": Stage("report run", "pictures run table texts.db"),
-    "compare": Stage("compare --data folder:pictures --embeddings table --arms baseline,aligned --seeds 2"
+    "compare": Stage("compare --data folder:pictures --embeddings table --arms baseline,aligned --seeds 1"
                      " --out comparison SMALL", "pictures table texts.db"),
     "export: timm": Stage("export run --format timm --out model", "pictures run", done="exists already"),
     "export: onnx": Stage("export run --format onnx --out model.onnx", "pictures run", done="exists already"),
@@ -110,8 +110,10 @@ STAGES = {
     "predict": Stage("predict run pictures --format csv --out found.csv --device cpu", "pictures run"),
     "search": Stage("search run red --index index --html found.html", "pictures run table texts.db"),
     "review": Stage("review --data folder:pictures --labels labels.csv", "pictures"),
-    "distill": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64 TINY",
+    "distill": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64 SMALL",
                      "pictures answers.jsonl"),
+    "distill: changed": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64"
+                              " SMALL --lr 0.01", "pictures answers.jsonl all"),
 }  # fmt: skip
 
 
@@ -123,29 +125,8 @@ READERS = {
     "doctor": Stage("doctor texts.db", "texts.db"),
 }
 """Commands that change nothing, or a page; only what becomes of their output is tried."""
-MAKERS = {"texts.db": "describe: replay", "table": "encode", "run": "train"}
+MAKERS = {"texts.db": "describe: replay", "table": "encode", "run": "train", "all": "distill"}
 """Which stage makes what others start from."""
-
-
-def make_inputs(root: Path) -> None:
-    """Draw what the first stages start from."""
-    import drawn_masks
-    from box_cases import answer_squares, write_squares
-
-    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
-    for name, colour in COLOURS.items():
-        (root / "pictures" / name).mkdir(parents=True)
-        for number in range(6):
-            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(noisy).save(root / "pictures" / name / f"{number}.png")
-            said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
-            if not number:
-                (root / "few" / name).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(noisy).save(root / "few" / name / f"{number}.png")
-            rows.append({"key": f"{name}/{number}.png", **said})
-    (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    drawn_masks.draw(root / "shapes", train=8, test=4)
-    answer_squares(write_squares(root / "squares"), root / "boxes.db")
 
 
 class Bench:
@@ -255,7 +236,8 @@ class Bench:
 
 def differences(expected: Tree, found: Tree, volatile: frozenset[str]) -> list[str]:
     """Return what differs between two folders; names that only an observer would see do not count."""
-    ours, theirs = ({k: v for k, v in tree.items() if not IGNORED.search(k)} for tree in (expected, found))
+    kept = ({name: value for name, value in tree.items() if not IGNORED.search(name)} for tree in (expected, found))
+    ours, theirs = ({EARLIER.sub("earlier", name): value for name, value in tree.items()} for tree in kept)
     names = [f"{name} is missing" for name in ours.keys() - theirs.keys()]
     names += [f"{name} is left behind" for name in theirs.keys() - ours.keys()]
     both = ours.keys() & theirs.keys()
@@ -271,17 +253,15 @@ def facts(name: str, content: bytes | None, volatile: frozenset[str]) -> Any:
     if name.endswith(".db"):
         return _rows(content)
     if name.endswith((".json", ".jsonl")):
-        return [_steady(json.loads(line)) for line in (content.splitlines() if name.endswith("l") else [content])]
-    if name.endswith(".safetensors"):  # which writes its header in any order
-        size = 8 + int.from_bytes(content[:8], "little")
-        return json.loads(content[8:size]), content[size:]
+        skip = VOLATILE | (RESUMED if name.endswith("distill.json") else set())
+        return [_steady(json.loads(each), skip) for each in (content.splitlines() if name.endswith("l") else [content])]
     return re.sub(rb"\d+", b"0", content) if name in volatile else content
 
 
-def _steady(value: Any) -> Any:
+def _steady(value: Any, skip: set[str]) -> Any:
     if isinstance(value, dict):
-        return {name: _steady(each) for name, each in value.items() if name not in VOLATILE}
-    return [_steady(each) for each in value] if isinstance(value, list) else value
+        return {name: _steady(each, skip) for name, each in value.items() if name not in skip}
+    return [_steady(each, skip) for each in value] if isinstance(value, list) else value
 
 
 def _rows(content: bytes) -> list[Any]:
@@ -358,6 +338,7 @@ def imported(*, exports: bool) -> None:
     from gpt4image.comparing import jobs
     from gpt4image.describing.describers.batch import api as batch_api
     from gpt4image.describing.describers.batch import run as batch_run
+    from gpt4image.reporting import charts
     from gpt4image.reviewing import review
 
     for command in cli.COMMANDS.values():
@@ -369,6 +350,7 @@ def imported(*, exports: bool) -> None:
     for name in names:
         importlib.import_module(name)
     jobs.run_jobs, review._serve = one_after_the_other, click
+    charts._both_widths = lambda *said: charts.Markup(said[:3])  # half of the time; no number of a page is compared
     batch_run.MAX_LINES, batch_run.SETTLING_S, batch_api._FIRST_WAIT_S = 2, 0.0, 0.01
     gc.freeze()
 
@@ -402,23 +384,17 @@ def main(wanted: str, names: list[str]) -> None:
             print(json.dumps(result), flush=True)
 
 
-TITLES = ("stage", "operations", "crash points", "distinct disks", "lost", "paid twice")
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the table of the documentation from lines that ``points`` printed."""
-    lines = [" | ".join(TITLES), " | ".join("---" for _ in TITLES)]
-    for row in rows:
-        cells = [row[name] for name in ("stage", "operations", "points", "disks", "lost", "twice")]
-        lines.append(
-            " | ".join("-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
-        )
-    return "\n".join(f"| {line} |" for line in lines)
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the table of the documentation from lines that ``points`` printed, by stage."""
+    cells = [["stage", "operations", "crash points", "distinct disks", "lost", "paid twice"], ["---"] * 6]
+    for row in (rows[name] for name in STAGES if name in rows):
+        twice = "-" if row["twice"] is None else str(row["twice"])
+        cells.append([row["stage"], *(f"{row[name]:,}" for name in ("operations", "points", "disks", "lost")), twice])
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "table":
-        found = {row["stage"]: row for row in map(json.loads, sys.stdin)}
-        print(table([found[name] for name in STAGES if name in found]))
+        print(table({row["stage"]: row for row in map(json.loads, sys.stdin)}))
     else:
         main(sys.argv[1], sys.argv[2:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import tarfile
 from collections.abc import Callable
@@ -42,11 +41,6 @@ ROWS = [
     }
     for number in range(20)
 ]
-
-
-def imported(path: Path) -> None:
-    """Import descriptions into a store beside the file."""
-    import_descriptions(ImportDescriptionsConfig(file=path, store=path.parent / "store.db"))
 
 
 def loaded(spec: str) -> Callable[[Path], None]:
@@ -105,27 +99,6 @@ def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
     assert len(ReplayDescriber(str(file))._places) == 1
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
-@pytest.mark.parametrize(
-    "settings",
-    ["[" * 100_000, '{"a":' * 900 + "1" + "}" * 900, '{"t": NaN}', '{"t": 1e999}', '{"t": "\\ud800"}', "9" * 5000],
-    ids=lambda settings: settings[:10],
-)
-def test_a_describer_that_no_store_can_hold_is_a_name(settings: str, kind: str, tmp_path: Path) -> None:
-    file = tmp_path / f"rows.{kind}"
-    row = {"digest": "0" * 64, "description": "A cat.", "describer": settings}
-    if kind == "jsonl":
-        file.write_text(json.dumps(row), "utf-8")
-    elif kind == "csv":
-        file.write_text("digest,description,describer\n{digest},{description},".format(**row), "utf-8")
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write('"' + settings.replace('"', '""') + '"\n')
-    else:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), file)
-    outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
-    assert outcome.summary["added"] == 1
-
-
 def test_a_row_of_parquet_that_is_not_text_costs_itself_alone(tmp_path: Path) -> None:
     values = pyarrow.array([b"A cat.", b"\xff\xfe", b"A dog."]).view(pyarrow.string())
     digests = [f"{number:064x}" for number in range(3)]
@@ -166,25 +139,6 @@ def test_a_shard_of_endless_names_is_set_aside(tmp_path: Path) -> None:
     assert any(name == "endless.tar" for name, _ in index.skipped)
 
 
-def test_damaged_caches_are_no_hindrance(tmp_path: Path, own_cache: Path) -> None:
-    write_all(tmp_path)
-    files = [str(tmp_path / name) for name in ("1.png", "2.png", "set.tar")]
-    for file in files:
-        os.utime(file, (1e9, 1e9))
-    at = 2**62  # as if long ago: what is young is not remembered
-    digests, index = file_digests(files), index_shard(files[2])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("time.time_ns", lambda: at)
-        assert (file_digests(files), index_shard(files[2])) == (digests, index)
-    for cached in (own_cache / "digests.sqlite", *(own_cache / "shards").iterdir()):
-        for content in mutations(cached.read_bytes(), 40, tokens=(b"\0", b"null", b"[" * 100_000)):
-            cached.write_bytes(content)
-            if cached.suffix == ".json":
-                assert index_shard(files[2]) == index
-            else:
-                assert len(file_digests(files)) == 3
-
-
 def test_a_damaged_digest_in_the_cache_is_not_used(tmp_path: Path, own_cache: Path) -> None:
     write_all(tmp_path)
     files = [str(tmp_path / "1.png")]
@@ -194,10 +148,3 @@ def test_a_damaged_digest_in_the_cache_is_not_used(tmp_path: Path, own_cache: Pa
     with contextlib.closing(sqlite3.connect(own_cache / "digests.sqlite")) as connection, connection:
         assert connection.execute("UPDATE digests SET digest = 5").rowcount == 1
     assert file_digests(files) == digests
-
-
-def test_a_label_of_thousands_of_digits_is_named(tmp_path: Path) -> None:
-    write_all(tmp_path)
-    (tmp_path / "long.csv").write_text(f"path,label\n1.png,{'9' * 5000}\n", "utf-8")
-    with pytest.raises(Gpt4ImageError, match="row 1 has 5,000 letters"):
-        load_image_set(f"manifest:{tmp_path / 'long.csv'}")

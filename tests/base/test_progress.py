@@ -23,6 +23,12 @@ def test_without_a_terminal_a_line_is_printed_every_few_seconds(
     assert capsys.readouterr().err == "train 500/1,000 loss 5\ntrain 1,000/1,000 loss 10\n"
 
 
+def test_a_line_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "voc:V: 2 boxes of [red]a:smile: were cut, and " + 20 * "none was dropped, "
+    progress.say(line)
+    assert capsys.readouterr().err == f"{line}\n"
+
+
 def test_a_quiet_bar_says_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     with progress.progress_bar(quiet=True) as bar:
@@ -35,10 +41,10 @@ def test_a_bar_shows_count_rate_and_note_on_a_terminal_alone(monkeypatch: pytest
         shown = io.StringIO()
         monkeypatch.setattr(progress, "console", Console(file=shown, force_terminal=terminal, width=200))
         with progress.progress_bar(quiet=quiet) as bar:
-            task = bar.add_task("images", total=4, note="loss 0.5")
+            task = bar.add_task("images of voc:V: [b]", total=4, note="loss 0.5")
             bar.update(task, completed=4)
         if terminal and not quiet:
-            assert all(part in shown.getvalue() for part in ("images", "4/4", "loss 0.5"))
+            assert all(part in shown.getvalue() for part in ("images of voc:V: [b]", "4/4", "loss 0.5"))
         else:
             assert shown.getvalue().strip() == ""
 

@@ -46,7 +46,7 @@ OTHER: dict[str, Any] = {
     "align_loss": "siglip", "align_weight": 3.0, "temperature": 0.1, "learn_temperature": True, "normalise": False,
     "centre": "all", "weight_until": 0.5, "adaptive_weight": True,
     "tune_text": "lora", "tune_text_lr": 0.1, "tune_text_rank": 4, "paper_compat": True, "head": "mlp",
-    "words_weight": 0.1, "label_trust": 0.3,
+    "label_trust": 0.3,
 }  # fmt: skip
 
 

@@ -99,15 +99,15 @@ def test_voc(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
         require_same(read_again(f"voc:{root}", [f"JPEGImages/{name}" for name in NAMES]), given, 1e-4)
 
 
-def test_scores_are_written_when_asked_for(tmp_path: Path) -> None:
-    one = Boxes.of_images([(np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.ones(1, np.float32))])
-    write_coco(tmp_path / "a.json", ["1.png"], [SIZE], one, CLASSES, scores=True)
+def test_a_weight_below_one_is_a_score(tmp_path: Path) -> None:
+    one = Boxes.of_images([(np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.full(1, 0.5, np.float32))])
+    write_coco(tmp_path / "a.json", ["1.png"], [SIZE], one, CLASSES)
     (written,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
     assert written == {
-        "id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 0, "score": 1
+        "id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 0, "score": 0.5
     }  # fmt: skip
-    write_yolo(tmp_path / "y", ["1.png"], one, CLASSES, scores=True)
-    assert (tmp_path / "y/labels/1.txt").read_text() == "1 0.250000 0.250000 0.500000 0.500000 1.000000\n"
+    write_yolo(tmp_path / "y", ["1.png"], one, CLASSES)
+    assert (tmp_path / "y/labels/1.txt").read_text() == "1 0.250000 0.250000 0.500000 0.500000 0.500000\n"
     write_yolo(tmp_path / "z", ["train/1.png", "valid/2.png"], Boxes.of_images([None, None]), CLASSES)
     assert "train: images/train\nval: images/valid\n" in (tmp_path / "z/data.yaml").read_text()
     assert "train: images\n" in (tmp_path / "y/data.yaml").read_text()

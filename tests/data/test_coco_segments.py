@@ -39,13 +39,6 @@ def test_compressed_run_lengths_are_read(seed: int) -> None:
     assert where == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
 
 
-@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30))
-def test_any_text_of_run_lengths_is_refused_or_drawn(counts: str) -> None:
-    found = segment({"size": [20, 40], "counts": counts}, (40, 20), 1)
-    if isinstance(found, Segment):
-        assert SegmentSource(np.array([[40.0, 20.0]]), [[found]]).read(0).shape == (20, 40)
-
-
 @pytest.mark.parametrize(
     ("value", "size", "reason"),
     [

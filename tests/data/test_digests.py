@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -89,23 +86,6 @@ def test_without_a_usable_cache_digests_are_computed(files: list[str], own_cache
         database.chmod(0o400)
     assert file_digests(files) == truth(files)
     assert file_digests(files) == truth(files)
-
-
-@pytest.mark.usefixtures("patient")
-def test_several_processes_share_it(files: list[str], own_cache: Path) -> None:
-    program = (
-        "import sys; from gpt4image.data import digests; digests.YOUNG_NS = -10**12;"
-        "print(*digests.file_digests(sys.argv[1:]))"
-    )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program, *files], stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    for process in processes:
-        output, _ = process.communicate(timeout=120)
-        assert tuple(output.split()) == truth(files)
-    connection = sqlite3.connect(own_cache / "digests.sqlite")
-    assert connection.execute("SELECT count(*) FROM digests").fetchone() == (30,)
-    connection.close()
 
 
 def test_a_file_that_cannot_be_read_joins_to_nothing(files: list[str]) -> None:

@@ -12,8 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Se
 from arrow_tables import no_network  # noqa: F401  (autouse)
 from gpt4image.base.errors import DataError
 from gpt4image.data import load_image_set
-from mutations import mutations
-from region_cases import SIZE, aside_text, mask_bytes, masks, rows, survives
+from region_cases import SIZE, aside_text, mask_bytes, masks, rows
 
 BOX = List(Value("float32"), length=4)
 
@@ -91,14 +90,3 @@ def test_splits_with_other_fields_are_refused(tmp_path: Path) -> None:
         DatasetDict.load_from_disk(tmp_path / name)["train"].to_parquet(tmp_path / f"set/{name}.parquet")
     with pytest.raises(DataError, match=r"has other fields in some splits|could not be read"):
         load_image_set(f"hf:{tmp_path / 'set'}")
-
-
-def test_damaged_tables_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
-    cells = [[{"bbox": [4, 5, 10, 10], "label": 1}], None, []]
-    save(tmp_path / "set", {"objects": cells}, objects=List({"bbox": BOX, "label": Value("int64")}))
-    file = tmp_path / "one.parquet"
-    DatasetDict.load_from_disk(tmp_path / "set")["train"].to_parquet(file)
-    assert survives(f"hf:{file}") is not None
-    for content in mutations(file.read_bytes(), 40, seed=9):
-        file.write_bytes(content)
-        survives(f"hf:{file}")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -59,19 +58,6 @@ def test_other_usual_names_of_columns(
     write_images(tmp_path, *NAMES)
     images = load({of_path: NAMES, of_label: ["dog", "cat", "", "-1"], "caption": ["a", "b", "c", "d"]})
     assert images.keys == tuple(NAMES) and images.classes == ("cat", "dog")
-
-
-def test_captions_are_no_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
-    write_images(tmp_path, *NAMES)
-    images = load({"image": NAMES, "caption": ["a dog", "a cat", "", "x"]})
-    assert images.keys == tuple(NAMES) and not images.labelled.any()
-
-
-def test_numbers_as_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
-    write_images(tmp_path, *NAMES)
-    images = load({"path": NAMES, "label": [3, 1, -1, None]})  # half of the classes have an image
-    assert images.classes == tuple(str(i) for i in range(4))
-    assert images.labels.tolist() == [3, 1, NO_LABEL, NO_LABEL]
 
 
 @pytest.mark.parametrize("numbers", [[2019, 2020, 2019, 2020], [999_999, 0, 1, 2]])
@@ -204,22 +190,6 @@ def test_bars_in_a_column_of_one_class_are_told(
     write_images(tmp_path, *NAMES)
     assert load({"path": NAMES, "label": ["a|b", "b", "a", "a"]}).classes == ("a", "a|b", "b")
     assert "for several classes per image call it 'labels'" in capsys.readouterr().err
-
-
-def test_tags_of_real_photographs(shared_data: Path, tmp_path: Path) -> None:
-    source = shared_data / "clothing"
-    with (source / "tags.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))[:12]
-    for row in rows:
-        (tmp_path / f"{row['key']}.jpg").hardlink_to(source / "images" / "tagged" / f"{row['key']}.jpg")
-    with (tmp_path / "tags.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["path", "key", "tags"])
-        writer.writeheader()
-        writer.writerows({"path": f"{row['key']}.jpg", **row} for row in rows)
-    images = load_image_set(f"manifest:{tmp_path / 'tags.csv'}")
-    assert images.keys == tuple(row["key"] for row in rows)
-    assert ["|".join(images.label_names(row)) for row in range(len(rows))] == [row["tags"] for row in rows]
-    assert np.isin(images.labels, [0, 1]).all()
 
 
 def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:

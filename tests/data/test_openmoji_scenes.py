@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.base.files import read_json
-from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import ImageSet, load_image_set, openmoji_scenes
 from gpt4image.data.decode import decode
 from gpt4image.data.openmoji import render, svg_of
 from gpt4image.data.openmoji_scenes import COLOURS, COUNTS, KINDS, MOST, SIDE, plan
 from gpt4image.data.regions import Boxes, Masks
-from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.training.train import train
 
 PLANNED = "fcddec74f9f0fb30e4d802b55d24f9723325386c143885dcff3d2143aa8df9c3"
 """Digest of what stands where in which scene: another one would be another dataset."""
@@ -116,22 +110,3 @@ def test_masks_have_digests_of_their_own(both: tuple[ImageSet, ImageSet]) -> Non
 def test_they_take_no_argument(spec: str) -> None:
     with pytest.raises(ConfigError, match=f"'{spec}:96': {spec} is packaged and takes nothing after its name"):
         load_image_set(f"{spec}:96")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("spec", "task", "metric", "least"),
-    [
-        ("openmoji-scenes", "detection", "AP50", 0.3),
-        ("openmoji-scenes-masks", "segmentation", "mIoU", 0.3),
-        ("openmoji-scenes", "multilabel", "mAP", 0.4),
-    ],
-)
-def test_models_learn_from_them(
-    spec: str, task: str, metric: str, least: float, drawn_once: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", drawn_once)
-    options: dict[str, Any] = {"task": task, "epochs": 8, "threads": 1, "precision": "fp32"}
-    train(TrainConfig(**options, data=spec, out=tmp_path / "run", memory_format="channels_last"))
-    evaluate(EvaluateConfig(run_dir=tmp_path / "run"))
-    assert read_json(tmp_path / "run" / "evaluation-test.json")[metric] > least

@@ -12,6 +12,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.data import ImageSet, MemorySource, pixels
 from gpt4image.data.decode import decode_square
 from gpt4image.data.pixels import MemoryPixels, Pixels, WorkerPixels, load_pixels
+from loaded_sets import in_memory
 
 COUNT = 700  # several chunks
 
@@ -22,16 +23,7 @@ def files(png: Callable[..., bytes]) -> list[bytes]:
 
 
 def image_set(files: list[bytes]) -> ImageSet:
-    n = len(files)
-    return ImageSet(
-        spec="test",
-        classes=("a",),
-        keys=tuple(f"key {i}" for i in range(n)),
-        labels=np.zeros(n, dtype=np.int64),
-        splits=np.full(n, "train"),
-        source=MemorySource(files),
-        rows=np.arange(n),
-    )
+    return in_memory(files, keys=tuple(f"key {i}" for i in range(len(files))))
 
 
 BATCHES = [np.array([5, 3, 699]), np.array([0]), np.arange(300, 420)]
@@ -120,8 +112,7 @@ def test_a_file_that_went_away_is_named(files: list[bytes]) -> None:
                 raise FileNotFoundError(2, "No such file or directory", "x.png")
             return super().read(row)
 
-    images = image_set(files[:3])
-    gone = ImageSet(**{**images.__dict__, "source": Gone(files[:3])})
+    gone = in_memory(files[:3], source=Gone(files[:3]))
     _, bad, ok = load_pixels(gone, 8, memory_limit_gb=1, workers=0)
     assert ok.tolist() == [True, False, True]
     assert "No such file" in bad[0].reason

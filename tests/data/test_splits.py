@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.base.errors import DataError
-from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.splits import (
     flip_labels,
     keep_labels_per_class,
@@ -18,18 +18,13 @@ from gpt4image.data.splits import (
     seen_in_training,
     with_splits,
 )
+from loaded_sets import in_memory
 
 
 def image_set(images: list[bytes], labels: list[int], splits: list[str] | None = None, prefix: str = "") -> ImageSet:
-    return ImageSet(
-        spec="test",
-        classes=tuple("abcdefgh"),
-        keys=tuple(f"{prefix}{i}" for i in range(len(images))),
-        labels=np.array(labels, dtype=np.int64),
-        splits=np.array(splits or ["train"] * len(images)),
-        source=MemorySource(images),
-        rows=np.arange(len(images)),
-    )
+    keys = tuple(f"{prefix}{i}" for i in range(len(images)))
+    own = np.array(splits or ["train"] * len(images))
+    return in_memory(images, np.array(labels, np.int64), classes=tuple("abcdefgh"), keys=keys, splits=own)
 
 
 def numbered(counts: dict[int, int]) -> ImageSet:

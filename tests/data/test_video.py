@@ -21,8 +21,10 @@ from gpt4image.data.video import (
     decode_clip,
     decode_frames,
     frame_size,
+    picture_of,
     require_decoder,
 )
+from openai_cases import picture
 from tiny_videos import SIDE, moving_dot, sound, video
 
 DOT = video(moving_dot(0, 3, 10))
@@ -72,6 +74,13 @@ def test_a_contact_sheet_shows_the_frames_in_reading_order() -> None:
     centres = [sheet.getpixel((18 + 36 * column, 18 + 36 * row)) for row in range(2) for column in range(4)]
     assert [round(centre[0] / 16) for centre in centres] == levels(GREYS, Frames(8))  # type: ignore[index]
     assert contact_sheet(GREYS, Frames(4), side=32).size == (72, 72)
+
+
+def test_pages_show_an_image_as_it_is_and_a_clip_by_four_frames() -> None:
+    assert picture_of(picture(), clips=False).size == (40, 30)
+    assert picture_of(GREYS, clips=True).size == (72, 72)
+    with pytest.raises(DecodeError):
+        picture_of(GREYS, clips=False)
 
 
 def test_a_picture_that_is_turned_is_upright() -> None:

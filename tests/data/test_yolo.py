@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
-from region_cases import aside_text, boxes, picture, rows, survives
+from region_cases import aside_text, boxes, picture, rows
 
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: big dog\n"
 
@@ -142,12 +140,3 @@ def test_no_folder_or_no_images_are_errors(tmp_path: Path) -> None:
         load_image_set(f"yolo:{tmp_path / 'none'}")
     with pytest.raises(DataError, match=r"there are no images"):
         load_image_set(f"yolo:{tmp_path}")
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=5000)
-@given(st.text(st.characters(codec="utf-8"), max_size=60), st.text("0123456789.-eE \nnaif", max_size=60))
-def test_any_text_is_an_error_of_ours_or_skipped(tmp_path: Path, yaml: str, lines: str) -> None:
-    root = write(tmp_path, train_1=lines)
-    assert survives(f"yolo:{root}") is not None
-    (root / "data.yaml").write_text(yaml)
-    survives(f"yolo:{root}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
-from gpt4image.base.errors import ConfigError
 from gpt4image.config import (
     CheckConfig,
     DescribeConfig,
@@ -144,25 +142,6 @@ def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({"class": ["cat"]}, "class must be of type str"),
-        ({"class": "cat", "tags": 3}, "tags must be a list of texts"),
-        ({"boxes": [{"label": "cat"}]}, "boxes must be a list of objects with label and box_2d"),
-        ({"boxes": "[[["}, "boxes must be a list"),
-        ({"class": None}, "so are class, tags and boxes"),
-        ({"class": "cat", "asked": "no json"}, "asked is not what an export writes"),
-        ({"class": "cat", "asked": '{"ask": ["description"], "classes": []}'}, "the description is empty"),
-    ],
-)
-def test_a_bad_row_is_named(tmp_path: Path, pets: str, row: dict[str, Any], reason: str) -> None:
-    outcome = bring(tmp_path, lines(tmp_path / "in.jsonl", [{"key": "cat/0.png", **row}, ROWS[4]]), pets)
-    assert outcome.summary["added"] == 1
-    assert [item.name for item in outcome.skipped] == ["in.jsonl, line 1"]
-    assert reason in outcome.skipped[0].reason
-
-
 def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
     file = lines(tmp_path / "in.jsonl", [*ROWS[:4], {**ROWS[4], "class": "owl", "confidence": 0.5}])
 
@@ -237,50 +216,3 @@ def test_without_a_list_a_class_is_taken_as_it_is(tmp_path: Path) -> None:
     (one,) = stored(tmp_path / "a.db")
     assert one.answer.class_name == "wolf" and one.classes == ()
     assert one.prompt == Prompt("imported", 1, "", False, ask=("class",))
-
-
-@pytest.mark.parametrize(
-    ("data", "folder"), [("openmoji", "openmoji"), pytest.param(None, "cifar10", marks=pytest.mark.slow)]
-)
-def test_answers_of_a_real_model_import_and_replay(
-    tmp_path: Path, shared_data: Path, data: str | None, folder: str
-) -> None:
-    file = shared_data / folder / "answers-class.jsonl"
-    data = data or f"hf:{shared_data / folder / 'images'}"
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    count = len(rows)
-    with (tmp_path / "answers.csv").open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    imported = bring(tmp_path, file, data)
-    known = count - imported.summary["unknown_keys"]  # a dataset may leave out pictures that it cannot use
-    assert imported.summary["added"] + imported.summary["unchanged"] == known > 0.99 * count
-    assert imported.summary["class_outside_list"] == imported.summary["bad_rows"] == 0
-    as_csv = bring(tmp_path, tmp_path / "answers.csv", data)
-    assert (as_csv.summary["added"], as_csv.summary["unchanged"]) == (0, known)
-    found = stored(tmp_path / "a.db")
-    replayed = describe(DescribeConfig(data=data, store=tmp_path / "r.db", describer=f"replay:{file}", ask="class"))
-    assert replayed.summary["described"] == len({one.digest for one in found})
-    assert Counter(one.answer for one in stored(tmp_path / "r.db")) <= Counter(one.answer for one in found)
-    with pytest.raises(ConfigError, match="--classes"):
-        bring(tmp_path, file, data, classes=",")
-
-
-def test_boxes_of_a_real_model_import_and_export(tmp_path: Path, shared_data: Path) -> None:
-    file = shared_data / "groceries" / "answers-boxes.jsonl"
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    with (tmp_path / "set.csv").open("w", newline="", encoding="utf-8") as out:
-        csv.writer(out).writerows([["path", "label"], *([row["key"], f"c{n % 2}"] for n, row in enumerate(rows))])
-    for number, row in enumerate(rows):  # any pictures will do
-        (tmp_path / row["key"]).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(tmp_path / row["key"], "png")
-    data = f"manifest:{tmp_path / 'set.csv'}"
-    imported = bring(tmp_path, file, data)
-    assert imported.summary["added"] == len(rows) and imported.skipped == ()
-    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data=data))
-    back = {(row := json.loads(line))["key"]: row for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()}
-    assert all(back[row["key"]]["description"] == row["description"] for row in rows)
-    other = [row["key"] for row in rows if back[row["key"]]["boxes"] != row["boxes"]]
-    left_out = ("boxes_clipped", "boxes_no_area", "boxes_duplicates", "boxes_whole_image")
-    assert len(other) <= sum(imported.summary[name] for name in left_out) < 0.02 * imported.summary["boxes"], other

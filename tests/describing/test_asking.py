@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.interrupts import Interrupt
-from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.splits import with_splits
 from gpt4image.describing.asking import Asking
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.describers.base import Answer
-
-
-def image_set(contents: list[bytes], labels: list[int]) -> ImageSet:
-    return ImageSet(
-        spec="memory",
-        classes=("cat", "dog"),
-        keys=tuple(f"k{number}" for number in range(len(contents))),
-        labels=np.array(labels),
-        splits=np.full(len(contents), "train"),
-        source=MemorySource(contents),
-        rows=np.arange(len(contents)),
-    )
+from loaded_sets import in_memory
 
 
 def no_limit(limit: int | None = None) -> Budget:
@@ -49,7 +36,7 @@ def test_every_answer_that_is_wanted_is_asked_for_once_however_often_it_is_inter
     limits: list[int],
 ) -> None:
     contents = [str(content).encode() for content, _ in images]
-    image_data = image_set(contents, [label for _, label in images])
+    image_data = in_memory(contents, [label for _, label in images])
     digest_of = dict(zip((content for content, _ in images), image_data.digests, strict=True))
     there = {digest_of[content]: done for content, done in settled.items() if content in digest_of}
     prompts = [PROMPTS["paper"], PROMPTS["class-conditioned" if told else "attributes"]]
@@ -75,7 +62,7 @@ def test_every_answer_that_is_wanted_is_asked_for_once_however_often_it_is_inter
 def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_order_of_the_set() -> None:
     """A folder comes class by class, and the first digests of a class are its test split."""
     contents = [b"image %d" % number for number in range(1000)]
-    images = with_splits(image_set(contents, [0] * 500 + [1] * 500), val_fraction=0.1, test_fraction=0.2)
+    images = with_splits(in_memory(contents, [0] * 500 + [1] * 500), val_fraction=0.1, test_fraction=0.2)
     asked = [
         request.digest for request in Asking(images, [PROMPTS["paper"]], 1, [{}]).requests(no_limit(200), Interrupt())
     ]
@@ -87,7 +74,7 @@ def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_or
 
 
 def test_one_more_try_comes_at_once_and_only_once() -> None:
-    asking = Asking(image_set([b"a", b"b", b"c"], [0, 0, 0]), [PROMPTS["paper"]], 2, [{}])
+    asking = Asking(in_memory([b"a", b"b", b"c"], [0, 0, 0]), [PROMPTS["paper"]], 2, [{}])
     budget, asked = no_limit(), []
     for request in asking.requests(budget, Interrupt()):
         asked.append((request.keys[0], request.samples))
@@ -101,7 +88,7 @@ def test_one_more_try_comes_at_once_and_only_once() -> None:
 
 def test_a_limit_leaves_room_for_one_more_try_of_each_image() -> None:
     """All answers of a round come when its requests have ended, and none of them is a description."""
-    asking = Asking(image_set([bytes([number]) for number in range(6)], [0] * 6), [PROMPTS["paper"]], 1, [{}])
+    asking = Asking(in_memory([bytes([number]) for number in range(6)], [0] * 6), [PROMPTS["paper"]], 1, [{}])
     budget, rounds = no_limit(3), []
     while asking.goes_on(budget):
         rounds.append(list(asking.requests(budget, Interrupt())))
@@ -114,7 +101,7 @@ def test_a_limit_leaves_room_for_one_more_try_of_each_image() -> None:
 
 
 def test_what_failed_in_an_earlier_run_comes_last_and_nothing_once_the_user_wants_to_stop() -> None:
-    images = image_set([bytes([number]) for number in range(40)], [0] * 40)
+    images = in_memory([bytes([number]) for number in range(40)], [0] * 40)
     failed = set(images.digests[::4])
     asking, interrupt = Asking(images, [PROMPTS["paper"]], 1, [{}], last=failed), Interrupt()
     requests = asking.requests(no_limit(), interrupt)

@@ -69,31 +69,6 @@ def test_without_a_price_money_cannot_be_limited(price: Price | None) -> None:
     Budget(limit=None, max_cost=None, price=price, max_tokens=10)
 
 
-def tokens_of(number: int) -> int:
-    """One image in five is small."""
-    return 100 if number == 0 or random.Random(number).random() < 0.2 else 2500
-
-
-@pytest.mark.parametrize("max_cost", [0.005, 0.05, 0.5])
-def test_images_of_different_sizes_overrun_the_limit_by_one_of_them_at_most(max_cost: float) -> None:
-    budget = Budget(limit=None, max_cost=max_cost, price=PRICE, max_tokens=10)
-    number = 0
-    most_at_once = 0
-    while True:
-        flying: list[Request] = []
-        while len(flying) < 32 and budget.admit(request(number)):
-            flying.append(request(number))
-            number += 1
-        most_at_once = max(most_at_once, len(flying))
-        if not flying:
-            break
-        for asked in flying:
-            budget.settle(answer(asked, 0, tokens_of(int(asked.digest, 16)), 10))
-    dearest = PRICE.of(2500, 10)
-    assert max_cost - 1.25 * dearest < budget.spent <= max_cost + dearest
-    assert most_at_once == 32 or max_cost < 0.5
-
-
 def test_after_few_answers_a_much_longer_input_is_reckoned_with_and_after_many_it_is_not() -> None:
     budget = Budget(limit=None, max_cost=1.0, price=PRICE, max_tokens=0)
     at_once: list[int] = []

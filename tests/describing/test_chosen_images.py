@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.chosen_images import chosen_images
+from loaded_sets import in_memory
 
-IMAGES = ImageSet(
-    spec="memory",
-    classes=("cat",),
-    keys=("a.png", "=b.png", "c.png", "copy of a.png"),
-    labels=np.zeros(4, np.int64),
-    splits=np.full(4, "train"),
-    source=MemorySource([b"a", b"b", b"c", b"a"]),
-    rows=np.arange(4),
-)
+IMAGES = in_memory([b"a", b"b", b"c", b"a"], keys=("a.png", "=b.png", "c.png", "copy of a.png"))
 
 
 @pytest.mark.parametrize(

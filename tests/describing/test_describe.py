@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,26 +19,18 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config import DescribeConfig
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
+from loaded_sets import in_memory
 
 
 def image_set(count: int, **others: Any) -> ImageSet:
     """N images; the last one has the bytes of the first."""
     contents = [f"image {number}".encode() for number in range(count - 1)] + [b"image 0"]
-    values: dict[str, Any] = {
-        "spec": "memory",
-        "classes": ("cat", "dog"),
-        "keys": tuple(f"k{number}" for number in range(count)),
-        "labels": np.arange(count) % 2,
-        "splits": np.full(count, "train"),
-        "source": MemorySource(contents),
-        "rows": np.arange(count),
-    }
-    return ImageSet(**{**values, **others})
+    return in_memory(contents, **others)
 
 
 class Scripted:
@@ -137,13 +124,6 @@ def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Any, tmp
         assert [row.finish_reason for row in store.descriptions(status="failed")] == ["content_filter"] * 2
     again = Scripted(ok)
     assert run(again, image_set(8)).summary["described"] == 2 and len(again.asked) == 2
-
-
-def test_images_that_the_describer_says_nothing_about_are_counted_not_stored(run: Any, tmp_path: Path) -> None:
-    outcome = run(Scripted(lambda request: Answer(request=request)), image_set(5))
-    assert outcome.summary["without_description"] == 4 and outcome.skipped == ()
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert store.counts() == []
 
 
 def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(
@@ -271,58 +251,3 @@ def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again
     refusal = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
     assert run(refusal, image_set(4)).summary["rejected"] == 3 and len(refusal.asked) == 3
     assert run(refusal, image_set(4), retry_rejected=True, reject=()).summary["described"] == 3
-
-
-SLOW = textwrap.dedent("""
-    import sys, time
-    from pathlib import Path
-    import numpy as np
-    import gpt4image.describing.describe as stage
-    from gpt4image.config import DescribeConfig
-    from gpt4image.data.image_set import ImageSet, MemorySource
-    from gpt4image.describing.describers.base import Answer, Report
-    from gpt4image.describing.describers.registry import DESCRIBERS
-
-    folder, delay = Path(sys.argv[1]), float(sys.argv[2])
-    n = 400
-    images = ImageSet(spec="memory", classes=(), keys=tuple(f"k{i}" for i in range(n)), labels=np.full(n, -1),
-                      splits=np.full(n, "train"), source=MemorySource([str(i).encode() for i in range(n)]),
-                      rows=np.arange(n))
-
-    class Slow:
-        settings, price, repeatable = {"kind": "slow"}, None, False
-        def describe(self, requests):
-            with open(folder / "paid", "a", buffering=1) as paid:
-                for request in requests:
-                    time.sleep(delay)
-                    paid.write(request.keys[0] + "\\n")
-                    yield [Answer(request=request, text="text of " + request.keys[0])]
-        def arrived(self):
-            return ()
-        def report(self, images):
-            return Report()
-
-    DESCRIBERS["slow"] = lambda name, options: Slow()
-    stage.load_image_set = lambda spec: images
-    print("start", flush=True)
-    try:
-        outcome = stage.describe(DescribeConfig(data="memory", store=folder / "a.db", describer="slow"))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print(outcome.summary)
-""")
-
-
-def test_ctrl_c_keeps_every_answer_and_ends_with_130(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", SLOW, str(tmp_path), "0.005"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.4)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode == 130
-    paid = (tmp_path / "paid").read_text().split()
-    assert 0 < len(paid) < 400
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert sorted(row.text for row in store.texts()) == sorted(f"text of {key}" for key in paid)

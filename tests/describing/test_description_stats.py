@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import random
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import gpt4image.describing.description_stats
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import StoreError
 from gpt4image.config import StatsConfig
-from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.describing.description_stats import describer_names, stats, stored_flaws
+from loaded_sets import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 TOLD = Prompt("told", 1, "This is a {class_name}. Describe it.", class_conditioned=True)
@@ -26,15 +24,8 @@ MODEL: dict[str, Any] = {"kind": "openai", "model": "m", "temperature": 0.5}
 @pytest.fixture(autouse=True)
 def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """Five images, the last one without a label, known as any SPEC."""
-    five = ImageSet(
-        spec="memory",
-        classes=("cat", "big_dog"),
-        keys=tuple(f"k{number}" for number in range(5)),
-        labels=np.array([0, 1, 0, 1, NO_LABEL]),
-        splits=np.full(5, "train"),
-        source=MemorySource([f"image {number}".encode() for number in range(5)]),
-        rows=np.arange(5),
-    )
+    contents = [f"image {number}".encode() for number in range(5)]
+    five = in_memory(contents, [0, 1, 0, 1, NO_LABEL], classes=("cat", "big_dog"))
     monkeypatch.setattr(gpt4image.describing.description_stats, "load_image_set", lambda _spec: five)
     return five
 
@@ -143,21 +134,3 @@ def test_an_empty_store_is_counted_and_a_missing_one_refused(tmp_path: Path) -> 
     assert outcome.summary["descriptions"] == 0 and outcome.record["words"] is None and outcome.text == ""
     with pytest.raises(StoreError, match="no description store"):
         stats(StatsConfig(store=tmp_path / "none.db"))
-
-
-def test_memory_does_not_grow_with_the_length_of_the_texts(tmp_path: Path) -> None:
-    rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(5000)]
-
-    def peak(count: int) -> int:
-        path = tmp_path / f"{count}.db"
-        with DescriptionStore(path, write=True) as store:
-            store.add(result(f"{number:064x}", " ".join(rng.choices(words, k=300))) for number in range(count))
-        tracemalloc.start()
-        stats(StatsConfig(store=path))
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
-
-    peak(1)
-    assert peak(400) - peak(200) < 200 * 300 * 8 / 2

@@ -9,7 +9,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -21,10 +20,10 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, StoreError
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
+from loaded_sets import in_memory
 
-PAPER = Prompt("paper", 1, "Describe this image.", False)
 KINDS = ("d.jsonl", "d.csv", "d.parquet")
 
 
@@ -32,15 +31,7 @@ def image_set(count: int, twins: bool = False) -> ImageSet:
     contents = [f"image {number}".encode() for number in range(count)]
     if twins:
         contents[-1] = contents[0]
-    return ImageSet(
-        spec="memory",
-        classes=("cat", "big_dog"),
-        keys=tuple(f"k{number}" for number in range(count)),
-        labels=np.arange(count) % 2,
-        splits=np.full(count, "train"),
-        source=MemorySource(contents),
-        rows=np.arange(count),
-    )
+    return in_memory(contents, classes=("cat", "big_dog"))
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +62,7 @@ def pairs(store_path: Path) -> dict[str, list[str]]:
     return found
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(order=st.permutations(range(8)), dropped=st.sets(st.integers(0, 7)), doubled=st.lists(st.integers(0, 7)))
 def test_shuffled_dropped_and_doubled_rows_never_shift_a_pairing(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], dropped: set[int], doubled: list[int]
@@ -115,9 +106,8 @@ results = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=8)
-@given(st.lists(results, min_size=1, max_size=12))
-@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=12)
+@given(st.sampled_from(KINDS), st.lists(results, min_size=1, max_size=12))
 def test_export_and_import_are_inverse(
     tmp_path_factory: pytest.TempPathFactory, kind: str, rows: list[Description]
 ) -> None:

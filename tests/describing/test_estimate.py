@@ -7,23 +7,15 @@ import hashlib
 import numpy as np
 import pytest
 
-from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.estimate import IMAGES_IN_SAMPLE, sample_of
-
-
-def image_set(contents: list[bytes]) -> ImageSet:
-    count = len(contents)
-    return ImageSet(
-        spec="memory", classes=("cat",), keys=tuple(map(str, range(count))), labels=np.zeros(count, np.int64),
-        splits=np.full(count, "train"), source=MemorySource(contents), rows=np.arange(count),
-    )  # fmt: skip
+from loaded_sets import in_memory
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9, 1000])
 def test_a_sample_is_spread_over_the_distinct_images_and_always_the_same(count: int) -> None:
     contents = [str(number).encode() for number in range(count)]
-    found = sample_of(image_set(contents + contents[:1]))
-    assert found == sample_of(image_set(contents)), "a copy changes nothing"
+    found = sample_of(in_memory(contents + contents[:1]))
+    assert found == sample_of(in_memory(contents)), "a copy changes nothing"
     places = sorted(number for number in range(count) if hashlib.sha256(contents[number]).hexdigest() in found)
     assert len(places) == len(found) == min(IMAGES_IN_SAMPLE, count)
     gaps = np.diff([-(count / len(places)) / 2, *places])

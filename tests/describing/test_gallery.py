@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,8 +16,9 @@ from browser import SCHEMES, act, fits
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import ViewConfig
-from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.describing.gallery import view
+from loaded_sets import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 MODEL: dict[str, Any] = {"kind": "openai", "model": "m"}
@@ -33,15 +33,8 @@ def png(number: int) -> bytes:
 
 
 def image_set(contents: list[bytes], keys: list[str] | None = None) -> ImageSet:
-    return ImageSet(
-        spec="memory",
-        classes=("cat", "big_dog"),
-        keys=tuple(keys or [f"k{number}" for number in range(len(contents))]),
-        labels=np.array([NO_LABEL, *(number % 2 for number in range(1, len(contents)))]),
-        splits=np.full(len(contents), "train"),
-        source=MemorySource(contents),
-        rows=np.arange(len(contents)),
-    )
+    labels = [NO_LABEL, *(number % 2 for number in range(1, len(contents)))]
+    return in_memory(contents, labels, classes=("cat", "big_dog"), **({"keys": tuple(keys)} if keys else {}))
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from gpt4image.describing.refusals import is_refusal
 
 REFUSALS = """\
@@ -72,11 +70,9 @@ Unable to stand, a foal lies in the straw.
 I refuse to sink is written on a T-shirt."""
 
 
-@pytest.mark.parametrize("text", REFUSALS.splitlines())
-def test_refusals_are_found(text: str) -> None:
-    assert is_refusal(text)
+def test_refusals_are_found() -> None:
+    assert [text for text in REFUSALS.splitlines() if not is_refusal(text)] == []
 
 
-@pytest.mark.parametrize("text", NO_REFUSALS.splitlines())
-def test_what_sounds_like_a_refusal_is_none(text: str) -> None:
-    assert not is_refusal(text)
+def test_what_sounds_like_a_refusal_is_none() -> None:
+    assert [text for text in NO_REFUSALS.splitlines() if is_refusal(text)] == []

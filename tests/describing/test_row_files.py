@@ -11,7 +11,7 @@ import pytest
 from gpt4image.artifacts.store import Description, Prompt
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.describing.row_files import write_rows
-from gpt4image.describing.rows import Row, read_rows, to_fields
+from gpt4image.describing.rows import to_fields
 
 TEXTS = ("plain", "=1+1", 'two\nlines, "quoted"', "ü \U0001f408")
 
@@ -24,18 +24,6 @@ def fields() -> list[dict[str, Any]]:
         )
         for n, text in enumerate(TEXTS)
     ]
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_every_kind_holds_what_was_written_and_is_replaced_as_a_whole(name: str, tmp_path: Path) -> None:
-    for rows in (fields()[:1], fields()):
-        write_rows(tmp_path / name, rows)
-        found = list(read_rows(tmp_path / name))
-        assert all(isinstance(row, Row) for row in found)
-        assert [(row.key, row.description) for row in found if isinstance(row, Row)] == [
-            (each["key"], each["description"]) for each in rows
-        ]
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])

@@ -1,15 +1,12 @@
-"""From a folder to a model: labelled or not, paid for or refused, stopped, killed and gone on with."""
+"""From a folder to a model: labelled or not, paid for or refused, stopped and gone on with."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import gpt4image
@@ -77,25 +74,6 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     assert {name for row in rows[1:] for name in COLOURS if name in row} <= {*COLOURS}
 
 
-def test_labels_that_come_later_are_measured_on_and_nothing_is_asked_again(
-    bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, "ask": "class", **TINY}
-    made = gpt4image.distill(bare.folder, **asked)
-    assert made.next.startswith("gpt4image.review(") and repr(str(bare.folder / "labels.csv")) in made.next
-    names = {name[0]: name for name in COLOURS}
-    keys = sorted(path.name for path in bare.folder.iterdir())
-    cells = [names[key[0]] if int(key[1:3]) < 4 else "" for key in keys]
-    table = "\n".join(["path,label", *(f"{key},{cell}" for key, cell in zip(keys, cells, strict=True))])
-    (bare.folder / "labels.csv").write_text(table, encoding="utf-8")
-    capsys.readouterr()
-    measured = gpt4image.distill(bare.folder, **asked)
-    assert measured.human_labels == 12 and measured.measured_on == "3 test images" and measured.text == ""
-    assert "36 answers, 0 of them new" in capsys.readouterr().err
-    assert (out / "earlier-1" / "model").is_dir()
-
-
 def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
     photos: Callable[[int], Photos], tmp_path: Path
 ) -> None:
@@ -111,12 +89,13 @@ def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
     assert (out / "run" / "head.safetensors").is_file(), "features were aligned to the descriptions"
 
 
-def test_other_options_make_again_what_depends_on_them_and_lose_no_model(
+def test_other_options_and_later_labels_make_again_what_depends_on_them_and_lose_no_model(
     bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, **TINY}
-    gpt4image.distill(bare.folder, **asked)
+    made = gpt4image.distill(bare.folder, **asked)
+    assert made.next.startswith("gpt4image.review(") and repr(str(bare.folder / "labels.csv")) in made.next
     weights = (out / "run" / "model.safetensors").read_bytes()
     capsys.readouterr()
     gpt4image.distill(bare.folder, **asked | {"seed": 1})
@@ -128,6 +107,15 @@ def test_other_options_make_again_what_depends_on_them_and_lose_no_model(
         gpt4image.distill(bare.folder, **asked | {"classes": [*CLASSES, "yellow"]})
     with pytest.raises(RunError, match="system=, describe_temperature= was different"):
         gpt4image.distill(bare.folder, **asked, system="Look.", describe_temperature=0.5)
+    names = {name[0]: name for name in COLOURS}
+    keys = sorted(path.name for path in bare.folder.iterdir())
+    cells = [names[key[0]] if int(key[1:3]) < 4 else "" for key in keys]
+    table = "\n".join(["path,label", *(f"{key},{cell}" for key, cell in zip(keys, cells, strict=True))])
+    (bare.folder / "labels.csv").write_text(table, encoding="utf-8")
+    measured = gpt4image.distill(bare.folder, **asked)
+    assert measured.human_labels == 12 and measured.measured_on == "3 test images" and measured.text == ""
+    assert "36 answers, 0 of them new" in capsys.readouterr().err
+    assert (out / "earlier-2" / "model").is_dir()
 
 
 def test_what_distill_did_not_make_is_not_replaced(bare: Photos, tmp_path: Path) -> None:
@@ -197,59 +185,7 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
 
 
-KILLING = """
-import os, signal, sys
-import gpt4image.distilling.distill
-import gpt4image.training.loop as loop
-from gpt4image import cli
-from gpt4image.artifacts.stage_records import StageRecords
-
-def dies(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def run(stage, when):
-    finish, step = StageRecords.finish, loop.train_step
-    if when == "before":  # all is made, and nothing noted
-        StageRecords.finish = lambda self, name, *rest: dies() if name == stage else finish(self, name, *rest)
-    else:
-        loop.train_step = lambda trainer, number, *rest: dies() if number == 1 else step(trainer, number, *rest)
-    os._exit(cli.main())
-
-sys.argv[0] = "gpt4image"
-points = sys.argv.pop(1)
-for point in points.split():
-    if not (child := os.fork()):
-        run(*point.split(":"))
-    print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
 @pytest.mark.slow
-def test_killed_in_every_stage_it_goes_on_and_ends_with_the_same_model(
-    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = photos(PER_COLOUR)
-    same = ["--checkpoint-seconds", "0"]
-
-    def words(out: str) -> list[str]:
-        return ["distill", str(given.folder), "--describer", given.replay, *same, *WORDS, "--out", str(tmp_path / out)]
-
-    points = [f"{stage}:before" for stage in STAGES]
-    points.insert(STAGES.index("train"), "train:within")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLING, " ".join(points), *words("killed")], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == [f"{point} -9" for point in points], done.stderr
-    assert cli.main(words("killed")) == 0
-    assert capsys.readouterr().err.count("as before") == 6, "the report was made, but not noted"
-    assert not list((tmp_path / "killed").glob("earlier-*"))
-    assert cli.main(words("whole")) == 0
-    whole, killed = (TextLabels.load(tmp_path / out / "text-labels.parquet") for out in ("whole", "killed"))
-    assert whole.digests == killed.digests and np.array_equal(whole.probabilities, killed.probabilities)
-    weights, others = (load_tensors(tmp_path / out / "run" / "model.safetensors")[0] for out in ("whole", "killed"))
-    assert all(bool((tensor == others[name]).all()) for name, tensor in weights.items())
-
-
 def test_a_comparison_is_made_where_it_is_asked_for(
     photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

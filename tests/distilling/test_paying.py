@@ -43,7 +43,7 @@ def test_nothing_is_asked_or_written_where_nobody_can_agree_to_pay(
     assert stub.count == 0 and not out.exists()
 
 
-def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
+def test_the_answer_at_a_terminal_or_a_limit_decides_and_nothing_is_paid_for_twice(
     paid: Callable[[Stub], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -51,7 +51,7 @@ def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
 ) -> None:
     out = tmp_path / "out"
     with serve(good) as stub:
-        words = [*paid(stub), "--out", str(out)]
+        words = [*paid(stub), "--out", str(out), "--max-tokens", "20", "--json"]
         for said in ("n\n", ""):  # also where the input ends
             monkeypatch.setattr(sys, "stdin", Terminal(said))
             assert cli.main(words) == cli.INTERRUPTED
@@ -59,25 +59,15 @@ def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
             assert "The rest: 28 requests" in told and "$0.01" in told and "Go on? [y/N]" in told
             assert "Give the same command again" in told
         assert stub.count == 8, "the sample is kept"
+        assert cli.main([*words, "--max-cost", "0.0030"]) == cli.OK
+        first = json.loads(capsys.readouterr().out)
+        assert 8 < first["answered"] < 36 and first["without_answer"] and first["cost_usd"] <= 0.003
+        assert stub.count == first["answered"] and "max-cost 0.003" in first["stages"]["describe"]["stopped_by"]
         monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
         assert cli.main(words) == cli.OK
-    assert stub.count == 36 and (out / "model").is_dir()
-    assert "cost usd: 0.0056" in capsys.readouterr().out, "of this run; the sample was paid for before"
-
-
-def test_a_limit_ends_the_asking_and_a_higher_one_goes_on_without_paying_twice(
-    paid: Callable[[Stub], list[str]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    out = tmp_path / "out"
-    with serve(good) as stub:
-        words = [*paid(stub), "--out", str(out), "--max-tokens", "20", "--json"]
-        assert cli.main([*words, "--max-cost", "0.0050"]) == cli.OK
-        first = json.loads(capsys.readouterr().out)
-        assert 0 < first["without_answer"] < 36 and first["cost_usd"] <= 0.005
-        assert stub.count == first["answered"] and "max-cost 0.005" in first["stages"]["describe"]["stopped_by"]
-        assert cli.main([*words, "--max-cost", "1"]) == cli.OK
-        second = json.loads(capsys.readouterr().out)
+        told = capsys.readouterr()
+        second = json.loads(told.out)
+    assert "Go on? [y/N]" in told.err
     assert stub.count == second["answered"] == 36 and "without_answer" not in second
-    assert (out / "earlier-1" / "run").is_dir()
+    assert second["cost_usd"] < 0.0056, "of this run; the others were paid for before"
+    assert (out / "model").is_dir() and (out / "earlier-1" / "run").is_dir()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
@@ -26,7 +23,6 @@ from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.data import load_image_set
 from gpt4image.own_loop.hf_trainer import AlignedClassifier, collate_described
 from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages
-from several_processes import free_port, joined_as
 from tables import make_table
 
 WIDTH, CLASSES = 8, 3
@@ -106,33 +102,6 @@ def test_images_without_a_label_learn_from_their_text_alone(pairs):
     batch["labels"][:] = IGNORED_LABEL
     none = model(**batch).loss
     assert none.isfinite() and none > 0
-
-
-def gradients(model: nn.Module, batch: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Tensor | None]:
-    model(**{name: part[rows] for name, part in batch.items()}).loss.backward()
-    return {name.removeprefix("module."): parameter.grad for name, parameter in model.named_parameters()}
-
-
-def share(rank: int, port: int, out: Path, batch: dict[str, torch.Tensor]) -> None:
-    """Be one of two processes, each with half of the batch; the first one keeps the gradients."""
-    with joined_as(rank, 2, port):
-        model = nn.parallel.DistributedDataParallel(AlignedClassifier(plain_model("vit"), WIDTH))
-        found = gradients(model, batch, slice(8 * rank, 8 * rank + 8))
-        if rank == 0:
-            torch.save(found, out)
-        del model  # before its process group
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one_however_labels_are_spread(pairs, tmp_path):
-    batch = batch_of(pairs)
-    batch["labels"][:6] = IGNORED_LABEL
-    mp.spawn(share, (free_port(), tmp_path / "shared.pt", batch), nprocs=2, daemon=True)
-    alone = gradients(AlignedClassifier(plain_model("vit"), WIDTH), batch, slice(0, 16))
-    shared = torch.load(tmp_path / "shared.pt", weights_only=True)
-    assert alone.keys() == shared.keys()
-    for name, gradient in alone.items():
-        torch.testing.assert_close(shared[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_any_module_can_stand_in_for_a_model_of_transformers(pairs, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +14,10 @@ from torchvision.transforms import v2
 
 from gpt4image.artifacts.table import digests_to_bytes, write_table
 from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.data import ImageSet, MemorySource
+from gpt4image.data import ImageSet
 from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages
 from gpt4image.own_loop.texts import NO_TEXT
+from loaded_sets import in_memory
 from tables import make_table
 
 WIDTH = 8
@@ -40,15 +40,8 @@ def image_set() -> ImageSet:
     """Six training images and two test images; number 5 has no label, number 3 is damaged."""
     images = [picture(10 * i) for i in range(8)]
     images[3] = images[3][:60]
-    return ImageSet(
-        spec="memory:",
-        classes=("cat", "dog"),
-        keys=tuple(f"image-{i}" for i in range(8)),
-        labels=np.array([0, 1, 0, 1, 0, -1, 1, 0]),
-        splits=np.array(["train"] * 6 + ["test"] * 2),
-        source=MemorySource(images),
-        rows=np.arange(8),
-    )
+    keys, splits = tuple(f"image-{i}" for i in range(8)), np.array(["train"] * 6 + ["test"] * 2)
+    return in_memory(images, [0, 1, 0, 1, 0, -1, 1, 0], spec="memory:", keys=keys, splits=splits)
 
 
 @pytest.fixture
@@ -125,7 +118,7 @@ def test_a_damaged_image_is_named_and_takes_part_in_no_loss(image_set, table):
     assert text.count_nonzero() == 0
 
 
-@pytest.mark.parametrize("start", [None, "fork", "forkserver"])
+@pytest.mark.parametrize("start", [None, "fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_batches_of_a_data_loader(image_set, table, start):
     usable = image_set.select([0, 1, 2, 4, 5])
     workers = 0 if start is None else 2
@@ -138,16 +131,6 @@ def test_batches_of_a_data_loader(image_set, table, start):
     assert (batch.text.shape, batch.text.dtype) == ((5, WIDTH), torch.float32)
     assert batch.described.dtype == torch.bool
     assert batch.described.tolist() == [True, True, False, False, True]
-
-
-def test_worker_processes_open_the_memory_map_again(image_set, tmp_path):
-    many = {f"{i:064x}": [unit(i)] for i in range(4000)} | {image_set.digests[0]: [unit(0)]}
-    pairs = DescribedImages(image_set, make_table(tmp_path / "large", many))
-    sent = pickle.dumps(pairs)
-    assert len(sent) < 4000  # the table alone has more than 100,000 bytes
-    again = pickle.loads(sent)  # noqa: S301  (our own bytes)
-    assert isinstance(again.texts.table.embeddings, np.memmap)
-    torch.testing.assert_close(again[0].text, pairs[0].text)
 
 
 def test_a_spec_string_and_a_path(tmp_path):

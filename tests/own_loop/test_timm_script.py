@@ -10,20 +10,18 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.multiprocessing as mp
 from PIL import Image
 from timm.data import AugMixDataset, FastCollateMixup, create_dataset
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
-from timm.utils import CheckpointSaver, unwrap_model
+from timm.utils import CheckpointSaver
 from torch import nn
 
 from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
 from gpt4image.data.digests import file_digests
 from gpt4image.own_loop.texts import Texts
 from gpt4image.own_loop.timm_script import AlignedTask, Targets, create_loader_with_texts
-from several_processes import free_port, joined_as
 from tables import make_table
 
 # timm's ImageDataset leaves closing the files that it opens to Python.
@@ -298,44 +296,3 @@ def test_texts_by_name(colour_folder, tmp_path):
     (batch,) = list(batches)
     assert batch[1].described.sum() == 2
     assert sorted(batch[1].classes[batch[1].described].tolist()) == [0, 2]
-
-
-def gradients(task: AlignedTask, rows: slice) -> dict[str, torch.Tensor]:
-    """Return the gradients of some rows of a fixed batch with mixed texts, a missing one and two equal ones."""
-    torch.manual_seed(1)
-    images, texts, classes = torch.randn(8, 3, 16, 16), torch.randn(8, WIDTH), torch.arange(8) % CLASSES
-    described, ids = torch.arange(8) != 2, torch.tensor([0, 1, 2, 3, 0, 5, 6, 7])
-    mixing = (0.7 * torch.eye(8) + 0.3 * torch.block_diag(*[torch.eye(4).flip(0)] * 2))[rows, rows]
-    soft = nn.functional.one_hot(classes, CLASSES).float()
-    task(images[rows], Targets(*(part[rows] for part in (classes, texts, described, ids, soft)), mixing))[
-        "loss"
-    ].backward()
-    return {name: parameter.grad for name, parameter in unwrap_model(task.trainable_module).named_parameters()}
-
-
-def learning_temperature(width: int) -> AlignedTask:
-    """Return the task of a small ViT that learns its temperature and takes soft targets."""
-    return task_of(
-        SimpleNamespace(width=width),
-        "test_vit",
-        alignment={"learn_temperature": True},
-        criterion=SoftTargetCrossEntropy(),
-    )
-
-
-def share(rank: int, port: int, out: Path, width: int) -> None:
-    """Be one of two processes, each with half of the batch; the first one keeps the gradients."""
-    with joined_as(rank, 2, port):
-        found = gradients(learning_temperature(width).prepare_distributed(), slice(4 * rank, 4 * rank + 4))
-        if rank == 0:
-            torch.save(found, out)
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one(tmp_path):
-    mp.spawn(share, (free_port(), tmp_path / "shared.pt", WIDTH), nprocs=2, daemon=True)
-    alone = gradients(learning_temperature(WIDTH), slice(0, 8))
-    shared = torch.load(tmp_path / "shared.pt", weights_only=True)
-    assert {"alignment.log_scale", "head.weight", "backbone.pos_embed"} <= alone.keys() == shared.keys()
-    for name in alone:
-        torch.testing.assert_close(shared[name], alone[name], rtol=1e-4, atol=1e-5)

@@ -3,14 +3,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
-from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.reviewing.labels_file import LabelsFile, Mark
 from hostile_names import HOSTILE
+from loaded_sets import in_memory
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -56,10 +55,7 @@ def test_no_cell_is_a_formula(pictures: Path, tmp_path: Path) -> None:
 
 def test_images_that_are_no_files_are_written_beside_the_labels(pictures: Path, tmp_path: Path) -> None:
     contents = [(pictures / "cat" / f"{number}.png").read_bytes() for number in (0, 1, 0)]
-    images = ImageSet(
-        spec="hf:x", classes=("cat",), keys=("a.png", "../../b", "c"), labels=np.array([0, -1, -1]),
-        splits=np.array(["train"] * 3), source=MemorySource(contents), rows=np.arange(3),
-    )  # fmt: skip
+    images = in_memory(contents, [0, -1, -1], spec="hf:x", classes=("cat",), keys=("a.png", "../../b", "c"))
     file = LabelsFile(tmp_path / "own" / "labels.csv", images)
     assert file.copies == [[0, 2], [1]]
     file.close()
@@ -115,23 +111,3 @@ def test_a_second_server_on_the_same_file_is_refused(pictures: Path, tmp_path: P
         LabelsFile(tmp_path / "labels.csv", images)
     file.close()
     LabelsFile(tmp_path / "labels.csv", images).close()
-
-
-def test_nothing_changes_where_the_disk_is_full(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = LabelsFile(tmp_path / "labels.csv", load_image_set(f"folder:{pictures}"))
-    before = (tmp_path / "labels.csv").read_bytes()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr("gpt4image.reviewing.labels_file.write_text", full)
-        file.set({0: Mark("dog", "checked")})
-    assert file[0] == Mark("cat", "")
-    file.set({1: Mark("cat", "checked")})
-    assert (tmp_path / "labels.csv").read_bytes() == before.replace(b"cat,train,\n", b"cat,train,checked\n", 2).replace(
-        b"cat,train,checked\n", b"cat,train,\n", 1
-    )
-    file.close()

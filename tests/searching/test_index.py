@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,72 +133,3 @@ def test_a_place_that_cannot_be_written_is_named_with_the_option(tmp_path: Path)
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(TableError, match=r"cannot write here .* another --index"):
         indexed(tmp_path / "file" / "i", digests_of(1))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="fork")
-@pytest.mark.parametrize("before", [(), tuple(range(4, 9))], ids=["new", "changed"])
-def test_killed_at_any_moment_it_is_whole_afterwards_and_no_row_on_disk_is_read_again(
-    before: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "AT_ONCE", 6)
-    monkeypatch.setattr(module, "A_FEW", 2)
-    monkeypatch.setattr(module, "BLOCK", 4)
-    digests = digests_of(*range(11))
-    moment = 0
-    for moment in range(200):
-        folder = tmp_path / str(moment)
-        if before:
-            indexed(folder, digests_of(*before))
-        if not killed_at(moment, folder, digests):
-            break
-        if before:
-            old = open_index(folder, IDENTITY)
-            assert old is not None and (holds(old, digests_of(*before)) or holds(old, digests)), "never half of one"
-        on_disk = [
-            len(np.fromfile(path / "digests", np.uint8)) // 32
-            for path in folder.glob(".rows-*")
-            if (path / "digests").is_file()
-        ]
-        index, reader = indexed(folder, digests)
-        assert holds(index, digests)
-        assert len(reader.read) <= 11 - len(before) - sum(on_disk)
-        indexed(folder, digests[1:])
-        assert len(list(folder.glob("*.npy"))) == 2 and not list(folder.glob(".*.tmp")), "nothing is left behind"
-    assert moment > 15, "there are that many moments at least"
-
-
-def killed_at(moment: int, folder: Path, digests: NDArray[np.uint8]) -> bool:
-    """Index in a process that dies before its ``moment``-th step on disk; say whether it did."""
-    child = os.fork()
-    if child == 0:
-        left = moment
-
-        def counted(step: Any) -> Any:
-            def call(*arguments: Any, **options: Any) -> Any:
-                nonlocal left
-                if left == 0:
-                    os._exit(9)
-                left -= 1
-                return step(*arguments, **options)
-
-            return call
-
-        for place, name in (
-            (os, "fsync"),
-            (os, "truncate"),
-            (Path, "replace"),
-            (Path, "unlink"),
-            (Path, "mkdir"),
-            (Path, "touch"),
-        ):
-            setattr(place, name, counted(getattr(place, name)))
-        module.shutil.rmtree = counted(module.shutil.rmtree)
-        module.np.lib.format.open_memmap = counted(np.lib.format.open_memmap)
-        try:
-            indexed(folder, digests)
-        except Exception:  # noqa: BLE001
-            os._exit(1)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, 9), "the child failed otherwise"
-    return status == 9

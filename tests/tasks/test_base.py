@@ -88,6 +88,7 @@ def test_options_that_it_does_not_allow_are_refused(changes: dict[str, float], d
         train(options(dots, tmp_path / "run", **changes), task=Side())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_it_is_compared_and_reported_by_its_own_metric(dots: Path, tmp_path: Path) -> None:
     small = {**SMALL, "epochs": 8, "data": f"folder:{dots}", "out": tmp_path / "cmp"}

@@ -85,7 +85,7 @@ def test_pretrained_weights_learn_more_slowly_than_the_new_layers(
     assert (config["optimizer"], config["lr"], config["new_layers_lr_scale"]) == ("adamw", 4e-4, 4.0)
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "torch-export"])
 def test_an_export_predicts_the_boxes_of_the_run(form: str, detector_run: Path, tmp_path: Path) -> None:
     out = tmp_path / ("model.onnx" if form == "onnx" else "model.pt2")
     outcome = export(ExportConfig(run_dir=detector_run, format=form, out=out))
@@ -156,6 +156,7 @@ def test_rows_are_boxes_best_first() -> None:
     assert json.loads(json.dumps(row["boxes"]))[0][1] == 0.25
 
 
+@pytest.mark.slow
 def test_a_set_detector_learns_where_the_squares_of_four_pictures_are(tmp_path: Path) -> None:
     torch.manual_seed(1)
     name = write_config(tmp_path, {**RT_DETR, "num_queries": 30})
@@ -193,6 +194,7 @@ def set_detector(pictograms: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_set_detector_is_measured_and_resumes_to_the_same_bits(
     set_detector: Path, pictograms: Path, tmp_path: Path
 ) -> None:

@@ -281,6 +281,7 @@ def segformer(drawn: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_segformer_learns_resumes_and_is_exported(segformer: Path, drawn: str, tmp_path: Path) -> None:
     history = [json.loads(line)["loss"] for line in (segformer / runs.METRICS).read_text().splitlines()]
     assert history[-1] < history[0]

@@ -26,6 +26,7 @@ def test_a_run_says_what_it_does_and_how_each_epoch_went(
     (line,) = [line for line in told if line.startswith("train on")]
     assert line == "train on  36 images: 34 labels, 36 text labels"
     assert any(line.startswith("model     resnet10t (scratch), 16 x 16 pixels") for line in told)
+    assert any(line.startswith("weights   --init pretrained downloads those of ImageNet") for line in told)
     assert any(line.startswith("left      about ") for line in told)
     epochs = [line for line in told if line.startswith("epoch ")]
     assert len(epochs) == 2 and all("val accuracy" in line for line in epochs)
@@ -51,6 +52,7 @@ def test_the_time_left_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert told == [None] * 4 + ["about 3 minutes"] + [None] * 4
 
 
+@pytest.mark.slow
 def test_the_last_run_trains_on_the_validation_images_too_and_is_measured_on_the_same_test_split(
     colour_folder: Path, tmp_path: Path
 ) -> None:

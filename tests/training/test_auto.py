@@ -8,11 +8,13 @@ import zlib
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from gpt4image.base.files import write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_with_splits
+from gpt4image.models import backbones
 from gpt4image.training import auto
 
 
@@ -34,8 +36,27 @@ def test_what_was_given_is_kept_and_not_named(colour_folder: Path) -> None:
     given = {"image_size": 24, "batch_size": 4, "epochs": 3, "optimizer": "sgd", "lr": 0.3, "model": "resnet18"}
     config, chosen = choose(colour_folder, **given)
     assert all(getattr(config, name) == value for name, value in given.items())
-    assert chosen.keys() == {"weight_decay", "stem"} and config.weight_decay == 5e-4
+    assert chosen.keys() == {"weight_decay", "stem", "init"} and config.weight_decay == 5e-4
     assert config.model_args == {}, "the arguments of the small model belong to it alone"
+
+
+def test_a_named_model_starts_from_weights_that_lie_on_this_machine(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose(colour_folder, model="resnet18")[1]["init"] == "scratch", "nothing is downloaded unasked"
+    assert backbones.pretrained_weights("resnet18") == "elsewhere"
+    snapshot = tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("c0ffee")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    config, chosen = choose(colour_folder, model="resnet18")
+    assert (chosen["init"], config.init, config.image_size, config.stem) == ("pretrained", "pretrained", 96, "standard")
+    for given in ({"stem": "small"}, {"model_args": {"stem_width": 32}}, {"init": "scratch"}, {"task": "pretrain"}):
+        assert choose(colour_folder, **({"model": "resnet18"} | given))[0].init == "scratch", given
+    assert choose(colour_folder)[0].init == "scratch", "the small model that is chosen for small pictures has none"
+    assert choose(colour_folder, model="videomae")[0].init == "scratch"
 
 
 def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(colour_folder: Path) -> None:

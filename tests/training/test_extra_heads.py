@@ -19,8 +19,6 @@ PRETRAIN = {"task": "pretrain"}
     [
         ({}, Aligner, set()),
         ({"align_weight": 0.0}, Plain, None),
-        ({"words_weight": 0.1}, Aligner, {"words"}),
-        ({"words_weight": 0.1, "align_weight": 0.0}, Headed, {"words"}),
         (PRETRAIN | {"pretrain": "simclr", "embeddings": None}, Headed, {"views"}),
         (PRETRAIN | {"pretrain": "vicreg,captions,words"}, Aligner, {"views", "words"}),
         (PRETRAIN | {"pretrain": "captions"}, Aligner, set()),
@@ -38,17 +36,3 @@ def test_heads_are_those_of_the_objectives(
     aligned = {"align"} if kind is Aligner else set()
     views = set(changes.get("pretrain", "").split(",")) & {"simclr", "vicreg"}
     assert named == aligned | views | ((heads or set()) & {"words"})
-
-
-def test_words_of_texts_that_are_only_vectors_are_not_learned(described: dict[str, Any]) -> None:
-    from dataclasses import replace
-
-    from gpt4image.config import TrainConfig
-    from gpt4image.training.extra_heads import words_of
-    from gpt4image.training.prepare import prepare
-
-    ready = prepare(TrainConfig(**described))
-    data = ready.data
-    assert data.text is not None
-    asked = ready.config.model_copy(update={"words_weight": 0.1})
-    assert words_of(asked, replace(data, text=replace(data.text, table=None))) is None

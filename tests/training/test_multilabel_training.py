@@ -55,6 +55,7 @@ def test_thresholds_of_the_validation_images_raise_f1_on_the_test_images(rare: d
     assert [row["prediction"] for row in rows] == [np.flatnonzero(each >= thresholds).tolist() for each in scores]
 
 
+@pytest.mark.slow
 def test_the_thresholds_are_those_of_the_weights_that_are_kept(rare: dict[str, Any], tmp_path: Path) -> None:
     best = {**rare, "select": "best", "checkpoint_seconds": 0.0, "epochs": 3}
     train(TrainConfig(**best))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -92,32 +91,6 @@ def command(config: TrainConfig) -> list[str]:
     table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in config.model_args.items())
     recipe.write_text("\n".join([*lines, f"model_args = {{ {table} }}"]))
     return [sys.executable, "-m", "gpt4image", "train", str(recipe), "--out", str(config.out)]
-
-
-@pytest.mark.slow
-def test_kill_9_anywhere_and_resume_give_the_weights_of_an_uninterrupted_run(
-    colour_folder: Path, tmp_path: Path
-) -> None:
-    train(options(colour_folder, tmp_path / "whole", epochs=40))
-    words = command(options(colour_folder, tmp_path / "killed", epochs=40, checkpoint_seconds=0.0))
-    killed = 0
-    for attempt in range(4):
-        process = subprocess.Popen([*words, *(["--resume"] if attempt else [])], stderr=subprocess.PIPE)
-        metrics = tmp_path / "killed" / runs.METRICS
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if metrics.is_file() and len(metrics.read_text().splitlines()) > 5 * attempt:
-                time.sleep(0.05 * attempt)
-                os.kill(process.pid, signal.SIGKILL)
-                killed += 1
-                break
-            time.sleep(0.01)
-        process.communicate()
-        if runs.is_finished(tmp_path / "killed"):
-            break
-    subprocess.run([*words, "--resume"], check=True, capture_output=True)
-    assert killed >= 3
-    assert same(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ the first one writes whole tensors. So a file does not tell on how many processe
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,11 +50,22 @@ def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
             for name in sorted(tensors):
                 checksum.add(name, tensors[name])
             save_file(tensors, temporary, metadata=metadata | {CHECKSUM: checksum.hexdigest()})
+            _sort_metadata(temporary)
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"{path} cannot be written ({error}); what was there is kept. Is the disk full? Make room, and give the "
             "same command again: with --resume, a run goes on from its last checkpoint."
         ) from None
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order, as safetensors writes it in any: equal tensors and states make equal files."""
+    with io.FileIO(path, "r+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
 
 
 class _Checksum:

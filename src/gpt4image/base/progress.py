@@ -10,14 +10,14 @@ from rich import progress
 from rich.console import Console
 from rich.text import Text
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 LINE_SECONDS = 5.0
 """Time between plain lines of progress."""
 
 
 def say(text: str) -> None:
     """Print one line about what is going on."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 class PlainLines(progress.Progress):
@@ -52,13 +52,13 @@ def progress_bar(*, quiet: bool = False) -> progress.Progress:
     if not quiet and not drawn:
         return PlainLines()
     return progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         RateColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[note]}"),
+        progress.TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=quiet,
     )

@@ -77,9 +77,6 @@ class TextOptions(StageConfig):
     """Reproduce the official code of the paper, including its defects."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
-    words_weight: float = Field(default=0.0, ge=0.0)
-    """Weight of predicting the words of each description by a head that is dropped after training; 0 for none. In
-    --pretrain words it is 1 if it is not given."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
     consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
@@ -157,8 +154,10 @@ class ModelOptions(StageConfig):
     (clips). Default: a small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: JsonTable = Field(default_factory=dict)
     """Extra arguments of timm.create_model, or of a configuration of transformers, as JSON."""
-    init: str = "scratch"
-    """scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or a .safetensors file."""
+    init: str = "auto"
+    """scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or a .safetensors file. auto:
+    pretrained where the model's weights lie on this machine and there are fewer than 200,000 training images; nothing
+    is downloaded unasked."""
     freeze: bool = False
     """Train only the classifier, for boxes and masks also the head, on the weights of --init, which stay as they are: a
     linear probe."""
@@ -171,9 +170,9 @@ class ModelOptions(StageConfig):
     @field_validator("init")
     @classmethod
     def _known_init(cls, value: str) -> str:
-        if value not in ("scratch", "pretrained") and Path(value).suffix != ".safetensors":
+        if value not in ("auto", "scratch", "pretrained") and Path(value).suffix != ".safetensors":
             raise ValueError(
-                "allowed are scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
+                "allowed are auto, scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
                 "convert it with safetensors.torch.save_file first"
             )
         return value
@@ -306,10 +305,13 @@ class TrainOptions(
 
     @model_validator(mode="after")
     def _pretrains(self) -> Self:
-        if self.freeze and self.init == "scratch":
+        if self.freeze and self.init in ("auto", "scratch"):
             raise ConfigError("--freeze keeps weights as they are: name them by --init pretrained or --init FILE.")
-        if self.words_weight > 0.0 and self.embeddings is None:
-            raise ConfigError(f"--words-weight {self.words_weight:g} needs --embeddings: the table names the texts.")
+        if self.words_weight not in (0.0, 1.0) and "words" not in self.pretraining:  # earlier versions wrote 0
+            raise ConfigError(
+                f"--words-weight {self.words_weight:g} weighs an objective of --task pretrain --pretrain words; with "
+                "labels, words made models worse."
+            )
         if self.pretraining:
             idle = [name for name in WITHOUT_USE if getattr(self, name)]
             table = "needed" if self.only_described else "given" if self.embeddings is not None else "absent"
@@ -340,9 +342,7 @@ class TrainOptions(
     @property
     def weight_of_words(self) -> float:
         """Weight of predicting the words of descriptions."""
-        if self.pretraining:
-            return (self.words_weight or 1.0) if "words" in self.pretraining else 0.0
-        return self.words_weight
+        return self.words_weight if "words" in self.pretraining else 0.0
 
     @property
     def resolved(self) -> ResolvedOptions:

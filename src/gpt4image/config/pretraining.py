@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import StageConfig, flag_of, known_list, listed
@@ -28,6 +28,8 @@ class PretrainingOptions(StageConfig):
     pretrain: str = "simclr"
     """Objectives of --task pretrain, separated by commas: simclr or vicreg (two views of each image), captions (aligned
     to the descriptions of --embeddings), words (the words of these descriptions)."""
+    words_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of the objective words."""
 
     @field_validator("pretrain")
     @classmethod

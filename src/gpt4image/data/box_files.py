@@ -24,18 +24,10 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 
-def write_coco(
-    path: Path,
-    names: Sequence[str],
-    sizes: Sequence[Size],
-    boxes: Boxes,
-    classes: Sequence[str],
-    *,
-    scores: bool = False,
-) -> None:
+def write_coco(path: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:
     """Write a COCO file, atomically; ``names`` are relative to its folder.
 
-    A weight of 0 becomes ``iscrowd``; one below 1, and with ``scores`` every other one, becomes ``score``.
+    A weight of 0 becomes ``iscrowd``, one below 1 ``score``.
     """
     annotations: list[dict[str, Any]] = []
     known = np.flatnonzero(boxes.known).tolist()
@@ -45,7 +37,7 @@ def write_coco(
             box = [round(value, 3) for value in (left, top, right - left, bottom - top)]
             one = {"id": len(annotations) + 1, "image_id": image + 1, "category_id": label + 1, "bbox": box}
             one |= {"area": round(box[2] * box[3], 3), "iscrowd": int(weight == 0)}
-            annotations.append(one | ({"score": round(weight, 6)} if weight and (scores or weight < 1) else {}))
+            annotations.append(one | ({"score": round(weight, 6)} if 0 < weight < 1 else {}))
     images = [
         {"id": image + 1, "file_name": names[image], "width": sizes[image][0], "height": sizes[image][1]}
         for image in known
@@ -54,12 +46,10 @@ def write_coco(
     write_json(path, {"images": images, "annotations": annotations, "categories": categories}, checksum=False)
 
 
-def write_yolo(
-    folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequence[str], *, scores: bool = False
-) -> None:
+def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequence[str]) -> None:
     """Write ``labels`` and ``data.yaml`` of a folder whose pictures lie in ``images``; ``names`` are relative to that.
 
-    A weight below 1, and with ``scores`` every weight, is a sixth value of its line.
+    A weight below 1 is a sixth value of its line.
     """
     import yaml
 
@@ -73,7 +63,7 @@ def write_yolo(
             lines: list[str] = []
             for (left, top, right, bottom), label, weight in _boxes(boxes, image, (1, 1)):
                 values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-                values += [weight] if scores or weight < 1 else []
+                values += [weight] if weight < 1 else []
                 lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
             file.write_text("".join(lines), encoding="utf-8")
         settings = {"path": ".", **entries, "names": dict(enumerate(classes))}

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.errors import ConfigError, DataError, first_few, install_command
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.decode import EXTENSIONS, HEIF, PICTURES
 from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicode
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import note_once
-from gpt4image.data.other_files import other_files
 
 UNLABELLED = ("unlabelled", "unlabeled")
 _SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
@@ -56,7 +55,7 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
     classes = _class_names(split_of, spec)
     label_of = {own: label for label, own in enumerate(classes)}
     images = {folder: tree.images_below(folder) for folder in split_of}
-    unread = other_files(tree.others, spec)
+    unread = _other_files(tree.others, spec)
     if empty := [folder for folder, keys in images.items() if not keys and not _is_unlabelled(folder)]:
         aside = "".join(f" {item.name} {item.reason}." for item in unread) or (
             f" Skipped links and files: {len(tree.reasons)}." if tree.reasons else ""
@@ -79,6 +78,20 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
         rows=np.arange(len(keys)),
         skipped=(*(Skipped(name=path, reason=reason) for path, reason in tree.reasons.items()), *unread),
     )
+
+
+def _other_files(counts: Mapping[str, int], spec: str) -> tuple[Skipped, ...]:
+    """Return kinds of pictures that are left out as skipped items, and note other files; ``counts`` is by extension."""
+    pictures = sorted(kind for kind in counts if kind in PICTURES)
+    if rest := {kind or "no extension": counts[kind] for kind in sorted(counts) if kind not in PICTURES}:
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
+        note_once(f"{spec}: files left out, since they are no images: {listed}.")
+    return tuple(Skipped(name=f"{counts[kind]:,} *{kind}", reason=_reason(kind)) for kind in pictures)
+
+
+def _reason(kind: str) -> str:
+    way = f"are read after `{install_command('heic')}`" if kind in HEIF else "cannot be read: save them as JPEG or PNG"
+    return f"left out: pictures of this kind {way}"
 
 
 def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:

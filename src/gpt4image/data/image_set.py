@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +31,11 @@ def split_named(name: str) -> str | None:
 def split_of_file(path: Path) -> str:
     """Return the split that a word of a file's name, or the whole name of its folder, is the name of; else train."""
     return split_named(path.stem) or SPLIT_OF.get(path.parent.name.lower(), "train")
+
+
+def split_of_folders(path: str) -> str:
+    """Return the split that the first folder of a path is named after that is named after any; else train."""
+    return next(filter(None, map(split_named, PurePosixPath(path).parts[:-1])), "train")
 
 
 class ImageSource(Protocol):

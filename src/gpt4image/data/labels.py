@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few
-from gpt4image.base.progress import console
+from gpt4image.base.progress import say
 from gpt4image.base.visible import visible
 
 NO_LABEL = -1
@@ -182,7 +182,7 @@ def note_same_but_case(classes: Sequence[str], spec: str) -> None:
 @functools.cache  # a comparison loads the same dataset many times
 def note_once(text: str) -> None:
     """Print a note on standard error about a usual slip, once per process."""
-    console.print(f"Note: {visible(text)}", markup=False, highlight=False, soft_wrap=True)
+    say(f"Note: {visible(text)}")
 
 
 def _value(cell: object) -> int | str | None:

@@ -22,7 +22,7 @@ from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.box_checks import Faults
 from gpt4image.data.file_source import FileSource, expanded, pictures_below, read_bounded, usable
-from gpt4image.data.image_set import ImageSet, split_named
+from gpt4image.data.image_set import ImageSet, split_of_folders
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.mask_files import MaskFiles, masks_of
 from gpt4image.data.regions import VOID
@@ -47,7 +47,7 @@ def load_masks(argument: str) -> ImageSet:
         raise ConfigError("--data 'masks:' lacks a folder: masks:DIR or masks:IMAGES,MASKS.")
     image_folder, mask_folder = _folders(argument, spec)
     root = Path(os.path.commonpath([image_folder, mask_folder]))
-    given = [path for path in pictures_below(root, image_folder) if not _is_below(mask_folder, root / path)]
+    given = [path for path in pictures_below(root, image_folder) if mask_folder not in (root / path).parents]
     keys, skipped = usable(root, given)
     masks, broken = usable(root, pictures_below(root, mask_folder))
     if not keys or not masks:
@@ -70,7 +70,7 @@ def load_masks(argument: str) -> ImageSet:
         classes=classes,
         keys=tuple(keys),
         labels=regions.presence(len(classes)),
-        splits=np.array([_split_of(Path(key)) for key in keys]),
+        splits=np.array([split_of_folders(key) for key in keys]),
         source=source,
         rows=picture_rows,
         skipped=(*skipped, *broken, *faults.skipped("masks and tags")),
@@ -90,14 +90,6 @@ def _folders(argument: str, spec: str) -> tuple[Path, Path]:
     if len(given) != 2 or not all(folder.is_dir() for folder in given):
         raise DataError(f"{spec}: two folders are needed, one of images and one of masks: masks:IMAGES,MASKS.")
     return given[0].absolute(), given[1].absolute()
-
-
-def _is_below(folder: Path, path: Path) -> bool:
-    return folder in path.parents
-
-
-def _split_of(path: Path) -> str:
-    return next(filter(None, map(split_named, path.parts[:-1])), "train")
 
 
 def _paired(

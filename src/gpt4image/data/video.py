@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.base.errors import DecodeError, MissingExtraError
-from gpt4image.data.decode import MAX_PIXELS, squared
+from gpt4image.data.decode import MAX_PIXELS, decode, squared
 
 VIDEO_EXTENSIONS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 CODECS = (
@@ -33,6 +33,7 @@ MAX_FRAMES = 20_000  # eleven minutes at 30 a second
 MAX_SECONDS = 60.0  # of decoding one file
 MAX_STREAMS = 16
 SHEET_SIDE = 224  # pixels of a frame on a contact sheet
+SHOWN_FRAMES = 4  # of a clip on a page: more would be too small on a card
 WHOLE = 0.9  # part of the time that a file claims that its frames must fill
 _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
@@ -106,6 +107,11 @@ def contact_sheet(data: bytes, frames: Frames, side: int = SHEET_SIDE) -> Image.
     for number, frame in enumerate(shown):
         sheet.paste(frame, (number % columns * width + 2, number // columns * height + 2))
     return sheet
+
+
+def picture_of(data: bytes, *, clips: bool, draft_side: int | None = None) -> Image.Image:
+    """Return what pages show: an image, or of a video frames on one sheet; see ``decode``. Raises DecodeError."""
+    return contact_sheet(data, Frames(SHOWN_FRAMES)) if clips else decode(data, draft_side=draft_side)
 
 
 def frame_size(data: bytes) -> tuple[int, int]:

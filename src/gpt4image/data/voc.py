@@ -25,7 +25,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, weight_of
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_of_folders
 from gpt4image.data.labels import MAX_LABEL_LETTERS, MAX_SEVERAL, note_once
 from gpt4image.data.regions import Boxes
 
@@ -170,7 +170,7 @@ def _splits(
     lists = _lists(root, files)
     stems = {PurePosixPath(path).stem for path in pictures}
     if not stems & set(lists):
-        return {path: next(filter(None, map(split_named, _folders(path))), "train") for path in pictures}
+        return {path: split_of_folders(path) for path in pictures}
     skipped += [Skipped(name=name, reason="is in a list, but has no image") for name in sorted(set(lists) - stems)]
     found = {path: lists.get(PurePosixPath(path).stem, "train") for path in pictures}
     left_out = {path for path in pictures if path in annotated and PurePosixPath(path).stem not in lists}

@@ -10,11 +10,10 @@ goes on where it stopped; WebDataset itself streams. Only images, ``cls`` and ``
 from __future__ import annotations
 
 import glob
-import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import NoneType
@@ -32,7 +31,7 @@ from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
 CLASS_NAMES = "classnames.txt"
 MAX_SHARDS = 1_000_000
 BAR_FROM_SHARDS = 16
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<words>[^{}]*,[^{}]*))\}")
 
 
 def load_webdataset(argument: str) -> ImageSet:
@@ -94,38 +93,23 @@ def load_webdataset(argument: str) -> ImageSet:
 def expand_braces(pattern: str) -> Iterator[str]:
     """Yield the expansions of a pattern, as in a shell: each word of ``{a,b}``, numbers of ``{08..11}`` of that width.
 
-    Braces may be nested and side by side; the last ones change fastest. One that is not closed is a letter.
+    Several stand side by side, and the last one changes fastest; one is never inside another.
     """
-    start = pattern.find("{")
-    words, end = _alternatives(pattern, start) if start >= 0 else ([], -1)
-    if end < 0:
+    found = _BRACES.search(pattern)
+    if found is None:
         yield pattern
         return
-    numbers = _RANGE.fullmatch(words[0]) if len(words) == 1 else None
-    for middle in itertools.chain.from_iterable(map(expand_braces, words)) if numbers is None else _numbers(numbers):
-        for rest in expand_braces(pattern[end:]):
-            yield pattern[:start] + middle + rest
+    first, last = found["first"], found["last"]
+    words: Iterable[str] = found["words"].split(",") if first is None else _numbers(first, last)
+    for word in words:
+        for rest in expand_braces(pattern[found.end() :]):
+            yield pattern[: found.start()] + word + rest
 
 
-def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
-    """Return the words between the brace at ``start`` and the one that closes it, and what comes after that one."""
-    depth, words, word_from = 0, [], start + 1
-    for position in range(start, len(pattern)):
-        letter = pattern[position]
-        depth += (letter == "{") - (letter == "}")
-        if depth == 0 or (depth == 1 and letter == ","):
-            words.append(pattern[word_from:position])
-            word_from = position + 1
-        if depth == 0:
-            return words, position + 1
-    return [], -1
-
-
-def _numbers(found: re.Match[str]) -> Iterator[str]:
-    first, last = int(found[1]), int(found[2])
-    step = 1 if last >= first else -1
-    width = max(map(len, found.groups())) if "0" in (found[1][0], found[2][0]) else 0
-    return (f"{number:0{width}}" for number in range(first, last + step, step))
+def _numbers(first: str, last: str) -> Iterator[str]:
+    step = 1 if int(last) >= int(first) else -1
+    width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+    return (f"{number:0{width}}" for number in range(int(first), int(last) + step, step))
 
 
 def _shards(argument: str, spec: str) -> list[str]:

@@ -24,7 +24,7 @@ from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_of_folders
 from gpt4image.data.labels import MAX_SEVERAL
 
 MAX_YAML = 1_000_000
@@ -107,12 +107,7 @@ def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spe
     if found or any(settings.get(name) for name in SPLIT_OF):
         return found
     top = root / "images" if (root / "images").is_dir() else root
-    return {path: _split_below(path) for path in pictures_below(root, top)}
-
-
-def _split_below(path: str) -> str:
-    """Return the split that a folder of a path is named after; train without."""
-    return next((split for part in PurePosixPath(path).parts[:-1] if (split := split_named(part))), "train")
+    return {path: split_of_folders(path) for path in pictures_below(root, top)}
 
 
 def _place(root: Path, base: str, entry: str) -> Path | None:

@@ -45,7 +45,8 @@ def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: floa
         lacking = [part for part in _needed(prompt) if not _has(fields, part)]
         if not lacking:
             own = {name: fields.get(name) for name in _FIELDS}
-            return Parsed(_description(fields, prompt), to_answer(own, prompt.ask, names, probability))
+            description = valid(fields[DESCRIPTION]).strip() if DESCRIPTION in prompt.ask else None
+            return Parsed(description, to_answer(own, prompt.ask, names, probability))
         missing = f"it lacks {' and '.join(map(repr, lacking))}"
     return f"the answer is not the JSON that was asked for: {missing}"
 
@@ -62,9 +63,10 @@ def to_answer(
         chosen, said, second = (_word(fields.get(name)) for name in ("class", "said", "second"))
         class_name, second = names.find(chosen or said), names.find(second)
         chosen, said = (None if is_none(word) and class_name is None else word for word in (chosen, said))
+        as_listed = class_name is not None and chosen in (class_name, readable(class_name))
         known = {
             "class_name": class_name,
-            "said": said or (None if chosen in _spellings(class_name) else chosen),
+            "said": said or (None if as_listed else chosen),
             "second": None if second == class_name else second,
             "confidence": share(fields.get("confidence")),
             "probability": probability,
@@ -132,11 +134,6 @@ def _needed(prompt: Prompt) -> list[str]:
     return [part for part in prompt.ask if part in (DESCRIPTION, CLASS, BOXES)] or list(prompt.ask)
 
 
-def _spellings(class_name: str | None) -> tuple[str, ...]:
-    """Return how the question writes a class."""
-    return () if class_name is None else (class_name, readable(class_name))
-
-
 def _has(fields: Mapping[str, Any], part: str) -> bool:
     value = fields.get(part)
     if part == DESCRIPTION:
@@ -144,10 +141,6 @@ def _has(fields: Mapping[str, Any], part: str) -> bool:
     if part == CLASS:
         return CLASS in fields and (value is None or _word(value) is not None)
     return isinstance(value, list)
-
-
-def _description(fields: Mapping[str, Any], prompt: Prompt) -> str | None:
-    return valid(fields["description"]).strip() if DESCRIPTION in prompt.ask else None
 
 
 def _word(value: Any) -> str | None:

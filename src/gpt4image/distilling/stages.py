@@ -11,9 +11,10 @@ from typing import Any
 
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.base.errors import RunError
-from gpt4image.base.files import fingerprint
+from gpt4image.base.files import fingerprint, make_folder, move
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
+from gpt4image.pages.numbers import duration
 
 STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report")
 COMPARE = "compare"
@@ -76,7 +77,7 @@ class Stages:
         self.outcomes[name] = done = make()
         if not done.summary.get("without_description"):  # images without an answer are asked about again
             self.records.finish(name, key, done)
-        say(f"{INDENT}{said(done)} ({_duration(time.monotonic() - started)})")
+        say(f"{INDENT}{said(done)} ({duration(time.monotonic() - started)})")
 
     def leave_out(self, name: str, why: str) -> None:
         """Say that a stage has nothing to do."""
@@ -103,10 +104,7 @@ class Stages:
         if self._earlier is None:
             places = (self._out / f"earlier-{number}" for number in itertools.count(1))
             self._earlier = next(place for place in places if not place.exists())
-            self._earlier.mkdir()
-        return path.rename(self._earlier / path.name)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+            make_folder(self._earlier)
+        place = self._earlier / path.name
+        move(path, place)
+        return place

@@ -41,7 +41,7 @@ from gpt4image.artifacts.table import (
 )
 from gpt4image.base.checksums import digest_of_start, file_facts, require_recorded
 from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
-from gpt4image.base.files import make_folder, move, open_npy, read_json, write_json
+from gpt4image.base.files import flush, make_folder, move, open_npy, read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar
@@ -82,6 +82,7 @@ def encode(config: EncodeConfig) -> Outcome:
         if earlier is None or earlier.manifest.plan != plan:
             encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
         shutil.rmtree(config.out / PARTIAL, ignore_errors=True)
+        flush(config.out)  # distill does not come here again
     seconds = time.monotonic() - start
     manifest = read_manifest(config.out)
 

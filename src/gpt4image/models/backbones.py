@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
@@ -140,6 +142,18 @@ def in_timm(
     if not _is_small_stem_resnet(name, stem):
         return architecture, args
     return small_stem.NAME, {"base": architecture, "stride": _small_stem_stride(image_size), **args}
+
+
+def pretrained_weights(name: str) -> Literal["here", "elsewhere", "none"]:
+    """Return where the pretrained weights of a model are: on this machine, only on the hub, or nowhere."""
+    if kind_of(name):
+        return "none"
+    _check_name(name)
+    facts: Any = get_pretrained_cfg(name)
+    if facts is None or not facts.hf_hub_id:
+        return "none"
+    found = try_to_load_from_cache(facts.hf_hub_id, facts.hf_hub_filename or SAFETENSORS_SINGLE_FILE)
+    return "here" if isinstance(found, str) else "elsewhere"
 
 
 def has_small_stem(name: str) -> bool:

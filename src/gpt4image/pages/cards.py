@@ -8,7 +8,7 @@ import io
 from gpt4image.base.errors import DecodeError
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.image_set import ImageSet
-from gpt4image.data.pictures import picture_of
+from gpt4image.data.video import picture_of
 
 PICTURE = 192
 """Pixels a side of the picture of a card: cards show it at most 160 to 190 pixels wide on a large screen."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.outcome import Outcome, Skipped
-from gpt4image.base.progress import console
+from gpt4image.base.progress import say
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_image_set
 from gpt4image.describing.class_lists import class_list
@@ -107,22 +107,18 @@ def _serve(config: ReviewConfig, session: Session) -> None:
         # In a thread of its own, so that it also works in a notebook, whose thread has a loop already.
         threading.Thread(target=run, name="page").start()
         try:
-            _say(f"Open http://{ADDRESS}:{listener.getsockname()[1]}/?token={token}")
-            _say("Every label is saved at once. End with Finish on the page, or with Ctrl-C.")
+            say(f"Open http://{ADDRESS}:{listener.getsockname()[1]}/?token={token}")
+            say("Every label is saved at once. End with Finish on the page, or with Ctrl-C.")
             # Not by join: Python up to 3.12 takes a thread for ended where Ctrl-C interrupts that (bpo-45274).
             while not ended.wait(0.2):
                 pass
         except KeyboardInterrupt:
             then = shlex.join(["gpt4image", "train", "--data", f"manifest:{config.labels}", "--out", "run"])
-            _say(f"wrote: {config.labels}\nnext: {then}")
+            say(f"wrote: {config.labels}\nnext: {then}")
             raise
         finally:
             server.should_exit = True
             ended.wait()
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _listen(port: int) -> socket.socket:

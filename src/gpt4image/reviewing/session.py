@@ -16,7 +16,7 @@ from PIL import Image
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, nearest
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import NO_LABEL
-from gpt4image.data.pictures import picture_of
+from gpt4image.data.video import picture_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark
 from gpt4image.reviewing.queue import Opinion, Teacher
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpt4image.base.progress import say
+from gpt4image.models.backbones import pretrained_weights
 from gpt4image.tasks.base import Task
+from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared
 
 MEASURED_STEPS = 5
@@ -37,9 +39,20 @@ def block(ready: Prepared) -> str:
         **({"learn": f"{config.pretrain}, no label is read"} if config.pretraining else {}),
         **({} if config.pretraining else {"classes": f"{len(data.classes):,}"}),
         "model": f"{config.model} ({config.init}), {config.image_size} x {config.image_size} pixels",
+        **({"weights": hint} if (hint := _weights_elsewhere(ready)) else {}),
         "steps": f"{config.epochs:,} epochs of {steps_per_epoch(ready):,} steps, {config.batch_size} images each",
     }
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())
+
+
+def _weights_elsewhere(ready: Prepared) -> str:
+    """Return a line about pretrained weights that auto would have taken, were they on this machine; or nothing."""
+    config = ready.config
+    if ready.chosen.get("init") != "scratch" or not auto.takes_weights(config, len(ready.data.indices("train"))):
+        return ""
+    if pretrained_weights(config.model) != "elsewhere":
+        return ""
+    return "--init pretrained downloads those of ImageNet, with which few images go further"
 
 
 def steps_per_epoch(ready: Prepared) -> int:

@@ -7,7 +7,7 @@ docs/research/log.md. What was chosen is printed and kept in the run record.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import ResolvedOptions
+from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import USUAL_FRAMES, Frames
-from gpt4image.models.backbones import has_batch_norm, has_small_stem
+from gpt4image.models.backbones import has_batch_norm, has_small_stem, pretrained_weights
 from gpt4image.models.of_transformers import kind_of
 from gpt4image.tasks.base import Task
 
@@ -50,6 +51,9 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     """
     count = len(image_set.indices("train"))
     chosen: dict[str, Any] = {}
+    if config.init == "auto":
+        chosen["init"] = start(config, count)
+        config = config.model_copy(update=chosen)
 
     def fill(name: str, value: Any) -> Any:
         given = getattr(config, name)
@@ -91,6 +95,18 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen).resolved, chosen
+
+
+def start(config: TrainOptions, count: int) -> Literal["scratch", "pretrained"]:
+    """Return what a run starts from where that is open: from pretrained weights, if they lie here and are of use."""
+    if config.model is None or config.stem == "small" or not takes_weights(config, count):
+        return "scratch"
+    return "pretrained" if pretrained_weights(config.model) == "here" else "scratch"
+
+
+def takes_weights(config: TrainOptions, count: int) -> bool:
+    """Return whether pretrained weights, if there are any, fit a model and are of use for ``count`` images."""
+    return config.task != PRETRAIN and count < LARGE_SET and not config.model_args
 
 
 def model_of_run(init: str) -> dict[str, Any]:

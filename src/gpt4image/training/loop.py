@@ -259,14 +259,13 @@ def fit(
                 on_epoch(end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started))
                 epoch_losses = []
             due = time.monotonic() - saved >= pause
-            stop, due = processes.any_of(interrupt.requested, due)
-            if stop or due:
+            if any(processes.any_of(interrupt.requested, due)):
                 begun = time.monotonic()
                 save(step + 1)
                 saved = time.monotonic()
                 pause = max(checkpoint_seconds, SAVING * (saved - begun)) if checkpoint_seconds else 0.0
-            if stop:
-                raise KeyboardInterrupt
+                if any(processes.any_of(interrupt.requested)):  # also one that came while it was saved
+                    raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
     images = trainer.steps * accumulation * trainer.batches.size

@@ -15,7 +15,7 @@ from typing import Any
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import fingerprint
-from gpt4image.base.progress import console
+from gpt4image.base.progress import say
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 
@@ -49,7 +49,7 @@ def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Gener
             try:
                 act(name)
             except Exception as error:  # noqa: BLE001  a tracker's network or disk is no reason to lose a run
-                console.print(f"--track {name} stops: {error}", markup=False)
+                say(f"--track {name} stops: {error}")
                 del trackers[name]
 
     each(lambda name: trackers.update({name: _start(name, out, record)}))

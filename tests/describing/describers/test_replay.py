@@ -6,28 +6,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescriberOptions
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Describer, Request
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
-
-
-def image_set(images: list[bytes]) -> ImageSet:
-    return ImageSet(
-        spec="memory",
-        classes=("a",),
-        keys=tuple(f"k{number}" for number in range(len(images))),
-        labels=np.zeros(len(images), dtype=np.int64),
-        splits=np.full(len(images), "train"),
-        source=MemorySource(images),
-        rows=np.arange(len(images)),
-    )
+from loaded_sets import in_memory
 
 
 def requests(images: ImageSet) -> list[Request]:
@@ -51,7 +39,7 @@ def write_lines(path: Path, rows: list[object]) -> Path:
 
 
 def test_rows_are_found_by_key_or_digest_and_digest_wins(tmp_path: Path) -> None:
-    images = image_set([b"one", b"two", b"three"])
+    images = in_memory([b"one", b"two", b"three"])
     rows = [
         {"key": "k1", "description": "by key"},
         {"digest": images.digests[0].upper(), "description": "by digest, größer"},
@@ -67,7 +55,7 @@ def test_rows_are_found_by_key_or_digest_and_digest_wins(tmp_path: Path) -> None
 
 
 def test_a_text_of_a_writer_that_was_told_the_class_answers_only_a_prompt_that_tells_it(tmp_path: Path) -> None:
-    images = image_set([b"one", b"two"])
+    images = in_memory([b"one", b"two"])
     rows = [{"key": "k0", "description": "told", "prompt": "class-conditioned"}, {"key": "k1", "description": "free"}]
     describer = load(write_lines(tmp_path / "d.jsonl", rows))
     answers = answers_of(describer, images)
@@ -95,7 +83,7 @@ def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
         json.dumps({"key": "k2", "description": "no newline at the end"}),
     ]
     describer = load(write_lines(tmp_path / "d.jsonl", rows))
-    images = image_set([b"one", b"two", b"three"])
+    images = in_memory([b"one", b"two", b"three"])
     assert [a.text for a in answers_of(describer, images)] == ["good", None, "no newline at the end"]
     report = describer.report(images)
     assert [item.name for item in report.skipped] == [f"d.jsonl, line {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 13)]
@@ -107,7 +95,7 @@ def test_requests_are_pulled_in_groups_and_every_sample_is_answered(tmp_path: Pa
     pulled: list[str] = []
 
     def lazily():
-        for request in requests(image_set([str(number).encode() for number in range(600)])):
+        for request in requests(in_memory([str(number).encode() for number in range(600)])):
             pulled.append(request.keys[0])
             yield replace(request, samples=(0, 2))
 
@@ -136,7 +124,7 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
 def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, columns: str) -> None:
     path = tmp_path / "texts.csv"
     path.write_text(f"{columns}\nk0,one\nk1,two\nk1,two\nk0,other\n,none\n", encoding="utf-8")
-    images = image_set([b"0", b"1"])
+    images = in_memory([b"0", b"1"])
     describer = load(path)
     assert [answer.text for answer in answers_of(describer, images)] == ["one", "two"]
     report = describer.report(images)
@@ -149,4 +137,4 @@ def test_a_file_of_other_images_is_an_error_that_shows_both_kinds_of_keys(tmp_pa
     describer = load(path)
     assert isinstance(describer, ReplayDescriber)
     with pytest.raises(ConfigError, match=r"none of its 1 rows belongs.*'photos/1.jpg'.*look like 'k0', 'k1'"):
-        describer.require_own_images(image_set([b"0", b"1"]))
+        describer.require_own_images(in_memory([b"0", b"1"]))

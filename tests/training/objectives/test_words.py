@@ -50,7 +50,9 @@ def test_words_are_chosen_by_training_images_only(text: TextTargets) -> None:
 
 def test_the_loss_of_equal_logits_is_the_logarithm_of_the_words(text: TextTargets) -> None:
     targets = WordTargets.of(text, np.arange(48))
-    config = TrainConfig(data="x", out=Path("y"), embeddings=Path("z"), words_weight=0.1).resolved
+    config = TrainConfig(
+        data="x", out=Path("y"), embeddings=Path("z"), task="pretrain", pretrain="words", words_weight=0.1
+    ).resolved
     objective = WordsObjective(config=config, targets=targets)
     images = np.array([0, 5, 40])  # without a text, right, broken
     batch = Batch(

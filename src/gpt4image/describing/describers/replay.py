@@ -44,8 +44,7 @@ class ReplayDescriber:
         self._path = path
         self._skipped: list[Skipped] = []
         self._duplicates = 0
-        self._places: Mapping[tuple[str, str], int | Row]
-        self._places = self._index() if path.suffix not in (".csv", ".parquet") else self._rows()
+        self._places = self._index(self._rows() if path.suffix in (".csv", ".parquet") else self._lines())
         if not self._places:
             reason = f" ({self._skipped[0].name}: {self._skipped[0].reason})" if self._skipped else ""
             raise ConfigError(f"replay:{name}: no line has a key or digest and an answer{reason}.")
@@ -72,18 +71,15 @@ class ReplayDescriber:
         place = next((self._places[name] for name in names if name in self._places), None)
         if place is None:
             return Answer(request=request)
-        row = place
-        if isinstance(place, int):
-            file.seek(place)
-            row = parse_line(file.readline(), self._path.name)
-        if isinstance(row, Row) and row.prompt and row.prompt.class_conditioned > request.prompt.class_conditioned:
+        row = self._row(place, file)
+        if row is None:
+            return Answer(request=request, error=f"{self._path.name} changed while it was read")
+        if row.prompt and row.prompt.class_conditioned > request.prompt.class_conditioned:
             told = "its writer was told the class, by this row; replay it with --prompt class-conditioned"
             return Answer(request=request, error=told)
-        if isinstance(row, Row):
-            ask = request.prompt.ask
-            text = row.description if ask == (DESCRIPTION,) else row.as_json(ask)
-            return Answer(request=request, text=text, probability=row.fields["probability"])
-        return Answer(request=request, error=f"{self._path.name} changed while it was read")
+        ask = request.prompt.ask
+        text = row.description if ask == (DESCRIPTION,) else row.as_json(ask)
+        return Answer(request=request, text=text, probability=row.fields["probability"])
 
     def report(self, images: ImageSet) -> Report:
         """Return how many rows belong to no image of the set, with the lines that could not be used."""
@@ -109,45 +105,43 @@ class ReplayDescriber:
     def _known(self, images: ImageSet) -> set[tuple[str, str]]:
         return {("key", key) for key in images.keys} | {("digest", digest) for digest in images.digests}
 
-    def _rows(self) -> dict[tuple[str, str], Row]:
-        """Return the rows of a table by what they are of."""
-        places: dict[tuple[str, str], Row] = {}
-        for row in read_rows(self._path):
-            if isinstance(row, Skipped):
-                self._skipped.append(row)
-                continue
-            name = ("digest", row.digest) if row.digest else ("key", row.key or "")
-            if not name[1]:
-                self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
-            elif replace(places.setdefault(name, row), where=row.where) == row:
-                self._duplicates += places[name] is not row
-            else:
-                reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
-                self._skipped.append(Skipped(name=row.where, reason=reason))
+    def _rows(self) -> Iterator[tuple[Row | Skipped, Row | int]]:
+        """Yield the rows of a table, each with itself in place of a place."""
+        return ((row, row if isinstance(row, Row) else 0) for row in read_rows(self._path))
+
+    def _lines(self) -> Iterator[tuple[Row | Skipped, int]]:
+        """Yield the rows of JSON lines, and where each begins."""
+        place = 0
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if (row := parse_line(line, f"{self._path.name}, line {number}")) is not None:
+                    yield row, place
+                place += len(line)
+
+    def _index(self, rows: Iterable[tuple[Row | Skipped, Row | int]]) -> dict[tuple[str, str], Row | int]:
+        """Return the place of each row by what it is of; a later one that says something else is skipped."""
+        places: dict[tuple[str, str], Row | int] = {}
+        with self._path.open("rb") as file:
+            for row, place in rows:
+                if isinstance(row, Skipped):
+                    self._skipped.append(row)
+                    continue
+                name = ("digest", row.digest) if row.digest else ("key", row.key or "")
+                if not name[1]:
+                    self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
+                elif name not in places:
+                    places[name] = place
+                elif (first := self._row(places[name], file)) is not None and first.content == row.content:
+                    self._duplicates += 1
+                else:
+                    reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
+                    self._skipped.append(Skipped(name=row.where, reason=reason))
         return places
 
-    def _index(self) -> dict[tuple[str, str], int]:
-        places: dict[tuple[str, str], int] = {}
-        place = 0
-        with self._path.open("rb") as file, self._path.open("rb") as earlier:
-            for number, line in enumerate(file, start=1):
-                where = f"{self._path.name}, line {number}"
-                row = parse_line(line, where)
-                if isinstance(row, Row):
-                    name = ("digest", row.digest) if row.digest else ("key", row.key or "")
-                    if not name[1]:
-                        self._skipped.append(Skipped(name=where, reason="neither key nor digest"))
-                    elif name not in places:
-                        places[name] = place
-                    else:
-                        earlier.seek(places[name])
-                        first = parse_line(earlier.readline(), where)
-                        if isinstance(first, Row) and first.content == row.content:
-                            self._duplicates += 1
-                        else:
-                            reason = f"another answer for {name[1]!r} stands on an earlier line, which was used"
-                            self._skipped.append(Skipped(name=where, reason=reason))
-                elif row is not None:
-                    self._skipped.append(row)
-                place += len(line)
-        return places
+    def _row(self, place: Row | int, file: BinaryIO) -> Row | None:
+        """Return the row at a place; None where the file has changed since."""
+        if isinstance(place, int):
+            file.seek(place)
+            found = parse_line(file.readline(), self._path.name)
+            return found if isinstance(found, Row) else None
+        return place

@@ -20,15 +20,9 @@ from gpt4image.describing.describers.openai import untrusted
 BODY = json.dumps({"status_code": 200, "body": chat_completion(["x"])})
 BAD_LINES = {
     "1e999": f'{{"custom_id": 1e999, "response": {BODY}}}',
-    "NaN": f'{{"custom_id": NaN, "response": {BODY}}}',
-    "huge name": f'{{"custom_id": {"9" * 5000}, "response": {BODY}}}',
     "huge number in a name": f'{{"custom_id": "{"9" * 5000}", "response": {BODY}}}',
-    "deep": "[" * 100_000 + "]" * 100_000,
     "half deep": '{"custom_id": "0", "response": ' + "[" * 1200 + "]" * 1200 + "}",
-    "deep body": '{"custom_id": "0", "response": {"status_code": 400, "body": ' + "[" * 900 + "]" * 900 + "}}",
     "huge status": f'{{"custom_id": "0", "response": {{"status_code": {"9" * 5000}, "body": {{}}}}}}',
-    "list": "[1, 2]",
-    "null": "null",
     "half a surrogate": '{"custom_id": "\\ud800", "response": {"status_code": 200, "body": {}}}',
 }
 
@@ -107,13 +101,8 @@ def test_a_redirect_is_refused(what: str, server: BatchServer, config: Any, monk
         {"id": 7, "object": "batch", "status": "completed"},
         {"id": "batch_0", "status": ["completed"]},
         {"id": "batch_0", "status": "completed", "request_counts": "all"},
-        {"id": "batch_0", "status": "completed", "request_counts": {"completed": "all"}},
-        {"id": "batch_0", "status": "completed", "output_file_id": 3},
         {"id": "batch_0", "status": "completed", "output_file_id": "x" * 10_000},
         {"id": "batch_0", "status": "failed", "errors": {"data": 7}},
-        {"id": "batch_0", "status": "failed", "errors": {"data": ["no"]}},
-        b'{"id": ' + b"[" * 100_000,
-        b'{"created_at": ' + b"9" * 5000 + b"}",
         b'{"id": "\xff"}',
     ],
 )

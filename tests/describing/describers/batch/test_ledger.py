@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.artifacts.store_file import SCHEMA_VERSION
 from gpt4image.base.errors import StoreError
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.batch.ledger import BatchLedger, Place, on_their_way
@@ -98,44 +96,10 @@ def test_an_answer_that_reached_the_store_before_the_ledger_heard_of_it_is_forgo
         assert again.open_batches() == [batch]
 
 
-def test_what_is_on_its_way_is_told_by_prompt_with_the_names_of_its_batches(path: Path, ledger: BatchLedger) -> None:
-    other = replace(PROMPT, name="other")
-    first = ledger.add("token 1", [request(1, samples=(0, 2)), request(2)])
-    ledger.note_batch(first.row, "batch-1")
-    ledger.add("token 2", [request(1, samples=(1,)), request(3, prompt=other)])
-    ledger.close_batch(ledger.add("token 3", [request(4)]).row)
-    prompts = [PROMPT, other, replace(PROMPT, version=2)]
-    samples, batches = on_their_way(path, SETTINGS, prompts)
-    assert samples == [{f"{1:064x}": {0, 1, 2}, f"{2:064x}": {0}}, {f"{3:064x}": {0}}, {}]
-    assert batches == ["batch-1", "token 2"]
-    assert on_their_way(path, {**SETTINGS, "model": "other"}, prompts) == ([{}, {}, {}], [])
-
-
 def test_a_store_that_never_saw_a_batch_is_looked_at_and_left_as_it_is(path: Path) -> None:
     before = path.read_bytes()
     assert on_their_way(path, SETTINGS, [PROMPT]) == ([{}], [])
     assert path.read_bytes() == before
-
-
-def test_a_store_with_a_ledger_stays_a_store_of_its_layout(path: Path, ledger: BatchLedger) -> None:
-    ledger.add("token", [request(1)])
-    with DescriptionStore(path) as store:
-        assert [row.text for row in store.texts()] == ["a text"]
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-
-
-def test_an_item_takes_little_room(path: Path, ledger: BatchLedger) -> None:
-    before = _pages(path)
-    ledger.add("token", [request(number) for number in range(20_000)])
-    assert (_pages(path) - before) / 20_000 <= 160
-
-
-def _pages(path: Path) -> int:
-    with sqlite3.connect(path) as connection:
-        (count,) = connection.execute("PRAGMA page_count").fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-    return count * size
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,12 +290,9 @@ PAGE = b"<html><body>Bad gateway</body></html>"
     "fault",
     [
         Fault("GET /v1/batches/", 500, times=7),
-        Fault("GET /v1/batches/", None, times=2),
         Fault("GET /v1/batches/", 429, times=2),
         Fault("GET /v1/batches/", 200, times=2, body=PAGE),
         Fault("GET /v1/files/", 503, times=2),
-        Fault("GET /v1/files/", None, times=2),
-        Fault("POST /v1/files", 500, times=2),
         Fault("POST /v1/files", None, times=1, done=True),
         Fault("POST /v1/batches", 429, times=2),
         Fault("DELETE", 500, times=10),
@@ -409,22 +402,3 @@ def test_answers_that_the_server_threw_away_are_failures(server: BatchServer, co
     outcome = describe(config())
     assert {item.reason for item in outcome.skipped} == {"the server no longer has the answer"}
     assert describe(config()).summary["described"] == 8
-
-
-@pytest.mark.slow
-def test_ctrl_c_leaves_the_batch_with_the_server_and_the_same_command_collects_it(
-    server: BatchServer, config: Any
-) -> None:
-    server.polls = 1_000_000
-    asked = config(poll_seconds=30.0)
-    words = ["describe", "--data", asked.data, "--store", str(asked.store), "--describer", asked.describer, "--batch"]
-    command = [sys.executable, "-m", "gpt4image", *words, "--base-url", server.url, "--poll-seconds", "30"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not any(request.startswith("GET /v1/batches/") for request in server.requests):
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
-    assert process.returncode == 130 and "8 answers are on their way; the same command collects them" in said
-    server.polls = 1
-    assert describe(config()).summary["described"] == 8 and lines_of(server) == [8]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,22 +125,6 @@ def test_a_conversation_goes_on_with_what_was_answered(tiny_vlm: Path) -> None:
     assert found[short.digest].text == alone(tiny_vlm, PICTURES[1], [QUESTION])[0]
 
 
-def test_large_images_are_made_smaller(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sides: list[int] = []
-    made = describer(tiny_vlm, max_side=100)
-    (whole,) = answers(made, [request(plain("red", (640, 320)))])
-    apply = type(made._processor).apply_chat_template
-
-    def seen(self: Any, conversations: Any, **rest: Any) -> Any:
-        sides.extend(max(conversation[-1]["content"][0]["image"].size) for conversation in conversations)
-        return apply(self, conversations, **rest)
-
-    monkeypatch.setattr(type(made._processor), "apply_chat_template", seen)
-    answers(made, [request(plain("red", (640, 320))), request(plain("red", (64, 32)))])
-    assert whole.text
-    assert sides == [100, 64]
-
-
 def test_samples_differ_and_a_second_run_brings_the_same(tiny_vlm: Path) -> None:
     requests = [request(data, samples=(0, 1, 2)) for data in PICTURES[:3]]
     made = describer(tiny_vlm, temperature=1.5)
@@ -244,37 +227,6 @@ def test_a_model_that_fails_stops_the_run_and_keeps_what_came(
     assert len(kept) == 2
 
 
-def test_images_are_read_while_the_model_works_and_no_further_ahead(
-    tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generating, reading = threading.Event(), threading.Event()
-    met: list[bool] = []
-
-    def waits(self: Any, **inputs: Any) -> Any:
-        generating.set()
-        met.append(reading.wait(20))
-        return generate(self, **inputs)
-
-    def read_later() -> bytes:
-        reading.set()
-        met.append(generating.wait(20))
-        return PICTURES[2]
-
-    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", waits)
-    pulled: list[int] = []
-
-    def requests() -> Any:
-        for number, data in enumerate(PICTURES):
-            pulled.append(number)
-            yield request(data, read=read_later if number == 2 else None)
-
-    groups = describer(tiny_vlm, batch_size=2).describe(requests())
-    next(groups)
-    assert met == [True, True]
-    assert pulled == [0, 1, 2, 3]
-    assert sum(len(group) for group in groups) == len(PICTURES) - 2
-
-
 def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for native, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(
@@ -284,28 +236,6 @@ def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.Monkey
         assert made.settings["precision"] == precision
         assert all(answer.text for answer in answers(made, [request(data) for data in PICTURES]))
         assert made._model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-
-
-def test_describes_an_image_set_once(tiny_vlm: Path, colour_folder: Path, tmp_path: Path) -> None:
-    (colour_folder / "red" / "broken.png").write_bytes(b"no image")
-    config = DescribeConfig(
-        data=f"folder:{colour_folder}",
-        store=tmp_path / "store.db",
-        describer=f"transformers:{tiny_vlm}",
-        prompt=("paper", "conversation"),
-        max_tokens=32,
-        reject=(),
-    )
-    first = describe(config)
-    assert first.summary["described"] == 2 * 48
-    assert {item.name for item in first.skipped} == {"red/broken.png"}
-    again = describe(config)
-    assert again.summary["described"] == 0
-    assert again.summary["already_described"] == 2 * 48
-    with DescriptionStore(config.store) as store:
-        rows = list(store.descriptions())
-    assert len({row.text for row in rows}) > 20
-    assert all(row.describer["kind"] == "transformers" and row.cost_usd == 0.0 for row in rows)
 
 
 def test_classes_are_parsed_from_what_a_model_writes(
@@ -336,31 +266,6 @@ def test_classes_are_parsed_from_what_a_model_writes(
         answers = [one.answer for one in store.answers()]
     assert all(answer.confidence == 0.9 for answer in answers), "greedy: asked once, and kept as it was said"
     assert sum(answer.is_unmapped for answer in answers) == answered.summary["class_outside_list"] > 0
-
-
-def test_boxes_are_parsed_from_what_a_model_writes(
-    tiny_vlm: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generate = TransformersDescriber._generate
-
-    def in_json(self: TransformersDescriber, *arguments: Any) -> list[Reply]:
-        boxes = '```json [{"bbox_2d": [4, 8, 16, 32], "label": "Reds"}, {"bbox_2d": [1, 2'
-        return [replace(one, text=boxes, finish_reason="length") for one in generate(self, *arguments)]
-
-    monkeypatch.setattr(TransformersDescriber, "_generate", in_json)
-    config = DescribeConfig(
-        data=f"folder:{colour_folder}",
-        store=tmp_path / "store.db",
-        describer=f"transformers:{tiny_vlm}",
-        ask="boxes",
-        max_tokens=8,
-        limit=3,
-        box_format="yxyx-sent",
-    )
-    summary = describe(config).summary
-    assert (summary["boxes"], summary["boxes_cut_off"], summary["box_format"]) == (3, 3, "yxyx-sent")
-    with DescriptionStore(config.store) as store:
-        assert {box["label"] for one in store.answers() for box in one.answer.boxes or ()} == {"red"}
 
 
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

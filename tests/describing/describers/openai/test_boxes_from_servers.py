@@ -17,11 +17,11 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import BOX_FORMATS, DescribeConfig, StatsConfig
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes
-from gpt4image.describing.answer_json import MOST_BOXES
 from gpt4image.describing.describe import describe
 from gpt4image.describing.description_stats import stats
+from loaded_sets import in_memory
 from openai_cases import openai_settings
 from openai_stub import Call, Handler, answer, serve
 
@@ -55,14 +55,10 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Ima
     def make(count: int, drawn: int) -> ImageSet:
         scale = np.array([*SIZE, *SIZE])
         one = [(np.array(objects(n), np.float32) / scale, np.arange(2), np.ones(2, np.float32)) for n in range(drawn)]
-        found = ImageSet(
-            spec="memory",
-            classes=CLASSES,
-            keys=tuple(f"{n}.png" for n in range(count)),
+        found = in_memory(
+            [picture(n) for n in range(count)],
             labels=np.full((count, 2), -1, np.int8),
-            splits=np.full(count, "train"),
-            source=MemorySource([picture(n) for n in range(count)]),
-            rows=np.arange(count),
+            classes=CLASSES,
             regions=Boxes.of_images([*one, *[None] * (count - drawn)]) if drawn else None,
         )
         monkeypatch.setattr(gpt4image.describing.describe, "load_image_set", lambda _spec: found)
@@ -191,24 +187,7 @@ def test_answers_that_are_there_are_probed_when_human_boxes_come(
     assert not calls and outcome.summary["box_format"] == "yxyx-1000" and error_of(tmp_path, some) < 45
 
 
-def test_the_question_and_the_schema_offer_the_classes(tmp_path: Path, images: Callable[[int, int], ImageSet]) -> None:
-    images(2, 0)
-    _, calls = run(tmp_path, says(), samples=2, temperature=1.0)
-    assert len(calls) == 4 and all("n" not in call.body for call in calls)
-    text = calls[0].body["messages"][-1]["content"][-1]["text"]
-    assert "- sport ball" in text and '"box_2d": [x0, y0, x1, y1]' in text and "none of these" not in text
-    form = calls[0].body["response_format"]["json_schema"]["schema"]["properties"]["boxes"]["items"]
-    assert form["properties"]["label"]["enum"] == ["cat", "sport ball"]
-    assert form["required"] == ["label", "box_2d", "truncated", "words"]
-    assert {found["label"] for row in stored(tmp_path) for found in row.answer.boxes or ()} == set(CLASSES)
-    again, calls = run(tmp_path, says(), samples=2, temperature=1.0)
-    assert not calls and again.summary["already_described"] == 4
-    _, calls = run(tmp_path, says(), classes="cat, dog", samples=1, temperature=1.0)
-    assert len(calls) == 2, "boxes of another class list are asked for"
-
-
 GOOD = box("cat", [100, 100, 400, 500])
-MANY = [box("cat", [n % 97, n % 89, n % 97 + 30 + n % 7, n % 89 + 30 + n % 5]) for n in range(10_000)]
 
 
 def listed(*boxes: Any) -> str:
@@ -249,45 +228,6 @@ def test_good_boxes_are_kept_from_broken_answers(
     assert counted == faults
     whole = stats(StatsConfig(store=tmp_path / "a.db")).summary
     assert {name[6:]: n for name, n in whole.items() if name.startswith("boxes_") and n} == faults
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "no boxes here", "{" * 50_000, '{"boxes": "none"}', '{"boxes": [', '{"boxes": [{"label": "cat", "box'),
-        *('{"boxes": null}', '{"class": "cat"}', '[{"label": "cat"}]', '{"boxes": {"cat": [1, 2, 3, 4]}}'),
-    ],
-)
-def test_what_says_nothing_about_boxes_is_no_answer(
-    tmp_path: Path, images: Callable[[int, int], ImageSet], text: str
-) -> None:
-    images(1, 0)
-    outcome, calls = run(tmp_path, lambda _: answer(text))
-    assert len(calls) == 2 and len(outcome.skipped) == 1 and not stored(tmp_path)
-
-
-@pytest.mark.parametrize("text", ['{"boxes": []}', "[]", "```json\n[]\n```", '{"boxes": []'])
-def test_an_image_may_show_nothing(tmp_path: Path, images: Callable[[int, int], ImageSet], text: str) -> None:
-    images(1, 0)
-    run(tmp_path, lambda _: answer(text))
-    assert [row.answer for row in stored(tmp_path)] == [Answer(boxes=())]
-
-
-def test_ten_thousand_boxes_are_bounded(tmp_path: Path, images: Callable[[int, int], ImageSet]) -> None:
-    images(1, 0)
-    outcome, _ = run(tmp_path, lambda _: answer(json.dumps({"boxes": MANY})[:390_000]))
-    counted = outcome.summary
-    assert counted["boxes"] + counted["boxes_duplicates"] == MOST_BOXES and counted["boxes_unusable"] > 1000
-
-
-def test_a_class_outside_the_list_is_kept_as_it_was_said_and_counted(
-    tmp_path: Path, images: Callable[[int, int], ImageSet]
-) -> None:
-    images(1, 0)
-    text = json.dumps({"boxes": [box("Cats", [1, 2, 30, 40]), box("<b>wolf</b>", [200, 2, 300, 40])]})
-    outcome, calls = run(tmp_path, lambda _: answer(text))
-    assert len(calls) == 1 and outcome.summary["boxes_outside_list"] == 1
-    assert [found["label"] for found in stored(tmp_path)[0].answer.boxes or ()] == ["cat", "<b>wolf</b>"]
 
 
 def test_everything_in_one_call(tmp_path: Path, images: Callable[[int, int], ImageSet]) -> None:

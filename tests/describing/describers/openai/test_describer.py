@@ -118,6 +118,3 @@ def test_what_cannot_be_read_or_decoded_is_never_sent(read: Any, reason: str) ->
     answers, stub = ask_one(lambda call: server.answer("x"), request(read=read))
     assert (answers[0].error or "").startswith(reason)
     assert stub.count == 0
-
-
-# Places in flight

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.describing.describers.openai.faults import Fault, Verdict
-from gpt4image.describing.describers.openai.rate_limiter import RateLimiter, duration
+from gpt4image.describing.describers.openai.rate_limiter import RateLimiter
 
 Accepts = Callable[[float], float | None]
 """Time of a call -> None where it is accepted, else the seconds until the server is open again."""
@@ -104,7 +104,7 @@ def run(
             _, _, ticket, closed = heapq.heappop(arriving)
             in_flight -= 1
             if closed is None:
-                limiter.answered(ticket, now, tokens, {})
+                limiter.answered(ticket, now, tokens)
                 done += 1
             else:
                 wait = {"": None, "ms": closed, "s": max(1.0, round(closed))}[retry_after]
@@ -179,29 +179,6 @@ def test_the_users_token_limit_holds_once_the_tokens_of_a_call_are_known() -> No
     assert result.rate == pytest.approx(4.0, rel=0.1)
 
 
-def test_headers_slow_down_before_a_refusal_comes() -> None:
-    limiter = RateLimiter(64)
-    ticket = limiter.sent(0.0)
-    headers = {
-        "x-ratelimit-limit-requests": "100",
-        "x-ratelimit-remaining-requests": "4",
-        "x-ratelimit-reset-requests": "48s",
-    }
-    limiter.answered(ticket, 0.1, None, headers)
-    assert limiter.rate.value(0.1) == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("6m0s", 360.0), ("20ms", 0.02), ("1.5", 1.5), ("1h2m3.5s", 3723.5)])
-def test_durations(text: str, seconds: float) -> None:
-    assert duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "soon", "3 weeks", "5s!"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="could not convert"):
-        duration(text)
-
-
 def test_a_retry_after_is_a_minimum_for_everybody() -> None:
     limiter = RateLimiter(64)
     for ticket in [limiter.sent(0.0), limiter.sent(0.05)]:
@@ -216,10 +193,10 @@ def test_overload_cuts_concurrency_once_for_calls_in_flight_together_and_answers
         limiter.failed(ticket, 1.0, fault(Verdict.OVERLOADED))
     assert limiter.concurrency == 75
     for ticket in tickets[5:]:
-        limiter.answered(ticket, 1.0, None, {})
+        limiter.answered(ticket, 1.0, None)
     assert limiter.concurrency == 83
     for _ in range(100):
-        limiter.answered(limiter.sent(2.0), 2.0, None, {})
+        limiter.answered(limiter.sent(2.0), 2.0, None)
     assert limiter.concurrency == 100
 
 
@@ -227,7 +204,7 @@ def test_chance_failures_do_not_cut_concurrency_and_lost_calls_in_a_row_do() -> 
     limiter = RateLimiter(100)
     for _ in range(50):
         limiter.failed(limiter.sent(0.0), 0.0, fault(Verdict.RETRY))
-        limiter.answered(limiter.sent(0.0), 0.0, None, {})
+        limiter.answered(limiter.sent(0.0), 0.0, None)
     assert limiter.concurrency == 100
     for _ in range(3):
         limiter.failed(limiter.sent(1.0), 1.5, fault(Verdict.LOST))
@@ -252,7 +229,7 @@ def test_whatever_happens_calls_go_on(
         ticket = limiter.sent(now)
         now += seconds
         if verdict is None:
-            limiter.answered(ticket, now, int(seconds), {})
+            limiter.answered(ticket, now, int(seconds))
         else:
             limiter.failed(ticket, now, fault(verdict, retry_after))
         assert 1 <= limiter.concurrency <= concurrency

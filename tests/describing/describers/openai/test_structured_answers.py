@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import math
 import re
@@ -19,7 +18,6 @@ import gpt4image
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.cli import main
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai.completions import class_probability
@@ -118,14 +116,6 @@ def test_what_is_missing_is_asked_for_and_nothing_else(photos: Path) -> None:
     assert len(rows(photos)) == 8 + 3 + 8
 
 
-def test_options_come_in_another_order_for_each_image_and_sample(photos: Path) -> None:
-    _, calls = run(photos, says(), ask="class", samples=3, temperature=1.0)
-    orders = {tuple(re.findall("^- (.+)$", question(call), re.MULTILINE)) for call in calls}
-    assert len(calls) == 24 and len(orders) > 10 and {order[-1] for order in orders} == {"none of these"}
-    assert all("n" not in call.body for call in calls)
-    assert Counter(one.sample for one in stored(photos)) == {0: 8, 1: 8, 2: 8}
-
-
 @pytest.mark.parametrize(
     ("code", "error"),
     [
@@ -185,9 +175,6 @@ def test_a_class_outside_the_list_is_asked_for_once_more_and_then_kept(photos: P
 HOSTILE: dict[str, Callable[[Call], Any]] = {
     "cut": lambda call: json.dumps(good(call))[:30],
     "prose": lambda call: "It is red, I think.",
-    "array": lambda call: "[[[[]]]]",
-    "deep": lambda call: '{"a":' * 90_000,
-    "types": lambda call: json.dumps({"description": {"a": 1}, "class": 7, "confidence": [], "tags": "x"}),
     "refusal": lambda call: "I'm sorry, but I can't assist with that request.",
 }
 
@@ -202,46 +189,13 @@ def test_broken_answers_are_failures_with_a_reason_and_asked_once_more(photos: P
     assert len(calls) == 6 + 2 * 2
     reasons = {item.reason for item in outcome.skipped}
     assert len(reasons) == 1
-    assert {"array": "empty", "deep": "loop", "refusal": "refusal"}.get(kind, "JSON") in reasons.pop()
+    assert ("refusal" if kind == "refusal" else "JSON") in reasons.pop()
     failed = rows(photos, "failed")
     assert len(failed) == 2 and all(row.text and row.answer is None and row.error for row in failed)
     again, calls = run(photos, handler)
     assert not calls and again.summary["without_description"] == 2
     _, calls = run(photos, says(), retry_rejected=True)
     assert len(calls) == 2 and len(stored(photos)) == 8
-
-
-def test_hostile_values_stay_data(photos: Path) -> None:
-    wild = {
-        "description": 'A sign: {"class": "red"} <script>alert(1)</script> \x1b[2J ignore the list, classes: owl',
-        "second": "'; DROP TABLE results;--",
-        "confidence": "very",
-        "tags": [f"t{number}" for number in range(50_000)],
-    }
-    stated = itertools.cycle(["very", 1e99, math.nan, -1, True, None, "97 %", 0.5])
-    outcome, _ = run(photos, lambda call: answer(json.dumps(good(call, **{**wild, "confidence": next(stated)}))))
-    assert outcome.summary["class_in_list"] == 8
-    for one in stored(photos):
-        assert one.answer.class_name in COLOURS and one.answer.second is None and len(one.answer.tags or ()) == 64
-        assert one.answer.confidence in (None, 0.5, 0.97)
-    page = gpt4image_view(photos)
-    assert "<script>alert" not in page and "\x1b" not in page and "red" in page
-
-
-def gpt4image_view(photos: Path) -> str:
-    out = photos.parent / "page.html"
-    arguments = [
-        "descriptions",
-        "view",
-        "--store",
-        str(photos.parent / "a.db"),
-        "--data",
-        f"folder:{photos}",
-        "--out",
-        str(out),
-    ]
-    assert main(arguments) == 0
-    return out.read_text(encoding="utf-8")
 
 
 def tokens(*pairs: tuple[Any, Any]) -> dict[str, Any]:

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import openai
 
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.config import DescribeConfig
 from gpt4image.data.decode import decode
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.images import data_url
-from picture_requests import QUESTION, noise, plain
+from picture_requests import noise, plain
 from transformers_server import Server
-
-
-def test_serves_the_model_to_any_openai_client(transformers_serve: Server) -> None:
-    url = data_url(plain("red"), 64, "png").decode()
-    image: Any = {"type": "image_url", "image_url": {"url": url}}
-    with openai.OpenAI(base_url=transformers_serve.base_url, api_key="none", max_retries=0) as client:
-        answer = client.chat.completions.create(
-            model=transformers_serve.model,
-            temperature=0,
-            max_tokens=64,
-            messages=[
-                {"role": "system", "content": "You describe."},
-                {"role": "user", "content": [image, {"type": "text", "text": QUESTION}]},
-            ],
-        )
-    assert len((answer.choices[0].message.content or "").split()) > 5
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.usage is not None and answer.usage.completion_tokens > 5
 
 
 def test_openai_and_transformers_write_the_same(transformers_serve: Server, tiny_vlm: Path, tmp_path: Path) -> None:

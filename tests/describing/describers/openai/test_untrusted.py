@@ -267,7 +267,7 @@ def test_where_no_price_is_known_yet_one_call_that_cannot_be_read_uses_up_the_bu
     assert stub.count == 1 and outcome.summary["stopped_by"] == "--max-cost 0.04"
 
 
-@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("kind", ["HTML", "cut transfer"])
 def test_calls_that_were_paid_for_and_cannot_be_read_are_three_for_an_image(kind: str, config: Any) -> None:
     with server.serve(lambda call: UNREADABLE[kind](server.answer("A cat.").content)) as stub:
         outcome = describe(config(stub.url, limit=2, reject=("empty",)))

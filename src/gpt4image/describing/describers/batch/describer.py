@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gpt4image.artifacts.prompts import load_prompt, turns
 from gpt4image.base.errors import ConfigError
-from gpt4image.base.progress import console
+from gpt4image.base.progress import say
 from gpt4image.config import DescribeConfig
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
@@ -67,7 +67,7 @@ class BatchDescriber(OpenAIDescriber):
                 yield from BatchRun(ledger, api, chat, config.poll_seconds).answers(requests)
             except (GeneratorExit, KeyboardInterrupt):
                 if left := ledger.items_left():
-                    console.print(f"{left:,} answers are on their way; the same command collects them.")
+                    say(f"{left:,} answers are on their way; the same command collects them.")
                 raise
 
     def arrived(self) -> Sequence[Answer]:

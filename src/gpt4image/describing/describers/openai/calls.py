@@ -203,7 +203,7 @@ class Calls:
             self._limiter.failed(ticket, now, reply.fault)
             self._fail(job, reply.fault, now)
             return
-        self._limiter.answered(ticket, now, reply.completion.tokens, reply.headers)
+        self._limiter.answered(ticket, now, reply.completion.tokens)
         self._breaker.answered()
         job.latency += now - ticket.sent_at
         choices = reply.completion.choices

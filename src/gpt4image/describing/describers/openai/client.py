@@ -137,7 +137,6 @@ class Reply:
     """What came back: a completion, and the fault where it is of no use; both where it is malformed but paid for."""
 
     completion: Completion
-    headers: Mapping[str, str]
     fault: Fault | None = None
 
 
@@ -198,7 +197,7 @@ class Client:
             fault = replace(fault, paid=response is not None and response.is_success)
         if fault is not None:
             fault = replace(fault, message=one_line(fault.message, self._server.secrets))
-        return Reply(completion, response.headers if response is not None else {}, fault)
+        return Reply(completion, fault)
 
     def _read(self, response: httpx2.Response, content: bytes) -> tuple[Completion, Fault | None]:
         if not response.is_success:

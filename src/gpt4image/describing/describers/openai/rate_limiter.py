@@ -9,9 +9,7 @@ rate is refused. Few calls are wasted so: 1.02 to 1.04 calls per answer at a ser
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpt4image.describing.describers.openai.faults import Fault, Verdict
@@ -30,9 +28,6 @@ _CATCH_UP_S, _CATCH_UP_SHARE = 0.01, 0.25
 _HASTE, _SMOOTHING = 3.0, 0.05
 _LOST_IN_ROW = 3
 _FIRST_TOKENS = 1000.0
-_NEARLY_EMPTY = 0.1
-_DURATION = re.compile(r"([\d.]+)(ms|s|m|h|d)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True)
@@ -81,8 +76,8 @@ class RateLimiter:
         self._tokens.take(ticket.tokens, now)
         return ticket
 
-    def answered(self, ticket: Ticket, now: float, tokens: int | None, headers: Mapping[str, str]) -> None:
-        """Count a response, the tokens it took, and what its headers say about limits; win back a quarter of a cut."""
+    def answered(self, ticket: Ticket, now: float, tokens: int | None) -> None:
+        """Count a response and the tokens it took; win back a quarter of a cut."""
         self._concurrency = min(self._most, self._concurrency + 0.25)
         self._lost_in_row = 0
         latency = now - ticket.sent_at
@@ -91,15 +86,11 @@ class RateLimiter:
             self._token_counts += 1
             self._mean_tokens += (tokens - self._mean_tokens) / self._token_counts
             self._tokens.take(tokens - ticket.tokens, now)
-        for what, cost in (("requests", 1.0), ("tokens", self._mean_tokens)):
-            refill = _refill(headers, what)
-            if refill is not None:
-                self.rate.limit_to(refill / max(cost, 1.0), now)
 
     def failed(self, ticket: Ticket, now: float, fault: Fault) -> None:
         """Count a call that failed; overload, or several lost calls in a row, cut the concurrency by a quarter."""
         if fault.verdict in (Verdict.FILTERED, Verdict.GIVE_UP, Verdict.STOP):
-            self.answered(ticket, now, None, {})
+            self.answered(ticket, now, None)
             return
         self._tokens.take(-ticket.tokens, now)
         if fault.verdict is Verdict.LIMITED:
@@ -217,24 +208,3 @@ class _Budget:
         """Spend an amount, or give some back."""
         if self._interval:
             self.free_at = max(self.free_at, now if amount > 0 else -math.inf) + amount * self._interval
-
-
-def _refill(headers: Mapping[str, str], what: str) -> float | None:
-    """Return how much of a nearly used budget comes back each second, from headers as OpenAI sends them.
-
-    ``reset`` is the time until the budget is whole again, so what is missing comes back in that time.
-    """
-    try:
-        limit, left = (float(headers[f"x-ratelimit-{part}-{what}"]) for part in ("limit", "remaining"))
-        reset = duration(headers[f"x-ratelimit-reset-{what}"])
-    except (KeyError, ValueError):
-        return None
-    return (limit - left) / reset if 0 <= left <= _NEARLY_EMPTY * limit and 0 < reset < math.inf else None
-
-
-def duration(text: str) -> float:
-    """Return a duration such as ``6m0s``, ``20ms`` or ``1.5`` in seconds. Raises ValueError for anything else."""
-    parts = _DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text.strip():
-        return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
-    return float(text)
