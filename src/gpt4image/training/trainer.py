@@ -176,7 +176,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         mixing=config.mixes,
         apart=config.consistency > 0.0,
     )
-    if data.weak(others).any():
+    if on_top := bool(data.weak(others).any()):
         batches = batches.on_top()
     batches = replace(batches, twice=config.compares_views is not None)
     parallel, ema = placed(config, model, device, batches)
@@ -187,6 +187,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     steps = steps_per_epoch * config.epochs
     lowest = min(config.min_lr, config.lr)
     augmentation = augmentation_of(config, backbone)
+    if on_top:
+        augmentation = replace(augmentation, uncut_from=batches.size - batches.others_per_batch)
     return Trainer(
         config=config,
         data=data,
