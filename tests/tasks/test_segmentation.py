@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
@@ -31,9 +32,10 @@ from gpt4image.data.regions import VOID, Masks
 from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks import segmentation
 from gpt4image.tasks.segmentation import PixelTargets, Segmentation, pixel_loss, presence_loss
+from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
+from gpt4image.training.trainer import build
 from several_processes import SHARED, VIT, on_each_count
 from several_processes import gradient as gradient_of
 from small_training import resumed, same
@@ -86,23 +88,18 @@ def loop_pixels(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
 
 def loop_presence(logits: Tensor, targets: PixelTargets) -> Tensor:
     """The docstring of ``presence_loss``, one number at a time."""
-    shown, counted, allowed, cells_counted = torch.zeros((), dtype=logits.dtype), 0.0, 0.0, 0
+    shown, counted = torch.zeros((), dtype=logits.dtype), 0.0
     for i in range(len(logits)):
         cells = logits[i].flatten(1)
         p = torch.exp(cells) / torch.exp(cells).sum(dim=0)
-        most = max(1, round(segmentation.STRONGEST * cells.shape[1]))
-        may = []
         for k in range(len(p)):
             count, present = targets.presence[i, 0, k].double(), targets.presence[i, 1, k].double()
-            may.append(max(float(present / count), 1e-4) if count > 0 else 1.0)
-            score = torch.stack(sorted(torch.log(p[k] / (1 - p[k])), key=lambda value: value.item())[-most:]).mean()
+            odds = p[k] / (1 - p[k])
+            score = (odds * torch.log(odds)).sum() / odds.sum()
             sure = 1 / (1 + torch.exp(-score))
             shown = shown - present * torch.log(sure) - (count - present) * torch.log(1 - sure)
             counted += float(count)
-        if targets.presence[i, 0].any() and (targets.masks[i] == VOID).all():
-            allowed = allowed - torch.log((torch.tensor(may)[:, None] * p).sum(dim=0)).sum()
-            cells_counted += cells.shape[1]
-    return shown / counted + allowed / cells_counted
+    return shown / counted
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -253,6 +250,20 @@ def test_a_run_learns_shapes_and_its_records_hold_masks(run: Path, drawn: str) -
     assert again["mIoU"] == facts["mIoU"]
     assert table["score"].to_pylist() == pytest.approx(Segmentation().scores(masks, labels).tolist())
     assert table["prediction"].to_pylist() == [np.unique(mask).tolist() for mask in masks]
+
+
+def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
+    run: Path, drawn: str, tmp_path: Path
+) -> None:
+    parts = {name.partition("backbone."): value for name, value in load_file(run / runs.MODEL).items()}
+    save_file({name: value for (_, found, name), value in parts.items() if found}, tmp_path / "plain.safetensors")
+    own = {"init": str(tmp_path / "plain.safetensors"), "freeze": True, "labelled_share": 0.75}
+    ready = prepare(options(drawn, tmp_path / "run", **own), ("train",))
+    trainer = build(ready.config, ready.data)
+    learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
+    parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
+    assert parts == {"backbone.fc", "levels", "branches", "cells"}
+    assert trainer.batches.size == 11  # three with tags come on top of eight masks
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(drawn: str, tmp_path: Path) -> None:

@@ -67,6 +67,18 @@ def test_few_images_without_a_target_are_drawn_as_often_as_the_others(others: in
     assert make_batches(images, few, size=4, labelled_share=0.999, seed=0).others_per_batch == 1
 
 
+@pytest.mark.parametrize(("share", "more"), [(0.5, 8), (0.25, 24), (0.75, 3), (0.999, 1)])
+def test_others_on_top_take_no_place_of_images_with_a_target(share: float, more: int) -> None:
+    few, many = np.arange(10), np.arange(100, 2000)
+    batches, alone = (
+        make_batches(few, others, size=8, labelled_share=share, seed=0).on_top() for others in (many, many[:0])
+    )
+    for number in range(20):
+        batch = batches.batch(number)
+        assert batch[:8].tolist() == alone.batch(number).tolist()
+        assert len(batch) == batches.size == 8 + more and (batch[8:] >= 100).all()
+
+
 def test_processes_that_see_the_others_twice_get_equal_shares_of_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, second = [], []
     monkeypatch.setattr(processes, "count", lambda: 2)

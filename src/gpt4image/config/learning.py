@@ -80,7 +80,8 @@ class TextOptions(StageConfig):
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
     consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
-    image."""
+    image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this
+    proportion."""
 
     @property
     def alignment(self) -> dict[str, Any]:
@@ -158,7 +159,8 @@ class ModelOptions(StageConfig):
     pretrained where the model's weights lie on this machine and there are fewer than 200,000 training images; nothing
     is downloaded unasked."""
     freeze: bool = False
-    """Train only the classifier on the weights of --init, which stay as they are: a linear probe."""
+    """Train only the classifier, for boxes and masks also the head, on the weights of --init, which stay as they are: a
+    linear probe."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
     has such a stem."""

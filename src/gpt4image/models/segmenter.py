@@ -1,8 +1,8 @@
 """Semantic segmentation on any timm classifier: the head of a panoptic FPN over the maps of its stages.
 
 Kirillov et al. 2019, arXiv 1901.02446: each map of the pyramid is convolved, enlarged to the finest and added; a last
-convolution gives the logits of each cell. The logits of the classifier, which sees the whole picture, are added to
-those of every cell.
+convolution gives the logits of each cell. The classifier, which sees the whole picture, has no part in them: added to
+every cell, its logits would tell that a class is there, but not where.
 
 Legend: B images, K classes, C channels of the pyramid, S side of the input in pixels.
 """
@@ -37,13 +37,14 @@ class Segmenter(PyramidModel):
             for _ in self.sides
         )
         self.cells = nn.Conv2d(WIDTH, self.backbone.num_classes, 1)
+        self.get_classifier().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of each cell."""
-        maps, whole = self.read(images)
+        maps, _ = self.read(images)
         finest = maps[0].shape[2:]
         parts = [_enlarged(branch(found), finest) for branch, found in zip(self.branches, maps, strict=True)]
-        logits = self.cells(sum(parts[1:], parts[0])) + whole[:, :, None, None]
+        logits = self.cells(sum(parts[1:], parts[0]))
         return _enlarged(logits, (images.shape[2] // STRIDE, images.shape[3] // STRIDE))
 
 

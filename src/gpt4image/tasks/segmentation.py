@@ -1,9 +1,8 @@
 """Semantic segmentation: a class for every pixel, from masks of some images and from what others are known to show.
 
 Images with a mask teach every pixel. Of the others it is enough to know which classes they show, from tags of people or
-from a teacher: the strongest pixels of a class are to say whether it is there (Pinheiro and Collobert 2015, arXiv
-1411.6228), and every pixel is to be of a class that may be there. Background is a class like any other, except that
-whether an image shows it is never asked.
+from a teacher: the pixels that speak most for a class are to say whether it is there, as in Pinheiro and Collobert 2015
+(arXiv 1411.6228). Background is a class like any other, except that whether an image shows it is never asked.
 
 Legend: N images of a set, B of a batch, K classes, S side of masks in pixels, h side of the outputs in cells.
 """
@@ -35,8 +34,6 @@ from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
 
 UNCUT = 224
 """Side of masks that no geometry gives a size."""
-STRONGEST = 0.02
-"""Part of the cells whose mean says whether a class is there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,14 +43,16 @@ class PixelTargets:
     Attributes:
         masks: (B, S, S) uint8 classes, VOID where none is known.
         presence: (B, 2, K) float32: how much an image counts for a class, and how much of that says "present".
+        background: the class that nobody is asked for; -1 for none.
     """
 
     masks: Tensor
     presence: Tensor
+    background: int = -1
 
     def to(self, device: torch.device) -> PixelTargets:
         """Return them on a device."""
-        return PixelTargets(masks=self.masks.to(device), presence=self.presence.to(device))
+        return replace(self, masks=self.masks.to(device), presence=self.presence.to(device))
 
 
 class Largest(nn.Module):
@@ -137,7 +136,11 @@ class Segmentation(Task):
         return backbone if isinstance(backbone, Segformer) else Segmenter(backbone, size)
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
-        """Return masks and presence; of an image with a mask, what the cut mask shows is present."""
+        """Return masks and presence; of an image with a mask, what the cut mask shows is present.
+
+        A probability counts by its distance from one half, as present or as absent: as a target it would keep classes
+        that are not there at that probability, everywhere.
+        """
         masks = torch.from_numpy(labels.pixels(UNCUT if geometry is None else geometry.size))
         masks = masks if geometry is None else geometry.masks(masks)
         tags = labels.presence(outputs).astype(np.float32) if soft is None else soft
@@ -147,7 +150,9 @@ class Segmentation(Task):
         shown = torch.where(known, cut, shown)
         if labels.background >= 0:
             shown[:, labels.background] = NOT_KNOWN
-        return PixelTargets(masks=masks, presence=torch.stack([(shown >= 0).float(), shown.clamp(min=0.0)], dim=1))
+        sure = torch.where(shown >= 0, (2 * shown - 1).abs(), 0.0)
+        presence = torch.stack([sure, sure * (shown >= 0.5)], dim=1)
+        return PixelTargets(masks=masks, presence=presence, background=labels.background)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a mask, or a class that is known to be present or absent."""
@@ -171,9 +176,8 @@ class Segmentation(Task):
     def without_target(self, targets: PixelTargets, images: Tensor) -> PixelTargets:
         """Return targets in which some images count for nothing."""
         rows = images[:, None, None]
-        return PixelTargets(
-            masks=targets.masks.masked_fill(rows, VOID), presence=targets.presence.masked_fill(rows, 0.0)
-        )
+        masks, presence = targets.masks.masked_fill(rows, VOID), targets.presence.masked_fill(rows, 0.0)
+        return replace(targets, masks=masks, presence=presence)
 
     def loss(self, outputs: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
         """Return the cross-entropy of the pixels of all masks, and the weighted loss of presence of all images."""
@@ -282,44 +286,37 @@ def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
     """
     pixels = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(pixels, masks.long(), ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
-    return _mean_over_all(total, (masks != VOID).sum())
+    sums = gather(torch.stack([total, (masks != VOID).sum().to(total.dtype)])[None]).sum(dim=0)
+    return sums[0] / sums[1].clamp(min=1.0)
 
 
 def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
     """Loss of what images are known to show, on all processes::
 
-        p = softmax(logits[i, :, cell]);  z[k] = log(p[k] / (1 - p[k]))
-        score(i, k) = mean of the STRONGEST part of z[k] over the cells of image i
-        shown = binary_loss(score, presence)
-        may(i, k) = present / count where that is known, else 1
-        allowed = mean over cells of images without a mask, of which something is known, of -log(sum_k may(i, k) * p[k])
+        q = softmax(logits[i, :, cell]);  p = softmax(logits[i, k != background, cell]);  z[k] = log(p[k] / (1 - p[k]))
+        score(i, k) = mean of z[k] over the cells of image i, each weighted by p[k] / (1 - p[k]) * (1 - q[background])
+        loss = binary_loss(score, presence)
+
+    Nobody is asked for the background, and tags must not take cells from it: only masks teach what belongs to it. So it
+    has no part in p, and q gives no gradient.
 
     Args:
         logits: (B, K, h, w) float32 or better.
         targets: of the images.
 
     Returns:
-        shown + allowed: scalar >= 0, the same on every process; 0 where nothing is known.
+        Scalar >= 0, the same on every process; 0 where nothing is known.
     """
-    cells = logits.flatten(2)
-    shown = binary_loss(presence_scores(cells), targets.presence)
-    count, present = targets.presence.to(logits.dtype).unbind(dim=1)
-    may = torch.where(count > 0, present / count.clamp(min=1e-6), torch.ones_like(count))
-    weak = (count > 0).any(dim=1) & (targets.masks == VOID).flatten(1).all(dim=1)
-    log_p = F.log_softmax(cells, dim=1)
-    allowed = -torch.logsumexp(log_p + may.clamp(min=1e-4).log()[:, :, None], dim=1)
-    return shown + _mean_over_all((allowed * weak[:, None]).sum(), weak.sum() * cells.shape[2])
-
-
-def presence_scores(cells: Tensor) -> Tensor:
-    """Return (B, K) the log odds that an image shows each class, of logits (B, K, cells); see ``presence_loss``."""
-    log_p = F.log_softmax(cells, dim=1)
+    cells, background = logits.flatten(2), targets.background
+    asked = [k for k in range(cells.shape[1]) if k != background]
+    log_p = F.log_softmax(cells[:, asked], dim=1)
     # log(p / (1 - p)); the clamp keeps it finite where one class has all
-    odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
-    most = max(1, round(STRONGEST * cells.shape[2]))
-    return odds.topk(most, dim=2).values.mean(dim=2)
+    odds = log_p - _log_of_rest(log_p)
+    weights = odds
+    if background >= 0:
+        weights = odds + _log_of_rest(F.log_softmax(cells.detach(), dim=1)[:, background, None])
+    return binary_loss((weights.softmax(dim=2) * odds).sum(dim=2), targets.presence[:, :, asked])
 
 
-def _mean_over_all(total: Tensor, count: Tensor) -> Tensor:
-    sums = gather(torch.stack([total, count.to(total.dtype)])[None]).sum(dim=0)
-    return sums[0] / sums[1].clamp(min=1.0)
+def _log_of_rest(log_p: Tensor) -> Tensor:
+    return torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))

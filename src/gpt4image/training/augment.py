@@ -25,6 +25,7 @@ class Augmentation:
 
     Attributes:
         grey: share of the images that lose their colours.
+        uncut_from: row of the batch from which on no image is cut, since what is known of it is of the whole.
     """
 
     size: int
@@ -37,6 +38,7 @@ class Augmentation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     grey: float = 0.0
+    uncut_from: int | None = None
 
 
 def train_batch(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
@@ -88,6 +90,8 @@ def _random_crop(how: Augmentation, rng: BatchRng) -> Geometry:
     area = how.min_scale + (1.0 - how.min_scale) * rng.uniform()
     ratio = torch.exp((rng.uniform() * 2 - 1) * torch.log(torch.tensor(4.0 / 3.0)))
     extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1.0)
+    if how.uncut_from is not None:
+        extent[rng.rows >= how.uncut_from] = 1.0
     x, y = ((rng.uniform() * 2 - 1) * (1 - extent[:, axis]) for axis in (0, 1))
     return Geometry.crop(torch.stack([x, y], dim=1), extent, _random_flips(how, rng), how.size)
 

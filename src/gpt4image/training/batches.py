@@ -6,7 +6,7 @@ would also train less.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -79,6 +79,14 @@ class Batches:
             return images[self.rows]
         others = self.others.take(number * self.others_per_batch, self.others_per_batch)
         return np.concatenate([images, others])[self.rows]
+
+    def on_top(self) -> Batches:
+        """Return batches of as many images with a target as these have in all, and of others on top, in proportion."""
+        if self.others is None:
+            return self
+        more = max(round(self.size * self.others_per_batch / (self.size - self.others_per_batch)), 1)
+        rows = own_rows(self.size, more, mixing=False, apart=True)
+        return replace(self, size=self.size + more, others_per_batch=more, rows=rows)
 
     def rng(self, generator: torch.Generator) -> BatchRng:
         """Return random numbers for the images of a batch that belong to this process."""

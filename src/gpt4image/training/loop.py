@@ -268,7 +268,7 @@ def fit(
                     raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
-    images = trainer.steps * accumulation * trainer.config.batch_size
+    images = trainer.steps * accumulation * trainer.batches.size
     return {
         "seconds": round(seconds, 3),
         "steps": trainer.steps,

@@ -147,12 +147,12 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
     plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
+    if config.freeze:
+        new_layers = freeze_all_but_classifier(plain)
     backbone, new_layers = of_task(data.task, plain, new_layers, config.image_size)
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
-    if config.freeze:
-        new_layers = freeze_all_but_classifier(backbone)
     model: Plain | Tapped = Plain(backbone)
     words = words_of(config, data)
     if data.text is not None and config.aligns:
@@ -176,6 +176,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         mixing=config.mixes,
         apart=config.consistency > 0.0,
     )
+    if on_top := bool(data.weak(others).any()):
+        batches = batches.on_top()
     batches = replace(batches, twice=config.compares_views is not None)
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
@@ -185,6 +187,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     steps = steps_per_epoch * config.epochs
     lowest = min(config.min_lr, config.lr)
     augmentation = augmentation_of(config, backbone)
+    if on_top:
+        augmentation = replace(augmentation, uncut_from=batches.size - batches.others_per_batch)
     return Trainer(
         config=config,
         data=data,
