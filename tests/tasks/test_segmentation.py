@@ -65,14 +65,14 @@ def masks_of(values: np.ndarray, *, classes: int = 4, background: int = 0) -> Ma
     )
 
 
-def some_targets(rng: np.random.Generator, images: int = 5, side: int = 8) -> PixelTargets:
+def some_targets(rng: np.random.Generator, images: int = 5, side: int = 8, background: int = 0) -> PixelTargets:
     masks = rng.integers(0, 4, (images, side, side)).astype(np.uint8)
     masks[rng.random(masks.shape) < 0.2] = VOID
     masks[images // 2 :] = VOID
     known = (rng.random((images, 4)) < 0.7).astype(np.float32)
     known[:, 0], known[-1] = 0.0, 0.0
     presence = np.stack([known, known * rng.random((images, 4))], axis=1).astype(np.float32)
-    return PixelTargets(masks=torch.from_numpy(masks), presence=torch.from_numpy(presence))
+    return PixelTargets(masks=torch.from_numpy(masks), presence=torch.from_numpy(presence), background=background)
 
 
 def loop_pixels(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
@@ -90,23 +90,28 @@ def loop_presence(logits: Tensor, targets: PixelTargets) -> Tensor:
     """The docstring of ``presence_loss``, one number at a time."""
     shown, counted = torch.zeros((), dtype=logits.dtype), 0.0
     for i in range(len(logits)):
-        cells = logits[i].flatten(1)
-        p = torch.exp(cells) / torch.exp(cells).sum(dim=0)
-        for k in range(len(p)):
+        cells = torch.exp(logits[i].flatten(1))
+        foreground = torch.ones(cells.shape[1], dtype=logits.dtype)
+        if targets.background >= 0:
+            foreground = 1 - (cells[targets.background] / cells.sum(dim=0)).detach()
+        asked = [k for k in range(len(cells)) if k != targets.background]
+        for k in asked:
             count, present = targets.presence[i, 0, k].double(), targets.presence[i, 1, k].double()
-            odds = p[k] / (1 - p[k])
-            score = (odds * torch.log(odds)).sum() / odds.sum()
+            p = cells[k] / cells[asked].sum(dim=0)
+            odds = p / (1 - p)
+            weights = odds * foreground
+            score = (weights * torch.log(odds)).sum() / weights.sum()
             sure = 1 / (1 + torch.exp(-score))
             shown = shown - present * torch.log(sure) - (count - present) * torch.log(1 - sure)
             counted += float(count)
     return shown / counted
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_losses_and_their_gradients_are_those_of_naive_loops(smoothing: float) -> None:
+@pytest.mark.parametrize(("smoothing", "background"), [(0.0, -1), (0.2, 0)])
+def test_the_losses_and_their_gradients_are_those_of_naive_loops(smoothing: float, background: int) -> None:
     rng = np.random.default_rng(0)
     logits = torch.from_numpy(rng.normal(0, 2, (5, 4, 12, 12))).requires_grad_()
-    targets = some_targets(rng)
+    targets = some_targets(rng, background=background)
     pairs = [
         (pixel_loss(logits, targets.masks, smoothing), loop_pixels(logits, targets.masks, smoothing)),
         (presence_loss(logits, targets), loop_presence(logits, targets)),
@@ -118,6 +123,17 @@ def test_the_losses_and_their_gradients_are_those_of_naive_loops(smoothing: floa
     both = Segmentation(presence=0.3).loss(logits, targets, smoothing)
     assert torch.allclose(both, pairs[0][0] + 0.3 * pairs[1][0])
     assert torch.equal(Segmentation(presence=0.0).loss(logits, targets, smoothing), pairs[0][0])
+
+
+def test_presence_takes_no_cell_from_the_background_unless_there_is_one_other_class() -> None:
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    targets = PixelTargets(masks=torch.full((2, 8, 8), VOID), presence=torch.ones(2, 2, 3), background=0)
+    (gradient,) = torch.autograd.grad(presence_loss(logits, targets), logits)
+    assert not gradient[:, 0].any() and gradient[:, 1:].any()
+    assert torch.allclose(gradient.sum(dim=1), torch.zeros(2, 4, 4), atol=1e-7), "no cell gets more of all classes"
+    one = PixelTargets(masks=targets.masks, presence=torch.ones(2, 2, 2), background=0)
+    (gradient,) = torch.autograd.grad(presence_loss(logits[:, :2], one), logits)
+    assert gradient[:, 1].any()
 
 
 def test_what_is_taken_out_has_no_gradient_and_extreme_logits_are_finite() -> None:
@@ -195,7 +211,7 @@ def test_a_teacher_says_what_images_without_a_mask_show() -> None:
     assert Segmentation(presence=0.0).has_target(labels, soft).tolist() == [True, False, False]
     found = task.targets(labels, soft, 4, Geometry.shift(torch.zeros(3, 2, 1).long(), torch.zeros(3).bool(), 8, 8))
     assert found.presence[0, 1].tolist() == [0, 1, 0, 0]  # its mask is known better
-    assert torch.allclose(found.presence[1], torch.tensor([[0, 1, 0, 1], [0, 0.6, 0, 0.9]]))
+    assert torch.allclose(found.presence[1], torch.tensor([[0, 0.2, 0, 0.8], [0, 0.2, 0, 0.8]]))
     assert (found.masks[1:] == VOID).all() and not found.presence[2].any()
 
 
@@ -262,7 +278,7 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
     trainer = build(ready.config, ready.data)
     learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
-    assert parts == {"backbone.fc", "levels", "branches", "cells"}
+    assert parts == {"levels", "branches", "cells"}
     assert trainer.batches.size == 11  # three with tags come on top of eight masks
 
 

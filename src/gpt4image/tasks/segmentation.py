@@ -298,7 +298,7 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
         loss = binary_loss(score, presence)
 
     Nobody is asked for the background, and tags must not take cells from it: only masks teach what belongs to it. So it
-    has no part in p, and q gives no gradient.
+    has no part in p, unless there is only one other class, and q gives no gradient.
 
     Args:
         logits: (B, K, h, w) float32 or better.
@@ -309,7 +309,7 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
     """
     cells, background = logits.flatten(2), targets.background
     asked = [k for k in range(cells.shape[1]) if k != background]
-    log_p = F.log_softmax(cells[:, asked], dim=1)
+    log_p = F.log_softmax(cells[:, asked], dim=1) if len(asked) > 1 else F.log_softmax(cells, dim=1)[:, asked]
     # log(p / (1 - p)); the clamp keeps it finite where one class has all
     odds = log_p - _log_of_rest(log_p)
     weights = odds
