@@ -36,7 +36,7 @@ class Segmenter(PyramidModel):
             nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, WIDTH), nn.ReLU())
             for _ in self.sides
         )
-        self.cells = nn.Conv2d(WIDTH, self.backbone.num_classes, 1)
+        self.of_cells = nn.Conv2d(WIDTH, self.backbone.num_classes, 1)
         self.get_classifier().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Segmenter(PyramidModel):
         maps, _ = self.read(images)
         finest = maps[0].shape[2:]
         parts = [_enlarged(branch(found), finest) for branch, found in zip(self.branches, maps, strict=True)]
-        logits = self.cells(sum(parts[1:], parts[0]))
+        logits = self.of_cells(sum(parts[1:], parts[0]))
         return _enlarged(logits, (images.shape[2] // STRIDE, images.shape[3] // STRIDE))
 
 
