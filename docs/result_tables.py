@@ -91,6 +91,9 @@ RECORDS = {
         "photographs", C20, "class-dependent label noise and the answers of the LLM"
     ),
     "cifar10-asked-all": Record("photographs", C20, "all labels and the answers of the LLM"),
+    "cifar10-fine-tuned-4": Record(
+        "photographs-other-models", "Photographs, ImageNet model fine-tuned, 12 epochs", "4 labels per class"
+    ),
     "cifar10-rivals": Record("photographs", C20, "the paper and TextTeacher, restated and untuned"),
     "cifar10-few-and-wrong-10": Record("photographs", C20, "ten fresh seeds"),
     "cifar10-few-and-wrong-10-rest": Record("photographs", C20, "ten fresh seeds, other numbers of labels"),
