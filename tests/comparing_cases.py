@@ -27,7 +27,13 @@ SMALL: dict[str, Any] = {
 }
 
 
-BARE: dict[str, Any] = {"image_size": 16, "stem": "small", "model": SMALL["model"], "model_args": SMALL["model_args"]}
+BARE: dict[str, Any] = {
+    "init": "scratch",
+    "image_size": 16,
+    "stem": "small",
+    "model": SMALL["model"],
+    "model_args": SMALL["model_args"],
+}
 
 
 @pytest.fixture

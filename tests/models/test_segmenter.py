@@ -47,4 +47,4 @@ def test_the_classifier_below_keeps_its_weights_and_gives_the_features_that_text
     assert outputs.shape == (3, 5, 16, 16) and embeddings.shape == (3, 7)
     moved = {**model.state_dict(), "backbone.fc.bias": model.state_dict()["backbone.fc.bias"] + 1.5}
     model.load_state_dict(moved)
-    assert torch.allclose(model(images), outputs + 1.5, atol=1e-5)  # the whole picture speaks for every cell
+    assert torch.equal(model(images), outputs), "what the whole picture shows does not say where"

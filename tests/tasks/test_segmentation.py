@@ -278,7 +278,7 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
     trainer = build(ready.config, ready.data)
     learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
-    assert parts == {"levels", "branches", "of_cells"}
+    assert parts == {"backbone.fc", "levels", "branches", "of_cells"}
     assert trainer.batches.size == 11  # three with tags come on top of eight masks
 
 

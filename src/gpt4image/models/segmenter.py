@@ -37,14 +37,15 @@ class Segmenter(PyramidModel):
             for _ in self.sides
         )
         self.of_cells = nn.Conv2d(WIDTH, self.backbone.num_classes, 1)
-        self.get_classifier().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of each cell."""
-        maps, _ = self.read(images)
+        maps, whole = self.read(images)
         finest = maps[0].shape[2:]
         parts = [_enlarged(branch(found), finest) for branch, found in zip(self.branches, maps, strict=True)]
         logits = self.of_cells(sum(parts[1:], parts[0]))
+        # So that each parameter has a gradient, which DistributedDataParallel waits for.
+        logits = logits + 0.0 * whole[:, :, None, None]
         return _enlarged(logits, (images.shape[2] // STRIDE, images.shape[3] // STRIDE))
 
 
