@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import timm
@@ -25,9 +26,9 @@ from torch import Tensor
 from gpt4image.comparing.statistics import paired
 from gpt4image.config.training import Evidence
 from gpt4image.data import load_with_splits
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import flip_labels
-from gpt4image.labelling.predictions import predict_labels
+from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.models.backbones import create_backbone
 from gpt4image.pages.numbers import points, points_interval
@@ -106,40 +107,61 @@ def one_hot(labels: Ints, classes: int) -> Array:
     return (labels[:, None] == np.arange(classes)).astype(np.float32)
 
 
-def standardised(train: Array, test: Array) -> tuple[Array, Array]:
-    mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
-    return (train - mean) / deviation, (test - mean) / deviation
+class Material(NamedTuple):
+    """Standardised features and classes of the described training images and of those that judge; what is known of the
+    former."""
+
+    train: Array
+    truth: Ints
+    others: Array
+    labels: Ints
+    texts: Texts
+    answers: Answers
+    classes: int
+
+    def predicted(self, given: Ints, way: Evidence, seed: int) -> Predictions:
+        """Return what the teacher predicts by some labels and one way of reading the evidence."""
+        own = None if way == "texts" else self.answers
+        return predict_labels(self.texts, given, self.classes, seed, answers=own, evidence=way)
+
+    def right(self, targets: Array) -> NDArray[np.bool_]:
+        """Return which of the images that judge a classifier of such targets names right."""
+        return right(self.train, targets, self.others, self.labels)
 
 
-def described(name: str, image_set: ImageSet) -> tuple[Ints, Ints]:
-    """Return rows of the corpus and of the set: of the described training images."""
+def material(name: str, weights: str, *, unseen: bool) -> Material:
+    """Judged by the test split, or by the training images that nobody described."""
+    image_set = load_with_splits(SPECS[name], val_fraction=0.0, test_fraction=0.2)
     place = {key: row for row, key in enumerate(image_set.keys)}
     rows = np.array([place.get(key, -1) for key in corpus(name).keys])  # some are left out of the packaged set
     chosen = np.flatnonzero((rows >= 0) & (image_set.splits[rows] == "train"))
-    return chosen, rows[chosen]
+    judges = np.setdiff1d(image_set.indices("train"), rows[chosen]) if unseen else image_set.indices("test")
+    train, others = (features([image_set.read(int(row)) for row in each], weights) for each in (rows[chosen], judges))
+    mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
+    classes = corpus(name).classes
+    return Material(
+        train=(train - mean) / deviation,
+        truth=corpus(name).labels[chosen],
+        others=(others - mean) / deviation,
+        labels=np.array([classes.index(image_set.classes[label]) for label in image_set.labels[judges]]),
+        texts=Texts(table(name)[chosen], np.ones(len(chosen), bool), names_of(name)),
+        answers=answers_of(name).take(chosen),
+        classes=len(classes),
+    )
 
 
 def mixed(weights: str) -> None:
     """All labels right: do mixed targets add to frozen features, and is it the image's own text that does?"""
     name = "CIFAR-10"
-    image_set = load_with_splits(SPECS[name], val_fraction=0.0, test_fraction=0.2)
-    chosen, rows = described(name, image_set)
-    unseen = np.setdiff1d(image_set.indices("train"), rows)
-    train, others = (features([image_set.read(int(row)) for row in each], weights) for each in (rows, unseen))
-    train, others = standardised(train, others)
-    truth, classes = corpus(name).labels[chosen], corpus(name).classes
-    labels = np.array([classes.index(image_set.classes[label]) for label in image_set.labels[unseen]])
-    texts = Texts(table(name)[chosen], np.ones(len(chosen), bool), names_of(name))
-    answers = answers_of(name).take(chosen)
+    given = material(name, weights, unseen=True)
+    truth, n_classes = given.truth, given.classes
 
     def targets(way: Evidence, seed: int) -> Array:
-        own = None if way == "texts" else answers
-        found = predict_labels(texts, truth, len(classes), seed, answers=own, evidence=way)
-        return targets_by(found, truth)
+        return targets_by(given.predicted(truth, way, seed), truth)
 
     def within_class(of: Array, change: Callable[[Ints], Array]) -> Array:
         found = of.copy()
-        for label in range(len(classes)):
+        for label in range(n_classes):
             members = np.flatnonzero(truth == label)
             found[members] = change(members)
         return found
@@ -155,9 +177,9 @@ def mixed(weights: str) -> None:
         }
 
     def score(aims: Array) -> NDArray[np.float64]:
-        return right(train, aims, others, labels).astype(np.float64)
+        return given.right(aims).astype(np.float64)
 
-    alone = score(one_hot(truth, len(classes)))
+    alone = score(one_hot(truth, n_classes))
     scored = [{arm: score(aims) for arm, aims in arms(seed).items()} for seed in range(DRAWS)]
     rows_of_table = [("labels only", [f"{alone.mean():.4f}", "", ""])]
     own = np.mean([each["mixed targets by texts"] for each in scored], axis=0)
@@ -165,7 +187,7 @@ def mixed(weights: str) -> None:
         found = np.mean([each[arm] for each in scored], axis=0)
         gained, lost = by_image(found - alone), by_image(own - found)
         rows_of_table.append((arm, [f"{found.mean():.4f}", gained, "" if arm == "mixed targets by texts" else lost]))
-    title = f"{name}, all labels right, frozen features, {len(rows)} training and {len(unseen)} unseen images"
+    title = f"{name}, all labels right, frozen features, {len(truth)} training and {len(given.labels)} unseen images"
     print_table(title, ["accuracy", "points over labels only", "points of texts over it"], rows_of_table)
 
 
@@ -176,35 +198,26 @@ def by_image(differences: NDArray[np.float64]) -> str:
 
 
 def compare(name: str, weights: str) -> None:
-    image_set = load_with_splits(SPECS[name], val_fraction=0.0, test_fraction=0.2)
-    chosen, rows = described(name, image_set)
-    test = image_set.indices("test")
-    train, others = (features([image_set.read(int(row)) for row in each], weights) for each in (rows, test))
-    train, others = standardised(train, others)
-    truth, classes = corpus(name).labels[chosen], corpus(name).classes
-    test_labels = np.array([classes.index(image_set.classes[label]) for label in image_set.labels[test]])
-    texts = Texts(table(name)[chosen], np.ones(len(chosen), bool), names_of(name))
-    answers = answers_of(name).take(chosen)
+    known = material(name, weights, unseen=False)
+    truth, n_classes = known.truth, known.classes
 
     def score(targets: Array) -> float:
-        return float(right(train, targets, others, test_labels).mean())
+        return float(known.right(targets).mean())
 
     def taught(given: Ints, way: Evidence, seed: int) -> float:
         if way == "texts" and not (given >= 0).any():
             return np.nan
-        own = None if way == "texts" else answers
-        predictions = predict_labels(texts, given, len(classes), seed, answers=own, evidence=way)
-        return score(targets_by(predictions, given))
+        return score(targets_by(known.predicted(given, way, seed), given))
 
-    everything = score(one_hot(truth, len(classes)))
+    everything = score(one_hot(truth, n_classes))
     lines = []
     for situation, (kept, wrong, kind) in SITUATIONS.items():
         found = []
         for seed in range(DRAWS if kept != 0 and (kept or wrong) else 1):
             given = kept_labels(truth, kept, seed)
             by_class = kind == "by class"
-            given = flip_labels(given, np.arange(len(given)), wrong, len(classes), seed, class_dependent=by_class)
-            alone = score(one_hot(given, len(classes))) if (given >= 0).any() else np.nan
+            given = flip_labels(given, np.arange(len(given)), wrong, n_classes, seed, class_dependent=by_class)
+            alone = score(one_hot(given, n_classes)) if (given >= 0).any() else np.nan
             found.append((alone, *(taught(given, way, seed) for way in WAYS)))
         columns = np.array(found).T
         means = ["-" if np.isnan(each).any() else f"{each.mean():.3f}" for each in columns]
@@ -212,7 +225,7 @@ def compare(name: str, weights: str) -> None:
         gained = "" if gain is None else f"{points(gain.difference)} ({points_interval(gain.ci95)})"
         lines.append((situation, [*means, f"{everything:.3f}", gained]))
     print_table(
-        f"{name}, frozen features, {len(train)} training and {len(test)} test images",
+        f"{name}, frozen features, {len(truth)} training and {len(known.labels)} test images",
         ["labels only", *WAYS, "all labels", "points gained by fused"],
         lines,
     )

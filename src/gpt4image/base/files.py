@@ -317,7 +317,7 @@ def write_row_groups(path: Path, groups: Sequence[slice], table: Callable[[slice
         with pq.ParquetWriter(temporary, part.schema, write_page_checksum=True) as writer:
             writer.write_table(part)
             for rows in groups[1:]:
-                writer.write_table(part := table(rows))
+                writer.write_table(table(rows))
 
 
 def read_parquet(  # pyright: ignore[reportUnknownParameterType]
