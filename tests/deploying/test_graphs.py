@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,22 @@ class Deciding(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.mean(dim=(2, 3)) if inputs.sum() > 0 else inputs.amax(dim=(2, 3))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+@pytest.mark.parametrize("write", [write_torch_export, write_onnx])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    write: Any, exported: ExportedModel, tmp_path: Path
+) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(tmp_path / "model", exported)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("write", [write_torch_export, write_onnx])

@@ -9,6 +9,7 @@ there is to know, class names first, is JSON in the file.
 from __future__ import annotations
 
 import importlib.util
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
         ExportError: torch cannot trace the model.
     """
     program = _traced(exported)
-    torch.export.save(program, path, extra_files={EXTRA_FILE: exported.metadata.to_json()})
+    written = io.BytesIO()  # torch writes to a path in C++, which ends the process where the disk is full
+    torch.export.save(program, written, extra_files={EXTRA_FILE: exported.metadata.to_json()})
+    path.write_bytes(written.getbuffer())
     module = program.module()
 
     @torch.inference_mode()
