@@ -47,7 +47,7 @@ def trainer_of(described: dict[str, Any], **changes: Any) -> Trainer:
 
 
 def losses_at(trainer: Trainer, step: int = 0) -> Any:
-    seed_step(0, step)
+    seed_step(0, step, trainer.device)
     images = trainer.batches.batch(step)
     pixels = next(iter(trainer.data.pixels.stream([images])))
     trainer.model.train()

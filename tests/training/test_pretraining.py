@@ -30,7 +30,7 @@ def asked(worded: dict[str, Any], objectives: str, **changes: Any) -> dict[str, 
 
 
 def losses(trainer: Trainer) -> dict[str, float]:
-    seed_step(0, 0)
+    seed_step(0, 0, trainer.device)
     (pixels,) = pixels_of(trainer, range(1))
     found = batch_losses(trainer, 0, trainer.batches.batch(0), pixels)
     return {name: value.item() for name, value in {**found.parts, "total": found.total}.items()}

@@ -77,7 +77,7 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
     Args and Raises: as ``train_step``.
     """
     config = trainer.config
-    seed_step(config.seed, step)
+    seed_step(config.seed, step, trainer.device)
     trainer.model.train()
     if config.freeze:
         trainer.backbone.eval()  # statistics of batch norm are weights too
@@ -199,7 +199,7 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any
     found: list[float] = []
     with torch.no_grad():
         for number, pixels in enumerate(data.pixels.stream(own, trainer.cpu_augmentation, 0)):
-            seed_step(config.seed, number)
+            seed_step(config.seed, number, trainer.device)
             found.append(float(batch_losses(measured, number, own[number], pixels).total))
     loss = float(np.mean(found))
     if not math.isfinite(loss):
