@@ -153,9 +153,8 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1).rstrip("…")  # which marks a text that was cut here
     starts = [place.start() for place, _ in zip(re.finditer(r"\{", text), range(_MOST_TRIES), strict=False)]
     for start in starts:
-        end = _end(text, start)
-        for whole in () if end is None else (text[start:end], _without_trailing_commas(text[start:end])):
-            if (value := _decoded(_LENIENT.decode, whole)) is not None:
+        for read in (str, _without_trailing_commas):
+            if (value := _decoded(_first_object, read(text[start:]))) is not None:
                 yield value
                 break
     if starts:
@@ -167,20 +166,14 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
             yield {name: value[name] for name in value if name == DESCRIPTION}
 
 
-def _end(text: str, start: int) -> int | None:
-    """Return where the object or list that begins at ``start`` ends: brackets within texts do not count."""
-    for end, depth in _depths(text, start):
-        if depth == 0:
-            return end
-    return None
+def _first_object(text: str) -> Any:
+    return _LENIENT.raw_decode(text)[0]
 
 
-def _depths(text: str, start: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield the end of each text and bracket from ``start`` on, and how many brackets are open there."""
-    depth = 0
-    for piece in re.finditer(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', text[start:], re.DOTALL):
-        depth += (piece[0] in "{[") - (piece[0] in "}]")
-        yield start + piece.end(), depth
+def _open_brackets(text: str) -> int:
+    """Return how many brackets are open at the end of a text."""
+    pieces = re.findall(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', text, re.DOTALL)
+    return sum((piece in "{[") - (piece in "}]") for piece in pieces)
 
 
 def _with_whole_boxes(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
@@ -188,7 +181,7 @@ def _with_whole_boxes(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
     found = value.get(BOXES)
     if not isinstance(found, list):
         return value
-    *_, (_, depth) = [(0, 0), *_depths(rest)]
+    depth = _open_brackets(rest)
     whole = cast("list[Any]", found)[: -1 if depth > 2 else None]
     # An answer that was cut before its first box does not say that there is none.
     return {**value, BOXES: whole if whole or depth < 2 else None}
@@ -205,7 +198,10 @@ def _loose_boxes(text: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _without_trailing_commas(text: str) -> str:
-    return re.sub(r'("(?:[^"\\]|\\.)*"?)|,(?=\s*[}\]])', lambda found: found[1] or "", text, flags=re.DOTALL)
+    if not re.search(r",\s*[}\]]", text):
+        return text
+    kept = r'("(?:[^"\\]|\\.)*"?|[^",]+|,(?!\s*[}\]]))|,'  # texts, what is neither text nor comma, other commas
+    return "".join(re.findall(kept, text, re.DOTALL))
 
 
 def _decoded(decode: Callable[[str], Any], text: str) -> dict[str, Any] | None:
