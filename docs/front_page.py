@@ -23,7 +23,7 @@ FEW: dict[str, list[tuple[str, str]]] = {
 """Comparisons of the plot, by panel: record and name of the comparison in it, from few labels to many."""
 ANSWERED: dict[str, list[tuple[str, str]]] = {
     PHOTOGRAPHS: [("cifar10-asked-4", ""), ("cifar10-asked-10", ""), ("cifar10-asked-25", "")],
-    PICTOGRAMS: [("openmoji-asked-10", "")],
+    PICTOGRAMS: [("openmoji-asked-4", ""), ("openmoji-asked-10", ""), ("openmoji-asked-25", "")],
 }
 """The same for the answers of the LLM."""
 ARMS = {
@@ -48,7 +48,12 @@ COLUMNS = {
         "openmoji",
         "openmoji-asked-10",
     ),
-    "pictograms, 40 % wrong": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
+    "pictograms, 40 % wrong": (
+        "openmoji-few-and-wrong-10-classifier",
+        "openmoji-few-rivals",
+        "openmoji",
+        "openmoji-asked-wrong-40",
+    ),
 }
 """Columns of the table and the records of their arms; the first that has an arm counts."""
 ROWS = {
