@@ -24,6 +24,7 @@ CLASSIFIER_V2 = {
     "cifar10-vit-longer",
     "cifar10-vit-longer-10",
     "openmoji-demo-996",
+    "openmoji-demo-answers",
     "openmoji-few-and-wrong-10-classifier",
 }
 """Records whose text labels are of text classifier v2, by their commits; all others are of v1."""
@@ -53,6 +54,7 @@ SEEDS_ADDED = "seeds added after a look"
 RECORDS = {
     "openmoji-demo": Record("pictograms", "Pictograms, `make demo`"),
     "openmoji-demo-996": Record("pictograms", "Pictograms, `make demo`, 996 pictures", "no picture in two splits"),
+    "openmoji-demo-answers": Record("pictograms", "Pictograms, `make demo`, 996 pictures", "with the answers of the LLM"),
     "openmoji": Record("pictograms", P30),
     "openmoji-few-and-wrong": Record("pictograms", P30, "other numbers of labels"),
     "openmoji-few-rivals": Record("pictograms", P30, "the paper and TextTeacher, restated and untuned"),

@@ -170,7 +170,7 @@ class ReportConfig(StageConfig):
 
 
 class DemoConfig(StageConfig):
-    """Run the whole pipeline on packaged pictures, offline: what do descriptions add to 5 labels per category?
+    """Run the whole pipeline on packaged pictures, offline: what do answers and texts add to 5 labels per category?
 
     Example: gpt4image demo --out demo-out
     """

