@@ -27,7 +27,7 @@ class Losses(NamedTuple):
 def seed_step(seed: int, step: int, device: torch.device) -> None:
     """Seed torch (augmentation, dropout, stochastic depth) and numpy (timm's mixup) for one step on ``device``.
 
-    ``torch.manual_seed`` formats the stack for each kind of device that is not there, which takes 2 % of a small step.
+    ``torch.manual_seed`` also seeds devices that are not there, and for each of these formats the stack.
     """
     state = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
     torch.default_generator.manual_seed(state)
