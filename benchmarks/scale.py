@@ -151,6 +151,15 @@ def describe_replay(place: Place) -> Any:
     )
 
 
+def describe_texts(place: Place) -> Any:
+    """Ask the replayed describer for descriptions alone."""
+    import gpt4image
+
+    return gpt4image.describe(
+        data=place.data, store=place.folder / "texts.db", describer=f"replay:{place.folder}/answers.jsonl"
+    )
+
+
 def describe_server(place: Place) -> Any:
     """Ask a server on this machine for descriptions."""
     import gpt4image
@@ -228,6 +237,7 @@ def report(place: Place) -> Any:
 
 STAGES: dict[str, Callable[[Place], Any]] = {
     "describe, replayed": describe_replay,
+    "describe, texts replayed": describe_texts,
     "describe, server": describe_server,
     "import": import_rows,
     "encode": encode,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 RECORDS = sorted((Path(__file__).parent / "research" / "records" / "scale").glob("*.json"))
 PLOT = Path(__file__).parent / "images" / "scale.svg"
-COLOURS = ("#0b5fa5", "#1f7a4d", "#a9480b", "#7a4fa3", "#333333", "#b03060", "#5b8c00", "#008080", "#c08a00")
+COLOURS = ("#0b5fa5", "#1f7a4d", "#a9480b", "#7a4fa3", "#333333", "#b03060", "#5b8c00", "#008080", "#c08a00", "#8c564b")
 MILLION = 1_000_000
 
 
