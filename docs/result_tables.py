@@ -54,7 +54,7 @@ SEEDS_ADDED = "seeds added after a look"
 RECORDS = {
     "openmoji-demo": Record("pictograms", "Pictograms, `make demo`"),
     "openmoji-demo-996": Record("pictograms", "Pictograms, `make demo`, 996 pictures", "no picture in two splits"),
-    "openmoji-demo-answers": Record("pictograms", "Pictograms, `make demo`, 996 pictures", "with the answers of the LLM"),
+    "openmoji-demo-answers": Record("pictograms", "Pictograms, `make demo`, 996 pictures", "the answers of the LLM"),
     "openmoji": Record("pictograms", P30),
     "openmoji-few-and-wrong": Record("pictograms", P30, "other numbers of labels"),
     "openmoji-few-rivals": Record("pictograms", P30, "the paper and TextTeacher, restated and untuned"),
@@ -122,6 +122,7 @@ RECORDS = {
     "cifar10-vit": Record("photographs-other-models", "Photographs, ViT, 20 epochs"),
     "cifar10-vit-few": Record("photographs-other-models", "Photographs, ViT, 20 epochs", "rivals"),
     "cifar10-vit-10": Record("photographs-other-models", "Photographs, ViT, 20 epochs", "ten seeds"),
+    "cifar10-vit-asked-10": Record("photographs-other-models", "Photographs, ViT, 20 epochs", "the answers of the LLM"),
     "cifar10-vit-distilled": Record("photographs-other-models", "Photographs, ViT, 20 epochs", "mixed targets"),
     "cifar10-vit-longer": Record("photographs-other-models", "Photographs, ViT, 60 epochs"),
     "cifar10-vit-longer-10": Record("photographs-other-models", "Photographs, ViT, 60 epochs", "text classifier v2"),
