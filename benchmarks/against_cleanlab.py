@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from frozen import DRAWS, STRENGTHS, WAYS, Array, Ints, Material, apply, fit, material, one_hot
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.label_noise import suspected
+from rivals import python_with
 from text_labels import print_table
 
 CLEANLAB = "cleanlab==2.7.1"
-ENVIRONMENT = Path("bench-out") / "cleanlab-venv"
 FOLDS = 5
 SITUATIONS = {"20 %, at random": (0.2, False), "40 %, at random": (0.4, False), "40 %, one other class": (0.4, True)}
 SCRIPT = """
@@ -39,22 +39,12 @@ np.savez(sys.argv[2], named=find_label_issues(given["labels"], given["predicted"
 """
 
 
-@cache
-def python() -> Path:
-    """Return the Python that has cleanlab."""
-    found = ENVIRONMENT / "bin" / "python"
-    if not found.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-        subprocess.run([str(found), "-m", "pip", "install", "--quiet", CLEANLAB], check=True)
-    return found.absolute()
-
-
 def by_cleanlab(labels: Ints, predicted: Array) -> tuple[NDArray[np.bool_], Array]:
     """Return (n,) which labels cleanlab calls issues, and its quality of each, lower where it doubts more."""
     with TemporaryDirectory() as name:
         asked, answered = Path(name, "asked.npz"), Path(name, "answered.npz")
         np.savez(asked, labels=labels, predicted=predicted)
-        subprocess.run([str(python()), "-c", SCRIPT, str(asked), str(answered)], check=True)
+        subprocess.run([str(python_with(CLEANLAB)), "-c", SCRIPT, str(asked), str(answered)], check=True)
         with np.load(answered) as found:
             return found["named"], found["quality"]
 
@@ -77,16 +67,11 @@ def of_images(features: Array, labels: Ints, classes: int, seed: int) -> Array:
     return min(map(predicted, STRENGTHS), key=loss)
 
 
-def average_precision(wrong: NDArray[np.bool_], quality: Array) -> float:
-    hits = wrong[np.argsort(quality, kind="stable")]
-    return float((hits.cumsum() / np.arange(1, len(hits) + 1))[hits].mean())
-
-
 def judged(truth: Ints, given: Ints, named: NDArray[np.bool_], quality: Array, predicted: Array) -> list[float]:
     """Return the numbers of a row of the table."""
     wrong = given != truth
     hits, mended = (named & wrong).sum(), (predicted.argmax(axis=1) == truth)[wrong].mean()
-    return [hits / named.sum(), hits / wrong.sum(), average_precision(wrong, quality), mended]
+    return [hits / named.sum(), hits / wrong.sum(), average_precision_score(wrong, -quality), mended]
 
 
 def measured(known: Material, rate: float, by_class: bool, seed: int) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
 """The same work by gpt4image and by bespokelabs-curator, side by side, against the same servers.
 
-Installs curator from PyPI into bench-out/curator-venv the first time; so this benchmark runs only when it is named.
+Installs curator from PyPI into bench-out the first time; so this benchmark runs only when it is named.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +17,14 @@ from typing import Any
 from describe_servers import Running, serving
 from describing import ask, photographs, resumed
 from measure import Row
+from rivals import python_with
 
 CURATOR = "bespokelabs-curator==0.1.31"
-ENVIRONMENT = Path("bench-out") / "curator-venv"
 ROUNDS = 3
 
 
 def curator() -> list[Row]:
-    python = _installed()
+    python = python_with(CURATOR)
     return [*_speed(python), *_capped(python), *_one_added(python)]
 
 
@@ -139,11 +138,3 @@ def _start(python: Path, folder: Path, server: Running, cache: Path, **options: 
         return subprocess.Popen(
             [str(python), str(script), str(folder), server.url, str(cache), *words], stdout=log, stderr=log
         )
-
-
-def _installed() -> Path:
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", CURATOR], check=True)
-    return python.absolute()
