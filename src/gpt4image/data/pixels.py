@@ -56,7 +56,7 @@ class MemoryPixels:
 
     def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Return the pixels of the images at ``indices``: uint8 (B, C, size, size)."""
-        return self.images.index_select(0, torch.from_numpy(indices))  # copies images whole, indexing byte by byte
+        return self.images.index_select(0, torch.from_numpy(indices))  # whole images at once; [...] copies each byte
 
     def stream(
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0

@@ -43,7 +43,8 @@ class Augmentation:
 
 def train_batch(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
     """Augment and normalise images (B, C, S, S) uint8: (B, C, T, T) float32, in channels_last order."""
-    return recoloured(random_geometry(images.shape[-1], how, rng).pixels(images), how, rng)
+    pixels = recoloured(random_geometry(images.shape[-1], how, rng).pixels(images), how, rng)
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
@@ -63,7 +64,7 @@ def random_geometry(side: int, how: Augmentation, rng: BatchRng) -> Geometry:
 
 
 def recoloured(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
-    """Change colours, normalise and erase: (B, C, T, T), 0..255, to (B, C, T, T) float32, in channels_last order."""
+    """Change colours, normalise and erase: (B, C, T, T), 0..255, to (B, C, T, T) float32."""
     pixels = images / 255.0
     if how.colour > 0.0:
         pixels = jittered(pixels, how.colour, rng)
@@ -71,9 +72,7 @@ def recoloured(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
         chosen = (rng.uniform(1, 1, 1) < how.grey).to(pixels.device)
         pixels = torch.where(chosen, pixels.mean(dim=1, keepdim=True), pixels)
     pixels = normalised(pixels, how)
-    if how.erase > 0.0:
-        pixels = erased(pixels, how.erase, rng, with_noise=how.erase_with == "noise")
-    return pixels.contiguous(memory_format=torch.channels_last)
+    return erased(pixels, how.erase, rng, with_noise=how.erase_with == "noise") if how.erase > 0.0 else pixels
 
 
 def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
