@@ -141,23 +141,22 @@ def import_rows(place: Place) -> Any:
     return import_descriptions(ImportDescriptionsConfig(file=rows, store=store, data=place.data, classes=place.names))
 
 
-def describe_replay(place: Place) -> Any:
-    """Ask the replayed describer for descriptions and classes."""
+def replayed(place: Place, store: str, **asked: Any) -> Any:
+    """Ask the replayed describer."""
     import gpt4image
 
     describer = f"replay:{place.folder}/answers.jsonl"
-    return gpt4image.describe(
-        data=place.data, store=place.folder / "answers.db", describer=describer, ask="class", classes=place.names
-    )
+    return gpt4image.describe(data=place.data, store=place.folder / store, describer=describer, **asked)
+
+
+def describe_replay(place: Place) -> Any:
+    """Ask the replayed describer for descriptions and classes."""
+    return replayed(place, "answers.db", ask="class", classes=place.names)
 
 
 def describe_texts(place: Place) -> Any:
     """Ask the replayed describer for descriptions alone."""
-    import gpt4image
-
-    return gpt4image.describe(
-        data=place.data, store=place.folder / "texts.db", describer=f"replay:{place.folder}/answers.jsonl"
-    )
+    return replayed(place, "texts.db")
 
 
 def describe_server(place: Place) -> Any:

@@ -38,8 +38,12 @@ def demo(config: DemoConfig) -> Outcome:
         "jobs": config.jobs,
         **TRAINING,
     }
-    asked = {"answers": config.out / ANSWERS, "labels_per_class": LABELS_PER_CLASS}
-    few = CompareConfig(arms="baseline,text-labels,fused,oracle", **asked, **shared)
+    few = CompareConfig(
+        arms="baseline,text-labels,fused,oracle",
+        labels_per_class=LABELS_PER_CLASS,
+        answers=config.out / ANSWERS,
+        **shared,
+    )
     everything = CompareConfig(arms="baseline,aligned", **shared)
     found = compare(few, everything, names=(FEW, ALL))
     return replace(found, wrote=(config.out / COMPARISON, *made.wrote))
