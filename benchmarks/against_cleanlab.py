@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from frozen import DRAWS, STRENGTHS, WAYS, Array, Ints, Material, apply, fit, material, one_hot
+from frozen import DRAWS, STRENGTHS, WAYS, Array, Frozen, Ints, Material, apply, fit, material, one_hot
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.label_noise import suspected
 from rivals import python_with
@@ -87,7 +87,7 @@ def measured(known: Material, rate: float, by_class: bool, seed: int) -> dict[st
 
 
 def main() -> None:
-    known = material("CIFAR-10", sys.argv[1], unseen=False)
+    known = material("CIFAR-10", Frozen(sys.argv[1]), unseen=False)
     rows: list[tuple[str, list[str]]] = []
     for title, (rate, by_class) in SITUATIONS.items():
         draws = [measured(known, rate, by_class, seed) for seed in range(DRAWS)]

@@ -1,7 +1,9 @@
 """What descriptions and answers are worth to a classifier on frozen features of an ImageNet model.
 
-    python benchmarks/frozen.py lite0.safetensors [SET ...]    # the file of benchmarks/pretrained_weights.py
-    python benchmarks/frozen.py lite0.safetensors mixed        # mixed targets, by photographs that decided nothing
+    python benchmarks/frozen.py lite0.safetensors                # the file of benchmarks/pretrained_weights.py
+    python benchmarks/frozen.py lite0.safetensors --sets mixed   # mixed targets, by photographs that decided nothing
+    python benchmarks/frozen.py lite2.safetensors --model tf_efficientnet_lite2 --pixels 160 --sets CIFAR-10 \
+        --labels "no label" "4 per class" all
 
 A softmax classifier is fitted on features that never change: on the labels that are left, on what the teacher makes of
 answers, texts or both, and on all labels. Its L2 strength is chosen on a fifth of what it is fitted on. Accuracy on the
@@ -12,8 +14,8 @@ test split, mean over draws of labels; in brackets, the 95 % interval of the gai
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from command_line import parsed
 from gpt4image.comparing.statistics import paired
 from gpt4image.config.training import Evidence
 from gpt4image.data import load_with_splits
@@ -55,9 +58,25 @@ SITUATIONS: dict[str, tuple[int | None, float, str]] = {
 WAYS: tuple[Evidence, ...] = ("answers", "texts", "fused")
 
 
-def features(pictures: Sequence[bytes], weights: str, size: int = SIZE, crop_mode: str = "center") -> Array:
-    """Return (n, C) features of the body of MODEL, of image files at ``size`` pixels."""
-    body = create_backbone(MODEL, classes=2, image_size=size, init=weights).module.eval()
+@dataclass(frozen=True)
+class Frozen:
+    weights: str
+    """File of benchmarks/pretrained_weights.py."""
+    model: str = MODEL
+    """Whose weights they are."""
+    pixels: int = SIZE
+    """Of the pictures that it sees."""
+    sets: tuple[str, ...] = SETS
+    """Names of image sets; "mixed" for mixed targets on the photographs."""
+    labels: tuple[str, ...] = tuple(SITUATIONS)
+    """Which labels are left."""
+
+
+def features(
+    pictures: Sequence[bytes], weights: str, size: int = SIZE, crop_mode: str = "center", model: str = MODEL
+) -> Array:
+    """Return (n, C) features of the body of a model, of image files at ``size`` pixels."""
+    body = create_backbone(model, classes=2, image_size=size, init=weights).module.eval()
     half = (0.5,) * 3
     see = timm.data.create_transform((3, size, size), mean=half, std=half, crop_pct=1.0, crop_mode=crop_mode)
     found = []
@@ -129,14 +148,17 @@ class Material(NamedTuple):
         return right(self.train, targets, self.others, self.labels)
 
 
-def material(name: str, weights: str, *, unseen: bool) -> Material:
+def material(name: str, options: Frozen, *, unseen: bool) -> Material:
     """Judged by the test split, or by the training images that nobody described."""
     image_set = load_with_splits(SPECS[name], val_fraction=0.0, test_fraction=0.2)
     place = {key: row for row, key in enumerate(image_set.keys)}
     rows = np.array([place.get(key, -1) for key in corpus(name).keys])  # some are left out of the packaged set
     chosen = np.flatnonzero((rows >= 0) & (image_set.splits[rows] == "train"))
     judges = np.setdiff1d(image_set.indices("train"), rows[chosen]) if unseen else image_set.indices("test")
-    train, others = (features([image_set.read(int(row)) for row in each], weights) for each in (rows[chosen], judges))
+    train, others = (
+        features([image_set.read(int(row)) for row in each], options.weights, options.pixels, model=options.model)
+        for each in (rows[chosen], judges)
+    )
     mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
     classes = corpus(name).classes
     return Material(
@@ -150,10 +172,10 @@ def material(name: str, weights: str, *, unseen: bool) -> Material:
     )
 
 
-def mixed(weights: str) -> None:
+def mixed(options: Frozen) -> None:
     """All labels right: do mixed targets add to frozen features, and is it the image's own text that does?"""
     name = "CIFAR-10"
-    given = material(name, weights, unseen=True)
+    given = material(name, options, unseen=True)
     truth, n_classes = given.truth, given.classes
 
     def targets(way: Evidence, seed: int) -> Array:
@@ -197,8 +219,8 @@ def by_image(differences: NDArray[np.float64]) -> str:
     return f"{points(mean)} ({points_interval((mean - half, mean + half))})"
 
 
-def compare(name: str, weights: str) -> None:
-    known = material(name, weights, unseen=False)
+def compare(name: str, options: Frozen) -> None:
+    known = material(name, options, unseen=False)
     truth, n_classes = known.truth, known.classes
 
     def score(targets: Array) -> float:
@@ -211,7 +233,8 @@ def compare(name: str, weights: str) -> None:
 
     everything = score(one_hot(truth, n_classes))
     lines = []
-    for situation, (kept, wrong, kind) in SITUATIONS.items():
+    for situation in options.labels:
+        kept, wrong, kind = SITUATIONS[situation]
         found = []
         for seed in range(DRAWS if kept != 0 and (kept or wrong) else 1):
             given = kept_labels(truth, kept, seed)
@@ -225,16 +248,17 @@ def compare(name: str, weights: str) -> None:
         gained = "" if gain is None else f"{points(gain.difference)} ({points_interval(gain.ci95)})"
         lines.append((situation, [*means, f"{everything:.3f}", gained]))
     print_table(
-        f"{name}, frozen features, {len(truth)} training and {len(known.labels)} test images",
+        f"{name}, frozen features of {options.model} at {options.pixels} pixels, {len(truth)} training and "
+        f"{len(known.labels)} test images",
         ["labels only", *WAYS, "all labels", "points gained by fused"],
         lines,
     )
 
 
 if __name__ == "__main__":
-    weights_file, *wanted = sys.argv[1:]
-    if wanted == ["mixed"]:
-        mixed(weights_file)
-    else:
-        for corpus_name in wanted or SETS:
-            compare(corpus_name, weights_file)
+    asked = parsed(Frozen, "weights")
+    for each in asked.sets:
+        if each == "mixed":
+            mixed(asked)
+        else:
+            compare(each, asked)

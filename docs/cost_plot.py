@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from front_page import comparisons
+from plots import drawing, plain
 
 PLOT = Path(__file__).parent / "images" / "points-per-dollar.svg"
 IMAGES, CLASSES = 2_000, 10
@@ -54,25 +54,11 @@ def points(records: Path) -> dict[str, list[Point]]:
     return found
 
 
-def described(records: Path) -> str:
-    """Return the numbers of the plot as the text that its file carries, by which it is known to be up to date."""
-    return json.dumps(points(records), separators=(",", ":"))
-
-
-def is_current(records: Path) -> bool:
-    """Return whether the plot on disk shows the numbers of the records."""
-    return PLOT.exists() and described(records) in PLOT.read_text(encoding="utf-8")
-
-
 def draw(records: Path) -> None:
     """Write the plot: a bar from the lowest to the highest price of each point, and how many human labels."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    settings: Any = {"svg.hashsalt": "gpt4image", "svg.fonttype": "path", "font.size": 12}
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(9, 4.2), layout="constrained")
+    with drawing(PLOT, points(records), (9, 4.2), 12) as figure:
         axis = figure.subplots()
         for called, several in points(records).items():
             for number, point in enumerate(several):
@@ -88,7 +74,5 @@ def draw(records: Path) -> None:
         )
         axis.xaxis.set_major_formatter(lambda value, _place: f"${value:g}")
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.grid(color="#dddcd6", linewidth=0.7)
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis)
         axis.legend(loc="lower right", frameon=False)
-        figure.savefig(PLOT, metadata={"Date": None, "Description": described(records)})

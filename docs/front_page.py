@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from plots import drawing, plain
+
 PLOT = Path(__file__).parent / "images" / "labels-per-class.svg"
 PHOTOGRAPHS, PICTOGRAMS = "CIFAR-10 photographs", "OpenMoji pictograms, own categories"
 FEW: dict[str, list[tuple[str, str]]] = {
@@ -92,20 +94,11 @@ def points(records: Path) -> dict[str, dict[str, list[list[float]]]]:
     return drawn
 
 
-def described(records: Path) -> str:
-    """Return the numbers of the plot as the text that its file carries, by which it is known to be up to date."""
-    return json.dumps(points(records), separators=(",", ":"))
-
-
 def draw(records: Path) -> None:
     """Write the plot, with the same bytes for the same records and matplotlib."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator, PercentFormatter
 
-    settings: Any = {"svg.hashsalt": "gpt4image", "svg.fonttype": "path", "font.size": 12}
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(9, 3.9), layout="constrained")
+    with drawing(PLOT, points(records), (9, 3.9), 12) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for axis, (panel, arms) in zip(axes, points(records).items(), strict=True):
             ticks = [number for number, *_ in arms["baseline"]]
@@ -119,16 +112,9 @@ def draw(records: Path) -> None:
             axis.set_xticklabels([f"{number:g}" for number in ticks])
             axis.xaxis.set_minor_locator(NullLocator())
             axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-            axis.grid(color="#dddcd6", linewidth=0.7)
-            axis.spines[["top", "right"]].set_visible(False)
+            plain(axis)
         axes[0].set_ylabel("test accuracy (axis from 20 %)")
         axes[1].legend(loc="lower right", frameon=False)
-        figure.savefig(PLOT, metadata={"Date": None, "Description": described(records)})
-
-
-def is_current(records: Path) -> bool:
-    """Return whether the plot on disk shows the numbers of the records."""
-    return PLOT.exists() and described(records) in PLOT.read_text(encoding="utf-8")
 
 
 def table(records: Path) -> str:

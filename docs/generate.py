@@ -16,6 +16,7 @@ import cli_reference
 import cost_plot
 import front_page
 import licences
+import plots
 import result_tables as results
 import scale_plot
 
@@ -83,15 +84,15 @@ def main() -> int:
     """Rewrite or check the pages."""
     wanted = pages()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    plots = {plot.PLOT: plot for plot in (front_page, cost_plot, scale_plot)}
-    stale += [path for path, plot in plots.items() if not plot.is_current(results.FOLDER)]
+    drawn = {plot.PLOT: plot for plot in (front_page, cost_plot, scale_plot)}
+    stale += [path for path, plot in drawn.items() if not plots.is_current(path, plot.points(results.FOLDER))]
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")
         return 1
     for path in stale:
         path.parent.mkdir(exist_ok=True)
-        if path in plots:
-            plots[path].draw(results.FOLDER)
+        if path in drawn:
+            drawn[path].draw(results.FOLDER)
         else:
             path.write_text(wanted[path], encoding="utf-8")
     return 0

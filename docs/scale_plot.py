@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from plots import drawing, plain
+
 RECORDS = sorted((Path(__file__).parent / "research" / "records" / "scale").glob("*.json"))
 PLOT = Path(__file__).parent / "images" / "scale.svg"
 COLOURS = ("#0b5fa5", "#1f7a4d", "#a9480b", "#7a4fa3", "#333333", "#b03060", "#5b8c00", "#008080", "#c08a00", "#8c564b")
@@ -60,27 +62,16 @@ def table(_records: Path | None = None) -> str:
     return "\n".join(lines)
 
 
-def described(_records: Path | None = None) -> str:
-    """Return the numbers of the plot as the text that its file carries, by which it is known to be up to date."""
-    points = {
+def points(_records: Path | None = None) -> dict[str, list[list[float]]]:
+    """Return what the plot shows: by stage, rows of images, seconds and megabytes."""
+    return {
         stage: [[row["images"], row["seconds"], row["peak_mb"]] for row in rows] for stage, rows in measured().items()
     }
-    return json.dumps(points, separators=(",", ":"))
-
-
-def is_current(records: Path) -> bool:
-    """Return whether the plot on disk shows the numbers of the record."""
-    return PLOT.exists() and described(records) in PLOT.read_text(encoding="utf-8")
 
 
 def draw(records: Path) -> None:
     """Write the plot: seconds and megabytes, both against images; a dashed line is no measurement."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    settings: Any = {"svg.hashsalt": "gpt4image", "svg.fonttype": "path", "font.size": 11}
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(9, 4.4), layout="constrained")
+    with drawing(PLOT, points(records), (9, 4.4), 11) as figure:
         axes = figure.subplots(1, 2)
         for (stage, rows), colour in zip(measured().items(), COLOURS, strict=False):
             found = growth(rows)
@@ -90,7 +81,5 @@ def draw(records: Path) -> None:
                 axis.plot([rows[-1]["images"], MILLION], [rows[-1][name], end], ":", color=colour)
         for axis, title in zip(axes, ("CPU seconds", "peak memory, MB"), strict=True):
             axis.set(xscale="log", yscale="log", xlabel="images", ylabel=title)
-            axis.grid(color="#dddcd6", linewidth=0.7)
-            axis.spines[["top", "right"]].set_visible(False)
+            plain(axis)
         axes[0].legend(frameon=False, fontsize=9)
-        figure.savefig(PLOT, metadata={"Date": None, "Description": described(records)})
