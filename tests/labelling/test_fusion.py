@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,6 +76,23 @@ def test_a_systematic_confusion_is_learned_and_few_labels_do_not_overturn_the_an
         assert (found[count:].argmax(axis=1) == first[count:])[true[count:] > 1].all()
     assert shares[0] == pytest.approx(0.1 / 3, abs=1e-3)
     assert shares[0] < shares[1] < shares[2] and 0.3 < shares[2] < 0.6
+
+
+def test_a_held_weight_stays_by_its_prior_until_labels_speak_clearly():
+    rng = np.random.default_rng(3)
+    true = rng.integers(0, CLASSES, 2000)
+    good = replace(expert(rng, true, 0.9), first=None)
+    boast = replace(good, probabilities=good.probabilities.copy())
+    boast.probabilities[:1000] = good.probabilities[rng.permutation(1000)]  # as sure, and wrong for half of the images
+    texts = replace(expert(rng, true, 0.6, prior=0.0, name="texts"), first=None)
+
+    def weight(other: Expert, count: int, held: bool) -> float:
+        rows = np.random.default_rng(0).permutation(2000)[:count]
+        return fuse([other, replace(texts, held=held)], evidence(rows, true[rows]), 0)[1]["texts"]
+
+    assert weight(good, 40, True) < 0.05 < 0.15 < weight(good, 40, False)
+    assert weight(boast, 40, True) > 0.4, "labels that speak clearly are believed"
+    assert weight(boast, 400, True) == pytest.approx(weight(boast, 400, False), abs=0.2)
 
 
 def test_a_label_does_not_change_its_own_prediction():
