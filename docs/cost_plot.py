@@ -18,19 +18,20 @@ DOLLARS_PER_MILLION = (0.40, 1.60)
 """Tokens in and out of gpt-4.1-mini, price list of November 2026."""
 ALONE, TEXTS, ANSWERS, BOTH = "human labels only", "labels and descriptions", "answers", "labels, answers, descriptions"
 COLOURS = {ALONE: "#a9480b", TEXTS: "#0b5fa5", ANSWERS: "#1f7a4d", BOTH: "#7a4fa3"}
-TAKEN: tuple[tuple[str, str, str, str, int], ...] = (
-    ("cifar10-few-and-wrong-10-rest", "labels-4", "baseline", ALONE, 0),
-    ("cifar10-few-and-wrong-10", "labels-10", "baseline", ALONE, 0),
-    ("cifar10-few-and-wrong-10-rest", "labels-25", "baseline", ALONE, 0),
-    ("cifar10-few-and-wrong-10", "labels-10", "oracle", ALONE, 0),
-    ("cifar10-few-and-wrong-10-rest", "labels-4", "text-labels", TEXTS, OUT_OF_DESCRIPTION),
-    ("cifar10-few-and-wrong-10", "labels-10", "text-labels", TEXTS, OUT_OF_DESCRIPTION),
-    ("cifar10-few-and-wrong-10-rest", "labels-25", "text-labels", TEXTS, OUT_OF_DESCRIPTION),
-    ("cifar10-asked-0", "", "asked", ANSWERS, OUT_OF_ANSWER),
-    ("cifar10-asked-10", "", "asked", ANSWERS, OUT_OF_ANSWER),
-    ("cifar10-asked-10", "", "fused", BOTH, OUT_OF_DESCRIPTION + OUT_OF_ANSWER),
+TAKEN: tuple[tuple[str, str, str, int], ...] = (
+    ("cifar10-asked-4", "baseline", ALONE, 0),
+    ("cifar10-asked-10", "baseline", ALONE, 0),
+    ("cifar10-asked-25", "baseline", ALONE, 0),
+    ("cifar10-asked-10", "oracle", ALONE, 0),
+    ("cifar10-asked-4", "text-labels", TEXTS, OUT_OF_DESCRIPTION),
+    ("cifar10-asked-10", "text-labels", TEXTS, OUT_OF_DESCRIPTION),
+    ("cifar10-asked-25", "text-labels", TEXTS, OUT_OF_DESCRIPTION),
+    ("cifar10-asked-0", "asked", ANSWERS, OUT_OF_ANSWER),
+    ("cifar10-asked-10", "asked", ANSWERS, OUT_OF_ANSWER),
+    ("cifar10-asked-0", "fused", BOTH, OUT_OF_DESCRIPTION + OUT_OF_ANSWER),
+    ("cifar10-asked-10", "fused", BOTH, OUT_OF_DESCRIPTION + OUT_OF_ANSWER),
 )
-"""Points: record, comparison in it, arm, what it is called here, and tokens out of a call; 0 where nobody is asked."""
+"""Points: record, arm, what it is called here, and tokens out of a call; 0 where nobody is asked."""
 
 
 class Point(NamedTuple):
@@ -44,8 +45,8 @@ class Point(NamedTuple):
 def points(records: Path) -> dict[str, list[Point]]:
     """Return the points by what they are called, from few labels to many."""
     found: dict[str, list[Point]] = {}
-    for record, name, arm, called, tokens_out in TAKEN:
-        comparison = comparisons(records, record)[name]
+    for record, arm, called, tokens_out in TAKEN:
+        comparison = comparisons(records, record)[""]
         per_class = IMAGES // CLASSES if arm == "oracle" else comparison["data"]["labels_per_class"]
         tokens = (TOKENS_IN, tokens_out) if tokens_out else (0, 0)
         asking = IMAGES * sum(n * price for n, price in zip(tokens, DOLLARS_PER_MILLION, strict=True)) / 1e6

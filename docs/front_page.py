@@ -1,8 +1,9 @@
-"""The plot and the table of README.md, from the records: a point, a band and a cell are an arm of a comparison."""
+"""The plot and the tables of README.md and docs/practice.md, from the records: a cell is an arm of a comparison."""
 
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,68 +11,56 @@ from plots import drawing, plain
 
 PLOT = Path(__file__).parent / "images" / "labels-per-class.svg"
 PHOTOGRAPHS, PICTOGRAMS = "CIFAR-10 photographs", "OpenMoji pictograms, own categories"
-FEW: dict[str, list[tuple[str, str]]] = {
-    PHOTOGRAPHS: [
-        ("cifar10-few-and-wrong-10-rest", "labels-4"),
-        ("cifar10-few-and-wrong-10", "labels-10"),
-        ("cifar10-few-and-wrong-10-rest", "labels-25"),
-    ],
-    PICTOGRAMS: [
-        ("openmoji-few-and-wrong-10-rest", "labels-4"),
-        ("openmoji-few-and-wrong-10-classifier", "labels-10"),
-        ("openmoji-few-and-wrong-10-classifier", "labels-25"),
-    ],
+FEW = {
+    PHOTOGRAPHS: ("cifar10-asked-4", "cifar10-asked-10", "cifar10-asked-25"),
+    PICTOGRAMS: ("openmoji-asked-4", "openmoji-asked-10", "openmoji-asked-25"),
 }
-"""Comparisons of the plot, by panel: record and name of the comparison in it, from few labels to many."""
-ANSWERED: dict[str, list[tuple[str, str]]] = {
-    PHOTOGRAPHS: [("cifar10-asked-4", ""), ("cifar10-asked-10", ""), ("cifar10-asked-25", "")],
-    PICTOGRAMS: [("openmoji-asked-4", ""), ("openmoji-asked-10", ""), ("openmoji-asked-25", "")],
-}
-"""The same for the answers of the LLM."""
+"""Records of the plot, by panel, from few labels to many."""
+NO_LABEL = {PHOTOGRAPHS: "cifar10-asked-0", PICTOGRAMS: "openmoji-asked-0"}
+"""Records of the arms that read no label, with the same seeds."""
+READS_NO_LABEL = "zero-shot"
+"""The arm whose accuracy does not depend on the labels, so that one comparison serves all of its seeds."""
 ARMS = {
     "oracle": ("all labels (reference)", "#5c6570"),
-    "asked": ("answers of the LLM (5 seeds)", "#1b7f4d"),
+    "asked": ("answers of the LLM", "#1b7f4d"),
     "text-labels": ("text labels", "#0b5fa5"),
     "zero-shot": ("zero-shot by class name", "#7a4fa3"),
     "baseline": ("labels only", "#a9480b"),
 }
 """Arms of the plot: what they are called there and their colours."""
 COLUMNS = {
-    "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-10"),
-    "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-wrong-40"),
-    "photographs, 40 % wrong by class": (
-        "cifar10-by-class",
-        "cifar10-few-and-wrong-10",
-        "cifar10-asked-wrong-40-by-class",
-    ),
-    "pictograms, 10 per class": (
-        "openmoji-few-and-wrong-10-classifier",
-        "openmoji-few-rivals",
-        "openmoji",
-        "openmoji-asked-10",
-    ),
-    "pictograms, 40 % wrong": (
-        "openmoji-few-and-wrong-10-classifier",
-        "openmoji-few-rivals",
-        "openmoji",
-        "openmoji-asked-wrong-40",
-    ),
+    "photographs, 10 per class": ("cifar10-asked-10", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong": ("cifar10-asked-wrong-40", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong by class": ("cifar10-asked-wrong-40-by-class",),
+    "pictograms, 10 per class": ("openmoji-asked-10", "openmoji-few-rivals", "openmoji"),
+    "pictograms, 40 % wrong": ("openmoji-asked-wrong-40", "openmoji-few-rivals", "openmoji"),
 }
 """Columns of the table and the records of their arms; the first that has an arm counts."""
 ROWS = {
     "baseline": "labels only",
     "self-training": "self-training †",
     "fixmatch": "FixMatch †",
-    "paper": "alignment as in the paper",
+    "paper": "alignment as in the paper ‡",
     "zero-shot": "zero-shot by class name",
     "text-labels": "**text labels**",
-    "asked": "**answers: asked for the class** ‡",
-    "fused": "**answers and text labels fused** ‡",
+    "asked": "**answers: asked for the class**",
+    "fused": "**answers and text labels fused**",
     "oracle": "all labels (reference)",
 }
 """Rows of the table: arms and what they are called there."""
-READS_NO_LABEL = "zero-shot"
-"""The arm whose accuracy does not depend on the labels, so that one comparison serves every column of its seeds."""
+
+
+SETS = ("cifar10", "openmoji")
+STUDENTS = {"baseline": "labels only", "text-labels": "text labels", "asked": "answers", "fused": "both"}
+KINDS = {
+    "0": "none",
+    "4": "4 per class",
+    "10": "10 per class",
+    "25": "25 per class",
+    "wrong-40": "40 % wrong",
+    "wrong-40-by-class": "40 % wrong by class",
+}
+"""Sets, arms and rows of the table of docs/practice.md: its records, and what labels are called there."""
 
 
 def comparisons(records: Path, name: str) -> dict[str, dict[str, Any]]:
@@ -83,14 +72,13 @@ def comparisons(records: Path, name: str) -> dict[str, dict[str, Any]]:
 def points(records: Path) -> dict[str, dict[str, list[list[float]]]]:
     """Return what the plot shows: by panel and arm, rows of labels per class, mean, and bounds of the 95 % interval."""
     drawn: dict[str, dict[str, list[list[float]]]] = {}
-    for panel in FEW:
-        drawn[panel] = {}
-        for arm in ARMS:
-            named = (ANSWERED if arm == "asked" else FEW)[panel]
-            found = [comparisons(records, record)[name] for record, name in named]
-            drawn[panel][arm] = [
-                [c["data"]["labels_per_class"], c["arms"][arm]["mean"], *c["arms"][arm]["ci95"]] for c in found
-            ]
+    for panel, names in FEW.items():
+        few = [comparisons(records, name)[""] for name in names]
+        of_none = comparisons(records, NO_LABEL[panel])[""]
+        drawn[panel] = {arm: [] for arm in ARMS}
+        for comparison, arm in product(few, ARMS):
+            found = (of_none if arm == READS_NO_LABEL else comparison)["arms"][arm]
+            drawn[panel][arm].append([comparison["data"]["labels_per_class"], found["mean"], *found["ci95"]])
     return drawn
 
 
@@ -129,10 +117,29 @@ def table(records: Path) -> str:
 def _cell(records: Path, column: str, arm: str) -> str:
     kept, noise = (10, 0.0) if "10 per class" in column else (None, 0.4)
     kind = "class-dependent" if "by class" in column else "uniform"
+    if arm == READS_NO_LABEL:
+        return f"{100 * comparisons(records, NO_LABEL[_panel(column)])['']['arms'][arm]['mean']:.1f}"
     for name in COLUMNS[column]:
         for comparison in comparisons(records, name).values():
             data, arms = comparison["data"], comparison["arms"]
             same = (data["labels_per_class"], data["label_noise"]) == (kept, noise) and data["noise_kind"] == kind
-            if arm in arms and (same or arm == READS_NO_LABEL):
+            if arm in arms and same:
                 return f"{100 * arms[arm]['mean']:.1f}"
     return "–"
+
+
+def students(records: Path) -> str:
+    """Return the table of docs/practice.md: test accuracy in percent, a row per kind of labels."""
+    names = " | ".join(STUDENTS.values())
+    lines = [f"| labels | photographs: {names} | pictograms: {names} |", "|---|" + "---:|" * 2 * len(STUDENTS)]
+    for kind, labels in KINDS.items():
+        arms = [
+            (comparisons(records, f"{name}-asked-{kind}")[""]["arms"], arm) for name, arm in product(SETS, STUDENTS)
+        ]
+        cells = [f"{100 * found[arm]['mean']:.1f}" if arm in found else "–" for found, arm in arms]
+        lines.append(f"| {labels} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _panel(column: str) -> str:
+    return PHOTOGRAPHS if column.startswith("photographs") else PICTOGRAMS

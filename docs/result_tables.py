@@ -99,6 +99,7 @@ RECORDS = {
         "photographs", C20, "class-dependent label noise and the answers of the LLM"
     ),
     "cifar10-asked-all": Record("photographs", C20, "all labels and the answers of the LLM"),
+    "cifar10-asked-controls": Record("photographs", C20, "all labels, the answers of the LLM, and controls"),
     "cifar10-fine-tuned-4": Record(
         "photographs-other-models", "Photographs, ImageNet model fine-tuned, 12 epochs", "4 labels per class"
     ),

@@ -301,5 +301,5 @@ def _fit_weights(
     # With such a prior there may be two minima: one near the prior, and one where the labels want it.
     starts = (prior, np.full_like(prior, 0.5)) if held.any() else (prior,)
     bounds = [(0.0, MAX_WEIGHT)] * len(prior)
-    fits = [minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B") for start in starts]
-    return min(fits, key=lambda fit: fit.fun).x
+    fits: list[Any] = [minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B") for start in starts]
+    return fits[int(np.argmin([fit.fun for fit in fits]))].x
