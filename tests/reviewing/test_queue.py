@@ -61,15 +61,19 @@ def test_answers_propose_before_there_is_a_label(colours: tuple[ImageSet, Path, 
     assert (opinion.labelled, opinion.suspects) == ([], 0)
 
 
-def test_texts_correct_an_answer_and_both_are_the_reason(
+def test_texts_speak_against_an_answer_and_both_are_the_reason(
     colours: tuple[ImageSet, Path, list[str]], answers: Path
 ) -> None:
     images, table, true = colours
     opinion = Teacher(images, answers, table, 0).opinion(images.labels, CLASSES)
+    alone = Teacher(images, answers, None, 0).opinion(images.labels, CLASSES)
     answer, text = opinion.reason(0, CLASSES).split("; ")
     assert answer == "answer: green, 0.50"
     assert text.startswith("text: blue, 0.")
-    assert [CLASSES[k] for k in opinion.all.proposed] == true
+    assert [CLASSES[k] for k in opinion.all.proposed[1:]] == true[1:]
+    green, blue = (CLASSES.index(name) for name in ("green", "blue"))
+    assert opinion.probabilities[0, green] < 0.95 * alone.probabilities[0, green]
+    assert opinion.probabilities[0, blue] > 1.1 * alone.probabilities[0, blue]
 
 
 def test_a_label_against_which_answers_and_texts_agree_comes_first(
