@@ -396,11 +396,14 @@ def test_the_readme_can_be_read_in_five_minutes() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
 
 
+shows = runpy.run_path(str(ROOT / "docs" / "plots.py"))["is_current"]
+
+
 def test_the_plot_of_the_readme_shows_the_numbers_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     front = runpy.run_path(str(ROOT / "docs" / "front_page.py"))
     records = ROOT / "docs" / "research" / "records"
-    assert runpy.run_path(str(ROOT / "docs" / "plots.py"))["is_current"](front["PLOT"], front["points"](records))
+    assert shows(front["PLOT"], front["points"](records))
     (mean,) = {row[1] for row in front["points"](records)[front["PHOTOGRAPHS"]]["zero-shot"]}
     assert f"| {100 * mean:.1f} |" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -409,7 +412,7 @@ def test_the_plot_of_costs_shows_the_numbers_of_the_records(monkeypatch: pytest.
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     plot = runpy.run_path(str(ROOT / "docs" / "cost_plot.py"))
     records = ROOT / "docs" / "research" / "records"
-    assert runpy.run_path(str(ROOT / "docs" / "plots.py"))["is_current"](plot["PLOT"], plot["points"](records))
+    assert shows(plot["PLOT"], plot["points"](records))
     (free, _) = plot["points"](records)[plot["ANSWERS"]]
     assert free.labels == 0 and free.dollars[0] == free.dollars[1] < 2, "asking costs what it costs, labelled or not"
 
@@ -417,7 +420,7 @@ def test_the_plot_of_costs_shows_the_numbers_of_the_records(monkeypatch: pytest.
 def test_the_plot_of_scale_shows_the_numbers_of_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     plot = runpy.run_path(str(ROOT / "docs" / "scale_plot.py"))
-    assert runpy.run_path(str(ROOT / "docs" / "plots.py"))["is_current"](plot["PLOT"], plot["points"]())
+    assert shows(plot["PLOT"], plot["points"]())
     assert plot["table"]() in (ROOT / "docs" / "research" / "log" / "scale.md").read_text(encoding="utf-8")
 
 
