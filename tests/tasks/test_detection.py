@@ -82,7 +82,7 @@ def test_pretrained_weights_learn_more_slowly_than_the_new_layers(
     out = tmp_path / "run"
     train(detector_options(pictograms, out, init=str(tmp_path / "backbone.safetensors"), epochs=1, **same_model))
     config = runs.read_run(out)["config"]
-    assert (config["optimizer"], config["lr"], config["new_layers_lr_scale"]) == ("adamw", 4e-4, 4.0)
+    assert (config["optimizer"], config["lr"], config["new_layers_lr_scale"]) == ("muon", pytest.approx(2e-3), 10.0)
 
 
 @pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "torch-export"])

@@ -155,12 +155,14 @@ def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_f
 
 
 def test_boxes_get_crops_and_given_weights_a_small_rate_unless_the_user_says_otherwise(colour_folder: Path) -> None:
-    config, chosen = choose(colour_folder, task="detection")
-    assert (config.min_scale, config.shift, config.optimizer) == (0.4, 0.0, "muon")
-    assert "new_layers_lr_scale" not in chosen
-    config, _ = choose(colour_folder, task="detection", init="pretrained", model="resnet18", min_scale=0.9)
-    assert (config.min_scale, config.shift, config.lr, config.new_layers_lr_scale) == (0.9, 0.0, 4e-4, 4.0)
-    assert choose(colour_folder, task="detection", init="pretrained", optimizer="sgd")[0].lr != 4e-4
+    scratch, _ = choose(colour_folder, task="detection")
+    assert (scratch.min_scale, scratch.shift, scratch.optimizer) == (0.4, 0.0, "muon")
+    given = {"task": "detection", "init": "pretrained"}
+    config, _ = choose(colour_folder, **given, model="resnet18", min_scale=0.9)
+    assert (config.min_scale, config.shift, config.optimizer) == (0.9, 0.0, "muon")
+    assert config.lr == pytest.approx(scratch.lr / 10) and config.new_layers_lr_scale == 10
+    assert choose(colour_folder, **given, model="vit_tiny_patch16_224")[0].optimizer == "adamw"
+    assert choose(colour_folder, init="pretrained", model="resnet18")[0].optimizer == "adamw"
 
 
 def test_tasks_that_need_whole_pictures_store_no_larger_ones(tmp_path: Path) -> None:

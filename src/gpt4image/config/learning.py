@@ -189,7 +189,8 @@ class ScheduleOptions(StageConfig):
     """Batches per optimiser step."""
     optimizer: str | None = None
     """Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical momentum), ... Default: muon from
-    scratch, except with --fsdp and for models without batch norm on 200,000 images or more; otherwise adamw."""
+    scratch, except with --fsdp and for models without batch norm on 200,000 images or more; muon for boxes and masks
+    from given weights, if the model has batch norm; otherwise adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
     sgd, 1e-3 for others; a tenth of it from given weights, except for models with batch norm trained by adamw or

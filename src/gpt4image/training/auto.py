@@ -34,7 +34,7 @@ FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_ra
 # Crops show objects at more sizes, and no second time as mirrored borders do.
 DENSE = ("detection", "segmentation")
 OF_DENSE = {"min_scale": 0.4, "shift": 0.0}
-DENSE_BATCH, DENSE_FINE_TUNING = 16, {"lr": 4e-4, "new_layers_lr_scale": 4.0}
+DENSE_BATCH = 16
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
 PRETRAINED_SIZE = 96
 
@@ -70,10 +70,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         config = config.model_copy(update=chosen)
     dense = config.task in DENSE
     if dense:
-        of_timm = not kind_of(config.model or "")
-        gentle = of_timm and config.init != "scratch" and config.optimizer in (None, "adamw")
-        own = OF_DENSE | (DENSE_FINE_TUNING if gentle else {})
-        chosen |= {name: value for name, value in own.items() if name not in config.model_fields_set}
+        chosen |= {name: value for name, value in OF_DENSE.items() if name not in config.model_fields_set}
         config = config.model_copy(update=chosen)
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
     batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
@@ -84,9 +81,10 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
-    # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets.
+    # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets. Much of a model
+    # of boxes or masks starts from scratch also where weights are given (docs/research/log.md, 2026-11-29).
     muon = (
-        config.init == "scratch"
+        (config.init == "scratch" or (dense and has_batch_norm(model)))
         and not config.fsdp
         and _own_rate(model) is None
         and (count < LARGE_SET or has_batch_norm(model))
