@@ -37,6 +37,19 @@ def test_shift_is_that_of_the_paper(clips: int, frames: int, channels: int, axis
     assert shifted(x, 1, axis) is x
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_differences_of_frames_hide_what_stands_still(apart: bool) -> None:
+    torch.manual_seed(0)
+    model = temporal(timm.create_model("resnet10t", num_classes=3), 32, differences=True).eval()
+    clip, background = torch.randn(2, 4, 3, 32, 32), torch.randn(2, 1, 3, 32, 32)
+    shape = clip.shape if apart else (2, 12, 32, 32)
+    with torch.no_grad():
+        moving, before_another = (model(x.reshape(shape)) for x in (clip, clip + background))
+        still = model(background.expand_as(clip).reshape(shape))
+    assert torch.allclose(moving, before_another, atol=1e-4)
+    assert torch.allclose(still[0], still[1], atol=1e-5) and not torch.allclose(moving, still, atol=1e-2)
+
+
 def test_gradients_pass_through_the_shift() -> None:
     x = torch.randn(6, 8, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: shifted(x, 3, 1), (x,))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gpt4image
-from gpt4image.base.errors import DataError, ExportError, TableError
+from gpt4image.base.errors import ConfigError, DataError, ExportError, TableError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.config import ImportDescriptionsConfig, TrainConfig
 from gpt4image.data import load_image_set
@@ -48,6 +48,10 @@ def test_clips_are_of_this_task_and_others_refuse_them(dots: Path, colour_folder
     assert task_of(clips, options).name == "video"
     shuffled = TrainConfig(data="", out=Path(), frames=3, frame_order="shuffled")
     assert find_task("video", shuffled) == Video(3, "shuffled")
+    assert find_task("video", TrainConfig(data="", out=Path(), frame_differences=True)) == Video(differences=True)
+    for alone in ({"frames": 1}, {"model": "videomae:folder"}):
+        with pytest.raises(ConfigError, match="--frame-differences needs"):
+            TrainConfig(data="", out=Path(), frame_differences=True, **alone)
     for data, task, message in (
         (f"clips:{dots}", "classification", "give --task video"),
         (f"folder:{colour_folder}", "video", "give --data clips:PATH"),
@@ -72,7 +76,9 @@ def test_what_only_time_tells_is_learned_and_not_from_one_frame(dots: Path, tmp_
 @pytest.fixture(scope="session")
 def run(dots: Path, once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     def train(folder: Path) -> None:
-        gpt4image.train(data=f"clips:{dots}", out=folder / "run", epochs=2, frames=4, **SMALL)
+        gpt4image.train(
+            data=f"clips:{dots}", out=folder / "run", epochs=2, frames=4, frame_differences=True, **SMALL
+        )
         gpt4image.evaluate(run_dir=folder / "run")
 
     return once("run-of-clips", train) / "run"
@@ -133,6 +139,7 @@ def test_plain_timm_has_no_models_of_clips(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_is_stopped_ends_with_the_same_bits(run: Path, dots: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": f"clips:{dots}", "out": run, "epochs": 2, "frames": 4, **SMALL}
+    options["frame_differences"] = True
     resumed(TrainConfig(**options), tmp_path / "run", steps=3)
     assert same(run, tmp_path / "run")
 

@@ -162,7 +162,6 @@ def test_boxes_get_crops_and_given_weights_a_small_rate_unless_the_user_says_oth
     assert (config.min_scale, config.shift, config.optimizer) == (0.9, 0.0, "muon")
     assert config.lr == pytest.approx(scratch.lr / 10) and config.new_layers_lr_scale == 10
     assert choose(colour_folder, **given, model="vit_tiny_patch16_224")[0].optimizer == "adamw"
-    assert choose(colour_folder, init="pretrained", model="resnet18")[0].optimizer == "adamw"
 
 
 def test_tasks_that_need_whole_pictures_store_no_larger_ones(tmp_path: Path) -> None:

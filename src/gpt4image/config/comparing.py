@@ -23,6 +23,7 @@ COMMON = frozenset(
             "task",
             "frames",
             "frame_order",
+            "frame_differences",
             "model",
             "model_args",
             "stem",

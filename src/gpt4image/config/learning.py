@@ -144,6 +144,9 @@ class ModelOptions(StageConfig):
     frame_order: Literal["shuffled", "still"] | None = None
     """Controls for clips: shuffled shows the frames in another order per clip, still shows the middle frame --frames
     times. Default: as they come."""
+    frame_differences: bool = False
+    """For clips: the model reads by how much each frame differs from the one before, in place of the frames. It then
+    sees what moves and no still background, and learns it from far fewer clips."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     presence_weight: float = Field(default=1.0, ge=0.0)
@@ -188,9 +191,8 @@ class ScheduleOptions(StageConfig):
     grad_accumulation: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
     optimizer: str | None = None
-    """Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical momentum), ... Default: muon from
-    scratch, except with --fsdp and for models without batch norm on 200,000 images or more; muon for boxes and masks
-    from given weights, if the model has batch norm; otherwise adamw."""
+    """Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical momentum), ... Default: muon for
+    models with batch norm, and from scratch on fewer than 200,000 images; otherwise, and with --fsdp, adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
     sgd, 1e-3 for others; a tenth of it from given weights, except for models with batch norm trained by adamw or
@@ -317,6 +319,15 @@ class TrainOptions(
             idle = [name for name in WITHOUT_USE if getattr(self, name)]
             table = "needed" if self.only_described else "given" if self.embeddings is not None else "absent"
             check_pretraining(self.pretraining, table, idle)
+        return self
+
+    @model_validator(mode="after")
+    def _compares_frames(self) -> Self:
+        if self.frame_differences and (self.frames == 1 or (self.model or "").partition(":")[0] == "videomae"):
+            raise ConfigError(
+                "--frame-differences needs a model of images and --frames 2 or more; given are "
+                f"--model {self.model} and --frames {self.frames}."
+            )
         return self
 
     @model_validator(mode="after")

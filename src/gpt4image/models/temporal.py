@@ -4,6 +4,9 @@ Temporal shift (TSM: Lin et al. 2019, arXiv 1811.08383) hands an eighth of the c
 frame and an eighth to the frame before; it has no parameters. Attention pooling weighs the features of the frames by a
 learned query. Both are hooks on a model as it is: code, names of weights and classifier stay, pretrained weights fit.
 
+Differences of neighbouring frames may take the place of the frames (RGB difference: Wang et al. 2016, arXiv
+1608.00859): a background that stands still is 0 in them, so that few clips do not suffice to learn it by heart.
+
 Legend: B clips, T frames, C channels, S side in pixels.
 """
 
@@ -24,19 +27,28 @@ SHIFTED = 8  # one channel of so many goes to each side, as in the paper
 
 
 class FramePool(nn.Module):
-    """Attention over the T features of a clip; at first their mean. Holds the hooks of the whole model."""
+    """Attention over the T features of a clip; at first their mean. Holds the hooks of the whole model.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        width: C of the features.
+        differences: whether the model reads the T - 1 differences of neighbouring frames, in place of T frames.
+    """
+
+    def __init__(self, width: int, *, differences: bool = False) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.zeros(width))
+        self.differences = differences
         self.frames = 1
 
     def fold(self, _model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Return clips (B, 3 T, S, S) or (B, T, 3, S, S) as images (B T, 3, S, S)."""
         clips = inputs[0]
-        self.frames = clips.shape[1] if clips.ndim == 5 else clips.shape[1] // 3
-        images = clips.reshape(-1, 3, *clips.shape[-2:])
         last = clips.ndim == 4 and not clips.is_contiguous()
+        frames = clips.reshape(clips.shape[0], -1, 3, *clips.shape[-2:])
+        if self.differences:
+            frames = frames[:, 1:] - frames[:, :-1]
+        self.frames = frames.shape[1]
+        images = frames.flatten(0, 1)
         return (images.contiguous(memory_format=torch.channels_last) if last else images,)
 
     def shift_images(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -71,8 +83,10 @@ def shifted(x: Tensor, frames: int, axis: int) -> Tensor:
     return moved
 
 
-def temporal(model: nn.Module, size: int) -> nn.Module:
+def temporal(model: nn.Module, size: int, *, differences: bool = False) -> nn.Module:
     """Make a model of timm, or any with such parts, one of clips, in place; ``size`` is S.
+
+    With ``differences`` it reads those of neighbouring frames; see ``FramePool``.
 
     A model whose blocks are not known, or mix images before they can be shifted (windows of Swin), only pools frames.
 
@@ -82,7 +96,7 @@ def temporal(model: nn.Module, size: int) -> nn.Module:
     names = classifier_names(model)
     layers = [model.get_submodule(name) for name in names]
     width: Any = layers[0].in_features if isinstance(layers[0], nn.Linear) else layers[0].in_channels
-    pool = FramePool(width)
+    pool = FramePool(width, differences=differences)
     model.add_module(FRAME_POOL, pool)
     model.register_forward_pre_hook(pool.fold)
     for layer in _shiftable(model, size):

@@ -23,7 +23,9 @@ TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
     "pretrain": lambda options: Pretraining(),
     "segmentation": lambda options: Segmentation(presence=options.presence_weight),
-    "video": lambda options: Video(options.frames or USUAL_FRAMES, options.frame_order or "kept"),
+    "video": lambda options: Video(
+        options.frames or USUAL_FRAMES, options.frame_order or "kept", options.frame_differences
+    ),
 }
 
 TITLES: Mapping[str, str] = {

@@ -24,6 +24,7 @@ class Video(Classification):
     Attributes:
         count: frames of a clip that are read.
         order: in which order; see ``data.video.Frames``.
+        differences: whether the model reads differences of frames; see ``models.temporal``.
     """
 
     name: ClassVar[str] = "video"
@@ -31,6 +32,7 @@ class Video(Classification):
     hub_task: ClassVar[str] = "video-classification"
     count: int = USUAL_FRAMES
     order: FrameOrder = "kept"
+    differences: bool = False
 
     @property
     def frames(self) -> Frames:
@@ -51,4 +53,4 @@ class Video(Classification):
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
         """Return the model of images with temporal shift and attention over frames; VideoMAE is one of clips."""
-        return backbone if isinstance(backbone, VideoMae) else temporal(backbone, size)
+        return backbone if isinstance(backbone, VideoMae) else temporal(backbone, size, differences=self.differences)

@@ -81,13 +81,11 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
-    # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets. Much of a model
-    # of boxes or masks starts from scratch also where weights are given (docs/research/log.md, 2026-11-29).
+    # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets, from scratch.
     muon = (
-        (config.init == "scratch" or (dense and has_batch_norm(model)))
-        and not config.fsdp
+        not config.fsdp
         and _own_rate(model) is None
-        and (count < LARGE_SET or has_batch_norm(model))
+        and (has_batch_norm(model) or (config.init == "scratch" and count < LARGE_SET))
     )
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
