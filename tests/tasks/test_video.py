@@ -76,9 +76,7 @@ def test_what_only_time_tells_is_learned_and_not_from_one_frame(dots: Path, tmp_
 @pytest.fixture(scope="session")
 def run(dots: Path, once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     def train(folder: Path) -> None:
-        gpt4image.train(
-            data=f"clips:{dots}", out=folder / "run", epochs=2, frames=4, frame_differences=True, **SMALL
-        )
+        gpt4image.train(data=f"clips:{dots}", out=folder / "run", epochs=2, frames=4, frame_differences=True, **SMALL)
         gpt4image.evaluate(run_dir=folder / "run")
 
     return once("run-of-clips", train) / "run"
