@@ -164,7 +164,7 @@ def test_arms_that_do_not_apply_are_left_out() -> None:
     assert names(described=False, scarce=False, answered=True) == ("baseline", "asked")
     known = names(described=True, scarce=False, answered=True)
     controls = {"text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "fused-class-mean"}
-    of_regions = {"boxes-shuffled", "asked-shuffled", "tags"}
+    of_regions = {"boxes-shuffled", "asked-shuffled", "tags", "boxes"}
     assert {"aligned", "text-labels", "text-labels-aligned", "asked", "fused", *controls} <= set(known)
     assert "self-training" not in known
     conditioned = applicable(described=True, scarce=False, unlabelled=False, answered=True, class_conditioned=True)
@@ -252,8 +252,8 @@ def test_arms_of_masks_read_answers_tags_and_all_masks() -> None:
     def names(**there: bool) -> tuple[str, ...]:
         return applicable(**{"described": False, "scarce": True, "unlabelled": True} | there, task=Segmentation)
 
-    assert names() == ("baseline", "oracle", "tags")
-    assert names(answered=True) == ("baseline", "asked", "oracle", "asked-shuffled", "tags")
+    assert names() == ("baseline", "oracle", "tags", "boxes")
+    assert names(answered=True) == ("baseline", "asked", "oracle", "asked-shuffled", "tags", "boxes")
     assert set(names(answered=True, described=True)) - set(names(answered=True)) == {
         *("aligned", "text-labels", "fused", "text-labels-aligned", "shuffled"),
     }

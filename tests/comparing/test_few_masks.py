@@ -12,6 +12,7 @@ import pytest
 
 import drawn_masks
 from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.prompts import Prompt
 from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
@@ -25,14 +26,16 @@ from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
 from gpt4image.data import load_image_set
+from gpt4image.data.regions import Masks
 from gpt4image.labelling.label import label
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import require_fitting
+from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
-ARMS = ("baseline", "asked", "asked-shuffled", "tags", "oracle")
+ARMS = ("baseline", "asked", "asked-shuffled", "tags", "boxes", "oracle")
 
 
 def write(root: Path) -> None:
@@ -61,6 +64,46 @@ def root(once: Once) -> Path:
 def options(root: Path, out: Path, **changes: Any) -> CompareConfig:
     given = {"data": f"masks:{root / 'set'}", "answers": root / "tags.db", "out": out, "labelled_images": 5}
     return CompareConfig(**{**drawn_masks.SMALL, "epochs": 2, "seeds": 1, "jobs": 1, **given, **changes})
+
+
+def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
+    images = load_image_set(f"masks:{root / 'set'}")
+    assert isinstance(images.regions, Masks)
+    boxes = images.regions.around()
+    some = [row for row, key in enumerate(images.keys) if "/train/" in key and boxes.known[row]][5:]
+    prompt = Prompt(name="boxes", version=1, text="Where?", class_conditioned=False, ask=("boxes",))
+
+    def answer(row: int) -> Answer:
+        corners, labels, _ = boxes.image(row)
+        found = [
+            {"label": images.classes[k], "box_2d": (1000 * sides).tolist()}
+            for k, sides in zip(labels, corners, strict=True)
+        ]
+        return Answer(boxes=tuple(found))
+
+    with DescriptionStore(tmp_path / "boxes.db", write=True) as store:
+        store.add(
+            Description(digest=images.digests[row], prompt=prompt, describer={}, created=0, answer=answer(row))
+            for row in some
+        )
+    shutil.copytree(root / "set", tmp_path / "set")
+    for row in some:
+        (tmp_path / "set" / images.keys[row].replace("images", "masks")).unlink()
+    shared = {"data": f"masks:{tmp_path / 'set'}", "val_fraction": 0.0}
+    label(LabelConfig(**shared, task="detection", answers=tmp_path / "boxes.db", out=tmp_path / "boxes.parquet"))
+    options = {**drawn_masks.SMALL, **shared, "text_labels": tmp_path / "boxes.parquet", "epochs": 1}
+    data = prepare(TrainConfig(**options, out=tmp_path / "run")).data
+    assert data.task.name == "segmentation" and data.labels.boxes is not None
+    place = {key: row for row, key in enumerate(data.image_set.keys)}
+    rows = np.array([place[images.keys[row]] for row in some])
+    assert data.weak(rows).all() and np.array_equal(data.labels.boxes.known.nonzero()[0], np.sort(rows))
+    taught, true = data.labels.boxes[rows], boxes[some]
+    assert np.array_equal(taught.labels, true.labels) and np.allclose(taught.corners, true.corners, atol=2e-3)
+    train(TrainConfig(**options, out=tmp_path / "run"))
+    with pytest.raises(TableError, match="holds text labels for --task detection, this run is of classification"):
+        require_fitting(
+            BoxLabels.load(tmp_path / "boxes.parquet"), TrainConfig(**options, out=tmp_path), images, Classification()
+        )
 
 
 def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path, tmp_path: Path) -> None:
@@ -100,7 +143,8 @@ def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> Non
     pools = {name: [len(part) for part in arm.pools()] for name, arm in arms.items()}
     weak = {name: int(arm.weak(arm.pools()[1]).sum()) for name, arm in arms.items()}
     asked = int((data.all_labels.known[train] & ~known).sum())
-    assert weak == {"baseline": 0, "asked": asked, "asked-shuffled": asked, "tags": len(train) - 5, "oracle": 0}
+    told_of_each = {"asked": asked, "asked-shuffled": asked, "tags": len(train) - 5, "boxes": asked}
+    assert weak == {"baseline": 0, **told_of_each, "oracle": 0}
     assert pools["asked"] == [5, len(train) - 5]
     rows = train[data.all_labels.known[train] & ~known]
     told, other = arms["asked"].soft, arms["asked-shuffled"].soft
@@ -109,6 +153,9 @@ def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> Non
     assert sorted(map(tuple, told[rows].tolist())) == sorted(map(tuple, other[rows].tolist()))
     assert not np.array_equal(told[rows], other[rows])
     assert np.array_equal(arms["tags"].labels.presence_of_classes[rows], true[rows])
+    boxes = arms["boxes"].labels.boxes
+    assert np.flatnonzero(boxes.known).tolist() == rows.tolist(), "of test images nothing is told"
+    assert np.array_equal(boxes[rows].presence(true.shape[1])[:, 1:], true[rows, 1:])
 
 
 def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:

@@ -138,6 +138,11 @@ def _tags(given: Situation) -> TrainingData:
     return replace(given.data, text=None, soft=None, labels=given.tagged)
 
 
+def _boxes(given: Situation) -> TrainingData:
+    boxes = given.true_labels.around()
+    return replace(given.data, text=None, soft=None, labels=given.data.labels.with_boxes(boxes))
+
+
 def _text_labels_class_mean(given: Situation) -> TrainingData:
     soft = given.text_labels()
     for members in _labelled_by_class(given):
@@ -166,6 +171,7 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "boxes-shuffled": _boxes_shuffled,
     "asked-shuffled": _answers_shuffled,
     "tags": _tags,
+    "boxes": _boxes,
 }
 """By the name of an arm, what gives the data that it trains on."""
 

@@ -261,6 +261,15 @@ ARMS: dict[str, Arm] = {
         classes=False,
         against=("oracle",),
     ),
+    "boxes": Arm(
+        about="reference: the masks there are, and a true box around each class of all other images",
+        bound="reference",
+        phrase="all true boxes",
+        text=False,
+        scarce_only=True,
+        classes=False,
+        against=("oracle", "tags"),
+    ),
 }
 TEXT_ARMS = tuple(sorted((name for name in ARMS if ARMS[name].headline), key=lambda name: ARMS[name].headline))
 """Arms that learn from descriptions, in the order in which they make a headline."""

@@ -190,6 +190,7 @@ class Masks:
         place: (256,) uint8, the class number of each value that the source gives.
         presence_of_classes: (N, K) int8: 1 present, 0 absent, -1 not known; from masks or, without one, from tags.
         background: the class of what is no object, which tags do not name; -1 without.
+        boxes: of the N images, for those without a mask; None without any.
     """
 
     source: MaskSource
@@ -197,6 +198,7 @@ class Masks:
     presence_of_classes: NDArray[np.int8]
     place: NDArray[np.uint8] = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
     background: int = -1
+    boxes: Boxes | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -204,7 +206,9 @@ class Masks:
 
     def __getitem__(self, index: Index) -> Masks:
         """Return the masks of the images at positions, or of a mask (N,) bool, in that order."""
-        return replace(self, rows=self.rows[index], presence_of_classes=self.presence_of_classes[index])
+        rows, present = self.rows[index], self.presence_of_classes[index]
+        boxes = None if self.boxes is None else self.boxes[index]
+        return replace(self, rows=rows, presence_of_classes=present, boxes=boxes)
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -223,6 +227,25 @@ class Masks:
         table[: len(place)] = place
         return replace(self, presence_of_classes=moved, place=table[self.place])
 
+    def with_boxes(self, boxes: Boxes) -> Masks:
+        """Return the masks with boxes of N images; an image without a mask shows the classes of its boxes, no other."""
+        weak = boxes.hidden(self.known)
+        shown = weak.presence(self.presence_of_classes.shape[1])
+        present = np.where(weak.known[:, None], shown, self.presence_of_classes)
+        return replace(self, boxes=weak, presence_of_classes=present)
+
+    def around(self) -> Boxes:
+        """Return one box around all pixels of each class but the background, of each image with a mask."""
+        return Boxes.of_images([self._box_of_each(i) if known else None for i, known in enumerate(self.known)])
+
+    def _box_of_each(self, image: int) -> ImageBoxes:
+        mask = self[image : image + 1].pixels(KEPT_SIDE)[0]
+        labels = np.setdiff1d(np.unique(mask), [VOID, self.background]).astype(np.int64)
+        places = [[np.flatnonzero((mask == k).any(axis=axis)) for axis in (0, 1)] for k in labels]
+        corners = [[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places]
+        found = (np.array(corners).reshape(-1, 4) / KEPT_SIDE).astype(np.float32)
+        return found, labels, np.ones(len(labels), np.float32)
+
     def presence(self, classes: int) -> NDArray[np.int8]:
         """Return (N, K) int8: 1 where an image shows a class, 0 where it does not, -1 where nothing is known."""
         return self.presence_of_classes
@@ -238,7 +261,12 @@ class Masks:
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
         digests = [self.source.digest(int(row)) if row >= 0 else "" for row in self.rows]
-        parts = (str(digests).encode(), self.place.tobytes(), np.ascontiguousarray(self.presence_of_classes).tobytes())
+        boxes = "" if self.boxes is None else self.boxes.content()
+        parts = (
+            f"{digests}{boxes}".encode(),
+            self.place.tobytes(),
+            np.ascontiguousarray(self.presence_of_classes).tobytes(),
+        )
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
@@ -25,12 +25,8 @@ from gpt4image.labelling.text_vectors import Texts
 
 
 def boxes_of(images: ImageSet) -> Boxes:
-    """Return the boxes of a dataset; none is known where it has none. Raises DataError: it has masks."""
-    if images.regions is None:
-        return Boxes.of_images([None] * len(images))
-    if not isinstance(images.regions, Boxes):
-        raise DataError(f"{images.spec} has masks; --task detection needs boxes, or images without annotation.")
-    return images.regions
+    """Return the boxes of a dataset; none is known where it has none, as where it has masks."""
+    return images.regions if isinstance(images.regions, Boxes) else Boxes.of_images([None] * len(images))
 
 
 def label_boxes(
@@ -47,7 +43,6 @@ def label_boxes(
 
     Raises:
         ConfigError: options that do not go with boxes.
-        DataError: the dataset has masks.
         TableError: the store has no box of these images, or texts are to tell the class and cannot.
     """
     answers, evidence = _checked(config)

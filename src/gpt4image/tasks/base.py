@@ -71,6 +71,8 @@ class Task(Protocol):
     """Whether targets can be predicted from descriptions (``label``)."""
     taught_as: ClassVar[str] = ""
     """Task whose text labels teach it, where that is another one."""
+    weakly_taught_as: ClassVar[str] = ""
+    """Task whose text labels also teach it, more weakly."""
     squash: ClassVar[bool] = False
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
     in_timm: ClassVar[bool] = True

@@ -2,7 +2,8 @@
 
 Images with a mask teach every pixel. Of the others it is enough to know which classes they show, from tags of people or
 from a teacher: the pixels that speak most for a class are to say whether it is there, as in Pinheiro and Collobert 2015
-(arXiv 1411.6228). Background is a class like any other, except that whether an image shows it is never asked.
+(arXiv 1411.6228). Boxes also tell where. Background is a class like any other, except that nobody is asked whether an
+image shows it.
 
 Legend: N images of a set, B of a batch, K classes, S side of masks in pixels, h side of the outputs in cells.
 """
@@ -28,31 +29,12 @@ from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import VOID, Masks
 from gpt4image.models.of_transformers import Segformer
 from gpt4image.models.segmenter import STRIDE, Segmenter
-from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
-from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
+from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel
+from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss
 
 UNCUT = 224
 """Side of masks that no geometry gives a size."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PixelTargets:
-    """Targets of a batch.
-
-    Attributes:
-        masks: (B, S, S) uint8 classes, VOID where none is known.
-        presence: (B, 2, K) float32: how much an image counts for a class, and how much of that says "present".
-        background: the class that nobody is asked for; -1 for none.
-    """
-
-    masks: Tensor
-    presence: Tensor
-    background: int = -1
-
-    def to(self, device: torch.device) -> PixelTargets:
-        """Return them on a device."""
-        return replace(self, masks=self.masks.to(device), presence=self.presence.to(device))
 
 
 class Largest(nn.Module):
@@ -69,7 +51,7 @@ class Segmentation(Task):
     """A class out of K for each pixel; annotations are ``data.regions.Masks``. See ``tasks.base.Task``.
 
     Attributes:
-        presence: weight of the loss of presence; see ``presence_loss``.
+        presence: weight of the losses of presence and of boxes; see ``presence_loss`` and ``box_loss``.
     """
 
     presence: float = 1.0
@@ -80,6 +62,7 @@ class Segmentation(Task):
     text_labels: ClassVar[bool] = True
     no_target: ClassVar[float] = MultiLabel.no_target
     taught_as: ClassVar[str] = MultiLabel.name
+    weakly_taught_as: ClassVar[str] = "detection"
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
     hub_task: ClassVar[str] = "image-segmentation"
@@ -152,7 +135,12 @@ class Segmentation(Task):
             shown[:, labels.background] = NOT_KNOWN
         sure = torch.where(shown >= 0, (2 * shown - 1).abs(), 0.0)
         presence = torch.stack([sure, sure * (shown >= 0.5)], dim=1)
-        return PixelTargets(masks=masks, presence=presence, background=labels.background)
+        boxes = None
+        if labels.boxes is not None:
+            boxes = torch.from_numpy(labels.boxes.padded())
+            if geometry is not None:
+                boxes = torch.cat([geometry.boxes(boxes[..., :4]).clamp(0.0, 1.0), boxes[..., 4:]], dim=-1)
+        return PixelTargets(masks=masks, presence=presence, background=labels.background, boxes=boxes)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a mask, or a class that is known to be present or absent."""
@@ -175,15 +163,18 @@ class Segmentation(Task):
 
     def without_target(self, targets: PixelTargets, images: Tensor) -> PixelTargets:
         """Return targets in which some images count for nothing."""
-        rows = images[:, None, None]
-        masks, presence = targets.masks.masked_fill(rows, VOID), targets.presence.masked_fill(rows, 0.0)
-        return replace(targets, masks=masks, presence=presence)
+        return targets.without(images)
 
     def loss(self, outputs: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
-        """Return the cross-entropy of the pixels of all masks, and the weighted loss of presence of all images."""
+        """Return the cross-entropy of the pixels of all masks, and the weighted losses of presence and of boxes."""
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         total = pixel_loss(outputs, targets.masks, smoothing)
-        return total + self.presence * presence_loss(outputs, targets) if self.presence > 0.0 else total
+        if self.presence == 0.0:
+            return total
+        weak = presence_loss(outputs, targets)
+        if targets.boxes is not None:
+            weak = weak + box_loss(outputs, targets.boxes, targets.background)
+        return total + self.presence * weak
 
     def tail(self) -> nn.Module:
         """Return the most probable class of each pixel."""
@@ -271,52 +262,3 @@ def class_ious(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (K,) the intersection over union of each class, NaN where the truth lacks it, of a (K, K) confusion."""
     right, truth, taken = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return np.where(truth > 0, right / np.maximum(truth + taken - right, 1), np.nan)
-
-
-def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of pixels, the mean over those of all masks on all processes.
-
-    Args:
-        logits: (B, K, h, w) float32 or better, enlarged to the masks.
-        masks: (B, S, S) uint8 classes, VOID where none counts.
-        smoothing: share of each target that is spread evenly over the classes.
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where no pixel counts.
-    """
-    pixels = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(pixels, masks.long(), ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
-    sums = gather(torch.stack([total, (masks != VOID).sum().to(total.dtype)])[None]).sum(dim=0)
-    return sums[0] / sums[1].clamp(min=1.0)
-
-
-def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
-    """Loss of what images are known to show, on all processes::
-
-        q = softmax(logits[i, :, cell]);  p = softmax(logits[i, k != background, cell]);  z[k] = log(p[k] / (1 - p[k]))
-        score(i, k) = mean of z[k] over the cells of image i, each weighted by p[k] / (1 - p[k]) * (1 - q[background])
-        loss = binary_loss(score, presence)
-
-    Nobody is asked for the background, and tags must not take cells from it: only masks teach what belongs to it. So it
-    has no part in p, unless there is only one other class, and q gives no gradient.
-
-    Args:
-        logits: (B, K, h, w) float32 or better.
-        targets: of the images.
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where nothing is known.
-    """
-    cells, background = logits.flatten(2), targets.background
-    asked = [k for k in range(cells.shape[1]) if k != background]
-    log_p = F.log_softmax(cells[:, asked], dim=1) if len(asked) > 1 else F.log_softmax(cells, dim=1)[:, asked]
-    # log(p / (1 - p)); the clamp keeps it finite where one class has all
-    odds = log_p - _log_of_rest(log_p)
-    weights = odds
-    if background >= 0:
-        weights = odds + _log_of_rest(F.log_softmax(cells.detach(), dim=1)[:, background, None])
-    return binary_loss((weights.softmax(dim=2) * odds).sum(dim=2), targets.presence[:, :, asked])
-
-
-def _log_of_rest(log_p: Tensor) -> Tensor:
-    return torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))

@@ -22,7 +22,7 @@ from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import SPLITS, ImageSet
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.tasks.base import Task
 from gpt4image.training.training_data import TrainingData
 
@@ -204,7 +204,7 @@ def require_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_
             image that the run holds out.
     """
     made_for = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
-    if made_for != (task.taught_as or task.name):
+    if made_for not in (task.taught_as or task.name, task.weakly_taught_as):
         raise TableError(
             f"{config.text_labels} holds text labels for --task {made_for}, this run is of {task.name}; run "
             "`gpt4image label` on this dataset."
@@ -253,7 +253,8 @@ def with_targets(data: TrainingData, targets: Probabilities | Boxes) -> Training
 def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels | BoxLabels) -> TrainingData:
     """Return the data with class targets of text labels that fit, or with their boxes; see ``require_fitting``.
 
-    Boxes stand in for those of the training images that the file has; other images keep their own.
+    Boxes stand in for those of the training images that the file has; other images keep their own. Beside masks they
+    teach the images that have none.
 
     Raises:
         TableError: no text label is of a training image.
@@ -265,6 +266,8 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
         _require_some(len(found), config)
         from_text = np.zeros(len(taught), np.bool_)
         from_text[found] = True
+        if isinstance(data.labels, Masks):
+            return replace(data, labels=data.labels.with_boxes(taught.hidden(~from_text)), from_text=from_text)
         return replace(with_targets(data, data.labels.replaced(found, taught[found])), from_text=from_text)
     targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
     from_text = np.array([digest in known for digest in data.image_set.digests], np.bool_)
