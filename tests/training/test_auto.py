@@ -61,11 +61,12 @@ def test_a_named_model_starts_from_weights_that_lie_on_this_machine(
 
 def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(colour_folder: Path) -> None:
     config, _ = choose(colour_folder, init="pretrained", model="resnet18")
-    assert (config.optimizer, config.stem) == ("adamw", "standard")
+    assert (config.optimizer, config.stem, config.lr) == ("muon", "standard", pytest.approx(2e-3))
     assert choose(colour_folder, init="pretrained", model="vit_tiny_patch16_224")[0].lr == pytest.approx(1e-4)
     gentle = choose(colour_folder, init="pretrained", model="resnet18", optimizer="sgd")[0].lr
     assert gentle == pytest.approx(0.1 * choose(colour_folder, model="resnet18", optimizer="sgd")[0].lr)
-    assert config.lr == 1e-3, "models with batch norm take the whole rate"
+    adamw = choose(colour_folder, init="pretrained", model="resnet18", optimizer="adamw")[0]
+    assert adamw.lr == 1e-3, "models with batch norm take the whole rate"
 
 
 def test_pretrained_weights_see_small_pictures_enlarged_and_belong_to_a_whole_model(colour_folder: Path) -> None:
