@@ -26,7 +26,8 @@ from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.data.regions import Masks
+from gpt4image.data.image_set import ImageSet
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.labelling.label import label
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
@@ -61,16 +62,10 @@ def root(once: Once) -> Path:
     return once("few-masks", write)
 
 
-def options(root: Path, out: Path, **changes: Any) -> CompareConfig:
-    given = {"data": f"masks:{root / 'set'}", "answers": root / "tags.db", "out": out, "labelled_images": 5}
-    return CompareConfig(**{**drawn_masks.SMALL, "epochs": 2, "seeds": 1, "jobs": 1, **given, **changes})
-
-
-def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"masks:{root / 'set'}")
+def answer_boxes(images: ImageSet, path: Path) -> Boxes:
+    """Write a store with the true boxes of the images of train that have a mask, and return them."""
     assert isinstance(images.regions, Masks)
-    boxes = images.regions.around()
-    some = [row for row, key in enumerate(images.keys) if "/train/" in key and boxes.known[row]][5:]
+    boxes = images.regions.around().hidden(images.splits != "train")
     prompt = Prompt(name="boxes", version=1, text="Where?", class_conditioned=False, ask=("boxes",))
 
     def answer(row: int) -> Answer:
@@ -81,11 +76,23 @@ def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Pat
         ]
         return Answer(boxes=tuple(found))
 
-    with DescriptionStore(tmp_path / "boxes.db", write=True) as store:
+    with DescriptionStore(path, write=True) as store:
         store.add(
             Description(digest=images.digests[row], prompt=prompt, describer={}, created=0, answer=answer(row))
-            for row in some
+            for row in np.flatnonzero(boxes.known)
         )
+    return boxes
+
+
+def options(root: Path, out: Path, **changes: Any) -> CompareConfig:
+    given = {"data": f"masks:{root / 'set'}", "answers": root / "tags.db", "out": out, "labelled_images": 5}
+    return CompareConfig(**{**drawn_masks.SMALL, "epochs": 2, "seeds": 1, "jobs": 1, **given, **changes})
+
+
+def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
+    images = load_image_set(f"masks:{root / 'set'}")
+    boxes = answer_boxes(images, tmp_path / "boxes.db")
+    some = [row for row, key in enumerate(images.keys) if "/train/" in key and boxes.known[row]][5:]
     shutil.copytree(root / "set", tmp_path / "set")
     for row in some:
         (tmp_path / "set" / images.keys[row].replace("images", "masks")).unlink()
@@ -156,6 +163,22 @@ def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> Non
     boxes = arms["boxes"].labels.boxes
     assert np.flatnonzero(boxes.known).tolist() == rows.tolist(), "of test images nothing is told"
     assert np.array_equal(boxes[rows].presence(true.shape[1])[:, 1:], true[rows, 1:])
+
+
+def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: Path) -> None:
+    boxes = answer_boxes(load_image_set(f"masks:{root / 'set'}"), tmp_path / "boxes.db")
+    plan = make_plan(options(root, tmp_path, answers=tmp_path / "boxes.db", arms="baseline,asked,asked-shuffled,tags"))
+    arms = {job.arm: PREPARE[job.arm](situation(job, plan.prepared.data)) for job in plan.jobs}
+    asked, data = arms["asked"], arms["baseline"]
+    assert data.labels.boxes is None and arms["tags"].labels.boxes is None
+    rows = np.flatnonzero(data.image_set.splits == "train")
+    rows = rows[~data.labels.known[rows] & boxes.known[rows]]
+    assert np.flatnonzero(asked.labels.boxes.known).tolist() == rows.tolist()
+    assert np.allclose(asked.labels.boxes[rows].corners, boxes[rows].corners, atol=2e-3)
+    shown = boxes[rows].presence(asked.soft.shape[1])
+    assert ((asked.soft[rows, 1:] >= 0.5) == (shown[:, 1:] == 1)).mean() > 0.95, "labels of boxes are tags"
+    theirs, ours = (arms[name].labels.boxes[rows].corners.tolist() for name in ("asked-shuffled", "asked"))
+    assert theirs != ours and sorted(theirs) == sorted(ours), "boxes go with the tags to another image"
 
 
 def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:

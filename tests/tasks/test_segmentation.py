@@ -196,7 +196,7 @@ def test_boxes_teach_images_without_a_mask_and_move_with_their_pixels() -> None:
     task, values = Segmentation(), np.zeros((3, 8, 8), np.uint8)
     values[:, 2:4, 0:2] = 1
     whole = masks_of(values)
-    labels = whole.hidden(np.array([False, True, True])).with_boxes(whole.around())
+    labels = whole.hidden(np.array([False, True, True])).with_boxes(whole.around()).shown_by_boxes()
     assert labels.boxes is not None and labels.boxes.known.tolist() == [False, True, True], "a mask says more"
     assert labels.presence_of_classes[1:].tolist() == [[0, 1, 0, 0]] * 2
     assert task.weak(labels, None).tolist() == [False, True, True]

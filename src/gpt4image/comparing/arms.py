@@ -131,7 +131,10 @@ def _answers_shuffled(given: Situation) -> TrainingData:
     known = given.data.task.known(given.data.labels[train])
     there = mapped(chosen(soft, train), lambda found, _: (found >= 0).any(axis=1))
     images, partners = _partners(given, [train[~known & there]])
-    return replace(given.data, text=None, soft=_exchanged(soft, images, partners))
+    labels = given.data.labels
+    if labels.boxes is not None:
+        labels = labels.with_boxes(labels.boxes.replaced(images, labels.boxes[partners]))
+    return replace(given.data, text=None, soft=_exchanged(soft, images, partners), labels=labels)
 
 
 def _tags(given: Situation) -> TrainingData:
@@ -140,7 +143,8 @@ def _tags(given: Situation) -> TrainingData:
 
 def _boxes(given: Situation) -> TrainingData:
     boxes = given.true_labels.around()
-    return replace(given.data, text=None, soft=None, labels=given.data.labels.with_boxes(boxes))
+    labels = given.data.labels.with_boxes(boxes).shown_by_boxes()
+    return replace(given.data, text=None, soft=None, labels=labels)
 
 
 def _text_labels_class_mean(given: Situation) -> TrainingData:

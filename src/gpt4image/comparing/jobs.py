@@ -20,6 +20,7 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
+from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.box_answers import AnsweredBoxes
 from gpt4image.labelling.teaching import judge_training, predict_training, targets_of, taught_boxes
 from gpt4image.parallel.devices import cpu_threads, use_gpu
@@ -84,6 +85,8 @@ def situation(
     seed = job.config.seed
     tagged = job.regime.apply(data, seed, described)
     left = untagged(tagged)
+    if isinstance(job.answers, Answers) and job.answers.boxes is not None:
+        left = replace(left, labels=left.labels.with_boxes(job.answers.boxes))
 
     def teacher(indices: NDArray[np.int64]) -> Any:
         if job.teacher is None:

@@ -228,11 +228,15 @@ class Masks:
         return replace(self, presence_of_classes=moved, place=table[self.place])
 
     def with_boxes(self, boxes: Boxes) -> Masks:
-        """Return the masks with boxes of N images; an image without a mask shows the classes of its boxes, no other."""
-        weak = boxes.hidden(self.known)
-        shown = weak.presence(self.presence_of_classes.shape[1])
-        present = np.where(weak.known[:, None], shown, self.presence_of_classes)
-        return replace(self, boxes=weak, presence_of_classes=present)
+        """Return the masks with boxes of N images, as far as these have no mask."""
+        return replace(self, boxes=boxes.hidden(self.known))
+
+    def shown_by_boxes(self) -> Masks:
+        """Return the masks where images with boxes show the classes of these and no others."""
+        if self.boxes is None:
+            return self
+        shown = self.boxes.presence(self.presence_of_classes.shape[1])
+        return replace(self, presence_of_classes=np.where(self.boxes.known[:, None], shown, self.presence_of_classes))
 
     def around(self) -> Boxes:
         """Return one box around all pixels of each class but the background, of each image with a mask."""

@@ -18,6 +18,7 @@ from gpt4image.artifacts.class_shares import Probabilities, blocks, built
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.regions import Boxes
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import CLASS
 
@@ -51,12 +52,14 @@ class Answers(NamedTuple):
         second: (N,) next best class, -1 where none was named.
         confidence: (N,) float32, stated probability of the first class; NaN where none was stated.
         runner_up: (N,) float32, probability of the second class where it is known, NaN elsewhere; None: nowhere.
+        boxes: of the images, where they were asked for beside tags; their weights are those that they teach with.
     """
 
     first: Ints
     second: Ints
     confidence: Floats
     runner_up: Floats | None = None
+    boxes: Boxes | None = None
 
     @property
     def given(self) -> NDArray[np.bool_]:
@@ -66,11 +69,15 @@ class Answers(NamedTuple):
     def take(self, rows: Ints | slice) -> Answers:
         """Return the answers about some images."""
         runner_up = None if self.runner_up is None else self.runner_up[rows]
-        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up)
+        boxes = None if self.boxes is None else self.boxes[rows]
+        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up, boxes)
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
-        return hashlib.sha256(b"".join(values.tobytes() for values in self if values is not None)).hexdigest()
+        parts = (self.first, self.second, self.confidence, self.runner_up)
+        boxes = b"" if self.boxes is None else self.boxes.content().encode()
+        whole = b"".join(values.tobytes() for values in parts if values is not None)
+        return hashlib.sha256(whole + boxes).hexdigest()
 
     def probabilities(self, n_classes: int) -> Probabilities:
         """Return (N, K) class probabilities, as the answers state them: no label is read.
@@ -207,20 +214,25 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
 def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
     """Return which classes were seen in images that may have several, by the tags of a store; answers are votes.
 
+    The labels of boxes are the tags of an answer that was asked for boxes alone.
+
     Args and Raises: as of ``read_answers``.
     """
     number_of = class_finder(classes)
     strange: Counter[str] = Counter()
     seen, asked = np.zeros((len(digests), len(classes))), np.zeros(len(digests))
     for row, item in stored_answers(path, digests):
-        if item.answer.tags is None:
+        tags = item.answer.tags
+        if tags is None and item.answer.boxes is not None:
+            tags = tuple(box["label"] for box in item.answer.boxes)
+        if tags is None:
             continue
-        numbers = {tag: number_of(tag) for tag in item.answer.tags}
+        numbers = {tag: number_of(tag) for tag in tags}
         strange.update(tag for tag, number in numbers.items() if number < 0)
         seen[row, [number for number in numbers.values() if number >= 0]] += 1
         asked[row] += 1
     if not asked.any():
-        raise TableError(f"{path} holds no tags of these images. Ask with `gpt4image describe --ask tags`.")
+        raise TableError(f"{path} holds no tags of these images. Ask with `gpt4image describe --ask tags`, or boxes.")
     share = seen / np.maximum(asked, 1)[:, None]
     first = np.where(asked[:, None] > 0, share >= 0.5, -1).astype(np.int64)
     sure = (0.5 + np.abs(share - 0.5) * (2 * USUAL_CONFIDENCE - 1)).astype(np.float32)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.class_shares import Probabilities, chosen, scattered
+from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import Answers, read_for
 from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
@@ -29,12 +30,22 @@ AnyAnswers = Answers | AnsweredBoxes
 def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
     """Return the answers of a store about the images of a run: boxes, if the run is of boxes; else classes or tags.
 
+    Tags for a run of masks come with boxes, if the store has some.
+
     Raises:
         StoreError, TableError: there are none.
     """
     if isinstance(data.labels, Boxes):
         return read_boxes(path, data.image_set.digests, data.classes)[0]
-    return read_for(path, data.image_set).answers
+    found = read_for(path, data.image_set).answers
+    if not isinstance(data.labels, Masks):
+        return found
+    try:
+        answered = read_boxes(path, data.image_set.digests, data.classes)[0]
+    except TableError:
+        return found
+    unknown = Boxes.of_images([None] * len(data.labels))
+    return found._replace(boxes=teach(answered, unknown, None, len(data.classes), seed=0).targets(unknown))
 
 
 def taught_boxes(

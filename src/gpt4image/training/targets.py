@@ -267,7 +267,8 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
         from_text = np.zeros(len(taught), np.bool_)
         from_text[found] = True
         if isinstance(data.labels, Masks):
-            return replace(data, labels=data.labels.with_boxes(taught.hidden(~from_text)), from_text=from_text)
+            weak = data.labels.with_boxes(taught.hidden(~from_text)).shown_by_boxes()
+            return replace(data, labels=weak, from_text=from_text)
         return replace(with_targets(data, data.labels.replaced(found, taught[found])), from_text=from_text)
     targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
     from_text = np.array([digest in known for digest in data.image_set.digests], np.bool_)
