@@ -266,6 +266,19 @@ def test_metrics_are_those_of_torchmetrics(seed: int, images: int, side: int) ->
     assert (found["images"], found["labelled"], found["measured_at"]) == (images + 1, images, [side, side])
 
 
+def test_metrics_of_resampled_images_are_those_of_images_that_come_as_often() -> None:
+    rng = np.random.default_rng(0)
+    truth, predicted = (rng.integers(0, 4, (5, 6, 6)).astype(np.uint8) for _ in range(2))
+    truth[0, 0], truth[3:] = VOID, truth[3:] % 3
+    labels, times = masks_of(truth), rng.multinomial(5, np.full(5, 0.2), size=7)
+    columns = Segmentation().columns(predicted, labels)
+    found = Segmentation().resampled(columns, labels, 4, times)
+    rows = [np.repeat(np.arange(5), own) for own in times]
+    assert found.tolist() == pytest.approx(
+        [Segmentation().measure(predicted[own], labels[own], CLASSES)["mIoU"] for own in rows]
+    )
+
+
 def test_the_score_of_an_image_is_its_mean_iou_over_the_classes_that_it_shows() -> None:
     truth = np.zeros((3, 4, 4), np.uint8)
     truth[0, :2] = 1

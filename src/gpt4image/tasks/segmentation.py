@@ -220,6 +220,17 @@ class Segmentation(Task):
         means = [class_ious(table) for table in confusions(predictions, labels, count)]
         return np.array([np.nan if np.isnan(ious).all() else np.nanmean(ious) for ious in means], np.float64)
 
+    def resampled(
+        self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return (R,) mIoU of resamples; see ``tasks.base.Task``."""
+        from PIL import Image
+
+        masks = (np.asarray(Image.open(io.BytesIO(file))) for file in columns["mask"])
+        tables = [next(confusions(mask[None], labels[i : i + 1], classes)).ravel() for i, mask in enumerate(masks)]
+        totals = (times @ np.stack(tables)).reshape(-1, classes, classes)
+        return np.array([np.nanmean(class_ious(total)) for total in totals], np.float64)
+
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return the classes that masks show, as numbers, the masks as PNG files, and ``label`` as far as known."""
         found = {"prediction": [np.unique(mask).tolist() for mask in predictions], "mask": list(map(png, predictions))}
