@@ -424,7 +424,8 @@ def step_on_each(count: int, data: str, out: Path) -> None:
         config = TrainConfig(**SHARED | VIT | {"image_size": 32, "data": data, "out": out, "lr": 0.01} | changes)
         ready = prepare(config, ("train",)).data
         hidden = np.arange(len(ready.labels)) % 3 > 0
-        found[name] = gradient_of(config, replace(ready, labels=ready.task.hidden(ready.labels, hidden)))
+        left = ready.task.hidden(ready.labels, hidden).with_boxes(ready.labels.around()).shown_by_boxes()
+        found[name] = gradient_of(config, replace(ready, labels=left))
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")
 
