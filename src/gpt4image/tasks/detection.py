@@ -108,8 +108,7 @@ class Detection(Task):
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return targets in which some images count for nothing."""
-        blank = targets.new_tensor([0.0, 0.0, 0.0, 0.0, float(NO_ANNOTATION), 0.0])
-        return torch.where(images[:, None, None], blank, targets)
+        return without_boxes(targets, images)
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """Return the loss of FCOS, or of the sets of RT-DETRv2; see ``detection_loss`` and ``set_loss``."""
@@ -183,6 +182,12 @@ class Detection(Task):
                 "probabilities": found[:, 4].tolist(),
                 "boxes": found[:, :4].tolist(),
             }
+
+
+def without_boxes(rows: Tensor, images: Tensor) -> Tensor:
+    """Return rows (B, D, 6) of ``Boxes.padded`` in which some images (B,) are not annotated."""
+    blank = rows.new_tensor([0.0, 0.0, 0.0, 0.0, float(NO_ANNOTATION), 0.0])
+    return torch.where(images[:, None, None], blank, rows)
 
 
 def _unlike(ours: Floats, theirs: Floats) -> float:

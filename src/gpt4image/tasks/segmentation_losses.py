@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpt4image.data.regions import NO_ANNOTATION, VOID
 from gpt4image.parallel.processes import gather
+from gpt4image.tasks.detection import without_boxes
 from gpt4image.tasks.multilabel import binary_loss
 
 LEAST_LOG = -1e4
@@ -44,14 +45,11 @@ class PixelTargets:
     def without(self, images: Tensor) -> PixelTargets:
         """Return targets in which some images (B,) count for nothing."""
         rows = images[:, None, None]
-        boxes = self.boxes
-        if boxes is not None:
-            boxes = torch.where(rows, boxes.new_tensor([0, 0, 0, 0, NO_ANNOTATION, 0]), boxes)
         return replace(
             self,
             masks=self.masks.masked_fill(rows, VOID),
             presence=self.presence.masked_fill(rows, 0.0),
-            boxes=boxes,
+            boxes=None if self.boxes is None else without_boxes(self.boxes, images),
         )
 
 
