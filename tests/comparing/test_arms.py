@@ -68,7 +68,8 @@ def test_every_arm_of_the_table_is_prepared_and_no_other() -> None:
     assert named <= ARMS.keys()
     assert all(arm.about and arm.phrase for arm in ARMS.values())
     assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
-    assert TEXT_ARMS == ("fused", "asked", "text-labels", "aligned", "text-labels-aligned", "zero-shot")
+    by_rank = ("fused", "asked", "text-labels", "aligned", "text-labels-aligned", "zero-shot", "fused-aligned")
+    assert by_rank == TEXT_ARMS
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if ARMS[name].classes])
@@ -164,7 +165,7 @@ def test_arms_that_do_not_apply_are_left_out() -> None:
     assert names(described=False, scarce=False, answered=True) == ("baseline", "asked")
     known = names(described=True, scarce=False, answered=True)
     controls = {"text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "fused-class-mean"}
-    of_regions = {"boxes-shuffled", "asked-shuffled", "tags", "boxes"}
+    of_regions = {"boxes-shuffled", "asked-shuffled", "tags", "boxes", "fused-aligned", "fused-class-name"}
     assert {"aligned", "text-labels", "text-labels-aligned", "asked", "fused", *controls} <= set(known)
     assert "self-training" not in known
     conditioned = applicable(described=True, scarce=False, unlabelled=False, answered=True, class_conditioned=True)
@@ -210,6 +211,22 @@ def test_boxes_of_a_teacher_stand_in_for_labels() -> None:
     assert PREPARE["baseline"](given).labels is given.data.labels
 
 
+def test_features_are_aligned_beside_boxes_of_a_teacher() -> None:
+    given, human = of_boxes()
+    text = situation().data.text
+    assert text is not None and given.class_names is not None
+    given = replace(given, data=replace(given.data, text=replace(text, offsets=text.offsets[:7])))
+    aligned = PREPARE["fused-aligned"](given)
+    assert aligned.labels.content() == human.content() and aligned.text is given.data.text
+    named = PREPARE["fused-class-name"](given)
+    assert named.labels.content() == human.content() and named.text is not None
+    vectors, described, _ = named.text.take(np.arange(6))
+    expected = np.where(text.described[:6, None], given.class_names[[0, 1] * 3], 0)
+    assert np.array_equal(described, text.described[:6]) and np.allclose(vectors, expected)
+    alone = PREPARE["class-name"](given)
+    assert alone.text is not None and alone.text.described.tolist() == [True, True, False, False, False, False]
+
+
 def test_the_control_of_boxes_has_those_of_another_image_of_the_class() -> None:
     given, human = of_boxes()
     shuffled = PREPARE["boxes-shuffled"](given).labels
@@ -240,10 +257,14 @@ def test_arms_of_boxes() -> None:
         return set(applicable(task=Detection, **kinds))
 
     alone = {"baseline", "self-training", "oracle"}
+    aligned = {"aligned", "shuffled", "shuffled-within-class", "class-name"}
+    of_answers = {"asked", "fused", "boxes-shuffled"}
     assert names() == alone
-    assert names(described=True) == alone, "texts without boxes give no boxes"
-    assert names(answered=True) == alone | {"asked", "fused", "boxes-shuffled"}
-    assert names(answered=True, described=True) == alone | {"asked", "fused", "boxes-shuffled", "text-labels"}
+    assert names(described=True) == alone | aligned, "texts without boxes give no boxes"
+    assert names(answered=True) == alone | of_answers
+    both = alone | aligned | of_answers | {"text-labels", "fused-aligned", "fused-class-name"}
+    assert names(answered=True, described=True) == both
+    assert names(described=True, scarce=False) == {"baseline"} | aligned
     assert names(answered=True, labelled=False) == {"asked", "fused", "boxes-shuffled", "oracle"}
     assert all(arm.about_task(boxes=True) for arm in map(ARMS.get, names(answered=True, described=True)) if arm)
 

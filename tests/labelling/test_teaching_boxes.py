@@ -98,5 +98,5 @@ def test_arms_of_boxes_are_compared(given: tuple[str, Path], tmp_path: Path) -> 
         key: value for pair in record["pairs"] if pair["against"] == "boxes-shuffled" for key, value in pair.items()
     }.items()
     assert outcome.skipped == ()
-    with pytest.raises(ConfigError, match="aligned need a task of classes"):
-        compare(CompareConfig(**{**common, "arms": "aligned"}, out=tmp_path / "other", val_fraction=0.3))
+    with pytest.raises(ConfigError, match="tags need --task segmentation"):
+        compare(CompareConfig(**{**common, "arms": "tags"}, out=tmp_path / "other", val_fraction=0.3))

@@ -63,7 +63,7 @@ def _text_labels(given: Situation) -> TrainingData:
 
 
 def _text_labels_aligned(given: Situation) -> TrainingData:
-    return replace(given.data, soft=given.text_labels())
+    return with_targets(given.data, given.text_labels())
 
 
 def _zero_shot(given: Situation) -> TrainingData:
@@ -107,8 +107,12 @@ def _shuffled_within_class(given: Situation) -> TrainingData:
 def _class_name(given: Situation) -> TrainingData:
     if given.class_names is None:
         raise ValueError("the class-name arm needs embeddings of the class names")
-    rows = np.where(_text(given).described, given.data.labels, -1)
+    rows = np.where(_text(given).described, given.data.task.groups(given.data.labels), NO_LABEL)
     return replace(given.data, text=TextTargets.one_each(given.class_names, rows))
+
+
+def _fused_class_name(given: Situation) -> TrainingData:
+    return _class_name(replace(given, data=_text_labels_aligned(given)))
 
 
 def _text_labels_shuffled(given: Situation) -> TrainingData:
@@ -160,6 +164,7 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "text-labels": _text_labels,
     "asked": _text_labels,
     "fused": _text_labels,
+    "fused-aligned": _text_labels_aligned,
     "text-labels-aligned": _text_labels_aligned,
     "zero-shot": _zero_shot,
     "self-training": _self_training,
@@ -168,6 +173,7 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "shuffled": _shuffled,
     "shuffled-within-class": _shuffled_within_class,
     "class-name": _class_name,
+    "fused-class-name": _fused_class_name,
     "text-labels-shuffled": _text_labels_shuffled,
     "text-labels-class-mean": _text_labels_class_mean,
     "fused-shuffled": _text_labels_shuffled,
@@ -210,7 +216,7 @@ def applicable(
         # A teacher of boxes always starts from answers; texts only help to tell their class.
         text, answers = arm.text, arm.answers
         if boxes:
-            text, answers = arm.evidence == "texts" and text, arm.text_labels
+            text, answers = text and (arm.aligns or arm.evidence == "texts"), arm.text_labels
         enough = (described or not text) and not (arm.known_only if scarce else arm.scarce_only)
         enough = enough and (task.exclusive or boxes or not arm.exclusive) and (unlabelled or not arm.consistent)
         enough = enough and (answered or not answers) and (labelled or arm.label_free)
@@ -236,7 +242,8 @@ def _rng(given: Situation) -> np.random.Generator:
 
 def _labelled_by_class(given: Situation) -> list[NDArray[np.int64]]:
     described = _described(given)
-    groups = (described[given.data.labels[described] == label] for label in range(len(given.data.classes)))
+    labels = given.data.task.groups(given.data.labels)[described]
+    groups = (described[labels == label] for label in range(len(given.data.classes)))
     return [group for group in groups if len(group)]
 
 
