@@ -51,8 +51,8 @@ def test_compressed_run_lengths_are_read(seed: int) -> None:
     ],
 )
 def test_bombs_are_refused_at_once(value: object, size: tuple[float, float], reason: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = segment(value, size, 1)
     assert isinstance(found, str) and reason in found
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert MAX_OUTLINE < 10**7

@@ -148,10 +148,10 @@ BOMB = "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>" + "".join(
     ],
 )
 def test_xml_that_attacks_is_refused_at_once(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"document type|nested deeper|no XML"):
         parse_xml(text.encode())
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_no_folder_or_none_of_this_layout_is_an_error(tmp_path: Path) -> None:
