@@ -35,6 +35,12 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
     ),
     (
         "label",
+        config.LabelConfig(data="coco:a.json", answers=Path("p.db"), embeddings=Path("p.emb"), out=Path("w/t.parquet")),
+        {"teacher_boxes": 3},
+        "gpt4image train --data coco:a.json --embeddings p.emb --text-labels w/t.parquet --out w/run",
+    ),
+    (
+        "label",
         config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("w/t.parquet")),
         {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},
         "gpt4image describe --describer SPEC --data photos --store p.db --ask class --classes w/t.again-classes.txt "
@@ -106,8 +112,9 @@ def test_every_command_that_is_not_an_end_has_a_next_step() -> None:
     assert COMMANDS.keys() - _NEXT.keys() == {"predict", "completion"}
 
 
-def test_detectors_are_exported_to_onnx(tmp_path: Path) -> None:
-    config = {"data": "coco:a.json", "task": "detection", "chosen": {}}
+@pytest.mark.parametrize("task", ["detection", "segmentation", "video"])
+def test_what_timm_has_no_models_of_is_exported_to_onnx(tmp_path: Path, task: str) -> None:
+    config = {"data": "coco:a.json", "task": task, "chosen": {}}
     write_json(tmp_path / "run" / "config.json", config)
     write_json(tmp_path / "cmp" / "runs" / "baseline-0" / "config.json", config)
     for name in ("run", "cmp"):

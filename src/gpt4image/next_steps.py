@@ -15,7 +15,7 @@ from gpt4image.base.secrets import hidden
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
-BEYOND_TIMM = ("detection", "segmentation")
+BEYOND_TIMM = ("detection", "segmentation", "video")
 """Tasks whose models timm does not load."""
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor", "completion")
 
@@ -125,7 +125,9 @@ def _after_label(config: Any, outcome: Outcome) -> Step:
         asked = {"ask": "class", "classes": outcome.summary["again_classes"], "only": Path(again)}
         return "describe", {"data": config.data, "store": config.answers, "describer": "SPEC", **asked}
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
-    return "train", {"data": config.data, "text_labels": outcome.path, "out": config.out.with_name("run"), **splits}
+    aligned = {"embeddings": config.embeddings} if config.embeddings and "teacher_boxes" in outcome.summary else {}
+    learned = {"text_labels": outcome.path, **aligned}
+    return "train", {"data": config.data, **learned, "out": config.out.with_name("run"), **splits}
 
 
 def _after_review(config: Any, _outcome: Outcome) -> Step | None:
@@ -141,7 +143,8 @@ def _label(data: str, embeddings: Path) -> Step:
 
 def _after_distill(config: Any, outcome: Outcome) -> Step | None:
     if outcome.summary.get("measured_on"):
-        return _after_export(config.export())
+        model = Path(outcome.summary["model"])
+        return None if model.suffix == ".pt2" else ("predict", _predict(model))
     folder = Path(config.data.removeprefix("folder:"))
     labels = folder / "labels.csv" if folder.is_dir() else Path("labels.csv")
     return "review", {"data": config.data, "answers": config.out / "answers.db", "labels": labels}

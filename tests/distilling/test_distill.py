@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 import gpt4image
+from box_cases import NAMES, SIDE, write_squares
+from box_cases import squares as squares_of
 from conftest import COLOURS
 from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
 from gpt4image import cli
+from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.artifacts.weights import load_tensors
-from gpt4image.base.errors import ConfigError, DescriberError, RunError
+from gpt4image.base.errors import ConfigError, DataError, DescriberError, RunError
 from gpt4image.base.files import read_json
+from gpt4image.data import load_image_set
 from gpt4image.distilling.stages import STAGES
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 
@@ -183,6 +187,66 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
     assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
     assert facts["without_answer"] == 2 and (out / "model").is_dir()
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> tuple[str, str]:
+    """A set with boxes, and the describer that replays descriptions and boxes of its pictures."""
+    spec = write_squares(tmp_path / "set")
+    rows: list[dict[str, Any]] = []
+    for key in load_image_set(spec).keys:
+        number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
+        places = [[round(1000 * side / SIDE) for side in place] for place in squares_of(number)]
+        boxes = [{"label": NAMES[number % 3], "box_2d": place} for place in places]
+        rows.append({"key": key, "description": f"Two {NAMES[number % 3]} squares, {key}.", "boxes": boxes})
+    (tmp_path / "boxes.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return spec, f"replay:{tmp_path / 'boxes.jsonl'}"
+
+
+@pytest.mark.slow
+def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
+    squares: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (spec, replay), out = squares, tmp_path / "out"
+    words = ["distill", spec, "--describer", replay, "--out", str(out), *WORDS, "--image-size", "32"]
+    assert cli.main([*words, "--compare", "1"]) == 0, capsys.readouterr().err
+    shown, told = capsys.readouterr()
+    assert f"ask       {replay} for description and boxes" in told and "mAP" in told
+    assert f"wrote: {out / 'model.onnx'}" in shown
+    assert f"next: gpt4image predict {out / 'model.onnx'}" in shown
+    assert holds_boxes(out / "text-labels.parquet")
+    options = read_json(out / "run" / "config.json")
+    assert options["task"] == "detection" and options["embeddings"] == str(out / "embeddings")
+    assert read_json(out / "comparison" / "comparison.json")["arms"].keys() == {"baseline", "fused-aligned"}
+    assert cli.main([*words, "--compare", "1"]) == 0
+    assert capsys.readouterr().err.count("as before") == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "reason"),
+    [
+        (["--format", "timm"], ConfigError, "timm has no models for detection"),
+        (["--task", "segmentation"], DataError, "has no masks"),
+    ],
+)
+def test_a_set_with_boxes_is_refused_before_anything_is_asked(
+    squares: tuple[str, str], words: list[str], error: type[Exception], reason: str, tmp_path: Path
+) -> None:
+    spec, replay = squares
+    flags = {word.removeprefix("--"): value for word, value in zip(words[::2], words[1::2], strict=True)}
+    with pytest.raises(error, match=reason):
+        gpt4image.distill(gpt4image.DistillConfig(data=spec, describer=replay, out=tmp_path / "out", **flags, **TINY))
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_cannot_be_learned_of_a_set_without_any(photos: Callable[[int], Photos], tmp_path: Path) -> None:
+    given = photos(PER_COLOUR)
+    config = gpt4image.DistillConfig(
+        data=str(given.folder), describer=given.replay, task="detection", out=tmp_path / "out", **TINY
+    )
+    with pytest.raises(DataError, match="has no boxes"):
+        gpt4image.distill(config)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

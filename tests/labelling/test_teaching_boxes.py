@@ -105,10 +105,11 @@ def test_detectors_whose_features_are_aligned_are_compared(given: tuple[str, Pat
         )
     table = tmp_path / "emb"
     encode(EncodeConfig(store=tmp_path / "texts.db", encoder="bag-of-words:16", out=table))
-    common = {"data": spec, "embeddings": table, "seeds": 1, "jobs": 1, **PLAIN}
+    common: dict[str, Any] = {"data": spec, "embeddings": table, "seeds": 1, "jobs": 1, **PLAIN}
     few = "baseline,fused,fused-aligned,fused-class-name"
     every = "baseline,aligned,shuffled,shuffled-within-class,class-name"
-    for arms, more in ((few, {"answers": store, "labels_per_class": 2}), (every, {})):
+    of_few: dict[str, Any] = {"answers": store, "labels_per_class": 2}
+    for arms, more in ((few, of_few), (every, dict[str, Any]())):
         out = tmp_path / arms
         compare(CompareConfig(**common, **more, arms=arms, out=out, val_fraction=0.3))
         record = read_json(out / "comparison.json")

@@ -34,6 +34,8 @@ Config = TypeVar("Config", bound=StageConfig)
 ANSWERS, EMBEDDINGS, TEXT_LABELS = "answers.db", "embeddings", "text-labels.parquet"
 RUN, MODEL, COMPARISON = "run", "model", "comparison"
 """What stages make in the folder of distill."""
+ANSWERED = frozenset({"class", "tags", "boxes"})
+"""What may be asked for besides a description."""
 _MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
 """What distill itself says to a stage."""
 
@@ -108,10 +110,10 @@ class DistillConfig(
     yes: bool = False
     """Go on without a question, whatever the describer costs."""
     ask: str | None = None
-    """What one call brings, as for `describe`; without it description and class, and for multilabel description and
-    tags."""
+    """What one call brings, as for `describe`. Default: description and class; for several labels or masks description
+    and tags, for boxes description and boxes."""
     align: bool = False
-    """Align features to the descriptions too while training, as in the paper."""
+    """Align features to the descriptions too while training, as in the paper. Default: yes for boxes, else no."""
     compare: int = Field(default=0, ge=0)
     """Seeds per arm of a comparison with training on the human labels alone, at the end; 0 for none."""
 
@@ -124,8 +126,6 @@ class DistillConfig(
         if not self.align and (given := sorted(self.model_fields_set & OF_ALIGNMENT)):
             raise ConfigError(f"{', '.join(map(flag_of, given))}: of the alignment; give --align too, or leave it out.")
         asked = listed(self.describe(self.ask or "description,class").ask)
-        if {"class", "tags", "description"}.isdisjoint(asked):
-            raise ConfigError(f"--ask {self.ask}: nothing to learn from; ask for description, class or tags.")
         if self.align and "description" not in asked:
             raise ConfigError(f"--align needs descriptions, and --ask {self.ask} brings none; add description.")
         self.encode()
@@ -144,7 +144,7 @@ class DistillConfig(
 
     def describe(self, ask: str) -> DescribeConfig:
         """Return the options of describing."""
-        classes = {} if "class" in listed(ask) else {"classes": None}
+        classes = {} if {"class", "boxes"} & {*listed(ask)} else {"classes": None}
         return self.of(DescribeConfig, store=self.out / ANSWERS, ask=ask, **classes)
 
     def encode(self) -> EncodeConfig:
@@ -154,10 +154,12 @@ class DistillConfig(
 
     def label(self, asked: Collection[str]) -> LabelConfig:
         """Return the options of the teacher, which reads what was ``asked`` for."""
+        # Masks are taught by which classes are present, or by boxes.
+        task = "auto" if self.task == "segmentation" else self.task
         return self.of(
             LabelConfig,
-            task="auto" if self.task == "segmentation" else self.task,  # masks are taught by which classes are present
-            answers=self.out / ANSWERS if {"class", "tags"} & {*asked} else None,
+            task="detection" if "boxes" in asked and {"class", "tags"}.isdisjoint(asked) else task,
+            answers=self.out / ANSWERS if ANSWERED & {*asked} else None,
             embeddings=self.out / EMBEDDINGS if "description" in asked else None,
             out=self.out / TEXT_LABELS,
         )
@@ -171,8 +173,10 @@ class DistillConfig(
 
     def comparison(self, asked: Collection[str]) -> CompareConfig:
         """Return the options of the comparison of what was ``asked`` for with human labels alone."""
-        texts, answers = "description" in asked, "class" in asked
+        texts, answers = "description" in asked, bool(ANSWERED & {*asked})
         arm = "fused" if texts and answers else "asked" if answers else "text-labels"
+        if "boxes" in asked:
+            arm = "fused-aligned" if self.align else "fused"
         return self.of(
             CompareConfig,
             arms=f"baseline,{arm}",

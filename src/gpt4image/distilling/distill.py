@@ -30,6 +30,7 @@ from gpt4image.config.base import flag_of, listed
 from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, RUN, TEXT_LABELS
 from gpt4image.data import SPLITS, ImageSet, load_with_splits
 from gpt4image.deploying.export import export
+from gpt4image.deploying.graphs import require_onnx
 from gpt4image.describing.class_lists import class_list
 from gpt4image.describing.describe import describe
 from gpt4image.distilling import said
@@ -39,6 +40,7 @@ from gpt4image.encoding.encode import encode
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.labelling.label import label
 from gpt4image.reporting.report import PAGE, report
+from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.prepare import identity_of
 from gpt4image.training.train import train
 
@@ -47,6 +49,8 @@ MACHINE = frozenset(
     | {"requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices", "device", "precision", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
+TOKENS_OF_BOXES = 2048
+"""Room for the boxes of one image."""
 UNMEASURED = (
     "There is no accuracy: no held-out image has a human label to measure on. Label a few images on the page of "
     "`gpt4image review`. Then give the same command again, with the file of labels as DATA if it is not labels.csv in "
@@ -68,6 +72,7 @@ def distill(config: DistillConfig) -> Outcome:
     """
     started = time.monotonic()
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    config = _suited(config, images)
     describing = config.describe(_what_to_ask(config, images))
     with runs.writing(config.out):
         names = (*STAGES, COMPARE) if config.compare else STAGES
@@ -82,6 +87,38 @@ def distill(config: DistillConfig) -> Outcome:
         stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=questions)
         _after_answers(config, images, listed(describing.ask), stages, data)
     return _outcome(config, images, stages, time.monotonic() - started)
+
+
+def _suited(config: DistillConfig, images: ImageSet) -> DistillConfig:
+    """Return the options with what boxes, masks and clips call for, where nothing else is given.
+
+    Raises:
+        ConfigError: what is asked for cannot teach the task, or the format has no models of it.
+        DataError: the dataset has no boxes or masks, which the task needs.
+        MissingExtraError: the model is to be written as ONNX, and the extra is not installed.
+    """
+    training = config.train()
+    task = task_of(images, training) if config.task == "auto" else find_task(config.task, training)
+    own: dict[str, Any] = {}
+    if task.boxes or task.output == "mask":
+        task.annotations(images)
+    if task.boxes:
+        ask = config.ask or "description,boxes"
+        own = {"ask": ask, "max_tokens": TOKENS_OF_BOXES, "align": {"description", "boxes"} <= {*listed(ask)}}
+    if images.clips:
+        own["prompt"] = ("motion",)
+    if not task.in_timm:
+        own["format"] = "onnx"
+    asked = {*listed(own.get("ask", config.ask) or "description")}
+    if (task.boxes and "boxes" not in asked) or (asked == {"boxes"} and task.output == "probabilities"):
+        what = "boxes" if task.boxes else "description, class or tags"
+        raise ConfigError(f"--ask {config.ask}: nothing to learn from for --task {task.name}; ask for {what}.")
+    found = config.model_copy(update={name: own[name] for name in own.keys() - config.model_fields_set})
+    if found.format == "timm" and not task.in_timm:
+        raise ConfigError(f"--format timm: timm has no models for {task.name}; give onnx or torch-export.")
+    if found.format == "onnx":
+        require_onnx()
+    return found
 
 
 def _what_to_ask(config: DistillConfig, images: ImageSet) -> str:

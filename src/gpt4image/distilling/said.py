@@ -36,7 +36,7 @@ def of_texts(done: Outcome) -> str:
 def of_labels(done: Outcome) -> str:
     """Return what the teacher knows, and how right it is."""
     facts = done.summary
-    right = _first(facts, "cross_validated_")
+    right = _first(facts, "precision_of_teacher" if "teacher_boxes" in facts else "cross_validated_")
     said = f", {right:.1%} right on labels held out" if right is not None else ""
     return f"targets for {facts['coverage']:.1%} of the images{said}; suspected label errors: {facts['doubtful']:,}"
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.class_shares import Probabilities, chosen
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
 from gpt4image.artifacts.text_labels import TextLabels
@@ -66,6 +67,8 @@ def write_run_extras(
     """
     text = None if table is None else TextTargets.of(table, images.digests)
     path = config.text_labels if config.text_labels and config.text_labels.is_file() else None
+    if path is not None and holds_boxes(path):  # they give no class of the whole image to show
+        path = None
     text_labels = cache(lambda: None if path is None else TextLabels.load(path))
 
     def examples() -> None:
