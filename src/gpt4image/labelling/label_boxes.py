@@ -16,7 +16,7 @@ from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
 from gpt4image.data.box_files import write_coco
 from gpt4image.data.decode import sides
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.labelling.box_answers import read_boxes
 from gpt4image.labelling.box_errors import suspected_boxes
 from gpt4image.labelling.box_page import ShownBoxes, in_words, write_box_page, write_suspected
@@ -111,7 +111,7 @@ def label_boxes(
         wrote=tuple(dict.fromkeys((file, config.out, page, suspected))),
         summary=summary,
         record={"notes": said},
-        text="\n\n".join([*said, _in_words(summary), in_words(shown, config.doubtful)]),
+        text="\n\n".join([*said, _in_words(summary, images), in_words(shown, config.doubtful)]),
         skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
     )
 
@@ -144,12 +144,14 @@ def _how_good(taught: TaughtBoxes, human: Boxes, val: Boxes) -> dict[str, float 
     }
 
 
-def _in_words(facts: dict[str, Any]) -> str:
+def _in_words(facts: dict[str, Any], images: ImageSet) -> str:
     """Return what the teacher has learned, in a sentence or two."""
     if facts["precision_of_answers"] is None:
+        taken = "Answered boxes are taken at their word, those cut off with less weight"
+        if isinstance(images.regions, Masks):
+            return f"{taken}: masks do not say which boxes people draw."
         return (
-            "No training image with an answer is annotated, so answered boxes are taken at their word, those cut off "
-            "with less weight. Annotate a few images, so that the teacher learns what annotators draw."
+            f"{taken}: no training image with an answer is annotated. Annotate a few images to teach what people draw."
         )
     kept = f"Of the others, {facts['teacher_boxes']:,} boxes count and {facts['ignore_regions']:,} are ignore regions."
     return (
