@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import drawn_masks
 import gpt4image
 from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
@@ -24,6 +25,7 @@ from gpt4image.base.files import read_json
 from gpt4image.data import load_image_set
 from gpt4image.distilling.stages import STAGES
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
+from tiny_videos import write_dots
 
 
 def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_nothing_again(
@@ -220,6 +222,36 @@ def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
     assert read_json(out / "comparison" / "comparison.json")["arms"].keys() == {"baseline", "fused-aligned"}
     assert cli.main([*words, "--compare", "1"]) == 0
     assert capsys.readouterr().err.count("as before") == 8
+
+
+def shapes(root: Path) -> str:
+    return drawn_masks.draw(root, train=24, tagged=0)
+
+
+def clips(root: Path) -> str:
+    return f"clips:{write_dots(root, train=6, test=2)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("draw", "asked", "task"),
+    [(shapes, "description,tags", "segmentation"), (clips, "description,class", "video")],
+)
+def test_masks_and_clips_become_models_of_theirs_as_onnx(
+    draw: Callable[[Path], str], asked: str, task: str, tmp_path: Path
+) -> None:
+    spec, out, rows = draw(tmp_path / "set"), tmp_path / "out", list[dict[str, Any]]()
+    images = load_image_set(spec)
+    for row, key in enumerate(images.keys):
+        names = [name for name in images.label_names(row) if name != "background"]
+        rows.append({"key": key, "description": f"{names}, {row}", "class": names[0] if names else None, "tags": names})
+    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    made = gpt4image.distill(spec, describer=f"replay:{tmp_path / 'said.jsonl'}", out=out, **{**TINY, "image_size": 32})
+    assert made.model == str(out / "model.onnx") and (out / "model.onnx").is_file()
+    options = read_json(out / RECORD)["options"]
+    assert (options["ask"] or asked) == asked and options["align"] is False
+    assert options["prompt"] == (["motion"] if task == "video" else ["short"])
+    assert read_json(out / "run" / "config.json")["task"] == task
 
 
 @pytest.mark.parametrize(
