@@ -61,7 +61,7 @@ def test_what_could_not_be_measured_is_measured_when_it_can_be(run: Path, colour
     assert 0 <= by_validation.summary["text_to_image_recall:1"] <= 1
     (run / "evaluation-test.json").unlink()
     write_table(colour_folder, tmp_path / "table", ("train",))
-    assert "no image of test or val" in evaluate(EvaluateConfig(run_dir=run)).record["not_measured"]["retrieval"]
+    assert "no two images of test or val" in evaluate(EvaluateConfig(run_dir=run)).record["not_measured"]["retrieval"]
     write_table(colour_folder, tmp_path / "table", ("train", "test"))
     outcome = evaluate(EvaluateConfig(run_dir=run))
     assert "text_to_image_recall:1" in outcome.summary and "retrieval" not in outcome.record["not_measured"]

@@ -77,10 +77,13 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     held_back = replace(data, text=data.text.of_others(train, train))
     none = measure_more(model, held_back, "test", outputs, ClassNames(missing="no encoder"))
     assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
-    assert "no image of test or val has a description" in none.absent["retrieval"]
+    assert "no two images of test or val have different descriptions" in none.absent["retrieval"]
     only_val = replace(data, text=data.text.of_others(val, val))
     some = measure_more(model, only_val, "test", outputs, NAMES)
     assert "text_to_image_recall:1" in some.metrics and not some.absent
+    most = np.concatenate([val, data.indices("test")[:1]])
+    found = measure_more(model, replace(data, text=data.text.of_others(most, most)), "test", outputs, NAMES)
+    assert found.metrics == some.metrics, "a text that is alone is always found"
     tuned = measure_more(
         replace(model, foreign_texts="the text encoder learned with the model"), data, "test", outputs, NAMES
     )

@@ -59,7 +59,7 @@ def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outpu
         )
     place = held_out_described(data, split)
     if data.text is None or not len(place):
-        none = f"no image of {split} or val has a description in the table"
+        none = f"no two images of {split} or val have different descriptions in the table"
         found.absent["retrieval"] = "there is no embedding table of this dataset" if data.text is None else none
         return found
     chosen = np.isin(indices, place)
@@ -70,9 +70,13 @@ def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outpu
 
 
 def held_out_described(data: TrainingData, split: str) -> Ints:
-    """Return the described images of a split, or else those of the validation split, which no run is trained on."""
-    for held_out in (split, "val"):
+    """Return the described images of a split, or else those of the validation split, which no run is trained on.
+
+    Images of one text are none, for it would always be found.
+    """
+    for held_out in (split, "val") if data.text is not None else ():
         images = data.indices(held_out)
-        if data.text is not None and data.text.described[images].any():
-            return images[data.text.described[images]]
+        described = images[data.text.described[images]]
+        if len(np.unique(data.text.identity[described])) > 1:
+            return described
     return np.zeros(0, np.int64)
