@@ -74,9 +74,9 @@ def held_out_described(data: TrainingData, split: str) -> Ints:
 
     Images of one text are none, for it would always be found.
     """
-    for held_out in (split, "val") if data.text is not None else ():
-        images = data.indices(held_out)
-        described = images[data.text.described[images]]
-        if len(np.unique(data.text.identity[described])) > 1:
-            return described
+    if (text := data.text) is not None:
+        for images in map(data.indices, (split, "val")):
+            described = images[text.described[images]]
+            if len(np.unique(text.identity[described])) > 1:
+                return described
     return np.zeros(0, np.int64)
