@@ -40,6 +40,7 @@ from gpt4image.encoding.encode import encode
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.labelling.label import label
 from gpt4image.reporting.report import PAGE, report
+from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.prepare import identity_of
 from gpt4image.training.train import train
@@ -72,8 +73,10 @@ def distill(config: DistillConfig) -> Outcome:
     """
     started = time.monotonic()
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
-    config = _suited(config, images)
-    describing = config.describe(_what_to_ask(config, images))
+    task = _task(config, images)
+    ask = _what_to_ask(config, images, task)
+    config = _suited(config, images, task, ask)
+    describing = config.describe(ask)
     with runs.writing(config.out):
         names = (*STAGES, COMPARE) if config.compare else STAGES
         stages = Stages(config.out, StageRecords(config.out), names)
@@ -89,40 +92,17 @@ def distill(config: DistillConfig) -> Outcome:
     return _outcome(config, images, stages, time.monotonic() - started)
 
 
-def _suited(config: DistillConfig, images: ImageSet) -> DistillConfig:
-    """Return the options with what boxes, masks and clips call for, where nothing else is given.
-
-    Raises:
-        ConfigError: what is asked for cannot teach the task, or the format has no models of it.
-        DataError: the dataset has no boxes or masks, which the task needs.
-        MissingExtraError: the model is to be written as ONNX, and the extra is not installed.
-    """
+def _task(config: DistillConfig, images: ImageSet) -> Task:
+    """Return the task. Raises DataError: it needs boxes or masks, and the dataset has none."""
     training = config.train()
     task = task_of(images, training) if config.task == "auto" else find_task(config.task, training)
-    own: dict[str, Any] = {}
-    if task.boxes or task.output == "mask":
+    if task.output != "probabilities":
         task.annotations(images)
-    if task.boxes:
-        ask = config.ask or "description,boxes"
-        own = {"ask": ask, "max_tokens": TOKENS_OF_BOXES, "align": {"description", "boxes"} <= {*listed(ask)}}
-    if images.clips:
-        own["prompt"] = ("motion",)
-    if not task.in_timm:
-        own["format"] = "onnx"
-    asked = {*listed(own.get("ask", config.ask) or "description")}
-    if (task.boxes and "boxes" not in asked) or (asked == {"boxes"} and task.output == "probabilities"):
-        what = "boxes" if task.boxes else "description, class or tags"
-        raise ConfigError(f"--ask {config.ask}: nothing to learn from for --task {task.name}; ask for {what}.")
-    found = config.model_copy(update={name: own[name] for name in own.keys() - config.model_fields_set})
-    if found.format == "timm" and not task.in_timm:
-        raise ConfigError(f"--format timm: timm has no models for {task.name}; give onnx or torch-export.")
-    if found.format == "onnx":
-        require_onnx()
-    return found
+    return task
 
 
-def _what_to_ask(config: DistillConfig, images: ImageSet) -> str:
-    """Return what one call brings. Raises ConfigError: that cannot be asked, or there are no classes."""
+def _what_to_ask(config: DistillConfig, images: ImageSet, task: Task) -> str:
+    """Return what one call brings. Raises ConfigError: that cannot be asked or teach, or there are no classes."""
     several = images.labels.ndim == 2
     if config.task == "multilabel" and not several:
         raise ConfigError(
@@ -134,7 +114,36 @@ def _what_to_ask(config: DistillConfig, images: ImageSet) -> str:
             f'No image of {config.data} has a label, so its classes are not known: name them, --classes "cat, dog" or '
             "--classes FILE with one per line."
         )
-    return config.ask or ("description,tags" if several else "description,class")
+    ask = config.ask or f"description,{'boxes' if task.boxes else 'tags' if several else 'class'}"
+    asked = {*listed(ask)}
+    if (task.boxes and "boxes" not in asked) or (asked == {"boxes"} and task.output == "probabilities"):
+        what = "boxes" if task.boxes else "description, class or tags"
+        raise ConfigError(f"--ask {ask}: nothing to learn from for --task {task.name}; ask for {what}.")
+    return ask
+
+
+def _suited(config: DistillConfig, images: ImageSet, task: Task, ask: str) -> DistillConfig:
+    """Return the options with what boxes, masks and clips call for, where nothing else is given.
+
+    Raises:
+        ConfigError: the format has no models of the task.
+        MissingExtraError: the model is to be written as ONNX, and the extra is not installed.
+    """
+    own: dict[str, Any] = {}
+    if "boxes" in listed(ask):
+        own["max_tokens"] = TOKENS_OF_BOXES
+    if task.boxes:
+        own["align"] = "description" in listed(ask)
+    if images.clips:
+        own["prompt"] = ("motion",)
+    if not task.in_timm:
+        own["format"] = "onnx"
+    found = config.model_copy(update={name: own[name] for name in own.keys() - config.model_fields_set})
+    if found.format == "timm" and not task.in_timm:
+        raise ConfigError(f"--format timm: timm has no models for {task.name}; give onnx or torch-export.")
+    if found.format == "onnx":
+        require_onnx()
+    return found
 
 
 def _require_same_questions(config: DistillConfig, describing: DescribeConfig, records: StageRecords) -> None:

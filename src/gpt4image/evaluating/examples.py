@@ -67,9 +67,8 @@ def write_run_extras(
     """
     text = None if table is None else TextTargets.of(table, images.digests)
     path = config.text_labels if config.text_labels and config.text_labels.is_file() else None
-    if path is not None and holds_boxes(path):  # they give no class of the whole image to show
-        path = None
-    text_labels = cache(lambda: None if path is None else TextLabels.load(path))
+    # Boxes give no class of the whole image to show.
+    text_labels = cache(lambda: None if path is None or holds_boxes(path) else TextLabels.load(path))
 
     def examples() -> None:
         soft, labels = None, text_labels()
