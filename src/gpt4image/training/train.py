@@ -178,14 +178,19 @@ def run(
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
-    """Return what a run record holds of its data: class names, counts per split, labelled and described images."""
-    data = ready.data
+    """Return what a run record holds of its data: class names, images per split, labelled and described ones.
+
+    Images that could not be decoded do not count in the splits that the run read.
+    """
+    data = ready.data.without_met()
     train = data.indices("train")
+    read = {str(split): len(data.indices(split)) for split in set(data.image_set.splits)}
     return {
         "classes": list(data.classes),
         "data": {
             "spec": data.image_set.spec,
             **ready.sizes,
+            **read,
             "classes": len(data.classes),
             "labelled": int(data.task.known(data.labels[train]).sum()),
             "described": int(data.described[train].sum()),
