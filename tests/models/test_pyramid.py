@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from gpt4image.base.errors import ModelError
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import classifier_names
+from gpt4image.models.detector import Detector
 from gpt4image.models.pyramid import PyramidModel
+from gpt4image.models.segmenter import Segmenter
 
 
 class Read(PyramidModel):
@@ -59,3 +62,15 @@ def test_finest_and_coarsest_maps_are_as_asked() -> None:
 def test_a_model_without_feature_maps_is_refused() -> None:
     with pytest.raises(ModelError, match="take another --model"):
         PyramidModel(torch.nn.Linear(3, 3), 64)
+
+
+@pytest.mark.parametrize("head", [lambda model: Detector(model, 64, 5), lambda model: Segmenter(model, 64)])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "vit_tiny_patch16_224"])
+def test_what_is_deployed_goes_without_the_classifier(name: str, head: Callable[[Any], PyramidModel]) -> None:
+    sized = {"img_size": 64, "depth": 2} if name.startswith("vit") else {}
+    model = head(timm.create_model(name, num_classes=5, **sized)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    expected = model(images)
+    model.classifies = False
+    model.get_classifier().register_forward_hook(lambda *_: pytest.fail("the classifier ran"))
+    assert torch.equal(model(images), expected)

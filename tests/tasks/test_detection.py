@@ -93,8 +93,11 @@ def test_an_export_predicts_the_boxes_of_the_run(form: str, detector_run: Path, 
     card = out.with_name(f"{out.name}.md").read_text()
     assert "pipeline_tag: object-detection" in card and "An object detector: FCOS on a resnet10t" in card
     if form == "onnx":
+        import onnx
         import onnxruntime
 
+        weights = {weight.name for weight in onnx.load(str(out)).graph.initializer}
+        assert not {name for name in weights if name.startswith("backbone.backbone.fc")}, "the classifier stays behind"
         session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
         assert session.get_outputs()[0].name == "boxes"
         (found,) = session.run(None, {"images": np.zeros((1, 3, 64, 64), np.float32)})

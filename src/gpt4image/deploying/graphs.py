@@ -25,6 +25,7 @@ from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.models.of_transformers import kind_of
+from gpt4image.models.pyramid import PyramidModel
 
 INPUT = "images"
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
@@ -108,7 +109,10 @@ def require_onnx() -> None:
 
 def _traced(exported: ExportedModel) -> Any:
     """Return the model as an exported program for any number of images, without traces of this machine."""
-    whole = PixelsToProbabilities(exported.model.backbone, exported.preprocessing, exported.model.task.tail()).eval()
+    backbone = exported.model.backbone
+    if isinstance(backbone, PyramidModel):
+        backbone.classifies = False
+    whole = PixelsToProbabilities(backbone, exported.preprocessing, exported.model.task.tail()).eval()
     kind = kind_of(exported.model.config.resolved.model)
     try:
         with torch.no_grad(), warnings.catch_warnings():

@@ -63,8 +63,9 @@ class Detector(PyramidModel):
         maps, logits = self.read(images)
         found = self.head(maps)
         points: Any = self.points
-        # The classifier takes part for what reads its input; without a share in the loss, processes would miss it.
-        classes = found["cls_logits"] + 0.0 * logits.sum()
+        classes = found["cls_logits"]
+        if logits is not None:  # without a share in the loss, processes would miss the gradients of the classifier
+            classes = classes + 0.0 * logits.sum()
         parts = [classes, found["bbox_regression"], found["bbox_ctrness"], points.expand(images.shape[0], -1, -1)]
         return torch.cat(parts, dim=-1)
 

@@ -52,6 +52,8 @@ class PyramidModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone
+        self.classifies = True
+        """Whether the classifier runs too. Only texts that are aligned need it: a file to deploy goes without."""
         stages = stages_of(backbone, size)
         self.plain = len(stages) == 1
         if not self.plain:
@@ -75,17 +77,23 @@ class PyramidModel(nn.Module):
             else FeaturePyramidNetwork([stage.channels for stage in stages], self.width, more)
         )
 
-    def read(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the maps of the pyramid, (B, C, side, side) each, finest first, and the logits of the classifier."""
-        maps, last = self.forward_features(images)
-        return maps, self.backbone.forward_head(last)
+    def read(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Return the maps of the pyramid, (B, C, side, side) each, finest first; and logits, if it ``classifies``."""
+        if self.classifies:
+            maps, last = self.forward_features(images)
+            return maps, self.backbone.forward_head(last)
+        wanted = {"indices": self.indices, "norm": self.plain, "intermediates_only": True}
+        return self._joined(self.backbone.forward_intermediates(images, **wanted)), None
 
     def forward_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the maps of the pyramid, and what the classifier pools."""
         last, maps = self.backbone.forward_intermediates(images, indices=self.indices, norm=self.plain)
+        return self._joined(maps), last
+
+    def _joined(self, maps: list[Tensor]) -> list[Tensor]:
         if isinstance(self.levels, PlainPyramid):
-            return self.levels(maps[-1]), last
-        return list(self.levels({str(i): part for i, part in enumerate(maps)}).values()), last
+            return self.levels(maps[-1])
+        return list(self.levels({str(i): part for i, part in enumerate(maps)}).values())
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Let the classifier keep only the input of each block."""

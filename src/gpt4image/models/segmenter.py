@@ -44,8 +44,8 @@ class Segmenter(PyramidModel):
         finest = maps[0].shape[2:]
         parts = [_enlarged(branch(found), finest) for branch, found in zip(self.branches, maps, strict=True)]
         logits = self.of_cells(sum(parts[1:], parts[0]))
-        # So that each parameter has a gradient, which DistributedDataParallel waits for.
-        logits = logits + 0.0 * whole[:, :, None, None]
+        if whole is not None:  # so that each parameter has a gradient, which DistributedDataParallel waits for
+            logits = logits + 0.0 * whole[:, :, None, None]
         return _enlarged(logits, (images.shape[2] // STRIDE, images.shape[3] // STRIDE))
 
 
