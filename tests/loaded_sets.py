@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt4image.data import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.regions import Masks
 
 Png = Callable[..., bytes]
 
@@ -25,6 +28,25 @@ def in_memory(contents: Sequence[bytes], labels: Any = None, **others: Any) -> I
         "rows": np.arange(count),
     }
     return ImageSet(**fields | others)
+
+
+class MasksInMemory:
+    """Masks (height, width) in a list."""
+
+    def __init__(self, masks: Sequence[NDArray[np.uint8]]) -> None:
+        self.masks = masks
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        return self.masks[row]
+
+    def digest(self, row: int) -> str:
+        return hashlib.sha256(self.masks[row].tobytes()).hexdigest()
+
+
+def masks_of(values: Sequence[NDArray[np.uint8]], *, classes: int = 4, background: int = 0) -> Masks:
+    present = np.array([[(mask == k).any() for k in range(classes)] for mask in values], np.int8)
+    rows = np.arange(len(values))
+    return Masks(source=MasksInMemory(values), rows=rows, presence_of_classes=present, background=background)
 
 
 def label_names(images: ImageSet) -> dict[str, str | None]:

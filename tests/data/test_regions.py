@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, VOID, Boxes, ImageBoxes, Masks
+from loaded_sets import MasksInMemory
 
 CLASSES = 4
 
@@ -81,21 +80,12 @@ def test_a_box_stays_around_its_pixels(seed: int, resized: bool) -> None:
     assert torch.allclose(moved, found.float(), atol=1.0 if resized else 1e-3)
 
 
-class InMemory:
-    def __init__(self, masks: list[np.ndarray]) -> None:
-        self.masks = masks
-
-    def read(self, row: int) -> np.ndarray:
-        return self.masks[row]
-
-    def digest(self, row: int) -> str:
-        return hashlib.sha256(self.masks[row].tobytes()).hexdigest()
-
-
 def test_masks_are_stretched_without_new_values_and_void_without_one() -> None:
     mask = np.array([[0, 1, 1], [2, VOID, 1]], np.uint8)
     masks = Masks(
-        source=InMemory([mask]), rows=np.array([0, -1]), presence_of_classes=np.array([[1, 1, 1], [-1, 1, -1]], np.int8)
+        source=MasksInMemory([mask]),
+        rows=np.array([0, -1]),
+        presence_of_classes=np.array([[1, 1, 1], [-1, 1, -1]], np.int8),
     )
     pixels = masks.pixels(6)
     assert set(np.unique(pixels[0]).tolist()) == {0, 1, 2, VOID} and (pixels[1] == VOID).all()

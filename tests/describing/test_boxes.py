@@ -14,7 +14,7 @@ from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.boxes import IMAGES_PROBED, box_facts, find_box_format, how_read, probed_images
-from loaded_sets import in_memory
+from loaded_sets import in_memory, masks_of
 
 ME: dict[str, Any] = {"kind": "test"}
 KEY = '{"kind":"test"}'
@@ -48,6 +48,21 @@ def test_a_few_training_images_with_boxes_are_probed_always_the_same() -> None:
     row = images.digests.index(next(iter(probed)))
     np.testing.assert_allclose(probed[images.digests[row]], [[100, 200, 500, 300 + 6 * row]], rtol=1e-5)
     assert probed_images(dataset(4, weights=0.0)) == probed_images(dataset(4, drawn=False)) == {}
+
+
+def test_around_masks_only_what_is_in_one_piece_is_probed() -> None:
+    masks = np.zeros((2, 100, 200), np.uint8)
+    masks[0, 20:40, 100:150] = 1  # one object
+    masks[0, 60:70, 0:20] = masks[0, 80:90, 100:120] = 2  # two
+    images = in_memory(
+        [b"0", b"1"],
+        classes=("background", "cat", "dog", "tree"),
+        labels=np.ones((2, 4), np.int8),
+        splits=np.array(["train", "test"]),
+        regions=masks_of(masks),
+    )
+    (boxes,) = probed_images(images).values()
+    np.testing.assert_allclose(boxes, [[500, 200, 750, 400]], atol=5)
 
 
 def test_of_conventions_that_fit_equally_that_of_the_question_is_taken(tmp_path: Path) -> None:

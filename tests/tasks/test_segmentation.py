@@ -27,7 +27,7 @@ from gpt4image.base.files import read_json
 from gpt4image.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.regions import VOID, Masks
+from gpt4image.data.regions import VOID
 from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
@@ -36,6 +36,7 @@ from gpt4image.tasks.segmentation_losses import box_loss
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import build
+from loaded_sets import masks_of
 from several_processes import SHARED, VIT, on_each_count
 from several_processes import gradient as gradient_of
 from small_training import resumed, same
@@ -43,26 +44,6 @@ from tiny_dense import SEGFORMER, write_config
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 CLASSES = ("background", "cat", "dog", "tree")
-
-
-class InMemory:
-    """Masks in a list."""
-
-    def __init__(self, masks: np.ndarray) -> None:
-        self.masks = masks
-
-    def read(self, row: int) -> np.ndarray:
-        return self.masks[row]
-
-    def digest(self, row: int) -> str:
-        return str(self.masks[row].tolist())
-
-
-def masks_of(values: np.ndarray, *, classes: int = 4, background: int = 0) -> Masks:
-    present = np.array([[(mask == k).any() for k in range(classes)] for mask in values], np.int8)
-    return Masks(
-        source=InMemory(values), rows=np.arange(len(values)), presence_of_classes=present, background=background
-    )
 
 
 def test_a_mask_that_fits_its_boxes_costs_nothing_and_one_that_leaves_them_does() -> None:

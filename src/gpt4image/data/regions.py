@@ -26,6 +26,8 @@ VOID = 255
 """Value of the pixels of a mask that count for nothing."""
 KEPT, KEPT_SIDE = 4096, 256
 """Decoded masks that are kept, and their largest side: 256 MiB at most."""
+NEARLY_ALL = 0.95
+"""Share of the pixels of a class that one piece holds, for it to be one object."""
 Index = NDArray[Any] | Sequence[int] | slice
 ImageBoxes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
 """Boxes of one image: corners (n, 4), classes (n,), weights (n,)."""
@@ -238,13 +240,18 @@ class Masks:
         shown = self.boxes.presence(self.presence_of_classes.shape[1])
         return replace(self, presence_of_classes=np.where(self.boxes.known[:, None], shown, self.presence_of_classes))
 
-    def around(self) -> Boxes:
-        """Return one box around all pixels of each class but the background, of each image with a mask."""
-        return Boxes.of_images([self._box_of_each(i) if known else None for i, known in enumerate(self.known)])
+    def around(self, *, scattered: bool = True) -> Boxes:
+        """Return one box around all pixels of each class but the background, of each image with a mask.
 
-    def _box_of_each(self, image: int) -> ImageBoxes:
+        Without ``scattered`` there is none of a class whose pixels lie apart, as those of several objects do.
+        """
+        boxes = [self._box_of_each(i, scattered) if known else None for i, known in enumerate(self.known)]
+        return Boxes.of_images(boxes)
+
+    def _box_of_each(self, image: int, scattered: bool) -> ImageBoxes:
         mask = self[image : image + 1].pixels(KEPT_SIDE)[0]
         labels = np.setdiff1d(np.unique(mask), [VOID, self.background]).astype(np.int64)
+        labels = np.array([k for k in labels if scattered or _in_one_piece(mask == k)], np.int64)
         places = [[np.flatnonzero((mask == k).any(axis=axis)) for axis in (0, 1)] for k in labels]
         corners = [[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places]
         found = (np.array(corners).reshape(-1, 4) / KEPT_SIDE).astype(np.float32)
@@ -279,6 +286,15 @@ def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     return np.asarray(Image.fromarray(source.read(row)).resize((size, size), Image.Resampling.NEAREST))
+
+
+def _in_one_piece(pixels: NDArray[np.bool_]) -> bool:
+    """Return whether the largest connected part of some pixels (S, S) holds nearly all of them."""
+    from scipy import ndimage
+
+    labelled: Any = ndimage.label(pixels, structure=np.ones((3, 3)))
+    parts = labelled[0]
+    return bool(np.bincount(parts[pixels]).max() >= NEARLY_ALL * pixels.sum())
 
 
 _kept = functools.lru_cache(maxsize=KEPT)(_stretched)

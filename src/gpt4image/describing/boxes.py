@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,14 +24,19 @@ FEWEST_PAIRS = 5
 
 
 def probed_images(images: ImageSet) -> dict[str, NDArray[np.float64]]:
-    """Return a few training images with human boxes, by digest: always the same ones, with their boxes (n, 4)."""
+    """Return a few training images with human boxes, by digest: always the same ones, with their boxes (n, 4).
+
+    Of masks these are boxes around classes in one piece: several objects have a box each, in answers.
+    """
     regions = images.regions
-    if not isinstance(regions, Boxes):
+    if regions is None:
         return {}
-    drawn = regions.only(regions.weights > 0)
-    rows = np.flatnonzero((images.splits == "train") & (np.diff(drawn.starts) > 0)).tolist()
-    chosen = itertools.islice(sorted(rows, key=lambda row: images.digests[row][-16:]), IMAGES_PROBED)
-    return {images.digests[row]: drawn.image(row)[0].astype(np.float64) * 1000 for row in chosen}
+    drawn = regions.only(regions.weights > 0) if isinstance(regions, Boxes) else regions
+    shown = np.diff(drawn.starts) > 0 if isinstance(drawn, Boxes) else drawn.known
+    rows = np.flatnonzero((images.splits == "train") & shown).tolist()
+    chosen = sorted(rows, key=lambda row: images.digests[row][-16:])[:IMAGES_PROBED]
+    boxes = drawn[chosen] if isinstance(drawn, Boxes) else drawn[chosen].around(scattered=False)
+    return {images.digests[row]: boxes.image(i)[0].astype(np.float64) * 1000 for i, row in enumerate(chosen)}
 
 
 def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images: ImageSet) -> dict[str, Any]:
