@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.describe import describe
 from gpt4image.describing.description_stats import stats
-from loaded_sets import in_memory
+from loaded_sets import in_memory, masks_of
 from openai_cases import openai_settings
 from openai_stub import Call, Handler, answer, serve
 
@@ -128,6 +129,21 @@ def error_of(folder: Path, images: ImageSet) -> float:
         for row in stored(folder)
         for found, one in zip(row.answer.boxes or (), true[row.digest], strict=True)
     )
+
+
+def test_masks_show_it_too(
+    tmp_path: Path, images: Callable[[int, int], ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = np.zeros((6, SIZE[1], SIZE[0]), np.uint8)
+    for number, mask in enumerate(drawn):
+        for k, (left, top, right, bottom) in enumerate(objects(number), 1):
+            mask[top:bottom, left:right] = k
+    some = replace(images(6, 0), labels=np.zeros((6, 3), np.int8), classes=("background", *CLASSES))
+    masked = replace(some, regions=masks_of(drawn, classes=3))
+    monkeypatch.setattr(gpt4image.describing.describe, "load_image_set", lambda _spec: masked)
+    outcome, _ = run(tmp_path, says("xywh-sent"))
+    assert outcome.summary["box_format"] == "xywh-sent" and outcome.summary["box_format_human_boxes"] == 12
+    assert error_of(tmp_path, masked) < 45
 
 
 @pytest.mark.parametrize("name", BOX_FORMATS)
