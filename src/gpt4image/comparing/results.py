@@ -143,7 +143,7 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
         + (
             f"They need a score per image: {task.image_score}. "
             if type(task).resampled is Task.resampled
-            else f"They are those of {RESAMPLES:,} bootstrap samples of both. "
+            else f"What other images would change is found by {RESAMPLES:,} bootstrap samples of them. "
         )
         + "Paired t-tests over seeds count only the first choice.",
         "No p-value is corrected for the number of comparisons: of twenty arms without an effect, about one falls "

@@ -89,19 +89,16 @@ def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     seeds_square = images * float(of_seed @ of_seed) / (n - 1)
     images_square = n * float(of_image @ of_image) / (images - 1)
     rest_square = float((rest**2).sum()) / ((n - 1) * (images - 1))
-    seeds_square = max(seeds_square, rest_square)
-    variance = seeds_square + max(images_square - rest_square, 0.0)
-    seeds_differ = seeds_square > 1e-12  # less is rounding noise: a single hit that differs is more
     # Hillis' formula considers only the readers (seeds); with few images their own freedom is the smaller one.
-    freedom = min((n - 1) * (variance / seeds_square) ** 2, images - 1) if seeds_differ else images - 1
-    return _judged(mean, float(np.sqrt(variance / differences.size)), freedom, n)
+    return _two_factors(mean, seeds_square, images_square, rest_square, n, scale=images, most=images - 1)
 
 
 def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
-    """Return the paired difference ``a - b`` of a metric of resampled images, where other seeds could have been drawn.
+    """Return the same as ``crossed`` for a metric that is no mean over images, from its values on resampled images.
 
-    Seeds are resampled too. The interval has the 2.5 and 97.5 percentiles; p is twice the part of the resamples on the
-    other side of zero (Efron and Tibshirani 1993).
+    What other images would change is the variance over the resamples: of each seed's own part, and of the mean of all
+    seeds. To resample the seeds too would be far too sure of few: of three without a difference, all agree in sign one
+    time in four.
 
     Args:
         a: (S, R) the metric of S seeds in R resamples of the images.
@@ -112,17 +109,31 @@ def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     """
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(f"metrics must have one shape (seeds, resamples), got {a.shape} and {b.shape}")
-    seeds, resamples = a.shape
-    times = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-    differences = ((a.astype(np.float64) - b) * times.T).sum(axis=0) / seeds
-    low, high = np.percentile(differences, (2.5, 97.5))
-    beyond = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return Difference(
-        difference=float(differences.mean()),
-        ci95=(float(low), float(high)),
-        p=min(1.0, 2.0 * (beyond + 1) / (resamples + 1)),
-        n=seeds,
-    )
+    differences = a.astype(np.float64) - b
+    n, resamples = differences.shape
+    mean = float(differences.mean())
+    if n == 1 or resamples == 1:
+        return Difference(difference=mean, ci95=None, p=None, n=n)
+    of_seed, of_resample = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
+    rest = differences - mean - of_seed[:, None] - of_resample[None, :]
+    seeds_square = float(of_seed @ of_seed) / (n - 1)
+    images_square = n * float(of_resample @ of_resample) / (resamples - 1)
+    rest_square = float((rest**2).sum()) / ((n - 1) * (resamples - 1))
+    return _two_factors(mean, seeds_square, images_square, rest_square, n, scale=1, most=resamples - 1)
+
+
+def _two_factors(
+    mean: float, seeds_square: float, images_square: float, rest_square: float, n: int, *, scale: int, most: int
+) -> Difference:
+    """Judge a mean over n seeds by the mean squares of both factors, each ``scale`` times its variance.
+
+    Degrees of freedom are ``most`` at the most, and that where seeds do not differ.
+    """
+    seeds_square = max(seeds_square, rest_square)
+    variance = seeds_square + max(images_square - rest_square, 0.0)
+    seeds_differ = seeds_square > 1e-12  # less is rounding noise: a single hit that differs is more
+    freedom = min((n - 1) * (variance / seeds_square) ** 2, most) if seeds_differ else most
+    return _judged(mean, float(np.sqrt(variance / (n * scale))), freedom, n)
 
 
 def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
