@@ -98,3 +98,15 @@ def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
 def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--draw .*the model is for classification"):
         predict(PredictConfig(model=small_run, images=(str(colour_folder),), draw=tmp_path / "drawn", threads=1))
+
+
+def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_run: Path, tmp_path: Path) -> None:
+    photos, rows = tmp_path / "photos", tmp_path / "rows.csv"
+    photos.mkdir()
+    name = photos / ("\u00fc" * 120 + ".png")
+    Image.new("RGB", (64, 64)).save(name)
+    wanted = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows}
+    with pytest.raises(ConfigError, match=r"--draw .*photos/drawn is in .*photos, whose images are predicted"):
+        predict(PredictConfig(**wanted, draw=photos / "drawn"))
+    outcome = predict(PredictConfig(**wanted, draw=tmp_path / "drawn"))
+    assert not outcome.skipped and len(list((tmp_path / "drawn").iterdir())) == 1 and rows.exists()

@@ -82,6 +82,7 @@ def test_what_is_no_answer_says_why(text: str, reason: str) -> None:
     "text",
     [
         *("", "no boxes here", "{" * 50_000, '{"boxes": "none"}', '{"boxes": [', '{"boxes": [{"label": "cat", "box'),
+        *('{"boxes": [{"label": "cat", "box_2d": ["1", "2", "3", "4"]}]}', '{"boxes": [[1, 2, 3, 4]]}'),
         *('{"boxes": null}', '{"class": "cat"}', '[{"label": "cat"}]', '{"boxes": {"cat": [1, 2, 3, 4]}}'),
     ],
 )

@@ -40,6 +40,14 @@ def test_answers_are_votes_and_words_that_are_no_class_are_counted(tmp_path: Pat
     assert strange == {"\x1b[31mdragon": 1}
 
 
+def test_only_words_that_are_no_class_do_not_say_that_nothing_is_there(tmp_path: Path) -> None:
+    only_other, both = Answer(boxes=(box("dog", 1, 1, 9, 9),)), Answer(boxes=(box("owl", 0, 0, 9, 9),))
+    path = store(tmp_path, [(0, only_other), (1, only_other), (1, both), (2, Answer(boxes=()))])
+    found, strange = read_boxes(path, DIGESTS[:3], CLASSES)
+    assert found.given.tolist() == [False, True, True] and found.boxes.weights.tolist() == [1.0]
+    assert strange == {"dog": 2}
+
+
 def test_equal_images_have_the_same_boxes(tmp_path: Path) -> None:
     path = store(tmp_path, [(0, Answer(boxes=(box("cat", 0, 0, 500, 500),)))])
     found, _ = read_boxes(path, [DIGESTS[0], DIGESTS[1], DIGESTS[0]], CLASSES)

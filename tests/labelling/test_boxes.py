@@ -18,6 +18,7 @@ from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
+from gpt4image.labelling.box_errors import suspected_boxes
 from gpt4image.labelling.boxes import (
     FEATURES,
     PRIOR_TRUNCATED,
@@ -175,7 +176,29 @@ def test_regions_that_count_for_nothing_teach_nothing() -> None:
     ignored = rows((0, 0, 0.5, 0.5), weight=0.0)
     taught = teach(answered, ignored, None, CLASSES, seed=0)
     assert taught.drawn.tolist() == [-1, 0]
+    crowd = rows((0, 0, 1, 0.6), weight=0.0)
+    several = AnsweredBoxes(boxes=rows((0, 0, 0.2, 0.2), (0.4, 0, 0.6, 0.3), (0, 0.5, 0.3, 1)), truncated=np.zeros(3))
+    inside = teach(several, crowd, None, CLASSES, seed=0)
+    assert inside.drawn.tolist() == [-1, -1, 0] and {s.kind for s in suspected_boxes(inside, crowd)} <= {"missing"}
+    assert all(suspect.corners[3] == 1 for suspect in suspected_boxes(inside, crowd)), "a crowd hides no missing box"
     assert quality(answered.boxes, ignored, np.ones(2, bool)) == {"precision": 0.0, "recall": None}
+
+
+def test_a_single_class_needs_no_classifier() -> None:
+    answered, human = simulated(12, seed=0)
+    one = [replace(each, labels=np.zeros_like(each.labels)) for each in (answered.boxes, only_first(human, 4))]
+    texts = Texts(np.eye(12, dtype=np.float32), np.ones(12, bool))
+    for read in (None, texts):
+        taught = teach(replace(answered, boxes=one[0]), one[1], read, 1, seed=0)
+        assert set(taught.boxes.labels.tolist()) == {0}
+        np.testing.assert_allclose(taught.boxes.weights, taught.probable, atol=1e-6)
+
+
+def test_images_in_which_nothing_was_found_teach_nothing() -> None:
+    nothing = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))] * 3)
+    answered = AnsweredBoxes(boxes=nothing, truncated=np.zeros(0, np.float32))
+    taught = teach(answered, nothing, None, CLASSES, seed=0)
+    assert not len(taught.probable) and taught.targets(nothing.hidden(np.ones(3, bool))).known.all()
 
 
 def test_quality_by_hand() -> None:

@@ -101,6 +101,28 @@ def test_a_picture_that_is_broken_is_named(tmp_path: Path) -> None:
     assert "no picture" in (tmp_path / "boxes.html").read_text()
 
 
+def test_a_picture_without_a_size_costs_a_coco_file_no_other(tmp_path: Path) -> None:
+    spec = write_squares(tmp_path / "set")
+    store = answer_squares(spec, tmp_path / "a.db")
+    (tmp_path / "set" / "images" / "train1.png").write_bytes(b"no picture")
+    outcome = label(config(spec, store, out=tmp_path / "set" / "taught.json", val_fraction=0.0))
+    assert [item.name for item in outcome.skipped] == ["images/train1.png"]
+    listed = {one["file_name"] for one in json.loads((tmp_path / "set" / "taught.json").read_text())["images"]}
+    assert len(listed) == 23 and "images/train1.png" not in listed
+
+
+@pytest.mark.parametrize(("drawn", "words"), [(None, "keeps none of these"), ([], "keeps none of these")])
+def test_answers_that_nobody_would_draw_end_in_words(tmp_path: Path, drawn: list[int] | None, words: str) -> None:
+    spec = write_squares(tmp_path / "set")
+    content = json.loads((tmp_path / "set" / "train.json").read_text())
+    for one in content["annotations"]:
+        one["bbox"] = [0, 0, 2, 2]
+    content["annotations"] = content["annotations"] if drawn is None else []
+    (tmp_path / "set" / "train.json").write_text(json.dumps(content))
+    outcome = label(config(spec, answer_squares(spec, tmp_path / "a.db"), val_fraction=0.0))
+    assert "drew 0.0% of the answered boxes" in outcome.text and words in outcome.text
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

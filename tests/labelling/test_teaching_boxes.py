@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from gpt4image.labelling.box_answers import AnsweredBoxes
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import answers_about, taught_boxes
 from gpt4image.training.prepare import prepare
+from gpt4image.training.train import train
 
 PLAIN = {"model": "resnet10t", "image_size": 32, "batch_size": 4, "epochs": 1, "precision": "fp32", "device": "cpu"}
 
@@ -37,25 +40,14 @@ def given(tmp_path: Path) -> tuple[str, Path]:
     return spec, answer_squares(spec, tmp_path / "a.db")
 
 
-def test_a_file_of_boxes_stands_in_for_those_of_training_images(given: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_file_of_boxes_leaves_human_ones_as_they_are(given: tuple[str, Path], tmp_path: Path) -> None:
     spec, store = given
     label(LabelConfig(data=spec, answers=store, out=tmp_path / "b.parquet", val_fraction=0.3, evidence="answers"))
     plain = prepare(options(spec, tmp_path)).data
     ready = prepare(options(spec, tmp_path, text_labels=tmp_path / "b.parquet"))
-    data, train = ready.data, plain.indices("train")
+    data = ready.data
     assert data.soft is None and ready.config.task == "detection"
     assert data.labels.content() == plain.labels.content(), "all training images have human boxes"
-    made = BoxLabels.load(tmp_path / "b.parquet")
-    answered = BoxLabels(
-        keys=made.keys, digests=made.digests, boxes=made.boxes, classes=made.classes, facts={"human": []}
-    )
-    kept = np.array([digest in [plain.image_set.digests[i] for i in train[:3]] for digest in made.digests])
-    BoxLabels(**{**vars(answered), "boxes": made.boxes.only(~kept[made.boxes.image_of])}).save(tmp_path / "c.parquet")
-    other = prepare(options(spec, tmp_path, text_labels=tmp_path / "c.parquet"))
-    assert [len(other.data.labels.image(i)[1]) for i in train[:4]] == [0, 0, 0, 1]
-    held_out = np.flatnonzero(plain.image_set.splits != "train")
-    assert other.data.labels[held_out].content() == plain.labels[held_out].content(), "val and test keep human boxes"
-    assert other.fingerprint != ready.fingerprint
 
 
 def test_boxes_that_learned_from_images_that_a_run_holds_out_are_refused(
@@ -140,3 +132,33 @@ def test_arms_of_boxes_are_compared(given: tuple[str, Path], tmp_path: Path) -> 
     assert outcome.skipped == ()
     with pytest.raises(ConfigError, match="tags need --task segmentation"):
         compare(CompareConfig(**{**common, "arms": "tags"}, out=tmp_path / "other", val_fraction=0.3))
+
+
+def test_human_boxes_stay_where_a_file_has_others(given: tuple[str, Path], tmp_path: Path) -> None:
+    spec, store = given
+    label(LabelConfig(data=spec, answers=store, out=tmp_path / "boxes.parquet", val_fraction=0.3))
+    own = prepare(options(spec, tmp_path / "run", train_on_val=True)).data
+    found = prepare(options(spec, tmp_path / "run", train_on_val=True, text_labels=tmp_path / "boxes.parquet")).data
+    known = own.indices("train")[own.labels.known[own.indices("train")]]
+    assert len(known) > 10 and found.labels[known].content() == own.labels[known].content()
+    assert not found.from_text[known].any()
+
+
+@pytest.mark.parametrize("form", ["folder", "coco"])
+def test_a_file_of_boxes_is_enough_where_nobody_drew_any(given: tuple[str, Path], tmp_path: Path, form: str) -> None:
+    spec, store = given
+    for split in ("train", "test"):
+        file = tmp_path / "set" / f"{split}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": None}))
+    data = spec if form == "coco" else f"folder:{tmp_path / 'set' / 'images'}"
+    file = tmp_path / "boxes.parquet"
+    label(LabelConfig(data=data, task="detection", classes=",".join(NAMES), answers=store, out=file))
+    found = prepare(options(data, tmp_path / "run", text_labels=file))
+    train_rows = found.data.indices("train")
+    assert found.config.task == "detection" and found.data.labels.known[train_rows].all()
+    assert not np.delete(found.data.labels.known, train_rows).any(), "others are held out"
+    made = BoxLabels.load(file)
+    fewer = replace(made, boxes=made.boxes.only(made.boxes.image_of > 0))
+    fewer.save(tmp_path / "fewer.parquet")
+    assert prepare(options(data, tmp_path, text_labels=tmp_path / "fewer.parquet")).fingerprint != found.fingerprint
+    assert train(options(data, tmp_path / "run", text_labels=file)).summary["labelled"] > 0

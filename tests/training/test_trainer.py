@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.objectives.text_alignment import AlignmentObjective
 from gpt4image.training.optimizers import Plain
 from gpt4image.training.prepare import prepare
@@ -43,9 +45,14 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(described: dict[str, A
     assert averaged.evaluated is not averaged.model and averaged.modules.keys() == {"model", "ema"}
 
 
-def test_consistency_needs_one_class_per_image_and_mixing_does_not(colour_folder: Path) -> None:
+def test_what_a_task_does_not_allow_is_refused(colour_folder: Path) -> None:
     task = MultiLabel()
     require_suitable(prepare(options(colour_folder, Path("unused"), mixup=0.2)).config, task)
+    policy = prepare(options(colour_folder, Path("unused"), auto_augment="rand-m9-mstd0.5-inc1")).config
+    require_suitable(policy, task)
+    for dense in (Detection(), Segmentation()):
+        with pytest.raises(ConfigError, match=f"the {dense.output} of --task {dense.name} would stay"):
+            require_suitable(policy, dense)
     consistent = prepare(options(colour_folder, Path("unused"), consistency=1.0)).config
     with pytest.raises(ConfigError, match="task multilabel has no such one"):
         require_suitable(consistent, task)

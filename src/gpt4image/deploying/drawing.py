@@ -21,6 +21,8 @@ from gpt4image.pages.masks import coloured, overlaid
 from gpt4image.tasks.base import Predictions
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#c2185b")
+LONGEST_STEM = 100
+"""Bytes of the name of an image in the names of its drawings: with a suffix, a file system takes 255."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +61,8 @@ class Drawing:
         Raises:
             OSError, DecodeError: the image is gone, or the folder cannot be written.
         """
-        name = f"{next(self._numbers):06d}-{Path(prediction.image).stem}"
+        stem = Path(prediction.image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
+        name = f"{next(self._numbers):06d}-{stem}"
         picture = decode(read_bounded(prediction.image))
         if prediction.boxes is not None:
             _draw_boxes(picture, prediction, self.classes)

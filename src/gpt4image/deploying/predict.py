@@ -90,6 +90,10 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
+    draw = config.draw
+    for name in config.images:
+        if draw is not None and Path(name).is_dir() and draw.resolve().is_relative_to(Path(name).resolve()):
+            raise ConfigError(f"--draw {draw} is in {name}, whose images are predicted; give another folder.")
     images, reasons, kinds = 0, [], set[str]()
     for item in find_images(config.images, extensions):
         if isinstance(item, Skipped):

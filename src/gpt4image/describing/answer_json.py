@@ -140,7 +140,8 @@ def _has(fields: Mapping[str, Any], part: str) -> bool:
         return isinstance(value, str) and bool(value.strip())
     if part == CLASS:
         return CLASS in fields and (value is None or _word(value) is not None)
-    return isinstance(value, list)
+    # Boxes of which none can be used do not say that there is no object.
+    return isinstance(value, list) and (part != BOXES or not value or bool(boxes(value)))
 
 
 def _word(value: Any) -> str | None:

@@ -62,7 +62,9 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
     answers: list[list[Answer]] = [[] for _ in digests]
     for row, item in stored_answers(path, digests):
         if item.answer.boxes is not None:
-            answers[row].append(_of_classes(item.answer, number_of, classes, strange))
+            usable = _of_classes(item.answer, number_of, classes, strange)
+            # Other words for the objects, and none of a class, do not say that there is none of a class.
+            answers[row] += [usable] if usable.boxes or not item.answer.boxes else []
     images: list[ImageBoxes | None] = []
     truncated: list[float] = []
     for several in answers:

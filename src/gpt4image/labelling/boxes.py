@@ -15,7 +15,7 @@ Legend: N images, M answered boxes, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +114,7 @@ def teach(
     """
     matched = match(answered.boxes, human)
     drawn = _drawn(answered.boxes, human, matched)
-    if evidence == "answers":
+    if evidence == "answers" or not len(drawn):
         share = answered.boxes.weights.astype(np.float64)
         return TaughtBoxes(boxes=answered.boxes, probable=share, drawn=drawn, weights={"answers": 1.0})
     groups = np.arange(len(human)) if groups is None else groups
@@ -226,20 +226,31 @@ def quality(boxes: Boxes, human: Boxes, chosen: NDArray[np.bool_]) -> dict[str, 
 
 
 def _drawn(boxes: Boxes, human: Boxes, matched: Ints) -> NDArray[np.int8]:
-    """Return (M,) whether annotators drew a box: -1 where no human box can tell, or it is of an ignored region."""
+    """Return (M,) whether annotators drew a box: -1 where no human box can tell, or it lies in an ignored region."""
     drawn = np.where(human.known[boxes.image_of], matched >= 0, -1).astype(np.int8)
     if len(human.labels):
         drawn[(matched >= 0) & (human.weights[matched] == 0)] = -1
+    ignored = human.only(human.weights == 0)
+    for image in np.flatnonzero(np.diff(boxes.starts) * np.diff(ignored.starts)).tolist():
+        own = slice(boxes.starts[image], boxes.starts[image + 1])
+        covered = _inside(boxes.corners[own], ignored.image(image)[0]).max(axis=1) >= SAME
+        drawn[own][covered & (matched[own] < 0)] = -1
     return drawn
 
 
 def _inside_another(corners: Floats) -> Floats:
     """Return (n,) how much of each box lies inside of another one."""
-    low = np.maximum(corners[:, None, :2], corners[None, :, :2])
-    high = np.minimum(corners[:, None, 2:], corners[None, :, 2:])
+    shared = _inside(corners, corners)
+    np.fill_diagonal(shared, 0.0)
+    return shared.max(axis=1)
+
+
+def _inside(corners: NDArray[Any], others: NDArray[Any]) -> Floats:
+    """Return (n, m) how much of each box lies inside of each of the others."""
+    low = np.maximum(corners[:, None, :2], others[None, :, :2])
+    high = np.minimum(corners[:, None, 2:], others[None, :, 2:])
     common = np.prod(np.clip(high - low, 0, None), axis=2)
-    np.fill_diagonal(common, 0.0)
-    return common.max(axis=1) / np.maximum(np.prod(corners[:, 2:] - corners[:, :2], axis=1), 1e-8)
+    return common / np.maximum(np.prod(corners[:, 2:] - corners[:, :2], axis=1), 1e-8)[:, None]
 
 
 def _classes(
@@ -256,6 +267,8 @@ def _classes(
     Boxes of one image that were answered with one class are one question: they have one text and one answer, and in
     another fold a second one would tell the label of the first.
     """
+    if n_classes == 1:
+        return boxes.labels, np.ones(len(boxes.labels)), {}
     pairs, of_box = np.unique(np.stack([boxes.image_of, boxes.labels], axis=1), axis=0, return_inverse=True)
     labels = np.full(len(pairs), NO_LABEL)
     labels[of_box[given >= 0]] = given[given >= 0]

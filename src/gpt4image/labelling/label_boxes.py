@@ -10,8 +10,8 @@ import numpy as np
 
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.errors import ConfigError, first_few
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.errors import ConfigError, DecodeError, first_few, first_line
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
 from gpt4image.data.box_files import write_coco
@@ -102,8 +102,9 @@ def label_boxes(
     file = config.out.with_suffix(".parquet")
     found.save(file)
     if config.out != file:
-        sizes = [sides(images.read(row)) for row in rows.tolist()]
-        write_coco(config.out, found.keys, sizes, found.boxes, found.classes)
+        sizes = {place: size for place, row in enumerate(rows.tolist()) if (size := _size(images, row, unreadable))}
+        kept = list(sizes)
+        write_coco(config.out, [found.keys[i] for i in kept], list(sizes.values()), found.boxes[kept], found.classes)
     unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
     said = [*notes, *([unknown] if unknown else [])]
     return Outcome(
@@ -114,6 +115,15 @@ def label_boxes(
         text="\n\n".join([*said, _in_words(summary, images), in_words(shown, config.doubtful)]),
         skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
     )
+
+
+def _size(images: ImageSet, row: int, skipped: list[Skipped]) -> tuple[int, int] | None:
+    """Return width and height of a picture; None where it cannot be read, which is noted."""
+    try:
+        return sides(images.read(row))
+    except (DecodeError, OSError) as error:
+        skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
+        return None
 
 
 def _checked(config: LabelConfig) -> tuple[Path, BoxEvidence]:
@@ -153,9 +163,13 @@ def _in_words(facts: dict[str, Any], images: ImageSet) -> str:
         return (
             f"{taken}: no training image with an answer is annotated. Annotate a few images to teach what people draw."
         )
+    drew = f"Annotators drew {facts['precision_of_answers']:.1%} of the answered boxes."
     kept = f"Of the others, {facts['teacher_boxes']:,} boxes count and {facts['ignore_regions']:,} are ignore regions."
+    if facts["precision_of_teacher"] is None:
+        return f"{drew} The teacher, which learned on other images, keeps none of these. {kept}"
+    recall = facts["recall_of_teacher"]
+    theirs = "" if recall is None else f", and it keeps {recall:.1%} of theirs"
     return (
-        f"Annotators drew {facts['precision_of_answers']:.1%} of the answered boxes. Of the boxes that the teacher "
-        f"keeps, learned on other images, they drew {facts['precision_of_teacher']:.1%}, and it keeps "
-        f"{facts['recall_of_teacher']:.1%} of theirs. {kept}"
+        f"{drew} Of the boxes that the teacher keeps, learned on other images, they drew "
+        f"{facts['precision_of_teacher']:.1%}{theirs}. {kept}"
     )

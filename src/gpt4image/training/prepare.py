@@ -17,9 +17,11 @@ from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.data import load_with_splits
-from gpt4image.data.image_set import SPLITS, ImageSet
+from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import load_pixels
+from gpt4image.data.regions import Boxes
 from gpt4image.tasks.base import Task
+from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
 from gpt4image.training.targets import load_text_labels, require_fitting, with_text_labels
@@ -127,13 +129,16 @@ def prepare(
     text_labels = load_text_labels(config.text_labels)
     if text_labels is not None and set(image_set.classes) <= set(text_labels.classes):
         image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
+    if isinstance(text_labels, BoxLabels) and config.task in ("auto", Detection.name):
+        image_set = _with_room_for_boxes(image_set)
     task = task or (task_of(image_set, config) if config.task == "auto" else find_task(config.task, config))
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     if text_labels is not None:
         require_fitting(text_labels, config, image_set, task)
     require_media(image_set, task)
-    task.require(task.annotations(image_set), image_set.classes, config.data)
+    if not (task.boxes and isinstance(text_labels, BoxLabels)):
+        task.require(task.annotations(image_set), image_set.classes, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):
@@ -170,6 +175,14 @@ def prepare(
         identity = fingerprint([identity, data.labels.content()])
     images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity, images=images)
+
+
+def _with_room_for_boxes(image_set: ImageSet) -> ImageSet:
+    """Return a set of images without any regions as one with boxes of which none is known."""
+    if image_set.regions is not None or image_set.clips:
+        return image_set
+    nothing = np.full((len(image_set), len(image_set.classes)), NO_LABEL, np.int8)
+    return replace(image_set, labels=nothing, regions=Boxes.of_images([None] * len(image_set)))
 
 
 def identity_of(

@@ -253,8 +253,7 @@ def with_targets(data: TrainingData, targets: Probabilities | Boxes) -> Training
 def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels | BoxLabels) -> TrainingData:
     """Return the data with class targets of text labels that fit, or with their boxes; see ``require_fitting``.
 
-    Boxes stand in for those of the training images that the file has; other images keep their own. Beside masks they
-    teach the images that have none.
+    Boxes teach the training images that have none, or no mask; human ones stay.
 
     Raises:
         TableError: no text label is of a training image.
@@ -264,6 +263,7 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
         taught, train = labels.by_digest(data.image_set.digests), data.indices("train")
         found = train[taught.known[train]]
         _require_some(len(found), config)
+        found = found[~data.labels.known[found]]
         from_text = np.zeros(len(taught), np.bool_)
         from_text[found] = True
         if isinstance(data.labels, Masks):

@@ -240,6 +240,11 @@ def require_suitable(config: ResolvedOptions, task: Task) -> None:
         raise ConfigError(f"--model {config.model} is for --task {kind.task}, not for {task.name}: take another one.")
     if config.mixes and not task.mixes:
         raise ConfigError(f"--mixup and --cutmix average targets, which those of task {task.name} do not allow.")
+    if config.auto_augment is not None and task.output in ("boxes", "mask"):
+        raise ConfigError(
+            f"--auto-augment {config.auto_augment} may turn and shear pictures, and the {task.output} of --task "
+            f"{task.name} would stay: leave it out. --colour changes colours."
+        )
     if config.consistency > 0.0 and not task.exclusive:
         raise ConfigError(f"--consistency takes the most probable class for a label: task {task.name} has no such one.")
 
