@@ -142,6 +142,20 @@ def test_classes_that_answers_confuse_are_corrected() -> None:
     assert (by_text.boxes.labels == answered.boxes.labels).all()
 
 
+def test_the_text_of_an_image_does_not_carry_the_class_of_one_box_to_another() -> None:
+    """Texts that say nothing: half of the classes are right by chance, nearly all if folds part boxes of an image."""
+    rng = np.random.default_rng(0)
+    corners, sure = np.array([[0.1, 0.1, 0.4, 0.4], [0.6, 0.6, 0.9, 0.9]], np.float32), np.ones(2, np.float32)
+    true = rng.integers(0, 2, 60)
+    human = Boxes.of_images([(corners, np.full(2, label), sure) for label in true])
+    boxes = Boxes.of_images([(corners, np.arange(2), sure)] * 60)
+    vectors = rng.normal(size=(60, 64)).astype(np.float32)
+    texts = Texts(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.ones(60, bool))
+    answered = AnsweredBoxes(boxes=boxes, truncated=np.zeros(120, np.float32))
+    taught = teach(answered, human, texts, 2, seed=0, evidence="texts")
+    assert (taught.boxes.labels == np.repeat(true, 2)).mean() < 0.65
+
+
 def test_texts_without_labels_are_refused() -> None:
     answered, human = simulated(10, seed=5)
     texts = Texts(np.eye(10, dtype=np.float32), np.ones(10, bool))

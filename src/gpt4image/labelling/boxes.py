@@ -264,8 +264,8 @@ def _classes(
 ) -> tuple[Ints, Floats, dict[str, float]]:
     """Return the class of each box (M,), its probability, and the weights of what was read.
 
-    Boxes of one image that were answered with one class are one question: they have one text and one answer, and in
-    another fold a second one would tell the label of the first.
+    Boxes of one image that were answered with one class are one question: they have one text and one answer. Others of
+    the image have its text too; in another fold they would tell its label.
     """
     if n_classes == 1:
         return boxes.labels, np.ones(len(boxes.labels)), {}
@@ -284,6 +284,7 @@ def _classes(
         reference=reference[pairs[:, 0]],
         answers=said if evidence == "fused" else None,
         evidence=evidence,
+        groups=pairs[:, 0],
     )
     probabilities = chosen(found.probabilities, of_box)
     known = probabilities.any(axis=1)

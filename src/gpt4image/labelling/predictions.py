@@ -86,6 +86,7 @@ def predict_labels(
     reference: Bools | None = None,
     answers: Answers | None = None,
     evidence: Evidence = "fused",
+    groups: NDArray[np.int64] | None = None,
 ) -> Predictions:
     """Predict class probabilities from text embeddings, answers and labels.
 
@@ -97,6 +98,7 @@ def predict_labels(
         reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
         answers: about the N images; where images have several labels, those of each class of them.
         evidence: what is read: all there is (fused), or one source of it.
+        groups: (N,) where texts alone are read, those of a group are predicted by labels of others.
 
     Raises:
         TableError: the evidence is not there, or no two described images have different labels where texts alone are
@@ -117,7 +119,8 @@ def predict_labels(
     else:
         described = np.flatnonzero(texts.described[shaping])
         sources = sources._replace(vectors=smooth(sources.vectors, shaping[described], seed))
-        found, nothing = _one_label(sources, labels, n_classes, seed, evidence), 0.0
+        groups = None if groups is None else groups[rows]
+        found, nothing = _one_label(sources, labels, n_classes, seed, evidence, groups), 0.0
     probabilities = scattered(found.probabilities, rows, total, nothing)
     out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
     out_of_fold[rows] = found.out_of_fold
@@ -127,12 +130,19 @@ def predict_labels(
     return replace(found, probabilities=probabilities, out_of_fold=out_of_fold, said=said)
 
 
-def _one_label(sources: Sources, labels: Labels, n_classes: int, seed: int, evidence: Evidence) -> Predictions:
+def _one_label(
+    sources: Sources,
+    labels: Labels,
+    n_classes: int,
+    seed: int,
+    evidence: Evidence,
+    groups: NDArray[np.int64] | None,
+) -> Predictions:
     """Return predictions of one class per image."""
     answers = sources.answers
     nothing_else = evidence == "texts" or (answers is None and evidence == "fused")
     if nothing_else and (labels >= 0).any():
-        fit = partial(classify, sources.vectors, labels, n_classes, seed=seed, names=sources.names)
+        fit = partial(classify, sources.vectors, labels, n_classes, seed=seed, names=sources.names, groups=groups)
         return _by_labels(fit, labels, seed)
     free = []
     if answers is not None and evidence in ("answers", "fused"):

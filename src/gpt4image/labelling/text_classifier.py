@@ -116,6 +116,7 @@ def classify(
     names: Floats | None = None,
     transition: Floats | None = None,
     weigh: bool = True,
+    groups: Ints | None = None,
 ) -> Classification:
     """Predict class probabilities of every row from the rows that have a label.
 
@@ -128,6 +129,7 @@ def classify(
         transition: (K, K) probability of each given label by true class: the probabilities are then those of the true
             class (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without it, of the given label.
         weigh: whether models are weighed by cross-validation, where a class has two labels.
+        groups: (N,) rows of a group are in one fold; each row is its own without it.
     """
     labelled = np.flatnonzero(labels >= 0)
     present, targets = np.unique(labels[labelled], return_inverse=True)
@@ -147,6 +149,9 @@ def classify(
             models = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls]
         else:
             folds = make_folds(targets, n_folds, seed)
+            if groups is not None:
+                _, first, of_row = np.unique(groups[labelled], return_index=True, return_inverse=True)
+                folds = folds[first][of_row]
             models = _weigh(
                 inputs, targets, folds, seed, [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls]
             )
