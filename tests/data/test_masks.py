@@ -142,6 +142,17 @@ def test_splits_are_cut_as_everywhere(tmp_path: Path) -> None:
     assert not images.splits[~masks(images).known].tolist().count("val")  # tags alone stay in train
 
 
+def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path) -> None:
+    others: dict[str, bytes | None] = dict.fromkeys(("val_1", "train_2", "val_2", "val_3"))
+    write(tmp_path, train_1=mask_bytes(NUMBERS), **others)
+    for name in ("2.png", "train/3.png"):
+        (tmp_path / "masks" / name).write_bytes(mask_bytes(NUMBERS))
+    images = load_image_set(f"masks:{tmp_path}")
+    assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if known] == ["images/train/1.jpg"]
+    assert "several images have the name of the mask: 'masks/2.png'" in aside_text(images)
+    assert "the mask has no image of its name: 'masks/train/3.png'" in aside_text(images)
+
+
 def test_clothing(shared_data: Path) -> None:
     images = load_image_set(f"masks:{shared_data / 'clothing'}")
     known = masks(images).known
