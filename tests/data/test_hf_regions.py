@@ -70,6 +70,13 @@ def test_a_list_of_structs_with_names_or_numbers(tmp_path: Path, kind: Any) -> N
     assert "its category is missing or unknown: 'train/0000000, object 2'" in aside_text(images)
 
 
+def test_an_image_that_lost_all_its_objects_is_not_annotated(tmp_path: Path) -> None:
+    kind = List({"bbox": BOX, "category": ClassLabel(names=["cat"])})
+    cells = [[{"bbox": [4, 5, 10, 10], "category": None}], [{"bbox": [90, 5, 1, 1], "category": 0}], []]
+    found = rows(load_image_set(save(tmp_path / "set", {"objects": cells}, objects=kind)))
+    assert list(found.values()) == [None, None, []]
+
+
 def test_a_column_of_masks(tmp_path: Path) -> None:
     numbers = np.zeros(SIZE[::-1], np.uint8)
     numbers[5:] = 2

@@ -144,6 +144,15 @@ def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path:
         assert part in text, text
 
 
+def test_an_image_that_lost_all_its_objects_is_not_annotated(tmp_path: Path) -> None:
+    turned = "<object><name>cat</name><robndbox><cx>5</cx></robndbox></object>"
+    root = write(
+        tmp_path, a=document(turned), b=document(thing(box=(90, 5, 99, 15))), c=document(), d=document(thing())
+    )
+    found = rows(load_image_set(f"voc:{root}"))
+    assert [found[f"JPEGImages/{name}.png"] for name in "abc"] == [None, None, []]
+
+
 BOMB = "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>" + "".join(
     f"<!ENTITY {name} '{f'&{before};' * 10}'>" for before, name in zip("abcdefghi", "bcdefghij", strict=True)
 ) + "]><annotation><object><name>&j;</name></object></annotation>"  # fmt: skip

@@ -109,6 +109,12 @@ def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
         assert part in text, text
 
 
+def test_a_label_file_of_which_no_line_can_be_used_leaves_its_image_without_annotation(tmp_path: Path) -> None:
+    root = write(tmp_path, train_1="0,0.5,0.5,0.5,0.5", train_2="0 320 240 50 50\n", train_3="", train_4="0 .5 .5 1 1")
+    found = rows(load_image_set(f"yolo:{root}"))
+    assert [found[f"images/train/{number}.png"] for number in (1, 2, 3)] == [None, None, []]
+
+
 @pytest.mark.parametrize(
     ("yaml", "reason"),
     [

@@ -75,6 +75,7 @@ def boxes_of(
             found = classes[given] if isinstance(given, int) and 0 <= given < len(classes) else given
             if not isinstance(found, str) or found not in place:
                 faults.add(f"{keys[row]}, object {position}", "its category is missing or unknown")
+                listed.lost.add(row)
                 continue
             listed.add(row, corners, place[found], weight_of(ignored, None), f"{keys[row]}, object {position}")
     known = [some is not None for some in objects]

@@ -226,6 +226,8 @@ def _boxes(
     source = FileSource(root, keys)
     for row, (key, some) in enumerate(zip(keys, objects, strict=True)):
         document = annotated.get(key)
+        if document is not None and len(some) < len(document.findall("object")):
+            listed.lost.add(row)
         if not some or document is None:
             continue
         stated = np.array([_number(_text(document, f"size/{side}")) for side in ("width", "height")])

@@ -159,6 +159,7 @@ def _read_lines(file: Path, row: int, listed: Listed, faults: Faults) -> bool:
         found = _box(line)
         if isinstance(found, str):
             faults.add(f"{file.name}, line {position}", found)
+            listed.lost.add(row)
         else:
             label, corners, score = found
             listed.add(row, corners, label, weight_of(False, score), f"{file.name}, line {position}")
