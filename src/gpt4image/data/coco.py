@@ -359,8 +359,10 @@ def _add_segment(one: Mapping[str, Any], content: _Content, row: int, label: int
     if isinstance(found, str):
         # An object is there, but which pixels show it is not known: those of its box are not background.
         around = box_segment(from_sides(one["bbox"]), size) if "bbox" in one else found
-        if value or isinstance(around, str):
-            faults.add(name, found if value else around)
+        if value or "bbox" not in one:
+            faults.add(name, found)
+        elif isinstance(around, str):
+            faults.add(name, around)
         found = around
     if isinstance(found, str):
         content.listed.lost.add(row)
