@@ -58,6 +58,15 @@ def test_masks_tags_and_images_of_which_nothing_is_known(tmp_path: Path) -> None
     )
 
 
+def test_a_misspelt_tag_makes_no_class_absent_and_the_second_row_of_an_image_is_named(tmp_path: Path) -> None:
+    tagged: dict[str, bytes | None] = dict.fromkeys(("tagged_2", "tagged_3"))
+    root = write(tmp_path, train_1=mask_bytes(NUMBERS), **tagged)
+    (root / "tags.csv").write_text("key,tags\n2,hat|skn\n3,\n3,hat\nimages/tagged/3.jpg,skin\n")
+    images = load_image_set(f"masks:{root}")
+    assert images.labels.tolist() == [[-1, -1, 1], [-1, 0, 1], [1, 0, 1]]
+    assert "another row of tags.csv has tags of its image: 'tags.csv, row 4'" in aside_text(images)
+
+
 def test_two_folders_and_masks_without_names(tmp_path: Path) -> None:
     write(
         tmp_path, None, _1=mask_bytes(NUMBERS), _2=mask_bytes(np.where(NUMBERS == 2, np.uint8(3), np.uint8(0))), _3=None

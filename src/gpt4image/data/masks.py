@@ -150,17 +150,22 @@ def _tagged(
     number = {name: label for label, name in enumerate(classes)}
     unseen = [number[name] for name in classes if name.lower() in UNSEEN]
     found = np.full((len(below), len(classes)), -1, np.int8)
+    tagged: set[int] = set()
     for position, (key, cell) in enumerate(_read_tags(file, spec), 1):
         row = row_of.get(key, -1)
         tags = [tag.strip() for tag in cell.split(SEPARATOR) if tag.strip()]
         unknown = [tag for tag in tags if tag not in number]
         if row < 0:
             faults.add(f"{file.name}, row {position}", f"{TAGS} has a key that is of no image, or of several")
+        if row in tagged:
+            faults.add(f"{file.name}, row {position}", f"another row of {TAGS} has tags of its image")
+            continue
         if unknown:
             faults.add(f"{key}: {first_few(unknown)}", "a tag is no class")
         if row < 0 or not cell.strip() or (unknown and len(unknown) == len(tags)):
             continue
-        found[row] = 0
+        tagged.add(row)
+        found[row] = -1 if unknown else 0  # a tag that is no class may be one of these, misspelt
         found[row, unseen] = -1
         found[row, [number[tag] for tag in tags if tag in number]] = 1
     return found
