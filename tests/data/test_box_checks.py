@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, from_sides, number, weight_of
+from gpt4image.data.box_checks import (
+    SAMPLE,
+    Corners,
+    Faults,
+    Listed,
+    box_space,
+    checked,
+    from_sides,
+    number,
+    sizes_of_pictures,
+    weight_of,
+)
 from region_cases import mask_bytes
 
 ANY = st.floats() | st.floats(-1, 2, width=16) | st.sampled_from([0.0, 0.25, 1.0])
@@ -68,6 +79,17 @@ def test_a_stated_size_counts_if_its_proportions_are_those_of_the_picture(
 def test_without_a_picture_the_stated_size_counts() -> None:
     assert tuple(box_space(np.array([20.0, 10.0]), lambda: b"")) == (20, 10)
     assert np.isnan(box_space(np.array([0.0, 10.0]), lambda: b"")).all()
+
+
+@pytest.mark.parametrize(("turned", "most"), [(False, SAMPLE), (True, 500)])
+def test_a_sample_of_pictures_tells_whether_stated_sizes_are_right(turned: bool, most: int) -> None:
+    picture, listed, read = mask_bytes(np.zeros((20, 10), np.uint8)), Listed(), list[int]()
+    for image in range(500):
+        listed.add(image, (1, 1, 5, 5), 0, 1.0, "box")
+    stated = np.tile([20.0, 10.0] if turned else [10.0, 20.0], (1000, 1))
+    sizes = sizes_of_pictures(listed, stated, lambda image: read.append(image) or picture)
+    assert (sizes[:500] == (10, 20)).all()
+    assert most / 2 < len(read) <= most and len(set(read)) == len(read), "and those without a box are not read"
 
 
 def test_values_of_json() -> None:

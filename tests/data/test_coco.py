@@ -153,6 +153,63 @@ def test_a_wrong_size_gives_way_to_that_of_the_picture(tmp_path: Path) -> None:
     assert boxes(images).corners.tolist() == [[0.5, 0.5, 1, 1]] * 3
 
 
+def polygon(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def test_masks_lie_in_the_picture_where_its_stated_size_is_wrong_or_missing(tmp_path: Path) -> None:
+    runs = {"size": [20, 40], "counts": [400, 400]}  # the right half
+    shapes = (polygon(20, 0, 40, 20), polygon(20, 0, 40, 20), runs, polygon(0, 0, 5, 5))
+    content = coco(*(one(n, segmentation=shape) for n, shape in enumerate(shapes, 1)), images=5)
+    content["images"][0] |= {"width": 20, "height": 40}  # sides exchanged
+    for image in (1, 2, 3):
+        del content["images"][image]["width"]
+    file = write_coco_set(tmp_path, content)
+    (tmp_path / "4.png").write_bytes(b"damaged")
+    images = load_image_set(f"coco-masks:{file}")
+    expected = np.zeros((20, 40), np.uint8)
+    expected[:, 20:] = 2
+    found = masks(images)
+    for row in range(3):
+        assert np.array_equal(found.source.read(row), expected)
+    assert found.known.tolist() == [True, True, True, False, True]
+    assert images.labels.tolist() == [[1, 0, 1]] * 3 + [[-1, -1, -1], [1, 0, 0]], "without a size nothing is known"
+
+
+def test_an_exchanged_size_is_noticed_where_no_box_passes_it(tmp_path: Path) -> None:
+    content = coco(one(bbox=(4, 5, 10, 10)), images=1)
+    content["images"][0] |= {"width": 20, "height": 40}
+    assert rows(load_image_set(f"coco:{write_coco_set(tmp_path, content)}"))["1.png"] == [("cat", (4, 5, 14, 15), 1)]
+
+
+def test_an_image_that_lost_all_its_annotations_is_not_annotated(tmp_path: Path) -> None:
+    bad = {"image_id": 2, "category_id": 7, "segmentation": [[1, 2]], "bbox": [90, 90, 5, 5]}
+    content = coco(one(), one(2, bbox=(90, 90, 5, 5)), one(3, category=99), bad | {"image_id": 4}, images=5)
+    content["annotations"][1] |= bad
+    del content["annotations"][3]["bbox"]
+    file = write_coco_set(tmp_path, content)
+    usual = [("cat", (4, 5, 14, 15), 1)]
+    assert rows(load_image_set(f"coco:{file}")) == {"1.png": usual, "5.png": []} | dict.fromkeys(
+        ("2.png", "3.png", "4.png")
+    )
+    assert masks(load_image_set(f"coco-masks:{file}")).known.tolist() == [True, False, False, False, True]
+
+
+def test_of_a_damaged_segment_the_box_counts_for_nothing_and_its_class_is_not_absent(tmp_path: Path) -> None:
+    damaged = [[0, 0, 20, 0, 20, 10, 0, None]]
+    whole = one(1, 3, (30, 10, 10, 10), segmentation=polygon(30, 10, 40, 20))
+    lost = one(2, 7, (90, 0, 5, 5), segmentation=damaged)
+    content = coco(one(1, 7, (0, 0, 20, 10), segmentation=damaged), whole, lost, whole | {"image_id": 2})
+    images = load_image_set(f"coco-masks:{write_coco_set(tmp_path, content)}")
+    expected = np.zeros((20, 40), np.uint8)
+    expected[10:, 30:] = 1
+    assert np.array_equal(masks(images).source.read(1), expected)
+    expected[:10, :20] = VOID
+    assert np.array_equal(masks(images).source.read(0), expected)
+    assert images.labels.tolist() == [[1, 1, 1], [1, 1, -1]]
+    assert "a coordinate is missing or no number: '1.png, annotation 1', '2.png, annotation 3'" in aside_text(images)
+
+
 def test_polygons_and_run_lengths_as_boxes_and_as_masks(tmp_path: Path) -> None:
     inner = [0] * 800
     for column in range(10, 14):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_compressed_run_lengths_are_read(seed: int) -> None:
     ys, xs = np.nonzero(region)
     where = bounds({"size": [20, 40], "counts": counts.decode()}, (40, 20))
     assert where == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+
+
+def test_the_objects_of_a_picture_are_drawn_one_at_a_time() -> None:
+    side, found = 1000, [segment([[n, n, 900, n, 900, 900, n, 900]], (1000, 1000), n) for n in range(1, 41)]
+    source = SegmentSource(np.array([[side, side]]), [[one for one in found if isinstance(one, Segment)]])
+    tracemalloc.start()
+    pixels = source.read(0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [pixels[n, n] for n in (1, 20, 40, 899)] == [1, 20, 40, 40]
+    assert most < 6 * side**2
 
 
 @pytest.mark.parametrize(

@@ -236,10 +236,44 @@ def test_the_numbers_of_a_mask_are_those_that_were_saved() -> None:
     )
 
 
+def grey_png(bits: int, row: bytes) -> bytes:
+    """A grey PNG file of 4 x 1 pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">2I5B", 4, 1, bits, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "numbers"),
+    [
+        (grey_png(2, b"\x1b"), [0, 1, 2, 3]),
+        (grey_png(4, b"\x01\x7f"), [0, 1, 7, 15]),
+        (b"P5 4 1 150\n\0\1\7\x96", [0, 1, 7, 150]),
+        (b"P2 4 1 150\n0 1 7 150\n", [0, 1, 7, 150]),
+        (b"P5 4 1 1000\n\0\0\0\1\0\7\0\xff", [0, 1, 7, 255]),
+        (b"P5 4 1 255\n\0\1\7\xff", [0, 1, 7, 255]),
+        (b"P5 4 1 65535\n\0\0\0\1\0\7\0\xff", [0, 1, 7, 255]),
+        (b"P6 2 1 3\n\1\1\1\2\2\2", [1, 2]),
+    ],
+    ids=["png 2", "png 4", "pgm 150", "plain pgm 150", "pgm 1000", "pgm 255", "pgm 65535", "ppm 3"],
+)
+def test_numbers_of_few_bits_are_not_stretched_to_the_range_of_a_byte(data: bytes, numbers: list[int]) -> None:
+    assert decode_numbers(data).tolist() == [numbers]
+
+
+def test_a_mask_that_jpeg_compressed_in_tiff_is_named() -> None:
+    with pytest.raises(DecodeError, match=r"TIFF with jpeg compression"):
+        decode_numbers(encoded(Image.new("L", (16, 16)), "TIFF", compression="jpeg"))
+
+
 @pytest.mark.parametrize(
     ("image", "kind", "reason"),
     [
         (Image.new("L", (4, 4)), "JPEG", "in JPEG"),
+        (Image.new("CMYK", (4, 4)), "TIFF", "mode CMYK"),
         (Image.new("RGB", (4, 4), (1, 2, 1)), "PNG", "colours"),
         (Image.fromarray(np.full((4, 4), 256, np.uint16)), "PNG", "the number 256"),
         (Image.new("F", (4, 4)), "TIFF", "mode F"),

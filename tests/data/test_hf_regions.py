@@ -70,6 +70,27 @@ def test_a_list_of_structs_with_names_or_numbers(tmp_path: Path, kind: Any) -> N
     assert "its category is missing or unknown: 'train/0000000, object 2'" in aside_text(images)
 
 
+def test_each_split_has_the_names_of_its_own_class_label(tmp_path: Path) -> None:
+    train, test = (["cat", "dog", "fox"], [0, 1, 2]), (["dog", "fox", "cat"], [0, 1, 2, None])
+    for name, (names, numbers) in {"train": train, "test": test}.items():
+        kind = List({"bbox": BOX, "category": ClassLabel(names=names)})
+        cells = [[{"bbox": [4, 5, 10, 10], "category": number}] for number in numbers]
+        save(tmp_path / name, {"objects": cells}, objects=kind)
+    parts = {name: DatasetDict.load_from_disk(tmp_path / name)["train"] for name in ("train", "test")}
+    DatasetDict(parts).save_to_disk(tmp_path / "set")
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.classes == ("cat", "dog", "fox")
+    shown = [images.label_names(row) for row in range(len(images))]
+    assert shown == [("cat",), ("dog",), ("fox",), ("dog",), ("fox",), ("cat",), ()]
+
+
+def test_an_image_that_lost_all_its_objects_is_not_annotated(tmp_path: Path) -> None:
+    kind = List({"bbox": BOX, "category": ClassLabel(names=["cat"])})
+    cells = [[{"bbox": [4, 5, 10, 10], "category": None}], [{"bbox": [90, 5, 1, 1], "category": 0}], []]
+    found = rows(load_image_set(save(tmp_path / "set", {"objects": cells}, objects=kind)))
+    assert list(found.values()) == [None, None, []]
+
+
 def test_a_column_of_masks(tmp_path: Path) -> None:
     numbers = np.zeros(SIZE[::-1], np.uint8)
     numbers[5:] = 2
@@ -80,6 +101,7 @@ def test_a_column_of_masks(tmp_path: Path) -> None:
     assert found.known.tolist() == [True, False, False]
     assert np.array_equal(found.source.read(int(found.rows[0])), numbers)
     assert "another size than its picture: 'train/0000001'" in aside_text(images)
+    assert len(found.content()) == 64, "the row without a mask has no digest"
 
 
 def test_splits_with_other_fields_are_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def turned_jpeg() -> bytes:
 def test_masks_fit_the_upright_picture() -> None:
     upright = mask_bytes(np.ones((20, 10), np.uint8))
     sideways = mask_bytes(np.ones((10, 20), np.uint8))
-    files = MaskFiles(MemorySource([upright, sideways]), 2)
+    files = MaskFiles(MemorySource([upright, sideways]), np.array([0, 1]))
     faults, pictures = Faults(), MemorySource([turned_jpeg(), b"no picture"])
     rows = np.array([0, 1, 1, -1])
     found, classes = masks_of(files, rows, pictures, np.array([0, 0, 1, 0]), list("abcd"), ("x", "y"), faults, "set")
@@ -38,6 +38,6 @@ def test_masks_fit_the_upright_picture() -> None:
 
 
 def test_no_mask_that_can_be_used_is_an_error() -> None:
-    files = MaskFiles(MemorySource([b"nothing"]), 1)
+    files = MaskFiles(MemorySource([b"nothing"]), np.array([0]))
     with pytest.raises(DataError, match=r"set: no image has a mask that can be used.*not an image"):
         masks_of(files, np.array([0]), MemorySource([b""]), np.array([0]), ["a"], None, Faults(), "set")

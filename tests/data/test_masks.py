@@ -58,6 +58,15 @@ def test_masks_tags_and_images_of_which_nothing_is_known(tmp_path: Path) -> None
     )
 
 
+def test_a_misspelt_tag_makes_no_class_absent_and_the_second_row_of_an_image_is_named(tmp_path: Path) -> None:
+    tagged: dict[str, bytes | None] = dict.fromkeys(("tagged_2", "tagged_3"))
+    root = write(tmp_path, train_1=mask_bytes(NUMBERS), **tagged)
+    (root / "tags.csv").write_text("key,tags\n2,hat|skn\n3,\n3,hat\nimages/tagged/3.jpg,skin\n")
+    images = load_image_set(f"masks:{root}")
+    assert images.labels.tolist() == [[-1, -1, 1], [-1, 0, 1], [1, 0, 1]]
+    assert "another row of tags.csv has tags of its image: 'tags.csv, row 4'" in aside_text(images)
+
+
 def test_two_folders_and_masks_without_names(tmp_path: Path) -> None:
     write(
         tmp_path, None, _1=mask_bytes(NUMBERS), _2=mask_bytes(np.where(NUMBERS == 2, np.uint8(3), np.uint8(0))), _3=None
@@ -140,6 +149,17 @@ def test_splits_are_cut_as_everywhere(tmp_path: Path) -> None:
     images = load_with_splits(f"masks:{tmp_path}", val_fraction=0.1, test_fraction=0.2)
     assert [len(images.indices(split)) for split in ("train", "val", "test")] == [17, 1, 2]
     assert not images.splits[~masks(images).known].tolist().count("val")  # tags alone stay in train
+
+
+def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path) -> None:
+    others: dict[str, bytes | None] = dict.fromkeys(("val_1", "train_2", "val_2", "val_3"))
+    write(tmp_path, train_1=mask_bytes(NUMBERS), **others)
+    for name in ("2.png", "train/3.png"):
+        (tmp_path / "masks" / name).write_bytes(mask_bytes(NUMBERS))
+    images = load_image_set(f"masks:{tmp_path}")
+    assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if known] == ["images/train/1.jpg"]
+    assert "several images have the name of the mask: 'masks/2.png'" in aside_text(images)
+    assert "the mask has no image of its name: 'masks/train/3.png'" in aside_text(images)
 
 
 def test_clothing(shared_data: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import builtins
 import io
+import struct
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,18 +86,65 @@ def test_pages_show_an_image_as_it_is_and_a_clip_by_four_frames() -> None:
         picture_of(GREYS, clips=False)
 
 
-def test_a_picture_that_is_turned_is_upright() -> None:
-    half = np.zeros((4, 32, 48, 3), np.uint8)
-    half[:, :16] = 255
-    with_matrix = bytearray(video(half))
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        (1, 0, 0, 1),
+        (0, 1, -1, 0),
+        (-1, 0, 0, -1),
+        (0, -1, 1, 0),
+        (-1, 0, 0, 1),
+        (1, 0, 0, -1),
+        (0, 1, 1, 0),
+        (0, -1, -1, 0),
+    ],
+)
+def test_a_picture_that_is_turned_or_mirrored_is_upright(matrix: tuple[int, int, int, int]) -> None:
+    quarters = np.zeros((4, 32, 48, 3), np.uint8)
+    quarters[:, :16, :24], quarters[:, :16, 24:], quarters[:, 16:, :24] = 240, 160, 80
+    with_matrix = bytearray(video(quarters))
     track = with_matrix.find(b"tkhd") + 4 + 40  # version and flags, times, numbers: then the matrix, row by row
-    one = (65536).to_bytes(4, "big")
-    minus = (2**32 - 65536).to_bytes(4, "big")
-    none, w = bytes(4), (0x40000000).to_bytes(4, "big")
-    with_matrix[track : track + 36] = b"".join([none, one, none, minus, none, none, none, none, w])  # 90 degrees
-    upright = np.asarray(decode_frames(bytes(with_matrix), Frames(1))[0])
-    assert upright.shape == (48, 32, 3)
-    assert upright[:, 24:].mean() > 200 > 50 > upright[:, :8].mean(), "what was the top is at the right"
+    a, b, c, d = (65536 * value for value in matrix)
+    with_matrix[track : track + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    upright = np.asarray(decode_frames(bytes(with_matrix), Frames(1))[0]).mean(axis=2)
+    assert upright.shape == ((32, 48) if matrix[0] else (48, 32))
+    a, b, c, d = matrix
+    height, width = upright.shape
+    for x, y, level in ((-1, -1, 240), (1, -1, 160), (-1, 1, 80), (1, 1, 0)):
+        right, below = a * x + c * y, b * x + d * y
+        assert upright[(2 + below) * height // 4, (2 + right) * width // 4] == pytest.approx(level, abs=12)
+
+
+def test_frames_of_vp8_that_are_not_shown_are_not_counted() -> None:
+    import av
+
+    file, number = io.BytesIO(), 0
+    whole = video(LEVELS, container="webm", codec="libvpx")
+    with av.open(io.BytesIO(whole)) as given, av.open(file, "w", format="webm") as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            content = bytes(packet)
+            hidden = bytes([content[0] & ~module.SHOW_FRAME]) + content[1:] if content and number % 4 == 3 else b""
+            for part in filter(None, (hidden, content)):
+                copy = av.Packet(part)
+                copy.pts = copy.dts = number
+                copy.time_base, copy.stream, copy.is_keyframe = packet.time_base, stream, packet.is_keyframe
+                output.mux(copy)
+                number += 1
+    assert levels(file.getvalue(), Frames(4)) == levels(whole, Frames(4)) == [2, 6, 10, 14]
+
+
+def test_one_frame_of_full_size_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, alive, squared = list[weakref.ref[Any]](), list[int](), module.squared
+
+    def watched(frame: Any, *arguments: Any, **options: Any) -> Any:
+        given.append(weakref.ref(frame))
+        alive.append(sum(one() is not None for one in given))
+        return squared(frame, *arguments, **options)
+
+    monkeypatch.setattr(module, "squared", watched)
+    assert decode_clip(GREYS, 8, Frames(16)).shape == (16, 8, 8, 3)
+    assert max(alive) == 1
 
 
 @pytest.mark.parametrize(

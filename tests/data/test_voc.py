@@ -86,6 +86,22 @@ def test_other_layouts(tmp_path: Path) -> None:
     assert images.keys == ("images/x.png",) and len(boxes(images).labels) == 1
 
 
+def test_a_file_is_never_paired_with_an_image_of_another_split_or_of_a_folder_with_its_own(tmp_path: Path) -> None:
+    for name in ("train/1", "train/2", "valid/1", "b/3", "train/4", "test/4"):
+        picture(tmp_path / f"{name}.png")
+    for name in ("train/1", "train/2", "valid/1", "b/3"):
+        (tmp_path / f"{name}.xml").write_text(document(thing("right")))
+    (tmp_path / "a").mkdir()
+    for name in ("a/3", "test/2", "4"):  # a/3.png and test/2.png are missing
+        (tmp_path / f"{name}.xml").write_text(document(thing("wrong")))
+    images = load_image_set(f"voc:{tmp_path}")
+    assert images.classes == ("right",) and len(boxes(images).labels) == 4
+    text = aside_text(images)
+    assert "there is no image of this name: 'test/2.xml'" in text
+    assert "its image has another XML file: 'a/3.xml'" in text
+    assert "images of several splits have this name: '4.xml'" in text
+
+
 def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
     bad = [
         thing(box=()),
@@ -126,6 +142,15 @@ def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path:
         "there is no image of this name: 'Annotations/g.xml'",
     ):
         assert part in text, text
+
+
+def test_an_image_that_lost_all_its_objects_is_not_annotated(tmp_path: Path) -> None:
+    turned = "<object><name>cat</name><robndbox><cx>5</cx></robndbox></object>"
+    root = write(
+        tmp_path, a=document(turned), b=document(thing(box=(90, 5, 99, 15))), c=document(), d=document(thing())
+    )
+    found = rows(load_image_set(f"voc:{root}"))
+    assert [found[f"JPEGImages/{name}.png"] for name in "abc"] == [None, None, []]
 
 
 BOMB = "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>" + "".join(

@@ -46,6 +46,13 @@ def test_boxes_polygons_empty_and_missing_label_files(tmp_path: Path) -> None:
     assert load_image_set(f"yolo:{root / 'data.yaml'}").keys == images.keys
 
 
+def test_keypoints_after_a_box_are_no_polygon(tmp_path: Path) -> None:
+    lines = ("0 .5 .5 .5 .5 .45 .45 2 .55 .45 2 .45 .55 2 .9 .9 2\n", "1 .5 .5 1 1 .1 .1 .9 .9\n", "0 .5 .5 .5 .5\n")
+    root = write(tmp_path, YAML + "kpt_shape: [4, 3]\n", train_1=lines[0], train_2=lines[1], train_3=lines[2])
+    cat, dog = [("cat", (10, 5, 30, 15), 1)], [("big dog", (0, 0, 40, 20), 1)]
+    assert list(rows(load_image_set(f"yolo:{root}")).values()) == [cat, dog, cat]
+
+
 def test_without_data_yaml_folders_are_the_splits(tmp_path: Path) -> None:
     root = write(tmp_path, None, train_1="0 .5 .5 .5 .5", valid_2="1 .5 .5 .5 .5", train_3="1 .5 .5 .5 .5")
     images = load_image_set(f"yolo:{root}")
@@ -107,6 +114,12 @@ def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
         "the label file cannot be read (UnicodeDecodeError): '2.txt'",
     ):
         assert part in text, text
+
+
+def test_a_label_file_of_which_no_line_can_be_used_leaves_its_image_without_annotation(tmp_path: Path) -> None:
+    root = write(tmp_path, train_1="0,0.5,0.5,0.5,0.5", train_2="0 320 240 50 50\n", train_3="", train_4="0 .5 .5 1 1")
+    found = rows(load_image_set(f"yolo:{root}"))
+    assert [found[f"images/train/{number}.png"] for number in (1, 2, 3)] == [None, None, []]
 
 
 @pytest.mark.parametrize(

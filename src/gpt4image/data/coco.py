@@ -27,8 +27,8 @@ import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.box_checks import Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
-from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_polygon, segment
+from gpt4image.data.box_checks import Corners, Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
+from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_segment, reach, segment
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named, split_of_file
@@ -58,7 +58,7 @@ def load_coco(argument: str) -> ImageSet:
 def load_coco_masks(argument: str) -> ImageSet:
     """Load images and masks of their objects; see ``load_coco``. The first class is the background.
 
-    A crowd, and an object of which only the box is known, count for nothing.
+    A crowd, and an object of which only the box can be used, count for nothing.
     """
     return _Files(f"coco-masks:{argument}", argument).image_set(masks=True)
 
@@ -97,6 +97,7 @@ class _Content:
     listed: Listed = field(default_factory=Listed)
     segments: list[list[Segment]] = field(default_factory=list)
     present: list[tuple[int, int]] = field(default_factory=list)
+    unsure: list[tuple[int, int]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -129,33 +130,34 @@ class _Files:
         limit = VOID if masks else MAX_SEVERAL
         if len(content.classes) > limit:
             raise DataError(f"{self.spec}: {len(content.classes):,} classes; up to {limit:,} are possible.")
-        source = FileSource(self.root, content.keys)
-        regions = self._masks(content) if masks else self._boxes(content, source)
+        regions = self._masks(content) if masks else self._boxes(content)
         return ImageSet(
             spec=self.spec,
             classes=tuple(content.classes),
             keys=tuple(content.keys),
             labels=regions.presence(len(content.classes)),
             splits=np.array(content.splits),
-            source=source,
+            source=FileSource(self.root, content.keys),
             rows=np.arange(len(content.keys)),
             skipped=tuple(content.skipped),
             regions=regions,
         )
 
-    def _boxes(self, content: _Content, source: FileSource) -> Regions:
+    def _boxes(self, content: _Content) -> Regions:
         faults = Faults()
-        sizes = sizes_of_pictures(content.listed, np.array(content.sizes), source.read)
-        boxes = checked(content.listed, sizes, content.known, len(content.classes), faults, self.spec)
+        sizes, classes = np.array(content.sizes), len(content.classes)
+        boxes = checked(content.listed, sizes, content.known, classes, faults, self.spec)
         content.skipped += faults.skipped(self.files[0].name)
         return boxes
 
     def _masks(self, content: _Content) -> Regions:
+        drawn = np.array([bool(some) for some in content.segments])
+        known = content.listed.still_known(content.known, drawn) & (np.array(content.sizes) >= 1).all(axis=1)
         present = np.zeros((len(content.keys), len(content.classes)), np.int8)
+        present[tuple(zip(*content.unsure, strict=True)) or ([], [])] = -1
         present[tuple(zip(*content.present, strict=True)) or ([], [])] = 1
-        present[np.array(content.known), 0] = 1
-        present[~np.array(content.known)] = -1
-        known = np.array(content.known) & (np.array(content.sizes) >= 1).all(axis=1)
+        present[known, 0] = 1
+        present[~known] = -1
         return Masks(
             source=SegmentSource(np.array(content.sizes), content.segments),
             rows=np.where(known, np.arange(len(known)), -1),
@@ -164,8 +166,9 @@ class _Files:
 
     def _read(self, file: Path, content: _Content, *, masks: bool) -> None:
         whole = _parsed(file, self.spec)
-        faults = Faults()
+        faults, first = Faults(), len(content.keys)
         rows = self._add_images(file, whole, content)
+        self._measure(whole.get("annotations"), rows, content, first)
         label_of = _add_classes(whole.get("categories"), content.classes, faults)
         for position, one in enumerate(_tables(whole.get("annotations"), faults), 1):
             row, label = rows.get(_hashable(one.get("image_id"))), label_of.get(_hashable(one.get("category_id")))
@@ -174,11 +177,25 @@ class _Files:
                 faults.add(name, "it is of an image that is not listed, or that was skipped")
             elif label is None:
                 faults.add(f"{content.keys[row]}, {name}", "its category is not listed")
+                content.listed.lost.add(row)
             elif masks:
                 _add_segment(one, content, row, label, f"{content.keys[row]}, {name}", faults)
             else:
                 _add_box(one, content, row, label, f"{content.keys[row]}, {name}", faults)
         content.skipped += faults.skipped(file.name)
+
+    def _measure(self, annotations: object, rows: Mapping[Any, int], content: _Content, first: int) -> None:
+        """Replace the stated sizes of the images from ``first`` on by those of the pictures that annotations are in."""
+        if not isinstance(annotations, list):
+            return
+        seen = Listed()
+        for one in _tables(annotations, Faults()):
+            row = rows.get(_hashable(one.get("image_id")))
+            if row is not None:
+                seen.add(row - first, _extent(one), 0, 1.0, "")
+        stated = np.array(content.sizes[first:], np.float64).reshape(-1, 2)
+        sizes = sizes_of_pictures(seen, stated, FileSource(self.root, content.keys[first:]).read)
+        content.sizes[first:] = [(width, height) for width, height in sizes.tolist()]
 
     def _add_images(self, file: Path, whole: Mapping[str, Any], content: _Content) -> dict[Any, int]:
         """Add the images of a file that can be found; return their rows by id."""
@@ -318,24 +335,38 @@ def _is_ignored(one: Mapping[str, Any]) -> bool:
     return bool(one.get("iscrowd")) or bool(one.get("ignore"))
 
 
+def _extent(one: Mapping[str, Any]) -> Corners:
+    """Return corners that say how far an annotation reaches in its picture."""
+    value = one.get("segmentation")
+    return from_sides(one["bbox"]) if "bbox" in one and not isinstance(value, dict) else (0.0, 0.0, *reach(value))
+
+
 def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
     corners = from_sides(one.get("bbox"))
     if "bbox" not in one:
         found = bounds(one.get("segmentation"), content.sizes[row])
         if isinstance(found, str):
             faults.add(name, f"it has no bbox, and {found}")
+            content.listed.lost.add(row)
             return
         corners = found
     content.listed.add(row, corners, label, weight_of(_is_ignored(one), one.get("score")), name)
 
 
 def _add_segment(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
-    void, value = _is_ignored(one), one.get("segmentation")
-    if not value and "bbox" in one:
-        void, value = True, box_polygon(*from_sides(one["bbox"]))
-    found = segment(value, content.sizes[row], VOID if void else label)
+    value, size = one.get("segmentation"), content.sizes[row]
+    found = segment(value, size, VOID if _is_ignored(one) else label)
     if isinstance(found, str):
-        faults.add(name, found)
+        # An object is there, but which pixels show it is not known: those of its box are not background.
+        around = box_segment(from_sides(one["bbox"]), size) if "bbox" in one else found
+        if value or "bbox" not in one:
+            faults.add(name, found)
+        elif isinstance(around, str):
+            faults.add(name, around)
+        found = around
+    if isinstance(found, str):
+        content.listed.lost.add(row)
+        content.unsure.append((row, label))
     else:
         content.segments[row].append(found)
         content.present.append((row, label))

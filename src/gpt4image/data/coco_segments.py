@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,9 +74,24 @@ def bounds(value: object, size: tuple[float, float]) -> Corners | str:
     return x, y, x + width, y + height
 
 
-def box_polygon(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
-    """Return a box as a segmentation."""
-    return [[left, top, right, top, right, bottom, left, bottom]]
+def box_segment(corners: Corners, size: tuple[float, float]) -> Segment | str:
+    """Return the region of a box, which counts for nothing, or why the box cannot be used."""
+    left, top, right, bottom = corners
+    found = segment([[left, top, right, top, right, bottom, left, bottom]], size, VOID)
+    if isinstance(found, Segment) and not (np.ptp(found.polygons[0].reshape(-1, 2), axis=0) > 0).all():
+        return "its box has no area, or is outside of its picture"
+    return found
+
+
+def reach(value: object) -> tuple[float, float]:
+    """Return the largest x and y of a segmentation, or the width and height of its run lengths; NaN without."""
+    if isinstance(value, dict):
+        size: Any = value.get("size")
+        return (number(size[1]), number(size[0])) if isinstance(size, list) and len(size) == 2 else (math.nan, math.nan)
+    polygons = [_polygon(corners, math.inf, math.inf) for corners in value] if isinstance(value, list) else []
+    furthest = [one.reshape(-1, 2).max(axis=0) for one in polygons if not isinstance(one, str)]
+    x, y = np.max(furthest, axis=0).tolist() if furthest else (math.nan, math.nan)
+    return x, y
 
 
 def _runs(value: dict[Any, Any], width: int, height: int) -> bytes | str:
@@ -139,11 +155,14 @@ class SegmentSource:
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return the classes of the pixels: (height, width) uint8, 0 where there is no object."""
+        from faster_coco_eval.core import mask
+
         width, height = (int(side) for side in self._sizes[row])
-        drawn = [(one, region) for one in self._segments[row] if (region := _drawn(one, width, height)) is not None]
         pixels = np.zeros((height, width), np.uint8)
-        for one, region in sorted(drawn, key=lambda pair: (pair[0].label != VOID, -int(pair[1].sum()))):
-            pixels[region] = one.label
+        # Objects are sorted by their run lengths, and drawn one at a time: a picture may have hundreds.
+        encoded = [(one.label, runs) for one in self._segments[row] if (runs := _encoded(one, width, height))]
+        for label, runs in sorted(encoded, key=lambda pair: (pair[0] != VOID, -int(mask.area(pair[1])))):
+            pixels[mask.decode(runs).astype(np.bool_)] = label
         return pixels
 
     def digest(self, row: int) -> str:
@@ -155,14 +174,14 @@ class SegmentSource:
         return content.hexdigest()
 
 
-def _drawn(one: Segment, width: int, height: int) -> NDArray[np.bool_] | None:
-    """Return (height, width) which pixels a segment covers; None where its run lengths are damaged."""
+def _encoded(one: Segment, width: int, height: int) -> Any:
+    """Return the run lengths of a segment as the library takes them; None where they are damaged."""
     from faster_coco_eval.core import mask
 
     try:
         runs: Any = [{"size": [height, width], "counts": one.runs}]
         if not one.runs:
             runs = mask.frPyObjects([polygon.tolist() for polygon in one.polygons], height, width)
-        return mask.decode(mask.merge(runs)).astype(np.bool_)
+        return mask.merge(runs)
     except _REFUSED:
         return None

@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,10 @@ PICTURES = (
 """Extensions of pictures that are not read."""
 EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")
 """Formats that keep the numbers of a mask."""
+LOSSY = ("jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")
+"""Compressions of TIFF that change the numbers of a mask."""
+COLOURED = ("F", "CMYK", "YCbCr", "LAB", "HSV")
+"""Modes of Pillow whose channels are no numbers of a mask."""
 MAX_PIXELS = 50_000_000
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
@@ -139,7 +144,7 @@ def sides(data: bytes) -> tuple[int, int]:
 def decode_numbers(data: bytes) -> NDArray[np.uint8]:
     """Decode a mask to the numbers of its pixels: (height, width) uint8, upright.
 
-    Palettes give their indices; grey of 1, 8 and 16 bits its values, and so do RGB files with three equal channels.
+    Palettes give their indices; grey of 1 to 16 bits its values, and so do RGB files with three equal channels.
 
     Raises:
         DecodeError: as ``decode``; also a format that changes values, colours, or a number above 255.
@@ -147,9 +152,14 @@ def decode_numbers(data: bytes) -> NDArray[np.uint8]:
     with _opened(data) as image:
         if image.format not in EXACT:
             raise DecodeError(f"a mask in {image.format} has not the numbers that were saved; save masks as PNG")
+        if image.info.get("compression") in LOSSY:
+            raise DecodeError(f"a mask in TIFF with {image.info['compression']} compression; save masks as PNG")
+        scale = _scale(image)
         image.load()
         values = np.asarray(_upright(image))
-        if image.mode == "F" or values.ndim not in (2, 3):
+        if scale != 1:
+            values = np.rint(values / scale).astype(np.int64)
+        if image.mode in COLOURED or values.ndim not in (2, 3):
             raise DecodeError(f"a mask of mode {image.mode}; save masks as PNG with one number per pixel")
         if values.ndim == 3:
             colours = values[..., :3] if image.mode.startswith("RGB") else values[..., :1]
@@ -161,6 +171,14 @@ def decode_numbers(data: bytes) -> NDArray[np.uint8]:
                 f"a mask with the number {values.max()}; numbers are 0 to 254, and 255 counts for nothing"
             )
         return values.astype(np.uint8)
+
+
+def _scale(image: Any) -> float:
+    """Return by how much Pillow multiplies the numbers of a file, to fill the range of its mode."""
+    args = image.tile[0].args if image.tile else ""
+    if image.format == "PPM" and image.mode != "F" and isinstance(args, tuple):
+        return (65535 if image.mode == "I" else 255) / args[1]
+    return {"L;2": 85.0, "L;4": 17.0}.get((args if isinstance(args, str) else args[0])[:3], 1.0)
 
 
 def is_plain_jpeg(data: bytes, max_side: int) -> bool:

@@ -50,6 +50,8 @@ def boxes_of(
 ) -> tuple[Boxes, tuple[str, ...]]:
     """Return the boxes of all rows and the class names. An empty cell is an image that is not annotated.
 
+    Numbers of a ClassLabel are those of the names of its own split.
+
     Raises:
         DataError: splits differ in their column of objects, or there are too many classes.
     """
@@ -57,15 +59,16 @@ def boxes_of(
     if names is None or any(names[0] in part.features and objects_column(part) != names for _, part in parts):
         raise DataError(f"{spec}: the column of objects has other fields in some splits; cast it to the same type.")
     column, box, label = names
-    cells: list[Any] = []
+    objects: list[list[tuple[Corners, Any, bool]] | None] = []
     sizes: list[tuple[float, float]] = []
     for _, part in parts:
         empty = [None] * len(part)
-        cells += cells_of(part, column) if column in part.features else empty
+        cells, own = cells_of(part, column) if column in part.features else empty, _own_names(part, column, label)
+        objects += [None if cell is None else _objects(cell, box, label, own) for cell in cells]
         sides = [cells_of(part, side) if side in part.features else empty for side in ("width", "height")]
         sizes += [(number(wide), number(high)) for wide, high in zip(*sides, strict=True)]
-    objects = [None if cell is None else _objects(cell, box, label) for cell in cells]
-    classes = _classes(parts[0][1], column, label, objects)
+    of_splits = [_own_names(part, column, label) for _, part in parts]
+    classes = tuple(dict.fromkeys(name for own in of_splits for name in own)) or _names_in_use(objects)
     if len(classes) > MAX_SEVERAL:
         raise DataError(f"{spec}: {len(classes):,} classes of objects; up to {MAX_SEVERAL:,} are possible.")
     place = {name: position for position, name in enumerate(classes)}
@@ -75,6 +78,7 @@ def boxes_of(
             found = classes[given] if isinstance(given, int) and 0 <= given < len(classes) else given
             if not isinstance(found, str) or found not in place:
                 faults.add(f"{keys[row]}, object {position}", "its category is missing or unknown")
+                listed.lost.add(row)
                 continue
             listed.add(row, corners, place[found], weight_of(ignored, None), f"{keys[row]}, object {position}")
     known = [some is not None for some in objects]
@@ -82,8 +86,8 @@ def boxes_of(
     return checked(listed, space, known, len(classes), faults, spec), classes
 
 
-def _objects(cell: Any, box: str, label: str) -> list[tuple[Corners, Any, bool]]:
-    """Return box, class and whether it is to be ignored, of each object of a cell."""
+def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[tuple[Corners, Any, bool]]:
+    """Return box, class and whether it is to be ignored, of each object of a cell; ``own`` names the class numbers."""
     if isinstance(cell, dict):
         names = [name for name in (box, label, *IGNORED) if isinstance(cell.get(name), list)]
         count = max((len(cell[name]) for name in names), default=0)
@@ -93,16 +97,20 @@ def _objects(cell: Any, box: str, label: str) -> list[tuple[Corners, Any, bool]]
         values = one if isinstance(one, dict) else {}
         given = values.get(label)
         given = int(given) if isinstance(given, float) and given.is_integer() else given
+        if own and isinstance(given, int):
+            given = own[given] if 0 <= given < len(own) else None
         found.append((from_sides(values.get(box)), given, any(values.get(name) for name in IGNORED)))
     return found
 
 
-def _classes(part: Dataset, column: str, label: str, objects: Sequence[Any]) -> tuple[str, ...]:
-    """Return the class names: those of a ClassLabel, else the names in use, else the numbers up to the largest."""
-    kind = _fields(part.features[column])[label]
-    names = getattr(getattr(kind, "feature", kind), "names", None)
-    if names:
-        return tuple(names)
+def _own_names(part: Dataset, column: str, label: str) -> Sequence[str]:
+    """Return the names of the ClassLabel of a split; none where its classes are no ClassLabel."""
+    kind = _fields(part.features[column])[label] if column in part.features else None
+    return getattr(getattr(kind, "feature", kind), "names", None) or ()
+
+
+def _names_in_use(objects: Sequence[Any]) -> tuple[str, ...]:
+    """Return the class names that objects have, else the numbers up to the largest."""
     given = {one[1] for some in objects for one in some or []}
     texts = sorted(name for name in given if isinstance(name, str) and name.strip())
     largest = max((value for value in given if isinstance(value, int) and value < MAX_CLASSES), default=-1)
@@ -135,4 +143,4 @@ def masks_from(
     rows: NDArray[np.int64] = np.arange(len(keys))
     with parsing(f"{spec}: the column of masks is damaged"):
         rows[list(source.faults())] = -1
-    return masks_of(MaskFiles(source, len(keys)), rows, pictures, np.arange(len(keys)), keys, None, faults, spec)
+    return masks_of(MaskFiles(source, rows), rows, pictures, np.arange(len(keys)), keys, None, faults, spec)

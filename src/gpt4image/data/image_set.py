@@ -35,7 +35,17 @@ def split_of_file(path: Path) -> str:
 
 def split_of_folders(path: str) -> str:
     """Return the split that the first folder of a path is named after that is named after any; else train."""
-    return next(filter(None, map(split_named, PurePosixPath(path).parts[:-1])), "train")
+    return split_in_folders(path) or "train"
+
+
+def split_in_folders(path: str) -> str | None:
+    """Return the split of ``split_of_folders``; None where no folder is named after one."""
+    return next(filter(None, map(split_named, PurePosixPath(path).parts[:-1])), None)
+
+
+def splits_differ(path: str, other: str) -> bool:
+    """Return whether folders of both paths are named after splits, and these differ."""
+    return len({split_in_folders(path), split_in_folders(other)} - {None}) == 2
 
 
 class ImageSource(Protocol):

@@ -22,10 +22,15 @@ BAR_FROM = 2000
 
 
 class MaskFiles:
-    """Masks that are files of one number per pixel, see ``regions.MaskSource``."""
+    """Masks that are files of one number per pixel, see ``regions.MaskSource``.
 
-    def __init__(self, source: ImageSource, count: int) -> None:
-        self._source, self._count = source, count
+    Args:
+        source: where the files are.
+        rows: those that images have; the others may lack a file.
+    """
+
+    def __init__(self, source: ImageSource, rows: NDArray[np.int64]) -> None:
+        self._source, self._rows = source, np.unique(rows[rows >= 0])
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return the numbers of the pixels. Raises DecodeError, OSError."""
@@ -36,8 +41,8 @@ class MaskFiles:
         return self._digests[row]
 
     @cached_property
-    def _digests(self) -> tuple[str, ...]:
-        return self._source.digests(np.arange(self._count))
+    def _digests(self) -> dict[int, str]:
+        return dict(zip(self._rows.tolist(), self._source.digests(self._rows), strict=True))
 
 
 def masks_of(

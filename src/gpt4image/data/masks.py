@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,7 @@ from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.box_checks import Faults
 from gpt4image.data.file_source import FileSource, expanded, pictures_below, read_bounded, usable
-from gpt4image.data.image_set import ImageSet, split_of_folders
+from gpt4image.data.image_set import ImageSet, split_of_folders, splits_differ
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.mask_files import MaskFiles, masks_of
 from gpt4image.data.regions import VOID
@@ -55,8 +56,8 @@ def load_masks(argument: str) -> ImageSet:
     beside = (mask_folder, mask_folder.parent, image_folder.parent)
     names = _class_names(beside, spec)
     faults = Faults()
-    source, mask_source = FileSource(root, keys), MaskFiles(FileSource(root, masks), len(masks))
     rows = _paired(keys, masks, root, (image_folder, mask_folder), faults)
+    source, mask_source = FileSource(root, keys), MaskFiles(FileSource(root, masks), rows)
     picture_rows = np.arange(len(keys))
     regions, classes = masks_of(mask_source, rows, source, picture_rows, keys, names, faults, spec)
     tags = next((folder / TAGS for folder in beside if (folder / TAGS).is_file()), None)
@@ -95,7 +96,10 @@ def _folders(argument: str, spec: str) -> tuple[Path, Path]:
 def _paired(
     keys: Sequence[str], masks: Sequence[str], root: Path, folders: tuple[Path, Path], faults: Faults
 ) -> NDArray[np.int64]:
-    """Return (N,) the mask of each image, -1 without: of the same path but for its ending, else of the same name."""
+    """Return (N,) the mask of each image, -1 without: of the same path except for its ending, else of the same name.
+
+    The name counts only where one image and one mask have it. A mask of another split belongs to no image of this one.
+    """
     own = [(root / key).relative_to(folders[0]).with_suffix("").as_posix() for key in keys]
     names = [(root / path).relative_to(folders[1]).with_suffix("").as_posix() for path in masks]
     place = {name: row for row, name in enumerate(names)}
@@ -103,9 +107,19 @@ def _paired(
     for name in place.keys() - set(own):  # a mask that has its image is of no other one
         stem = PurePosixPath(name).name
         stems[stem] = -1 if stem in stems else place[name]
-    rows = np.array([place.get(name, stems.get(PurePosixPath(name).name, -1)) for name in own], np.int64)
+    images = Counter(PurePosixPath(name).name for name in own)
+
+    def mask_of(name: str) -> int:
+        row = place.get(name, -1)
+        if row < 0 and images[PurePosixPath(name).name] == 1:
+            row = stems.get(PurePosixPath(name).name, -1)
+        return -1 if row >= 0 and splits_differ(name, names[row]) else row
+
+    rows = np.array([mask_of(name) for name in own], np.int64)
     for row in sorted(set(range(len(masks))) - set(rows.tolist())):
-        faults.add(masks[row], "the mask has no image of its name")
+        several = images[PurePosixPath(names[row]).name] > 1
+        reason = "several images have the name of the mask" if several else "the mask has no image of its name"
+        faults.add(masks[row], reason)
     return rows
 
 
@@ -136,17 +150,22 @@ def _tagged(
     number = {name: label for label, name in enumerate(classes)}
     unseen = [number[name] for name in classes if name.lower() in UNSEEN]
     found = np.full((len(below), len(classes)), -1, np.int8)
+    tagged: set[int] = set()
     for position, (key, cell) in enumerate(_read_tags(file, spec), 1):
         row = row_of.get(key, -1)
         tags = [tag.strip() for tag in cell.split(SEPARATOR) if tag.strip()]
         unknown = [tag for tag in tags if tag not in number]
         if row < 0:
             faults.add(f"{file.name}, row {position}", f"{TAGS} has a key that is of no image, or of several")
+        if row in tagged:
+            faults.add(f"{file.name}, row {position}", f"another row of {TAGS} has tags of its image")
+            continue
         if unknown:
             faults.add(f"{key}: {first_few(unknown)}", "a tag is no class")
         if row < 0 or not cell.strip() or (unknown and len(unknown) == len(tags)):
             continue
-        found[row] = 0
+        tagged.add(row)
+        found[row] = -1 if unknown else 0  # a tag that is no class may be one of these, misspelt
         found[row, unseen] = -1
         found[row, [number[tag] for tag in tags if tag in number]] = 1
     return found

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,9 @@ SHOWN_FRAMES = 4  # of a clip on a page: more would be too small on a card
 WHOLE = 0.9  # part of the time that a file claims that its frames must fill
 _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+SHOW_FRAME = 0x10
+"""Bit of the first byte of a VP8 frame."""
+Made = TypeVar("Made")
 FrameOrder = Literal["kept", "shuffled", "still"]
 USUAL_FRAMES = 8
 
@@ -77,11 +81,7 @@ def decode_frames(data: bytes, frames: Frames) -> list[Image.Image]:
         DecodeError: the bytes are empty, no video, damaged, cut off, without a frame, of a codec that is not allowed,
             or beyond the bounds above.
     """
-    with _opened(data) as container:
-        places = _places(_count_frames(container), frames, data)
-        container.seek(0)
-        found = _pick(container, set(places))
-    return [found[place] for place in places]
+    return _made_of_frames(data, frames, lambda frame: frame)
 
 
 def decode_clip(
@@ -93,14 +93,17 @@ def decode_clip(
     squash: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode to (T, size, size, 3) uint8, each frame as ``decode_square`` does. Raises DecodeError."""
-    return np.stack([squared(frame, size, filter_, squash=squash) for frame in decode_frames(data, frames)])
+    return np.stack(_made_of_frames(data, frames, lambda frame: squared(frame, size, filter_, squash=squash)))
 
 
 def contact_sheet(data: bytes, frames: Frames, side: int = SHEET_SIDE) -> Image.Image:
     """Return the frames of a clip as one picture, in reading order, two or four in a row. Raises DecodeError."""
-    shown = decode_frames(data, frames)
-    for frame in shown:
+
+    def small(frame: Image.Image) -> Image.Image:
         frame.thumbnail((side, side))
+        return frame
+
+    shown = _made_of_frames(data, frames, small)
     width, height = (max(frame.size[axis] for frame in shown) + 4 for axis in (0, 1))
     columns = min(2 if len(shown) <= 4 else 4, len(shown))
     sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
@@ -119,6 +122,15 @@ def frame_size(data: bytes) -> tuple[int, int]:
     with _opened(data) as container:
         context = container.streams.video[0].codec_context
         return context.width, context.height
+
+
+def _made_of_frames(data: bytes, frames: Frames, make: Callable[[Image.Image], Made]) -> list[Made]:
+    """Return what is made of each frame of a clip: one frame of full size is in memory at a time."""
+    with _opened(data) as container:
+        places = _places(_count_frames(container), frames, data)
+        container.seek(0)
+        found = _pick(container, set(places), make)
+    return [found[place] for place in places]
 
 
 def _places(count: int, frames: Frames, data: bytes) -> list[int]:
@@ -172,25 +184,30 @@ def _require_size(width: int, height: int) -> None:
 
 
 def _count_frames(container: Any) -> int:
-    """Count the frames by their packets, without decoding them. Raises DecodeError: none, too many, or some lack."""
+    """Count the frames by their packets, without decoding them. Raises DecodeError: none, too many, or some lack.
+
+    A packet of VP8 may hold a frame that is not shown, which others refer to (RFC 6386, 9.1).
+    """
     stream, count, end, begun = container.streams.video[0], 0, 0.0, time.monotonic()
+    shown, vp8 = 0, stream.codec_context.name in ("vp8", "libvpx")
     for packet in container.demux(stream):
         if packet.size == 0 or packet.is_discard:
             continue
         count += 1
+        shown += not vp8 or bool(memoryview(packet)[0] & SHOW_FRAME)
         end = max(end, float(((packet.pts or packet.dts or 0) + (packet.duration or 0)) * packet.time_base))
         if packet.is_corrupt:
             raise DecodeError("damaged or cut off: a frame is not whole")
         if count > MAX_FRAMES:
             raise DecodeError(f"has more than the allowed {MAX_FRAMES:,} frames: cut it into clips")
         _require_time(begun)
-    if not count:
+    if not shown:
         raise DecodeError("holds no frame")
     start = float((stream.start_time or 0) * stream.time_base)
     claimed = _claimed_seconds(stream)
     if count < WHOLE * stream.frames or end - start < WHOLE * claimed:
         raise DecodeError(f"cut off: it holds {count} frames, its header claims more")
-    return count
+    return shown
 
 
 def _claimed_seconds(stream: Any) -> float:
@@ -205,18 +222,30 @@ def _claimed_seconds(stream: Any) -> float:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _pick(container: Any, places: set[int]) -> dict[int, Image.Image]:
-    """Return the frames of these numbers; frames behind the last of them are not decoded."""
-    found: dict[int, Image.Image] = {}
+def _pick(container: Any, places: set[int], make: Callable[[Image.Image], Made]) -> dict[int, Made]:
+    """Return what is made of the frames of these numbers; frames behind the last of them are not decoded."""
+    found: dict[int, Made] = {}
     for number, frame in enumerate(_decoded(container)):
         if number in places:
             if frame.is_corrupt:
                 raise DecodeError("damaged: a frame cannot be decoded")
-            picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
-            found[number] = picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+            found[number] = make(_upright(frame))
             if len(found) == len(places):
                 return found
     raise DecodeError(f"damaged: {len(found)} of {len(places)} frames can be decoded")
+
+
+def _upright(frame: Any) -> Image.Image:
+    """Return a frame as its display matrix shows it: turned, and mirrored before if the matrix does so."""
+    picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    found, turn = frame.side_data.get("DISPLAYMATRIX"), float(frame.rotation)
+    if found is not None:
+        # x is a * x + c * y, and y is b * x + d * y, in fixed-point numbers.
+        a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].astype(np.float64).tolist()
+        if a * d < b * c:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            turn = -math.degrees(math.atan2(-b * math.hypot(a, c), -a * math.hypot(b, d)))
+    return picture.rotate(turn, expand=True) if turn else picture
 
 
 def _decoded(container: Any) -> Iterator[Any]:

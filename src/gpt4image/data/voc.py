@@ -4,9 +4,10 @@
     voc/Annotations/1.xml            set/annotations/1.xml        set/train/1.xml
     voc/ImageSets/Main/train.txt                                  set/valid/2.jpg
 
-An XML file belongs to the image of the same name that is nearest to it, else to the one that it names. Lists in
-ImageSets say which images are of which split, and images with an XML file that no list has are left out. Without lists,
-folders named after a split say it. An image without an XML file is not annotated. ``difficult`` objects have weight 0.
+An XML file belongs to the image of the same name that is nearest to it, else to the one that it names; never to one of
+another split, by the names of folders. Lists in ImageSets say which images are of which split, and images with an XML
+file that no list has are left out. Without lists, folders named after a split say it. An image without an XML file is
+not annotated. ``difficult`` objects have weight 0.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, weight_of
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_of_folders
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders, split_of_folders, splits_differ
 from gpt4image.data.labels import MAX_LABEL_LETTERS, MAX_SEVERAL, note_once
 from gpt4image.data.regions import Boxes
 
@@ -132,7 +133,8 @@ def _paired(root: Path, documents: Sequence[str], pictures: Sequence[str], fault
     by_stem: dict[str, list[str]] = {}
     for path in pictures:
         by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
-    found: dict[str, Element | None] = {}
+    read: dict[str, Element | None] = {}
+    claims: dict[str, list[str]] = {}
     for path in documents:
         document = None
         try:
@@ -142,13 +144,23 @@ def _paired(root: Path, documents: Sequence[str], pictures: Sequence[str], fault
         stem = PurePosixPath(path).stem
         if stem not in by_stem and document is not None:
             stem = PurePosixPath(_text(document, "filename").replace("\\", "/")).stem
-        nearest = max(by_stem.get(stem, []), key=lambda picture: _common(picture, path), default=None)
-        if nearest is None:
+        read[path] = document
+        near = [picture for picture in by_stem.get(stem, []) if not splits_differ(picture, path)]
+        closest = max((_common(picture, path) for picture in near), default=0)
+        near = [picture for picture in near if _common(picture, path) == closest]
+        if not near:
             faults.add(path, "there is no image of this name")
-        elif nearest in found:
-            faults.add(path, "its image has another XML file")
+        elif len({split_in_folders(picture) for picture in near}) > 1:
+            faults.add(path, "images of several splits have this name")
         else:
-            found[nearest] = document
+            claims.setdefault(near[0], []).append(path)
+    found: dict[str, Element | None] = {}
+    for picture, some in claims.items():
+        nearest = max(some, key=lambda path: _common(picture, path))
+        found[picture] = read[nearest]
+        for path in some:
+            if path != nearest:
+                faults.add(path, "its image has another XML file")
     return found
 
 
@@ -214,6 +226,8 @@ def _boxes(
     source = FileSource(root, keys)
     for row, (key, some) in enumerate(zip(keys, objects, strict=True)):
         document = annotated.get(key)
+        if document is not None and len(some) < len(document.findall("object")):
+            listed.lost.add(row)
         if not some or document is None:
             continue
         stated = np.array([_number(_text(document, f"size/{side}")) for side in ("width", "height")])

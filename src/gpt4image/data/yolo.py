@@ -4,10 +4,11 @@
     set/images/train/1.jpg           set/labels/train/1.txt
 
 A line of a label file is ``class x y width height``, the centre and the sides as parts of the picture, and may end with
-a confidence; or a class and the corners of a polygon, of which the surrounding box is taken. The label file of an
-image lies in ``labels`` where its path has ``images``, or beside it. An empty one says that there is no object; an
-image without one is not annotated. Entries of ``data.yaml`` may be folders, lists of images (``.txt``), or several.
-Without ``data.yaml``, splits are the folders below ``images``, and ``classes.txt`` names the classes.
+a confidence; or a class and the corners of a polygon, of which the surrounding box is taken. With ``kpt_shape`` in
+``data.yaml``, keypoints follow the box instead, and are not read. The label file of an image lies in ``labels`` where
+its path has ``images``, or beside it. An empty one says that there is no object; an image without one is not annotated.
+Entries of ``data.yaml`` may be folders, lists of images (``.txt``), or several. Without ``data.yaml``, splits are the
+folders below ``images``, and ``classes.txt`` names the classes.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ def load_yolo(argument: str) -> ImageSet:
         first = f" The first: {skipped[0].name}, {skipped[0].reason}." if skipped else ""
         raise DataError(f"{spec}: there are no images; they lie in images/train, or where data.yaml says.{first}")
     faults, listed, known = Faults(), Listed(), [False] * len(keys)
+    keypoints = bool(settings.get("kpt_shape"))
     for row, (key, (path, fault)) in enumerate(zip(keys, _label_files(root, keys), strict=True)):
         if not fault:
-            known[row] = _read_lines(root / path, row, listed, faults)
+            known[row] = _read_lines(root / path, row, listed, faults, keypoints=keypoints)
         elif "cannot be found" not in fault:
             faults.add(path or key, f"its label file {fault}")
     classes = _classes(settings, root, listed, spec)
@@ -146,7 +148,7 @@ def _label_files(root: Path, keys: Sequence[str]) -> list[tuple[str, str]]:
     return [one if not one[1] else other for one, other in zip(locate_all(root, apart), beside, strict=True)]
 
 
-def _read_lines(file: Path, row: int, listed: Listed, faults: Faults) -> bool:
+def _read_lines(file: Path, row: int, listed: Listed, faults: Faults, *, keypoints: bool) -> bool:
     """Add the boxes of a label file; return whether it could be read."""
     try:
         text = read_bounded(str(file)).decode("utf-8-sig")
@@ -156,23 +158,26 @@ def _read_lines(file: Path, row: int, listed: Listed, faults: Faults) -> bool:
     for position, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        found = _box(line)
+        found = _box(line, keypoints=keypoints)
         if isinstance(found, str):
             faults.add(f"{file.name}, line {position}", found)
+            listed.lost.add(row)
         else:
             label, corners, score = found
             listed.add(row, corners, label, weight_of(False, score), f"{file.name}, line {position}")
     return True
 
 
-def _box(line: str) -> tuple[int, Corners, float] | str:
-    """Return class, corners and confidence of a line, or why it cannot be used."""
+def _box(line: str, *, keypoints: bool) -> tuple[int, Corners, float] | str:
+    """Return class, corners and confidence of a line, or why it cannot be used; ``keypoints`` may follow the box."""
     try:
         label, *values = map(float, line.split())
     except ValueError:
         return "a value is no number"
     if not label.is_integer() or not 0 <= label < MAX_SEVERAL:
         return "its class is no number from 0 on"
+    if keypoints and len(values) > 5:
+        values = values[:4]
     if len(values) in (4, 5):
         x, y, width, height, score = (*values, 1.0)[:5]
         return int(label), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), score
