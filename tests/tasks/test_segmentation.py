@@ -33,6 +33,7 @@ from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.tasks.segmentation_losses import box_loss
+from gpt4image.training.losses import inputs_of, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import build
@@ -207,13 +208,30 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
 ) -> None:
     parts = {name.partition("backbone."): value for name, value in load_file(run / runs.MODEL).items()}
     save_file({name: value for (_, found, name), value in parts.items() if found}, tmp_path / "plain.safetensors")
-    own = {"init": str(tmp_path / "plain.safetensors"), "freeze": True, "labelled_share": 0.75}
+    own = {"init": str(tmp_path / "plain.safetensors"), "freeze": True}
     ready = prepare(options(drawn, tmp_path / "run", **own), ("train",))
     trainer = build(ready.config, ready.data)
     learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
     assert parts == {"backbone.fc", "levels", "branches", "of_cells"}
-    assert trainer.batches.size == 11  # three with tags come on top of eight masks
+    assert trainer.batches.size == 11  # three with tags come on top of eight masks, since there are a third as many
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_images_with_only_tags_are_not_cut(masks: bool, drawn: str, tmp_path: Path) -> None:
+    ready = prepare(options(drawn, tmp_path / "run", min_scale=0.3), ("train",))
+    data = ready.data
+    if not masks:
+        data = replace(data, labels=data.task.hidden(data.labels, np.full(len(data.labels), True)))
+    trainer = build(ready.config, data)
+    images = trainer.batches.batch(0)
+    weak = torch.from_numpy(~data.labels.known[images])
+    assert weak.tolist() == [not masks] * 8 + [True] * (3 * masks)
+    seed_step(0, 0, trainer.device)
+    pixels = torch.zeros((len(images), 3, data.pixels.size, data.pixels.size), dtype=torch.uint8)
+    geometry = inputs_of(trainer, pixels, 0, images)[1]
+    assert geometry is not None
+    assert torch.equal((geometry.window == torch.tensor([0.0, 0, 1, 1])).all(dim=1), weak)
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(drawn: str, tmp_path: Path) -> None:
