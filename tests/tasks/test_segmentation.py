@@ -31,7 +31,7 @@ from gpt4image.data.regions import VOID
 from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks.segmentation import Segmentation
+from gpt4image.tasks.segmentation import Segmentation, values_shown
 from gpt4image.tasks.segmentation_losses import box_loss
 from gpt4image.training.losses import inputs_of, seed_step
 from gpt4image.training.prepare import prepare
@@ -135,6 +135,25 @@ def test_masks_move_with_their_pixels_and_what_the_cut_shows_is_present() -> Non
     shown = np.array([[(mask == k).any() for k in range(4)] for mask in found.masks.numpy()])
     assert found.presence[:, 1, 1:].bool().numpy().tolist() == shown[:, 1:].tolist()
     assert not found.presence[:, 0, 0].any() and found.presence[:, 0, 1:].all()  # nobody is asked for the background
+
+
+def test_a_class_that_only_pixels_that_count_for_nothing_may_show_is_not_taught_as_absent() -> None:
+    values = np.zeros((4, 8, 8), np.uint8)
+    values[:3, :4, :4], values[1, 0, 0], values[3, :, 4:] = VOID, 1, 1  # a crowd of cats; no crowd in the last
+    labels = masks_of(values)
+    labels = replace(labels, presence_of_classes=np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, -1], [1, 1, 0, 0]]))
+    found = Segmentation().targets(labels, None, 4, None).presence
+    assert found[:, 0, 1:].tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1]]
+    assert found[:, 1, 1:].tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+    left = Geometry.crop(torch.full((4, 2), -1.0), torch.full((4, 2), 0.5), torch.zeros(4).bool(), 8)
+    assert Segmentation().targets(labels, None, 4, left).presence[3, 0, 1:].all(), "the cut shows no cat"
+
+
+@given(seed=st.integers(0, 1000), images=st.integers(1, 5), side=st.integers(1, 4))
+def test_values_of_masks_are_those_that_some_pixel_has(seed: int, images: int, side: int) -> None:
+    masks = np.random.default_rng(seed).integers(0, 256, (images, side, side)).astype(np.uint8)
+    found = [np.flatnonzero(row).tolist() for row in values_shown(torch.from_numpy(masks)).numpy()]
+    assert found == [np.unique(mask).tolist() for mask in masks]
 
 
 def test_a_teacher_says_what_images_without_a_mask_show() -> None:
