@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import random
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ def views(**changes: Any) -> CpuAugmentation:
         "policy": None,
         "strong": Policy(STRONG, HOW.mean),
         "second": SECOND,
-        "uncut": np.zeros(20, bool),
         "seed": 0,
         "total": 6,
         "rows": torch.arange(6),
@@ -58,14 +56,6 @@ def test_a_batch_is_followed_by_the_second_views_of_the_images_that_get_one() ->
     made = views()(pictures(), IMAGES, 7)
     assert made.shape == (9, 3, 12, 12) and made.dtype == torch.uint8
     assert views(strong=None, second=np.zeros(20, bool))(pictures(), IMAGES, 7).shape == (6, 3, 12, 12)
-
-
-def test_images_that_are_not_to_be_cut_are_seen_whole() -> None:
-    made = views(how=replace(HOW, min_scale=0.2, flip=False), policy=None, uncut=np.isin(np.arange(20), [6, 9, 15]))
-    whole = torch.tensor([False, True, False, True, False, True])
-    assert torch.equal((made.geometry(12, 3, IMAGES).window == torch.tensor([0.0, 0, 1, 1])).all(dim=1), whole)
-    moved = made(pictures(), IMAGES, 3)[:6]
-    assert [torch.equal(*pair) for pair in zip(moved, pictures(), strict=True)] == whole.tolist()
 
 
 def test_the_same_seed_batch_and_place_give_the_same_views_and_others_give_others() -> None:

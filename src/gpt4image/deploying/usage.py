@@ -45,7 +45,7 @@ images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
 # Upright frames, from the middle of equal parts of the clip.
 _CLIP = """\
 with av.open("clip.mp4") as container:
-    count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(video=0))
+    count = sum(1 for _ in container.decode(video=0))
     {places}
     container.seek(0)
     kept = {{}}

@@ -133,7 +133,8 @@ def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> N
     require_media(images, task)
     named = config.describe("class").classes
     classes = {*images.classes, *(option.name for option in (class_list(named) if named else ()))}
-    task.require(task.annotations(images), sorted(classes), config.data)
+    if not task.boxes:  # boxes are taught even where no image has any
+        task.require(task.annotations(images), sorted(classes), config.data)
 
 
 def _measurable(images: ImageSet, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:

@@ -91,7 +91,6 @@ class CpuAugmentation:
         policy: what else is done to the images that get no second view, and where ``alike`` to all; None for nothing.
         strong: what else is done to second views; None for nothing.
         second: (N,) bool, which images of the set get a second view.
-        uncut: (N,) bool, which are not cut.
         seed: of the run.
         total: images of a batch over all processes that share it.
         rows: (B,) int64, which of them are here.
@@ -102,7 +101,6 @@ class CpuAugmentation:
     policy: Policy | None
     strong: Policy | None
     second: NDArray[np.bool_]
-    uncut: NDArray[np.bool_]
     seed: int
     total: int
     rows: Tensor
@@ -120,16 +118,15 @@ class CpuAugmentation:
             (B + U, 3, T, T) uint8: a view of each image, then the second views of the U images that get one.
         """
         one, two = self.split(images)
-        uncut = torch.from_numpy(self.uncut[images])
         rng = self._rng(number, 0)
-        views = self._moved(pixels, uncut, rng)
+        views = self._moved(pixels, rng)
         if self.policy is not None:
             changed = torch.cat([one, two]).sort().values if self.alike else one
             views[changed] = self.policy(views[changed], rng.of(changed).seeds())
         if not len(two):
             return views
         rng = self._rng(number, 1).of(two)
-        second, policy = self._moved(pixels[two], uncut[two], rng), self.policy if self.alike else self.strong
+        second, policy = self._moved(pixels[two], rng), self.policy if self.alike else self.strong
         return torch.cat([views, second if policy is None else policy(second, rng.seeds())])
 
     def split(self, images: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -137,14 +134,14 @@ class CpuAugmentation:
         two = torch.from_numpy(self.second[images])
         return (~two).nonzero().flatten(), two.nonzero().flatten()
 
-    def geometry(self, side: int, number: int, images: NDArray[np.int64]) -> Geometry:
+    def geometry(self, side: int, number: int) -> Geometry:
         """Return where the first views of batch ``number`` are cut from stored images of ``side`` pixels."""
-        return random_geometry(side, self.how, self._rng(number, 0), torch.from_numpy(self.uncut[images]))
+        return random_geometry(side, self.how, self._rng(number, 0))
 
     def _rng(self, number: int, view: int) -> BatchRng:
         state = int(np.random.SeedSequence((self.seed, number, view)).generate_state(1, np.uint64)[0])
         return BatchRng(generator=torch.Generator().manual_seed(state), total=self.total, rows=self.rows)
 
-    def _moved(self, pixels: Tensor, uncut: Tensor, rng: BatchRng) -> Tensor:
-        views = random_geometry(pixels.shape[-1], self.how, rng, uncut).pixels(pixels)
+    def _moved(self, pixels: Tensor, rng: BatchRng) -> Tensor:
+        views = random_geometry(pixels.shape[-1], self.how, rng).pixels(pixels)
         return views if views.dtype == torch.uint8 else views.round_().to(torch.uint8)

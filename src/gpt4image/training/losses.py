@@ -108,7 +108,7 @@ def inputs_of(
         geometry = random_geometry(pixels.shape[-1], how, rng, torch.from_numpy(trainer.data.weak(images)))
         return recoloured(geometry.pixels(pixels), how, rng), geometry
     size, two = len(images), trainer.cpu_augmentation.split(images)[1]
-    geometry = trainer.cpu_augmentation.geometry(trainer.data.pixels.size, number, images)
+    geometry = trainer.cpu_augmentation.geometry(trainer.data.pixels.size, number)
     inputs = recoloured(pixels[:size], how, rng)
     if trainer.batches.twice:
         return torch.cat([inputs, recoloured(pixels[size:], how, rng)]), geometry

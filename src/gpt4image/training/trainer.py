@@ -197,7 +197,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         batches=batches,
         notes=notes,
         augmentation=augmentation,
-        cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, data, others),
+        cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         tuning=tuning_of(config, data, model, steps),
         objectives=objectives_of(config, data, model, words, steps),
@@ -333,7 +333,7 @@ def participants(
 
 
 def cpu_augmentation_of(
-    config: ResolvedOptions, augmentation: Augmentation, batches: Batches, data: TrainingData, others: NDArray[np.int64]
+    config: ResolvedOptions, augmentation: Augmentation, batches: Batches, count: int, others: NDArray[np.int64]
 ) -> CpuAugmentation | None:
     """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment.
 
@@ -343,14 +343,13 @@ def cpu_augmentation_of(
     consistent = config.consistency > 0.0
     if config.auto_augment is None and not consistent and not batches.twice:
         return None
-    second = np.full(len(data.labels), batches.twice)
+    second = np.full(count, batches.twice)
     second[others] |= consistent
     return CpuAugmentation(
         how=augmentation,
         policy=None if config.auto_augment is None else Policy(config.auto_augment, augmentation.mean),
         strong=Policy(STRONG, augmentation.mean) if consistent else None,
         second=second,
-        uncut=data.weak(np.arange(len(data.labels))),
         seed=config.seed,
         total=batches.size,
         rows=torch.from_numpy(batches.rows),
