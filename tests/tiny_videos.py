@@ -22,8 +22,9 @@ def video(
     rate: int = 8,
     pixels: str = "yuv420p",
     fast_start: bool = False,
+    rotation: int = 0,
 ) -> bytes:
-    """Return the bytes of a video of RGB frames (height, width, 3)."""
+    """Return the bytes of a video of RGB frames (height, width, 3), to be shown turned by ``rotation`` degrees."""
     import av
 
     file = tempfile.NamedTemporaryFile(suffix=f".{container}") if fast_start else io.BytesIO()  # noqa: SIM115
@@ -33,6 +34,8 @@ def video(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else pixels
         stream.bit_rate = 2_000_000
+        if rotation:
+            stream.set_display_rotation(rotation)
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts, picture.time_base = number, Fraction(1, rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +22,16 @@ from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.arms import PREPARE
 from gpt4image.comparing.compare import compare
+from gpt4image.comparing.examples import Finished, write_extras
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
-from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
+from gpt4image.config import CompareConfig, DescribeConfig, EncodeConfig, LabelConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes, Masks
+from gpt4image.describing.describe import describe
+from gpt4image.encoding.encode import encode
 from gpt4image.labelling.label import label
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
@@ -198,6 +202,22 @@ def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path,
     assert data.weak(rows).all() and ((data.soft[rows, 1:] >= 0.5) == (true[:, 1:] == 1)).mean() > 0.95
     with pytest.raises(TableError, match="holds text labels for --task multilabel, this run is of classification"):
         require_fitting(TextLabels.load(tmp_path / "tags.parquet"), config, data.image_set, Classification())
+
+
+def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Path, tmp_path: Path) -> None:
+    images = load_image_set(f"masks:{root / 'set'}")
+    texts = [f"{' and '.join(images.label_names(i))}, number {i}" for i in range(len(images))]
+    rows = [{"key": key, "description": text} for key, text in zip(images.keys, texts, strict=True)]
+    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said, table = f"replay:{tmp_path / 'said.jsonl'}", tmp_path / "emb"
+    describe(DescribeConfig(data=images.spec, store=tmp_path / "texts.db", describer=said, ask="description"))
+    encode(EncodeConfig(store=tmp_path / "texts.db", out=table, encoder="bag-of-words:16"))
+    own: dict[str, Any] = {"answers": None, "embeddings": table, "arms": "baseline,text-labels", "labelled_images": 30}
+    plan = make_plan(options(root, tmp_path / "cmp", **own))
+    data = Finished(plan, "").data
+    assert ((data.labels.presence_of_classes >= 0).any(axis=1) == data.labels.known).all(), "as the arm trains"
+    assert "doubtful-labels.json" not in {item.name for item in write_extras([plan])}
+    assert isinstance(read_json(tmp_path / "cmp" / "doubtful-labels.json"), list)
 
 
 def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gpt4image.config import (
     StageConfig,
     TrainConfig,
 )
+from gpt4image.config.arms import ARMS
 
 MADE_HERE = {"as_json", "data", "out", "store", "embeddings", "answers", "text_labels", "run_dir", "resume", "dry_run"}
 GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
@@ -71,9 +72,19 @@ def test_stages_read_what_was_asked_for() -> None:
         and config.describe("description").classes is None
     )
     assert config.label(["class"]).embeddings is None and config.label(["description"]).answers is None
-    arms = {asked: config.comparison(asked).arms for asked in (("description", "class"), ("class",), ("description",))}
-    assert [*arms.values()] == ["baseline,fused", "baseline,asked", "baseline,text-labels"]
-    assert config.comparison(("class",)).seeds == 2 and isinstance(config.comparison(("class",)), CompareConfig)
+    asked = (("description", "class"), ("class",), ("description",))
+    compared = [config.comparison(parts, boxes=False) for parts in asked]
+    assert [each.arms for each in compared] == ["baseline,fused", "baseline,asked", "baseline,text-labels"]
+    assert all(each.seeds == 2 and isinstance(each, CompareConfig) for each in compared)
+
+
+@pytest.mark.parametrize(("output", "align", "arm"), [("boxes", True, "fused-aligned"), ("boxes", False, "fused")])
+@pytest.mark.parametrize("other", ["mask", "probabilities"])
+def test_a_comparison_has_arms_that_suit_the_task(output: str, align: bool, arm: str, other: str) -> None:
+    config = distilling(ask="description,boxes", align=align, compare=1)
+    for kind, arms in ((output, ["baseline", arm]), (other, ["baseline", "fused"])):
+        found = config.comparison(("description", "boxes"), boxes=kind == "boxes").arms.split(",")
+        assert found == arms and all(ARMS[name].suits(kind) for name in found)
 
 
 @pytest.mark.parametrize(("form", "name"), [("timm", "model"), ("onnx", "model.onnx"), ("torch-export", "model.pt2")])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from gpt4image.base.errors import ExportError
 from gpt4image.deploying import agreement
+from gpt4image.deploying.loading import Classifier
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.segmentation import Segmentation
+from loaded_sets import in_memory
 
 
 def test_predictions_agree_up_to_rounding() -> None:
@@ -17,3 +26,21 @@ def test_predictions_agree_up_to_rounding() -> None:
     for other in (ours[:, ::-1], ours + np.float32(0.01), np.full_like(ours, np.nan)):
         with pytest.raises(ExportError, match="not the model of the run"):
             agreement.agreement(Classification(), ours, other)
+
+
+@pytest.mark.parametrize(("task", "sizes"), [(Classification(), [64, 6]), (Segmentation(), [32, 32, 6])])
+def test_masks_of_many_classes_are_compared_in_smaller_batches(task: Task, sizes: list[int]) -> None:
+    seen: list[int] = []
+
+    def probabilities(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.append(len(inputs))
+        return inputs[:, 0, 0, :8]
+
+    preprocessing = Preprocessing(size=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    classes, file = tuple("abcdefgh"), io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    model = Classifier(
+        kind="onnx", task=task, classes=classes, preprocessing=preprocessing, probabilities=probabilities
+    )
+    found = agreement.exported_probabilities(model, in_memory([file.getvalue()] * 70), np.arange(70))
+    assert seen == sizes and found.shape == (70, 8)

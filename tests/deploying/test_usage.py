@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import sklearn
 from PIL import Image
 from timm.data import create_transform
 
+from gpt4image.data.video import FrameOrder
 from gpt4image.deploying import usage
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
+from tiny_videos import moving_dot, video
 
 PHOTO = Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"  # 640 x 427
 HOW = {
@@ -59,6 +62,21 @@ def run(code: str, **names: Any) -> dict[str, Any]:
 def test_files_get_the_pixels_of_the_run_to_the_bit(how: str, picture: bytes) -> None:
     found = run(f"{usage._PICTURE}\n{usage._square(HOW[how])}")["images"]
     np.testing.assert_array_equal(found, as_images(HOW[how].pixels(picture)[None]))
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("order", ["kept", "shuffled", "still"])
+def test_clips_get_the_pixels_of_the_run_to_the_bit(
+    order: FrameOrder, rotation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = replace(HOW["centre"], frames=4, frame_order=order)
+    data = video(moving_dot(0, 5, 10, count=11)[:, 2:30], rotation=rotation)
+    (tmp_path / "clip.mp4").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    found = run(f"import av, hashlib\n{usage._clip(how)}")
+    np.testing.assert_array_equal(found["images"], as_images(how.pixels(data)[None]))
+    assert len(found["kept"]) == len(set(found["places"])), "other frames are not kept"
+    assert found["picture"].size == ((28, 32) if rotation else (32, 28))
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,64 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
     assert (options["ask"] or asked) == asked and options["align"] is False
     assert options["prompt"] == (["motion"] if task == "video" else ["short"])
     assert read_json(out / "run" / "config.json")["task"] == task
+
+
+def test_masks_are_not_measured_on_test_images_with_only_tags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = drawn_masks.draw(tmp_path / "set", train=20, test=6)
+    images = load_image_set(spec)
+    names = [[name for name in images.label_names(row) if name != "background"] for row in range(len(images))]
+    lines = [f"{images.keys[row].removeprefix('images/')},{'|'.join(names[row])}" for row in images.indices("test")]
+    (tmp_path / "set" / "tags.csv").write_text("\n".join(["key,tags", *lines]))
+    shutil.rmtree(tmp_path / "set" / "masks" / "test")
+    rows = [{"key": key, "tags": tags} for key, tags in zip(images.keys, names, strict=True)]
+    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = gpt4image.DistillConfig(
+        data=spec,
+        describer=f"replay:{tmp_path / 'said.jsonl'}",
+        out=tmp_path / "out",
+        ask="tags",
+        val_fraction=0.0,
+        **{**drawn_masks.SMALL, "batch_size": 4, "epochs": 1},
+    )
+    made = gpt4image.distill(config)
+    assert (made.images, made.human_labels) == (26, 20), "tags are no masks"
+    assert made.path == tmp_path / "out" and (tmp_path / "out" / "model.onnx").is_file()
+    assert "no held-out image has a human label" in capsys.readouterr().err
+
+
+def several_labels(root: Path) -> str:
+    folder = clips(root)
+    keys = load_image_set(folder).keys
+    lines = [f"{key},{'left|fast' if 'left' in key else 'right|slow'}" for key in keys]
+    (root / "several.csv").write_text("\n".join(["path,labels", *lines]))
+    return f"{folder}/several.csv"
+
+
+def pictures(root: Path) -> str:
+    drawn_masks.draw(root, train=4)
+    return f"folder:{root / 'images' / 'train'}"
+
+
+@pytest.mark.parametrize(
+    ("draw", "options", "reason"),
+    [
+        (clips, {"task": "classification"}, "holds clips, which task= classification does not read"),
+        (several_labels, {}, "has several labels per clip"),
+        (pictures, {"task": "video", "classes": "a, b"}, "holds images, and task= video reads clips"),
+        (pictures, {"classes": "a"}, "has one class, 'a'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_asked(
+    draw: Callable[[Path], str], options: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    config = gpt4image.DistillConfig(
+        data=draw(tmp_path / "set"), describer=f"replay:{tmp_path / 'none.jsonl'}", out=tmp_path / "out", **options
+    )
+    with pytest.raises(DataError, match=reason):
+        gpt4image.distill(config)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ from gpt4image.data.regions import VOID
 from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks.segmentation import Segmentation
+from gpt4image.tasks.segmentation import Segmentation, values_shown
 from gpt4image.tasks.segmentation_losses import box_loss
+from gpt4image.training.losses import inputs_of, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import build
@@ -136,6 +137,25 @@ def test_masks_move_with_their_pixels_and_what_the_cut_shows_is_present() -> Non
     assert not found.presence[:, 0, 0].any() and found.presence[:, 0, 1:].all()  # nobody is asked for the background
 
 
+def test_a_class_that_only_pixels_that_count_for_nothing_may_show_is_not_taught_as_absent() -> None:
+    values = np.zeros((4, 8, 8), np.uint8)
+    values[:3, :4, :4], values[1, 0, 0], values[3, :, 4:] = VOID, 1, 1  # a crowd of cats; no crowd in the last
+    labels = masks_of(values)
+    labels = replace(labels, presence_of_classes=np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, -1], [1, 1, 0, 0]]))
+    found = Segmentation().targets(labels, None, 4, None).presence
+    assert found[:, 0, 1:].tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1]]
+    assert found[:, 1, 1:].tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+    left = Geometry.crop(torch.full((4, 2), -1.0), torch.full((4, 2), 0.5), torch.zeros(4).bool(), 8)
+    assert Segmentation().targets(labels, None, 4, left).presence[3, 0, 1:].all(), "the cut shows no cat"
+
+
+@given(seed=st.integers(0, 1000), images=st.integers(1, 5), side=st.integers(1, 4))
+def test_values_of_masks_are_those_that_some_pixel_has(seed: int, images: int, side: int) -> None:
+    masks = np.random.default_rng(seed).integers(0, 256, (images, side, side)).astype(np.uint8)
+    found = [np.flatnonzero(row).tolist() for row in values_shown(torch.from_numpy(masks)).numpy()]
+    assert found == [np.unique(mask).tolist() for mask in masks]
+
+
 def test_a_teacher_says_what_images_without_a_mask_show() -> None:
     task = Segmentation()
     labels = masks_of(np.ones((3, 8, 8), np.uint8)).hidden(np.array([False, True, True]))
@@ -207,13 +227,30 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
 ) -> None:
     parts = {name.partition("backbone."): value for name, value in load_file(run / runs.MODEL).items()}
     save_file({name: value for (_, found, name), value in parts.items() if found}, tmp_path / "plain.safetensors")
-    own = {"init": str(tmp_path / "plain.safetensors"), "freeze": True, "labelled_share": 0.75}
+    own = {"init": str(tmp_path / "plain.safetensors"), "freeze": True}
     ready = prepare(options(drawn, tmp_path / "run", **own), ("train",))
     trainer = build(ready.config, ready.data)
     learn = {name for name, weights in trainer.backbone.named_parameters() if weights.requires_grad}
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
     assert parts == {"backbone.fc", "levels", "branches", "of_cells"}
-    assert trainer.batches.size == 11  # three with tags come on top of eight masks
+    assert trainer.batches.size == 11  # three with tags come on top of eight masks, since there are a third as many
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_images_with_only_tags_are_not_cut(masks: bool, drawn: str, tmp_path: Path) -> None:
+    ready = prepare(options(drawn, tmp_path / "run", min_scale=0.3), ("train",))
+    data = ready.data
+    if not masks:
+        data = replace(data, labels=data.task.hidden(data.labels, np.full(len(data.labels), True)))
+    trainer = build(ready.config, data)
+    images = trainer.batches.batch(0)
+    weak = torch.from_numpy(~data.labels.known[images])
+    assert weak.tolist() == [not masks] * 8 + [True] * (3 * masks)
+    seed_step(0, 0, trainer.device)
+    pixels = torch.zeros((len(images), 3, data.pixels.size, data.pixels.size), dtype=torch.uint8)
+    geometry = inputs_of(trainer, pixels, 0, images)[1]
+    assert geometry is not None
+    assert torch.equal((geometry.window == torch.tensor([0.0, 0, 1, 1])).all(dim=1), weak)
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(drawn: str, tmp_path: Path) -> None:

@@ -98,10 +98,11 @@ def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
 
 def test_rows_that_are_not_to_be_cut_are_seen_whole() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(6, 3, 32, 32).contiguous()
-    geometry = random_geometry(32, how(size=16, min_scale=0.25, flip=False, uncut_from=4), rng(6))
+    uncut = torch.tensor([False, True, False, False, True, False])
+    geometry = random_geometry(32, how(size=16, min_scale=0.25, flip=False), rng(6), uncut)
     whole = geometry.window == torch.tensor([0.0, 0.0, 1.0, 1.0])
-    assert whole.all(dim=1).tolist() == [False] * 4 + [True] * 2
-    assert geometry.pixels(ramp)[4:, 0, 8, 0].lt(8).all()
+    assert torch.equal(whole.all(dim=1), uncut)
+    assert geometry.pixels(ramp)[uncut, 0, 8, 0].lt(8).all()
 
 
 def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:

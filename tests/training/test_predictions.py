@@ -9,8 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gpt4image.tasks.base import Task
+from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.segmentation import Segmentation
+from gpt4image.tasks.video import Video
 from gpt4image.training import predictions
-from gpt4image.training.predictions import outputs, predict
+from gpt4image.training.predictions import images_at_once, outputs, predict
 from training_cases import trainer_of
 
 
@@ -38,8 +42,24 @@ def test_large_images_go_in_smaller_batches_and_no_image_needs_no_model(describe
         seen.append(len(inputs))
         return (inputs.mean(dim=(1, 2, 3)),)
 
-    config: Any = trainer.config.model_copy(update={"image_size": predictions.EVAL_SIZE * 8})
-    outputs(read, trainer.data.pixels, np.arange(9), trainer.augmentation, config)
+    at_once = images_at_once(trainer.data.task, 3, predictions.EVAL_SIZE * 8)
+    outputs(read, trainer.data.pixels, np.arange(9), trainer.augmentation, trainer.config, at_once)
     assert seen == [4, 4, 1]
     empty = predict(torch.nn.Identity(), trainer.data, np.arange(0), trainer.augmentation, trainer.config)
     assert empty.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "size", "count"),
+    [
+        (Classification(), 150, 64, 256),
+        (Classification(), 150, 448, 64),
+        (Segmentation(), 8, 224, 32),
+        (Segmentation(), 150, 448, 1),
+        (Video(8), 150, 224, 32),
+    ],
+)
+def test_masks_of_many_classes_and_clips_of_many_frames_go_in_smaller_batches(
+    task: Task, classes: int, size: int, count: int
+) -> None:
+    assert images_at_once(task, classes, size) == count

@@ -10,12 +10,12 @@ from gpt4image.artifacts.class_shares import chosen, scattered
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.outcome import Skipped
 from gpt4image.comparing.planning import Plan
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.regimes import Regime, untagged
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.evaluating.examples import manifests_of, write_all, write_descriptions, write_examples, write_suspected
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.predictions import Predictions
-from gpt4image.labelling.teaching import predict_training
+from gpt4image.labelling.teaching import labels_of, predict_training
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 from gpt4image.training.training_data import TrainingData
 
@@ -32,9 +32,9 @@ class Finished:
 
     @cached_property
     def data(self) -> TrainingData:
-        """What the first seed trained on."""
+        """What arms with text labels trained on in the first seed."""
         config = self.plan.config
-        return Regime.of(config).apply(self.plan.prepared.data, config.first_seed)
+        return untagged(Regime.of(config).apply(self.plan.prepared.data, config.first_seed))
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -111,7 +111,7 @@ def _most_labels(comparisons: Sequence[Finished]) -> Finished | None:
 def _suspected(source: Finished) -> None:
     plan, data, found = source.plan, source.data, source.predictions
     train = data.indices("train")
-    rows, given = suspected_errors(found.probabilities, data.labels[train], found.out_of_fold).T
+    rows, given = suspected_errors(found.probabilities, labels_of(data, train), found.out_of_fold).T
     write_suspected(
         plan.config.out / DOUBTFUL,
         data.image_set,

@@ -132,7 +132,7 @@ class DistillConfig(
         self.label(asked)
         self.train()
         if self.compare:
-            self.comparison(asked)
+            self.comparison(asked, boxes=False)
         return self
 
     def of(self, stage: type[Config], **own: Any) -> Config:
@@ -171,11 +171,14 @@ class DistillConfig(
             TrainConfig, embeddings=embeddings, text_labels=self.out / TEXT_LABELS, out=self.out / RUN, resume=True
         )
 
-    def comparison(self, asked: Collection[str]) -> CompareConfig:
-        """Return the options of the comparison of what was ``asked`` for with human labels alone."""
+    def comparison(self, asked: Collection[str], *, boxes: bool) -> CompareConfig:
+        """Return the options of the comparison of what was ``asked`` for with human labels alone.
+
+        ``boxes`` says whether the task is of boxes.
+        """
         texts, answers = "description" in asked, bool(ANSWERED & {*asked})
         arm = "fused" if texts and answers else "asked" if answers else "text-labels"
-        if "boxes" in asked:
+        if boxes:
             arm = "fused-aligned" if self.align else "fused"
         return self.of(
             CompareConfig,

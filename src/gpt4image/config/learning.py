@@ -81,7 +81,7 @@ class TextOptions(StageConfig):
     """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
     consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
     image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this
-    proportion."""
+    proportion or, if they are fewer, in that of the dataset."""
 
     @property
     def alignment(self) -> dict[str, Any]:

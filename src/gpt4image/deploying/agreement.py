@@ -20,6 +20,7 @@ from gpt4image.deploying.preprocessing import as_images
 from gpt4image.evaluating.run_model import RunModel
 from gpt4image.tasks.base import Predictions, Task
 from gpt4image.training.auto import stored_as
+from gpt4image.training.predictions import images_at_once
 
 MOST_IMAGES = 256
 TOLERANCE = 1e-4
@@ -61,8 +62,9 @@ def run_probabilities(
 
 def exported_probabilities(classifier: Classifier, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (n, K) class probabilities that an exported model gives the images at ``indices``."""
+    at_once = min(64, images_at_once(classifier.task, len(classifier.classes), classifier.preprocessing.size))
     pixels = np.stack([classifier.preprocessing.pixels(images.read(int(index))) for index in indices])
-    batches = (as_images(pixels[start : start + 64]) for start in range(0, len(pixels), 64))
+    batches = (as_images(pixels[start : start + at_once]) for start in range(0, len(pixels), at_once))
     return np.concatenate([classifier.probabilities(batch) for batch in batches])
 
 

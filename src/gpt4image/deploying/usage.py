@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gpt4image.data.decode import centre_start
+from gpt4image.data.video import FrameOrder
 from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
@@ -39,16 +42,32 @@ left, top = (picture.width - side) / 2, (picture.height - side) / 2
 square = picture.resize(({resize}, {resize}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))
 images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
 
-# Each frame as it is decoded; those from the middle of equal parts of the clip.
+# Upright frames, from the middle of equal parts of the clip.
 _CLIP = """\
 with av.open("clip.mp4") as container:
-    frames = [frame.to_image() for frame in container.decode(video=0)]
-places = [(2 * part + 1) * len(frames) // {twice} for part in range({frames})]
+    count = sum(1 for _ in container.decode(video=0))
+    {places}
+    container.seek(0)
+    kept = {{}}
+    for number, frame in enumerate(container.decode(video=0)):
+        if number in places:
+            kept[number] = Image.fromarray(frame.to_ndarray(format="rgb24")).rotate(frame.rotation, expand=True)
 images = []
-for picture in (frames[place] for place in places):
+for picture in (kept[place] for place in places):
     {square}
     images.append(image[0])
 images = np.stack(images)[None]"""
+
+_EVENLY = "places = [(2 * part + 1) * count // {twice} for part in range({frames})]"
+_SHUFFLED = """
+    with open("clip.mp4", "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    places = [places[part] for part in np.random.default_rng(int.from_bytes(digest[:8])).permutation({frames})]"""
+_PLACES: Mapping[FrameOrder, str] = {
+    "kept": _EVENLY,
+    "shuffled": _EVENLY + _SHUFFLED,
+    "still": "places = [count // 2] * {frames}",
+}
 
 _STRETCHED = """\
 square = picture.resize(({resize}, {resize}), Image.Resampling.{filter})  # boxes and masks are of this square
@@ -111,14 +130,20 @@ def example(exported: ExportedModel, form: str, *, name: str, repository: str | 
         activation = ".softmax(dim=1)" if exclusive else ".sigmoid()"
         return _TIMM.format(imports=imports, where=where, picture=_PICTURE, activation=activation, result=result)
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
-    square = _square(exported.preprocessing)
-    if not (frames := exported.preprocessing.frames):
-        return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result, output=output)
-    square = square.replace("images =", "image =").replace("\n", "\n    ")
-    square = _CLIP.format(frames=frames, twice=2 * frames, square=square)
+    how = exported.preprocessing
+    if not how.frames:
+        return template.format(where=name, key=key, picture=_PICTURE, square=_square(how), result=result, output=output)
     template = template.replace("import numpy as np\n", "import av\nimport numpy as np\n").replace("{picture}\n", "")
-    code = template.format(where=name, key=key, square=square, result=result, output=output)
+    if how.frame_order == "shuffled":
+        template = template.replace("import json\n", "import hashlib\nimport json\n")
+    code = template.format(where=name, key=key, square=_clip(how), result=result, output=output)
     return code.replace("Image, ImageOps", "Image")
+
+
+def _clip(how: Preprocessing) -> str:
+    square = _square(how).replace("images =", "image =").replace("\n", "\n    ")
+    places = _PLACES[how.frame_order].format(frames=how.frames, twice=2 * how.frames)
+    return _CLIP.format(places=places, square=square)
 
 
 def _square(how: Preprocessing) -> str:

@@ -11,7 +11,10 @@ from collections.abc import Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.prompts import load_prompt
@@ -42,7 +45,7 @@ from gpt4image.labelling.label import label
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import find_task, task_of
-from gpt4image.training.prepare import identity_of
+from gpt4image.training.prepare import identity_of, require_media
 from gpt4image.training.train import train
 
 MACHINE = frozenset(
@@ -75,6 +78,8 @@ def distill(config: DistillConfig) -> Outcome:
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     task = _task(config, images)
     ask = _what_to_ask(config, images, task)
+    _require_learnable(config, images, task)
+    annotated = task.known(task.annotations(images))
     config = _suited(config, images, task, ask)
     describing = config.describe(ask)
     with runs.writing(config.out):
@@ -85,11 +90,12 @@ def distill(config: DistillConfig) -> Outcome:
         asked = [questions, data]
         if stages.records.finished("describe", fingerprint(asked)) is None:
             require_payer(config, describing, len(set(images.digests)))
-        say(_plan(config, images, describing))
+        say(_plan(config, images, describing, int(annotated.sum())))
         stages.records.write_options(_recorded(config))
         stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=questions)
-        _after_answers(config, images, listed(describing.ask), stages, data)
-    return _outcome(config, images, stages, time.monotonic() - started)
+        measurable = _measurable(images, annotated)
+        _after_answers(config, task, listed(describing.ask), stages, data, measurable)
+    return _outcome(config, images, int(annotated.sum()), stages, time.monotonic() - started)
 
 
 def _task(config: DistillConfig, images: ImageSet) -> Task:
@@ -120,6 +126,23 @@ def _what_to_ask(config: DistillConfig, images: ImageSet, task: Task) -> str:
         what = "boxes" if task.boxes else "description, class or tags"
         raise ConfigError(f"--ask {ask}: nothing to learn from for --task {task.name}; ask for {what}.")
     return ask
+
+
+def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> None:
+    """Refuse what `train` would refuse after the answers are paid for. Raises DataError."""
+    require_media(images, task)
+    named = config.describe("class").classes
+    classes = {*images.classes, *(option.name for option in (class_list(named) if named else ()))}
+    if not task.boxes:  # boxes are taught even where no image has any
+        task.require(task.annotations(images), sorted(classes), config.data)
+
+
+def _measurable(images: ImageSet, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:
+    """Return the split to measure on: the first with an annotated image; "" for none."""
+    for split in ("test", "val"):
+        if annotated[images.indices(split)].any():
+            return split
+    return ""
 
 
 def _suited(config: DistillConfig, images: ImageSet, task: Task, ask: str) -> DistillConfig:
@@ -166,11 +189,11 @@ def _recorded(config: DistillConfig) -> dict[str, Any]:
     return {name: hidden(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
-def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig) -> str:
+def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig, annotated: int) -> str:
     """Return what will be done."""
     counts = ", ".join(f"{count:,} {split}" for split in SPLITS if (count := len(images.indices(split))))
     rows = {
-        "images": f"{len(images):,} ({counts}), {int(images.labelled.sum()):,} with a human label",
+        "images": f"{len(images):,} ({counts}), {annotated:,} with a human label",
         "ask": f"{describing.describer} for {describing.ask.replace(',', ' and ')}",
         "out": str(config.out),
     }
@@ -191,8 +214,15 @@ def _answers(config: DistillConfig, describing: DescribeConfig) -> Outcome:
     return outcome
 
 
-def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ...], stages: Stages, data: str) -> None:
-    """Go through the stages after describing."""
+def _after_answers(
+    config: DistillConfig,
+    task: Task,
+    asked: tuple[str, ...],
+    stages: Stages,
+    data: str,
+    split: Literal["test", "val", ""],
+) -> None:
+    """Go through the stages after describing; ``split`` is the one to measure on."""
     out = config.out
     with DescriptionStore(out / ANSWERS) as store:
         content = store.fingerprint()
@@ -223,7 +253,6 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
         made=[out / RUN],
         needs=[out / RUN / runs.RUN],  # a power failure may leave the folder without it
     )
-    split: Any = next((name for name in ("test", "val") if images.labelled[images.indices(name)].any()), "")
     if split:
         measured = out / RUN / f"evaluation-{split}.json"
         measure = partial(_measure, out / RUN, split, measured)
@@ -241,7 +270,7 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
     )
     stages.do("report", lambda: _report(out), said.where, key=[*trained, split], needs=[out / PAGE])
     if config.compare and split == "test":
-        compared, folder = config.comparison(asked), out / COMPARISON
+        compared, folder = config.comparison(asked, boxes=task.boxes), out / COMPARISON
         key = [data, content, encoder, _options(compared, runs.NOT_IDENTITY)]
         stages.do(
             COMPARE,
@@ -256,7 +285,7 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
         stages.leave_out(COMPARE, "no test image has a human label")
 
 
-def _measure(run: Path, split: Any, record: Path) -> Outcome:
+def _measure(run: Path, split: Literal["test", "val"], record: Path) -> Outcome:
     outcome = evaluate(EvaluateConfig(run_dir=run, split=split))
     return replace(outcome, summary={**outcome.summary, "metric": read_json(record)["metric"]})
 
@@ -267,7 +296,7 @@ def _report(out: Path) -> Outcome:
     return replace(written, path=out / PAGE)
 
 
-def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: float) -> Outcome:
+def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: Stages, seconds: float) -> Outcome:
     """Return what was made, how good it is as far as that is known, and what was skipped."""
     out, done = config.out, {name: outcome.summary for name, outcome in stages.outcomes.items()}
     answers, measured, model = done["describe"], done.get("evaluate"), stages.outcomes["export"].path
@@ -285,7 +314,7 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
         path=out,
         summary={
             "images": len(images),
-            "human_labels": int(images.labelled.sum()),
+            "human_labels": annotated,
             "answered": answers["distinct_images"] - missing,
             **({"without_answer": missing} if missing else {}),
             **({"cost_usd": answers["cost_usd"]} if "cost_usd" in answers else {}),

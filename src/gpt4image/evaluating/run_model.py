@@ -29,6 +29,7 @@ from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import recorded_task
 from gpt4image.tasks.thresholds import checked_thresholds
 from gpt4image.training.augment import Augmentation
+from gpt4image.training.predictions import images_at_once
 from gpt4image.training.predictions import outputs as read_outputs
 from gpt4image.training.text_space import TextSpace, read_text_space
 from gpt4image.training.trainer import augmentation_of, make_backbone
@@ -59,6 +60,7 @@ class RunModel:
     Attributes:
         config: options of the run.
         task: what it was trained for, with the thresholds of the run.
+        classes: number of its classes.
         backbone: images to outputs.
         head: pooled features to the text space; None where the run learned no alignment.
         augmentation: how images are normalised.
@@ -68,6 +70,7 @@ class RunModel:
 
     config: TrainConfig
     task: Task
+    classes: int
     backbone: nn.Module
     head: nn.Module | None
     augmentation: Augmentation
@@ -90,7 +93,8 @@ class RunModel:
 
         try:
             config, few = self.config.resolved, self.task.exclusive
-            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, config, few_classes=few))
+            at_once = images_at_once(self.task, self.classes, config.image_size)
+            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, config, at_once, few_classes=few))
         finally:
             reader.release()
 
@@ -148,6 +152,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     return RunModel(
         config=config,
         task=task,
+        classes=len(classes),
         backbone=backbone.eval(),
         head=head,
         augmentation=augmentation_of(config.resolved, backbone),

@@ -121,6 +121,7 @@ class Segmentation(Task):
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
         """Return masks and presence; of an image with a mask, what the cut mask shows is present.
 
+        A class that the image shows, and the cut mask does not, may be in pixels that count for nothing, if there are.
         A probability counts by its distance from one half, as present or as absent: as a target it would keep classes
         that are not there at that probability, everywhere.
         """
@@ -129,8 +130,10 @@ class Segmentation(Task):
         tags = labels.presence(outputs).astype(np.float32) if soft is None else soft
         shown = torch.from_numpy(np.nan_to_num(tags, nan=NOT_KNOWN))
         known = torch.from_numpy(labels.known)[:, None]
-        cut = torch.stack([(masks == k).flatten(1).any(dim=1) for k in range(outputs)], dim=1).float()
-        shown = torch.where(known, cut, shown)
+        cut = values_shown(masks)
+        hidden = cut[:, VOID, None] & torch.from_numpy(labels.presence(outputs) != 0)
+        of_mask = torch.where(hidden & ~cut[:, :outputs], float(NOT_KNOWN), cut[:, :outputs].float())
+        shown = torch.where(known, of_mask, shown)
         if labels.background >= 0:
             shown[:, labels.background] = NOT_KNOWN
         sure = torch.where(shown >= 0, (2 * shown - 1).abs(), 0.0)
@@ -249,6 +252,12 @@ class Segmentation(Task):
                 "probabilities": [float(areas[k]) for k in order[:top]],
                 "present": [classes[k] for k in order],
             }
+
+
+def values_shown(masks: Tensor) -> Tensor:
+    """Return (B, 256) bool, which values masks (B, S, S) uint8 hold."""
+    counts = [np.bincount(mask.ravel(), minlength=VOID + 1) for mask in masks.numpy()]
+    return torch.from_numpy(np.reshape(counts, (-1, VOID + 1)) > 0)
 
 
 def png(mask: NDArray[np.uint8]) -> bytes:

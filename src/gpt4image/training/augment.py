@@ -25,7 +25,6 @@ class Augmentation:
 
     Attributes:
         grey: share of the images that lose their colours.
-        uncut_from: row of the batch from which on no image is cut, since what is known of it is of the whole.
     """
 
     size: int
@@ -38,7 +37,6 @@ class Augmentation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     grey: float = 0.0
-    uncut_from: int | None = None
 
 
 def train_batch(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
@@ -54,10 +52,13 @@ def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
     return normalised(centre.float() / 255.0, how)
 
 
-def random_geometry(side: int, how: Augmentation, rng: BatchRng) -> Geometry:
-    """Return a random crop or shift, and a random flip, of each image; ``side`` is S."""
+def random_geometry(side: int, how: Augmentation, rng: BatchRng, uncut: Tensor | None = None) -> Geometry:
+    """Return a random crop or shift, and a random flip, of each image; ``side`` is S.
+
+    No crop is taken of the images ``uncut``, (B,) bool.
+    """
     if how.min_scale < 1.0:
-        return _random_crop(how, rng)
+        return _random_crop(how, rng, uncut)
     most = round(how.shift * how.size)
     offsets = rng.integers(-most, most + 1, 2, 1)
     return Geometry.shift(offsets, _random_flips(how, rng), side, how.size)
@@ -83,7 +84,7 @@ def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
     return (pixels - mean).div_(std)
 
 
-def _random_crop(how: Augmentation, rng: BatchRng) -> Geometry:
+def _random_crop(how: Augmentation, rng: BatchRng, uncut: Tensor | None) -> Geometry:
     """Draw a part of each image (area at least ``min_scale``, aspect ratio 3/4 to 4/3).
 
     The sizes follow "Going deeper with convolutions" (Szegedy et al. 2015), as torchvision's RandomResizedCrop does.
@@ -91,8 +92,8 @@ def _random_crop(how: Augmentation, rng: BatchRng) -> Geometry:
     area = how.min_scale + (1.0 - how.min_scale) * rng.uniform()
     ratio = torch.exp((rng.uniform() * 2 - 1) * torch.log(torch.tensor(4.0 / 3.0)))
     extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1.0)
-    if how.uncut_from is not None:
-        extent[rng.rows >= how.uncut_from] = 1.0
+    if uncut is not None:
+        extent[uncut] = 1.0
     x, y = ((rng.uniform() * 2 - 1) * (1 - extent[:, axis]) for axis in (0, 1))
     return Geometry.crop(torch.stack([x, y], dim=1), extent, _random_flips(how, rng), how.size)
 

@@ -6,7 +6,8 @@ would also train less.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from gpt4image.parallel import processes
 from gpt4image.training.batch_rng import BatchRng
 
 Indices = NDArray[np.int64]
+Placing = Literal["among", "apart", "on-top"]
 
 
 @dataclass(kw_only=True)
@@ -80,14 +82,6 @@ class Batches:
         others = self.others.take(number * self.others_per_batch, self.others_per_batch)
         return np.concatenate([images, others])[self.rows]
 
-    def on_top(self) -> Batches:
-        """Return batches of as many images with a target as these have in all, and of others on top, in proportion."""
-        if self.others is None:
-            return self
-        more = max(round(self.size * self.others_per_batch / (self.size - self.others_per_batch)), 1)
-        rows = own_rows(self.size, more, mixing=False, apart=True)
-        return replace(self, size=self.size + more, others_per_batch=more, rows=rows)
-
     def rng(self, generator: torch.Generator) -> BatchRng:
         """Return random numbers for the images of a batch that belong to this process."""
         return BatchRng(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
@@ -111,7 +105,7 @@ def make_batches(
     seed: int,
     repeats: int = 1,
     mixing: bool = False,
-    apart: bool = False,
+    placing: Placing = "among",
 ) -> Batches:
     """Return the batches of a run.
 
@@ -120,11 +114,12 @@ def make_batches(
         others: images without one that alignment or consistency uses; may be empty.
         size: number of images per batch.
         labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
-            rest of it are drawn as often as these, in one stream of all, except where they are seen apart.
+            rest of it are drawn as often as these, in one stream of all, if they are placed among them.
         seed: gives the order.
         repeats: times that each image comes in a row.
         mixing: whether images are mixed in pairs, from both ends.
-        apart: whether images without a target are not mixed, and are seen twice.
+        placing: where the others are: "among" the images with a target; "apart" from them, not mixed and seen twice; or
+            "on-top" of ``size`` images with a target, in the same proportion, and at most about as often as these.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
@@ -135,15 +130,20 @@ def make_batches(
             "No training image has a label or a text label: label some (one folder per class), or let a describer name "
             "the classes: `gpt4image distill DATA --describer SPEC --classes LIST`."
         )
-    if not apart and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
+    if placing == "among" and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
         targeted, others = np.union1d(targeted, others), others[:0]
-    n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
+    n_others = 0 if len(others) == 0 else max(size - round(size * labelled_share), 1)
+    if placing == "on-top" and n_others:
+        more = round(size * min(n_others / max(size - n_others, 1), len(others) / len(targeted)))
+        n_others = -(-max(more, 1) // processes.count()) * processes.count()
+        size += n_others
+    n_others = min(n_others, size - 1)
     return Batches(
         targeted=Stream(images=targeted, seed=(seed, 0), repeats=repeats),
         others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
         size=size,
         others_per_batch=n_others,
-        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart),
+        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=placing != "among"),
     )
 
 

@@ -105,7 +105,7 @@ def inputs_of(
     """
     how, rng = trainer.augmentation, trainer.batches.rng(torch.default_generator)
     if trainer.cpu_augmentation is None:
-        geometry = random_geometry(pixels.shape[-1], how, rng)
+        geometry = random_geometry(pixels.shape[-1], how, rng, torch.from_numpy(trainer.data.weak(images)))
         return recoloured(geometry.pixels(pixels), how, rng), geometry
     size, two = len(images), trainer.cpu_augmentation.split(images)[1]
     geometry = trainer.cpu_augmentation.geometry(trainer.data.pixels.size, number)

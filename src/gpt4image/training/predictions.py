@@ -15,12 +15,23 @@ from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
-from gpt4image.tasks.base import Predictions
+from gpt4image.tasks.base import Predictions, Task
 from gpt4image.training.augment import Augmentation, eval_batch
 from gpt4image.training.training_data import TrainingData
 
 EVAL_BATCH, EVAL_SIZE = 256, 224
 """Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
+
+
+def images_at_once(task: Task, classes: int, size: int) -> int:
+    """Return how many images or clips of ``size`` pixels are predicted at once.
+
+    A clip counts as its frames. A mask counts as its ``classes``, since it is chosen from a number of each per pixel.
+    """
+    planes = 1 if task.frames is None else task.frames.count
+    if task.output == "mask":
+        planes *= classes
+    return max(1, EVAL_BATCH * EVAL_SIZE**2 // max(EVAL_SIZE, size) ** 2 // planes)
 
 
 def predict(
@@ -35,12 +46,12 @@ def predict(
     if not len(indices):
         return np.zeros((0, *data.task.shape(len(data.classes), config.image_size)), np.float32)
     tail = data.task.tail()
-    few = data.task.exclusive
+    few, at_once = data.task.exclusive, images_at_once(data.task, len(data.classes), config.image_size)
 
     def read(inputs: Tensor) -> tuple[Tensor]:
         return (tail(model(inputs).float()),)
 
-    return outputs(read, data.pixels, indices, augmentation, config, few_classes=few)[0]
+    return outputs(read, data.pixels, indices, augmentation, config, at_once, few_classes=few)[0]
 
 
 @torch.inference_mode()
@@ -50,6 +61,7 @@ def outputs(
     indices: NDArray[np.int64],
     augmentation: Augmentation,
     config: ResolvedOptions,
+    at_once: int,
     few_classes: bool = False,
 ) -> tuple[Any, ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
@@ -64,11 +76,10 @@ def outputs(
         indices: (n,) positions in it, one at least.
         augmentation: how images are normalised.
         config: device, precision and memory format.
+        at_once: images of a batch; see ``images_at_once``.
         few_classes: whether of the first, probabilities, only the classes with mass are kept; see ``ClassShares``.
     """
     device = choose_device(config.device)
-    size = max(EVAL_SIZE, config.image_size)
-    at_once = max(1, EVAL_BATCH * EVAL_SIZE**2 // size**2 // (config.frames or 1))
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
     turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())

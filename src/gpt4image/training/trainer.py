@@ -174,10 +174,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         seed=config.seed,
         repeats=config.repeated_augmentation,
         mixing=config.mixes,
-        apart=config.consistency > 0.0,
+        placing="on-top" if data.weak(others).any() else "apart" if config.consistency > 0.0 else "among",
     )
-    if on_top := bool(data.weak(others).any()):
-        batches = batches.on_top()
     batches = replace(batches, twice=config.compares_views is not None)
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
@@ -187,8 +185,6 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     steps = steps_per_epoch * config.epochs
     lowest = min(config.min_lr, config.lr)
     augmentation = augmentation_of(config, backbone)
-    if on_top:
-        augmentation = replace(augmentation, uncut_from=batches.size - batches.others_per_batch)
     return Trainer(
         config=config,
         data=data,
