@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gpt4image.artifacts import class_shares
 from gpt4image.comparing.arms import PREPARE, Situation, applicable
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.data import NO_LABEL, ImageSet, MemorySource
@@ -133,6 +134,18 @@ def test_the_mean_text_label_of_a_class_is_that_of_its_labelled_images() -> None
         members = np.flatnonzero(label == LEFT)
         assert data.soft[members] == pytest.approx(np.tile(soft[members].mean(axis=0), (len(members), 1)))
     assert (data.soft[LEFT == NO_LABEL] == soft[LEFT == NO_LABEL]).all()
+
+
+def test_the_mean_text_label_of_a_class_is_made_of_many_classes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_shares, "DENSE_CELLS", 0)
+    dense = np.zeros((18, 100), np.float32)
+    dense[np.arange(18), np.arange(18) % 4] = 1.0
+    soft = class_shares.built(18, 100, lambda rows: dense[rows])
+    assert isinstance(soft, class_shares.ClassShares)
+    found = PREPARE["text-labels-class-mean"](replace(situation(), text_labels=lambda: soft)).soft
+    members = np.flatnonzero(LEFT == 0)
+    assert found is not None
+    assert found[members] == pytest.approx(np.tile(dense[members].mean(axis=0), (len(members), 1)), abs=1e-3)
 
 
 def test_zero_shot_takes_the_nearest_class_name_and_no_label() -> None:

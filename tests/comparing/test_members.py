@@ -27,7 +27,7 @@ def members(folder: Path, **options: Any) -> tuple[dict[str, Member], list[str]]
     )
     regime = Regime.of(config)
     left = regime.apply(prepare(config).data, 0)
-    return members_of(config, left, scarce=regime.scarce, unlabelled=False, class_conditioned=False)
+    return members_of(config, left, scarce=regime.scarce, unlabelled=False, class_conditioned=False, truth=True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from comparing_cases import options
-from gpt4image.base.errors import TableError
+from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import jobs_at_once, make_plan
@@ -71,6 +71,23 @@ def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_ar
     variants = {"x": {"arm": "text-labels", "embeddings": one}}
     with pytest.raises(TableError, match=r"variant 'x': .* labels of at least 2 classes"):
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
+
+
+def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
+    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"no image of the test split has a label.*--test-fraction than 0\.0"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", test_fraction=0.0))
+    rows = ["path,label,split"]
+    for path in sorted(colour_folder.rglob("*.png")):
+        split = "test" if int(path.stem) > 14 else "train"
+        rows.append(f"{path.relative_to(colour_folder)},{path.parent.name if split == 'test' else ''},{split}")
+    (colour_folder / "few.csv").write_text("\n".join(rows))
+    unlabelled = {"data": f"manifest:{colour_folder / 'few.csv'}"}
+    with pytest.raises(DataError, match=r"No training image of .* has a label; .*--labels-per-class 0"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="zero-shot", **unlabelled))
+    plan = make_plan(options(colour_folder, None, tmp_path / "cmp", labels_per_class=0, answers=answers, **unlabelled))
+    assert "asked" in plan.members and "oracle" not in plan.members and "baseline" not in plan.members
 
 
 def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:

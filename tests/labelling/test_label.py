@@ -15,7 +15,7 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import TextLabels
-from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import write_json
 from gpt4image.cli import main
 from gpt4image.config import LabelConfig
@@ -194,7 +194,7 @@ def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
         run(tmp_path, write_manifest(tmp_path, unlabelled, given["split"]))
 
     one_class = {n: v if n.startswith("0") else "" for n, v in given["label"].items()}
-    with pytest.raises(TableError, match="at least 2 classes"):
+    with pytest.raises(DataError, match="has one class, 'cat': there is nothing to tell apart"):
         run(tmp_path, write_manifest(tmp_path, one_class, given["split"]))
 
     spec = write_manifest(tmp_path, given["label"], given["split"])

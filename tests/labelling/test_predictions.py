@@ -11,6 +11,7 @@ from gpt4image.base.errors import TableError
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_classifier import Classification, classify
@@ -152,5 +153,15 @@ def test_two_classes_with_labels_are_needed_and_undescribed_images_have_no_proba
     found = predict_labels(Texts(vectors, described), np.arange(20) % 2, 2, 0)
     assert (found.probabilities.any(axis=1) == described).all()
     assert not found.out_of_fold[~described].any()
+    one_class = np.where(described, 1, 0)
     with pytest.raises(TableError, match=r"labels of 1 class\(es\)"):
-        predict_labels(Texts(vectors, described), np.where(described, 1, 0), 2, 0)
+        predict_labels(Texts(vectors, described), one_class, 2, 0)
+    said = Answers(np.arange(20) % 2, np.full(20, -1), np.full(20, np.nan, np.float32))
+    by_texts = {"answers": said, "evidence": "texts"}
+    for labels in (one_class, np.repeat(one_class[:, None], 2, axis=1)):
+        with pytest.raises(TableError, match="Text labels need described images with labels"):
+            predict_labels(Texts(vectors, described), labels, 2, 0, **by_texts)
+    answered = predict_labels(Texts(vectors, described), np.arange(20) % 2, 2, 0, **by_texts)
+    assert np.array_equal(answered.probabilities, found.probabilities), "answers without a text are no texts"
+    taught = predict_labels(Texts(vectors, described), np.full(20, -1), 2, 0, **by_texts)
+    assert (taught.probabilities.any(axis=1) == described).all()

@@ -62,6 +62,19 @@ def test_one_label_a_class_uses_the_defaults():
     assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
 
 
+@pytest.mark.parametrize(
+    ("labels", "groups", "folds"),
+    [([0, 1, 2, 1, 0, 2], [0, 0, 1, 1, 2, 2], 2), ([0, 1, 1, 0, -1, -1], [0, 0, 0, 0, 1, 1], 0), ([0, 1], [0, 0], 0)],
+)
+def test_groups_are_whole_in_a_fold_and_too_few_of_them_have_none(
+    labels: list[int], groups: list[int], folds: int
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((len(labels), 4)).astype(np.float32)
+    result = classify(vectors, np.array(labels), 3, seed=0, groups=np.array(groups))
+    assert result.folds == folds and result.out_of_fold.any() == (folds > 0)
+    np.testing.assert_allclose(result.probabilities[:].sum(axis=1), 1.0, rtol=1e-5)
+
+
 def test_the_only_image_of_a_class_is_in_no_fold():
     vectors, labels = clusters(3, 10, 0.3)
     given_labels = hide(labels, 4)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -39,6 +41,10 @@ def test_no_share_is_given_where_there_may_be_no_loss() -> None:
     pairs = [pair.model_copy(update={"other_images": unsure}) for pair in comparison.pairs]
     assert recovered(comparison.model_copy(update={"pairs": tuple(pairs)}), "text-labels") is None
     assert recovered(Comparison.model_validate(comparison_record(seeds=1, means=MEANS)), "text-labels") is None
+    free = json.loads(json.dumps(comparison_record(means=MEANS)).replace('"baseline"', '"asked"'))
+    without_labels = Comparison.model_validate(free)
+    assert recovered(without_labels, "text-labels") is None, "nothing says what missing labels cost"
+    assert "(answers only)" in findings.findings(without_labels)[0]
     assert recovered(comparison, "oracle") is None and recovered(comparison, "absent") is None
 
 

@@ -154,7 +154,7 @@ def _boxes(given: Situation) -> TrainingData:
 def _text_labels_class_mean(given: Situation) -> TrainingData:
     soft = given.text_labels()
     for members in _labelled_by_class(given):
-        soft[members] = soft[members].mean(axis=0)
+        soft[members] = np.repeat(soft[members].mean(axis=0)[None], len(members), axis=0)
     return replace(given.data, text=None, soft=soft)
 
 

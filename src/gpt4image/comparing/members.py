@@ -32,11 +32,18 @@ class Member:
 
 
 def members_of(
-    config: CompareConfig, left: TrainingData, *, scarce: bool, unlabelled: bool, class_conditioned: bool
+    config: CompareConfig,
+    left: TrainingData,
+    *,
+    scarce: bool,
+    unlabelled: bool,
+    class_conditioned: bool,
+    truth: bool,
 ) -> tuple[dict[str, Member], list[str]]:
     """Return the arms that are asked for, or all that apply, and the variants; and notes for the record.
 
-    Arms for wrong labels may also be asked for where labels count as right. ``left`` is what the first seed trains on.
+    Arms for wrong labels may also be asked for where labels count as right. ``left`` is what the first seed trains on;
+    ``truth`` says whether any training image has a label that could be taken away.
 
     Raises:
         ConfigError: an arm is asked for that is not possible here.
@@ -49,7 +56,7 @@ def members_of(
         "unlabelled": not left.task.known(left.labels[train]).all(),
     }
     either = {name for some in (True, False) for name in applicable(scarce=some, task=left.task, **there)}
-    possible = [name for name in ARMS if name in either and (scarce or name != "oracle")]
+    possible = [name for name in ARMS if name in either and ((scarce and truth) or name != "oracle")]
     usual = applicable(scarce=scarce or unlabelled, task=left.task, class_conditioned=class_conditioned, **there)
     asked, notes = listed(config.arms), []
     if not asked:

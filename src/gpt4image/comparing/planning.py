@@ -108,8 +108,14 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     table = config.embeddings
     class_conditioned = table is not None and EmbeddingTable.open(table).manifest.class_conditioned
     first = regime.apply(ready.data, config.first_seed)
+    _require_labels(config, ready.data, first)
     members, notes = members_of(
-        config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=class_conditioned
+        config,
+        first,
+        scarce=regime.scarce,
+        unlabelled=unlabelled,
+        class_conditioned=class_conditioned,
+        truth=bool(ready.data.task.known(ready.data.labels[train]).any()),
     )
     arms = [ARMS[member.arm] for member in members.values()]
     if regime.scarce or unlabelled or any(arm.scarce_only or arm.text_labels for arm in arms):
@@ -132,6 +138,18 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
         class_conditioned=class_conditioned,
         notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels and ARMS[job.arm].text)),
     )
+
+
+def _require_labels(config: CompareConfig, data: TrainingData, left: TrainingData) -> None:
+    """Refuse data on which no arm could be measured, or none trained that needs a label. Raises DataError."""
+    known = data.task.known
+    if not known(data.labels[data.indices("test")]).any():
+        raise DataError(
+            f"{config.data}: no image of the test split has a label, so that no arm can be measured: label some, or "
+            f"give another --test-fraction than {config.test_fraction}."
+        )
+    if config.labels_per_class != 0 and not known(left.labels[left.indices("train")]).any():
+        raise DataError(f"No training image of {config.data} has a label; label some, or give --labels-per-class 0.")
 
 
 def _resolved(config: CompareConfig, task: Task | None) -> Prepared:

@@ -68,7 +68,7 @@ class Regime:
                 all arms lose the same labels.
 
         Raises:
-            DataError: no label is left, none would be taken away, or none would be wrong.
+            DataError: no label would be taken away, or none would be wrong.
             ConfigError: the task has no classes that could be mixed up.
         """
         if not data.task.exclusive and self.label_noise > 0.0:
@@ -106,8 +106,6 @@ class Regime:
                     f"--label-noise {_exact(self.label_noise)} of {count} labels in train is not one wrong label: give "
                     f"at least {1 / count:.2g}, or leave it out."
                 )
-        if self.labels_per_class != 0 and not data.task.known(labels[train]).any():
-            raise DataError(f"No training image of {data.image_set.spec} has a label; label some.")
         return labels
 
 

@@ -59,8 +59,8 @@ def _of_image(taught: TaughtBoxes, human: Boxes, image: int) -> Iterator[Suspect
     given, labels, weights = human.image(image)
     shared = overlap(answered, given)
     near = shared.max(axis=1, initial=0.0)
-    not_drawn = taught.drawn[taught.boxes.starts[image] : taught.boxes.starts[image + 1]] == 0
-    for i in np.flatnonzero(likely & (near < NEAR) & not_drawn):
+    counts = taught.drawn[taught.boxes.starts[image] : taught.boxes.starts[image + 1]] >= 0  # not in an ignored region
+    for i in np.flatnonzero(likely & (near < NEAR) & counts):
         yield Suspect(kind="missing", image=image, doubt=float(probable[i]), corners=answered[i], label=int(classes[i]))
     judged = np.flatnonzero(weights > 0)
     best_of = shared.max(axis=0, initial=0.0)[judged]

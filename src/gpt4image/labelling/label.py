@@ -78,6 +78,7 @@ def label(config: LabelConfig) -> Outcome:
         raise ConfigError(
             f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."
         )
+    task.require(images.labels, images.classes, config.data)
     texts, table, notes = _texts(config, images)
     read = None if config.answers is None else read_for(config.answers, images)
     answers = None if read is None else read.answers
@@ -141,6 +142,8 @@ def label(config: LabelConfig) -> Outcome:
         **{f"weight_of_{name}": round(weight, 2) for name, weight in found.facts.weights.items()},
         "doubtful": len(shown.suspected),
     }
+    file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
+    found.save(file)
     page, unreadable = write_page(config, shown, summary, found.facts.agreement)
     summary["page"] = str(page)
     if config.suggest:
@@ -152,8 +155,6 @@ def label(config: LabelConfig) -> Outcome:
     if pairs:
         summary["again"] = str(config.out.with_suffix(AGAIN))
         summary["again_classes"] = str(config.out.with_suffix(AGAIN_CLASSES))
-    file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
-    found.save(file)
     if file != config.out:
         write_table(config.out, found)
         summary["table"] = str(config.out)

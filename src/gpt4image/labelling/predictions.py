@@ -105,10 +105,12 @@ def predict_labels(
             to be learned from.
     """
     answers = None if evidence == "names" else answers
-    known = texts.described | (False if answers is None else answers.given)
-    by_labels = answers is None and evidence in ("fused", "texts") and (labels.ndim == 2 or (labels >= 0).any())
-    if by_labels:
-        require_learnable(texts.described, labels)
+    only_texts = evidence == "texts" or (answers is None and evidence == "fused")
+    known = texts.described | (False if answers is None or evidence == "texts" else answers.given)
+    if only_texts:
+        own = labels if answers is None else labels[texts.described]  # without their labels, texts learn from answers
+        if labels.ndim == 2 or (own >= 0).any():
+            require_learnable(texts.described, labels)
     rows, total = np.flatnonzero(known), len(labels)
     texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])

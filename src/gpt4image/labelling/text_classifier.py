@@ -142,16 +142,16 @@ def classify(
         pulls.append(np.asarray(NAME_STRENGTH * names[present].T, np.float32))
     noise = None if transition is None else _among(transition, present)
     n_folds = min(FOLDS, int(np.bincount(targets).max())) if weigh else 0
+    if groups is None:
+        folds = make_folds(targets, n_folds, seed) if n_folds > 1 else np.full(len(labelled), -1)
+    else:
+        folds = _folds_of_groups(targets, groups[labelled], n_folds, seed)
     few = min(len(vectors), _ROWS) * vectors.shape[1] * n_classes < _SEVERAL_THREADS
     with threadpool_limits(1 if few else None, user_api="blas"):
-        if n_folds < 2:
+        if n_folds < 2 or not (folds >= 0).any():
             n_folds, folds = 0, np.full(len(labelled), -1)
             models = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls]
         else:
-            folds = make_folds(targets, n_folds, seed)
-            if groups is not None:
-                _, first, of_row = np.unique(groups[labelled], return_index=True, return_inverse=True)
-                folds = folds[first][of_row]
             models = _weigh(
                 inputs, targets, folds, seed, [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls]
             )
@@ -203,6 +203,16 @@ def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
         members = rng.permutation(np.flatnonzero(targets == target))
         if len(members) > 1:
             folds[members] = (np.arange(len(members)) + rng.integers(n_folds)) % n_folds
+    return folds
+
+
+def _folds_of_groups(targets: Ints, groups: Ints, n_folds: int, seed: int) -> Ints:
+    """Folds of whole groups; -1 where a class is in one group only."""
+    names, of_row = np.unique(groups, return_inverse=True)
+    folds = (np.random.default_rng(seed).permutation(len(names)) % max(min(n_folds, len(names)), 1))[of_row]
+    for target in range(targets.max() + 1):
+        if len(np.unique(of_row[targets == target])) < 2:
+            folds[targets == target] = -1
     return folds
 
 

@@ -102,7 +102,7 @@ def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> 
     before, after = (percent(comparison.arms[arm].mean) for arm in (pair.against, pair.arm))
     name, rival, metric = phrase(pair.arm), phrase(pair.against), metric_name(comparison)
     context = condition(comparison.data) if conditioned else ""
-    reference = "" if pair.against == comparison.reference else f" ({rival})"
+    reference = "" if pair.against == comparison.reference == "baseline" else f" ({rival})"
     difference = f"{points(pair.difference)} points"
     shown = _in_words(difference, pair)
     if pair.few:

@@ -21,8 +21,11 @@ def recovered(comparison: Comparison, arm: str) -> Share | None:
     """Return the share of the loss that an arm recovers: its gain over the reference, by the gain of all true labels.
 
     The interval is Fieller's (1954) of a ratio of two means, by seed. None where all true labels were not measured by
-    the same seeds, or by too few, or where an interval of their gain, over seeds or over test images too, contains 0.
+    the same seeds, or by too few, or where an interval of their gain, over seeds or over test images too, contains 0;
+    and where the reference is not the human labels alone, for then nothing says what was lost.
     """
+    if comparison.reference != "baseline":
+        return None
     whole, part = comparison.pair("oracle"), comparison.pair(arm)
     if whole is None or part is None or whole.few or arm == "oracle":
         return None
