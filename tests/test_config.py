@@ -49,6 +49,7 @@ def test_all_mistakes_are_named_at_once() -> None:
         ({"seed": 10**23}, "--seed"),
         ({"lr": float("inf")}, "--lr = inf: give a finite number"),
         ({"first_seed": 2**32}, "--first-seed"),
+        ({"first_seed": 2**32 - 1, "seeds": 2}, "seeds end before"),
         ({"threads": 100_000}, "--threads = 100000: give 1024 or less"),
     ],
 )

@@ -101,6 +101,8 @@ class CompareConfig(TrainOptions):
 
     @model_validator(mode="after")
     def _fits_comparing(self) -> Self:
+        if self.seed_range[-1] >= 2**32:
+            raise ConfigError(f"--first-seed {self.first_seed} --seeds {self.seeds}: seeds end before 2**32.")
         if self.pretraining:
             raise ConfigError(
                 f"--task {self.task} makes no predictions to compare. Train such runs, and compare what is fine-tuned "
