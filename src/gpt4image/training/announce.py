@@ -22,7 +22,7 @@ def block(ready: Prepared) -> str:
     """Return what a run is about to do, a line for each of images, classes, model and steps."""
     data, config = ready.data, ready.config
     train = data.indices("train")
-    labelled, described = data.task.known(data.labels[train]), data.described[train]
+    labelled, described = data.labelled[train], data.described[train]
     by_source = {
         "labels": labelled.sum(),
         "text labels": 0 if data.from_text is None else data.from_text[train].sum(),

@@ -192,7 +192,7 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
             **ready.sizes,
             **read,
             "classes": len(data.classes),
-            "labelled": int(data.task.known(data.labels[train]).sum()),
+            "labelled": int(data.labelled[train].sum()),
             "described": int(data.described[train].sum()),
         },
     }

@@ -66,6 +66,12 @@ class TrainingData:
             found |= np.asarray(self.text.described, np.bool_)
         return found if self.from_text is None else found | self.from_text
 
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """(N,) bool, the images that people labelled; boxes of a teacher stand where there are no human ones."""
+        known = self.task.known(self.labels)
+        return known & ~self.from_text if self.task.boxes and self.from_text is not None else known
+
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the usable images of one split, in order."""
         return np.flatnonzero((self.image_set.splits == split) & self.usable)
