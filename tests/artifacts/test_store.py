@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import OUTSIDE_LIST, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
@@ -55,6 +55,19 @@ def test_a_description_is_never_overwritten_and_a_failure_gives_way(tmp_path: Pa
         assert store.add([description(1, "now"), description(2, "second"), description(2, None, error="late")]) == 1
         assert [row.text for row in store.texts()] in (["now", "first"], ["first", "now"])
         assert not list(store.descriptions(status="failed"))
+
+
+def test_a_call_that_brought_nothing_leaves_a_rejected_answer_and_adds_its_cost(tmp_path: Path) -> None:
+    loop = description(1, "cat cat cat", error="loop", cost_usd=0.25)
+    lynx = description(2, "a lynx", error=f"{OUTSIDE_LIST}: lynx", cost_usd=0.25)
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([loop, lynx])
+        store.add([description(n, None, error="timeout", cost_usd=0.5) for n in (1, 2)])
+        kept = {row.digest: (row.text, row.error, row.cost_usd) for row in store.descriptions(status="failed")}
+        assert kept == {row.digest: (row.text, row.error, 0.75) for row in (loop, lynx)}
+        assert store.settled(PAPER, ME, rejected=True).keys() == {digest(1)}, "the other waits for its second try"
+        store.add([description(2, "a cat", cost_usd=0.5)])
+        assert [(row.text, row.cost_usd) for row in store.descriptions()] == [("a cat", 1.25)]
 
 
 def test_identity_is_digest_prompt_describer_and_sample(tmp_path: Path) -> None:

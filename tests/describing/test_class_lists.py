@@ -35,6 +35,7 @@ def test_a_list_is_written_with_commas_or_lines_or_in_a_file(tmp_path: Path) -> 
     [
         (" , ", "0 classes"),
         ("cat,Cat", "cannot be told from another"),
+        ("a,b,a", "cannot be told from another"),
         ("big_dog,big dog", "cannot be told"),
         ("cat,none of these", "offered in any case"),
         ("x" * 201, "201 characters"),

@@ -78,6 +78,7 @@ def test_bad_tasks_are_skipped_with_a_reason(tmp_path: Path) -> None:
     tasks = [
         task("1.png", {"result": [choice("cat")]}),
         task("../../etc/passwd", {"result": [choice("cat")]}),
+        task("/data/local-files/?d=photos/owl/2.png", {"result": [choice("owl")]}),
         task("dog/2.png", {"result": [choice("cat", "dog")]}),
         task("dog/2.png", {"result": [choice(7)]}),
         task("dog/2.png", {"result": [choice("cat", kind="rectanglelabels")]}),
@@ -89,7 +90,7 @@ def test_bad_tasks_are_skipped_with_a_reason(tmp_path: Path) -> None:
     ]
     found, reasons = read(tmp_path, tasks)
     assert (found, len(reasons)) == ({}, len(tasks))
-    assert sum("no image of the dataset" in reason for reason in reasons) == 4
+    assert sum("no image of the dataset" in reason for reason in reasons) == 5
     assert sum("one choice" in reason for reason in reasons) == 3
 
 

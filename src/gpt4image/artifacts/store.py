@@ -45,7 +45,12 @@ _FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out"
 # that takes their place, so that the sum over the store is what was spent.
 _COST = """CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
                 ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END"""
-_REPLACED = {name: _COST if name == "cost_usd" else f"excluded.{name}" for name in COLUMNS}
+# A call that brought nothing leaves a rejected answer, which was paid for too, as it is.
+_NOTHING = "excluded.text IS NULL AND excluded.status = 'failed' AND text IS NOT NULL"
+_REPLACED = {
+    name: _COST if name == "cost_usd" else f"CASE WHEN {_NOTHING} THEN {name} ELSE excluded.{name} END"
+    for name in COLUMNS
+}
 _NEW = ", ".join(f"?{place}" for place in range(1, len(COLUMNS) + 1))
 _ADD = f"""
 INSERT INTO results ({", ".join(COLUMNS)}, checksum) VALUES ({_NEW}, row_checksum({_NEW}))
@@ -55,6 +60,8 @@ ON CONFLICT DO UPDATE SET
 WHERE status = 'failed'
 """
 
+OUTSIDE_LIST = "the class is not in the list"
+"""How the error of an answer begins that is one, except that its class is not in the list."""
 _DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
 _PROMPT = ("name", "version", "text", "class_conditioned", "asked")
 # Prompts are ranked once: rows that are sorted by a class list carry it with them, 35 KB of 2,000 classes.
@@ -141,8 +148,13 @@ class DescriptionStore:
     def settled(
         self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False
     ) -> dict[str, frozenset[int]]:
-        """Return the samples that need not be asked for, by digest: described ones, or those ``rejected``."""
-        among = "r.status = 'failed' AND r.text IS NOT NULL" if rejected else "r.status = 'ok'"
+        """Return the samples that need not be asked for, by digest: described ones, or those ``rejected``.
+
+        An answer with a class outside the list is asked for once more, and then kept: a rejected one waits for that.
+        """
+        among = "r.status = 'ok'"
+        if rejected:
+            among = f"r.status = 'failed' AND r.text IS NOT NULL AND r.error NOT LIKE '{OUTSIDE_LIST}%'"
         rows = self._query(
             f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND d.settings = ? "
             f"AND ({_columns('p.')}) = ({_marks(_PROMPT)})",

@@ -16,14 +16,14 @@ from pydantic_core import from_json
 
 from gpt4image.artifacts.answers import Answer, is_box
 from gpt4image.artifacts.store import Prompt
-from gpt4image.describing.class_lists import ClassNames, is_none, readable
+from gpt4image.describing.class_lists import LONGEST_NAME, ClassNames, is_none, readable
+from gpt4image.describing.flaws import without_thoughts
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
 
-MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, 100, 1000
+MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, LONGEST_NAME, 1000
 _FIELDS = ("class", "second", "confidence", "tags", "boxes")
 _MOST_TRIES = 16  # places where an object may begin
 _LONGEST_TEXT = 400_000
-_THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _LENIENT = json.JSONDecoder(strict=False)  # line breaks within texts are common
 _FLAT = re.compile(r"\{[^{}]*\}")
 _NO_BOXES = re.compile(r"[\s`]*(?:json)?\s*\[\s*\][\s`]*")
@@ -151,7 +151,7 @@ def _word(value: Any) -> str | None:
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     """Yield JSON objects that a text may hold: whole ones first, then repaired, then cut off."""
-    text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1).rstrip("…")  # which marks a text that was cut here
+    text = without_thoughts(text[:_LONGEST_TEXT]).rstrip("…")  # which marks a text that was cut here
     starts = [place.start() for place, _ in zip(re.finditer(r"\{", text), range(_MOST_TRIES), strict=False)]
     for start in starts:
         for read in (str, _without_trailing_commas):
@@ -190,7 +190,7 @@ def _with_whole_boxes(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
 
 def _loose_boxes(text: str) -> Iterator[Mapping[str, Any]]:
     """Yield the boxes that stand in a text one by one: in a bare list, as some models write it, or in broken JSON."""
-    text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1)
+    text = without_thoughts(text[:_LONGEST_TEXT])
     pieces = (piece[0] for piece in itertools.islice(_FLAT.finditer(text), 10 * MOST_BOXES))
     objects = (_decoded(_LENIENT.decode, _without_trailing_commas(piece)) for piece in pieces)
     found = [fields for fields in objects if fields is not None and _box(fields) is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from gpt4image.base.errors import ConfigError, first_few
 
 NONE_OF_THESE = "none of these"
 _NOTHING = ("", "none", "none of the above", "no class", "n/a", "null")
-_MOST_CLASSES, _LONGEST_NAME = 100_000, 200
+_MOST_CLASSES, LONGEST_NAME = 100_000, 200
 _SEPARATORS = re.compile(r"[\W_]+")
 _ARTICLE = re.compile(r"^(?:an?|the) ")
 _SIBILANT = re.compile(r"(?:s|x|z|ch|sh)es$")
@@ -42,10 +43,14 @@ def as_options(lines: Iterable[str], where: str) -> tuple[ClassOption, ...]:
     options = tuple(ClassOption(name.strip(), *(" ".join(rest.split()) for rest in own)) for name, *own in parts)
     if not options or len(options) > _MOST_CLASSES:
         raise ConfigError(f"{where}: {len(options):,} classes; give 1 to {_MOST_CLASSES:,}, one per line.")
-    if long := [option.name for option in options if not 0 < len(option.name) <= _LONGEST_NAME]:
-        raise ConfigError(f"{where}: a class has {len(long[0])} characters; give names of 1 to {_LONGEST_NAME}.")
+    if long := [option.name for option in options if not 0 < len(option.name) <= LONGEST_NAME]:
+        raise ConfigError(f"{where}: a class has {len(long[0])} characters; give names of 1 to {LONGEST_NAME}.")
     first: dict[str, str] = {}
-    if twice := [o.name for o in options if first.setdefault(_normal(o.name), o.name) is not o.name]:
+    for option in reversed(options):
+        first[_normal(option.name)] = option.name
+    if len(first) < len(options):
+        forms = Counter(_normal(option.name) for option in options)
+        twice = [name for form, name in first.items() if forms[form] > 1]
         raise ConfigError(f"{where}: {first_few(twice)} cannot be told from another class; list each class once.")
     if _normal(NONE_OF_THESE) in first:
         raise ConfigError(f"{where}: {first[NONE_OF_THESE]!r} is offered in any case; leave it out.")

@@ -37,7 +37,7 @@ from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
-from gpt4image.describing.wanted import Settled, Wanted, find_wanted, minus, steps_of
+from gpt4image.describing.wanted import Settled, Wanted, brings, find_wanted, minus, steps_of
 
 _NONE: frozenset[int] = frozenset()
 _Named = dict[tuple[str, Prompt, int], tuple[Skipped, ...]]
@@ -104,6 +104,24 @@ def _refuse_to_pay_again(
             f"and calls would pay for them a second time. Give --batch, without --dry-run, to collect them. To give "
             f"them up, cancel at the server what still runs, then give --batch once more: it keeps what was done by "
             f"then, and the others may be asked without it."
+        )
+
+
+def _refuse_to_pay_for_parts(
+    coming: Sequence[Settled],
+    batches: Sequence[str],
+    settled: Sequence[Settled],
+    digests: Collection[str],
+    samples: frozenset[int],
+) -> None:
+    """Raise ConfigError where batches that asked for other parts too bring some of what is still wanted."""
+    sent = {digest for own in coming for digest in own if digest in digests}
+    count = sum(any(samples - own.get(digest, _NONE) for own in settled) for digest in sent)
+    if count:
+        raise ConfigError(
+            f"{count:,} images are with the Batch API, in {first_few(batches)}, which was asked for other parts of an "
+            "answer, some of them wanted here: they would be paid for twice. Collect them first, with --batch and the "
+            "same --ask, --classes and --prompt as then."
         )
 
 
@@ -206,6 +224,13 @@ class _Run:
                 retry_rejected=config.retry_rejected,
             )
             self.steps.append(step)
+            named = distinct if self.only is None else self.only
+            others = [
+                prompt
+                for prompt in self.store.prompts()
+                if prompt not in step.prompts and any(brings(prompt, part, prompts[0], classes) for part in ask)
+            ]
+            _refuse_to_pay_for_parts(*on_their_way(config.store, settings, others), step.settled, named, samples)
             coming, batches = on_their_way(config.store, settings, step.prompts)
             coming = [{digest: own & samples for digest, own in sent.items()} for sent in coming]
             if _through_batches(config):
@@ -216,7 +241,7 @@ class _Run:
                 self.again |= dict(zip(step.prompts, again, strict=True))
                 step.settled = [minus(*pair) for pair in zip(step.settled, again, strict=True)]
             else:
-                _refuse_to_pay_again(coming, step.there, distinct if self.only is None else self.only, batches)
+                _refuse_to_pay_again(coming, step.there, named, batches)
         if BOXES in listed(config.ask) and config.box_format != "auto":
             self.store.set_box_format(settings, config.box_format, {"given": True})
         self.already = sum(step.done for step in self.steps)

@@ -19,6 +19,7 @@ CUT_OFF = "length"
 
 # Thoughts of a reasoning model, from a server that does not separate them from the answer.
 _THOUGHTS = re.compile(r"\s*(?:<think(?:ing)?>|◁think▷)", re.IGNORECASE)
+_THOUGHT = re.compile(r".*(?:</think(?:ing)?>|◁/think▷)", re.IGNORECASE | re.DOTALL)
 
 # Scripts that put no spaces between words: each letter counts as a word.
 _UNSPACED = (
@@ -53,6 +54,12 @@ _ROUNDS = 3
 # The text backwards: a unit of a few signs, over and over, at its end.
 _SIGNS_AT_END = re.compile(r"(.{1,12}?)\1{15,}", re.DOTALL)
 _LEAST_SIGNS = 40
+
+
+def without_thoughts(text: str) -> str:
+    """Return what follows the thoughts of a reasoning model; some templates open them in the question."""
+    end = _THOUGHT.match(text)
+    return text if end is None else text[end.end() :].lstrip()
 
 
 def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list[Flaw]:

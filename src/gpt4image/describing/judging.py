@@ -8,13 +8,14 @@ from functools import lru_cache
 from typing import get_args
 
 from gpt4image.artifacts import answers
+from gpt4image.artifacts.store import OUTSIDE_LIST
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import Flaw
 from gpt4image.data.decode import sides
 from gpt4image.describing.answer_json import parse_answer, valid
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.base import Answer
-from gpt4image.describing.flaws import flaws
+from gpt4image.describing.flaws import flaws, without_thoughts
 from gpt4image.describing.questions import DESCRIPTION
 
 class_names = lru_cache(maxsize=8)(ClassNames)
@@ -47,7 +48,7 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
     prompt = answer.request.prompt
     if answer.error is not None or answer.text is None:
         return Judged(error=valid(answer.error or "no answer"))
-    text, structured, broken = valid(answer.text), None, None
+    text, structured, broken = without_thoughts(valid(answer.text)), None, None
     if prompt.ask != (DESCRIPTION,):
         parsed = parse_answer(text, prompt, class_names(prompt.class_names), answer.probability)
         if isinstance(parsed, str):
@@ -62,7 +63,7 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
         if flaw is not None or broken is not None:
             return Judged(text, structured, flaw if flaw is not None else broken)
     if structured is not None and structured.is_unmapped and not last_try:
-        return Judged(text or valid(answer.text), structured, f"the class is not in the list: {structured.said}", True)
+        return Judged(text or valid(answer.text), structured, f"{OUTSIDE_LIST}: {structured.said}", True)
     return Judged(text, structured)
 
 

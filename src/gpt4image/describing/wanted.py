@@ -66,7 +66,7 @@ def find_wanted(
         """Return the samples that have a part, by digest."""
         found: Settled = {}
         for prompt in stored:
-            if _brings(prompt, part, base, classes):
+            if brings(prompt, part, base, classes):
                 found = _union(found, settled(prompt, rejected))
         return found
 
@@ -92,7 +92,8 @@ def _union(some: Settled, others: Settled) -> Settled:
     return {**some, **{digest: own | some.get(digest, _NONE) for digest, own in others.items()}}
 
 
-def _brings(prompt: Prompt, part: str, base: Prompt, classes: Sequence[ClassOption]) -> bool:
+def brings(prompt: Prompt, part: str, base: Prompt, classes: Sequence[ClassOption]) -> bool:
+    """Return whether an answer to a prompt has a part as it is asked for now, by ``base`` and the class list."""
     if part not in prompt.ask:
         return False
     if part == DESCRIPTION:

@@ -145,8 +145,9 @@ class _Finder:
         for path in (path for address in _addresses(task) for path in _paths(address)):
             keys = self._by_name.get(posixpath.basename(path), [])
             fit = [key for key in keys if f"/{path}".endswith(f"/{key}")]
-            if len(fit or keys) == 1:
-                return self._keys[(fit or keys)[0]]
+            fit = fit or [key for key in keys if f"/{key}".endswith(f"/{path}")]
+            if len(fit) == 1:
+                return self._keys[fit[0]]
         raise DataError("no image of the dataset, or more than one, has its path; keep the paths below the folder")
 
 
@@ -157,4 +158,5 @@ def _paths(address: str) -> Iterator[str]:
     for path in [*query, unquote(parts.path) if parts else address, address]:
         yield path.lstrip("/")
         folder, name = posixpath.split(path.lstrip("/"))
-        yield posixpath.join(folder, _UPLOAD.sub("", name))
+        # What was uploaded lies in one folder, whatever folders it came from.
+        yield posixpath.join("" if "upload" in folder.split("/") else folder, _UPLOAD.sub("", name))

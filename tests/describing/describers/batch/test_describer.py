@@ -80,6 +80,16 @@ def test_calls_that_would_pay_again_for_what_is_on_its_way_are_refused(
     assert describe(config(batch=False)).summary["already_described"] == 8
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_parts_that_a_batch_with_others_brings_are_not_paid_for(batch: bool, server: BatchServer, config: Any) -> None:
+    submit_only(server, config())
+    calls = len(server.requests)
+    with pytest.raises(ConfigError, match=r"8 images are with the Batch API, in 'batch_0'.*other parts"):
+        describe(config(ask="description,tags", batch=batch))
+    assert len(server.requests) == calls
+    assert describe(config()).summary["described"] == 8
+
+
 def test_calls_about_what_is_not_on_its_way_are_made(
     server: BatchServer, direct: Stub, config: Any, pictures: Path
 ) -> None:
