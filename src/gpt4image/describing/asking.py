@@ -155,7 +155,7 @@ class Asking:
                 prompt=prompt,
                 turns=question(prompt, class_name, digest, group[0], likely),
                 samples=group,
-                schema=schema_of(prompt, likely),
+                schema=schema_of(prompt, None if likely is None else tuple(likely)),
                 read=partial(images.read, row),
                 clips=images.clips,
             )

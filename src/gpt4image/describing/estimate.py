@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from scipy import stats
 
@@ -44,12 +44,16 @@ def estimate(
     in_each = 1 if any(prompt.classes for prompt in prompts) else config.samples
     requests = min(outcome.summary["without_description"] // in_each, config.limit or sys.maxsize)
     settings = canonical_json(describer.settings)
-    answers = [  # of this run or an earlier one
-        row
-        for prompt in prompts
-        for row in store.descriptions(prompt_name=prompt.name, digests=sorted(sample))
-        if row.prompt == prompt and canonical_json(row.describer) == settings
-    ]
+    statuses: tuple[Literal["ok", "failed"], ...] = ("ok", "failed")
+    answers, failed = (  # of this run or an earlier one
+        [
+            row
+            for prompt in prompts
+            for row in store.descriptions(prompt_name=prompt.name, digests=sorted(sample), status=status)
+            if row.prompt == prompt and canonical_json(row.describer) == settings
+        ]
+        for status in statuses
+    )
     facts: dict[str, Any] = {"estimate_from_answers": len(answers), "estimate_requests": requests}
     tokens_in = [row.tokens_in for row in answers if row.tokens_in is not None]
     tokens_out = [row.tokens_out for row in answers if row.tokens_out is not None]
@@ -60,6 +64,9 @@ def estimate(
         if describer.price is not None:
             price = describer.price.scaled(HALF_PRICE) if config.batch else describer.price
             costs = [price.of(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
+            if not config.batch:  # second tries and rejected answers cost too; the tokens are those of the last try
+                spent = [row.cost_usd for row in (*answers, *failed) if row.cost_usd]
+                costs = max(spent, costs, key=sum)
             facts["estimate_usd"] = round(fmean(costs) * descriptions, 4)
             if len(costs) > 1:
                 half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))

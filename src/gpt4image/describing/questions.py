@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +84,8 @@ def asked_again(question: Sequence[str]) -> tuple[str, ...]:
     return (*question[:-1], question[-1].removesuffix(_AGAIN) + _AGAIN)
 
 
-def schema_of(prompt: Prompt, likely: Sequence[str] | None = None) -> Mapping[str, Any] | None:
+@lru_cache(maxsize=64)  # the requests of a batch wait with it
+def schema_of(prompt: Prompt, likely: tuple[str, ...] | None = None) -> Mapping[str, Any] | None:
     """Return the JSON schema of the answer to a prompt; None where it is a text."""
     if prompt.ask == (DESCRIPTION,):
         return None
