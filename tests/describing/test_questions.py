@@ -64,7 +64,7 @@ def test_options_are_shuffled_the_same_way_for_the_same_image_and_sample() -> No
 
 def test_only_likely_classes_are_offered() -> None:
     prompt = asking_for(SHORT, ("class",), CLASSES)
-    (text,), schema = question(prompt, "", "ab", 0, ["cat"]), schema_of(prompt, ["cat"])
+    (text,), schema = question(prompt, "", "ab", 0, ["cat"]), schema_of(prompt, ("cat",))
     assert "- cat" in text and "owl" not in text
     assert schema is not None and schema["properties"]["class"]["enum"] == ["cat", NONE_OF_THESE]
 
