@@ -17,7 +17,7 @@ from typing import Any
 from gpt4image.artifacts.answers import KINDS
 from gpt4image.artifacts.prompts import fill, load_prompt, turns
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
-from gpt4image.base.errors import ConfigError, first_few
+from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
@@ -37,7 +37,16 @@ from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
-from gpt4image.describing.wanted import Settled, Wanted, brings, find_wanted, minus, steps_of
+from gpt4image.describing.wanted import (
+    Settled,
+    Wanted,
+    brings,
+    find_wanted,
+    minus,
+    refuse_to_pay_again,
+    refuse_to_pay_for_parts,
+    steps_of,
+)
 
 _NONE: frozenset[int] = frozenset()
 _Named = dict[tuple[str, Prompt, int], tuple[Skipped, ...]]
@@ -85,43 +94,6 @@ def describe(config: DescribeConfig) -> Outcome:
             return outcome
         return estimate(
             config, outcome, store, describer, [one for step in run.steps for one in step.prompts], run.only
-        )
-
-
-def _refuse_to_pay_again(
-    coming: Sequence[Settled], there: Sequence[Settled], digests: Collection[str], batches: Sequence[str]
-) -> None:
-    """Raise ConfigError where answers about some of the images are on their way in batches."""
-    count = sum(
-        len(samples - good.get(digest, _NONE))
-        for own, good in zip(coming, there, strict=True)
-        for digest, samples in own.items()
-        if digest in digests
-    )
-    if count:
-        raise ConfigError(
-            f"{count:,} answers that are wanted here are on their way through the Batch API, in {first_few(batches)}, "
-            f"and calls would pay for them a second time. Give --batch, without --dry-run, to collect them. To give "
-            f"them up, cancel at the server what still runs, then give --batch once more: it keeps what was done by "
-            f"then, and the others may be asked without it."
-        )
-
-
-def _refuse_to_pay_for_parts(
-    coming: Sequence[Settled],
-    batches: Sequence[str],
-    settled: Sequence[Settled],
-    digests: Collection[str],
-    samples: frozenset[int],
-) -> None:
-    """Raise ConfigError where batches that asked for other parts too bring some of what is still wanted."""
-    sent = {digest for own in coming for digest in own if digest in digests}
-    count = sum(any(samples - own.get(digest, _NONE) for own in settled) for digest in sent)
-    if count:
-        raise ConfigError(
-            f"{count:,} images are with the Batch API, in {first_few(batches)}, which was asked for other parts of an "
-            "answer, some of them wanted here: they would be paid for twice. Collect them first, with --batch and the "
-            "same --ask, --classes and --prompt as then."
         )
 
 
@@ -228,9 +200,10 @@ class _Run:
             others = [
                 prompt
                 for prompt in self.store.prompts()
-                if prompt not in step.prompts and any(brings(prompt, part, prompts[0], classes) for part in ask)
+                if prompt not in step.prompts
+                and any(brings(prompt, part, base, classes) for base in prompts for part in ask)
             ]
-            _refuse_to_pay_for_parts(*on_their_way(config.store, settings, others), step.settled, named, samples)
+            refuse_to_pay_for_parts(*on_their_way(config.store, settings, others), step.settled, named, samples)
             coming, batches = on_their_way(config.store, settings, step.prompts)
             coming = [{digest: own & samples for digest, own in sent.items()} for sent in coming]
             if _through_batches(config):
@@ -241,7 +214,7 @@ class _Run:
                 self.again |= dict(zip(step.prompts, again, strict=True))
                 step.settled = [minus(*pair) for pair in zip(step.settled, again, strict=True)]
             else:
-                _refuse_to_pay_again(coming, step.there, named, batches)
+                refuse_to_pay_again(coming, step.there, named, batches)
         if BOXES in listed(config.ask) and config.box_format != "auto":
             self.store.set_box_format(settings, config.box_format, {"given": True})
         self.already = sum(step.done for step in self.steps)

@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
+from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, asking_for
 
 Settled = Mapping[str, frozenset[int]]
@@ -75,6 +76,43 @@ def find_wanted(
         all_ = good if retry_rejected else [known(base, part, True) for part in ask]
         _add(wanted, base, ask, classes, (good, all_), (digests, samples))
     return wanted
+
+
+def refuse_to_pay_again(
+    coming: Sequence[Settled], there: Sequence[Settled], digests: Collection[str], batches: Sequence[str]
+) -> None:
+    """Raise ConfigError where answers about some of the images are on their way in batches."""
+    count = sum(
+        len(samples - good.get(digest, _NONE))
+        for own, good in zip(coming, there, strict=True)
+        for digest, samples in own.items()
+        if digest in digests
+    )
+    if count:
+        raise ConfigError(
+            f"{count:,} answers that are wanted here are on their way through the Batch API, in {first_few(batches)}, "
+            f"and calls would pay for them a second time. Give --batch, without --dry-run, to collect them. To give "
+            f"them up, cancel at the server what still runs, then give --batch once more: it keeps what was done by "
+            f"then, and the others may be asked without it."
+        )
+
+
+def refuse_to_pay_for_parts(
+    coming: Sequence[Settled],
+    batches: Sequence[str],
+    settled: Sequence[Settled],
+    digests: Collection[str],
+    samples: frozenset[int],
+) -> None:
+    """Raise ConfigError where batches that asked for other parts too bring some of what is still wanted."""
+    sent = {digest for own in coming for digest in own if digest in digests}
+    count = sum(any(samples - own.get(digest, _NONE) for own in settled) for digest in sent)
+    if count:
+        raise ConfigError(
+            f"{count:,} images are with the Batch API, in {first_few(batches)}, which was asked for other parts of an "
+            "answer, some of them wanted here: they would be paid for twice. Collect them first, with --batch and the "
+            "same --ask, --classes and --prompt as then."
+        )
 
 
 def minus(settled: Settled, others: Settled) -> Settled:
