@@ -77,20 +77,7 @@ def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     Raises:
         ValueError: the shapes differ, or there is no seed or no image.
     """
-    if a.shape != b.shape or a.ndim != 2 or not a.size:
-        raise ValueError(f"scores must have one shape (seeds, images), got {a.shape} and {b.shape}")
-    differences = a.astype(np.float64) - b
-    n, images = differences.shape
-    mean = float(differences.mean())
-    if n == 1 or images == 1:
-        return Difference(difference=mean, ci95=None, p=None, n=n)
-    of_seed, of_image = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
-    rest = differences - mean - of_seed[:, None] - of_image[None, :]
-    seeds_square = images * float(of_seed @ of_seed) / (n - 1)
-    images_square = n * float(of_image @ of_image) / (images - 1)
-    rest_square = float((rest**2).sum()) / ((n - 1) * (images - 1))
-    # Hillis' formula considers only the readers (seeds); with few images their own freedom is the smaller one.
-    return _two_factors(mean, seeds_square, images_square, rest_square, n, scale=images, most=images - 1)
+    return _crossed(a, b, "scores must have one shape (seeds, images)", averaged=True)
 
 
 def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
@@ -107,33 +94,33 @@ def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     Raises:
         ValueError: the shapes differ, or there is no seed or no resample.
     """
-    if a.shape != b.shape or a.ndim != 2 or not a.size:
-        raise ValueError(f"metrics must have one shape (seeds, resamples), got {a.shape} and {b.shape}")
-    differences = a.astype(np.float64) - b
-    n, resamples = differences.shape
-    mean = float(differences.mean())
-    if n == 1 or resamples == 1:
-        return Difference(difference=mean, ci95=None, p=None, n=n)
-    of_seed, of_resample = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
-    rest = differences - mean - of_seed[:, None] - of_resample[None, :]
-    seeds_square = float(of_seed @ of_seed) / (n - 1)
-    images_square = n * float(of_resample @ of_resample) / (resamples - 1)
-    rest_square = float((rest**2).sum()) / ((n - 1) * (resamples - 1))
-    return _two_factors(mean, seeds_square, images_square, rest_square, n, scale=1, most=resamples - 1)
+    return _crossed(a, b, "metrics must have one shape (seeds, resamples)", averaged=False)
 
 
-def _two_factors(
-    mean: float, seeds_square: float, images_square: float, rest_square: float, n: int, *, scale: int, most: int
-) -> Difference:
-    """Judge a mean over n seeds by the mean squares of both factors, each ``scale`` times its variance.
+def _crossed(a: NDArray[Any], b: NDArray[Any], shape: str, *, averaged: bool) -> Difference:
+    """Return the difference of (S, C) values by variance components of seeds and columns.
 
-    Degrees of freedom are ``most`` at the most, and that where seeds do not differ.
+    Columns are scores of images, of which the metric is the mean, where they are ``averaged``; else the metric itself.
     """
+    if a.shape != b.shape or a.ndim != 2 or not a.size:
+        raise ValueError(f"{shape}, got {a.shape} and {b.shape}")
+    differences = a.astype(np.float64) - b
+    n, columns = differences.shape
+    mean = float(differences.mean())
+    if n == 1 or columns == 1:
+        return Difference(difference=mean, ci95=None, p=None, n=n)
+    scores = columns if averaged else 1
+    of_seed, of_column = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
+    rest = differences - mean - of_seed[:, None] - of_column[None, :]
+    seeds_square = scores * float(of_seed @ of_seed) / (n - 1)
+    columns_square = n * float(of_column @ of_column) / (columns - 1)
+    rest_square = float((rest**2).sum()) / ((n - 1) * (columns - 1))
     seeds_square = max(seeds_square, rest_square)
-    variance = seeds_square + max(images_square - rest_square, 0.0)
+    variance = seeds_square + max(columns_square - rest_square, 0.0)
     seeds_differ = seeds_square > 1e-12  # less is rounding noise: a single hit that differs is more
-    freedom = min((n - 1) * (variance / seeds_square) ** 2, most) if seeds_differ else most
-    return _judged(mean, float(np.sqrt(variance / (n * scale))), freedom, n)
+    # Hillis' formula considers only the readers (seeds); with few images their own freedom is the smaller one.
+    freedom = min((n - 1) * (variance / seeds_square) ** 2, columns - 1) if seeds_differ else columns - 1
+    return _judged(mean, float(np.sqrt(variance / (n * scores))), freedom, n)
 
 
 def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
