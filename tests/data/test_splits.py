@@ -98,6 +98,13 @@ def test_adding_an_image_moves_at_most_one_other(count: int) -> None:
     assert sum(after[digest] != split for digest, split in before.items()) <= 1
 
 
+def test_images_without_labels_are_validated_where_asked_and_none_has_one() -> None:
+    cut = with_splits(numbered({NO_LABEL: 50}), val_fraction=0.1, test_fraction=0.2, unlabelled=True)
+    assert Counter(cut.splits.tolist()) == {"train": 45, "val": 5}
+    some = with_splits(numbered({NO_LABEL: 50, 0: 10}), val_fraction=0.1, test_fraction=0.2, unlabelled=True)
+    assert Counter(some.splits.tolist()) == {"train": 57, "val": 1, "test": 2}
+
+
 def test_splits_that_the_set_brings_stay() -> None:
     images = [str(i).encode() for i in range(40)]
     given_test = image_set(images, [0] * 40, ["test"] * 10 + ["train"] * 30)

@@ -106,6 +106,7 @@ def test_images_without_any_label_are_enough(worded: dict[str, Any], tmp_path: P
     (folder / "unlabelled" / "red-03.png").write_bytes(b"no picture")
     outcome = train(TrainConfig(**asked(worded, "simclr", out=tmp_path / "run", memory_limit_gb=0.0, workers=1)))
     assert [item.name for item in outcome.skipped] == ["unlabelled/red-03.png"]
+    assert outcome.summary["val_pretraining_loss"] > 0
 
 
 @pytest.fixture

@@ -134,11 +134,20 @@ def _kind_of_regions(place: Path) -> str | None:
 
 
 def load_with_splits(
-    spec: str, *, val_fraction: float, test_fraction: float, keep_in_train: KeepInTrain | None = None
+    spec: str,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    keep_in_train: KeepInTrain | None = None,
+    unlabelled: bool = False,
 ) -> ImageSet:
     """Load a dataset and cut the validation and test splits that it lacks from train; see `splits.with_splits`."""
     return with_splits(
-        load_image_set(spec), val_fraction=val_fraction, test_fraction=test_fraction, keep_in_train=keep_in_train
+        load_image_set(spec),
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        keep_in_train=keep_in_train,
+        unlabelled=unlabelled,
     )
 
 

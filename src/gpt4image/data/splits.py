@@ -19,7 +19,12 @@ KeepInTrain = Callable[[Sequence[str]], NDArray[np.bool_]]
 
 
 def with_splits(
-    image_set: ImageSet, *, val_fraction: float, test_fraction: float, keep_in_train: KeepInTrain | None = None
+    image_set: ImageSet,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    keep_in_train: KeepInTrain | None = None,
+    unlabelled: bool = False,
 ) -> ImageSet:
     """Return the dataset with a test and a validation split, cut from train where it brings none.
 
@@ -28,7 +33,8 @@ def with_splits(
     split. Images without a label stay in train, and so do images equal to one of those. Adding an image moves at most
     one other image of its class. An image of several classes is cut with the rarest of them.
 
-    ``keep_in_train`` says of n digests which images val takes last, (n,) bool.
+    ``keep_in_train`` says of n digests which images val takes last, (n,) bool. With ``unlabelled``, a train split
+    without any label gives a part to val too, as if it were of one class.
     """
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
         if fraction > 0 and not np.any(image_set.splits == split):
@@ -37,7 +43,10 @@ def with_splits(
             last = np.zeros(len(digests), bool)
             if keep_in_train is not None and split == "val":
                 last = keep_in_train(digests)
-            held_out = _held_out(image_set.groups[train], digests, last, fraction)
+            groups = image_set.groups[train]
+            if unlabelled and split == "val" and not np.any(groups != NO_LABEL):
+                groups = np.zeros_like(groups)
+            held_out = _held_out(groups, digests, last, fraction)
             splits = image_set.splits.astype("<U5")
             splits[train[held_out]] = split
             image_set = image_set.revised(splits=splits)

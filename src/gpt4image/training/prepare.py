@@ -48,22 +48,24 @@ def _load(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
     """Load the image set and the embedding table.
 
     With ``only_described``, undescribed images leave the train split; the validation split is then cut from them first,
-    so that described images stay in training.
+    so that described images stay in training. Pretraining has validation images even where no image has a label.
 
     Raises:
         DataError, TableError: missing, or no image of the train split has a description.
     """
     table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
-    if table is None:
-        if config.only_described:
-            raise TableError("--only-described needs --embeddings: the table says which images are described.")
-        return load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction), None
+    if table is None and config.only_described:
+        raise TableError("--only-described needs --embeddings: the table says which images are described.")
+    described_of = None if table is None else lambda digests: TextTargets.of(table, digests).described
     image_set = load_with_splits(
         config.data,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
-        keep_in_train=(lambda digests: TextTargets.of(table, digests).described) if config.only_described else None,
+        keep_in_train=described_of if config.only_described else None,
+        unlabelled=bool(config.pretraining),
     )
+    if table is None:
+        return image_set, None
     require_own_images(table, image_set)
     if config.only_described:
         described = TextTargets.of(table, image_set.digests).described
