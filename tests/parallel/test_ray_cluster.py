@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -336,9 +337,10 @@ def test_interrupted_it_keeps_what_came_prints_no_noise_and_leaves_no_process(ph
 
 def descendants(pid: int) -> list[int]:
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *descendants(int(child))]
+    with suppress(FileNotFoundError, ProcessLookupError):  # a process that ends meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants(int(child))]
     return found
 
 
@@ -348,75 +350,97 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         require_ray()
 
 
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster whose machines come and go; the one of the driver has no core for workers."""
+    from ray.cluster_utils import Cluster as Machines
+
+    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    monkeypatch.setenv("RAY_ADDRESS", machines.address)
+    yield machines
+    machines.shutdown()
+
+
+def start(command: str, *options: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "gpt4image", command, *options, "--engine", "ray", "--workers", "2", "--json"]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def lose(machines: Any, machine: Any) -> None:
     """Kill a machine, whose workers halt first: they hold calls then, however fast the others do the rest."""
     (raylet,) = machine.all_processes["raylet"]
     workers = descendants(raylet.process.pid)
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, workers)
     time.sleep(0.5)
     machines.remove_node(machine, allow_graceful=False)
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
+    send(signal.SIGKILL, workers)
+
+
+def send(what: signal.Signals, pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # ended meanwhile
+            os.kill(pid, what)
+
+
+def ended_by_a_lost_machine(process: subprocess.Popen[str]) -> bool:
+    _, err = process.communicate(timeout=300)
+    return process.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_lost_in_the_middle_costs_what_is_in_flight_alone(
-    photos: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_machine_that_is_lost_while_images_are_described_costs_what_is_in_flight_alone(
+    machines: Any, photos: ImageSet, tmp_path: Path
 ) -> None:
-    from ray.cluster_utils import Cluster as Machines
-
-    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    machines.add_node(num_cpus=1)
     lost = machines.add_node(num_cpus=1)
-    monkeypatch.setenv("RAY_ADDRESS", machines.address)
-
-    def start(command: str, *options: str) -> subprocess.Popen[str]:
-        line = [sys.executable, "-m", "gpt4image", command, *options, "--engine", "ray", "--workers", "2", "--json"]
-        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    store, table = str(tmp_path / "a.db"), tmp_path / "emb"
-    try:
-        with serve(lambda call: answer(f"a red square {call.number}", delay=0.5)) as stub:
-            asked = ("--base-url", stub.url, "--concurrency", "4", "--batch-size", "1", "--store", store)
-            describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
-            while len(stub.calls) < 12:
-                time.sleep(0.1)
-                assert describing.poll() is None, describing.communicate()
-            lose(machines, lost)
-            _, err = describing.communicate(timeout=300)
-            assert describing.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
-            kept = len(rows_of(tmp_path / "a.db"))
-            lost = machines.add_node(num_cpus=1)
-            describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
-            out, err = describing.communicate(timeout=300)
-            assert describing.returncode == 0, err
-            assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
-            assert 41 <= len(stub.calls) <= 41 + 4  # what was in flight on the lost machine is asked again
-        long = "very " * 60  # a batch of each text
-        with DescriptionStore(tmp_path / "a.db", write=True) as opened:
-            opened.add(
-                Description(digest=f"{n:064x}", prompt=PROMPTS["paper"], describer={}, created=0.0, text=f"{n} {long}")
-                for n in range(900)
-            )
-        encoded = ("--store", store, "--encoder", "bag-of-words:8", "--batch-tokens", "64", "--out", str(table))
-        encoding, rows = start("encode", *encoded), table / ".partial" / "embeddings.npy"
-        while not rows.exists() or rows.stat().st_size < 8192:
-            time.sleep(0.05)
-            assert encoding.poll() is None, encoding.communicate()
+    with serve(lambda call: answer(f"a red square {call.number}", delay=0.5)) as stub:
+        asked = ("--base-url", stub.url, "--concurrency", "4", "--batch-size", "1", "--store", str(tmp_path / "a.db"))
+        describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
+        while len(stub.calls) < 12 or len(stub.waiting) < 4:  # four at once: each worker holds two of them
+            time.sleep(0.02)
+            assert describing.poll() is None, describing.communicate()
         lose(machines, lost)
-        _, err = encoding.communicate(timeout=300)
-        assert encoding.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
-        assert not (table / "manifest.json").exists()
+        assert ended_by_a_lost_machine(describing)
+        kept = len(rows_of(tmp_path / "a.db"))
         machines.add_node(num_cpus=1)
-        encoding = start("encode", *encoded)
-        _, err = encoding.communicate(timeout=300)
-        assert encoding.returncode == 0, err
-        local = EncodeConfig(store=Path(store), encoder="bag-of-words:8", batch_tokens=64, out=tmp_path / "local")
-        encode(local)
-        for name in ("embeddings.npy", "texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
-            assert (local.out / name).read_bytes() == (table / name).read_bytes(), name
-    finally:
-        machines.shutdown()
+        describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
+        out, err = describing.communicate(timeout=300)
+        assert describing.returncode == 0, err
+        assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
+        assert 41 <= len(stub.calls) <= 41 + 4  # what was in flight on the lost machine is asked again
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_while_texts_are_encoded_costs_no_byte(machines: Any, tmp_path: Path) -> None:
+    store, table = tmp_path / "a.db", tmp_path / "emb"
+    with DescriptionStore(store, write=True) as opened:
+        opened.add(
+            Description(
+                digest=f"{n:064x}",
+                prompt=PROMPTS["paper"],
+                describer={},
+                created=0.0,
+                text=f"{n} " + "very " * 60,  # a batch of each text
+            )
+            for n in range(2000)
+        )
+    lost = machines.add_node(num_cpus=2)  # with all workers, as batches are too short for two machines to be caught
+    encoded = ("--store", str(store), "--encoder", "bag-of-words:8", "--batch-tokens", "64", "--out", str(table))
+    encoding, rows = start("encode", *encoded), table / ".partial" / "embeddings.npy"
+    while not rows.exists() or rows.stat().st_size < 8192:
+        time.sleep(0.02)
+        assert encoding.poll() is None, encoding.communicate()
+    lose(machines, lost)
+    assert ended_by_a_lost_machine(encoding)
+    assert not (table / "manifest.json").exists()
+    machines.add_node(num_cpus=2)
+    encoding = start("encode", *encoded)
+    _, err = encoding.communicate(timeout=300)
+    assert encoding.returncode == 0, err
+    local = EncodeConfig(store=store, encoder="bag-of-words:8", batch_tokens=64, out=tmp_path / "local")
+    encode(local)
+    for name in ("embeddings.npy", "texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
+        assert (local.out / name).read_bytes() == (table / name).read_bytes(), name
 
 
 @pytest.mark.slow
