@@ -84,6 +84,10 @@ def test_identity_is_digest_prompt_describer_and_sample(tmp_path: Path) -> None:
         assert store.add([description(1, describer=dict(reversed(ME.items())))]) == 0
         assert store.settled(TOLD, ME).keys() == {digest(1)}
         assert store.settled(TOLD, {"kind": "other"}) == {}
+        store.add(
+            [description(2, None, error="loop", tokens_in=7, sample=1), description(3, describer={}, tokens_in=8)]
+        )
+        assert store.inputs(PAPER, ME) == [(digest(2), 1, 7)] and store.inputs(TOLD, ME) == []
         assert [row.prompt for row in store.texts("class-conditioned")] == [TOLD]
 
 

@@ -18,12 +18,14 @@ from gpt4image.describing.prices import FREE, Price
 PRICE = Price(1.0, 4.0)
 
 
-def request(number: int, samples: tuple[int, ...] = (0,)) -> Request:
+def request(
+    number: int, samples: tuple[int, ...] = (0,), prompt: str = "paper", turns: tuple[str, ...] = ("?",)
+) -> Request:
     return Request(
         digest=f"{number:064x}",
         keys=(f"k{number}",),
-        prompt=PROMPTS["paper"],
-        turns=("?",),
+        prompt=PROMPTS[prompt],
+        turns=turns,
         samples=samples,
         read=bytes,
     )
@@ -81,6 +83,29 @@ def test_after_few_answers_a_much_longer_input_is_reckoned_with_and_after_many_i
         budget.settle(Answer(request=admitted[0], text="x", tokens_in=10_000, cost_usd=0.0))
     assert at_once[:4] == [1, 2, 4, 5]
     assert at_once[-1] == 80
+
+
+def test_answers_of_earlier_runs_tell_how_many_go_at_once() -> None:
+    budget = Budget(limit=None, max_cost=1.0, price=PRICE, max_tokens=0)
+    budget.learn(PROMPTS["paper"], [2_000] * 63 + [2_500] * 65, 4)
+    assert sum(budget.admit(request(number)) for number in range(100)) == 50, "10,000 tokens, twice as reserve"
+    fresh = Budget(limit=None, max_cost=1.0, price=PRICE, max_tokens=0)
+    fresh.learn(PROMPTS["paper"], [], 4)
+    assert fresh.admit(request(0)) and not fresh.admit(request(1))
+
+
+@pytest.mark.parametrize(
+    ("turns", "tokens_in", "tokens_out"),
+    [(("x" * 20_000,), 10_000 + 20_000, 1_000), (("x" * 10_000, "y" * 10_000), 2 * (10_000 + 20_000) + 1_000, 2_000)],
+)
+def test_a_prompt_that_was_never_answered_is_reckoned_with_by_its_text(
+    turns: tuple[str, ...], tokens_in: int, tokens_out: int
+) -> None:
+    dearest = PRICE.of(1.25 * tokens_in, tokens_out)
+    for more, admitted in ((1e-9, True), (-1e-9, False)):
+        budget = Budget(limit=None, max_cost=dearest + more, price=PRICE, max_tokens=1_000)
+        budget.learn(PROMPTS["paper"], [10_000] * 64, 1)
+        assert budget.admit(request(0, prompt="short", turns=turns)) is admitted
 
 
 @settings(max_examples=60, deadline=None)

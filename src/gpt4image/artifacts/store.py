@@ -8,12 +8,10 @@ nothing. Failures are rows too and give way to the next answer. There is one wri
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import operator
-import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -29,6 +27,7 @@ from gpt4image.artifacts.store_file import (
     has_table,
     make_box_formats_table,
 )
+from gpt4image.artifacts.store_references import PROMPT, References, marks, prompt_columns
 from gpt4image.base.checksums import SMALL
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.files import make_folder
@@ -63,10 +62,9 @@ WHERE status = 'failed'
 OUTSIDE_LIST = "the class is not in the list"
 """How the error of an answer begins that is one, except that its class is not in the list."""
 _DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
-_PROMPT = ("name", "version", "text", "class_conditioned", "asked")
 # Prompts are ranked once: rows that are sorted by a class list carry it with them, 35 KB of 2,000 classes.
 _JOINED = (
-    f"results AS r JOIN (SELECT *, row_number() OVER (ORDER BY {', '.join(_PROMPT)}) AS place FROM prompts) AS p "
+    f"results AS r JOIN (SELECT *, row_number() OVER (ORDER BY {', '.join(PROMPT)}) AS place FROM prompts) AS p "
     "ON p.id = r.prompt JOIN describers AS d ON d.id = r.describer"
 )
 _ORDER = "r.digest, p.place, d.settings, r.sample"
@@ -157,7 +155,7 @@ class DescriptionStore:
             among = f"r.status = 'failed' AND r.text IS NOT NULL AND r.error NOT LIKE '{OUTSIDE_LIST}%'"
         rows = self._query(
             f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND d.settings = ? "
-            f"AND ({_columns('p.')}) = ({_marks(_PROMPT)})",
+            f"AND ({prompt_columns('p.')}) = ({marks(PROMPT)})",
             (canonical_json(describer), *prompt.row),
         )
         shared: dict[frozenset[int], frozenset[int]] = {}  # most images have the same samples
@@ -166,6 +164,15 @@ class DescriptionStore:
             own = samples.get(digest, frozenset()) | {sample}
             samples[digest] = shared.setdefault(own, own)
         return samples
+
+    def inputs(self, prompt: Prompt, describer: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+        """Return (digest, sample, tokens of the request) of each answer to a prompt that tells them."""
+        rows = self._query(
+            f"SELECT lower(hex(r.digest)), r.sample, r.tokens_in FROM {_JOINED} WHERE r.tokens_in IS NOT NULL "
+            f"AND d.settings = ? AND ({prompt_columns('p.')}) = ({marks(PROMPT)})",
+            (canonical_json(describer), *prompt.row),
+        )
+        return list(rows)
 
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
         """Return the digests of images about which a call failed and nothing was answered."""
@@ -192,7 +199,7 @@ class DescriptionStore:
         """Return the texts of the rows that ``texts`` named, in the order of ``rows``."""
         found: dict[int, str] = {}
         for part in _parts(list(map(int, rows))):
-            found.update(self._query(f"SELECT id, text FROM results WHERE id IN ({_marks(part)})", part))
+            found.update(self._query(f"SELECT id, text FROM results WHERE id IN ({marks(part)})", part))
         return [found[int(row)] for row in rows]
 
     def descriptions(
@@ -255,7 +262,7 @@ class DescriptionStore:
                 return in_thousandths(found, formats.get(canonical_json(settings), AS_ASKED), max_side_of(settings))
 
             for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
-                among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
+                among = "" if part is None else f" AND r.digest IN ({marks(part)})"
                 for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (*values, *(part or ()))):
                     digest, prompt, describer, status, answer, *rest = row
                     fields = dict(zip(_FIELDS, rest, strict=True))
@@ -280,7 +287,7 @@ class DescriptionStore:
         found = hashlib.sha256()
         self._require_whole()
         for row in self._query(
-            f"SELECT r.digest, {_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
+            f"SELECT r.digest, {prompt_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
             f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
         ):
             found.update(repr(row).encode())
@@ -325,7 +332,7 @@ class DescriptionStore:
 
     def _prompts(self) -> dict[int, Prompt]:
         found: dict[int, Prompt] = {}
-        for number, name, version, text, given, asked in self._query(f"SELECT id, {_columns()} FROM prompts"):
+        for number, name, version, text, given, asked in self._query(f"SELECT id, {prompt_columns()} FROM prompts"):
             found[number] = Prompt(name, version, text, bool(given), **(json.loads(asked) if asked else {}))
         return found
 
@@ -333,43 +340,6 @@ class DescriptionStore:
         with explained(self.path):
             for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
                 yield row
-
-
-class References:
-    """Ids of prompts and describers, made where they are new; within a transaction of the caller."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._known: dict[tuple[Any, ...], int] = {}
-        self._last: tuple[Mapping[str, Any], int] | None = None
-
-    @contextlib.contextmanager
-    def kept_on_success(self) -> Generator[None]:
-        """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
-        try:
-            yield
-        except BaseException:
-            self._known.clear()
-            self._last = None
-            raise
-
-    def prompt(self, prompt: Prompt) -> int:
-        """Return the id of a prompt."""
-        return self._find("prompts", _columns(), prompt.row)
-
-    def describer(self, settings: Mapping[str, Any]) -> int:
-        """Return the id of a describer, by its settings."""
-        if self._last is None or self._last[0] is not settings:
-            self._last = settings, self._find("describers", "settings", (canonical_json(settings),))
-        return self._last[1]
-
-    def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
-        if (table, *values) not in self._known:
-            marks = _marks(values)
-            self._connection.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", values)
-            found = self._connection.execute(f"SELECT id FROM {table} WHERE ({columns}) = ({marks})", values)
-            self._known[table, *values] = found.fetchone()[0]
-        return self._known[table, *values]
 
 
 def _text(value: Any) -> str:
@@ -381,14 +351,6 @@ def _text(value: Any) -> str:
 
 def _of_prompt(name: str | None) -> tuple[str, tuple[str, ...]]:
     return ("", ()) if name is None else (" AND p.name = ?", (name,))
-
-
-def _columns(table: str = "") -> str:
-    return ", ".join(table + name for name in _PROMPT)
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

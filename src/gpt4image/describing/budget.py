@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from gpt4image.artifacts.results import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.prices import FREE, Price
@@ -20,15 +22,25 @@ _MARGIN = 1.25  # images of one size differ a little in tokens: the next is take
 _UNSEEN = 64.0
 
 
+@dataclass
+class _Seen:
+    """What answers to a prompt tell about its inputs: tokens of the longest one, and the number of calls."""
+
+    longest: float = 0.0
+    calls: float = 0.0
+
+
 class Budget:
     """Admits requests and counts what they cost; safe to use from several threads.
 
     The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
     to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
     A call that was paid for and does not tell its price counts at the same dearest outcome, with the small margin.
-    Before the first answer nothing is known about the length of the input, so the first request goes alone. Where the
-    large margin leaves no room, requests go one by one with the small one. So ``max_cost`` is overrun only by inputs
-    that exceed their margin: requests come as if shuffled, and with n answers known, one in n + 1 is longer than all.
+    Before the first answer nothing is known about the length of the input, so the first request goes alone, unless
+    earlier runs left answers (``learn``). A prompt without an answer has at most the longest input of the others and a
+    token per byte of its own text. Where the large margin leaves no room, requests go one by one with the small one.
+    So ``max_cost`` is overrun only by inputs that exceed their margin: requests come as if shuffled, and with n answers
+    known, one in n + 1 is longer than all.
     """
 
     def __init__(self, *, limit: int | None, max_cost: float | None, price: Price | None, max_tokens: int) -> None:
@@ -55,12 +67,16 @@ class Budget:
         self._price = price
         self._max_tokens = max_tokens
         self._lock = threading.Lock()
-        self._longest_input: float | None = None
-        self._inputs_seen = 0.0
+        self._seen: dict[Prompt, _Seen] = {}
         self._reserved: dict[tuple[str, str, int], float] = {}
         self._reserved_sum = 0.0
         self.spent = 0.0
         self.asked = 0
+
+    def learn(self, prompt: Prompt, inputs: Sequence[int], samples: int) -> None:
+        """Count earlier answers to a prompt: tokens of their requests, each the share of one of ``samples``."""
+        if inputs:
+            self._see(prompt, float(max(inputs) * samples), len(inputs) / samples)
 
     def admit(self, request: Request, *, again: bool = False) -> bool:
         """Count the request and reserve its price, or return False if it is too much for now.
@@ -90,7 +106,7 @@ class Budget:
             price = self._dearest(request)
             if self.max_cost is None:
                 return True
-            if self._longest_input is None or self.spent + self._reserved_sum + price > self.max_cost:
+            if not self._seen or self.spent + self._reserved_sum + price > self.max_cost:
                 return False
             self._reserve(request, samples, price)
             return True
@@ -111,11 +127,10 @@ class Budget:
                     "answered is kept; give --limit instead."
                 )
             if answer.tokens_in is not None:
-                length = float(answer.tokens_in * len(answer.request.samples))
-                self._longest_input = max(self._longest_input or 0.0, length)
-                self._inputs_seen += 1 / len(answer.request.samples)
+                samples = len(answer.request.samples)
+                self._see(answer.request.prompt, float(answer.tokens_in * samples), 1 / samples)
             if self.max_cost is not None and answer.unpriced:
-                if self._longest_input is None:  # nothing bounds the price: it may be all there was
+                if not self._seen:  # nothing bounds the price: it may be all there was
                     self.spent = max(self.spent, math.nextafter(self.max_cost, math.inf))
                 else:
                     self.spent += answer.unpriced * self._price_of(answer.request, _MARGIN)
@@ -137,22 +152,36 @@ class Budget:
             return False
         if self.max_cost is None:
             return True
-        if self._longest_input is None and self._reserved:
+        if not self._seen and self._reserved:
             return False
         return self.spent + self._reserved_sum + price <= self.max_cost
 
     def _dearest(self, request: Request) -> float:
         if self.max_cost is None:
             return 0.0
-        alone = not self._reserved or not self._inputs_seen
-        return self._price_of(request, _MARGIN if alone else max(_MARGIN, _UNSEEN / self._inputs_seen))
+        seen = self._seen_for(request)
+        alone = not self._reserved or not seen.calls
+        return self._price_of(request, _MARGIN if alone else max(_MARGIN, _UNSEEN / seen.calls))
 
     def _price_of(self, request: Request, margin: float) -> float:
         """Return the price of a call whose input is ``margin`` times as long as the longest so far."""
         if self._price is None:
             return 0.0
         tokens_out = self._max_tokens * len(request.turns) * len(request.samples)
-        return self._price.of(margin * (self._longest_input or 0.0), tokens_out)
+        return self._price.of(margin * self._seen_for(request).longest, tokens_out)
+
+    def _see(self, prompt: Prompt, length: float, calls: float) -> None:
+        seen = self._seen.setdefault(prompt, _Seen())
+        seen.longest, seen.calls = max(seen.longest, length), seen.calls + calls
+
+    def _seen_for(self, request: Request) -> _Seen:
+        if own := self._seen.get(request.prompt):
+            return own
+        if not (others := self._seen.values()):
+            return _Seen()
+        turns, text = len(request.turns), sum(len(turn.encode()) for turn in request.turns)
+        longest = turns * (max(seen.longest for seen in others) + text) + (turns - 1) * self._max_tokens
+        return _Seen(longest, max(seen.calls for seen in others))
 
 
 def _name(request: Request, sample: int) -> tuple[str, str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -196,6 +196,7 @@ class _Run:
                 retry_rejected=config.retry_rejected,
             )
             self.steps.append(step)
+            self._learn_lengths(step.prompts, distinct)
             named = distinct if self.only is None else self.only
             others = [
                 prompt
@@ -220,6 +221,13 @@ class _Run:
         self.already = sum(step.done for step in self.steps)
         self.wanted = len(distinct) * len(prompts) * config.samples * len(self.steps)
         self.askings: list[Asking] = []
+
+    def _learn_lengths(self, prompts: Sequence[Prompt], digests: Set[str]) -> None:
+        if self.config.max_cost is not None:
+            for prompt in prompts:
+                rows = self.store.inputs(prompt, self.describer.settings)
+                samples = max((self.config.samples, *(sample + 1 for _, sample, _ in rows)))
+                self.budget.learn(prompt, [tokens for digest, _, tokens in rows if digest in digests], samples)
 
     def ask_all(self, interrupt: Interrupt) -> None:
         """Ask, step after step."""

@@ -130,3 +130,18 @@ def test_an_answer_that_cannot_be_read_counts_at_its_dearest(server: BatchServer
     assert outcome.summary["cost_usd"] <= 0.01
     with DescriptionStore(config().store) as store:
         assert sum(row.cost_usd or 0.0 for row in store.descriptions()) == pytest.approx(call)
+
+
+def test_answers_of_earlier_runs_let_the_first_batch_hold_what_fits(
+    server: BatchServer, config: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.json").write_text('{"tiny": {"input": 10.0, "output": 100.0}}')
+    limits = {"prices": tmp_path / "prices.json", "max_cost": 1.0, "max_tokens": 20}
+    describe(config(limit=2, **limits))
+    assert [lines(server, batch) for batch in server.batches.values()] == [1, 1], "nothing is known of the first"
+    assert describe(config(**limits)).summary["described"] == 6
+    assert [lines(server, batch) for batch in server.batches.values()] == [1, 1, 6]
+
+
+def lines(server: BatchServer, batch: dict[str, Any]) -> int:
+    return len(server.files[batch["input_file_id"]].splitlines())

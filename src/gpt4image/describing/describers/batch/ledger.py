@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt4image.artifacts.store import Prompt, References
+from gpt4image.artifacts.results import Prompt
 from gpt4image.artifacts.store_file import connect_reader, connect_writer, explained, has_table, make_batch_tables
+from gpt4image.artifacts.store_references import References
 from gpt4image.describing.describers.base import Answer, Request
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
