@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from comparing_cases import options
-from gpt4image.base.errors import DataError, TableError
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import jobs_at_once, make_plan
@@ -88,6 +88,9 @@ def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="zero-shot", **unlabelled))
     plan = make_plan(options(colour_folder, None, tmp_path / "cmp", labels_per_class=0, answers=answers, **unlabelled))
     assert "asked" in plan.members and "oracle" not in plan.members and "baseline" not in plan.members
+    asked = {"labels_per_class": 0, "answers": answers, "arms": "asked,oracle", **unlabelled}
+    with pytest.raises(ConfigError, match="oracle need labels; possible now"):
+        make_plan(options(colour_folder, None, tmp_path / "cmp", **asked))
 
 
 def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:

@@ -196,14 +196,18 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
 def squares(tmp_path: Path) -> tuple[str, str]:
     """A set with boxes, and the describer that replays descriptions and boxes of its pictures."""
     spec = write_squares(tmp_path / "set")
+    return spec, boxes_said_of(spec, tmp_path / "boxes.jsonl")
+
+
+def boxes_said_of(spec: str, file: Path) -> str:
     rows: list[dict[str, Any]] = []
     for key in load_image_set(spec).keys:
         number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
         places = [[round(1000 * side / SIDE) for side in place] for place in squares_of(number)]
         boxes = [{"label": NAMES[number % 3], "box_2d": place} for place in places]
         rows.append({"key": key, "description": f"Two {NAMES[number % 3]} squares, {key}.", "boxes": boxes})
-    (tmp_path / "boxes.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return spec, f"replay:{tmp_path / 'boxes.jsonl'}"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return f"replay:{file}"
 
 
 @pytest.mark.slow
@@ -223,6 +227,17 @@ def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
     assert read_json(out / "comparison" / "comparison.json")["arms"].keys() == {"baseline", "fused-aligned"}
     assert cli.main([*words, "--compare", "1"]) == 0
     assert capsys.readouterr().err.count("as before") == 8
+
+
+@pytest.mark.slow
+def test_photographs_without_any_annotation_become_a_detector(tmp_path: Path) -> None:
+    write_squares(tmp_path / "set")
+    spec, out = f"folder:{tmp_path / 'set' / 'images'}", tmp_path / "out"
+    replay = boxes_said_of(spec, tmp_path / "boxes.jsonl")
+    options = {**TINY, "image_size": 32, "task": "detection", "classes": ",".join(NAMES)}
+    made = gpt4image.distill(spec, describer=replay, out=out, **options)
+    assert made.model == str(out / "model.onnx") and made.human_labels == 0
+    assert read_json(out / "run" / "config.json")["task"] == "detection"
 
 
 def shapes(root: Path) -> str:
@@ -330,10 +345,9 @@ def test_a_set_with_boxes_is_refused_before_anything_is_asked(
     assert not (tmp_path / "out").exists()
 
 
-def test_boxes_cannot_be_learned_of_a_set_without_any(photos: Callable[[int], Photos], tmp_path: Path) -> None:
-    given = photos(PER_COLOUR)
+def test_masks_give_no_detector(tmp_path: Path) -> None:
     config = gpt4image.DistillConfig(
-        data=str(given.folder), describer=given.replay, task="detection", out=tmp_path / "out", **TINY
+        data=shapes(tmp_path / "set"), describer="replay:none.jsonl", task="detection", out=tmp_path / "out", **TINY
     )
     with pytest.raises(DataError, match="has no boxes"):
         gpt4image.distill(config)

@@ -114,7 +114,7 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) ->
         return "--embeddings"
     if arm.answers and config.answers is None:
         return "--answers"
-    if config.labels_per_class == 0 and not arm.label_free:
+    if (config.labels_per_class == 0 and not arm.label_free) or (arm is ARMS["oracle"] and scarce):
         return "labels"
     if arm.consistent and scarce:
         return "training images without a label"

@@ -44,8 +44,9 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.labelling.label import label
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
+from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
-from gpt4image.training.prepare import identity_of, require_media
+from gpt4image.training.prepare import identity_of, require_media, with_room_for_boxes
 from gpt4image.training.train import train
 
 MACHINE = frozenset(
@@ -76,6 +77,8 @@ def distill(config: DistillConfig) -> Outcome:
     """
     started = time.monotonic()
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    if config.task == Detection.name:  # the answers bring boxes where the dataset has none
+        images = with_room_for_boxes(images)
     task = _task(config, images)
     ask = _what_to_ask(config, images, task)
     _require_learnable(config, images, task)

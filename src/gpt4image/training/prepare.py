@@ -132,7 +132,7 @@ def prepare(
     if text_labels is not None and set(image_set.classes) <= set(text_labels.classes):
         image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
     if isinstance(text_labels, BoxLabels) and config.task in ("auto", Detection.name):
-        image_set = _with_room_for_boxes(image_set)
+        image_set = with_room_for_boxes(image_set)
     task = task or (task_of(image_set, config) if config.task == "auto" else find_task(config.task, config))
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
@@ -179,7 +179,7 @@ def prepare(
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity, images=images)
 
 
-def _with_room_for_boxes(image_set: ImageSet) -> ImageSet:
+def with_room_for_boxes(image_set: ImageSet) -> ImageSet:
     """Return a set of images without any regions as one with boxes of which none is known."""
     if image_set.regions is not None or image_set.clips:
         return image_set
