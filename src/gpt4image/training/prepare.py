@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.class_shares import Probabilities
@@ -56,27 +58,31 @@ def _load(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
     table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
     if table is None and config.only_described:
         raise TableError("--only-described needs --embeddings: the table says which images are described.")
-    described_of = None if table is None else lambda digests: TextTargets.of(table, digests).described
     image_set = load_with_splits(
         config.data,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
-        keep_in_train=described_of if config.only_described else None,
+        keep_in_train=partial(_described, table) if table is not None and config.only_described else None,
         unlabelled=bool(config.pretraining),
     )
     if table is None:
         return image_set, None
     require_own_images(table, image_set)
     if config.only_described:
-        described = TextTargets.of(table, image_set.digests).described
+        described = _described(table, image_set.digests)
         image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
     return image_set, table
+
+
+def _described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (N,) whether each image has a description."""
+    return TextTargets.of(table, digests).described
 
 
 def require_own_images(table: EmbeddingTable, image_set: ImageSet) -> None:
     """Refuse an embedding table that describes no training image of a set. Raises TableError."""
     train = image_set.indices("train")
-    if not TextTargets.of(table, [image_set.digests[i] for i in train]).described.any():
+    if not _described(table, [image_set.digests[i] for i in train]).any():
         raise TableError(
             f"None of the {len(train)} training images of {image_set.spec} has an embedding in {table.path}: the table "
             "was made from descriptions of other images. Run `gpt4image descriptions check` on the store it came from."
