@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ def test_names_are_embedded_as_captions_with_spaces(table: Path) -> None:
     assert found.vectors is not None and np.array_equal(found.vectors, expected)
     assert found.missing == "" and found.revision == load_text_encoder(ENCODER).revision
     assert not_read([found]) == []
+
+
+def test_a_table_that_was_made_anew_has_the_names_of_its_own_encoder(table: Path) -> None:
+    first = find_class_names(table, "cpu", ("dog",))
+    shutil.rmtree(table)
+    encode(EncodeConfig(store=table.with_name("texts.db"), encoder="bag-of-words:16", out=table))
+    again = find_class_names(table, "cpu", ("dog",))
+    assert first.vectors is not None and again.vectors is not None
+    assert (first.vectors.shape[1], again.vectors.shape[1]) == (32, 16)
 
 
 def test_what_is_missing_is_said_once(table: Path) -> None:

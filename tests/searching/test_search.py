@@ -17,8 +17,12 @@ from gpt4image.cli import main
 from gpt4image.config import EvaluateConfig, SearchConfig
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.searching.search import search
-from search_cases import ask, keys, noisy
+from gpt4image.training.prepare import load_image_set
+from gpt4image.training.train import train
+from search_cases import ask, keys, noisy, paint, table_of
+from small_training import options
 from trained_runs import rewrite_config
 
 
@@ -36,7 +40,6 @@ def test_each_text_finds_the_pictures_of_its_colour(trained: Path) -> None:
 
 
 def test_the_similarities_are_those_of_the_model_and_the_encoder(trained: Path) -> None:
-    from gpt4image.evaluating.run_model import load_run_model
     from gpt4image.training.prepare import prepare
 
     model = load_run_model(trained / "run", None, "abc")
@@ -66,6 +69,17 @@ def test_a_second_query_reads_no_image(copied: Path, decoded: list[int]) -> None
     assert decoded == [] and again.summary["indexed_now"] == 0 and again.record == first.record
     part = ask(copied, "red", split="test", top=100)
     assert len(keys(part)) == part.summary["images"] == len(decoded) == 9, "a part of the set is indexed alone"
+
+
+def test_a_split_is_the_one_of_the_run_also_where_described_images_alone_are_trained_on(tmp_path: Path) -> None:
+    folder = paint(tmp_path / "colours")
+    texts: dict[str, list[str]] = {"blue": ["A blue square."], "green": ["A green one."], "red": []}
+    table = table_of(folder, tmp_path / "table", "bag-of-words:64", texts.__getitem__)
+    chosen = {"only_described": True, "val_fraction": 0.4, "epochs": 1}
+    train(options(folder, tmp_path / "run", embeddings=table, **chosen))
+    images, _ = load_image_set(load_run_model(tmp_path / "run", None, "abc").config)
+    found = ask(tmp_path, "red", split="val", top=100)
+    assert sorted(keys(found)) == sorted(images.keys[i] for i in images.indices("val"))
 
 
 def test_a_set_that_changed_costs_its_new_images_alone(copied: Path, decoded: list[int]) -> None:

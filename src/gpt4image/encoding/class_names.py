@@ -25,18 +25,24 @@ class ClassNames:
     revision: str = ""
 
 
-@functools.lru_cache
 def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -> ClassNames:
-    """Return the class names embedded by the encoder of a table; cached, because many arms ask.
+    """Return the class names embedded by the encoder of a table.
 
     Raises:
         Gpt4ImageError: the encoder cannot be used here, or is another one now.
     """
+    made = EmbeddingTable.open(embeddings).manifest
+    return _embedded(made.encoder, made.revision, made.width, embeddings, device, classes)
+
+
+@functools.lru_cache  # because many arms ask
+def _embedded(
+    spec: str, revision: str, width: int, embeddings: Path, device: str, classes: tuple[str, ...]
+) -> ClassNames:
     from gpt4image.encoding.text_encoders.registry import load_known_encoder
 
-    made = EmbeddingTable.open(embeddings).manifest
     whose = f"The table {embeddings} was made with"
-    encoder = load_known_encoder(made.encoder, device, revision=made.revision, width=made.width, whose=whose)
+    encoder = load_known_encoder(spec, device, revision=revision, width=width, whose=whose)
     texts = [CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes]
     return ClassNames(vectors=encoder.encode(texts), missing="", revision=encoder.revision)
 

@@ -207,11 +207,12 @@ def _encode(pairs: Sequence[tuple[str, str]], table: Path, encoder: str, device:
     from gpt4image.encoding.encode import encode
 
     of_all: dict[str, Any] = {"prompt": find_prompt("imported"), "describer": {"name": "imported"}}
-    seen, now = Counter[str](), time.time()
+    seen, now, rows = Counter[str](), time.time(), list[Description]()
+    for digest, text in pairs:
+        rows.append(Description(digest=digest, sample=seen[digest], text=text, created=now, **of_all))
+        seen[digest] += 1
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "texts.db"
         with DescriptionStore(store, write=True) as writer:
-            for digest, text in pairs:
-                writer.add([Description(digest=digest, sample=seen[digest], text=text, created=now, **of_all)])
-                seen[digest] += 1
+            writer.add(rows)
         encode(EncodeConfig(store=store, out=table, encoder=encoder, device=device))

@@ -17,13 +17,14 @@ from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
-from gpt4image.data import ImageSet, load_image_set, load_with_splits
+from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.pixels import WorkerPixels, available_cores
 from gpt4image.evaluating.run_model import RunModel, load_run_model, options_of
 from gpt4image.searching.index import Index, most_similar, up_to_date
 from gpt4image.searching.queries import place_queries
 from gpt4image.searching.results import Hit, in_words, write_page
 from gpt4image.training.auto import stored_as
+from gpt4image.training.prepare import load_image_set as load_with_splits
 from gpt4image.training.text_space import read_text_space
 
 FOLDER = "search"
@@ -100,7 +101,8 @@ def _images(config: SearchConfig, options: TrainConfig) -> ImageSet:
     spec = config.data or options.data
     if config.split == "all":
         return load_image_set(spec)
-    images = load_with_splits(spec, val_fraction=options.val_fraction, test_fraction=options.test_fraction)
+    table = options.embeddings if options.only_described else None  # alone says which images val takes
+    images, _ = load_with_splits(options.model_copy(update={"data": spec, "embeddings": table}))
     chosen = images.indices(config.split)
     if not len(chosen):
         raise DataError(f"{spec} has no images in its {config.split} split; give another --split, or none.")
