@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,19 @@ def test_a_place_that_cannot_be_written_is_called_by_its_own_name(
         with pytest.raises(OSError, match="Permission denied") as caught:
             write(tmp_path / "a.json")
         assert caught.value.filename == str(tmp_path / "a.json")
+
+
+def test_a_user_without_a_home_folder_has_a_cache_that_goes_with_the_process(tmp_path: Path) -> None:
+    code = (
+        "import os, pwd; pwd.getpwuid = lambda _: (_ for _ in ()).throw(KeyError())\n"
+        "from gpt4image.base.files import user_cache\n"
+        "assert user_cache() == user_cache() and user_cache().is_dir(); print(user_cache())"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME")}
+    made = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert made.stdout.strip() and not Path(made.stdout.strip()).exists()
 
 
 def test_what_is_staged_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

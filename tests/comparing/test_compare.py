@@ -254,15 +254,15 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     assert len(now) == 6 and kept.items() <= now.items()
 
 
-LABELS = "need --labels-per-class or --label-noise"
+LABELS = "needs? --labels-per-class or --label-noise"
 MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"labels_per_class": 99}, DataError, "99"),
-    ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle need --label.*; aligned need --emb"),
+    ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle needs --label.*; aligned needs --emb"),
     ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, LABELS),
     ({"arms": "asked,fused"}, ConfigError, "asked,fused need --answers"),
     ({"arms": "baseline,text-labels", "labels_per_class": 0}, ConfigError, "baseline,text-labels need labels; poss"),
     ({"labels_per_class": 0, "label_noise": 0.2}, ConfigError, "leaves no label to flip"),
-    ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
+    ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch needs training images without a label"),
     ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels .* is not one wrong"),
     ({"arms": "zero-shot,class-name", "labels_per_class": 2}, ConfigError,
      r"^--arms zero-shot,class-name need the names .* in the space of .*table: .*'given'.*gpt4image encode"),

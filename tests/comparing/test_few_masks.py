@@ -221,7 +221,7 @@ def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Pat
 
 
 def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="self-training need a task of classes"):
+    with pytest.raises(ConfigError, match="self-training needs a task of classes"):
         make_plan(options(root, tmp_path, arms="baseline,self-training"))
 
 

@@ -89,7 +89,7 @@ def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
     plan = make_plan(options(colour_folder, None, tmp_path / "cmp", labels_per_class=0, answers=answers, **unlabelled))
     assert "asked" in plan.members and "oracle" not in plan.members and "baseline" not in plan.members
     asked = {"labels_per_class": 0, "answers": answers, "arms": "asked,oracle", **unlabelled}
-    with pytest.raises(ConfigError, match="oracle need labels; possible now"):
+    with pytest.raises(ConfigError, match="oracle needs labels; possible now"):
         make_plan(options(colour_folder, None, tmp_path / "cmp", **asked))
 
 

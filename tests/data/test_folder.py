@@ -214,6 +214,21 @@ def test_folders_that_may_be_splits_are_noted(
     )
 
 
+def test_a_class_is_one_however_its_accents_are_stored(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "train/Caf\u00e9/1.png", "train/x/2.png", "test/Cafe\u0301/3.png")
+    images = load(tmp_path)
+    assert images.classes == ("Caf\u00e9", "x")
+    assert [images.read(i) for i in range(3)] and images.labels.tolist() == [0, 0, 1]
+
+
+def test_class_folders_that_are_links_to_elsewhere_are_named(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path / "far", "cat/1.png")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "cat").symlink_to(tmp_path / "far" / "cat")
+    with pytest.raises(DataError, match=r"no class folders; .*Skipped: 'cat: a link that leads out of the folder'"):
+        load(tmp_path / "near")
+
+
 @pytest.mark.parametrize("content", [None, "notes.txt"])
 def test_an_empty_class_folder_is_named(tmp_path: Path, write_images: Write, content: str | None) -> None:
     write_images(tmp_path, "cat/1.png", "dog/1.png")

@@ -18,6 +18,9 @@ from gpt4image.data.labels import encode_labels, encode_several, presence, rares
         ([2, 0, -1, None], ("0", "1", "2"), [2, 0, -1, -1]),
         ([1.0, float("nan"), 0.0], ("0", "1"), [1, -1, 0]),  # what pandas makes of integers with gaps
         (["1", "0", ""], ("0", "1"), [1, 0, -1]),
+        (["1.0", "0.0", "nan", ""], ("0", "1"), [1, 0, -1, -1]),  # and as text
+        (["1.0", "1.5"], ("1.0", "1.5"), [0, 1]),
+        (["Cafe\u0301", "Caf\u00e9", "b"], ("Caf\u00e9", "b"), [0, 0, 1]),  # one word, stored in two ways
         (["01", "1"], ("01", "1"), [0, 1]),  # as numbers they would be one class
         (["3", "cat"], ("3", "cat"), [0, 1]),
         ([True, False], ("False", "True"), [1, 0]),

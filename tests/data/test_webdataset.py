@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import webdataset
+from gpt4image.data import load_image_set, webdataset
 from gpt4image.data.webdataset import expand_braces
 from loaded_sets import Png, aside, label_names
 from tars import load_shards, write_tar
@@ -163,6 +163,21 @@ def test_a_name_that_comes_twice_in_a_shard_is_set_aside(tmp_path: Path, png: Pn
     images = load_shards(path)
     assert images.keys == ("b",)
     assert aside(images) == {"a": "png comes twice, in 0.tar"}
+
+
+def test_names_with_dots_are_not_taken_for_one_picture(tmp_path: Path, png: Png) -> None:
+    names = ("2023.01.05.png", "2023.02.05.png", "a.png")
+    images = load_shards(write_tar(tmp_path / "0.tar", {name: png(n) for n, name in enumerate(names)}))
+    assert images.keys == ("a",)
+    several = "has several pictures, '01.05.png', '02.05.png': a name ends at its first dot, in 0.tar"
+    assert aside(images) == {"2023": several}
+
+
+def test_a_folder_of_any_name_holds_shards(tmp_path: Path, png: Png) -> None:
+    folder = tmp_path / "shards [v2] {a,b}"
+    folder.mkdir()
+    write_tar(folder / "0.tar", {"a.png": png(0)})
+    assert load_shards(folder).keys == load_image_set(str(folder)).keys == ("a",)
 
 
 def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:

@@ -21,7 +21,7 @@ from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.artifacts.weights import load_tensors
-from gpt4image.base.errors import ConfigError, DataError, DescriberError, RunError
+from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.data import load_image_set
 from gpt4image.distilling.stages import STAGES
@@ -141,8 +141,37 @@ def test_answers_without_what_was_asked_for_are_told(bare: Photos, tmp_path: Pat
     lines = [json.loads(line) for line in bare.answers.read_text(encoding="utf-8").splitlines()]
     rows = [{name: line[name] for name in ("key", "class")} for line in lines]
     bare.answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    with pytest.raises(DescriberError, match=r"answered nothing that can be used.*ask= class"):
+    with pytest.raises(ConfigError, match=r"no row has description; leave it out: ask= class"):
         gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=tmp_path / "out", **TINY)
+    bare.answers.write_text("\n".join(map(json.dumps, [{"key": rows[0]["key"], "description": "One."}, *rows[1:]])))
+    options = {"ask": "description,class", "classes": CLASSES, "out": tmp_path / "out", **TINY}
+    with pytest.raises(DescriberError, match=r"answered nothing that can be used.*ask= class"):
+        gpt4image.distill(bare.folder, describer=bare.replay, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"model": "resnet19"}, ModelError),
+        ({"init": "none.safetensors"}, Gpt4ImageError),
+        ({"encoder": "minlm"}, ConfigError),
+    ],
+)
+def test_what_a_later_stage_would_not_find_is_told_before_anything_is_asked(
+    bare: Photos, tmp_path: Path, options: dict[str, Any], error: type[Exception]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(error, match=next(iter(options.values()))[:6]):
+        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY | options)
+    assert not (out / "answers.db").exists()
+
+
+def test_a_first_try_that_brought_no_answer_does_not_bind_the_next(bare: Photos, tmp_path: Path) -> None:
+    (tmp_path / "other.jsonl").write_text('{"key": "elsewhere.jpg", "description": "x", "class": "red"}')
+    options = {"classes": CLASSES, "out": tmp_path / "out", **TINY}
+    with pytest.raises(ConfigError, match="belongs to an image"):
+        gpt4image.distill(bare.folder, describer=f"replay:{tmp_path / 'other.jsonl'}", **options)
+    assert gpt4image.distill(bare.folder, describer=bare.replay, **options).images == 36
 
 
 @pytest.mark.parametrize(

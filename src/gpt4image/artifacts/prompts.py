@@ -94,9 +94,9 @@ def load_prompt(name: str) -> Prompt:
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"--prompt {name}: cannot be read ({error}); give a text file, or one of {', '.join(PROMPTS)}."
-        ) from None
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        asking = ", ".join(prompt.name for prompt in PROMPTS.values() if prompt.text)
+        raise ConfigError(f"--prompt {name}: {why}; give a text file, or one of {asking}.") from None
     unknown = [place for place in _PLACE.findall(text) if place not in PLACES]
     if unknown:
         raise ConfigError(

@@ -226,6 +226,8 @@ def is_table(path: Path) -> bool:
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
     if path.is_file():
+        if path.suffix == ".parquet":
+            raise TableError(f"{path} is a file, not an embedding table; text labels go to --text-labels.")
         raise TableError(
             f"{path} is a file, not an embedding table, which is a folder; if it is the description store, make the "
             f"table of it: `gpt4image encode --store {path} --out {path.with_suffix('.emb')}`."

@@ -6,6 +6,7 @@ A writer leaves the old file or the new one, never half of one. A reader returns
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import functools
@@ -17,6 +18,7 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 import tokenize
 import tomllib
 import zlib
@@ -179,8 +181,19 @@ def staging_folder(place: Path) -> Generator[Path]:
 
 
 def user_cache() -> Path:
-    """Return this package's folder in the user's cache (XDG_CACHE_HOME, else ~/.cache); it may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gpt4image"
+    """Return this package's folder in the user's cache (XDG_CACHE_HOME, else ~/.cache); it may not exist yet.
+
+    A user without a home folder has one for this process alone.
+    """
+    place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111  (no RuntimeError)
+    return _cache_of_process() if place.startswith("~") else Path(place) / "gpt4image"
+
+
+@functools.cache
+def _cache_of_process() -> Path:
+    place = tempfile.mkdtemp(prefix="gpt4image-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -70,7 +70,7 @@ def members_of(
         lacking: dict[str, list[str]] = {}
         for name in refused:
             lacking.setdefault(_lacks(ARMS[name], config, scarce, left), []).append(name)
-        why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
+        why = "; ".join(f"{','.join(who)} need{'s'[len(who) > 1 :]} {what}" for what, who in lacking.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     first = (ARMS[name].after for name in wanted)
     reference = ["baseline"] if there["labelled"] else []
@@ -109,11 +109,11 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) ->
         there = {"a task of classes": arm.classes, "--task detection": arm.boxes, "--task segmentation": arm.masks}
         return next(task for task, applies in there.items() if applies)
     if boxes and arm.text_labels and config.answers is None:
-        return "--answers"
+        return "--answers STORE, made by `gpt4image describe --ask boxes`"
     if arm.text and config.embeddings is None:
-        return "--embeddings"
+        return "--embeddings DIR, made by `gpt4image encode`"
     if arm.answers and config.answers is None:
-        return "--answers"
+        return "--answers STORE, made by `gpt4image describe --ask class`"
     if (config.labels_per_class == 0 and not arm.label_free) or (arm is ARMS["oracle"] and scarce):
         return "labels"
     if arm.consistent and scarce:

@@ -106,7 +106,7 @@ def _spec_of_folder(path: str, place: Path) -> str:
     if _holds_videos(place):
         return f"clips:{path}"
     shards = any(child.suffix == ".tar" for child in place.iterdir())
-    return f"webdataset:{Path(path) / '*.tar'}" if shards and not folders else f"folder:{path}"
+    return f"{'webdataset' if shards and not folders else 'folder'}:{path}"
 
 
 def _holds_videos(place: Path) -> bool:

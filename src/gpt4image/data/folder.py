@@ -15,6 +15,7 @@ not that of an image are counted by extension.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -57,11 +58,10 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
     images = {folder: tree.images_below(folder) for folder in split_of}
     unread = _other_files(tree.others, spec)
     if empty := [folder for folder, keys in images.items() if not keys and not _is_unlabelled(folder)]:
-        aside = "".join(f" {item.name} {item.reason}." for item in unread) or (
-            f" Skipped links and files: {len(tree.reasons)}." if tree.reasons else ""
-        )
+        what = "clips" if name == "clips" else "images"
+        aside = "".join(f" {item.name} {item.reason}." for item in unread) or tree.skipped()
         raise DataError(
-            f"{spec}: no images in class folder {first_few(empty)}.{aside} Remove the folder or fill it; images are "
+            f"{spec}: no {what} in class folder {first_few(empty)}.{aside} Remove the folder or fill it; {what} are "
             f"files named {', '.join('*' + suffix for suffix in sorted(extensions))}."
         )
     counts = [len(keys) for keys in images.values()]
@@ -108,7 +108,8 @@ def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
     if not in_train or (classes and all(map(_split, classes))):
         found = f"there are {first_few(top)}, but no class folders in train" if top else "there are no class folders"
         place = "train/CLASS, or into train/" if top else "folders named after their class, or into one named "
-        raise DataError(f"{spec}: {found}; put images into {place}{UNLABELLED[0]!r} where they have no label.")
+        way = f"put images into {place}{UNLABELLED[0]!r} where they have no label."
+        raise DataError(f"{spec}: {found}; {way}{tree.skipped()}")
     _note_slips(tree, spec, classes)
     inside = {f"{name}/{child}": str(_split(name)) for name in held_out for child in tree.folders(name)}
     return dict.fromkeys(in_train, "train") | inside
@@ -162,7 +163,8 @@ def _class_names(split_of: dict[str, str], spec: str) -> tuple[str, ...]:
 
 
 def _name(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
+    """Return the name of a folder in Unicode's composed form: systems differ in how they store accents."""
+    return unicodedata.normalize("NFC", path.rsplit("/", 1)[-1])
 
 
 def _split(name: str) -> str | None:
@@ -183,6 +185,10 @@ class _Tree:
         self.reasons: dict[str, str] = {}
         self.others: Counter[str] = Counter()
         self._read_before: dict[str, tuple[list[str], list[str]]] = {}
+
+    def skipped(self) -> str:
+        """Return what was skipped and why, as a sentence; "" for nothing."""
+        return f" Skipped: {first_few(f'{path}: {why}' for path, why in self.reasons.items())}." if self.reasons else ""
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the visible folders directly in a folder."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,7 @@ SEPARATOR = "|"  # between the names of several classes in one cell
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 # Of these only lists are labels of an image: text of that name may be anything.
 LIST_NAMES = (*LABEL_NAMES, "tags")
+_WHOLE = re.compile(r"[0-9]{1,9}\.0")
 _PRESENCE = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": NO_LABEL, "nan": NO_LABEL}
 
 
@@ -32,7 +35,8 @@ def encode_labels(
     """Return the class names and the (N,) labels of a column of names or of numbers.
 
     None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0" to the largest
-    one. Names are sorted.
+    one; if all are texts such as "3.0", as pandas writes them beside empty cells, too. Names are sorted, and in
+    Unicode's composed form.
 
     Args:
         cells: N cells: str, int, float or None.
@@ -54,6 +58,8 @@ def encode_labels(
                 f"{spec}: the label of row {row} has {len(cell):,} letters; class names have up to {MAX_LABEL_LETTERS}."
             )
     values = [_value(cell) for cell in cells]
+    if all(_WHOLE.fullmatch(value) if isinstance(value, str) else value is None for value in values):
+        values = [None if value is None else int(float(value)) for value in values]
     if all(isinstance(value, int) for value in values if value is not None):
         numbers = [NO_LABEL if value is None else int(value) for value in values]
         for row, number in zip(rows, numbers, strict=True):
@@ -191,7 +197,8 @@ def _value(cell: object) -> int | str | None:
         text = cell.strip()
         # "01" is a name: as a number it would be one with "1".
         number = int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() else None
-        value = number if number is not None and str(number) == text else text or None
+        name = None if text in ("", "nan", "NaN") else unicodedata.normalize("NFC", text)
+        value = number if number is not None and str(number) == text else name
     elif isinstance(cell, float):
         value = None if math.isnan(cell) else int(cell) if cell.is_integer() else str(cell)
     elif isinstance(cell, int) and not isinstance(cell, bool):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import NewerError
+from gpt4image.base.errors import NewerError, first_few
 from gpt4image.base.files import read_json, user_cache, write_json
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state, is_settled, part_digests
@@ -176,6 +176,8 @@ def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None
     chosen = min(sample.images, key=lambda extension: "." in extension, default=None)
     cell, fault = _cell(sample)
     fault = sample.fault or fault or ("" if chosen else "has no image")
+    if len(sample.images) > 1 and all("." in extension for extension in sample.images):
+        fault = f"has several pictures, {first_few(sample.images)}: a name ends at its first dot"
     if fault or chosen is None:
         index.skipped.append((name, f"{fault}, in {shard}"))
     else:

@@ -35,7 +35,7 @@ _BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<words>[^{}]*,[^{
 
 
 def load_webdataset(argument: str) -> ImageSet:
-    """Load the samples of all shards of a pattern, in order of shards and members.
+    """Load the samples of all shards of a pattern, or in a folder, in order of shards and members.
 
     The split of a shard is the first of train, val (valid, validation) and test that is a word of its file name, else
     the name of its folder, else train. The label is ``cls`` (class number or name), else the field ``label``
@@ -116,7 +116,10 @@ def _shards(argument: str, spec: str) -> list[str]:
     """Return the paths of the shards, absolute, each once; in order of the braces, then of names."""
     paths: dict[str, None] = {}
     missing: list[str] = []
-    for number, pattern in enumerate(expand_braces(str(expanded(argument)))):
+    place = expanded(argument)
+    if place.is_dir():
+        return sorted(os.path.abspath(shard) for shard in place.glob("*.tar"))  # noqa: PTH100
+    for number, pattern in enumerate(expand_braces(str(place))):
         if number == MAX_SHARDS:
             raise DataError(f"{spec}: the pattern names more than {MAX_SHARDS:,} shards; correct it.")
         names = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))  # noqa: PTH113, PTH207

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -92,8 +93,9 @@ def readable(name: str) -> str:
 
 
 def _normal(name: str) -> str:
-    words = _SEPARATORS.sub(" ", name.casefold()).strip()
-    return _ARTICLE.sub("", words) or name.casefold().strip()
+    folded = unicodedata.normalize("NFC", name).casefold()
+    words = _SEPARATORS.sub(" ", folded).strip()
+    return _ARTICLE.sub("", words) or folded.strip()
 
 
 def _singular(words: str) -> str:

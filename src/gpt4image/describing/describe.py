@@ -70,7 +70,7 @@ def describe(config: DescribeConfig) -> Outcome:
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     images = load_image_set(config.data)
     if isinstance(describer, ReplayDescriber):
-        describer.require_own_images(images)
+        describer.require_answers(images, listed(config.ask))
     unknown: list[Skipped] = []
     if config.only is not None:
         images, unknown = chosen_images(images, config.only)

@@ -40,14 +40,17 @@ from gpt4image.distilling import said
 from gpt4image.distilling.paying import agree_to_pay, require_payer
 from gpt4image.distilling.stages import COMPARE, STAGES, Stages
 from gpt4image.encoding.encode import encode
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.labelling.label import label
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
+from gpt4image.training import auto
 from gpt4image.training.prepare import identity_of, require_media, with_room_for_boxes
 from gpt4image.training.train import train
+from gpt4image.training.trainer import require_buildable
 
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
@@ -93,6 +96,8 @@ def distill(config: DistillConfig) -> Outcome:
         asked = [questions, data]
         if stages.records.finished("describe", fingerprint(asked)) is None:
             require_payer(config, describing, len(set(images.digests)))
+            if "description" in listed(ask):
+                load_text_encoder(config.encoder, config.device)  # a mistake in its name is told before anybody pays
         say(_plan(config, images, describing, int(annotated.sum())))
         stages.records.write_options(_recorded(config))
         stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=questions)
@@ -132,12 +137,19 @@ def _what_to_ask(config: DistillConfig, images: ImageSet, task: Task) -> str:
 
 
 def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> None:
-    """Refuse what `train` would refuse after the answers are paid for. Raises DataError."""
+    """Refuse what `train` would refuse after the answers are paid for.
+
+    Raises:
+        DataError: the dataset does not do for the task.
+        ConfigError, ModelError: there is no such model, or none that is built with these options.
+    """
     require_media(images, task)
     named = config.describe("class").classes
     classes = {*images.classes, *(option.name for option in (class_list(named) if named else ()))}
     if not task.boxes:  # boxes are taught even where no image has any
         task.require(task.annotations(images), sorted(classes), config.data)
+    training, _ = auto.choose(config.train().model_copy(update={"task": task.name}), images)
+    require_buildable(training, task, sorted(classes))
 
 
 def _measurable(images: ImageSet, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:
@@ -175,7 +187,7 @@ def _suited(config: DistillConfig, images: ImageSet, task: Task, ask: str) -> Di
 def _require_same_questions(config: DistillConfig, describing: DescribeConfig, records: StageRecords) -> None:
     """Refuse other questions than those that the answers in the folder answer. Raises RunError."""
     questions = _questions(describing)
-    if records.begun("describe") in (None, fingerprint(questions)):
+    if records.begun("describe") in (None, fingerprint(questions)) or not _has_answers(config.out / ANSWERS):
         return
     before, now = records.options, _recorded(config)
     names = (f"describe_{name}" if f"describe_{name}" in now else name for name in questions)
@@ -184,6 +196,13 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
         f"{config.out} holds answers to other questions: {', '.join(differ) or 'a file of them'} was different, and a "
         "teacher reads all answers that are there. Give the same options, or another --out."
     )
+
+
+def _has_answers(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with DescriptionStore(path) as store:
+        return any(status == "ok" for *_, status, _ in store.counts())
 
 
 def _recorded(config: DistillConfig) -> dict[str, Any]:

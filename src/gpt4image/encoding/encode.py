@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from gpt4image import __version__
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import (
+    ARRAYS,
     MANIFEST,
     PARTIAL,
     EmbeddingTable,
@@ -104,9 +106,17 @@ def encode(config: EncodeConfig) -> Outcome:
     )
 
 
+def _require_own(out: Path) -> None:
+    """Refuse a folder with files that no table has, such as one of images. Raises TableError."""
+    own = {PARTIAL, *(f"{name}.npy" for name in ARRAYS)}
+    if foreign := sorted(path.name for path in out.iterdir() if path.name not in own and path.name[0] != "."):
+        raise TableError(f"{out} holds {first_few(foreign)}, which encode did not write; give another --out.")
+
+
 def _earlier_table(config: EncodeConfig, encoder: TextEncoder, found: Descriptions) -> EmbeddingTable | None:
     """Return the finished table in ``config.out``, if there is one; TableError if it cannot be brought up to date."""
     if not (config.out / MANIFEST).exists():
+        _require_own(config.out)
         return None
     table = EmbeddingTable.open(config.out)
     made = table.manifest

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.class_shares import Probabilities, built, chosen
+from gpt4image.artifacts.table import is_table
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
@@ -187,6 +188,8 @@ def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
         raise TableError(f"--text-labels {path} is the table for people; give {path.with_suffix('.parquet')}.")
     if path is None:
         return None
+    if is_table(path):
+        raise TableError(f"--text-labels {path} is an embedding table: give it to --embeddings.")
     return BoxLabels.load(path) if holds_boxes(path) else TextLabels.load(path)
 
 

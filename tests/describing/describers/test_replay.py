@@ -137,4 +137,4 @@ def test_a_file_of_other_images_is_an_error_that_shows_both_kinds_of_keys(tmp_pa
     describer = load(path)
     assert isinstance(describer, ReplayDescriber)
     with pytest.raises(ConfigError, match=r"none of its 1 rows belongs.*'photos/1.jpg'.*look like 'k0', 'k1'"):
-        describer.require_own_images(in_memory([b"0", b"1"]))
+        describer.require_answers(in_memory([b"0", b"1"]), ("description",))

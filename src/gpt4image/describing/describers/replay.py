@@ -44,6 +44,7 @@ class ReplayDescriber:
         self._path = path
         self._skipped: list[Skipped] = []
         self._duplicates = 0
+        self._parts: set[str] = set()
         self._places = self._index(self._rows() if path.suffix in (".csv", ".parquet") else self._lines())
         if not self._places:
             reason = f" ({self._skipped[0].name}: {self._skipped[0].reason})" if self._skipped else ""
@@ -90,8 +91,12 @@ class ReplayDescriber:
         }
         return Report(facts=facts, skipped=self._skipped)
 
-    def require_own_images(self, images: ImageSet) -> None:
-        """Refuse a file of which no row belongs to an image of the dataset. Raises ConfigError."""
+    def require_answers(self, images: ImageSet, ask: Sequence[str]) -> None:
+        """Refuse a file that has nothing for the dataset, or for a part that is asked for. Raises ConfigError."""
+        if lacking := [part for part in ask if part not in self._parts]:
+            left = ",".join(part for part in ask if part in self._parts)
+            way = f"leave it out: --ask {left}" if left else f"it has {', '.join(sorted(self._parts))}"
+            raise ConfigError(f"replay:{self._path}: no row has {' or '.join(lacking)}; {way}.")
         if any(name in self._places for name in _names_of(images)):
             return
         given = first_few((name for _, name in itertools.islice(self._places, 3)), 3)
@@ -122,6 +127,7 @@ class ReplayDescriber:
                 if isinstance(row, Skipped):
                     self._skipped.append(row)
                     continue
+                self._parts |= {*row.ask}
                 name = ("digest", row.digest) if row.digest else ("key", row.key or "")
                 if not name[1]:
                     self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
