@@ -100,8 +100,8 @@ class DescribeConfig(DescriberOptions):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    webdataset:PATTERN, coco:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10, cifar100, openmoji,
-    openmoji-scenes, openmoji-scenes-masks."""
+    webdataset:PATTERN, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
+    cifar100, openmoji, openmoji-scenes, openmoji-scenes-masks."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
 

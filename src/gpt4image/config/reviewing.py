@@ -20,8 +20,8 @@ class ReviewConfig(StageConfig):
     """
 
     data: str
-    """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, coco:FILE.json, yolo:DIR, voc:DIR,
-    masks:DIR, cifar10, cifar100, openmoji."""
+    """Dataset SPEC, with one class per image: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN,
+    cifar10, cifar100, openmoji. Datasets with boxes, masks or several classes per image are refused."""
     labels: Path
     """CSV file of all labels, which --data manifest:FILE reads; it lies in the folder of the images, or above it."""
     answers: Path | None = None
