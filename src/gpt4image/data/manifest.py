@@ -7,6 +7,7 @@ label:NAME    or one column per class: 1, 0 or empty for not known; without "lab
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path); without a path column also the path
 review        what `review` notes for itself (optional; not read here)
+digest        sha256 of the image, by which `review` finds its label again (optional; not read here)
 caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
 
 Columns may have other usual names: image, file or filename for path, class or category for label, text for caption.
@@ -34,7 +35,7 @@ from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 
-REVIEW = "review"
+REVIEW, DIGEST = "review", "digest"
 SYNONYMS = {
     **dict.fromkeys(("file", "image", "filename", "file_name", "image_path", "filepath", "video", "clip"), "path"),
     **dict.fromkeys(("class", "category", "class_name"), "label"),
@@ -42,7 +43,7 @@ SYNONYMS = {
 }
 """Other usual names of columns."""
 _TYPED = ("path", "label", "labels", "tags", "split", "key", "caption")
-COLUMNS = (*_TYPED, REVIEW)
+COLUMNS = (*_TYPED, REVIEW, DIGEST)
 LABEL_COLUMNS = ("label", "labels", "tags")
 CLASS_COLUMN = "label:"
 
@@ -144,8 +145,8 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
-            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, and one "
-            f"column per class with 0, 1 or empty cells.{lack}{wrong}{hint}"
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, digest, and "
+            f"one column per class with 0, 1 or empty cells.{lack}{wrong}{hint}"
             f"{'' if set(table) & set(COLUMNS) else advice}"
         )
     return table
