@@ -244,3 +244,26 @@ def test_a_second_server_on_the_same_file_is_refused(pictures: Path, tmp_path: P
         LabelsFile(tmp_path / "labels.csv", images)
     file.close()
     LabelsFile(tmp_path / "labels.csv", images).close()
+
+
+def class_folders(names: Sequence[str], picture: Path, folder: Path) -> ImageSet:
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.png").write_bytes(picture.read_bytes() + bytes([number]))
+    return load_image_set(f"folder:{folder}")
+
+
+@pytest.mark.parametrize("names", [("10", "20", "30"), ("1", "2", "3"), ("0", "1", "2"), ("7", "cat"), ("0", "1", "3")])
+def test_class_folders_with_numbers_as_names_keep_their_names(
+    pictures: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    images = class_folders(names, pictures / "cat" / "0.png", tmp_path / "numbers")
+    LabelsFile(tmp_path / "labels.csv", images).close()
+    read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    assert (read.classes, read.labels.tolist()) == (names, images.labels.tolist())
+
+
+def test_all_class_numbers_from_0_on_stay_numbers(pictures: Path, tmp_path: Path) -> None:
+    names = tuple(map(str, range(11)))
+    LabelsFile(tmp_path / "labels.csv", class_folders(names, pictures / "cat" / "0.png", tmp_path / "numbers")).close()
+    assert load_image_set(f"manifest:{tmp_path / 'labels.csv'}").classes == names

@@ -6,7 +6,7 @@ labels, tags  several classes per image instead: names with bars between them, i
 label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path); without a path column also the path
-review        what `review` notes for itself (optional; not read here)
+review        what `review` notes for itself (optional; not read here, but labels are names then: "10" is no number)
 digest        sha256 of the image, by which `review` finds its label again (optional; not read here)
 caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
 
@@ -193,9 +193,18 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
         note_once(
             f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several classes per image call it 'labels'."
         )
-    classes, labels = encode_labels(cells, spec) if name == "label" else encode_several(cells, spec)
+    if name == "label":
+        classes, labels = encode_labels(cells, spec, names=REVIEW in table and not _are_class_numbers(cells))
+    else:
+        classes, labels = encode_several(cells, spec)
     refuse_gaps(classes, labels, spec)
     return classes, labels
+
+
+def _are_class_numbers(cells: Sequence[Any]) -> bool:
+    """Return whether the classes are 0 to K-1, all of them: then names and numbers are the same, but for the order."""
+    found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
+    return found == set(map(str, range(len(found))))
 
 
 def _presence(name: str, cells: Sequence[Any], spec: str) -> NDArray[np.int8]:
