@@ -23,7 +23,7 @@ from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell
-from gpt4image.data import ImageSet
+from gpt4image.data import IMAGES, ImageSet
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, is_below
 from gpt4image.data.labels import note_once
@@ -268,7 +268,7 @@ def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipp
 
 def _copied(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipped]]:
     """Write images to a folder; return their places, and the rows that cannot be read. Raises OSError: no room."""
-    folder = path.with_suffix(".images")
+    folder = path.with_suffix(IMAGES)
     places: list[str] = []
     unread: dict[int, Skipped] = {}
     with progress_bar() as progress:

@@ -36,7 +36,7 @@ def review(config: ReviewConfig) -> Outcome:
     """
     if config.import_tasks is None and config.export_tasks is None:
         _require_server()
-    images = load_image_set(config.data)
+    images = load_image_set(config.data, aside=config.labels)
     file = LabelsFile(config.labels, images)
     try:
         session = open_session(config, file)
