@@ -223,6 +223,29 @@ def test_images_elsewhere_are_refused_with_a_place_that_works(pictures: Path, tm
     LabelsFile(Path(str(refused.value).rpartition("--labels ")[2]), images).close()
 
 
+def test_what_another_program_writes_meanwhile_is_not_overwritten(pictures: Path, tmp_path: Path) -> None:
+    path, images = tmp_path / "labels.csv", load_image_set(f"folder:{pictures}")
+    row = images.keys.index("unlabelled/5.png")
+    file = LabelsFile(path, images)
+    file.set({0: Mark("dog", "checked")})
+    edited = path.read_text(encoding="utf-8").replace("unlabelled/5.png,,train,", "unlabelled/5.png,owl,train,")
+    path.write_text(edited, encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"was changed by another program, and would be overwritten\. End with Finish"
+    ):
+        file.set({1: Mark("dog", "checked")})
+    assert file[1] == Mark("cat", "")
+    assert path.read_text(encoding="utf-8") == edited
+    file.close()
+    again = LabelsFile(path, images)
+    again.set({1: Mark("dog", "checked")})
+    assert (again[row], again[0], again[1]) == (Mark("owl"), Mark("dog", "checked"), Mark("dog", "checked"))
+    path.unlink()
+    again.set({2: Mark("dog", "checked")})
+    assert len(rows_of(path)) == len(images), "nothing is overwritten where the file is gone"
+    again.close()
+
+
 def test_rows_of_images_that_are_gone_are_kept(pictures: Path, tmp_path: Path) -> None:
     file = LabelsFile(tmp_path / "labels.csv", load_image_set(f"folder:{pictures}"))
     file.set({0: Mark("cat", "checked")})

@@ -25,6 +25,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell
 from gpt4image.data import IMAGES, ImageSet
 from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.digests import file_state
 from gpt4image.data.file_source import FileSource, is_below
 from gpt4image.data.labels import note_once
 from gpt4image.data.manifest import DIGEST, REVIEW, read_table
@@ -87,6 +88,7 @@ class LabelsFile:
         self._lock = _locked(path)
         try:
             self._marks = [Mark("".join(images.label_names(row))) for row in range(len(images))]
+            self._state = _state(path)
             others = self._read() if path.exists() else []
             self.paths, unread = _paths(path, images)
             self.skipped = tuple(unread.values())
@@ -117,7 +119,12 @@ class LabelsFile:
         return self._marks[row]
 
     def set(self, marks: Mapping[int, Mark]) -> None:
-        """Change what is known of some images; when this returns, it is on disk. Raises OSError: nothing changed."""
+        """Change what is known of some images; when this returns, it is on disk. Where it raises, nothing changed.
+
+        Raises:
+            ConfigError: another program has changed the file.
+            OSError: it cannot be written.
+        """
         before = {row: self._marks[row] for row in marks}
         try:
             self._change(marks)
@@ -143,8 +150,14 @@ class LabelsFile:
 
     def _write(self) -> None:
         """Write all rows but those of images that cannot be read and of which nothing is known."""
+        if _state(self.path) not in (self._state, None):
+            raise ConfigError(
+                f"--labels {self.path} was changed by another program, and would be overwritten. End with Finish, and "
+                "give the command again: it reads what is there now."
+            )
         rows = (line for row, line in enumerate(self._lines) if row not in self._unread or self._marks[row] != Mark())
         write_text(self.path, "".join([_row(_HEADER), *rows, *self._others]))
+        self._state = _state(self.path)
 
     def _line(self, row: int) -> str:
         images, mark = self.images, self._marks[row]
@@ -201,6 +214,12 @@ class LabelsFile:
                 f"the file, and count again when the pictures are back.{_saved_anew(waiting, keys)}"
             )
         return lines
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return size and time of the content of a file; None where there is none."""
+    state = file_state(str(path))
+    return None if state is None else state[:2]
 
 
 def _saved_rows(path: Path) -> list[_Saved]:

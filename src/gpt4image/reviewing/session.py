@@ -76,7 +76,7 @@ class Session:
         """Label images, by digest; when this returns, it is on disk. Return what was known of them before.
 
         Raises:
-            ConfigError: an image, a class or a note is not known.
+            ConfigError: an image, a class or a note is not known, or another program has changed the file.
             OSError: the file cannot be written; nothing changed.
         """
         with self._lock:
