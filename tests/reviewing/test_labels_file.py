@@ -133,6 +133,25 @@ def test_a_file_of_an_earlier_version_is_read_by_key(pictures: Path, tmp_path: P
     assert [row["digest"] for row in rows_of(path)] == list(file.images.digests)
 
 
+def test_pictures_that_were_all_saved_anew_are_told_and_can_be_found_by_their_names(
+    pictures: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.csv"
+    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file.set({0: Mark("dog", "checked")})
+    file.close()
+    before = path.read_bytes()
+    for picture in pictures.rglob("*.png"):
+        picture.write_bytes(picture.read_bytes() + b"anew")
+    with pytest.raises(DataError, match=r"none of its images is there\. .*saved anew, remove the column 'digest'"):
+        LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    assert path.read_bytes() == before
+    without_digests(path)
+    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    assert file[0] == Mark("dog", "checked")
+    file.close()
+
+
 class _Unplugged(MemorySource):
     """Images of a disk that is not there now."""
 

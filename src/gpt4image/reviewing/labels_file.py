@@ -181,15 +181,22 @@ class LabelsFile:
                 f"--labels {self.path} is of other images than {images.spec}: none of its images is there. Give a new "
                 f"file.{_saved_anew(others, row_of)}"
             )
+        self._take_over(in_place, saved)
+        return others
+
+    def _take_over(self, in_place: Mapping[int, Mark], saved: Sequence[_Saved]) -> None:
+        """Give images what the row of their key says, else what a row of their picture does.
+
+        What nobody confirmed there gives way to a label of the dataset: the file may have moved to another class.
+        """
         # What a person said comes last, and so counts where copies of a picture have several rows.
         by_digest = {one.digest: one.mark for one in sorted(saved, key=lambda one: _WEIGHT[one.note])}
-        for row, digest in enumerate(images.digests):
+        for row, digest in enumerate(self.images.digests):
             moved = by_digest.get(digest, Mark())
             if row in in_place:
                 self._marks[row] = in_place[row]
-            elif moved.note or (moved.label and not self._marks[row].label):
+            elif moved.note or not self._marks[row].label:
                 self._marks[row] = moved
-        return others
 
     def _kept(self, others: Sequence[_Saved]) -> list[str]:
         """Return the lines of pictures that are not there.
