@@ -9,8 +9,11 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from gpt4image.base.errors import DataError
+from gpt4image.config import ReviewConfig
+from gpt4image.data import load_image_set
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
 from gpt4image.reviewing.labels_file import Mark
+from gpt4image.reviewing.review import review
 from gpt4image.reviewing.session import Card
 
 
@@ -134,3 +137,23 @@ def test_an_import_labels_what_it_can_and_names_the_rest(opened: Callable[..., A
     assert refused.name == "dog/3.png"
     assert "class 'owl' is not one of: cat, dog" in refused.reason
     assert (session.all_cards()[0].label, session.changes) == ("dog", 1)
+
+
+def test_a_folder_stays_a_folder_beside_its_labels(pictures: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": str(pictures), "labels": pictures / "labels.csv"}
+    task = {"data": {"image": "unlabelled/5.png"}, "annotations": [{"result": [choice("dog")]}]}
+    (tmp_path / "in.json").write_text(json.dumps([task]), encoding="utf-8")
+    assert review(ReviewConfig(**options, import_tasks=tmp_path / "in.json")).checked == 1
+    assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).checked == 1
+    assert load_image_set(str(pictures)).spec == f"manifest:{pictures / 'labels.csv'}", "other stages read the labels"
+
+
+def test_a_copy_of_another_file_is_found_by_its_own_path(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "unlabelled" / "zz.png").write_bytes((pictures / "unlabelled" / "5.png").read_bytes())
+    task = {"data": {"image": "photos/unlabelled/zz.png"}, "annotations": [{"result": [choice("dog")]}]}
+    (tmp_path / "in.json").write_text(json.dumps([task]), encoding="utf-8")
+    options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
+    outcome = review(ReviewConfig(**options, import_tasks=tmp_path / "in.json"))
+    assert (outcome.skipped, outcome.checked) == ((), 1)
+    read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    assert read.label_names(read.keys.index("unlabelled/5.png")) == ("dog",)

@@ -42,7 +42,6 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
     "device": "cpu",
 }
-CHOICE = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["dog"]}}
 
 
 @contextmanager
@@ -127,25 +126,6 @@ def test_labels_go_to_label_studio_and_come_back(pictures: Path, tmp_path: Path)
     assert [item.name for item in outcome.skipped] == ["elsewhere.png"]
     assert (outcome.labelled, outcome.checked) == (11, 11)
     assert set(labels_of(tmp_path / "labels.csv").values()) == {"dog"}
-
-
-def test_a_folder_stays_a_folder_beside_its_labels(pictures: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"data": str(pictures), "labels": pictures / "labels.csv"}
-    task = {"data": {"image": "unlabelled/5.png"}, "annotations": [{"result": [CHOICE]}]}
-    (tmp_path / "in.json").write_text(json.dumps([task]), encoding="utf-8")
-    assert review(ReviewConfig(**options, import_tasks=tmp_path / "in.json")).checked == 1
-    assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).checked == 1
-    assert load_image_set(str(pictures)).spec == f"manifest:{pictures / 'labels.csv'}", "other stages read the labels"
-
-
-def test_a_copy_of_another_file_is_found_by_its_own_path(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "unlabelled" / "zz.png").write_bytes((pictures / "unlabelled" / "5.png").read_bytes())
-    task = {"data": {"image": "photos/unlabelled/zz.png"}, "annotations": [{"result": [CHOICE]}]}
-    (tmp_path / "in.json").write_text(json.dumps([task]), encoding="utf-8")
-    options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
-    outcome = review(ReviewConfig(**options, import_tasks=tmp_path / "in.json"))
-    assert (outcome.skipped, outcome.checked) == ((), 1)
-    assert labels_of(tmp_path / "labels.csv")["unlabelled/5.png"] == "dog"
 
 
 def test_a_missing_server_is_named_before_anything_is_written(
