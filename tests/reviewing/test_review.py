@@ -243,7 +243,8 @@ def test_undo_outlives_a_reload_but_not_the_sitting(pictures: Path, tmp_path: Pa
             sitting = browser.read("document.body.dataset.sitting")
         with served(*words, cwd=tmp_path) as (_, address):
             browser.open(address)
-            browser.wait_for(f"document.body.dataset.sitting !== '{sitting}' && document.querySelector('.card')")
+            shown = "document.querySelector('.card') && document.body.dataset.sitting"
+            browser.wait_for(f"({shown} || '{sitting}') !== '{sitting}'")
             assert browser.read("document.querySelector('#undo').disabled") is True
 
 
