@@ -26,7 +26,6 @@ from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.files import write_json
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.questions import asking_for
-from gpt4image.reviewing.session import Card
 from gpt4image.searching.index import up_to_date
 from region_cases import coco, picture, write_coco_set
 from synthetic_records import write_run
@@ -271,10 +270,7 @@ def write_box_labels(path: Path) -> None:
     BoxLabels(keys=("a", "b"), digests=("0" * 64, "1" * 64), boxes=boxes, classes=("cat",)).save(path)
 
 
-EMPTY: dict[str, Any] = {"label": "", "note": "", "proposal": "", "share": 0.0, "reason": "", "likely": ()}
-
-
-CARDS = [Card(id=f"{number:064x}", key=f"photos/{number}.png", **EMPTY) for number in range(3)]
+DIGEST_OF = {f"photos/{number}.png": f"{number:064x}" for number in range(3)}
 
 
 TASKS = [

@@ -21,7 +21,7 @@ import torch
 
 from fuzz_files import (
     ASKED,
-    CARDS,
+    DIGEST_OF,
     INDEXED,
     MANIFEST,
     METADATA,
@@ -331,7 +331,7 @@ TARGETS: dict[str, Target] = {
     "mask-png": Target(set_target("set/masks/train/000.png", write_masks, of_set)),
     "mask-tags": Target(set_target("set/tags.csv", write_masks, of_set)),
     "mask-classes": Target(set_target("set/classes.txt", write_masks, of_set)),
-    "label-studio": Target(file_target("tasks.json", json_writer(TASKS), lambda path: read_tasks(path, CARDS))),
+    "label-studio": Target(file_target("tasks.json", json_writer(TASKS), lambda path: read_tasks(path, DIGEST_OF))),
     "recipe": Target(file_target("r.toml", text_writer(RECIPE), lambda path: read_recipe(path, TrainConfig))),
     "prompt-file": Target(
         file_target(

@@ -151,6 +151,17 @@ def test_what_is_at_a_path_decides_how_it_is_read(
     assert spec_of(path) == meant
 
 
+@pytest.mark.parametrize(("name", "kind"), [("cat/1.png", "folder"), ("1.png", "folder"), ("1.tar", "webdataset")])
+def test_a_table_aside_does_not_decide_what_a_folder_is(tmp_path: Path, name: str, kind: str) -> None:
+    us, table = tmp_path / "us", tmp_path / "us" / "labels.csv"
+    (us / name).parent.mkdir(parents=True)
+    (us / "labels.images").mkdir()
+    for file in (us / name, table, us / "labels.images" / "2.png"):
+        file.touch()
+    assert spec_of(str(us)) == spec_of(str(us), tmp_path / "labels.csv") == f"manifest:{table}"
+    assert spec_of(str(us), table).partition(":")[0] == kind
+
+
 def test_a_bare_folder_is_a_dataset_and_another_file_is_none(tmp_path: Path, write_images: Any) -> None:
     write_images(tmp_path / "us", "cat/1.png", "dog/2.png")
     images = load_image_set(str(tmp_path / "us"))

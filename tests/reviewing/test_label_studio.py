@@ -4,12 +4,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
 from gpt4image.base.errors import DataError
+from gpt4image.config import ReviewConfig
+from gpt4image.data import load_image_set
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
 from gpt4image.reviewing.labels_file import Mark
+from gpt4image.reviewing.review import review
 from gpt4image.reviewing.session import Card
 
 
@@ -19,7 +23,9 @@ def card(key: str, label: str = "", proposal: str = "") -> Card:
     )
 
 
-CARDS = [card("cat/1.png"), card("dog/1.png"), card("dog/2.png"), card("a b/ü.png")]
+SIGNS = ("a&b.png", "c#1.png", "50%20off.png", "1+1.png", "d?e=f;g.png", "a[1].png")
+KEYS = ("cat/1.png", "dog/1.png", "dog/2.png", "a b/ü.png", "3.png", "b/3.png", *SIGNS)
+DIGESTS = {key: f"digest of {key}" for key in KEYS} | {"dog/copy of 2.png": "digest of dog/2.png"}
 
 
 def choice(*names: Any, kind: str = "choices") -> dict[str, Any]:
@@ -33,7 +39,7 @@ def task(image: str, *annotations: Any, **data: Any) -> dict[str, Any]:
 def read(folder: Path, tasks: Any) -> tuple[dict[str, str], list[str]]:
     path = folder / "tasks.json"
     path.write_text(tasks if isinstance(tasks, str) else json.dumps(tasks), encoding="utf-8")
-    found, skipped = read_tasks(path, CARDS)
+    found, skipped = read_tasks(path, DIGESTS)
     assert {mark.note for mark in found.values()} <= {"checked"}
     return {digest.removeprefix("digest of "): mark.label for digest, mark in found.items()}, [
         item.reason for item in skipped
@@ -47,7 +53,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert first["data"]["image"] == "/data/local-files/?d=photos/cat/1.png"
     assert first["annotations"][0]["result"] == [choice("cat")]
     assert (second["predictions"][0]["score"], second["predictions"][0]["result"]) == (0.9, [choice("dog")])
-    found, skipped = read_tasks(tmp_path / "out.json", CARDS)
+    found, skipped = read_tasks(tmp_path / "out.json", DIGESTS)
     assert (skipped, found) == (
         [], {"digest of cat/1.png": Mark("cat", "checked"), "digest of dog/2.png": Mark("=1", "checked")}
     )  # fmt: skip
@@ -62,11 +68,31 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ("https://host/bucket/dog/1.png?signature=x", "dog/1.png"),
         ("s3://bucket/photos/cat/1.png", "cat/1.png"),
         ("2.png", "dog/2.png"),
+        ("photos/dog/copy of 2.png", "dog/2.png"),
+        ("/data/local-files/?d=photos/b/3.png", "b/3.png"),
+        ("/data/local-files/?d=photos/c/3.png", "3.png"),
+        *((f"/data/local-files/?d={name}", name) for name in SIGNS),
+        *((f"/data/local-files/?d={quote(name)}", name) for name in SIGNS),
     ],
 )
 def test_images_are_found_by_the_end_of_their_path(tmp_path: Path, image: str, key: str) -> None:
     assert read(tmp_path, [task(image, {"result": [choice("owl")]})]) == ({key: "owl"}, [])
     assert read(tmp_path, [{"id": 3, "image": image, "label": "owl", "annotator": 1}]) == ({key: "owl"}, [])
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_what_is_written_is_a_path_to_a_server(tmp_path: Path, name: str) -> None:
+    write_tasks(tmp_path / "out.json", [(card(name, "cat"), f"photos/{name}")])
+    [task] = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert parse_qs(urlsplit(task["data"]["image"]).query) == {"d": [f"photos/{name}"]}
+
+
+def test_classes_under_another_name_are_refused_with_the_names_there_are(tmp_path: Path) -> None:
+    tasks = [{"id": 1, "image": "2.png", "mood": "owl"}, {"id": 2, "image": "cat/1.png", "mood": "hen"}]
+    with pytest.raises(DataError, match=r"no task has a field 'label' or 'choice'; there are 'id', 'image', 'mood'\."):
+        read(tmp_path, tasks)
+    tasks[0]["label"] = "owl"
+    assert read(tmp_path, tasks) == ({"dog/2.png": "owl"}, [])
 
 
 def test_the_last_annotation_counts_that_was_not_cancelled(tmp_path: Path) -> None:
@@ -105,9 +131,29 @@ def test_an_import_labels_what_it_can_and_names_the_rest(opened: Callable[..., A
     name = session.all_cards()[0].key
     tasks = [task(name, {"result": [choice("dog")]}), task("dog/3.png", {"result": [choice("owl")]})]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
-    found, skipped = read_tasks(tmp_path / "tasks.json", session.all_cards())
+    found, skipped = read_tasks(tmp_path / "tasks.json", session.digest_of)
     assert (len(found), skipped) == (2, [])
     [refused] = session.mark_known(found)
     assert refused.name == "dog/3.png"
     assert "class 'owl' is not one of: cat, dog" in refused.reason
     assert (session.all_cards()[0].label, session.changes) == ("dog", 1)
+
+
+def test_a_folder_stays_a_folder_beside_its_labels(pictures: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": str(pictures), "labels": pictures / "labels.csv"}
+    task = {"data": {"image": "unlabelled/5.png"}, "annotations": [{"result": [choice("dog")]}]}
+    (tmp_path / "in.json").write_text(json.dumps([task]), encoding="utf-8")
+    assert review(ReviewConfig(**options, import_tasks=tmp_path / "in.json")).checked == 1
+    assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).checked == 1
+    assert load_image_set(str(pictures)).spec == f"manifest:{pictures / 'labels.csv'}", "other stages read the labels"
+
+
+def test_a_copy_of_another_file_is_found_by_its_own_path(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "unlabelled" / "zz.png").write_bytes((pictures / "unlabelled" / "5.png").read_bytes())
+    task = {"data": {"image": "photos/unlabelled/zz.png"}, "annotations": [{"result": [choice("dog")]}]}
+    (tmp_path / "in.json").write_text(json.dumps([task]), encoding="utf-8")
+    options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
+    outcome = review(ReviewConfig(**options, import_tasks=tmp_path / "in.json"))
+    assert (outcome.skipped, outcome.checked) == ((), 1)
+    read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    assert read.label_names(read.keys.index("unlabelled/5.png")) == ("dog",)

@@ -224,6 +224,30 @@ def test_keys_alone_type_a_new_class_undo_and_see_another_tab(pictures: Path, tm
         assert browser.messages == []
 
 
+@pytest.mark.slow
+def test_undo_outlives_a_reload_but_not_the_sitting(pictures: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ("--data", f"folder:{pictures}", "--labels", "labels.csv", "--port", port)
+    with Browser(tmp_path) as browser:
+        browser.screen(1280, 900)
+        with served(*words, cwd=tmp_path) as (_, address):
+            browser.open(address)
+            browser.wait_for(FOCUSED)
+            browser.press("1")
+            browser.wait_for("document.querySelectorAll('.card.done').length === 1")
+            browser.open(address)
+            browser.wait_for("document.querySelectorAll('.card').length === 5")
+            assert browser.read("document.querySelector('#undo').disabled") is False
+            sitting = browser.read("document.body.dataset.sitting")
+        with served(*words, cwd=tmp_path) as (_, address):
+            browser.open(address)
+            shown = "document.querySelector('.card') && document.body.dataset.sitting"
+            browser.wait_for(f"({shown} || '{sitting}') !== '{sitting}'")
+            assert browser.read("document.querySelector('#undo').disabled") is True
+
+
 @pytest.fixture(scope="module")
 def pictograms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Pictograms of six categories with their descriptions: three labels of each, five wrong ones, and a test split."""

@@ -93,6 +93,34 @@ def test_new_classes_can_be_typed_only_where_none_are_given(opened: Callable[...
         given.mark({first: Mark("bear", "checked")})
 
 
+def test_names_of_one_import_that_differ_in_case_are_one_class(opened: Callable[..., Session], pictures: Path) -> None:
+    for name in ("cat", "dog"):
+        shutil.rmtree(pictures / name)
+    session = opened()
+    given = dict(zip(session.digests, ("Cat", "cat", "owl", "CAT"), strict=False))
+    assert session.mark_known({digest: Mark(name, "checked") for digest, name in given.items()}) == []
+    assert session.classes == ["Cat", "owl"]
+    assert session.file.labels() == ["Cat", "owl"]
+
+
+def test_the_teacher_outlives_a_fault_of_a_library_and_says_it(
+    opened: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt4image.reviewing.session.PAUSE", 0.05)
+    session = opened()
+    first, second, *_ = session.digests
+
+    def broken(*_: object) -> None:
+        raise ValueError("Input X contains NaN.\nMore.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session._teacher, "opinion", broken)
+        session.mark({first: Mark("cat", "checked")})
+        wait_for(lambda: session.news(0)["fault"] == "ValueError: Input X contains NaN.")
+    session.mark({second: Mark("cat", "checked")})
+    wait_for(lambda: session.news(0)["fault"] == "")
+
+
 @pytest.mark.parametrize("name", ["", "  ", "7", "-3", "x" * 201, "a\u202eb", "a\0b"])
 def test_names_that_a_file_cannot_hold_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="class "):

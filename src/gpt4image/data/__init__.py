@@ -47,9 +47,11 @@ KINDS = {
 FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or videos
 MANIFESTS = ("manifest", "metadata", "labels")
 """Names of a table that decides what a folder is, whatever else lies there."""
+IMAGES = ".images"
+"""How the folder of images beside a table that ``review`` writes ends, where the images are no files."""
 
 
-def load_image_set(spec: str) -> ImageSet:
+def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
     """Load the dataset that a SPEC string names.
 
     Args:
@@ -57,6 +59,7 @@ def load_image_set(spec: str) -> ImageSet:
             ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji`` or ``clips:PATH``; with boxes
             or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR``, ``masks:DIR``,
             ``openmoji-scenes`` or ``openmoji-scenes-masks``.
+        aside: a table that does not decide what a folder is, as ``review`` writes it there itself.
 
     Raises:
         ConfigError: the SPEC has an unknown name, or lacks what must follow it.
@@ -64,7 +67,7 @@ def load_image_set(spec: str) -> ImageSet:
         MissingExtraError: it needs an optional dependency.
     """
     if spec.partition(":")[0] not in LOADERS:
-        spec = spec_of(spec)
+        spec = spec_of(spec, aside)
     name, _, argument = spec.partition(":")
     module, function = LOADERS[name]
     load: Callable[[str], ImageSet] = getattr(importlib.import_module(module), function)
@@ -74,8 +77,10 @@ def load_image_set(spec: str) -> ImageSet:
     return images
 
 
-def spec_of(path: str) -> str:
+def spec_of(path: str, aside: Path | None = None) -> str:
     """Return the SPEC of a path, by what is there: a table, shards, boxes, masks, or a folder of class folders.
+
+    A table ``aside``, and the folder of images beside it, count as if they were not there.
 
     Raises:
         ConfigError: there is nothing, or nothing that is known.
@@ -84,7 +89,7 @@ def spec_of(path: str) -> str:
     if place.is_file() and place.suffix in KINDS:
         return f"{KINDS[place.suffix]}:{path}"
     if path and place.is_dir():
-        return _spec_of_folder(path, place)
+        return _spec_of_folder(path, place, aside)
     name, colon, _ = path.partition(":")
     what = "" if colon else "there is no such file or folder; "
     if place.is_file():
@@ -93,19 +98,22 @@ def spec_of(path: str) -> str:
     raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE; {one_of}")
 
 
-def _spec_of_folder(path: str, place: Path) -> str:
+def _spec_of_folder(path: str, place: Path, aside: Path | None) -> str:
     if any((place / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
         return f"hf:{path}"
     if (kind := _kind_of_regions(place)) is not None:
         return f"{kind}:{path}"
-    tables = [child for child in place.iterdir() if child.suffix in (".csv", ".parquet") and child.is_file()]
+    is_here = aside is not None and aside.parent.resolve() == place.resolve()
+    ignored = (aside.name, aside.with_suffix(IMAGES).name) if aside is not None and is_here else ()
+    children = [child for child in place.iterdir() if child.name not in ignored]
+    tables = [child for child in children if child.suffix in (".csv", ".parquet") and child.is_file()]
     named = [table for table in tables if table.stem.lower() in MANIFESTS]
-    folders = [child for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    folders = [child for child in children if child.is_dir() and not child.name.startswith(".")]
     if len(named) == 1 or (len(tables) == 1 and len(folders) < 2):
         return f"manifest:{(named or tables)[0]}"
     if _holds_videos(place):
         return f"clips:{path}"
-    shards = any(child.suffix == ".tar" for child in place.iterdir())
+    shards = any(child.suffix == ".tar" for child in children)
     return f"{'webdataset' if shards and not folders else 'folder'}:{path}"
 
 

@@ -30,7 +30,7 @@ _PRESENCE = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": NO_L
 
 
 def encode_labels(
-    cells: Sequence[object], spec: str, rows: Sequence[int] | None = None
+    cells: Sequence[object], spec: str, rows: Sequence[int] | None = None, *, names: bool = False
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the class names and the (N,) labels of a column of names or of numbers.
 
@@ -42,6 +42,7 @@ def encode_labels(
         cells: N cells: str, int, float or None.
         spec: of the dataset, for messages.
         rows: N row numbers for messages, where they are not 1 to N.
+        names: whether whole numbers are names, too.
 
     Raises:
         DataError: a number is below -1 or too large; a cell holds several values, or bytes.
@@ -58,9 +59,9 @@ def encode_labels(
                 f"{spec}: the label of row {row} has {len(cell):,} letters; class names have up to {MAX_LABEL_LETTERS}."
             )
     values = [_value(cell) for cell in cells]
-    if all(_WHOLE.fullmatch(value) if isinstance(value, str) else value is None for value in values):
+    if not names and all(_WHOLE.fullmatch(value) if isinstance(value, str) else value is None for value in values):
         values = [None if value is None else int(float(value)) for value in values]
-    if all(isinstance(value, int) for value in values if value is not None):
+    if not names and all(isinstance(value, int) for value in values if value is not None):
         numbers = [NO_LABEL if value is None else int(value) for value in values]
         for row, number in zip(rows, numbers, strict=True):
             if not NO_LABEL <= number < MAX_CLASSES:
@@ -69,10 +70,10 @@ def encode_labels(
                     "-1 means no label."
                 )
         return tuple(map(str, range(max(numbers, default=NO_LABEL) + 1))), np.array(numbers, np.int64)
-    names = ["" if value is None else str(value) for value in values]
-    classes = tuple(sorted(set(names) - {""}))
+    named = ["" if value is None else str(value) for value in values]
+    classes = tuple(sorted(set(named) - {""}))
     label_of = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
-    return classes, np.array([label_of[name] for name in names], dtype=np.int64)
+    return classes, np.array([label_of[name] for name in named], dtype=np.int64)
 
 
 def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int8]]:

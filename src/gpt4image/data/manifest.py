@@ -6,7 +6,8 @@ labels, tags  several classes per image instead: names with bars between them, i
 label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path); without a path column also the path
-review        what `review` notes for itself (optional; not read here)
+review        what `review` notes for itself (optional; not read here, but labels are names then: "10" is no number)
+digest        sha256 of the image, by which `review` finds its label again (optional; not read here)
 caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
 
 Columns may have other usual names: image, file or filename for path, class or category for label, text for caption.
@@ -34,7 +35,7 @@ from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 
-REVIEW = "review"
+REVIEW, DIGEST = "review", "digest"
 SYNONYMS = {
     **dict.fromkeys(("file", "image", "filename", "file_name", "image_path", "filepath", "video", "clip"), "path"),
     **dict.fromkeys(("class", "category", "class_name"), "label"),
@@ -42,7 +43,7 @@ SYNONYMS = {
 }
 """Other usual names of columns."""
 _TYPED = ("path", "label", "labels", "tags", "split", "key", "caption")
-COLUMNS = (*_TYPED, REVIEW)
+COLUMNS = (*_TYPED, REVIEW, DIGEST)
 LABEL_COLUMNS = ("label", "labels", "tags")
 CLASS_COLUMN = "label:"
 
@@ -144,8 +145,8 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
-            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, and one "
-            f"column per class with 0, 1 or empty cells.{lack}{wrong}{hint}"
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, digest, and "
+            f"one column per class with 0, 1 or empty cells.{lack}{wrong}{hint}"
             f"{'' if set(table) & set(COLUMNS) else advice}"
         )
     return table
@@ -192,9 +193,18 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
         note_once(
             f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several classes per image call it 'labels'."
         )
-    classes, labels = encode_labels(cells, spec) if name == "label" else encode_several(cells, spec)
+    if name == "label":
+        classes, labels = encode_labels(cells, spec, names=REVIEW in table and not _are_class_numbers(cells))
+    else:
+        classes, labels = encode_several(cells, spec)
     refuse_gaps(classes, labels, spec)
     return classes, labels
+
+
+def _are_class_numbers(cells: Sequence[Any]) -> bool:
+    """Return whether the classes are 0 to K-1, all of them: then names and numbers are the same, but for the order."""
+    found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
+    return found == set(map(str, range(len(found))))
 
 
 def _presence(name: str, cells: Sequence[Any], spec: str) -> NDArray[np.int8]:

@@ -7,17 +7,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from gpt4image.base.errors import DataError, Gpt4ImageError
+from gpt4image.base.errors import DataError, Gpt4ImageError, first_few
 from gpt4image.base.files import parse_json, write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.session import Card
 
 FROM_NAME, TO_NAME = "label", "image"
+FIELDS = (FROM_NAME, "choice")  # of a task in JSON-MIN: the name of the control
 MODEL = "gpt4image"
 MOST_BYTES = 512 * 1024 * 1024
+_LOCAL = "/data/local-files/?d="
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 
 
@@ -34,7 +36,7 @@ def write_tasks(path: Path, cards: Iterable[tuple[Card, str]]) -> int:
 
 
 def _task(card: Card, place: str) -> dict[str, Any]:
-    task: dict[str, Any] = {"data": {"image": f"/data/local-files/?d={place}", "key": card.key, "digest": card.id}}
+    task: dict[str, Any] = {"data": {"image": f"{_LOCAL}{quote(place)}", "key": card.key, "digest": card.id}}
     if card.label:
         task["annotations"] = [{"result": [_choice(card.label)], "was_cancelled": False}]
     if card.proposal:
@@ -46,17 +48,22 @@ def _choice(name: str) -> dict[str, Any]:
     return {"from_name": FROM_NAME, "to_name": TO_NAME, "type": "choices", "value": {"choices": [name]}}
 
 
-def read_tasks(path: Path, cards: Sequence[Card]) -> tuple[dict[str, Mark], list[Skipped]]:
+def read_tasks(path: Path, digest_of: Mapping[str, str]) -> tuple[dict[str, Mark], list[Skipped]]:
     """Return the label of each image that a file has, by digest, and the tasks that cannot be used.
 
     Images are found by digest or key, as ``write_tasks`` names them, else by the end of their path. Exports in the
     formats JSON and JSON-MIN are read; of several annotations the last one counts. A task without one is no fault.
 
+    Args:
+        path: JSON file.
+        digest_of: the digest of each image, by key.
+
     Raises:
-        DataError: the file is no JSON list of tasks.
+        DataError: the file is no JSON list of tasks, or its classes have another name.
     """
     tasks = _tasks(path)
-    finder = _Finder(cards)
+    _require_classes(path, tasks)
+    finder = _Finder(digest_of)
     found: dict[str, Mark] = {}
     skipped: list[Skipped] = []
     for number, task in enumerate(tasks, 1):
@@ -83,12 +90,28 @@ def _tasks(path: Path) -> list[Any]:
     return tasks
 
 
+def _require_classes(path: Path, tasks: Sequence[Any]) -> None:
+    """Refuse an export as JSON-MIN of which no task has a class: it was exported under another name."""
+    short = [task for task in tasks if isinstance(task, dict) and _is_min(task)]
+    if short and not any(name in task for task in short for name in FIELDS):
+        fields = dict.fromkeys(name for task in short for name in task)
+        raise DataError(
+            f"{path}: no task has a field {' or '.join(map(repr, FIELDS))}; there are {first_few(fields, 20)}. Call "
+            f"the choices {FROM_NAME!r} in Label Studio, or export as JSON, where they may have any name."
+        )
+
+
+def _is_min(task: Mapping[str, Any]) -> bool:
+    """Return whether a task is of the format JSON-MIN."""
+    return "data" not in task and "annotations" not in task
+
+
 def _label(task: Any) -> str | None:
     """Return the class of a task; None where nobody annotated it. Raises DataError: it is no single choice."""
     if not isinstance(task, dict):
         raise DataError("it is no task")
-    if "data" not in task and "annotations" not in task:  # JSON-MIN
-        choice = task.get(FROM_NAME, task.get("choice"))
+    if _is_min(task):
+        choice = next((task[name] for name in FIELDS if name in task), None)
         return None if choice is None else _single([choice])
     annotations = task.get("annotations") or []
     if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
@@ -127,12 +150,11 @@ def _addresses(task: Mapping[str, Any]) -> list[str]:
 class _Finder:
     """Finds the image that a task means."""
 
-    def __init__(self, cards: Sequence[Card]) -> None:
-        self._digests = {card.id for card in cards}
-        self._keys = {card.key: card.id for card in cards}
+    def __init__(self, digest_of: Mapping[str, str]) -> None:
+        self._digest_of, self._digests = digest_of, set(digest_of.values())
         self._by_name: dict[str, list[str]] = {}
-        for card in cards:
-            self._by_name.setdefault(posixpath.basename(card.key), []).append(card.key)
+        for key in digest_of:
+            self._by_name.setdefault(posixpath.basename(key), []).append(key)
 
     def find(self, task: Mapping[str, Any]) -> str:
         """Return the digest. Raises DataError: there is no such image, or there are several."""
@@ -140,22 +162,27 @@ class _Finder:
         digest, key = (str(data.get(name)) for name in ("digest", "key"))
         if digest in self._digests:
             return digest
-        if key in self._keys:
-            return self._keys[key]
+        if key in self._digest_of:
+            return self._digest_of[key]
         for path in (path for address in _addresses(task) for path in _paths(address)):
-            keys = self._by_name.get(posixpath.basename(path), [])
-            fit = [key for key in keys if f"/{path}".endswith(f"/{key}")]
-            fit = fit or [key for key in keys if f"/{key}".endswith(f"/{path}")]
-            if len(fit) == 1:
-                return self._keys[fit[0]]
+            if len(fit := self._fit(path)) == 1:
+                return fit.pop()
         raise DataError("no image of the dataset, or more than one, has its path; keep the paths below the folder")
+
+    def _fit(self, path: str) -> set[str]:
+        """Return the digests of the images that a path may mean: the longest key that it ends with, else keys' ends."""
+        keys = self._by_name.get(posixpath.basename(path), [])
+        if whole := [key for key in keys if f"/{path}".endswith(f"/{key}")]:
+            return {self._digest_of[max(whole, key=len)]}
+        return {self._digest_of[key] for key in keys if f"/{key}".endswith(f"/{path}")}
 
 
 def _paths(address: str) -> Iterator[str]:
     """Yield the paths that an address may stand for: /data/local-files/?d=PATH, /data/upload/1/0123abcd-NAME."""
     parts = urlsplit(address[:4000]) if "\0" not in address and "[" not in address else None
     query = parse_qs(parts.query).get("d", []) if parts else []
-    for path in [*query, unquote(parts.path) if parts else address, address]:
+    plain = address.removeprefix(_LOCAL)  # earlier versions did not quote it
+    for path in [*query, plain, unquote(parts.path) if parts else address, address]:
         yield path.lstrip("/")
         folder, name = posixpath.split(path.lstrip("/"))
         # What was uploaded lies in one folder, whatever folders it came from.

@@ -1,6 +1,7 @@
 """The file of labels: a CSV manifest of all images of a dataset, written anew as a whole at every label.
 
-Its column ``review`` says which labels a person gave or confirmed, and which images were too hard to say.
+Its column ``review`` says which labels a person gave or confirmed, and which images were too hard to say. Labels are
+those of pictures: the column ``digest`` finds them again where keys have moved to other pictures.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import csv
 import io
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -21,15 +23,20 @@ from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell
-from gpt4image.data import ImageSet
+from gpt4image.data import IMAGES, ImageSet
 from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.digests import file_state
 from gpt4image.data.file_source import FileSource, is_below
-from gpt4image.data.manifest import REVIEW, read_table
+from gpt4image.data.labels import note_once
+from gpt4image.data.manifest import DIGEST, REVIEW, read_table
 from gpt4image.data.splits import representatives
 
 Note = Literal["", "checked", "unsure"]
 NOTES: tuple[Note, ...] = get_args(Note)
-_HEADER = ("path", "key", "label", "split", REVIEW)
+_WEIGHT: Mapping[Note, int] = {"": 0, "unsure": 1, "checked": 2}
+_NEEDED = ("path", "key", "label", "split", REVIEW)
+_HEADER = (*_NEEDED, DIGEST)
+_COPY = re.compile(r"[^/]*\.images/([0-9a-f]{64})(\.\w+)?")  # as ``_copied`` names them
 
 
 class Mark(NamedTuple):
@@ -39,12 +46,27 @@ class Mark(NamedTuple):
     note: Note = ""
 
 
+class _Saved(NamedTuple):
+    """A row of the file; the digest is empty where an earlier version wrote the row of an image that is a file."""
+
+    path: str
+    key: str
+    label: str
+    split: str
+    note: Note
+    digest: str
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.label.strip(), self.note)
+
+
 class LabelsFile:
     """The labels of the images of a dataset, and the file that holds them. Close it to let others write.
 
     Attributes:
         copies: rows of each distinct image, one with a label first.
-        paths: where each image lies, relative to the folder of the file; empty where it cannot be read.
+        paths: where each image lies, relative to the folder of the file, or would lie if it could be read.
         skipped: images that cannot be read.
     """
 
@@ -66,11 +88,13 @@ class LabelsFile:
         self._lock = _locked(path)
         try:
             self._marks = [Mark("".join(images.label_names(row))) for row in range(len(images))]
-            self._others: list[str] = []
-            if path.exists():
-                self._read()
-            self.paths, self.skipped = _paths(path, images)
+            self._state = _state(path)
+            others = self._read() if path.exists() else []
+            self.paths, unread = _paths(path, images)
+            self.skipped = tuple(unread.values())
+            self._unread = frozenset(unread)
             self._lines = [self._line(row) for row in range(len(images))]
+            self._others = self._kept(others)
             self._write()
             self.copies = self._copies()
         except BaseException:
@@ -95,7 +119,12 @@ class LabelsFile:
         return self._marks[row]
 
     def set(self, marks: Mapping[int, Mark]) -> None:
-        """Change what is known of some images; when this returns, it is on disk. Raises OSError: nothing changed."""
+        """Change what is known of some images; when this returns, it is on disk. Where it raises, nothing changed.
+
+        Raises:
+            ConfigError: another program has changed the file.
+            OSError: it cannot be written.
+        """
         before = {row: self._marks[row] for row in marks}
         try:
             self._change(marks)
@@ -120,36 +149,113 @@ class LabelsFile:
             self._lines[row] = self._line(row)
 
     def _write(self) -> None:
-        usable = (line for line, path in zip(self._lines, self.paths, strict=True) if path)
-        write_text(self.path, "".join([_row(_HEADER), *usable, *self._others]))
+        """Write all rows but those of images that cannot be read and of which nothing is known."""
+        if _state(self.path) not in (self._state, None):
+            raise ConfigError(
+                f"--labels {self.path} was changed by another program, and would be overwritten. End with Finish, and "
+                "give the command again: it reads what is there now."
+            )
+        rows = (line for row, line in enumerate(self._lines) if row not in self._unread or self._marks[row] != Mark())
+        write_text(self.path, "".join([_row(_HEADER), *rows, *self._others]))
+        self._state = _state(self.path)
 
     def _line(self, row: int) -> str:
         images, mark = self.images, self._marks[row]
-        return _row((self.paths[row], images.keys[row], mark.label, str(images.splits[row]), mark.note))
+        split, digest = str(images.splits[row]), images.digests[row]
+        return _row((self.paths[row], images.keys[row], mark.label, split, mark.note, digest))
 
-    def _read(self) -> None:
-        """Take over what the file says; rows of images that are gone are kept as they are."""
-        spec = f"--labels {self.path}"
-        table = read_table(self.path, spec)
-        if lacks := [name for name in _HEADER if name not in table]:
+    def _read(self) -> list[_Saved]:
+        """Take over what the file says of each picture; return the rows of pictures that are not there."""
+        saved, images = _saved_rows(self.path), self.images
+        row_of, there = {key: row for row, key in enumerate(images.keys)}, set(images.digests)
+        in_place: dict[int, Mark] = {}
+        others: list[_Saved] = []
+        for one in saved:
+            row = row_of.get(one.key)
+            if row is not None and one.digest in ("", images.digests[row]):
+                in_place[row] = one.mark
+            elif one.digest not in there:
+                others.append(one)
+        if others and len(others) == len(saved):
             raise DataError(
-                f"{spec} was not written by review, as it has no column {first_few(lacks)}, and would be replaced; "
-                "give a new file. Labels of a manifest are read by --data manifest:FILE."
+                f"--labels {self.path} is of other images than {images.spec}: none of its images is there. Give a new "
+                f"file.{_saved_anew(others, row_of)}"
             )
-        row_of, known = {key: row for row, key in enumerate(self.images.keys)}, 0
-        for cells in zip(*(table[name] for name in _HEADER), strict=True):
-            _, key, label, _, note = cells
-            if note not in NOTES:
-                raise DataError(f"{spec}: review is {note!r} for {key!r}; it is one of {', '.join(map(repr, NOTES))}.")
-            if (row := row_of.get(key)) is None:
-                self._others.append(_row(cells))
-            else:
-                self._marks[row] = Mark(label.strip(), note)
-                known += 1
-        if self._others and not known:
-            raise DataError(
-                f"{spec} is of other images than {self.images.spec}: none of its keys is there. Give a new file."
+        self._take_over(in_place, saved)
+        return others
+
+    def _take_over(self, in_place: Mapping[int, Mark], saved: Sequence[_Saved]) -> None:
+        """Give images what the row of their key says, else what a row of their picture does.
+
+        What nobody confirmed there gives way to a label of the dataset: the file may have moved to another class.
+        """
+        # What a person said comes last, and so counts where copies of a picture have several rows.
+        by_digest = {one.digest: one.mark for one in sorted(saved, key=lambda one: _WEIGHT[one.note])}
+        for row, digest in enumerate(self.images.digests):
+            moved = by_digest.get(digest, Mark())
+            if row in in_place:
+                self._marks[row] = in_place[row]
+            elif moved.note or not self._marks[row].label:
+                self._marks[row] = moved
+
+    def _kept(self, others: Sequence[_Saved]) -> list[str]:
+        """Return the lines of pictures that are not there.
+
+        Where another picture has the key or the path now, the line gets no path, so that nobody reads it as a label of
+        that one; it is kept if it says something.
+        """
+        usable = [row for row in range(len(self.images)) if row not in self._unread]
+        keys, paths = {self.images.keys[row] for row in usable}, {self.paths[row] for row in usable}
+        lines: list[str] = []
+        waiting: list[_Saved] = []
+        for one in others:
+            if not one.digest or not (one.key in keys or one.path in paths):
+                lines.append(_row(one))
+            elif one.mark != Mark():
+                lines.append(_row(one._replace(path="")))
+                waiting.append(one)
+        if waiting:
+            note_once(
+                f"--labels {self.path}: labels of pictures that {self.images.spec} no longer has: {len(waiting)}, such "
+                f"as {first_few(one.key for one in waiting)}; other pictures have their names now. The labels stay in "
+                f"the file, and count again when the pictures are back.{_saved_anew(waiting, keys)}"
             )
+        return lines
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return size and time of the content of a file; None where there is none."""
+    state = file_state(str(path))
+    return None if state is None else state[:2]
+
+
+def _saved_rows(path: Path) -> list[_Saved]:
+    """Return the rows of a file that this stage wrote. Raises DataError: another wrote it."""
+    spec = f"--labels {path}"
+    table = read_table(path, spec)
+    if lacks := [name for name in _NEEDED if name not in table]:
+        raise DataError(
+            f"{spec} was not written by review, as it has no column {first_few(lacks)}, and would be replaced; "
+            "give a new file. Labels of a manifest are read by --data manifest:FILE."
+        )
+    digests = table.get(DIGEST, [""] * len(table["path"]))
+    saved = [_Saved(*cells) for cells in zip(*(table[name] for name in _NEEDED), digests, strict=True)]
+    if strange := next((one for one in saved if one.note not in NOTES), None):
+        raise DataError(
+            f"{spec}: review is {strange.note!r} for {strange.key!r}; it is one of {', '.join(map(repr, NOTES))}."
+        )
+    copies = [_COPY.fullmatch(one.path) for one in saved]
+    return [
+        one._replace(digest=copy[1]) if copy and not one.digest else one
+        for one, copy in zip(saved, copies, strict=True)
+    ]
+
+
+def _saved_anew(rows: Sequence[_Saved], keys: Container[str]) -> str:
+    """Return what to do where files have the same names but other bytes."""
+    if not any(one.key in keys and not _COPY.fullmatch(one.path) for one in rows):
+        return ""
+    return f" If they are the same pictures, saved anew, remove the column {DIGEST!r} from the file."
 
 
 def _locked(path: Path) -> FileLock:
@@ -167,8 +273,8 @@ def _row(cells: Iterable[str]) -> str:
     return buffer.getvalue()
 
 
-def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[Skipped, ...]]:
-    """Return where each image lies, relative to the folder of the labels, and the images that cannot be read.
+def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipped]]:
+    """Return where each image lies, relative to the folder of the labels, and the rows that cannot be read.
 
     Images that are no files of their own are written to a folder beside the labels.
     """
@@ -183,23 +289,26 @@ def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[Skipped, 
             f"--labels {path}: it names files below its own folder, and images lie elsewhere, such as {outside!r}; "
             f"give a file there: --labels {Path(os.path.commonpath(list(real_folder.values())), path.name)}"
         )
-    return [os.path.relpath(place, root) for place in places], ()
+    return [os.path.relpath(place, root) for place in places], {}
 
 
-def _copied(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[Skipped, ...]]:
-    folder = path.with_suffix(".images")
-    places, skipped = [], []
+def _copied(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipped]]:
+    """Write images to a folder; return their places, and the rows that cannot be read. Raises OSError: no room."""
+    folder = path.with_suffix(IMAGES)
+    places: list[str] = []
+    unread: dict[int, Skipped] = {}
     with progress_bar() as progress:
         for row in progress.track(range(len(images)), description=f"writing images to {folder}"):
             suffix = Path(images.keys[row]).suffix.lower()
             file = folder / (images.digests[row] + (suffix if suffix in EXTENSIONS else ""))
+            places.append(f"{folder.name}/{file.name}")
+            if file.is_file():
+                continue
             try:
-                if not file.is_file():
-                    content = images.read(row)
-                    with atomic_path(file) as temporary:
-                        temporary.write_bytes(content)
-                places.append(f"{folder.name}/{file.name}")
+                content = images.read(row)
             except (OSError, Gpt4ImageError) as error:
-                places.append("")
-                skipped.append(Skipped(name=images.keys[row], reason=str(error)))
-    return places, tuple(skipped)
+                unread[row] = Skipped(name=images.keys[row], reason=str(error))
+                continue
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(content)
+    return places, unread

@@ -36,7 +36,7 @@ def review(config: ReviewConfig) -> Outcome:
     """
     if config.import_tasks is None and config.export_tasks is None:
         _require_server()
-    images = load_image_set(config.data)
+    images = load_image_set(config.data, aside=config.labels)
     file = LabelsFile(config.labels, images)
     try:
         session = open_session(config, file)
@@ -69,7 +69,7 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
 def _work(config: ReviewConfig, session: Session) -> list[Skipped]:
     """Do what is asked for; return the tasks that were skipped."""
     if config.import_tasks is not None:
-        found, skipped = read_tasks(config.import_tasks, session.all_cards())
+        found, skipped = read_tasks(config.import_tasks, session.digest_of)
         return [*skipped, *session.mark_known(found)]
     if config.export_tasks is not None:
         write_tasks(config.export_tasks, [(card, session.place(card.id)) for card in session.all_cards()])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hmac
 import io
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -80,8 +81,10 @@ class Guard:
 
 def make_app(session: Session, token: str, finish: Callable[[], None], mode: str) -> Starlette:
     """Return the application; ``finish`` is called at the end, ``mode`` is what the page begins with."""
+    page = (PAGE / "index.html").read_text(encoding="utf-8").replace("{{mode}}", mode)
+    page = page.replace("{{sitting}}", secrets.token_hex(8))
     routes = [
-        Route("/", functools.partial(_page, token=token, mode=mode)),
+        Route("/", functools.partial(_page, token=token, text=page)),
         *(Route(f"/{name}", functools.partial(_file, name=name)) for name in FILES),
         Route("/favicon.ico", _no_icon),
         Route("/image/{digest:str}", _picture),
@@ -108,8 +111,7 @@ def _name(host: str) -> str:
     return name if colon and port.isascii() and port.isdecimal() else host
 
 
-def _page(request: Request, token: str, mode: str) -> Response:
-    text = (PAGE / "index.html").read_text(encoding="utf-8").replace("{{mode}}", mode)
+def _page(request: Request, token: str, text: str) -> Response:
     response = Response(text, media_type="text/html", headers=HEADERS)
     name = cookie_name(request.headers["host"])
     response.set_cookie(name, token, httponly=True, samesite="strict", path="/")

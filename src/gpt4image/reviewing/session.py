@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpt4image.base.errors import ConfigError, Gpt4ImageError, nearest
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, first_line, nearest
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import NO_LABEL
 from gpt4image.data.video import picture_of
@@ -76,12 +76,12 @@ class Session:
         """Label images, by digest; when this returns, it is on disk. Return what was known of them before.
 
         Raises:
-            ConfigError: an image, a class or a note is not known.
+            ConfigError: an image, a class or a note is not known, or another program has changed the file.
             OSError: the file cannot be written; nothing changed.
         """
         with self._lock:
             items = {self._known_item(digest): mark for digest, mark in wanted.items()}
-            names = {mark.label: self._class_name(mark.label) for mark in items.values() if mark.label}
+            names = self._class_names([mark.label for mark in items.values() if mark.label])
             if strange := [mark.note for mark in items.values() if mark.note not in NOTES]:
                 raise ConfigError(f"note {nearest(strange[0], NOTES)}")
             before = {digest: self.file[self._row(self._known_item(digest))] for digest in wanted}
@@ -143,12 +143,17 @@ class Session:
         usable, skipped = {}, []
         for digest, mark in wanted.items():
             try:
-                self._class_name(mark.label)
+                self._class_name(mark.label, self.classes)
                 usable[digest] = mark
             except ConfigError as error:
                 skipped.append(Skipped(name=self.card(digest).key, reason=str(error)))
         self.mark(usable)
         return skipped
+
+    @property
+    def digest_of(self) -> Mapping[str, str]:
+        """The digest of every image, also of copies, by key."""
+        return dict(zip(self.file.images.keys, self.file.images.digests, strict=True))
 
     def place(self, digest: str) -> str:
         """Return where an image lies, relative to the folder of the file of labels."""
@@ -196,13 +201,22 @@ class Session:
             raise ConfigError(f"image {digest[:80]!r} is not in {self.file.images.spec}; load the page anew.")
         return self._item[digest]
 
-    def _class_name(self, name: str) -> str:
+    def _class_names(self, given: Sequence[str]) -> dict[str, str]:
+        """Return the class of each name; new ones that differ only in case are one."""
+        classes = list(self.classes)
+        names: dict[str, str] = {}
+        for name in dict.fromkeys(given):
+            names[name] = self._class_name(name, classes)
+            classes.append(names[name])
+        return names
+
+    def _class_name(self, name: str, classes: Sequence[str]) -> str:
         """Return the class of that name; a new one only where new ones may be added."""
-        if name in self.classes:
+        if name in classes:
             return name
         if not self.is_open:
-            raise ConfigError(f"class {nearest(name[:LONGEST_NAME], self.classes)}")
-        return new_class(name, self.classes)
+            raise ConfigError(f"class {nearest(name[:LONGEST_NAME], classes)}")
+        return new_class(name, classes)
 
     def _known(self) -> tuple[NDArray[np.int64], list[str]]:
         """Return the labels so far, and the classes."""
@@ -220,8 +234,9 @@ class Session:
             started = time.monotonic()
             try:
                 opinion = self._teacher.opinion(*self._known())
-            except Gpt4ImageError as error:
-                self._fault = str(error)
+            except Exception as error:  # noqa: BLE001  (of a library, too: without this thread the order stays as it is)
+                known = isinstance(error, Gpt4ImageError)
+                self._fault = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
             else:
                 with self._lock:
                     self._opinion, self._fault = opinion, ""

@@ -3,7 +3,9 @@
 const $ = id => document.getElementById(id);
 const MOST_KEYS = 9, POLL = 2000;
 const state = { mode: document.body.dataset.mode, classes: [], open: false, changes: 0, cards: [], current: 0, counts: null };
-const undone = JSON.parse(sessionStorage.getItem("undo") || "[]");
+const sitting = document.body.dataset.sitting;
+const kept = JSON.parse(sessionStorage.getItem("undo") || "{}");
+const undone = kept.sitting === sitting ? kept.steps : []; // what was undoable in an earlier sitting may have changed
 let saving = Promise.resolve(), pending = 0, finished = false;
 
 history.replaceState(null, "", "/"); // the token is a cookie now
@@ -164,7 +166,7 @@ function take(card, found) {
 
 function remember(step) {
   if (step) undone.push(step);
-  sessionStorage.setItem("undo", JSON.stringify(undone.slice(-500)));
+  sessionStorage.setItem("undo", JSON.stringify({ sitting, steps: undone.slice(-500) }));
   $("undo").disabled = undone.length === 0;
 }
 
