@@ -61,7 +61,7 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
         what = "clips" if name == "clips" else "images"
         aside = "".join(f" {item.name} {item.reason}." for item in unread) or tree.skipped()
         raise DataError(
-            f"{spec}: no {what} in class folder {first_few(empty)}.{aside} Remove the folder or fill it; {what} are "
+            f"{spec}: no images in class folder {first_few(empty)}.{aside} Remove the folder or fill it; {what} are "
             f"files named {', '.join('*' + suffix for suffix in sorted(extensions))}."
         )
     counts = [len(keys) for keys in images.values()]
