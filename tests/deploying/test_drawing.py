@@ -108,5 +108,17 @@ def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_
     wanted = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows}
     with pytest.raises(ConfigError, match=r"--draw .*photos/drawn is in .*photos, whose images are predicted"):
         predict(PredictConfig(**wanted, draw=photos / "drawn"))
+    (photos / "drawn").mkdir()
+    for pattern in ("**", "**/*.png", "*", "drawn"):
+        images = {"images": (f"{photos}/{pattern}",), "draw": photos / "drawn"}
+        with pytest.raises(ConfigError, match=r"--draw .*photos/drawn is in .*photos/.*, whose images are predicted"):
+            predict(PredictConfig(**wanted | images))
+    Image.new("RGB", (64, 64)).save(photos / "drawn" / "000001-a.png")
+    with pytest.raises(ConfigError, match=r"--draw .*photos/drawn holds .*000001-a.png, which is to be predicted"):
+        predict(PredictConfig(**wanted | {"images": (f"{photos}/*/*.png",), "draw": photos / "drawn"}))
+    shutil.rmtree(photos / "drawn")
+    outcome = predict(PredictConfig(**wanted | {"images": (f"{photos}/*",), "draw": photos / "drawn"}))
+    assert outcome.summary["predicted"] == 1, "the folder of drawings, which is new, matches as soon as it is there"
+    shutil.rmtree(photos / "drawn")
     outcome = predict(PredictConfig(**wanted, draw=tmp_path / "drawn"))
     assert not outcome.skipped and len(list((tmp_path / "drawn").iterdir())) == 1 and rows.exists()

@@ -6,10 +6,12 @@ Neither paths, pixels nor rows are kept, so memory does not grow with the number
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
 import sys
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -90,10 +92,8 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
-    draw = config.draw
-    for name in config.images:
-        if draw is not None and Path(name).is_dir() and draw.resolve().is_relative_to(Path(name).resolve()):
-            raise ConfigError(f"--draw {draw} is in {name}, whose images are predicted; give another folder.")
+    if config.draw is not None:
+        _require_apart(config.draw, config.images)
     images, reasons, kinds = 0, [], set[str]()
     for item in find_images(config.images, extensions):
         if isinstance(item, Skipped):
@@ -101,6 +101,8 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
             continue
         if taken is not None and _place(item) == taken:
             raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
+        if config.draw is not None and _is_below(item, config.draw):
+            raise ConfigError(f"--draw {config.draw} holds {item}, which is to be predicted; give another folder.")
         images += 1
         kinds.add(os.path.splitext(item)[1].lower())  # noqa: PTH122
     if not images:
@@ -109,6 +111,24 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
             "quotes such as 'photos/**/*.jpg'."
         )
     return images + len(reasons), kinds
+
+
+def _require_apart(draw: Path, names: Iterable[str]) -> None:
+    """Refuse drawings among the images of a folder or pattern. Raises ConfigError."""
+    for name in names:
+        matches, folders = [name], []
+        if not os.path.lexists(name):
+            matches = glob.glob(name, recursive=True)  # noqa: PTH207
+            parts = Path(name).parts
+            fixed = itertools.takewhile(lambda part: not set("*?[") & set(part), parts)
+            folders = [Path(*fixed)] if "**" in parts else []
+        folders += [Path(match) for match in matches if Path(match).is_dir()]
+        if any(draw.resolve().is_relative_to(folder.resolve()) for folder in folders):
+            raise ConfigError(f"--draw {draw} is in {name}, whose images are predicted; give another folder.")
+
+
+def _is_below(image: str, folder: Path) -> bool:
+    return Path(image).parent.resolve().is_relative_to(folder.resolve())
 
 
 def _place(path: Path | str) -> tuple[int, int] | None:
@@ -128,8 +148,11 @@ def _predictions(
     from gpt4image.deploying.image_files import decode_ahead, find_images
     from gpt4image.deploying.preprocessing import as_images
 
+    found: Iterable[str | Skipped] = find_images(config.images, classifier.preprocessing.extensions)
+    if (draw := config.draw) is not None:  # its folder is there only now, and fills
+        found = (item for item in found if isinstance(item, Skipped) or not _is_below(item, draw))
     batches = decode_ahead(
-        find_images(config.images, classifier.preprocessing.extensions),
+        found,
         classifier.preprocessing,
         batch_size=config.batch_size,
         threads=config.threads or available_cores(),
@@ -143,9 +166,9 @@ def _predictions(
             if batch.paths:
                 probabilities = classifier.probabilities(as_images(batch.pixels))
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
-                for image, size, found, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
+                for image, size, output, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
                     prediction = Prediction(image, **row).in_pixels(size, config.min_score)
-                    yield prediction if drawing is None else drawing.drawn(prediction, found)
+                    yield prediction if drawing is None else drawing.drawn(prediction, output)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 
