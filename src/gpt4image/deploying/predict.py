@@ -1,6 +1,7 @@
 """The stage predict: classes, boxes or masks of images, by a run or what was exported from it, written as they come.
 
-Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
+Neither paths, pixels nor rows are kept, so memory does not grow with the number of images; but --format coco keeps the
+names, of which no two may be equal.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import PredictConfig
-from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, json_lines, table
+from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, image_id, json_lines, table
 
 if TYPE_CHECKING:
     from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import Classifier
-    from gpt4image.tasks.base import Task
+    from gpt4image.tasks.base import Predictions, Task
 
 
 def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
@@ -36,7 +37,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
 
     Raises:
         DataError: no image is found.
-        ConfigError: ``config.out`` is the model or an image.
+        ConfigError: ``config.out`` is the model or an image; images of one name are to be written in COCO's format.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
     from gpt4image.data.decode import EXTENSIONS
@@ -86,6 +87,7 @@ def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
 
 def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set[str]]:
     """Return how many items the names lead to, and their extensions. Raises ConfigError, DataError as ``predict``."""
+    from gpt4image.data.video import VIDEO_EXTENSIONS
     from gpt4image.deploying.image_files import find_images
 
     taken = _place(config.out) if config.out is not None else None
@@ -95,6 +97,7 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
     if config.draw is not None:
         _require_apart(config.draw, config.images)
     images, reasons, kinds = 0, [], set[str]()
+    image_of: dict[int | str, str] = {}
     for item in find_images(config.images, extensions):
         if isinstance(item, Skipped):
             reasons.append(f"{item.name!r} {item.reason}")
@@ -104,13 +107,26 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
         if config.draw is not None and _is_below(item, config.draw):
             raise ConfigError(f"--draw {config.draw} holds {item}, which is to be predicted; give another folder.")
         images += 1
-        kinds.add(os.path.splitext(item)[1].lower())  # noqa: PTH122
+        kinds.add(kind := os.path.splitext(item)[1].lower())  # noqa: PTH122
+        if config.row_format == "coco" and kind not in VIDEO_EXTENSIONS:
+            _require_own_id(item, image_of)
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
             "quotes such as 'photos/**/*.jpg'."
         )
     return images + len(reasons), kinds
+
+
+def _require_own_id(image: str, image_of: dict[int | str, str]) -> None:
+    """Refuse two images of one ``image_id``; ``image_of`` holds those before. Raises ConfigError."""
+    number = image_id(image)
+    if number in image_of:
+        raise ConfigError(
+            f"--format coco: {image_of[number]} and {image} would have the same image_id {number}, which is the name "
+            "without folder and ending. Rename one, predict their folders one by one, or give --format jsonl."
+        )
+    image_of[number] = image
 
 
 def _require_apart(draw: Path, names: Iterable[str]) -> None:
@@ -168,8 +184,17 @@ def _predictions(
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
                 for image, size, output, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
                     prediction = Prediction(image, **row).in_pixels(size, config.min_score)
-                    yield prediction if drawing is None else drawing.drawn(prediction, output)
+                    yield prediction if drawing is None else _drawn(drawing, prediction, output, skipped)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
+
+
+def _drawn(drawing: Drawing, prediction: Prediction, output: Predictions, skipped: list[Skipped]) -> Prediction:
+    """Draw a prediction; an image that cannot be drawn keeps its row, and is added to ``skipped``."""
+    try:
+        return drawing.drawn(prediction, output)
+    except DecodeError as error:
+        skipped.append(Skipped(name=prediction.image, reason=f"predicted, but not drawn: {error}"))
+        return prediction
 
 
 @contextlib.contextmanager
