@@ -245,14 +245,15 @@ def _describers(path: str, wanted: Callable[[Prompt], bool]) -> list[str]:
 
 
 def public(value: Any) -> Any:
-    """Return an option without folders of this machine: only the last part of absolute paths."""
+    """Return an option without folders of this machine: only the last part of absolute paths, of a list of each."""
     if isinstance(value, Path):
         return value.name if value.is_absolute() else str(value)
     if isinstance(value, str):
-        kind, colon, places = ("", "", value) if value.startswith(("/", "~")) else value.partition(":")
-        if not places.startswith(("/", "~")):
-            return value
-        return kind + colon + ",".join(Path(place).name for place in places.split(","))
+        kind, colon, places = value.partition(":")
+        if not colon or value.startswith(("/", "~")):
+            kind, colon, places = "", "", value
+        shown = (Path(place).name if place.startswith(("/", "~")) else place for place in places.split(","))
+        return kind + colon + ",".join(shown)
     if isinstance(value, dict):
         return {key: public(item) for key, item in value.items()}
     return [public(item) for item in value] if isinstance(value, list | tuple) else value
