@@ -149,10 +149,11 @@ def escaped(value: Any) -> str:
 
 
 def _score_rows(evaluation: Evaluation | None) -> list[tuple[str, float]]:
-    """Return the metrics of a run in words, the primary one first."""
-    scores = {} if evaluation is None else evaluation.scores
-    titles = {} if evaluation is None else evaluation.titles
-    return [(metric_label(name, titles), value) for name, value in scores.items()]
+    """Return the metrics of a run in words, the primary one first; no top-5 accuracy where it is 1 by definition."""
+    if evaluation is None:
+        return []
+    scores = {name: value for name, value in evaluation.scores.items() if name != "top5" or len(evaluation.classes) > 5}
+    return [(metric_label(name, evaluation.titles), value) for name, value in scores.items()]
 
 
 def wilson(accuracy: float | None, count: int) -> Interval | None:
