@@ -276,3 +276,14 @@ def test_a_comparison_tests_map_by_resampled_images(pictograms: Path, tmp_path: 
     assert low < pair["difference"] < high
     assert any("1,000 bootstrap samples" in line for line in record["method"])
     assert len(read_json(tmp_path / "compared" / EXAMPLES)) == 24
+
+
+def test_the_difference_of_what_is_no_number_is_none() -> None:
+    found = np.zeros((1, 100, 6), np.float32)
+    found[0, 0] = [0, 0, 0.2, 0.2, 0.9, 0]
+    assert Detection().difference(found, found) == 0.0
+    for column in range(6):
+        broken = found.copy()
+        broken[0, 0, column] = np.nan
+        for pair in ((broken, found), (found, broken), (broken, broken)):
+            assert np.isnan(Detection().difference(*pair)), "or an export that computes NaN would pass its check"

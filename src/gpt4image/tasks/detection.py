@@ -125,8 +125,10 @@ class Detection(Task):
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
         """Return by how much a box differs at most from the one most like it in the other predictions.
 
-        One that would come last there may be missing: rounding decides which those are.
+        One that would come last there may be missing: rounding decides which those are. NaN where a number is none.
         """
+        if np.isnan(ours).any() or np.isnan(theirs).any():
+            return float("nan")
         return max(
             (_unlike(*pair) for a, b in zip(ours, theirs, strict=True) for pair in ((a, b), (b, a))), default=0.0
         )
