@@ -286,9 +286,10 @@ def test_a_mask_without_numbers_is_named(image: Image.Image, kind: str, reason: 
         decode_numbers(file.getvalue())
 
 
-def test_sides_are_those_of_the_upright_picture() -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(("orientation", "expected"), [(1, (20, 10)), (3, (20, 10)), (6, (10, 20)), (8, (10, 20))])
+def test_sides_are_those_of_the_upright_picture(kind: str, orientation: int, expected: tuple[int, int]) -> None:
     exif = Image.Exif()
-    exif[274] = 6
-    file = io.BytesIO()
-    Image.new("RGB", (20, 10)).save(file, "JPEG", exif=exif)
-    assert sides(file.getvalue()) == (10, 20) == decode(file.getvalue()).size
+    exif[274] = orientation
+    data = encoded(Image.new("RGB", (20, 10)), kind, exif=exif)
+    assert sides(data) == expected == decode(data).size

@@ -17,6 +17,7 @@ from PIL import Image
 import drawn_masks
 from gpt4image.base.errors import ConfigError, ExportError
 from gpt4image.config import ExportConfig, PredictConfig
+from gpt4image.deploying.drawing import Drawing
 from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import _require_boxes, predict  # pyright: ignore[reportPrivateUsage]
 from gpt4image.tasks.classification import Classification
@@ -100,6 +101,44 @@ def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, 
         predict(PredictConfig(model=small_run, images=(str(colour_folder),), draw=tmp_path / "drawn", threads=1))
 
 
+def test_a_picture_that_cannot_be_drawn_costs_no_other_and_a_folder_that_cannot_be_written_does(
+    detector_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, rows = tmp_path / "photos", tmp_path / "rows.jsonl"
+    photos.mkdir()
+    Image.new("RGB", (70_000, 20)).save(photos / "a.png")
+    for name in ("b.png", "c.png"):
+        Image.new("RGB", (64, 64)).save(photos / name)
+    own = Drawing.drawn
+
+    def removed_before(drawing: Drawing, prediction: Any, found: Any) -> Any:
+        if prediction.image.endswith("b.png"):
+            (photos / "b.png").unlink()
+        return own(drawing, prediction, found)
+
+    monkeypatch.setattr(Drawing, "drawn", removed_before)
+    given = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows, "draw": tmp_path / "drawn"}
+    outcome = predict(PredictConfig(**given))
+    assert [json.loads(line)["image"][-5:] for line in rows.read_text().splitlines()] == ["a.png", "b.png", "c.png"]
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["000003-c.jpg"]
+    assert {Path(item.name).name: item.reason for item in outcome.skipped} == {
+        "a.png": "predicted, but not drawn: a side of 70,000 pixels; JPEG files have at most 65,500",
+        "b.png": "predicted, but not drawn: No such file or directory",
+    }
+    shutil.rmtree(tmp_path / "drawn")
+    of = Drawing.of
+
+    def gone(folder: Path, classifier: Any) -> Drawing:
+        drawing = of(folder, classifier)
+        folder.rmdir()
+        folder.write_text("a file in its place")
+        return drawing
+
+    monkeypatch.setattr(Drawing, "of", gone)
+    with pytest.raises(OSError, match="drawn"):
+        predict(PredictConfig(**given))
+
+
 def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_run: Path, tmp_path: Path) -> None:
     photos, rows = tmp_path / "photos", tmp_path / "rows.csv"
     photos.mkdir()
@@ -108,5 +147,17 @@ def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_
     wanted = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows}
     with pytest.raises(ConfigError, match=r"--draw .*photos/drawn is in .*photos, whose images are predicted"):
         predict(PredictConfig(**wanted, draw=photos / "drawn"))
+    (photos / "drawn").mkdir()
+    for pattern in ("**", "**/*.png", "*", "drawn"):
+        images = {"images": (f"{photos}/{pattern}",), "draw": photos / "drawn"}
+        with pytest.raises(ConfigError, match=r"--draw .*photos/drawn is in .*photos/.*, whose images are predicted"):
+            predict(PredictConfig(**wanted | images))
+    Image.new("RGB", (64, 64)).save(photos / "drawn" / "000001-a.png")
+    with pytest.raises(ConfigError, match=r"--draw .*photos/drawn holds .*000001-a.png, which is to be predicted"):
+        predict(PredictConfig(**wanted | {"images": (f"{photos}/*/*.png",), "draw": photos / "drawn"}))
+    shutil.rmtree(photos / "drawn")
+    outcome = predict(PredictConfig(**wanted | {"images": (f"{photos}/*",), "draw": photos / "drawn"}))
+    assert outcome.summary["predicted"] == 1, "the folder of drawings, which is new, matches as soon as it is there"
+    shutil.rmtree(photos / "drawn")
     outcome = predict(PredictConfig(**wanted, draw=tmp_path / "drawn"))
     assert not outcome.skipped and len(list((tmp_path / "drawn").iterdir())) == 1 and rows.exists()

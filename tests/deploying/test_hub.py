@@ -46,10 +46,16 @@ def test_a_token_that_is_refused_is_not_shown(hub: Hub, tmp_path: Path, monkeypa
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     with pytest.raises(ExportError, match="check HF_TOKEN") as login:
         require_login()
-    (tmp_path / "a").write_bytes(b"a")
+    for name in ("a", "a.md"):
+        (tmp_path / name).write_bytes(b"a")
     with pytest.raises(ExportError, match="complete on this machine, but not at me/model") as pushed:
         push("me/model", {"README.md": tmp_path / "a"}, message="first", out=tmp_path)
     assert f"try `hf upload --private me/model {tmp_path}`" in str(pushed.value)
+    with pytest.raises(ExportError, match="complete on this machine") as of_files:
+        card = tmp_path / "a.md"
+        push("me/model", {"a": tmp_path / "a", "README.md": card}, message="first", out=tmp_path / "a")
+    both = f"`hf upload --private me/model {tmp_path / 'a'} a && hf upload --private me/model {card} README.md`"
+    assert both in str(of_files.value), "the card of a file is beside it"
     assert "hf_expired" not in f"{login.value}{pushed.value}"
     assert hub.files == {}
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
 import trained_runs
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.results import Answer
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, ExportConfig, LabelConfig, TrainConfig
+from gpt4image.data.regions import Boxes
 from gpt4image.deploying import model_card
+from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.export import export
+from gpt4image.deploying.exported_model import ExportedModel
+from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.labelling.label import label
 from gpt4image.training.train import train
 from trained_runs import rewrite_config
@@ -127,6 +137,67 @@ def test_the_card_of_text_labels_says_who_described_too(compared: Path, tmp_path
     assert "Descriptions: none were used" in exported_card(tmp_path / "baseline", tmp_path / "plain")
 
 
+def written_labels(folder: Path, boxes: bool = False, **facts: Any) -> Path:
+    """Write text labels of one image, or an empty file of boxes, with facts about what they were made from."""
+    path = folder / "labels.parquet"
+    if boxes:
+        BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(path)
+        return path
+    TextLabels(
+        keys=("a",),
+        digests=("0" * 64,),
+        splits=np.array(["train"]),
+        labels=np.array([0]),
+        probabilities=np.array([[0.9, 0.1]], np.float32),
+        out_of_fold=np.array([True]),
+        facts=Facts(
+            **{"classes": ("a", "b"), "noise": 0.1, "agreement": 0.9, "c": 1.0, "folds": 2, "seed": 0, "encoders": ()}
+            | facts
+        ),
+    ).save(path)
+    return path
+
+
+def taught_card(small_run: Path, folder: Path, **options: Any) -> str:
+    """Return the card of a run as if it had learned from other labels."""
+    run = Path(shutil.copytree(small_run, folder / "run"))
+    rewrite_config(run, read_json(run / runs.CONFIG) | {name: str(value) for name, value in options.items()})
+    classes = runs.class_names(run)
+    exported = ExportedModel(run_dir=run, model=load_run_model(run, None, classes), classes=classes)
+    return model_card.model_card(exported, "onnx", name="m.onnx", agreement=Agreement(images=1, largest_difference=0.0))
+
+
+def test_a_run_that_learned_from_answers_says_so_and_who_gave_them(small_run: Path, tmp_path: Path) -> None:
+    asked = Prompt("what", 1, "Which class?", class_conditioned=False, ask=("class",))
+    other = Prompt("short", 1, "Describe.", class_conditioned=False)
+    with DescriptionStore(tmp_path / "answers.db", write=True) as store:
+        for prompt, model, got in (
+            (asked, "gpt-x", {"answer": Answer(class_name="a")}),
+            (other, "y", {"text": "Red."}),
+        ):
+            by = {"kind": "openai", "name": model}
+            store.add([Description(digest="0" * 64, prompt=prompt, describer=by, created=0.0, **got)])
+    labels = written_labels(tmp_path, evidence="answers", answers=str(tmp_path / "answers.db"), answered=1)
+    card = taught_card(small_run, tmp_path, text_labels=labels)
+    assert "During training it also learned from answers about its images." in card
+    assert "- Answers about the class of an image. Describer: openai\\:gpt-x." in card
+    assert "Descriptions: none were used" in card and "Text encoder" not in card and "missing" not in card
+    assert "on the terms of the model that wrote the answers" in card
+
+
+def test_a_run_that_learned_from_answered_boxes_or_from_lost_labels_says_so(small_run: Path, tmp_path: Path) -> None:
+    labels = written_labels(tmp_path, boxes=True, evidence="fused", answers=str(tmp_path / "gone.db"), embeddings="")
+    card = taught_card(small_run, tmp_path, text_labels=labels)
+    assert "- Answers about the boxes of objects. Describer: unknown" in card and "Text encoder" not in card
+    labels.unlink()
+    shutil.rmtree(tmp_path / "run")
+    card = taught_card(small_run, tmp_path, text_labels=labels)
+    assert "the file of labels is missing" in card and "none were used" not in card and "Text encoder" not in card
+    shutil.rmtree(tmp_path / "run")
+    card = taught_card(small_run, tmp_path, arm="asked")
+    assert "- Answers about the class of an image. Describer: unknown" in card and "Text encoder" not in card
+
+
 def test_a_foreign_file_above_a_run_is_no_comparison(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text('{"of": "somebody else"}', encoding="utf-8")
     assert model_card.comparisons_of(tmp_path / "run") == []
@@ -151,7 +222,8 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     headings = [token.tag for token in tokens if token.type == "heading_open"]
     assert headings == ["h1", *["h2"] * (len(headings) - 1)]
     rows = [token for token in tokens if token.type == "tr_open"]
-    assert len(rows) == 2 + 4 + len(names), "two headings, four metrics, and the classes"
+    assert len(rows) == 2 + 3 + len(names), "two headings, three metrics, and the classes"
+    assert "top-5" not in card, "of three classes the right one is always among five"
     shown = "".join(child.content for child in inline)
     assert "</details><script>alert(1)</script>" in shown, "it is there to be read"
     assert "\u202e" not in card and "\x1b" not in card
@@ -172,6 +244,9 @@ def test_the_interval_is_wilsons() -> None:
         ("hf:org/set", "hf:org/set"),
         ("folder:/home/me/a:b", "folder:a:b"),
         ("webdataset:/home/me/a.tar,/home/me/b.tar", "webdataset:a.tar,b.tar"),
+        ("masks:rel/images,/home/me/masks", "masks:rel/images,masks"),
+        ("masks:/home/me/images,rel/masks", "masks:images,rel/masks"),
+        ("rel/a.csv,~/b.csv", "rel/a.csv,b.csv"),
         ("openai:gpt-4.1-mini", "openai:gpt-4.1-mini"),
         ("~/weights.safetensors", "weights.safetensors"),
         (Path("/data/photos.emb"), "photos.emb"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.config import PredictConfig
 from gpt4image.deploying.predict import predict
 
@@ -35,3 +37,15 @@ def test_boxes_are_in_pixels_in_every_format(detector_run: Path, pictograms: Pat
     )
     own = [box["bbox"] for box in truth["annotations"] if box["image_id"] == first]
     assert min(np.abs(np.array(box) - results[0]["bbox"]).max() for box in own) < 8
+
+
+@pytest.mark.parametrize(("first", "second"), [("a/0001.png", "b/0001.png"), ("a/0001.png", "b/1.jpg")])
+def test_images_of_one_coco_number_are_refused_before_a_model_is_loaded(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    for name in (first, second):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    given = {"model": tmp_path / "no-model", "images": (str(tmp_path),), "out": tmp_path / "boxes.json"}
+    with pytest.raises(ConfigError, match=rf"{first} and .*{second} would have the same image_id 1,.* Rename one"):
+        predict(PredictConfig(**given, format="coco"))

@@ -20,6 +20,7 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import load_with_splits
 from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.training import prepare
 from gpt4image.training.train import train
 from tables import make_table
 from trained_runs import rewrite_config
@@ -175,6 +176,23 @@ def test_a_run_folder_that_cannot_be_written_is_known_before_work(
     with pytest.raises(OSError, match="Read-only") as caught:
         evaluate(EvaluateConfig(run_dir=measured, split="val"))
     assert caught.value.filename == str(measured / "evaluation-val.json")
+
+
+@pytest.mark.parametrize(("split", "reason"), [("train", "trained on other classes"), ("val", "no labelled image")])
+def test_what_cannot_be_measured_is_refused_before_images_are_decoded(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, reason: str
+) -> None:
+    own = Path(read_json(measured / "config.json")["data"].removeprefix("folder:"))
+    other = Path(shutil.copytree(own, tmp_path / "other"))
+    pictures = [path.relative_to(other).as_posix() for path in sorted(other.rglob("*.png"))]
+    rows = [f"{path},{path.split('/')[0]},train" for path in pictures[1:]]
+    (other / "table.csv").write_text("\n".join(["path,label,split", f"{pictures[0]},,val", *rows]), encoding="utf-8")
+    if split == "train":
+        shutil.copytree(own / "food", other / "zoo")
+    spec = f"folder:{other}" if split == "train" else f"manifest:{other / 'table.csv'}"
+    monkeypatch.setattr(prepare, "load_pixels", lambda *_args, **_more: pytest.fail("images are decoded"))
+    with pytest.raises((RunError, DataError), match=reason):
+        evaluate(EvaluateConfig(run_dir=measured, data=spec, split=split))
 
 
 def test_a_dataset_that_lacks_a_class_of_the_run_is_measured_by_the_names_of_the_others(

@@ -30,7 +30,7 @@ from gpt4image.evaluating.examples import (
 )
 from gpt4image.labelling.label import label
 from gpt4image.reporting.extras import Descriptions, Example, SuspectedError
-from gpt4image.reporting.report import report
+from gpt4image.reporting.report import HEADINGS, example_groups, report
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.train import train
 
@@ -116,12 +116,33 @@ def test_half_of_the_pictures_of_one_run_are_wrong_and_several_classes_are_named
     guesses = [example.predictions["predicted"] for example in found]
     assert [guess.class_ for guess in guesses].count("b") == 12 == [guess.class_ for guess in guesses].count("a")
     assert {guess.probability for guess in guesses} == {0.75}
-    table = pa.table({"key": ["p", "q"], "prediction": [[0, 2], []]})
+    table = pa.table({"key": ["p0", "p1"], "prediction": [[0, 2], []]})
     write_parquet(tmp_path / "predictions-val.parquet", table)
-    assert read_predictions(tmp_path, "val", images.classes) == {
-        "p": {"class": "a, c", "probability": None},
-        "q": {"class": "", "probability": None},
+    assert read_predictions(tmp_path, "val", images) == {
+        "p0": {"class": "a, c", "probability": None},
+        "p1": {"class": "none of the classes", "probability": None},
     }
+
+
+def test_right_guesses_of_several_classes_are_right(tmp_path: Path) -> None:
+    pictures = load_openmoji()
+    labels = np.array([[1, 1, 0], [0, 0, 0], [1, -1, 0], [-1, -1, 0], [-1, -1, -1]], np.int8)
+    images = memory_set([pictures.read(i) for i in range(5)], labels, "test")
+    predicted = [[0, 1], [], [0, 1], [1, 2], [1]]
+    table = pa.table({"key": list(images.keys), "prediction": pa.array(predicted, pa.list_(pa.int64()))})
+    write_parquet(tmp_path / "predictions-test.parquet", table)
+    texts = np.array([[0.9, 0.6, 0.1], [0.2, 0.1, 0.4], [0.5, 0.9, 0.3], [np.nan] * 3, [0.8, 0.1, 0.1]], np.float32)
+    found = examples_of(tmp_path / "x.json", images, None, run_dirs={"predicted": tmp_path}, text_labels=texts)
+    by_key = {example.key: example for example in found}
+    of_images = [by_key[key] for key in images.keys]
+    assert [example.label for example in of_images] == ["a, b", "none of the classes", "a", None, None]
+    guesses = [example.predictions["predicted"].class_ for example in of_images]
+    assert guesses == ["a, b", "none of the classes", "a", "b, c", "b"], "b is left open of the third image"
+    by_text = [example.text_label and example.text_label.class_ for example in of_images]
+    assert by_text == ["a, b", "none of the classes", "a", None, "a"]
+    assert of_images[0].text_label is not None and of_images[0].text_label.probability is None
+    groups = example_groups(found)
+    assert {heading: len(group) for heading, group in groups.items()} == {HEADINGS[2]: 3, HEADINGS[0]: 2}
 
 
 def test_pictures_are_drawn_across_classes() -> None:

@@ -83,6 +83,14 @@ def page(folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_grey_line_is_named_after_the_reference(tmp_path: Path) -> None:
+    record = json.loads(json.dumps(comparison_record()).replace('"baseline"', '"plain"'))
+    write_report(write_comparison(tmp_path, record))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Grey line in every panel: plain." in page and "the baseline." not in page
+    assert "Each line bears the name of its loss." in page and "Dashed: alignment" not in page
+
+
 def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
     text = words(page)
     places = [
@@ -283,7 +291,6 @@ def test_a_run_can_be_made_again_from_the_descriptions_on(run_page: str) -> None
     assert code and html.unescape(code[1]).split("\n")[:-1] == [
         "gpt4image describe --data openmoji --store /data/photos.db --describer openai:gpt-4.1-mini --prompt paper",
         "gpt4image encode --store /data/photos.db --encoder minilm --out /data/photos.emb",
-        "gpt4image label --data openmoji --embeddings /data/photos.emb --out labels.parquet",
         "gpt4image train --out run",
     ]
 

@@ -13,6 +13,7 @@ from gpt4image.reporting.run_charts import (
     class_scores,
     confusion_matrix,
     confusions,
+    loss_curves,
     losses_of,
 )
 from synthetic_records import write_run
@@ -86,3 +87,15 @@ def test_known_losses_that_are_not_zero_are_drawn_in_words() -> None:
     assert epoch.losses == {"task": 0.0, "simclr": 3.0, "<b>": 1.0}
     aligned = Epoch.model_validate({"epoch": 2, "align_loss": 1.0})
     assert losses_of([epoch, aligned]) == {"align": "alignment", "simclr": "SimCLR"}
+
+
+@pytest.mark.parametrize(
+    ("losses", "names"), [(("simclr",), {"SimCLR"}), (("task", "consistency"), {"task", "consistency"})]
+)
+def test_each_line_of_a_loss_bears_its_name(tmp_path: Path, losses: tuple[str, ...], names: set[str]) -> None:
+    rows = [{"epoch": epoch, **{f"{name}_loss": 3.0 / epoch for name in losses}} for epoch in (1, 2, 3)]
+    run = load_run(write_run(tmp_path / "run")).model_copy(
+        update={"metrics": [Epoch.model_validate(row) for row in rows]}
+    )
+    drawn = set(re.findall(r">([A-Za-z]+)</(?:text|tspan)>", loss_curves("x", {"run": [run]})))
+    assert names <= drawn and not {"alignment"} & drawn

@@ -38,7 +38,7 @@ def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
     facts = read_json(detector_run / "evaluation-test.json")
     assert facts["metric"] == "mAP"
     assert facts["AP50"] > 0.8
-    assert facts["support"] == [sum(row) for row in zip(*_boxes_by_class(detector_run), strict=True)]
+    assert facts["support"] == [sum(row) for row in zip(*_images_by_class(detector_run), strict=True)]
     assert np.mean(facts["per_class"]) == pytest.approx(facts["mAP"])
     chosen = runs.read_run(detector_run)["config"]["chosen"]
     assert {name: chosen[name] for name in ("task", "min_scale", "shift")} == {
@@ -51,12 +51,20 @@ def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
     assert all(len(box) == 6 for row in rows for box in row["boxes"])
 
 
-def _boxes_by_class(run: Path) -> list[list[int]]:
+def _images_by_class(run: Path) -> list[list[bool]]:
     images = load_image_set(runs.read_run(run)["config"]["data"])
     boxes = images.regions
     assert isinstance(boxes, Boxes)
     own = boxes[images.indices("test")]
-    return [[int((own.image(i)[1] == k).sum()) for k in range(3)] for i in range(len(own))]
+    return [[bool((own.image(i)[1] == k).any()) for k in range(3)] for i in range(len(own))]
+
+
+def test_a_class_is_supported_by_images_and_not_by_boxes() -> None:
+    corners = np.array([[0, 0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9], [0.2, 0.6, 0.4, 0.9]], np.float32)
+    one = (corners, np.array([0, 0, 1]), np.array([1, 1, 0], np.float32))  # the last one is in an ignored region
+    boxes = Boxes.of_images([one, (corners[:1], np.array([0]), np.ones(1, np.float32)), None])
+    facts = Detection().measure(np.zeros((3, 100, 6), np.float32), boxes, ["car", "bus"])
+    assert facts["support"] == [2, 0]
 
 
 def test_it_resumes_to_the_same_bits(pictograms: Path, tmp_path: Path) -> None:
@@ -268,3 +276,14 @@ def test_a_comparison_tests_map_by_resampled_images(pictograms: Path, tmp_path: 
     assert low < pair["difference"] < high
     assert any("1,000 bootstrap samples" in line for line in record["method"])
     assert len(read_json(tmp_path / "compared" / EXAMPLES)) == 24
+
+
+def test_the_difference_of_what_is_no_number_is_none() -> None:
+    found = np.zeros((1, 100, 6), np.float32)
+    found[0, 0] = [0, 0, 0.2, 0.2, 0.9, 0]
+    assert Detection().difference(found, found) == 0.0
+    for column in range(6):
+        broken = found.copy()
+        broken[0, 0, column] = np.nan
+        for pair in ((broken, found), (found, broken), (broken, broken)):
+            assert np.isnan(Detection().difference(*pair)), "or an export that computes NaN would pass its check"

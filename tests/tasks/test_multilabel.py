@@ -138,6 +138,25 @@ def test_each_class_is_present_from_its_own_threshold_on(predicted: tuple[np.nda
     assert task.columns(scores, None)["prediction"] == [np.flatnonzero(each).tolist() for each in decided]
 
 
+def test_a_single_class_is_measured() -> None:
+    scores, labels = np.array([[0.9], [0.8], [0.2]], np.float32), np.array([[1], [0], [1]], np.int8)
+    facts = MultiLabel().measure(scores, labels, ["cat"])
+    assert facts["f1_macro"] == facts["f1_micro"] == pytest.approx(0.5)
+
+
+def test_the_mean_of_f1_is_over_classes_that_are_present_or_predicted() -> None:
+    scores = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.2], [0.9, 0.1, 0.3]], np.float32)
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]], np.int8)
+    assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == 1.0, "absent, and rightly not predicted"
+    labels[:, 2] = NOT_KNOWN
+    scores[:, 2] = 0.9
+    assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == 1.0, "nothing is known of it"
+    labels[:, 2] = 0
+    assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == pytest.approx(2 / 3), "wrongly predicted"
+    nothing = MultiLabel().measure(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.int8), CLASSES[:3])
+    assert nothing["f1_macro"] == nothing["f1_micro"] == 0.0
+
+
 def test_one_label_per_image_is_refused() -> None:
     with pytest.raises(DataError, match="has one label per image, which is --task classification"):
         MultiLabel().require(np.zeros(3, np.int64), CLASSES, "folder:photos")

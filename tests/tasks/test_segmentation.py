@@ -100,6 +100,13 @@ def test_metrics_are_those_of_torchmetrics(seed: int, images: int, side: int) ->
     assert (found["images"], found["labelled"], found["measured_at"]) == (images + 1, images, [side, side])
 
 
+def test_masks_of_which_no_pixel_counts_have_no_metric() -> None:
+    masks = masks_of(np.full((2, 8, 8), VOID, np.uint8))
+    facts = Segmentation().measure(np.zeros((2, 8, 8), np.uint8), masks, CLASSES)
+    assert "mIoU" not in facts and "pixel_accuracy" not in facts
+    assert (facts["labelled"], facts["support"], facts["per_class"]) == (2, [0] * 4, [None] * 4)
+
+
 def test_metrics_of_resampled_images_are_those_of_images_that_come_as_often() -> None:
     rng = np.random.default_rng(0)
     truth, predicted = (rng.integers(0, 4, (5, 6, 6)).astype(np.uint8) for _ in range(2))

@@ -283,7 +283,7 @@ def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
     difference = "" if place is None else f"class {place} is {own[place]!r} there and {classes[place]!r} here; "
     raise RunError(
         f"{run_dir} was trained on other classes than the dataset has: {difference}it has {len(own)}, the dataset "
-        f"{len(classes)}. Give a dataset with the classes of the run, in the same order, or a run of this dataset."
+        f"{len(classes)}. Give a dataset with the classes of the run, or a run of this dataset."
     )
 
 

@@ -138,7 +138,8 @@ def sides(data: bytes) -> tuple[int, int]:
     """Return width and height of the upright image in pixels, by its header. Raises DecodeError as ``decode``."""
     with _opened(data) as image:
         width, height = image.size
-        return (height, width) if _orientation(image) > 4 else (width, height)
+        turned = image.format != "TIFF" and _orientation(image) > 4  # of TIFF, Pillow gives the upright size already
+        return (height, width) if turned else (width, height)
 
 
 def decode_numbers(data: bytes) -> NDArray[np.uint8]:

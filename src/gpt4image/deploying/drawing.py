@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from gpt4image.base.errors import ConfigError
+from gpt4image.base.errors import ConfigError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.visible import in_one_line
 from gpt4image.data.decode import decode
@@ -21,6 +21,8 @@ from gpt4image.pages.masks import coloured, overlaid
 from gpt4image.tasks.base import Predictions
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#c2185b")
+LONGEST_SIDE = 65_500
+"""Pixels of a side that JPEG files are written with."""
 LONGEST_STEM = 100
 """Bytes of the name of an image in the names of its drawings: with a suffix, a file system takes 255."""
 
@@ -59,11 +61,12 @@ class Drawing:
             found: what the model gave of it: boxes, or a mask (S, S) uint8.
 
         Raises:
-            OSError, DecodeError: the image is gone, or the folder cannot be written.
+            DecodeError: this image is gone, or is too large to be drawn.
+            OSError: the folder cannot be written.
         """
         stem = Path(prediction.image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
         name = f"{next(self._numbers):06d}-{stem}"
-        picture = decode(read_bounded(prediction.image))
+        picture = _picture(prediction.image)
         if prediction.boxes is not None:
             _draw_boxes(picture, prediction, self.classes)
             _save(picture, self.folder / f"{name}.jpg", "JPEG", quality=90)
@@ -71,6 +74,17 @@ class Drawing:
         _save(overlaid(picture, found, self.background), self.folder / f"{name}.jpg", "JPEG")
         _save(coloured(found, picture.size), place := self.folder / f"{name}.png", "PNG")
         return prediction._replace(mask=str(place))
+
+
+def _picture(path: str) -> Image.Image:
+    """Return the picture of a file that was predicted a moment ago. Raises DecodeError: it cannot be drawn over."""
+    try:
+        picture = decode(read_bounded(path))
+    except OSError as error:
+        raise DecodeError(error.strerror or str(error)) from None
+    if max(picture.size) > LONGEST_SIDE:
+        raise DecodeError(f"a side of {max(picture.size):,} pixels; JPEG files have at most {LONGEST_SIDE:,}")
+    return picture
 
 
 def _draw_boxes(picture: Image.Image, row: Prediction, classes: Sequence[str]) -> None:

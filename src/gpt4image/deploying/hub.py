@@ -35,7 +35,8 @@ def push(repository: str, files: Mapping[str, Path], *, message: str, out: Path)
 
     api = HfApi(library_name="gpt4image")
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
-    again = f"hf upload --private {shlex.quote(repository)} {shlex.quote(str(out))}"
+    places = [[str(out)]] if out.is_dir() else [[str(path), name] for name, path in files.items()]
+    again = " && ".join(shlex.join(["hf", "upload", "--private", repository, *place]) for place in places)
     with _explained(f"The export is complete on this machine, but not at {repository}: try `{again}`"):
         url = api.create_repo(repository, private=True, exist_ok=True)
         api.create_commit(repository, operations, commit_message=message)

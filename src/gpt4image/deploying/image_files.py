@@ -42,10 +42,10 @@ def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) 
     """
     for name in names:
         matches = [name] if os.path.lexists(name) else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
-        folders = {match.rstrip("/") for match in matches if os.path.isdir(match)}  # noqa: PTH112
+        folders = {Path(match) for match in matches if os.path.isdir(match)}  # noqa: PTH112
         empty = True
         for match in matches:
-            if any(str(above) in folders for above in Path(match).parents):
+            if not folders.isdisjoint(Path(match).parents):
                 continue  # it is found in the folder above, which ``**`` matches too
             for found in _below(match, extensions) if os.path.isdir(match) else (match,):  # noqa: PTH112
                 empty = False

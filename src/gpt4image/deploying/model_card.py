@@ -9,12 +9,14 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
 
+from gpt4image.artifacts.label_evidence import LabelEvidence
 from gpt4image.artifacts.run_records import (
     COMPARISON,
     Arm,
@@ -25,9 +27,8 @@ from gpt4image.artifacts.run_records import (
     load_comparisons,
     load_run,
 )
-from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
@@ -41,6 +42,7 @@ from gpt4image.models.of_transformers import kind_of
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
 from gpt4image.reporting.metric_tables import metric_label
+from gpt4image.tasks.base import Task
 
 MOST_CLASSES = 100
 """More classes than this are not listed."""
@@ -147,10 +149,11 @@ def escaped(value: Any) -> str:
 
 
 def _score_rows(evaluation: Evaluation | None) -> list[tuple[str, float]]:
-    """Return the metrics of a run in words, the primary one first."""
-    scores = {} if evaluation is None else evaluation.scores
-    titles = {} if evaluation is None else evaluation.titles
-    return [(metric_label(name, titles), value) for name, value in scores.items()]
+    """Return the metrics of a run in words, the primary one first; no top-5 accuracy where it is 1 by definition."""
+    if evaluation is None:
+        return []
+    scores = {name: value for name, value in evaluation.scores.items() if name != "top5" or len(evaluation.classes) > 5}
+    return [(metric_label(name, evaluation.titles), value) for name, value in scores.items()]
 
 
 def wilson(accuracy: float | None, count: int) -> Interval | None:
@@ -186,47 +189,72 @@ def comparisons_of(run_dir: Path) -> list[Found]:
 
 
 def text_facts(exported: ExportedModel) -> dict[str, Any]:
-    """Return facts about the texts that a run learned from: used, describers, prompts, encoder, tuned.
+    """Return facts about the descriptions and answers that a run learned from.
 
-    An embedding table or a store that is gone gives none.
+    They are: used (descriptions), tuned, encoders, prompts, describers; answers (None, or asked and describers); lost
+    (whether the file of its text labels is gone). A table or a store that is gone gives no names.
     """
-    config = exported.model.config
-    tables = [] if config.embeddings is None else [config.embeddings]
-    encoders, prompts, settings = [], [], []
-    if exported.arm in ARMS:
-        used = ARMS[exported.arm].text
-    else:
-        used = (config.embeddings is not None and config.align_weight > 0.0) or config.text_labels is not None
-    if used and config.text_labels is not None:
-        with contextlib.suppress(TableError):
-            tables += map(Path, TextLabels.load(config.text_labels).facts.embeddings)
-    for table in dict.fromkeys(tables if used else ()):
-        with contextlib.suppress(TableError, StoreError, OSError):
-            manifest = read_manifest(table)
-            encoders.append(public(manifest.encoder))
-            prompts += manifest.prompts
-            if Path(manifest.store).is_file():
-                with DescriptionStore(Path(manifest.store)) as store:
-                    counted = [row for row in store.counts() if row[0] in manifest.prompts]
-                settings += [describer for _, describer, status, _ in counted if status == "ok"]
+    config, arm = exported.model.config, ARMS.get(exported.arm or "")
+    labels = None if config.text_labels is None else LabelEvidence.of(config.text_labels)
+    used = config.embeddings is not None and (arm.text if arm else config.align_weight > 0.0)
+    tables = [config.embeddings] if used and config.embeddings is not None else []
+    if labels is not None and labels.texts_read:
+        used = True
+        tables += map(Path, labels.embeddings)
+    answers: dict[str, Any] | None = None
+    if labels is not None and labels.answers_read:
+        asked = labels.asked
+        answers = {"asked": asked, "describers": _describers(labels.answers, lambda prompt: asked in prompt.ask)}
+    elif arm and arm.text_labels and (arm.answers or exported.model.task.output == "boxes"):
+        answers = {"asked": _asked(exported.model.task), "describers": []}
     return {
         "used": used,
         "tuned": config.tune_text != "none",
-        "encoder": ", ".join(dict.fromkeys(encoders)),
-        "prompts": list(dict.fromkeys(prompts)),
-        "describers": [public(name) for name in dict.fromkeys(describer_names(settings).values())],
+        **_of_tables(tables),
+        "answers": answers,
+        "lost": config.text_labels is not None and labels is None,
     }
 
 
+def _asked(task: Task) -> str:
+    """Return what describers are asked for where a task is taught by answers."""
+    if task.output == "boxes":
+        return "boxes"
+    return "class" if task.exclusive else "tags"
+
+
+def _of_tables(tables: Iterable[Path]) -> dict[str, list[Any]]:
+    """Return encoders, prompts and describers of the texts of embedding tables."""
+    found: dict[str, list[Any]] = {"encoders": [], "prompts": [], "describers": []}
+    for table in dict.fromkeys(tables):
+        with contextlib.suppress(TableError, OSError):
+            manifest = read_manifest(table)
+            found["encoders"].append(public(manifest.encoder))
+            found["prompts"] += manifest.prompts
+            found["describers"] += _describers(manifest.store, manifest.prompts.__contains__)
+    return {name: list(dict.fromkeys(some)) for name, some in found.items()}
+
+
+def _describers(path: str, wanted: Callable[[Prompt], bool]) -> list[str]:
+    """Return the names of those who answered prompts that are wanted; none where there is no store any more."""
+    if not Path(path).is_file():
+        return []
+    with contextlib.suppress(StoreError, OSError), DescriptionStore(Path(path)) as store:
+        settings = [by for prompt, by, status, _ in store.counts() if status == "ok" and wanted(prompt)]
+        return list(dict.fromkeys(map(public, describer_names(settings).values())))
+    return []
+
+
 def public(value: Any) -> Any:
-    """Return an option without folders of this machine: only the last part of absolute paths."""
+    """Return an option without folders of this machine: only the last part of absolute paths, of a list of each."""
     if isinstance(value, Path):
         return value.name if value.is_absolute() else str(value)
     if isinstance(value, str):
-        kind, colon, places = ("", "", value) if value.startswith(("/", "~")) else value.partition(":")
-        if not places.startswith(("/", "~")):
-            return value
-        return kind + colon + ",".join(Path(place).name for place in places.split(","))
+        kind, colon, places = value.partition(":")
+        if not colon or value.startswith(("/", "~")):
+            kind, colon, places = "", "", value
+        shown = (Path(place).name if place.startswith(("/", "~")) else place for place in places.split(","))
+        return kind + colon + ",".join(shown)
     if isinstance(value, dict):
         return {key: public(item) for key, item in value.items()}
     return [public(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,29 +1,32 @@
 """The stage predict: classes, boxes or masks of images, by a run or what was exported from it, written as they come.
 
-Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
+Neither paths, pixels nor rows are kept, so memory does not grow with the number of images; but --format coco keeps the
+names, of which no two may be equal.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
 import sys
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import PredictConfig
-from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, json_lines, table
+from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, image_id, json_lines, table
 
 if TYPE_CHECKING:
     from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import Classifier
-    from gpt4image.tasks.base import Task
+    from gpt4image.tasks.base import Predictions, Task
 
 
 def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
@@ -34,7 +37,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
 
     Raises:
         DataError: no image is found.
-        ConfigError: ``config.out`` is the model or an image.
+        ConfigError: ``config.out`` is the model or an image; images of one name are to be written in COCO's format.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
     from gpt4image.data.decode import EXTENSIONS
@@ -84,31 +87,64 @@ def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
 
 def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set[str]]:
     """Return how many items the names lead to, and their extensions. Raises ConfigError, DataError as ``predict``."""
+    from gpt4image.data.video import VIDEO_EXTENSIONS
     from gpt4image.deploying.image_files import find_images
 
     taken = _place(config.out) if config.out is not None else None
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
-    draw = config.draw
-    for name in config.images:
-        if draw is not None and Path(name).is_dir() and draw.resolve().is_relative_to(Path(name).resolve()):
-            raise ConfigError(f"--draw {draw} is in {name}, whose images are predicted; give another folder.")
+    if config.draw is not None:
+        _require_apart(config.draw, config.images)
     images, reasons, kinds = 0, [], set[str]()
+    image_of: dict[int | str, str] = {}
     for item in find_images(config.images, extensions):
         if isinstance(item, Skipped):
             reasons.append(f"{item.name!r} {item.reason}")
             continue
         if taken is not None and _place(item) == taken:
             raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
+        if config.draw is not None and _is_below(item, config.draw):
+            raise ConfigError(f"--draw {config.draw} holds {item}, which is to be predicted; give another folder.")
         images += 1
-        kinds.add(os.path.splitext(item)[1].lower())  # noqa: PTH122
+        kinds.add(kind := os.path.splitext(item)[1].lower())  # noqa: PTH122
+        if config.row_format == "coco" and kind not in VIDEO_EXTENSIONS:
+            _require_own_id(item, image_of)
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
             "quotes such as 'photos/**/*.jpg'."
         )
     return images + len(reasons), kinds
+
+
+def _require_own_id(image: str, image_of: dict[int | str, str]) -> None:
+    """Refuse two images of one ``image_id``; ``image_of`` holds those before. Raises ConfigError."""
+    number = image_id(image)
+    if number in image_of:
+        raise ConfigError(
+            f"--format coco: {image_of[number]} and {image} would have the same image_id {number}, which is the name "
+            "without folder and ending. Rename one, predict their folders one by one, or give --format jsonl."
+        )
+    image_of[number] = image
+
+
+def _require_apart(draw: Path, names: Iterable[str]) -> None:
+    """Refuse drawings among the images of a folder or pattern. Raises ConfigError."""
+    for name in names:
+        matches, folders = [name], []
+        if not os.path.lexists(name):
+            matches = glob.glob(name, recursive=True)  # noqa: PTH207
+            parts = Path(name).parts
+            fixed = itertools.takewhile(lambda part: not set("*?[") & set(part), parts)
+            folders = [Path(*fixed)] if "**" in parts else []
+        folders += [Path(match) for match in matches if Path(match).is_dir()]
+        if any(draw.resolve().is_relative_to(folder.resolve()) for folder in folders):
+            raise ConfigError(f"--draw {draw} is in {name}, whose images are predicted; give another folder.")
+
+
+def _is_below(image: str, folder: Path) -> bool:
+    return Path(image).parent.resolve().is_relative_to(folder.resolve())
 
 
 def _place(path: Path | str) -> tuple[int, int] | None:
@@ -128,8 +164,11 @@ def _predictions(
     from gpt4image.deploying.image_files import decode_ahead, find_images
     from gpt4image.deploying.preprocessing import as_images
 
+    found: Iterable[str | Skipped] = find_images(config.images, classifier.preprocessing.extensions)
+    if (draw := config.draw) is not None:  # its folder is there only now, and fills
+        found = (item for item in found if isinstance(item, Skipped) or not _is_below(item, draw))
     batches = decode_ahead(
-        find_images(config.images, classifier.preprocessing.extensions),
+        found,
         classifier.preprocessing,
         batch_size=config.batch_size,
         threads=config.threads or available_cores(),
@@ -143,10 +182,19 @@ def _predictions(
             if batch.paths:
                 probabilities = classifier.probabilities(as_images(batch.pixels))
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
-                for image, size, found, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
+                for image, size, output, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
                     prediction = Prediction(image, **row).in_pixels(size, config.min_score)
-                    yield prediction if drawing is None else drawing.drawn(prediction, found)
+                    yield prediction if drawing is None else _drawn(drawing, prediction, output, skipped)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
+
+
+def _drawn(drawing: Drawing, prediction: Prediction, output: Predictions, skipped: list[Skipped]) -> Prediction:
+    """Draw a prediction; an image that cannot be drawn keeps its row, and is added to ``skipped``."""
+    try:
+        return drawing.drawn(prediction, output)
+    except DecodeError as error:
+        skipped.append(Skipped(name=prediction.image, reason=f"predicted, but not drawn: {error}"))
+        return prediction
 
 
 @contextlib.contextmanager

@@ -107,11 +107,17 @@ def json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
     return write
 
 
+def image_id(path: str) -> int | str:
+    """Return the name of a file without its ending, a number where it is one, as in COCO."""
+    stem = Path(path).stem
+    return int(stem) if stem.isascii() and stem.isdigit() else stem
+
+
 class CocoResults:
     """A JSON array of COCO's results, written as predictions come.
 
-    ``image_id`` is the name of the file without its ending, a number where it is one, as in COCO; ``category_id``
-    counts classes from 1. Pictures without a box have no entry.
+    For ``image_id`` see the function of that name; ``category_id`` counts classes from 1. Pictures without a box have
+    no entry.
     """
 
     def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
@@ -121,8 +127,7 @@ class CocoResults:
 
     def write(self, row: Prediction) -> None:
         """Write the boxes of a picture."""
-        stem = Path(row.image).stem
-        image = int(stem) if stem.isascii() and stem.isdigit() else stem
+        image = image_id(row.image)
         for name, score, (left, top, right, bottom) in zip(
             row.classes, row.probabilities, row.boxes or (), strict=True
         ):

@@ -18,6 +18,8 @@ from gpt4image.pages.cards import PICTURE, Thumbnails
 SHOWN = 24
 LEAST_SCORE = 0.3
 """Score of the predicted boxes that are drawn."""
+NO_CLASS = "none of the classes"
+"""Label of an annotated image that shows no class, and prediction of none."""
 
 
 def write_box_examples(
@@ -64,7 +66,7 @@ def write_box_examples(
         return {
             "key": row["key"],
             "comparison": comparison,
-            "label": ", ".join(dict.fromkeys(images.classes[label] for label in labels.tolist())) or None,
+            "label": ", ".join(dict.fromkeys(images.classes[label] for label in labels.tolist())) or NO_CLASS,
             "split": split,
             "picture": picture,
             "boxes": [*own, *predicted],

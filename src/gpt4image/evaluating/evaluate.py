@@ -30,7 +30,7 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
-from gpt4image.training.prepare import identity_of, load_image_set, prepare
+from gpt4image.training.prepare import identity_of, load_image_set, prepare, require_labelled
 from gpt4image.training.training_data import TrainingData
 
 ALWAYS = ("images", "labelled", "classes", "per_class", "support")
@@ -77,7 +77,10 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
             processes.by_first(lambda: require_writable(path))
             loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
             ready = processes.together(
-                lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded), first_ahead=True
+                lambda: prepare(
+                    options, tuple(splits), to_train=False, task=task, loaded=loaded, labelled=config.split
+                ),
+                first_ahead=True,
             )
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
 
@@ -137,7 +140,8 @@ def _load(
     """Return the dataset with the classes of the run, its table, and a note where it may not be as it was trained on.
 
     Raises:
-        RunError: the run's own dataset has changed since, so that its splits may mix with those trained on.
+        RunError: the run's own dataset has changed since, so that its splits may mix with those trained on; or another
+            dataset has other classes.
         DataError, ConfigError, MissingExtraError: the dataset cannot be read.
     """
     own = record["config"]["data"]
@@ -152,6 +156,8 @@ def _load(
         ) from None
     classes = record["run"].get("classes", image_set.classes)
     with_run = image_set.with_classes(tuple(classes)) if set(image_set.classes) <= set(classes) else image_set
+    if config.data is not None:
+        runs.require_classes(config.run_dir, with_run.classes)
     if config.data not in (None, own):
         return (with_run, table), ""
     same = _is_as_trained(record, image_set, table)
@@ -254,8 +260,7 @@ def measure_run(
 def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
     """Return the positions of the usable images of a split. Raises DataError: none of them has a label."""
     indices = data.indices(split)
-    if not data.task.known(data.all_labels[indices]).any():
-        raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
+    require_labelled(data.task, data.all_labels[indices], data.image_set.spec, split)
     return indices
 
 

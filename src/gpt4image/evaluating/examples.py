@@ -24,7 +24,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.config import StatsConfig, TrainConfig
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
-from gpt4image.evaluating.box_examples import write_box_examples
+from gpt4image.evaluating.box_examples import NO_CLASS, write_box_examples
 from gpt4image.evaluating.drawn import DrawnMasks
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
@@ -152,7 +152,7 @@ def write_examples(
     first = next(iter(run_dirs), None)
     if first and write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
         return
-    predictions = {name: read_predictions(folder, split, images.classes) for name, folder in run_dirs.items()}
+    predictions = {name: read_predictions(folder, split, images) for name, folder in run_dirs.items()}
     drawn = DrawnMasks.of_runs(images, run_dirs, split)
     described = np.zeros(len(images), bool) if text is None else text.described
     train = np.flatnonzero(usable & described & (images.splits == "train"))
@@ -168,7 +168,7 @@ def write_examples(
     def neighbour(index: int, similarity: float) -> dict[str, Any]:
         return {
             "key": images.keys[index],
-            "label": ", ".join(images.label_names(index)) or None,
+            "label": label_of(images, index),
             "picture": shown[index],
             "description": next(iter(texts.get(images.digests[index], [])), ""),
             "similarity": round(similarity, 3),
@@ -177,11 +177,13 @@ def write_examples(
     def row(index: int, picture: str) -> dict[str, Any]:
         key = images.keys[index]
         by_text = np.zeros(1) if text_labels is None else np.nan_to_num(text_labels[index])  # NaN: not known
-        guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
+        guess: dict[str, Any] = {"class": predicted_of(images, index, np.flatnonzero(by_text >= 0.5))}
+        if images.labels.ndim == 1:
+            guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
         return {
             "key": key,
             "comparison": comparison,
-            "label": ", ".join(images.label_names(index)) or None,
+            "label": label_of(images, index),
             "split": str(images.splits[index]),
             "picture": picture,
             "descriptions": texts.get(images.digests[index], []),
@@ -207,7 +209,7 @@ def _sample(
     if drawn is not None:
         held_out, groups = drawn.worst_first(held_out)[:PER_SPLIT], []
     elif len(predictions) == 1:
-        guesses = [(", ".join(images.label_names(i)), predictions[0].get(images.keys[i])) for i in held_out.tolist()]
+        guesses = [(label_of(images, i), predictions[0].get(images.keys[i])) for i in held_out.tolist()]
         wrong = np.array([bool(label and guess and guess["class"] != label) for label, guess in guesses], bool)
         groups = [held_out[wrong], held_out[~wrong]]
     sample: list[int] = [] if groups else held_out.tolist()
@@ -292,21 +294,39 @@ def write_suspected(
                 "text": names[1],
                 "probability": round(likely, 4),
                 "description": next(iter(texts.get(images.digests[row], [])), ""),
-                "truth": ", ".join(images.label_names(row)) if true else None,
+                "truth": label_of(images, row) if true else None,
             }
             found.append(item)
     write_json(path, found)
 
 
-def read_predictions(run_dir: Path, split: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read_predictions(run_dir: Path, split: str, images: ImageSet) -> dict[str, dict[str, Any]]:
     """Return the predicted class, or all classes, of each image by key, and the probability where there is one."""
     path = run_dir / f"predictions-{split}.parquet"
     try:
         rows = read_parquet(path, ["key", "prediction", "confidence"]).to_pylist()
     except DamagedError:  # of several classes per image there is no confidence
         rows = read_parquet(path, ["key", "prediction"]).to_pylist()
+    row_of = {key: row for row, key in enumerate(images.keys)}
+    return {
+        row["key"]: {
+            "class": predicted_of(images, row_of[row["key"]], np.atleast_1d(row["prediction"])),
+            "probability": row.get("confidence"),
+        }
+        for row in rows
+        if row["key"] in row_of
+    }
 
-    def named(prediction: Any) -> str:
-        return ", ".join(classes[int(k)] for k in np.atleast_1d(prediction))
 
-    return {row["key"]: {"class": named(row["prediction"]), "probability": row.get("confidence")} for row in rows}
+def label_of(images: ImageSet, index: int) -> str | None:
+    """Return the classes of an image in words; None where no class is known to be there, and not all to be absent."""
+    absent = images.labels.ndim == 2 and (images.labels[index] == 0).all()
+    return ", ".join(images.label_names(index)) or (NO_CLASS if absent else None)
+
+
+def predicted_of(images: ImageSet, index: int, predicted: NDArray[Any]) -> str:
+    """Return predicted classes in words, to be compared with ``label_of``: without those that the label leaves open."""
+    classes = predicted.astype(np.int64)
+    if images.labels.ndim == 2 and label_of(images, index) is not None:
+        classes = classes[images.labels[index, classes] >= 0]
+    return ", ".join(images.classes[k] for k in classes.tolist()) or NO_CLASS

@@ -151,6 +151,7 @@ def curve_chart(
     *,
     fractions: bool,
     behind: Curve | None = None,
+    named: bool = False,
 ) -> Markup:
     """Draw one small panel per arm on common axes: mean over seeds as a line, range of the seeds as a band.
 
@@ -160,6 +161,7 @@ def curve_chart(
         panels: curves of each arm by name.
         fractions: values are fractions, written as per cent.
         behind: curve that every panel repeats in grey, for comparison.
+        named: whether the only curve of a panel bears its name, too.
     """
 
     def draw(width: int) -> Figure:
@@ -172,7 +174,7 @@ def curve_chart(
             if behind is not None and all(curve is not behind for curve in curves):
                 axes.plot(behind.epochs, behind.values.mean(axis=0), color=REFERENCE, linewidth=1.2)
             for curve in curves:
-                _draw_curve(axes, curve, label=len(curves) > 1)
+                _draw_curve(axes, curve, label=named or len(curves) > 1)
             if fractions:
                 _percent_axis(axes, "y", bins=5)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

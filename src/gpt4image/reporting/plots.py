@@ -59,6 +59,11 @@ def _line(axes: Axes, epochs: Sequence[Epoch], values: Sequence[float | None], n
         axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 20 else None)
 
 
+def _plain(name: str) -> str:
+    """Return a name of others as text: matplotlib would set what stands between two dollars as a formula."""
+    return in_one_line(name).replace("$", r"\$")
+
+
 def plot_comparison(folder: Path) -> Plot:
     """Draw the mean test score of each arm with its 95 % interval, a panel per comparison in the folder."""
     comparisons = load_comparisons(folder)
@@ -71,9 +76,9 @@ def plot_comparison(folder: Path) -> Plot:
         intervals = [arm.ci95 or (arm.mean, arm.mean) for arm in arms.values()]
         spread = [[mean - low for mean, (low, _) in zip(means, intervals, strict=True)]]
         spread += [[high - mean for mean, (_, high) in zip(means, intervals, strict=True)]]
-        axes.barh([in_one_line(arm) for arm in arms], means, xerr=spread, color="#0b5fa5", alpha=0.75, capsize=3)
+        axes.barh([_plain(arm) for arm in arms], means, xerr=spread, color="#0b5fa5", alpha=0.75, capsize=3)
         axes.set_xlim(left=0.0)
-        axes.set_title(in_one_line(name), loc="left")
+        axes.set_title(_plain(name), loc="left")
         axes.set_xlabel(f"test {metric_label(comparison.metric, comparison.titles)}, 95 % interval over seeds")
     figure.set_layout_engine("tight")
     return Plot(figure)
@@ -92,7 +97,7 @@ def plot_classes(record: Path) -> Plot:
         raise RunError(f"{record} has no score of a class, so there is nothing to draw.")
     figure = Figure(figsize=(8, 1 + 0.25 * len(scored)))
     axes = figure.subplots()
-    axes.barh([in_one_line(name) for _, name in scored][::-1], [score for score, _ in scored][::-1], color="#0b5fa5")
+    axes.barh([_plain(name) for _, name in scored][::-1], [score for score, _ in scored][::-1], color="#0b5fa5")
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel(f"{evaluation.class_metric} per class, {evaluation.split} split")
     return Plot(figure)

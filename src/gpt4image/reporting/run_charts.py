@@ -103,7 +103,9 @@ def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
             panels[arm] = curves
     if not panels:
         return Markup()
-    return charts.curve_chart(f"{identifier}-losses", "Training losses over epochs", panels, fractions=False)
+    return charts.curve_chart(
+        f"{identifier}-losses", "Training losses over epochs", panels, fractions=False, named=True
+    )
 
 
 def class_scores(runs: Sequence[Run]) -> dict[str, tuple[float, int]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from gpt4image.artifacts.label_evidence import LabelEvidence
 from gpt4image.artifacts.run_records import Run
 from gpt4image.reporting.extras import Descriptions
 
@@ -16,7 +18,8 @@ WHOLE = re.compile(r"gpt4image (demo|distill)\b")
 def commands(known: Descriptions | None, runs: Sequence[Run], last: Sequence[str]) -> list[str]:
     """Return one command per stage: describe, encode and label where texts took part, then ``last``, those recorded.
 
-    A stage without a record is left out: texts that were imported have the command that imports them.
+    A stage without a record is left out, and so are labels whose file does not tell what they were made from. Texts
+    that were imported have the command that imports them.
     """
     if any(WHOLE.match(command) for command in last):
         return list(dict.fromkeys(last))
@@ -34,9 +37,24 @@ def _of_texts(known: Descriptions | None, runs: Sequence[Run]) -> Iterator[str]:
             described = ["describe", "--data", data, "--store", known.store, "--describer", spec, "--prompt", by.prompt]
             yield _shell(*(described if ":" in spec else ("descriptions", "import", "FILE", "--store", known.store)))
         if table:
-            yield _shell("encode", "--store", known.store, "--encoder", known.encoding.encoder, "--out", table)
-    if table and labels:
-        yield _shell("label", "--data", data, "--embeddings", table, "--out", labels)
+            long = [] if known.encoding.length_policy == "pool" else ["--long", "cut"]
+            yield _shell("encode", "--store", known.store, "--encoder", known.encoding.encoder, *long, "--out", table)
+    if labels and (made_from := LabelEvidence.of(Path(labels))):
+        yield _shell("label", "--data", data, *_evidence(made_from, table), "--out", labels)
+
+
+def _evidence(made_from: LabelEvidence, table: str) -> Iterator[str]:
+    """Yield the options by which labels were made; their embedding table as the run calls it, if it is the same."""
+    if made_from.answers:
+        yield from ("--answers", made_from.answers)
+    for path in made_from.embeddings[:1]:
+        yield from ("--embeddings", table if table and str(Path(table).absolute()) == path else path)
+    if made_from.task != "classification":
+        yield from ("--task", made_from.task)
+    if made_from.evidence != "fused":
+        yield from ("--evidence", made_from.evidence)
+    if made_from.seed:
+        yield from ("--seed", str(made_from.seed))
 
 
 def _shell(*words: str) -> str:

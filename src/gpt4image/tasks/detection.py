@@ -125,21 +125,24 @@ class Detection(Task):
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
         """Return by how much a box differs at most from the one most like it in the other predictions.
 
-        One that would come last there may be missing: rounding decides which those are.
+        One that would come last there may be missing: rounding decides which those are. NaN where a number is none.
         """
+        if np.isnan(ours).any() or np.isnan(theirs).any():
+            return float("nan")
         return max(
             (_unlike(*pair) for a, b in zip(ours, theirs, strict=True) for pair in ((a, b), (b, a))), default=0.0
         )
 
     def measure(self, predictions: Predictions, labels: Boxes, classes: Sequence[str]) -> dict[str, Any]:
-        """Return COCO's metrics, and the average precision of each class."""
+        """Return COCO's metrics, and of each class the average precision and how many images show it."""
         known = labels.known
         facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
         if not known.any():
             return facts
         found = coco_metrics(predictions[known], labels[known], len(classes))
         there = labels.weights > 0
-        support = np.bincount(labels.labels[there], minlength=len(classes)).tolist()
+        shown = np.unique(np.column_stack([labels.image_of[there], labels.labels[there]]), axis=0)[:, 1]
+        support = np.bincount(shown, minlength=len(classes)).tolist()
         return {**facts, **{"mAP": 0.0, "AP50": 0.0, "AP75": 0.0} | found, "class_metric": "AP", "support": support}
 
     def scores(self, predictions: Predictions, labels: Boxes) -> NDArray[np.float64]:

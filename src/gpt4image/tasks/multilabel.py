@@ -113,19 +113,18 @@ class MultiLabel(Task):
     def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return mAP (the mean over classes of the average precision), F1, and the average precision per class.
 
-        F1 is that of the classes that count as present by ``thresholds``.
-        Classes that are not known of an image do not count there. Classes without a present image have no average
-        precision.
+        F1 is that of the classes that count as present by ``thresholds``; its mean is over the classes that are present
+        or predicted somewhere. Classes that are not known of an image do not count there. Classes without a present
+        image have no average precision.
         """
-        from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
+        from torchmetrics.functional.classification import binary_average_precision
 
         known = self.known(labels)
         facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
         if not known.any():
             return facts
         given = torch.from_numpy(labels[known].astype(np.int64))
-        scores, decided = (torch.from_numpy(some[known]) for some in (predictions, self.present(predictions)))
-        ignore: dict[str, Any] = {"num_labels": len(classes), "ignore_index": NOT_KNOWN}
+        scores = torch.from_numpy(predictions[known])
         support = (given == 1).sum(dim=0).tolist()
         counts = given != NOT_KNOWN
         per_class = [
@@ -137,8 +136,7 @@ class MultiLabel(Task):
         return {
             **facts,
             "mAP": float(np.mean(measured)) if measured else 0.0,
-            "f1_macro": float(multilabel_f1_score(decided, given, average="macro", **ignore)),
-            "f1_micro": float(multilabel_f1_score(decided, given, average="micro", **ignore)),
+            **_f1(self.present(predictions), labels),
             "ranking_precision": float(self.scores(predictions, labels).mean()),
             "loss": float(loss[counts].mean()),
             "thresholds": self.thresholds,
@@ -179,6 +177,18 @@ class MultiLabel(Task):
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> MultiLabel:
         """Return the task with other thresholds."""
         return replace(self, thresholds=thresholds)
+
+
+def _f1(decided: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, float]:
+    """Return F1 of what is decided, (N, K) 0 or 1: the mean over classes, and of all classes together."""
+    right = ((decided == 1) & (labels == 1)).sum(axis=0)
+    wrong = ((decided != labels) & (labels != NOT_KNOWN)).sum(axis=0)
+    there = right + wrong > 0
+    of_classes = 2 * right[there] / (2 * right + wrong)[there]
+    return {
+        "f1_macro": float(of_classes.mean()) if there.any() else 0.0,
+        "f1_micro": float(2 * right.sum() / max((2 * right + wrong).sum(), 1)),
+    }
 
 
 def _ranking(scores: Floats, labels: NDArray[np.int8]) -> float:

@@ -195,7 +195,7 @@ class Segmentation(Task):
         """Return mIoU (the mean over the classes of the masks, background among them), pixel accuracy, IoU per class.
 
         Both are of the pixels of all masks together, at the size of the predictions: that of the model's input. Classes
-        that no mask has are not measured, except that their pixels are wrong.
+        that no mask has are not measured, except that their pixels are wrong. Where no pixel counts there is no metric.
         """
         known, count = labels.known, len(classes)
         facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
@@ -206,11 +206,11 @@ class Segmentation(Task):
         for table in confusions(predictions, labels, count):
             total += table
             support += table.any(axis=1)
-        ious = class_ious(total)
+        ious, counts = class_ious(total), total.sum()
+        metrics = {"mIoU": float(np.nanmean(ious)), "pixel_accuracy": float(np.trace(total) / counts)} if counts else {}
         return {
             **facts,
-            "mIoU": float(np.nanmean(ious)),
-            "pixel_accuracy": float(np.trace(total) / total.sum()),
+            **metrics,
             "measured_at": list(predictions.shape[1:]),
             "class_metric": "IoU",
             "support": support.tolist(),

@@ -22,7 +22,7 @@ from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
-from gpt4image.tasks.base import Task
+from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
@@ -117,6 +117,7 @@ def prepare(
     to_train: bool = True,
     task: Task | None = None,
     loaded: tuple[ImageSet, EmbeddingTable | None] | None = None,
+    labelled: str = "",
 ) -> Prepared:
     """Load what a run reads and choose the options left open; broken images are skipped by name.
 
@@ -126,9 +127,11 @@ def prepare(
         task: of the run, where it is not one of the registry; without it as ``config`` and the labels say.
         to_train: whether the data must do for training; a finished run may be asked about any images.
         loaded: what ``load_image_set`` returned for these options, where it was called already.
+        labelled: a split of which an image must have a label; said before pixels are read.
 
     Raises:
-        DataError: no usable image; to train: no training image, a single class, or a batch larger than the train split.
+        DataError: no usable or no labelled image; to train: no training image, a single class, or a batch larger than
+            the train split.
         ConfigError, ModelError: to train: no validation image to select weights by; options that no run is built from.
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
@@ -151,6 +154,8 @@ def prepare(
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):
         raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
+    if labelled:
+        require_labelled(task, task.annotations(image_set)[image_set.indices(labelled)], config.data, labelled)
     if to_train and not sizes["train"]:
         raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
     config, chosen = auto.choose(config, image_set)
@@ -203,6 +208,12 @@ def identity_of(
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if soft is None else hashlib.sha256(soft.tobytes()).hexdigest())
     return fingerprint([*content, broken] if broken else content)
+
+
+def require_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
+    """Refuse to measure where no image has a label. Raises DataError."""
+    if not task.known(labels).any():
+        raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")
 
 
 def require_media(image_set: ImageSet, task: Task) -> None:
