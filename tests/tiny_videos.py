@@ -32,6 +32,7 @@ def video(
     with av.open(getattr(file, "name", file), "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
+        stream.codec_context.thread_count = 1  # a forked worker that frees an encoder waits for its threads for ever
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else pixels
         stream.bit_rate = 2_000_000
         if rotation:
