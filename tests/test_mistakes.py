@@ -96,7 +96,7 @@ MISTAKES = {
     # to put a run to use
     "no such format": ("export run --format onx --out model.onnx", "--format", "Did you mean 'onnx'?"),
     "no such model file": ("predict model.onnx photos", "model.onnx does not exist", "gpt4image export"),
-    "no images": ("predict run empty", "No image is found: 'empty' holds no image"),
+    "no images": ("predict run empty", "No image is found: 'empty': holds no image"),
     "no store to count": ("descriptions stats --store gone.db", "gone.db"),
     "labels for all arms": (
         "compare --data photos --out new --text-labels other.parquet",

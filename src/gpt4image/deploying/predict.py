@@ -100,7 +100,7 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
     image_of: dict[int | str, str] = {}
     for item in find_images(config.images, extensions):
         if isinstance(item, Skipped):
-            reasons.append(f"{item.name!r} {item.reason}")
+            reasons.append(f"{item.name!r}: {item.reason}")
             continue
         if taken is not None and _place(item) == taken:
             raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
