@@ -202,7 +202,7 @@ def test_mistakes_are_said_before_a_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--format jsonl"):
         PredictConfig(model=tmp_path, images=("a.png",), as_json=True)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty' holds no image; .*'\*\.png' there is no such file"):
+    with pytest.raises(DataError, match=r"empty': holds no image; .*'\*\.png': there is no such file"):
         predict(PredictConfig(model=tmp_path / "no-model", images=(str(tmp_path / "empty"), "*.png")))
 
 
