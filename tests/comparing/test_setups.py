@@ -83,7 +83,7 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
     ready: Prepared, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def keys() -> dict[str, str]:
-        class_names.embed_class_names.cache_clear()
+        class_names.embed_by.cache_clear()
         return {arm: given(ready, {}, arm).key for arm in ARMS}
 
     def told_apart(others: dict[str, str]) -> set[str]:

@@ -32,13 +32,18 @@ def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -
         Gpt4ImageError: the encoder cannot be used here, or is another one now.
     """
     made = EmbeddingTable.open(embeddings).manifest
-    return _embedded(made.encoder, made.revision, made.width, embeddings, device, classes)
+    return embed_by(made.encoder, made.revision, made.width, embeddings, device, classes)
 
 
-@functools.lru_cache  # because many arms ask
-def _embedded(
+@functools.lru_cache
+def embed_by(
     spec: str, revision: str, width: int, embeddings: Path, device: str, classes: tuple[str, ...]
 ) -> ClassNames:
+    """Return the class names embedded by the encoder that a table was made with; cached, because many arms ask.
+
+    Raises:
+        Gpt4ImageError: as ``embed_class_names``.
+    """
     from gpt4image.encoding.text_encoders.registry import load_known_encoder
 
     whose = f"The table {embeddings} was made with"
