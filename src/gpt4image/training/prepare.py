@@ -135,14 +135,16 @@ def prepare(
         ConfigError, ModelError: to train: no validation image to select weights by; options that no run is built from.
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
+    if task is None and config.task != "auto":
+        task = find_task(config.task, config)
+    text_labels = load_text_labels(config.text_labels)
     image_set, table = loaded or load_image_set(config)
     as_loaded = image_set
-    text_labels = load_text_labels(config.text_labels)
     if text_labels is not None and set(image_set.classes) <= set(text_labels.classes):
         image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
     if isinstance(text_labels, BoxLabels) and config.task in ("auto", Detection.name):
         image_set = with_room_for_boxes(image_set)
-    task = task or (task_of(image_set, config) if config.task == "auto" else find_task(config.task, config))
+    task = task or task_of(image_set, config)
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     if text_labels is not None:
