@@ -130,7 +130,7 @@ def test_arms_of_boxes_are_compared(given: tuple[str, Path], tmp_path: Path) -> 
         key: value for pair in record["pairs"] if pair["against"] == "boxes-shuffled" for key, value in pair.items()
     }.items()
     assert outcome.skipped == ()
-    with pytest.raises(ConfigError, match="tags need --task segmentation"):
+    with pytest.raises(ConfigError, match="tags needs --task segmentation"):
         compare(CompareConfig(**{**common, "arms": "tags"}, out=tmp_path / "other", val_fraction=0.3))
 
 
