@@ -1,15 +1,17 @@
-"""Embedding tables made from given vectors, for tests of what reads them."""
+"""Embedding tables and text labels made from given values, for tests of what reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, digests_to_bytes, text_digest, write_table
+from gpt4image.artifacts.text_labels import Facts, TextLabels
 
 
 def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]) -> EmbeddingTable:
@@ -37,4 +39,18 @@ def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]
             plan="given",
             gpt4image="0",
         ),
+    )
+
+
+def labels_of_one_image(**facts: Any) -> TextLabels:
+    """Return text labels of one image, with facts about what they were made from."""
+    usual = {"classes": ("a", "b"), "noise": 0.1, "agreement": 0.9, "c": 1.0, "folds": 2, "seed": 0, "encoders": ()}
+    return TextLabels(
+        keys=("a",),
+        digests=("0" * 64,),
+        splits=np.array(["train"]),
+        labels=np.array([0]),
+        probabilities=np.array([[0.9, 0.1]], np.float32),
+        out_of_fold=np.array([True]),
+        facts=Facts(**usual | facts),
     )

@@ -5,28 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.label_evidence import LabelEvidence
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.text_labels import Facts
 from gpt4image.data.regions import Boxes
+from tables import labels_of_one_image
 
-FACTS = Facts(classes=("a", "b"), noise=0.1, agreement=0.9, c=1.0, folds=2, seed=3, encoders=())
+FACTS = labels_of_one_image(seed=3).facts
 
 
 def written(path: Path, facts: Facts) -> Path:
     """Write text labels of one image."""
-    TextLabels(
-        keys=("a",),
-        digests=("0" * 64,),
-        splits=np.array(["train"]),
-        labels=np.array([0]),
-        probabilities=np.array([[0.9, 0.1]], np.float32),
-        out_of_fold=np.array([True]),
-        facts=facts,
-    ).save(path)
+    replace(labels_of_one_image(), facts=facts).save(path)
     return path
 
 

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from markdown_it import MarkdownIt
@@ -18,7 +17,6 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.results import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, ExportConfig, LabelConfig, TrainConfig
@@ -30,6 +28,7 @@ from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.labelling.label import label
 from gpt4image.training.train import train
+from tables import labels_of_one_image
 from trained_runs import rewrite_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -143,18 +142,7 @@ def written_labels(folder: Path, boxes: bool = False, **facts: Any) -> Path:
     if boxes:
         BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(path)
         return path
-    TextLabels(
-        keys=("a",),
-        digests=("0" * 64,),
-        splits=np.array(["train"]),
-        labels=np.array([0]),
-        probabilities=np.array([[0.9, 0.1]], np.float32),
-        out_of_fold=np.array([True]),
-        facts=Facts(
-            **{"classes": ("a", "b"), "noise": 0.1, "agreement": 0.9, "c": 1.0, "folds": 2, "seed": 0, "encoders": ()}
-            | facts
-        ),
-    ).save(path)
+    labels_of_one_image(**facts).save(path)
     return path
 
 

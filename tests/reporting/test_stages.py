@@ -4,26 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.run_records import Run
-from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.data.regions import Boxes
 from gpt4image.reporting.extras import Descriptions
 from gpt4image.reporting.stages import commands
 from synthetic_records import descriptions
+from tables import labels_of_one_image
 
-LABELS = TextLabels(
-    keys=("a",),
-    digests=("0" * 64,),
-    splits=np.array(["train"]),
-    labels=np.array([0]),
-    probabilities=np.array([[0.9, 0.1]], np.float32),
-    out_of_fold=np.array([True]),
-    facts=Facts(classes=("a", "b"), noise=0.1, agreement=0.9, c=1.0, folds=2, seed=0, encoders=()),
-)
+LABELS = labels_of_one_image()
 
 
 def known(*describers: str, long: str = "pool") -> Descriptions:
