@@ -108,6 +108,7 @@ def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path:
         "<object><name>cat</name></object>",
         "<object><bndbox/></object>",
         thing(box=(30, 5, 10, 15)),
+        thing(box=(12, 9, 12, 9)),
         thing(box=("x", 5, 10, 15)),
         thing(box=("nan", 5, 10, 15)),
         thing(box=(50, 5, 90, 15)),

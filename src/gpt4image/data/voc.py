@@ -234,7 +234,9 @@ def _boxes(
         sizes[row] = box_space(stated, lambda row=row: source.read(row))
         for position, one in enumerate(some, 1):
             left, top, right, bottom = one.corners
-            corners = (left - first, top - first, right, bottom)
+            # One pixel by these rules is a click that no box was drawn from: it stays without an area.
+            shift = first if left < right and top < bottom else 0
+            corners = (left - shift, top - shift, right, bottom)
             listed.add(row, corners, label_of[one.name], one.weight, f"{key}, object {position}")
     known = [annotated.get(key) is not None for key in keys]
     return checked(listed, sizes, known, len(names), faults, spec), tuple(names)
