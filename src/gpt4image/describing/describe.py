@@ -6,15 +6,12 @@ in flight. Answers that arrive together share a transaction.
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from gpt4image.artifacts.answers import KINDS
 from gpt4image.artifacts.prompts import fill, load_prompt, turns
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError
@@ -37,6 +34,7 @@ from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
+from gpt4image.describing.tally import Tally
 from gpt4image.describing.wanted import (
     Settled,
     Wanted,
@@ -49,7 +47,6 @@ from gpt4image.describing.wanted import (
 )
 
 _NONE: frozenset[int] = frozenset()
-_Named = dict[tuple[str, Prompt, int], tuple[Skipped, ...]]
 
 
 def describe(config: DescribeConfig) -> Outcome:
@@ -157,9 +154,8 @@ class _Run:
         only: images of a sample to ask about; None for all.
         steps: what each step asks for.
         again: for each prompt, samples that are on their way because an earlier run rejected the answer.
-        described: answers that were kept.
-        with_boxes: images with a new answer about boxes.
-        classes: of them, how many chose a class of the list, said that none fits, or named another one.
+        tally: what became of the answers.
+        probed: how it was found out in which form the describer writes boxes.
     """
 
     config: DescribeConfig
@@ -171,12 +167,8 @@ class _Run:
     only: set[str] | None = None
     steps: list[Wanted] = field(default_factory=list[Wanted])
     again: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
-    described: int = 0
-    classes: Counter[str] = field(default_factory=Counter[str])
-    with_boxes: set[str] = field(default_factory=set[str])
+    tally: Tally = field(default_factory=Tally)
     probed: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    failed: _Named = field(default_factory=_Named)
-    rejected: _Named = field(default_factory=_Named)
 
     def plan(self, prompts: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
         """Find out what is wanted and not there. Raises ConfigError: it is on its way and would be paid for again."""
@@ -287,10 +279,8 @@ class _Run:
                 for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
                     with interrupt.held():
                         self._keep(group)
-                        counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
-                        notes = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
-                        notes += [f"{count} {name}" for name, count in counts.items() if count]
-                        update(completed=self.described + sum(counts.values()), note=" · ".join(notes))
+                        spent = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
+                        update(completed=self.tally.answered, note=" · ".join(spent + self.tally.notes()))
                     # Batches stay at the server, where the next run finds them; other calls are waited for.
                     if interrupt.requested and _through_batches(self.config):
                         break
@@ -308,7 +298,8 @@ class _Run:
         self.store.add(_to_description(*pair, settings, now) for pair in judged)
         for answer, found in judged:
             self.budget.settle(answer)
-            self._tally(answer, found)
+            if self.tally.add(answer, found) == "rejected" and self._may_ask_again(answer):
+                self.asking.ask_again(answer, outside_list=found.outside_list)
         for answer in group:
             if answer.text is None and answer.error is None and answer.sample == answer.request.samples[0]:
                 self.budget.take_back(answer)
@@ -318,25 +309,9 @@ class _Run:
         tried = answer.wasted or answer.sample in self.again.get(request.prompt, {}).get(request.digest, _NONE)
         return not (tried or self.describer.repeatable or self.asking.was_asked_again(answer))
 
-    def _tally(self, answer: Answer, found: Judged) -> None:
-        name = (answer.request.digest, answer.request.prompt, answer.sample)
-        self.rejected.pop(name, None)
-        if found.text is None and found.answer is None:
-            self.failed[name] = _each_key(answer, found.error or "")
-        elif found.error is not None:
-            self.rejected[name] = _each_key(answer, found.why)
-            if self._may_ask_again(answer):
-                self.asking.ask_again(answer, outside_list=found.outside_list)
-        else:
-            self.described += 1
-            if found.answer is not None and found.answer.boxes is not None:
-                self.with_boxes.add(answer.request.digest)
-            if CLASS in answer.request.prompt.ask and found.answer is not None:
-                self.classes[found.answer.kind] += 1
-
     def outcome(self) -> Outcome:
         """Return what was done, and what was skipped."""
-        config, budget, images = self.config, self.budget, self.images
+        config, budget, images, tally = self.config, self.budget, self.images, self.tally
         report = self.describer.report(images)
         at_limit = budget.limit is not None and budget.asked >= budget.limit
         stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"
@@ -353,11 +328,9 @@ class _Run:
                 "images": len(images),
                 "distinct_images": len(set(images.digests)),
                 "already_described": self.already,
-                "described": self.described,
-                "failed": len(self.failed),
-                "rejected": len(self.rejected),
-                "without_description": self.wanted - self.already - self.described,
-                **({f"class_{kind}": self.classes[kind] for kind in KINDS} if CLASS in listed(config.ask) else {}),
+                **tally.counts,
+                "without_description": self.wanted - self.already - tally.described,
+                **(tally.classes_answered if CLASS in listed(config.ask) else {}),
                 **(self._boxes() if BOXES in listed(config.ask) else {}),
                 **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
                 **({} if finished else {"stopped_by": stopped_by}),
@@ -372,7 +345,7 @@ class _Run:
                     for key, digest in zip(images.keys, images.digests, strict=True)
                     if digest in rejected_earlier
                 ),
-                *itertools.chain(*self.failed.values(), *self.rejected.values()),
+                *tally.skipped,
                 *report.skipped,
             ),
         )
@@ -382,7 +355,7 @@ class _Run:
         settings = canonical_json(self.describer.settings)
         new = (
             result
-            for result in self.store.descriptions(digests=sorted(self.with_boxes))
+            for result in self.store.descriptions(digests=sorted(self.tally.with_boxes))
             if canonical_json(result.describer) == settings
         )
         return {
@@ -390,10 +363,6 @@ class _Run:
             **how_read(self.store, settings),
             **self.probed,
         }
-
-
-def _each_key(answer: Answer, reason: str) -> tuple[Skipped, ...]:
-    return tuple(Skipped(name=key, reason=reason) for key in answer.request.keys)
 
 
 def _to_description(answer: Answer, found: Judged, settings: Mapping[str, Any], now: float) -> Description:
