@@ -67,7 +67,22 @@ def test_the_thresholds_are_those_of_the_weights_that_are_kept(rare: dict[str, A
     assert read_json(tmp_path / "resumed" / runs.RUN)["thresholds"] == kept["thresholds"]
 
 
+def test_without_validation_labels_the_probabilities_of_the_model_choose_thresholds(rare: dict[str, Any]) -> None:
+    table = Path(str(rare["data"]).removeprefix("manifest:"))
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(row.rsplit(",", 2)[0] + ",," if ",val," in row else row for row in rows))
+    outcome = train(TrainConfig(**rare))
+    assert outcome.summary["thresholds"] == (
+        "one per class, chosen on the validation images by the model's own probabilities, because none has a label"
+    )
+    assert all(row["val"] is None for row in read_json_lines(rare["out"] / runs.METRICS))
+    evaluate(EvaluateConfig(run_dir=rare["out"]))
+    facts = read_json(rare["out"] / "evaluation-test.json")
+    assert facts["thresholds"] == read_json(rare["out"] / runs.RUN)["thresholds"]
+    assert facts["thresholds"][1] < 0.4 and facts["f1_macro"] > 0.65  # at one half no picture has the rare class
+
+
 def test_without_validation_images_one_half_counts_and_is_said(rare: dict[str, Any]) -> None:
     outcome = train(TrainConfig(**{**rare, "train_on_val": True, "epochs": 1}))
-    assert outcome.summary["thresholds"] == "0.5 for each class, because no validation image has a label"
+    assert outcome.summary["thresholds"] == "0.5 for each class, because there is no validation image"
     assert "thresholds" not in read_json(rare["out"] / runs.RUN)

@@ -83,6 +83,8 @@ class Task(Protocol):
     """Name of the output of an exported model."""
     value: ClassVar[str] = "probability"
     """What ``rows`` gives of each class."""
+    has_thresholds: ClassVar[bool] = False
+    """Whether each class has a probability of its own from which on it counts as present."""
     thresholds: tuple[float, ...] | None = None
     """Probability of each class from which on it counts as present; None for tasks that decide otherwise."""
 
@@ -224,9 +226,9 @@ class Task(Protocol):
         """Yield what ``predict`` writes for each image: JSON-serialisable, the ``top`` most probable classes."""
         yield from ({self.output: prediction} for prediction in predictions.tolist())
 
-    def best_thresholds(self, predictions: Predictions, labels: Labels) -> tuple[float, ...] | None:
-        """Return the ``thresholds`` that predictions (N, ...) of validation images and their labels speak for."""
-        return None
+    def best_thresholds(self, predictions: Predictions, labels: Labels) -> tuple[float, ...]:
+        """Return the ``thresholds`` that predictions of validation images (N, ...) and their labels speak for."""
+        return ()
 
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> Task:
         """Return the task with the thresholds of a run or an exported model."""

@@ -52,6 +52,7 @@ class MultiLabel(Task):
     image_score: ClassVar[str] = "label ranking average precision"
     mixes: ClassVar[bool] = True
     text_labels: ClassVar[bool] = True
+    has_thresholds: ClassVar[bool] = True
     no_target: ClassVar[float] = float("nan")
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:

@@ -160,26 +160,26 @@ def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
     """Measure the validation split; None where no image of it tells. Raises TrainingError: it is not finite.
 
-    The primary metric, the loss, and the thresholds of tasks that have some.
+    The primary metric, the loss, and the thresholds of tasks that have some; these need no label.
     """
-    data = trainer.data
+    data, task = trainer.data, trainer.data.task
     indices = data.indices("val")
     if trainer.config.pretraining:
         return held_out_loss(trainer, indices)
     labels = data.all_labels[indices]
-    if not data.task.known(labels).any():
+    if not len(indices) or not (task.has_thresholds or task.known(labels).any()):
         return None
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
     if not np.isfinite(predictions.values if isinstance(predictions, ClassShares) else predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
-    if not data.task.known(labels[seen]).any():
-        return None
     found: Any = chosen(predictions, seen)
-    facts = data.task.measure(found, labels[seen], data.classes)
-    facts[THRESHOLDS] = data.task.best_thresholds(found, labels[seen])
-    return {name: facts[name] for name in (data.task.primary.name, "loss", THRESHOLDS) if facts.get(name) is not None}
+    measured = task.measure(found, labels[seen], data.classes) if task.known(labels[seen]).any() else {}
+    facts = {name: measured[name] for name in (task.primary.name, "loss") if measured.get(name) is not None}
+    if task.has_thresholds and seen.any():
+        facts[THRESHOLDS] = task.best_thresholds(found, labels[seen])
+    return facts or None
 
 
 def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any] | None:
@@ -294,6 +294,7 @@ def end_epoch(
     last, due = epoch + 1 == config.epochs, math.ceil(config.epochs / VALIDATIONS)
     val = validate(trainer) if last or (epoch + 1) % due == 0 else None
     thresholds = {THRESHOLDS: val.pop(THRESHOLDS)} if val and THRESHOLDS in val else {}
+    val = val or None
     means = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
     row = {
         "epoch": epoch + 1,

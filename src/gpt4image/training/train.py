@@ -210,9 +210,11 @@ def _decision(record: runs.RunRecord) -> dict[str, str]:
     """Return from which probability on a class counts as present, where an image may have several."""
     if record["config"]["task"] != MultiLabel.name:
         return {}
-    chosen = runs.THRESHOLDS in record["run"]
-    usual = f"{USUAL} for each class, because no validation image has a label"
-    return {runs.THRESHOLDS: "one per class, chosen on the validation images" if chosen else usual}
+    if runs.THRESHOLDS not in record["run"]:
+        return {runs.THRESHOLDS: f"{USUAL} for each class, because there is no validation image"}
+    unlabelled = record["metrics"][-1]["val"] is None
+    by = " by the model's own probabilities, because none has a label" if unlabelled else ""
+    return {runs.THRESHOLDS: f"one per class, chosen on the validation images{by}"}
 
 
 def _outcome(out: Path, *, finished: bool) -> Outcome:
