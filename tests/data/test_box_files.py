@@ -94,9 +94,23 @@ def test_yolo(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
 def test_voc(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
     root = tmp_path_factory.mktemp("voc")
     pictures(root, "JPEGImages")
+    sides = (given.corners[:, 2:] - given.corners[:, :2]) * SIZE
+    given = given.only(sides.sum(axis=1) > 2.5)  # a single pixel grows: see below
     write_voc(root, NAMES, [SIZE] * 3, given, CLASSES)
     if given.known.any():
         require_same(read_again(f"voc:{root}", [f"JPEGImages/{name}" for name in NAMES]), given, 1e-4)
+
+
+def test_lines_stay_boxes_in_voc_and_a_single_pixel_gets_a_second_one(tmp_path: Path) -> None:
+    pixels = [[2, 3, 3, 9], [2, 3, 8, 4], [5, 6, 6, 7], [SIZE[0] - 1, SIZE[1] - 1, *SIZE]]
+    corners = (np.array(pixels) / np.tile(SIZE, 2)).astype(np.float32)
+    picture(tmp_path / "JPEGImages/1.png")
+    boxes = Boxes.of_images([(corners, np.zeros(4, np.int64), np.ones(4, np.float32))])
+    write_voc(tmp_path, ["1.png"], [SIZE], boxes, ["cat"])
+    found = load_image_set(f"voc:{tmp_path}")
+    assert isinstance(found.regions, Boxes) and found.skipped == ()
+    again = (found.regions.corners * np.tile(SIZE, 2)).round(2).tolist()
+    assert again == [*pixels[:2], [5, 6, 7, 7], [SIZE[0] - 2, SIZE[1] - 1, *SIZE]]
 
 
 def test_a_weight_below_one_is_a_score(tmp_path: Path) -> None:

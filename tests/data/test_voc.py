@@ -188,3 +188,11 @@ def test_no_folder_or_none_of_this_layout_is_an_error(tmp_path: Path) -> None:
     picture(tmp_path / "JPEGImages/1.png")
     with pytest.raises(DataError, match=r"1 images and 0 XML files"):
         load_image_set(f"voc:{tmp_path}")
+
+
+def test_an_xml_file_of_another_kind_does_not_say_that_there_is_no_object(tmp_path: Path) -> None:
+    other = document(thing()).replace("annotation>", "doc>")  # some tools have a root of their own
+    root = write(tmp_path, a="<svg/>", b=document(), c=other)
+    images = load_image_set(f"voc:{root}")
+    assert [found if found is None else len(found) for found in rows(images).values()] == [None, 0, 1]
+    assert "its root is <svg>, and an XML file of VOC has <annotation>: 'Annotations/a.xml'" in aside_text(images)

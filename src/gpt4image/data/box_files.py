@@ -19,6 +19,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.base.files import staging_folder, write_json
 from gpt4image.data.image_set import SPLIT_OF
 from gpt4image.data.regions import Boxes
+from gpt4image.data.voc import CORNERS
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -74,7 +75,8 @@ def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequen
 def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:
     """Write ``Annotations`` of a folder whose pictures lie in ``JPEGImages``; ``names`` are relative to that.
 
-    Pixels are whole and counted from 1. A weight of 0 becomes ``difficult``, one below 1 ``score``.
+    Pixels are whole and counted from 1. A weight of 0 becomes ``difficult``, one below 1 ``score``. A single pixel
+    becomes two: loaders take a box of one for a click.
     """
     with staging_folder(folder) as staging:
         known = np.flatnonzero(boxes.known).tolist()
@@ -91,14 +93,21 @@ def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: 
                 _text(one, "difficult", int(weight == 0))
                 if 0 < weight < 1:
                     _text(one, "score", f"{weight:.6f}")
-                first = (min(round(left) + 1, sizes[image][0]), min(round(top) + 1, sizes[image][1]))
                 box = ElementTree.SubElement(one, "bndbox")
-                _text(box, "xmin", first[0])
-                _text(box, "ymin", first[1])
-                _text(box, "xmax", max(first[0], round(right)))
-                _text(box, "ymax", max(first[1], round(bottom)))
+                for name, value in zip(CORNERS, _voc_corners((left, top, right, bottom), sizes[image]), strict=True):
+                    _text(box, name, value)
             ElementTree.indent(root)
             file.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _voc_corners(corners: Sequence[float], size: Size) -> tuple[int, int, int, int]:
+    """Return first and last column and row of a box, from 1 on; of a single pixel two columns, as one is a click."""
+    left, top, right, bottom = map(round, corners)
+    left, top = min(left + 1, size[0]), min(top + 1, size[1])
+    right, bottom = max(left, right), max(top, bottom)
+    if (left, top) == (right, bottom):
+        left, right = (left, right + 1) if right < size[0] else (left - 1, right)
+    return left, top, right, bottom
 
 
 def write_masks(folder: Path, names: Sequence[str], masks: Iterable[NDArray[np.uint8]], classes: Sequence[str]) -> None:

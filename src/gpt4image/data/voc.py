@@ -120,6 +120,13 @@ def parse_xml(data: bytes) -> Element:
         raise ValueError(f"it is no XML ({error})") from None
 
 
+def _annotation(document: Element) -> Element:
+    """Return a document of VOC. Raises ValueError: it is of another kind, and says nothing about objects."""
+    if document.tag.lower() != "annotation" and document.find("object") is None:
+        raise ValueError(f"its root is <{document.tag:.50}>, and an XML file of VOC has <annotation>")
+    return document
+
+
 def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
@@ -138,7 +145,7 @@ def _paired(root: Path, documents: Sequence[str], pictures: Sequence[str], fault
     for path in documents:
         document = None
         try:
-            document = parse_xml(read_bounded(str(root / path), MAX_XML))
+            document = _annotation(parse_xml(read_bounded(str(root / path), MAX_XML)))
         except (OSError, ValueError) as error:
             faults.add(path, f"the file cannot be used: {error}")
         stem = PurePosixPath(path).stem
@@ -234,8 +241,8 @@ def _boxes(
         sizes[row] = box_space(stated, lambda row=row: source.read(row))
         for position, one in enumerate(some, 1):
             left, top, right, bottom = one.corners
-            # One pixel by these rules is a click that no box was drawn from: it stays without an area.
-            shift = first if left < right and top < bottom else 0
+            # One pixel by these rules is a click that no box was drawn from: it stays without an area. A line is a box.
+            shift = 0 if (left, top) == (right, bottom) else first
             corners = (left - shift, top - shift, right, bottom)
             listed.add(row, corners, label_of[one.name], one.weight, f"{key}, object {position}")
     known = [annotated.get(key) is not None for key in keys]
