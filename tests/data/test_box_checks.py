@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt4image.base.errors import DataError
 from gpt4image.data.box_checks import (
     SAMPLE,
     Corners,
@@ -98,3 +99,22 @@ def test_values_of_json() -> None:
     assert from_sides([1, 2, 3, 4]) == (1, 2, 4, 6)
     assert all(map(math.isnan, from_sides([1, 2, 3]))) and all(map(math.isnan, from_sides("1234")))
     assert [weight_of(True, 0.5), weight_of(False, 0.5), weight_of(False, 7), weight_of(False, None)] == [0, 0.5, 1, 1]
+
+
+def test_boxes_in_parts_of_the_picture_are_refused_where_pixels_are_expected() -> None:
+    listed = Listed()
+    listed.add(0, (math.nan, 0.0, 1.0, 1.0), 0, 1.0, "a")
+    listed.add(0, (0.1, 0.2, 0.5, 1.0), 0, 1.0, "b")
+    with pytest.raises(
+        DataError, match=r"such as 0\.1, 0\.2, 0\.5, 1 .* of 'b'.* multiply them by the width and height"
+    ):
+        checked(listed, np.full((1, 2), 40.0), [True], 1, Faults(), "set")
+    assert len(checked(listed, np.ones((1, 2)), [True], 1, Faults(), "set").labels) == 1  # parts are expected
+    listed.add(0, (3.0, 3.0, 9.0, 9.0), 0, 1.0, "c")  # pixels, and a small box among them
+    assert len(checked(listed, np.full((1, 2), 40.0), [True], 1, Faults(), "set").labels) == 2
+
+
+def test_a_box_of_the_first_pixel_is_one() -> None:
+    listed = Listed()
+    listed.add(0, (0.0, 0.0, 1.0, 1.0), 0, 1.0, "a")
+    assert len(checked(listed, np.full((1, 2), 40.0), [True], 1, Faults(), "set").labels) == 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import DecodeError, first_few
+from gpt4image.base.errors import DataError, DecodeError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import sides
 from gpt4image.data.labels import note_once
@@ -128,7 +128,11 @@ def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], classes: int, f
         classes: number of classes.
         faults: collects boxes that are dropped.
         spec: of the dataset, for the note.
+
+    Raises:
+        DataError: all boxes are parts of their pictures, where pixels are expected.
     """
+    _require_pixels(listed, sizes, spec)
     image = np.array(listed.image, np.int64)
     wide = _array(listed) / np.tile(sizes, 2)[image]
     # Values beyond those of float32 are outside of every picture as well.
@@ -160,6 +164,20 @@ def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], classes: int, f
         weights=weight[order],
         known=listed.still_known(known, counts > 0),
     )
+
+
+def _require_pixels(listed: Listed, sizes: Sizes, spec: str) -> None:
+    """Refuse a dataset all of whose boxes lie in the first pixel: they would be learned as boxes of no size."""
+    boxes = _array(listed)
+    usable = np.asarray(np.isfinite(boxes).all(axis=1) & (sizes[np.array(listed.image, np.int64)] > 1).all(axis=1))
+    found = boxes[usable]
+    if len(found) and np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
+        first = ", ".join(f"{value:.4g}" for value in found[0])
+        raise DataError(
+            f"{spec}: all boxes lie in the first pixel of their picture, such as {first} (left, top, right, bottom) of "
+            f"{listed.name[int(np.argmax(usable))]!r}. They seem to be parts of the picture, and this format has "
+            "pixels: multiply them by the width and height of the picture."
+        )
 
 
 def _reason(named: bool, finite: bool, sized: bool, inside: bool) -> str:
