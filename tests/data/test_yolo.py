@@ -116,6 +116,17 @@ def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
         assert part in text, text
 
 
+def test_label_files_without_an_image_are_named(tmp_path: Path) -> None:
+    root = write(tmp_path, YAML.replace("images/val", "val.txt"), train_1="0 .5 .5 .5 .5", val_2="", val_3="")
+    (root / "val.txt").write_text("images/val/2.png\n")  # the third picture is there, and in no split
+    for name in ("gone.txt", "1.png.txt", "classes.txt", "notes.md"):
+        (root / "labels/train" / name).write_text("0 .5 .5 .5 .5\n")
+    images = load_image_set(f"yolo:{root}")
+    assert images.keys == ("images/train/1.png", "images/val/2.png")
+    reason = "there is no image of its name: 'labels/train/1.png.txt', 'labels/train/gone.txt'"
+    assert aside_text(images) == f"label files: 2 annotations {reason}"
+
+
 def test_a_label_file_of_which_no_line_can_be_used_leaves_its_image_without_annotation(tmp_path: Path) -> None:
     root = write(tmp_path, train_1="0,0.5,0.5,0.5,0.5", train_2="0 320 240 50 50\n", train_3="", train_4="0 .5 .5 1 1")
     found = rows(load_image_set(f"yolo:{root}"))
@@ -130,7 +141,7 @@ def test_a_label_file_of_which_no_line_can_be_used_leaves_its_image_without_anno
         ("names: [a]\n#" + "x" * 1_000_000, r"more than the allowed 1,?000,?000"),
         ("!!python/object/apply:os.system ['true']", r"no YAML that can be read"),
         ("train: ../../etc\nnames: [a]", r"is no folder or list below"),
-        ("train: images/train\nnames: [a, a]", r"one comes twice"),
+        ("train: images/train\nnames: [a, a]", r"a class name comes twice: 'a'"),
         ("train: images/train\nnames: {0: a, 2: b}", r"not numbered 0 to 1"),
         ("train: images/train\nnames: {a: b}", r"not numbered"),
         ("train: images/train\nnames: [[a]]", r"no list of class names"),

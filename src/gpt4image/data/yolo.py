@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,12 +31,15 @@ from gpt4image.data.labels import MAX_SEVERAL
 
 MAX_YAML = 1_000_000
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+CLASSES = "classes.txt"
+"""Class names, one per line; some tools write it among the label files."""
 
 
 def load_yolo(argument: str) -> ImageSet:
     """Load images and their boxes; keys are paths of images from the folder of ``data.yaml``.
 
-    Skipped by name: images that cannot be found or lie outside, and lines of label files that cannot be used.
+    Skipped by name: images that cannot be found or lie outside, label files without an image, and lines of label files
+    that cannot be used.
 
     Raises:
         ConfigError: no folder is given.
@@ -64,6 +68,8 @@ def load_yolo(argument: str) -> ImageSet:
             known[row] = _read_lines(root / path, row, listed, faults, keypoints=keypoints)
         elif "cannot be found" not in fault:
             faults.add(path or key, f"its label file {fault}")
+    for path in _without_image(root, keys):
+        faults.add(path, "there is no image of its name")
     classes = _classes(settings, root, listed, spec)
     boxes = checked(listed, np.ones((len(keys), 2)), known, len(classes), faults, spec)
     return ImageSet(
@@ -140,12 +146,27 @@ def _is_inside(root: Path, place: Path) -> bool:
 
 def _label_files(root: Path, keys: Sequence[str]) -> list[tuple[str, str]]:
     """Return the label file of each image, or why there is none: below ``labels``, else beside the image."""
-    apart: list[str] = []
-    for key in keys:
-        above, images, inside = f"/{PurePosixPath(key).with_suffix('.txt')}".rpartition("/images/")
-        apart.append(f"{above}/labels/{inside}".lstrip("/") if images else inside.lstrip("/"))
+    apart = [_below_labels(PurePosixPath(key).with_suffix(".txt").as_posix()) for key in keys]
     beside = locate_all(root, [PurePosixPath(key).with_suffix(".txt").as_posix() for key in keys])
     return [one if not one[1] else other for one, other in zip(locate_all(root, apart), beside, strict=True)]
+
+
+def _below_labels(path: str) -> str:
+    """Return a path with ``labels`` for its last ``images``; without one as it is."""
+    above, images, inside = f"/{path}".rpartition("/images/")
+    return f"{above}/labels/{inside}".lstrip("/") if images else inside.lstrip("/")
+
+
+def _without_image(root: Path, keys: Sequence[str]) -> Iterator[str]:
+    """Yield the label files in ``labels`` that belong to no file in the folder of images, whichever split it has."""
+    for folder in sorted({PurePosixPath(key).parent.as_posix() for key in keys}):
+        labels = _below_labels(f"{folder}/").rstrip("/")
+        if labels == folder or not _is_inside(root, root / labels) or not (root / labels).is_dir():
+            continue
+        images = {path.stem for path in (root / folder).iterdir()}
+        for path in sorted((root / labels).iterdir()):
+            if path.suffix == ".txt" and path.name != CLASSES and path.stem not in images:
+                yield f"{labels}/{path.name}"
 
 
 def _read_lines(file: Path, row: int, listed: Listed, faults: Faults, *, keypoints: bool) -> bool:
@@ -198,15 +219,17 @@ def _classes(settings: Mapping[str, Any], root: Path, listed: Listed, spec: str)
                 f"{spec}: 'names' of data.yaml are not numbered 0 to {len(names) - 1}: {first_few(map(str, names))}."
             )
         names = [names[number] for number in numbers]
-    if names is None and (root / "classes.txt").is_file():
-        with parsing(f"{spec}: classes.txt is no list of names that can be read"):
-            names = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+    if names is None and (root / CLASSES).is_file():
+        with parsing(f"{spec}: {CLASSES} is no list of names that can be read"):
+            names = (root / CLASSES).read_text(encoding="utf-8-sig").splitlines()
             names = [name.strip() for name in names if name.strip()]
     if names is None:
         names = list(map(str, range(max(listed.label, default=-1) + 1)))
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise DataError(f"{spec}: 'names' of data.yaml is no list of class names.")
     found = tuple(str(name).strip() for name in names)
-    if len(set(found)) < len(found) or len(found) > MAX_SEVERAL:
-        raise DataError(f"{spec}: its {len(found):,} class names are more than {MAX_SEVERAL:,}, or one comes twice.")
+    if len(found) > MAX_SEVERAL:
+        raise DataError(f"{spec}: {len(found):,} class names; up to {MAX_SEVERAL:,} are possible.")
+    if twice := [name for name, count in Counter(found).items() if count > 1]:
+        raise DataError(f"{spec}: a class name comes twice: {first_few(twice)}; give each class a name of its own.")
     return found
