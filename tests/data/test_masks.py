@@ -137,7 +137,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
         load_image_set(f"masks:{tmp_path}")
     (tmp_path / "masks/1.png").write_bytes(mask_bytes(NUMBERS))
     (tmp_path / "tags.csv").write_text("name;tags\n")
-    with pytest.raises(DataError, match=r"no 'key,tags'"):
+    with pytest.raises(DataError, match=r"first line of tags.csv is 'name;tags'; it must be 'key,tags'"):
         load_image_set(f"masks:{tmp_path}")
 
 

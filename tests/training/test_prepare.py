@@ -11,6 +11,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.config import EvaluateConfig
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training.train import train
+from region_cases import coco, write_coco_set
 from small_training import options
 
 
@@ -21,6 +22,14 @@ def test_a_single_class_is_refused_before_training(colour_folder: Path, tmp_path
     with pytest.raises(DataError, match="has one class, 'colours': there is nothing to tell apart"):
         train(options(above, tmp_path / "run", epochs=1))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_set_without_a_usable_box_is_refused_with_what_was_wrong_with_its_boxes(tmp_path: Path) -> None:
+    file = write_coco_set(tmp_path, coco({"image_id": 1, "category_id": 9, "bbox": [1, 1, 9, 9]}, images=4))
+    with pytest.raises(
+        DataError, match=r"no box at all.* Skipped were: train\.json: 1 annotation: its category is not"
+    ):
+        train(options(tmp_path, tmp_path / "run", data=f"coco:{file}"))
 
 
 def test_broken_pictures_of_other_splits_are_not_measured_however_pixels_are_read(

@@ -177,5 +177,6 @@ def _read_tags(file: Path, spec: str) -> list[tuple[str, str]]:
         lines = read_bounded(str(file)).decode("utf-8-sig").splitlines()
         rows = [row for row in csv.reader(lines, strict=True) if row]
     if not rows or [cell.strip() for cell in rows[0]] != ["key", "tags"]:
-        raise DataError(f"{spec}: the first line of {file.name} is no 'key,tags'.")
+        first = ",".join(rows[0])[:100] if rows else ""
+        raise DataError(f"{spec}: the first line of {file.name} is {first!r}; it must be 'key,tags'.")
     return [(from_csv_cell(row[0]), row[1] if len(row) > 1 else "") for row in rows[1:]]

@@ -151,7 +151,7 @@ def prepare(
         require_fitting(text_labels, config, image_set, task)
     require_media(image_set, task)
     if not (task.boxes and isinstance(text_labels, BoxLabels)):
-        task.require(task.annotations(image_set), image_set.classes, config.data)
+        _require_annotations(task, image_set, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):
@@ -210,6 +210,15 @@ def identity_of(
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if soft is None else hashlib.sha256(soft.tobytes()).hexdigest())
     return fingerprint([*content, broken] if broken else content)
+
+
+def _require_annotations(task: Task, image_set: ImageSet, spec: str) -> None:
+    """Refuse a dataset that a task cannot learn from, with what was skipped of it: often all annotations were."""
+    try:
+        task.require(task.annotations(image_set), image_set.classes, spec)
+    except DataError as error:
+        skipped = "; ".join(f"{item.name}: {item.reason}" for item in image_set.skipped[:3])
+        raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
 
 
 def require_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
