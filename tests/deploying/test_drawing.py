@@ -51,7 +51,7 @@ def root(once: Once) -> Path:
 
 def predicted(model: Path, root: Path, out: Path) -> list[dict[str, Any]]:
     images = (str(root / "set" / "images" / "test"),)
-    predict(PredictConfig(model=model, images=images, out=out / "rows.jsonl", draw=out / "drawn", top=3, threads=1))
+    predict(PredictConfig(model=model, images=images, out=out / "rows.jsonl", draw=out / "drawn", threads=1))
     return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
 
 
@@ -74,6 +74,15 @@ def test_masks_have_the_size_of_their_pictures_and_areas_are_theirs(root: Path, 
         with Image.open(Path(row["mask"]).with_suffix(".jpg")) as over:
             assert over.size == drawn_masks.SIZE
     assert np.mean(agreeing) > 0.8
+
+
+def test_fewer_classes_of_a_mask_are_named_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:
+    config = PredictConfig(model=root / "run", images=(str(root / "set/images/test"),), out=tmp_path / "a.csv", top=1)
+    predict(config)
+    header, *lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert header == "image,present,class,area" and all(line.count(",") == 3 for line in lines)
+    predict(config.model_copy(update={"top": None, "out": tmp_path / "b.csv"}))
+    assert "class_2,area_2" in (tmp_path / "b.csv").read_text()
 
 
 def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(

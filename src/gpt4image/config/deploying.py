@@ -56,8 +56,9 @@ class PredictConfig(StageConfig):
     """Run folder, folder in timm's format or .onnx file."""
     images: Positional[tuple[str, ...]]
     """Image files, folders (with all below them) and patterns in quotes ('photos/**/*.jpg')."""
-    top: int = Field(default=1, ge=1)
-    """Number of classes per image, the most probable first; of boxes all are given."""
+    top: int | None = Field(default=None, ge=1)
+    """Number of classes per image, the most probable or the largest first. Default: 1, and all classes of a mask; of
+    boxes all are given."""
     min_score: Fraction = 0.3
     """Minimum score of a box; detection only."""
     draw: Path | None = None

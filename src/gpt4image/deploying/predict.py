@@ -58,9 +58,9 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         with _stream(config.out) as stream:
             coco = CocoResults(stream, classifier.classes) if config.row_format == "coco" else None
             writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
-            top = min(config.top, len(classifier.classes))
+            top = _top(config, classifier)
             write = coco.write if coco else writers[config.row_format](stream, classifier, top)
-            for prediction in _predictions(config, classifier, drawing, total, skipped):
+            for prediction in _predictions(config, classifier, top, drawing, total, skipped):
                 write(prediction)
                 count += 1
             if coco:
@@ -77,6 +77,12 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         },
         skipped=tuple(skipped),
     )
+
+
+def _top(config: PredictConfig, classifier: Classifier) -> int:
+    """Return how many classes of an image are named: the largest one of a mask is the background nearly everywhere."""
+    every = len(classifier.classes)
+    return min(config.top or (every if classifier.task.output == "mask" else 1), every)
 
 
 def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
@@ -157,7 +163,12 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, drawing: Drawing | None, total: int, skipped: list[Skipped]
+    config: PredictConfig,
+    classifier: Classifier,
+    top: int,
+    drawing: Drawing | None,
+    total: int,
+    skipped: list[Skipped],
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
@@ -181,7 +192,7 @@ def _predictions(
             skipped.extend(batch.skipped)
             if batch.paths:
                 probabilities = classifier.probabilities(as_images(batch.pixels))
-                rows = classifier.task.rows(probabilities, classifier.classes, config.top)
+                rows = classifier.task.rows(probabilities, classifier.classes, top)
                 for image, size, output, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
                     prediction = Prediction(image, **row).in_pixels(size, config.min_score)
                     yield prediction if drawing is None else _drawn(drawing, prediction, output, skipped)
