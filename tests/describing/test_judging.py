@@ -67,6 +67,11 @@ def test_broken_json_says_why_and_keeps_what_was_written() -> None:
     assert found.why == found.error == "the answer is not the JSON that was asked for: there is no JSON object in it"
 
 
+def test_json_that_was_cut_names_the_limit_of_tokens() -> None:
+    found = judged('{"boxes": [{"label": "cat", "box', ask=("boxes",), finish_reason="length")
+    assert found.error is not None and found.error.endswith("'boxes'; it ends at the limit of tokens (--max-tokens)")
+
+
 def test_a_class_outside_the_list_is_kept_only_at_the_last_try() -> None:
     first, last = (judged('{"class": "wolf"}', ask=("class",), last_try=last) for last in (False, True))
     assert (

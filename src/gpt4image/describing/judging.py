@@ -15,7 +15,7 @@ from gpt4image.data.decode import sides
 from gpt4image.describing.answer_json import parse_answer, valid
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.base import Answer
-from gpt4image.describing.flaws import flaws, without_thoughts
+from gpt4image.describing.flaws import CUT_OFF, flaws, without_thoughts
 from gpt4image.describing.questions import DESCRIPTION
 
 class_names = lru_cache(maxsize=8)(ClassNames)
@@ -52,7 +52,7 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
     if prompt.ask != (DESCRIPTION,):
         parsed = parse_answer(text, prompt, class_names(prompt.class_names), answer.probability)
         if isinstance(parsed, str):
-            broken = parsed
+            broken = parsed + ("; it ends at the limit of tokens (--max-tokens)" if _is_cut(answer) else "")
         else:
             text, structured = parsed.description, parsed.answer
             if structured.boxes is not None:
@@ -65,6 +65,11 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
     if structured is not None and structured.is_unmapped and not last_try:
         return Judged(text or valid(answer.text), structured, f"{OUTSIDE_LIST}: {structured.said}", True)
     return Judged(text, structured)
+
+
+def _is_cut(answer: Answer) -> bool:
+    """Return whether an answer ends where its tokens were used up."""
+    return answer.finish_reason == CUT_OFF
 
 
 def _sides(answer: Answer) -> tuple[int, int]:
