@@ -12,9 +12,10 @@ import pytest
 from box_cases import NAMES, answer_squares, write_squares
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.config import LabelConfig
+from gpt4image.config import DescribeConfig, LabelConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.regions import Boxes
+from gpt4image.describing.describe import describe
 from gpt4image.labelling.label import label
 
 HOSTILE = ("=cmd|'/c calc'!A1", "<script>alert(1)</script>", "\x1b[31mblue")
@@ -109,6 +110,25 @@ def test_a_picture_without_a_size_costs_a_coco_file_no_other(tmp_path: Path) -> 
     assert [item.name for item in outcome.skipped] == ["images/train1.png"]
     listed = {one["file_name"] for one in json.loads((tmp_path / "set" / "taught.json").read_text())["images"]}
     assert len(listed) == 23 and "images/train1.png" not in listed
+
+
+def test_boxes_in_another_convention_are_told_where_they_fit_no_human_box(tmp_path: Path) -> None:
+    spec = write_squares(tmp_path / "set")
+    images = load_image_set(spec)
+    rows = [  # pixels, where thousandths are expected
+        {"key": key, "boxes": [{"label": NAMES[images.regions.image(row)[1][0]], "box_2d": box}]}
+        for row, key in enumerate(images.keys)
+        if isinstance(images.regions, Boxes)
+        for box in (images.regions.image(row)[0] * 32).tolist()
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = {}
+    for name in ("xyxy-1000", "xyxy-original"):
+        asked = {"data": spec, "describer": f"replay:{tmp_path / 'a.jsonl'}", "ask": "boxes", "box_format": name}
+        describe(DescribeConfig(store=tmp_path / f"{name}.db", **asked))
+        told[name] = label(config(spec, tmp_path / f"{name}.db", val_fraction=0.0)).text
+    assert "Only 0.0% of the human boxes have an answered box. The numbers may be in another" in told["xyxy-1000"]
+    assert "convention" not in told["xyxy-original"] and "drew 100.0%" in told["xyxy-original"]
 
 
 @pytest.mark.parametrize(("drawn", "words"), [(None, "keeps none of these"), ([], "keeps none of these")])

@@ -23,6 +23,11 @@ from gpt4image.labelling.box_page import ShownBoxes, in_words, write_box_page, w
 from gpt4image.labelling.boxes import BoxEvidence, TaughtBoxes, quality, teach
 from gpt4image.labelling.text_vectors import Texts
 
+FEW_FOUND = 0.3
+"""Share of the human boxes that are answered, below which the convention of the numbers is doubted."""
+FEWEST_BOXES = 5
+"""Human boxes that can tell."""
+
 
 def boxes_of(images: ImageSet) -> Boxes:
     """Return the boxes of a dataset; none is known where it has none, as where it has masks."""
@@ -106,7 +111,7 @@ def label_boxes(
         kept = list(sizes)
         write_coco(config.out, [found.keys[i] for i in kept], list(sizes.values()), found.boxes[kept], found.classes)
     unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
-    said = [*notes, *([unknown] if unknown else [])]
+    said = [*notes, *([unknown] if unknown else []), *_other_numbers(summary)]
     return Outcome(
         path=file,
         wrote=tuple(dict.fromkeys((file, config.out, page, suspected))),
@@ -152,6 +157,19 @@ def _how_good(taught: TaughtBoxes, human: Boxes, val: Boxes) -> dict[str, float 
         for whose, each in parts.items()
         for name, value in each.items()
     }
+
+
+def _other_numbers(facts: dict[str, Any]) -> list[str]:
+    """Return what to do where so few human boxes are answered that the numbers seem to stand for something else."""
+    recall = facts["recall_of_answers"]
+    if recall is None or recall >= FEW_FOUND or facts["human_boxes"] < FEWEST_BOXES:
+        return []
+    return [
+        f"Only {recall:.1%} of the human boxes have an answered box. The numbers may be in another convention: "
+        "files are read as left, top, right, bottom in thousandths of the picture. Read a file with other numbers into "
+        "a new store by `gpt4image describe --describer replay:FILE --ask boxes --box-format ORDER-UNIT`; for another "
+        "describer give `describe --box-format` again, which asks nothing anew."
+    ]
 
 
 def _in_words(facts: dict[str, Any], images: ImageSet) -> str:
