@@ -58,6 +58,18 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
         {"without_description": 0},
         "gpt4image label --data photos --answers w/p.db --out w/text-labels.parquet",
     ),
+    (
+        "descriptions import",
+        config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/p.db")),
+        {"descriptions": 3, "boxes": 3},
+        "gpt4image encode --store w/p.db --out w/p.emb",
+    ),
+    (
+        "descriptions import",
+        config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/p.db"), data="photos"),
+        {"descriptions": 0, "boxes": 3},
+        "gpt4image label --data photos --answers w/p.db --task detection --out w/boxes.parquet",
+    ),
     ("train", config.TrainConfig(data="photos", out=Path("run")), SPLITS, "gpt4image evaluate run"),
     (
         "train",

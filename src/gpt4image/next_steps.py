@@ -78,15 +78,20 @@ def _after_describe(config: Any, outcome: Outcome) -> Step:
         return "describe", _all_of(config)
     asked = config.ask.split(",")
     if "description" not in asked:
-        boxes = "boxes" in asked and not {"class", "tags"} & set(asked)
-        out = config.store.with_name("boxes.parquet" if boxes else "text-labels.parquet")
-        return "label", {
-            "data": config.data,
-            "answers": config.store,
-            "out": out,
-            **({"task": "detection"} if boxes else {}),
-        }
+        return _label_answers(config, boxes="boxes" in asked and not {"class", "tags"} & set(asked))
     return _encode(config, outcome)
+
+
+def _after_import(config: Any, outcome: Outcome) -> Step:
+    if outcome.summary.get("descriptions") == 0:
+        return _label_answers(config, boxes="boxes" in outcome.summary and "class_in_list" not in outcome.summary)
+    return _encode(config, outcome)
+
+
+def _label_answers(config: Any, *, boxes: bool) -> Step:
+    out = config.store.with_name("boxes.parquet" if boxes else "text-labels.parquet")
+    task = {"task": "detection"} if boxes else {}
+    return "label", {"data": config.data or "SPEC", "answers": config.store, "out": out, **task}
 
 
 def _encode(config: Any, _outcome: Outcome) -> Step:
@@ -158,7 +163,7 @@ _NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "demo": lambda config, _: config.out / "report.html",
     "distill": _after_distill,
     "describe": _after_describe,
-    "descriptions import": _encode,
+    "descriptions import": _after_import,
     "descriptions export": lambda config, _: ("descriptions stats", {"store": config.store}),
     "descriptions backup": lambda config, _: ("doctor", {"path": config.out}),
     "descriptions stats": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),

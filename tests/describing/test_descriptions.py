@@ -143,6 +143,7 @@ def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Im
         "rows": 11,
         "added": 2,
         "unchanged": 1,
+        "descriptions": 3,
         "unknown_keys": 1,
         "conflicting_texts": 1,
         "bad_rows": 6,

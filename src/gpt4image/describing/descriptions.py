@@ -72,6 +72,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
             "rows": importer.added + importer.unchanged + len(importer.skipped),
             "added": importer.added,
             "unchanged": importer.unchanged,
+            "descriptions": importer.texts,
             "unknown_keys": len(importer.unknown_keys),
             "conflicting_texts": importer.conflicts,
             "bad_rows": len(importer.skipped) - importer.conflicts - len(importer.unknown_keys),
@@ -102,6 +103,7 @@ class _Importer:
         self.classes = Counter[str]()
         self.boxes = Counter[str]()
         self.added = 0
+        self.texts = 0
         self.unchanged = 0
         self.conflicts = 0
         self.unknown_keys: list[str] = []
@@ -121,6 +123,7 @@ class _Importer:
             sample = self._free_sample(row, digest, content, contents)
             if sample is not None:
                 contents[sample] = content
+                self.texts += description.text is not None
                 new.append(replace(description, sample=sample))
                 if description.answer is not None and CLASS in description.prompt.ask:
                     self.classes[description.answer.kind] += 1
@@ -147,6 +150,7 @@ class _Importer:
         """Return the number under which the answer is new; None if it is there already or has no place."""
         if content in (contents.values() if row.sample is None else [contents.get(row.sample)]):
             self.unchanged += 1
+            self.texts += content[0] is not None
             return None
         if row.sample is not None and row.sample not in contents:
             return row.sample
