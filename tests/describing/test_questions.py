@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.describing.class_lists import NONE_OF_THESE, class_list
+from gpt4image.describing.class_lists import NONE_OF_THESE, class_list, readable
 from gpt4image.describing.questions import asked_again, asking_for, question, schema_of
 
 SHORT = PROMPTS["short"]
@@ -77,3 +79,23 @@ def test_a_second_try_names_the_mistake_once() -> None:
 def test_a_prompt_without_text_asks_nothing() -> None:
     silent = replace(SHORT, text="")
     assert asking_for(silent, ("description", "class"), CLASSES).text == ""
+
+
+def test_tags_without_a_class_are_those_of_the_list() -> None:
+    prompt = asking_for(SHORT, ("description", "tags"), CLASSES)
+    (text,) = question(prompt, "", "a" * 64, 0)
+    assert prompt.classes == CLASSES and "all classes of the list below" in text and "short words" not in text
+    assert all(f"- {readable(name)}" in text for name, _ in CLASSES) and "none of these" not in text
+    schema = schema_of(prompt)
+    assert schema is not None
+    assert schema["properties"]["tags"]["items"]["enum"] == [readable(name) for name, _ in CLASSES]
+    words = asking_for(SHORT, ("description", "tags"), ())
+    assert words.classes == () and "short words" in words.text
+
+
+@pytest.mark.parametrize("ask", [("class", "tags"), ("boxes", "tags")])
+def test_tags_beside_a_class_or_boxes_are_words(ask: tuple[str, ...]) -> None:
+    prompt = asking_for(SHORT, ask, CLASSES)
+    schema = schema_of(prompt)
+    assert schema is not None and "enum" not in schema["properties"]["tags"]["items"]
+    assert "short words or phrases" in prompt.text

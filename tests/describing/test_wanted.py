@@ -12,7 +12,7 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
 from gpt4image.describing.questions import asking_for
-from gpt4image.describing.wanted import Wanted, find_wanted, steps_of
+from gpt4image.describing.wanted import Wanted, brings, find_wanted, steps_of
 
 SHORT, PAPER = PROMPTS["short"], PROMPTS["paper"]
 CLASSES = (ClassOption("cat"), ClassOption("dog", "a friend"))
@@ -106,3 +106,16 @@ def test_of_very_many_classes_the_description_comes_first() -> None:
     assert steps_of(("description", "class", "tags"), many) == [("description", "tags"), ("class",)]
     assert steps_of(("description", "class", "tags"), many[:100]) == [("description", "class", "tags")]
     assert steps_of(("tags",), many) == [("tags",)]
+
+
+def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: Path) -> None:
+    ask = ("description", "tags")
+    listed, words = asking_for(SHORT, ask, CLASSES), asking_for(SHORT, ask, ())
+    beside = asking_for(SHORT, ("description", "class", "tags"), CLASSES)
+    assert [brings(listed, "tags", SHORT, ask, given) for given in (CLASSES, CLASSES[:1], ())] == [True, False, False]
+    assert [brings(words, "tags", SHORT, ask, given) for given in (CLASSES, ())] == [False, True]
+    assert brings(words, "tags", SHORT, beside.ask, CLASSES) and not brings(listed, "tags", SHORT, beside.ask, CLASSES)
+    assert brings(listed, "description", SHORT, ask, ()) and brings(words, "description", SHORT, ask, CLASSES)
+    kept = asking_for(SHORT, ("description", "class"), CLASSES)
+    found, _ = wanted(tmp_path, [row(A, kept)], ask=beside.ask)
+    assert asking_for(SHORT, ("tags",), ()) in found.prompts  # what lacks its tags gets words too

@@ -72,7 +72,10 @@ def to_answer(
             "probability": probability,
         }
     if TAGS in ask:
-        known["tags"] = tags(fields.get("tags"))
+        found = tags(fields.get("tags"))
+        if found is not None and {CLASS, BOXES}.isdisjoint(ask):  # of a list, if there is one
+            found = tuple(dict.fromkeys(names.find(tag) or tag for tag in found))
+        known["tags"] = found
     if BOXES in ask:
         given: Any = fields.get("boxes")
         found = boxes(given)

@@ -21,6 +21,8 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.config import DescribeConfig
 from gpt4image.config.base import listed
 from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data.masks import UNSEEN
+from gpt4image.data.regions import Masks
 from gpt4image.describing.answer_json import valid
 from gpt4image.describing.asking import Asking
 from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
@@ -33,7 +35,7 @@ from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, tags_of_list
 from gpt4image.describing.tally import Tally
 from gpt4image.describing.wanted import (
     Settled,
@@ -71,7 +73,7 @@ def describe(config: DescribeConfig) -> Outcome:
     unknown: list[Skipped] = []
     if config.only is not None:
         images, unknown = chosen_images(images, config.only)
-    classes = _classes_of(config, images)
+    classes = _classes_of(config, images, replayed=isinstance(describer, ReplayDescriber))
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber
 
@@ -130,19 +132,21 @@ def _through_batches(config: DescribeConfig) -> bool:
     return config.batch and not config.dry_run  # a sample is worth its full price: nobody waits a day for it
 
 
-def _classes_of(config: DescribeConfig, images: ImageSet) -> tuple[ClassOption, ...]:
+def _classes_of(config: DescribeConfig, images: ImageSet, *, replayed: bool) -> tuple[ClassOption, ...]:
+    """Return the classes to choose from. Tags are words where images have one class, and in a file as they stand."""
     ask = listed(config.ask)
-    if CLASS not in ask and BOXES not in ask:
-        if config.classes is not None:
-            raise ConfigError(
-                f"--classes belongs to --ask class and --ask boxes, but --ask is {config.ask}; add one of them."
-            )
-        return ()
-    if config.classes is not None:
-        return class_list(config.classes)
-    if not images.classes and CLASS in ask:
+    if {CLASS, BOXES, TAGS}.isdisjoint(ask) and config.classes is not None:
+        raise ConfigError(
+            f"--classes belongs to --ask class, tags and boxes, but --ask is {config.ask}; add one of them."
+        )
+    offered = tuple(map(ClassOption, images.classes)) if config.classes is None else class_list(config.classes)
+    if isinstance(images.regions, Masks):
+        offered = tuple(option for option in offered if option.name.lower() not in UNSEEN)
+    if CLASS in ask and not offered:
         raise ConfigError(f"--ask {config.ask}: {config.data} has no classes; give a list or a file as --classes.")
-    return tuple(map(ClassOption, images.classes))
+    chosen = images.labels.ndim == 2 and not replayed and len(offered) <= MOST_OFFERED
+    words = {CLASS, BOXES}.isdisjoint(ask) and (TAGS not in ask or (config.classes is None and not chosen))
+    return () if words else offered
 
 
 @dataclass(kw_only=True)
@@ -177,12 +181,15 @@ class _Run:
         self.only = sample_of(self.images) if config.dry_run else None
         distinct, samples = set(self.images.digests), frozenset(range(config.samples))
         for ask in steps_of(listed(config.ask), classes):
+            # Tags beside a class are words, also where the class is asked for in a second step.
+            of_list = tags_of_list(listed(config.ask), classes) or not {CLASS, BOXES}.isdisjoint(ask)
+            own = classes if of_list else ()
             step = find_wanted(
                 self.store,
                 settings,
                 prompts,
                 ask,
-                classes,
+                own,
                 digests=distinct,
                 samples=samples,
                 retry_rejected=config.retry_rejected,
@@ -194,7 +201,7 @@ class _Run:
                 prompt
                 for prompt in self.store.prompts()
                 if prompt not in step.prompts
-                and any(brings(prompt, part, base, classes) for base in prompts for part in ask)
+                and any(brings(prompt, part, base, ask, own) for base in prompts for part in ask)
             ]
             refuse_to_pay_for_parts(*on_their_way(config.store, settings, others), step.settled, named, samples)
             coming, batches = on_their_way(config.store, settings, step.prompts)

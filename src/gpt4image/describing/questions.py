@@ -49,7 +49,11 @@ def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption
             '"confidence": the probability that "class" is right, from 0 to 1.',
         ]
     if TAGS in ask:
-        lines.append(f'"tags": up to {MOST_TAGS} short words or phrases for what can be seen.')
+        lines.append(
+            '"tags": a list of all classes of the list below that can be seen, spelled as in the list.'
+            if tags_of_list(ask, classes)
+            else f'"tags": up to {MOST_TAGS} short words or phrases for what can be seen.'
+        )
     if BOXES in ask:
         lines += [
             f'"boxes": a list of all objects {"of the classes below " if classes else ""}that can be seen, each with '
@@ -58,11 +62,16 @@ def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption
             'image, whole numbers from 0 to 1000; "truncated": true if the border of the image or another object '
             'hides a part of it, otherwise false; "words": what it is, in a few words.'
         ]
-    if listed := classes and not {CLASS, BOXES}.isdisjoint(ask):
+    if listed := classes and (tags_of_list(ask, classes) or not {CLASS, BOXES}.isdisjoint(ask)):
         lines += ["", "Classes:", _OPTIONS]
     # A prompt without text answers from a file: nothing is asked.
     text = "\n".join(lines) if prompt.text else ""
     return replace(prompt, text=text, ask=ask, classes=tuple(classes) if listed else ())
+
+
+def tags_of_list(ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
+    """Return whether tags are classes of the list; beside a class or boxes of the list, they are words of the model."""
+    return bool(classes) and TAGS in ask and {CLASS, BOXES}.isdisjoint(ask)
 
 
 def question(
@@ -98,7 +107,8 @@ def schema_of(prompt: Prompt, likely: tuple[str, ...] | None = None) -> Mapping[
         fields["second"] = {"type": ["string", "null"], "enum": [*names, None]}
         fields["confidence"] = {"type": "number"}
     if TAGS in prompt.ask:
-        fields["tags"] = {"type": "array", "items": {"type": "string"}}
+        one = {"enum": [*names]} if tags_of_list(prompt.ask, prompt.classes) else {}
+        fields["tags"] = {"type": "array", "items": {"type": "string", **one}}
     if BOXES in prompt.ask:
         corners = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
         box = {

@@ -1,7 +1,7 @@
 """What is wanted of every image and not in the store yet: whole answers, or the parts of them that are missing.
 
 A description, a class and tags may have been asked for together or apart. A part that is there is not paid for again:
-the prompt of an image asks for what it lacks. A class or boxes count as there if the class list was the same.
+the prompt of an image asks for what it lacks. A class, boxes or tags of a list count as there if the list was the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, first_few
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, asking_for
+from gpt4image.describing.questions import CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asking_for, tags_of_list
 
 Settled = Mapping[str, frozenset[int]]
 _NONE: frozenset[int] = frozenset()
@@ -67,7 +67,7 @@ def find_wanted(
         """Return the samples that have a part, by digest."""
         found: Settled = {}
         for prompt in stored:
-            if brings(prompt, part, base, classes):
+            if brings(prompt, part, base, ask, classes):
                 found = _union(found, settled(prompt, rejected))
         return found
 
@@ -130,13 +130,15 @@ def _union(some: Settled, others: Settled) -> Settled:
     return {**some, **{digest: own | some.get(digest, _NONE) for digest, own in others.items()}}
 
 
-def brings(prompt: Prompt, part: str, base: Prompt, classes: Sequence[ClassOption]) -> bool:
-    """Return whether an answer to a prompt has a part as it is asked for now, by ``base`` and the class list."""
+def brings(prompt: Prompt, part: str, base: Prompt, ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
+    """Return whether an answer to a prompt has a part of ``ask`` as it is asked for now, by ``base`` and the list."""
     if part not in prompt.ask:
         return False
     if part == DESCRIPTION:
         return prompt == asking_for(base, prompt.ask, prompt.classes)
-    return part not in (CLASS, BOXES) or prompt.classes == tuple(classes)
+    if part == TAGS and not tags_of_list(ask, classes):
+        return not tags_of_list(prompt.ask, prompt.classes)
+    return prompt.classes == tuple(classes) and (part != TAGS or tags_of_list(prompt.ask, prompt.classes))
 
 
 def _add(
@@ -160,7 +162,9 @@ def _add(
     ]
     variants = {parts for view in missing for own in view for parts in own if parts} or {ask}
     for parts in sorted(variants, key=len, reverse=True):
-        wanted.prompts.append(asking_for(base, parts, classes))
+        # Tags alone are words where they are so beside a class.
+        words = tags_of_list(parts, classes) and not tags_of_list(ask, classes)
+        wanted.prompts.append(asking_for(base, parts, () if words else classes))
         for target, view in zip((wanted.there, wanted.settled), missing, strict=True):
             target.append({d: samples - own.get(parts, _NONE) for d, own in zip(digests, view, strict=True)})
     wanted.done += sum(len(own.get((), _NONE)) for own in missing[0])

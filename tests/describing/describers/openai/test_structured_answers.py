@@ -63,10 +63,8 @@ def question(call: Call) -> str:
 def run(photos: Path, handler: Handler, **options: Any) -> tuple[Any, list[Call]]:
     with serve(handler) as stub:
         base_url = options.pop("base_url", stub.url)
-        options = {"ask": ASK, "server_name": "stub", **options}
-        config = DescribeConfig(
-            data=f"folder:{photos}", store=photos.parent / "a.db", describer="openai:tiny", base_url=base_url, **options
-        )
+        options = {"ask": ASK, "server_name": "stub", "data": f"folder:{photos}", **options}
+        config = DescribeConfig(store=photos.parent / "a.db", describer="openai:tiny", base_url=base_url, **options)
         return describe(config), stub.calls
 
 
@@ -286,6 +284,30 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         run(photos, says(), **options)
+
+
+@pytest.mark.parametrize("kind", ["labels", "masks"])
+def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list(photos: Path, kind: str) -> None:
+    pictures = sorted(photos.rglob("*.png"))
+    if kind == "labels":
+        lines = (f"{picture.relative_to(photos.parent)},big_dog|cat" for picture in pictures)
+        (photos.parent / "set.csv").write_text("\n".join(["path,labels", *lines]) + "\n")
+        data = f"manifest:{photos.parent / 'set.csv'}"
+    else:
+        (photos.parent / "classes.txt").write_text("background\nbig_dog\ncat\n")
+        for picture in pictures:
+            mask = photos.parent / "masks" / picture.relative_to(photos)
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(picture) as opened:
+                Image.new("L", opened.size, 1).save(mask)
+        data = f"masks:{photos},{photos.parent / 'masks'}"
+    told = {"description": "A plain sheet of one colour.", "tags": ["Big dogs", "cat", "moon"]}
+    _, calls = run(photos, lambda _: answer(json.dumps(told)), data=data, ask="description,tags")
+    assert all(sorted(question(call).split("Classes:")[1].split("\n")[1:]) == ["- big dog", "- cat"] for call in calls)
+    assert {row.answer.tags for row in stored(photos)} == {("big_dog", "cat", "moon")}
+    given = "background, cat" if kind == "masks" else "cat"
+    _, calls = run(photos, lambda _: answer(json.dumps({"tags": []})), data=data, ask="tags", classes=given)
+    assert len(calls) == len(pictures) and all(question(call).endswith("Classes:\n- cat") for call in calls)
 
 
 def test_without_classes_a_list_is_needed(tmp_path: Path) -> None:
