@@ -349,7 +349,7 @@ def test_labels_that_answers_and_texts_contradict_are_shown_first(tmp_path, give
 
 
 def test_evidence_has_to_be_given():
-    with pytest.raises(ConfigError, match="label needs evidence: --answers STORE"):
+    with pytest.raises(ConfigError, match=r"label needs evidence: --answers STORE .*tags or boxes"):
         LabelConfig(data="openmoji", out=Path("out.parquet"))
     with pytest.raises(ConfigError, match="--evidence names reads --embeddings, which is not given"):
         LabelConfig(data="openmoji", out=Path("out.parquet"), answers=Path("a.db"), evidence="names")

@@ -57,8 +57,8 @@ class LabelConfig(DataOptions):
     def _has_evidence(self) -> Self:
         if self.embeddings is None and self.answers is None:
             raise ConfigError(
-                "label needs evidence: --answers STORE (answers of `gpt4image describe --ask class`), --embeddings DIR "
-                "(descriptions, by `gpt4image encode`), or both."
+                "label needs evidence: --answers STORE (answers of `gpt4image describe --ask class`, tags or boxes), "
+                "--embeddings DIR (descriptions, by `gpt4image encode`), or both."
             )
         missing = "--answers" if self.evidence == "answers" else "--embeddings"
         if self.evidence != "fused" and (self.answers if missing == "--answers" else self.embeddings) is None:

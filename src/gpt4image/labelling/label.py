@@ -49,9 +49,9 @@ LABELS_WRONG = (
     "the texts are wrong: look at them, and train with --label-trust 0.5."
 )
 TEXTS_SAY_LITTLE = (
-    "The texts say little of these classes, so training will take given labels at their word and use texts only for "
-    "images without a label (--label-trust sets another share). Look at the texts: does the prompt ask for what tells "
-    "the classes apart?"
+    "Texts and answers say little of these classes, so training will take given labels at their word and use the rest "
+    "only for images without a label (--label-trust sets another share). Look at what was answered: does the prompt "
+    "ask for what tells the classes apart?"
 )
 
 

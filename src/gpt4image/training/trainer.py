@@ -235,7 +235,9 @@ def require_suitable(config: ResolvedOptions, task: Task) -> None:
     if kind and kind.task != task.name:
         raise ConfigError(f"--model {config.model} is for --task {kind.task}, not for {task.name}: take another one.")
     if config.mixes and not task.mixes:
-        raise ConfigError(f"--mixup and --cutmix average targets, which those of task {task.name} do not allow.")
+        raise ConfigError(
+            f"--mixup and --cutmix average targets, which those of task {task.name} do not allow: leave them out."
+        )
     if config.auto_augment is not None and task.output in ("boxes", "mask"):
         raise ConfigError(
             f"--auto-augment {config.auto_augment} may turn and shear pictures, and the {task.output} of --task "
