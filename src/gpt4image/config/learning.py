@@ -323,8 +323,14 @@ class TrainOptions(
         return self
 
     @model_validator(mode="after")
-    def _compares_frames(self) -> Self:
-        if self.frame_differences and (self.frames == 1 or (self.model or "").partition(":")[0] == "videomae"):
+    def _reads_clips(self) -> Self:
+        over_time = (self.model or "").partition(":")[0] == "videomae"
+        if over_time and self.memory_format == "channels_last":
+            raise ConfigError(
+                f"--memory-format channels_last is for models of images, and --model {self.model} has weights over "
+                "time too: leave it out."
+            )
+        if self.frame_differences and (self.frames == 1 or over_time):
             raise ConfigError(
                 "--frame-differences needs a model of images and --frames 2 or more; given are "
                 f"--model {self.model} and --frames {self.frames}."

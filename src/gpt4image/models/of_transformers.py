@@ -61,6 +61,7 @@ class Kind:
         heads: layers that start new where given weights have other classes, or none.
         on_hub: whether its folder may be on the Hugging Face hub.
         lr: its peak learning rate; None for that of models of timm.
+        over_time: whether its layers have weights over time too, which torch cannot keep in the format channels_last.
         traced_by_bytecode: whether torch.export must trace its bytecode, which is slower: its code takes the length of
             a tensor for a number, and only that trace leaves the number open.
     """
@@ -73,6 +74,7 @@ class Kind:
     heads: tuple[str, ...]
     on_hub: bool = False
     lr: float | None = None
+    over_time: bool = False
     traced_by_bytecode: bool = False
 
 
@@ -131,6 +133,7 @@ KINDS = {
         fit=_fit_clips,
         heads=("classifier.", "fc_norm."),
         on_hub=True,
+        over_time=True,
     ),
 }
 

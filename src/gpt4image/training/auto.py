@@ -42,6 +42,8 @@ PRETRAINED_SIZE = 96
 def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, dict[str, Any]]:
     """Fill in every option that is None or "auto", but precision and memory format (see devices.probe).
 
+    A model with weights over time has only one memory format.
+
     Args:
         config: as the user gave it.
         image_set: the set with its splits.
@@ -80,6 +82,8 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         model, arguments = SMALL_MODEL if small else ("resnet18", {})
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
+    if (kind := kind_of(model)) and kind.over_time:
+        fill("memory_format", "contiguous")
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
     # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets, from scratch.
     muon = (
