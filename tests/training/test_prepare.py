@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import gpt4image
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import DataError
 from gpt4image.config import EvaluateConfig
@@ -30,6 +31,26 @@ def test_a_set_without_a_usable_box_is_refused_with_what_was_wrong_with_its_boxe
         DataError, match=r"no box at all.* Skipped were: train\.json: 1 annotation: its category is not"
     ):
         train(options(tmp_path, tmp_path / "run", data=f"coco:{file}"))
+
+
+def test_pictures_and_clips_without_any_class_are_refused_before_they_are_decoded(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt4image.training.prepare.load_pixels", None)  # to call it would be another error
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "1.mp4").write_bytes(b"not read")
+    said = "No training image has a label or a text label"
+    for data in (f"folder:{colour_folder / 'red'}", f"clips:{tmp_path / 'clips'}"):
+        with pytest.raises(DataError, match=said):
+            train(options(tmp_path, tmp_path / "run", data=data, model="resnet18", model_args={}))
+        with pytest.raises(DataError, match=said):
+            gpt4image.compare(data=data, out=tmp_path / "cmp", model="resnet18", seeds=1)
+    named = [f"{path.relative_to(colour_folder)},{path.parent.name}" for path in sorted(colour_folder.glob("*/*.png"))]
+    unlabelled = [f"{row.partition(',')[0]},,train" for row in named[::2]]
+    manifest = colour_folder / "images.csv"
+    manifest.write_text("\n".join(["path,label,split", *unlabelled, *(f"{row},test" for row in named[1::2])]))
+    with pytest.raises(DataError, match=said):
+        train(options(tmp_path, tmp_path / "run", data=f"manifest:{manifest}"))
 
 
 def test_broken_pictures_of_other_splits_are_not_measured_however_pixels_are_read(

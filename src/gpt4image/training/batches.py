@@ -125,11 +125,7 @@ def make_batches(
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
         DataError: no image has a target.
     """
-    if len(targeted) == 0:
-        raise DataError(
-            "No training image has a label or a text label: label some (one folder per class), or let a describer name "
-            "the classes: `gpt4image distill DATA --describer SPEC --classes LIST`."
-        )
+    require_target(targeted)
     if placing == "among" and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
         targeted, others = np.union1d(targeted, others), others[:0]
     n_others = 0 if len(others) == 0 else max(size - round(size * labelled_share), 1)
@@ -145,6 +141,15 @@ def make_batches(
         others_per_batch=n_others,
         rows=own_rows(size - n_others, n_others, mixing=mixing, apart=placing != "among"),
     )
+
+
+def require_target(targeted: Indices) -> None:
+    """Refuse to learn a class from images of which none has a target. Raises DataError."""
+    if len(targeted) == 0:
+        raise DataError(
+            "No training image has a label or a text label: label some (one folder per class), or let a describer name "
+            "the classes: `gpt4image distill DATA --describer SPEC --classes LIST`."
+        )
 
 
 def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:

@@ -26,6 +26,7 @@ from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
+from gpt4image.training.batches import require_target
 from gpt4image.training.targets import load_text_labels, require_fitting, with_text_labels
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.trainer import require_buildable
@@ -118,6 +119,7 @@ def prepare(
     task: Task | None = None,
     loaded: tuple[ImageSet, EmbeddingTable | None] | None = None,
     labelled: str = "",
+    targets: bool = False,
 ) -> Prepared:
     """Load what a run reads and choose the options left open; broken images are skipped by name.
 
@@ -128,6 +130,7 @@ def prepare(
         to_train: whether the data must do for training; a finished run may be asked about any images.
         loaded: what ``load_image_set`` returned for these options, where it was called already.
         labelled: a split of which an image must have a label; said before pixels are read.
+        targets: whether an image must have a target; said before pixels are read, too.
 
     Raises:
         DataError: no usable or no labelled image; to train: no training image, a single class, or a batch larger than
@@ -158,8 +161,9 @@ def prepare(
         raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
     if labelled:
         require_labelled(task, task.annotations(image_set)[image_set.indices(labelled)], config.data, labelled)
-    if to_train and not sizes["train"]:
-        raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
+    if to_train:
+        named_target = text_labels is not None or (bool(image_set.classes) and not targets)
+        require_learnable(image_set, task, there, named_target=named_target)
     config, chosen = auto.choose(config, image_set)
     chosen = {**named, **chosen}
     if to_train:
@@ -225,6 +229,15 @@ def require_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
     """Refuse to measure where no image has a label. Raises DataError."""
     if not task.known(labels).any():
         raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")
+
+
+def require_learnable(image_set: ImageSet, task: Task, there: str, *, named_target: bool) -> None:
+    """Refuse to train on no image, or on none with a target unless others name one. Raises DataError."""
+    train = image_set.indices("train")
+    if not len(train):
+        raise DataError(f"{image_set.spec}: no image is in train ({there}), so there is nothing to train on.")
+    if not named_target:
+        require_target(train[task.has_target(task.annotations(image_set)[train], None)])
 
 
 def require_media(image_set: ImageSet, task: Task) -> None:

@@ -71,7 +71,7 @@ def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
     else:
         runs.require_new(config.out)
     _tell(f"reading {config.data} and decoding its images")
-    return prepare(config, splits=("train", "val"), task=task)
+    return prepare(config, splits=("train", "val"), task=task, targets=True)
 
 
 def _require_same_data(ready: Prepared) -> None:
