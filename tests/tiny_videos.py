@@ -23,8 +23,12 @@ def video(
     pixels: str = "yuv420p",
     fast_start: bool = False,
     rotation: int = 0,
+    first: int = 0,
 ) -> bytes:
-    """Return the bytes of a video of RGB frames (height, width, 3), to be shown turned by ``rotation`` degrees."""
+    """Return the bytes of a video of RGB frames (height, width, 3), to be shown turned by ``rotation`` degrees.
+
+    The clock stands at ``first`` frames when it begins.
+    """
     import av
 
     file = tempfile.NamedTemporaryFile(suffix=f".{container}") if fast_start else io.BytesIO()  # noqa: SIM115
@@ -39,7 +43,7 @@ def video(
             stream.set_display_rotation(rotation)
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = number, Fraction(1, rate)
+            picture.pts, picture.time_base = first + number, Fraction(1, rate)
             output.mux(stream.encode(picture))
         output.mux(stream.encode(None))
     file.seek(0)

@@ -115,6 +115,22 @@ def test_a_picture_that_is_turned_or_mirrored_is_upright(matrix: tuple[int, int,
         assert upright[(2 + below) * height // 4, (2 + right) * width // 4] == pytest.approx(level, abs=12)
 
 
+def test_a_display_matrix_of_zeros_turns_nothing() -> None:
+    empty = bytearray(DOT)
+    track = empty.find(b"tkhd") + 4 + 40
+    empty[track : track + 36] = bytes(36)
+    shown, plain = (decode_frames(bytes(data), Frames(1))[0] for data in (empty, DOT))
+    assert np.array_equal(np.asarray(shown), np.asarray(plain))
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_a_whole_file_may_begin_late_and_one_cut_off_is_still_named(container: str) -> None:
+    late = video(LEVELS, container=container, first=40)
+    assert len(decode_frames(late, Frames(len(LEVELS)))) == len(LEVELS)
+    with pytest.raises(DecodeError):
+        decode_frames(late[: len(late) * 2 // 3], Frames(4))
+
+
 def test_frames_of_vp8_that_are_not_shown_are_not_counted() -> None:
     import av
 

@@ -204,22 +204,21 @@ def _count_frames(container: Any) -> int:
     if not shown:
         raise DecodeError("holds no frame")
     start = float((stream.start_time or 0) * stream.time_base)
-    claimed = _claimed_seconds(stream)
-    if count < WHOLE * stream.frames or end - start < WHOLE * claimed:
+    if count < WHOLE * stream.frames or end - start < WHOLE * _claimed_seconds(stream, start):
         raise DecodeError(f"cut off: it holds {count} frames, its header claims more")
     return shown
 
 
-def _claimed_seconds(stream: Any) -> float:
+def _claimed_seconds(stream: Any, start: float) -> float:
     """Return the duration that the header of a stream claims; 0 without."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    text = stream.metadata.get("DURATION", "")  # of Matroska
+    text = stream.metadata.get("DURATION", "")  # of Matroska, where FFmpeg writes the end, not the length
     try:
         hours, minutes, seconds = map(float, text.split(":"))
     except ValueError:
         return 0.0
-    return 3600 * hours + 60 * minutes + seconds
+    return 3600 * hours + 60 * minutes + seconds - start
 
 
 def _pick(container: Any, places: set[int], make: Callable[[Image.Image], Made]) -> dict[int, Made]:
@@ -242,6 +241,8 @@ def _upright(frame: Any) -> Image.Image:
     if found is not None:
         # x is a * x + c * y, and y is b * x + d * y, in fixed-point numbers.
         a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].astype(np.float64).tolist()
+        if a * d == b * c:  # of files that leave it empty: it shows nothing
+            return picture
         if a * d < b * c:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             turn = -math.degrees(math.atan2(-b * math.hypot(a, c), -a * math.hypot(b, d)))
