@@ -28,6 +28,18 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
         "gpt4image encode --store p.db --out p.emb",
     ),
     (
+        "describe",
+        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m"),
+        {"without_description": 3, "failed": 3, "calls": 12},
+        "gpt4image describe --describer openai:m --data photos --store p.db",
+    ),
+    (
+        "describe",
+        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m"),
+        {"without_description": 3, "failed": 3, "calls": 0},  # broken files: asking again would change nothing
+        "gpt4image encode --store p.db --out p.emb",
+    ),
+    (
         "label",
         config.LabelConfig(data="photos", embeddings=Path("p.emb"), out=Path("w/t.parquet"), test_fraction=0.3),
         {},

@@ -74,7 +74,9 @@ def _all_of(config: Any, **changes: Any) -> dict[str, Any]:
 def _after_describe(config: Any, outcome: Outcome) -> Step:
     if config.dry_run:
         return "describe", _all_of(config, dry_run=False)
-    if outcome.summary.get("without_description"):
+    # What a run tried in vain without one call, such as broken files, it will try in vain again.
+    facts = outcome.summary
+    if facts.get("without_description", 0) > (0 if facts.get("calls", 1) else facts.get("failed", 0)):
         return "describe", _all_of(config)
     asked = config.ask.split(",")
     if "description" not in asked:

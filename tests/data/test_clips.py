@@ -56,8 +56,19 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         load_image_set(f"clips:{tmp_path / 'none'}")
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / "1.txt").touch()
-    with pytest.raises(DataError, match=r"\*\.mp4"):
+    with pytest.raises(DataError, match=r"no clips in class folder 'left'.* \*\.mp4"):
         load_image_set(f"clips:{tmp_path}")
+
+
+def test_what_is_of_another_kind_is_told_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "left/1.mp4", "right/2.mp4")
+    for name in ("left/1.png", "left/1.heic"):
+        (tmp_path / name).touch()
+    assert load_image_set(f"clips:{tmp_path}").skipped == ()
+    assert "since they are no clips: 1 .heic, 1 .png." in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "right" / "2.png").touch()
+    load_image_set(f"folder:{tmp_path}")
+    assert "since they are no images: 2 .mp4. clips:PATH reads videos." in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("limit", [4.0, 0.0], ids=["memory", "workers"])

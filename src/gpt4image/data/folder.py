@@ -27,6 +27,7 @@ from gpt4image.data.decode import EXTENSIONS, HEIF, PICTURES
 from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicode
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import note_once
+from gpt4image.data.video import VIDEO_EXTENSIONS
 
 UNLABELLED = ("unlabelled", "unlabeled")
 _SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
@@ -56,12 +57,13 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
     classes = _class_names(split_of, spec)
     label_of = {own: label for label, own in enumerate(classes)}
     images = {folder: tree.images_below(folder) for folder in split_of}
-    unread = _other_files(tree.others, spec)
+    what = "clips" if name == "clips" else "images"
+    unread = _other_files(tree.others, spec, what)
     if empty := [folder for folder, keys in images.items() if not keys and not _is_unlabelled(folder)]:
-        what = "clips" if name == "clips" else "images"
+        lacks = "no clips in class folder" if what == "clips" else "no images in class folder"
         aside = "".join(f" {item.name} {item.reason}." for item in unread) or tree.skipped()
         raise DataError(
-            f"{spec}: no images in class folder {first_few(empty)}.{aside} Remove the folder or fill it; {what} are "
+            f"{spec}: {lacks} {first_few(empty)}.{aside} Remove the folder or fill it; {what} are "
             f"files named {', '.join('*' + suffix for suffix in sorted(extensions))}."
         )
     counts = [len(keys) for keys in images.values()]
@@ -80,12 +82,16 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
     )
 
 
-def _other_files(counts: Mapping[str, int], spec: str) -> tuple[Skipped, ...]:
-    """Return kinds of pictures that are left out as skipped items, and note other files; ``counts`` is by extension."""
-    pictures = sorted(kind for kind in counts if kind in PICTURES)
-    if rest := {kind or "no extension": counts[kind] for kind in sorted(counts) if kind not in PICTURES}:
+def _other_files(counts: Mapping[str, int], spec: str, what: str) -> tuple[Skipped, ...]:
+    """Return kinds of pictures that are left out as skipped items, and note other files; ``counts`` is by extension.
+
+    Beside clips, pictures are other files.
+    """
+    pictures = sorted(kind for kind in counts if kind in PICTURES and what == "images")
+    if rest := {kind or "no extension": counts[kind] for kind in sorted(counts) if kind not in pictures}:
         listed = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
-        note_once(f"{spec}: files left out, since they are no images: {listed}.")
+        way = " clips:PATH reads videos." if what == "images" and not rest.keys().isdisjoint(VIDEO_EXTENSIONS) else ""
+        note_once(f"{spec}: files left out, since they are no {what}: {listed}.{way}")
     return tuple(Skipped(name=f"{counts[kind]:,} *{kind}", reason=_reason(kind)) for kind in pictures)
 
 
