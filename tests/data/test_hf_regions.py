@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Sequence, Value
 
@@ -89,6 +91,35 @@ def test_an_image_that_lost_all_its_objects_is_not_annotated(tmp_path: Path) -> 
     cells = [[{"bbox": [4, 5, 10, 10], "category": None}], [{"bbox": [90, 5, 1, 1], "category": 0}], []]
     found = rows(load_image_set(save(tmp_path / "set", {"objects": cells}, objects=kind)))
     assert list(found.values()) == [None, None, []]
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_rows_without_a_picture_of_their_own_are_skipped_by_name(
+    tmp_path: Path, with_masks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = {"bytes": mask_bytes(np.ones(SIZE[::-1], np.uint8)), "path": None}
+    name, kind = "objects", Sequence({"bbox": BOX, "category": ClassLabel(names=["cat"])})
+    cell: dict[str, Any] = {"bbox": [[4, 5, 10, 10]], "category": [0]}
+    if with_masks:
+        name, kind, cell = "mask", Image(), mask
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(mask_bytes(np.zeros((3, 3), np.uint8)))
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "gpt4image.data.arrow_source.read_bounded", lambda path: opened.append(path) or Path(path).read_bytes()
+    )
+    pictures = [mask, None, {"bytes": None, "path": str(outside)}]
+    schema = Features({"image": Image(), name: kind}).arrow_schema
+    (tmp_path / "set").mkdir()
+    table = pa.table({"image": pictures, name: [cell] * 3}, schema=schema)
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    images = load_image_set(f"hf:{tmp_path / 'set' / 'train.parquet'}")
+    assert len(images) == 1
+    assert {item.reason for item in images.skipped} >= {
+        "has no image",
+        "has no bytes, and its path leads out of the dataset",
+    }
+    assert opened == [], "no file outside of the dataset is opened for its size"
 
 
 def test_a_column_of_masks(tmp_path: Path) -> None:

@@ -37,13 +37,18 @@ class ArrowSource:
         return {name: self.__dict__[name] for name in ("_tables", "_column", "_folders")}
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of one image. Raises OSError where its file cannot be read."""
+        """Return the bytes of one image. Raises OSError where its file cannot be read, or the row has a fault."""
         data, path = self._cell(row)
-        return read_bounded(path) if data is None else data
+        if data is not None:
+            return data
+        if fault := self._fault(path):
+            raise OSError(fault)
+        return read_bounded(self._file(path))
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
         """Return the sha256 hex digest of the bytes of each image."""
-        found = [path if data is None else hashlib.sha256(data) for data, path in map(self._cell, rows.tolist())]
+        cells = map(self._cell, rows.tolist())
+        found = [self._file(path) if data is None else hashlib.sha256(data) for data, path in cells]
         of_files = iter(file_digests([one for one in found if isinstance(one, str)]))
         return tuple(next(of_files) if isinstance(one, str) else one.hexdigest() for one in found)
 
@@ -58,19 +63,24 @@ class ArrowSource:
             data.validate(full=True)
             paths.validate(full=True)
             for offset in np.flatnonzero(data.is_null().to_numpy(zero_copy_only=False)).tolist():
-                path = paths[offset].as_py()
-                if path is None:
-                    faults[start + offset] = "has no image"
-                elif not any(is_below(os.path.realpath(self._file(path)), folder) for folder in self._folders):
-                    faults[start + offset] = "has no bytes, and its path leads out of the dataset"
+                if fault := self._fault(paths[offset].as_py()):
+                    faults[start + offset] = fault
         return faults
 
-    def _cell(self, row: int) -> tuple[bytes | None, str]:
+    def _fault(self, path: str | None) -> str:
+        """Return why the file of an image without bytes is not read; nothing where it may be."""
+        if path is None:
+            return "has no image"
+        inside = any(is_below(os.path.realpath(self._file(path)), folder) for folder in self._folders)
+        return "" if inside else "has no bytes, and its path leads out of the dataset"
+
+    def _cell(self, row: int) -> tuple[bytes | None, Any]:
+        """Return the bytes of an image, and the path that a row without has."""
         chunk = bisect.bisect_right(self._starts, row) - 1
         data, paths = self._chunks[chunk]
         offset = row - self._starts[chunk]
         value = data[offset].as_py()
-        return value, "" if value is not None else self._file(paths[offset].as_py())
+        return value, None if value is not None else paths[offset].as_py()
 
     def _file(self, path: str) -> str:
         return os.path.join(self._folders[0], path)  # noqa: PTH118
