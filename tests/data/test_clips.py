@@ -49,6 +49,18 @@ def test_a_table_of_clips(tmp_path: Path, header: str) -> None:
     assert [item.name for item in clips.skipped] == ["a/3.mp4"]
 
 
+@pytest.mark.parametrize("name", ["manifest:", ""])
+def test_a_table_of_videos_is_one_of_clips_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "a/1.mp4", "a/2.mp4")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\na/1.mp4,left\na/2.mp4,right\n")
+    assert load_image_set(f"{name}{table}").clips
+    (tmp_path / "a" / "3.png").touch()
+    (tmp_path / "a" / "4.png").touch()
+    table.write_text("path,label\na/1.mp4,left\na/3.png,left\na/4.png,right\n")
+    assert not load_image_set(f"{name}{table}").clips
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="clips:PATH"):
         load_image_set("clips:")

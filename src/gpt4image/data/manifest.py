@@ -1,6 +1,6 @@
-"""`manifest:FILE.csv|parquet`: a table with one image a row.
+"""`manifest:FILE.csv|parquet`: a table with one image a row, or one clip.
 
-path          image file, relative to the manifest's folder; may not lead out of it
+path          image or video file, relative to the manifest's folder; may not lead out of it
 label         class name or number; empty or -1 for none (optional)
 labels, tags  several classes per image instead: names with bars between them, in Parquet also lists (optional)
 label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
@@ -34,6 +34,7 @@ from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
+from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
 REVIEW, DIGEST = "review", "digest"
 SYNONYMS = {
@@ -51,9 +52,11 @@ CLASS_COLUMN = "label:"
 def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     """Load the images that a CSV (UTF-8, comma) or Parquet file lists; ``name`` is that of the SPEC.
 
-    Rows whose file is missing or lies outside the manifest's folder are skipped by name.
+    Rows whose file is missing or lies outside the manifest's folder are skipped by name. Where most files are videos,
+    the images are clips, so that a table that ``review`` wrote of clips needs no other name.
 
     Raises:
+        MissingExtraError: it lists videos, and PyAV is not installed.
         ConfigError: no file is given, or one of another kind.
         DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; several columns give
             labels; a split or a label is out of range; most class numbers are empty; keys come twice.
@@ -79,6 +82,9 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     keys = [_text(key) for key in table["key"]] if "key" in table else [posixpath.normpath(path) for path in given]
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
+    videos = sum(Path(given[row]).suffix.lower() in VIDEO_EXTENSIONS for row in rows)
+    if clips := 2 * videos > len(rows):
+        require_decoder(f"{spec}, a table of videos,")
     return ImageSet(
         spec=spec,
         classes=classes,
@@ -88,6 +94,7 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
         source=FileSource(file.parent, [located[row][0] for row in rows]),
         rows=np.arange(len(rows)),
         skipped=skipped,
+        clips=clips,
     )
 
 
