@@ -43,6 +43,22 @@ def test_the_probe_takes_the_fastest_and_reports_all() -> None:
     assert len(tried) == 2, "one long step of each tells enough"
 
 
+def test_what_is_made_for_the_steps_of_a_choice_costs_it_nothing() -> None:
+    made: list[str] = []
+
+    def ready(_precision: str, memory_format: str) -> None:
+        time.sleep(0.0 if made else 0.4)  # as imports and files that only the first one reads
+        made.append(memory_format)
+
+    def step(_precision: str, memory_format: str) -> None:
+        assert made[-1] == memory_format
+        time.sleep({"channels_last": 0.01, "contiguous": 0.05}[memory_format])
+
+    _, memory_format, seconds = probe(step, CPU, "fp32", "auto", ready=ready)
+    assert made == ["channels_last", "contiguous"]
+    assert memory_format == "channels_last" and seconds["fp32 channels_last"] < 0.3
+
+
 def test_what_does_not_fit_into_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpt4image.parallel.devices.computes_bf16", lambda _kind: True)
     fits = {"bf16"}

@@ -75,7 +75,12 @@ def memory_format_of(name: str) -> torch.memory_format:
 
 
 def probe(
-    step: Callable[[str, str], None], device: torch.device, precision: str, memory_format: str
+    step: Callable[[str, str], None],
+    device: torch.device,
+    precision: str,
+    memory_format: str,
+    *,
+    ready: Callable[[str, str], None] = lambda _precision, _memory_format: None,
 ) -> tuple[str, str, dict[str, float]]:
     """Time one training step in each allowed combination and return the fastest.
 
@@ -83,6 +88,7 @@ def probe(
         step: runs one whole step with (precision, memory_format); must leave no trace in what is trained.
         device: where it runs.
         precision, memory_format: auto, or the only one allowed.
+        ready: makes what the steps of a combination need; not timed, since it takes longest for the first one.
 
     Returns:
         precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01) that fits
@@ -99,14 +105,17 @@ def probe(
     seconds: dict[tuple[str, str], float] = {}
     for choice in choices:
         fastest = min(seconds.values(), default=math.inf)
-        seconds[choice] = _seconds_per_step(functools.partial(step, *choice), device, fastest)
+        make, once = functools.partial(ready, *choice), functools.partial(step, *choice)
+        seconds[choice] = _seconds_per_step(make, once, device, fastest)
     best = min(seconds, key=lambda choice: seconds[choice])
     if math.isinf(seconds[best]):
         raise torch.OutOfMemoryError(f"one step of training fits in no precision: {', '.join(precisions)}")
     return *best, {" ".join(choice): round(value, 5) for choice, value in seconds.items() if not math.isinf(value)}
 
 
-def _seconds_per_step(step: Callable[[], None], device: torch.device, fastest: float) -> float:
+def _seconds_per_step(
+    ready: Callable[[], None], step: Callable[[], None], device: torch.device, fastest: float
+) -> float:
     """Return the seconds of the fastest of some steps; fewer of a choice that takes long, or longer than ``fastest``.
 
     A GPU's first step loads libraries and tells nothing, so that a second one follows.
@@ -114,6 +123,7 @@ def _seconds_per_step(step: Callable[[], None], device: torch.device, fastest: f
     times: list[float] = []
     least = 1 if device.type == "cpu" else 2
     try:
+        ready()
         while len(times) < PROBE_STEPS:
             start = time.perf_counter()
             step()

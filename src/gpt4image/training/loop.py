@@ -140,16 +140,17 @@ def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, 
     trainers: dict[tuple[Any, ...], Trainer] = {}  # one, for memory
     pixels: list[Tensor] = []
 
-    def step(*key: Any) -> None:
-        if key not in trainers:
-            tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False, **part}
-            trainers.clear()
-            trainers[key] = build(config.model_copy(update=tried), data)
+    def ready(*key: Any) -> None:
+        tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False, **part}
+        trainers.clear()
+        trainers[key] = build(config.model_copy(update=tried), data)
         pixels[:] = pixels or pixels_of(trainers[key], range(trainers[key].config.grad_accumulation))
+
+    def step(*key: Any) -> None:
         one_step(trainers[key], 0, 0, *pixels)
 
     try:
-        return probe(step, device, config.precision, config.memory_format)
+        return probe(step, device, config.precision, config.memory_format, ready=ready)
     finally:
         trainers.clear()
         pixels.clear()
