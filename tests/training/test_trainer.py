@@ -56,3 +56,7 @@ def test_what_a_task_does_not_allow_is_refused(colour_folder: Path) -> None:
     consistent = prepare(options(colour_folder, Path("unused"), consistency=1.0)).config
     with pytest.raises(ConfigError, match="task multilabel has no such one"):
         require_suitable(consistent, task)
+    for name, value in (("frames", 3), ("frame_order", "still"), ("frame_differences", True)):
+        of_clips = options(colour_folder, Path("unused"), **{name: value})
+        with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is for clips, and task classification"):
+            prepare(of_clips)

@@ -245,6 +245,9 @@ def require_suitable(config: ResolvedOptions, task: Task) -> None:
         )
     if config.consistency > 0.0 and not task.exclusive:
         raise ConfigError(f"--consistency takes the most probable class for a label: task {task.name} has no such one.")
+    of_clips = ("frames", "frame_order", "frame_differences")
+    if task.frames is None and (given := [flag_of(name) for name in of_clips if getattr(config, name)]):
+        raise ConfigError(f"{given[0]} is for clips, and task {task.name} reads images: leave it out.")
 
 
 def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
