@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +43,32 @@ def test_both_kinds_give_the_same_pictures(files: list[bytes], workers: int) -> 
         np.testing.assert_array_equal(first.numpy(), expected)
         np.testing.assert_array_equal(second.numpy(), expected)
     assert len(in_memory) == len(lazy) == COUNT
+
+
+class Garbage:
+    """An object that only the garbage collector can free; the file then names the process that did."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.cycle = file, self
+
+    def __del__(self) -> None:
+        self.file.write_text(str(os.getpid()))
+
+
+def test_workers_free_nothing_of_the_process_that_they_are_copied_from(files: list[bytes], tmp_path: Path) -> None:
+    freed = tmp_path / "freed"
+
+    def collect(images: torch.Tensor, _indices: object, _number: int) -> torch.Tensor:
+        gc.collect()
+        return images
+
+    gc.disable()
+    try:
+        Garbage(freed)
+        for _ in WorkerPixels(image_set(files[:4]), 8, workers=1).stream([np.arange(4)], collect):
+            assert freed.read_text() == str(os.getpid())
+    finally:
+        gc.enable()
 
 
 def test_workers_take_over_where_decoding_takes_long(files: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:

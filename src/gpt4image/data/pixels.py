@@ -7,6 +7,7 @@ does not end a long run.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -101,6 +102,8 @@ class WorkerPixels:
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch, edited in the worker. Workers live as long as one stream."""
+        if self.workers:
+            gc.collect()  # what a worker frees in place of its parent may wait for threads that no worker has
         loader = DataLoader(
             _Decoding(self._image_set, self.size, edit, self.squash, self.frames),
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)

@@ -236,7 +236,8 @@ def _pick(container: Any, places: set[int], make: Callable[[Image.Image], Made])
 
 def _upright(frame: Any) -> Image.Image:
     """Return a frame as its display matrix shows it: turned, and mirrored before if the matrix does so."""
-    picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    # One thread: a forked process that frees a frame would wait for ever for others, which it does not have.
+    picture = Image.fromarray(frame.to_ndarray(format="rgb24", threads=1))
     found, turn = frame.side_data.get("DISPLAYMATRIX"), float(frame.rotation)
     if found is not None:
         # x is a * x + c * y, and y is b * x + d * y, in fixed-point numbers.
