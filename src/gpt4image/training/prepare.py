@@ -162,8 +162,9 @@ def prepare(
     if labelled:
         require_labelled(task, task.annotations(image_set)[image_set.indices(labelled)], config.data, labelled)
     if to_train:
-        named_target = text_labels is not None or (bool(image_set.classes) and not targets)
-        require_learnable(image_set, task, there, named_target=named_target)
+        # In `compare` text may name the classes of images, if there are classes.
+        unnamed = text_labels is None and (targets or not image_set.classes)
+        require_training_images(image_set, task, there, target=unnamed)
     config, chosen = auto.choose(config, image_set)
     chosen = {**named, **chosen}
     if to_train:
@@ -231,12 +232,12 @@ def require_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
         raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")
 
 
-def require_learnable(image_set: ImageSet, task: Task, there: str, *, named_target: bool) -> None:
-    """Refuse to train on no image, or on none with a target unless others name one. Raises DataError."""
+def require_training_images(image_set: ImageSet, task: Task, there: str, *, target: bool) -> None:
+    """Refuse to train on no image, and with ``target`` on none that has a target. Raises DataError."""
     train = image_set.indices("train")
     if not len(train):
         raise DataError(f"{image_set.spec}: no image is in train ({there}), so there is nothing to train on.")
-    if not named_target:
+    if target:
         require_target(train[task.has_target(task.annotations(image_set)[train], None)])
 
 
