@@ -100,6 +100,15 @@ def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: A
     assert texts == {digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)}
 
 
+def test_clips_are_not_asked_about_an_image_without_a_word(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = replace(image_set(4), clips=True)
+    assert run(Scripted(ok), clips).summary["described"] == 3
+    assert "for clips, --prompt motion asks what moves" in capsys.readouterr().err
+    run(Scripted(ok), clips, prompt=("motion",))
+    run(Scripted(ok), image_set(4))
+    assert "--prompt motion" not in capsys.readouterr().err
+
+
 def test_only_the_images_of_a_file_are_asked_and_unknown_ones_are_named(run: Any, tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("key\nk3\nlost\nk0\n")
     describer = Scripted(ok)

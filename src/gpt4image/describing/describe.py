@@ -21,6 +21,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.config import DescribeConfig
 from gpt4image.config.base import listed
 from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
 from gpt4image.describing.answer_json import valid
@@ -70,6 +71,8 @@ def describe(config: DescribeConfig) -> Outcome:
     images = load_image_set(config.data)
     if isinstance(describer, ReplayDescriber):
         describer.require_answers(images, listed(config.ask))
+    elif images.clips and config.prompt == DescribeConfig.model_fields["prompt"].default:
+        note_once(f"the prompt {prompts[0].name!r} asks about an image; for clips, --prompt motion asks what moves.")
     unknown: list[Skipped] = []
     if config.only is not None:
         images, unknown = chosen_images(images, config.only)
