@@ -46,8 +46,10 @@ def test_variants_that_keep_other_weights_are_named(colour_folder: Path, select:
     options = {"head": "mlp"} if select is None else {"select": select}
     members = {"baseline": Member(arm="baseline", options={}), "x": Member(arm="aligned", options=options)}
     assert kept in method(config, members, Classification())[0]
-    paragraphs = " ".join(method(config, members, MultiLabel()))
-    assert "They need a score per image: label ranking average precision." in paragraphs
+    assert "They need a score per image: whether the class is right." in " ".join(
+        method(config, members, Classification())
+    )
+    assert "found by 1,000 bootstrap samples" in " ".join(method(config, members, MultiLabel()))
 
 
 def test_classes_too_small_for_the_labels_asked_for_are_named() -> None:

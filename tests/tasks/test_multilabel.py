@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from sklearn.metrics import average_precision_score, f1_score, label_ranking_ave
 from torch import Tensor
 
 from gpt4image.base.errors import DataError
+from gpt4image.base.files import read_json
+from gpt4image.comparing.compare import compare
+from gpt4image.config import CompareConfig
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
 
 CLASSES = ("cat", "dog", "sofa", "tree", "sun")
@@ -97,6 +102,33 @@ def test_metrics_equal_those_of_scikit_learn(predicted: tuple[np.ndarray, np.nda
     assert facts["f1_micro"] == pytest.approx(f1_score(truth, p >= 0.5), abs=1e-6)
     assert facts["loss"] == pytest.approx(-np.where(truth == 1, np.log(p), np.log(1 - p)).mean(), rel=1e-5)
     assert facts["ranking_precision"] == pytest.approx(MultiLabel().scores(scores, labels).mean())
+
+
+def test_metrics_of_resampled_images_are_those_of_images_that_come_as_often() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (9, 4)).astype(np.float32) / 5  # with equal ones
+    labels = rng.integers(-1, 2, (9, 4)).astype(np.int8)
+    labels[:, 3] = rng.permutation([1, 0, 0, 0, 0, 0, 0, 0, NOT_KNOWN])
+    times = np.concatenate([rng.multinomial(9, np.full(9, 1 / 9), size=60), np.eye(9, dtype=np.int64)])
+    task, names = MultiLabel(), list("abcd")
+    columns = {"probabilities": scores.tolist()}
+    found = task.resampled(columns, labels, 4, times)
+    rows = [np.repeat(np.arange(9), own) for own in times]
+    expected = [task.measure(scores[own], labels[own], names)["mAP"] for own in rows]
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert any((labels[own] == 1).any(axis=0).sum() < 4 for own in rows) and min(expected) == 0.0
+
+
+@pytest.mark.slow
+def test_a_comparison_tests_map_by_resampled_images(tmp_path: Path) -> None:
+    options = {"image_size": 32, "precision": "fp32", "memory_format": "channels_last", "jobs": 1, "threads": 1}
+    few = {"arms": "baseline,oracle", "labels_per_class": 2, "seeds": 2, "epochs": 3}
+    compare(CompareConfig(data="openmoji-scenes", task="multilabel", out=tmp_path / "compared", **options, **few))
+    record = read_json(tmp_path / "compared" / "comparison.json")
+    assert record["metric"] == "mAP"
+    (pair,) = record["pairs"]
+    low, high = pair["other_images"]["ci95"]
+    assert low < pair["difference"] < high
 
 
 def test_scores_per_image_equal_the_ranking_precision_of_scikit_learn(predicted: tuple[np.ndarray, np.ndarray]) -> None:

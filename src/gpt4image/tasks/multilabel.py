@@ -26,6 +26,7 @@ from gpt4image.tasks.classification import ranked
 from gpt4image.tasks.thresholds import USUAL, best_thresholds
 
 NOT_KNOWN = -1
+AT_ONCE = 50  # resamples whose sums are in memory
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,15 @@ class MultiLabel(Task):
         known = self.known(labels)
         return np.array([_ranking(row, given) for row, given in zip(predictions[known], labels[known], strict=True)])
 
+    def resampled(
+        self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return (R,) mAP of resamples; see ``tasks.base.Task``."""
+        predictions = np.array(columns["probabilities"], np.float32)
+        found = np.stack([_average_precisions(*pair, times) for pair in zip(predictions.T, labels.T, strict=True)])
+        there = ~np.isnan(found)
+        return np.where(there, found, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
         """Return the classes that are known, those predicted to be present, as numbers, and all probabilities."""
         present = [np.flatnonzero(row).tolist() for row in self.present(predictions)]
@@ -178,6 +188,30 @@ class MultiLabel(Task):
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> MultiLabel:
         """Return the task with other thresholds."""
         return replace(self, thresholds=thresholds)
+
+
+def _average_precisions(scores: Floats, labels: NDArray[np.int8], times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (R,) the average precision of one class in resamples of n images, NaN where none shows it.
+
+    Precision is summed over the images that show the class; equal scores go together, as in scikit-learn.
+
+    Args:
+        scores: (n,) probabilities.
+        labels: (n,) 1 present, 0 absent, -1 not known: such an image does not count.
+        times: (R, n) how often each image is in each resample.
+    """
+    order = np.argsort(-scores, kind="stable")
+    order = order[labels[order] != NOT_KNOWN]
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))[: len(order)]
+    found = np.full(len(times), np.nan)
+    for start in range(0, len(times), AT_ONCE):
+        counts = times[start : start + AT_ONCE, order].astype(np.float64)
+        every, present = (each.cumsum(axis=1)[:, ends] for each in (counts, counts * (labels[order] == 1)))
+        more = np.diff(present, axis=1, prepend=0.0)
+        support = more.sum(axis=1)
+        total = (more * present / np.maximum(every, 1.0)).sum(axis=1)
+        np.divide(total, support, out=found[start : start + AT_ONCE], where=support > 0)
+    return found
 
 
 def _f1(decided: NDArray[np.int64], labels: NDArray[np.int8]) -> dict[str, float]:
