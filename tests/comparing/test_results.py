@@ -46,9 +46,8 @@ def test_variants_that_keep_other_weights_are_named(colour_folder: Path, select:
     options = {"head": "mlp"} if select is None else {"select": select}
     members = {"baseline": Member(arm="baseline", options={}), "x": Member(arm="aligned", options=options)}
     assert kept in method(config, members, Classification())[0]
-    assert "They need a score per image: whether the class is right." in " ".join(
-        method(config, members, Classification())
-    )
+    plain = " ".join(method(config, members, Classification()))
+    assert "They need a score per image: whether the class is right." in plain
     assert "found by 1,000 bootstrap samples" in " ".join(method(config, members, MultiLabel()))
 
 
