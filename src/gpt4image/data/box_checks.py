@@ -132,9 +132,9 @@ def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], classes: int, f
     Raises:
         DataError: all boxes are parts of their pictures, where pixels are expected.
     """
-    _require_pixels(listed, sizes, spec)
-    image = np.array(listed.image, np.int64)
-    wide = _array(listed) / np.tile(sizes, 2)[image]
+    image, boxes = np.array(listed.image, np.int64), _array(listed)
+    _require_pixels(boxes, sizes[image], listed.name, spec)
+    wide = boxes / np.tile(sizes, 2)[image]
     # Values beyond those of float32 are outside of every picture as well.
     given = np.clip(wide, -1e9, 1e9).astype(np.float32)
     label, weight = np.array(listed.label, np.int64), np.array(listed.weight, np.float32)
@@ -166,16 +166,18 @@ def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], classes: int, f
     )
 
 
-def _require_pixels(listed: Listed, sizes: Sizes, spec: str) -> None:
-    """Refuse a dataset all of whose boxes lie in the first pixel: they would be learned as boxes of no size."""
-    boxes = _array(listed)
-    usable = np.asarray(np.isfinite(boxes).all(axis=1) & (sizes[np.array(listed.image, np.int64)] > 1).all(axis=1))
+def _require_pixels(boxes: NDArray[np.float64], sizes: Sizes, names: Sequence[str], spec: str) -> None:
+    """Refuse a dataset all of whose boxes lie in the first pixel: they would be learned as boxes of no size.
+
+    ``boxes`` (M, 4) are in pictures of ``sizes`` (M, 2).
+    """
+    usable = np.asarray(np.isfinite(boxes).all(axis=1) & (sizes > 1).all(axis=1))
     found = boxes[usable]
     if len(found) and np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
         first = ", ".join(f"{value:.4g}" for value in found[0])
         raise DataError(
             f"{spec}: all boxes lie in the first pixel of their picture, such as {first} (left, top, right, bottom) of "
-            f"{listed.name[int(np.argmax(usable))]!r}. They seem to be parts of the picture, and this format has "
+            f"{names[int(np.argmax(usable))]!r}. They seem to be parts of the picture, and this format has "
             "pixels: multiply them by the width and height of the picture."
         )
 

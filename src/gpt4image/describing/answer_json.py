@@ -18,7 +18,7 @@ from gpt4image.artifacts.answers import Answer, is_box
 from gpt4image.artifacts.store import Prompt
 from gpt4image.describing.class_lists import LONGEST_NAME, ClassNames, is_none, readable
 from gpt4image.describing.flaws import without_thoughts
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS, asks_of_list
 
 MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, LONGEST_NAME, 1000
 _FIELDS = ("class", "second", "confidence", "tags", "boxes")
@@ -73,7 +73,7 @@ def to_answer(
         }
     if TAGS in ask:
         found = tags(fields.get("tags"))
-        if found is not None and {CLASS, BOXES}.isdisjoint(ask):  # of a list, if there is one
+        if found is not None and not asks_of_list(ask):  # of a list, if there is one
             found = tuple(dict.fromkeys(names.find(tag) or tag for tag in found))
         known["tags"] = found
     if BOXES in ask:

@@ -36,7 +36,7 @@ from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, tags_of_list
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 from gpt4image.describing.tally import Tally
 from gpt4image.describing.wanted import (
     Settled,
@@ -148,7 +148,7 @@ def _classes_of(config: DescribeConfig, images: ImageSet, *, replayed: bool) -> 
     if CLASS in ask and not offered:
         raise ConfigError(f"--ask {config.ask}: {config.data} has no classes; give a list or a file as --classes.")
     chosen = images.labels.ndim == 2 and not replayed and len(offered) <= MOST_OFFERED
-    words = {CLASS, BOXES}.isdisjoint(ask) and (TAGS not in ask or (config.classes is None and not chosen))
+    words = not asks_of_list(ask) and (TAGS not in ask or (config.classes is None and not chosen))
     return () if words else offered
 
 
@@ -185,7 +185,7 @@ class _Run:
         distinct, samples = set(self.images.digests), frozenset(range(config.samples))
         for ask in steps_of(listed(config.ask), classes):
             # Tags beside a class are words, also where the class is asked for in a second step.
-            of_list = tags_of_list(listed(config.ask), classes) or not {CLASS, BOXES}.isdisjoint(ask)
+            of_list = tags_of_list(listed(config.ask), classes) or asks_of_list(ask)
             own = classes if of_list else ()
             step = find_wanted(
                 self.store,

@@ -22,7 +22,7 @@ from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.judging import class_names
-from gpt4image.describing.questions import BOXES, CLASS
+from gpt4image.describing.questions import CLASS, asks_of_list
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
 from gpt4image.describing.text_lists import require_one_each
@@ -165,7 +165,7 @@ class _Importer:
 
     def _to_description(self, row: Row, digest: str) -> Description:
         rest: dict[str, Any] = {"created": time.time(), **row.result}
-        classes = () if {CLASS, BOXES}.isdisjoint(row.ask) else self._class_list
+        classes = self._class_list if asks_of_list(row.ask) else ()
         prompt = self._prompt if row.prompt is None else row.prompt
         if row.asked:
             prompt = replace(prompt, **row.asked)

@@ -62,16 +62,21 @@ def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption
             'image, whole numbers from 0 to 1000; "truncated": true if the border of the image or another object '
             'hides a part of it, otherwise false; "words": what it is, in a few words.'
         ]
-    if listed := classes and (tags_of_list(ask, classes) or not {CLASS, BOXES}.isdisjoint(ask)):
+    if listed := classes and (tags_of_list(ask, classes) or asks_of_list(ask)):
         lines += ["", "Classes:", _OPTIONS]
     # A prompt without text answers from a file: nothing is asked.
     text = "\n".join(lines) if prompt.text else ""
     return replace(prompt, text=text, ask=ask, classes=tuple(classes) if listed else ())
 
 
+def asks_of_list(ask: Sequence[str]) -> bool:
+    """Return whether a class or boxes are asked for, which are of a list, and beside which tags are words."""
+    return not {CLASS, BOXES}.isdisjoint(ask)
+
+
 def tags_of_list(ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
     """Return whether tags are classes of the list; beside a class or boxes of the list, they are words of the model."""
-    return bool(classes) and TAGS in ask and {CLASS, BOXES}.isdisjoint(ask)
+    return bool(classes) and TAGS in ask and not asks_of_list(ask)
 
 
 def question(

@@ -137,17 +137,17 @@ def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, 
     few = device.type == "cpu" and processes.count() == 1
     part = {"batch_size": min(config.batch_size, PROBE_IMAGES), "grad_accumulation": 1} if few else {}
     one_step = gradient_of_step if few else train_step
-    trainers: dict[tuple[Any, ...], Trainer] = {}  # one, for memory
+    trainers: list[Trainer] = []  # that of the choice which is tried: there is memory for one
     pixels: list[Tensor] = []
 
-    def ready(*key: Any) -> None:
-        tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False, **part}
+    def ready(precision: str, memory_format: str) -> None:
+        tried = {"precision": precision, "memory_format": memory_format, "ema": 0.0, "compile": False, **part}
         trainers.clear()
-        trainers[key] = build(config.model_copy(update=tried), data)
-        pixels[:] = pixels or pixels_of(trainers[key], range(trainers[key].config.grad_accumulation))
+        trainers.append(build(config.model_copy(update=tried), data))
+        pixels[:] = pixels or pixels_of(trainers[0], range(trainers[0].config.grad_accumulation))
 
-    def step(*key: Any) -> None:
-        one_step(trainers[key], 0, 0, *pixels)
+    def step(_precision: str, _memory_format: str) -> None:
+        one_step(trainers[0], 0, 0, *pixels)
 
     try:
         return probe(step, device, config.precision, config.memory_format, ready=ready)

@@ -164,7 +164,7 @@ def prepare(
     if to_train:
         # In `compare` text may name the classes of images, if there are classes.
         unnamed = text_labels is None and (targets or not image_set.classes)
-        require_training_images(image_set, task, there, target=unnamed)
+        _require_training_images(image_set, task, there, target=unnamed)
     config, chosen = auto.choose(config, image_set)
     chosen = {**named, **chosen}
     if to_train:
@@ -232,7 +232,7 @@ def require_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
         raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")
 
 
-def require_training_images(image_set: ImageSet, task: Task, there: str, *, target: bool) -> None:
+def _require_training_images(image_set: ImageSet, task: Task, there: str, *, target: bool) -> None:
     """Refuse to train on no image, and with ``target`` on none that has a target. Raises DataError."""
     train = image_set.indices("train")
     if not len(train):
