@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,7 @@ from PIL import Image
 
 from gpt4image.base.errors import DataError
 from gpt4image.data import load_image_set
-from gpt4image.data.box_files import palette, write_coco, write_masks, write_voc, write_yolo
+from gpt4image.data.box_files import palette, write_coco, write_hf, write_masks, write_voc, write_yolo
 from gpt4image.data.regions import Boxes
 from region_cases import SIZE, masks, picture
 
@@ -99,6 +101,45 @@ def test_voc(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
     write_voc(root, NAMES, [SIZE] * 3, given, CLASSES)
     if given.known.any():
         require_same(read_again(f"voc:{root}", [f"JPEGImages/{name}" for name in NAMES]), given, 1e-4)
+
+
+@ROUND_TRIP
+@given(some_boxes())
+def test_hf(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
+    root = tmp_path_factory.mktemp("hf")
+    pictures(root, "images")
+    write_yolo(root, NAMES, given, CLASSES)
+    images = load_image_set(f"yolo:{root}").with_classes(CLASSES)
+    assert write_hf(root / "table", images) == ()
+    again = load_image_set(f"hf:{root / 'table'}")
+    assert again.keys == images.keys and again.classes == CLASSES and again.splits.tolist() == ["train"] * 3
+    assert again.digests == images.digests
+    assert isinstance(again.regions, Boxes) and isinstance(images.regions, Boxes)
+    require_same(again.regions, images.regions, 1e-6)
+
+
+def test_a_table_of_datasets_has_its_splits_and_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    names = ["train/1.png", "train/2.png", "valid/1.png"]
+    for name in names:
+        picture(tmp_path / "images" / name)
+    boxes = Boxes.of_images([(np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.ones(1, np.float32))] * 3)
+    write_yolo(tmp_path, names, boxes, CLASSES)
+    images = load_image_set(f"yolo:{tmp_path}")
+    (tmp_path / "images" / names[1]).write_bytes(b"broken")
+    (skipped,) = write_hf(tmp_path / "table", images)
+    assert skipped.name == "images/train/2.png"
+    published: Any = datasets.load_dataset(str(tmp_path / "table"))
+    assert {name: part["key"] for name, part in published.items()} == {
+        "train": ["images/train/1.png"],
+        "validation": ["images/valid/1.png"],
+    }
+    (row,) = published["train"]
+    assert row["image"].size == SIZE == (row["width"], row["height"])
+    assert row["objects"] == [{"bbox": [0, 0, 20, 10], "category": 1, "iscrowd": False, "score": None}]
+    with pytest.raises(OSError, match=r"data"):
+        write_hf(tmp_path / "table", images)
+    with pytest.raises(DataError, match=r"has no boxes"):
+        write_hf(tmp_path / "other", replace(images, regions=None))
 
 
 def test_lines_stay_boxes_in_voc_and_a_single_pixel_gets_a_second_one(tmp_path: Path) -> None:

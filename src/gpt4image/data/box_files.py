@@ -1,4 +1,4 @@
-"""Boxes and masks written as files that others read: COCO JSON, folders of YOLO and Pascal VOC, masks as PNG.
+"""Boxes and masks as files that others read: COCO JSON, folders of YOLO and Pascal VOC, tables of `datasets`, masks.
 
 Names of pictures are paths with forward slashes, such as ``train/1.jpg``; nothing is written outside of the folder.
 Images that are not annotated get no file, and are not listed. What these functions write, the loaders of this package
@@ -7,6 +7,7 @@ read again, within the rounding of each format.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,14 +16,18 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import DataError
-from gpt4image.base.files import staging_folder, write_json
-from gpt4image.data.image_set import SPLIT_OF
+from gpt4image.base.errors import DataError, DecodeError, MissingExtraError, first_line
+from gpt4image.base.files import row_groups, staging_folder, write_json, write_row_groups
+from gpt4image.base.outcome import Skipped
+from gpt4image.data.decode import sides
+from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.regions import Boxes
 from gpt4image.data.voc import CORNERS
 
 Size = tuple[int, int]
 """Width and height in pixels."""
+IMAGES_IN_GROUP = 100
+"""Pictures of a table that are in memory at once."""
 
 
 def write_coco(path: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:
@@ -108,6 +113,87 @@ def _voc_corners(corners: Sequence[float], size: Size) -> tuple[int, int, int, i
     if (left, top) == (right, bottom):
         left, right = (left, right + 1) if right < size[0] else (left - 1, right)
     return left, top, right, bottom
+
+
+def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
+    """Write a Parquet file per split, with the pictures and a column ``objects``, as `datasets` reads it.
+
+    Boxes are left, top, width and height in pixels of the upright picture. A weight of 0 becomes ``iscrowd``, one below
+    1 ``score``; ``objects`` of an image that is not annotated is null.
+
+    Args:
+        folder: gets ``data/train.parquet``, ``validation.parquet`` and ``test.parquet``.
+        images: dataset with boxes; its pictures are copied as they are.
+
+    Returns:
+        Images that cannot be read. They are left out.
+
+    Raises:
+        DataError: the dataset has no boxes.
+        MissingExtraError: `datasets` is not installed.
+    """
+    if not isinstance(images.regions, Boxes):
+        raise DataError(f"{images.spec} has no boxes.")
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise MissingExtraError("Writing tables of datasets", "hf") from None
+    import pyarrow as pa
+
+    box = datasets.List(datasets.Value("float64"), length=4)
+    one = {"bbox": box, "category": datasets.ClassLabel(names=list(images.classes))}
+    one |= {"iscrowd": datasets.Value("bool"), "score": datasets.Value("float64")}
+    columns = {"key": datasets.Value("string"), "image": datasets.Image(), "width": datasets.Value("int64")}
+    columns |= {"height": datasets.Value("int64"), "objects": datasets.List(one)}
+    schema = datasets.Features(columns).arrow_schema
+    boxes, skipped = images.regions, list[Skipped]()
+
+    def table(chosen: NDArray[np.int64], group: slice) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
+        rows: list[dict[str, Any]] = []
+        for image in chosen[group].tolist():
+            try:
+                picture = images.read(image)
+                size = sides(picture)
+            except (DecodeError, OSError) as error:
+                skipped.append(Skipped(name=images.keys[image], reason=first_line(error)))
+                continue
+            rows.append(
+                {
+                    "key": images.keys[image],
+                    "image": {"bytes": picture, "path": None},
+                    "width": size[0],
+                    "height": size[1],
+                    "objects": _objects(boxes, image, size),
+                }
+            )
+        return pa.Table.from_pylist(rows, schema=schema)
+
+    with staging_folder(folder) as staging:
+        (staging / "data").mkdir()
+        for split, name in {"train": "train", "val": "validation", "test": "test"}.items():
+            chosen = images.indices(split)
+            if len(chosen):
+                write_row_groups(
+                    staging / "data" / f"{name}.parquet",
+                    row_groups(len(chosen), IMAGES_IN_GROUP),
+                    functools.partial(table, chosen),
+                )
+    return tuple(skipped)
+
+
+def _objects(boxes: Boxes, image: int, size: Size) -> list[dict[str, Any]] | None:
+    """Return the boxes of an image as rows; None where it is not annotated."""
+    if not boxes.known[image]:
+        return None
+    return [
+        {
+            "bbox": [left, top, right - left, bottom - top],
+            "category": label,
+            "iscrowd": weight == 0,
+            "score": weight if 0 < weight < 1 else None,
+        }
+        for (left, top, right, bottom), label, weight in _boxes(boxes, image, size)
+    ]
 
 
 def write_masks(folder: Path, names: Sequence[str], masks: Iterable[NDArray[np.uint8]], classes: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ OBJECTS = ("objects", "annotations")
 BOX_NAMES = ("bbox", "bboxes", "boxes")
 CLASS_NAMES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label", "type")
 IGNORED = ("iscrowd", "is_crowd", "difficult")
+SCORE = "score"
 MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "semantic_mask")
 
 
@@ -59,7 +60,7 @@ def boxes_of(
     if names is None or any(names[0] in part.features and objects_column(part) != names for _, part in parts):
         raise DataError(f"{spec}: the column of objects has other fields in some splits; cast it to the same type.")
     column, box, label = names
-    objects: list[list[tuple[Corners, Any, bool]] | None] = []
+    objects: list[list[tuple[Corners, Any, float]] | None] = []
     sizes: list[tuple[float, float]] = []
     for _, part in parts:
         empty = [None] * len(part)
@@ -74,32 +75,33 @@ def boxes_of(
     place = {name: position for position, name in enumerate(classes)}
     listed = Listed()
     for row, some in enumerate(objects):
-        for position, (corners, given, ignored) in enumerate(some or [], 1):
+        for position, (corners, given, weight) in enumerate(some or [], 1):
             found = classes[given] if isinstance(given, int) and 0 <= given < len(classes) else given
             if not isinstance(found, str) or found not in place:
                 faults.add(f"{keys[row]}, object {position}", "its category is missing or unknown")
                 listed.lost.add(row)
                 continue
-            listed.add(row, corners, place[found], weight_of(ignored, None), f"{keys[row]}, object {position}")
+            listed.add(row, corners, place[found], weight, f"{keys[row]}, object {position}")
     known = [some is not None for some in objects]
     space = sizes_of_pictures(listed, np.array(sizes), pictures.read)
     return checked(listed, space, known, len(classes), faults, spec), classes
 
 
-def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[tuple[Corners, Any, bool]]:
-    """Return box, class and whether it is to be ignored, of each object of a cell; ``own`` names the class numbers."""
+def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[tuple[Corners, Any, float]]:
+    """Return box, class and weight of each object of a cell; ``own`` names the class numbers."""
     if isinstance(cell, dict):
-        names = [name for name in (box, label, *IGNORED) if isinstance(cell.get(name), list)]
+        names = [name for name in (box, label, SCORE, *IGNORED) if isinstance(cell.get(name), list)]
         count = max((len(cell[name]) for name in names), default=0)
         cell = [{name: cell[name][place] for name in names if place < len(cell[name])} for place in range(count)]
-    found: list[tuple[Corners, Any, bool]] = []
+    found: list[tuple[Corners, Any, float]] = []
     for one in cell:
         values = one if isinstance(one, dict) else {}
         given = values.get(label)
         given = int(given) if isinstance(given, float) and given.is_integer() else given
         if own and isinstance(given, int):
             given = own[given] if 0 <= given < len(own) else None
-        found.append((from_sides(values.get(box)), given, any(values.get(name) for name in IGNORED)))
+        weight = weight_of(any(values.get(name) for name in IGNORED), values.get(SCORE))
+        found.append((from_sides(values.get(box)), given, weight))
     return found
 
 
