@@ -142,6 +142,14 @@ def test_what_cannot_be_used_is_named_and_costs_nothing_else(
     )
 
 
+def test_absolute_names_of_images_in_its_own_folder_are_read(tmp_path: Path) -> None:
+    content = coco({"image_id": 1, "category_id": 7, "bbox": [4, 5, 10, 10]})
+    file = write_coco_set(tmp_path, content)
+    content["images"][0]["file_name"] = str(tmp_path / "1.png")
+    file.write_text(json.dumps(content), "utf-8")
+    assert rows(load_image_set(f"coco:{file}")) == {"1.png": [("cat", (4, 5, 14, 15), 1)], "2.png": []}
+
+
 def test_a_wrong_size_gives_way_to_that_of_the_picture(tmp_path: Path) -> None:
     content = coco(
         one(1, bbox=(20, 10, 20, 10)), one(2, bbox=(40, 20, 40, 20)), one(3, bbox=(20, 10, 20, 10)), images=3

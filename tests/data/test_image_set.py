@@ -173,6 +173,18 @@ def test_a_bare_folder_is_a_dataset_and_another_file_is_none(tmp_path: Path, wri
         load_image_set("opnmoji")
 
 
+def test_a_folder_may_be_called_as_a_kind_of_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images: Any
+) -> None:
+    write_images(tmp_path / "folder", "cat/1.png", "dog/2.png")
+    write_images(tmp_path / "openmoji", "cat/1.png", "dog/2.png")
+    monkeypatch.chdir(tmp_path)
+    assert load_image_set("folder").spec == "folder:folder"
+    assert load_image_set("openmoji").spec == "openmoji"
+    with pytest.raises(ConfigError, match=r"'masks:' lacks a"):
+        load_image_set("masks")
+
+
 def test_classes_that_differ_in_case_alone_are_told_once_and_letters_are_not(
     tmp_path: Path, write_images: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,8 @@ LOADERS = {
     "openmoji-scenes-masks": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes_masks"),
     "clips": ("gpt4image.data.clips", "load_clips"),
 }
+ALONE = ("cifar10", "cifar100", "openmoji", "openmoji-scenes", "openmoji-scenes-masks")
+"""Names that are a whole SPEC; another name alone is a path."""
 KINDS = {
     **dict.fromkeys((".csv", ".parquet"), "manifest"),
     ".tar": "webdataset",
@@ -66,7 +68,8 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
         DataError: the dataset cannot be read as asked.
         MissingExtraError: it needs an optional dependency.
     """
-    if spec.partition(":")[0] not in LOADERS:
+    name, colon, _ = spec.partition(":")
+    if name not in LOADERS or not (colon or name in ALONE or not expanded(spec).exists()):
         spec = spec_of(spec, aside)
     name, _, argument = spec.partition(":")
     module, function = LOADERS[name]

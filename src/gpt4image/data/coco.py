@@ -285,9 +285,10 @@ def _folders(root: Path, file: Path, split: str) -> Iterator[str]:
 def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
     """Return for each image the file below ``root`` in the first folder that has it, or else why it cannot be used."""
     found = [("", "cannot be found")] * len(names)
+    relative = [name.replace("\\", "/").removeprefix(f"{root.as_posix()}/") for name in names]
     for folder in folders:
         missing = [place for place, (_, fault) in enumerate(found) if fault]
-        tried = locate_all(root, [f"{folder}/{names[place].replace(chr(92), '/')}" for place in missing])
+        tried = locate_all(root, [f"{folder}/{relative[place]}" for place in missing])
         for place, (key, fault) in zip(missing, tried, strict=True):
             if not fault or "cannot be found" not in fault:
                 found[place] = (Path(key).as_posix(), fault)
