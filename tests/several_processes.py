@@ -126,6 +126,8 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     again = {"checkpoint_activations": True, "drop_path": 0.5}
     yield "activations computed again", again
     yield "shards", again | {"fsdp": True, "learn_temperature": True, "adaptive_weight": True, "mixup": 0.8}
+    for objectives in ("simclr,captions", "vicreg,captions"):
+        yield objectives, {"task": "pretrain", "pretrain": objectives, "fsdp": True}
     yield SOFT, {"mixup": 0.8, "label_smoothing": 0.2}
     yield f"{SOFT}, few and consistent", {"labelled_share": 0.25, "consistency": 1.0, "confidence": 0.0}
 
@@ -144,7 +146,8 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
     for name, changes in [*gradient_cases(), ("paper", {"paper_compat": True})]:
         own = changes | ({"fsdp": False} if count == 1 else {})
         config = TrainConfig.model_validate(shared.model_dump() | own | {"out": out})
-        found[name] = gradient(config, replace(data, soft=soft) if name.startswith(SOFT) else data)
+        of_task = prepare(config, ("train",)).data if config.pretraining else data
+        found[name] = gradient(config, replace(data, soft=soft) if name.startswith(SOFT) else of_task)
     found["said"] = {f"of {images}": said(shared, data, images) for images in (3, 13, 37)}
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")

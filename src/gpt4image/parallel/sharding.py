@@ -74,7 +74,7 @@ def clip_gradients(model: nn.Module, most: float) -> None:
 def shard(model: nn.Module, device: torch.device) -> None:
     """Spread the weights of ``model`` over all processes, in place; they are put together block by block when needed.
 
-    Each child that has weights becomes a root of its own, so that it may be called without the others. Scalars, such as
+    Each child that has weights becomes a root of its own (of a ``ModuleDict`` each entry), so that it may be called without the others. Scalars, such as
     a learned temperature, stay whole: all processes compute the same gradient of them, from the gathered batch.
 
     Args:
@@ -88,7 +88,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import distribute_tensor
 
-    modules = [module for child in model.children() for module in (*blocks(child), child)]
+    modules = [module for child in _called(model) for module in (*blocks(child), child)]
     modules = [module for module in modules if any(parameter.ndim > 0 for parameter in module.parameters())]
     for module in modules:
         if scalars := [name for name, parameter in module.named_parameters() if parameter.ndim == 0]:
@@ -109,6 +109,12 @@ def shard(model: nn.Module, device: torch.device) -> None:
             else:
                 dist.broadcast(value, src=0)
                 target.copy_(value)
+
+
+def _called(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the children of a model; of a container, which is never called itself, what it holds."""
+    for child in model.children():
+        yield from child.children() if isinstance(child, nn.ModuleDict | nn.ModuleList) else (child,)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
