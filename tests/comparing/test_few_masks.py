@@ -20,6 +20,7 @@ from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json
+from gpt4image.comparing import jobs
 from gpt4image.comparing.arms import PREPARE
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.examples import Finished, write_extras
@@ -41,6 +42,8 @@ from gpt4image.training.training_data import TrainingData
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 ARMS = ("baseline", "asked", "asked-shuffled", "tags", "boxes", "oracle")
+
+MASKS_ONLY = {"masks-only": {"arm": "baseline", "presence_weight": 0.0}}
 
 
 def write(root: Path) -> None:
@@ -225,10 +228,24 @@ def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) ->
         make_plan(options(root, tmp_path, arms="baseline,self-training"))
 
 
+def test_options_of_the_task_are_those_of_the_variant(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(options(root, tmp_path / "cmp", arms="baseline", variants=MASKS_ONLY))
+    weights: dict[str, float] = {}
+    for name in ("tidy", "measure_run"):
+        monkeypatch.setattr(jobs, name, lambda *_, **__: None)
+    for job in plan.jobs:
+        monkeypatch.setattr(
+            jobs, "run", lambda ready, *_, name=job.name, **__: weights.update({name: ready.data.task.presence})
+        )
+        jobs.run_job(job, lambda *_: None)
+    assert weights == {"baseline": 1.0, "masks-only": 0.0}
+
+
 @pytest.mark.slow
 def test_a_comparison_of_few_masks_has_its_record_and_report(root: Path, tmp_path: Path) -> None:
-    variants = {"masks-only": {"arm": "baseline", "presence_weight": 0.0}}
-    compare(options(root, tmp_path / "cmp", arms="baseline,asked,oracle", variants=variants))
+    compare(options(root, tmp_path / "cmp", arms="baseline,asked,oracle", variants=MASKS_ONLY))
     record = read_json(tmp_path / "cmp" / "comparison.json")
     assert record["metric"] == "mIoU" and set(record["arms"]) == {"baseline", "asked", "oracle", "masks-only"}
     assert record["question"].startswith("With 5 annotated images")

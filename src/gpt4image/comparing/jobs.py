@@ -16,6 +16,7 @@ from gpt4image.base.files import write_json
 from gpt4image.comparing.arms import PREPARE, Situation
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.comparing.regimes import untagged
+from gpt4image.comparing.setups import for_options
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
@@ -53,13 +54,13 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
     """Train one arm and seed, and read the test split once. Runs in a worker process."""
     use_gpu(job.config.device, worker_number())
     with cpu_threads(job.config.threads):
-        ready = _prepared(job.shared.model_dump_json(), job.task)
+        ready = for_options(_prepared(job.shared.model_dump_json(), job.task), job.config)
         described = None if ready.data.text is None else ready.data.text.described
         if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
             ready = with_table(ready, job.config.embeddings)
         if not runs.is_finished(job.config.out):
             data = PREPARE[job.arm](situation(job, ready.data, described, record=job.config.out))
-            mine = replace(ready, config=job.config, chosen=job.chosen, data=data)
+            mine = replace(ready, chosen=job.chosen, data=data)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
         tidy(job.config.out)
         measure_run(job.config.out, ready.data, "test", names=job.class_names)

@@ -19,6 +19,7 @@ from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.labelling.box_answers import AnsweredBoxes
 from gpt4image.labelling.teaching import AnyAnswers
+from gpt4image.tasks.registry import with_options
 from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, with_table
 
@@ -88,10 +89,15 @@ def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
         config = config.model_copy(update=dict.fromkeys(follows))
     config, chosen = auto.choose(config, ready.data.image_set)
     kept = {name: value for name, value in ready.chosen.items() if name not in options}
-    own = replace(ready, config=config, chosen=kept | chosen)
+    own = for_options(replace(ready, chosen=kept | chosen), config)
     if config.embeddings is None or config.embeddings == ready.config.embeddings:
         return own
     return with_table(own, config.embeddings)
+
+
+def for_options(ready: Prepared, config: TrainConfig) -> Prepared:
+    """Return the same data for a run with other options, of which some are of the task."""
+    return replace(ready, config=config, data=replace(ready.data, task=with_options(ready.data.task, config)))
 
 
 def _key(ready: Prepared, names: list[str], taught_by: str | None, arm: Arm, answers: AnyAnswers | None) -> str:

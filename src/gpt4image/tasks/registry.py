@@ -43,6 +43,12 @@ def find_task(name: str, options: TrainOptions) -> Task:
     return TASKS[name](options)
 
 
+def with_options(task: Task, options: TrainOptions) -> Task:
+    """Return a task as other options of a run make it; one that the registry lacks stays as it is."""
+    found = TASKS[task.name](options) if task.name in TASKS else task
+    return found if type(found) is type(task) else task
+
+
 def recorded_task(options: TrainOptions) -> Task:
     """Return the task of a finished run; runs of versions without tasks are of classification."""
     return find_task("classification" if options.task == "auto" else options.task, options)
