@@ -36,8 +36,9 @@ LOADERS = {
     "openmoji-scenes": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes"),
     "openmoji-scenes-masks": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes_masks"),
     "clips": ("gpt4image.data.clips", "load_clips"),
+    "openmoji-clips": ("gpt4image.data.openmoji_clips", "load_openmoji_clips"),
 }
-ALONE = ("cifar10", "cifar100", "openmoji", "openmoji-scenes", "openmoji-scenes-masks")
+ALONE = ("cifar10", "cifar100", "openmoji", "openmoji-scenes", "openmoji-scenes-masks", "openmoji-clips")
 """Names that are a whole SPEC; another name alone is a path."""
 KINDS = {
     **dict.fromkeys((".csv", ".parquet"), "manifest"),
@@ -58,9 +59,9 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
 
     Args:
         spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
-            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji`` or ``clips:PATH``; with boxes
-            or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR``, ``masks:DIR``,
-            ``openmoji-scenes`` or ``openmoji-scenes-masks``.
+            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji``, ``clips:PATH`` or
+            ``openmoji-clips``; with boxes or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``,
+            ``voc:DIR``, ``masks:DIR``, ``openmoji-scenes`` or ``openmoji-scenes-masks``.
         aside: a table that does not decide what a folder is, as ``review`` writes it there itself.
 
     Raises:
