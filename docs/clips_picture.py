@@ -1,4 +1,7 @@
-"""Renew docs/images/clips.png: frames of one test clip per motion of `openmoji-clips`. ``python docs/clips_picture.py``"""
+"""Renew docs/images/clips.png: ``python docs/clips_picture.py``.
+
+It shows frames of one test clip per motion of `openmoji-clips`.
+"""
 
 from __future__ import annotations
 
