@@ -11,7 +11,7 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.config import TrainConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.tasks.registry import TASKS, TITLES, find_task, recorded_task, task_of
+from gpt4image.tasks.registry import TASKS, TITLES, find_task, recorded_task, task_of, with_options
 
 OPTIONS = TrainConfig(data="folder:photos", out=Path("run"))
 
@@ -50,3 +50,12 @@ def test_the_form_of_the_labels_decides_and_old_runs_are_of_classification() -> 
 def test_options_reach_the_task() -> None:
     task = find_task("multilabel", OPTIONS.model_copy(update={"focus_negatives": 3.0}))
     assert isinstance(task, MultiLabel) and task.focus == 3.0
+    again = with_options(task, OPTIONS)
+    assert isinstance(again, MultiLabel) and again.focus == 0.0
+
+
+def test_a_task_that_the_registry_lacks_has_its_own_options() -> None:
+    class Own(MultiLabel):
+        pass
+
+    assert with_options(own := Own(focus=3.0), OPTIONS) is own

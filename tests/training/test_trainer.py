@@ -60,3 +60,11 @@ def test_what_a_task_does_not_allow_is_refused(colour_folder: Path) -> None:
         of_clips = options(colour_folder, Path("unused"), **{name: value})
         with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is for clips, and task classification"):
             prepare(of_clips)
+    for name, value, own in (
+        ("focus_negatives", 2.0, "multilabel"),
+        ("presence_weight", 0.0, "segmentation"),
+        ("pretrain", "words", "pretrain"),
+    ):
+        flag = f"--{name.replace('_', '-')} {value} is for --task {own}, not for classification"
+        with pytest.raises(ConfigError, match=flag):
+            prepare(options(colour_folder, Path("unused"), **{name: value}))

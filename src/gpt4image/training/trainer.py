@@ -32,6 +32,7 @@ from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
 from gpt4image.tasks.base import Task
+from gpt4image.tasks.registry import require_read
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
@@ -245,6 +246,7 @@ def require_suitable(config: ResolvedOptions, task: Task) -> None:
         )
     if config.consistency > 0.0 and not task.exclusive:
         raise ConfigError(f"--consistency takes the most probable class for a label: task {task.name} has no such one.")
+    require_read(task, config)
     of_clips = ("frames", "frame_order", "frame_differences")
     if task.frames is None and (given := [flag_of(name) for name in of_clips if getattr(config, name)]):
         raise ConfigError(f"{given[0]} is for clips, and task {task.name} reads images: leave it out.")
