@@ -19,8 +19,11 @@ from gpt4image.models.backbones import (
     create_backbone,
     has_batch_norm,
     has_small_stem,
+    load_own_layers,
     load_weights,
 )
+from gpt4image.models.detector import Detector
+from gpt4image.models.segmenter import Segmenter
 from small_models import CLASSES, images, small_resnet
 
 DAISY = 985  # of ImageNet
@@ -165,6 +168,23 @@ class TestLoadWeights:
         part = create_backbone(tool["MODEL"], classes=CLASSES, image_size=96, init=file)
         assert "classifier has other classes" in part.notes[0] and part.new_layers == ("classifier",)
         torch.testing.assert_close(part.module.conv_head.weight, whole.module.conv_head.weight, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("kind", [Detector, Segmenter])
+    def test_of_a_model_with_layers_of_its_own_all_that_fits_is_read(self, kind, tmp_path):
+        def dense(classes):
+            plain = create_backbone("test_resnet", classes=classes, image_size=64, stem="small").module
+            return Detector(plain, 64, classes) if kind is Detector else Segmenter(plain, 64)
+
+        given, file = dense(CLASSES), tmp_path / "model.safetensors"
+        save_file(given.state_dict(), file)
+        same, other = dense(CLASSES), dense(CLASSES + 1)
+        assert load_weights(same.backbone, file) == () == load_own_layers(same, file)
+        new = (*load_own_layers(other, file), *(f"backbone.{name}" for name in load_weights(other.backbone, file)))
+        of_classes = "head.classification_head.cls_logits" if kind is Detector else "of_cells"
+        assert new == (of_classes, *(f"backbone.{name}" for name in classifier_names(other.backbone)))
+        for name, tensor in given.state_dict().items():
+            assert torch.equal(same.state_dict()[name], tensor), name
+            assert name.startswith(new) or torch.equal(other.state_dict()[name], tensor), name
 
     def test_other_tensors_must_fit(self, tmp_path):
         module = small_resnet()

@@ -13,6 +13,7 @@ import torch
 from torchvision.ops import box_iou
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, DataError, ExportError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing.compare import compare
@@ -91,6 +92,17 @@ def test_pretrained_weights_learn_more_slowly_than_the_new_layers(
     train(detector_options(pictograms, out, init=str(tmp_path / "backbone.safetensors"), epochs=1, **same_model))
     config = runs.read_run(out)["config"]
     assert (config["optimizer"], config["lr"], config["new_layers_lr_scale"]) == ("muon", pytest.approx(2e-3), 10.0)
+
+
+def test_a_detector_starts_from_the_weights_of_another(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
+    """At a rate of almost nothing it is the other one still, with batch norm's statistics of other batches."""
+    given = load_tensors(detector_run / runs.MODEL)[0]
+    options: dict[str, Any] = {"init": str(detector_run / runs.MODEL), "epochs": 1, "lr": 1e-12, "ema": 0.0}
+    train(detector_options(pictograms, tmp_path / "again", **options))
+    found = load_tensors(tmp_path / "again" / runs.MODEL)[0]
+    assert found.keys() == given.keys()
+    for name in (name for name in given if "running" not in name and "num_batches" not in name):
+        assert torch.allclose(found[name], given[name], atol=1e-6), name
 
 
 @pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "torch-export"])

@@ -40,6 +40,8 @@ _WEIGHT_SOURCE = re.compile(r"pretrained.*|checkpoint_path|cache_dir|hf_hub_.*|f
 _PLAIN_TEXT = re.compile(r"[\w-]*", re.ASCII)
 FRAME_POOL = "frame_pool"
 """Name of the part that a model of clips has beside those of its model of images; see ``models.temporal``."""
+CLASSIFIER = "backbone."
+"""How the names of the classifier begin in a model that has other layers beside it, such as a detector."""
 LARGEST_NUMBER = 1_000_000
 MOST_NUMBERS = 1_000
 
@@ -178,13 +180,16 @@ def has_batch_norm(name: str) -> bool:
 def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
     """Load a .safetensors file into a classifier; return the names of its last layers if they stay new.
 
-    They do where the file has other classes, or none.
+    They do where the file has other classes, or none. Of a run whose task adds layers to the classifier, such as a
+    detector, the classifier is read.
 
     Raises:
         ModelError: the file is missing, damaged or no safetensors file, or other tensors do not fit.
     """
     given = {name: tensor for name, tensor in _read_safetensors(path).items() if not name.startswith(f"{FRAME_POOL}.")}
     expected = module.state_dict()
+    if of_classifier := {name: tensor for name, tensor in given.items() if name.startswith(CLASSIFIER)}:
+        given = {name.removeprefix(CLASSIFIER): tensor for name, tensor in of_classifier.items()}
     names = classifier_names(module)
     heads = [key for key in expected if key.startswith(tuple(f"{name}." for name in names))]
     is_new = any(key not in given or given[key].shape != expected[key].shape for key in heads)
@@ -202,6 +207,22 @@ def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
         )
     module.load_state_dict(given)
     return names if is_new else ()
+
+
+def load_own_layers(model: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load the layers that a task adds to a classifier, where a .safetensors file of such a run has them.
+
+    Returns:
+        Names of the layers that stay new: those which the file lacks, or has in another shape, as with other classes.
+
+    Raises:
+        ModelError: the file is missing, damaged or no safetensors file.
+    """
+    given = _read_safetensors(path)
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CLASSIFIER)}
+    fitting = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
+    model.load_state_dict(fitting, strict=False)
+    return tuple(dict.fromkeys(name.rpartition(".")[0] for name in own if name not in fitting))
 
 
 def classifier_names(backbone: nn.Module) -> tuple[str, ...]:

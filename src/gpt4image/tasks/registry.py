@@ -58,6 +58,9 @@ def require_read(task: Task, options: TrainOptions) -> None:
         value = getattr(options, name)
         if task.name != own and value != TrainOptions.model_fields[name].default:
             raise ConfigError(f"{flag_of(name)} {value} is for --task {own}, not for {task.name}: leave it out.")
+    of_clips = ("frames", "frame_order", "frame_differences")
+    if task.frames is None and (given := [flag_of(name) for name in of_clips if getattr(options, name)]):
+        raise ConfigError(f"{given[0]} is for clips, and task {task.name} reads images: leave it out.")
 
 
 def recorded_task(options: TrainOptions) -> Task:

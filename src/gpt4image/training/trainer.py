@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import Backbone, create_backbone
+from gpt4image.models.backbones import CLASSIFIER, Backbone, create_backbone, load_own_layers
 from gpt4image.models.compiling import checkpoint_activations, compile_training
 from gpt4image.models.feature_heads import Tapped, freeze_all_but_classifier
 from gpt4image.models.of_transformers import kind_of
@@ -150,7 +151,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
     if config.freeze:
         new_layers = freeze_all_but_classifier(plain)
-    backbone, new_layers = of_task(data.task, plain, new_layers, config.image_size)
+    backbone, new_layers = of_task(data.task, plain, new_layers, config)
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
@@ -205,13 +206,17 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     )
 
 
-def of_task(task: Task, plain: nn.Module, new_layers: Sequence[str], size: int) -> tuple[nn.Module, tuple[str, ...]]:
+def of_task(
+    task: Task, plain: nn.Module, new_layers: Sequence[str], config: ResolvedOptions
+) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the model of a task, and the names in it of the layers that start from random weights."""
-    model = task.model(plain, size)
+    model = task.model(plain, config.image_size)
     if model is plain:
         return plain, tuple(new_layers)
-    own = (name for name, child in model.named_children() if child is not plain)
-    return model, (*(f"backbone.{name}" for name in new_layers), *own)
+    own: Sequence[str] = [name for name, child in model.named_children() if child is not plain]
+    if config.init not in ("scratch", "pretrained"):
+        own = load_own_layers(model, Path(config.init))
+    return model, (*(f"{CLASSIFIER}{name}" for name in new_layers), *own)
 
 
 def objectives_of(
@@ -247,9 +252,6 @@ def require_suitable(config: ResolvedOptions, task: Task) -> None:
     if config.consistency > 0.0 and not task.exclusive:
         raise ConfigError(f"--consistency takes the most probable class for a label: task {task.name} has no such one.")
     require_read(task, config)
-    of_clips = ("frames", "frame_order", "frame_differences")
-    if task.frames is None and (given := [flag_of(name) for name in of_clips if getattr(config, name)]):
-        raise ConfigError(f"{given[0]} is for clips, and task {task.name} reads images: leave it out.")
 
 
 def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
@@ -263,7 +265,7 @@ def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str
     if config.fsdp:
         require_shardable(config.optimizer)
     plain, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
-    backbone, new_layers = of_task(task, plain, new_layers, config.image_size)
+    backbone, new_layers = of_task(task, plain, new_layers, config)
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
     make_optimizer(Plain(backbone), config, new_layers)
