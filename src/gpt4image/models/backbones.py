@@ -188,8 +188,8 @@ def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
     """
     given = {name: tensor for name, tensor in _read_safetensors(path).items() if not name.startswith(f"{FRAME_POOL}.")}
     expected = module.state_dict()
-    if of_classifier := {name: tensor for name, tensor in given.items() if name.startswith(CLASSIFIER)}:
-        given = {name.removeprefix(CLASSIFIER): tensor for name, tensor in of_classifier.items()}
+    within = {name.removeprefix(CLASSIFIER): tensor for name, tensor in given.items() if name.startswith(CLASSIFIER)}
+    given = within if within and expected.keys().isdisjoint(given) else given
     names = classifier_names(module)
     heads = [key for key in expected if key.startswith(tuple(f"{name}." for name in names))]
     is_new = any(key not in given or given[key].shape != expected[key].shape for key in heads)
