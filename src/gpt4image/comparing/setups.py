@@ -95,7 +95,7 @@ def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
     return with_table(own, config.embeddings)
 
 
-def for_options(ready: Prepared, config: TrainConfig) -> Prepared:
+def for_options(ready: Prepared, config: TrainOptions) -> Prepared:
     """Return the same data for a run with other options, of which some are of the task."""
     return replace(ready, config=config, data=replace(ready.data, task=with_options(ready.data.task, config)))
 
