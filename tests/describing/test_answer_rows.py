@@ -12,6 +12,7 @@ from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
+from gpt4image.base.errors import ConfigError
 from gpt4image.config import (
     CheckConfig,
     DescribeConfig,
@@ -124,6 +125,32 @@ def test_boxes_in_files_are_made_fit_for_use_once(tmp_path: Path, pets: str) -> 
     export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data=pets))
     assert bring(tmp_path, tmp_path / "out.jsonl", None).summary["unchanged"] == 1
     assert tuple(json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))["boxes"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("box_format", "written"),
+    [("xyxy-1000", [250, 500, 750, 750]), ("yxhw-1", [0.5, 0.25, 0.25, 0.5]), ("xywh-original", [10, 10, 20, 5])],
+)
+def test_boxes_in_files_are_read_as_the_option_says(
+    tmp_path: Path, pets: str, box_format: str, written: list[float]
+) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "pets/cat/0.png")
+    file = lines(tmp_path / "in.jsonl", [{"key": "cat/0.png", "boxes": [{"label": "cat", "box_2d": written}]}])
+    bring(tmp_path, file, pets, box_format=box_format)
+    expected = ({"label": "cat", "box_2d": [250, 500, 750, 750]},)
+    assert by_key(tmp_path / "a.db", pets)["cat/0.png"].boxes == expected
+    assert bring(tmp_path, file, pets, box_format=box_format).summary["unchanged"] == 1
+
+
+def test_boxes_in_pixels_need_their_picture(tmp_path: Path, pets: str) -> None:
+    foreign = {"digest": "a" * 64, "boxes": [BOX]}
+    file = lines(tmp_path / "in.jsonl", [foreign, {"key": "cat/0.png", "boxes": [BOX]}])
+    outcome = bring(tmp_path, file, pets, box_format="xyxy-original")
+    assert outcome.summary["added"] == 1 and "picture cannot be read" in outcome.skipped[0].reason
+    with pytest.raises(ConfigError, match="needs --data"):
+        bring(tmp_path, file, None, box_format="xyxy-original")
+    with pytest.raises(ConfigError, match="is not one of: xywh-1,"):
+        bring(tmp_path, file, pets, box_format="xyxy-sent")
 
 
 def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:

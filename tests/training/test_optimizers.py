@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
+from torch import nn
 
+from gpt4image.config import TrainConfig
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import create_backbone
+from gpt4image.models.backbones import create_backbone, load_own_layers
+from gpt4image.training.optimizers import Plain, parameter_groups
 from small_training import SMALL
 from training_cases import losses_at, trainer_of
 
@@ -67,3 +71,27 @@ def test_layers_that_start_anew_learn_faster_than_given_weights(
         )
     scratch = trainer_of(described, optimizer=optimizer, new_layers_lr_scale=5.0, **changes)
     assert all("lr_scale" not in group for group in scratch.optimizer.param_groups)
+
+
+class Scaled(nn.Module):
+    """A model of one's own: a backbone, and a parameter outside of all layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+        self.scale = nn.Parameter(torch.ones(2))
+
+
+def test_a_parameter_outside_of_layers_starts_anew_alone(tmp_path: Path) -> None:
+    file, model = tmp_path / "model.safetensors", Scaled()
+    save_file({"backbone.weight": torch.zeros(2, 2)}, file)
+    new = load_own_layers(model, file)
+    assert new == ("scale",)
+    config = TrainConfig(data="d", out=tmp_path / "run", init=str(file), weight_decay=0.1, new_layers_lr_scale=5.0)
+    groups = parameter_groups(Plain(model), config.resolved, new)
+    scales = {id(parameter): group.get("lr_scale", 1.0) for group in groups for parameter in group["params"]}
+    assert {name: scales[id(each)] for name, each in model.named_parameters()} == {
+        "scale": 5.0,
+        "backbone.weight": 1.0,
+        "backbone.bias": 1.0,
+    }

@@ -210,10 +210,21 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     """Name of the captioning backend that wrote the descriptions; kept with each of them."""
     classes: str | None = None
     """Classes that "class" was chosen from, as for `describe`. Default: the class names of --data."""
+    box_format: str = BOX_FORMATS[0]
+    """How "boxes" are written: ORDER-UNIT as for `describe`; files in pixels of the pictures (UNIT original) need
+    --data."""
     in_file_order: bool = False
     """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
     expect: int | None = Field(default=None, ge=1)
     """Exact number of rows and images that --in-file-order must find."""
+
+    @check("box_format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        allowed = [name for name in BOX_FORMATS if not name.endswith("-sent")]  # a file does not say what was sent
+        if value not in allowed:
+            raise ValueError(nearest(value, allowed))
+        return value
 
     @check("classes", mode="before")
     @classmethod

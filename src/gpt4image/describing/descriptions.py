@@ -10,19 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from gpt4image.artifacts.answers import KINDS, Answer
-from gpt4image.artifacts.box_formats import box_counts
+from gpt4image.artifacts.box_formats import AS_ASKED, box_counts
 from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
-from gpt4image.base.errors import ConfigError, DataError, StoreError, first_few
+from gpt4image.base.errors import ConfigError, DataError, DecodeError, StoreError, first_few
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data.decode import sides
 from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.judging import class_names
-from gpt4image.describing.questions import CLASS, asks_of_list
+from gpt4image.describing.questions import BOXES, CLASS, asks_of_list
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
 from gpt4image.describing.text_lists import require_one_each
@@ -47,6 +48,9 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
         raise ConfigError("--in-file-order needs --data and --expect N, the exact number of rows and images.")
     if config.expect is not None and not config.in_file_order:
         raise ConfigError("--expect belongs to --in-file-order; leave it out where rows carry a key or digest.")
+    in_pixels = config.box_format.endswith("-original")
+    if in_pixels and config.data is None:
+        raise ConfigError(f"--box-format {config.box_format} needs --data, whose pictures say how large they are.")
     images = None if config.data is None else load_image_set(config.data)
     if images is not None and config.expect is not None:
         _check_order(config, images, config.expect)
@@ -54,7 +58,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
         rows = (replace(row, digest=digest) if isinstance(row, Row) else row for row, digest in pairs)
     else:
         rows = read_rows(config.file)
-    importer = _Importer(images, prompt, describer, _classes_of(config, images))
+    importer = _Importer(images, prompt, describer, _classes_of(config, images), config.box_format)
     waiting = iter(rows)
     with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
         task = bar.add_task("import", total=None, note="")
@@ -92,7 +96,12 @@ class _Importer:
         prompt: Prompt,
         describer: Mapping[str, Any],
         class_list: tuple[ClassOption, ...],
+        box_format: str = AS_ASKED,
     ) -> None:
+        self._images = images
+        self._box_format = box_format
+        in_pixels = box_format.endswith("-original")
+        self._row_of = {digest: row for row, digest in enumerate(images.digests if images and in_pixels else ())}
         self._digest_of = None if images is None else dict(zip(images.keys, images.digests, strict=True))
         # Equal files under several keys may each bring a text; an image has as many texts as keys.
         self._keys_of = Counter(() if images is None else images.digests)
@@ -117,7 +126,12 @@ class _Importer:
             known.setdefault(_identity(there), {})[there.sample] = there.text, there.answer
         new: list[Description] = []
         for row, digest in candidates:
-            description = self._to_description(row, digest)
+            try:
+                description = self._to_description(row, digest)
+            except (OSError, DecodeError, KeyError):
+                reason = "its boxes are in pixels, and its picture cannot be read or is not in the dataset"
+                self.skipped.append(Skipped(name=row.where, reason=reason))
+                continue
             content = description.text, description.answer
             contents = known.setdefault(_identity(description), {})
             sample = self._free_sample(row, digest, content, contents)
@@ -177,9 +191,15 @@ class _Importer:
             prompt=prompt,
             describer=self._describer if row.describer is None else row.describer,
             text=row.description,
-            answer=row.answer(class_names(prompt.class_names)),
+            answer=row.answer(class_names(prompt.class_names), self._box_format, self._picture(row, digest)),
             **rest,
         )
+
+    def _picture(self, row: Row, digest: str) -> tuple[int, int] | None:
+        """Return width and height of an image with boxes in pixels. Raises OSError, DecodeError, KeyError."""
+        if self._images is None or not self._row_of or BOXES not in row.ask:
+            return None
+        return sides(self._images.read(self._row_of[digest]))
 
 
 def _classes_of(config: ImportDescriptionsConfig, images: ImageSet | None) -> tuple[ClassOption, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.box_formats import in_thousandths
+from gpt4image.artifacts.box_formats import AS_ASKED, in_thousandths
 from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, parsing
@@ -95,11 +95,20 @@ class Row:
     sample: int | None = None
     result: Mapping[str, Any]
 
-    def answer(self, names: ClassNames) -> Answer | None:
-        """Return the structured part; a class outside the list is kept as ``said``."""
+    def answer(
+        self, names: ClassNames, box_format: str = AS_ASKED, picture: tuple[int, int] | None = None
+    ) -> Answer | None:
+        """Return the structured part; a class outside the list is kept as ``said``.
+
+        Args:
+            names: the class list.
+            box_format: how its boxes are written; see ``box_formats``.
+            picture: width and height of the image, which boxes in pixels need.
+        """
         if self.ask == (DESCRIPTION,):
             return None
-        return in_thousandths(to_answer(self.fields, self.ask, names, self.fields["probability"]))
+        found = to_answer(self.fields, self.ask, names, self.fields["probability"])
+        return in_thousandths(replace(found, picture=picture), box_format)
 
     @property
     def content(self) -> tuple[str | None, Mapping[str, Any]]:

@@ -167,8 +167,8 @@ def _other_numbers(facts: dict[str, Any]) -> list[str]:
     return [
         f"Only {recall:.1%} of the human boxes have an answered box. The numbers may be in another convention: "
         "files are read as left, top, right, bottom in thousandths of the picture. Read a file with other numbers into "
-        "a new store by `gpt4image describe --describer replay:FILE --ask boxes --box-format ORDER-UNIT`; for another "
-        "describer give `describe --box-format` again, which asks nothing anew."
+        "a new store by `gpt4image descriptions import --box-format ORDER-UNIT`; for a describer give `describe "
+        "--box-format`, which asks nothing anew."
     ]
 
 

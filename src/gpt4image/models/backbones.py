@@ -214,6 +214,7 @@ def load_own_layers(model: nn.Module, path: Path) -> tuple[str, ...]:
 
     Returns:
         Names of the layers that stay new: those which the file lacks, or has in another shape, as with other classes.
+        A parameter of the model itself, outside of all layers, is one of them.
 
     Raises:
         ModelError: the file is missing, damaged or no safetensors file.
@@ -222,7 +223,7 @@ def load_own_layers(model: nn.Module, path: Path) -> tuple[str, ...]:
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CLASSIFIER)}
     fitting = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
     model.load_state_dict(fitting, strict=False)
-    return tuple(dict.fromkeys(name.rpartition(".")[0] for name in own if name not in fitting))
+    return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in own if name not in fitting))
 
 
 def classifier_names(backbone: nn.Module) -> tuple[str, ...]:

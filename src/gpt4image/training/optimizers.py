@@ -62,9 +62,8 @@ def parameter_groups(model: Plain | Tapped, config: ResolvedOptions, new_layers:
     groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=model.no_weight_decay())
     if config.init == "scratch":
         return groups
-    given = {id(parameter) for parameter in model.backbone.parameters()} - {
-        id(parameter) for name in new_layers for parameter in model.backbone.get_submodule(name).parameters()
-    }
+    starts = tuple(f"{name}." for name in new_layers)
+    given = {id(each) for name, each in model.backbone.named_parameters() if not f"{name}.".startswith(starts)}
     faster = {"lr_scale": config.new_layers_lr_scale}  # a key that the schedulers of timm know
     parts = [
         {**group, **more, "params": [each for each in group["params"] if (id(each) in given) is kept]}
