@@ -85,6 +85,8 @@ class Task(Protocol):
     """What ``rows`` gives of each class."""
     has_thresholds: ClassVar[bool] = False
     """Whether each class has a probability of its own from which on it counts as present."""
+    smooths: ClassVar[bool] = True
+    """Whether its loss has labels that can be smoothed."""
     thresholds: tuple[float, ...] | None = None
     """Probability of each class from which on it counts as present; None for tasks that decide otherwise."""
 

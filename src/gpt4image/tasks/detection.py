@@ -37,7 +37,7 @@ class Detection(Task):
     """Boxes of objects of K classes; see ``tasks.base.Task``.
 
     Annotations are ``Boxes``, predictions (N, MOST, 6) float32: left, top, right, bottom, score, class; zeros where
-    there are fewer. Boxes are not smoothed (--label-smoothing).
+    there are fewer.
     """
 
     name: ClassVar[str] = "detection"
@@ -55,6 +55,7 @@ class Detection(Task):
     in_timm: ClassVar[bool] = False
     hub_task: ClassVar[str] = "object-detection"
     output: ClassVar[str] = "boxes"
+    smooths: ClassVar[bool] = False
 
     def annotations(self, image_set: ImageSet) -> Boxes:
         """Return the boxes of a set. Raises DataError: it has none."""

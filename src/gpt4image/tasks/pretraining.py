@@ -28,6 +28,7 @@ class Pretraining(Task):
     name: ClassVar[str] = PRETRAIN
     primary: ClassVar[Metric] = Metric(name="pretraining_loss", title="loss", higher_is_better=False)
     image_score: ClassVar[str] = "nothing"
+    smooths: ClassVar[bool] = False
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Take any labels, and none."""

@@ -12,6 +12,7 @@ from gpt4image.base.progress import say
 from gpt4image.models.backbones import pretrained_weights
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
+from gpt4image.training.idle_options import idle_options
 from gpt4image.training.prepare import Prepared
 
 MEASURED_STEPS = 5
@@ -42,7 +43,8 @@ def block(ready: Prepared) -> str:
         **({"weights": hint} if (hint := _weights_elsewhere(ready)) else {}),
         "steps": f"{config.epochs:,} epochs of {steps_per_epoch(ready):,} steps, {config.batch_size} images each",
     }
-    return "\n".join(f"{name:10}{value}" for name, value in rows.items())
+    lines = [f"{name:10}{value}" for name, value in rows.items()]
+    return "\n".join([*lines, *(f"{'note':10}{idle}" for idle in idle_options(config, data))])
 
 
 def _weights_elsewhere(ready: Prepared) -> str:

@@ -21,8 +21,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import flag_of
-from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import CLASSIFIER, Backbone, create_backbone, load_own_layers
 from gpt4image.models.compiling import checkpoint_activations, compile_training
@@ -38,6 +37,7 @@ from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 from gpt4image.training.extra_heads import with_heads, words_of
+from gpt4image.training.idle_options import idle_options
 from gpt4image.training.objectives.base import Objective
 from gpt4image.training.objectives.consistency import ConsistencyObjective
 from gpt4image.training.objectives.text_alignment import AlignmentObjective
@@ -163,9 +163,6 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         bias = -math.log(max(batch_size - 1, 1))  # the log odds of a pair taken at random
         texts = tuned_encoder(config, text, device)
         model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
-    elif data.text is None and (idle := config.given(OF_ALIGNMENT)):
-        flags = ", ".join(map(flag_of, idle))
-        notes = (*notes, f"No features are aligned, so {flags} had no effect (--embeddings names the texts).")
     model = with_heads(model, config, words)
     targeted, others = participants(config, data, uses_text=isinstance(model, Aligner) or words is not None)
     batches = make_batches(
@@ -197,7 +194,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest),
         ema=ema,
         batches=batches,
-        notes=notes,
+        notes=(*notes, *idle_options(config, data)),
         augmentation=augmentation,
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,

@@ -1,0 +1,33 @@
+"""Options that were given and change nothing in a run: whoever gives one expects something of it."""
+
+from __future__ import annotations
+
+from timm.optim import get_optimizer_info, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
+
+from gpt4image.config.base import flag_of
+from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
+from gpt4image.training.training_data import TrainingData
+
+
+def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]:
+    """Return a sentence for each reason why options that are not at their default have no effect in a run."""
+    changed = TrainOptions.changed(dict(config))
+    reasons = {
+        "no features are aligned (--embeddings names the texts)": OF_ALIGNMENT if data.text is None else (),
+        "crops of --min-scale take its place": {"shift"} if config.min_scale < 1.0 and config.shift > 0.0 else (),
+        "--init scratch has only new layers": {"new_layers_lr_scale"} if config.init == "scratch" else (),
+        f"--optimizer {config.optimizer} has none": {"momentum"} if _is_without_momentum(config.optimizer) else (),
+        f"--task {data.task.name} learns from no classes that could be smoothed": ()
+        if data.task.smooths
+        else {"label_smoothing"},
+        "no pixels are erased (--erase)": {"erase_with"} if config.erase == 0.0 else (),
+        "there is no --consistency": {"confidence"} if config.consistency == 0.0 else (),
+        "all training images have a target": {"labelled_share"} if not len(data.pools()[1]) else (),
+    }
+    found = {why: [flag_of(name) for name in sorted(changed) if name in names] for why, names in reasons.items()}
+    return tuple(f"{', '.join(flags)}: no effect, since {why}." for why, flags in found.items() if flags)
+
+
+def _is_without_momentum(optimizer: str) -> bool:
+    """Return whether an optimiser of timm is known to have no momentum of its own."""
+    return optimizer in list_optimizers() and not get_optimizer_info(optimizer).has_momentum
