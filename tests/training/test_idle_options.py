@@ -15,7 +15,7 @@ from small_training import SMALL
 
 
 def told(data: str, out: Path, **options: Any) -> tuple[str, ...]:
-    ready = prepare(TrainConfig(data=data, out=out, **{**SMALL, "label_smoothing": 0.1, **options}))
+    ready = prepare(TrainConfig(data=data, out=out, **{**SMALL, **options}))
     return idle_options(ready.config, ready.data)
 
 
