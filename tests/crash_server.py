@@ -70,6 +70,7 @@ class Server:
 def make_inputs(root: Path) -> None:
     """Draw what the first stages start from."""
     import drawn_masks
+    import tiny_videos
     from box_cases import answer_squares, write_squares
 
     rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
@@ -86,3 +87,4 @@ def make_inputs(root: Path) -> None:
     (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     drawn_masks.draw(root / "shapes", train=8, test=4)
     answer_squares(write_squares(root / "squares"), root / "boxes.db")
+    tiny_videos.write_dots(root / "dots", train=8, test=4)

@@ -97,6 +97,7 @@ STAGES = {
     "train: detection": Stage("train --data coco:squares/train.json --out detector TINY --image-size 32 --resume",
                               "squares"),
     "train: segmentation": Stage("train --data masks:shapes --out segmenter TINY --resume", "shapes"),
+    "train: clips": Stage("train --data clips:dots --frames 2 --out of-clips TINY --resume", "dots"),
     "train: pretrain": Stage("train --data folder:pictures --task pretrain --pretrain simclr --out pre TINY --resume",
                              "pictures"),
     "evaluate": Stage("evaluate run", "pictures run table texts.db"),

@@ -25,6 +25,7 @@ POINTS_SLOW = [
     "describe: batch",
     "encode",
     "train: segmentation",
+    "train: clips",
     "train: pretrain",
     "evaluate",
     "export: timm",
