@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from drawn_masks import draw
 from gpt4image import verbs
+from gpt4image.config import TrainConfig
 from gpt4image.training import announce
+from gpt4image.training.prepare import prepare
+from small_training import SMALL
 
 
 def test_a_run_says_what_it_does_and_how_each_epoch_went(
@@ -31,6 +35,13 @@ def test_a_run_says_what_it_does_and_how_each_epoch_went(
     epochs = [line for line in told if line.startswith("epoch ")]
     assert len(epochs) == 2 and all("val accuracy" in line for line in epochs)
     assert outcome.described == 36 and outcome.labelled == 34
+
+
+def test_images_with_tags_alone_are_counted_apart(tmp_path: Path) -> None:
+    data = draw(tmp_path / "set", train=8, tagged=6)
+    ready = prepare(TrainConfig(data=data, out=tmp_path / "run", **SMALL, val_fraction=0.0))
+    told = announce.block(ready).splitlines()
+    assert told[0] == "train on  14 images: 8 labels, 6 tags alone"
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,13 @@ def block(ready: Prepared) -> str:
     data, config = ready.data, ready.config
     train = data.indices("train")
     labelled, described = data.labelled[train], data.described[train]
+    tagged = data.weak(train) & ~labelled & ~described
     by_source = {
         "labels": labelled.sum(),
+        "tags alone": tagged.sum(),
         "text labels": 0 if data.from_text is None else data.from_text[train].sum(),
         "descriptions to align to": 0 if data.text is None else np.asarray(data.text.described)[train].sum(),
-        "without either": (~labelled & ~described).sum(),
+        "without either": (~labelled & ~described & ~tagged).sum(),
     }
     if config.pretraining:
         by_source = {"with a description": described.sum(), "without a description": (~described).sum()}
