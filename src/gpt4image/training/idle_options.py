@@ -12,8 +12,11 @@ from gpt4image.training.training_data import TrainingData
 def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]:
     """Return a sentence for each reason why options that are not at their default have no effect in a run."""
     changed = TrainOptions.changed(dict(config))
+    aligned = data.text is not None and (config.aligns or config.align_weight == 0.0)
+    of_views = {"temperature"} if config.compares_views == "simclr" else set[str]()
+    unread = "" if data.text is not None else " (--embeddings names the texts)"
     reasons = {
-        "no features are aligned (--embeddings names the texts)": OF_ALIGNMENT if data.text is None else (),
+        f"no features are aligned to texts{unread}": () if aligned else OF_ALIGNMENT - of_views,
         "crops of --min-scale take its place": {"shift"} if config.min_scale < 1.0 and config.shift > 0.0 else (),
         "--init scratch has only new layers": {"new_layers_lr_scale"} if config.init == "scratch" else (),
         f"--optimizer {config.optimizer} has none": {"momentum"} if _is_without_momentum(config.optimizer) else (),
