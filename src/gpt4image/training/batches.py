@@ -152,6 +152,15 @@ def require_target(targeted: Indices) -> None:
         )
 
 
+def require_others(consistency: float, targeted: int, others: int) -> None:
+    """Refuse consistency training where no image lacks a target. Raises ConfigError."""
+    if consistency > 0.0 and others == 0:
+        raise ConfigError(
+            f"--consistency {consistency:g} learns from training images without a label or text label, and "
+            f"all {targeted} have one: leave it out."
+        )
+
+
 def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
     """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process; ascending.
 

@@ -26,7 +26,7 @@ from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
-from gpt4image.training.batches import require_target
+from gpt4image.training.batches import require_others, require_target
 from gpt4image.training.targets import load_text_labels, require_fitting, with_text_labels
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.trainer import require_buildable
@@ -130,7 +130,7 @@ def prepare(
         to_train: whether the data must do for training; a finished run may be asked about any images.
         loaded: what ``load_image_set`` returned for these options, where it was called already.
         labelled: a split of which an image must have a label; said before pixels are read.
-        targets: whether an image must have a target; said before pixels are read, too.
+        targets: whether images must have targets as the options say; said before pixels are read, too.
 
     Raises:
         DataError: no usable or no labelled image; to train: no training image, a single class, or a batch larger than
@@ -171,6 +171,9 @@ def prepare(
         require_batch(sizes["train"], config)
         require_selectable(config, image_set, task)
         require_buildable(config, task, image_set.classes)
+    if to_train and targets and config.consistency > 0.0:
+        has_target = task.has_target(task.annotations(image_set)[image_set.indices("train")], None)
+        require_others(config.consistency, int(has_target.sum()), int((~has_target).sum()))
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set,

@@ -34,7 +34,7 @@ from gpt4image.parallel.sharding import Place, replicate, require_shardable, sha
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import require_read
 from gpt4image.training.augment import Augmentation
-from gpt4image.training.batches import Batches, make_batches, own_rows
+from gpt4image.training.batches import Batches, make_batches, own_rows, require_others
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 from gpt4image.training.extra_heads import with_heads, words_of
 from gpt4image.training.idle_options import idle_options
@@ -331,11 +331,7 @@ def participants(
     if config.pretraining and not config.compares_views and data.text is not None:
         return targeted[data.text.described[targeted]], others
     if config.consistency > 0.0:
-        if len(others) == 0:
-            raise ConfigError(
-                f"--consistency {config.consistency:g} learns from training images without a label or text label, and "
-                f"all {len(targeted)} have one: leave it out."
-            )
+        require_others(config.consistency, len(targeted), len(others))
         return targeted, others
     used = data.weak(others)
     if uses_text and data.text is not None:
