@@ -18,6 +18,7 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import load_pixels
@@ -168,12 +169,7 @@ def prepare(
     config, chosen = auto.choose(config, image_set)
     chosen = {**named, **chosen}
     if to_train:
-        require_batch(sizes["train"], config)
-        require_selectable(config, image_set, task)
-        require_buildable(config, task, image_set.classes)
-    if to_train and targets and config.consistency > 0.0:
-        has_target = task.has_target(task.annotations(image_set)[image_set.indices("train")], None)
-        require_others(config.consistency, int(has_target.sum()), int((~has_target).sum()))
+        _require_runnable(config, image_set, task, targets=targets)
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set,
@@ -242,6 +238,17 @@ def _require_training_images(image_set: ImageSet, task: Task, there: str, *, tar
         raise DataError(f"{image_set.spec}: no image is in train ({there}), so there is nothing to train on.")
     if target:
         require_target(train[task.has_target(task.annotations(image_set)[train], None)])
+
+
+def _require_runnable(config: ResolvedOptions, image_set: ImageSet, task: Task, *, targets: bool) -> None:
+    """Refuse options that no run on these images is built from. Raises as ``prepare``."""
+    train = image_set.indices("train")
+    require_batch(len(train), config)
+    require_selectable(config, image_set, task)
+    require_buildable(config, task, image_set.classes)
+    if targets and config.consistency > 0.0:
+        has_target = task.has_target(task.annotations(image_set)[train], None)
+        require_others(config.consistency, int(has_target.sum()), int((~has_target).sum()))
 
 
 def require_media(image_set: ImageSet, task: Task) -> None:
