@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_image_set
 from gpt4image.tasks.classification import Classification
-from gpt4image.training.targets import Noise, blend, class_targets, targets_for
+from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.training.idle_options import idle_options
+from gpt4image.training.prepare import prepare
+from gpt4image.training.targets import Noise, blend, class_targets, says_nothing, targets_for
+from small_training import SMALL
 
 CLASSES = Classification()
 
@@ -43,6 +51,64 @@ def test_texts_that_say_little_of_the_classes_leave_labels_alone():
     assert targets == pytest.approx(np.array([[0.7, 0.2, 0.1], [0, 1, 0]]))
     assert class_targets(CLASSES, text, labels, Noise(), None) == pytest.approx(targets), "not known is not enough"
     assert class_targets(CLASSES, text, labels, Noise(), 0.3, trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
+
+
+def test_texts_that_say_nothing_teach_no_image():
+    text, labels = np.array([[0.4, 0.3, 0.3]] * 2, np.float32), np.array([-1, 1])
+    targets = class_targets(CLASSES, text, labels, Noise(), 0.01, silent=True)
+    assert targets.tolist() == [[0, 0, 0], [0, 1, 0]]
+
+
+class TestSaysNothing:
+    def nothing(self, sure: float, agree: int, task: Any = CLASSES, rate: float = 0.0, trust: Any = None) -> bool:
+        """Of 30 held-out labels of 3 classes, texts name ``agree``, all with probability ``sure``."""
+        labels = np.arange(40) % 3
+        named = np.where(np.arange(40) < agree, labels, (labels + 1 + np.arange(40) // 3 % 2) % 3)
+        probabilities = np.full((40, 3), (1 - sure) / 2, np.float32)
+        probabilities[np.arange(40), named] = sure
+        return says_nothing(task, probabilities, labels, np.arange(40) < 30, Noise(rate=rate), trust)
+
+    def test_texts_at_chance_do(self):
+        assert self.nothing(0.34, agree=10) and self.nothing(0.9, agree=10)
+
+    def test_texts_that_explain_labels_do_not(self):
+        assert not self.nothing(0.7, agree=22)
+
+    def test_texts_that_agree_with_more_labels_than_by_chance_do_not_however_many_are_wrong(self):
+        assert not self.nothing(0.95, agree=17), "of which nothing is explained: the texts are too sure"
+
+    def test_a_share_noise_and_several_classes_leave_them_be(self):
+        assert not self.nothing(0.34, agree=10, trust=1.0)
+        assert not self.nothing(0.34, agree=10, rate=0.3)
+        labels = np.array([[0, 1], [1, 0]] * 4)
+        several = np.full((8, 2), 0.5, np.float32)
+        assert not says_nothing(MultiLabel(), several, labels, labels >= 0, Noise(), None)
+
+    def test_without_labels_nobody_knows(self):
+        assert not says_nothing(CLASSES, np.full((4, 3), 1 / 3), np.full(4, -1), np.zeros(4, bool), Noise(), None)
+
+
+def test_a_run_reads_no_text_labels_that_say_nothing_unless_it_is_told_to(colour_folder: Path, tmp_path: Path):
+    images = load_image_set(f"folder:{colour_folder}")
+    count, train = len(images), images.splits == "train"
+    file = TextLabels(
+        keys=images.keys,
+        digests=tuple(images.digests),
+        splits=images.splits,
+        labels=np.where(train & (np.arange(count) % 2 == 0), images.labels, -1),
+        probabilities=np.full((count, 3), 1 / 3, np.float32),
+        out_of_fold=train & (np.arange(count) % 2 == 0),
+        facts=Facts(classes=images.classes, noise=0.0, agreement=0.3, c=1.0, folds=2, seed=0, encoders=("minilm",)),
+    )
+    file.save(tmp_path / "labels.parquet")
+    shared = {"data": images.spec, "out": tmp_path / "run", "text_labels": tmp_path / "labels.parquet", **SMALL}
+    shared |= {"val_fraction": 0.0, "test_fraction": 0.0}
+    ready = prepare(TrainConfig(**shared))
+    assert ready.data.soft is None and ready.data.from_text is None
+    (note,) = idle_options(ready.config, ready.data)
+    assert note == "--text-labels: no effect, since its texts say next to nothing of these classes."
+    told = prepare(TrainConfig(**shared, label_trust=1.0))
+    assert told.data.from_text is not None and told.data.from_text.all()
 
 
 def test_a_file_knows_how_much_its_texts_explain():

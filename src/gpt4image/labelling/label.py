@@ -41,7 +41,7 @@ from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, calibration_error
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.video import Video
-from gpt4image.training.targets import LEAST_EXPLAINED, explained
+from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_in
 
 LABELS_WRONG = (
     "Some of the given labels look wrong. How often the text agrees with them is not how often it is right, and "
@@ -52,6 +52,10 @@ TEXTS_SAY_LITTLE = (
     "Texts and answers say little of these classes, so training will take given labels at their word and use the rest "
     "only for images without a label (--label-trust sets another share). Look at what was answered: does the prompt "
     "ask for what tells the classes apart?"
+)
+TEXTS_SAY_NOTHING = (
+    "Texts and answers say next to nothing of these classes, so training will use the given labels alone (with "
+    "--label-trust it would use texts and answers, too). Does the prompt ask for what tells the classes apart?"
 )
 
 
@@ -161,7 +165,7 @@ def label(config: LabelConfig) -> Outcome:
     again = [Path(summary[name]) for name in ("again", "again_classes") if name in summary]
     strange = [] if read is None else read.in_words()
     confused = [confused_table(pairs, images.classes)] if pairs else []
-    notes = [*_warnings(found, explains), *notes, *strange]
+    notes = [*_warnings(task, found, explains), *notes, *strange]
     return Outcome(
         path=file,
         wrote=tuple(dict.fromkeys((file, config.out, page, *again))),
@@ -250,9 +254,11 @@ def _suggestions(config: LabelConfig, texts: Texts, predicted: Predictions, know
     ]
 
 
-def _warnings(found: TextLabels, explains: float | None) -> list[str]:
+def _warnings(task: Task, found: TextLabels, explains: float | None) -> list[str]:
     if found.facts.noise > 0.0:
         return [LABELS_WRONG]
+    if says_nothing_in(task, found):
+        return [TEXTS_SAY_NOTHING]
     if explains is not None and explains < LEAST_EXPLAINED:
         return [TEXTS_SAY_LITTLE]
     return []

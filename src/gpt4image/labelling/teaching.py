@@ -21,7 +21,7 @@ from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts, unit
-from gpt4image.training.targets import class_targets, explained
+from gpt4image.training.targets import class_targets, explained, says_nothing
 from gpt4image.training.training_data import TrainingData
 
 AnyAnswers = Answers | AnsweredBoxes
@@ -144,7 +144,8 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
     train = data.indices("train")
     labels, found = labels_of(data, train), predictions.probabilities
     explains = explained(found, labels, predictions.out_of_fold)
-    targets = class_targets(data.task, found, labels, predictions.noise, explains, trust)
+    silent = says_nothing(data.task, found, labels, predictions.out_of_fold, predictions.noise, trust)
+    targets = class_targets(data.task, found, labels, predictions.noise, explains, trust, silent=silent)
     return scattered(targets, train, len(data.labels), data.task.no_target)
 
 

@@ -17,6 +17,7 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
     unread = "" if data.text is not None else " (--embeddings names the texts)"
     reasons = {
         f"no features are aligned to texts{unread}": () if aligned else OF_ALIGNMENT - of_views,
+        "its texts say next to nothing of these classes": {"text_labels"} if data.from_text is None else (),
         "crops of --min-scale take its place": {"shift"} if config.min_scale < 1.0 and config.shift > 0.0 else (),
         "--init scratch has only new layers": {"new_layers_lr_scale"} if config.init == "scratch" else (),
         f"--optimizer {config.optimizer} has none": {"momentum"} if _is_without_momentum(config.optimizer) else (),

@@ -2,8 +2,8 @@
 
 Where the given labels look right, the target of an image is half its label and half what its text predicts: a teacher's
 soft label (Hinton et al. 2015, arXiv 1503.02531). Where the texts explain too little of the labels, it is the label
-alone. Where the texts show that some labels are wrong, it is the posterior of the class given text and label, under the
-noise that was estimated.
+alone; where they explain next to nothing, images without a label have no target. Where the texts show that some labels
+are wrong, it is the posterior of the class given text and label, under the noise that was estimated.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ TRUST_IN_RIGHT_LABELS = 0.5
 """Share of a given label in its target where no label looks wrong (docs/research/log/mixed-targets.md)."""
 LEAST_EXPLAINED = 0.5
 """Part of what the labels tell that texts must explain to be half of a target (docs/research/log/text-labels.md)."""
+NEXT_TO_NOTHING = 0.05
+"""Part of what the labels tell that texts must explain to teach at all, unless they agree with more labels than by
+chance (docs/research/log/text-labels.md)."""
+ABOVE_CHANCE = 0.05
+"""Largest p-value of such an agreement."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,6 +119,8 @@ def class_targets(
     noise: Noise,
     explains: float | None,
     trust: float | None = None,
+    *,
+    silent: bool = False,
 ) -> Probabilities:
     """Return (n, K) targets made of text labels and given labels; see ``Task.has_target``.
 
@@ -124,13 +131,39 @@ def class_targets(
         explains: part of what the labels tell that the texts explain; None where that cannot be measured.
         trust: share of a given label in the target of an image with text; without it, half where the labels look right
             (all where the texts explain little), else the posterior of the class.
+        silent: the texts say nothing, so that images without a label have no target.
     """
     if trust is None and noise.rate == 0.0:
         trust = 1.0 if explains is None or explains < LEAST_EXPLAINED else TRUST_IN_RIGHT_LABELS
     if task.exclusive:
         total, n_classes = probabilities.shape[:2]
-        return built(total, n_classes, lambda rows: blend(probabilities[rows], labels[rows], noise, trust))
+        kept = 0.0 if silent else 1.0
+        return built(total, n_classes, lambda rows: blend(kept * probabilities[rows], labels[rows], noise, trust))
     return task.with_labels(np.asarray(probabilities[:], np.float32), labels, 1.0 if trust is None else trust)
+
+
+def says_nothing(
+    task: Task, probabilities: Probabilities, labels: Ints, held_out: Bools, noise: Noise, trust: float | None
+) -> bool:
+    """Return whether texts say so little of the classes that they are not learned from.
+
+    They explain next to nothing of the labels, and agree with them no more often than the most frequent class does
+    (binomial test): wrong labels cannot be explained either, but right ones among them agree. Of several classes per
+    image it is never so, since a text may say something of a few.
+
+    Args:
+        task, noise, trust: as of ``class_targets``.
+        probabilities, labels, held_out: as of ``explained``.
+    """
+    explains = explained(probabilities, labels, held_out)
+    if not task.exclusive or trust is not None or noise.rate > 0.0 or explains is None or explains >= NEXT_TO_NOTHING:
+        return False
+    from scipy.stats import binom
+
+    rows = np.flatnonzero(held_out)
+    right = int((chosen(probabilities, rows).argmax(axis=1) == labels[rows]).sum())
+    usual = np.bincount(labels[rows]).max() / len(rows)
+    return bool(binom.sf(right - 1, len(rows), usual) >= ABOVE_CHANCE)
 
 
 def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
@@ -175,7 +208,13 @@ def targets_for(
     labels = task.image_labels(labels, len(text_labels.classes))
     probabilities = text_labels.of(digests, task.no_target)
     explains = explained(text_labels.probabilities, text_labels.labels, text_labels.out_of_fold)
-    return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
+    silent = says_nothing_in(task, text_labels, trust)
+    return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust, silent=silent)
+
+
+def says_nothing_in(task: Task, found: TextLabels, trust: float | None = None) -> bool:
+    """Return ``says_nothing`` of a file of text labels."""
+    return says_nothing(task, found.probabilities, found.labels, found.out_of_fold, Noise.of(found.facts), trust)
 
 
 def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
@@ -273,8 +312,11 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
             weak = data.labels.with_boxes(taught.hidden(~from_text)).shown_by_boxes()
             return replace(data, labels=weak, from_text=from_text)
         return replace(with_targets(data, data.labels.replaced(found, taught[found])), from_text=from_text)
-    targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
     from_text = np.array([digest in known for digest in data.image_set.digests], np.bool_)
+    if says_nothing_in(data.task, labels, config.label_trust):
+        _require_some(int(from_text[data.indices("train")].sum()), config)
+        return data
+    targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
     has_target = data.task.has_target(data.labels, targets)
     _require_some(int((has_target & from_text)[data.indices("train")].sum()), config)
     return replace(with_targets(data, targets), from_text=from_text)
