@@ -97,12 +97,16 @@ def test_it_says_how_much_the_texts_explain_and_warns_where_that_is_little(tmp_p
     clear = run(tmp_path, spec)
     assert clear.summary["labels_explained"] > 0.7 and "say little" not in clear.text
     assert "The names of the classes are not read: Unknown text encoder: 'given'" in clear.text
-    noise = np.random.default_rng(0).standard_normal((len(table.digests), 16))
     digests = [bytes(digest).hex() for digest in table.digests]
-    make_table(tmp_path / "table", {digest: noise[i : i + 1] for i, digest in enumerate(digests)})
-    vague = run(tmp_path, spec)
-    assert vague.summary["noise"] == 0.0
-    assert vague.summary["labels_explained"] < 0.2 and "say little of these classes" in vague.text
+    vectors = table.vectors(digests)[0]
+    noise = np.random.default_rng(0).standard_normal((len(digests), 16)) / 4.0
+    for part, expected in ((0.3, "say little of these classes"), (0.0, "say next to nothing of these classes")):
+        mixed = part * vectors + (1 - part) * noise
+        make_table(tmp_path / "table", {digest: mixed[i : i + 1] for i, digest in enumerate(digests)})
+        vague = run(tmp_path, spec)
+        assert vague.summary["noise"] == 0.0
+        assert (0.05 <= vague.summary["labels_explained"]) == (part > 0), vague.summary["labels_explained"]
+        assert vague.summary["labels_explained"] < 0.5 and expected in vague.text
 
 
 def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
