@@ -1,8 +1,8 @@
 """How good text labels are, on real descriptions.
 
-    python benchmarks/text_labels.py [few] [uneven] [noise] [poor] [next] [describe] [names] [multilabel]
+    python benchmarks/text_labels.py [few] [uneven] [noise] [poor] [silent] [next] [describe] [names] [multilabel]
 
-Without a name, all eight; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10), 1,549 pictograms
+Without a name, all nine; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10), 1,549 pictograms
 (OpenMoji) and, for multilabel, 704 street photographs (CCP), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are
 means over draws of labels, of images without a label: accuracy / log loss / expected calibration error.
 """
@@ -31,7 +31,7 @@ from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import to_describe, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.classification import Classification
-from gpt4image.training.targets import blend, class_targets, explained
+from gpt4image.training.targets import blend, class_targets, explained, says_nothing
 
 DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 DRAWS = 10
@@ -270,6 +270,25 @@ def poor(name: str) -> None:
     print_table(f"{name}, right labels, texts", columns, rows)
 
 
+def silent(name: str) -> None:
+    """How often texts are taken to say nothing of the classes, where labels are right or wrong, and whether they do."""
+    own, labels = table(name), corpus(name).labels
+    ways = {"right labels": 0.0, "40 % of the labels wrong": 0.4, "60 % of the labels wrong": 0.6}
+
+    def cell(way: str, kept: int, seed: int) -> tuple[float, float]:
+        made = own if way in ways else own[np.random.default_rng([seed, 1]).permutation(len(own))]
+        given = left(name, kept, seed)
+        given = flip_labels(given, np.arange(len(labels)), ways.get(way, 0.0), len(corpus(name).classes), seed)
+        found = read(name, Texts(made, corpus(name).everywhere, names_of(name)), given, seed)
+        nothing = says_nothing(Classification(), found.probabilities, given, found.out_of_fold, found.noise, None)
+        return float(nothing), float((found.probabilities.argmax(axis=1) == labels)[given < 0].mean())
+
+    kinds, kept = (*ways, "right labels, texts of other images"), (2, 4, 10)
+    columns = [f"{each} labels a class: taken to say nothing / right without a label" for each in kept]
+    rows = ((way, [shown(cell(way, each, seed) for seed in range(DRAWS)) for each in kept]) for way in kinds)
+    print_table(f"{name}, texts that say nothing", columns, rows)
+
+
 def grown(name: str, first: int, more: int, seed: int, *, suggested: bool) -> list[float]:
     """Return the accuracy on the half of the images that is never labelled, as labels are added four times."""
     labels, texts = corpus(name).labels, texts_of(name)
@@ -399,6 +418,7 @@ PARTS = {
     "uneven": uneven,
     "noise": noise,
     "poor": poor,
+    "silent": silent,
     "next": following,
     "describe": describing,
     "names": class_names,

@@ -105,7 +105,7 @@ def test_it_says_how_much_the_texts_explain_and_warns_where_that_is_little(tmp_p
         make_table(tmp_path / "table", {digest: mixed[i : i + 1] for i, digest in enumerate(digests)})
         vague = run(tmp_path, spec)
         assert vague.summary["noise"] == 0.0
-        assert (0.05 <= vague.summary["labels_explained"]) == (part > 0), vague.summary["labels_explained"]
+        assert (vague.summary["labels_explained"] >= 0.05) == (part > 0), vague.summary["labels_explained"]
         assert vague.summary["labels_explained"] < 0.5 and expected in vague.text
 
 
