@@ -127,11 +127,12 @@ class _Importer:
         new: list[Description] = []
         for row, digest in candidates:
             try:
-                description = self._to_description(row, digest)
+                picture = self._picture(row, digest)
             except (OSError, DecodeError, KeyError):
                 reason = "its boxes are in pixels, and its picture cannot be read or is not in the dataset"
                 self.skipped.append(Skipped(name=row.where, reason=reason))
                 continue
+            description = self._to_description(row, digest, picture)
             content = description.text, description.answer
             contents = known.setdefault(_identity(description), {})
             sample = self._free_sample(row, digest, content, contents)
@@ -177,7 +178,7 @@ class _Importer:
         self.skipped.append(Skipped(name=row.where, reason=reason))
         return None
 
-    def _to_description(self, row: Row, digest: str) -> Description:
+    def _to_description(self, row: Row, digest: str, picture: tuple[int, int] | None) -> Description:
         rest: dict[str, Any] = {"created": time.time(), **row.result}
         classes = self._class_list if asks_of_list(row.ask) else ()
         prompt = self._prompt if row.prompt is None else row.prompt
@@ -191,7 +192,7 @@ class _Importer:
             prompt=prompt,
             describer=self._describer if row.describer is None else row.describer,
             text=row.description,
-            answer=row.answer(class_names(prompt.class_names), self._box_format, self._picture(row, digest)),
+            answer=row.answer(class_names(prompt.class_names), self._box_format, picture),
             **rest,
         )
 

@@ -15,6 +15,7 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
     aligned = data.text is not None and (config.aligns or config.align_weight == 0.0)
     of_views = {"temperature"} if config.compares_views == "simclr" else set[str]()
     unread = "" if data.text is not None else " (--embeddings names the texts)"
+    alone = "labelled_share" in changed and not len(data.pools()[1])  # looked up only if asked: it reads all targets
     reasons = {
         f"no features are aligned to texts{unread}": () if aligned else OF_ALIGNMENT - of_views,
         "its texts say next to nothing of these classes": {"text_labels"} if data.from_text is None else (),
@@ -26,7 +27,7 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
         else {"label_smoothing"},
         "no pixels are erased (--erase)": {"erase_with"} if config.erase == 0.0 else (),
         "there is no --consistency": {"confidence"} if config.consistency == 0.0 else (),
-        "all training images have a target": {"labelled_share"} if not len(data.pools()[1]) else (),
+        "all training images have a target": {"labelled_share"} if alone else (),
     }
     found = {why: [flag_of(name) for name in sorted(changed) if name in names] for why, names in reasons.items()}
     return tuple(f"{', '.join(flags)}: no effect, since {why}." for why, flags in found.items() if flags)

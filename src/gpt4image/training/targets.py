@@ -155,8 +155,10 @@ def says_nothing(
         task, noise, trust: as of ``class_targets``.
         probabilities, labels, held_out: as of ``explained``.
     """
+    if not task.exclusive or trust is not None or noise.rate > 0.0:
+        return False
     explains = explained(probabilities, labels, held_out)
-    if not task.exclusive or trust is not None or noise.rate > 0.0 or explains is None or explains >= NEXT_TO_NOTHING:
+    if explains is None or explains >= NEXT_TO_NOTHING:
         return False
     from scipy.stats import binom
 
