@@ -21,18 +21,22 @@ import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
+from torchvision import tv_tensors
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS
+from torchvision.transforms import v2
 
 from gpt4image.config import TrainConfig
 from gpt4image.data.regions import Boxes
 from gpt4image.models.detector import FIRST, Detector, detection_loss
 from gpt4image.models.pyramid import PyramidModel
 from gpt4image.tasks.average_precision import coco_metrics
+from gpt4image.training.augment import Augmentation, random_geometry
+from gpt4image.training.batch_rng import BatchRng
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import resolve
 from gpt4image.training.trainer import build
-from measure import Row
+from measure import Row, seconds_in_turn
 from training import over_one_batch
 
 CLASSES, BOXES = 80, 8
@@ -112,8 +116,38 @@ def pipeline(model: str, size: int, batch: int, steps: int, threads: int) -> Row
         return over_one_batch(ready, build(ready.config, ready.data), steps)
 
 
+def cropping(size: int, batch: int, steps: int) -> tuple[float, float]:
+    """Return the seconds that crops of a batch with boxes take, resized and mirrored: as in a run, by torchvision."""
+    images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+    corner = torch.rand(batch, BOXES, 2) * 0.6
+    boxes = torch.cat([corner, corner + 0.05 + 0.3 * torch.rand(batch, BOXES, 2)], dim=-1)
+    drawn = {"flip": True, "shift": 0.0, "min_scale": 0.4, "colour": 0.0, "erase": 0.0}
+    how = Augmentation(size=size, mean=(0.5,) * 3, std=(0.5,) * 3, **drawn)
+    rng = BatchRng.whole(batch, torch.Generator().manual_seed(0))
+    theirs = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, (0.4, 1.0), (3 / 4, 4 / 3), antialias=False),
+            v2.RandomHorizontalFlip(),
+            v2.ClampBoundingBoxes(),
+            v2.ToDtype(torch.float32),
+        ]
+    )
+
+    def ours() -> None:
+        geometry = random_geometry(size, how, rng)
+        geometry.pixels(images)
+        geometry.boxes(boxes)
+
+    def by_torchvision() -> None:
+        for image, own in zip(images, boxes * size, strict=True):
+            shown = tv_tensors.BoundingBoxes(own, format="XYXY", canvas_size=(size, size))  # pyright: ignore
+            theirs(tv_tensors.Image(image), shown)
+
+    return seconds_in_turn(ours, by_torchvision, steps)
+
+
 def main() -> None:
-    """Print both."""
+    """Print all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet18")
     for name, default in (("size", 224), ("batch", 8), ("steps", 6), ("threads", 1)):
@@ -125,6 +159,8 @@ def main() -> None:
     print(f"step: {', '.join(f'{name} {value:.3f} s' for name, value in seconds.items())}, ratio {ratio:.3f}")
     row = pipeline(given.model, given.size, given.batch, given.steps, given.threads)
     print(f"pipeline over one batch: {row.ours / row.limit:.3f}")
+    first, second = cropping(given.size, given.batch, given.steps)
+    print(f"crops: gpt4image {1000 * first:.1f} ms, torchvision {1000 * second:.1f} ms, ratio {first / second:.3f}")
     print(f"metric of 500 images with 20 boxes each: {metric_seconds():.3f} s")
 
 
