@@ -42,7 +42,7 @@ def test_an_option_without_effect_is_named(
 
 def test_boxes_have_no_labels_to_smooth(tmp_path: Path) -> None:
     (line,) = told("openmoji-scenes", tmp_path / "run", label_smoothing=0.3, stem="standard", image_size=32)
-    assert line == "--label-smoothing: no effect, since --task detection learns from no classes that could be smoothed."
+    assert line == "--label-smoothing: no effect, since --task detection has no labels to smooth."
 
 
 def test_options_with_an_effect_are_not_named(colour_folder: Path, tmp_path: Path) -> None:

@@ -22,9 +22,7 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
         "crops of --min-scale take its place": {"shift"} if config.min_scale < 1.0 and config.shift > 0.0 else (),
         "--init scratch has only new layers": {"new_layers_lr_scale"} if config.init == "scratch" else (),
         f"--optimizer {config.optimizer} has none": {"momentum"} if _is_without_momentum(config.optimizer) else (),
-        f"--task {data.task.name} learns from no classes that could be smoothed": ()
-        if data.task.smooths
-        else {"label_smoothing"},
+        f"--task {data.task.name} has no labels to smooth": () if data.task.smooths else {"label_smoothing"},
         "no pixels are erased (--erase)": {"erase_with"} if config.erase == 0.0 else (),
         "there is no --consistency": {"confidence"} if config.consistency == 0.0 else (),
         "all training images have a target": {"labelled_share"} if alone else (),
