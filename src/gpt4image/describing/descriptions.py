@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpt4image.artifacts.answers import KINDS, Answer
-from gpt4image.artifacts.box_formats import AS_ASKED, box_counts
+from gpt4image.artifacts.box_formats import box_counts
 from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
@@ -96,7 +96,7 @@ class _Importer:
         prompt: Prompt,
         describer: Mapping[str, Any],
         class_list: tuple[ClassOption, ...],
-        box_format: str = AS_ASKED,
+        box_format: str,
     ) -> None:
         self._images = images
         self._box_format = box_format

@@ -199,7 +199,7 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
 def targets_for(
     task: Task, text_labels: TextLabels, digests: Sequence[str], labels: Ints, trust: float | None = None
 ) -> Probabilities:
-    """Return the targets (n, K) that a file of text labels gives.
+    """Return the targets (n, K) that a file of text labels gives, where these say something.
 
     Args:
         task, trust: as of ``class_targets``.
@@ -210,8 +210,7 @@ def targets_for(
     labels = task.image_labels(labels, len(text_labels.classes))
     probabilities = text_labels.of(digests, task.no_target)
     explains = explained(text_labels.probabilities, text_labels.labels, text_labels.out_of_fold)
-    silent = says_nothing_in(task, text_labels, trust)
-    return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust, silent=silent)
+    return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
 
 
 def says_nothing_in(task: Task, found: TextLabels, trust: float | None = None) -> bool:
