@@ -31,7 +31,7 @@ from gpt4image.data.regions import VOID
 from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks.segmentation import Segmentation, values_shown
+from gpt4image.tasks.segmentation import Segmentation, beyond_usual, values_shown
 from gpt4image.tasks.segmentation_losses import box_loss
 from gpt4image.training.losses import inputs_of, seed_step
 from gpt4image.training.prepare import prepare
@@ -54,6 +54,26 @@ def test_a_mask_that_fits_its_boxes_costs_nothing_and_one_that_leaves_them_does(
     logits = 50.0 * torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 4).permute(0, 3, 1, 2).float()
     assert box_loss(logits, boxes, 0).item() < 1e-6
     assert box_loss(logits.roll(4, dims=3), boxes, 0).item() > 1.0
+
+
+def test_a_probability_counts_by_how_far_it_is_from_what_is_usual_of_its_class() -> None:
+    found = np.array([[0.0, 0.98, 0.4, np.nan], [1.0, 0.98, 0.1, np.nan], [0.2, 0.98, 0.1, 0.7]], np.float32)
+    expected = [[0.0, 0.5, 0.625, np.nan], [1.0, 0.5, 0.25, np.nan], [0.25, 0.5, 0.25, 0.5]]
+    np.testing.assert_allclose(beyond_usual(found), expected, atol=1e-6)
+    sure = np.array([[0, 1], [0, 1]], np.float32)
+    assert beyond_usual(sure).tolist() == sure.tolist(), "what is sure stays, also where it is so of all images"
+    assert not len(beyond_usual(np.zeros((0, 2), np.float32)))
+
+
+def test_texts_that_say_the_same_of_all_images_teach_no_presence() -> None:
+    task, given = Segmentation(), masks_of(np.zeros((3, 8, 8), np.uint8), classes=3).hidden(np.array([False, True, True]))
+    given = task.untagged(replace(given, background=0))
+    soft = np.array([[np.nan, 0.9, 0.1]] * 3, np.float32)
+    targets = task.targets(given, task.with_labels(soft, task.image_labels(given, 3), 1.0), 3, None)
+    assert targets.presence[1:].abs().max() < 1e-6
+    soft[1, 1] = 1.0
+    targets = task.targets(given, task.with_labels(soft, task.image_labels(given, 3), 1.0), 3, None)
+    assert targets.presence[1, :, 1].tolist() == [1.0, 1.0] and targets.presence[2, 0, 1] > 0
 
 
 def test_boxes_teach_images_without_a_mask_and_move_with_their_pixels() -> None:

@@ -161,8 +161,12 @@ class Segmentation(Task):
         return MultiLabel().placeholder(has_target, outputs)
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
-        """Return a teacher's probabilities of presence, ``trust`` of which is what is known, (B, K)."""
-        return MultiLabel().with_labels(soft, labels, trust)
+        """Return (N, K) what a teacher's probabilities of presence tell of N images, ``trust`` of it what is known.
+
+        That is ``beyond_usual``: learned as it is, a probability that is much the same in all images is reached most
+        easily by logits that are shifted everywhere, which takes pixels from the background.
+        """
+        return MultiLabel().with_labels(beyond_usual(soft), labels, trust)
 
     def without_target(self, targets: PixelTargets, images: Tensor) -> PixelTargets:
         """Return targets in which some images count for nothing."""
@@ -252,6 +256,18 @@ class Segmentation(Task):
                 "probabilities": [float(areas[k]) for k in order[:top]],
                 "present": [classes[k] for k in order],
             }
+
+
+def beyond_usual(probabilities: Floats) -> Floats:
+    """Return probabilities (N, K) as distances from the mean of their class: 0 and 1 stay, the mean becomes one half.
+
+    NaN where nothing is known.
+    """
+    known = ~np.isnan(probabilities)
+    given = np.where(known, probabilities, 0.0)
+    usual = (given.sum(axis=0, dtype=np.float64) / np.maximum(known.sum(axis=0), 1)).clip(1e-6, 1 - 1e-6)
+    further = np.where(given >= usual, (given - usual) / (1 - usual), given / usual - 1)
+    return np.where(known, (1 + further) / 2, np.nan).astype(np.float32)
 
 
 def values_shown(masks: Tensor) -> Tensor:
