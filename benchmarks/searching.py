@@ -25,9 +25,9 @@ def _indexing() -> Row:
     from gpt4image.data.pixels import load_pixels
     from gpt4image.describing.describe import describe
     from gpt4image.encoding.encode import encode
-    from gpt4image.evaluating.run_model import load_run_model
     from gpt4image.searching.search import search
     from gpt4image.training.auto import stored_size
+    from gpt4image.training.run_model import load_run_model
     from gpt4image.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:

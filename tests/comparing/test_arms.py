@@ -70,6 +70,7 @@ def test_every_arm_of_the_table_is_prepared_and_no_other() -> None:
     assert all(arm.about and arm.phrase for arm in ARMS.values())
     assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
     by_rank = ("fused", "asked", "text-labels", "aligned", "text-labels-aligned", "zero-shot", "fused-aligned")
+    by_rank = (*by_rank, "asked-self-training")
     assert by_rank == TEXT_ARMS
 
 
@@ -179,6 +180,7 @@ def test_arms_that_do_not_apply_are_left_out() -> None:
     known = names(described=True, scarce=False, answered=True)
     controls = {"text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "fused-class-mean"}
     of_regions = {"boxes-shuffled", "asked-shuffled", "tags", "boxes", "fused-aligned", "fused-class-name"}
+    of_regions.add("asked-self-training")
     assert {"aligned", "text-labels", "text-labels-aligned", "asked", "fused", *controls} <= set(known)
     assert "self-training" not in known
     conditioned = applicable(described=True, scarce=False, unlabelled=False, answered=True, class_conditioned=True)
@@ -286,8 +288,9 @@ def test_arms_of_masks_read_answers_tags_and_all_masks() -> None:
     def names(**there: bool) -> tuple[str, ...]:
         return applicable(**{"described": False, "scarce": True, "unlabelled": True} | there, task=Segmentation)
 
-    assert names() == ("baseline", "oracle", "tags", "boxes")
-    assert names(answered=True) == ("baseline", "asked", "oracle", "asked-shuffled", "tags", "boxes")
+    assert names() == ("baseline", "self-training", "oracle", "tags", "boxes")
+    learned = ("baseline", "asked", "self-training", "asked-self-training")
+    assert names(answered=True) == (*learned, "oracle", "asked-shuffled", "tags", "boxes")
     assert set(names(answered=True, described=True)) - set(names(answered=True)) == {
         *("aligned", "text-labels", "fused", "text-labels-aligned", "shuffled"),
     }

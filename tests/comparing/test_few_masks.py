@@ -223,9 +223,30 @@ def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Pat
     assert isinstance(read_json(tmp_path / "cmp" / "doubtful-labels.json"), list)
 
 
+def test_masks_that_a_finished_run_of_the_seed_predicts_teach_the_arm_after_it(root: Path, tmp_path: Path) -> None:
+    config = options(root, tmp_path / "cmp", arms="self-training,asked-self-training", seeds=2)
+    plan = make_plan(config)
+    assert tuple(plan.members) == ("baseline", "asked", "self-training", "asked-self-training")
+    for arm, before in (("self-training", "baseline"), ("asked-self-training", "asked")):
+        teachers = tuple(job.teacher for job in plan.jobs if job.arm == arm)
+        assert teachers == plan.members[before].folders
+    record = compare(config).record
+    assert ("asked-self-training", "self-training") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
+    for job in plan.jobs:
+        if job.teacher is not None:
+            given = situation(job, plan.prepared.data)
+            data = PREPARE[job.arm](given)
+            train = data.indices("train")
+            assert data.labels.known[train].sum() == 5 and data.labels.drawn[train].all()
+            tagged = (data.soft if data.soft is not None else data.labels.presence_of_classes)[train] >= 0
+            assert tagged.any(axis=1).sum() == (33 if job.arm == "asked-self-training" else 5)
+    with pytest.raises(ConfigError, match="--teacher run would teach every arm"):
+        options(root, tmp_path, teacher=Path("run"))
+
+
 def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="self-training needs a task of classes"):
-        make_plan(options(root, tmp_path, arms="baseline,self-training"))
+    with pytest.raises(ConfigError, match="boxes-shuffled needs --task detection"):
+        make_plan(options(root, tmp_path, arms="baseline,boxes-shuffled"))
 
 
 def test_options_of_the_task_are_those_of_the_variant(

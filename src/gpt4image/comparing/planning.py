@@ -201,7 +201,7 @@ def _jobs(
         if (after := ARMS[arm].after) is not None:
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
-            taught_by = set_up(ARMS[after], ready, member.options if alike else {}).key
+            taught_by = set_up(ARMS[after], ready, member.options if alike else {}, answers=answers).key
             its = Regime.of(config)
             teacher = _folder(config, after, its, taught_by)
         own = set_up(ARMS[arm], ready, member.options, taught_by, answers)

@@ -164,11 +164,22 @@ ARMS: dict[str, Arm] = {
     "self-training": Arm(
         about="soft labels predicted by the trained baseline (vision only)",
         boxes="confident boxes of the trained baseline (vision only)",
-        masks=False,
         phrase="vision-only self-training",
         text=False,
         scarce_only=True,
         after="baseline",
+    ),
+    "asked-self-training": Arm(
+        about="tags that the multimodal LLM answered, and masks predicted by the finished run of asked",
+        phrase="answers and self-training",
+        text=False,
+        text_labels=True,
+        evidence="answers",
+        scarce_only=True,
+        classes=False,
+        after="asked",
+        against=("oracle", "asked", "self-training", "tags"),
+        headline=8,
     ),
     "fixmatch": Arm(
         about="labels, and consistency training on the images without one (vision only)",

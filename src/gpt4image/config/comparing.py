@@ -118,6 +118,11 @@ class CompareConfig(TrainOptions):
                 f"--consistency {self.consistency:g} would change every arm. Leave it out: the arm fixmatch has it, "
                 "with weight 1; for another weight give a variant of that arm."
             )
+        if self.teacher is not None:
+            raise ConfigError(
+                f"--teacher {self.teacher} would teach every arm. Leave it out: the arms self-training and "
+                "asked-self-training learn from their own runs."
+            )
         if self.seed:
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
         if self.noise_kind != "uniform" and not self.label_noise:

@@ -126,6 +126,9 @@ OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
 class SemiSupervisedOptions(StageConfig):
     """Learning from images without a label or a text label."""
 
+    teacher: Path | None = None
+    """Finished run whose predicted masks teach the images that have none (self-training), for segmentation."""
+
     consistency: float = Field(default=0.0, ge=0.0)
     """Weight of consistency training (FixMatch) on images without a target: a confident prediction for a weakly
     augmented view is the target of a strongly augmented one. 0 turns it off; 1 is usual."""

@@ -193,6 +193,7 @@ class Masks:
         presence_of_classes: (N, K) int8: 1 present, 0 absent, -1 not known; from masks or, without one, from tags.
         background: the class of what is no object, which tags do not name; -1 without.
         boxes: of the N images, for those without a mask; None without any.
+        taught: masks of a teacher for some of those without a mask; None without any.
     """
 
     source: MaskSource
@@ -201,6 +202,7 @@ class Masks:
     place: NDArray[np.uint8] = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
     background: int = -1
     boxes: Boxes | None = None
+    taught: Masks | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -210,12 +212,18 @@ class Masks:
         """Return the masks of the images at positions, or of a mask (N,) bool, in that order."""
         rows, present = self.rows[index], self.presence_of_classes[index]
         boxes = None if self.boxes is None else self.boxes[index]
-        return replace(self, rows=rows, presence_of_classes=present, boxes=boxes)
+        taught = None if self.taught is None else self.taught[index]
+        return replace(self, rows=rows, presence_of_classes=present, boxes=boxes, taught=taught)
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """(N,) which images have a mask."""
         return self.rows >= 0
+
+    @property
+    def drawn(self) -> NDArray[np.bool_]:
+        """(N,) which images have a mask, or one of a teacher."""
+        return self.known if self.taught is None else self.known | self.taught.known
 
     def hidden(self, images: NDArray[np.bool_]) -> Masks:
         """Return masks of which those of some images (N,) are not known; what is known to be present stays."""
@@ -228,6 +236,11 @@ class Masks:
         table = np.arange(256, dtype=np.uint8)
         table[: len(place)] = place
         return replace(self, presence_of_classes=moved, place=table[self.place])
+
+    def with_taught(self, source: MaskSource, rows: NDArray[np.int64]) -> Masks:
+        """Return the masks with those of a teacher: ``rows`` as the field of that name, of images without a mask."""
+        nothing = np.full_like(self.presence_of_classes, -1)
+        return replace(self, taught=Masks(source=source, rows=rows, presence_of_classes=nothing))
 
     def with_boxes(self, boxes: Boxes) -> Masks:
         """Return the masks with boxes of N images, as far as these have no mask."""
@@ -262,9 +275,12 @@ class Masks:
         return self.presence_of_classes
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
-        """Return (B, S, S) uint8 classes, stretched to a square as pixels are (no value is averaged); VOID without."""
+        """Return (B, S, S) uint8 classes, stretched to a square as pixels are (no value is averaged); VOID without.
+
+        Masks of a teacher stand where there are no others.
+        """
         read = _kept if size <= KEPT_SIDE else _stretched
-        found = np.full((len(self), size, size), VOID, np.uint8)
+        found = np.full((len(self), size, size), VOID, np.uint8) if self.taught is None else self.taught.pixels(size)
         for i in np.flatnonzero(self.known):
             found[i] = self.place[read(self.source, int(self.rows[i]), size)]
         return found
@@ -272,9 +288,9 @@ class Masks:
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
         digests = [self.source.digest(int(row)) if row >= 0 else "" for row in self.rows]
-        boxes = "" if self.boxes is None else self.boxes.content()
+        more = "".join(part.content() for part in (self.boxes, self.taught) if part is not None)
         parts = (
-            f"{digests}{boxes}".encode(),
+            f"{digests}{more}".encode(),
             self.place.tobytes(),
             np.ascontiguousarray(self.presence_of_classes).tobytes(),
         )

@@ -17,10 +17,10 @@ from gpt4image.data import ImageSet
 from gpt4image.data.pixels import load_pixels
 from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.preprocessing import as_images
-from gpt4image.evaluating.run_model import RunModel
 from gpt4image.tasks.base import Predictions, Task
 from gpt4image.training.auto import stored_as
 from gpt4image.training.predictions import images_at_once
+from gpt4image.training.run_model import RunModel
 
 MOST_IMAGES = 256
 TOLERANCE = 1e-4

@@ -122,7 +122,7 @@ def _write(form: str, path: Path, exported: ExportedModel, task: Task | None) ->
 
 def _exported_model(run_dir: Path, task: Task | None) -> ExportedModel:
     from gpt4image.deploying.exported_model import ExportedModel
-    from gpt4image.evaluating.run_model import load_run_model
+    from gpt4image.training.run_model import load_run_model
 
     classes = runs.class_names(run_dir)
     return ExportedModel(run_dir=run_dir, model=load_run_model(run_dir, task, classes), classes=classes)

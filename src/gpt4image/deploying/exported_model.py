@@ -11,7 +11,7 @@ from gpt4image import __version__
 from gpt4image.artifacts import runs
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.evaluating.run_model import RunModel, timm_form
+from gpt4image.training.run_model import RunModel, timm_form
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

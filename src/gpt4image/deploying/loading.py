@@ -114,7 +114,7 @@ def is_timm_folder(path: Path) -> bool:
 
 
 def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
-    from gpt4image.evaluating.run_model import load_run_model
+    from gpt4image.training.run_model import load_run_model
 
     classes = runs.class_names(path)
     runs.require_predicting(path)

@@ -28,7 +28,7 @@ from gpt4image.data.video import VIDEO_EXTENSIONS, FrameOrder, Frames, decode_cl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gpt4image.evaluating.run_model import RunModel
+    from gpt4image.training.run_model import RunModel
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

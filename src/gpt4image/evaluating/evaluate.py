@@ -25,12 +25,12 @@ from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
 from gpt4image.evaluating.measures import measure_more
-from gpt4image.evaluating.run_model import load_run_model, options_of
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
 from gpt4image.training.prepare import identity_of, load_image_set, prepare, require_labelled
+from gpt4image.training.run_model import load_run_model, options_of
 from gpt4image.training.training_data import TrainingData
 
 ALWAYS = ("images", "labelled", "classes", "per_class", "support")

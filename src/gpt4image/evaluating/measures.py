@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image.encoding.class_names import ClassNames
 from gpt4image.evaluating.retrieval import recalls, zero_shot_accuracy
-from gpt4image.evaluating.run_model import Outputs, RunModel
+from gpt4image.training.run_model import Outputs, RunModel
 from gpt4image.training.training_data import TrainingData
 
 Ints = NDArray[np.int64]

@@ -14,8 +14,8 @@ from gpt4image.base.errors import DataError, DecodeError
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels, decoded
-from gpt4image.evaluating.run_model import RunModel
 from gpt4image.training.auto import stored_as
+from gpt4image.training.run_model import RunModel
 from gpt4image.training.text_space import TextSpace
 
 

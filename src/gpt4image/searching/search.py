@@ -19,12 +19,12 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.pixels import WorkerPixels, available_cores
-from gpt4image.evaluating.run_model import RunModel, load_run_model, options_of
 from gpt4image.searching.index import Index, most_similar, up_to_date
 from gpt4image.searching.queries import place_queries
 from gpt4image.searching.results import Hit, in_words, write_page
 from gpt4image.training.auto import stored_as
 from gpt4image.training.prepare import load_image_set as load_with_splits
+from gpt4image.training.run_model import RunModel, load_run_model, options_of
 from gpt4image.training.text_space import read_text_space
 
 FOLDER = "search"

@@ -29,7 +29,12 @@ TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     ),
 }
 
-OPTIONS_OF = {"focus_negatives": "multilabel", "presence_weight": "segmentation", "pretrain": "pretrain"}
+OPTIONS_OF = {
+    "focus_negatives": "multilabel",
+    "presence_weight": "segmentation",
+    "teacher": "segmentation",
+    "pretrain": "pretrain",
+}
 """Options that one task alone reads."""
 TITLES: Mapping[str, str] = {
     metric.name: metric.title

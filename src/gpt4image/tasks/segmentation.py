@@ -146,15 +146,14 @@ class Segmentation(Task):
         return PixelTargets(masks=masks, presence=presence, background=labels.background, boxes=boxes)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
-        """Return (B,) which images have a mask, or a class that is known to be present or absent."""
+        """Return (B,) which images have a mask, if only of a teacher, or a class that is known to be there or not."""
         return labels.known | self.weak(labels, soft)
 
     def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
-        """Return (B,) of which images only classes are known."""
-        if self.presence == 0.0:
-            return np.zeros(len(labels), np.bool_)
+        """Return (B,) of which images only classes are known, or the mask that a teacher predicts."""
         tags: NDArray[np.bool_] = (labels.presence_of_classes if soft is None else soft) >= 0
-        return np.asarray(~labels.known & tags.any(axis=1))
+        learned = labels.drawn | (tags.any(axis=1) if self.presence > 0.0 else False)
+        return np.asarray(~labels.known & learned)
 
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return a probability of one half for all classes, NaN without a target."""

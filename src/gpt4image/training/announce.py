@@ -24,13 +24,15 @@ def block(ready: Prepared) -> str:
     data, config = ready.data, ready.config
     train = data.indices("train")
     labelled, described = data.labelled[train], data.described[train]
-    tagged = data.weak(train) & ~labelled & ~described
+    taught = np.zeros(len(train), np.bool_) if data.from_teacher is None else data.from_teacher[train]
+    tagged = data.weak(train) & ~labelled & ~described & ~taught
     by_source = {
         "labels": labelled.sum(),
         "tags alone": tagged.sum(),
         "text labels": 0 if data.from_text is None else data.from_text[train].sum(),
         "descriptions to align to": 0 if data.text is None else np.asarray(data.text.described)[train].sum(),
-        "without either": (~labelled & ~described & ~tagged).sum(),
+        "masks of --teacher": taught.sum(),
+        "without either": (~labelled & ~described & ~tagged & ~taught).sum(),
     }
     if config.pretraining:
         by_source = {"with a description": described.sum(), "without a description": (~described).sum()}

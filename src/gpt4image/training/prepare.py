@@ -29,6 +29,7 @@ from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
 from gpt4image.training.batches import require_others, require_target
 from gpt4image.training.targets import load_text_labels, require_fitting, with_text_labels
+from gpt4image.training.teacher import require_teacher
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.trainer import require_buildable
 from gpt4image.training.training_data import TrainingData
@@ -246,6 +247,8 @@ def _require_runnable(config: ResolvedOptions, image_set: ImageSet, task: Task, 
     require_batch(len(train), config)
     require_selectable(config, image_set, task)
     require_buildable(config, task, image_set.classes)
+    if config.teacher is not None:
+        require_teacher(config.teacher, image_set, task)
     if targets and config.consistency > 0.0:
         has_target = task.has_target(task.annotations(image_set)[train], None)
         require_others(config.consistency, int(has_target.sum()), int((~has_target).sum()))

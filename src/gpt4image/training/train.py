@@ -10,7 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 from gpt4image.artifacts import runs
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar, say
 from gpt4image.config import TrainConfig, TrainOptions
@@ -21,6 +23,7 @@ from gpt4image.tasks.base import Task
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.thresholds import USUAL
 from gpt4image.training.prepare import Prepared, prepare
+from gpt4image.training.teacher import with_teacher
 from gpt4image.training.tracking import OnEpoch, require_trackers, tracked
 
 FINISHED = (
@@ -49,6 +52,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
+            ready = _taught(ready)
             if "auto" in (ready.config.precision, ready.config.memory_format):
                 _tell("choosing precision and memory format by a few trial steps")
             _train(resolve(ready))
@@ -86,6 +90,19 @@ def _require_same_data(ready: Prepared) -> None:
             )
 
     processes.together(check)
+
+
+def _taught(ready: Prepared) -> Prepared:
+    """Return the run with what ``--teacher`` predicts, where it is given; its weights tell the data from others."""
+    teacher = ready.config.teacher
+    if teacher is None:
+        return ready
+    weights = runs.recorded_file(teacher)
+    return replace(
+        ready,
+        data=with_teacher(ready.data, teacher),
+        fingerprint=fingerprint([ready.fingerprint, file_digest(weights)]),
+    )
 
 
 def _tell(text: str) -> None:

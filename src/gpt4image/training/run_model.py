@@ -77,8 +77,11 @@ class RunModel:
     text_space: TextSpace | None = None
     foreign_texts: str = ""
 
-    def read(self, pixels: Pixels, indices: NDArray[np.int64]) -> Outputs:
-        """Return the outputs of the model for the images at ``indices``."""
+    def read(self, pixels: Pixels, indices: NDArray[np.int64], *, mirrored: bool = False) -> Outputs:
+        """Return the outputs of the model for the images at ``indices``.
+
+        With ``mirrored``, those of a model that gives a map are of each image and its mirror image together.
+        """
         device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
         self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         reader = Aligner(self.backbone, 1)
@@ -89,6 +92,8 @@ class RunModel:
 
         def read(inputs: Tensor) -> tuple[Tensor, Tensor]:
             found, features = reader(inputs)
+            if mirrored:
+                found = (found + reader(inputs.flip(3))[0].flip(3)) / 2
             return tail(found.float()), features
 
         try:

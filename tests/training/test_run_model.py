@@ -11,8 +11,8 @@ import torch
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import RunError
 from gpt4image.data.pixels import MemoryPixels
-from gpt4image.evaluating.run_model import load_run_model, options_of
 from gpt4image.training.auto import stored_size
+from gpt4image.training.run_model import load_run_model, options_of
 
 
 def test_predictions_are_those_of_the_classifier_on_the_features(small_run: Path) -> None:

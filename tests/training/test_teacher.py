@@ -1,0 +1,127 @@
+"""Masks that a finished run predicts: whom they teach, what they are, and what is refused before pixels are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import drawn_masks
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, RunError
+from gpt4image.config import TrainConfig
+from gpt4image.data.regions import VOID
+from gpt4image.tasks.segmentation import Segmentation
+from gpt4image.training.announce import block
+from gpt4image.training.prepare import prepare
+from gpt4image.training.run_model import load_run_model
+from gpt4image.training.teacher import with_teacher
+from gpt4image.training.train import train
+from gpt4image.training.training_data import TrainingData
+from loaded_sets import masks_of
+from small_training import resumed, same
+
+Once = Callable[[str, Callable[[Path], Any]], Path]
+
+
+@pytest.fixture(scope="module")
+def root(once: Once) -> Path:
+    return once("masks", drawn_masks.set_and_run)
+
+
+def options(root: Path, out: Path, **changes: Any) -> TrainConfig:
+    shared = {"data": f"masks:{root / 'set'}", "out": out, "teacher": root / "run", "epochs": 2}
+    return TrainConfig(**{**drawn_masks.SMALL, **shared, **changes})
+
+
+@pytest.fixture(scope="module")
+def taught(root: Path) -> TrainingData:
+    return with_teacher(prepare(options(root, Path("unused")), ("train", "val")).data, root / "run")
+
+
+def test_training_images_without_a_mask_get_the_predicted_one(root: Path, taught: TrainingData) -> None:
+    labels, train = taught.labels, taught.indices("train")
+    tagged = np.array(["tagged" in key for key in taught.image_set.keys])
+    assert taught.from_teacher is not None and taught.from_teacher.tolist() == tagged.tolist()
+    assert (labels.drawn == (labels.known | tagged)).all() and not (labels.known & tagged).any()
+    assert (taught.weak(train) == tagged[train]).all(), "masks of people come first, and these on top of them"
+    with_mask = np.flatnonzero(labels.known)
+    own = replace(labels, taught=None)
+    assert (labels[with_mask].pixels(32) == own[with_mask].pixels(32)).all()
+
+    model = load_run_model(root / "run", taught.task, taught.classes)
+    model.backbone.eval()
+    some = np.flatnonzero(tagged)
+    once = model.read(taught.pixels, some).predictions
+    found = labels[some].pixels(32)
+    assert (found != VOID).all() and (found == once).mean() > 0.95, "of one view; these are of two"
+    assert labels[some[:2]].pixels(64).shape == (2, 64, 64)
+    assert labels.content() != own.content()
+
+
+def test_the_prediction_is_that_of_the_picture_and_its_mirror_image_together(root: Path, taught: TrainingData) -> None:
+    model = load_run_model(root / "run", taught.task, taught.classes)
+    seen: list[torch.Tensor] = []
+    plain = model.backbone.forward
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return plain(images)
+
+    model.backbone.forward = forward  # type: ignore[method-assign]
+    found = model.read(taught.pixels, np.arange(3), mirrored=True).predictions
+    assert torch.equal(seen[0].flip(3), seen[1]) and len(seen) == 2
+    with torch.inference_mode():
+        both = (plain(seen[0]) + plain(seen[1]).flip(3)) / 2
+    assert (found == Segmentation().tail()(both.float()).numpy()).all()
+
+
+def test_a_predicted_mask_teaches_pixels_but_not_what_the_image_shows() -> None:
+    values = np.zeros((2, 8, 8), np.uint8)
+    values[:, :4] = 1
+    drawn = masks_of(values)
+    labels = Segmentation().untagged(drawn.hidden(np.array([False, True])))
+    given = labels.with_taught(drawn.source, np.array([-1, 1]))
+    targets = Segmentation().targets(given, None, 4, None)
+    assert (targets.masks[1] == targets.masks[0]).all() and not targets.presence[1].any()
+    assert Segmentation().has_target(given, None).all() and not Segmentation().has_target(labels, None).all()
+    assert Segmentation(presence=0.0).weak(given, None).tolist() == [False, True]
+    assert given[np.array([1])].pixels(8).tolist() == [values[1].tolist()]
+
+
+def test_a_taught_run_goes_on_after_a_stop_and_is_another_one_with_another_teacher(root: Path, tmp_path: Path) -> None:
+    config = options(root, tmp_path / "whole")
+    train(config)
+    assert not same(tmp_path / "whole", root / "run")
+    resumed(config, tmp_path / "again", steps=3)
+    assert same(tmp_path / "whole", tmp_path / "again")
+    train(options(root, tmp_path / "alone", teacher=None))
+    assert not same(tmp_path / "whole", tmp_path / "alone"), "the masks are learned from"
+    first, second = (runs.read_run(tmp_path / name)["config"][runs.DATA] for name in ("whole", "alone"))
+    assert first != second
+
+
+def test_people_are_told_how_many_images_a_teacher_teaches(root: Path, taught: TrainingData) -> None:
+    ready = replace(prepare(options(root, Path("unused")), ("train", "val")), data=taught)
+    assert "8 masks of --teacher" in block(ready) and "tags alone" not in block(ready)
+
+
+def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, tmp_path: Path, small_run: Path) -> None:
+    drawn_masks.draw(tmp_path / "whole")
+    drawn_masks.draw(tmp_path / "other", tagged=3)
+    (tmp_path / "other" / "classes.txt").write_text("background\ndisc\ncube")
+    tags = tmp_path / "other" / "tags.csv"
+    tags.write_text(tags.read_text().replace("square", "cube"))
+    for changes, error, why in (
+        ({"teacher": tmp_path / "nothing"}, RunError, "nothing"),
+        ({"teacher": small_run}, RunError, "was trained with --task classification; give a run of --task segmentation"),
+        ({"data": f"masks:{tmp_path / 'whole'}"}, ConfigError, "without a mask, and all .* have one: leave it out"),
+        ({"data": f"masks:{tmp_path / 'other'}"}, RunError, "class 2 is 'square' there and 'cube' here"),
+    ):
+        with pytest.raises(error, match=why):
+            prepare(options(root, tmp_path / "run", **changes), ("train", "val"))
