@@ -12,7 +12,7 @@ from PIL import Image
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import write_parquet
 from gpt4image.comparing.members import Member
-from gpt4image.comparing.results import leaks, method, recorded, scores_of, small_classes
+from gpt4image.comparing.results import leaks, method, recorded, scores_of, silent_texts, small_classes
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
 from gpt4image.tasks.classification import Classification
@@ -74,3 +74,23 @@ def test_scores_by_image_are_read_or_made_of_what_older_versions_kept(tmp_path: 
     path.write_bytes(b"PAR1 no table PAR1")
     with pytest.raises(DamagedError, match="predictions-test"):
         scores_of(tmp_path, {})
+
+
+def test_arms_that_left_their_texts_out_are_named_with_the_seeds() -> None:
+    members = {name: Member(arm=name, options={}) for name in ("baseline", "text-labels", "fused")}
+
+    def record(with_target: int | None, labelled: int = 10) -> dict[str, dict[str, int]]:
+        known = {} if with_target is None else {"with_target": with_target}
+        return {"data": {"train": 40, "labelled": labelled, **known}}
+
+    facts = {
+        "baseline": [record(10)] * 3,
+        "text-labels": [record(10), record(40), record(10)],
+        "fused": [record(40)] * 3,
+    }
+    (note,) = silent_texts(members, facts, range(5, 8))
+    assert note.startswith("text-labels: no text or answer gave") and "with seed 5, 7;" in note
+    (note,) = silent_texts(members, facts | {"text-labels": [record(10)] * 3}, range(3))
+    assert "with any seed;" in note
+    for told in (record(None), record(40, labelled=40)):
+        assert silent_texts(members, facts | {"text-labels": [told] * 3}, range(3)) == []

@@ -286,7 +286,12 @@ def test_a_broken_picture_is_named_and_the_others_train(
     assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
     facts = runs.read_run(tmp_path / "run")["run"]
     assert {item["name"] for item in facts["set_aside"]} == named
-    assert facts["data"]["labelled"] == facts["data"]["train"] == outcome.summary["train_images"]
+    assert (
+        facts["data"]["with_target"]
+        == facts["data"]["labelled"]
+        == facts["data"]["train"]
+        == outcome.summary["train_images"]
+    )
 
 
 def test_weights_of_another_run_start_a_new_one(colour_folder: Path, tmp_path: Path) -> None:

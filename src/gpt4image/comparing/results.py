@@ -84,6 +84,7 @@ def summarise(
         "notes": [
             *leaks(data.image_set),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
+            *silent_texts(members, facts, config.seed_range),
             *plan_notes,
         ],
     }
@@ -98,6 +99,30 @@ def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | N
     small = np.flatnonzero((counts > 0) & (counts < (k or 0))).tolist()
     named = first_few((classes[label] for label in small), limit=10)
     return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."] if small else []
+
+
+def silent_texts(
+    members: Mapping[str, Member], facts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: range
+) -> list[str]:
+    """Return a note for each arm whose texts gave no image without a label a target.
+
+    ``facts`` are the records of its runs, one per seed; those of earlier versions do not say how many have a target.
+    """
+
+    def is_silent(data: Mapping[str, Any]) -> bool:
+        return data.get("with_target") == data["labelled"] < data["train"]
+
+    notes: list[str] = []
+    for name, member in members.items():
+        of_seeds = zip(seeds, facts[name], strict=True)
+        silent = [seed for seed, fact in of_seeds if ARMS[member.arm].text_labels and is_silent(fact["data"])]
+        if silent:
+            which = "any seed" if len(silent) == len(seeds) else f"seed {', '.join(map(str, silent))}"
+            notes.append(
+                f"{name}: no text or answer gave an image without a label a target with {which}; they say next to "
+                "nothing of the classes, or there are none. There it learned from labels alone."
+            )
+    return notes
 
 
 def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[str, Any]]:

@@ -195,7 +195,7 @@ def run(
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
-    """Return what a run record holds of its data: class names, images per split, labelled and described ones.
+    """Return what a run record holds of its data: class names, images per split, those with labels, texts, targets.
 
     Images that could not be decoded do not count in the splits that the run read.
     """
@@ -211,6 +211,7 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
             "classes": len(data.classes),
             "labelled": int(data.labelled[train].sum()),
             "described": int(data.described[train].sum()),
+            "with_target": int(data.has_target(train).sum()),
         },
     }
 
