@@ -70,11 +70,11 @@ def test_every_arm_of_the_table_is_prepared_and_no_other() -> None:
     assert all(arm.about and arm.phrase for arm in ARMS.values())
     assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
     by_rank = ("fused", "asked", "text-labels", "aligned", "text-labels-aligned", "zero-shot", "fused-aligned")
-    by_rank = (*by_rank, "asked-self-training")
+    by_rank = (*by_rank, "asked-self-training", "fused-self-training")
     assert by_rank == TEXT_ARMS
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if ARMS[name].classes])
+@pytest.mark.parametrize("name", [name for name in ARMS if ARMS[name].classes and not ARMS[name].untold])
 def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> None:
     given = situation()
     data = PREPARE[name](given)
@@ -180,7 +180,7 @@ def test_arms_that_do_not_apply_are_left_out() -> None:
     known = names(described=True, scarce=False, answered=True)
     controls = {"text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "fused-class-mean"}
     of_regions = {"boxes-shuffled", "asked-shuffled", "tags", "boxes", "fused-aligned", "fused-class-name"}
-    of_regions.add("asked-self-training")
+    of_regions |= {"asked-self-training", "fused-self-training"}
     assert {"aligned", "text-labels", "text-labels-aligned", "asked", "fused", *controls} <= set(known)
     assert "self-training" not in known
     conditioned = applicable(described=True, scarce=False, unlabelled=False, answered=True, class_conditioned=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gpt4image.artifacts.prompts import Prompt
 from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.text_labels import TextLabels
-from gpt4image.base.errors import ConfigError, DataError, TableError
+from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing import jobs
 from gpt4image.comparing.arms import PREPARE
@@ -207,14 +208,42 @@ def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path,
         require_fitting(TextLabels.load(tmp_path / "tags.parquet"), config, data.image_set, Classification())
 
 
+def write_texts(images: ImageSet, folder: Path, rows: Sequence[int]) -> Path:
+    """Describe some images by their classes; return the embedding table."""
+    texts = [f"{' and '.join(images.label_names(i))}, number {i}" for i in rows]
+    said = [{"key": images.keys[i], "description": text} for i, text in zip(rows, texts, strict=True)]
+    (folder / "said.jsonl").write_text("\n".join(map(json.dumps, said)))
+    given: dict[str, Any] = {"describer": f"replay:{folder / 'said.jsonl'}", "ask": "description"}
+    with contextlib.suppress(DescriberError):  # it has no words of some
+        describe(DescribeConfig(data=images.spec, store=folder / "texts.db", **given))
+    encode(EncodeConfig(store=folder / "texts.db", out=folder / "emb", encoder="bag-of-words:16"))
+    return folder / "emb"
+
+
+def test_classes_that_a_finished_run_predicts_teach_images_of_which_nothing_is_told(root: Path, tmp_path: Path) -> None:
+    images = load_image_set(f"masks:{root / 'set'}")
+    some = [row for row, key in enumerate(images.keys) if "tagged" not in key]
+    own: dict[str, Any] = {"task": "multilabel", "arms": "fused-self-training", "val_fraction": 0.0}
+    own |= {"embeddings": write_texts(images, tmp_path, some), "labels_per_class": 2, "labelled_images": None}
+    record = compare(options(root, tmp_path / "cmp", **own)).record
+    assert list(record["arms"]) == ["baseline", "fused", "fused-self-training"]
+    plan = make_plan(options(root, tmp_path / "cmp", **own))
+    (job,) = [job for job in plan.jobs if job.arm == "fused-self-training"]
+    assert job.teacher == plan.members["fused"].folders[0]
+    data = PREPARE[job.arm](situation(job, plan.prepared.data))
+    assert data.from_teacher is not None and data.from_teacher.sum() == 6, "those of which no tags were answered"
+    assert data.has_target(data.indices("train")).all()
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    own |= {"embeddings": write_texts(images, whole, range(len(images)))}
+    with pytest.raises(ConfigError, match="fused-self-training needs training images without a label, description and"):
+        make_plan(options(root, tmp_path / "cmp", **own))
+    assert "fused-self-training" not in make_plan(options(root, tmp_path / "cmp", **own | {"arms": ""})).members
+
+
 def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Path, tmp_path: Path) -> None:
     images = load_image_set(f"masks:{root / 'set'}")
-    texts = [f"{' and '.join(images.label_names(i))}, number {i}" for i in range(len(images))]
-    rows = [{"key": key, "description": text} for key, text in zip(images.keys, texts, strict=True)]
-    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    said, table = f"replay:{tmp_path / 'said.jsonl'}", tmp_path / "emb"
-    describe(DescribeConfig(data=images.spec, store=tmp_path / "texts.db", describer=said, ask="description"))
-    encode(EncodeConfig(store=tmp_path / "texts.db", out=table, encoder="bag-of-words:16"))
+    table = write_texts(images, tmp_path, range(len(images)))
     own: dict[str, Any] = {"answers": None, "embeddings": table, "arms": "baseline,text-labels", "labelled_images": 30}
     plan = make_plan(options(root, tmp_path / "cmp", **own))
     data = Finished(plan, "").data

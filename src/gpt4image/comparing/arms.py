@@ -85,7 +85,7 @@ def _zero_shot(given: Situation) -> TrainingData:
 def _self_training(given: Situation) -> TrainingData:
     data, train = given.data, given.data.indices("train")
     if data.task.output == "mask":
-        return _with_masks(replace(data, text=None), given)
+        return _taught(replace(data, text=None), given)
     predicted = given.teacher(train)
     if data.task.boxes:
         val = data.indices("val")
@@ -98,11 +98,11 @@ def _self_training(given: Situation) -> TrainingData:
     return replace(data, text=None, soft=scattered(soft, train, len(data.labels), data.task.no_target))
 
 
-def _asked_self_training(given: Situation) -> TrainingData:
-    return _with_masks(_text_labels(given), given)
+def _text_labels_self_training(given: Situation) -> TrainingData:
+    return _taught(_text_labels(given), given)
 
 
-def _with_masks(data: TrainingData, given: Situation) -> TrainingData:
+def _taught(data: TrainingData, given: Situation) -> TrainingData:
     if given.teacher_run is None:
         raise ValueError("this arm comes after another one")
     return with_teacher(data, given.teacher_run)
@@ -184,7 +184,8 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "text-labels-aligned": _text_labels_aligned,
     "zero-shot": _zero_shot,
     "self-training": _self_training,
-    "asked-self-training": _asked_self_training,
+    "asked-self-training": _text_labels_self_training,
+    "fused-self-training": _text_labels_self_training,
     "fixmatch": _baseline,
     "oracle": _oracle,
     "shuffled": _shuffled,
@@ -210,6 +211,7 @@ def applicable(
     labelled: bool = True,
     scarce: bool,
     unlabelled: bool,
+    untold: bool = False,
     task: Task | type[Task] = Classification,
     class_conditioned: bool = False,
 ) -> tuple[str, ...]:
@@ -221,6 +223,7 @@ def applicable(
         labelled: whether a training image with a label is left.
         scarce: whether labels are missing or wrong.
         unlabelled: whether training images without a label are left, for consistency training.
+        untold: whether there are some of which there is no description or answer either.
         task: what is trained for.
         class_conditioned: whether the prompt names the class, so that texts must not give labels.
     """
@@ -236,7 +239,7 @@ def applicable(
             text, answers = text and (arm.aligns or arm.evidence == "texts"), arm.text_labels
         enough = (described or not text) and not (arm.known_only if scarce else arm.scarce_only)
         enough = enough and (task.exclusive or boxes or not arm.exclusive) and (unlabelled or not arm.consistent)
-        enough = enough and (answered or not answers) and (labelled or arm.label_free)
+        enough = enough and (answered or not answers) and (labelled or arm.label_free) and (untold or not arm.untold)
         return enough and (not arm.text_labels or (task.text_labels and not (class_conditioned and arm.text)))
 
     return tuple(name for name, arm in ARMS.items() if applies(arm))

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.arms import applicable
 from gpt4image.config import CompareConfig
@@ -39,21 +42,26 @@ def members_of(
     unlabelled: bool,
     class_conditioned: bool,
     truth: bool,
+    answered: NDArray[np.bool_] | None = None,
 ) -> tuple[dict[str, Member], list[str]]:
     """Return the arms that are asked for, or all that apply, and the variants; and notes for the record.
 
     Arms for wrong labels may also be asked for where labels count as right. ``left`` is what the first seed trains on;
-    ``truth`` says whether any training image has a label that could be taken away.
+    ``truth`` says whether any training image has a label that could be taken away; ``answered``, (N,), is of which
+    images there is an answer.
 
     Raises:
         ConfigError: an arm is asked for that is not possible here.
     """
     train = left.indices("train")
+    told = left.task.known(left.labels) | (False if answered is None else answered)
+    told = told if left.text is None else told | left.text.described
     there = {
         "described": config.embeddings is not None,
         "answered": config.answers is not None,
         "labelled": bool(left.task.known(left.labels[train]).any()),
         "unlabelled": not left.task.known(left.labels[train]).all(),
+        "untold": not told[train].all(),
     }
     either = {name for some in (True, False) for name in applicable(scarce=some, task=left.task, **there)}
     possible = [name for name in ARMS if name in either and ((scarce and truth) or name != "oracle")]
@@ -116,6 +124,8 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) ->
         return "--answers STORE, made by `gpt4image describe --ask class`"
     if (config.labels_per_class == 0 and not arm.label_free) or (arm is ARMS["oracle"] and scarce):
         return "labels"
+    if arm.untold and config.answers is not None:
+        return "training images without a label, description and answer"
     if arm.consistent and scarce:
         return "training images without a label"
     return "--labelled-images" if boxes or masks else "--labels-per-class or --label-noise"

@@ -109,6 +109,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     class_conditioned = table is not None and EmbeddingTable.open(table).manifest.class_conditioned
     first = regime.apply(ready.data, config.first_seed)
     _require_labels(config, ready.data, first)
+    answers = None if config.answers is None else answers_about(ready.data, config.answers)
     members, notes = members_of(
         config,
         first,
@@ -116,15 +117,13 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
         unlabelled=unlabelled,
         class_conditioned=class_conditioned,
         truth=bool(ready.data.task.known(ready.data.labels[train]).any()),
+        answered=None if answers is None else answers.given,
     )
     arms = [ARMS[member.arm] for member in members.values()]
     if regime.scarce or unlabelled or any(arm.scarce_only or arm.text_labels for arm in arms):
         for member, arm in zip(members.values(), arms, strict=True):
             if arm.text and config.embeddings is not None:
                 open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
-    answers = None
-    if config.answers is not None:
-        answers = answers_about(ready.data, config.answers)
     jobs = {name: _jobs(config, ready, name, members, answers, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(

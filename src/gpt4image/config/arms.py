@@ -32,6 +32,7 @@ class Arm:
         classes: whether it applies where images have classes.
         masks: whether it applies where pixels have classes.
         known_texts: whether it needs described images with a label.
+        untold: whether it needs images without a label, description and answer.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
         bound: "control" or "reference" where the arm is no way to train, but shows what is to be surpassed or reached.
@@ -55,6 +56,7 @@ class Arm:
     classes: bool = True
     masks: bool = True
     known_texts: bool = False
+    untold: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     bound: Literal["", "control", "reference"] = ""
@@ -180,6 +182,18 @@ ARMS: dict[str, Arm] = {
         after="asked",
         against=("oracle", "asked", "self-training", "tags"),
         headline=8,
+    ),
+    "fused-self-training": Arm(
+        about="targets as of fused, and classes predicted by its finished run for images without text or answer",
+        phrase="answers, descriptions and self-training",
+        text_labels=True,
+        evidence="fused",
+        scarce_only=True,
+        masks=False,
+        after="fused",
+        untold=True,
+        against=("oracle", "fused", "self-training", "fixmatch"),
+        headline=9,
     ),
     "fixmatch": Arm(
         about="labels, and consistency training on the images without one (vision only)",

@@ -127,7 +127,8 @@ class SemiSupervisedOptions(StageConfig):
     """Learning from images without a label or a text label."""
 
     teacher: Path | None = None
-    """Finished run whose predicted masks teach the images that have none (self-training), for segmentation."""
+    """Finished run that teaches what it predicts (self-training): masks of the images without one, for segmentation, or
+    classes of those without a label or text label."""
 
     consistency: float = Field(default=0.0, ge=0.0)
     """Weight of consistency training (FixMatch) on images without a target: a confident prediction for a weakly

@@ -31,7 +31,7 @@ def block(ready: Prepared) -> str:
         "tags alone": tagged.sum(),
         "text labels": 0 if data.from_text is None else data.from_text[train].sum(),
         "descriptions to align to": 0 if data.text is None else np.asarray(data.text.described)[train].sum(),
-        "masks of --teacher": taught.sum(),
+        "taught by --teacher": taught.sum(),
         "without either": (~labelled & ~described & ~tagged & ~taught).sum(),
     }
     if config.pretraining:
