@@ -164,7 +164,7 @@ ARMS: dict[str, Arm] = {
         exclusive=True,
     ),
     "self-training": Arm(
-        about="soft labels predicted by the trained baseline (vision only)",
+        about="soft labels or masks predicted by the trained baseline (vision only)",
         boxes="confident boxes of the trained baseline (vision only)",
         phrase="vision-only self-training",
         text=False,

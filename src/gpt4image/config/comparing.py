@@ -120,8 +120,8 @@ class CompareConfig(TrainOptions):
             )
         if self.teacher is not None:
             raise ConfigError(
-                f"--teacher {self.teacher} would teach every arm. Leave it out: the arms self-training and "
-                "asked-self-training learn from their own runs."
+                f"--teacher {self.teacher} would teach every arm. Leave it out: the arms self-training, "
+                "asked-self-training and fused-self-training learn from their own runs."
             )
         if self.seed:
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
