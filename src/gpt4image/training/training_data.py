@@ -92,15 +92,19 @@ class TrainingData:
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the training images with a target, and those without one, or with a weaker one where some are not."""
         train = self.indices("train")
-        has_target = self.has_target(train)
-        strong = has_target & ~self.weak(train)
+        learned = self._learned(train)
+        has_target = self.task.has_target(*learned)
+        strong = has_target & ~self.task.weak(*learned)
         has_target = strong if strong.any() else has_target
         return train[has_target], train[~has_target]
 
     def has_target(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (n,) which images have a target; see ``Task.has_target``."""
-        return self.task.has_target(self.labels[indices], None if self.soft is None else chosen(self.soft, indices))
+        return self.task.has_target(*self._learned(indices))
 
     def weak(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (n,) which images have a weaker target; see ``Task.weak``."""
-        return self.task.weak(self.labels[indices], None if self.soft is None else chosen(self.soft, indices))
+        return self.task.weak(*self._learned(indices))
+
+    def _learned(self, indices: NDArray[np.int64]) -> tuple[Labels, Probabilities | None]:
+        return self.labels[indices], None if self.soft is None else chosen(self.soft, indices)
