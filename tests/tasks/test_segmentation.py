@@ -162,6 +162,8 @@ def test_masks_move_with_their_pixels_and_what_the_cut_shows_is_present() -> Non
     shown = np.array([[(mask == k).any() for k in range(4)] for mask in found.masks.numpy()])
     assert found.presence[:, 1, 1:].bool().numpy().tolist() == shown[:, 1:].tolist()
     assert not found.presence[:, 0, 0].any() and found.presence[:, 0, 1:].all()  # nobody is asked for the background
+    assert found.share.numpy() == pytest.approx((values == 0).mean(axis=(1, 2))), "of the whole mask"
+    assert Segmentation().targets(labels.hidden(np.ones(6, np.bool_)), None, 4, geometry).share.isnan().all()
 
 
 def test_a_class_that_only_pixels_that_count_for_nothing_may_show_is_not_taught_as_absent() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from gpt4image.data.regions import VOID, Boxes, ImageBoxes
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss
+from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss, share_loss
 
 
 def some_targets(rng: np.random.Generator, images: int = 5, side: int = 8, background: int = 0) -> PixelTargets:
@@ -21,7 +23,13 @@ def some_targets(rng: np.random.Generator, images: int = 5, side: int = 8, backg
     known = (rng.random((images, 4)) < 0.7).astype(np.float32)
     known[:, 0], known[-1] = 0.0, 0.0
     presence = np.stack([known, known * rng.random((images, 4))], axis=1).astype(np.float32)
-    return PixelTargets(masks=torch.from_numpy(masks), presence=torch.from_numpy(presence), background=background)
+    share = np.where(np.arange(images) < images // 2, rng.random(images), np.nan).astype(np.float32)
+    return PixelTargets(
+        masks=torch.from_numpy(masks),
+        presence=torch.from_numpy(presence),
+        background=background,
+        share=torch.from_numpy(share),
+    )
 
 
 def loop_pixels(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
@@ -98,6 +106,21 @@ def loop_presence(logits: Tensor, targets: PixelTargets) -> Tensor:
     return shown / counted
 
 
+def loop_share(logits: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
+    """The docstring of ``share_loss``, one number at a time."""
+    if targets.background < 0:
+        return torch.zeros((), dtype=logits.dtype)
+    shares = [float(share) for share in targets.share if share == share]
+    found: list[Tensor] = []
+    for i in range(len(logits)):
+        if targets.share[i].isnan() and targets.presence[i, 0].sum() > 0:
+            cells = torch.exp(logits[i].flatten(1))
+            found.append((cells[targets.background] / cells.sum(dim=0)).mean())
+    s = (1 - smoothing) * sum(shares) / len(shares) + smoothing / logits.shape[1]
+    a = torch.stack(found).mean()
+    return s * torch.log(s / a) + (1 - s) * torch.log((1 - s) / (1 - a))
+
+
 @pytest.mark.parametrize(("smoothing", "background"), [(0.0, -1), (0.2, 0)])
 def test_the_losses_and_their_gradients_are_those_of_naive_loops(smoothing: float, background: int) -> None:
     rng = np.random.default_rng(0)
@@ -106,13 +129,17 @@ def test_the_losses_and_their_gradients_are_those_of_naive_loops(smoothing: floa
     pairs = [
         (pixel_loss(logits, targets.masks, smoothing), loop_pixels(logits, targets.masks, smoothing)),
         (presence_loss(logits, targets), loop_presence(logits, targets)),
+        (share_loss(logits, targets, smoothing), loop_share(logits, targets, smoothing)),
     ]
     for ours, naive in pairs:
         assert torch.allclose(ours, naive, rtol=1e-5)  # the part "present" is a float32
-        (mine,), (expected,) = torch.autograd.grad(ours, logits), torch.autograd.grad(naive, logits)
-        assert torch.allclose(mine, expected, rtol=1e-4, atol=1e-8)
+        if naive.requires_grad:
+            (mine,), (expected,) = torch.autograd.grad(ours, logits), torch.autograd.grad(naive, logits)
+            assert torch.allclose(mine, expected, rtol=1e-4, atol=1e-8)
+        else:
+            assert not ours.requires_grad
     both = Segmentation(presence=0.3).loss(logits, targets, smoothing)
-    assert torch.allclose(both, pairs[0][0] + 0.3 * pairs[1][0])
+    assert torch.allclose(both, pairs[0][0] + 0.3 * (pairs[1][0] + pairs[2][0]))
     assert torch.equal(Segmentation(presence=0.0).loss(logits, targets, smoothing), pairs[0][0])
 
 
@@ -133,13 +160,29 @@ def test_the_loss_of_boxes_and_its_gradient_are_those_of_naive_loops(seed: int, 
 
 def test_presence_takes_no_cell_from_the_background_unless_there_is_one_other_class() -> None:
     logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    targets = PixelTargets(masks=torch.full((2, 8, 8), VOID), presence=torch.ones(2, 2, 3), background=0)
+    masks, share = torch.full((2, 8, 8), VOID), torch.full((2,), torch.nan)
+    targets = PixelTargets(masks=masks, presence=torch.ones(2, 2, 3), background=0, share=share)
     (gradient,) = torch.autograd.grad(presence_loss(logits, targets), logits)
     assert not gradient[:, 0].any() and gradient[:, 1:].any()
     assert torch.allclose(gradient.sum(dim=1), torch.zeros(2, 4, 4), atol=1e-7), "no cell gets more of all classes"
-    one = PixelTargets(masks=targets.masks, presence=torch.ones(2, 2, 2), background=0)
+    one = replace(targets, presence=torch.ones(2, 2, 2))
     (gradient,) = torch.autograd.grad(presence_loss(logits[:, :2], one), logits)
     assert gradient[:, 1].any()
+
+
+def test_the_share_of_background_is_held_where_something_but_no_mask_is_known() -> None:
+    targets = some_targets(np.random.default_rng(3))
+    share = float(targets.share[:2].mean())
+    logits = torch.zeros(5, 4, 4, 4)
+    logits[:, 0] = np.log(3 * share / (1 - share))
+    assert share_loss(logits, targets, 0.0).item() == pytest.approx(0.0, abs=1e-6), "as in the masks"
+    logits = (logits + 1.0 * torch.tensor([0.0, 1, 0, 0])[None, :, None, None]).requires_grad_()
+    loss = share_loss(logits, targets, 0.0)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() > 0 and (gradient[2:4, 0] < 0).all() and (gradient[2:4, 1] > 0).all()
+    assert not gradient[[0, 1, 4]].any(), "masks teach the first two, and nothing is known of the last"
+    for nothing in (replace(targets, share=torch.full((5,), torch.nan)), replace(targets, share=torch.rand(5))):
+        assert share_loss(logits, nothing, 0.0).item() == 0.0
 
 
 def test_what_is_taken_out_has_no_gradient_and_extreme_logits_are_finite() -> None:

@@ -31,7 +31,7 @@ from gpt4image.models.of_transformers import Segformer
 from gpt4image.models.segmenter import STRIDE, Segmenter
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel
-from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss
+from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss, share_loss
 
 UNCUT = 224
 """Side of masks that no geometry gives a size."""
@@ -125,8 +125,8 @@ class Segmentation(Task):
         A probability counts by its distance from one half, as present or as absent: as a target it would keep classes
         that are not there at that probability, everywhere.
         """
-        masks = torch.from_numpy(labels.pixels(UNCUT if geometry is None else geometry.size))
-        masks = masks if geometry is None else geometry.masks(masks)
+        whole = torch.from_numpy(labels.pixels(UNCUT if geometry is None else geometry.size))
+        masks = whole if geometry is None else geometry.masks(whole)
         tags = labels.presence(outputs).astype(np.float32) if soft is None else soft
         shown = torch.from_numpy(np.nan_to_num(tags, nan=NOT_KNOWN))
         known = torch.from_numpy(labels.known)[:, None]
@@ -143,7 +143,8 @@ class Segmentation(Task):
             boxes = torch.from_numpy(labels.boxes.padded())
             if geometry is not None:
                 boxes = torch.cat([geometry.boxes(boxes[..., :4]).clamp(0.0, 1.0), boxes[..., 4:]], dim=-1)
-        return PixelTargets(masks=masks, presence=presence, background=labels.background, boxes=boxes)
+        share = (whole == labels.background).sum(dim=(1, 2)) / (whole != VOID).sum(dim=(1, 2))  # 0 / 0 without a mask
+        return PixelTargets(masks=masks, presence=presence, background=labels.background, share=share, boxes=boxes)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a mask, if only of a teacher, or a class that is known to be there or not."""
@@ -172,12 +173,12 @@ class Segmentation(Task):
         return targets.without(images)
 
     def loss(self, outputs: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
-        """Return the cross-entropy of the pixels of all masks, and the weighted losses of presence and of boxes."""
+        """Return the cross-entropy of the pixels of all masks, and the weighted losses of what is known of others."""
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         total = pixel_loss(outputs, targets.masks, smoothing)
         if self.presence == 0.0:
             return total
-        weak = presence_loss(outputs, targets)
+        weak = presence_loss(outputs, targets) + share_loss(outputs, targets, smoothing)
         if targets.boxes is not None:
             weak = weak + box_loss(outputs, targets.boxes, targets.background)
         return total + self.presence * weak

@@ -29,18 +29,21 @@ class PixelTargets:
         masks: (B, S, S) uint8 classes, VOID where none is known.
         presence: (B, 2, K) float32: how much an image counts for a class, and how much of that says "present".
         background: the class that nobody is asked for; -1 for none.
+        share: (B,) float32: part of the whole mask, which ``masks`` may be cut from, that is background; NaN without one.
         boxes: (B, D, 6) float32 as of ``Boxes.padded``, of images without a mask; None if no image has boxes.
     """
 
     masks: Tensor
     presence: Tensor
-    background: int = -1
+    background: int
+    share: Tensor
     boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> PixelTargets:
         """Return them on a device."""
+        masks, presence, share = (tensor.to(device) for tensor in (self.masks, self.presence, self.share))
         boxes = None if self.boxes is None else self.boxes.to(device)
-        return replace(self, masks=self.masks.to(device), presence=self.presence.to(device), boxes=boxes)
+        return replace(self, masks=masks, presence=presence, share=share, boxes=boxes)
 
     def without(self, images: Tensor) -> PixelTargets:
         """Return targets in which some images (B,) count for nothing."""
@@ -49,6 +52,7 @@ class PixelTargets:
             self,
             masks=self.masks.masked_fill(rows, VOID),
             presence=self.presence.masked_fill(rows, 0.0),
+            share=self.share.masked_fill(images, torch.nan),
             boxes=None if self.boxes is None else without_boxes(self.boxes, images),
         )
 
@@ -96,6 +100,40 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
     if background >= 0:
         weights = odds + _log_of_rest(F.log_softmax(cells.detach(), dim=1)[:, background, None])
     return binary_loss((weights.softmax(dim=2) * odds).sum(dim=2), targets.presence[:, :, asked])
+
+
+def share_loss(logits: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
+    """Divergence of the background's share of images without a mask from that of masks, on all processes::
+
+        a = mean over images i without a mask, of which something is known, of the mean over cells of
+            softmax(logits[i, :, cell])[background]
+        s = (1 - smoothing) * mean of share + smoothing / K
+        loss = s * log(s / a) + (1 - s) * log((1 - s) / (1 - a))
+
+    What images show says nothing of how much is background, and only masks hold it. In a long run these are known by
+    heart, and a class that nearly all images show takes the background of the others. So its share is held where no
+    mask is: expectation regularization (Mann and McCallum 2007, "Simple, robust, scalable semi-supervised learning").
+
+    Args:
+        logits: (B, K, h, w) float32 or better.
+        targets: of the images.
+        smoothing: as of ``pixel_loss``, which teaches the model to be no surer.
+
+    Returns:
+        Scalar >= 0, the same on every process; 0 where there is no background, or no image of one of both kinds.
+    """
+    if targets.background < 0:
+        return logits.new_zeros(())
+    found = logits.softmax(dim=1)[:, targets.background].flatten(1).mean(dim=1)
+    masked = ~targets.share.isnan()
+    weak = ~masked & targets.presence[:, 0].any(dim=1)
+    parts = (targets.share.nan_to_num(), masked, found * weak, weak)
+    sums = gather(torch.stack([part.sum().to(found.dtype) for part in parts])[None]).sum(dim=0)
+    share = (1 - smoothing) * sums[0] / sums[1].clamp(min=1.0) + smoothing / logits.shape[1]
+    mean = sums[2] / sums[3].clamp(min=1.0)
+    both = (sums[1] > 0) & (sums[3] > 0)
+    divergence = F.binary_cross_entropy(mean, share) - F.binary_cross_entropy(share, share)
+    return torch.where(both, divergence, 0.0)
 
 
 def _log_of_rest(log_p: Tensor) -> Tensor:
