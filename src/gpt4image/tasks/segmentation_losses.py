@@ -29,7 +29,7 @@ class PixelTargets:
         masks: (B, S, S) uint8 classes, VOID where none is known.
         presence: (B, 2, K) float32: how much an image counts for a class, and how much of that says "present".
         background: the class that nobody is asked for; -1 for none.
-        share: (B,) float32: part of the whole mask, which ``masks`` may be cut from, that is background; NaN without one.
+        share: (B,) float32: part of the whole mask that is background, where ``masks`` may be cut; NaN without one.
         boxes: (B, D, 6) float32 as of ``Boxes.padded``, of images without a mask; None if no image has boxes.
     """
 
