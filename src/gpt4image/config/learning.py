@@ -155,8 +155,8 @@ class ModelOptions(StageConfig):
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     presence_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the losses of presence and of boxes, for segmentation: which classes an image shows, known from its
-    mask, its tags or text labels, and the boxes that --text-labels has of images without a mask. With 0 only masks
-    are learned from."""
+    mask, its tags or text labels, how much of it is background on average, and the boxes that --text-labels has of
+    images without a mask. With 0 only masks are learned from."""
     model: str | None = None
     """Any timm model; of transformers also rt-detr-v2[:DIR] (detection), segformer[:DIR] (segmentation) and videomae
     (clips). Default: a small ResNet for small datasets of small images, otherwise resnet18."""

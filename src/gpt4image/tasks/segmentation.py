@@ -51,7 +51,7 @@ class Segmentation(Task):
     """A class out of K for each pixel; annotations are ``data.regions.Masks``. See ``tasks.base.Task``.
 
     Attributes:
-        presence: weight of the losses of presence and of boxes; see ``presence_loss`` and ``box_loss``.
+        presence: weight of ``presence_loss``, ``share_loss`` and ``box_loss``.
     """
 
     presence: float = 1.0
