@@ -110,7 +110,7 @@ def loop_share(logits: Tensor, targets: PixelTargets, smoothing: float) -> Tenso
     """The docstring of ``share_loss``, one number at a time."""
     if targets.background < 0:
         return torch.zeros((), dtype=logits.dtype)
-    shares = [float(share) for share in targets.share if share == share]
+    shares = [float(share) for share in targets.share if not share.isnan()]
     found: list[Tensor] = []
     for i in range(len(logits)):
         if targets.share[i].isnan() and targets.presence[i, 0].sum() > 0:
@@ -176,7 +176,7 @@ def test_the_share_of_background_is_held_where_something_but_no_mask_is_known() 
     logits = torch.zeros(5, 4, 4, 4)
     logits[:, 0] = np.log(3 * share / (1 - share))
     assert share_loss(logits, targets, 0.0).item() == pytest.approx(0.0, abs=1e-6), "as in the masks"
-    logits = (logits + 1.0 * torch.tensor([0.0, 1, 0, 0])[None, :, None, None]).requires_grad_()
+    logits = (logits + torch.tensor([0.0, 1, 0, 0])[:, None, None]).requires_grad_()
     loss = share_loss(logits, targets, 0.0)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert loss.item() > 0 and (gradient[2:4, 0] < 0).all() and (gradient[2:4, 1] > 0).all()

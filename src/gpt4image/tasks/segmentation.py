@@ -173,7 +173,7 @@ class Segmentation(Task):
         return targets.without(images)
 
     def loss(self, outputs: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
-        """Return the cross-entropy of the pixels of all masks, and the weighted losses of what is known of others."""
+        """Return the cross-entropy of the pixels of all masks, and the weighted ones of presence, share and boxes."""
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         total = pixel_loss(outputs, targets.masks, smoothing)
         if self.presence == 0.0:

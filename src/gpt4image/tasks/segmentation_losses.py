@@ -110,9 +110,9 @@ def share_loss(logits: Tensor, targets: PixelTargets, smoothing: float) -> Tenso
         s = (1 - smoothing) * mean of share + smoothing / K
         loss = s * log(s / a) + (1 - s) * log((1 - s) / (1 - a))
 
-    What images show says nothing of how much is background, and only masks hold it. In a long run these are known by
-    heart, and a class that nearly all images show takes the background of the others. So its share is held where no
-    mask is: expectation regularization (Mann and McCallum 2007, "Simple, robust, scalable semi-supervised learning").
+    Tags say nothing of how much is background. In a long run the model knows the masks by heart, and a class that
+    nearly all images show spreads over the background of images without one. So the share of the background is held
+    there: expectation regularization (Mann and McCallum 2007, "Simple, robust, scalable semi-supervised learning").
 
     Args:
         logits: (B, K, h, w) float32 or better.
