@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := requirements-lock.txt
 PIP    := python -m pip --disable-pip-version-check install --quiet
+# Where torch for CPUs comes from on Linux without an NVIDIA GPU; empty: PyPI's build, with CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 FLOORS       := .venv-floors
@@ -19,12 +21,13 @@ help:  ## show this list
 
 # $(VENV)/.installed-EXTRA: what the targets need of an extra is installed, in the locked versions.
 # With hashes, pip refuses the editable install of this package, which so comes second and brings only torch.
-$(VENV)/.installed-%: pyproject.toml $(LOCK) .ci/locked.py
+$(VENV)/.installed-%: pyproject.toml $(LOCK) .ci/locked.py .ci/torch_build.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}; try: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python .ci/torch_build.py "$(TORCH_INDEX)" > $(VENV)/torch-options.txt
 	$(PYTHON) .ci/locked.py $* > $(VENV)/locked-$*.txt
 	$(BIN)/$(PIP) --require-hashes --no-deps --only-binary :all: -r $(VENV)/locked-$*.txt
-	$(BIN)/$(PIP) --no-build-isolation -e '.[$*]'
+	$(BIN)/$(PIP) --no-build-isolation $$(cat $(VENV)/torch-options.txt) -e '.[$*]'
 	@touch $@
 
 demo: $(VENV)/.installed-demo  ## run the whole pipeline on packaged pictures, offline; writes demo-out/report.html
@@ -37,12 +40,13 @@ test: $(VENV)/.installed-test  ## run all tests, fast ones first
 fuzz: $(VENV)/.installed-test  ## try 100,000 damaged inputs on every parser; FUZZ="coco voc --count 5000" tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FUZZ)
 
-check: $(VENV)/.installed-test $(VENV)/.installed-check  ## formatting, lint, types, layers, generated docs
+check: $(VENV)/.installed-dev  ## formatting, lint, types, layers, generated docs, licences of all packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m pytest -q tests/test_supply_chain.py
 
 floors: $(FLOORS)/.installed  ## try the lowest versions that pyproject.toml allows
 	$(FLOORS)/bin/python .ci/floors.py imports $(FLOOR_EXTRAS)
