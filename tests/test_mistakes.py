@@ -1,4 +1,8 @@
-"""Mistakes of a newcomer, and what the answer must say: exit code 2, the problem and its way out, no traceback."""
+"""Mistakes of a newcomer, one a row: the command, what the answer must say, and the exit code; no traceback.
+
+A row is a command and texts that standard error must hold: the problem and its way out. The exit code is 2 and nothing
+is left behind, except where a row names another code: then the command goes on, and says what looks wrong.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from gpt4image.encoding.encode import encode
 
 TRAIN = "train --data photos --out new"
 TINY = "--model resnet10t --epochs 1 --batch-size 4 --image-size 16"
-MISTAKES = {
+MISTAKES: dict[str, tuple[str | int, ...]] = {
     # a word of the command line
     "no such command": ("trian --data photos", "Unknown command 'trian'", "Did you mean 'train'?"),
     "no such second word": ("descriptions imprt", "Did you mean 'descriptions import'?"),
@@ -163,11 +167,12 @@ def test_a_mistake_is_answered(
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setattr(circuit_breaker, "UNREACHABLE_S", 0.0)
     command, *answers = MISTAKES[mistake]
+    expected = next((answer for answer in answers if isinstance(answer, int)), 2)
     before = left_in(desk)
-    code = main(command.split())
+    code = main(str(command).split())
     told = capsys.readouterr().err
     shutil.rmtree(desk / "new", ignore_errors=True)
-    assert left_in(desk) == before, "nothing else is left behind by a mistake"
-    assert code == 2, told
-    assert [answer for answer in answers if answer not in told] == [], told
+    assert expected != 2 or left_in(desk) == before, "nothing else is left behind by a mistake"
+    assert code == expected, told
+    assert [answer for answer in answers if isinstance(answer, str) and answer not in told] == [], told
     assert "Traceback" not in told
