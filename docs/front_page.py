@@ -1,4 +1,4 @@
-"""The plot and the tables of README.md and docs/practice.md, from the records: a cell is an arm of a comparison."""
+"""The plot and the table of README.md, from the records: a cell is an arm of a comparison."""
 
 from __future__ import annotations
 
@@ -48,19 +48,6 @@ ROWS = {
     "oracle": "all labels (reference)",
 }
 """Rows of the table: arms and what they are called there."""
-
-
-SETS = ("cifar10", "openmoji")
-STUDENTS = {"baseline": "labels only", "text-labels": "text labels", "asked": "answers", "fused": "both"}
-KINDS = {
-    "0": "none",
-    "4": "4 per class",
-    "10": "10 per class",
-    "25": "25 per class",
-    "wrong-40": "40 % wrong",
-    "wrong-40-by-class": "40 % wrong by class",
-}
-"""Sets, arms and rows of the table of docs/practice.md: its records, and what labels are called there."""
 
 
 def comparisons(records: Path, name: str) -> dict[str, dict[str, Any]]:
@@ -126,19 +113,6 @@ def _cell(records: Path, column: str, arm: str) -> str:
             if arm in arms and same:
                 return f"{100 * arms[arm]['mean']:.1f}"
     return "–"
-
-
-def students(records: Path) -> str:
-    """Return the table of docs/practice.md: test accuracy in percent, a row per kind of labels."""
-    names = " | ".join(STUDENTS.values())
-    lines = [f"| labels | photographs: {names} | pictograms: {names} |", "|---|" + "---:|" * 2 * len(STUDENTS)]
-    for kind, labels in KINDS.items():
-        arms = [
-            (comparisons(records, f"{name}-asked-{kind}")[""]["arms"], arm) for name, arm in product(SETS, STUDENTS)
-        ]
-        cells = [f"{100 * found[arm]['mean']:.1f}" if arm in found else "–" for found, arm in arms]
-        lines.append(f"| {labels} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _panel(column: str) -> str:

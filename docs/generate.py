@@ -45,7 +45,6 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "front-table": lambda: front_page.table(results.FOLDER),
-    "students": lambda: front_page.students(results.FOLDER),
     "asked": results.asked_table,
     "scarce": results.scarce_table,
     "rivals": results.rivals_table,
@@ -72,7 +71,6 @@ def pages() -> dict[Path, str]:
     partly = [
         ROOT / "README.md",
         DOCS / "design.md",
-        DOCS / "practice.md",
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "scale.md",
     ]

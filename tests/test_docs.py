@@ -61,8 +61,9 @@ def name_of(page: Path) -> str:
 
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
 GUIDES = (
-    *("data", "boxes-and-masks", "describe", "descriptions", "encode", "label", "train", "large-runs", "evaluate"),
-    *("compare", "export", "predict", "search"),
+    *("classification", "multilabel", "detection", "segmentation", "video", "distill", "practice", "cost", "alignment"),
+    *("data", "boxes-and-masks", "describe", "answers", "descriptions", "encode", "label", "review", "train"),
+    *("large-runs", "evaluate", "compare", "export", "predict", "search"),
 )
 EPOCHS = 2
 """Length of training where a page names none, as a user would; only the tests are in a hurry."""
@@ -262,6 +263,24 @@ def test_the_index_of_the_log_has_every_entry() -> None:
     entries = [f"log/{page.name}#{anchor}" for page in sorted((DOCS / "research" / "log").glob("*.md"))
                for anchor in anchors(page) if anchor.startswith("2026")]  # fmt: skip
     assert len(entries) > 60 and [entry for entry in entries if f"({entry})" not in index] == []
+
+
+TASKS = ("classification", "multilabel", "detection", "segmentation", "video")
+SKELETON = ["Data layout", "One command", "Output", "What to expect", "Pitfalls"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_pages_of_tasks_have_one_skeleton(name: str) -> None:
+    headings = re.findall(r"^## (.+)$", (DOCS / f"{name}.md").read_text("utf-8"), re.MULTILINE)
+    assert [heading for heading in headings if heading in SKELETON] == SKELETON and headings[:4] == SKELETON[:4]
+
+
+def test_the_page_on_data_has_every_name_of_a_split_folder() -> None:
+    from gpt4image.data.folder import _SPLITS
+
+    section = (DOCS / "data.md").read_text("utf-8").split("## Folders")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)
+    assert {name: split for split, names in rows for name in re.findall(r"`(\w+)`", names)} == _SPLITS
 
 
 def test_guides_are_short() -> None:
