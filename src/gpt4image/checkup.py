@@ -88,17 +88,16 @@ def _machine() -> dict[str, Any]:
     from gpt4image.artifacts.runs import cpu_name
     from gpt4image.data.pixels import available_cores
     from gpt4image.models.compiling import compiler_missing
-    from gpt4image.parallel.devices import choose_device, computes_bf16
+    from gpt4image.parallel.devices import choose_device, suited_precision
 
     device = choose_device("auto")
     facts: dict[str, Any] = {"python": platform.python_version(), "cpu": cpu_name(), "cores": available_cores()}
     for number in range(torch.cuda.device_count()):
         known = torch.cuda.get_device_properties(number)
         facts[f"cuda:{number}"] = f"{known.name}, {known.total_memory / 2**30:.0f} GiB"
-    native = computes_bf16(device.type)
     return facts | {
         "device": str(device),
-        "precision": "bf16 or fp32, whichever a probe finds faster" if native else "fp32 (bf16 is not native here)",
+        "precision": suited_precision(device.type),
         "compile": compiler_missing(device) or "yes (--compile)",
     }
 

@@ -15,6 +15,7 @@ from gpt4image.base.files import write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_with_splits
 from gpt4image.models import backbones
+from gpt4image.parallel.devices import suited_precision
 from gpt4image.training import auto
 
 
@@ -30,13 +31,15 @@ def test_everything_left_open_is_filled_and_named(colour_folder: Path) -> None:
         assert getattr(config, name) == chosen[name] is not None
     assert (config.image_size, config.batch_size, config.stem) == (32, 16, "small")
     assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 0.02, 0.3)
+    assert (chosen["precision"], chosen["memory_format"]) == (suited_precision("cpu"), "channels_last")
 
 
 def test_what_was_given_is_kept_and_not_named(colour_folder: Path) -> None:
     given = {"image_size": 24, "batch_size": 4, "epochs": 3, "optimizer": "sgd", "lr": 0.3, "model": "resnet18"}
     config, chosen = choose(colour_folder, **given)
     assert all(getattr(config, name) == value for name, value in given.items())
-    assert chosen.keys() == {"weight_decay", "stem", "init"} and config.weight_decay == 5e-4
+    assert chosen.keys() == {"weight_decay", "stem", "init", "precision", "memory_format"}
+    assert config.weight_decay == 5e-4
     assert config.model_args == {}, "the arguments of the small model belong to it alone"
 
 
@@ -84,6 +87,9 @@ def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> 
     config, _ = choose(colour_folder, model="vit_tiny_patch16_224", optimizer="adamw")
     assert (config.lr, config.weight_decay) == (1e-3, 0.05)
     assert choose(colour_folder, model="convnext_atto")[0].lr == 0.02
+    formats = {name: choose(colour_folder, model=name)[0].memory_format for name in ("convnext_atto", "videomae")}
+    assert formats == {"convnext_atto": "channels_last", "videomae": "contiguous"}
+    assert config.memory_format == "contiguous"
 
 
 def test_muon_is_not_chosen_where_it_cannot_work_or_was_never_tried(

@@ -17,6 +17,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, ModelError, RunError, TrainingError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.data.pixels import available_cores
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training import loop
 from gpt4image.training.train import train
@@ -48,6 +49,34 @@ def test_a_run_of_a_gpu_is_measured_where_there_is_none(colour_folder: Path, tmp
     train(options(colour_folder, tmp_path / "run", epochs=1))
     rewrite_config(tmp_path / "run", {**read_json(tmp_path / "run" / runs.CONFIG), "device": "cuda:1"})
     assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary["images"] == 9
+
+
+def test_one_seed_gives_the_same_bits_on_a_machine_that_is_busy_with_other_work(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    busy = "while True: sum(range(10_000))"
+    others: list[subprocess.Popen[bytes]] = []
+    try:
+        for name in ("alone", "beside-others"):
+            train(TrainConfig(data=str(colour_folder), out=tmp_path / name, epochs=2))
+            others = others or [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(2 * available_cores())]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert same(tmp_path / "alone", tmp_path / "beside-others")
+    records = [runs.read_run(tmp_path / name) for name in ("alone", "beside-others")]
+    assert records[0]["config"]["chosen"] == records[1]["config"]["chosen"]
+    assert {"precision", "memory_format"} < records[0]["config"]["chosen"].keys()
+
+
+def test_who_decodes_the_images_changes_no_bit(colour_folder: Path, tmp_path: Path) -> None:
+    augmented = {"epochs": 2, "auto_augment": "rand-m9-n2", "mixup": 0.2, "min_scale": 0.5}
+    for workers in (0, 1, 2):
+        limit = 1.0 if workers == 0 else 0.0
+        out = tmp_path / f"{workers}"
+        train(options(colour_folder, out, **augmented, workers=workers, memory_limit_gb=limit))
+    assert same(tmp_path / "0", tmp_path / "1") and same(tmp_path / "0", tmp_path / "2")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.training.prepare import Prepared, prepare, require_selectable
 from gpt4image.training.tracking import require_trackers
-from gpt4image.training.train import resolve
 from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
 
@@ -171,7 +170,6 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
         if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
             known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
             ready = prepare(config, task=task)
-        ready = resolve(ready)
     chosen = {name: value for name, value in known.get(key, ready.chosen).items() if name != runs.DATA}
     if known.get(key) != (found := chosen | {runs.DATA: ready.fingerprint}):
         write_json(path, known | {key: found})

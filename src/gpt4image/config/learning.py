@@ -263,9 +263,9 @@ class RunningOptions(StageConfig):
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: the faster of those that the device computes well, found by a short probe."""
+    """auto: bf16 where the device multiplies it natively, else fp32."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """auto: the faster one, found by the same probe."""
+    """auto: channels_last for models that convolve, on CPUs and on GPUs that compute bf16, else contiguous."""
     compile: bool = False
     """Compile the model with torch.compile: faster steps after up to some minutes for the first one. Results differ
     from those of other runs as two seeds do."""

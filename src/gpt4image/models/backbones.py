@@ -169,12 +169,25 @@ def has_small_stem(name: str) -> bool:
 @functools.cache
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
-    if kind_of(name):
-        return False
+    return not kind_of(name) and batch_layers.has_batch_norm(_structure(name))
+
+
+@functools.cache
+def convolves(name: str) -> bool:
+    """Whether a model has convolutions beyond the one that cuts an image into patches, and none over time.
+
+    Raises ModelError for an unknown name.
+    """
+    if kind := kind_of(name):
+        return not kind.over_time
+    return sum(isinstance(layer, nn.Conv2d) for layer in _structure(name).modules()) > 1
+
+
+def _structure(name: str) -> nn.Module:
+    """Return a timm model without memory and initialisation. Raises ModelError for an unknown name."""
     _check_name(name)
-    with torch.device("meta"):  # only the structure: no memory, no initialisation
-        module = timm.create_model(name, pretrained=False)
-    return batch_layers.has_batch_norm(module)
+    with torch.device("meta"):
+        return timm.create_model(name, pretrained=False)
 
 
 def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:

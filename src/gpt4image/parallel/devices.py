@@ -1,30 +1,22 @@
-"""Device, precision and memory format: chosen by what the machine computes fast, and reported.
+"""Device, precision and memory format: chosen by what the device computes natively, never by timing, and recorded.
 
-bf16 and channels_last are used where a probe of a few steps finds them faster on this machine, and bf16 only where the
-device computes it natively.
+The same seed gives the same bits only if these are the same, whatever else the machine does meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import resource
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.parallel import processes
-
-PROBE_STEPS = 5  # of each choice at most: the first one is slow, the fastest counts
-PROBE_SECONDS = 0.25  # for each choice, beyond which no further step begins
-HOPELESS = 1.5  # times the fastest choice so far: not tried further
 
 
 def choose_device(name: str) -> torch.device:
@@ -64,6 +56,21 @@ def computes_bf16(device_type: str) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def suited_precision(device_type: str) -> Literal["bf16", "fp32"]:
+    """Return the precision that a device trains in by default."""
+    return "bf16" if computes_bf16(device_type) else "fp32"
+
+
+def suited_memory_format(device_type: str, *, convolves: bool) -> Literal["channels_last", "contiguous"]:
+    """Return the memory format that a device trains in by default, a model that ``convolves`` or another one.
+
+    On a CPU a step of a small ResNet in bf16 took 0.6 to 0.9 of the time in channels_last (``probe_seconds`` in
+    docs/research/records). GPUs that compute bf16 have units for it, as their makers say.
+    """
+    fast = device_type == "cpu" or (device_type == "cuda" and computes_bf16(device_type))
+    return "channels_last" if fast and convolves else "contiguous"
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """Return the autocast context of a precision: bf16, or none for fp32."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
@@ -72,72 +79,6 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def memory_format_of(name: str) -> torch.memory_format:
     """Return the torch memory format called ``name``."""
     return torch.channels_last if name == "channels_last" else torch.contiguous_format
-
-
-def probe(
-    step: Callable[[str, str], None],
-    device: torch.device,
-    precision: str,
-    memory_format: str,
-    *,
-    ready: Callable[[str, str], None] = lambda _precision, _memory_format: None,
-) -> tuple[str, str, dict[str, float]]:
-    """Time one training step in each allowed combination and return the fastest.
-
-    Args:
-        step: runs one whole step with (precision, memory_format); must leave no trace in what is trained.
-        device: where it runs.
-        precision, memory_format: auto, or the only one allowed.
-        ready: makes what the steps of a combination need; not timed, since it takes longest for the first one.
-
-    Returns:
-        precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01) that fits
-        into memory.
-
-    Raises:
-        torch.OutOfMemoryError: none fits.
-    """
-    precisions = [precision] if precision != "auto" else ["bf16", "fp32"] if computes_bf16(device.type) else ["fp32"]
-    formats = [memory_format] if memory_format != "auto" else ["channels_last", "contiguous"]
-    choices = [(one, other) for one in precisions for other in formats]
-    if len(choices) == 1:
-        return *choices[0], {}
-    seconds: dict[tuple[str, str], float] = {}
-    for choice in choices:
-        fastest = min(seconds.values(), default=math.inf)
-        make, once = functools.partial(ready, *choice), functools.partial(step, *choice)
-        seconds[choice] = _seconds_per_step(make, once, device, fastest)
-    best = min(seconds, key=lambda choice: seconds[choice])
-    if math.isinf(seconds[best]):
-        raise torch.OutOfMemoryError(f"one step of training fits in no precision: {', '.join(precisions)}")
-    return *best, {" ".join(choice): round(value, 5) for choice, value in seconds.items() if not math.isinf(value)}
-
-
-def _seconds_per_step(
-    ready: Callable[[], None], step: Callable[[], None], device: torch.device, fastest: float
-) -> float:
-    """Return the seconds of the fastest of some steps; fewer of a choice that takes long, or longer than ``fastest``.
-
-    A GPU's first step loads libraries and tells nothing, so that a second one follows.
-    """
-    times: list[float] = []
-    least = 1 if device.type == "cpu" else 2
-    try:
-        ready()
-        while len(times) < PROBE_STEPS:
-            start = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(processes.from_first(time.perf_counter() - start))  # all take as many steps
-            hopeless = len(times) > 1 and min(times) > HOPELESS * fastest
-            if len(times) >= least and (hopeless or sum(times) > PROBE_SECONDS):
-                break
-    except torch.OutOfMemoryError:
-        if processes.count() > 1:  # the others are in the middle of the step
-            raise
-        return math.inf
-    return min(times)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,9 @@ from gpt4image.config.learning import ResolvedOptions
 from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import USUAL_FRAMES, Frames
-from gpt4image.models.backbones import has_batch_norm, has_small_stem, pretrained_weights
+from gpt4image.models.backbones import convolves, has_batch_norm, has_small_stem, pretrained_weights
 from gpt4image.models.of_transformers import kind_of
+from gpt4image.parallel.devices import choose_device, suited_memory_format, suited_precision
 from gpt4image.tasks.base import Task
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
@@ -40,9 +41,7 @@ PRETRAINED_SIZE = 96
 
 
 def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, dict[str, Any]]:
-    """Fill in every option that is None or "auto", but precision and memory format (see devices.probe).
-
-    A model with weights over time has only one memory format.
+    """Fill in every option that is None or "auto".
 
     Args:
         config: as the user gave it.
@@ -82,8 +81,10 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         model, arguments = SMALL_MODEL if small else ("resnet18", {})
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
-    if (kind := kind_of(model)) and kind.over_time:
-        fill("memory_format", "contiguous")
+    if "auto" in (config.precision, config.memory_format):
+        device = choose_device(config.device).type
+        fill("precision", suited_precision(device))
+        fill("memory_format", suited_memory_format(device, convolves=convolves(model)))
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
     # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets, from scratch.
     muon = (

@@ -27,20 +27,18 @@ from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.parallel import processes
-from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
+from gpt4image.parallel.devices import peak_memory_bytes, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, clip_gradients, whole
 from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt4image.training.losses import Losses, batch_losses, seed_step, seen
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.tracking import OnEpoch
-from gpt4image.training.trainer import Trainer, build
-from gpt4image.training.training_data import TrainingData
+from gpt4image.training.trainer import Trainer
 
 BEST_FILES = ".best-*.safetensors"  # * is the epoch; hidden, so that no file of the user is called so
 THRESHOLDS = runs.THRESHOLDS
 VALIDATIONS = 10
-PROBE_IMAGES = 16
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
 OnStep = Callable[[int, int, str], None]
@@ -126,36 +124,6 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     """Yield the pixels of the batches of a run: uint8 (B, 3, S, S), or the views of them where there are some."""
     batches = (trainer.batches.batch(number) for number in numbers)
     return trainer.data.pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
-
-
-def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
-    """Return the fastest precision and memory format for a run, and the seconds of each that was tried.
-
-    They are those of a step, or on CPUs, where a step may take seconds, of the gradient of a few images.
-    """
-    device = choose_device(config.device)
-    few = device.type == "cpu" and processes.count() == 1
-    part = {"batch_size": min(config.batch_size, PROBE_IMAGES), "grad_accumulation": 1} if few else {}
-    one_step = gradient_of_step if few else train_step
-    trainers: list[Trainer] = []  # that of the choice which is tried: there is memory for one
-    pixels: list[Tensor] = []
-
-    def ready(precision: str, memory_format: str) -> None:
-        tried = {"precision": precision, "memory_format": memory_format, "ema": 0.0, "compile": False, **part}
-        trainers.clear()
-        trainers.append(build(config.model_copy(update=tried), data))
-        pixels[:] = pixels or pixels_of(trainers[0], range(trainers[0].config.grad_accumulation))
-
-    def step(_precision: str, _memory_format: str) -> None:
-        one_step(trainers[0], 0, 0, *pixels)
-
-    try:
-        return probe(step, device, config.precision, config.memory_format, ready=ready)
-    finally:
-        trainers.clear()
-        pixels.clear()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # `compare` probes here and trains elsewhere, on the same GPU
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar, say
-from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.config import TrainConfig
 from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
@@ -52,10 +52,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
-            ready = _taught(ready)
-            if "auto" in (ready.config.precision, ready.config.memory_format):
-                _tell("choosing precision and memory format by a few trial steps")
-            _train(resolve(ready))
+            _train(_taught(ready))
         processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
@@ -126,18 +123,6 @@ def _train(ready: Prepared) -> None:
                 announce.tell_epoch(row, config.epochs, ready.data.task)
 
         run(ready, config.out, arm="train", resume=config.resume, on_step=on_step, on_epoch=on_epoch)
-
-
-def resolve(ready: Prepared) -> Prepared:
-    """Choose precision and memory format by a short probe of the run itself, where they are left open."""
-    from gpt4image.training.loop import choose_precision
-
-    config: TrainOptions = ready.config
-    precision, memory_format, seconds = choose_precision(config.resolved, ready.data)
-    found = {"precision": precision, "memory_format": memory_format}
-    chosen = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
-    probed = {"probe_seconds": seconds} if seconds else {}
-    return replace(ready, config=config.model_copy(update=chosen), chosen=ready.chosen | chosen | probed)
 
 
 def run(
