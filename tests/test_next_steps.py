@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from huggingface_hub import try_to_load_from_cache
 
 from gpt4image import config, next_steps
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.cli import COMMANDS, CONFIG_TYPES
@@ -30,13 +35,13 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
     (
         "describe",
         config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m"),
-        {"without_description": 3, "failed": 3, "calls": 12},
+        {"failed": 3, "calls": 12},
         "gpt4image describe --describer openai:m --data photos --store p.db",
     ),
     (
         "describe",
         config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m"),
-        {"without_description": 3, "failed": 3, "calls": 0},  # broken files: asking again would change nothing
+        {"failed": 3, "calls": 0},  # broken files: asking again would change nothing
         "gpt4image encode --store p.db --out p.emb",
     ),
     (
@@ -54,15 +59,38 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
     (
         "label",
         config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("w/t.parquet")),
-        {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},
-        "gpt4image describe --describer SPEC --data photos --store p.db --ask class --classes w/t.again-classes.txt "
-        "--only w/t.again.csv",
+        {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},  # to be paid for: only told in the text
+        "gpt4image train --data photos --text-labels w/t.parquet --out w/run",
     ),
     (
         "describe",
-        config.DescribeConfig(data="photos", store=Path("w/p.db"), describer="replay:t.csv", ask="boxes"),
+        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m", limit=300),
+        {"stopped_by": "--limit 300"},  # a sample, to be looked at before more is paid for
+        "gpt4image descriptions view --store p.db --data photos --out p-2.html",
+    ),
+    (
+        "describe",
+        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m", max_cost=5.0),
+        {"stopped_by": "--max-cost 5.0", "failed": 1, "calls": 9},
+        "gpt4image encode --store p.db --out p.emb",
+    ),
+    (
+        "encode",
+        config.EncodeConfig(store=Path("p.db"), out=Path("p.emb")),
         {},
-        "gpt4image label --data photos --answers w/p.db --task detection --out w/boxes.parquet",
+        "gpt4image label --data 'my photos' --embeddings p.emb --out text-labels.parquet",
+    ),
+    (
+        "review",
+        config.ReviewConfig(data="photos", labels=Path("l.csv")),
+        {"labelled": 0},
+        "",
+    ),
+    (
+        "describe",
+        config.DescribeConfig(data="photos", store=Path("w/b.db"), describer="replay:t.csv", ask="boxes"),
+        {},
+        "gpt4image label --data photos --answers w/b.db --task detection --out w/boxes.parquet",
     ),
     (
         "describe",
@@ -78,9 +106,9 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
     ),
     (
         "descriptions import",
-        config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/p.db"), data="photos"),
+        config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/b.db"), data="photos"),
         {"descriptions": 0, "boxes": 3},
-        "gpt4image label --data photos --answers w/p.db --task detection --out w/boxes.parquet",
+        "gpt4image label --data photos --answers w/b.db --task detection --out w/boxes.parquet",
     ),
     ("train", config.TrainConfig(data="photos", out=Path("run")), SPLITS, "gpt4image evaluate run"),
     (
@@ -99,7 +127,7 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
         "train",
         config.TrainConfig(data="photos", out=Path("w/run"), task="pretrain"),
         SPLITS,
-        "gpt4image train --data SPEC --init w/run/model.safetensors --out w/run-tuned",
+        "gpt4image train --data photos --init w/run/model.safetensors --out w/run-tuned",
     ),
     ("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val"), {}, "gpt4image evaluate run"),
     (
@@ -113,6 +141,26 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
 ]
 
 
+ASKED = {"p.db": "description", "w/p.db": "class", "w/b.db": "boxes"}
+"""What stores hold answers to."""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two stores, and results of an earlier time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    for path, ask in ASKED.items():
+        with DescriptionStore(Path(path), write=True) as store:
+            prompt = Prompt("short", 1, "", False, ask=(ask,))
+            store.note_dataset("other photos")
+            store.note_dataset("my photos")
+            store.add([Description(digest="00" * 32, prompt=prompt, describer={}, created=0.0, text="A cat.")])
+    Path("p.html").touch()
+    return tmp_path
+
+
+@pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize(("name", "options", "summary", "step"), STEPS, ids=lambda value: str(value)[:20])
 def test_the_next_command_has_the_paths_that_were_given(
     name: str, options: Any, summary: dict[str, Any], step: str
@@ -121,6 +169,43 @@ def test_the_next_command_has_the_paths_that_were_given(
     found = with_next(name, outcome, options, config_types=CONFIG_TYPES, python=False)
     assert found.next == step
     assert found.wrote == (() if name == "doctor" else (Path("w/t.parquet"),))
+
+
+def test_an_earlier_result_is_not_proposed_as_the_place_of_a_new_one(desk: Path) -> None:
+    label = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
+    for name, expected in (("run", "run-2"), ("run-2", "run-3")):
+        (desk / name).mkdir()
+        found = with_next("label", Outcome(), label, config_types=CONFIG_TYPES, python=False)
+        assert found.next == f"gpt4image train --data photos --out {expected}"
+
+
+def test_pretrained_weights_are_proposed_where_they_lie_on_this_machine(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = desk / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    facts = Facts(classes=("cat", "dog"), noise=0.0, agreement=None, c=1.0, folds=5, seed=0, encoders=(), names=0.0)
+    taught = TextLabels(
+        keys=("a",), digests=("00" * 32,), splits=np.array(["train"]), labels=np.array([0]),
+        probabilities=np.array([[0.9, 0.1]], np.float32), out_of_fold=np.array([True]), facts=facts,
+    )  # fmt: skip
+    taught.save(desk / "t.parquet")
+    label = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
+
+    def step() -> str:
+        outcome = Outcome(path=Path("t.parquet"))
+        return with_next("label", outcome, label, config_types=CONFIG_TYPES, python=False).next
+
+    assert "--init" not in step()
+    snapshot = cache / "models--timm--resnet18.a1_in1k"
+    (snapshot / "snapshots" / "1").mkdir(parents=True)
+    (snapshot / "refs").mkdir()
+    (snapshot / "refs" / "main").write_text("1")
+    (snapshot / "snapshots" / "1" / "model.safetensors").touch()
+    monkeypatch.setattr(
+        "gpt4image.models.backbones.try_to_load_from_cache", partial(try_to_load_from_cache, cache_dir=cache)
+    )
+    assert step() == "gpt4image train --data photos --text-labels t.parquet --init pretrained --out run"
 
 
 def test_in_python_the_next_step_is_a_call() -> None:

@@ -257,10 +257,19 @@ def _run(name: str, words: list[str]) -> int:
     module, function = command.stage.split(":")
     with _loading():
         stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
-    outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
+    from gpt4image.base.outcome import Outcome
     from gpt4image.next_steps import with_next
 
-    _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
+    def show(outcome: Any) -> None:
+        _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
+
+    try:
+        outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
+    except KeyboardInterrupt as stop:
+        if stop.args and isinstance(stop.args[0], Outcome):  # a person ended it so, as they end review
+            show(stop.args[0])
+        raise
+    show(outcome)
     return ITEMS_SKIPPED if outcome.skipped else OK
 
 

@@ -163,7 +163,7 @@ def test_only_confused_images_are_asked_again_and_are_labelled_better(
         assert stub.count == 120
         first, before = run(*teach), accuracy()
         assert first["again"] == "t.again.csv" and first["again_classes"] == "t.again-classes.txt"
-        assert first["next"].endswith("--ask class --classes t.again-classes.txt --only t.again.csv")
+        assert first["next"].startswith("gpt4image train "), "a second answer is paid for only by one's own will"
         assert class_list("t.again-classes.txt") == (("blue", ""), ("green", ""))
         with Path("t.again.csv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

@@ -95,7 +95,7 @@ def test_a_killed_server_loses_no_click_and_goes_on(pictures: Path, tmp_path: Pa
         with pytest.raises(ConfigError, match=rf"is written by another process \(id {process.pid}\)"):
             review(ReviewConfig(data=f"folder:{pictures}", labels=tmp_path / "labels.csv"))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "wrote: labels.csv\nnext: gpt4image train --data manifest:labels.csv --out run\n" in said
     assert labels_of(tmp_path / "labels.csv")[key] == "cat"

@@ -242,6 +242,24 @@ class DescriptionStore:
                 values = ids.describer(describer), name, canonical_json(evidence)
                 self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
 
+    @property
+    def dataset(self) -> str | None:
+        """The SPEC of the dataset that answers were last brought for; None in older stores."""
+        with explained(self.path):
+            if not has_table(self._connection, "dataset"):
+                return None
+        return next((spec for (spec,) in self._query("SELECT spec FROM dataset")), None)
+
+    def note_dataset(self, spec: str) -> None:
+        """Note which dataset answers are brought for. Raises StoreError as ``add``."""
+        if spec == self.dataset:
+            return
+        with explained(self.path), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS dataset (spec TEXT NOT NULL) STRICT")
+            self._connection.execute("DELETE FROM dataset")
+            self._connection.execute("INSERT INTO dataset VALUES (?)", (spec,))
+
     def _results(
         self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None, as_written: bool = False
     ) -> Iterator[Description]:

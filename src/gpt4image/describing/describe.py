@@ -18,6 +18,7 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
+from gpt4image.base.secrets import hidden
 from gpt4image.config import DescribeConfig
 from gpt4image.config.base import listed
 from gpt4image.data import ImageSet, load_image_set
@@ -87,6 +88,7 @@ def describe(config: DescribeConfig) -> Outcome:
     with DescriptionStore(config.store, write=True) as store:
         run = _Run(config=config, store=store, describer=describer, images=images, budget=budget, unknown=unknown)
         run.plan(prompts, classes)
+        store.note_dataset(hidden(config.data))
         with deferred_interrupt() as interrupt:
             run.ask_all(interrupt)
         if interrupt.requested:

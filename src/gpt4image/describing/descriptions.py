@@ -17,6 +17,7 @@ from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, DecodeError, StoreError, first_few
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
+from gpt4image.base.secrets import hidden
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.decode import sides
@@ -62,6 +63,8 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
     waiting = iter(rows)
     with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
         task = bar.add_task("import", total=None, note="")
+        if config.data is not None:
+            store.note_dataset(hidden(config.data))
         while group := list(itertools.islice(waiting, _ROWS_PER_TRANSACTION)):
             importer.add(store, group)
             bar.update(task, advance=len(group))

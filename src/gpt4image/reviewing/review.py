@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-import shlex
 import socket
 import threading
 from collections.abc import Sequence
@@ -32,26 +31,33 @@ def review(config: ReviewConfig) -> Outcome:
         DataError: the dataset, the file of labels or the file of tasks cannot be read as asked.
         StoreError, TableError: the evidence is missing, or of other images.
         MissingExtraError: the server is not installed.
-        KeyboardInterrupt: Ctrl-C; every label is on disk.
+        KeyboardInterrupt: Ctrl-C, with the outcome; every label is on disk.
     """
     if config.import_tasks is None and config.export_tasks is None:
         _require_server()
     images = load_image_set(config.data, aside=config.labels)
     file = LabelsFile(config.labels, images)
+    skipped, stopped = list[Skipped](), False
     try:
         session = open_session(config, file)
         try:
-            skipped = _work(config, session)
+            try:
+                skipped = _work(config, session)
+            except KeyboardInterrupt:
+                stopped = True
             facts = session.news(0)
         finally:
             session.end()
     finally:
         file.close()
-    return Outcome(
+    outcome = Outcome(
         path=config.export_tasks or config.labels,
         summary={name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
         skipped=(*images.skipped, *file.skipped, *skipped),
     )
+    if stopped:
+        raise KeyboardInterrupt(outcome)
+    return outcome
 
 
 def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
@@ -112,10 +118,6 @@ def _serve(config: ReviewConfig, session: Session) -> None:
             # Not by join: Python up to 3.12 takes a thread for ended where Ctrl-C interrupts that (bpo-45274).
             while not ended.wait(0.2):
                 pass
-        except KeyboardInterrupt:
-            then = shlex.join(["gpt4image", "train", "--data", f"manifest:{config.labels}", "--out", "run"])
-            say(f"wrote: {config.labels}\nnext: {then}")
-            raise
         finally:
             server.should_exit = True
             ended.wait()

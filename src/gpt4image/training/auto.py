@@ -24,6 +24,7 @@ from gpt4image.parallel.devices import choose_device, suited_memory_format, suit
 from gpt4image.tasks.base import Task
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
+PRETRAINED_MODEL = "resnet18"  # where none is named
 SMALL_SET = 20_000
 LARGE_SET = 200_000
 SIDES_SAMPLED = 100
@@ -78,7 +79,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     fill("epochs", epochs(max(count, 1), config.init))
     if config.model is None:
         small = count < SMALL_SET and size <= 96 and config.init != "pretrained"
-        model, arguments = SMALL_MODEL if small else ("resnet18", {})
+        model, arguments = SMALL_MODEL if small else (PRETRAINED_MODEL, {})
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
     if "auto" in (config.precision, config.memory_format):

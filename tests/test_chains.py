@@ -1,0 +1,224 @@
+"""What each command prints as the next one, given as it stands, leads from a folder of pictures to predictions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from drawn_masks import draw
+from gpt4image import next_steps
+from gpt4image.cli import main
+from tiny_videos import moving_dot, video
+
+TINY = (
+    "--epochs 1 --image-size 32 --batch-size 4 --model resnet10t --threads 1 --precision fp32 "
+    """--memory-format contiguous --model-args '{"channels":[8,8,16,16],"stem_width":8}'"""
+)
+SHORT = {"train": TINY, "encode": "--encoder bag-of-words:16", "label": "--val-fraction 0", "predict": "--threads 1"}
+"""What the test adds to a command, so that it takes seconds. Nothing else differs from what is printed."""
+KINDS = {"cat": (200, 60, 40), "dog": (40, 60, 200)}
+
+
+def picture(kind: str, seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).normal(0, 30, (24, 32, 3))
+    return Image.fromarray(np.clip(np.array(KINDS[kind]) + noise, 0, 255).astype(np.uint8))
+
+
+def answers(rows: list[dict[str, Any]]) -> str:
+    Path("said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return "--describer replay:said.jsonl"
+
+
+def photos(folder: str, labelled: int, count: int = 12) -> list[dict[str, Any]]:
+    """Write pictures of which so many per class have a label; return what is said of them."""
+    rows: list[dict[str, Any]] = []
+    for kind in KINDS:
+        for number in range(count):
+            place = kind if number < labelled else "unlabelled" if labelled else ""
+            key = f"{place}/{kind}-{number}.png".lstrip("/")
+            (Path(folder) / place).mkdir(parents=True, exist_ok=True)
+            picture(kind, len(rows)).save(Path(folder) / key)
+            rows.append({"key": key, "description": f"A {kind}, number {number}.", "class": kind, "confidence": 0.9})
+    return rows
+
+
+def without_labels() -> str:
+    said = answers(photos("my photos", labelled=0))
+    return f"describe --data 'my photos' --store 'my photos.db' {said} --ask description,class --classes cat,dog"
+
+
+def few_labels() -> str:
+    return f"describe --data photos --store work/photos.db {answers(photos('photos', 6))} --ask description,class"
+
+
+def only_classes() -> str:
+    return f"describe --data folder:photos --store photos.db {answers(photos('photos', 6))} --ask class"
+
+
+def imported() -> str:
+    answers(photos("photos", 6))
+    return "descriptions import said.jsonl --store photos.db --data photos"
+
+
+def told_the_class() -> str:
+    said = [{"key": row["key"], "description": row["description"]} for row in photos("photos", 12)]
+    return f"describe --data photos --store photos.db {answers(said)} --prompt class-conditioned"
+
+
+def reviewed() -> str:
+    """Pictures with answers and embeddings, and labels that a person gave in another program."""
+    rows = photos("photos", labelled=0)
+    run(f"describe --data photos --store photos.db {answers(rows)} --ask description,class --classes cat,dog")
+    run("encode --store photos.db --out photos.emb --encoder bag-of-words:16")
+    tasks(rows)
+    Path("run").mkdir()  # of an earlier training
+    evidence = "--answers photos.db --embeddings photos.emb"
+    return f"review --data photos --labels photos/labels.csv {evidence} --import-tasks tasks.json"
+
+
+def tasks(rows: list[dict[str, Any]]) -> None:
+    given = [{"image": row["key"], "label": row["class"]} for row in rows[::2]]
+    Path("tasks.json").write_text(json.dumps(given), encoding="utf-8")
+
+
+def only_reviewed() -> str:
+    tasks(photos("photos", labelled=0))
+    return "review --data photos --labels photos/labels.csv --import-tasks tasks.json"
+
+
+def several() -> str:
+    rows = photos("photos", labelled=0)
+    table = ["path,labels"]
+    for number, row in enumerate(rows):
+        tags = [row["class"], *(["night"] if number % 3 == 0 else [])]
+        row["tags"] = tags
+        del row["class"], row["confidence"]
+        table.append(f"{row['key']},{'|'.join(tags) if number % 2 else ''}")
+    Path("photos/labels.csv").write_text("\n".join(table), encoding="utf-8")
+    return f"describe --data photos --store photos.db {answers(rows)} --ask description,tags"
+
+
+def boxes(ask: str) -> str:
+    """A COCO dataset of which half of the training pictures have boxes, and answered boxes of all, in thousandths."""
+    Path("shop").mkdir()
+    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
+    for split, count in (("train", 12), ("test", 4)):
+        images, found = list[dict[str, Any]](), list[dict[str, Any]]()
+        for number in range(count):
+            name, kind = f"{split}-{number}.png", int(rng.integers(2))
+            left, top, side = (int(value) for value in rng.integers(8, 24, 3))
+            shown = Image.new("RGB", (64, 48), "white")
+            corners = (left, top, left + side, top + side)
+            ImageDraw.Draw(shown).rectangle(corners, fill=list(KINDS.values())[kind])
+            shown.save(Path("shop") / name)
+            images.append({"id": number, "file_name": name, "width": 64, "height": 48})
+            box = {"id": number, "image_id": number, "category_id": kind, "bbox": [left, top, side, side]}
+            found.append(box)
+            scaled = [round(1000 * value / whole) for value, whole in zip(corners, (64, 48, 64, 48), strict=True)]
+            said = {"boxes": [{"label": list(KINDS)[kind], "box": scaled}]}
+            rows.append({"key": name, **said, "description": f"A {list(KINDS)[kind]} on white."})
+            if "description" not in ask:
+                del rows[-1]["description"]
+        kinds = [{"id": number, "name": name} for number, name in enumerate(KINDS)]
+        whole = {"images": images, "annotations": found, "categories": kinds}
+        Path(f"shop/{split}.json").write_text(json.dumps(whole), encoding="utf-8")
+    return f"describe --data coco:shop/train.json --store shop.db {answers(rows)} --ask {ask}"
+
+
+def masks() -> str:
+    spec = draw(Path("street"), train=8, test=4, tagged=8)
+    lines = Path("street/tags.csv").read_text(encoding="utf-8").splitlines()[1:]
+    pairs = [line.split(",") for line in lines]
+    rows = [{"key": f"images/{key}", "description": f"With {tags}.", "tags": tags.split("|")} for key, tags in pairs]
+    rows += [
+        {"key": f"images/train/{number:03}.png", "description": "A scene.", "tags": ["disc"]} for number in range(8)
+    ]
+    return f"describe --data {spec} --store street.db {answers(rows)} --ask description,tags"
+
+
+def clips() -> str:
+    rows: list[dict[str, Any]] = []
+    for kind, start, step in (("left", 28, -3), ("right", 4, 3)):
+        for number in range(8):
+            key = f"{kind if number < 5 else 'unlabelled'}/{kind}-{number}.mp4"
+            Path("clips", key).parent.mkdir(parents=True, exist_ok=True)
+            Path("clips", key).write_bytes(video(moving_dot(start, step, 6 + 2 * number)))
+            rows.append({"key": key, "description": f"It moves {kind}.", "class": kind})
+    return f"describe --data clips:clips --store clips.db {answers(rows)} --ask description,class --prompt motion"
+
+
+def distilled(labelled: int) -> str:
+    rows = photos("photos", labelled)
+    tasks(rows)
+    words = (
+        f"distill photos {answers(rows)} --classes cat,dog --out distilled --encoder bag-of-words:16 --val-fraction 0"
+    )
+    return f"{words} {TINY}"
+
+
+CHAINS: dict[str, tuple[Callable[[], str], str]] = {
+    "no label": (without_labels, "describe encode label train export predict"),
+    "few labels": (few_labels, "describe encode label train evaluate export predict"),
+    "only classes answered": (only_classes, "describe label train evaluate export predict"),
+    "answers of a file": (imported, "descriptions encode label train evaluate export predict"),
+    "told the class": (told_the_class, "describe encode train evaluate export predict"),
+    "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
+    "reviewed": (only_reviewed, "review train evaluate export predict"),
+    "several labels": (several, "describe encode label train evaluate export predict"),
+    "boxes, as ONNX": (lambda: boxes("boxes"), "describe label train evaluate export predict"),
+    "boxes, aligned": (lambda: boxes("description,boxes"), "describe encode label train evaluate predict"),
+    "masks": (masks, "describe encode label train evaluate predict"),
+    "clips": (clips, "describe encode label train evaluate predict"),
+    "distilled": (lambda: distilled(6), "distill predict"),
+    "distilled, without a label": (lambda: distilled(0), "distill review label train evaluate export predict"),
+}
+WRITTEN = {
+    "few labels": ("work/text-labels.parquet", "work/run/run.json", "work/run-timm/model.safetensors"),
+    "reviewed, with answers": ("text-labels.parquet", "run-2/run.json"),
+    "boxes, as ONNX": ("boxes.parquet", "run.onnx"),
+}
+LEARNED = {
+    "no label": "label --data 'my photos' --embeddings 'my photos.emb' --answers 'my photos.db'",
+    "reviewed, with answers": "label --data manifest:photos/labels.csv --embeddings photos.emb --answers photos.db",
+    "boxes, aligned": "--embeddings shop.emb --text-labels boxes.parquet --out run",
+}
+"""Options of a step by which it learns from all the evidence there is."""
+
+
+def run(command: str) -> None:
+    assert main(shlex.split(command)) == 0
+
+
+@pytest.mark.parametrize(
+    "chain", [pytest.param(name, marks=[pytest.mark.slow] if "ONNX" in name else []) for name in CHAINS]
+)
+def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
+    chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "ONNX" not in chain:  # writing ONNX takes seconds; without its extra, a run predicts as it is
+        monkeypatch.setattr(next_steps, "OF_ONNX", ("no such package",))
+    first, names = CHAINS[chain]
+    command, given = first(), list[str]()
+    while command:
+        given.append(command)
+        words = shlex.split(command)
+        if words[0] == "review" and "--import-tasks" not in words:  # a person would label on the page
+            words += ["--import-tasks", "tasks.json"]
+        capsys.readouterr()
+        code = main([*words, *shlex.split(SHORT.get(words[0], "") if len(given) > 1 else "")])
+        said = capsys.readouterr()
+        assert code == 0, (given, said.err)
+        lines = [line for line in said.out.splitlines() if line.startswith("next: ")]
+        command = lines[-1].removeprefix("next: gpt4image ") if lines else ""
+    assert [step.split()[0] for step in given] == names.split(), given
+    assert [file for file in WRITTEN.get(chain, ()) if not Path(file).exists()] == []
+    assert LEARNED.get(chain, "") in "\n".join(given)
+    assert Path("predictions.csv").stat().st_size
