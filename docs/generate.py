@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,23 @@ PARTS: dict[str, Callable[[], str]] = {
 """Parts of pages, by the comments that they stand between."""
 
 
+SHOW_THE_ADDRESS = (
+    "README.md",
+    "SECURITY.md",
+    "CITATION.cff",
+    ".github/ISSUE_TEMPLATE/config.yml",
+    "examples/first_hour.ipynb",
+)
+"""Files that name the repository, whose address stands in pyproject.toml."""
+
+
+def addressed(text: str) -> str:
+    """Return a text with the repository's address of today."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    name = project["urls"]["Repository"].removeprefix("https://github.com/")
+    return re.sub(r"(?<=github\.com/|com/github/)[\w.-]+/gpt4image\b", name, text)
+
+
 def filled(text: str) -> str:
     """Return a page with its generated parts renewed."""
     for name, content in PARTS.items():
@@ -69,7 +87,7 @@ def filled(text: str) -> str:
 def pages() -> dict[Path, str]:
     """Return all generated pages, and all pages with generated parts, as they should be."""
     partly = [
-        ROOT / "README.md",
+        *(ROOT / name for name in SHOW_THE_ADDRESS),
         DOCS / "design.md",
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "scale.md",
@@ -77,7 +95,7 @@ def pages() -> dict[Path, str]:
     full = {DOCS / "research" / "results" / f"{name}.md": text for name, text in results.full_pages().items()}
     reference = {"cli": cli_reference.page(), "licences": licences.page()}
     full |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
-    return {path: filled(path.read_text(encoding="utf-8")) for path in partly} | full
+    return {path: addressed(filled(path.read_text(encoding="utf-8"))) for path in partly} | full
 
 
 def main() -> int:

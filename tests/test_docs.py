@@ -43,7 +43,6 @@ ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md
 STARTS_WITH = {
     "descriptions.md": ("photos.db",),
     "encode.md": ("photos.db",),
-    "label.md": ("photos.db", "photos.emb"),
     "train.md": ("photos.db", "photos.emb", "text-labels.parquet"),
     "pretrain.md": ("photos.db", "photos.emb"),
     "evaluate.md": ("photos.db", "photos.emb"),

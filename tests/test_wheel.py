@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from project_file import DEVELOPMENT, EXTRAS
+from project_file import DEVELOPMENT, EXTRAS, PROJECT
 from test_docker import copied
 
 pytestmark = pytest.mark.slow
@@ -127,6 +128,24 @@ def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path)
         "from gpt4image.data.openmoji import packaged_descriptions as p; print(p().read_text('utf-8').count('\\n'))"
     )
     assert int(run(installed / "python", "-c", packaged, cwd=work)) > 1000
+
+
+def test_what_the_readme_gives_to_pip_makes_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in copied():
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, source / name)
+    who = ("-c", "user.name=T", "-c", "user.email=t@example.org")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "All")):
+        run("git", *words, cwd=source)
+    address = source.as_uri().replace("///", "//localhost/")  # pip refuses addresses without a host
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace(PROJECT["urls"]["Repository"], address)
+    wanted = set(re.findall(r"pip install [\"'](.+?)[\"']", readme))
+    assert len(wanted) == 2 and any(address in one for one in wanted), "from git, and in a clone"
+    for number, one in enumerate(wanted):
+        build = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", tmp_path / str(number))
+        run(sys.executable, "-m", "pip", "wheel", *build, one, cwd=source)
+        assert [path.name for path in (tmp_path / str(number)).iterdir()] == [wheel.name]
 
 
 def test_pip_resolves_every_extra_with_the_versions_that_the_tests_ran_with(wheel: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
     1 ``score``; ``objects`` of an image that is not annotated is null.
 
     Args:
-        folder: gets ``data/train.parquet``, ``validation.parquet`` and ``test.parquet``.
+        folder: gets ``data/train.parquet``, ``validation.parquet`` and ``test.parquet``, and a dataset card.
         images: dataset with boxes; its pictures are copied as they are.
 
     Returns:
@@ -178,7 +178,22 @@ def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
                     row_groups(len(chosen), IMAGES_IN_GROUP),
                     functools.partial(table, chosen),
                 )
+        (staging / "README.md").write_text(_dataset_card(images), encoding="utf-8")
     return tuple(skipped)
+
+
+def _dataset_card(images: ImageSet) -> str:
+    """Return what the Hugging Face hub reads and shows of a dataset with boxes; the owner adds its licence."""
+    from huggingface_hub import DatasetCardData
+
+    data = DatasetCardData(license="unknown", task_categories=["object-detection"], tags=["gpt4image"])
+    counts = ", ".join(f"{len(images.indices(split))} {split}" for split in ("train", "val", "test"))
+    return (
+        f"---\n{data.to_yaml()}\n---\n\n# Images with boxes\n\n{counts}. {len(images.classes)} classes. "
+        "`objects` has the boxes of an image: left, top, width and height in pixels; it is null where nobody looked. "
+        "`score` is the weight of a box that a model found.\n\n"
+        "Written by gpt4image. Who owns the pictures, and what they may be used for, is not known here: add it.\n"
+    )
 
 
 def _objects(boxes: Boxes, image: int, size: Size) -> list[dict[str, Any]] | None:
