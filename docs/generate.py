@@ -51,6 +51,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "rivals": results.rivals_table,
     "aligned": results.aligned_table,
     "mixed": results.mixed_table,
+    "all-right": results.all_right_table,
     "scale": scale_plot.table,
     "tree": tree,
 }

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpt4image.artifacts.run_records import Comparison
+import numpy as np
+from scipy.stats import t
+
+from gpt4image.artifacts.run_records import Comparison, Pair
+from gpt4image.comparing.statistics import mean_ci, paired
 from gpt4image.config.arms import ARMS
 from gpt4image.pages.numbers import p_value, percent, points, points_interval
 from gpt4image.reporting.findings import markdown_table
@@ -150,6 +155,20 @@ MIXED = {
     "self-training": "predictions of the trained baseline",
 }
 """What half of a target is, by arm; the other half is the label."""
+ALL_RIGHT = {
+    "photographs, ResNet, 60 epochs, 43,000 unseen images": ("unseen/cifar10-longer-fresh", "text-labels", "baseline"),
+    "photographs, ResNet, 120 epochs †": ("cifar10-longer-120", "text-labels", "baseline"),
+    "photographs, ViT, 60 epochs (v2)": ("cifar10-vit-longer-10", "text-labels", "baseline"),
+    "pictograms, ResNet, 60 epochs": ("openmoji-longer", "text-labels", "baseline"),
+    "pictograms, ResNet, 60 epochs, other seeds": ("openmoji-rivals", "text-labels", "baseline"),
+    "the same, weight decay 1 in both arms": ("openmoji-rivals", "text-labels-decay-1", "baseline-decay-1"),
+    "pictograms, ResNet, 120 epochs †": ("openmoji-longer-120", "text-labels", "baseline"),
+    "pictograms, ResNet, 200 epochs": ("openmoji-longer-200", "text-labels", "baseline"),
+    "pictograms, ViT, 60 epochs": ("openmoji-vit-distilled", "text-labels", "baseline"),
+    "pictograms, ConvNeXt, 60 epochs †": ("openmoji-convnext-longer", "text-labels", "baseline"),
+    "pictograms, ResNet, 60 epochs, texts that say nothing †": ("openmoji-nothing", "text-labels", "baseline"),
+}
+"""What mixed targets add over labels only where all labels are right: setups, records, arms and their references."""
 FULL = """Generated from [the records](../records/README.md) by `make docs`. Test accuracy, one value per seed.
 Differences are to the baseline, in points, paired by seed. [Statistics](../statistics.md) explains the two p-values."""
 
@@ -173,6 +192,11 @@ class Found:
         return len(next(iter(self.arms.values()))["seeds"])
 
     @property
+    def named(self) -> str:
+        """Its setup and the name of its record."""
+        return f"{self.setup}, `{self.record}`"
+
+    @property
     def labels(self) -> str:
         """Which labels there are, or are right; empty where all are."""
         data = self.content["data"]
@@ -184,9 +208,10 @@ class Found:
             )
         return ""
 
-    def pair(self, arm: str, against: str) -> dict[str, Any] | None:
-        """Return the difference of two arms, None where it was not measured."""
-        return next((p for p in self.content["pairs"] if (p["arm"], p["against"]) == (arm, against)), None)
+    @property
+    def pairs(self) -> dict[tuple[str, str], Pair]:
+        """Its differences by arm and what it is measured against."""
+        return {(pair.arm, pair.against): pair for pair in Comparison.model_validate(self.content).pairs}
 
     def mean(self, arm: str) -> str:
         """Return the mean accuracy of an arm, or a dash; a star marks class names that were not centred."""
@@ -243,12 +268,45 @@ def nearest_names(found: Found) -> str:
 
 
 def most_seeds(found: Iterable[tuple[T, Found]]) -> dict[T, Found]:
-    """Return for each key the comparison with the most seeds; of as many, the later record."""
-    most: dict[T, Found] = {}
+    """Return for each key the comparison with the most seeds; several with as many other seeds are pooled.
+
+    Of several with the same seeds, which stand in two records or were made again by later code, it is the last.
+    """
+    most: dict[T, dict[tuple[int, ...], Found]] = {}
     for key, comparison in found:
-        if key not in most or comparison.seeds >= most[key].seeds:
-            most[key] = comparison
-    return most
+        seeds = tuple(next(iter(comparison.arms.values()))["seeds"])
+        most.setdefault(key, {})[seeds] = comparison
+    longest = {key: max(map(len, by_seeds)) for key, by_seeds in most.items()}
+    return {key: pooled([one for one in by_seeds.values() if one.seeds == longest[key]])
+            for key, by_seeds in most.items()}  # fmt: skip
+
+
+def pooled(several: list[Found]) -> Found:
+    """Return comparisons of one setup, with different seeds, as one: their common arms, and the pairs of these.
+
+    What other images would change is taken from the records, whose images are the same: the mean of what they add to
+    the square of the interval over seeds. The degrees of freedom are those of the seeds.
+    """
+    if len(several) == 1:
+        return several[0]
+    arms: dict[str, Any] = {}
+    for name in set.intersection(*(set(one.arms) for one in several)):
+        parts = [one.arms[name] for one in several]
+        test = [value for part in parts for value in part["test"]]
+        seeds = [seed for part in parts for seed in part["seeds"]]
+        arms[name] = parts[-1] | {"seeds": seeds, "test": test, "mean": mean_ci(test)[0]}
+    pairs: list[dict[str, Any]] = []
+    for arm, against in set.intersection(*(set(one.pairs) for one in several)):
+        gap = paired(arms[arm]["test"], arms[against]["test"])
+        parts = [one.pairs[arm, against] for one in several]
+        widths = [[high - low for low, high in (part.evidence.ci95, part.ci95)] for part in parts]
+        square = np.mean([with_images**2 - seeds_only**2 for with_images, seeds_only in widths]) / 4
+        half = math.hypot((gap.ci95[1] - gap.ci95[0]) / 2, math.sqrt(square))
+        p = 2 * t.sf(abs(gap.difference) / half * t.ppf(0.975, gap.n - 1), gap.n - 1)
+        other = {"ci95": (gap.difference - half, gap.difference + half), "p": float(p)}
+        pairs.append({"arm": arm, "against": against, **asdict(gap), "other_images": other})
+    record = "` + `".join(one.record for one in several)
+    return replace(several[-1], record=record, content=several[-1].content | {"arms": arms, "pairs": pairs})
 
 
 def scarce_table() -> str:
@@ -260,7 +318,7 @@ def scarce_table() -> str:
         share = recovered(Comparison.model_validate(found.content), "text-labels")
         span = f"{found.mean('baseline')} to {found.mean('oracle')}"
         seeds = f"{found.labels}, {found.seeds} seeds"
-        rows.append([found.setup, seeds, span, nearest_names(found), text_labels, in_words(share) if share else "–"])
+        rows.append([found.named, seeds, span, nearest_names(found), text_labels, in_words(share) if share else "–"])
     columns = (
         "setup | labels, seeds | labels only to all labels | nearest class name | **text labels** | recovered (95 %)"
     )
@@ -275,7 +333,7 @@ def asked_table() -> str:
             least, most = (found.mean(arm) for arm in ("baseline", "oracle"))
             span = " to ".join(mean for mean in (least, most) if mean != "–")
             seeds = f"{found.labels or 'all'}, {found.seeds} seeds"
-            rows.append([found.setup, seeds, span, *map(found.mean, ("text-labels", "asked", "fused"))])
+            rows.append([found.named, seeds, span, *map(found.mean, ("text-labels", "asked", "fused"))])
     return table("setup | labels, seeds | labels only to all labels | texts | **answers** | answers and texts", rows)
 
 
@@ -283,40 +341,39 @@ def rivals_table() -> str:
     """Return a row per rival of text labels where labels were few or wrong, of the comparison with the most seeds."""
     rows = []
     most = most_seeds(((f.setup, f.labels, arm), f) for f in scarce() for arm in RIVALS if arm in f.arms)
-    for (setup, labels, arm), found in most.items():
-        ours, back = found.pair("text-labels", arm), found.pair(arm, "text-labels")
+    for (_, labels, arm), found in most.items():
+        ours, back = found.pairs.get(("text-labels", arm)), found.pairs.get((arm, "text-labels"))
         if pair := ours or back:
             where, over = f"{labels}, {found.seeds} seeds", gain(pair, 1 if ours else -1)
-            rows.append([setup, where, RIVALS[arm], found.mean(arm), over, images_p(pair)])
+            rows.append([found.named, where, RIVALS[arm], found.mean(arm), over, images_p(pair)])
     return table(
         "setup | labels, seeds | rival | its accuracy | text labels over it, points (95 %) | p, images too", rows
     )
 
 
-def images_p(pair: dict[str, Any]) -> str:
+def images_p(pair: Pair) -> str:
     """Return the p-value over seeds and test images; older records have only that over seeds, which is marked."""
-    too = pair.get("other_images", {}).get("p")
-    return f"{p_value(pair['p'])} (seeds)" if too is None else p_value(too)
+    return f"{p_value(pair.evidence.p)}{'' if pair.other_images.p else ' (seeds)'}"
 
 
-def gain(pair: dict[str, Any], sign: int = 1) -> str:
+def gain(pair: Pair, sign: int = 1) -> str:
     """Return a difference in points, with the interval that belongs to its p-value; ``sign`` -1 turns it around."""
-    ends = pair.get("other_images", {}).get("ci95") or pair["ci95"]
-    return f"{points(sign * pair['difference'])} ({points_interval(tuple(sorted(sign * end for end in ends)))})"
+    low, high = sorted(sign * end for end in pair.evidence.ci95 or (math.nan, math.nan))
+    return f"{points(sign * pair.difference)} ({points_interval((low, high))})"
 
 
 def gain_row(found: Found, arm: str, *about: str, baseline: str = "baseline") -> list[str]:
     """Return a row: an arm against the baseline and against class names."""
     names = next((name for name, other in found.arms.items() if other["arm"] == "class-name"), "")
-    over, first = found.pair(arm, names), found.pair(arm, baseline) or {}
-    return [f"{found.setup}, {found.seeds} seeds", *about, f"{found.mean(baseline)} to {found.mean(arm)}", gain(first),
-            images_p(first), "–" if over is None else f"{points(over['difference'])}, p {images_p(over)}"]  # fmt: skip
+    over, first = found.pairs.get((arm, names)), found.pairs[arm, baseline]
+    return [f"{found.named}, {found.seeds} seeds", *about, f"{found.mean(baseline)} to {found.mean(arm)}", gain(first),
+            images_p(first), "–" if over is None else f"{points(over.difference)}, p {images_p(over)}"]  # fmt: skip
 
 
 def aligned_table() -> str:
     """Return what alignment adds to labels and class names where all labels were known.
 
-    Of several comparisons of the same setup, the one with the most seeds; of as many, the later record.
+    Of several comparisons of the same setup, the one with the most seeds; as many other seeds are pooled.
     """
     most = most_seeds((f.setup, f) for f in comparisons() if "aligned" in f.arms and not f.labels)
     return table("setup, seeds | labels only to aligned | gain, points (95 %) | p, images too | over class names",
@@ -333,14 +390,27 @@ def mixed_table() -> str:
         seen.append(found.arms["text-labels"]["test"])
         added = f", {SEEDS_ADDED}" if SEEDS_ADDED in RECORDS[found.record].detail else ""
         rows += [gain_row(found, arm, about + added) for arm, about in MIXED.items() if arm in found.arms]
-        for pair in found.content["pairs"]:
-            ours, base = found.arms[pair["arm"]], found.arms[pair["against"]]
+        for pair in found.pairs.values():
+            ours, base = found.arms[pair.arm], found.arms[pair.against]
             if ours["arm"] == "text-labels" and base["arm"] == "baseline" and ours["options"] == base["options"] != {}:
                 changed = (f"{key.replace('_', ' ')} {value}" for key, value in base["options"].items())
                 about = ", ".join([MIXED["text-labels"], *changed])
-                rows.append(gain_row(found, pair["arm"], about, baseline=pair["against"]))
+                rows.append(gain_row(found, pair.arm, about, baseline=pair.against))
     return table("setup, seeds | half of the target | labels only to this | gain, points (95 %) | p, images too | "
                  "over class names", rows)  # fmt: skip
+
+
+def all_right_table() -> str:
+    """Return what mixed targets add where all labels are right, by accuracy and by the mean over classes."""
+    rows: list[list[str]] = []
+    for setup, (name, arm, against) in ALL_RIGHT.items():
+        record = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+        over = next(Pair.model_validate(p) for p in record["pairs"] if (p["arm"], p["against"]) == (arm, against))
+        classes = [record["arms"][one].get("metrics", {}).get("mean_class_accuracy") for one in (arm, against)]
+        by_class = None if None in classes else paired(*(one["test"] for one in classes))
+        means = f"{points(by_class.difference)}, p {p_value(by_class.p)}" if by_class else "–"
+        rows.append([setup, f"`{name}`", gain(over), images_p(over), means])
+    return table("setup, ten seeds | record | gain, points (95 %) | p, images too | by the mean over classes", rows)
 
 
 def full_pages() -> dict[str, str]:

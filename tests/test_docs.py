@@ -234,14 +234,26 @@ def results() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("table", ["asked_table", "scarce_table", "rivals_table", "aligned_table", "mixed_table"])
-def test_each_row_of_results_says_how_many_seeds_it_has(table: str, results: dict[str, Any]) -> None:
+def test_each_row_of_results_names_its_record_and_how_many_seeds_it_has(table: str, results: dict[str, Any]) -> None:
     names, _, *rows = [line.strip("| ").split(" | ") for line in results[table]().splitlines()]
-    seeds = {(found.setup, str(found.seeds)) for found in results["comparisons"]()}
     assert rows and len(names) <= 6 and {len(row) for row in rows} == {len(names)}
+    seeds: dict[str, set[int]] = {}
+    for found in results["comparisons"]():
+        seeds.setdefault(found.record, set()).add(found.seeds)
     for row in rows:
-        setup = max((setup for setup, _ in seeds if row[0].startswith(setup)), key=len)
-        found = re.search(r"(\d+) seeds", f"{row[0].removeprefix(setup)} {row[1]}")
-        assert found and (setup, found[1]) in seeds, row
+        said = re.search(r"(\d+) seeds", f"{row[0].split('`', 1)[1]} {row[1]}")
+        *_, last = several = re.findall(r"`([\w-]+)`", row[0].replace("`make demo`", ""))
+        assert said and int(said[1]) in {len(several) * count for count in seeds[last]}, row
+
+
+def test_comparisons_of_as_many_other_seeds_are_pooled(results: dict[str, Any]) -> None:
+    of = {found.record: found for found in results["comparisons"]() if not found.labels}
+    several = [of[name] for name in ("cifar10", "cifar10-all-labels", "cifar10-ideas")]
+    one = results["pooled"](several)
+    pair, parts = (one.pairs["aligned", "baseline"], [found.pairs["aligned", "baseline"] for found in several])
+    assert one.seeds == pair.n == 30 and pair.difference == pytest.approx(sum(part.difference for part in parts) / 3)
+    widths = [part.evidence.ci95[1] - part.evidence.ci95[0] for part in (pair, *parts)]
+    assert pair.ci95[1] - pair.ci95[0] < widths[0] < min(widths[1:]), "more seeds, the same test images"
 
 
 def test_every_recovered_share_has_an_interval_and_none_is_above_all(results: dict[str, Any]) -> None:

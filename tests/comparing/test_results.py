@@ -12,11 +12,28 @@ from PIL import Image
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import write_parquet
 from gpt4image.comparing.members import Member
-from gpt4image.comparing.results import leaks, method, recorded, scores_of, silent_texts, small_classes
+from gpt4image.comparing.results import leaks, method, pair, recorded, scores_of, silent_texts, small_classes
+from gpt4image.comparing.statistics import bootstrapped, crossed
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
+
+
+@pytest.mark.parametrize("resampled", [False, True])
+def test_other_images_never_make_a_difference_surer_than_the_seeds_alone(resampled: bool) -> None:
+    rng, surer = np.random.default_rng(0), 0
+    for _ in range(50):
+        scores = {arm: rng.random((3, 40)) < rng.random((3, 1)) * 0.2 + 0.4 for arm in "ab"}
+        values = {arm: hits.mean(axis=1).tolist() for arm, hits in scores.items()}
+        times = rng.multinomial(40, np.full(40, 1 / 40), size=200).T / 40
+        by_resamples = {arm: hits @ times for arm, hits in scores.items()} if resampled else {}
+        found = pair("a", "b", values, scores, by_resamples)
+        (low, high), (widest, highest) = found["ci95"], found["other_images"]["ci95"]
+        assert widest <= low and high <= highest and found["other_images"]["p"] >= found["p"]
+        alone = bootstrapped(**by_resamples) if resampled else crossed(**scores)
+        surer += (alone.p or 0.0) < found["p"]
+    assert surer, "the second test alone is surer at times, or this test says nothing"
 
 
 @pytest.mark.parametrize("copies", [0, 2])

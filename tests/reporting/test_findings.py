@@ -87,15 +87,6 @@ def test_both_p_values_decide() -> None:
     assert not findings.is_significant(untested.model_copy(update={"other_images": OtherImages(p=0.01)}))
 
 
-def test_a_difference_that_only_the_seeds_leave_open_says_so() -> None:
-    comparison = Comparison.model_validate(comparison_record())
-    pair = comparison.pair("text-labels")
-    assert pair is not None
-    open_ = pair.model_copy(update={"p": 0.07, "other_images": OtherImages(ci95=(0.01, 0.3), p=0.04)})
-    assert "no significant difference" in (sentence := findings.finding(comparison, open_))
-    assert "p = 0.040 over 3 seeds and the test images, p = 0.070 over seeds)" in sentence
-
-
 def test_controls_and_references_are_told_from_ways_to_train_and_come_last() -> None:
     means = {"oracle": 0.6, "baseline": 0.3, "shuffled": 0.31, "text-labels": 0.5, "mine": 0.4}
     record = comparison_record(means=means)

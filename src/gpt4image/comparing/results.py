@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.run_records import OtherImages, Pair
 from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import DamagedError, first_few
 from gpt4image.base.files import read_json, read_parquet
@@ -284,12 +285,13 @@ def pair(
     scores: Mapping[str, NDArray[np.float64]],
     resampled: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return the paired difference of two arms, as a record holds it.
+    """Return the paired difference of two arms, as a record holds it: over test images too, no surer than over seeds.
 
     By arm, ``values`` are of the primary metric, one per seed, ``scores`` are (S, I), of I images by S seeds, and
     ``resampled`` (S, R), of metrics that are no mean of scores.
     """
     by_bootstrap = arm in resampled and against in resampled
     images = bootstrapped(resampled[arm], resampled[against]) if by_bootstrap else crossed(scores[arm], scores[against])
-    other = {"ci95": images.ci95, "p": images.p}
-    return {"arm": arm, "against": against, **asdict(paired(values[arm], values[against])), "other_images": other}
+    other = OtherImages(ci95=images.ci95, p=images.p)
+    seeds = asdict(paired(values[arm], values[against]))
+    return Pair(arm=arm, against=against, **seeds, other_images=other).model_dump()

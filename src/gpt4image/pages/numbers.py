@@ -23,9 +23,9 @@ def tied(text: str) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """Return a number with its sign; the minus is the typographic one."""
-    rounded = round(value, digits) or 0.0
-    return f"{rounded:+.{digits}f}".replace("-", "−")
+    """Return a number with its sign, which what rounds to zero has not; the minus is the typographic one."""
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpt4image.artifacts.run_records import FEW_SEEDS, Arm, Comparison, OtherImages, Pair, comparisons_in
+from gpt4image.artifacts.run_records import FEW_SEEDS, Arm, Comparison, Pair, comparisons_in
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.pages.numbers import (
     duration,
@@ -55,16 +55,11 @@ def condition(data: dict[str, Any]) -> str:
 
 
 def is_significant(pair: Pair) -> bool:
-    """Return whether a difference is significant: enough seeds, and both p-values below 0.05.
+    """Return whether a difference is significant: enough seeds, and a p-value below 0.05.
 
     Older records have no p-value for other images; there the one over seeds decides.
     """
-    return not pair.few and pair.p is not None and max(pair.p, pair.other_images.p or 0.0) < SIGNIFICANT
-
-
-def evidence(pair: Pair) -> OtherImages:
-    """Return the interval and the p-value to show first: over seeds and test images; in older records over seeds."""
-    return pair.other_images if pair.other_images.p is not None else OtherImages(ci95=pair.ci95, p=pair.p)
+    return not pair.few and pair.p is not None and (pair.evidence.p or 0.0) < SIGNIFICANT
 
 
 def is_bound(name: str, arm: Arm) -> str:
@@ -84,7 +79,7 @@ def _equals(p: float) -> str:
 
 def _in_words(difference: str, pair: Pair) -> str:
     """Return a difference with its interval and p-value, in brackets."""
-    ci95, p = (found := evidence(pair)).ci95, found.p
+    ci95, p = pair.evidence.ci95, pair.evidence.p
     parts = [difference] if ci95 is None else [difference, f"95 % interval {points_interval(ci95)}"]
     if p is None:
         parts.append("no p-value")
@@ -92,8 +87,6 @@ def _in_words(difference: str, pair: Pair) -> str:
         parts.append(f"p {_equals(p)} over {seeds(pair.n)}")
     else:
         parts.append(f"p {_equals(p)} over {seeds(pair.n)} and the test images")
-        if p < SIGNIFICANT and pair.p is not None and pair.p >= SIGNIFICANT:  # not significant, and that is why
-            parts.append(f"p {_equals(pair.p)} over seeds")
     return f"({', '.join(parts)})"
 
 
@@ -172,8 +165,8 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
                 percent_interval(arm.ci95),
                 " ".join(f"{100 * value:.1f}" for value in arm.test),
                 points(pair.difference) if pair else "",
-                points_interval(evidence(pair).ci95) if pair else "",
-                p_value(evidence(pair).p) + (" *" if pair.few else "") if pair else "",
+                points_interval(pair.evidence.ci95) if pair else "",
+                p_value(pair.evidence.p) + (" *" if pair.few else "") if pair else "",
                 p_value(pair.p) if pair else "",
                 duration(arm.seconds),
                 memory(arm.peak_memory_bytes),

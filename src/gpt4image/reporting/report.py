@@ -207,7 +207,7 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "few_seeds": findings.few_seeds_note(comparison),
         "arms": arms,
         "bounds": bounds,
-        "evidence": {arm: findings.evidence(pair) for arm, pair in pairs.items() if pair},
+        "evidence": {arm: pair.evidence for arm, pair in pairs.items() if pair},
         "significant": {arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
         "metrics": metric_tables.metric_tables(comparison),
         "absent": metric_tables.absent_notes(comparison),
