@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/scale.py --out scale.json 1000 10000 100000
 
-Pictures of 8 x 8 pixels lie in tar shards. A describer is replayed from a file, or a server on this machine answers.
+Pictures of 8 x 8 pixels lie in Parquet files. A describer is replayed from a file, or a server on this machine answers.
 Each stage runs in a process of its own, which says how many seconds of processor time it took, its workers included,
 and its largest memory. Processor time depends less on what else the machine does than that of a clock. What --out has
 already is not run again.
@@ -11,7 +11,6 @@ already is not run again.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import resource
@@ -19,7 +18,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import zlib
@@ -27,11 +25,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 
 from describe_servers import serving
 
 PER_SHARD = 10_000
+SPLIT_FILES = {"train": "train", "val": "validation", "test": "test"}
 PER_CLASS, LABELLED = 20, 4
 """Images that follow each other and have the same class, and how many of them have a label. The first is a test image,
 the second one is for validation."""
@@ -53,7 +53,7 @@ class Place(NamedTuple):
     @property
     def data(self) -> str:
         """SPEC of the shards."""
-        return f"webdataset:{self.folder}/shards/*.tar"
+        return f"hf:{self.folder}/shards"
 
     @property
     def names(self) -> str:
@@ -86,25 +86,28 @@ def samples(images: int, classes: int, per_class: int = PER_CLASS) -> Iterator[t
 
 
 def write_shards(folder: Path, images: int, classes: int, labelled: int, per_class: int = PER_CLASS) -> None:
-    """Write the images as shards by split; ``labelled`` of ``per_class`` have a label."""
+    """Write the images as Parquet files by split; ``labelled`` of ``per_class`` have a label."""
     folder.mkdir(parents=True)
-    (folder / "classnames.txt").write_text("".join(f"thing {k}\n" for k in range(classes)))
-    opened: dict[str, tarfile.TarFile] = {}
-    written = dict.fromkeys(("train", "val", "test"), 0)
+    names = datasets.ClassLabel(names=[f"thing {k}" for k in range(classes)])
+    features = datasets.Features({"key": datasets.Value("string"), "image": datasets.Image(), "label": names})
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
+    written = dict.fromkeys(rows, 0)
+
+    def write(split: str) -> None:
+        if rows[split]:
+            part = datasets.Dataset.from_list(rows[split], features=features)
+            part.to_parquet(str(folder / f"{SPLIT_FILES[split]}-{written[split]:05}.parquet"))
+            written[split] += 1
+            rows[split].clear()
+
     for number, split, label in samples(images, classes, per_class):
-        if written[split] % PER_SHARD == 0:
-            if split in opened:
-                opened[split].close()
-            shard = folder / f"{split}-{written[split] // PER_SHARD:05}.tar"
-            opened[split] = tarfile.open(shard, "w")  # noqa: SIM115
-        written[split] += 1
-        name = {"cls": str(label).encode()} if number % per_class < labelled else {}
-        for ending, content in {"png": picture(number), **name}.items():
-            entry = tarfile.TarInfo(f"{number:08}.{ending}")
-            entry.size = len(content)
-            opened[split].addfile(entry, io.BytesIO(content))
-    for file in opened.values():
-        file.close()
+        known = label if number % per_class < labelled else None
+        image = {"bytes": picture(number), "path": None}
+        rows[split].append({"key": f"{number:08}", "image": image, "label": known})
+        if len(rows[split]) == PER_SHARD:
+            write(split)
+    for split in rows:
+        write(split)
 
 
 def make(place: Place) -> None:
@@ -213,7 +216,7 @@ def wide_run(place: Place) -> Any:
     import gpt4image
 
     write_shards(place.folder / "few", 3 * place.wide, place.wide, 3, per_class=3)
-    data = f"webdataset:{place.folder}/few/*.tar"
+    data = f"hf:{place.folder}/few"
     return gpt4image.train(data=data, out=place.folder / "wide", memory_limit_gb=0.001, **TRAINING)
 
 
@@ -223,7 +226,7 @@ def evaluate(place: Place) -> Any:
 
     if not (place.folder / "many").exists():
         write_shards(place.folder / "many", place.images, place.wide, PER_CLASS)
-    data = f"webdataset:{place.folder}/many/*.tar"
+    data = f"hf:{place.folder}/many"
     return gpt4image.evaluate(place.folder / "wide", data=data, split="train")
 
 

@@ -30,7 +30,6 @@ from gpt4image.searching.index import up_to_date
 from region_cases import coco, picture, write_coco_set
 from synthetic_records import write_run
 from tables import make_table
-from tars import write_tar
 
 ASKED = asking_for(PROMPTS["short"], ("description", "class", "tags"), [ClassOption("cat"), ClassOption("dog")])
 
@@ -111,13 +110,6 @@ def write_arrow(path: Path) -> None:
     Image.new("RGB", (8, 8)).save(file, "PNG")
     images = [{"bytes": file.getvalue(), "path": None}] * 3
     pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": [0, 1, 0], "key": ["a", "b", "c"]}), path)
-
-
-def write_shard(path: Path) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    png = file.getvalue()
-    write_tar(path, {"a.png": png, "a.cls": b"1", "b.png": png, "b.json": b'{"label": 0}', "c" * 150 + ".png": png})
 
 
 POLYGON = [[4.0, 4.0, 30.0, 4.0, 30.0, 16.0, 4.0, 16.0]]

@@ -49,7 +49,6 @@ from fuzz_files import (
     write_onnx,
     write_plain,
     write_record_of_run,
-    write_shard,
     write_store,
     write_text_labels,
     write_timm,
@@ -72,7 +71,6 @@ from gpt4image.config import TrainConfig
 from gpt4image.data.bare_jpeg import bare_jpeg
 from gpt4image.data.coco_segments import bounds, segment
 from gpt4image.data.decode import decode_numbers, decode_square, sides
-from gpt4image.data.shards import index_shard
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames, class_list
@@ -234,12 +232,6 @@ def read_all_rows(path: Path) -> None:
 MANIFEST["key"] = [f"k{number}" for number in range(6)]
 
 
-def read_shard(path: Path) -> None:
-    size = path.stat().st_size
-    assert all(start + length <= size for _, start, length, _ in index_shard(str(path)).images)
-    survives(f"webdataset:{path}")
-
-
 def read_model(path: Path) -> None:
     from gpt4image.deploying.loading import load_classifier
 
@@ -322,7 +314,6 @@ TARGETS: dict[str, Target] = {
     "manifest-parquet": Target(set_target("set.parquet", write_manifest, lambda path: f"manifest:{path}")),
     "captions-csv": Target(set_target("captions.csv", write_captions, lambda path: f"manifest:{path}")),
     "arrow": Target(set_target("images.parquet", write_arrow, lambda path: f"hf:{path}"), slow=True),
-    "shard": Target(file_target("0.tar", write_shard, read_shard)),
     "coco": Target(set_target("train.json", write_coco, lambda path: f"coco:{path}")),
     "coco-masks": Target(set_target("train.json", write_coco, lambda path: f"coco-masks:{path}")),
     "yolo-boxes": Target(set_target("labels/train/1.txt", write_yolo, lambda path: f"yolo:{path.parents[2]}")),

@@ -1,11 +1,10 @@
-"""Rows, shards, saved datasets and caches, damaged in ways of their own; fuzz_targets.py has the parsers of files."""
+"""Rows, saved datasets and caches, damaged in ways of their own; fuzz_targets.py has the parsers of files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sqlite3
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +18,9 @@ from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.config import ImportDescriptionsConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.digests import file_digests
-from gpt4image.data.shards import index_shard
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.descriptions import import_descriptions
 from mutations import mutations
-from tars import write_tar
 
 ROWS = [
     {
@@ -57,11 +54,9 @@ def loaded(spec: str) -> Callable[[Path], None]:
 
 
 def write_all(path: Path) -> None:
-    """Write two pictures and a shard of them into a folder."""
+    """Write two pictures into a folder."""
     for name in ("1.png", "2.png"):
         Image.fromarray(np.full((8, 8, 3), int(name[0]), np.uint8)).save(path / name)
-    png = (path / "1.png").read_bytes()
-    write_tar(path / "set.tar", {"a.png": png, "a.cls": b"1", "b.png": png, "b.json": b'{"label": 0}'})
 
 
 @pytest.fixture(autouse=True)
@@ -126,17 +121,6 @@ def test_damaged_saved_datasets_are_named_or_read(tmp_path: Path) -> None:
                 (folder / other.name).write_bytes(damaged if other == file else other_content)
             with contextlib.suppress(Gpt4ImageError):
                 loaded("hf")(folder)
-
-
-def test_a_shard_of_endless_names_is_set_aside(tmp_path: Path) -> None:
-    write_all(tmp_path)
-    header = tarfile.TarInfo("././@LongLink")
-    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 4
-    block = header.tobuf(tarfile.GNU_FORMAT) + b"a.b\0".ljust(512, b"\0")
-    path = tmp_path / "endless.tar"
-    path.write_bytes((tmp_path / "set.tar").read_bytes()[:1024] + block * 5000)
-    index = index_shard(str(path))
-    assert any(name == "endless.tar" for name, _ in index.skipped)
 
 
 def test_a_damaged_digest_in_the_cache_is_not_used(tmp_path: Path, own_cache: Path) -> None:

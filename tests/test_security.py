@@ -117,11 +117,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "data/test_manifest.py::test_rows_that_cannot_be_used_are_named",
             "artifacts/test_answers.py::test_what_is_no_answer_is_refused",
         ),
-        "shards": (
-            "data/test_webdataset.py::test_malicious_members_are_names_alone",
-            "data/test_shards.py::test_a_member_of_negative_size_ends_a_shard",
-            "data/test_shards.py::test_a_shard_that_is_damaged_in_the_middle_is_named",
-        ),
+        "shards (tar)": ("data/test_hf.py::test_tar_shards_are_read_by_their_library_and_pickled_members_are_not",),
         "Arrow tables of datasets": (
             "test_damaged_files.py::test_damaged_saved_datasets_are_named_or_read",
             "data/test_arrow_source.py::test_paths_in_a_table_cannot_lead_out",

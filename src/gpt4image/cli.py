@@ -79,7 +79,6 @@ COMMANDS = {
     "export": Command("write a model as others load it", "ExportConfig", "deploying.export:export"),
     "predict": Command("name the classes of images", "PredictConfig", "deploying.predict:predict"),
     "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
-    "completion": Command("script by which a shell completes options", "CompletionConfig", "completion:completion"),
     "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "checkup:doctor"),
 }
 

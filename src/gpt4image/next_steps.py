@@ -22,7 +22,7 @@ BEYOND_TIMM = ("detection", "segmentation", "video")
 """Tasks whose models timm does not load."""
 OF_ONNX = ("onnx", "onnxscript", "onnxruntime")
 """Packages of the extra onnx."""
-READS_ONLY = ("descriptions stats", "descriptions check", "doctor", "completion")
+READS_ONLY = ("descriptions stats", "descriptions check", "doctor")
 
 
 def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping[str, str], python: bool) -> Outcome:

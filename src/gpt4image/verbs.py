@@ -21,7 +21,7 @@ from gpt4image.cli import COMMANDS, CONFIG_TYPES
 from gpt4image.config import StageConfig
 from gpt4image.next_steps import with_next
 
-VERBS = tuple(name for name in COMMANDS if " " not in name and name != "completion")
+VERBS = tuple(name for name in COMMANDS if " " not in name)
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
 
 

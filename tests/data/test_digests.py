@@ -40,7 +40,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths whose bytes were read."""
     seen: list[str] = []
     digest = digests._digest
-    monkeypatch.setattr(digests, "_digest", lambda part: seen.append(part[0]) or digest(part))
+    monkeypatch.setattr(digests, "_digest", lambda path: seen.append(path) or digest(path))
     return seen
 
 
@@ -93,15 +93,3 @@ def test_a_file_that_cannot_be_read_joins_to_nothing(files: list[str]) -> None:
     assert (found[0], found[3]) == truth(files[:2])
     assert len(set(found)) == 4
     assert all(len(digest) == 64 for digest in found)
-
-
-@pytest.mark.usefixtures("patient")
-def test_parts_of_a_file_have_digests_of_their_own(files: list[str], reads: list[str]) -> None:
-    data = bytes(range(250))
-    Path(files[0]).write_bytes(data)
-    parts = [(files[0], 0, 100), (files[0], 100, 100), (files[0], 0, digests.WHOLE), (files[0], 7, 0)]
-    expected = tuple(hashlib.sha256(part).hexdigest() for part in (data[:100], data[100:200], data, b""))
-    assert digests.part_digests(parts) == expected
-    assert digests.part_digests(parts) == expected and len(reads) == 4
-    beyond = digests.part_digests([(files[0], 200, 100), (files[0], 200, 101)])
-    assert len({*beyond, *expected}) == 6

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,29 @@ def test_a_folder_of_images_is_read_from_its_files(tmp_path: Path, png: Png) -> 
     assert images.classes == ("cat", "dog")
     assert {images.read(i) for i in range(3)} == {png(seed) for seed in range(3)}
     assert len(set(images.digests)) == 3
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def test_tar_shards_are_read_by_their_library_and_pickled_members_are_not(tmp_path: Path, png: Png) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    pickled = b"cos\nmkdir\n(V" + str(tmp_path / "unpickled").encode() + b"\ntR."
+    for shard, label in (("train-00", b"1"), ("train-01", b"0"), ("validation-00", b"1")):
+        name = f"{shard}_7"
+        write_tar(
+            folder / f"{shard}.tar", {f"{name}.png": png(int(label)), f"{name}.cls": label, f"{name}.pyd": pickled}
+        )
+    images = load_image_set(str(folder))
+    assert (images.classes, images.labels.tolist()) == (("0", "1"), [1, 0, 1])
+    assert (images.splits.tolist(), images.read(1)) == (["train", "train", "val"], png(0))
+    assert len(set(images.keys)) == 3 and not (tmp_path / "unpickled").exists()
 
 
 def test_keys_that_splits_share_get_the_split_in_front(tmp_path: Path, png: Png) -> None:

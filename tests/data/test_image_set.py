@@ -119,10 +119,9 @@ def test_a_file_is_of_the_split_that_it_or_its_folder_is_named_after(file: str, 
     [
         ("us", "folder:us"),
         ("us/1.csv", "manifest:us/1.csv"),
-        ("us/1.tar", "webdataset:us/1.tar"),
         ("table", "manifest:table/one.csv"),
         ("named", "manifest:named/metadata.csv"),
-        ("shards", "webdataset:shards"),
+        ("shards", "hf:shards"),
         ("saved", "hf:saved"),
         ("shop", "coco:shop"),
         ("shop/train.json", "coco:shop/train.json"),
@@ -139,7 +138,7 @@ def test_a_file_is_of_the_split_that_it_or_its_folder_is_named_after(file: str, 
 def test_what_is_at_a_path_decides_how_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, meant: str
 ) -> None:
-    files = ["us/1.csv", "us/1.tar", "us/cat/1.png", "us/dog/1.png", "table/one.csv", "table/images/1.png"]
+    files = ["us/1.csv", "us/cat/1.png", "us/dog/1.png", "table/one.csv", "table/images/1.png"]
     files += ["named/metadata.csv", "named/a/1.png", "named/b/1.png", "shards/1.tar", "saved/dataset_info.json"]
     files += ["shop/train.json", "coco/annotations/instances_train2017.json", "robo/train/_annotations.coco.json"]
     files += ["yolo/data.yaml", "yolo/train/1.png", "bare/images/1.png", "bare/labels/1.txt", "voc/Annotations/1.xml"]
@@ -151,7 +150,7 @@ def test_what_is_at_a_path_decides_how_it_is_read(
     assert spec_of(path) == meant
 
 
-@pytest.mark.parametrize(("name", "kind"), [("cat/1.png", "folder"), ("1.png", "folder"), ("1.tar", "webdataset")])
+@pytest.mark.parametrize(("name", "kind"), [("cat/1.png", "folder"), ("1.png", "folder"), ("1.tar", "hf")])
 def test_a_table_aside_does_not_decide_what_a_folder_is(tmp_path: Path, name: str, kind: str) -> None:
     us, table = tmp_path / "us", tmp_path / "us" / "labels.csv"
     (us / name).parent.mkdir(parents=True)
@@ -167,7 +166,7 @@ def test_a_bare_folder_is_a_dataset_and_another_file_is_none(tmp_path: Path, wri
     images = load_image_set(str(tmp_path / "us"))
     assert (images.classes, images.spec) == (("cat", "dog"), f"folder:{tmp_path / 'us'}")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ConfigError, match=r"a table ends with \.csv, \.parquet, \.tar"):
+    with pytest.raises(ConfigError, match=r"a table ends with \.csv, \.parquet, \.json"):
         load_image_set(str(tmp_path / "notes.txt"))
     with pytest.raises(ConfigError, match=r"there is no such file or folder.*Did you mean 'openmoji'"):
         load_image_set("opnmoji")
@@ -204,7 +203,7 @@ def test_load_with_splits_cuts_what_the_set_lacks(tmp_path, write_images) -> Non
 
 @pytest.mark.parametrize(
     "spec",
-    ["folder:{}", "manifest:{}.csv", "hf:{}", "webdataset:{}.tar", "cifar10:{}"],
+    ["folder:{}", "manifest:{}.csv", "hf:{}", "cifar10:{}"],
 )
 def test_a_user_who_is_not_known_is_no_folder(spec: str) -> None:
     with pytest.raises(DataError, match=r"there is no (such )?(file|folder)|does not hold the official files"):

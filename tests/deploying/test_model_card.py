@@ -231,7 +231,6 @@ def test_the_interval_is_wilsons() -> None:
         ("folder:photos", "folder:photos"),
         ("hf:org/set", "hf:org/set"),
         ("folder:/home/me/a:b", "folder:a:b"),
-        ("webdataset:/home/me/a.tar,/home/me/b.tar", "webdataset:a.tar,b.tar"),
         ("masks:rel/images,/home/me/masks", "masks:rel/images,masks"),
         ("masks:/home/me/images,rel/masks", "masks:images,rel/masks"),
         ("rel/a.csv,~/b.csv", "rel/a.csv,b.csv"),

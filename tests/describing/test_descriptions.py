@@ -168,32 +168,6 @@ def test_equal_files_under_several_keys_keep_the_text_of_each(tmp_path: Path, mo
     assert bring(tmp_path, [{"key": "k0", "description": "one too many"}]).summary["conflicting_texts"] == 1
 
 
-@pytest.mark.parametrize("rows", [["t0", "t1", "t2", "t3", "t4"], [{"description": f"t{n}"} for n in range(5)]])
-@pytest.mark.parametrize("kind", ["json", "jsonl"])
-def test_a_list_in_file_order_needs_the_flag_and_the_exact_count(
-    tmp_path: Path, images: ImageSet, rows: list[Any], kind: str
-) -> None:
-    file = tmp_path / f"list.{kind}"
-    file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
-    order: dict[str, Any] = {"store": tmp_path / "a.db", "file": file, "data": "memory", "in_file_order": True}
-    with pytest.raises(ConfigError, match="--expect"):
-        import_descriptions(ImportDescriptionsConfig(**order))
-    with pytest.raises(DataError, match="5 rows and memory has 5 images"):
-        import_descriptions(ImportDescriptionsConfig(**order, expect=4))
-    without = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "b.db", file=file, data="memory"))
-    assert without.summary["added"] == 0 and len(without.skipped) == 5
-    assert import_descriptions(ImportDescriptionsConfig(**order, expect=5)).summary["added"] == 5
-    assert pairs(tmp_path / "a.db") == {digest: [f"t{n}"] for n, digest in enumerate(images.digests)}
-
-
-def test_a_short_list_or_rows_with_keys_are_refused_in_file_order(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="4 rows and memory has 5 images"):
-        bring(tmp_path, ["t"] * 4, in_file_order=True, expect=5)
-    with pytest.raises(ConfigError, match="carries a key"):
-        bring(tmp_path, [{"key": "k0", "description": "t"}] * 5, in_file_order=True, expect=5)
-    assert not (tmp_path / "a.db").exists()
-
-
 def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = image_set(3)
     monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: images)

@@ -5,7 +5,7 @@ A mistake raises ConfigError naming every wrong option at once, whether it comes
 """
 
 from gpt4image.config.base import StageConfig
-from gpt4image.config.comparing import CompareConfig, CompletionConfig, DemoConfig, DoctorConfig, ReportConfig
+from gpt4image.config.comparing import CompareConfig, DemoConfig, DoctorConfig, ReportConfig
 from gpt4image.config.deploying import ExportConfig, PredictConfig, SearchConfig
 from gpt4image.config.describing import (
     BOX_FORMATS,
@@ -34,7 +34,6 @@ __all__ = [
     "BackupConfig",
     "CheckConfig",
     "CompareConfig",
-    "CompletionConfig",
     "DataOptions",
     "DemoConfig",
     "DescribeConfig",

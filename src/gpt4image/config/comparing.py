@@ -1,4 +1,4 @@
-"""Options of the stages that gather evidence: compare, report, demo; and of doctor and completion."""
+"""Options of the stages that gather evidence: compare, report, demo; and of doctor."""
 
 from __future__ import annotations
 
@@ -201,13 +201,3 @@ class DoctorConfig(StageConfig):
 
     path: Positional[Path | None] = None
     """Store, embedding table, index, text labels, run, comparison or exported model to check."""
-
-
-class CompletionConfig(StageConfig):
-    """Write a script by which a shell completes commands, options and values.
-
-    Example: gpt4image completion bash > ~/.local/share/bash-completion/completions/gpt4image
-    """
-
-    shell: Positional[Literal["bash", "zsh", "fish"]]
-    """The shell."""

@@ -100,7 +100,7 @@ class DescribeConfig(DescriberOptions):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    webdataset:PATTERN, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
+    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
     cifar100, openmoji, openmoji-scenes, openmoji-scenes-masks, openmoji-clips."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
@@ -194,14 +194,14 @@ class DescriptionsConfig(StageConfig):
 
 
 class ImportDescriptionsConfig(DescriptionsConfig):
-    """Import descriptions from JSON lines, CSV, Parquet or a list of texts into a store.
+    """Import descriptions from JSON lines, CSV or Parquet into a store.
 
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
     """
 
     file: Positional[Path]
     """Rows with "digest" or "key", and "description" or "class" (with "second", "confidence"), "tags" or "boxes":
-    *.jsonl, *.csv, *.parquet. Or a list of texts: *.json, *.pth, *.pt or *.txt; code in it is refused."""
+    *.jsonl, *.csv, *.parquet."""
     data: str | None = None
     """Dataset SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"
@@ -213,10 +213,6 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     box_format: str = BOX_FORMATS[0]
     """How "boxes" are written: ORDER-UNIT as for `describe`; files in pixels of the pictures (UNIT original) need
     --data."""
-    in_file_order: bool = False
-    """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
-    expect: int | None = Field(default=None, ge=1)
-    """Exact number of rows and images that --in-file-order must find."""
 
     @check("box_format")
     @classmethod

@@ -26,7 +26,7 @@ class DataOptions(StageConfig):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    webdataset:PATTERN, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
+    coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
     cifar100, openmoji, openmoji-scenes, openmoji-scenes-masks, openmoji-clips."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of the training images held out for validation, if the dataset has no validation split."""

@@ -26,7 +26,6 @@ LOADERS = {
     "hf": ("gpt4image.data.hf", "load_hf"),
     "cifar10": ("gpt4image.data.torchvision_sets", "load_cifar10"),
     "cifar100": ("gpt4image.data.torchvision_sets", "load_cifar100"),
-    "webdataset": ("gpt4image.data.webdataset", "load_webdataset"),
     "coco": ("gpt4image.data.coco", "load_coco"),
     "coco-masks": ("gpt4image.data.coco", "load_coco_masks"),
     "yolo": ("gpt4image.data.yolo", "load_yolo"),
@@ -43,7 +42,6 @@ ALONE = ("cifar10", "cifar100", *PACKAGED)
 """Names that are a whole SPEC; another name alone is a path."""
 KINDS = {
     **dict.fromkeys((".csv", ".parquet"), "manifest"),
-    ".tar": "webdataset",
     ".json": "coco",
     **dict.fromkeys((".yaml", ".yml"), "yolo"),
 }
@@ -60,7 +58,7 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
 
     Args:
         spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
-            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji``, ``clips:PATH`` or
+            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``openmoji``, ``clips:PATH`` or
             ``openmoji-clips``; with boxes or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``,
             ``voc:DIR``, ``masks:DIR``, ``openmoji-scenes`` or ``openmoji-scenes-masks``.
         aside: a table that does not decide what a folder is, as ``review`` writes it there itself.
@@ -121,7 +119,7 @@ def _spec_of_folder(path: str, place: Path, aside: Path | None) -> str:
     if _holds_videos(place):
         return f"clips:{path}"
     shards = any(child.suffix == ".tar" for child in children)
-    return f"{'webdataset' if shards and not folders else 'folder'}:{path}"
+    return f"{'hf' if shards and not folders else 'folder'}:{path}"
 
 
 def _holds_videos(place: Path) -> bool:

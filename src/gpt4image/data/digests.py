@@ -1,4 +1,4 @@
-"""Digests of files and of parts of files, cached: a second load of a dataset does not read all its bytes again.
+"""Digests of files, cached: a second load of a dataset does not read all its bytes again.
 
 The cache is one SQLite file in the user's cache folder, by path, size and times. It is a help, never a condition: where
 it cannot be read or written, digests are computed.
@@ -20,8 +20,6 @@ from gpt4image.base.progress import progress_bar
 
 # Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back only the first two.
 State = tuple[int, int, int]
-Part = tuple[str, int, int]  # path, first byte, number of bytes
-WHOLE = -1  # as the number of bytes: all of them
 
 BATCH = 500
 # A file may change twice within one tick of the file system's clock: younger ones are not cached.
@@ -31,26 +29,20 @@ _DAMAGED = (sqlite3.Error, UnicodeError)  # the second where SQLite quotes damag
 
 
 def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the sha256 hex digest of each file's bytes; see ``part_digests``."""
-    return part_digests([(path, 0, WHOLE) for path in paths])
-
-
-def part_digests(parts: Sequence[Part]) -> tuple[str, ...]:
-    """Return the sha256 hex digest of the bytes of each part of a file.
+    """Return the sha256 hex digest of each file's bytes.
 
     One that cannot be read gets a digest of its own, which no content has; decoding it later gives the reason.
     """
-    state_of = {path: file_state(path) for path in dict.fromkeys(path for path, _, _ in parts)}
-    states = [state_of[path] for path, _, _ in parts]
-    names = [_name(part) for part in parts]
+    state_of = {path: file_state(path) for path in dict.fromkeys(paths)}
+    states = [state_of[path] for path in paths]
+    names = [os.fsencode(path) for path in paths]
     digests = _recall(names, states)
     missing = [index for index, digest in enumerate(digests) if digest is None]
     batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
-    sizes = ((states[index] or (0,))[0] if parts[index][2] == WHOLE else parts[index][2] for index in missing)
-    n_bytes = sum(sizes)
+    n_bytes = sum((states[index] or (0,))[0] for index in missing)
 
     def digest_batch(batch: Sequence[int]) -> list[str | None]:
-        return [_digest(parts[index]) for index in batch]
+        return [_digest(paths[index]) for index in batch]
 
     pool = ThreadPoolExecutor()
     try:
@@ -83,23 +75,12 @@ def is_settled(state: State) -> bool:
     return max(state[1:]) < time.time_ns() - YOUNG_NS
 
 
-def _name(part: Part) -> bytes:
-    """Return the key of a part in the cache; no path has a zero byte."""
-    path, start, length = part
-    return os.fsencode(path) + (b"" if length == WHOLE else b"\0%d+%d" % (start, length))
-
-
-def _digest(part: Part) -> str | None:
-    path, start, length = part
+def _digest(path: str) -> str | None:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            if length == WHOLE:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(start)
-            data = file.read(length)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-    return hashlib.sha256(data).hexdigest() if len(data) == length else None
 
 
 def _database() -> Path:
@@ -107,7 +88,7 @@ def _database() -> Path:
 
 
 def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str | None]:
-    """Return the cached digests of parts whose files have not changed; None for the others."""
+    """Return the cached digests of files that have not changed; None for the others."""
     known: dict[bytes, tuple[State, str]] = {}
     address = f"{_database().absolute().as_uri()}?mode=ro"
     with (
@@ -124,9 +105,9 @@ def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str 
     return [digest if state == now else None for (state, digest), now in zip(recalled, states, strict=True)]
 
 
-def _remember(parts: Sequence[tuple[bytes, State | None, str | None]]) -> None:
+def _remember(files: Sequence[tuple[bytes, State | None, str | None]]) -> None:
     rows = [
-        (name, *state, bytes.fromhex(digest)) for name, state, digest in parts if state and digest and is_settled(state)
+        (name, *state, bytes.fromhex(digest)) for name, state, digest in files if state and digest and is_settled(state)
     ]
     with contextlib.suppress(*_DAMAGED, OSError):
         database = _database()

@@ -1,4 +1,4 @@
-"""`hf:NAME_OR_PATH`: a dataset of the Hugging Face hub, or a local one (Parquet, Arrow, images, `save_to_disk`).
+"""`hf:NAME_OR_PATH`: a dataset of the Hugging Face hub, or a local one (Parquet, Arrow, tar shards, `save_to_disk`).
 
 Images stay undecoded in the memory-mapped Arrow files of `datasets`; they are read from there row by row. Local sets
 need no network.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
 # Types of the two fields of an image; "null" where no row has one.
 IMAGE_FIELDS = {"bytes": ("binary", "large_binary", "null"), "path": ("string", "large_string", "null")}
-KEY_NAME = "key"
+KEY_NAMES = ("key", "__key__")  # the second: of samples in tar shards, as WebDataset writes them
 MAX_CAUSE = 400  # letters of what `datasets` says that are shown
 
 
@@ -38,7 +38,7 @@ def load_hf(argument: str) -> ImageSet:
 
     The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
     mean no label). A list of these is several classes per image. A column of objects with boxes, or a second column of
-    images that are masks, comes before labels. Keys are the column ``key``, else ``SPLIT/ROW``; where
+    images that are masks, comes before labels. Keys are the column ``key`` or ``__key__``, else ``SPLIT/ROW``; where
     splits share keys, those outside train get the split's name in front.
 
     Raises:
@@ -174,9 +174,10 @@ def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
 
 
 def _keys(parts: Sequence[tuple[str, Dataset]], splits: NDArray[np.str_]) -> list[str]:
-    if not all(KEY_NAME in part.features for _, part in parts):
+    column = next((name for name in KEY_NAMES if all(name in part.features for _, part in parts)), None)
+    if column is None:
         return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
-    keys = [str(key) for _, part in parts for key in cells_of(part, KEY_NAME)]
+    keys = [str(key) for _, part in parts for key in cells_of(part, column)]
     if len(set(keys)) == len(keys):
         return keys
     return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]

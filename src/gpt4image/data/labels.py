@@ -22,7 +22,7 @@ MAX_LABEL_LETTERS = 1000
 MAX_SEVERAL = 20_000  # classes where images have several, which takes a byte per image and class
 SEPARATOR = "|"  # between the names of several classes in one cell
 # Names of the label in published datasets, the usual ones first.
-LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "cls")
 # Of these only lists are labels of an image: text of that name may be anything.
 LIST_NAMES = (*LABEL_NAMES, "tags")
 _WHOLE = re.compile(r"[0-9]{1,9}\.0")

@@ -27,7 +27,6 @@ from gpt4image.describing.judging import class_names
 from gpt4image.describing.questions import BOXES, CLASS, asks_of_list
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
-from gpt4image.describing.text_lists import require_one_each
 
 _Content = tuple[str | None, Answer | None]
 _ROWS_PER_TRANSACTION = 1000
@@ -45,22 +44,12 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
         StoreError: the store cannot be written.
     """
     prompt, describer = find_prompt(config.prompt), describer_settings(config.describer)
-    if config.in_file_order and (config.expect is None or config.data is None):
-        raise ConfigError("--in-file-order needs --data and --expect N, the exact number of rows and images.")
-    if config.expect is not None and not config.in_file_order:
-        raise ConfigError("--expect belongs to --in-file-order; leave it out where rows carry a key or digest.")
     in_pixels = config.box_format.endswith("-original")
     if in_pixels and config.data is None:
         raise ConfigError(f"--box-format {config.box_format} needs --data, whose pictures say how large they are.")
     images = None if config.data is None else load_image_set(config.data)
-    if images is not None and config.expect is not None:
-        _check_order(config, images, config.expect)
-        pairs = zip(read_rows(config.file), images.digests, strict=True)
-        rows = (replace(row, digest=digest) if isinstance(row, Row) else row for row, digest in pairs)
-    else:
-        rows = read_rows(config.file)
     importer = _Importer(images, prompt, describer, _classes_of(config, images), config.box_format)
-    waiting = iter(rows)
+    waiting = iter(read_rows(config.file))
     with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
         task = bar.add_task("import", total=None, note="")
         if config.data is not None:
@@ -214,18 +203,6 @@ def _classes_of(config: ImportDescriptionsConfig, images: ImageSet | None) -> tu
 
 def _identity(description: Description) -> tuple[str, Prompt, str]:
     return description.digest, description.prompt, canonical_json(description.describer)
-
-
-def _check_order(config: ImportDescriptionsConfig, images: ImageSet, expect: int) -> None:
-    """Refuse a list unless it has exactly one row for each image."""
-    count = 0
-    for row in read_rows(config.file):
-        count += 1
-        if isinstance(row, Row) and (row.key is not None or row.digest is not None):
-            raise ConfigError(
-                f"{row.where} carries a key or digest; leave out --in-file-order: pairing by place is weaker."
-            )
-    require_one_each(config.file, count, images, expect)
 
 
 def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:

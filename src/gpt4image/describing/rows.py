@@ -24,7 +24,6 @@ from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.describing import text_lists
 from gpt4image.describing.answer_json import boxes, share, tags, to_answer
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
@@ -124,15 +123,13 @@ class Row:
 
 
 def parse_row(value: Any, where: str) -> Row | Skipped:
-    """Return the row that ``value`` (a mapping, or only the text) stands for, or why it cannot be used."""
-    fields = {"description": value} if isinstance(value, str) else value
+    """Return the row that ``value`` (a mapping) stands for, or why it cannot be used."""
     try:
-        if not isinstance(fields, Mapping):
+        if not isinstance(value, Mapping):
             raise ValueError(
-                "a row is a text, or an object with key or digest, and description or class; got "
-                f"{_SHORT.repr(value):.60}"
+                f"a row is an object with key or digest, and description or class; got {_SHORT.repr(value):.60}"
             )
-        fields = {name: _checked(name, kind, fields.get(name)) for name, kind in COLUMNS.items()}
+        fields = {name: _checked(name, kind, value.get(name)) for name, kind in COLUMNS.items()}
         description, digest = fields["description"], fields["digest"]
         if digest is not None and not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {digest!r:.80}")
@@ -182,12 +179,8 @@ def read_rows(path: Path) -> Iterator[Row | Skipped]:
         raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv, *.parquet or a list of texts.")
     kind = path.suffix.lower()
     readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet}
-    readers |= dict.fromkeys(text_lists.SUFFIXES, _read_list)
     if kind not in readers:
-        raise ConfigError(
-            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv, *.parquet, or a list of "
-            f"texts in *{', *'.join(text_lists.SUFFIXES)}."
-        )
+        raise ConfigError(f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv or *.parquet.")
     return readers[kind](path)
 
 
@@ -358,10 +351,6 @@ def _read_lines(path: Path) -> Iterator[Row | Skipped]:
             row = parse_line(line, f"{path.name}, line {number}")
             if row is not None:
                 yield row
-
-
-def _read_list(path: Path) -> Iterator[Row | Skipped]:
-    return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(text_lists.read_texts(path), start=1))
 
 
 def _read_parquet(path: Path) -> Iterator[Row | Skipped]:
