@@ -17,6 +17,7 @@ from PIL import Image
 from gpt4image.base.errors import DataError
 from gpt4image.data import load_image_set
 from gpt4image.data.box_files import palette, write_coco, write_hf, write_masks, write_voc, write_yolo
+from gpt4image.data.coco import Ids
 from gpt4image.data.regions import Boxes
 from region_cases import SIZE, masks, picture
 
@@ -88,7 +89,23 @@ def test_yolo(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
     root = tmp_path_factory.mktemp("yolo")
     pictures(root, "images")
     write_yolo(root, NAMES, given, CLASSES)
-    require_same(read_again(f"yolo:{root}", [f"images/{name}" for name in NAMES]), given, 1e-4)
+    for file in (root / "labels").rglob("*.txt"):
+        require_accepted(file, len(CLASSES))
+    again = read_again(f"yolo:{root}", [f"images/{name}" for name in NAMES])
+    expected = given.only(given.weights > 0)
+    require_same(again, replace(expected, weights=np.ones_like(expected.weights)), 1e-4)
+
+
+def require_accepted(file: Path, classes: int) -> None:
+    """Hold the rules of ``verify_image_label`` in ultralytics/data/utils.py, version 8.3, for files of boxes."""
+    rows = [line.split() for line in file.read_text().strip().splitlines()]
+    if rows:
+        assert not any(len(row) > 6 for row in rows), "it would be read as a polygon"
+        values = np.array(rows, np.float32)
+        assert values.shape[1] == 5
+        assert values[:, 1:].max() <= 1 and values.min() >= 0
+        assert values[:, 0].max() < classes
+        assert len(np.unique(values, axis=0)) == len(values), "a box comes twice"
 
 
 @ROUND_TRIP
@@ -154,6 +171,18 @@ def test_lines_stay_boxes_in_voc_and_a_single_pixel_gets_a_second_one(tmp_path: 
     assert again == [*pixels[:2], [5, 6, 7, 7], [SIZE[0] - 2, SIZE[1] - 1, *SIZE]]
 
 
+def test_coco_keeps_ids_and_numbers_the_others_above_them(tmp_path: Path) -> None:
+    one = (np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.ones(1, np.float32))
+    train, test = Ids(7, {"cat": 90, "dog": 13}), Ids(7, {"dog": 1})
+    names, ids = ["1.png", "2.png", "3.png"], [train, test, None]
+    write_coco(tmp_path / "a.json", names, [SIZE] * 3, Boxes.of_images([one] * 3), ["dog", "cat", "cow"], ids)
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert [image["id"] for image in written["images"]] == [7, 8, 9]
+    assert [box["image_id"] for box in written["annotations"]] == [7, 8, 9]
+    assert {each["name"]: each["id"] for each in written["categories"]} == {"dog": 13, "cat": 90, "cow": 91}
+    assert {box["category_id"] for box in written["annotations"]} == {90}
+
+
 def test_a_weight_below_one_is_a_score(tmp_path: Path) -> None:
     one = Boxes.of_images([(np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.full(1, 0.5, np.float32))])
     write_coco(tmp_path / "a.json", ["1.png"], [SIZE], one, CLASSES)
@@ -162,7 +191,7 @@ def test_a_weight_below_one_is_a_score(tmp_path: Path) -> None:
         "id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 0, "score": 0.5
     }  # fmt: skip
     write_yolo(tmp_path / "y", ["1.png"], one, CLASSES)
-    assert (tmp_path / "y/labels/1.txt").read_text() == "1 0.250000 0.250000 0.500000 0.500000 0.500000\n"
+    assert (tmp_path / "y/labels/1.txt").read_text() == "1 0.250000 0.250000 0.500000 0.500000\n"
     write_yolo(tmp_path / "z", ["train/1.png", "valid/2.png"], Boxes.of_images([None, None]), CLASSES)
     assert "train: images/train\nval: images/valid\n" in (tmp_path / "z/data.yaml").read_text()
     assert "train: images\n" in (tmp_path / "y/data.yaml").read_text()

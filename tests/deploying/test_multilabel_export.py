@@ -119,12 +119,12 @@ def test_a_run_without_thresholds_uses_one_half(exported: ExportedModel, tmp_pat
     for path in exports(older, tmp_path):
         assert load_classifier(path).task == MultiLabel()
     assert "gpt4image_thresholds" not in json.loads((tmp_path / "timm" / "config.json").read_text(encoding="utf-8"))
-    assert "thresholds = [0.5, 0.5, 0.5]" in usage.example(older, "onnx", name="model.onnx", repository=None)
+    assert "thresholds = [0.5, 0.5, 0.5]" in usage.example(older, "onnx", path=Path("model.onnx"), repository=None)
 
 
 @pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])
 def test_the_code_of_the_card_prints_the_classes_present(exported: ExportedModel, form: str) -> None:
-    code = usage.example(exported, form, name="model", repository=None)
+    code = usage.example(exported, form, path=Path("model"), repository=None)
     compile(code, "card", "exec")
     assert "softmax" not in code and (".sigmoid()" in code) is (form == "timm")
     found: dict[str, Any] = {

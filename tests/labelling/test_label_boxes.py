@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from box_cases import NAMES, answer_squares, write_squares
 from gpt4image.artifacts.box_table import BoxLabels
@@ -88,6 +91,15 @@ def test_boxes_as_a_coco_file(tmp_path: Path) -> None:
     found = BoxLabels.load(outcome.path)
     assert isinstance(again.regions, Boxes) and len(again) == len(found.keys)
     assert len(again.regions.labels) == len(found.boxes.labels)
+    written = json.loads((tmp_path / "set" / "taught.json").read_text())
+    of_train = json.loads((tmp_path / "set" / "train.json").read_text())
+    assert written["categories"] == of_train["categories"]
+    own = {image["file_name"]: image["id"] for image in of_train["images"]}
+    assert own.items() <= {image["file_name"]: image["id"] for image in written["images"]}.items()
+    with contextlib.redirect_stdout(io.StringIO()):
+        COCO(str(tmp_path / "set" / "train.json")).loadRes(
+            [box | {"score": 1.0} for box in written["annotations"] if box["image_id"] in own.values()]
+        )
 
 
 def test_a_picture_that_is_broken_is_named(tmp_path: Path) -> None:

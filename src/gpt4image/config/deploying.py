@@ -55,7 +55,8 @@ class PredictConfig(StageConfig):
     model: Positional[Path]
     """Run folder, folder in timm's format or .onnx file."""
     images: Positional[tuple[str, ...]]
-    """Image files, folders (with all below them) and patterns in quotes ('photos/**/*.jpg')."""
+    """Image files, folders (with all below them), patterns in quotes ('photos/**/*.jpg'), and coco:FILE.json for the
+    images that a COCO file lists."""
     top: int | None = Field(default=None, ge=1)
     """Number of classes per image, the most probable or the largest first. Default: 1, and all classes of a mask; of
     boxes all are given."""
@@ -66,7 +67,8 @@ class PredictConfig(StageConfig):
     numbers."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
     """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .json: coco; .txt or none: table). coco:
-    results of COCO as JSON, of detection only."""
+    results of COCO as JSON, of detection only; ids are those of the COCO file that is named or that the run learned
+    from."""
     out: Path | None = None
     """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)

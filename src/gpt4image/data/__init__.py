@@ -68,9 +68,7 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
         DataError: the dataset cannot be read as asked.
         MissingExtraError: it needs an optional dependency.
     """
-    name, colon, _ = spec.partition(":")
-    if name not in LOADERS or not (colon or name in ALONE or not expanded(spec).exists()):
-        spec = spec_of(spec, aside)
+    spec = full_spec(spec, aside)
     name, _, argument = spec.partition(":")
     module, function = LOADERS[name]
     load: Callable[..., ImageSet] = getattr(importlib.import_module(module), function)
@@ -80,6 +78,14 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
     require_trained(images.classes, images.labels, images.splits, spec)
     note_same_but_case(images.classes, spec)
     return images
+
+
+def full_spec(spec: str, aside: Path | None = None) -> str:
+    """Return a SPEC with the name of its format; a path gets that of what is there. Raises ConfigError, see above."""
+    name, colon, _ = spec.partition(":")
+    if name in LOADERS and (colon or name in ALONE or not expanded(spec).exists()):
+        return spec
+    return spec_of(spec, aside)
 
 
 def spec_of(path: str, aside: Path | None = None) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, DecodeError, MissingExtraError, first_line
 from gpt4image.base.files import row_groups, staging_folder, write_json, write_row_groups
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.coco import Ids, categories_of, category_ids, numbered
 from gpt4image.data.decode import sides
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.regions import Boxes
@@ -30,32 +31,43 @@ IMAGES_IN_GROUP = 100
 """Pictures of a table that are in memory at once."""
 
 
-def write_coco(path: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:
+def write_coco(
+    path: Path,
+    names: Sequence[str],
+    sizes: Sequence[Size],
+    boxes: Boxes,
+    classes: Sequence[str],
+    ids: Sequence[Ids | None] = (),
+) -> None:
     """Write a COCO file, atomically; ``names`` are relative to its folder.
 
-    A weight of 0 becomes ``iscrowd``, one below 1 ``score``.
+    A weight of 0 becomes ``iscrowd``, one below 1 ``score``. Images keep their ``ids``, and classes those of the first
+    image that has them. Where two images have one id, and where there is none, the ids follow the largest, from 1.
     """
+    category = list(category_ids(classes, categories_of(ids)).values())
+    number = numbered([None if one is None else one.image for one in ids or [None] * len(names)])
     annotations: list[dict[str, Any]] = []
     known = np.flatnonzero(boxes.known).tolist()
     for image in known:
         for corners, label, weight in _boxes(boxes, image, sizes[image]):
             left, top, right, bottom = corners
             box = [round(value, 3) for value in (left, top, right - left, bottom - top)]
-            one = {"id": len(annotations) + 1, "image_id": image + 1, "category_id": label + 1, "bbox": box}
+            one = {"id": len(annotations) + 1, "image_id": number[image], "category_id": category[label], "bbox": box}
             one |= {"area": round(box[2] * box[3], 3), "iscrowd": int(weight == 0)}
             annotations.append(one | ({"score": round(weight, 6)} if 0 < weight < 1 else {}))
     images = [
-        {"id": image + 1, "file_name": names[image], "width": sizes[image][0], "height": sizes[image][1]}
+        {"id": number[image], "file_name": names[image], "width": sizes[image][0], "height": sizes[image][1]}
         for image in known
     ]
-    categories = [{"id": label, "name": name} for label, name in enumerate(classes, 1)]
+    categories = [{"id": one, "name": name} for one, name in zip(category, classes, strict=True)]
     write_json(path, {"images": images, "annotations": annotations, "categories": categories}, checksum=False)
 
 
 def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequence[str]) -> None:
     """Write ``labels`` and ``data.yaml`` of a folder whose pictures lie in ``images``; ``names`` are relative to that.
 
-    A weight below 1 is a sixth value of its line.
+    A line has five values, as trainers of YOLO require. So a box of weight 0, an ignore region, is left out, and other
+    weights are not written. ``data.yaml`` has no ``path``, since others take one from where their program runs.
     """
     import yaml
 
@@ -66,13 +78,13 @@ def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequen
         for image, file in zip(
             known, _files(staging / "labels", [names[image] for image in known], ".txt"), strict=True
         ):
-            lines: list[str] = []
+            lines: dict[str, None] = {}  # a line comes once
             for (left, top, right, bottom), label, weight in _boxes(boxes, image, (1, 1)):
                 values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-                values += [weight] if weight < 1 else []
-                lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
+                if weight > 0:
+                    lines[" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n"] = None
             file.write_text("".join(lines), encoding="utf-8")
-        settings = {"path": ".", **entries, "names": dict(enumerate(classes))}
+        settings = {**entries, "names": dict(enumerate(classes))}
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         (staging / "data.yaml").write_text(text, encoding="utf-8")
 

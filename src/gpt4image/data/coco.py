@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import math
+import os
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +37,7 @@ from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named, split_of_f
 from gpt4image.data.labels import MAX_SEVERAL
 from gpt4image.data.regions import VOID, Masks, Regions
 
+COCO = "coco:"
 BACKGROUND = "background"
 FOLDERS = ("", "images", "data", "JPEGImages")
 """Where images lie, from the folder of the file or of the dataset."""
@@ -61,6 +64,47 @@ def load_coco_masks(argument: str) -> ImageSet:
     A crowd, and an object of which only the box can be used, count for nothing.
     """
     return _Files(f"coco-masks:{argument}", argument).image_set(masks=True)
+
+
+Id = int | float | str
+
+
+class Ids(NamedTuple):
+    """The id of an image, and the ids of categories by name, in the file that lists the image."""
+
+    image: Id
+    categories: Mapping[str, Id]
+
+
+def coco_ids(argument: str) -> dict[str, Ids]:
+    """Return the ids of a COCO dataset, by the real path of each image that can be found.
+
+    Raises:
+        ConfigError, DataError: as ``load_coco``, except that the list may be empty.
+    """
+    return _Files(f"coco:{argument}", argument).ids()
+
+
+def categories_of(ids: Iterable[Ids | None]) -> dict[str, Id]:
+    """Return the ids of categories by name; of several files the first that has a name counts."""
+    files = {id(one.categories): one.categories for one in ids if one is not None}
+    return {name: number for one in reversed(files.values()) for name, number in one.items()}
+
+
+def category_ids(classes: Sequence[str], known: Mapping[str, Id]) -> dict[str, Id]:
+    """Return an id for each class: the one that is known, others follow the largest; from 1 where none is known."""
+    return dict(zip(classes, numbered([known.get(name) for name in classes]), strict=True))
+
+
+def numbered(wanted: Sequence[Id | None]) -> list[Id]:
+    """Return different ids: the one that is wanted where no earlier place has it, others follow the largest, from 1."""
+    numbers = [math.floor(one) for one in wanted if isinstance(one, int | float)]
+    following, taken = itertools.count(max(numbers, default=0) + 1), set[Id]()
+    found: list[Id] = []
+    for one in wanted:
+        found.append(next(following) if one is None or one in taken else one)
+        taken.add(found[-1])
+    return found
 
 
 def coco_files(place: Path) -> list[Path]:
@@ -142,6 +186,18 @@ class _Files:
             skipped=tuple(content.skipped),
             regions=regions,
         )
+
+    def ids(self) -> dict[str, Ids]:
+        """Return what ``coco_ids`` does."""
+        content, found = _Content(), dict[str, Ids]()
+        for file in self.files:
+            whole, classes = _parsed(file, self.spec), list[str]()
+            categories: dict[str, Id] = {}
+            for identity, label in _add_classes(whole.get("categories"), classes, Faults()).items():
+                categories.setdefault(classes[label], identity)
+            for identity, row in self._add_images(file, whole, content).items():
+                found.setdefault(os.path.realpath(self.root / content.keys[row]), Ids(identity, categories))
+        return found
 
     def _boxes(self, content: _Content) -> Regions:
         faults = Faults()

@@ -69,7 +69,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
         card = model_card(
             exported,
             config.format,
-            name=config.out.name,
+            path=config.out,
             agreement=found,
             data_licence=config.data_licence,
             repository=config.push_to_hub,

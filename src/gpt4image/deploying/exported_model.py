@@ -9,8 +9,10 @@ from typing import Any
 
 from gpt4image import __version__
 from gpt4image.artifacts import runs
+from gpt4image.data.coco import category_ids
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.deploying.rows import ids_of_run
 from gpt4image.training.run_model import RunModel, timm_form
 
 
@@ -50,12 +52,14 @@ class ExportedModel:
     @property
     def source(self) -> dict[str, Any]:
         """Where the model comes from, without a path of this machine."""
+        known = next((one.categories for one in ids_of_run(self.run_dir).values()), None)
         return {
             "gpt4image": __version__,
             "model": self.model.config.model,
             "arm": self.arm,
             "seed": self.model.config.seed,
             "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+            **({"category_ids": category_ids(self.classes, known)} if known else {}),
         }
 
     @property

@@ -68,7 +68,7 @@ def model_card(
     exported: ExportedModel,
     form: str,
     *,
-    name: str,
+    path: Path,
     agreement: Agreement,
     data_licence: str | None = None,
     repository: str | None = None,
@@ -78,7 +78,7 @@ def model_card(
     Args:
         exported: the model.
         form: timm, onnx or torch-export.
-        name: of the exported file or folder.
+        path: where the exported file or folder will be.
         agreement: how it compares to the model of the run.
         data_licence: licence of the images.
         repository: USER/NAME on the hub.
@@ -92,7 +92,7 @@ def model_card(
         evaluation, data = run.evaluation, run.run["data"]
         context = {
             "front_matter": Verbatim(front_matter(form, data_licence, exported.model.task.hub_task)),
-            "title": repository or name,
+            "title": repository or path.name,
             "repository": repository,
             "model": public(config.model),
             "own_head": kind_of(config.resolved.model) is None,
@@ -101,7 +101,7 @@ def model_card(
             "rows": _class_rows(run),
             "preprocessing": exported.preprocessing,
             "parameters": f"{run.run['parameters']:,}",
-            "code": Verbatim(usage.example(exported, form, name=name, repository=repository)),
+            "code": Verbatim(usage.example(exported, form, path=path, repository=repository)),
             "form": form,
             "small_stem": form == "timm" and needs_small_stem(exported),
             "evaluation": evaluation,

@@ -12,16 +12,18 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import PredictConfig
-from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, image_id, json_lines, table
+from gpt4image.data.coco import COCO, Id, Ids, coco_ids
+from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, ids_of_run, image_id, json_lines, table
 
 if TYPE_CHECKING:
     from gpt4image.deploying.drawing import Drawing
@@ -46,17 +48,18 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.parallel.devices import cpu_threads
 
-    total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS)  # mistakes are said before a model is loaded
+    config, ids = _with_listed(config)
+    total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS, ids)  # mistakes are said before a model is loaded
     count, skipped = 0, []
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         if not kinds <= classifier.preprocessing.extensions:
-            total, _ = _count(config, classifier.preprocessing.extensions)
+            total, _ = _count(config, classifier.preprocessing.extensions, ids)
         _require_boxes(config, classifier)
         drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
         with _stream(config.out) as stream:
-            coco = CocoResults(stream, classifier.classes) if config.row_format == "coco" else None
+            coco = CocoResults(stream, classifier, ids) if config.row_format == "coco" else None
             writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
             top = _top(config, classifier)
             write = coco.write if coco else writers[config.row_format](stream, classifier, top)
@@ -85,13 +88,35 @@ def _top(config: PredictConfig, classifier: Classifier) -> int:
     return min(config.top or (every if classifier.task.output == "mask" else 1), every)
 
 
+def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
+    """Return the configuration with the images of each ``coco:FILE`` in its place, and the ids that results take.
+
+    These are those of the files that are named, else of the run's own dataset, by the real path of each image.
+
+    Raises:
+        ConfigError, DataError: a file that is named cannot be read.
+    """
+    ids: dict[str, Ids] = {}
+    names: list[str] = []
+    for name in config.images:
+        if not name.startswith(COCO) or os.path.lexists(name):
+            names.append(name)
+            continue
+        found = coco_ids(name.removeprefix(COCO))
+        names += found
+        ids = {**found, **ids}
+    if not ids and config.row_format == "coco" and (config.model / runs.CONFIG).is_file():
+        ids = ids_of_run(config.model)
+    return config.model_copy(update={"images": tuple(names)}), ids
+
+
 def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
     """Refuse what only boxes can be given as. Raises ConfigError."""
     if config.row_format == "coco" and classifier.task.output != "boxes":
         raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
 
 
-def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set[str]]:
+def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str, Ids]) -> tuple[int, set[str]]:
     """Return how many items the names lead to, and their extensions. Raises ConfigError, DataError as ``predict``."""
     from gpt4image.data.video import VIDEO_EXTENSIONS
     from gpt4image.deploying.image_files import find_images
@@ -103,7 +128,7 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
     if config.draw is not None:
         _require_apart(config.draw, config.images)
     images, reasons, kinds = 0, [], set[str]()
-    image_of: dict[int | str, str] = {}
+    image_of: dict[Id, str] = {}
     for item in find_images(config.images, extensions):
         if isinstance(item, Skipped):
             reasons.append(f"{item.name!r}: {item.reason}")
@@ -115,7 +140,8 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
         images += 1
         kinds.add(kind := os.path.splitext(item)[1].lower())  # noqa: PTH122
         if config.row_format == "coco" and kind not in VIDEO_EXTENSIONS:
-            _require_own_id(item, image_of)
+            listed = ids.get(os.path.realpath(item))
+            _require_own_id(item, image_id(item) if listed is None else listed.image, image_of)
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
@@ -124,13 +150,12 @@ def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set
     return images + len(reasons), kinds
 
 
-def _require_own_id(image: str, image_of: dict[int | str, str]) -> None:
+def _require_own_id(image: str, number: Id, image_of: dict[Id, str]) -> None:
     """Refuse two images of one ``image_id``; ``image_of`` holds those before. Raises ConfigError."""
-    number = image_id(image)
     if number in image_of:
         raise ConfigError(
-            f"--format coco: {image_of[number]} and {image} would have the same image_id {number}, which is the name "
-            "without folder and ending. Rename one, predict their folders one by one, or give --format jsonl."
+            f"--format coco: {image_of[number]} and {image} would have the same image_id {number}. Predict their "
+            "folders or COCO files one by one, or give --format jsonl."
         )
     image_of[number] = image
 

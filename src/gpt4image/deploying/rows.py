@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.visible import csv_cell, in_one_line
+from gpt4image.data import full_spec
+from gpt4image.data.coco import COCO, Id, Ids, categories_of, category_ids, coco_ids
+from gpt4image.data.labels import note_once
 
 if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
@@ -113,28 +119,55 @@ def image_id(path: str) -> int | str:
     return int(stem) if stem.isascii() and stem.isdigit() else stem
 
 
+def ids_of_run(run_dir: Path) -> dict[str, Ids]:
+    """Return the ids of the COCO dataset that a run learned from, see ``coco_ids``; none where it is not here."""
+    spec = str(runs.read_config(run_dir).get("data", ""))
+    try:
+        spec = full_spec(spec)
+        return coco_ids(spec.removeprefix(COCO)) if spec.startswith(COCO) else {}
+    except (ConfigError, DataError):
+        if spec.startswith(COCO):
+            note_once(
+                f"{spec}, the dataset of {run_dir}, is not found from this folder, so its category and image ids are "
+                "not known: categories count from 1. To keep the ids, name the COCO file of the images: coco:FILE.json."
+            )
+        return {}
+
+
 class CocoResults:
     """A JSON array of COCO's results, written as predictions come.
 
-    For ``image_id`` see the function of that name; ``category_id`` counts classes from 1. Pictures without a box have
-    no entry.
+    An image that a COCO file lists has the ids of that file. For another, ``image_id`` is that of the function of that
+    name, and ``category_id`` that of the dataset, or counts from 1. Pictures without a box have no entry.
     """
 
-    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
-        self._stream = stream
-        self._number = {name: number for number, name in enumerate(classes, start=1)}
+    def __init__(self, stream: TextIO, classifier: Classifier, ids: Mapping[str, Ids]) -> None:
+        said = classifier.source.get("category_ids")
+        known = categories_of(ids.values())
+        if not known and isinstance(said, dict) and all(isinstance(one, int | str) for one in said.values()):
+            known = said
+        self._stream, self._classes, self._ids = stream, classifier.classes, ids
+        self._number = category_ids(self._classes, known)
+        self._of_file: tuple[Mapping[str, Id], Mapping[str, Id]] = ({}, self._number)
         self._empty = True
 
     def write(self, row: Prediction) -> None:
         """Write the boxes of a picture."""
-        image = image_id(row.image)
+        listed = self._ids.get(os.path.realpath(row.image))
+        image, number = (image_id(row.image), self._number) if listed is None else (listed.image, self._in(listed))
         for name, score, (left, top, right, bottom) in zip(
             row.classes, row.probabilities, row.boxes or (), strict=True
         ):
             box = [round(number, 2) for number in (left, top, right - left, bottom - top)]
-            entry = {"image_id": image, "category_id": self._number[name], "bbox": box, "score": round(score, 6)}
+            entry = {"image_id": image, "category_id": number[name], "bbox": box, "score": round(score, 6)}
             self._stream.write(("[\n" if self._empty else ",\n") + json.dumps(entry))
             self._empty = False
+
+    def _in(self, listed: Ids) -> Mapping[str, Id]:
+        """Return the ids of classes in the file that lists an image."""
+        if listed.categories is not self._of_file[0]:
+            self._of_file = (listed.categories, category_ids(self._classes, listed.categories))
+        return self._of_file[1]
 
     def end(self) -> None:
         """Close the array."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from gpt4image.data.decode import centre_start
 from gpt4image.data.video import FrameOrder
@@ -20,13 +21,23 @@ from PIL import Image, ImageOps
 {imports}
 {picture}
 square = ImageOps.fit(picture, (min(picture.size), min(picture.size)), Image.Resampling.BICUBIC)  # its centre
-model = timm.create_model({where!r}, pretrained=True).eval()
+model = timm.create_model({where}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
 images = transform(square)[None]
 with torch.inference_mode():
     probabilities = model(images){activation}[0].tolist()
 classes = model.pretrained_cfg["label_names"]
 {result}"""
+
+_FROM_HUB = """\
+from huggingface_hub import hf_hub_download
+
+folder = os.path.dirname(hf_hub_download({repository!r}, "small_stem.py"))
+"""
+_SMALL_STEM = """\
+sys.path.insert(0, folder)
+import small_stem  # makes the model known to timm
+"""
 
 # Upright, and on white where it is transparent: as in training.
 _PICTURE = """\
@@ -114,29 +125,37 @@ thresholds = {thresholds}  # per class, for the best F1
 print([name for name, value, least in zip(classes, probabilities, thresholds) if value >= least])"""
 
 
-def example(exported: ExportedModel, form: str, *, name: str, repository: str | None) -> str:
+def example(exported: ExportedModel, form: str, *, path: Path, repository: str | None) -> str:
     """Return Python code that predicts ``picture.jpg``, or ``clip.mp4``, and leaves ``classes`` and what the task
     predicts.
 
-    ``name`` is that of the folder or file. timm loads its format from the ``repository`` on the hub, if there is one.
+    It runs from any folder: ``path`` is where the folder or file will be. timm loads its format from the
+    ``repository`` on the hub, if there is one.
     """
+    where = str(path.absolute())
     task = exported.model.task
     exclusive, output = task.exclusive, task.output
     present = _PRESENT.format(thresholds=list(task.thresholds or [USUAL] * len(exported.classes)))
     result = {"boxes": _BOXES, "mask": _MASK}.get(output, _BEST if exclusive else present)
     if form == "timm":
-        imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(exported) else ""
-        where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"
+        own_stem = needs_small_stem(exported)
+        imports, model = f"\nfolder = {where!r}  # of this card\n", 'f"local-dir:{folder}"'
+        if repository is not None:
+            imports, model = _FROM_HUB.format(repository=repository) if own_stem else "", repr(f"hf-hub:{repository}")
+        head = f"import os\nimport sys\n\n{_TIMM}" if own_stem else _TIMM
+        imports += _SMALL_STEM if own_stem else ""
         activation = ".softmax(dim=1)" if exclusive else ".sigmoid()"
-        return _TIMM.format(imports=imports, where=where, picture=_PICTURE, activation=activation, result=result)
+        return head.format(imports=imports, where=model, picture=_PICTURE, activation=activation, result=result)
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
     how = exported.preprocessing
     if not how.frames:
-        return template.format(where=name, key=key, picture=_PICTURE, square=_square(how), result=result, output=output)
+        return template.format(
+            where=where, key=key, picture=_PICTURE, square=_square(how), result=result, output=output
+        )
     template = template.replace("import numpy as np\n", "import av\nimport numpy as np\n").replace("{picture}\n", "")
     if how.frame_order == "shuffled":
         template = template.replace("import json\n", "import hashlib\nimport json\n")
-    code = template.format(where=name, key=key, square=_clip(how), result=result, output=output)
+    code = template.format(where=where, key=key, square=_clip(how), result=result, output=output)
     return code.replace("Image, ImageOps", "Image")
 
 

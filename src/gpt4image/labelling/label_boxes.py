@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
@@ -15,7 +17,9 @@ from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
 from gpt4image.data.box_files import write_coco
+from gpt4image.data.coco import COCO, Ids, coco_ids
 from gpt4image.data.decode import sides
+from gpt4image.data.file_source import FileSource
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.labelling.box_answers import read_boxes
 from gpt4image.labelling.box_errors import suspected_boxes
@@ -109,7 +113,9 @@ def label_boxes(
     if config.out != file:
         sizes = {place: size for place, row in enumerate(rows.tolist()) if (size := _size(images, row, unreadable))}
         kept = list(sizes)
-        write_coco(config.out, [found.keys[i] for i in kept], list(sizes.values()), found.boxes[kept], found.classes)
+        names = [found.keys[i] for i in kept]
+        ids = _ids(images, rows[kept])
+        write_coco(config.out, names, list(sizes.values()), found.boxes[kept], found.classes, ids)
     unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
     said = [*notes, *([unknown] if unknown else []), *_other_numbers(summary)]
     return Outcome(
@@ -120,6 +126,14 @@ def label_boxes(
         text="\n\n".join([*said, _in_words(summary, images), in_words(shown, config.doubtful)]),
         skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
     )
+
+
+def _ids(images: ImageSet, rows: NDArray[np.int64]) -> list[Ids | None]:
+    """Return the ids of images in the COCO files of their dataset; None where they are of another."""
+    if not images.spec.startswith(COCO) or not isinstance(images.source, FileSource):
+        return [None] * len(rows)
+    known, path = coco_ids(images.spec.removeprefix(COCO)), images.source.path
+    return [known.get(os.path.realpath(path(row))) for row in images.rows[rows].tolist()]
 
 
 def _size(images: ImageSet, row: int, skipped: list[Skipped]) -> tuple[int, int] | None:
