@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt4image import config
 from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.config import CheckConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
 
 Write = Callable[..., None]
@@ -276,3 +278,38 @@ def test_cells_that_a_spreadsheet_would_run_are_read_without_their_apostrophe(tm
     images = load_image_set(f"manifest:{tmp_path / 'set.csv'}")
     assert images.keys == ("=1.png", "'quoted'.png")
     assert [images.label_names(row) for row in range(2)] == [("+x",), ("'y'",)]
+
+
+def test_images_may_lie_below_another_folder_that_is_named(tmp_path: Path, write_images: Write) -> None:
+    root, table = tmp_path / "mounted", tmp_path / "lists" / "photos.csv"
+    write_images(root, "a.png", "b/c.png")
+    write_images(tmp_path, "elsewhere.png")
+    table.parent.mkdir()
+    rows = [root / "a.png", "b/c.png", tmp_path / "elsewhere.png"]
+    table.write_text("path\n" + "".join(f"{row}\n" for row in rows))
+    images = load_image_set(CheckConfig(data=str(table), store=Path("a.db"), image_root=root).data)
+    assert images.keys == ("a.png", "b/c.png") and images.read(1) == (root / "b/c.png").read_bytes()
+    assert [(item.name, "leads out" in item.reason) for item in images.skipped] == [(str(rows[2]), True)]
+    with pytest.raises(DataError, match=r"leads out of the folder of the dataset; give --image-root DIR"):
+        load_image_set(f"manifest:{table}")
+    with pytest.raises(DataError, match=r"--image-root /no/where is no folder"):
+        load_image_set(f"{table} --image-root /no/where")
+    with pytest.raises(ConfigError, match=r"--image-root is for tables of images"):
+        load_image_set(f"folder:{root} --image-root {root}")
+
+
+KINDS = [kind for kind in map(config.__dict__.get, config.__all__) if "data" in getattr(kind, "model_fields", {})]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(kind, config.StageConfig)])
+def test_every_command_with_data_takes_the_folder_of_images(kind: Any) -> None:
+    needed = {name: "a.onnx" for name, field in kind.model_fields.items() if field.is_required()}
+    needed |= {"format": "onnx"} if kind is config.ExportConfig else {}
+    needed |= {"texts": ("a",)} if kind is config.SearchConfig else {}
+    needed |= {"answers": "a.db"} if kind is config.LabelConfig else {}
+    needed |= {"labels": "a.csv"} if kind is config.ReviewConfig else {}
+    made = kind(**{**needed, "data": "a.csv", "image_root": "/photos"})
+    assert made.data == "a.csv --image-root /photos" and "image_root" not in made.model_dump()
+    assert kind(**{**needed, "data": made.data, "image_root": "/other"}).data == "a.csv --image-root /other"
+    with pytest.raises(ConfigError, match=r"--image-root /photos is of a manifest: give --data"):
+        kind(**{**needed, "data": None, "image_root": "/photos"})

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import MOST_THREADS, Fraction, Positional, StageConfig
+from gpt4image.config.base import MOST_THREADS, Fraction, Positional, StageConfig, WithData
 
 FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
 """How what `export` writes ends, by its format."""
@@ -18,7 +18,7 @@ ROW_FORMATS = {".csv": "csv", ".json": "coco", ".jsonl": "jsonl", ".txt": "table
 """How `predict` writes rows, by the ending of its file."""
 
 
-class ExportConfig(StageConfig):
+class ExportConfig(WithData):
     """Write the model of a run as others load it, checked against the run, with a model card.
 
     Example: gpt4image export run --format onnx --out model.onnx
@@ -100,7 +100,7 @@ class PredictConfig(StageConfig):
         return self
 
 
-class SearchConfig(StageConfig):
+class SearchConfig(WithData):
     """Find images by what they show, in words or by another image, in the text space of a run.
 
     Example: gpt4image search run "a red car on snow" --data folder:photos --html found.html

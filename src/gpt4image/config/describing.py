@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import nearest
-from gpt4image.config.base import JsonTable, Positional, StageConfig, known_list, listed
+from gpt4image.config.base import JsonTable, Positional, StageConfig, WithData, known_list, listed
 
 ASKABLE = ("description", "class", "tags", "boxes")
 BOX_FORMATS = tuple(
@@ -88,7 +88,7 @@ class DescriberOptions(StageConfig):
         return {name: getattr(self, name) for name in names if getattr(self, name) != fields[name].default}
 
 
-class DescribeConfig(DescriberOptions):
+class DescribeConfig(DescriberOptions, WithData):
     """Write a description of every image into the description store.
 
     Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --dry-run
@@ -193,7 +193,7 @@ class DescriptionsConfig(StageConfig):
     """Description store (one SQLite file)."""
 
 
-class ImportDescriptionsConfig(DescriptionsConfig):
+class ImportDescriptionsConfig(DescriptionsConfig, WithData):
     """Import descriptions from JSON lines, CSV or Parquet into a store.
 
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
@@ -228,7 +228,7 @@ class ImportDescriptionsConfig(DescriptionsConfig):
         return class_lines(value)
 
 
-class ExportDescriptionsConfig(DescriptionsConfig):
+class ExportDescriptionsConfig(DescriptionsConfig, WithData):
     """Export descriptions as JSON lines, CSV or Parquet.
 
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
@@ -252,7 +252,7 @@ class BackupConfig(DescriptionsConfig):
     """File of the copy; one that is there is never replaced."""
 
 
-class StatsConfig(DescriptionsConfig):
+class StatsConfig(DescriptionsConfig, WithData):
     """Count what is in a store: descriptions, their lengths and flaws, failures, tokens and money.
 
     Example: gpt4image descriptions stats --store photos.db --data folder:photos
@@ -262,7 +262,7 @@ class StatsConfig(DescriptionsConfig):
     """Dataset SPEC; adds the coverage of this set, and how many descriptions name their class."""
 
 
-class ViewConfig(DescriptionsConfig):
+class ViewConfig(DescriptionsConfig, WithData):
     """Write an HTML page of images with all their answers, flawed ones first.
 
     Example: gpt4image descriptions view --store photos.db --data folder:photos --out gallery.html
@@ -282,7 +282,7 @@ class ViewConfig(DescriptionsConfig):
     """Seed of the choice of images."""
 
 
-class CheckConfig(DescriptionsConfig):
+class CheckConfig(DescriptionsConfig, WithData):
     """Name images without description, descriptions without image, duplicates and conflicting texts.
 
     Example: gpt4image descriptions check --store photos.db --data folder:photos

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.alignment import WITH_NEGATIVES, LossName, check_alignment
-from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, known_list, listed
+from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, WithData, known_list, listed
 from gpt4image.config.pretraining import (
     PRETRAIN,
     VIEW_DEFAULTS,
@@ -21,7 +21,7 @@ from gpt4image.config.pretraining import (
 )
 
 
-class DataOptions(StageConfig):
+class DataOptions(WithData):
     """The dataset and its splits."""
 
     data: str

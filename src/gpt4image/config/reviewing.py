@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import StageConfig
+from gpt4image.config.base import WithData
 from gpt4image.config.describing import class_lines
 
 
-class ReviewConfig(StageConfig):
+class ReviewConfig(WithData):
     """Label images and correct labels in the browser; every click is on disk before the next.
 
     Example: gpt4image review --data folder:photos --labels labels.csv --embeddings photos.emb

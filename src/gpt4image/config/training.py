@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import Positional, StageConfig
+from gpt4image.config.base import Positional, WithData
 from gpt4image.config.describing import class_lines
 from gpt4image.config.learning import DataOptions, TrainOptions
 
@@ -106,7 +106,7 @@ class TrainConfig(TrainOptions):
     """Minimum time between checkpoints, in seconds."""
 
 
-class EvaluateConfig(StageConfig):
+class EvaluateConfig(WithData):
     """Measure a run: top-1, top-5, per class, calibration, confusion.
 
     Example: gpt4image evaluate run --split test

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
@@ -71,6 +72,8 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
     spec = full_spec(spec, aside)
     name, _, argument = spec.partition(":")
     module, function = LOADERS[name]
+    if IMAGE_ROOT in argument and name not in ("manifest", "clips"):
+        raise ConfigError(f"--image-root is for tables of images, manifest:FILE.csv or .parquet; {spec} is none.")
     load: Callable[..., ImageSet] = getattr(importlib.import_module(module), function)
     if name in PACKAGED and argument:
         raise ConfigError(f"{spec!r}: {name} is packaged and takes nothing after its name.")
@@ -82,10 +85,11 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
 
 def full_spec(spec: str, aside: Path | None = None) -> str:
     """Return a SPEC with the name of its format; a path gets that of what is there. Raises ConfigError, see above."""
-    name, colon, _ = spec.partition(":")
-    if name in LOADERS and (colon or name in ALONE or not expanded(spec).exists()):
+    place, sign, root = spec.partition(IMAGE_ROOT)
+    name, colon, _ = place.partition(":")
+    if name in LOADERS and (colon or name in ALONE or not expanded(place).exists()):
         return spec
-    return spec_of(spec, aside)
+    return spec_of(place, aside) + sign + root
 
 
 def spec_of(path: str, aside: Path | None = None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.file_source import expanded
 from gpt4image.data.folder import load_folder
 from gpt4image.data.image_set import ImageSet
@@ -25,7 +26,7 @@ def load_clips(argument: str) -> ImageSet:
         ConfigError, DataError: as ``load_folder`` and ``load_manifest``.
     """
     require_decoder("clips:")
-    if expanded(argument).suffix in (".csv", ".parquet"):
+    if expanded(argument.partition(IMAGE_ROOT)[0]).suffix in (".csv", ".parquet"):
         images = load_manifest(argument, "clips")
     else:
         images = load_folder(argument, "clips", VIDEO_EXTENSIONS)

@@ -15,6 +15,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_digests
 
+OUTSIDE = "leads out of the folder of the dataset"
 MAX_FILE_BYTES = 512 * 1024 * 1024
 
 
@@ -76,7 +77,7 @@ def locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
         except OSError as error:
             return "", f"cannot be found: {error.strerror}"
         if not is_below(file, root):
-            return "", "leads out of the folder of the dataset"
+            return "", OUTSIDE
         return (os.path.relpath(file, root), "") if stat.S_ISREG(mode) else ("", "is not a file")
 
     return [locate(path) for path in paths]

@@ -1,6 +1,7 @@
 """`manifest:FILE.csv|parquet`: a table with one image a row, or one clip.
 
-path          image or video file, relative to the manifest's folder; may not lead out of it
+path          image or video file, relative to the manifest's folder; may not lead out of it. After
+              " --image-root DIR" in the SPEC, that folder takes its place
 label         class name or number; empty or -1 for none (optional)
 labels, tags  several classes per image instead: names with bars between them, in Parquet also lists (optional)
 label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
@@ -31,7 +32,8 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.data.file_source import FileSource, expanded, locate_all
+from gpt4image.config.base import IMAGE_ROOT
+from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
@@ -64,10 +66,14 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     spec = f"{name}:{argument}"
     if not argument:
         raise ConfigError(f"--data '{name}:' lacks a file: {name}:FILE.csv or {name}:FILE.parquet.")
-    file = expanded(argument)
+    place, _, stated = argument.partition(IMAGE_ROOT)
+    file = expanded(place)
+    root = expanded(stated) if stated else file.parent
+    if not root.is_dir():
+        raise DataError(f"{spec}: --image-root {stated} is no folder.")
     table = read_table(file, spec)
     given = [_text(path) for path in table["path"]]
-    located = locate_all(file.parent, given)
+    located = [(path, _with_advice(fault)) for path, fault in locate_all(root, given)]
     rows = [row for row, (_, fault) in enumerate(located) if not fault]
     skipped = tuple(
         Skipped(name=path or f"{file.name}, row {row}", reason=fault)
@@ -79,7 +85,7 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
     classes, labels = _labels(table, [not fault for _, fault in located], spec)
     splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
-    keys = [_text(key) for key in table["key"]] if "key" in table else [posixpath.normpath(path) for path in given]
+    keys = [_text(key) for key in table["key"]] if "key" in table else _keys(given, located, stated)
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
     endings = tuple(VIDEO_EXTENSIONS)
@@ -92,11 +98,24 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
         keys=tuple(keys[row] for row in rows),
         labels=labels[rows],
         splits=np.array([splits[row] for row in rows]),
-        source=FileSource(file.parent, [located[row][0] for row in rows]),
+        source=FileSource(root, [located[row][0] for row in rows]),
         rows=np.arange(len(rows)),
         skipped=skipped,
         clips=clips,
     )
+
+
+def _with_advice(fault: str) -> str:
+    return f"{fault}; give --image-root DIR, a folder that holds all images" if fault.startswith(OUTSIDE) else fault
+
+
+def _keys(given: Sequence[str], located: Sequence[tuple[str, str]], stated: str) -> list[str]:
+    """Return the paths as keys; below a folder that is stated, absolute ones without it, as others may mount it."""
+    shorter = [
+        file if stated and file and posixpath.isabs(path) else path
+        for path, (file, _) in zip(given, located, strict=True)
+    ]
+    return [posixpath.normpath(path) for path in shorter]
 
 
 def read_table(file: Path, spec: str) -> dict[str, list[Any]]:

@@ -33,6 +33,7 @@ from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
 from gpt4image.config.arms import ARMS
+from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.deploying import usage
 from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.exported_model import ExportedModel
@@ -250,6 +251,7 @@ def public(value: Any) -> Any:
     if isinstance(value, Path):
         return value.name if value.is_absolute() else str(value)
     if isinstance(value, str):
+        value = value.partition(IMAGE_ROOT)[0]
         kind, colon, places = value.partition(":")
         if not colon or value.startswith(("/", "~")):
             kind, colon, places = "", "", value

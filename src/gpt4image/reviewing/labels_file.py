@@ -23,6 +23,7 @@ from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell
+from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data import IMAGES, ImageSet
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state
@@ -81,7 +82,7 @@ class LabelsFile:
         self.path, self.images = path, images
         if images.labels.ndim != 1:
             raise ConfigError(f"--data {images.spec}: images have several classes each; review takes one per image.")
-        kind, _, place = images.spec.partition(":")
+        kind, _, place = images.spec.partition(IMAGE_ROOT)[0].partition(":")
         if kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
             raise ConfigError(f"--labels {path} is the file that --data reads, and would be replaced: give another.")
         make_folder(path.parent)
