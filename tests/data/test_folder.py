@@ -35,6 +35,15 @@ def test_class_folders(tmp_path: Path, write_images: Write) -> None:
     assert images.skipped == ()
 
 
+def test_a_labelled_test_split_names_the_classes_of_unlabelled_training_images(
+    tmp_path: Path, write_images: Write
+) -> None:
+    write_images(tmp_path, "train/unlabelled/1.png", "test/dog/2.png", "test/cat/3.png")
+    images = load(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert label_names(images) == {"train/unlabelled/1.png": None, "test/dog/2.png": "dog", "test/cat/3.png": "cat"}
+
+
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_split_folders(tmp_path: Path, write_images: Write, val: str) -> None:
     write_images(

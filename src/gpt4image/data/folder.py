@@ -43,8 +43,8 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
 
     Raises:
         ConfigError: no path is given.
-        DataError: there is no such folder, no image, a class folder without images, a class in val or test
-            that train lacks, or a folder that is nearly called as a split or as ``unlabelled``.
+        DataError: there is no such folder, no image, a class folder without images, or a class in val or test
+            that train lacks while train has others.
     """
     spec = f"{name}:{argument}"
     if not argument:
@@ -159,8 +159,10 @@ def _below_splits(tree: _Tree, top: Sequence[str]) -> dict[str, str]:
 
 
 def _class_names(split_of: dict[str, str], spec: str) -> tuple[str, ...]:
-    trained = {_name(folder) for folder, split in split_of.items() if split == "train" and not _is_unlabelled(folder)}
-    if unknown := [folder for folder in split_of if not _is_unlabelled(folder) and _name(folder) not in trained]:
+    named = {folder: _name(folder) for folder in split_of if not _is_unlabelled(folder)}
+    # Where no image of train has a label, the classes are those of val and test.
+    trained = {own for folder, own in named.items() if split_of[folder] == "train"} or set(named.values())
+    if unknown := [folder for folder, own in named.items() if own not in trained]:
         raise DataError(
             f"{spec}: train lacks the class of {first_few(unknown)}; its classes are {first_few(sorted(trained), 20)}. "
             "Every class of val and test needs a folder of that name in train."
