@@ -14,7 +14,8 @@ import torch
 from torchvision.transforms import v2
 from transformers import AutoModelForImageClassification, EvalPrediction, Trainer, TrainingArguments, ViTConfig
 
-from gpt4image import AlignedClassifier, DescribedImages, collate_described
+from gpt4image import DescribedImages
+from hf_alignment import AlignedClassifier, collate_described
 
 
 def accuracy(found: EvalPrediction) -> dict[str, float]:

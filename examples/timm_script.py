@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from gpt4image import AlignedTask, Texts, create_loader_with_texts
+from gpt4image import Texts
+from timm_alignment import AlignedTask, create_loader_with_texts
 
 
 def main() -> None:

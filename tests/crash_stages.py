@@ -122,7 +122,6 @@ READERS = {
     "descriptions stats": Stage("descriptions stats --store texts.db", "texts.db"),
     "descriptions check": Stage("descriptions check --store texts.db --data folder:pictures", "pictures texts.db"),
     "descriptions view": Stage("descriptions view --store texts.db --out view.html", "texts.db"),
-    "completion": Stage("completion bash", ""),
     "doctor": Stage("doctor texts.db", "texts.db"),
 }
 """Commands that change nothing, or a page; only what becomes of their output is tried."""

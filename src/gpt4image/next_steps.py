@@ -235,7 +235,7 @@ def _predict(model: Path, data: str) -> dict[str, Any]:
 def _pictures(data: str) -> str:
     """Return the folder of the pictures of a dataset, or a word in its place where they are no files."""
     place = Path(data if Path(data).exists() else data.partition(":")[2]).expanduser()
-    if not place.exists() or place == Path() or data.startswith(("hf:", "webdataset:")):
+    if not place.exists() or place == Path() or data.startswith("hf:"):
         return "PHOTOS"
     place = place if place.is_dir() else place.parent
     inside = (base / name for base in (place, place.parent) for name in ("images", "JPEGImages"))

@@ -19,9 +19,9 @@ from transformers import (
     ViTConfig,
 )
 
+from examples.hf_alignment import AlignedClassifier, collate_described
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.data import load_image_set
-from gpt4image.own_loop.hf_trainer import AlignedClassifier, collate_described
 from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages
 from tables import make_table
 

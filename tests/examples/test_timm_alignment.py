@@ -18,10 +18,10 @@ from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkp
 from timm.utils import CheckpointSaver
 from torch import nn
 
+from examples.timm_alignment import AlignedTask, Targets, create_loader_with_texts
 from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
 from gpt4image.data.digests import file_digests
 from gpt4image.own_loop.texts import Texts
-from gpt4image.own_loop.timm_script import AlignedTask, Targets, create_loader_with_texts
 from tables import make_table
 
 # timm's ImageDataset leaves closing the files that it opens to Python.
