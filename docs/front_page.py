@@ -40,7 +40,7 @@ ROWS = {
     "baseline": "labels only",
     "self-training": "self-training †",
     "fixmatch": "FixMatch †",
-    "paper": "alignment as in the paper ‡",
+    "aligned": "alignment †",
     "zero-shot": "zero-shot by class name",
     "text-labels": "**text labels**",
     "asked": "**answers: asked for the class**",
