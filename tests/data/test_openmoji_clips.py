@@ -14,7 +14,7 @@ from gpt4image.data import ImageSet, load_image_set, openmoji_clips
 from gpt4image.data.openmoji_clips import COUNTS, FRAMES, MOTIONS, SIDE, drawn, plan
 from gpt4image.data.video import Frames, decode_frames
 
-PLANNED = "02e45d17d154b30c6568e5c7e9ddf2d149b24211ee344b2551317ba7974264bd"
+PLANNED = "78f80d6eb31daab5cc8f984b17ea8c7fc18b58283928d692d29dcd800e2c2a57"
 """Digest of what moves how in which clip: another one would be another dataset."""
 
 
