@@ -62,7 +62,7 @@ def test_every_entry_is_an_exact_version_with_hashes_and_the_builds_that_machine
 
 
 def test_every_direct_dependency_is_locked_within_its_bounds() -> None:
-    for text in [*PROJECT["dependencies"], *(part for name in EXTRAS if name != "vllm" for part in EXTRAS[name])]:
+    for text in [*PROJECT["dependencies"], *(part for parts in EXTRAS.values() for part in parts)]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         if name != PROJECT["name"] and not CHOSEN_BY_THE_MACHINE.fullmatch(name):
@@ -98,7 +98,7 @@ def test_make_takes_the_small_build_of_torch_where_its_index_answers_and_says_wh
 
 
 @everything
-@pytest.mark.parametrize("extra", [extra for extra in EXTRAS if extra not in {"vllm", "dev"}])
+@pytest.mark.parametrize("extra", [extra for extra in EXTRAS if extra != "dev"])
 def test_the_locked_packages_of_an_extra_are_all_that_pip_would_install(extra: str) -> None:
     """Otherwise the second step of make would fetch the rest without a hash."""
     given = LOCKED["needed"](TEXT, [extra]).keys()

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = 5_000_000
-ELSEWHERE = DEVELOPMENT | {"vllm"}  # tools of ours; and a package that pins another torch
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -119,7 +118,7 @@ def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path)
     code = "import gpt4image; print(gpt4image.__file__)"
     assert Path(run(installed / "python", "-c", code, cwd=work).strip()).is_relative_to(installed.parent)
     told = json.loads(run(installed / "gpt4image", "doctor", "--json", cwd=work))
-    assert [name for name, extra in told["extras"].items() if extra["missing"] and name not in ELSEWHERE] == []
+    assert [name for name, extra in told["extras"].items() if extra["missing"] and name not in DEVELOPMENT] == []
     train = ("train", "--data", f"folder:{colour_folder}", "--epochs", "1", "--threads", "1", "--out", "run")
     for words in (("--help",), train, ("report", "run")):
         run(installed / "gpt4image", *words, cwd=work)
@@ -149,7 +148,7 @@ def test_what_the_readme_gives_to_pip_makes_the_wheel(wheel: Path, tmp_path: Pat
 
 
 def test_pip_resolves_every_extra_with_the_versions_that_the_tests_ran_with(wheel: Path, tmp_path: Path) -> None:
-    wanted = f"{wheel}[{','.join(sorted(EXTRAS.keys() - ELSEWHERE))}]"
+    wanted = f"{wheel}[{','.join(sorted(EXTRAS.keys() - DEVELOPMENT))}]"
     dry_run = (sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--find-links", wheel.parent)
     told = run(*dry_run, wanted, cwd=tmp_path)
     [would] = [line for line in told.splitlines() if line.startswith("Would install")]

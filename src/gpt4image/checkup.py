@@ -29,7 +29,6 @@ EXTRAS = {
     "wandb": "--track wandb",
     "mlflow": "--track mlflow",
     "trackio": "--track trackio",
-    "vllm": "describer vllm:",
     "ray": "--engine ray",
 }
 ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "RAY_ADDRESS", "CXX")

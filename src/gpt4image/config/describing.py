@@ -26,8 +26,8 @@ class DescriberOptions(StageConfig):
     """The describer."""
 
     describer: str
-    """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH or vllm:MODEL (on this
-    machine), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description)."""
+    """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine),
+    or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description)."""
 
     # What is asked
     system: str = GUARD
@@ -77,8 +77,6 @@ class DescriberOptions(StageConfig):
     """Number format of a model on this machine; auto takes bf16 if the device computes it natively."""
     batch_size: int = Field(default=8, ge=1)
     """Images per step of a model on this machine; halved if memory does not suffice."""
-    vllm_args: JsonTable = Field(default_factory=dict)
-    """Other arguments of vllm.LLM for vllm:, as JSON, e.g. '{"tensor_parallel_size": 4, "max_model_len": 8192}'."""
 
     @property
     def clip_settings(self) -> dict[str, Any]:

@@ -28,8 +28,7 @@ from gpt4image.describing.describers.openai.client import query_secrets
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
 
-_ON_GPU = ("transformers", "vllm")
-_VLLM_GROUP = 512  # what VllmDescriber asks for at once
+_ON_GPU = ("transformers",)
 _MOMENT = 0.02  # seconds that a worker waits for one more request before its describer does what it has
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
@@ -118,7 +117,7 @@ class RayDescriber:
                 if self._kind == "openai":
                     self._worker_count = min(self._worker_count, self._config.concurrency)
                 options = _share(self._config, self._worker_count)
-                at_once = {"openai": options.concurrency, "vllm": _VLLM_GROUP}.get(self._kind, options.batch_size)
+                at_once = options.concurrency if self._kind == "openai" else options.batch_size
                 self._batch_size = max(options.batch_size, at_once // 8)  # many small calls would keep Ray busy
                 self._workers = Workers(
                     cluster,

@@ -28,21 +28,14 @@ def _transformers(name: str, options: DescriberOptions) -> Describer:
     return TransformersDescriber(name, options)
 
 
-def _vllm(name: str, options: DescriberOptions) -> Describer:
-    from gpt4image.describing.describers.local.vllm_engine import VllmDescriber
-
-    return VllmDescriber(name, options)
-
-
 DESCRIBERS: Mapping[str, Callable[[str, DescriberOptions], Describer]] = {
     "openai": _openai,
     "transformers": _transformers,
-    "vllm": _vllm,
     "replay": _replay,
 }
 
 
-LOCAL = ("transformers", "vllm", "replay")
+LOCAL = ("transformers", "replay")
 """Describers that nobody is paid for."""
 
 

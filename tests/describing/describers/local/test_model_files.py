@@ -22,7 +22,7 @@ OTHER: dict[str, Any] = {
     **{"image_format": "png", "detail": "low", "extra_body": {"seed": 1}, "base_url": "http://localhost:1/v1"},
     **dict.fromkeys(("concurrency", "retries", "batch_size", "max_tokens"), 1),
     **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "timeout"), 1.0),
-    **{"prices": Path("prices.json"), "vllm_args": {"max_model_len": 512}},
+    **{"prices": Path("prices.json")},
     **{"system": "", "temperature": 0.5, "max_side": 32, "precision": "bf16"},
     **{"frames": 4, "contact_sheet": True},
 }
@@ -98,8 +98,10 @@ def test_greedy_is_temperature_0_or_the_model_s_own_way(
 
 
 def test_files_that_cannot_be_used_are_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^vllm:/nowhere/model: there is no folder '/nowhere/model'; give a folder"):
-        find_model_files("vllm", "/nowhere/model")
+    with pytest.raises(
+        ConfigError, match=r"^transformers:/nowhere/model: there is no folder '/nowhere/model'; give a folder"
+    ):
+        find_model_files("transformers", "/nowhere/model")
     (model / "config.json").write_text("[1, 2")
     with pytest.raises(ConfigError, match=r"config\.json cannot be read as JSON"):
         _ = find_model_files("transformers", str(model)).model_type

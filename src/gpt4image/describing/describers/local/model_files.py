@@ -20,7 +20,7 @@ _PIECE_BYTES = 2**20
 
 # All other options of a describer may change what a model on this machine writes.
 _NEVER_CHANGES_THE_TEXT = (
-    *("as_json", "describer", "image_format", "detail", "extra_body", "vllm_args", "base_url", "server_name"),
+    *("as_json", "describer", "image_format", "detail", "extra_body", "base_url", "server_name"),
     *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices"),
     *("device", "batch_size", "frames", "contact_sheet"),
 )
