@@ -6,6 +6,7 @@ is left behind, except where a row names another code: then the command goes on,
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.cli import main
 from gpt4image.config import EncodeConfig
 from gpt4image.data import load_image_set
+from gpt4image.data.labels import note_once
 from gpt4image.describing.describers.openai import circuit_breaker
 from gpt4image.encoding.encode import encode
 
@@ -62,6 +65,53 @@ MISTAKES: dict[str, tuple[str | int, ...]] = {
     "a column with a typo": ("train --data column.csv --out new", "'lable'", "Did you mean 'label'?"),
     "a table with semicolons": ("train --data semicolon.csv --out new", "separated by commas, not by ';'"),
     "a text for a table": ("train --data notes.txt --out new", "a table ends with .csv"),
+    # data that looks wrong: told before anything is trained or paid for; the batch is what ends these commands
+    "pictures of train in test": (
+        "train --data leaky --out new --batch-size 500",
+        "leaky: 2 of 4 test images are byte for byte in train or val too, such as 'test/cat/0.png'",
+        "remove one of each",
+    ),
+    "the same before paying": (
+        "describe --data leaky --store s.db --describer openai:m --base-url http://127.0.0.1:9/v1",
+        "2 of 4 test images are byte for byte in train or val too",
+    ),
+    "a picture with two labels": (
+        "train --data double --out new --batch-size 500",
+        "1 pictures are in train twice with different labels, such as 'cat/0.png' (cat) and 'dog/0.png' (dog)",
+    ),
+    "a class list with a typo": (
+        "label --data photos --embeddings other.emb --classes cat,dgo --out t.parquet",
+        "images of 'dog', which the list of classes lacks",
+        "Is 'dgo' meant to be 'dog'?",
+    ),
+    "a class list with a class too many": (
+        "label --data photos --embeddings other.emb --classes cat,dog,dogs --out t.parquet",
+        "--classes has the classes 'dogs', and no image of photos has such a label. Is 'dogs' meant to be 'dog'?",
+    ),
+    "targets of other classes": (
+        f"{TRAIN} --text-labels more.parquet --batch-size 500",
+        "--text-labels more.parquet has the classes 'dgo', and no image of photos has such a label.",
+    ),
+    "corners for sides": (
+        "train --data coco:corners/train.json --out new",
+        "4 of 4 boxes reach beyond their picture",
+        "10, 10, 15, 15 of 'a.png, annotation 0'",
+        "subtract left from the third number and top from the fourth",
+    ),
+    "class numbers from 1": (
+        "train --data yolo:from-one --out new",
+        "no box has the class 0, 'cat'",
+        "subtract 1 from the first number of each line",
+    ),
+    "results among the images": (
+        f"train --data photos --out photos/run {TINY}",
+        "--out photos/run lies inside of photos",
+        "give a place outside",
+    ),
+    "results of distill here": (
+        "distill photos --describer replay:other.jsonl --out photos",
+        "--out photos lies inside of photos",
+    ),
     # model and run
     "no such model": (f"{TRAIN} --model resnet19", "resnet19", "resnet18"),
     "weights as pickle": (f"{TRAIN} --init weights.pth", "--init = 'weights.pth'", "safetensors"),
@@ -125,7 +175,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures(*(f"photos/{kind}/{number}.png" for kind in ("cat", "dog") for number in range(8)))
     pictures(*(f"loose/{n}.png" for n in range(8)), "hollow/cat/1.png", "other/cat/1.png", "other/dog/2.png")
     pictures(*(f"single/cat/{n}.png" for n in range(8)), *(f"unnamed/unlabelled/{n}.png" for n in range(8)))
-    for folder in ("empty", "hollow/dog", "broken/cat", "broken/dog"):
+    pictures(
+        *(f"leaky/{split}/{kind}/{n}.png" for split in ("train", "test") for kind in ("cat", "dog") for n in (0, 1))
+    )
+    pictures("double/cat/0.png", "double/cat/1.png", "double/dog/1.png", "corners/a.png", "from-one/images/a.png")
+    for copy, of in (("test/cat/0", "train/cat/0"), ("test/dog/1", "train/dog/0")):
+        shutil.copy(root / f"leaky/{of}.png", root / f"leaky/{copy}.png")
+    shutil.copy(root / "double/cat/0.png", root / "double/dog/0.png")
+    for folder in ("empty", "from-one/labels", "hollow/dog", "broken/cat", "broken/dog"):
         (root / folder).mkdir(parents=True)
     for number in range(8):
         (root / f"broken/{('cat', 'dog')[number % 2]}/{number}.png").write_bytes(b"no picture")
@@ -137,6 +194,17 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "notes.txt": "my photos\n",
         "other.jsonl": '{"key": "other/1.jpg", "description": "A red square."}\n',
         "run/config.json": "{}",
+        "corners/train.json": json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.png", "width": 16, "height": 16}],
+                "categories": [{"id": 1, "name": "cat"}],
+                "annotations": [
+                    {"id": n, "image_id": 1, "category_id": 1, "bbox": [10 - n, 10, 15, 15]} for n in range(4)
+                ],
+            }
+        ),
+        "from-one/data.yaml": "names: [cat, dog]",
+        "from-one/labels/a.txt": "1 0.5 0.5 0.2 0.2\n2 0.5 0.5 0.3 0.3\n",
     }
     for name, text in texts.items():
         (root / name).parent.mkdir(exist_ok=True)
@@ -149,6 +217,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             for n, digest in enumerate(load_image_set(str(root / "other")).digests)
         )  # fmt: skip
+    photos = load_image_set(str(root / "photos"))
+    TextLabels(
+        keys=photos.keys, digests=photos.digests, splits=photos.splits, labels=np.full(len(photos), -1),
+        probabilities=np.full((len(photos), 3), 1 / 3, np.float32), out_of_fold=np.zeros(len(photos), bool),
+        facts=Facts(classes=("cat", "dgo", "dog"), noise=0.0, agreement=None, c=None, folds=0, seed=0, encoders=()),
+    ).save(root / "more.parquet")  # fmt: skip
     encode(EncodeConfig(store=root / "other.db", encoder="bag-of-words:8", out=root / "other.emb"))
     return root
 
@@ -166,6 +240,7 @@ def test_a_mistake_is_answered(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setattr(circuit_breaker, "UNREACHABLE_S", 0.0)
+    note_once.cache_clear()
     command, *answers = MISTAKES[mistake]
     expected = next((answer for answer in answers if isinstance(answer, int)), 2)
     before = left_in(desk)

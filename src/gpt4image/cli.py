@@ -257,11 +257,14 @@ def _run(name: str, words: list[str]) -> int:
     with _loading():
         stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
     from gpt4image.base.outcome import Outcome
+    from gpt4image.data import require_apart
     from gpt4image.next_steps import with_next
 
     def show(outcome: Any) -> None:
         _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
 
+    for config in parsed:
+        require_apart(config)
     try:
         outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
     except KeyboardInterrupt as stop:

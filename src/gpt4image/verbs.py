@@ -37,6 +37,7 @@ def verb(name: str) -> Callable[..., Outcome]:
         try:
             config = _config(config_type, given, options)
             stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
+            importlib.import_module("gpt4image.data").require_apart(config)
             outcome = stage(config) if task is None else stage(config, task=task)
         except Gpt4ImageError as error:
             error.args = (in_python(str(error), config_type), *error.args[1:])

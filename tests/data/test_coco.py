@@ -142,6 +142,17 @@ def test_what_cannot_be_used_is_named_and_costs_nothing_else(
     )
 
 
+def test_corners_for_sides_are_refused_where_they_explain_what_reaches_beyond(tmp_path: Path) -> None:
+    corners = [one(bbox=(20 + n, 5, 30 + n, 18)) for n in range(3)]  # of pictures of 40 x 20
+    file = write_coco_set(tmp_path, coco(*corners, one(bbox=(20, 2, 15, 12))))
+    assert len(boxes(load_image_set(f"coco:{file}")).labels) == 4, (
+        "no corners: the right side would be left of the left"
+    )
+    file = write_coco_set(tmp_path, coco(*corners, one(bbox=(2, 2, 9, 9))))
+    with pytest.raises(DataError, match=r"3 of 4 boxes reach beyond .* such as 20, 5, 30, 18 of '1.png, annotation 1'"):
+        load_image_set(f"coco:{file}")
+
+
 def test_absolute_names_of_images_in_its_own_folder_are_read(tmp_path: Path) -> None:
     content = coco({"image_id": 1, "category_id": 7, "bbox": [4, 5, 10, 10]})
     file = write_coco_set(tmp_path, content)

@@ -15,8 +15,8 @@ from gpt4image.data.splits import (
     flip_labels,
     keep_labels_per_class,
     representatives,
-    seen_in_training,
     with_splits,
+    wrong_copies,
 )
 from loaded_sets import in_memory
 
@@ -73,7 +73,7 @@ def test_equal_images_share_a_side_and_unlabelled_ones_train(contents: list[tupl
         sides.setdefault(digest, set()).add(split)
     assert all(len(side) == 1 for side in sides.values())
     assert set(cut.splits[cut.labels == NO_LABEL].tolist()) <= {"train"}
-    assert seen_in_training(cut) == 0
+    assert not any("byte for byte" in wrong for wrong in wrong_copies(cut))
 
 
 @settings(max_examples=50, deadline=None)
@@ -135,9 +135,24 @@ def test_val_takes_images_kept_in_train_last() -> None:
     assert set(cut.indices("val")) <= set(range(30, 40))
 
 
-def test_images_of_both_given_splits_are_counted() -> None:
-    images = image_set([b"a", b"a", b"b", b"a", b"c"], [0, 0, 1, 0, 1], ["train", "train", "train", "test", "test"])
-    assert seen_in_training(images) == 1
+def test_pictures_on_two_sides_or_with_two_labels_are_counted_and_named() -> None:
+    pictures, labels = [b"a", b"a", b"b", b"b", b"c", b"a", b"b", b"d"], [0, NO_LABEL, 1, 2, 0, 0, 1, 0]
+    splits = ["train"] * 4 + ["val", "test", "val", "test"]
+    assert wrong_copies(image_set(pictures, labels, splits)) == [
+        "1 of 2 test images are byte for byte in train or val too, such as '5', which is '0'. This raises every score "
+        "on test: remove one of each.",
+        "1 of 2 val images are byte for byte in train too, such as '6', which is '2'. This raises every score on val: "
+        "remove one of each.",
+        "1 pictures are in train twice with different labels, such as '2' (b) and '3' (c): remove the wrong copies.",
+    ]
+    assert wrong_copies(image_set([b"a", b"a", b"b"], [0, NO_LABEL, 1], ["train", "train", "test"])) == []
+
+
+@pytest.mark.parametrize(("other", "wrong"), [([1, 0], True), ([-1, 1], False), ([0, 1], False)])
+def test_of_several_classes_only_what_is_known_can_differ(other: list[int], wrong: bool) -> None:
+    labels = np.array([[0, 1], other], np.int8)
+    images = in_memory([b"a", b"a"], labels, classes=("x", "y"), keys=("0", "1"), splits=np.array(["train"] * 2))
+    assert [" (y) and " in sentence for sentence in wrong_copies(images)] == [True] * wrong
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=12))

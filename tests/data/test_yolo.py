@@ -164,3 +164,19 @@ def test_no_folder_or_no_images_are_errors(tmp_path: Path) -> None:
         load_image_set(f"yolo:{tmp_path / 'none'}")
     with pytest.raises(DataError, match=r"there are no images"):
         load_image_set(f"yolo:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"), [("1 2", "they go from 1 to 2, which has no name"), ("1 1", ""), ("0 1", "")]
+)
+def test_class_numbers_that_begin_at_1_are_told(
+    tmp_path: Path, numbers: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (f"{number} 0.5 0.5 0.5 0.5" for number in numbers.split())
+    root = write(tmp_path, train_1=first, train_2=second)
+    if told:
+        with pytest.raises(DataError, match=told):
+            load_image_set(f"yolo:{root}")
+        return
+    load_image_set(f"yolo:{root}")
+    assert ("If yours begin at 1" in capsys.readouterr().err) == (numbers == "1 1")

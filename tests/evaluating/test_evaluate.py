@@ -75,6 +75,21 @@ def test_accuracy_is_measured_where_the_embedding_table_is_gone(run: Path, tmp_p
     assert outcome.record["not_measured"]["retrieval"]
 
 
+def test_copies_of_test_images_in_train_are_told_by_the_run_and_by_its_score(
+    colour_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("blue", "green", "red"):
+        for split, number in (("train", "00"), ("train", "01"), ("test", "00"), ("test", "02")):
+            (tmp_path / "split" / split / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(colour_folder / kind / f"{number}.png", tmp_path / "split" / split / kind)
+    said = "3 of 6 test images are byte for byte in train"
+    run = trained(f"folder:{tmp_path / 'split'}", tmp_path / "run", val_fraction=0.0, batch_size=3, epochs=1)
+    assert said in capsys.readouterr().err.split("train on")[0], "before training"
+    assert said in " ".join(runs.read_config(run)["notes"])
+    for _ in range(2):  # measured, and read from its record
+        assert said in evaluate(EvaluateConfig(run_dir=run)).summary["note"]
+
+
 def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_folder: Path, tmp_path: Path) -> None:
     spec = f"folder:{colour_folder}"
     out = trained(spec, tmp_path / "run")

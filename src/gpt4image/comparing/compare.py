@@ -13,8 +13,9 @@ from gpt4image.base.progress import say
 from gpt4image.comparing.examples import write_extras
 from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import make_plan
-from gpt4image.comparing.results import leaks, summarise
+from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig, ReportConfig
+from gpt4image.data.splits import wrong_copies
 from gpt4image.reporting.findings import comparison_tables
 from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Task
@@ -54,7 +55,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         write_json(out / COMPARISON, record)
         skipped = write_extras(plans, names if len(plans) > 1 else ())
         page = report(ReportConfig(dir=out)).path
-    notes = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
+    notes = dict.fromkeys(line for plan in plans for line in (*wrong_copies(plan.prepared.data.image_set), *plan.notes))
     unusable = dict.fromkeys(item for folder in jobs for item in runs.read_skipped(folder))
     return Outcome(
         path=out,

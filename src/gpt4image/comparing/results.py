@@ -23,8 +23,8 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data.image_set import NO_LABEL, ImageSet
-from gpt4image.data.splits import seen_in_training
+from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.splits import wrong_copies
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.training.training_data import TrainingData
@@ -83,7 +83,7 @@ def summarise(
         "command": runs.command(),
         "method": method(config, members, data.task),
         "notes": [
-            *leaks(data.image_set),
+            *wrong_copies(data.image_set),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
             *silent_texts(members, facts, config.seed_range),
             *plan_notes,
@@ -183,16 +183,6 @@ def _kept(config: CompareConfig, members: Mapping[str, Member]) -> str:
     others = [name for name, member in members.items() if member.options.get("select", config.select) != config.select]
     kept = weights.pop(config.select)
     return f"{kept} ({first_few(others)}: {weights.popitem()[1]})" if others else kept
-
-
-def leaks(image_set: ImageSet) -> list[str]:
-    """Return a note on test images that are in train too; nothing where there are none."""
-    copies, total = seen_in_training(image_set), len(image_set.indices("test"))
-    note = (
-        f"{copies} of {total} test images are byte for byte in train too, which raises every score: remove them from "
-        "train and compare again."
-    )
-    return [note] if copies else []
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,19 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
-from gpt4image.data.labels import note_same_but_case, require_trained
-from gpt4image.data.splits import KeepInTrain, with_splits
+from gpt4image.data.labels import note_once, note_same_but_case, require_trained
+from gpt4image.data.splits import KeepInTrain, with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
 
 # SPEC name -> module and function; imported when asked for, as some need heavy or optional packages.
@@ -164,14 +166,41 @@ def load_with_splits(
     keep_in_train: KeepInTrain | None = None,
     unlabelled: bool = False,
 ) -> ImageSet:
-    """Load a dataset and cut the validation and test splits that it lacks from train; see `splits.with_splits`."""
-    return with_splits(
+    """Load a dataset and cut the validation and test splits that it lacks from train; see `splits.with_splits`.
+
+    Notes on standard error say which equal pictures are on two sides, or have two labels.
+    """
+    images = with_splits(
         load_image_set(spec),
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         keep_in_train=keep_in_train,
         unlabelled=unlabelled,
     )
+    for wrong in wrong_copies(images):
+        note_once(f"{spec}: {wrong}")
+    return images
+
+
+def require_apart(config: Any) -> None:
+    """Refuse an --out inside of the class folders that --data names: the next command would read it as a class.
+
+    Raises:
+        ConfigError: it lies there. What is wrong with the dataset itself is not said here.
+    """
+    out, spec = getattr(config, "out", None), getattr(config, "data", None)
+    if not isinstance(out, Path) or not isinstance(spec, str):
+        return
+    with contextlib.suppress(ConfigError, OSError):
+        spec = spec if spec.partition(":")[0] in LOADERS else spec_of(spec)
+    name, _, place = spec.partition(":")
+    if name not in ("folder", "clips") or not place or not (folder := expanded(place).resolve()).is_dir():
+        return
+    if out.resolve().is_relative_to(folder):
+        raise ConfigError(
+            f"--out {out} lies inside of {place}, the folder of the images, and would be read as one of its classes: "
+            f"give a place outside, such as --out {folder.parent / out.name}."
+        )
 
 
 __all__ = [

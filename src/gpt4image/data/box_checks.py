@@ -19,6 +19,8 @@ TOLERANCE = 0.005
 """Part of a side by which a box may pass the border of its picture before a note says so."""
 PROPORTION = 0.02
 """How far the proportions of a stated size may be from those of the picture: sides are whole pixels."""
+MANY_BEYOND = 3
+"""Boxes beyond their picture from which on all may be corners in place of sides."""
 SAMPLE = 64
 """Pictures whose proportions are compared with the stated ones before all are."""
 NAMED = 5
@@ -179,6 +181,35 @@ def _require_pixels(boxes: NDArray[np.float64], sizes: Sizes, names: Sequence[st
             f"{spec}: all boxes lie in the first pixel of their picture, such as {first} (left, top, right, bottom) of "
             f"{names[int(np.argmax(usable))]!r}. They seem to be parts of the picture, and this format has "
             "pixels: multiply them by the width and height of the picture."
+        )
+
+
+def require_sides(listed: Listed, sizes: Sizes, spec: str) -> None:
+    """Refuse boxes that are left, top, right and bottom where the format has left, top, width and height.
+
+    Such boxes all lie inside of their pictures as they are, with the right side beyond the left one and the lower one
+    beyond the upper one; read as sides, many of them reach beyond their pictures.
+
+    Args:
+        listed: boxes by their corners, as the format has them read.
+        sizes: (N, 2) width and height of the pictures.
+        spec: of the dataset.
+
+    Raises:
+        DataError: it is so for all boxes, and ``MANY_BEYOND`` or more of them reach beyond.
+    """
+    boxes, size = _array(listed), sizes[np.array(listed.image, np.int64)]
+    usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(size).all(axis=1))
+    corners, far = boxes[usable].copy(), size[usable]
+    beyond = (corners[:, 2:] > far * (1 + TOLERANCE)).any(axis=1)
+    corners[:, 2:] -= corners[:, :2]
+    inside = (corners[:, 2:] > corners[:, :2]) & (corners[:, 2:] <= far * (1 + TOLERANCE))
+    if beyond.sum() >= MANY_BEYOND and inside.all():
+        first = ", ".join(f"{value:.4g}" for value in corners[0])
+        raise DataError(
+            f"{spec}: {beyond.sum():,} of {len(usable):,} boxes reach beyond their picture, and all fit if their "
+            f"numbers are left, top, right, bottom, such as {first} of {listed.name[int(usable[0])]!r}. This "
+            "format has left, top, width, height: subtract left from the third number and top from the fourth."
         )
 
 

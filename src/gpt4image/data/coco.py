@@ -29,7 +29,17 @@ import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.box_checks import Corners, Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
+from gpt4image.data.box_checks import (
+    Corners,
+    Faults,
+    Listed,
+    checked,
+    from_sides,
+    number,
+    require_sides,
+    sizes_of_pictures,
+    weight_of,
+)
 from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_segment, reach, segment
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
@@ -202,6 +212,7 @@ class _Files:
     def _boxes(self, content: _Content) -> Regions:
         faults = Faults()
         sizes, classes = np.array(content.sizes), len(content.classes)
+        require_sides(content.listed, sizes, self.spec)
         boxes = checked(content.listed, sizes, content.known, classes, faults, self.spec)
         content.skipped += faults.skipped(self.files[0].name)
         return boxes

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, parsing
 from gpt4image.data.arrow_source import ArrowSource, cells_of
-from gpt4image.data.box_checks import Corners, Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
+from gpt4image.data.box_checks import (
+    Corners,
+    Faults,
+    Listed,
+    checked,
+    from_sides,
+    number,
+    require_sides,
+    sizes_of_pictures,
+    weight_of,
+)
 from gpt4image.data.labels import MAX_CLASSES, MAX_SEVERAL
 from gpt4image.data.mask_files import MaskFiles, masks_of
 from gpt4image.data.regions import Boxes, Masks
@@ -84,6 +94,7 @@ def boxes_of(
             listed.add(row, corners, place[found], weight, f"{keys[row]}, object {position}")
     known = [some is not None for some in objects]
     space = sizes_of_pictures(listed, np.array(sizes), pictures.read)
+    require_sides(listed, space, spec)
     return checked(listed, space, known, len(classes), faults, spec), classes
 
 

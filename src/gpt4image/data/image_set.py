@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from gpt4image.data.labels import NO_LABEL, rarest_classes
 from gpt4image.data.regions import Boxes, Regions
 
 SPLITS = ("train", "val", "test")
+NAMED = 5
+"""Classes that a message names."""
 # Names that folders, manifests and published datasets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -192,9 +195,11 @@ class ImageSet:
         if tuple(names) == self.classes:
             return self
         if lost := set(self.classes) - set(names):
+            close = {name: difflib.get_close_matches(name, names, n=1) for name in sorted(lost)[:NAMED]}
+            slips = "".join(f" Is {near[0]!r} meant to be {name!r}?" for name, near in close.items() if near)
             raise DataError(
-                f"{self.spec} has images of {first_few(sorted(lost))}, which the list of classes lacks; add it. If "
-                "the folders are no classes, put the images into one folder without others."
+                f"{self.spec} has images of {first_few(sorted(lost), NAMED)}, which the list of classes lacks; add it."
+                f"{slips} If the folders are no classes, put the images into one folder without others."
             )
         number_of = {name: number for number, name in enumerate(names)}
         place = [number_of[name] for name in self.classes]

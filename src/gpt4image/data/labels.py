@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import re
@@ -184,6 +185,14 @@ def note_same_but_case(classes: Sequence[str], spec: str) -> None:
     for folded, names in groups.items():
         if len(names) > 1 and len(folded) > 1:
             note_once(f"{spec} has the classes {first_few(names)}; if they are one class, give them one name.")
+
+
+def note_other_classes(where: str, names: Sequence[str], own: Sequence[str], spec: str) -> None:
+    """Note on standard error which ``names`` no image of a dataset with the classes ``own`` has: often a slip."""
+    if own and (others := [name for name in names if name not in own]):
+        slips = {name: close[0] for name in others[:5] if (close := difflib.get_close_matches(name, own, n=1))}
+        meant = "".join(f" Is {name!r} meant to be {right!r}?" for name, right in slips.items())
+        note_once(f"{where} has the classes {first_few(others)}, and no image of {spec} has such a label.{meant}")
 
 
 @functools.cache  # a comparison loads the same dataset many times

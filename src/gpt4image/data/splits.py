@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 
 KeepInTrain = Callable[[Sequence[str]], NDArray[np.bool_]]
 
@@ -159,10 +159,42 @@ def representatives(digests: Sequence[str], rank: NDArray[np.integer]) -> NDArra
     return np.array([first[digest] for digest in digests], dtype=np.int64)
 
 
-def seen_in_training(image_set: ImageSet) -> int:
-    """Return how many test images have a byte-equal image in train."""
-    train = {image_set.digests[i] for i in image_set.indices("train")}
-    return sum(image_set.digests[i] in train for i in image_set.indices("test"))
+def wrong_copies(image_set: ImageSet) -> list[str]:
+    """Return what is wrong with equal pictures, in sentences: they are on two sides, or have two labels in train."""
+    rows: dict[str, dict[str, list[int]]] = {split: {} for split in SPLITS}
+    for row, (digest, split) in enumerate(zip(image_set.digests, image_set.splits.tolist(), strict=True)):
+        rows[split].setdefault(digest, []).append(row)
+    found: list[str] = []
+    for split, others in (("test", ("train", "val")), ("val", ("train",))):
+        elsewhere = rows[others[0]] | rows[others[-1]]
+        if copies := [digest for digest in rows[split] if digest in elsewhere]:
+            count, total = sum(len(rows[split][digest]) for digest in copies), len(image_set.indices(split))
+            first, other = (image_set.keys[side[copies[0]][0]] for side in (rows[split], elsewhere))
+            found.append(
+                f"{count:,} of {total:,} {split} images are byte for byte in {' or '.join(others)} too, such as "
+                f"{first!r}, which is {other!r}. This raises every score on {split}: remove one of each."
+            )
+    groups = [same for same in rows["train"].values() if len(same) > 1]
+    if contradicted := [same for same in groups if _contradict(image_set.labels[same])]:
+        one, other = contradicted[0][0], _other(image_set.labels, contradicted[0])
+        names = (" and ".join(image_set.label_names(row)) or "none" for row in (one, other))
+        keys = " and ".join(f"{image_set.keys[row]!r} ({name})" for row, name in zip((one, other), names, strict=True))
+        found.append(
+            f"{len(contradicted):,} pictures are in train twice with different labels, such as {keys}: remove the "
+            "wrong copies."
+        )
+    return found
+
+
+def _contradict(labels: NDArray[np.integer]) -> bool:
+    """Return whether labels (n,) or (n, K) of one picture differ where they are known."""
+    known = np.where(labels == NO_LABEL, labels.max(axis=0), labels)
+    return bool((known != known[0]).any())
+
+
+def _other(labels: NDArray[np.integer], same: Sequence[int]) -> int:
+    """Return the first of some images whose label contradicts that of the first one, or else the last."""
+    return next((row for row in same if _contradict(labels[[same[0], row]])), same[-1])
 
 
 def _held_out(

@@ -27,7 +27,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_of_folders
-from gpt4image.data.labels import MAX_SEVERAL
+from gpt4image.data.labels import MAX_SEVERAL, note_once
 
 MAX_YAML = 1_000_000
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -71,6 +71,7 @@ def load_yolo(argument: str) -> ImageSet:
     for path in _without_image(root, keys):
         faults.add(path, "there is no image of its name")
     classes = _classes(settings, root, listed, spec)
+    _require_from_zero(listed, classes, spec)
     boxes = checked(listed, np.ones((len(keys), 2)), known, len(classes), faults, spec)
     return ImageSet(
         spec=spec,
@@ -207,6 +208,23 @@ def _box(line: str, *, keypoints: bool) -> tuple[int, Corners, float] | str:
     if not all(map(math.isfinite, values)):
         return "a coordinate is missing or no number"
     return int(label), (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), 1.0
+
+
+def _require_from_zero(listed: Listed, classes: Sequence[str], spec: str) -> None:
+    """Refuse class numbers that begin at 1. Where they may, but need not, a note on standard error says so.
+
+    Raises:
+        DataError: no box has the class 0, and one has the number behind the last name.
+    """
+    if min(listed.label, default=0) != 1 or not classes:
+        return
+    what = f"{spec}: no box has the class 0, {classes[0]!r}; class numbers of YOLO begin at 0"
+    if max(listed.label) == len(classes):
+        raise DataError(
+            f"{what}, and here they go from 1 to {len(classes)}, which has no name: subtract 1 from the first number "
+            "of each line."
+        )
+    note_once(f"{what}. If yours begin at 1, subtract 1 from the first number of each line.")
 
 
 def _classes(settings: Mapping[str, Any], root: Path, listed: Listed, spec: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
+from gpt4image.data.splits import wrong_copies
 from gpt4image.describing.answer_json import valid
 from gpt4image.describing.asking import Asking
 from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
@@ -70,6 +71,8 @@ def describe(config: DescribeConfig) -> Outcome:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     images = load_image_set(config.data)
+    for wrong in wrong_copies(images):
+        note_once(f"{config.data}: {wrong}")
     if isinstance(describer, ReplayDescriber):
         describer.require_answers(images, listed(config.ask))
     elif images.clips and config.prompt == DescribeConfig.model_fields["prompt"].default:

@@ -88,6 +88,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
                 if config.data is None and _is_reported(config.run_dir, config.split):
                     skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
 
+            note = " ".join(filter(None, [note, *ready.notes]))
             measure_run(
                 config.run_dir, ready.data, config.split, names=names, name=name, note=note, before_record=write_extras
             )

@@ -15,7 +15,7 @@ from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
-from gpt4image.data.labels import used_classes
+from gpt4image.data.labels import note_other_classes, used_classes
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
@@ -193,6 +193,9 @@ def _images(config: LabelConfig) -> ImageSet:
         raise ConfigError(
             f"No image of {config.data} has a label, so its classes are not known; name them with --classes."
         )
+    note_other_classes(
+        "--classes" if config.classes else f"--answers {config.answers}", names, images.classes, config.data
+    )
     images = images.with_classes(names)
     preferred = 2 * (images.splits != "train") + ~images.labelled
     return images.select(np.unique(representatives(images.digests, preferred)))  # no copy may be in another fold

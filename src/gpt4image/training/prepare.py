@@ -21,8 +21,10 @@ from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
+from gpt4image.data.labels import note_other_classes
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
+from gpt4image.data.splits import wrong_copies
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
@@ -103,6 +105,7 @@ class Prepared:
         sizes: images per split of the whole set, whether or not the run reads them.
         fingerprint: identity of the data's content: digests, labels, splits, embedding table and text labels.
         images: identity of its images, labels and splits only.
+        notes: what is wrong with equal pictures of the whole dataset.
     """
 
     config: Any
@@ -111,6 +114,7 @@ class Prepared:
     sizes: dict[str, int]
     fingerprint: str
     images: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -146,6 +150,7 @@ def prepare(
     image_set, table = loaded or load_image_set(config)
     as_loaded = image_set
     if text_labels is not None and set(image_set.classes) <= set(text_labels.classes):
+        note_other_classes(f"--text-labels {config.text_labels}", text_labels.classes, image_set.classes, config.data)
         image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
     if isinstance(text_labels, BoxLabels) and config.task in ("auto", Detection.name):
         image_set = with_room_for_boxes(image_set)
@@ -194,7 +199,15 @@ def prepare(
     if isinstance(text_labels, BoxLabels):
         identity = fingerprint([identity, data.labels.content()])
     images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
-    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity, images=images)
+    return Prepared(
+        config=config,
+        chosen=chosen,
+        data=data,
+        sizes=sizes,
+        fingerprint=identity,
+        images=images,
+        notes=tuple(wrong_copies(as_loaded)),
+    )
 
 
 def with_room_for_boxes(image_set: ImageSet) -> ImageSet:

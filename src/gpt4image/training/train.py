@@ -148,7 +148,7 @@ def run(
     record = config.model_dump(mode="json") | {
         "arm": arm,
         "chosen": ready.chosen,
-        "notes": trainer.notes,
+        "notes": [*trainer.notes, *ready.notes],
         runs.DATA: ready.fingerprint,
         runs.IMAGES: ready.images,
         **extra,
