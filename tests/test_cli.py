@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from gpt4image.cli import COMMANDS, main
 
@@ -49,6 +50,59 @@ def test_the_help_of_every_command_has_its_options_and_an_example_and_needs_no_t
     assert result.returncode == 0, result.stderr
     shown = " ".join(result.stdout.split())
     assert [command for command in COMMANDS if f"Example: gpt4image {command} " not in shown] == []
+
+
+WRONG_PATHS = """
+train --data gone --out new
+train --data folder:gone --out new
+train --data coco:gone.json --out new
+train --data photos --embeddings gone.emb --out new
+train --data photos --text-labels gone.parquet --out new
+train --data photos --teacher gone --out new
+train --dta photos --out new
+evaluate gone
+evaluate photos
+compare --data gone --out new
+compare --data photos --answers gone.db --out new
+report gone
+export gone --format timm --out new
+predict gone photos
+predict model.onnx photos
+search gone cat --data photos
+distill gone --describer openai:m --classes cat,dog
+describe --data gone --store new.db --describer openai:m
+describe --data photos --store new.db --describer replay:gone.jsonl
+descriptions import gone.jsonl --store new.db --data photos
+descriptions export new.jsonl --store gone.db
+descriptions backup --store gone.db --out new.db
+descriptions stats --store gone.db
+descriptions check --store gone.db --data photos
+descriptions view --store gone.db --data photos
+encode --store gone.db --encoder minilm --out new.emb
+label --data gone --embeddings gone.emb --out new.parquet
+label --data photos --embeddings gone.emb --out new.parquet
+review --data gone --labels new.csv
+review --data photos --labels new.csv --answers gone.db
+doctor gone
+"""
+WITHOUT_INPUTS = {"demo"}
+
+
+def test_a_wrong_path_is_told_before_torch_is_loaded_by_every_command(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / name / "1.png")
+    lines = WRONG_PATHS.strip().splitlines()
+    assert {name for name in COMMANDS if not any(line.startswith(name) for line in lines)} == WITHOUT_INPUTS
+    code = (
+        "import sys; from gpt4image.cli import main\n"
+        "for line in sys.argv[1].strip().splitlines():\n"
+        "    print(line, '->', main(line.split()), 'torch' if 'torch' in sys.modules else '')"
+    )
+    told = subprocess.run([sys.executable, "-c", code, WRONG_PATHS], capture_output=True, text=True, cwd=tmp_path)
+    assert told.stdout.splitlines() == [f"{line} -> 2 " for line in lines], told.stderr
+    assert len(told.stderr.splitlines()) == len(lines), "one line each"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"], "nothing is left behind"
 
 
 def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(
@@ -100,7 +154,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_an_error_of_a_stage_has_its_exit_code_and_only_a_bug_a_traceback(
     error: Exception, code: int, parts: list[str], failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert failing(error, "report", "x") == code
+    assert failing(error, "demo") == code
     shown = capsys.readouterr().err
     assert all(part in shown for part in parts) and ("Traceback" in shown) is (code == 70)
 
@@ -138,8 +192,8 @@ KEPT = "what was finished is kept. Give the same command again"
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train", "--data", "folder:x", "--out", "run"], f"{KEPT} with --resume to go on."),
-        (["train", "--data", "folder:x", "--out", "run", "--resume"], f"{KEPT} to go on."),
+        (["train", "--data", "openmoji", "--out", "run"], f"{KEPT} with --resume to go on."),
+        (["train", "--data", "openmoji", "--out", "run", "--resume"], f"{KEPT} to go on."),
         (["descriptions", "stats", "--store", "s.db"], "no half of a file is left. The same command begins anew."),
     ],
 )

@@ -237,6 +237,7 @@ def _interrupted(words: list[str]) -> str:
 
 def _run(name: str, words: list[str]) -> int:
     from gpt4image.base.errors import ConfigError, first_few
+    from gpt4image.options import require_inputs
 
     command = COMMANDS[name]
     if launch.count() > 1 and not command.shared:
@@ -253,6 +254,8 @@ def _run(name: str, words: list[str]) -> int:
     if len(recipes) > 1 and not command.several:
         raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
     parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]
+    for config in parsed:
+        require_inputs(config)
     module, function = command.stage.split(":")
     with _loading():
         stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)

@@ -9,7 +9,7 @@ import argparse
 import difflib
 import inspect
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
@@ -47,6 +47,46 @@ def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Map
         raise ConfigError(_unknown(parser, kind, unknown))
     given = {key: value for key, value in vars(found).items() if value not in (None, [])}
     return kind(**{**recipe, **given})
+
+
+def require_inputs(config: StageConfig) -> None:
+    """Refuse paths to what a command reads where there is nothing, in the words of the stage.
+
+    Stages load libraries for seconds before they look.
+
+    Raises:
+        Gpt4ImageError: as the stage.
+    """
+    from gpt4image.artifacts import runs
+    from gpt4image.artifacts.run_records import COMPARISON, require_recorded_folder
+    from gpt4image.artifacts.store_file import require_store
+    from gpt4image.artifacts.table import read_manifest
+    from gpt4image.artifacts.text_labels import TextLabels
+    from gpt4image.data import require_there
+
+    given: Any = {name: getattr(config, name) for name in type(config).model_fields}
+    if given.get("resume") and runs.is_finished(given["out"]):
+        return  # nothing is read again
+    if isinstance(data := given.get("data"), str) and data:
+        require_there(data)
+    folder = given.get("run_dir")
+    if folder is not None and not (runs.is_finished(folder) or (folder / COMPARISON).is_file()):
+        runs.read_run(folder)
+    readers: dict[str, Callable[[Path], Any]] = {
+        "embeddings": read_manifest,
+        "answers": require_store,
+        "text_labels": TextLabels.load,
+        "teacher": runs.read_run,
+        "dir": require_recorded_folder,
+        "model": runs.require_model,
+    }
+    if "seeds" in given:  # a comparison takes no text labels
+        del readers["text_labels"]
+    if "batch_tokens" in given:  # encode reads the store that others make
+        readers["store"] = require_store
+    for name, read in readers.items():
+        if isinstance(path := given.get(name), Path) and not path.exists():
+            read(path)
 
 
 def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:

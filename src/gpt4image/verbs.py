@@ -20,6 +20,7 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.cli import COMMANDS, CONFIG_TYPES
 from gpt4image.config import StageConfig
 from gpt4image.next_steps import with_next
+from gpt4image.options import require_inputs
 
 VERBS = tuple(name for name in COMMANDS if " " not in name)
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
@@ -36,6 +37,7 @@ def verb(name: str) -> Callable[..., Outcome]:
             task, options = None, {**options, "task": task}
         try:
             config = _config(config_type, given, options)
+            require_inputs(config)
             stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
             importlib.import_module("gpt4image.data").require_apart(config)
             outcome = stage(config) if task is None else stage(config, task=task)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from gpt4image.artifacts.runs import read_evaluation, read_run
+from gpt4image.artifacts.runs import RUN, has_begun, is_finished, read_evaluation, read_run
 from gpt4image.base.errors import RunError, nearest
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Skipped
@@ -295,6 +295,15 @@ def load_run(folder: Path) -> Run:
     evaluations = (folder / f"evaluation-{split}.json" for split in REPORTED)
     evaluation = next((checked(path, partial(read_evaluation, path)) for path in evaluations if path.is_file()), None)
     return checked(folder, lambda: Run.model_validate({"folder": folder, "evaluation": evaluation, **records}))
+
+
+def require_recorded_folder(folder: Path) -> None:
+    """Refuse a folder without the record of a run or of a comparison. Raises RunError."""
+    if not ((folder / COMPARISON).is_file() or is_finished(folder) or has_begun(folder)):
+        raise RunError(
+            f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that `gpt4image compare`, `gpt4image demo` "
+            "or `gpt4image train` has finished writing."
+        )
 
 
 def load_comparisons(folder: Path) -> dict[str, Comparison]:

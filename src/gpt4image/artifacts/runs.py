@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from gpt4image.base.checksums import FILES, damaged, file_digest, file_facts, require_recorded
-from gpt4image.base.errors import DamagedError, RunError, first_few
+from gpt4image.base.errors import DamagedError, ModelError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
@@ -202,6 +202,13 @@ def read_run(run_dir: Path) -> RunRecord:
         "metrics": metrics,
         "run": run,
     }
+
+
+def require_model(path: Path) -> None:
+    """Refuse a path at which no model can be. Raises ModelError."""
+    if not (path.is_dir() or path.is_file()):
+        problem = "is no regular file" if path.exists() else "does not exist"
+        raise ModelError(f"{path} {problem}; give a run folder, or what `gpt4image export` wrote.")
 
 
 def require_predicting(run_dir: Path) -> None:

@@ -134,11 +134,7 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open the store for reading, in a read-only folder too. Raises StoreError where there is none."""
-    _refuse_orphaned_log(path)
-    if not path.is_file():
-        raise StoreError(
-            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
-        )
+    require_store(path)
     _refuse_foreign_bytes(path)
     uri = path.absolute().as_uri()
     # Opened for writing, where that is allowed, only so that the last reader tidies SQLite's side files away.
@@ -157,6 +153,15 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def require_store(path: Path) -> None:
+    """Refuse a path at which there is no store. Raises StoreError."""
+    _refuse_orphaned_log(path)
+    if not path.is_file():
+        raise StoreError(
+            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
+        )
 
 
 def _open_for_reading(connection: sqlite3.Connection, path: Path) -> None:

@@ -43,6 +43,8 @@ LOADERS = {
 PACKAGED = ("openmoji", "openmoji-scenes", "openmoji-scenes-masks", "openmoji-clips")
 ALONE = ("cifar10", "cifar100", *PACKAGED)
 """Names that are a whole SPEC; another name alone is a path."""
+ON_DISK = ("folder", "manifest", "coco", "coco-masks", "yolo", "voc", "masks", "clips")
+"""Names that a path follows."""
 KINDS = {
     **dict.fromkeys((".csv", ".parquet"), "manifest"),
     ".json": "coco",
@@ -92,6 +94,19 @@ def full_spec(spec: str, aside: Path | None = None) -> str:
     if name in LOADERS and (colon or name in ALONE or not expanded(place).exists()):
         return spec
     return spec_of(place, aside) + sign + root
+
+
+def require_there(spec: str) -> None:
+    """Refuse a dataset of files at a path where there is nothing. Raises as ``load_image_set``, whose words these are.
+
+    Nothing is read where there is something.
+    """
+    place = spec.partition(IMAGE_ROOT)[0]
+    name, _, argument = place.partition(":")
+    paths = argument.split(",") if name == "masks" else [argument]
+    there = all(expanded(path).exists() for path in paths) if name in ON_DISK else name in LOADERS
+    if not there and not expanded(place).exists():
+        load_image_set(spec)
 
 
 def spec_of(path: str, aside: Path | None = None) -> str:
@@ -211,4 +226,5 @@ __all__ = [
     "MemorySource",
     "load_image_set",
     "load_with_splits",
+    "require_there",
 ]

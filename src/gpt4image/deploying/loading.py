@@ -85,11 +85,9 @@ def load_classifier(
         ConfigError: the device is not here, or not for this format.
         MissingExtraError: an ONNX file, and onnxruntime is not installed.
     """
+    runs.require_model(path)
     if path.is_dir():
         classifier = (_load_timm if is_timm_folder(path) else _load_run)(path, device, task)
-    elif not path.is_file():
-        problem = "is no regular file" if path.exists() else "does not exist"
-        raise ModelError(f"{path} {problem}; give a run folder, or what `gpt4image export` wrote.")
     elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
             raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")

@@ -18,9 +18,8 @@ from gpt4image.artifacts.run_records import (
     load_comparisons,
     load_items,
     load_run,
+    require_recorded_folder,
 )
-from gpt4image.artifacts.runs import RUN, has_begun, is_finished
-from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.config import ReportConfig
@@ -61,12 +60,8 @@ def report(config: ReportConfig) -> Outcome:
     folder = config.dir
     if (folder / COMPARISON).is_file():
         return _report_comparison(folder)
-    if is_finished(folder) or has_begun(folder):
-        return _report_run(folder)
-    raise RunError(
-        f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that `gpt4image compare`, `gpt4image demo` or "
-        "`gpt4image train` has finished writing."
-    )
+    require_recorded_folder(folder)
+    return _report_run(folder)
 
 
 def _report_comparison(folder: Path) -> Outcome:
