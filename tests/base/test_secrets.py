@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import html
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
 import pytest
 
-from gpt4image.base.secrets import hidden
+from gpt4image.base.secrets import hidden, without
 
 
 @pytest.mark.parametrize(
@@ -28,3 +33,39 @@ def test_logins_parameters_and_values_of_secret_variables_are_hidden(
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "localhost")
     assert hidden(text) == left
     assert hidden(left) == left
+
+
+SECRET = 'sk-a/b+c=d&e"f<\U0001f511>é 1'
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json of PHP": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    "json with all signs as numbers": lambda text: "".join(
+        c if c.isalnum() and c.isascii() else json.dumps(c)[1:-1] if ord(c) > 127 else f"\\u{ord(c):04X}" for c in text
+    ),
+    "json in json": lambda text: json.dumps(json.dumps(text))[3:-3],
+    "html": html.escape,
+    "html by names": lambda text: (
+        html.escape(text).replace("/", "&sol;").replace("+", "&plus;").replace("=", "&equals;")
+    ),
+    "html by numbers": lambda text: "".join(f"&#{ord(c)};" for c in text),
+    "html by hexadecimal numbers": lambda text: "".join(f"&#x{ord(c):04X};" for c in text),
+    "html twice": lambda text: html.escape(html.escape(text)),
+    "percent": lambda text: quote(text, safe=""),
+    "percent of every byte": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "percent twice": lambda text: quote(quote(text, safe=""), safe=""),
+}
+
+
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_secret_is_hidden_however_it_is_spelt(spell: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"no key {spell(SECRET)}, 100 % & \\ sure"
+    assert without(text, [SECRET]) == "no key ***, 100 % & \\ sure"
+    monkeypatch.setenv("A_TOKEN", SECRET)
+    assert hidden(text) == "no key ***, 100 % & \\ sure"
+
+
+def test_other_texts_stay_as_they_are() -> None:
+    text = r"a\/b 50%25 &amp; sk-A/b+c \u0041"
+    assert without(text, [SECRET, "other-secret"]) == text
+    assert without("a/b%2Bc", ["a/b+c", ""]) == "***"

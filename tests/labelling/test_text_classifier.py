@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.labelling import text_classifier
 from gpt4image.labelling.text_classifier import classify
 from gpt4image.labelling.text_vectors import smooth, unit
@@ -60,6 +62,25 @@ def test_one_label_a_class_uses_the_defaults():
     assert (result.folds, result.c, result.names) == (0, text_classifier.DEFAULT_C, 0.0)
     assert not result.out_of_fold.any()
     assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_a_thread_that_is_asked_to_stop_does_so_in_the_middle_of_a_fit():
+    vectors, labels = clusters(3, 8, 0.5)
+    event, tries = threading.Event(), []
+
+    def work():
+        with stopped_by(event):
+            tries.append(classify(vectors, labels, 3, seed=0))
+            event.set()
+            with pytest.raises(Stopped):
+                classify(vectors, labels, 3, seed=0)
+            tries.append(None)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(tries) == 2
+    classify(vectors, labels, 3, seed=0)  # other threads go on
 
 
 @pytest.mark.parametrize(

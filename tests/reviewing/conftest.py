@@ -39,10 +39,10 @@ def opened(pictures: Path) -> Iterator[Callable[..., Session]]:
     """Open sessions about those pictures; all are ended."""
     running: list[Session] = []
 
-    def start(**options: Any) -> Session:
+    def start(wait: bool = True, **options: Any) -> Session:
         config = ReviewConfig(**{"data": f"folder:{pictures}", "labels": pictures.parent / "labels.csv"} | options)
         file = LabelsFile(config.labels, load_image_set(config.data))
-        running.append(open_session(config, file))
+        running.append(open_session(config, file, wait=wait))
         return running[-1]
 
     yield start

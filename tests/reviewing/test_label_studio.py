@@ -100,6 +100,18 @@ def test_the_last_annotation_counts_that_was_not_cancelled(tmp_path: Path) -> No
     assert read(tmp_path, [task("2.png", *annotations), task("cat/1.png")]) == ({"dog/2.png": "dog"}, [])
 
 
+def test_a_task_of_a_picture_that_was_changed_labels_no_other(tmp_path: Path) -> None:
+    old, new, done = "a" * 64, "b" * 64, {"result": [choice("cat")]}
+    tasks = [task("cat/1.png", done, digest=old, key="cat/1.png"), task("cat/1.png", done, digest=new)]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
+    found, skipped = read_tasks(tmp_path / "tasks.json", {"cat/1.png": new})
+    assert found == {new: Mark("cat", "checked")}
+    [refused] = skipped
+    assert refused.name == "cat/1.png" and "no picture with its digest" in refused.reason
+    found, skipped = read_tasks(tmp_path / "tasks.json", {"cat/1.png": "c" * 64})
+    assert found == {} and len(skipped) == 2
+
+
 def test_bad_tasks_are_skipped_with_a_reason(tmp_path: Path) -> None:
     tasks = [
         task("1.png", {"result": [choice("cat")]}),

@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the page: pip install 'gpt4image[review]'")
 from starlette.testclient import TestClient
 
+from gpt4image.base.visible import in_one_line
 from gpt4image.data import load_image_set
 from gpt4image.reviewing.server import PAGE, make_app
 from gpt4image.reviewing.session import Session
@@ -143,7 +144,7 @@ def test_hostile_names_and_texts_stay_text(opened: Callable[..., Session]) -> No
     session = opened(classes="<b>cat</b>\n=1+1\n")
     client = client_of(session)
     cards = client.get("/cards?mode=label&count=96").json()["cards"]
-    assert {f"unlabelled/{name}" for name in HOSTILE} < {card["key"] for card in cards}
+    assert {f"unlabelled/{in_one_line(name)}" for name in HOSTILE} < {card["key"] for card in cards}
     assert client.get("/cards?mode=label&count=96").headers["content-type"] == "application/json"
     assert label(client, cards[0]["id"], "=1+1").status_code == 200
     read = load_image_set(f"manifest:{session.file.path}")
@@ -228,3 +229,19 @@ def test_finish_tells_the_stage(opened: Callable[..., Session]) -> None:
     ended: list[bool] = []
     assert client_of(opened(), finish=lambda: ended.append(True)).post("/finish", content=b"{}").status_code == 200
     assert ended == [True]
+
+
+def test_names_that_turn_the_reading_direction_reach_the_page_escaped_and_mean_what_they_are(
+    opened: Callable[..., Session], pictures: Path
+) -> None:
+    name = "ca\u202et"
+    (pictures / "cat").rename(pictures / name)
+    session = opened()
+    client = client_of(session)
+    card, *_ = client.get("/cards?mode=label&count=96").json()["cards"]
+    answer = label(client, card["id"], "ca\\u202et")
+    assert answer.json()["cards"][card["id"]]["label"] == "ca\\u202et"
+    assert session.card(card["id"]).label == name and name in session.file.labels()
+    for path in ("/cards?mode=label&count=96", "/cards?mode=correct&count=96", "/news?since=0"):
+        texts = client.get(path).json()
+        assert "\u202e" not in json.dumps(texts, ensure_ascii=False) and "\\u202e" in str(texts)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.base.interrupts import stop_here
 from gpt4image.reviewing.labels_file import Mark
+from gpt4image.reviewing.queue import Teacher
 from gpt4image.reviewing.session import Session, new_class
 
 
@@ -119,6 +122,36 @@ def test_the_teacher_outlives_a_fault_of_a_library_and_says_it(
         wait_for(lambda: session.news(0)["fault"] == "ValueError: Input X contains NaN.")
     session.mark({second: Mark("cat", "checked")})
     wait_for(lambda: session.news(0)["fault"] == "")
+
+
+def test_the_page_does_not_wait_for_what_is_learned_and_the_end_not_either(
+    opened: Callable[..., Session], described_colours: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, table = described_colours
+    begun, go_on, predict = threading.Event(), threading.Event(), Teacher._predict
+
+    def slow(*given: object, **options: object) -> object:
+        begun.set()
+        while not go_on.wait(0.01):
+            stop_here()
+        return predict(*given, **options)  # pyright: ignore
+
+    monkeypatch.setattr(Teacher, "_predict", slow)
+    given = {"data": f"folder:{folder}", "embeddings": table, "wait": False}
+    session = opened(**given, labels=folder.parent / "labels.csv")
+    assert begun.wait(60) and session.news(0)["learning"] and session.news(0)["wrong"] is None
+    card = session.cards("correct", 1)[0]
+    session.mark({card.id: Mark("blue", "checked")})
+    go_on.set()
+    wait_for(lambda: not session.news(0)["learning"])
+    assert session.cards("correct", 1)[0].proposal
+    session.end()
+    go_on.clear()
+    begun.clear()
+    ended = opened(**given, labels=folder.parent / "other.csv")
+    assert begun.wait(60)
+    ended.end()
+    assert ended.learning and not ended._thread.is_alive() and not go_on.is_set()
 
 
 @pytest.mark.parametrize("name", ["", "  ", "7", "-3", "x" * 201, "a\u202eb", "a\0b"])

@@ -26,6 +26,7 @@ from gpt4image.base.checksums import file_facts, recorded_files, require_recorde
 from gpt4image.base.errors import DamagedError, TableError
 from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
+from gpt4image.data.image_set import ImageSet
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -166,6 +167,16 @@ class EmbeddingTable:
         """
         found = self.of_images(digests)
         return found[:], found.described
+
+    def require_own(self, images: ImageSet) -> None:
+        """Refuse a table that describes no training image of a dataset. Raises TableError."""
+        train = images.indices("train")
+        if not self.of_images([images.digests[i] for i in train]).described.any():
+            raise TableError(
+                f"None of the {len(train)} training images of {images.spec} has an embedding in {self.path}: the table "
+                "was made from descriptions of other images. Run `gpt4image descriptions check` on the store it came "
+                "from."
+            )
 
     def of_images(self, digests: Sequence[str]) -> ImageVectors:
         """Return the same without reading it yet."""

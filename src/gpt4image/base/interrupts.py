@@ -86,3 +86,27 @@ def deferred_interrupt() -> Generator[Interrupt]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class Stopped(BaseException):
+    """A thread was asked to stop."""
+
+
+_asked = threading.local()
+
+
+@contextlib.contextmanager
+def stopped_by(event: threading.Event) -> Generator[None]:
+    """Let ``stop_here`` raise Stopped in this thread, in the block, once the event is set."""
+    _asked.event = event
+    try:
+        yield
+    finally:
+        del _asked.event
+
+
+def stop_here() -> None:
+    """Raise Stopped where this thread was asked to stop: for the inner loop of long work."""
+    event = getattr(_asked, "event", None)
+    if event is not None and event.is_set():
+        raise Stopped

@@ -27,9 +27,9 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, not_read
-from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
+from gpt4image.labelling.text_vectors import open_table
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.training.prepare import Prepared, prepare, require_selectable

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.errors import ConfigError
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
@@ -36,7 +36,7 @@ from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.label_table import write_table
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
-from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.labelling.text_vectors import Texts, open_table, smooth
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, calibration_error
 from gpt4image.tasks.multilabel import MultiLabel
@@ -203,13 +203,11 @@ def _images(config: LabelConfig) -> ImageSet:
 
 def _texts(config: LabelConfig, images: ImageSet) -> tuple[Texts, EmbeddingTable | None, list[str]]:
     """Return the texts of images and class names, where they come from, and why names cannot be read."""
-    from gpt4image.training.prepare import require_own_images
-
     if config.embeddings is None:
         return Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool)), None, []
     table = open_table(config.embeddings)
     names = find_class_names(config.embeddings, "auto", images.classes)
-    require_own_images(table, images)
+    table.require_own(images)
     vectors = table.of_images(images.digests)
     return Texts(vectors, vectors.described, names.vectors), table, not_read([names])
 
@@ -225,19 +223,6 @@ def _ask_again(config: LabelConfig, read: Read | None, predicted: Predictions, k
         write_images(config.out.with_suffix(AGAIN), pairs, known, predicted.probabilities)
         write_classes(config.out.with_suffix(AGAIN_CLASSES), pairs, known.classes, read.definitions)
     return pairs
-
-
-def open_table(path: Path) -> EmbeddingTable:
-    """Open an embedding table whose texts are not class-conditioned. Raises TableError for one whose texts are."""
-    table = EmbeddingTable.open(path)
-    if table.manifest.class_conditioned:
-        raise TableError(
-            f"{path}: these descriptions are class-conditioned: the describer was told the class, so they repeat the "
-            "given label, and nothing can be learned about labels that are missing or wrong. Describe the images with "
-            "a prompt that does not name the class (--prompt paper), or encode only those (`gpt4image encode "
-            "--prompt`)."
-        )
-    return table
 
 
 def _suggestions(config: LabelConfig, texts: Texts, predicted: Predictions, known: ImageSet) -> list[Suggestion]:

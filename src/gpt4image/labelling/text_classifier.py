@@ -30,6 +30,7 @@ from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
 from gpt4image.artifacts.class_shares import BLOCK_CELLS, DENSE_CELLS, Probabilities, blocks, built
+from gpt4image.base.interrupts import stop_here
 from gpt4image.labelling.text_vectors import Vectors
 
 Floats = NDArray[np.floating]
@@ -327,6 +328,7 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
     at_once = max(1, min(_ROWS, BLOCK_CELLS // pull.shape[1]))
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        stop_here()
         weights = flat.reshape(pull.shape).astype(np.float32)
         drawn = penalty * (weights - pull)
         value, gradient = 0.5 * float(np.vdot(weights - pull, drawn)), drawn

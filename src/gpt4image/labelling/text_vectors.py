@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.class_shares import DENSE_CELLS, blocks
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import TableError
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -34,6 +37,19 @@ class Vectors(Protocol):
     def __getitem__(self, rows: Any, /) -> Any:
         """Return those of some images, an array."""
         ...
+
+
+def open_table(path: Path) -> EmbeddingTable:
+    """Open an embedding table whose texts are not class-conditioned. Raises TableError for one whose texts are."""
+    table = EmbeddingTable.open(path)
+    if table.manifest.class_conditioned:
+        raise TableError(
+            f"{path}: these descriptions are class-conditioned: the describer was told the class, so they repeat the "
+            "given label, and nothing can be learned about labels that are missing or wrong. Describe the images with "
+            "a prompt that does not name the class (--prompt paper), or encode only those (`gpt4image encode "
+            "--prompt`)."
+        )
+    return table
 
 
 class Texts(NamedTuple):

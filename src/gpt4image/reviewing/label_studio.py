@@ -20,6 +20,7 @@ FIELDS = (FROM_NAME, "choice")  # of a task in JSON-MIN: the name of the control
 MODEL = "gpt4image"
 MOST_BYTES = 512 * 1024 * 1024
 _LOCAL = "/data/local-files/?d="
+_DIGEST = re.compile("[0-9a-f]{64}")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 
 
@@ -162,6 +163,11 @@ class _Finder:
         digest, key = (str(data.get(name)) for name in ("digest", "key"))
         if digest in self._digests:
             return digest
+        if _DIGEST.fullmatch(digest):
+            raise DataError(
+                "the dataset has no picture with its digest: the file was changed, so the label may be of another "
+                "picture; look at it again, or remove the digest from the task"
+            )
         if key in self._digest_of:
             return self._digest_of[key]
         for path in (path for address in _addresses(task) for path in _paths(address)):

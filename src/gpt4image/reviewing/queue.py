@@ -6,6 +6,7 @@ evidence.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from gpt4image.data import NO_LABEL, ImageSet
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.labelling.answers import Answers, read_answers
 from gpt4image.labelling.suggest import doubt_of, to_label
-from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.labelling.text_vectors import Texts, Vectors, open_table, smooth
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -94,23 +95,29 @@ class Teacher:
         self._images, self._seed, self._store, self._embeddings = images, seed, answers, embeddings
         self._train = images.splits == "train"
         self._texts = Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool))
-        self._vectors = self._texts.vectors
         if embeddings is not None:
-            from gpt4image.labelling.label import open_table
-            from gpt4image.training.prepare import require_own_images
-
             table = open_table(embeddings)
-            require_own_images(table, images)
+            table.require_own(images)
             vectors = table.of_images(images.digests)
             self._texts = Texts(vectors, vectors.described)
-            shaping = np.flatnonzero(self._texts.described & self._train)
-            self._vectors = smooth(self._texts.centred(shaping), shaping, seed)
         self._read: tuple[tuple[str, ...], Answers | None] = ((), None)
         self._shuffled = np.random.default_rng(seed).permutation(len(images))
         self._place = np.argsort(self._shuffled, kind="stable")
 
-    def opinion(self, labels: Ints, classes: Sequence[str]) -> Opinion:
+    @property
+    def learns(self) -> bool:
+        """Whether there is evidence to learn from."""
+        return self._store is not None or self._embeddings is not None
+
+    @functools.cached_property
+    def _vectors(self) -> Vectors:
+        shaping = np.flatnonzero(self._texts.described & self._train)
+        return smooth(self._texts.centred(shaping), shaping, self._seed)
+
+    def opinion(self, labels: Ints, classes: Sequence[str], *, learn: bool = True) -> Opinion:
         """Return what the evidence says; ``labels`` are (N,), NO_LABEL for none.
+
+        Without ``learn``, answers count as they were given and texts say nothing: that takes no time, and no torch.
 
         Where there is no evidence, labelled images come with their classes in turn.
 
@@ -118,27 +125,32 @@ class Teacher:
             StoreError, TableError: the store of the answers is missing, or has none about these images and classes.
         """
         taught = np.where(self._train, labels, NO_LABEL)
-        together, parts = self._evidence(taught, tuple(classes))
+        together, parts = self._evidence(taught, tuple(classes), learn)
         probabilities = zeros(len(labels), len(classes)) if together is None else together
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[np.asarray(probabilities.any(axis=1))[unlabelled]]
-        doubtful, right = _by_doubt(probabilities, taught)
+        doubtful, right = _by_doubt(probabilities, taught, learn)
         others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
         return Opinion(
             probabilities=probabilities,
             all=Source.of("all", probabilities),
             parts=parts,
-            order=self._order(probabilities, unlabelled),
+            order=self._order(probabilities, unlabelled, learn),
             labelled=list(dict.fromkeys([*doubtful, *right, *others])),
             suspects=len(doubtful),
             wrong=float(1 - probabilities.max(axis=1)[known].mean()) if len(known) else None,
         )
 
-    def _evidence(self, labels: Ints, classes: tuple[str, ...]) -> tuple[Probabilities | None, list[Source]]:
+    def _evidence(
+        self, labels: Ints, classes: tuple[str, ...], learn: bool
+    ) -> tuple[Probabilities | None, list[Source]]:
         """Return (N, K) probabilities of all evidence together, and what each source says."""
         if len(classes) < 2:
             return None, []
         answers = self._answers(classes)
+        if not learn:
+            found = None if answers is None else _only(answers.probabilities(len(classes)), answers.given)
+            return found, [] if found is None else [Source.of("answer", found)]
         texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
         learnable = len(np.unique(labels[texts.described & (labels != NO_LABEL)])) > 1
         of_texts = labels if learnable else np.full_like(labels, NO_LABEL)
@@ -167,14 +179,14 @@ class Teacher:
             self._read = classes, read_answers(self._store, self._images.digests, classes).answers
         return self._read[1]
 
-    def _order(self, probabilities: Probabilities, unlabelled: Ints) -> list[int]:
+    def _order(self, probabilities: Probabilities, unlabelled: Ints, learn: bool) -> list[int]:
         """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
         known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
         doubt = doubt_of(chosen(known, unlabelled))
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
         described = self._texts.described
         candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
-        if len(candidates) <= FIRST:
+        if not learn or len(candidates) <= FIRST:
             return by_doubt.tolist()
         first = [item.row for item in to_label(self._vectors, known, candidates, FIRST, self._seed)]
         return list(dict.fromkeys([*first, *by_doubt.tolist()]))
@@ -185,7 +197,7 @@ def _only(probabilities: Probabilities, images: Bools) -> Probabilities:
     return scattered(chosen(probabilities, images), np.flatnonzero(images), len(images))
 
 
-def _by_doubt(probabilities: Probabilities, labels: Ints) -> tuple[list[int], list[int]]:
+def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[list[int], list[int]]:
     """Return the images whose label looks wrong, then the others that have one; each the least probable label first.
 
     A label looks wrong that is suspected, or that is not the most probable class.
@@ -193,11 +205,13 @@ def _by_doubt(probabilities: Probabilities, labels: Ints) -> tuple[list[int], li
     rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
     if not len(rows):
         return [], []
-    from gpt4image.labelling.label_noise import suspected
-
     given, found = labels[rows], chosen(probabilities, rows)
     own = found[np.arange(len(rows)), given]
-    wrong = suspected(found, given) | (found.argmax(axis=1) != given)
+    wrong = found.argmax(axis=1) != given
+    if learn:
+        from gpt4image.labelling.label_noise import suspected
+
+        wrong |= suspected(found, given)
     order = np.argsort(own, kind="stable")
     return rows[order[wrong[order]]].tolist(), rows[order[~wrong[order]]].tolist()
 

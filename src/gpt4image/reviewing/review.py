@@ -35,11 +35,12 @@ def review(config: ReviewConfig) -> Outcome:
     """
     if config.import_tasks is None and config.export_tasks is None:
         _require_server()
+    say(f"Reading the images of {config.data}")
     images = load_image_set(config.data, aside=config.labels)
     file = LabelsFile(config.labels, images)
     skipped, stopped = list[Skipped](), False
     try:
-        session = open_session(config, file)
+        session = open_session(config, file, wait=config.export_tasks is not None)
         try:
             try:
                 skipped = _work(config, session)
@@ -60,8 +61,8 @@ def review(config: ReviewConfig) -> Outcome:
     return outcome
 
 
-def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
-    """Return a session with the evidence and the classes of the options. End it after use."""
+def open_session(config: ReviewConfig, file: LabelsFile, *, wait: bool = False) -> Session:
+    """Return a session with the evidence and the classes of the options; for ``wait`` see there. End it after use."""
     teacher = Teacher(file.distinct, config.answers, config.embeddings, config.seed)
     own = file.images.classes
     given: Sequence[str] = own
@@ -69,7 +70,7 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
         given = [new_class(option.name, ()) for option in class_list(config.classes)]
     elif config.answers is not None and not own:
         given = answered_classes(config.answers)
-    return Session(file, teacher, list(dict.fromkeys([*given, *own, *file.labels()])), is_open=not given)
+    return Session(file, teacher, list(dict.fromkeys([*given, *own, *file.labels()])), is_open=not given, wait=wait)
 
 
 def _work(config: ReviewConfig, session: Session) -> list[Skipped]:
@@ -114,6 +115,8 @@ def _serve(config: ReviewConfig, session: Session) -> None:
         threading.Thread(target=run, name="page").start()
         try:
             say(f"Open http://{ADDRESS}:{listener.getsockname()[1]}/?token={token}")
+            if session.learning:
+                say("Proposals are being learned from the evidence; the page shows them when they are ready.")
             say("Every label is saved at once. End with Finish on the page, or with Ctrl-C.")
             # Not by join: Python up to 3.12 takes a thread for ended where Ctrl-C interrupts that (bpo-45274).
             while not ended.wait(0.2):

@@ -161,10 +161,12 @@ def _news(request: Request) -> Response:
 
 
 async def _mark(request: Request) -> Response:
-    wanted = _marks(await _body(request))
     session: Session = request.app.state.session
+    given = _marks(await _body(request))
 
     def work() -> Response:
+        meant = {in_one_line(name): name for name in session.classes}
+        wanted = {digest: mark._replace(label=meant.get(mark.label, mark.label)) for digest, mark in given.items()}
         before = session.mark(wanted)
         cards = {digest: asdict(session.card(digest)) for digest in wanted}
         return _json({"before": {digest: mark._asdict() for digest, mark in before.items()}, "cards": cards})
@@ -201,7 +203,16 @@ def _marks(body: bytes) -> dict[str, Mark]:
 
 
 def _json(value: Any) -> Response:
-    return JSONResponse(value, headers=HEADERS)
+    return JSONResponse(_shown_as_text(value), headers=HEADERS)
+
+
+def _shown_as_text(value: Any) -> Any:
+    """Return what the page shows: in names, invisible characters and those that turn the reading direction escaped."""
+    if isinstance(value, dict):
+        return {key: _shown_as_text(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_shown_as_text(one) for one in value]
+    return in_one_line(value) if isinstance(value, str) else value
 
 
 def _error(reason: str, status: int) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, first_line, nearest
+from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import NO_LABEL
 from gpt4image.data.video import picture_of
@@ -47,10 +49,17 @@ class Session:
     Attributes:
         classes: names to choose from; new ones may be added if ``is_open``.
         changes: how many clicks there were.
+        learning: whether nothing is learned from the evidence yet.
     """
 
-    def __init__(self, file: LabelsFile, teacher: Teacher, classes: Sequence[str], *, is_open: bool) -> None:
-        """Form the first opinion. Raises Gpt4ImageError: the evidence cannot be used."""
+    def __init__(
+        self, file: LabelsFile, teacher: Teacher, classes: Sequence[str], *, is_open: bool, wait: bool = False
+    ) -> None:
+        """Order the images; what is learned from the evidence follows meanwhile, or before with ``wait``.
+
+        Raises:
+            Gpt4ImageError: the evidence cannot be used.
+        """
         self.digests = list(file.distinct.digests)
         self._item = {digest: item for item, digest in enumerate(self.digests)}
         self.file, self._teacher, self.classes, self.is_open = file, teacher, list(classes), is_open
@@ -61,13 +70,16 @@ class Session:
         self._count: Counter[str] = Counter()
         for item in range(len(self.digests)):
             self._tally(self._mark(item), 1)
-        self._opinion = teacher.opinion(*self._known())
-        self._wrong_before = self._opinion.wrong
+        self._opinion = teacher.opinion(*self._known(), learn=wait)
+        self.learning = teacher.learns and not wait
+        self._wrong_before = None if self.learning else self._opinion.wrong
+        if self.learning:
+            self._stale.set()
         self._thread = threading.Thread(target=self._keep_fitting, name="teacher", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Stop fitting; when this returns, nothing runs."""
+        """Stop fitting, in the middle where need be; when this returns, nothing runs."""
         self._ended.set()
         self._stale.set()
         self._thread.join()
@@ -135,6 +147,7 @@ class Session:
                 "suspects": len(self._unchecked(self._opinion.labelled[: self._opinion.suspects])),
                 "wrong": self._opinion.wrong,
                 "wrong_before": self._wrong_before,
+                "learning": self.learning,
                 "fault": self._fault,
             }
 
@@ -226,6 +239,10 @@ class Session:
             return np.array([number.get(mark.label, NO_LABEL) for mark in marks], np.int64), list(self.classes)
 
     def _keep_fitting(self) -> None:
+        with contextlib.suppress(Stopped), stopped_by(self._ended):
+            self._fit_again_and_again()
+
+    def _fit_again_and_again(self) -> None:
         while True:
             self._stale.wait()
             self._stale.clear()
@@ -236,10 +253,11 @@ class Session:
                 opinion = self._teacher.opinion(*self._known())
             except Exception as error:  # noqa: BLE001  (of a library, too: without this thread the order stays as it is)
                 known = isinstance(error, Gpt4ImageError)
+                self.learning = False
                 self._fault = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
             else:
                 with self._lock:
-                    self._opinion, self._fault = opinion, ""
+                    self._opinion, self._fault, self.learning = opinion, "", False
                     self._wrong_before = opinion.wrong if self._wrong_before is None else self._wrong_before
             self._ended.wait(max(PAUSE, time.monotonic() - started))
 

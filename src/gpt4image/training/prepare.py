@@ -72,7 +72,7 @@ def _load(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
     )
     if table is None:
         return image_set, None
-    require_own_images(table, image_set)
+    table.require_own(image_set)
     if config.only_described:
         described = _described(table, image_set.digests)
         image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
@@ -82,16 +82,6 @@ def _load(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
 def _described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool_]:
     """Return (N,) whether each image has a description."""
     return TextTargets.of(table, digests).described
-
-
-def require_own_images(table: EmbeddingTable, image_set: ImageSet) -> None:
-    """Refuse an embedding table that describes no training image of a set. Raises TableError."""
-    train = image_set.indices("train")
-    if not _described(table, [image_set.digests[i] for i in train]).any():
-        raise TableError(
-            f"None of the {len(train)} training images of {image_set.spec} has an embedding in {table.path}: the table "
-            "was made from descriptions of other images. Run `gpt4image descriptions check` on the store it came from."
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -291,7 +281,7 @@ def with_table(ready: Prepared, embeddings: Path) -> Prepared:
         TableError: it is missing or damaged, or of other images.
     """
     table = EmbeddingTable.open(embeddings)
-    require_own_images(table, ready.data.image_set)
+    table.require_own(ready.data.image_set)
     data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
     return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
 

@@ -2,7 +2,7 @@
 // Texts of the dataset reach the page only as textContent and attributes, never as markup.
 const $ = id => document.getElementById(id);
 const MOST_KEYS = 9, POLL = 2000;
-const state = { mode: document.body.dataset.mode, classes: [], open: false, changes: 0, cards: [], current: 0, counts: null };
+const state = { mode: document.body.dataset.mode, classes: [], open: false, changes: 0, learning: false, cards: [], current: 0, counts: null };
 const sitting = document.body.dataset.sitting;
 const kept = JSON.parse(sessionStorage.getItem("undo") || "{}");
 const undone = kept.sitting === sitting ? kept.steps : []; // what was undoable in an earlier sitting may have changed
@@ -208,9 +208,12 @@ async function news() {
       draw(card, index);
     }
   });
+  const ready = state.learning && !found.learning && state.cards.every(card => !card.touched);
+  state.learning = found.learning;
   const percent = share => `${(100 * share).toFixed(0)} %`;
   $("counts").textContent = `${found.labelled} of ${found.total} images labelled, ${found.checked} by you` + (found.unsure ? `, ${found.unsure} not sure` : "");
-  $("gain").textContent = found.wrong === null ? "" :
+  $("gain").textContent = found.learning ? "Proposals are being learned from the evidence; they come here when they are ready." :
+    found.wrong === null ? "" :
     `Proposals for the others: ${percent(found.wrong)} expected to be wrong` + (found.wrong_before === null ? "" : `, ${percent(found.wrong_before)} at the start`);
   for (const made of document.querySelectorAll(".modes button")) {
     made.setAttribute("aria-pressed", made.dataset.mode === state.mode);
@@ -224,6 +227,7 @@ async function news() {
   $("intro").textContent = state.mode === "correct" ? `Labels, the most suspicious first: ${found.suspects} look wrong.` :
     "Images without a label, the most valuable first.";
   if (found.fault) fault(`The order is not renewed: ${found.fault}`);
+  if (ready) await load(false);
 }
 
 async function poll() {

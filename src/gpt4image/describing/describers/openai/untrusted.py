@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from gpt4image.base.errors import DescriberError
+from gpt4image.base.secrets import without
 
 if TYPE_CHECKING:
     import httpx2
@@ -152,9 +153,7 @@ _DECODER = json.JSONDecoder(
 
 def redacted(text: str, secrets: Iterable[str], limit: int) -> str:
     """Return at most ``limit`` characters of ``text``; secrets are removed before it is cut."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
+    text = without(text, secrets)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
