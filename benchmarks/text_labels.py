@@ -10,6 +10,7 @@ means over draws of labels, of images without a label: accuracy / log loss / exp
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from gpt4image.artifacts.runs import environment
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
@@ -131,9 +133,17 @@ def shown(rows: Iterable[Sequence[float]]) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Print a table, and append it as a line of JSON to the record that $GPT4IMAGE_BENCHMARK_TABLES names, if any."""
     print(f"\n**{title}**\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
+    shown: dict[str, Sequence[str]] = {}
     for head, cells in rows:
         print(f"| {head} | {' | '.join(cells)} |", flush=True)
+        shown[head] = list(cells)
+    if place := os.environ.get("GPT4IMAGE_BENCHMARK_TABLES"):
+        command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}"
+        facts = {"title": title, "command": command, "columns": list(columns), "rows": shown}
+        with Path(place).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts | {"environment": environment()}) + "\n")
 
 
 def unlabelled(name: str, texts: Texts, kept: int) -> str:
