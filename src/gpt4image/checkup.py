@@ -16,7 +16,7 @@ from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
 
 EXTRAS = {
-    "demo": "the packaged pictures: demo, --data openmoji",
+    "demo": "the weights and the pictograms: demo, --data openmoji",
     "hf": "Hugging Face datasets: --data hf:",
     "heic": "pictures of phones: HEIC and HEIF files",
     "video": "video files: --data clips:",

@@ -45,7 +45,7 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "packaged_demo:demo", resumes=True),
+    "demo": Command("distill packaged photographs, offline", "DemoConfig", "packaged_demo:demo", resumes=True),
     "distill": Command(
         "from a folder to a model, all stages", "DistillConfig", "distilling.distill:distill", resumes=True
     ),

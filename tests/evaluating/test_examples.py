@@ -22,6 +22,7 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import (
     NEIGHBOURS,
     SUSPECTED,
+    Said,
     across_classes,
     nearest_texts,
     read_predictions,
@@ -66,7 +67,8 @@ def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> I
 
 def examples_of(path: Path, images: ImageSet, text: TextTargets | None, **more: Any) -> list[Example]:
     usable = np.ones(len(images), bool)
-    write_examples(path, images, usable, **{"text": text, "text_labels": None, "run_dirs": {}, **more})
+    said = Said(text, more.pop("text_labels", None), more.pop("answers", None))
+    write_examples(path, images, usable, said, **{"run_dirs": {}, **more})
     return [Example.model_validate(row) for row in read_json(path)]
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from gpt4image.base.errors import ModelError
+from gpt4image.models import backbones
 from gpt4image.models.backbones import (
     classifier_names,
     create_backbone,
@@ -21,6 +22,7 @@ from gpt4image.models.backbones import (
     has_small_stem,
     load_own_layers,
     load_weights,
+    pretrained_weights,
 )
 from gpt4image.models.detector import Detector
 from gpt4image.models.segmenter import Segmenter
@@ -167,7 +169,19 @@ class TestLoadWeights:
             assert whole.module.eval()(see(Image.open(FLOWER))[None]).argmax().item() == DAISY
         part = create_backbone(tool["MODEL"], classes=CLASSES, image_size=96, init=file)
         assert "classifier has other classes" in part.notes[0] and part.new_layers == ("classifier",)
-        torch.testing.assert_close(part.module.conv_head.weight, whole.module.conv_head.weight, rtol=0, atol=0)
+        named = create_backbone(tool["MODEL"], classes=CLASSES, image_size=96, init="pretrained")
+        assert named.notes == () and named.new_layers == ("classifier",) and pretrained_weights(tool["MODEL"]) == "here"
+        for own in (part, named):
+            torch.testing.assert_close(own.module.conv_head.weight, whole.module.conv_head.weight, rtol=0, atol=0)
+            torch.testing.assert_close(own.module.bn2.running_var, whole.module.bn2.running_var, rtol=0, atol=0)
+
+    def test_a_damaged_package_of_weights_is_named_and_runs_no_code(self, tmp_path, monkeypatch):
+        file = tmp_path / "weights.pth"
+        monkeypatch.setattr(backbones, "weights_package", lambda _name: file)
+        for content in ({"of": Path()}, {"of": torch.ones(2)}):
+            torch.save(content, file)
+            with pytest.raises(ModelError, match=r"weights.pth does not hold weights of tf_efficientnet_lite0"):
+                create_backbone("tf_efficientnet_lite0", classes=CLASSES, image_size=96, init="pretrained")
 
     @pytest.mark.parametrize("kind", [Detector, Segmenter])
     def test_of_a_model_with_layers_of_its_own_all_that_fits_is_read(self, kind, tmp_path):

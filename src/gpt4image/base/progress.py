@@ -46,10 +46,13 @@ class RateColumn(progress.ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
 
 
-def progress_bar(*, quiet: bool = False) -> progress.Progress:
-    """Return a progress bar whose tasks take ``description``, ``total`` and a ``note`` field (losses, cost)."""
+def progress_bar(*, quiet: bool = False, lines: bool = True) -> progress.Progress:
+    """Return a progress bar whose tasks take ``description``, ``total`` and a ``note`` field (losses, cost).
+
+    Without a terminal there are plain lines in its place, or with ``lines=False`` nothing: the caller says what counts.
+    """
     drawn = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
-    if not quiet and not drawn:
+    if not quiet and not drawn and lines:
         return PlainLines()
     return progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
@@ -60,5 +63,5 @@ def progress_bar(*, quiet: bool = False) -> progress.Progress:
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[note]}", markup=False),
         console=console,
-        disable=quiet,
+        disable=quiet or not drawn,
     )

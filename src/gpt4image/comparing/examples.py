@@ -12,7 +12,15 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.comparing.planning import Plan
 from gpt4image.comparing.regimes import Regime, untagged
 from gpt4image.encoding.class_names import find_class_names
-from gpt4image.evaluating.examples import manifests_of, write_all, write_descriptions, write_examples, write_suspected
+from gpt4image.evaluating.examples import (
+    Said,
+    manifests_of,
+    write_all,
+    write_descriptions,
+    write_examples,
+    write_suspected,
+)
+from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.predictions import Predictions
 from gpt4image.labelling.teaching import labels_of, predict_training
@@ -88,12 +96,12 @@ def _examples(first: Finished) -> None:
     if data.text is not None and "text-labels" in plan.members and first.of_classes:
         train = data.indices("train")
         probabilities = scattered(first.predictions.probabilities, train, len(data.labels))
+    answers = next((job.answers for job in plan.jobs if isinstance(job.answers, Answers)), None)
     write_examples(
         plan.config.out / EXAMPLES,
         data.image_set,
         data.usable,
-        text=data.text,
-        text_labels=probabilities,
+        Said(data.text, probabilities, answers),
         run_dirs={name: member.folders[0] for name, member in plan.members.items()},
         comparison=first.name,
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.base.files import write_json
+from gpt4image.base.progress import say
 from gpt4image.comparing.arms import PREPARE, Situation
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.comparing.regimes import untagged
@@ -27,6 +31,8 @@ from gpt4image.labelling.teaching import judge_training, predict_training, targe
 from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.tasks.base import Labels, Task
+from gpt4image.training.announce import about
+from gpt4image.training.frozen import with_features
 from gpt4image.training.loop import tidy
 from gpt4image.training.prepare import Prepared, prepare, with_table
 from gpt4image.training.train import run
@@ -38,7 +44,31 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
     todo = sorted((job for job in jobs if not _is_done(job)), key=_comes_later)
     names = [f"{job.name} seed {job.config.seed}" for job in todo]
     first = len(todo) - sum(map(_comes_later, todo))
-    run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", first=first)
+    tell = _teller(todo, jobs_at_once(config))
+    run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", first=first, on_end=tell)
+
+
+def _teller(todo: list[Job], at_once: int) -> Callable[[int, dict[str, Any]], None]:
+    """Return what is called when a run has ended: it prints its score and the time left, and the mean of each arm."""
+    started, scores = time.monotonic(), dict[Path, list[float]]()
+    runs_of = Counter(job.config.out.parent for job in todo)
+
+    def tell(number: int, facts: dict[str, Any]) -> None:
+        job, name, title = todo[number], facts["metric"], facts["titles"].get(facts["metric"], facts["metric"])
+        found = scores.setdefault(job.config.out.parent, [])
+        found.append(facts[name])
+        done = sum(map(len, scores.values()))
+        waves = math.ceil(len(todo) / at_once), math.ceil(done / at_once)
+        left = about((time.monotonic() - started) / waves[1] * (waves[0] - waves[1]))
+        what = f"{job.name}, {job.regime.words}"
+        say(
+            f"run {done} of {len(todo)}: {what}, seed {job.config.seed}: {title} {facts[name]:.1%}"
+            + (f"; {left} left" if done < len(todo) else "")
+        )
+        if 1 < len(found) == runs_of[job.config.out.parent]:
+            say(f"{what}: mean {title} {sum(found) / len(found):.1%} over {len(found)} seeds")
+
+    return tell
 
 
 def _comes_later(job: Job) -> bool:
@@ -50,20 +80,22 @@ def _is_done(job: Job) -> bool:
     return path.is_file() and (job.class_names.vectors is None or not lacked_names(runs.read_evaluation(path)))
 
 
-def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
-    """Train one arm and seed, and read the test split once. Runs in a worker process."""
+def run_job(job: Job, progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+    """Train one arm and seed, and read the test split once; return its facts. Runs in a worker process."""
     use_gpu(job.config.device, worker_number())
     with cpu_threads(job.config.threads):
         ready = for_options(_prepared(job.shared.model_dump_json(), job.task), job.config)
         described = None if ready.data.text is None else ready.data.text.described
         if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
             ready = with_table(ready, job.config.embeddings)
+        measured = ready.data
         if not runs.is_finished(job.config.out):
             data = PREPARE[job.arm](situation(job, ready.data, described, record=job.config.out))
-            mine = replace(ready, chosen=job.chosen, data=data)
+            mine = with_features(replace(ready, chosen=job.chosen, data=data))
+            measured = replace(ready.data, pixels=mine.data.pixels)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
         tidy(job.config.out)
-        measure_run(job.config.out, ready.data, "test", names=job.class_names)
+        return measure_run(job.config.out, measured, "test", names=job.class_names)
 
 
 @functools.lru_cache(maxsize=1)

@@ -52,6 +52,12 @@ class Regime:
         return "-".join(parts)
 
     @property
+    def words(self) -> str:
+        """What is left, for people: ``5 labels per class``."""
+        words = self.name.replace("-", " ")
+        return words.replace("labels", "labels per class") if self.labels_per_class is not None else words
+
+    @property
     def asked(self) -> str:
         """The options that made it, as they were given: ``--labels-per-class 2 --label-noise 0.1``."""
         fields = self.__dataclass_fields__.items()

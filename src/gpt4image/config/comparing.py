@@ -178,13 +178,13 @@ class ReportConfig(StageConfig):
 
 
 class DemoConfig(StageConfig):
-    """Run the whole pipeline on packaged pictures, offline: what do answers and texts add to 5 labels per category?
+    """Distill packaged photographs of clothes offline, from recorded answers of an LLM, and compare with human labels.
 
     Example: gpt4image demo --out demo-out
     """
 
     out: Path = Path("demo-out")
-    """Folder of the demo: answers, embeddings, text labels, runs, model, comparison.json and report.html."""
+    """Folder of the demo: answers, embeddings, text labels, runs, model.onnx, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     jobs: int | None = Field(default=None, ge=1)

@@ -140,7 +140,11 @@ class DistillConfig(
         prefix, here = stage.__name__.removesuffix("Config").lower(), type(self).model_fields
         named = {name: f"{prefix}_{name}" if f"{prefix}_{name}" in here else name for name in stage.model_fields}
         given = {name: getattr(self, mine) for name, mine in named.items() if mine in here and name != "as_json"}
-        return stage(**(given | own))
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in stage.model_fields.items()}
+        # What nobody gave stays open: a stage chooses some of its defaults by the task, see training.auto.
+        said = {name for name, mine in named.items() if mine in self.model_fields_set}
+        told = {name: value for name, value in given.items() if name in said or value != defaults[name]}
+        return stage(**(told | own))
 
     def describe(self, ask: str) -> DescribeConfig:
         """Return the options of describing."""

@@ -27,7 +27,7 @@ class DataOptions(WithData):
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
     coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
-    cifar100, openmoji, openmoji-scenes, openmoji-scenes-masks, openmoji-clips."""
+    cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks, openmoji-clips."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of the training images held out for validation, if the dataset has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -168,7 +168,8 @@ class ModelOptions(StageConfig):
     is downloaded unasked."""
     freeze: bool = False
     """Train only the classifier, for boxes and masks also the head, on the weights of --init, which stay as they are: a
-    linear probe."""
+    linear probe. Without --flip, --shift and other changes of pixels, as is then the default for classes, the features
+    of each image are computed only once, so that many epochs take seconds."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
     has such a stem."""

@@ -21,7 +21,7 @@ class ReviewConfig(WithData):
 
     data: str
     """Dataset SPEC, with one class per image: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    cifar10, cifar100, openmoji. Datasets with boxes, masks or several classes per image are refused."""
+    cifar10, cifar100, clothes, openmoji. Datasets with boxes, masks or several classes per image are refused."""
     labels: Path
     """CSV file of all labels, which --data manifest:FILE reads; it lies in the folder of the images, or above it."""
     answers: Path | None = None

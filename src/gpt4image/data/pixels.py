@@ -117,7 +117,38 @@ class WorkerPixels:
             yield images
 
 
-Pixels = MemoryPixels | WorkerPixels
+class KeptFeatures:
+    """Pooled features of N images (N, C) float32 in the place of their pixels, for a model of which only the classifier
+    learns; see ``training.frozen``.
+    """
+
+    def __init__(self, features: torch.Tensor, of: MemoryPixels | WorkerPixels) -> None:
+        self.features = features
+        self.size = of.size
+        self._of = of
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.features)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Images that could not be decoded."""
+        return self._of.skipped
+
+    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (B,) which of the images at ``indices`` could not be decoded."""
+        return self._of.broken(indices)
+
+    def stream(
+        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
+    ) -> Iterator[torch.Tensor]:
+        """Yield the features of each batch, (B, C); there are no pixels that could be edited."""
+        for indices in batches:
+            yield self.features.index_select(0, torch.from_numpy(indices))
+
+
+Pixels = MemoryPixels | WorkerPixels | KeptFeatures
 
 
 def load_pixels(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
 from gpt4image.evaluating.box_examples import NO_CLASS, write_box_examples
 from gpt4image.evaluating.drawn import DrawnMasks
+from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
 from gpt4image.pages.cards import SMALL, Thumbnails
@@ -37,6 +38,20 @@ SUSPECTED = 24
 NEIGHBOURS = 3
 AMONG = 20_000
 """Most described training images that neighbours are looked for among."""
+
+
+class Said(NamedTuple):
+    """What was said of N images.
+
+    Attributes:
+        text: embeddings of the descriptions, by which pictures have neighbours.
+        text_labels: (N, K) class probabilities predicted from the descriptions, zeros where there are none.
+        answers: classes that a describer answered.
+    """
+
+    text: TextTargets | None = None
+    text_labels: Probabilities | None = None
+    answers: Answers | None = None
 
 
 def write_all(work: Mapping[str, Callable[[], None]]) -> list[Skipped]:
@@ -78,8 +93,7 @@ def write_run_extras(
             run_dir / EXAMPLES,
             images,
             np.ones(len(images), bool),
-            text=text,
-            text_labels=soft,
+            Said(text, soft),
             run_dirs={"predicted": run_dir},
             split=split,
         )
@@ -128,9 +142,8 @@ def write_examples(
     path: Path,
     images: ImageSet,
     usable: NDArray[np.bool_],
+    said: Said,
     *,
-    text: TextTargets | None,
-    text_labels: Probabilities | None,
     run_dirs: Mapping[str, Path],
     split: str = "test",
     comparison: str = "",
@@ -143,18 +156,19 @@ def write_examples(
         path: file to write.
         images: N images.
         usable: (N,) which of them can be decoded, as far as is known.
-        text: embeddings of the descriptions, by which pictures have neighbours; or None.
-        text_labels: (N, K) class probabilities predicted from the descriptions, zeros where there are none; or None.
+        said: what was said of them.
         run_dirs: by name, a run whose predictions of ``split`` are shown; of a single one, half are wrong if possible.
         split: the held-out split.
         comparison: whose predictions and text labels these are, where a report has several.
     """
+    text, text_labels, answers = said
     first = next(iter(run_dirs), None)
     if first and write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
         return
     predictions = {name: read_predictions(folder, split, images) for name, folder in run_dirs.items()}
     drawn = DrawnMasks.of_runs(images, run_dirs, split)
     described = np.zeros(len(images), bool) if text is None else text.described
+    described = described if answers is None else described | answers.given
     train = np.flatnonzero(usable & described & (images.splits == "train"))
     held_out = np.flatnonzero(usable & (images.splits == split))
     sample = _sample(images, held_out, train, list(predictions.values()), drawn)
@@ -188,6 +202,7 @@ def write_examples(
             "picture": picture,
             "descriptions": texts.get(images.digests[index], []),
             "text_label": guess if by_text.any() else None,
+            "answer": answer_of(images, answers, index),
             "neighbours": [neighbour(*other) for other in alike.get(index, []) if other[0] in shown],
             "predictions": {name: found[key] for name, found in predictions.items() if key in found},
             **({} if drawn is None else {"drawn": drawn.of(index)}),
@@ -298,6 +313,14 @@ def write_suspected(
             }
             found.append(item)
     write_json(path, found)
+
+
+def answer_of(images: ImageSet, answers: Answers | None, index: int) -> dict[str, Any] | None:
+    """Return the class that a describer answered about an image, and its stated confidence; None without one."""
+    if answers is None or answers.first.ndim > 1 or answers.first[index] < 0:
+        return None
+    stated = float(answers.confidence[index])
+    return {"class": images.classes[int(answers.first[index])], "probability": None if np.isnan(stated) else stated}
 
 
 def read_predictions(run_dir: Path, split: str, images: ImageSet) -> dict[str, dict[str, Any]]:

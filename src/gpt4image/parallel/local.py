@@ -35,6 +35,7 @@ def run_jobs(
     processes: int,
     title: str,
     first: int | None = None,
+    on_end: Callable[[int, Any], None] = lambda _number, _result: None,
 ) -> list[Any]:
     """Run ``work(job, progress)`` for every job in worker processes and return the results in order of the jobs.
 
@@ -45,6 +46,7 @@ def run_jobs(
         processes: how many run at once. A process keeps its caches from job to job.
         title: of the bar.
         first: how many of the jobs must have ended before the others begin; without it none waits for another.
+        on_end: called with number and result of each job that has ended.
 
     Raises:
         RunError: a worker process died (out of memory, killed).
@@ -66,7 +68,7 @@ def run_jobs(
         numbers, first = range(len(jobs)), len(jobs) if first is None else first
         results: list[Any] = [None] * len(jobs)
         share = [0.0] * len(jobs)
-        with progress_bar() as bar:
+        with progress_bar(lines=False) as bar:
             task = bar.add_task(title, total=float(len(jobs)), note="")
             for wave in (numbers[:first], numbers[first:]):
                 number_of = {pool.submit(_run, work, jobs[number], number): number for number in wave}
@@ -86,6 +88,7 @@ def run_jobs(
                                 error.args = (f"{names[number]}: {error}",)
                             raise error
                         results[number] = future.result()
+                        on_end(number, results[number])
         return results
     except KeyboardInterrupt:
         for worker in multiprocessing.active_children():

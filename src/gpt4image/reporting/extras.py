@@ -48,6 +48,8 @@ class Mark(Record):
 class Example(Record):
     """A picture with its descriptions, its text label, its neighbours and the prediction of each arm, or its boxes.
 
+    ``answer`` is the class that a describer answered when it was asked for it.
+
     ``drawn`` holds the picture with the true and the predicted masks over it, where pixels have classes.
     """
 
@@ -58,6 +60,7 @@ class Example(Record):
     picture: Picture
     descriptions: tuple[str, ...] = ()
     text_label: Guess | None = None
+    answer: Guess | None = None
     neighbours: tuple[Neighbour, ...] = ()
     predictions: dict[str, Guess] = Field(default_factory=dict)
     drawn: dict[str, Picture] = Field(default_factory=dict)

@@ -37,6 +37,8 @@ FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_ra
 DENSE = ("detection", "segmentation")
 OF_DENSE = {"min_scale": 0.4, "shift": 0.0}
 DENSE_BATCH = 16
+# What stays as it is gives the same features of the same pixels, which are then computed once; see training.frozen.
+OF_FROZEN = {"flip": False, "shift": 0.0}
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
 PRETRAINED_SIZE = 96
 
@@ -73,6 +75,9 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     dense = config.task in DENSE
     if dense:
         chosen |= {name: value for name, value in OF_DENSE.items() if name not in config.model_fields_set}
+        config = config.model_copy(update=chosen)
+    elif config.freeze and not image_set.clips:
+        chosen |= {name: value for name, value in OF_FROZEN.items() if name not in config.model_fields_set}
         config = config.model_copy(update=chosen)
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
     batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))

@@ -83,7 +83,8 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     if trainer.tuning is not None:
         asked["texts"] = trainer.tuning.reader.take(batch.images).to(trainer.device)
     with autocast(trainer.device, config.precision):
-        inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         found, embeddings, *more = trainer.parallel(inputs, **asked)
     heads: dict[str, Tensor] = more.pop() if trainer.has_heads else {}
     return Outputs(
@@ -101,8 +102,12 @@ def inputs_of(
 ) -> tuple[Tensor, Geometry | None]:
     """Return the inputs of one batch, (B, 3, T, T) float32, then the second views; and the geometry of the former.
 
+    Features (B, C) in the place of pixels are the inputs themselves.
+
     The arguments are those of ``batch_losses``; ``pixels`` are on the device.
     """
+    if pixels.ndim == 2:
+        return pixels, None
     how, rng = trainer.augmentation, trainer.batches.rng(torch.default_generator)
     if trainer.cpu_augmentation is None:
         geometry = random_geometry(pixels.shape[-1], how, rng, torch.from_numpy(trainer.data.weak(images)))

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config.learning import ResolvedOptions
-from gpt4image.models.feature_heads import Tapped, not_decayed
+from gpt4image.models.feature_heads import Tapped, classified, not_decayed
 
 
 class Plain(nn.Module):
-    """A backbone in the place of an Aligner: no text and no head takes part."""
+    """A backbone in the place of an Aligner: no text and no head takes part. It takes images, or kept features."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Plain(nn.Module):
 
     def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Tensor, None]:
         """Return logits (B, K) and None; there is no second loss whose features are wanted."""
-        return self.backbone(images), None
+        return classified(self.backbone, images), None
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that are not to decay."""

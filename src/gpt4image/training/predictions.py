@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gpt4image.artifacts.class_shares import joined, packed
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.pixels import Pixels
+from gpt4image.models.feature_heads import classified
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
 from gpt4image.tasks.base import Predictions, Task
@@ -49,7 +50,7 @@ def predict(
     few, at_once = data.task.exclusive, images_at_once(data.task, len(data.classes), config.image_size)
 
     def read(inputs: Tensor) -> tuple[Tensor]:
-        return (tail(model(inputs).float()),)
+        return (tail(classified(model, inputs).float()),)
 
     return outputs(read, data.pixels, indices, augmentation, config, at_once, few_classes=few)[0]
 
@@ -72,7 +73,7 @@ def outputs(
 
     Args:
         read: computes what is wanted of a batch, in the precision of ``config``.
-        pixels: the pixels of a set.
+        pixels: the pixels of a set, or its features (B, C), which ``read`` gets as they are.
         indices: (n,) positions in it, one at least.
         augmentation: how images are normalised.
         config: device, precision and memory format.
@@ -86,9 +87,11 @@ def outputs(
     numbers = [turn % len(batches) for turn in turns]
     rows: dict[int, tuple[Any, ...]] = {}
     for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
-        inputs = eval_batch(batch.to(device), augmentation)
+        inputs = batch.to(device)
+        if inputs.ndim == 4:  # else they are features
+            inputs = eval_batch(inputs, augmentation).contiguous(memory_format=memory_format_of(config.memory_format))
         with autocast(device, config.precision):
-            found = read(inputs.contiguous(memory_format=memory_format_of(config.memory_format)))
+            found = read(inputs)
         arrays = [(part.float() if part.is_floating_point() else part).cpu().numpy() for part in found]
         rows[number] = (packed(arrays[0], len(indices)), *arrays[1:]) if few_classes else tuple(arrays)
     return tuple(joined(parts) for parts in zip(*processes.merged(rows), strict=True))

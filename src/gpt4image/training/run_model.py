@@ -22,6 +22,7 @@ from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, Head, projection_head
 from gpt4image.models.backbones import in_timm, require_backed, require_weights_of
+from gpt4image.models.feature_heads import classified
 from gpt4image.models.of_transformers import kind_of
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
@@ -91,6 +92,8 @@ class RunModel:
         tail = self.task.tail()
 
         def read(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            if inputs.ndim == 2:  # features that a comparison keeps
+                return tail(classified(self.backbone, inputs).float()), inputs
             found, features = reader(inputs)
             if mirrored:
                 found = (found + reader(inputs.flip(3))[0].flip(3)) / 2

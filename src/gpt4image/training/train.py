@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import Outcome
-from gpt4image.base.progress import progress_bar, say
+from gpt4image.base.progress import LINE_SECONDS, progress_bar, say
 from gpt4image.config import TrainConfig
 from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
@@ -44,6 +45,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
+    from gpt4image.training.frozen import with_features
     from gpt4image.training.loop import tidy
 
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
@@ -52,7 +54,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
-            _train(_taught(ready))
+            _train(with_features(_taught(ready)))
         processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
@@ -118,8 +120,12 @@ def _train(ready: Prepared) -> None:
             if estimate := left(step, steps):
                 _tell(f"{'left':10}{estimate}")
 
+        told = [float("-inf")]
+
         def on_epoch(row: Mapping[str, Any]) -> None:
-            if processes.rank() == 0:
+            now = time.monotonic()
+            if processes.rank() == 0 and (row["epoch"] == config.epochs or now - told[0] >= LINE_SECONDS):
+                told[0] = now
                 announce.tell_epoch(row, config.epochs, ready.data.task)
 
         run(ready, config.out, arm="train", resume=config.resume, on_step=on_step, on_epoch=on_epoch)

@@ -1,0 +1,44 @@
+"""`clothes`: 1,722 photographs of clothes in 10 classes (CC0), packaged with what an LLM answered about them.
+
+`clothes-unlabelled` is the same without the human labels of train: what a user has who labels only a test set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.labels import encode_labels
+
+PACKAGED = Path(__file__).parents[1] / "packaged" / "clothes"
+FILES = {"train": "train", "validation": "val", "test": "test"}
+"""Names of the tables, and the splits that they hold."""
+ANSWERS = PACKAGED / "answers.jsonl"
+"""What an LLM said of the training photographs: JSON lines with key, class, second, confidence and description."""
+
+
+def load_clothes() -> ImageSet:
+    """Load the packaged photographs: 1,200 train, 150 val and 372 test; the shorter side has 160 pixels."""
+    tables = {split: pq.read_table(PACKAGED / f"{name}.parquet").to_pylist() for name, split in FILES.items()}
+    rows = [row for table in tables.values() for row in table]
+    classes, labels = encode_labels([row["label"] for row in rows], "clothes")
+    return ImageSet(
+        spec="clothes",
+        classes=classes,
+        keys=tuple(row["key"] for row in rows),
+        labels=labels,
+        splits=np.repeat(list(tables), list(map(len, tables.values()))),
+        source=MemorySource([row["image"]["bytes"] for row in rows]),
+        rows=np.arange(len(rows)),
+    )
+
+
+def load_clothes_unlabelled() -> ImageSet:
+    """Load the same photographs; none of train has a label."""
+    images = load_clothes()
+    hidden = np.where(images.splits == "train", NO_LABEL, images.labels)
+    return replace(images.revised(labels=hidden), spec="clothes-unlabelled")
