@@ -12,7 +12,7 @@ from PIL import Image
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("name", ["report.png", "label-page.png"])
+@pytest.mark.parametrize("name", ["report.png", "review.png"])
 def test_a_screenshot_is_1280_pixels_wide_and_below_300_kb(name: str) -> None:
     path = DOCS / "images" / name
     with Image.open(path) as image:

@@ -7,14 +7,17 @@ that was better on the validation photographs than training longer in the time, 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.base.errors import MissingExtraError
+from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
 from gpt4image.config import CompareConfig, DemoConfig, DistillConfig
@@ -36,6 +39,8 @@ USD_PER_MILLION = 0.40, 1.60
 PICTURE_TOKENS = 57
 """Of a photograph of 160 x 213 pixels: 5 x 7 patches of 32 pixels, times 1.62, as its maker counts them."""
 LETTERS_PER_TOKEN = 4
+FACTS = "demo.json"
+"""What the demo took, beside comparison.json."""
 
 
 def demo(config: DemoConfig) -> Outcome:
@@ -44,6 +49,7 @@ def demo(config: DemoConfig) -> Outcome:
     Raises:
         MissingExtraError: the packaged weights are not installed.
     """
+    started, used = time.monotonic(), _cpu_seconds()
     say("demo: 1,200 photographs of clothes without a label; an LLM's recorded answers about them are replayed")
     from gpt4image.comparing.compare import compare
     from gpt4image.data.clothes import ANSWERS as RECORDED
@@ -69,8 +75,23 @@ def demo(config: DemoConfig) -> Outcome:
     }
     compared = (CompareConfig(arms=arms, labels_per_class=kept, **shared) for arms, kept in ARMS.values())
     found = compare(*compared, names=tuple(ARMS))
+    facts = {
+        "photographs": made.summary["answered"],
+        "live_cost_usd": round(live, 4),
+        "distill_seconds": made.summary["seconds"],
+        "accuracy": made.summary.get("accuracy"),
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(_cpu_seconds() - used, 1),
+        "cores": os.cpu_count(),
+    }
+    write_json(config.out / FACTS, facts)
     text = f"{found.text}\n\n{next_commands(config.out)}"
     return replace(found, text=text, wrote=(config.out / COMPARISON, *made.wrote))
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of this process and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def live_cost(config: DistillConfig, recorded: Path) -> float:

@@ -1,0 +1,104 @@
+"""Draw docs/images/clothes.png from the record of the demo; with a folder, renew the record first.
+
+python docs/clothes_picture.py             draws what docs/research/records/clothes/ says
+python docs/clothes_picture.py demo-out    copies the records of a finished `gpt4image demo` before
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from gpt4image.data.clothes import ANSWERS, load_clothes
+from gpt4image.evaluating.examples import across_classes, read_predictions
+
+DOCS = Path(__file__).resolve().parent
+RECORD = DOCS / "research" / "records" / "clothes" / "demo.json"
+SHOWN = RECORD.with_name("demo-pictures.json")
+PICTURE = DOCS / "images" / "clothes.png"
+NO_LABEL, ARM = "no label", "asked"
+"""The comparison and the arm that learned from answers alone."""
+PHOTOGRAPHS = 6
+SIDE = 150
+"""Pixels of a photograph."""
+
+
+def renew(demo: Path) -> None:
+    """Copy what the picture and the tables need from a finished demo."""
+    record = json.loads((demo / "comparison.json").read_text(encoding="utf-8"))
+    record["demo"] = json.loads((demo / "demo.json").read_text(encoding="utf-8"))
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    SHOWN.write_text(json.dumps(shown(demo), indent=1) + "\n", encoding="utf-8")
+
+
+def shown(demo: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return keys, answers and predictions of the photographs that are drawn: a random choice across classes."""
+    images, rng = load_clothes(), np.random.default_rng(0)
+    answers = {row["key"]: row for row in map(json.loads, ANSWERS.read_text(encoding="utf-8").splitlines())}
+    predictions = read_predictions(demo / "run", "test", images)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for split in ("train", "test"):
+        classes = set(rng.permutation(len(images.classes))[:PHOTOGRAPHS].tolist())
+        some = [row for row in rng.permutation(images.indices(split)) if int(images.labels[row]) in classes]
+        chosen = across_classes(images.labels, np.array(some), PHOTOGRAPHS).tolist()
+        said = {images.keys[row]: answers[images.keys[row]] for row in chosen} if split == "train" else predictions
+        rows[split] = [
+            {
+                "key": images.keys[row],
+                "label": images.label_names(row)[0],
+                "class": said[images.keys[row]]["class"],
+                "probability": said[images.keys[row]].get("confidence", said[images.keys[row]].get("probability")),
+            }
+            for row in chosen
+        ]
+    return rows
+
+
+def caption(record: dict[str, Any]) -> str:
+    """Return what it took and what came of it, in one line."""
+    facts, arm = record["demo"], record["comparisons"][NO_LABEL]["arms"][ARM]
+    return (
+        f"{facts['photographs']:,} photographs, ${facts['live_cost_usd']:.2f}, "
+        f"0 labels: {100 * arm['mean']:.1f} % right on {record['data']['test']} other photographs"
+    )
+
+
+def draw() -> None:
+    """Write the picture: photographs and answers above, other photographs and predictions below."""
+    from matplotlib.figure import Figure
+
+    record, rows = (json.loads(path.read_text(encoding="utf-8")) for path in (RECORD, SHOWN))
+    images = load_clothes()
+    row_of = {key: row for row, key in enumerate(images.keys)}
+    figure = Figure(figsize=(9.6, 5.1), layout="constrained", facecolor="white")
+    parts = figure.subfigures(2, 1)
+    titles = ("An LLM looks at photographs and names the class", "A small model learns that, and sees new photographs")
+    for part, title, split in zip(parts, titles, ("train", "test"), strict=True):
+        part.suptitle(title, fontsize=13, x=0.01, ha="left", fontweight="bold", color="#1d2126")
+        for axis, one in zip(part.subplots(1, PHOTOGRAPHS), rows[split], strict=True):
+            with Image.open(io.BytesIO(images.read(row_of[one["key"]]))) as picture:
+                axis.imshow(ImageOps.fit(picture.convert("RGB"), (SIDE, SIDE)))
+            right = one["class"] == one["label"]
+            mark = "" if split == "train" else " ✓" if right else f" ✗ ({one['label']})"
+            colour = "#1d2126" if split == "train" or right else "#a9480b"
+            axis.set_title(f"{one['class']} {100 * one['probability']:.0f} %{mark}", y=-0.2, fontsize=11, color=colour)
+            axis.axis("off")
+    figure.supxlabel(caption(record), fontsize=13, color="#0b5fa5")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, metadata={"Software": None})
+    with Image.open(buffer) as drawn:
+        drawn.convert("RGB").quantize(200, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+    print(f"{PICTURE}: {PICTURE.stat().st_size // 1000} kB; {caption(record)}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        renew(Path(sys.argv[1]))
+    draw()

@@ -1,0 +1,76 @@
+"""The demo, short: a part of its photographs at few pixels, and few steps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt4image import packaged_demo
+from gpt4image.base.files import read_json
+from gpt4image.config import DemoConfig, DistillConfig
+from gpt4image.data.clothes import ANSWERS, load_clothes
+
+SHORT: dict[str, Any] = {"image_size": 64, "epochs": 3}
+PER_CLASS = 6
+
+
+def photographs(root: Path, *, labelled: bool) -> str:
+    """Write six of the packaged photographs of each class and split as a folder; return its SPEC."""
+    images = load_clothes()
+    for split in ("train", "val", "test"):
+        for label, name in enumerate(images.classes):
+            kind = name if labelled or split != "train" else "unlabelled"
+            (root / split / kind).mkdir(parents=True, exist_ok=True)
+            for row in np.flatnonzero((images.splits == split) & (images.labels == label))[:PER_CLASS]:
+                (root / split / kind / f"{images.keys[row]}.webp").write_bytes(images.read(int(row)))
+    return f"folder:{root}"
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[demo]'")
+    images = load_clothes()
+    digests = dict(zip(images.keys, images.digests, strict=True))
+    answers = ANSWERS.read_text(encoding="utf-8")
+    for key, digest in digests.items():
+        answers = answers.replace(f'"key": "{key}"', f'"digest": "{digest}"')
+    (tmp_path / "answers.jsonl").write_text(answers, encoding="utf-8")
+    monkeypatch.setattr("gpt4image.data.clothes.ANSWERS", tmp_path / "answers.jsonl")
+    monkeypatch.setattr(packaged_demo, "DATA", photographs(tmp_path / "labelled", labelled=True))
+    monkeypatch.setattr(packaged_demo, "UNLABELLED", photographs(tmp_path / "unlabelled", labelled=False))
+    monkeypatch.setattr(packaged_demo, "TRAINING", packaged_demo.TRAINING | SHORT)
+    monkeypatch.setattr(packaged_demo, "ARMS", {"few": ("baseline,asked", 2), "none": ("asked", 0)})
+    return tmp_path / "out"
+
+
+@pytest.mark.slow
+def test_the_demo_distills_compares_and_says_how_to_go_on(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = packaged_demo.demo(DemoConfig(out=short, seeds=2, jobs=1))
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0].startswith("demo: ") and "replayed" in printed[0] and "would cost about $0." in printed[1]
+    ended = [line for line in printed if line.startswith("run ")]
+    assert len(ended) == 6 and ended[0].startswith("run 1 of 6: ") and all(" left" in line for line in ended[:-1])
+    assert sum(": mean " in line and "over 2 seeds" in line for line in printed) == 3, "each arm, when it is there"
+    assert not any("loss" in line and "epoch" not in line for line in printed)
+    assert 'distill photos --describer openai:gpt-4.1-mini --classes "' in done.text.splitlines()[-1]
+    record = read_json(short / "comparison.json")
+    assert [*record["comparisons"]] == ["few", "none"] and record["arms"].keys() == {"baseline", "asked"}
+    assert record["comparisons"]["none"]["data"]["labelled"] == 0
+    assert all((short / name).is_file() for name in ("report.html", "model.onnx", "answers.db"))
+    page = (short / "report.html").read_text(encoding="utf-8")
+    assert page.count('<ol class="strip">') == 2 and "<nav" not in page
+    head, folded = page.split("<details", 1)
+    assert "<svg" in head and "<table" not in head and "<table" in folded
+
+
+def test_its_first_line_comes_before_torch_and_the_cost_is_that_of_the_recorded_answers() -> None:
+    code = "import gpt4image.packaged_demo, sys; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    config = DistillConfig(data="clothes", describer=f"replay:{ANSWERS}")
+    assert 0.1 < packaged_demo.live_cost(config, ANSWERS) < 0.4
+    assert "gpt4image distill photos" in packaged_demo.next_commands(Path("demo-out"))
