@@ -55,7 +55,7 @@ def screenshot(address: str, out: Path) -> None:
 
 
 def of_review(demo: Path, out: Path) -> None:
-    """Write a picture of the page of `gpt4image review` about the packaged photographs, of which none is labelled yet."""
+    """Write a picture of the page of `gpt4image review` about the packaged photographs, before any is labelled."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
             "--data",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -50,7 +49,7 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
 
 def _teller(todo: list[Job], at_once: int) -> Callable[[int, dict[str, Any]], None]:
     """Return what is called when a run has ended: it prints its score and the time left, and the mean of each arm."""
-    started, scores = time.monotonic(), dict[Path, list[float]]()
+    ended, scores = list[float](), dict[Path, list[float]]()
     runs_of = Counter(job.config.out.parent for job in todo)
 
     def tell(number: int, facts: dict[str, Any]) -> None:
@@ -58,12 +57,13 @@ def _teller(todo: list[Job], at_once: int) -> Callable[[int, dict[str, Any]], No
         found = scores.setdefault(job.config.out.parent, [])
         found.append(facts[name])
         done = sum(map(len, scores.values()))
-        waves = math.ceil(len(todo) / at_once), math.ceil(done / at_once)
-        left = about((time.monotonic() - started) / waves[1] * (waves[0] - waves[1]))
+        ended.append(time.monotonic())
+        # Runs before the first has ended share what comes once, such as starting and decoding.
+        left = about((ended[-1] - ended[0]) / (done - at_once) * (len(todo) - done)) if done > at_once else ""
         what = f"{job.name}, {job.regime.words}"
         say(
             f"run {done} of {len(todo)}: {what}, seed {job.config.seed}: {title} {facts[name]:.1%}"
-            + (f"; {left} left" if done < len(todo) else "")
+            + (f"; {left} left" if left and done < len(todo) else "")
         )
         if 1 < len(found) == runs_of[job.config.out.parent]:
             say(f"{what}: mean {title} {sum(found) / len(found):.1%} over {len(found)} seeds")

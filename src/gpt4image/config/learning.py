@@ -198,7 +198,8 @@ class ScheduleOptions(StageConfig):
     """Batches per optimiser step."""
     optimizer: str | None = None
     """Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical momentum), ... Default: muon for
-    models with batch norm, and from scratch on fewer than 200,000 images; otherwise, and with --fsdp, adamw."""
+    models with batch norm, and from scratch on fewer than 200,000 images; otherwise, with --fsdp, and for classes with
+    --freeze, adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
     sgd, 1e-3 for others; a tenth of it from given weights, except for models with batch norm trained by adamw or

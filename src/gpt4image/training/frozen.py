@@ -26,6 +26,8 @@ from gpt4image.training.training_data import TrainingData
 
 OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "precision", "memory_format")
 """Options that features depend on."""
+ON_CPU = 32
+"""Images at once there: larger batches take memory anew for each layer, which took more time than the layers."""
 _last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
 """Features that were computed last in this process; the runs of a comparison need the same."""
 
@@ -61,7 +63,8 @@ def _stays(config: ResolvedOptions, data: TrainingData) -> bool:
 def _features(body: nn.Module, config: ResolvedOptions, data: TrainingData) -> Tensor:
     """Return (N, C) what the classifier of a model reads of each image."""
     memory_format = memory_format_of(config.memory_format)
-    body.to(choose_device(config.device), memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+    device = choose_device(config.device)
+    body.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     reader = Headed(body).eval()
 
     def read(inputs: Tensor) -> tuple[Tensor]:
@@ -69,5 +72,6 @@ def _features(body: nn.Module, config: ResolvedOptions, data: TrainingData) -> T
 
     everything = np.arange(len(data.pixels))
     at_once = images_at_once(data.task, len(data.classes), config.image_size)
+    at_once = min(at_once, ON_CPU) if device.type == "cpu" else at_once
     how = augmentation_of(config, body)
     return torch.from_numpy(outputs(read, data.pixels, everything, how, config, at_once)[0])
