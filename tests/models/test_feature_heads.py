@@ -25,6 +25,7 @@ def test_heads_read_the_pooled_feature_and_the_backbone_stays() -> None:
 
 def test_only_the_classifier_learns_on_frozen_weights() -> None:
     backbone = small_resnet()
-    assert freeze_all_but_classifier(backbone) == ("fc",)
+    assert freeze_all_but_classifier(backbone) == ("fc",) and backbone.fc.weight.any()
+    assert freeze_all_but_classifier(backbone, ["fc"]) == ("fc",) and not backbone.fc.weight.any()
     learns = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     assert learns == {"fc.weight", "fc.bias"}

@@ -7,6 +7,7 @@ deployed model is the one that was named.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -95,12 +96,18 @@ def not_decayed(backbone: nn.Module) -> set[str]:
     return {f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
 
 
-def freeze_all_but_classifier(backbone: nn.Module) -> tuple[str, ...]:
-    """Let nothing but the classifier of a backbone learn, and return its layers by name."""
+def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] = ()) -> tuple[str, ...]:
+    """Let nothing but the classifier of a backbone learn, and return its layers by name.
+
+    Of ``new_layers`` it begins at 0: the random weights of some families of timm are so large that a run does not
+    forget them where nothing else learns.
+    """
     names = classifier_names(backbone)
     backbone.requires_grad_(requires_grad=False)
     for name in names:
-        backbone.get_submodule(name).requires_grad_(requires_grad=True)
+        layer = backbone.get_submodule(name).requires_grad_(requires_grad=True)
+        for parameter in layer.parameters() if name in new_layers else ():
+            nn.init.zeros_(parameter)
     return names
 
 

@@ -150,7 +150,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     outputs = data.task.outputs(data.classes)
     plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
     if config.freeze:
-        new_layers = freeze_all_but_classifier(plain)
+        new_layers = freeze_all_but_classifier(plain, new_layers)
     backbone, new_layers = of_task(data.task, plain, new_layers, config)
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
