@@ -98,8 +98,6 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
         for part in (
             "What do descriptions buy with 5 labels a category?",
             "With 5 labels per class, text labels raised test accuracy from 35.1 % to 49.4 % (+14.3 points",
-            "With all 1,007 training images labelled, text labels made no significant difference",
-            "What was done, and at what cost Pictures1,549, 1,524 of them described",
             "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
             "Dashed line with a grey band: mean and interval of oracle; control and reference arms are bounds",
             "Points over baseline",
@@ -110,6 +108,8 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
             "the text arm with the best mean",
             "n: number of test pictures of the class, where it is below 30.",
             "predicted as another class, summed over seeds",
+            "With all 1,007 training images labelled, text labels made no significant difference",
+            "What was done, and at what cost Pictures1,549, 1,524 of them described",
             "A random sample, drawn across classes.",
             "Held-out pictures and their predictions",
             "Suspected label errors The description",
