@@ -66,6 +66,7 @@ def caption(record: dict[str, Any]) -> str:
     facts, arm = record["demo"], record["comparisons"][NO_LABEL]["arms"][ARM]
     return (
         f"{facts['photographs']:,} photographs, ${facts['live_cost_usd']:.2f}, "
+        f"{facts['distill_cpu_seconds'] / 60:.0f} minutes of one processor core, "
         f"0 labels: {100 * arm['mean']:.1f} % right on {record['data']['test']} other photographs"
     )
 

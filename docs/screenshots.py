@@ -23,7 +23,7 @@ HEIGHTS = {"report.png": 1100, REVIEW: 900}
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\?token=\S+")
 LOADING = 15_000
 """Milliseconds that scripts of a page have, in the time of the page."""
-COLOURS = 128
+COLOURS = 256
 """As many as keep a screenshot of small pictures below 300 kB."""
 
 

@@ -63,6 +63,7 @@ def demo(config: DemoConfig) -> Outcome:
     live = live_cost(distilling, RECORDED)
     say(f"cost      $0 now; asked live, {LIVE} would cost about ${live:.2f} for these photographs")
     made = distill(distilling)
+    distill_cpu = _cpu_seconds() - used
     say(f"compare   {config.seeds} seeds per arm, on the same test photographs")
     shared: dict[str, Any] = {
         "data": DATA,
@@ -79,6 +80,7 @@ def demo(config: DemoConfig) -> Outcome:
         "photographs": made.summary["answered"],
         "live_cost_usd": round(live, 4),
         "distill_seconds": made.summary["seconds"],
+        "distill_cpu_seconds": round(distill_cpu, 1),
         "accuracy": made.summary.get("accuracy"),
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(_cpu_seconds() - used, 1),

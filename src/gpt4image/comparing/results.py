@@ -66,7 +66,7 @@ def summarise(
         "titles": {metric.name: metric.title for metric in (primary, *data.task.metrics)},
         "higher_is_better": primary.higher_is_better,
         "image_score": data.task.image_score,
-        "question": f"{condition(known)}, what do descriptions add?",
+        "question": f"{condition(known)}, what do {_asked_of(members)} add?",
         "arms": {
             name: {
                 **_arm(config, member, values[name], facts[name], boxes=data.task.boxes),
@@ -89,6 +89,12 @@ def summarise(
             *plan_notes,
         ],
     }
+
+
+def _asked_of(members: Mapping[str, Member]) -> str:
+    """Return what the arms learn from besides labels, for the question that a comparison answers."""
+    answers = any(ARMS[member.arm].text_labels and ARMS[member.arm].answers for member in members.values())
+    return "an LLM's answers" if answers else "descriptions"
 
 
 def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:
