@@ -28,7 +28,7 @@ from gpt4image.training.train import train
 from pretrained_weights import MODEL
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
-OBJECTIVES = ("simclr", "vicreg", "captions", "words", "simclr-captions")
+OBJECTIVES = ("simclr", "captions", "simclr-captions")
 SCRATCH = "baseline"
 
 
@@ -53,7 +53,7 @@ class Options:
 def pretrained(options: Options, name: str, seed: int) -> Path:
     """Return the weights of an objective and a seed; a finished run is not trained again."""
     out = options.out / f"{name}-{seed}"
-    views = 2 if name in ("captions", "words") else 1
+    views = 2 if name == "captions" else 1
     more: dict[str, Any] = {} if options.epochs is None else {"epochs": views * options.epochs}
     where = {"data": options.data, "embeddings": options.embeddings, "out": out}
     train(load_recipe(RECIPES / f"{name}.toml", TrainConfig, **where, seed=seed, threads=1, resume=True, **more))

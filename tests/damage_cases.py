@@ -56,7 +56,7 @@ def build_rest(root: Path) -> None:
         say("export", root / "run", "--format", form, "--out", root / name)
     begin(spec, table, root / "begun")
     train(
-        TrainConfig(**{**RUN, "data": spec, "epochs": 1}, task="pretrain", pretrain="vicreg", out=root / "pretrained")
+        TrainConfig(**{**RUN, "data": spec, "epochs": 1}, task="pretrain", pretrain="simclr", out=root / "pretrained")
     )
     train(detector_options(root / "scenes", root / "detector", epochs=1, **TINY_RESNET))
     say("evaluate", root / "detector")

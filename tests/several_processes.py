@@ -126,7 +126,7 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     again = {"checkpoint_activations": True, "drop_path": 0.5}
     yield "activations computed again", again
     yield "shards", again | {"fsdp": True, "learn_temperature": True, "adaptive_weight": True, "mixup": 0.8}
-    for objectives in ("simclr,captions", "vicreg,captions"):
+    for objectives in ("simclr,captions",):
         yield objectives, {"task": "pretrain", "pretrain": objectives, "fsdp": True}
     yield SOFT, {"mixup": 0.8, "label_smoothing": 0.2}
     yield f"{SOFT}, few and consistent", {"labelled_share": 0.25, "consistency": 1.0, "confidence": 0.0}

@@ -25,7 +25,7 @@ GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
 LEFT_OUT = {
     DescribeConfig: {"only"},  # all images are asked about
     EncodeConfig: {"prompt", "engine", "workers"},  # one prompt is asked, on this machine
-    TrainConfig: {"only_described", "pretrain", "words_weight"},
+    TrainConfig: {"only_described", "pretrain"},
     ExportConfig: {"push_to_hub"},  # nothing leaves the machine but for the describer
 }
 

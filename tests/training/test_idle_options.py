@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from gpt4image.config import TrainConfig
-from gpt4image.training.idle_options import idle_options
 from gpt4image.training.prepare import prepare
-from gpt4image.training.trainer import build
+from gpt4image.training.trainer import build, idle_options
 from small_training import SMALL
 
 
@@ -24,7 +23,6 @@ def told(data: str, out: Path, **options: Any) -> tuple[str, ...]:
     [
         ({"head": "mlp", "weight_until": 0.5}, "--head, --weight-until: no effect, since no features are aligned"),
         ({"task": "pretrain", "temperature": 0.5, "head": "mlp"}, "--head: no effect, since no features are aligned"),
-        ({"task": "pretrain", "pretrain": "vicreg", "temperature": 0.5}, "--temperature: no effect, since no features"),
         ({"shift": 0.2, "min_scale": 0.5}, "--shift: no effect, since crops of --min-scale take its place."),
         ({"new_layers_lr_scale": 3.0}, "--new-layers-lr-scale: no effect, since --init scratch has only new layers."),
         ({"momentum": 0.5, "optimizer": "adamw"}, "--momentum: no effect, since --optimizer adamw has none."),
@@ -52,14 +50,6 @@ def test_options_with_an_effect_are_not_named(colour_folder: Path, tmp_path: Pat
     used = {"shift": 0.2, "momentum": 0.5, "optimizer": "sgd", "erase": 0.5, "erase_with": "noise"}
     used |= {"consistency": 1.0, "confidence": 0.5, "labelled_share": 0.3, "label_smoothing": 0.3}
     assert told(f"folder:{colour_folder}", tmp_path / "run", **used) == ()
-
-
-def test_words_are_read_and_not_aligned(described: dict[str, Any]) -> None:
-    ready = prepare(TrainConfig(**described, task="pretrain", pretrain="words", head="mlp"))
-    (line,) = idle_options(ready.config, ready.data)
-    assert line == "--head: no effect, since no features are aligned to texts."
-    ready = prepare(TrainConfig(**described, head="mlp", align_weight=0.5, temperature=0.1))
-    assert idle_options(ready.config, ready.data) == ()
 
 
 def test_a_run_keeps_them_as_notes(colour_folder: Path, tmp_path: Path) -> None:

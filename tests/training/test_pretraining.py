@@ -13,19 +13,22 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import CompareConfig, EvaluateConfig, ExportConfig, PredictConfig, ReportConfig, TrainConfig
+from gpt4image.models.aligner import Aligner
+from gpt4image.models.feature_heads import Headed
 from gpt4image.training.loop import pixels_of, validate
 from gpt4image.training.losses import batch_losses, seed_step
+from gpt4image.training.optimizers import Plain
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer
 from several_processes import COUNTS, RESNET, SHARED, gradient, on_each_count
 from small_training import resumed, same, weights
 from training_cases import trainer_of
 
-CASES = ["simclr", "vicreg", "captions", "words", "simclr,captions", "vicreg,captions,words"]
+CASES = ["simclr", "captions", "simclr,captions"]
 
 
 def asked(worded: dict[str, Any], objectives: str, **changes: Any) -> dict[str, Any]:
-    own = {} if set(objectives.split(",")) & {"captions", "words"} else {"embeddings": None}
+    own = {} if "captions" in objectives else {"embeddings": None}
     return worded | {"task": "pretrain", "pretrain": objectives, "epochs": 2} | own | changes
 
 
@@ -46,9 +49,9 @@ def test_the_loss_is_that_of_the_objectives_alone(objectives: str, worded: dict[
     assert found == {"task": 0}
 
 
-def test_weights_of_alignment_and_words_are_those_that_were_asked_for(worded: dict[str, Any]) -> None:
-    found = losses(trainer_of(asked(worded, "simclr,captions,words", align_weight=0.5, words_weight=0.1)))
-    assert found["total"] == pytest.approx(found["simclr"] + 0.5 * found["align"] + 0.1 * found["words"])
+def test_the_weight_of_alignment_is_the_one_that_was_asked_for(worded: dict[str, Any]) -> None:
+    found = losses(trainer_of(asked(worded, "simclr,captions", align_weight=0.5)))
+    assert found["total"] == pytest.approx(found["simclr"] + 0.5 * found["align"])
 
 
 def test_two_views_of_all_images_are_seen_and_they_differ(worded: dict[str, Any]) -> None:
@@ -74,9 +77,7 @@ def test_the_loss_of_held_out_images_is_the_same_each_time(objectives: str, word
     assert validate(trainer) == found
 
 
-@pytest.mark.parametrize(
-    "objectives", ["simclr,captions", pytest.param("vicreg", marks=pytest.mark.slow), "captions,words"]
-)
+@pytest.mark.parametrize("objectives", ["simclr,captions", "captions"])
 def test_it_learns_and_resumes_mid_epoch_to_the_same_bits(
     objectives: str, worded: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -167,17 +168,14 @@ def test_texts_find_pictures_after_captions(pretrained: Path, worded: dict[str, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pretrain": "simclr,vicreg"}, "do the same with two views"),
         ({"pretrain": "simclr,colours"}, "'colours' is not known|colours"),
         ({"pretrain": ""}, "name at least one of simclr"),
         ({"pretrain": "captions"}, "learns from descriptions: give their --embeddings"),
-        ({"pretrain": "vicreg", "embeddings": Path("t")}, "reads no description: add captions or words"),
+        ({"pretrain": "simclr", "embeddings": Path("t")}, "reads no description: add captions"),
         ({"mixup": 0.2, "consistency": 1.0}, "has no use for --consistency, --mixup"),
         ({"text_labels": Path("t.parquet")}, "has no use for --text-labels"),
         ({"freeze": True, "init": "pretrained"}, "has no use for --freeze"),
         ({"task": "auto", "freeze": True}, "--freeze keeps weights as they are: name them by --init"),
-        ({"task": "auto", "words_weight": 0.1}, "--words-weight 0.1 weighs an objective of --task pretrain"),
-        ({"pretrain": "simclr", "words_weight": 0.1}, "--words-weight 0.1 weighs an objective"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -219,3 +217,24 @@ def test_a_run_of_other_objectives_is_another_run(worded: dict[str, Any]) -> Non
     trainer = trainer_of(asked(worded, "simclr"))
     other = replace(trainer, batches=replace(trainer.batches, twice=False))
     assert trainer.batches.rows_with_second_views()[0] == 2 * other.batches.size
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "heads"),
+    [
+        ({}, Aligner, set()),
+        ({"align_weight": 0.0}, Plain, None),
+        ({"task": "pretrain", "pretrain": "simclr", "embeddings": None}, Headed, {"views"}),
+        ({"task": "pretrain", "pretrain": "simclr,captions"}, Aligner, {"views"}),
+        ({"task": "pretrain", "pretrain": "captions"}, Aligner, set()),
+    ],
+)
+def test_heads_are_those_of_the_objectives(
+    changes: dict[str, Any], kind: type, heads: set[str] | None, worded: dict[str, Any]
+) -> None:
+    trainer = trainer_of(worded, **changes)
+    assert type(trainer.model) is kind
+    assert (set(trainer.model.heads) if heads is not None else None) == heads  # pyright: ignore
+    assert trainer.has_heads is bool(heads)
+    named = {objective.name for objective in trainer.objectives}
+    assert named == ({"align"} if kind is Aligner else set()) | ({"simclr"} if heads else set())

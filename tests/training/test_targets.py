@@ -14,9 +14,9 @@ from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.training.idle_options import idle_options
 from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import Noise, blend, class_targets, says_nothing, targets_for
+from gpt4image.training.trainer import idle_options
 from small_training import SMALL
 
 CLASSES = Classification()

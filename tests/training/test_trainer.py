@@ -63,7 +63,7 @@ def test_what_a_task_does_not_allow_is_refused(colour_folder: Path) -> None:
     for name, value, own in (
         ("focus_negatives", 2.0, "multilabel"),
         ("presence_weight", 0.0, "segmentation"),
-        ("pretrain", "words", "pretrain"),
+        ("pretrain", "captions", "pretrain"),
     ):
         flag = f"--{name.replace('_', '-')} {value} is for --task {own}, not for classification"
         with pytest.raises(ConfigError, match=flag):

@@ -12,9 +12,10 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.config.alignment import WITH_NEGATIVES, LossName, check_alignment
 from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, WithData, known_list, listed
 from gpt4image.config.pretraining import (
+    CAPTIONS,
     PRETRAIN,
+    SIMCLR,
     VIEW_DEFAULTS,
-    VIEWS,
     WITHOUT_USE,
     PretrainingOptions,
     check_pretraining,
@@ -317,11 +318,6 @@ class TrainOptions(
     def _pretrains(self) -> Self:
         if self.freeze and self.init in ("auto", "scratch"):
             raise ConfigError("--freeze keeps weights as they are: name them by --init pretrained or --init FILE.")
-        if self.words_weight not in (0.0, 1.0) and "words" not in self.pretraining:  # earlier versions wrote 0
-            raise ConfigError(
-                f"--words-weight {self.words_weight:g} weighs an objective of --task pretrain --pretrain words; with "
-                "labels, words made models worse."
-            )
         if self.pretraining:
             idle = [name for name in WITHOUT_USE if getattr(self, name)]
             table = "needed" if self.only_described else "given" if self.embeddings is not None else "absent"
@@ -355,19 +351,14 @@ class TrainOptions(
         return listed(self.pretrain) if self.task == PRETRAIN else ()
 
     @property
-    def compares_views(self) -> str | None:
-        """The objective that compares two views of each image; None where there is none."""
-        return next((name for name in self.pretraining if name in VIEWS), None)
+    def compares_views(self) -> bool:
+        """Whether two views of each image are compared."""
+        return SIMCLR in self.pretraining
 
     @property
     def aligns(self) -> bool:
         """Whether features are aligned to the embeddings of texts, where there are some."""
-        return self.align_weight > 0.0 and (not self.pretraining or "captions" in self.pretraining)
-
-    @property
-    def weight_of_words(self) -> float:
-        """Weight of predicting the words of descriptions."""
-        return self.words_weight if "words" in self.pretraining else 0.0
+        return self.align_weight > 0.0 and (not self.pretraining or CAPTIONS in self.pretraining)
 
     @property
     def resolved(self) -> ResolvedOptions:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import StageConfig, flag_of, known_list, listed
+from gpt4image.config.base import StageConfig, flag_of, known_list
 
 PRETRAIN = "pretrain"
 """The task without labels."""
-VIEWS = ("simclr", "vicreg")
-"""Objectives that compare two views of each image."""
-OF_TEXTS = ("captions", "words")
-"""Objectives that read descriptions."""
+SIMCLR = "simclr"
+"""The objective that compares two views of each image."""
+CAPTIONS = "captions"
+"""The objective that reads descriptions."""
 VIEW_DEFAULTS = {"min_scale": 0.2, "colour": 0.4}
 """Defaults of the task: views of an image that are too alike teach nothing (SimCLR, arXiv 2002.05709, section 3)."""
 WITHOUT_USE = ("freeze", "consistency", "mixup", "cutmix", "adaptive_weight", "text_labels", "paper_compat")
@@ -25,19 +25,15 @@ WITHOUT_USE = ("freeze", "consistency", "mixup", "cutmix", "adaptive_weight", "t
 class PretrainingOptions(StageConfig):
     """Learning without labels."""
 
-    pretrain: str = "simclr"
-    """Objectives of --task pretrain, separated by commas: simclr or vicreg (two views of each image), captions (aligned
-    to the descriptions of --embeddings), words (the words of these descriptions)."""
-    words_weight: float = Field(default=1.0, ge=0.0)
-    """Weight of the objective words."""
+    pretrain: str = SIMCLR
+    """Objectives of --task pretrain, separated by commas: simclr (two views of each image), captions (aligned to the
+    descriptions of --embeddings)."""
 
     @field_validator("pretrain")
     @classmethod
     def _known_objectives(cls, value: str) -> str:
-        if not (known := known_list(value, (*VIEWS, *OF_TEXTS))):
-            raise ValueError(f"name at least one of {', '.join((*VIEWS, *OF_TEXTS))}")
-        if set(VIEWS) <= set(listed(known)):
-            raise ValueError(f"{' and '.join(VIEWS)} do the same with two views of an image: give one of them")
+        if not (known := known_list(value, (SIMCLR, CAPTIONS))):
+            raise ValueError(f"name at least one of {SIMCLR}, {CAPTIONS}")
         return known
 
 
@@ -52,10 +48,10 @@ def check_pretraining(
         idle: names of the options of ``WITHOUT_USE`` that are given.
     """
     asked = f"--task {PRETRAIN} --pretrain {','.join(objectives)}"
-    reads = not set(OF_TEXTS).isdisjoint(objectives)
+    reads = CAPTIONS in objectives
     if reads and table == "absent":
         raise ConfigError(f"{asked} learns from descriptions: give their --embeddings.")
     if table == "given" and not reads:
-        raise ConfigError(f"{asked} reads no description: add captions or words, or leave --embeddings out.")
+        raise ConfigError(f"{asked} reads no description: add captions, or leave --embeddings out.")
     if idle:
         raise ConfigError(f"{asked} has no use for {', '.join(map(flag_of, idle))}: leave that out.")

@@ -28,8 +28,6 @@ LOSSES: Mapping[str, str] = {
     "align": "alignment",
     "consistency": "consistency",
     "simclr": "SimCLR",
-    "vicreg": "VICReg",
-    "words": "words",
 }
 """Parts of the training loss in words, in the order of charts."""
 LOSS_STYLES = ((charts.ACCENT, False), (charts.WARM, True), (charts.REFERENCE, True), (charts.INK, True))

@@ -12,8 +12,8 @@ from gpt4image.base.progress import say
 from gpt4image.models.backbones import pretrained_weights
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
-from gpt4image.training.idle_options import idle_options
 from gpt4image.training.prepare import Prepared
+from gpt4image.training.trainer import idle_options
 
 MEASURED_STEPS = 5
 """Steps after which the time of a run is estimated; the first one is slower and does not count."""

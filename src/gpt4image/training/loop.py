@@ -157,7 +157,7 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any
     Their views are the same each time. The last batch is filled up with the first images.
     """
     config, data = trainer.config, trainer.data
-    if config.compares_views is None and data.text is not None:
+    if not config.compares_views and data.text is not None:
         indices = indices[data.text.described[indices]]
     if not len(indices):
         return None

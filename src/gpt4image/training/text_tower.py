@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.table import EmbeddingTable, find_digests
 from gpt4image.base.errors import ModelError, TableError
+from gpt4image.encoding.distinct_texts import read_descriptions
 from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked, whole
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, single_or_double, to_device
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import How, make_trainable, save_tuned, trained_weights
-from gpt4image.training.table_texts import stored_texts
 from gpt4image.training.text_targets import TextTargets
 
 
@@ -72,7 +72,7 @@ def _source(path: Path, plan: str) -> TextSource:
     """Return the source of the table in a folder; kept, since a run asks for it each time it is built."""
     table = EmbeddingTable.open(path)
     manifest = table.manifest
-    store, stored = stored_texts(table, "--tune-text")
+    store, stored = stored_texts(table)
     pooled = manifest.length_policy == "pool"
     source = TextSource(store=store, stored=stored, encoder=manifest.encoder, pooled=pooled)
     if source.load("cpu").revision != manifest.revision:
@@ -81,6 +81,35 @@ def _source(path: Path, plan: str) -> TextSource:
             "new folder."
         )
     return source
+
+
+def stored_texts(table: EmbeddingTable) -> tuple[Path, NDArray[np.int64]]:
+    """Return the store of a table, and (M,) which row of it holds the text of each row of the table.
+
+    Raises:
+        TableError: the store is gone, or lacks texts of the table.
+    """
+    manifest, path = table.manifest, table.path
+    if not manifest.store:
+        raise TableError(
+            f"--tune-text reads the texts themselves, and {path} was imported as numbers: import the descriptions "
+            "(`gpt4image descriptions import`) and encode them."
+        )
+    store = Path(manifest.store)
+    if not store.is_file():
+        raise TableError(
+            f"--tune-text reads the texts themselves, but {store}, the store that {path} was made from, is gone; "
+            "bring it back, or encode another store."
+        )
+    with DescriptionStore(store) as descriptions:
+        known = read_descriptions(descriptions, None)
+    place = find_digests(known.texts, table.texts)
+    if (place < 0).any():
+        raise TableError(
+            f"--tune-text: {int((place < 0).sum())} of {len(place)} texts of {path} are no longer in {store}; run "
+            "`gpt4image encode` again."
+        )
+    return store, known.stored[place]
 
 
 class TextBatch(NamedTuple):

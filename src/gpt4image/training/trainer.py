@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.optim import get_optimizer_info, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.learning import ResolvedOptions
+from gpt4image.config.base import flag_of
+from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import CLASSIFIER, Backbone, create_backbone, load_own_layers
 from gpt4image.models.compiling import checkpoint_activations, compile_training
-from gpt4image.models.feature_heads import Tapped, freeze_all_but_classifier
+from gpt4image.models.feature_heads import Headed, Tapped, freeze_all_but_classifier
 from gpt4image.models.of_transformers import kind_of
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
@@ -36,13 +38,10 @@ from gpt4image.tasks.registry import require_read
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows, require_others
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
-from gpt4image.training.extra_heads import with_heads, words_of
-from gpt4image.training.idle_options import idle_options
 from gpt4image.training.objectives.base import Objective
 from gpt4image.training.objectives.consistency import ConsistencyObjective
 from gpt4image.training.objectives.text_alignment import AlignmentObjective
-from gpt4image.training.objectives.views import ViewsObjective
-from gpt4image.training.objectives.words import WordsObjective, WordTargets
+from gpt4image.training.objectives.views import VIEWS_HEAD, ViewsObjective, view_head
 from gpt4image.training.optimizers import Plain, cosine, make_optimizer
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
@@ -156,15 +155,16 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
     model: Plain | Tapped = Plain(backbone)
-    words = words_of(config, data)
     if data.text is not None and config.aligns:
         text = data.text if config.centre == "none" else data.text.centred(data.indices("train"))
         data = replace(data, text=text)
         bias = -math.log(max(batch_size - 1, 1))  # the log odds of a pair taken at random
         texts = tuned_encoder(config, text, device)
         model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
-    model = with_heads(model, config, words)
-    targeted, others = participants(config, data, uses_text=isinstance(model, Aligner) or words is not None)
+    if config.compares_views:
+        model = model if isinstance(model, Tapped) else Headed(model.backbone)
+        model.heads[VIEWS_HEAD] = view_head(model.feature_width)
+    targeted, others = participants(config, data, uses_text=isinstance(model, Aligner))
     batches = make_batches(
         targeted,
         others,
@@ -175,7 +175,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         mixing=config.mixes,
         placing="on-top" if data.weak(others).any() else "apart" if config.consistency > 0.0 else "among",
     )
-    batches = replace(batches, twice=config.compares_views is not None)
+    batches = replace(batches, twice=config.compares_views)
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
@@ -199,7 +199,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         tuning=tuning_of(config, data, model, steps),
-        objectives=objectives_of(config, data, model, words, steps),
+        objectives=objectives_of(config, data, model, steps),
     )
 
 
@@ -216,19 +216,15 @@ def of_task(
     return model, (*(f"{CLASSIFIER}{name}" for name in new_layers), *own)
 
 
-def objectives_of(
-    config: ResolvedOptions, data: TrainingData, model: nn.Module, words: WordTargets | None, steps: int
-) -> tuple[Objective, ...]:
+def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
     """Return the terms of the loss beside the task's."""
     found: list[Objective] = []
     if isinstance(model, Aligner):
         found.append(AlignmentObjective(config=config, data=data, aligner=model, steps=steps))
     if config.consistency > 0.0:
         found.append(ConsistencyObjective(config=config))
-    if words is not None:
-        found.append(WordsObjective(config=config, targets=words))
     if config.compares_views:
-        found.append(ViewsObjective(config=config, name=config.compares_views))
+        found.append(ViewsObjective(config=config))
     return tuple(found)
 
 
@@ -391,3 +387,30 @@ def augmentation_of(config: ResolvedOptions, backbone: nn.Module) -> Augmentatio
     own: dict[str, Any] = {name: getattr(config, name) for name in names}
     grey = GREY if config.compares_views else 0.0
     return Augmentation(size=config.image_size, mean=tuple(mean), std=tuple(std), grey=grey, **own)
+
+
+def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]:
+    """Return a sentence for each reason why options that are not at their default have no effect in a run."""
+    changed = TrainOptions.changed(dict(config))
+    aligned = data.text is not None and (config.aligns or config.align_weight == 0.0)
+    of_views = {"temperature"} if config.compares_views else set[str]()
+    unread = "" if data.text is not None else " (--embeddings names the texts)"
+    alone = "labelled_share" in changed and not len(data.pools()[1])  # looked up only if asked: it reads all targets
+    reasons = {
+        f"no features are aligned to texts{unread}": () if aligned else OF_ALIGNMENT - of_views,
+        "its texts say next to nothing of these classes": {"text_labels"} if data.from_text is None else (),
+        "crops of --min-scale take its place": {"shift"} if config.min_scale < 1.0 and config.shift > 0.0 else (),
+        "--init scratch has only new layers": {"new_layers_lr_scale"} if config.init == "scratch" else (),
+        f"--optimizer {config.optimizer} has none": {"momentum"} if _is_without_momentum(config.optimizer) else (),
+        f"--task {data.task.name} has no labels to smooth": () if data.task.smooths else {"label_smoothing"},
+        "no pixels are erased (--erase)": {"erase_with"} if config.erase == 0.0 else (),
+        "there is no --consistency": {"confidence"} if config.consistency == 0.0 else (),
+        "all training images have a target": {"labelled_share"} if alone else (),
+    }
+    found = {why: [flag_of(name) for name in sorted(changed) if name in names] for why, names in reasons.items()}
+    return tuple(f"{', '.join(flags)}: no effect, since {why}." for why, flags in found.items() if flags)
+
+
+def _is_without_momentum(optimizer: str) -> bool:
+    """Return whether an optimiser of timm is known to have no momentum of its own."""
+    return optimizer in list_optimizers() and not get_optimizer_info(optimizer).has_momentum

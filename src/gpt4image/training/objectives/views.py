@@ -1,11 +1,10 @@
-"""Two views of an image are alike, and unlike those of others: SimCLR and VICReg.
+"""Two views of an image are alike, and unlike those of others: SimCLR.
 
 Legend: B images of a batch over all processes, P width of the projections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,19 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt4image.config.learning import ResolvedOptions
+from gpt4image.config.pretraining import SIMCLR
 from gpt4image.models.aligner import projection_head
 from gpt4image.parallel.processes import gather
 from gpt4image.training.objectives.base import Batch, Outputs
 
 VIEWS_HEAD = "views"
 """Name of the projection head in the model."""
-WIDTHS: Mapping[str, int] = {"simclr": 128, "vicreg": 1024}
+WIDTH = 128
 """P; the hidden layer of the head is twice as wide."""
 
 
-def view_head(objective: str, feature_width: int) -> torch.nn.Module:
-    """Return the projection head of an objective (SimCLR's section 2.1, VICReg's expander with one layer less)."""
-    return projection_head("mlp-bn", feature_width, WIDTHS[objective])
+def view_head(feature_width: int) -> torch.nn.Module:
+    """Return the projection head of SimCLR's section 2.1."""
+    return projection_head("mlp-bn", feature_width, WIDTH)
 
 
 def nt_xent(one: Tensor, two: Tensor, ids: Tensor, temperature: float) -> Tensor:
@@ -52,41 +52,12 @@ def nt_xent(one: Tensor, two: Tensor, ids: Tensor, temperature: float) -> Tensor
     return F.cross_entropy((z @ z.T / temperature).masked_fill(same, -torch.inf), positive)
 
 
-def vicreg(one: Tensor, two: Tensor) -> Tensor:
-    """Variance, invariance and covariance, equations 1 to 6 of VICReg (Bardes et al. 2022, arXiv 2105.04906)::
-
-        invariance = mean squared distance of one[i] and two[i], over rows and columns
-        variance   = for each view, mean over columns of max(0, 1 - sqrt(var(column) + 1e-4))
-        covariance = for each view, sum of squared covariances of two different columns, over P
-        loss       = invariance + (variance of both) / 2 + (covariance of both) / 25
-
-    The paper weights them 25, 25 and 1; here the whole is a 25th of that, so that it goes with other objectives. Its
-    code, as ours, halves the sum of the variances.
-
-    Args:
-        one, two: (B, P) projections of the first and second views.
-
-    Returns:
-        Scalar >= 0; about 1 where all projections are equal. 0 for fewer than two images.
-    """
-    if len(one) < 2:
-        return 0.0 * (one.sum() + two.sum())
-    loss = F.mse_loss(one, two)
-    for view in (one, two):
-        centred = view - view.mean(dim=0)
-        loss = loss + F.relu(1 - (view.var(dim=0) + 1e-4).sqrt()).mean() / 2
-        covariance = centred.T @ centred / (len(view) - 1)
-        off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
-        loss = loss + off_diagonal / view.shape[1] / 25
-    return loss
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewsObjective:
-    """SimCLR or VICReg; see ``objectives.base.Objective``. The second half of a batch are second views of the first."""
+    """SimCLR; see ``objectives.base.Objective``. The second half of a batch are second views of the first."""
 
     config: ResolvedOptions
-    name: str
+    name: str = SIMCLR
 
     def loss(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Return the loss of the views of all processes; broken images take no part."""
@@ -94,11 +65,7 @@ class ViewsObjective:
         counts = gather(~batch.broken[:half])
         ids = gather(torch.from_numpy(batch.images[:half]).to(counts.device))[counts]
         one, two = (gather(_at_least_float32(view))[counts] for view in outputs.heads[VIEWS_HEAD].chunk(2))
-        losses: Mapping[str, Callable[[], Tensor]] = {
-            "simclr": lambda: nt_xent(one, two, ids, self.config.temperature),
-            "vicreg": lambda: vicreg(one, two),
-        }
-        return losses[self.name]()
+        return nt_xent(one, two, ids, self.config.temperature)
 
     def weight(self, step: int, task: Tensor, own: Tensor, outputs: Outputs) -> float:
         """Return 1: other objectives are weighted against it."""
