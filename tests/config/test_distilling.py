@@ -104,3 +104,10 @@ def test_mistakes_of_stages_are_told_at_once() -> None:
 def test_a_task_without_labels_is_one_of_train() -> None:
     with pytest.raises(ConfigError, match="--task pretrain learns without the targets that distill makes"):
         distilling(task="pretrain")
+
+
+def test_what_nobody_gave_stays_open_so_that_training_chooses_it_by_the_task() -> None:
+    assert not {"flip", "shift", "min_scale"} & distilling().train().model_fields_set
+    assert {"flip", "format"} & distilling(flip=True).train().model_fields_set == {"flip"}
+    assert distilling(shift=0.125).train().model_fields_set >= {"shift"}, "given, though it is the default"
+    assert distilling().export().format == "timm", "a default that differs from that of the stage"
