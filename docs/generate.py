@@ -18,6 +18,7 @@ import cost_plot
 import front_page
 import licences
 import plots
+import python_stub
 import result_tables as results
 import scale_plot
 
@@ -96,6 +97,7 @@ def pages() -> dict[Path, str]:
     full = {DOCS / "research" / "results" / f"{name}.md": text for name, text in results.full_pages().items()}
     reference = {"cli": cli_reference.page(), "licences": licences.page()}
     full |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
+    full[PACKAGE / "__init__.pyi"] = python_stub.page()
     return {path: addressed(filled(path.read_text(encoding="utf-8"))) for path in partly} | full
 
 

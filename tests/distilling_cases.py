@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import COLOURS
+from gpt4image.base.outcome import Outcome
 from openai_stub import Call, Reply, Stub, answer
 
 TINY = {
@@ -26,6 +27,7 @@ TINY = {
 WORDS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 CLASSES = ["blue", "green", "red: like blood, say"]
 PER_COLOUR = 12
+Result = TypeVar("Result", bound=Outcome)
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,9 @@ def paid(bare: Photos, tmp_path: Path) -> Callable[[Stub], list[str]]:
         return ["distill", str(bare.folder), *server, "--classes", "blue, green, red", *WORDS]
 
     return words
+
+
+def made(kind: type[Result], **facts: Any) -> Result:
+    """Return the result of a stage with these facts; others that it needs are 0."""
+    needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    return kind(**{**dict.fromkeys(needed, 0), **facts})

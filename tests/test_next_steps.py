@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,17 @@ from gpt4image import config, next_steps
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.files import write_json
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import SEVERAL, Outcome
 from gpt4image.cli import COMMANDS, CONFIG_TYPES
 from gpt4image.next_steps import with_next
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Outcome):
+    """A result with any facts."""
+
+    facts: dict[str, Any] = field(default_factory=dict, metadata=SEVERAL)
+
 
 SPLITS = {"test_images": 3, "val_images": 2}
 STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
@@ -165,7 +174,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_next_command_has_the_paths_that_were_given(
     name: str, options: Any, summary: dict[str, Any], step: str
 ) -> None:
-    outcome = Outcome(path=Path("w/t.parquet"), summary=summary)
+    outcome = Told(path=Path("w/t.parquet"), facts=summary)
     found = with_next(name, outcome, options, config_types=CONFIG_TYPES, python=False)
     assert found.next == step
     assert found.wrote == (() if name == "doctor" else (Path("w/t.parquet"),))
@@ -210,7 +219,7 @@ def test_pretrained_weights_are_proposed_where_they_lie_on_this_machine(
 
 def test_in_python_the_next_step_is_a_call() -> None:
     train = config.TrainConfig(data="photos", out=Path("run"))
-    found = with_next("train", Outcome(summary=SPLITS), train, config_types=CONFIG_TYPES, python=True)
+    found = with_next("train", Told(facts=SPLITS), train, config_types=CONFIG_TYPES, python=True)
     assert found.next == "gpt4image.evaluate(run_dir='run')"
     assert found.wrote == ()
 

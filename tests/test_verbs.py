@@ -35,4 +35,8 @@ def test_positional_words_of_a_command_are_positional_arguments(tmp_path: Path) 
 
 
 def test_errors_speak_of_keywords() -> None:
-    assert verbs.in_python("give --out or --val-fraction 0.1, not a--b") == "give out= or val_fraction= 0.1, not a--b"
+    assert verbs.in_python("give --out or --val-fraction 0.1, not a--b") == "give out= or val_fraction=0.1, not a--b"
+    assert verbs.in_python("--format coco: run/x") == "format=coco: run/x"
+    command = "Write it by `gpt4image label --data SPEC --seed 3 --out t.parquet`, or `gpt4image --help`."
+    call = "Write it by `gpt4image.label(data=SPEC, seed=3, out='t.parquet')`, or `gpt4image --help`."
+    assert verbs.in_python(command) == call

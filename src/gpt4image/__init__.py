@@ -36,7 +36,14 @@ _MODULE_OF = {
     "DescriptionStore": "artifacts.store",
     "EmbeddingTable": "artifacts.table",
     "TextLabels": "artifacts.text_labels",
-    "Outcome": "base.outcome",
+    **dict.fromkeys(
+        (
+            *("Outcome", "Epoch", "DistillResult", "DescribeResult", "EncodeResult", "LabelResult", "ReviewResult"),
+            *("TrainResult", "EvaluateResult", "CompareResult", "ReportResult", "ExportResult", "PredictResult"),
+            *("SearchResult", "DoctorResult"),
+        ),
+        "base.outcome",
+    ),
     "Gpt4ImageError": "base.errors",
     "DescribeConfig": "config",
     "ImportDescriptionsConfig": "config",

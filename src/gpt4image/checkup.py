@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.errors import install_command
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import DoctorResult, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
 
@@ -34,7 +34,7 @@ EXTRAS = {
 ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "RAY_ADDRESS", "CXX")
 
 
-def doctor(config: DoctorConfig) -> Outcome:
+def doctor(config: DoctorConfig) -> DoctorResult:
     """Look at this machine, or at what a stage wrote, and change nothing; values of the environment are not shown.
 
     Raises:
@@ -55,27 +55,26 @@ def doctor(config: DoctorConfig) -> Outcome:
         },
         "environment": environment,
     }
-    return Outcome(
-        record={
-            "machine": machine,
-            "packages": packages,
-            "extras": {name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
-            "environment": environment,
-        },
+    return DoctorResult(
+        machine=machine,
+        packages=packages,
+        extras={name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
+        environment=environment,
         text="\n\n".join(_table(title, rows) for title, rows in sections.items()),
     )
 
 
-def _checked(path: Path) -> Outcome:
+def _checked(path: Path) -> DoctorResult:
     """Check the files at a path; damaged and newer ones count as skipped items, so that the exit code is 1."""
     from gpt4image.integrity import check
 
     files = check(path)
     refused = [file for file in files if file.reason]
-    return Outcome(
+    return DoctorResult(
         path=path,
-        summary={"files": len(files), "damaged": sum(file.state == "damaged" for file in refused)},
-        record={"checked": [{"file": str(file.path), "state": file.state} for file in files]},
+        files=len(files),
+        damaged=sum(file.state == "damaged" for file in refused),
+        checked=[{"file": str(file.path), "state": file.state} for file in files],
         text="\n".join(f"{in_one_line(str(file.path))}: {file.state}" for file in files),
         skipped=tuple(Skipped(name=str(file.path), reason=file.reason) for file in refused),
     )

@@ -18,7 +18,7 @@ from typing import Any
 from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import write_json
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import CompareResult
 from gpt4image.base.progress import say
 from gpt4image.config import CompareConfig, DemoConfig, DistillConfig
 from gpt4image.config.distilling import ANSWERS, EMBEDDINGS
@@ -43,7 +43,7 @@ FACTS = "demo.json"
 """What the demo took, beside comparison.json."""
 
 
-def demo(config: DemoConfig) -> Outcome:
+def demo(config: DemoConfig) -> CompareResult:
     """Distill the packaged photographs, then compare; finished parts are not made again.
 
     Raises:
@@ -77,11 +77,11 @@ def demo(config: DemoConfig) -> Outcome:
     compared = (CompareConfig(arms=arms, labels_per_class=kept, **shared) for arms, kept in ARMS.values())
     found = compare(*compared, names=tuple(ARMS))
     facts = {
-        "photographs": made.summary["answered"],
+        "photographs": made.answered,
         "live_cost_usd": round(live, 4),
-        "distill_seconds": made.summary["seconds"],
+        "distill_seconds": made.seconds,
         "distill_cpu_seconds": round(distill_cpu, 1),
-        "accuracy": made.summary.get("accuracy"),
+        "accuracy": made.scores["accuracy"],
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(_cpu_seconds() - used, 1),
         "cores": os.cpu_count(),

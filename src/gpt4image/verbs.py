@@ -1,7 +1,8 @@
 """The commands as functions: ``gpt4image.train(data="photos", out="run")`` is ``gpt4image train`` with these options.
 
-One wrapper serves them all. Options are checked by the same configuration, and errors speak of ``out=`` instead of
-``--out``.
+One wrapper serves them all. Options are checked by the same configuration, from which signature, documentation and the
+stub ``__init__.pyi`` follow too. Objects of Python (images, functions, modules) are exchanged here for SPECs that stand
+for them. Errors and help speak of ``out=`` instead of ``--out``.
 """
 
 from __future__ import annotations
@@ -9,80 +10,188 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from gpt4image.base.errors import Gpt4ImageError
-from gpt4image.base.outcome import Outcome
+from gpt4image.base import outcome as results
+from gpt4image.base.errors import ConfigError, Gpt4ImageError
+from gpt4image.base.outcome import Outcome, PredictResult, Row, Skipped
 from gpt4image.cli import COMMANDS, CONFIG_TYPES
 from gpt4image.config import StageConfig
 from gpt4image.next_steps import with_next
 from gpt4image.options import require_inputs
 
 VERBS = tuple(name for name in COMMANDS if " " not in name)
-_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+RESULTS = {name: f"{name.capitalize()}Result" for name in VERBS} | {"demo": "CompareResult"}
+"""The class of what each returns, in ``base.outcome``."""
+PLOTS = {"train": "plot_run", "compare": "plot_comparison", "demo": "plot_comparison", "evaluate": "plot_classes"}
+GIVEN = {
+    "data": "data.given:dataset",
+    "describer": "describing.describers.function:describer",
+    "model": "models.backbones:given_model",
+}
+"""Options that take an object too, with what gives the SPEC that stands for it."""
+TYPES = {
+    "data": "Data",
+    "describer": "Describer",
+    "images": "Images",
+    "model": "Model",
+    "classes": "StrPath | Sequence[str]",
+    "init": "StrPath",
+}
+"""The types of options that are texts for the command line, and may be more here."""
+ALIASES = {
+    "StrPath": "str | Path",
+    "Data": "str | Path | (images, labels) | DataFrame",
+    "Describer": "str | Callable[[Image, str], str | Mapping] | (name, Callable)",
+    "Images": "str | Path | Image | NDArray | Sequence of these | DataFrame",
+    "Model": "str | nn.Module",
+}
+"""Names of types in the stub, in words for ``help``."""
+ABOUT = {
+    ("predict", "images"): "Paths of files and folders, patterns ('photos/**/*.jpg'), PIL pictures, arrays of uint8, "
+    "several of these, or a DataFrame with a column path or image.",
+    ("predict", "out"): "File of the predictions. Default: none; they are `.rows` of the result.",
+}
+"""Help of options that do something else here than on the command line."""
+_TASK = ("Task | None", "A task of your own, where the registry has none of its name.")
+_MODEL = ("Module | None", "The module that was trained, where `train` was given one in another process.")
+_ON_EPOCH = (
+    "Callable[[Epoch], bool | None] | None",
+    "Function that is told each epoch when it has ended; where it returns False, training ends.",
+)
+OBJECTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "train": {"task": _TASK, "on_epoch": _ON_EPOCH},
+    "evaluate": {"task": _TASK, "model": _MODEL},
+    "compare": {"task": _TASK},
+    "export": {"task": _TASK, "model": _MODEL},
+    "predict": {"task": _TASK},
+    "search": {"model": _MODEL},
+}
+"""What a function takes that the command does not: type and help."""
+_FLAG = re.compile(
+    r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: = | (?=['\"\d/~{.]|[A-Z_]{2,}\b|\w+:|[^\s]*[/_\d]))?"
+)
+_COMMAND = re.compile(rf"`(?:gpt4image )?({'|'.join(VERBS)}) ([^`]*)`")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a function: its type and default as Python, and what it does. ``default`` is "" without one."""
+
+    name: str
+    kind: str
+    default: str
+    about: str
+    positional: bool
 
 
 def verb(name: str) -> Callable[..., Outcome]:
-    """Return the function of a command: it takes options as keywords, and the ``task`` where the stage takes one."""
+    """Return the function of a command: it takes options as keywords, and the words of the command line by place."""
     command = COMMANDS[name]
     config_type: Any = getattr(importlib.import_module("gpt4image.config"), command.config)
 
-    def call(*given: Any, task: Any = None, **options: Any) -> Outcome:
-        module, function = command.stage.split(":")
-        if isinstance(task, str):  # a name is an option; anything else is a task of one's own
-            task, options = None, {**options, "task": task}
+    def call(*given: Any, **options: Any) -> Outcome:
         try:
-            config = _config(config_type, given, options)
-            require_inputs(config)
-            stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
-            importlib.import_module("gpt4image.data").require_apart(config)
-            outcome = stage(config) if task is None else stage(config, task=task)
+            with ExitStack() as held:
+                return _called(name, config_type, given, options, held)
         except Gpt4ImageError as error:
             error.args = (in_python(str(error), config_type), *error.args[1:])
             raise
-        outcome = with_next(name, outcome, config, config_types=CONFIG_TYPES, python=True)
-        return replace(outcome, drawing=_drawing(name, outcome.path))
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    fields = {key: field for key, field in config_type.model_fields.items() if key != "as_json"}
     call.__name__ = call.__qualname__ = name
-    call.__doc__ = f"{command.about.capitalize()}: ``gpt4image {name}`` as a function.\n\n{config_type.__doc__}"
+    call.__module__ = "gpt4image"
+    call.__doc__ = documentation(name)
     call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(
-                key, keyword, default=inspect.Parameter.empty if field.is_required() else field.get_default()
+                each.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD if each.positional else inspect.Parameter.KEYWORD_ONLY,
+                default=_Text(each.default) if each.default else inspect.Parameter.empty,
+                annotation=_Text(in_words(each.kind)),
             )
-            for key, field in fields.items()
-        ]
+            for each in parameters(name)
+        ],
+        return_annotation=_Text(RESULTS[name]),
     )
     return call
 
 
-def _config(kind: Any, given: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """Return the configuration of a call: one that is given, with other options, or positional words and keywords.
+class _Text(str):
+    """A text that ``help`` shows as it is, in place of a type or a default."""
 
-    Raises:
-        ConfigError: an option is wrong.
-        TypeError: there are more positional arguments than the command has, or one is given twice.
-    """
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, Any], held: ExitStack) -> Outcome:
+    passed = _passed(name, options)
+    own = {key: value for key, value in options.items() if key not in passed}
+    names: Mapping[str, str] = {}
     if given and isinstance(given[0], StageConfig):
-        return given[0].model_copy(update=dict(options))
+        config: Any = given[0].model_copy(update=own)
+    else:
+        words = _words(kind, given, own)
+        if name == "predict" and "images" in words:
+            from gpt4image.data.given import as_files
+
+            words["images"], names = held.enter_context(as_files(words["images"]))
+            if names and words.get("out") is not None:
+                raise ConfigError(
+                    "--out names images by their files, and these have none; write `.rows` of the result."
+                )
+        config = kind(**{key: _plain(kind, key, value) for key, value in words.items()})
+    require_inputs(config)
+    _call("data:require_apart", config)
+    if "model" in passed:
+        _call(GIVEN["model"], passed.pop("model"))
+    if name == "predict":
+        passed["keep"] = True
+    found: Outcome = _call(COMMANDS[name].stage, config, **passed)
+    if isinstance(found, PredictResult) and names:
+        found = _renamed(found, names)
+    found = with_next(name, found, config, config_types=CONFIG_TYPES, python=True)
+    return replace(found, drawing=_drawing(name, found.path))
+
+
+def _drawing(name: str, path: Path | None) -> Callable[[], Any] | None:
+    """Return what draws the result of a command; matplotlib is loaded only when it is asked for."""
+    return None if path is None or name not in PLOTS else partial(_call, f"reporting.plots:{PLOTS[name]}", path)
+
+
+def _passed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the objects that go to the stage beside its configuration; a task by its name is an option."""
+    found = {key: options[key] for key in OBJECTS.get(name, {}) if options.get(key) is not None}
+    return {key: value for key, value in found.items() if not (key == "task" and isinstance(value, str))}
+
+
+def _call(where: str, *arguments: Any, **options: Any) -> Any:
+    """Call a function of this package by MODULE:FUNCTION; it is imported now."""
+    module, _, function = where.partition(":")
+    return getattr(importlib.import_module(f"gpt4image.{module}"), function)(*arguments, **options)
+
+
+def _words(kind: Any, given: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options by name. Raises TypeError: there are too many positional ones, or one is given twice."""
     names = [name for name in kind.model_fields if kind.option(name).isupper()]
     if len(given) > len(names) or set(names[: len(given)]) & options.keys():
         raise TypeError(f"positional arguments are {', '.join(names) or 'none'}; all others are keywords")
-    words = {**dict(zip(names, given, strict=False)), **options}
-    return kind(**{name: _plain(kind, name, value) for name, value in words.items()})
+    return {**dict(zip(names, given, strict=False)), **options}
 
 
 def _plain(kind: Any, name: str, value: Any) -> Any:
-    """Return a value as the configuration has it: a path as text where text is meant, one thing as a list of one."""
+    """Return a value as the configuration has it: a SPEC for an object, text for a path, one thing as a list of one."""
     annotation = str(kind.model_fields[name].annotation) if name in kind.model_fields else ""
     if isinstance(value, Path) and "Path" not in annotation:
         value = str(value)
+    if name in GIVEN and "str" in annotation and not isinstance(value, str | NoneType):
+        return _call(GIVEN[name], value)
     if annotation.startswith("tuple[") and isinstance(value, str | Path):
         value = (value,)
     if annotation.startswith("tuple[str") and isinstance(value, list | tuple):
@@ -90,20 +199,127 @@ def _plain(kind: Any, name: str, value: Any) -> Any:
     return value
 
 
-def _drawing(name: str, path: Path | None) -> Callable[[], Any] | None:
-    """Return what draws the result of a command; matplotlib is loaded only when it is asked for."""
-    plot = {"train": "plot_run", "compare": "plot_comparison", "demo": "plot_comparison", "evaluate": "plot_classes"}
-    return None if path is None or name not in plot else partial(_draw, plot[name], path)
+def _renamed(found: PredictResult, names: Mapping[str, str]) -> PredictResult:
+    """Return a result with images in memory by their number, in place of the file that they were in meanwhile."""
+    rows = [{**row, "image": names.get(row["image"], row["image"])} for row in found.rows]
+    skipped = tuple(Skipped(name=names.get(item.name, item.name), reason=item.reason) for item in found.skipped)
+    return replace(found, read_rows=partial(list[Row], rows), skipped=skipped)
 
 
-def _draw(function: str, path: Path) -> Any:
-    return getattr(importlib.import_module("gpt4image.reporting.plots"), function)(path)
+def parameters(name: str) -> list[Parameter]:
+    """Return the parameters of a function, positional ones first."""
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), CONFIG_TYPES[name])
+    found: list[Parameter] = []
+    for key, field in kind.model_fields.items():
+        if key == "as_json":
+            continue
+        of_text = get_args(field.annotation) in ((str, NoneType), (str, ...)) or field.annotation is str
+        typed = type_text(field.annotation)
+        if key in TYPES and of_text:
+            typed = TYPES[key] + (" | None" if NoneType in get_args(field.annotation) else "")
+        value = field.get_default(call_default_factory=True)
+        default = "" if field.is_required() else repr(str(value) if isinstance(value, Path) else value)
+        default = "..." if len(default) > 60 else default
+        about = ABOUT.get((name, key)) or in_python(" ".join((field.description or "").split()), kind)
+        found.append(Parameter(key, typed, default, about, kind.option(key).isupper()))
+    own = {each.name: each for each in found}
+    for key, (typed, about) in OBJECTS.get(name, {}).items():
+        if key in own:  # as the task of train, which may be a name
+            typed, about = f"{own[key].kind} | {typed.removesuffix(' | None')}", f"{own[key].about} {about}"
+            found[found.index(own[key])] = replace(own[key], kind=typed, about=about)
+        else:
+            found.append(Parameter(key, typed, "None", about, positional=False))
+    return sorted(found, key=lambda each: not each.positional)
+
+
+def type_text(annotation: Any) -> str:
+    """Return the type of an option as Python writes it: what may be given, not what it becomes."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_text(inner[0])
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, inner))}]"
+    if origin is tuple:
+        return f"{type_text(inner[0])} | Sequence[{type_text(inner[0])}]"
+    if origin is dict:
+        return "Mapping[str, Any]"
+    if inner:
+        return " | ".join(dict.fromkeys(map(type_text, inner)))
+    return {Path: "StrPath", NoneType: "None"}.get(annotation) or annotation.__name__
+
+
+def in_words(kind: str) -> str:
+    """Return a type with the names of the stub in words."""
+    return re.sub(r"\w+", lambda word: ALIASES.get(word[0], word[0]), kind)
+
+
+def documentation(name: str) -> str:
+    """Return the docstring of a function: what it does, an example, its parameters and its result."""
+    command = COMMANDS[name]
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), command.config)
+    result: Any = getattr(results, RESULTS[name])
+    about, _, example = inspect.cleandoc(kind.__doc__).partition("Example: ")
+    rows = [
+        f"    {each.name} ({in_words(each.kind)}{', optional' if each.default else ''}): {each.about}"
+        for each in parameters(name)
+    ]
+    return "\n".join(
+        [
+            f"{command.about[0].upper()}{command.about[1:]}: ``gpt4image {name}`` as a function.",
+            "",
+            in_python(about.strip(), kind),
+            "",
+            f"Example: {_as_call(name, example.strip().removeprefix(f'gpt4image {name} '))}",
+            "",
+            "Args:",
+            *rows,
+            "",
+            "Returns:",
+            f"    {RESULTS[name]}: {inspect.cleandoc(result.__doc__).splitlines()[0]}",
+        ]
+    )
 
 
 def in_python(message: str, config_type: Any = None) -> str:
-    """Return a message with options as keywords: ``--val-fraction`` becomes ``val_fraction=``."""
-    message = _FLAG.sub(lambda flag: flag[1].replace("-", "_") + "=", message)
+    """Return a message in Python's words: ``--val-fraction`` becomes ``val_fraction=``, a command becomes a call."""
+    message = _COMMAND.sub(lambda found: f"`{_as_call(found[1], found[2])}`", message)
+    parts = re.split(r"(`gpt4image [^`]*`)", message)  # a command that is no function stays one
+    parts[::2] = [_FLAG.sub(lambda flag: flag[1].replace("-", "_") + "=", part) for part in parts[::2]]
+    message = "".join(parts)
     for name in config_type.model_fields if config_type else ():
         if (option := config_type.option(name)).isupper():
-            message = re.sub(rf"^{option}\b(?= is required| = )", f"{name}=", message, flags=re.MULTILINE)
-    return re.sub(r"(?<=[a-z]=) (?:= |(?='))", "", message)
+            message = re.sub(rf"^{option}\b(?: =)?(?= is required| )", f"{name}=", message, flags=re.MULTILINE)
+    return re.sub(r"(?<=[a-z]=) (?='|\")", "", message)
+
+
+def _as_call(name: str, words: str) -> str:
+    """Return the words of a command as a call: ``gpt4image.train(data='photos', epochs=3)``."""
+    try:
+        parts = shlex.split(words)
+    except ValueError:
+        parts = words.split()
+    given: list[str] = []
+    options: dict[str, list[str]] = {}
+    for part in parts:
+        if part.startswith("--"):
+            options[part[2:].replace("-", "_")] = []
+        elif options:
+            options[next(reversed(options))].append(_value(part))
+        else:
+            given.append(_value(part))
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), CONFIG_TYPES[name])
+    most = sum(kind.option(key).isupper() for key in kind.model_fields)
+    if len(given) > most > 0:  # the last word may be several
+        given[most - 1 :] = [f"[{', '.join(given[most - 1 :])}]"]
+    named = [
+        f"{key}={values[0] if len(values) == 1 else '[' + ', '.join(values) + ']'}"
+        if values
+        else f"{key.removeprefix('no_')}={not key.startswith('no_')}"
+        for key, values in options.items()
+    ]
+    return f"gpt4image.{name}({', '.join([*given, *named])})"
+
+
+def _value(word: str) -> str:
+    """Return a word of the command line as a value: numbers and names in capitals stay as they are."""
+    return word if re.fullmatch(r"-?\d+(\.\d+)?|[A-Z][A-Z_]+", word) else repr(word)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from distilling_cases import made
 from gpt4image.artifacts.stage_records import RECORD, StageRecords
 from gpt4image.base.errors import RunError
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import LabelResult, Skipped
 
 
 def test_what_came_of_a_stage_is_found_by_its_key_only(tmp_path: Path) -> None:
@@ -16,10 +17,12 @@ def test_what_came_of_a_stage_is_found_by_its_key_only(tmp_path: Path) -> None:
     assert records.begun("label") is None and records.finished("label", "k") is None
     records.write_options({"epochs": 3})
     records.begin("label", "a")
-    done = Outcome(
+    done = made(
+        LabelResult,
         path=tmp_path / "x",
-        summary={"coverage": 0.5},
-        record={"notes": ["n"]},
+        coverage=0.5,
+        page=tmp_path / "x.html",
+        notes=["n"],
         text="t",
         skipped=(Skipped(name="1", reason="r"),),
     )

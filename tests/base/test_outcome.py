@@ -1,18 +1,74 @@
-"""What a stage returns."""
+"""What commands return: facts as typed fields, by name as the command line tells them, and as rows."""
 
 from __future__ import annotations
 
 import pickle
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import ExportResult, LabelResult, SearchResult, TrainResult
+
+TRAINED = TrainResult(
+    path=Path("run"),
+    chosen={"model": "<b>"},
+    train_images=36,
+    val_images=3,
+    test_images=9,
+    classes=3,
+    labelled=12,
+    described=0,
+    val={"top1": 0.5},
+    seconds=1.5,
+    images_per_second=9.0,
+    text="a < b",
+)
 
 
-def test_facts_of_an_outcome_are_attributes() -> None:
-    outcome = Outcome(summary={"images": 3}, record={"metric": "<b>"}, text="a < b")
-    assert (outcome.images, outcome.metric) == (3, "<b>")
-    with pytest.raises(AttributeError, match="no 'pictures'; it has images"):
-        _ = outcome.pictures
-    assert "a &lt; b" in outcome._repr_html_()
-    assert pickle.loads(pickle.dumps(outcome)) == outcome  # noqa: S301
+def test_facts_have_the_names_that_the_command_line_tells_and_what_is_not_known_is_left_out() -> None:
+    names = "chosen train_images val_images test_images classes labelled described val_top1 seconds images_per_second"
+    assert list(TRAINED.summary) == names.split() and TRAINED.record == {}
+    assert TRAINED.val_images == 3 and getattr(TRAINED, "val_top1") == 0.5 and "val_top1" in dir(TRAINED)  # noqa: B009
+    assert replace(TRAINED, val={}).summary["val"] is None
+    with pytest.raises(AttributeError, match="no 'pictures'; it has chosen, train_images"):
+        _ = TRAINED.pictures
+    assert "a &lt; b" in TRAINED._repr_html_() and "&lt;b&gt;" in TRAINED._repr_html_()
+    assert "a < b" not in repr(TRAINED)
+    assert pickle.loads(pickle.dumps(TRAINED)) == TRAINED  # noqa: S301
+
+
+def test_a_result_comes_back_from_its_facts() -> None:
+    label = LabelResult(
+        images=4,
+        described=0,
+        coverage=1.0,
+        labelled=2,
+        doubtful=0,
+        quality={"val_accuracy": None},
+        weights={"answers": 0.5},
+        page=Path("page.html"),
+        notes=["few labels"],
+    )
+    assert label.summary["weight_of_answers"] == 0.5 and label.summary["page"] == "page.html"
+    assert label.record == {"notes": ["few labels"]}
+    for result in (label, TRAINED, replace(TRAINED, val={}, notes="older")):
+        again = type(result).of_facts({**result.summary, **result.record}, path=result.path, text=result.text)
+        assert again == result
+    with pytest.raises(TypeError, match="'card'"):
+        ExportResult.of_facts({"format": "onnx"})
+
+
+def test_rows_are_read_when_they_are_asked_for_and_pandas_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = dict.fromkeys(("data", "split", "encoder"), "a")
+    numbers = dict.fromkeys(("images", "indexed_now", "index_seconds", "query_seconds"), 1)
+    found = SearchResult(
+        run=Path("run"), index=Path("index"), **facts, **numbers, read_rows=partial(list, [{"key": "a"}])
+    )
+    assert found.rows == [{"key": "a"}] and found.to_pandas()["key"].tolist() == ["a"]
+    assert pickle.loads(pickle.dumps(found)).rows == found.rows  # noqa: S301
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"pip install pandas\. `\.rows` holds the same"):
+        found.to_pandas()

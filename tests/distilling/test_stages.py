@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.artifacts.stage_records import StageRecords
+from distilling_cases import made
+from gpt4image.artifacts.stage_records import RESULTS, StageRecords
 from gpt4image.base.errors import RunError
 from gpt4image.base.outcome import Outcome
 from gpt4image.distilling.stages import Stages
@@ -14,19 +15,19 @@ from gpt4image.distilling.stages import Stages
 
 def make(out: Path, name: str, key: str, *, partial: bool = False) -> int:
     """Carry out one stage that writes a folder of its name; return how often it was made."""
-    made = 0
+    times = 0
 
     def write() -> Outcome:
-        nonlocal made
-        made += 1
+        nonlocal times
+        times += 1
         (out / name).mkdir(exist_ok=True)
         (out / name / "content").write_text(key, encoding="utf-8")
-        return Outcome(path=out / name, summary={"without_description": 1} if partial else {})
+        return made(RESULTS[name], path=out / name, **({"without_description": 1} if partial else {}))
 
     stages = Stages(out, StageRecords(out))
     stages.do(name, write, lambda _: "said", key=key, goes_on=key, made=[out / name], needs=[out / name])
     assert stages.outcomes[name].path == out / name
-    return made
+    return times
 
 
 def test_a_stage_is_made_once_for_the_same_key_and_again_where_its_file_is_gone(tmp_path: Path) -> None:

@@ -10,9 +10,32 @@ from typing import Any
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import (
+    CompareResult,
+    DescribeResult,
+    EncodeResult,
+    EvaluateResult,
+    ExportResult,
+    LabelResult,
+    Outcome,
+    ReportResult,
+    Skipped,
+    TrainResult,
+)
 
 RECORD = "distill.json"
+RESULTS: Mapping[str, type[Outcome]] = {
+    "describe": DescribeResult,
+    "encode": EncodeResult,
+    "label": LabelResult,
+    "train": TrainResult,
+    "evaluate": EvaluateResult,
+    "export": ExportResult,
+    "report": ReportResult,
+    "compare": CompareResult,
+}
+KEPT = ("notes", "metric")
+"""Facts that are noted beside those which the command line prints."""
 
 
 def _is_whole(found: Any) -> bool:
@@ -49,18 +72,15 @@ class StageRecords:
         return "key" in self._values["stages"].get(stage, {})
 
     def finished(self, stage: str, key: str) -> Outcome | None:
-        """Return what came of a stage that was finished with the same ``key``; of its record only the notes.
-
-        None where it was not.
-        """
+        """Return what came of a stage that was finished with the same ``key``; None where it was not."""
         found = self._values["stages"].get(stage, {})
         if found.get("key") != key:
             return None
         try:
-            return Outcome(
+            earlier = {"notes": found["notes"]} if found.get("notes") else {}  # older versions: beside the facts
+            return RESULTS[stage].of_facts(
+                {**found["summary"], **earlier},
                 path=None if found["path"] is None else Path(found["path"]),
-                summary=found["summary"],
-                record={"notes": found["notes"]},
                 text=found["text"],
                 skipped=tuple(Skipped(**item) for item in found["set_aside"]),
             )
@@ -81,8 +101,7 @@ class StageRecords:
             "of": self.begun(stage),
             "key": key,
             "path": None if outcome.path is None else str(outcome.path),
-            "summary": dict(outcome.summary),
-            "notes": list(outcome.record.get("notes", ())),
+            "summary": outcome.summary | {name: facts[name] for name in KEPT if name in (facts := outcome.record)},
             "text": outcome.text,
             "set_aside": [asdict(item) for item in outcome.skipped],
         }

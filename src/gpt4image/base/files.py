@@ -359,3 +359,8 @@ def read_parquet(  # pyright: ignore[reportUnknownParameterType]
     if missing:
         raise DamagedError(damaged(path, f"it has no column {first_few(missing)}"))
     return table
+
+
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet file, a dictionary each. Raises as ``read_parquet``."""
+    return read_parquet(path).to_pylist()

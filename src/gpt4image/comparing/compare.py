@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import CompareResult
 from gpt4image.base.progress import say
 from gpt4image.comparing.examples import write_extras
 from gpt4image.comparing.jobs import run_all
@@ -17,11 +19,11 @@ from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig, ReportConfig
 from gpt4image.data.splits import wrong_copies
 from gpt4image.reporting.findings import comparison_tables
-from gpt4image.reporting.report import report
+from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
 
 
-def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), task: Task | None = None) -> Outcome:
+def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), task: Task | None = None) -> CompareResult:
     """Run one comparison, or several into one folder, and write comparison.json and report.html.
 
     Finished runs are kept and not made again, so an interrupted comparison goes on where it stopped; comparisons that
@@ -54,13 +56,33 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         record = record if len(results) == 1 else {**record, "comparisons": results}
         write_json(out / COMPARISON, record)
         skipped = write_extras(plans, names if len(plans) > 1 else ())
-        page = report(ReportConfig(dir=out)).path
+        report(ReportConfig(dir=out))
     notes = dict.fromkeys(line for plan in plans for line in (*wrong_copies(plan.prepared.data.image_set), *plan.notes))
     unusable = dict.fromkeys(item for folder in jobs for item in runs.read_skipped(folder))
-    return Outcome(
+    return CompareResult(
         path=out,
-        summary={"comparison": str(out / COMPARISON), "report": str(page)},
-        record=record,
+        comparison=out / COMPARISON,
+        report=out / PAGE,
+        content=record,
+        read_rows=partial(_arms, results),
         text="\n\n".join([comparison_tables(record), *notes]),
         skipped=(*unusable, *skipped),
     )
+
+
+def _arms(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each arm of each comparison."""
+    return [
+        {
+            "comparison": name,
+            "arm": arm,
+            "metric": record["metric"],
+            "mean": facts["mean"],
+            "low": facts["ci95"][0],
+            "high": facts["ci95"][1],
+            "seeds": len(facts["seeds"]),
+            "seconds": facts["seconds"],
+        }
+        for name, record in results.items()
+        for arm, facts in record["arms"].items()
+    ]

@@ -27,7 +27,8 @@ class DescriberOptions(StageConfig):
 
     describer: str
     """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine),
-    or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description)."""
+    python:MODULE:FUNCTION (of a picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest,
+    and description)."""
 
     # What is asked
     system: str = GUARD

@@ -316,7 +316,7 @@ class TrainOptions(
 
     @model_validator(mode="after")
     def _pretrains(self) -> Self:
-        if self.freeze and self.init in ("auto", "scratch"):
+        if self.freeze and self.init in ("auto", "scratch") and not (self.model or "").startswith("python:"):
             raise ConfigError("--freeze keeps weights as they are: name them by --init pretrained or --init FILE.")
         if self.pretraining:
             idle = [name for name in WITHOUT_USE if getattr(self, name)]

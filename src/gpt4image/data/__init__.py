@@ -41,6 +41,7 @@ LOADERS = {
     "openmoji-scenes-masks": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes_masks"),
     "clips": ("gpt4image.data.clips", "load_clips"),
     "openmoji-clips": ("gpt4image.data.openmoji_clips", "load_openmoji_clips"),
+    "python": ("gpt4image.data.given", "load_given"),
 }
 PACKAGED = ("clothes", "clothes-unlabelled", "openmoji", "openmoji-scenes", "openmoji-scenes-masks", "openmoji-clips")
 ALONE = ("cifar10", "cifar100", *PACKAGED)

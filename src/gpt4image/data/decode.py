@@ -97,7 +97,7 @@ def decode(data: bytes, *, draft_side: int | None = None) -> Image.Image:
         if draft_side is not None and max(image.size) > draft_side:
             width, height = (max(1, side * draft_side // max(image.size)) for side in image.size)
             image.draft(None, (width, height))
-        return _upright_rgb(image)
+        return upright_rgb(image)
 
 
 def decode_square(
@@ -114,7 +114,7 @@ def decode_square(
     """
     with _opened(data) as image:
         image.draft(None, (2 * size, 2 * size))
-        return squared(_upright_rgb(image), size, filter_, squash=squash)
+        return squared(upright_rgb(image), size, filter_, squash=squash)
 
 
 def squared(rgb: Image.Image, size: int, filter_: Image.Resampling, *, squash: bool) -> NDArray[np.uint8]:
@@ -227,7 +227,8 @@ def _opened(data: bytes) -> Generator[Image.Image]:
             raise DecodeError(f"damaged: {error or type(error).__name__}") from None
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB, turned as its EXIF says, transparent parts white. Raises DecodeError, OSError."""
     image.load()
     return _rgb(_upright(image))
 

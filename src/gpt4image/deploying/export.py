@@ -13,7 +13,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError
 from gpt4image.base.files import staging_folder, write_text
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import ExportResult
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.config.deploying import FORMAT_SUFFIXES
 from gpt4image.deploying import hub
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpt4image.tasks.base import Task
 
 
-def export(config: ExportConfig, task: Task | None = None) -> Outcome:
+def export(config: ExportConfig, task: Task | None = None) -> ExportResult:
     """Write the model of a finished run, and check that it predicts what the run's model predicts.
 
     Files are written beside their place and moved there once the check has passed. ``task`` is that of the run, if the
@@ -77,19 +77,18 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
         names = [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())
         write_text(_card(config, path), card_section(card, path if path.is_dir() else staging, names))
     small_stem = config.format == "timm" and needs_small_stem(exported)
-    return Outcome(
+    return ExportResult(
         path=config.out,
-        summary={
-            **({"run": str(run_dir), "chosen": chosen} if chosen else {}),
-            "format": config.format,
-            "model": exported.in_timm()[0] if config.format == "timm" else exported.model.config.model,
-            "classes": len(exported.classes),
-            "checked_on": f"{found.images} images of {images.spec}",
-            "largest_difference": f"{found.largest_difference:.1e}",
-            "card": str(_card(config, config.out)),
-            **({"needs": "`import small_stem` (the file is in the folder) before timm loads it"} if small_stem else {}),
-            **({"hub": _pushed(config, config.push_to_hub)} if config.push_to_hub else {}),
-        },
+        run=run_dir if chosen else None,
+        chosen=chosen or None,
+        format=config.format,
+        model=exported.in_timm()[0] if config.format == "timm" else exported.model.config.resolved.model,
+        classes=len(exported.classes),
+        checked_on=f"{found.images} images of {images.spec}",
+        largest_difference=f"{found.largest_difference:.1e}",
+        card=_card(config, config.out),
+        needs="`import small_stem` (the file is in the folder) before timm loads it" if small_stem else None,
+        hub=_pushed(config, config.push_to_hub) if config.push_to_hub else None,
         skipped=skipped,
     )
 

@@ -13,13 +13,14 @@ import os
 import sys
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import Outcome, PredictResult, Row, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import PredictConfig
 from gpt4image.data.coco import COCO, Id, Ids, coco_ids
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from gpt4image.tasks.base import Predictions, Task
 
 
-def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
+def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = False) -> Outcome:
     """Predict every image that is named, and write one row for each, in order.
 
-    Rows go to ``config.out``, or to standard output as they come. Neither images nor rows are kept in memory. Files
-    that cannot be read or decoded are skipped. ``task`` is that of the model, if the registry lacks it.
+    Rows go to ``config.out``, or to standard output as they come. With ``keep`` they are those of the result, and
+    nothing is printed; otherwise neither images nor rows are kept in memory. Files that cannot be read or decoded are
+    skipped. ``task`` is that of the model, if the registry lacks it.
 
     Raises:
         DataError: no image is found.
@@ -50,7 +52,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
 
     config, ids = _with_listed(config)
     total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS, ids)  # mistakes are said before a model is loaded
-    count, skipped = 0, []
+    count, skipped, kept = 0, [], list[Row]()
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         if not kinds <= classifier.preprocessing.extensions:
@@ -58,7 +60,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         _require_boxes(config, classifier)
         drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
-        with _stream(config.out) as stream:
+        with _stream(config.out, quiet=keep) as stream:
             coco = CocoResults(stream, classifier, ids) if config.row_format == "coco" else None
             writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
             top = _top(config, classifier)
@@ -66,19 +68,20 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
             for prediction in _predictions(config, classifier, top, drawing, total, skipped):
                 write(prediction)
                 count += 1
+                if keep:
+                    kept += prediction.fields(classifier.task.value)
             if coco:
                 coco.end()
-    if config.out is None:  # standard output holds rows alone
+    if config.out is None and not keep:  # standard output holds rows alone
         return Outcome(skipped=tuple(skipped))
     seconds = time.monotonic() - started
-    return Outcome(
+    return PredictResult(
         path=config.out,
-        summary={
-            "predicted": count,
-            "seconds": round(seconds, 2),
-            "images_per_second": round(count / seconds, 1),
-        },
+        predicted=count,
+        seconds=round(seconds, 2),
+        images_per_second=round(count / seconds, 1),
         skipped=tuple(skipped),
+        read_rows=partial(list[Row], kept),
     )
 
 
@@ -234,7 +237,11 @@ def _drawn(drawing: Drawing, prediction: Prediction, output: Predictions, skippe
 
 
 @contextlib.contextmanager
-def _stream(out: Path | None) -> Generator[TextIO]:
+def _stream(out: Path | None, *, quiet: bool) -> Generator[TextIO]:
+    if out is None and quiet:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            yield nowhere
+        return
     if out is None:
         yield sys.stdout  # this very stream: a progress bar puts another one in its place
         sys.stdout.flush()

@@ -19,6 +19,7 @@ from gpt4image.data.labels import note_once
 if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
 
+SIDES = ("left", "top", "right", "bottom")
 CLASS_WIDTH = 30  # longest class name that the table makes room for
 
 
@@ -47,8 +48,29 @@ class Prediction(NamedTuple):
             classes=self.classes[:count], probabilities=self.probabilities[:count], boxes=boxes[:count]
         )
 
+    def fields(self, value: str) -> list[dict[str, Any]]:
+        """Return the rows of the image as tables have them; ``value`` is that of the task.
+
+        One row has image, class, value, class_2 and so on; of boxes each has one, with its sides.
+        """
+        best = list(zip(self.classes, self.probabilities, strict=True))
+        if self.boxes is not None:
+            sides = (dict(zip(SIDES, box, strict=True)) for box in self.boxes)
+            each = zip(best, sides, strict=True)
+            return [{"image": self.image, "class": name, value: score, **box} for (name, score), box in each]
+        row: dict[str, Any] = {"image": self.image}
+        row |= {} if self.present is None else {"present": list(self.present)}
+        for rank, (name, number) in enumerate(best, 1):
+            row |= {_ranked("class", rank): name, _ranked(value, rank): number}
+        return [row if self.mask is None else {**row, "mask": self.mask}]
+
 
 Write = Callable[[Prediction], None]
+
+
+def _ranked(name: str, rank: int) -> str:
+    """Return the name of a column of the class of a rank: class, class_2, ..."""
+    return name if rank == 1 else f"{name}_{rank}"
 
 
 def table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
@@ -74,26 +96,27 @@ def csv_rows(stream: TextIO, classifier: Classifier, top: int) -> Write:
     Where an image may have several classes, ``present`` comes first: those present, separated by "|". Boxes have a row
     each: image, class, probability, left, top, right, bottom.
     """
-    writer = csv.writer(stream, lineterminator="\n")
+    value = classifier.task.value
     if classifier.task.output == "boxes":
-        writer.writerow(["image", "class", "probability", "left", "top", "right", "bottom"])
+        columns = ["image", "class", value, *SIDES]
+    else:
+        ranks = range(1, top + 1)
+        several = [] if classifier.task.exclusive else ["present"]
+        columns = ["image", *several, *(_ranked(name, rank) for rank in ranks for name in ("class", value))]
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
 
-        def write_boxes(row: Prediction) -> None:
-            image = csv_cell(in_one_line(row.image))
-            for name, score, box in zip(row.classes, row.probabilities, row.boxes or (), strict=True):
-                writer.writerow([image, csv_cell(in_one_line(name)), f"{score:.6f}", *box])
-
-        return write_boxes
-    each = ("class", classifier.task.value)
-    names = [f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in each]
-    several = [] if classifier.task.exclusive else ["present"]
-    writer.writerow(["image", *several, *names])
+    def cell(name: str, content: Any) -> Any:
+        if isinstance(content, float) and name not in SIDES:
+            return f"{content:.6f}"
+        if isinstance(content, float):
+            return content
+        names: list[str] = content if isinstance(content, list) else [content]
+        return csv_cell("|".join(map(in_one_line, names)))
 
     def write(row: Prediction) -> None:
-        names = (csv_cell(in_one_line(name)) for name in row.classes)
-        best = zip(names, (f"{value:.6f}" for value in row.probabilities), strict=True)
-        present = [] if row.present is None else [csv_cell("|".join(map(in_one_line, row.present)))]
-        writer.writerow([csv_cell(in_one_line(row.image)), *present, *(cell for pair in best for cell in pair)])
+        for fields in row.fields(value):
+            writer.writerow({name: cell(name, content) for name, content in fields.items()})
 
     return write
 

@@ -16,7 +16,7 @@ from gpt4image.artifacts.prompts import fill, load_prompt, turns
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import DescribeResult, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.secrets import hidden
 from gpt4image.config import DescribeConfig
@@ -54,7 +54,7 @@ from gpt4image.describing.wanted import (
 _NONE: frozenset[int] = frozenset()
 
 
-def describe(config: DescribeConfig) -> Outcome:
+def describe(config: DescribeConfig) -> DescribeResult:
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
     Raises:
@@ -324,7 +324,7 @@ class _Run:
         tried = answer.wasted or answer.sample in self.again.get(request.prompt, {}).get(request.digest, _NONE)
         return not (tried or self.describer.repeatable or self.asking.was_asked_again(answer))
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> DescribeResult:
         """Return what was done, and what was skipped."""
         config, budget, images, tally = self.config, self.budget, self.images, self.tally
         report = self.describer.report(images)
@@ -337,20 +337,22 @@ class _Run:
             for pair in zip(step.settled, step.there, strict=True)
             for digest in minus(*pair)
         }
-        return Outcome(
+        return DescribeResult(
             path=config.store,
-            summary={
-                "images": len(images),
-                "distinct_images": len(set(images.digests)),
-                "already_described": self.already,
-                **tally.counts,
-                "without_description": self.wanted - self.already - tally.described,
+            images=len(images),
+            distinct_images=len(set(images.digests)),
+            already_described=self.already,
+            described=tally.described,
+            failed=tally.counts["failed"],
+            rejected=tally.counts["rejected"],
+            without_description=self.wanted - self.already - tally.described,
+            details={
                 **(tally.classes_answered if CLASS in listed(config.ask) else {}),
                 **(self._boxes() if BOXES in listed(config.ask) else {}),
-                **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
-                **({} if finished else {"stopped_by": stopped_by}),
                 **report.facts,
             },
+            cost_usd=round(budget.spent, 6) if budget.spent else None,
+            stopped_by=None if finished else stopped_by,
             skipped=(
                 *images.skipped,
                 *self.unknown,

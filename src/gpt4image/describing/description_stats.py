@@ -18,7 +18,7 @@ import numpy as np
 from gpt4image.artifacts.answers import KINDS, Answer
 from gpt4image.artifacts.prompts import turns
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import StatsResult
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
@@ -41,7 +41,7 @@ _BINS = 24
 _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 
 
-def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Outcome:
+def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> StatsResult:
     """Count descriptions, structured answers, flaws, prompts, describers and failures, and the coverage of a dataset.
 
     Args:
@@ -73,7 +73,15 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Out
             share = _share(sum(digest in found.answered for digest in images.digests), len(images))
             summary["answer_coverage"] = share
     record = found.record()
-    return Outcome(path=config.store, summary=summary, record=record, text=_tables(summary, record))
+    text = _tables(summary, record)
+    return StatsResult(
+        path=config.store,
+        descriptions=summary.pop("descriptions"),
+        images=summary.pop("images"),
+        details=summary,
+        distributions=record,
+        text=text,
+    )
 
 
 def all_results(

@@ -15,7 +15,7 @@ from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, DecodeError, StoreError, first_few
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import BackupResult, CheckResult, ExportDescriptionsResult, ImportResult, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.secrets import hidden
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
@@ -33,7 +33,7 @@ _ROWS_PER_TRANSACTION = 1000
 _NAMES_SHOWN = 20
 
 
-def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
+def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
     """Bring the rows of a file into the store; rows that are there already change nothing.
 
     A bad row, an unknown key or a second, different text for the same image is skipped by name; the first text stays.
@@ -62,16 +62,16 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
             f"{config.file}: no row belongs to {config.data}: it has no {first_few(importer.unknown_keys[:3])}; its "
             f"keys look like {first_few(images.keys[:3])}."
         )
-    return Outcome(
+    return ImportResult(
         path=config.store,
-        summary={
-            "rows": importer.added + importer.unchanged + len(importer.skipped),
-            "added": importer.added,
-            "unchanged": importer.unchanged,
-            "descriptions": importer.texts,
-            "unknown_keys": len(importer.unknown_keys),
-            "conflicting_texts": importer.conflicts,
-            "bad_rows": len(importer.skipped) - importer.conflicts - len(importer.unknown_keys),
+        rows=importer.added + importer.unchanged + len(importer.skipped),
+        added=importer.added,
+        unchanged=importer.unchanged,
+        descriptions=importer.texts,
+        unknown_keys=len(importer.unknown_keys),
+        conflicting_texts=importer.conflicts,
+        bad_rows=len(importer.skipped) - importer.conflicts - len(importer.unknown_keys),
+        details={
             **{f"class_{kind}": importer.classes[kind] for kind in KINDS if importer.classes},
             **importer.boxes,
         },
@@ -205,7 +205,7 @@ def _identity(description: Description) -> tuple[str, Prompt, str]:
     return description.digest, description.prompt, canonical_json(description.describer)
 
 
-def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
+def export_descriptions(config: ExportDescriptionsConfig) -> ExportDescriptionsResult:
     """Write the descriptions of a store to a file that ``import_descriptions`` reads back without loss.
 
     Raises:
@@ -230,10 +230,10 @@ def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
         if not any(store.answers()):
             store.require_descriptions(config.prompt)
         write_rows(config.file, exported(store))
-    return Outcome(path=config.file, summary={"descriptions": counts["descriptions"], "rows": counts["rows"]})
+    return ExportDescriptionsResult(path=config.file, descriptions=counts["descriptions"], rows=counts["rows"])
 
 
-def back_up(config: BackupConfig) -> Outcome:
+def back_up(config: BackupConfig) -> BackupResult:
     """Copy a store to a new file, as it is at one moment; a run may write into it meanwhile.
 
     Raises:
@@ -243,10 +243,10 @@ def back_up(config: BackupConfig) -> Outcome:
         store.back_up(config.out)
     with DescriptionStore(config.out) as copy:
         results = sum(count for *_, count in copy.counts())
-    return Outcome(path=config.out, summary={"results": results, "bytes": config.out.stat().st_size})
+    return BackupResult(path=config.out, results=results, bytes=config.out.stat().st_size)
 
 
-def check(config: CheckConfig) -> Outcome:
+def check(config: CheckConfig) -> CheckResult:
     """Compare a store with a dataset: what lacks a description or an image, which texts and classes are suspicious.
 
     Images without a description, and those that were skipped when the dataset was loaded, are named; the rest is
@@ -294,16 +294,13 @@ def check(config: CheckConfig) -> Outcome:
         **({"answers_outside_list": [f"{key_of.get(d, d)} ({said})" for d, said in outside]} if answered else {}),
         **({"boxes_outside_list": [f"{key_of.get(d, d)} ({said})" for d, said in outside_boxes]} if boxes else {}),
     }
-    return Outcome(
+    return CheckResult(
         path=config.store,
-        summary={
-            "images": len(images),
-            "images_described": len(images) - len(missing),
-            "images_without_description": len(missing),
-            "images_skipped": len(images.skipped),
-            **boxes,
-            **{name: len(items) for name, items in named.items()},
-        },
+        images=len(images),
+        images_described=len(images) - len(missing),
+        images_without_description=len(missing),
+        images_skipped=len(images.skipped),
+        details={**boxes, **{name: len(items) for name, items in named.items()}},
         text="\n".join(f"{name.replace('_', ' ')}: {first_few(i, _NAMES_SHOWN)}" for name, i in named.items() if i),
         skipped=(*images.skipped, *(Skipped(name=key, reason="no description") for key in missing)),
     )

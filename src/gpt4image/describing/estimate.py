@@ -12,7 +12,7 @@ from typing import Any, Literal
 from scipy import stats
 
 from gpt4image.artifacts.store import DescriptionStore, Prompt, canonical_json
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import DescribeResult
 from gpt4image.config import DescribeConfig
 from gpt4image.data import ImageSet
 from gpt4image.describing.describers.base import Describer
@@ -30,19 +30,19 @@ def sample_of(images: ImageSet) -> set[str]:
 
 def estimate(
     config: DescribeConfig,
-    outcome: Outcome,
+    outcome: DescribeResult,
     store: DescriptionStore,
     describer: Describer,
     prompts: Sequence[Prompt],
     sample: Collection[str],
-) -> Outcome:
+) -> DescribeResult:
     """Return the outcome of the sample with ``estimate_*`` facts of the rest of the run.
 
     They are requests, tokens, money (mean and 95 % interval of the mean) and the time if the server keeps the sample's
     speed at this concurrency. Facts that the answers do not tell (tokens, price) are left out.
     """
     in_each = 1 if any(prompt.classes for prompt in prompts) else config.samples
-    requests = min(outcome.summary["without_description"] // in_each, config.limit or sys.maxsize)
+    requests = min(outcome.without_description // in_each, config.limit or sys.maxsize)
     settings = canonical_json(describer.settings)
     statuses: tuple[Literal["ok", "failed"], ...] = ("ok", "failed")
     answers, failed = (  # of this run or an earlier one
@@ -75,7 +75,7 @@ def estimate(
     latencies = [row.latency_s for row in answers if row.latency_s is not None]
     if latencies and not config.batch:
         facts["estimate_seconds"] = round(_seconds(config, requests, in_each, latencies, tokens_in, tokens_out), 1)
-    return replace(outcome, summary={**outcome.summary, **facts}, text=_sentence(facts))
+    return replace(outcome, text=_sentence(facts), **facts)
 
 
 def _sentence(facts: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError, nearest
 from gpt4image.base.files import write_text
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import ViewResult
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, ViewConfig
@@ -41,7 +41,7 @@ _SECTIONS = (
 )
 
 
-def view(config: ViewConfig) -> Outcome:
+def view(config: ViewConfig) -> ViewResult:
     """Write a page of a random sample of images with their answers, flaws, tokens and cost; what is wrong comes first.
 
     Images with a failure and images with a flaw fill a quarter of the page each, more only if the others are few.
@@ -101,7 +101,7 @@ def view(config: ViewConfig) -> Outcome:
             "answers": [_answer(result, described_by[canonical_json(result.describer)], name) for result in own],
         }
 
-    summary = {
+    summary: dict[str, Any] = {
         "images_shown": len(results),
         "images_answered": sum(sizes),
         "images_in_set": len(keys),
@@ -134,7 +134,7 @@ def view(config: ViewConfig) -> Outcome:
     )
     write_text(config.out, page)
     skipped = () if images is None or thumbnails is None else (*images.skipped, *thumbnails.skipped)
-    return Outcome(path=config.out, summary=summary, skipped=skipped)
+    return ViewResult(path=config.out, skipped=skipped, **summary)
 
 
 def _groups(

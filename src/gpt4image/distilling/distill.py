@@ -23,8 +23,15 @@ from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
-from gpt4image.base.files import fingerprint, read_json, write_text
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.files import fingerprint, write_text
+from gpt4image.base.outcome import (
+    CompareResult,
+    DescribeResult,
+    DistillResult,
+    EvaluateResult,
+    LabelResult,
+    ReportResult,
+)
 from gpt4image.base.progress import say
 from gpt4image.base.secrets import hidden
 from gpt4image.comparing.compare import compare
@@ -68,7 +75,7 @@ PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "text_label
 """Options that say where something lies."""
 
 
-def distill(config: DistillConfig) -> Outcome:
+def distill(config: DistillConfig) -> DistillResult:
     """Describe, encode, label, train, evaluate, export and report; what was made before of the same things stays.
 
     Raises:
@@ -222,12 +229,12 @@ def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig, a
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())
 
 
-def _answers(config: DistillConfig, describing: DescribeConfig) -> Outcome:
+def _answers(config: DistillConfig, describing: DescribeConfig) -> DescribeResult:
     sample = agree_to_pay(config, describing)
     outcome = describe(describing)
-    if cost := sample + outcome.summary.get("cost_usd", 0.0):
-        outcome = replace(outcome, summary={**outcome.summary, "cost_usd": round(cost, 6)})
-    if not outcome.summary["described"] + outcome.summary["already_described"]:
+    if cost := sample + (outcome.cost_usd or 0.0):
+        outcome = replace(outcome, cost_usd=round(cost, 6))
+    if not outcome.described + outcome.already_described:
         reason = f" {outcome.skipped[-1].name}: {outcome.skipped[-1].reason}" if outcome.skipped else ""
         raise DescriberError(
             f"{describing.describer} answered nothing that can be used.{reason} If it brings only some of "
@@ -277,8 +284,8 @@ def _after_answers(
     )
     if split:
         measured = out / RUN / f"evaluation-{split}.json"
-        measure = partial(_measure, out / RUN, split, measured)
-        stages.do("evaluate", measure, said.of_score, key=[*trained, split], needs=[measured])
+        measure = EvaluateConfig(run_dir=out / RUN, split=split)
+        stages.do("evaluate", lambda: evaluate(measure), said.of_score, key=[*trained, split], needs=[measured])
     else:
         stages.leave_out("evaluate", "no held-out image has a human label, so accuracy cannot be measured")
     exported = config.export()
@@ -307,47 +314,42 @@ def _after_answers(
         stages.leave_out(COMPARE, "no test image has a human label")
 
 
-def _measure(run: Path, split: Literal["test", "val"], record: Path) -> Outcome:
-    outcome = evaluate(EvaluateConfig(run_dir=run, split=split))
-    return replace(outcome, summary={**outcome.summary, "metric": read_json(record)["metric"]})
-
-
-def _report(out: Path) -> Outcome:
+def _report(out: Path) -> ReportResult:
     written = report(ReportConfig(dir=out / RUN))
     write_text(out / PAGE, (out / RUN / PAGE).read_text(encoding="utf-8"))
     return replace(written, path=out / PAGE)
 
 
-def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: Stages, seconds: float) -> Outcome:
+def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: Stages, seconds: float) -> DistillResult:
     """Return what was made, how good it is as far as that is known, and what was skipped."""
-    out, done = config.out, {name: outcome.summary for name, outcome in stages.outcomes.items()}
-    answers, measured, model = done["describe"], done.get("evaluate"), stages.outcomes["export"].path
-    missing = answers["without_description"]
-    notes: list[str] = [*stages.outcomes["label"].record["notes"]]
-    if stopped := answers.get("stopped_by"):
+    out, model = config.out, config.export().out
+    answers, labels = stages.result(DescribeResult), stages.result(LabelResult)
+    assert answers is not None and labels is not None  # noqa: S101  (both stages are never left out)
+    measured, compared = stages.result(EvaluateResult), stages.result(CompareResult)
+    missing, notes = answers.without_description, [*(labels.notes or ())]
+    if answers.stopped_by:
         notes.append(
-            f"{missing:,} images have no answer, as {stopped} ended the asking; the model learned from the others. The "
-            "same command with more goes on."
+            f"{missing:,} images have no answer, as {answers.stopped_by} ended the asking; the model learned from the "
+            "others. The same command with more goes on."
         )
     if measured is None:
         notes.append(UNMEASURED)
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TEXT_LABELS, EMBEDDINGS, ANSWERS))]
-    return Outcome(
+    return DistillResult(
         path=out,
-        summary={
-            "images": len(images),
-            "human_labels": annotated,
-            "answered": answers["distinct_images"] - missing,
-            **({"without_answer": missing} if missing else {}),
-            **({"cost_usd": answers["cost_usd"]} if "cost_usd" in answers else {}),
-            **said.score(measured),
-            "model": str(model),
-            "seconds": round(seconds, 1),
-        },
-        record={"stages": done},
-        text="\n\n".join(notes + ([stages.outcomes[COMPARE].text] if COMPARE in done else [])),
+        images=len(images),
+        human_labels=annotated,
+        answered=answers.distinct_images - missing,
+        without_answer=missing or None,
+        cost_usd=answers.cost_usd,
+        scores=said.score(measured),
+        measured_on=None if measured is None else said.measured_on(measured),
+        model=model,
+        seconds=round(seconds, 1),
+        stages={name: outcome.summary for name, outcome in stages.outcomes.items()},
+        text="\n\n".join(notes + ([] if compared is None else [compared.text])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
-        wrote=tuple(path for path in made if path is not None and path.exists()),
+        wrote=tuple(path for path in made if path.exists()),
     )
 
 

@@ -33,11 +33,11 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> float:
         return 0.0
     say("A small sample is asked first, to estimate the rest; its answers are kept.")
     sample = describe(describing.model_copy(update={"dry_run": True}))
-    cost = float(sample.summary.get("cost_usd", 0.0))
-    if not sample.summary["estimate_requests"]:
+    cost = sample.cost_usd or 0.0
+    if not sample.estimate_requests:
         return cost
     say(sample.text)
-    if "estimate_usd" not in sample.summary:
+    if sample.estimate_usd is None:
         say("What that costs is not known: no price is known for this model (--prices FILE names one).")
     try:
         answer = console.input("Go on? [y/N] ", markup=False)

@@ -7,12 +7,12 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import fingerprint, make_folder, move
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import DescribeResult, Outcome
 from gpt4image.base.progress import say
 from gpt4image.pages.numbers import duration
 
@@ -20,6 +20,7 @@ STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report"
 COMPARE = "compare"
 """The stage that takes part only where it is asked for, as the last one."""
 INDENT = " " * 14
+Result = TypeVar("Result", bound=Outcome)
 
 
 class Stages:
@@ -40,8 +41,8 @@ class Stages:
     def do(
         self,
         name: str,
-        make: Callable[[], Outcome],
-        said: Callable[[Outcome], str],
+        make: Callable[[], Result],
+        said: Callable[[Result], str],
         *,
         key: Any,
         goes_on: Any = None,
@@ -64,7 +65,7 @@ class Stages:
         """
         head = self._head(name)
         key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
-        done = self.records.finished(name, key)
+        done: Any = self.records.finished(name, key)
         if done is not None and all(path.exists() for path in needs):
             self.outcomes[name] = done
             say(f"{head} as before: {said(done)}")
@@ -74,10 +75,14 @@ class Stages:
             self._make_room(name, made)
             self.records.begin(name, of)
         started = time.monotonic()
-        self.outcomes[name] = done = make()
-        if not done.summary.get("without_description"):  # images without an answer are asked about again
-            self.records.finish(name, key, done)
-        say(f"{INDENT}{said(done)} ({duration(time.monotonic() - started)})")
+        self.outcomes[name] = new = make()
+        if not (isinstance(new, DescribeResult) and new.without_description):  # those images are asked about again
+            self.records.finish(name, key, new)
+        say(f"{INDENT}{said(new)} ({duration(time.monotonic() - started)})")
+
+    def result(self, kind: type[Result]) -> Result | None:
+        """Return what came of the stage with this kind of result; None where it is not done."""
+        return next((done for done in self.outcomes.values() if isinstance(done, kind)), None)
 
     def leave_out(self, name: str, why: str) -> None:
         """Say that a stage has nothing to do."""

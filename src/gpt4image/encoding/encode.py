@@ -45,7 +45,7 @@ from gpt4image.base.checksums import digest_of_start, file_facts, require_record
 from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
 from gpt4image.base.files import flush, make_folder, move, open_npy, read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import EncodeResult
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import EncodeConfig
 from gpt4image.encoding.distinct_texts import Descriptions, read_descriptions
@@ -60,7 +60,7 @@ _TEXTS_PER_READ = 4096
 EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
 
 
-def encode(config: EncodeConfig) -> Outcome:
+def encode(config: EncodeConfig) -> EncodeResult:
     """Encode the descriptions of a store into the table folder ``config.out``; go on where an earlier run stopped.
 
     Raises:
@@ -91,18 +91,16 @@ def encode(config: EncodeConfig) -> Outcome:
     def facts(*names: str) -> dict[str, Any]:
         return {name: getattr(manifest, name) for name in names}
 
-    return Outcome(
+    return EncodeResult(
         path=config.out,
-        summary={
-            **facts("descriptions", "images", "texts"),
-            "texts_encoded": encoded,
-            "texts_kept": manifest.texts - encoded,
-            "long": manifest.length_policy,
-            "truncated": round(manifest.truncated, 6),
-            **facts("pooled", "max_tokens", "encoder", "precision", "width", "class_conditioned"),
-            "seconds": round(seconds, 2),
-            "texts_per_second": round(encoded / seconds, 1),
-        },
+        **facts("descriptions", "images", "texts"),
+        texts_encoded=encoded,
+        texts_kept=manifest.texts - encoded,
+        long=manifest.length_policy,
+        truncated=round(manifest.truncated, 6),
+        **facts("pooled", "max_tokens", "encoder", "precision", "width", "class_conditioned"),
+        seconds=round(seconds, 2),
+        texts_per_second=round(encoded / seconds, 1),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from gpt4image.artifacts.run_records import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
-from gpt4image.base.files import ROW_GROUP, require_writable, row_groups, write_json, write_row_groups
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.files import ROW_GROUP, parquet_rows, require_writable, row_groups, write_json, write_row_groups
+from gpt4image.base.outcome import EvaluateResult, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
@@ -43,7 +44,7 @@ NOT_KNOWN = (
 )
 
 
-def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
+def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult:
     """Measure a finished run on one split of its own dataset, or of another one with the same classes.
 
     A split of its own dataset that was measured before is not read again: its record is returned, unless something
@@ -96,13 +97,18 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
     absent = dict(facts.get("absent", {}))
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
-    note = {"note": facts["note"]} if facts.get("note") else {}
-    shown = {key: facts[key] for key in ("images", "labelled", *facts.get("titles", TITLES), "loss") if key in facts}
+    shown = {key: facts[key] for key in (*facts.get("titles", TITLES), "loss") if key in facts}
     not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
-    return Outcome(
+    return EvaluateResult(
         path=path,
-        summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
-        record={"not_measured": absent},
+        split=config.split,
+        images=facts["images"],
+        labelled=facts["labelled"],
+        scores={**shown, **facts.get("metrics", {})},
+        note=facts.get("note") or None,
+        metric=facts["metric"],
+        not_measured=absent,
+        read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
         skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )

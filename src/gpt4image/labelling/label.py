@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import ConfigError
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.files import parquet_rows
+from gpt4image.base.outcome import LabelResult
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.labels import note_other_classes, used_classes
@@ -59,7 +61,7 @@ TEXTS_SAY_NOTHING = (
 )
 
 
-def label(config: LabelConfig) -> Outcome:
+def label(config: LabelConfig) -> LabelResult:
     """Write class probabilities of every image with evidence to ``config.out``, and a page of suspected label errors.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
@@ -166,11 +168,12 @@ def label(config: LabelConfig) -> Outcome:
     strange = [] if read is None else read.in_words()
     confused = [confused_table(pairs, images.classes)] if pairs else []
     notes = [*_warnings(task, found, explains), *notes, *strange]
-    return Outcome(
+    return LabelResult.of_facts(
+        summary,
         path=file,
         wrote=tuple(dict.fromkeys((file, config.out, page, *again))),
-        summary=summary,
-        record={"notes": notes},
+        notes=notes,
+        read_rows=partial(parquet_rows, file),
         text="\n\n".join([*notes, in_words(shown, config.doubtful), *confused]),
         skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
     )

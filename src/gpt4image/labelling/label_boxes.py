@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DecodeError, first_few, first_line
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.files import parquet_rows
+from gpt4image.base.outcome import LabelResult, Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
 from gpt4image.data.box_files import write_coco
@@ -40,7 +42,7 @@ def boxes_of(images: ImageSet) -> Boxes:
 
 def label_boxes(
     config: LabelConfig, images: ImageSet, texts: Texts, table: EmbeddingTable | None, notes: Sequence[str]
-) -> Outcome:
+) -> LabelResult:
     """Write the boxes of all images with human boxes in train, or with an answer, and a page of suspected errors.
 
     Args:
@@ -118,11 +120,12 @@ def label_boxes(
         write_coco(config.out, names, list(sizes.values()), found.boxes[kept], found.classes, ids)
     unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
     said = [*notes, *([unknown] if unknown else []), *_other_numbers(summary)]
-    return Outcome(
+    return LabelResult.of_facts(
+        summary,
         path=file,
         wrote=tuple(dict.fromkeys((file, config.out, page, suspected))),
-        summary=summary,
-        record={"notes": said},
+        notes=said,
+        read_rows=partial(parquet_rows, file),
         text="\n\n".join([*said, _in_words(summary, images), in_words(shown, config.doubtful)]),
         skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
     )

@@ -6,6 +6,7 @@ above, no pooling; patches of 2 pixels for ConvNeXts, 8x8 tokens for ViTs.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import importlib.util
@@ -45,6 +46,10 @@ FRAME_POOL = "frame_pool"
 """Name of the part that a model of clips has beside those of its model of images; see ``models.temporal``."""
 CLASSIFIER = "backbone."
 """How the names of the classifier begin in a model that has other layers beside it, such as a detector."""
+OF_PYTHON = "python:"
+"""How the name of a module begins that a call in Python was given."""
+GIVEN: dict[str, nn.Module] = {}
+"""These modules, by name; in this process only."""
 LARGEST_NUMBER = 1_000_000
 MOST_NUMBERS = 1_000
 
@@ -93,6 +98,15 @@ def create_backbone(
     Raises:
         ModelError: the name, stem, arguments, image size or weights cannot be used.
     """
+    if name.startswith(OF_PYTHON):
+        if stem != "standard" or drop_path > 0 or model_args or init == "pretrained":
+            raise ModelError(
+                f"{name} is a module that you built, with its weights: leave out --stem, --drop-path, --model-args and "
+                "--init pretrained."
+            )
+        module, new, notes = _of_python(name, classes, torch.zeros(1, in_chans, image_size, image_size))
+        more, new = _initialised(module, init, new)
+        return Backbone(module, (*notes, *more), new)
     require_plain_args(model_args or {}, "--model-args")
     if own := [key for key in ("num_classes", "in_chans") if key in (model_args or {})]:
         raise ModelError(f"--model-args may not hold {first_few(own)}: they follow from the data.")
@@ -125,6 +139,50 @@ def create_backbone(
     return Backbone(module, notes, new_layers)
 
 
+def given_model(module: Any) -> str:
+    """Return the name of a module that a call in Python is given; each run trains a copy of it.
+
+    Raises:
+        ModelError: it is no module.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"--model is a {type(module).__name__}; give the name of a model, or a torch.nn.Module.")
+    name = f"{OF_PYTHON}{type(module).__module__}:{type(module).__qualname__}"
+    GIVEN[name] = module
+    return name
+
+
+def given_module(name: str) -> nn.Module:
+    """Return the module of a name of ``given_model``. Raises ModelError: it is not in this process."""
+    if name not in GIVEN:
+        raise ModelError(
+            f"{name} is a module that a call in Python was given, and it is not in this process. Build it again and "
+            "pass it as model=; a comparison needs jobs=1. The command line cannot load it: export it in Python first."
+        )
+    return GIVEN[name]
+
+
+def _of_python(name: str, classes: int, image: Tensor) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
+    """Return a copy of a given module that gives logits, its new layers, and notes. Raises ModelError."""
+    module = copy.deepcopy(given_module(name)).cpu().eval()
+    try:
+        with torch.no_grad():
+            found = module(image)
+    except Exception as error:  # noqa: BLE001  (it is the user's code)
+        raise ModelError(f"{name} cannot take images {tuple(image.shape)}: {first_line(error)}") from None
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        what = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ModelError(f"{name} gives {what} for one image; needed are pooled features (1, C) or logits.")
+    is_classifier = found.shape[1] == classes and any(isinstance(layer, nn.Linear) for layer in module.modules())
+    if is_classifier:
+        return module.train(), (), ()
+    whole = nn.Sequential()
+    whole.add_module("features", module)
+    whole.add_module("classifier", nn.Linear(found.shape[1], classes))
+    note = f"{name} gives {found.shape[1]} numbers per image: they are taken as features, with a new linear classifier."
+    return whole.train(), ("classifier",), (note,)
+
+
 def _initialised(module: nn.Module, init: str, new_layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Read the weights of a file, if ``init`` is one; return notes and the layers that are new."""
     if init in ("scratch", "pretrained"):
@@ -154,7 +212,7 @@ def in_timm(
 
 def pretrained_weights(name: str) -> Literal["here", "elsewhere", "none"]:
     """Return where the pretrained weights of a model are: on this machine, only on the hub, or nowhere."""
-    if kind_of(name):
+    if kind_of(name) or name.startswith(OF_PYTHON):
         return "none"
     _check_name(name)
     if weights_package(name) is not None:
@@ -200,19 +258,17 @@ def _load_packaged(module: nn.Module, file: Path, name: str) -> None:
 
 def has_small_stem(name: str) -> bool:
     """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
-    if kind_of(name):
+    if kind_of(name) or name.startswith(OF_PYTHON):
         return False
     _check_name(name)
     return _family(name) in _SMALL_STEM_FAMILIES
 
 
-@functools.cache
 def has_batch_norm(name: str) -> bool:
-    """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
+    """Whether a model normalises over batches. Raises ModelError for an unknown name."""
     return not kind_of(name) and batch_layers.has_batch_norm(_structure(name))
 
 
-@functools.cache
 def convolves(name: str) -> bool:
     """Whether a model has convolutions beyond the one that cuts an image into patches, and none over time.
 
@@ -224,7 +280,15 @@ def convolves(name: str) -> bool:
 
 
 def _structure(name: str) -> nn.Module:
-    """Return a timm model without memory and initialisation. Raises ModelError for an unknown name."""
+    """Return a module that was given, or a timm model without memory and initialisation.
+
+    Raises ModelError for an unknown name.
+    """
+    return given_module(name) if name.startswith(OF_PYTHON) else _timm_structure(name)
+
+
+@functools.cache
+def _timm_structure(name: str) -> nn.Module:
     _check_name(name)
     with torch.device("meta"):
         return timm.create_model(name, pretrained=False)
@@ -359,6 +423,8 @@ def require_architecture(name: Any) -> None:
 
 
 def _check_name(name: str) -> None:
+    if name.startswith(OF_PYTHON):
+        raise ModelError(f"{name} is a module of yours, and no model of timm: use --format onnx or torch-export.")
     if not timm.is_model(name) or not _PLAIN_TEXT.fullmatch(name.replace(".", "")) or name == small_stem.NAME:
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         hint = f" The nearest names are {first_few(close)}." if close else ""

@@ -21,7 +21,7 @@ from gpt4image.artifacts.run_records import (
     require_recorded_folder,
 )
 from gpt4image.base.files import read_json, write_text
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import ReportResult, Skipped
 from gpt4image.config import ReportConfig
 from gpt4image.pages.numbers import one_line, percent, sentence
 from gpt4image.pages.page import render
@@ -51,7 +51,7 @@ HEADINGS = (
 """Of the groups of pictures, in their order on the page."""
 
 
-def report(config: ReportConfig) -> Outcome:
+def report(config: ReportConfig) -> ReportResult:
     """Write report.html into a run or comparison folder.
 
     Raises:
@@ -64,7 +64,7 @@ def report(config: ReportConfig) -> Outcome:
     return _report_run(folder)
 
 
-def _report_comparison(folder: Path) -> Outcome:
+def _report_comparison(folder: Path) -> ReportResult:
     skipped: list[Skipped] = []
     sections: list[dict[str, Any]] = []
     all_runs: dict[str, list[Run]] = {}
@@ -88,18 +88,16 @@ def _report_comparison(folder: Path) -> Outcome:
         **extras,
     )
     write_text(folder / PAGE, html)
-    return Outcome(
+    return ReportResult(
         path=folder / PAGE,
         text=findings.comparison_tables(read_json(folder / COMPARISON)),
-        summary={
-            "findings": {section["name"] or "comparison": section["findings"][0] for section in sections},
-            "pictures": sum(map(len, extras["examples"].values())),
-        },
+        findings={section["name"] or "comparison": section["findings"][0] for section in sections},
+        pictures=sum(map(len, extras["examples"].values())),
         skipped=tuple(skipped),
     )
 
 
-def _report_run(folder: Path) -> Outcome:
+def _report_run(folder: Path) -> ReportResult:
     run = load_run(folder)
     arm = str(run.config.get("arm", "train"))
     name = one_line(folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
@@ -128,7 +126,7 @@ def _report_run(folder: Path) -> Outcome:
     )
     write_text(folder / PAGE, html)
     measured = {} if run.evaluation is None else {run.evaluation.metric: run.evaluation.score}
-    return Outcome(path=folder / PAGE, text=text, summary=measured, skipped=tuple(malformed))
+    return ReportResult(path=folder / PAGE, text=text, scores=measured, skipped=tuple(malformed))
 
 
 def run_title(run: Run) -> str:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, MissingExtraError
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import ReviewResult, Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_image_set
@@ -23,7 +23,7 @@ from gpt4image.reviewing.session import MODES, Session, new_class
 ADDRESS = "127.0.0.1"
 
 
-def review(config: ReviewConfig) -> Outcome:
+def review(config: ReviewConfig) -> ReviewResult:
     """Serve the page until the person finishes, or exchange labels with Label Studio.
 
     Raises:
@@ -51,9 +51,9 @@ def review(config: ReviewConfig) -> Outcome:
             session.end()
     finally:
         file.close()
-    outcome = Outcome(
+    outcome = ReviewResult(
         path=config.export_tasks or config.labels,
-        summary={name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
+        **{name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
         skipped=(*images.skipped, *file.skipped, *skipped),
     )
     if stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gpt4image.artifacts.table import digests_to_bytes, find_digests
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.base.files import fingerprint
-from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.base.outcome import SearchResult, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
 from gpt4image.data import ImageSet, load_image_set
@@ -31,7 +32,7 @@ FOLDER = "search"
 WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
 
 
-def search(config: SearchConfig) -> Outcome:
+def search(config: SearchConfig) -> SearchResult:
     """Rank the images of a dataset by their similarity to each query.
 
     The dataset is indexed once; later queries read only the images that they show, and new images where it has changed.
@@ -62,13 +63,13 @@ def search(config: SearchConfig) -> Outcome:
     folder, index, added, unreadable = _index(config, model, images, digests, first, queries.vectors.shape[1])
     indexed = time.monotonic()
     rows, cosines = most_similar(index, queries.vectors, config.top)
-    facts = {
-        "run": str(config.run_dir),
+    facts: dict[str, Any] = {
+        "run": config.run_dir,
         "data": images.spec,
         "split": config.split,
         "images": len(index.digests),
         "encoder": space.encoder,
-        "index": str(folder),
+        "index": folder,
         "indexed_now": added,
         "index_seconds": round(indexed - started, 2),
         "query_seconds": round(time.monotonic() - indexed, 4),
@@ -82,18 +83,23 @@ def search(config: SearchConfig) -> Outcome:
         for both in zip(numbers, cosines.tolist(), strict=True)
     ]
     unshown = [] if config.html is None else write_page(config.html, images, queries, found, facts)
-    return Outcome(
+    answers: list[dict[str, Any]] = [
+        {"query": name, "results": [hit.as_json() for hit in hits]}
+        for name, hits in zip(queries.names, found, strict=True)
+    ]
+    return SearchResult(
         path=config.html or folder,
-        summary=facts,
-        record={
-            "queries": [
-                {"query": name, "results": [hit.as_json() for hit in hits]}
-                for name, hits in zip(queries.names, found, strict=True)
-            ]
-        },
+        **facts,
+        queries=answers,
+        read_rows=partial(_rows, answers),
         text=in_words(queries.names, found),
         skipped=tuple(dict.fromkeys((*queries.skipped, *images.skipped, *unreadable, *unshown))),
     )
+
+
+def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each image that was found."""
+    return [{"query": each["query"], **hit} for each in answers for hit in each["results"]]
 
 
 def _images(config: SearchConfig, options: TrainConfig) -> ImageSet:

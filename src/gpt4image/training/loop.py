@@ -33,7 +33,7 @@ from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt4image.training.losses import Losses, batch_losses, seed_step, seen
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
-from gpt4image.training.tracking import OnEpoch
+from gpt4image.training.tracking import MayStop
 from gpt4image.training.trainer import Trainer
 
 BEST_FILES = ".best-*.safetensors"  # * is the epoch; hidden, so that no file of the user is called so
@@ -177,9 +177,11 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any
 
 
 def fit(
-    trainer: Trainer, out: Path, *, on_step: OnStep, on_epoch: OnEpoch, checkpoint_seconds: float
+    trainer: Trainer, out: Path, *, on_step: OnStep, on_epoch: MayStop, checkpoint_seconds: float
 ) -> dict[str, Any]:
     """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
+
+    The end comes earlier where ``on_epoch`` returns False; that epoch is then validated as the last one is.
 
     Returns:
         The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, set_aside, and
@@ -216,6 +218,7 @@ def fit(
         save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
         processes.by_first(lambda: _keep_best(out, trainer))
 
+    done = trainer.steps
     accumulation, pause = trainer.config.grad_accumulation, checkpoint_seconds
     stream = pixels_of(trainer, range(begin * accumulation, trainer.steps * accumulation))
     with deferred_interrupt() as interrupt:
@@ -225,8 +228,14 @@ def fit(
             epoch_losses.append(losses)
             on_step(step + 1, trainer.steps, " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
             if (step + 1) % trainer.steps_per_epoch == 0:
-                on_epoch(end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started))
+                row = end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started)
                 epoch_losses = []
+                done = step + 1
+                if any(processes.any_of(on_epoch(row) is False)):
+                    if row["val"] is None:
+                        keep_if_best(trainer, out, row)
+                        processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
+                    break
             due = time.monotonic() - saved >= pause
             if any(processes.any_of(interrupt.requested, due)):
                 begun = time.monotonic()
@@ -237,10 +246,10 @@ def fit(
                     raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
-    images = trainer.steps * accumulation * trainer.batches.size
+    images = done * accumulation * trainer.batches.size
     return {
         "seconds": round(seconds, 3),
-        "steps": trainer.steps,
+        "steps": done,
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
@@ -258,12 +267,9 @@ def _thresholds(trainer: Trainer) -> dict[str, Any]:
 def end_epoch(
     trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, float]], seconds: float
 ) -> dict[str, Any]:
-    """Validate where it is due, note the epoch in metrics.jsonl, keep the best weights, and return what was noted."""
+    """Note an epoch in metrics.jsonl, return what was noted; where it is due validate, and keep the best weights."""
     config = trainer.config
     last, due = epoch + 1 == config.epochs, math.ceil(config.epochs / VALIDATIONS)
-    val = validate(trainer) if last or (epoch + 1) % due == 0 else None
-    thresholds = {THRESHOLDS: val.pop(THRESHOLDS)} if val and THRESHOLDS in val else {}
-    val = val or None
     means = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
     row = {
         "epoch": epoch + 1,
@@ -272,20 +278,28 @@ def end_epoch(
         "loss": means.pop("total"),
         "align_loss": None,
         **{f"{name}_loss": value for name, value in means.items()},
-        "val": val,
-        **thresholds,
+        "val": None,
         "seconds": round(seconds, 3),
     }
+    if last or (epoch + 1) % due == 0:
+        keep_if_best(trainer, out, row)
     trainer.history.append(row)
     processes.by_first(lambda: append_json_line(out / runs.METRICS, row))
-    primary = trainer.data.task.primary
-    if config.select == "best" and val is not None:
-        score = val[primary.name]
-        if trainer.best is not None and not primary.better(score, trainer.best[0]):
-            return row
-        trainer.best = score, epoch + 1
-        save_tensors(_best_file(out, trainer.best), trainer.evaluated.state_dict())
     return row
+
+
+def keep_if_best(trainer: Trainer, out: Path, row: dict[str, Any]) -> None:
+    """Validate at the end of an epoch, write the scores into its row, and keep the weights if they are the best."""
+    val = validate(trainer)
+    if val and THRESHOLDS in val:
+        row[THRESHOLDS] = val.pop(THRESHOLDS)
+    if not val:
+        return
+    row["val"], primary = val, trainer.data.task.primary
+    better = trainer.best is None or primary.better(val[primary.name], trainer.best[0])
+    if trainer.config.select == "best" and better:
+        trainer.best = val[primary.name], row["epoch"]
+        save_tensors(_best_file(out, trainer.best), trainer.evaluated.state_dict())
 
 
 def _best_file(out: Path, best: tuple[float, int] | None) -> Path:

@@ -21,7 +21,7 @@ from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, Head, projection_head
-from gpt4image.models.backbones import in_timm, require_backed, require_weights_of
+from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
 from gpt4image.models.feature_heads import classified
 from gpt4image.models.of_transformers import kind_of
 from gpt4image.parallel.devices import choose_device, memory_format_of
@@ -138,7 +138,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     untrained = config.model_copy(update={"init": "scratch"}).resolved
     if kind_of(untrained.model):
         require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
-    else:
+    elif not untrained.model.startswith(OF_PYTHON):
         architecture, args = timm_form(config)
         require_backed(architecture, {"num_classes": outputs, **args}, weights)
     plain = make_backbone(untrained, outputs).module

@@ -20,6 +20,8 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 
 OnEpoch = Callable[[Mapping[str, Any]], None]
+MayStop = Callable[[Mapping[str, Any]], bool | None]
+"""Takes a row of metrics.jsonl; False ends the training."""
 PROJECT = "gpt4image"
 
 

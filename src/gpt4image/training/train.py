@@ -14,10 +14,9 @@ from gpt4image.artifacts import runs
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import fingerprint
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import Epoch, TrainResult
 from gpt4image.base.progress import LINE_SECONDS, progress_bar, say
 from gpt4image.config import TrainConfig
-from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
@@ -25,7 +24,7 @@ from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.thresholds import USUAL
 from gpt4image.training.prepare import Prepared, prepare
 from gpt4image.training.teacher import with_teacher
-from gpt4image.training.tracking import OnEpoch, require_trackers, tracked
+from gpt4image.training.tracking import MayStop, require_trackers, tracked
 
 FINISHED = (
     "This run was finished before, and nothing was trained now. Images, labels and texts were not read again: whether "
@@ -34,12 +33,15 @@ FINISHED = (
 OnStep = Callable[[int, int, str], None]
 
 
-def train(config: TrainConfig, task: Task | None = None) -> Outcome:
+def train(
+    config: TrainConfig, task: Task | None = None, on_epoch: Callable[[Epoch], bool | None] = lambda _epoch: None
+) -> TrainResult:
     """Train one run into ``config.out``.
 
     Args:
         config: options.
         task: what to train for, where it is not one of the registry; ``config.task`` names it otherwise.
+        on_epoch: is told each epoch, in the first process; where it returns False, training ends.
 
     Raises:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
@@ -54,7 +56,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
-            _train(with_features(_taught(ready)))
+            _train(with_features(_taught(ready)), on_epoch)
         processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
@@ -105,7 +107,7 @@ def _tell(text: str) -> None:
         say(text)
 
 
-def _train(ready: Prepared) -> None:
+def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
     from gpt4image.training import announce
 
     config, left = ready.config, announce.time_left()
@@ -120,13 +122,18 @@ def _train(ready: Prepared) -> None:
             if estimate := left(step, steps):
                 _tell(f"{'left':10}{estimate}")
 
-        told = [float("-inf")]
+        shown = [float("-inf")]
 
-        def on_epoch(row: Mapping[str, Any]) -> None:
+        def on_epoch(row: Mapping[str, Any]) -> bool | None:
+            if processes.rank() > 0:
+                return None
             now = time.monotonic()
-            if processes.rank() == 0 and (row["epoch"] == config.epochs or now - told[0] >= LINE_SECONDS):
-                told[0] = now
+            if row["epoch"] == config.epochs or now - shown[0] >= LINE_SECONDS:
+                shown[0] = now
                 announce.tell_epoch(row, config.epochs, ready.data.task)
+            losses = {name.removesuffix("_loss"): row[name] for name in row if name.endswith("_loss")}
+            facts = {name: row[name] for name in ("epoch", "step", "loss", "val", "lr", "seconds")}
+            return told(Epoch(**facts, epochs=config.epochs, losses=losses))
 
         run(ready, config.out, arm="train", resume=config.resume, on_step=on_step, on_epoch=on_epoch)
 
@@ -138,7 +145,7 @@ def run(
     arm: str,
     resume: bool,
     on_step: OnStep,
-    on_epoch: OnEpoch = lambda _row: None,
+    on_epoch: MayStop = lambda _row: None,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
@@ -169,9 +176,9 @@ def run(
     processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
     with tracked(config.trackers, out, record) as track:
 
-        def after_epoch(row: Mapping[str, Any]) -> None:
+        def after_epoch(row: Mapping[str, Any]) -> bool | None:
             track(row)
-            on_epoch(row)
+            return on_epoch(row)
 
         seconds = config.checkpoint_seconds
         measured = fit(trainer, out, on_step=on_step, on_epoch=after_epoch, checkpoint_seconds=seconds)
@@ -211,37 +218,37 @@ def _as_before(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={name: saved[name] for name in chosen - given})
 
 
-def _decision(record: runs.RunRecord) -> dict[str, str]:
+def _decision(record: runs.RunRecord) -> str | None:
     """Return from which probability on a class counts as present, where an image may have several."""
     if record["config"]["task"] != MultiLabel.name:
-        return {}
+        return None
     if runs.THRESHOLDS not in record["run"]:
-        return {runs.THRESHOLDS: f"{USUAL} for each class, because there is no validation image"}
+        return f"{USUAL} for each class, because there is no validation image"
     unlabelled = record["metrics"][-1]["val"] is None
     by = " by the model's own probabilities, because none has a label" if unlabelled else ""
-    return {runs.THRESHOLDS: f"one per class, chosen on the validation images{by}"}
+    return f"one per class, chosen on the validation images{by}"
 
 
-def _outcome(out: Path, *, finished: bool) -> Outcome:
+def _outcome(out: Path, *, finished: bool) -> TrainResult:
     """Return what a run came to; ``finished`` where it was made before."""
     record = runs.read_run(out)
     facts, last = record["run"], record["metrics"][-1]["val"]
     # Of the loss there is none: the curves show it.
-    val = {f"val_{name}": round(value, 4) for name, value in (last or {}).items() if name != "loss"} or {"val": None}
+    val = {name: round(value, 4) for name, value in (last or {}).items() if name != "loss"}
     notes = [*record["config"]["notes"], *([FINISHED] if finished else [])]
-    return Outcome(
+    return TrainResult(
         path=out,
-        summary={
-            "chosen": record["config"]["chosen"],
-            **{f"{split}_images": facts["data"][split] for split in SPLITS},
-            "classes": facts["data"]["classes"],
-            "labelled": facts["data"]["labelled"],
-            "described": facts["data"]["described"],
-            **val,
-            **_decision(record),
-            **({"notes": " ".join(notes)} if notes else {}),
-            "seconds": facts["seconds"],
-            "images_per_second": facts["images_per_second"],
-        },
+        chosen=record["config"]["chosen"],
+        train_images=facts["data"]["train"],
+        val_images=facts["data"]["val"],
+        test_images=facts["data"]["test"],
+        classes=facts["data"]["classes"],
+        labelled=facts["data"]["labelled"],
+        described=facts["data"]["described"],
+        val=val,
+        thresholds=_decision(record),
+        notes=" ".join(notes) or None,
+        seconds=facts["seconds"],
+        images_per_second=facts["images_per_second"],
         skipped=runs.read_skipped(out),
     )

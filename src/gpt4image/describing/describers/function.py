@@ -1,0 +1,114 @@
+"""A function of one's own as describer: it gets a picture and a question, and returns an answer.
+
+A call in Python gives the function itself; the command line names it, as ``python:MODULE:FUNCTION``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from gpt4image.base.errors import ConfigError, DecodeError, first_line
+from gpt4image.config import DescriberOptions
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.images import pictures, why_unusable
+from gpt4image.describing.prices import FREE
+
+KIND = "python"
+Answering = Callable[[Image.Image, str], Any]
+"""Returns a text, or a dictionary of the parts that are asked for."""
+GIVEN: dict[str, Answering] = {}
+"""Functions that calls in Python were given, by the name that is recorded."""
+
+
+def describer(function: Any) -> str:
+    """Return the SPEC of a function, or of a pair of a name and a function; the name is recorded with each answer.
+
+    Raises:
+        ConfigError: it is no function, or has no name of its own.
+    """
+    name, answers = function if isinstance(function, tuple) and len(function) == 2 else ("", function)
+    if not callable(answers):
+        raise ConfigError(
+            f"--describer is a {type(answers).__name__}; give a SPEC such as openai:MODEL, a function (image, "
+            "question) -> text, or a pair (name, function)."
+        )
+    name = name or f"{answers.__module__}:{getattr(answers, '__qualname__', type(answers).__qualname__)}"
+    if "<" in name:
+        raise ConfigError(f"--describer {name}: this function has no name to record; give a pair (name, function).")
+    GIVEN[name] = answers
+    return f"{KIND}:{name}"
+
+
+class FunctionDescriber:
+    """Asks a function, one image after the other. What it raises is the error of that image."""
+
+    price = FREE
+    repeatable = False
+
+    def __init__(self, name: str, options: DescriberOptions) -> None:
+        """Find the function. Raises ConfigError: there is none of this name."""
+        self._name, self._options = name, options.model_copy(update={"contact_sheet": True})
+        self._function = GIVEN[name] if name in GIVEN else _imported(name)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Kind and name of the function."""
+        return {"kind": KIND, "function": self._name}
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers, one by one."""
+        for request in requests:
+            for sample in request.samples:
+                yield [self._answer(request, sample)]
+
+    def arrived(self) -> Sequence[Answer]:
+        """Nothing is on its way."""
+        return ()
+
+    def report(self, images: ImageSet) -> Report:
+        """Nothing is left to tell."""
+        return Report()
+
+    def _answer(self, request: Request, sample: int) -> Answer:
+        try:
+            picture = pictures(request, self._options)[0]
+        except (DecodeError, OSError) as error:
+            return Answer(request=request, sample=sample, error=why_unusable(error))
+        try:
+            said = [self._function(picture, question) for question in request.turns]
+        except Exception as error:  # noqa: BLE001  (a function of the user may raise anything)
+            return Answer(request=request, sample=sample, error=f"{type(error).__name__}: {first_line(error)}")
+        if strange := [each for each in said if not isinstance(each, str | Mapping)]:
+            error = f"{self._name} returned a {type(strange[0]).__name__}; a text or a dictionary is needed"
+            return Answer(request=request, sample=sample, error=error)
+        texts = [each if isinstance(each, str) else json.dumps(dict(each), default=str) for each in said]
+        return Answer(request=request, sample=sample, text="\n\n".join(texts))
+
+
+def _imported(name: str) -> Answering:
+    """Return a function by MODULE:FUNCTION; modules in the working folder are found too. Raises ConfigError."""
+    module, _, function = name.partition(":")
+    here, found = str(Path.cwd()), cast(Any, None)
+    sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"--describer {KIND}:{name}: {first_line(error)}. Name a function that can be imported, "
+            f"{KIND}:MODULE:FUNCTION; one that a call in Python was given lives only in that process: give it again."
+        ) from None
+    finally:
+        sys.path.remove(here)
+    if not callable(found):
+        raise ConfigError(f"--describer {KIND}:{name} is no function.")
+    return found
