@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import (
     EmbeddingTable,
+    ImageVectors,
     Manifest,
     digests_to_bytes,
     text_digest,
@@ -145,3 +146,12 @@ def test_a_store_or_a_folder_of_images_given_for_a_table_is_not_offered_as_a_pla
     (tmp_path / "s.db").write_bytes(b"a store")
     with pytest.raises(TableError, match=r"s\.db is a file.*encode --store \S+s\.db --out \S+s\.emb`"):
         EmbeddingTable.open(tmp_path / "s.db")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_where_they_are_read(value: float) -> None:
+    embeddings = np.array([[1, 0], [0, value]], np.float16)
+    read = ImageVectors(embeddings, np.arange(2), np.arange(2), np.ones(2, np.int64))
+    assert read[np.array([0])].tolist() == [[1, 0]]
+    with pytest.raises(TableError, match=r"not finite .* make it again with `gpt4image encode`"):
+        read[:]

@@ -91,3 +91,12 @@ def test_facts_of_later_versions_are_written_only_where_they_say_something(tmp_p
     facts = replace(made().facts, evidence="fused", weights={"answers": 1.0, "texts": 0.2}, answers="/a.db", answered=3)
     replace(made(), facts=facts).save(path)
     assert TextLabels.load(path).facts == facts
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e30, np.inf])
+def test_numbers_that_are_no_probabilities_are_refused(tmp_path: Path, value: float):
+    spoilt = made().probabilities.copy()
+    spoilt[1, 1] = value
+    replace(made(), probabilities=spoilt).save(tmp_path / "labels.parquet")
+    with pytest.raises(TableError, match=r"is no probability, which is from 0 to 1"):
+        TextLabels.load(tmp_path / "labels.parquet")

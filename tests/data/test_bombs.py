@@ -15,12 +15,12 @@ from gpt4image.base.errors import DecodeError
 from gpt4image.data.decode import decode, decode_square
 
 
-def jpeg2000(channels: int, tile: int, *, boxed: bool) -> bytes:
-    """Return a small picture whose second header claims channels of 255 x 255 pixels in tiles of a side."""
+def jpeg2000(channels: int, tile: int, *, boxed: bool, side: int = 255) -> bytes:
+    """Return a small picture whose second header claims channels of so many pixels a side in tiles of a side."""
     data = encoded(Image.new("RGB", (255, 255)), "JPEG2000", no_jp2=not boxed)
     start = data.index(b"\xff\x4f\xff\x51")
     (length,) = struct.unpack_from(">H", data, start + 4)
-    claims = struct.pack(">HHIIIIIIII", 38 + 3 * channels, 0, 255, 255, 0, 0, tile, tile, 0, 0)
+    claims = struct.pack(">HHIIIIIIII", 38 + 3 * channels, 0, side, side, 0, 0, tile, tile, 0, 0)
     claims += struct.pack(">H", channels) + b"\x07\x01\x01" * channels
     box = struct.pack(">I4s", 0, b"jp2c") if boxed else b""
     return data[: start - len(box)] + box + data[start : start + 4] + claims + data[start + 4 + length :]
@@ -40,6 +40,8 @@ def tiff(tile: int) -> bytes:
         (lambda: jpeg2000(60, 255, boxed=True), "claims 60 channels in 1 tiles"),
         (lambda: jpeg2000(3, 1, boxed=True), "claims 3 channels in 65,025 tiles"),
         (lambda: jpeg2000(3, 1, boxed=False), "claims 3 channels in 65,025 tiles"),
+        (lambda: jpeg2000(3, 5000, boxed=False, side=5000), r"claims 25,000,000 pixels in a file of \d+ bytes"),
+        (lambda: jpeg2000(3, 5000, boxed=True, side=5000), r"claims 25,000,000 pixels in a file of \d+ bytes"),
         (lambda: tiff(8192), "claims 8192 x 8192 pixels, more than the allowed 50,000,000"),
     ],
 )

@@ -296,3 +296,12 @@ def test_groceries(shared_data: Path) -> None:
     assert counted == {"train": 2405, "test": 1154}
     assert len(images.indices("train")) == 1000 and len(images.indices("test")) == 500
     assert "images/train/beans0001.jpg" in images.keys
+
+
+def test_a_class_name_of_half_a_character_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    content: dict[str, Any] = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": []}
+    content["categories"] = [{"id": 1, "name": "\ud800"}]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"the name '\\ud800' holds half a character"):
+        load_image_set(f"coco:{tmp_path / 'train.json'}")

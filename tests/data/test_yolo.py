@@ -180,3 +180,24 @@ def test_class_numbers_that_begin_at_1_are_told(
         return
     load_image_set(f"yolo:{root}")
     assert ("If yours begin at 1" in capsys.readouterr().err) == (numbers == "1 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("names: [" + "1" + ":1" * 300_000 + "]", "a number of 600,001 characters"),
+        ("names: [" + "1" + ":1" * 300_000 + ".5]", "a number of 600,003 characters"),
+        ("names: [0x" + "f" * 900_000 + "]", "a number of 900,002 characters"),
+        ("names: {0: " + "9" * 60 + "}", "a number of 60 characters"),
+        ("names: [!!int '" + "9" * 60 + "']", "a number of 60 characters"),
+        ("a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nc: {<<: [*b, *b]}", "merges entries by '<<'"),
+        ('names: ["a\\ud800"]', "half a character"),
+    ],
+)
+def test_numbers_and_names_that_cost_minutes_or_cannot_be_written_are_refused(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    picture(tmp_path / "images" / "1.png")
+    (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=reason):
+        load_image_set(f"yolo:{tmp_path}")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gpt4image.base.errors import ConfigError, DataError, ModelError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config import PredictConfig
+from gpt4image.deploying.loading import load_classifier
 from gpt4image.deploying.predict import predict
 
 CLASSES = ("animal", "food", "vehicle")
@@ -227,3 +229,25 @@ def test_pixels_are_not_kept(small_run: Path, tmp_path: Path) -> None:
     peak(8)
     # the pixels of an image are 3 KB, as an input 12 KB
     assert peak(1040) - peak(40) < 1000 * 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(float("nan"), "not finite"), (float("inf"), "not finite"), (-1.0, "no probabilities"), (7.0, "no probabilities")],
+)
+def test_an_image_for_which_the_model_gives_nonsense_is_skipped_by_name(
+    small_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, reason: str
+) -> None:
+    model, images = load_classifier(small_run), sorted(map(str, (pictures / "food").iterdir()))[:3]
+
+    def spoilt(pixels: Any) -> Any:
+        found = model.probabilities(pixels)
+        found[1, 0] = value
+        return found
+
+    monkeypatch.setattr(
+        "gpt4image.deploying.loading.load_classifier", lambda *_, **__: replace(model, probabilities=spoilt)
+    )
+    outcome = predict(PredictConfig(model=small_run, images=tuple(images), out=tmp_path / "a.csv"))
+    assert [(item.name, reason in item.reason) for item in outcome.skipped] == [(images[1], True)]
+    assert [row["image"] for row in csv_rows(tmp_path / "a.csv")] == [images[0], images[2]]

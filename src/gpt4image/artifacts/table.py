@@ -224,9 +224,19 @@ class ImageVectors:
             positions = np.arange(counts.sum()) + np.repeat(starts - offsets, counts)
             texts = self._embeddings[self._rows[positions]].astype(np.float32)
             sums = np.add.reduceat(texts, offsets[described], axis=0)
+            require_finite(sums)
             norms = np.linalg.norm(sums, axis=1, keepdims=True)
             vectors[described] = sums / np.maximum(norms, np.finfo(np.float32).tiny)
         return vectors
+
+
+def require_finite(vectors: NDArray[np.float32]) -> None:
+    """Refuse embeddings with NaN or infinities, which nothing can be learned from. Raises TableError."""
+    if not np.isfinite(vectors).all():
+        raise TableError(
+            "The embedding table holds numbers that are not finite (NaN or infinity): make it again with `gpt4image "
+            "encode`, into another folder."
+        )
 
 
 def is_table(path: Path) -> bool:

@@ -218,6 +218,7 @@ class TextLabels:
                 raise ValueError("its content does not match its checksum")
             if found.probabilities.shape != (len(found.keys), len(facts.classes)):
                 raise ValueError(f"{found.probabilities.shape} probabilities of {len(facts.classes)} classes")
+            _require_probabilities(found.probabilities)
         except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
                 f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
@@ -230,3 +231,15 @@ class TextLabels:
                 "with `gpt4image label`."
             )
         return found
+
+
+ROUNDING = 1e-3
+"""By how much a probability in a file may be outside of 0 to 1."""
+
+
+def _require_probabilities(given: Probabilities) -> None:
+    """Refuse numbers that are no probabilities; NaN stands for an image of which nothing is said. Raises ValueError."""
+    for values in (given.values, given.rest) if isinstance(given, ClassShares) else (given,):
+        wrong = (values < -ROUNDING) | (values > 1 + ROUNDING)
+        if wrong.any():
+            raise ValueError(f"{values[wrong][0]:g} is no probability, which is from 0 to 1")

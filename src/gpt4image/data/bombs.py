@@ -14,6 +14,8 @@ from PIL import Image
 from gpt4image.base.errors import DecodeError
 
 MOST_TILES = 16_384
+MOST_PIXELS_PER_BYTE, SMALL = 1000, 1_000_000
+"""Of a JPEG 2000 file, as OpenJPEG takes 20 bytes for each pixel; photographs have less than 100. Small ones may."""
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF 6.0
 # SOC and SIZ markers, length, capability, picture, tiles, channels (ISO 15444-1, A.5.1)
 _SIZ = struct.Struct(">4sHH8IH")
@@ -34,6 +36,12 @@ def refuse_bomb(image: Image.Image, data: bytes, max_pixels: int) -> None:
         )[3:]
         _require_pixels(right - left, bottom - top, max_pixels)
         tiles = -((tile_left - right) // tile_width) * -((tile_top - bottom) // tile_height)
+        pixels = (right - left) * (bottom - top)
+        if pixels > max(SMALL, MOST_PIXELS_PER_BYTE * len(data)):
+            raise DecodeError(
+                f"its header claims {pixels:,} pixels in a file of {len(data):,} bytes, more than the allowed "
+                f"{MOST_PIXELS_PER_BYTE:,} per byte"
+            )
         if channels > 4 or tiles > MOST_TILES:
             raise DecodeError(
                 f"its header claims {channels:,} channels in {tiles:,} tiles, more than the allowed 4 in {MOST_TILES:,}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_digests
+from gpt4image.data.image_set import is_unicode
 
 OUTSIDE = "leads out of the folder of the dataset"
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -113,12 +114,3 @@ def files_below(root: Path, folder: Path) -> list[str]:
         inside = Path(where).relative_to(root)
         found += [(inside / name).as_posix() for name in sorted(files) if not name.startswith(".")]
     return found
-
-
-def is_unicode(name: str) -> bool:
-    """Return whether the name of a file is valid UTF-8; other names cannot be written as keys."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

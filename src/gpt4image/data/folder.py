@@ -24,8 +24,8 @@ import numpy as np
 from gpt4image.base.errors import ConfigError, DataError, first_few, install_command
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS, HEIF, PICTURES
-from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicode
-from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
+from gpt4image.data.file_source import FileSource, expanded, is_below
+from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet, is_unicode
 from gpt4image.data.labels import note_once
 from gpt4image.data.video import VIDEO_EXTENSIONS
 

@@ -51,6 +51,15 @@ def splits_differ(path: str, other: str) -> bool:
     return len({split_in_folders(path), split_in_folders(other)} - {None}) == 2
 
 
+def is_unicode(name: str) -> bool:
+    """Return whether a name is valid UTF-8; others cannot be written as keys or class names."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class ImageSource(Protocol):
     """Where the bytes of images are."""
 
@@ -108,6 +117,11 @@ class ImageSet:
             twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
             raise DataError(f"{self.spec}: keys must be unique, but these come twice: {first_few(twice)}.")
         self._check_labels()
+        if broken := [name for name in (*self.classes, *self.keys) if not is_unicode(name)]:
+            raise DataError(
+                f"{self.spec}: the name {broken[0]!a} holds half a character (of a surrogate pair), which no file "
+                "can hold; correct it."
+            )
         if strange := sorted(set(np.unique(self.splits).tolist()) - set(SPLITS)):
             raise DataError(f"{self.spec}: splits are {', '.join(SPLITS)}; got {first_few(strange)}.")
 

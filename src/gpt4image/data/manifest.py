@@ -69,7 +69,7 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     place, _, stated = argument.partition(IMAGE_ROOT)
     file = expanded(place)
     root = expanded(stated) if stated else file.parent
-    if not root.is_dir():
+    if stated and not root.is_dir():
         raise DataError(f"{spec}: --image-root {stated} is no folder.")
     table = read_table(file, spec)
     given = [_text(path) for path in table["path"]]

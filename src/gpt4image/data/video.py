@@ -74,14 +74,18 @@ def container_of(data: bytes) -> str | None:
     return "mov" if data[4:8] in _ATOMS and data[8:12] not in _PICTURES else None
 
 
-def decode_frames(data: bytes, frames: Frames) -> list[Image.Image]:
+def decode_frames(
+    data: bytes, frames: Frames, make: Callable[[Image.Image], Image.Image] = lambda frame: frame
+) -> list[Image.Image]:
     """Return the T frames of a clip, RGB and upright; a file of fewer frames shows some of them several times.
+
+    ``make`` makes each one smaller, say, before the next one is decoded.
 
     Raises:
         DecodeError: the bytes are empty, no video, damaged, cut off, without a frame, of a codec that is not allowed,
             or beyond the bounds above.
     """
-    return _made_of_frames(data, frames, lambda frame: frame)
+    return _made_of_frames(data, frames, make)
 
 
 def decode_clip(

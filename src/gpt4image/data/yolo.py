@@ -30,6 +30,9 @@ from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_of_folders
 from gpt4image.data.labels import MAX_SEVERAL, note_once
 
 MAX_YAML = 1_000_000
+MAX_DIGITS = 50
+"""Characters of a number in YAML. Long ones in base 60 (``1:30:00``) and base 16 take minutes to read or to write."""
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASSES = "classes.txt"
 """Class names, one per line; some tools write it among the label files."""
@@ -87,11 +90,24 @@ def load_yolo(argument: str) -> ImageSet:
 
 
 def _settings(file: Path, spec: str) -> dict[str, Any]:
-    """Return what data.yaml says: plain values only; nothing in it makes objects."""
+    """Return what data.yaml says: plain values only; nothing in it makes objects, long numbers or ever more entries."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_scalar(self, node: Any) -> Any:
+            if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
+                raise DataError(
+                    f"{spec}: {file.name} has a number of {len(node.value):,} characters, {node.value[:20]!r}...; "
+                    "write a text in quotes."
+                )
+            return super().construct_scalar(node)
+
+        def flatten_mapping(self, node: Any) -> None:
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise DataError(f"{spec}: {file.name} merges entries by '<<'; write them out.")
+
     with parsing(f"{spec}: {file.name} is no YAML that can be read"):
-        found = yaml.safe_load(read_bounded(str(file), MAX_YAML).decode("utf-8-sig"))
+        found = yaml.load(read_bounded(str(file), MAX_YAML).decode("utf-8-sig"), Loader)
     if not isinstance(found, dict):
         raise DataError(f"{spec}: {file.name} has no entries; it needs 'names', 'train' and 'val'.")
     return found

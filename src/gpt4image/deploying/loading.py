@@ -12,6 +12,7 @@ not loaded: their operators can write files, and their sizes are expressions tha
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Facts = dict[str, Any]  # of a Classifier, by field
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # a setting of onnxruntime
 TASK, THRESHOLDS = "gpt4image_task", "gpt4image_thresholds"
 """Keys of config.json in timm's format; timm passes them by."""
 # The entries of a pretrained_cfg that do not say where weights lie.
@@ -183,10 +185,13 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with tempfile.TemporaryDirectory() as nothing:  # where weights in other files would be looked for
+            options.add_session_config_entry(_WEIGHTS_FOLDER, nothing)
+            session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         about, name = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY), session.get_inputs()[0].name
     except Exception as error:  # noqa: BLE001  (its exceptions have no common class)
-        raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from None
+        advice = " Weights in other files are not read: save the model as one file." if "xternal" in str(error) else ""
+        raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}{advice}") from None
     metadata = Metadata.from_json(about, path)
     return Classifier(
         kind="onnx",

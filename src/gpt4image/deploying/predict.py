@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
+
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
@@ -25,6 +27,9 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.config import PredictConfig
 from gpt4image.data.coco import COCO, Id, Ids, coco_ids
 from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, ids_of_run, image_id, json_lines, table
+
+ROUNDING = 1e-3
+"""By how much a probability may be outside of 0 to 1."""
 
 if TYPE_CHECKING:
     from gpt4image.deploying.drawing import Drawing
@@ -219,12 +224,33 @@ def _predictions(
         for batch in batches:
             skipped.extend(batch.skipped)
             if batch.paths:
-                probabilities = classifier.probabilities(as_images(batch.pixels))
+                outputs = classifier.probabilities(as_images(batch.pixels))
+                faults = [_fault(output, classifier) for output in outputs]
+                skipped += [Skipped(name=name, reason=f) for name, f in zip(batch.paths, faults, strict=True) if f]
+                good = [place for place, fault in enumerate(faults) if not fault]
+                probabilities = outputs[good]
                 rows = classifier.task.rows(probabilities, classifier.classes, top)
-                for image, size, output, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
+                for place, output, row in zip(good, probabilities, rows, strict=True):
+                    image, size = batch.paths[place], batch.sizes[place]
                     prediction = Prediction(image, **row).in_pixels(size, config.min_score)
                     yield prediction if drawing is None else _drawn(drawing, prediction, output, skipped)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
+
+
+def _fault(output: Predictions, classifier: Classifier) -> str:
+    """Return why what a model says of an image cannot be used; an empty text where it can."""
+    shares, numbers = output, np.zeros(0)
+    if classifier.task.output == "boxes":
+        shares, numbers = output[:, 4], output[:, 5]
+    elif classifier.task.output == "mask":
+        shares, numbers = numbers, output
+    if not np.isfinite(output).all():
+        return "the model gives numbers for it that are not finite"
+    if not ((shares >= -ROUNDING) & (shares <= 1 + ROUNDING)).all():
+        return "the model gives numbers for it that are no probabilities, which are from 0 to 1"
+    if not ((numbers >= 0) & (numbers < len(classifier.classes))).all():
+        return "the model gives numbers for it that no class has"
+    return ""
 
 
 def _drawn(drawing: Drawing, prediction: Prediction, output: Predictions, skipped: list[Skipped]) -> Prediction:

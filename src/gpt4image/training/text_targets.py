@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.table import EmbeddingTable, require_finite
 
 _CHUNK = 8_192  # images whose texts are in memory at once
 
@@ -127,4 +127,5 @@ class TextTargets:
         else:
             np.add.at(vectors, owner, texts)
             vectors /= np.maximum(counts, 1)[:, None]
+        require_finite(vectors)
         return vectors

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 import gpt4image
 import openai_stub as server
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
+from gpt4image.data import video as video_module
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import data_urls, pictures
 from gpt4image.describing.describers.registry import load_describer
@@ -98,3 +100,20 @@ def test_a_local_model_sees_several_images_or_one_sheet(tiny_vlm: Path) -> None:
     many, one = answered(frames=3), answered(frames=3, contact_sheet=True)
     assert many[0] and one[0]
     assert (many[1] or 0) - (one[1] or 0) == 2 * 4, "two more images of 2 x 2 patches"
+
+
+def test_one_frame_of_full_size_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Any]] = []
+    whole, most = video_module._upright, 0
+
+    def counted(frame: Any) -> Any:
+        nonlocal most
+        picture = whole(frame)
+        alive.append(weakref.ref(picture))
+        most = max(most, sum(one() is not None for one in alive))
+        return picture
+
+    monkeypatch.setattr(video_module, "_upright", counted)
+    shown = pictures(request(read=lambda: CLIP, clips=True), options(frames=8, max_side=32))
+    assert len(shown) == 8 == len(alive) and {max(picture.size) for picture in shown} == {32}
+    assert most <= 2

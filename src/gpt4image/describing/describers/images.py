@@ -37,7 +37,7 @@ def pictures(request: Request, options: DescriberOptions) -> list[Image.Image]:
     frames = Frames(options.frames)
     if options.contact_sheet:
         return [_smaller(contact_sheet(request.read(), frames), options.max_side)]
-    return [_smaller(frame, options.max_side) for frame in decode_frames(request.read(), frames)]
+    return decode_frames(request.read(), frames, lambda frame: _smaller(frame, options.max_side))
 
 
 def data_urls(request: Request, options: DescriberOptions) -> tuple[bytes, ...]:
