@@ -733,7 +733,6 @@ def train(
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
     pretrain: str = 'simclr',
-    words_weight: float = 1.0,
     teacher: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
@@ -840,9 +839,8 @@ def train(
             part only through alignment or consistency training. If those others do not fill the rest of a batch, each
             takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
             images with a mask, in this proportion or, if they are fewer, in that of the dataset.
-        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr or vicreg (two views of each
-            image), captions (aligned to the descriptions of embeddings=), words (the words of these descriptions).
-        words_weight (float, optional): Weight of the objective words.
+        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
+            captions (aligned to the descriptions of embeddings=).
         teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
             images without one, for segmentation, or classes of those without a label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
@@ -1002,7 +1000,6 @@ def compare(
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
     pretrain: str = 'simclr',
-    words_weight: float = 1.0,
     teacher: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
@@ -1115,9 +1112,8 @@ def compare(
             part only through alignment or consistency training. If those others do not fill the rest of a batch, each
             takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
             images with a mask, in this proportion or, if they are fewer, in that of the dataset.
-        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr or vicreg (two views of each
-            image), captions (aligned to the descriptions of embeddings=), words (the words of these descriptions).
-        words_weight (float, optional): Weight of the objective words.
+        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
+            captions (aligned to the descriptions of embeddings=).
         teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
             images without one, for segmentation, or classes of those without a label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
