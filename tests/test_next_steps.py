@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,39 @@ import numpy as np
 import pytest
 from huggingface_hub import try_to_load_from_cache
 
+from distilling_cases import made
 from gpt4image import config, next_steps
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.files import write_json
-from gpt4image.base.outcome import SEVERAL, Outcome
+from gpt4image.base.outcome import (
+    DescribeResult,
+    DistillResult,
+    EncodeResult,
+    ImportResult,
+    LabelResult,
+    Outcome,
+    ReviewResult,
+    TrainResult,
+)
 from gpt4image.cli import COMMANDS, CONFIG_TYPES
 from gpt4image.next_steps import with_next
 
+KINDS: dict[str, type[Outcome]] = {
+    "describe": DescribeResult,
+    "descriptions import": ImportResult,
+    "encode": EncodeResult,
+    "label": LabelResult,
+    "review": ReviewResult,
+    "train": TrainResult,
+    "distill": DistillResult,
+}
 
-@dataclass(frozen=True, kw_only=True)
-class Told(Outcome):
-    """A result with any facts."""
 
-    facts: dict[str, Any] = field(default_factory=dict, metadata=SEVERAL)
+def told(name: str, facts: dict[str, Any], path: Path | None = None) -> Outcome:
+    """Return the result of a command with these facts; others that it needs are empty."""
+    kind = KINDS.get(name, Outcome)
+    return kind.of_facts({**dict.fromkeys(made(kind).summary, ""), **facts}, path=path)
 
 
 SPLITS = {"test_images": 3, "val_images": 2}
@@ -174,7 +192,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_next_command_has_the_paths_that_were_given(
     name: str, options: Any, summary: dict[str, Any], step: str
 ) -> None:
-    outcome = Told(path=Path("w/t.parquet"), facts=summary)
+    outcome = told(name, summary, Path("w/t.parquet"))
     found = with_next(name, outcome, options, config_types=CONFIG_TYPES, python=False)
     assert found.next == step
     assert found.wrote == (() if name == "doctor" else (Path("w/t.parquet"),))
@@ -184,7 +202,7 @@ def test_an_earlier_result_is_not_proposed_as_the_place_of_a_new_one(desk: Path)
     label = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
     for name, expected in (("run", "run-2"), ("run-2", "run-3")):
         (desk / name).mkdir()
-        found = with_next("label", Outcome(), label, config_types=CONFIG_TYPES, python=False)
+        found = with_next("label", told("label", {}), label, config_types=CONFIG_TYPES, python=False)
         assert found.next == f"gpt4image train --data photos --out {expected}"
 
 
@@ -202,7 +220,7 @@ def test_pretrained_weights_are_proposed_where_they_lie_on_this_machine(
     label = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
 
     def step() -> str:
-        outcome = Outcome(path=Path("t.parquet"))
+        outcome = told("label", {}, Path("t.parquet"))
         return with_next("label", outcome, label, config_types=CONFIG_TYPES, python=False).next
 
     assert "--init" not in step()
@@ -219,7 +237,7 @@ def test_pretrained_weights_are_proposed_where_they_lie_on_this_machine(
 
 def test_in_python_the_next_step_is_a_call() -> None:
     train = config.TrainConfig(data="photos", out=Path("run"))
-    found = with_next("train", Told(facts=SPLITS), train, config_types=CONFIG_TYPES, python=True)
+    found = with_next("train", told("train", SPLITS), train, config_types=CONFIG_TYPES, python=True)
     assert found.next == "gpt4image.evaluate(run_dir='run')"
     assert found.wrote == ()
 

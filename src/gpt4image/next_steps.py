@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.errors import Gpt4ImageError
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import (
+    DescribeResult,
+    DistillResult,
+    EncodeResult,
+    ImportResult,
+    LabelResult,
+    Outcome,
+    ReviewResult,
+    TrainResult,
+)
 from gpt4image.base.secrets import hidden
 
 Step = tuple[str, Mapping[str, Any]]
@@ -44,7 +53,9 @@ def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping
     else:
         said = "" if step is None else (_python if python else command)(step[0], step[1], config_types)
     wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
-    again = [hidden(_again(config, outcome, config_types))] if outcome.summary.get("again") else []
+    again = (
+        [hidden(_again(config, outcome, config_types))] if isinstance(outcome, LabelResult) and outcome.again else []
+    )
     return replace(outcome, next=hidden(said), wrote=wrote, text="\n\n".join(filter(None, [outcome.text, *again])))
 
 
@@ -79,22 +90,22 @@ def _all_of(config: Any, **changes: Any) -> dict[str, Any]:
     return {key: getattr(config, key) for key in type(config).model_fields} | changes
 
 
-def _after_describe(config: Any, outcome: Outcome) -> Step:
-    facts = outcome.summary
+def _after_describe(config: Any, outcome: DescribeResult) -> Step:
+    stopped = outcome.stopped_by or ""
     if config.dry_run:
         return "describe", _all_of(config, dry_run=False)
-    if config.limit is not None and str(facts.get("stopped_by", "")).startswith("--limit"):  # a sample, to be looked at
+    if config.limit is not None and stopped.startswith("--limit"):  # a sample, to be looked at
         page = _new(config.store.with_suffix(".html"))
         return "descriptions view", {"store": config.store, "data": config.data, "out": page}
     # Calls that failed may succeed; what a run tried in vain without one call, such as broken files, stays as it is.
-    fixed = config.describer.startswith("replay:") or "stopped_by" in facts
-    if facts.get("failed") and facts.get("calls", 1) and not fixed:
+    fixed = config.describer.startswith("replay:") or stopped
+    if outcome.failed and outcome.details.get("calls", 1) and not fixed:
         return "describe", _all_of(config)
     return _encode(config.store) if "description" in config.ask.split(",") else _label(config.store, config.data)
 
 
-def _after_import(config: Any, outcome: Outcome) -> Step:
-    if outcome.summary.get("descriptions") == 0:
+def _after_import(config: Any, outcome: ImportResult) -> Step:
+    if outcome.descriptions == 0:
         return _label(config.store, config.data)
     return _encode(config.store)
 
@@ -103,8 +114,8 @@ def _encode(store: Path) -> Step:
     return "encode", {"store": store, "out": store.with_suffix(".emb")}
 
 
-def _after_encode(config: Any, outcome: Outcome) -> Step:
-    if outcome.summary.get("class_conditioned"):  # nothing can be learned about labels from texts that repeat them
+def _after_encode(config: Any, outcome: EncodeResult) -> Step:
+    if outcome.class_conditioned:  # nothing can be learned about labels from texts that repeat them
         return "train", {"data": _dataset(config.store), "embeddings": config.out, "out": _run_beside(config.out)}
     return _label(config.store, _dataset(config.store), config.out)
 
@@ -130,9 +141,9 @@ def _label(store: Path, data: str | None, embeddings: Path | None = None) -> Ste
     return "label", {"data": data or "SPEC", "embeddings": embeddings, **answers, **task, "out": out}
 
 
-def _after_label(config: Any, outcome: Outcome) -> Step:
+def _after_label(config: Any, outcome: LabelResult) -> Step:
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
-    aligned = {"embeddings": config.embeddings} if config.embeddings and "teacher_boxes" in outcome.summary else {}
+    aligned = {"embeddings": config.embeddings} if config.embeddings and outcome.teacher_boxes is not None else {}
     start = {"init": "pretrained"} if outcome.path is not None and _starts_pretrained(outcome.path) else {}
     learned = {"text_labels": outcome.path, **aligned, **start}
     return "train", {"data": config.data, **learned, "out": _run_beside(config.out), **splits}
@@ -156,31 +167,31 @@ def _starts_pretrained(targets: Path) -> bool:
     return pretrained_weights(PRETRAINED_MODEL) == "here"
 
 
-def _again(config: Any, outcome: Outcome, config_types: Mapping[str, str]) -> str:
+def _again(config: Any, outcome: LabelResult, config_types: Mapping[str, str]) -> str:
     """Return how the images of confused classes are asked about once more, which is paid for; never the next step."""
-    classes, images = outcome.summary["again_classes"], Path(outcome.summary["again"])
+    classes, images = outcome.again_classes, outcome.again
     options = {"data": config.data, "store": config.answers, "describer": "SPEC", "ask": "class"}
-    ask = command("describe", {**options, "classes": classes, "only": images}, config_types)
+    ask = command("describe", {**options, "classes": str(classes), "only": images}, config_types)
     return f"To pay for a second answer to these images, write into {classes} what tells the classes apart:\n  {ask}"
 
 
-def _after_review(config: Any, outcome: Outcome) -> Step | None:
+def _after_review(config: Any, outcome: ReviewResult) -> Step | None:
     if config.export_tasks is not None:
         return None
     data = f"manifest:{config.labels}"
     evidence = config.answers or config.embeddings
     if evidence is None:
-        return ("train", {"data": data, "out": _new(Path("run"))}) if outcome.summary.get("labelled") else None
+        return ("train", {"data": data, "out": _new(Path("run"))}) if outcome.labelled else None
     out = _new(evidence.with_name("text-labels.parquet"))
     return "label", {"data": data, "embeddings": config.embeddings, "answers": config.answers, "out": out}
 
 
-def _after_train(config: Any, outcome: Outcome) -> Step:
-    facts = outcome.summary
+def _after_train(config: Any, outcome: TrainResult) -> Step:
+    images = {"test": outcome.test_images, "val": outcome.val_images}
     if config.task == "pretrain":
         weights, out = str(config.out / "model.safetensors"), config.out.with_name(f"{config.out.name}-tuned")
         return "train", {"data": config.data, "init": weights, "out": _new(out)}
-    if split := next((split for split in ("test", "val") if facts.get(f"{split}_images")), None):
+    if split := next((split for split, count in images.items() if count), None):
         return "evaluate", {"run_dir": config.out, "split": split}
     return _export(config.out)
 
@@ -216,9 +227,9 @@ def _after_export(config: Any) -> Step | None:
     )
 
 
-def _after_distill(config: Any, outcome: Outcome) -> Step | None:
-    if outcome.summary.get("measured_on"):
-        model = Path(outcome.summary["model"])
+def _after_distill(config: Any, outcome: DistillResult) -> Step | None:
+    if outcome.measured_on:
+        model = outcome.model
         return None if model.suffix == ".pt2" else ("predict", _predict(model, config.data))
     folder = Path(config.data.removeprefix("folder:"))
     labels = folder / "labels.csv" if folder.is_dir() else Path("labels.csv")
@@ -252,7 +263,7 @@ def _new(path: Path) -> Path:
     return next(each for each in itertools.chain([path], others) if not each.exists())
 
 
-_NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
+_NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
     "demo": lambda config, _: config.out / "report.html",
     "distill": _after_distill,
     "describe": _after_describe,
