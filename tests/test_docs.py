@@ -193,7 +193,6 @@ def test_the_commands_and_code_of_a_page_run(
     monkeypatch.setenv("OPENAI_BASE_URL", server)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     monkeypatch.setattr("gpt4image.training.auto.epochs", lambda count, init: EPOCHS)
-    monkeypatch.setattr("gpt4image.parallel.devices.PROBE_STEPS", 1)
     namespace: dict[str, Any] = {"__name__": page.name}
     for block in blocks(page):
         if block.not_run:
