@@ -1,4 +1,4 @@
-"""The plot and the table of README.md, from the records: a cell is an arm of a comparison."""
+"""The table of README.md and the plot of docs/research/results.md, from the records."""
 
 from __future__ import annotations
 
@@ -28,26 +28,17 @@ ARMS = {
     "baseline": ("labels only", "#a9480b"),
 }
 """Arms of the plot: what they are called there and their colours."""
-COLUMNS = {
-    "photographs, 10 per class": ("cifar10-asked-10", "cifar10-rivals", "cifar10"),
-    "photographs, 40 % wrong": ("cifar10-asked-wrong-40", "cifar10-rivals", "cifar10"),
-    "photographs, 40 % wrong by class": ("cifar10-asked-wrong-40-by-class",),
-    "pictograms, 10 per class": ("openmoji-asked-10", "openmoji-few-rivals", "openmoji"),
-    "pictograms, 40 % wrong": ("openmoji-asked-wrong-40", "openmoji-few-rivals", "openmoji"),
-}
-"""Columns of the table and the records of their arms; the first that has an arm counts."""
-ROWS = {
-    "baseline": "labels only",
-    "self-training": "self-training †",
-    "fixmatch": "FixMatch †",
-    "aligned": "alignment †",
-    "zero-shot": "zero-shot by class name",
-    "text-labels": "**text labels**",
-    "asked": "**answers: asked for the class**",
-    "fused": "**answers and text labels fused**",
-    "oracle": "all labels (reference)",
-}
-"""Rows of the table: arms and what they are called there."""
+CLOTHES = "clothes/demo"
+"""Record of the demo, with the comparisons that its table is made of."""
+FEW_LABELS, NO_LABELS, TEN_LABELS = "5 labels per class", "no label", "10 labels per class"
+ROWS: tuple[tuple[str, str, str, str], ...] = (
+    ("labels", "5 per class", FEW_LABELS, "baseline"),
+    ("labels", "10 per class", TEN_LABELS, "baseline"),
+    ("**the LLM's answers**", "**none**", NO_LABELS, "asked"),
+    ("answers, descriptions and labels", "5 per class", FEW_LABELS, "fused"),
+    ("all labels (reference)", "all", NO_LABELS, "oracle"),
+)
+"""Rows of the table of README.md: what the model learned from, human labels, comparison and arm."""
 
 
 def comparisons(records: Path, name: str) -> dict[str, dict[str, Any]]:
@@ -93,27 +84,22 @@ def draw(records: Path) -> None:
 
 
 def table(records: Path) -> str:
-    """Return the table of README.md: test accuracy in percent, a row per method and a column per kind of labels."""
-    lines = [f"| test accuracy, % | {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * len(COLUMNS)]
-    for arm, name in ROWS.items():
-        cells = [_cell(records, column, arm) for column in COLUMNS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    """Return the table of README.md: test accuracy of the small model in the demo, a row per source of labels."""
+    found = comparisons(records, CLOTHES)
+    lines = ["| the small model learned from | human labels | test accuracy | 95 % interval |", "|---|---|---:|---:|"]
+    for source, labels, comparison, name in ROWS:
+        arm = found[comparison]["arms"][name]
+        low, high = arm["ci95"]
+        lines.append(f"| {source} | {labels} | {100 * arm['mean']:.1f} % | {100 * low:.1f} to {100 * high:.1f} % |")
     return "\n".join(lines)
 
 
-def _cell(records: Path, column: str, arm: str) -> str:
-    kept, noise = (10, 0.0) if "10 per class" in column else (None, 0.4)
-    kind = "class-dependent" if "by class" in column else "uniform"
-    if arm == READS_NO_LABEL:
-        return f"{100 * comparisons(records, NO_LABEL[_panel(column)])['']['arms'][arm]['mean']:.1f}"
-    for name in COLUMNS[column]:
-        for comparison in comparisons(records, name).values():
-            data, arms = comparison["data"], comparison["arms"]
-            same = (data["labels_per_class"], data["label_noise"]) == (kept, noise) and data["noise_kind"] == kind
-            if arm in arms and same:
-                return f"{100 * arms[arm]['mean']:.1f}"
-    return "–"
-
-
-def _panel(column: str) -> str:
-    return PHOTOGRAPHS if column.startswith("photographs") else PICTOGRAMS
+def sentence(records: Path) -> str:
+    """Return the line below the picture of README.md: what the demo took, and what came of it."""
+    facts = json.loads((records / f"{CLOTHES}.json").read_text(encoding="utf-8"))["demo"]
+    of_none = comparisons(records, CLOTHES)[NO_LABELS]
+    accuracy, tested = of_none["arms"]["asked"]["mean"], of_none["data"]["test"]
+    return (
+        f"*{facts['photographs']:,} photographs of clothes, ${facts['live_cost_usd']:.2f} at the list price, "
+        f"no human label: {100 * accuracy:.1f} % of {tested} other photographs are right.*"
+    )

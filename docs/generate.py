@@ -46,11 +46,14 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "front-sentence": lambda: front_page.sentence(results.FOLDER),
     "front-table": lambda: front_page.table(results.FOLDER),
     "asked": results.asked_table,
     "scarce": results.scarce_table,
     "rivals": results.rivals_table,
     "aligned": results.aligned_table,
+    "aligned-unseen": results.unseen_table,
+    "aligned-few": results.few_aligned_table,
     "mixed": results.mixed_table,
     "all-right": results.all_right_table,
     "scale": scale_plot.table,
@@ -90,6 +93,7 @@ def pages() -> dict[Path, str]:
     """Return all generated pages, and all pages with generated parts, as they should be."""
     partly = [
         *(ROOT / name for name in SHOW_THE_ADDRESS),
+        DOCS / "alignment.md",
         DOCS / "design.md",
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "scale.md",

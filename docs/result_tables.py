@@ -170,6 +170,18 @@ ALL_RIGHT = {
     "pictograms, ResNet, 60 epochs, texts that say nothing †": ("openmoji-nothing", "text-labels", "baseline"),
 }
 """What mixed targets add over labels only where all labels are right: setups, records, arms and their references."""
+UNSEEN = {
+    "20 epochs": ("unseen/cifar10-ideas", "aligned"),
+    "20 epochs, other seeds": ("unseen/cifar10-controls-10", "aligned"),
+    "the same, the paper's weight and head": ("unseen/cifar10-controls-10", "paper"),
+    "the same, to the name of the class": ("unseen/cifar10-controls-10", "class-name"),
+    "the same, to the text of another image of the class": ("unseen/cifar10-controls-10", "shuffled-within-class"),
+    "60 epochs": ("unseen/cifar10-longer-rivals", "aligned"),
+    "60 epochs, TextTeacher's setting, untuned": ("unseen/cifar10-longer-rivals", "text-teacher"),
+}
+"""What alignment adds to all labels, judged by 43,000 photographs that no decision has seen: records and arms."""
+FEW_ALIGNED = ("cifar10", "cifar10-vit", "cifar10-convnext", "openmoji", "openmoji-vit", "openmoji-convnext")
+"""Records with alignment where 10 labels per class are left and all images are described."""
 FULL = """Generated from [the records](../records/README.md) by `make docs`. Test accuracy, one value per seed.
 Differences are to the baseline, in points, paired by seed. [Statistics](../statistics.md) explains the two p-values."""
 
@@ -380,6 +392,27 @@ def aligned_table() -> str:
     most = most_seeds((f.setup, f) for f in comparisons() if "aligned" in f.arms and not f.labels)
     return table("setup, seeds | labels only to aligned | gain, points (95 %) | p, images too | over class names",
                  [gain_row(found, "aligned") for found in most.values()])  # fmt: skip
+
+
+def unseen_table() -> str:
+    """Return what alignment adds to all labels by photographs that no decision has seen."""
+    rows: list[list[str]] = []
+    for setting, (name, arm) in UNSEEN.items():
+        found = map(Pair.model_validate, json.loads((FOLDER / f"{name}.json").read_text("utf-8"))["pairs"])
+        over = next(pair for pair in found if (pair.arm, pair.against) == (arm, "baseline"))
+        rows.append([setting, gain(over), images_p(over), f"`{name}`"])
+    return table("setting | gain, points (95 %) | p, images too | record", rows)
+
+
+def few_aligned_table() -> str:
+    """Return what alignment and text labels add to 10 labels per class."""
+    most = [found for found in comparisons() if found.record in FEW_ALIGNED and found.labels == "10 per class"]
+    rows = [
+        [f"{found.named}, {found.seeds} seeds", *map(found.mean, ("baseline", "aligned")),
+         gain(found.pairs["aligned", "baseline"]), found.mean("text-labels")]
+        for found in most
+    ]  # fmt: skip
+    return table("setup, seeds | labels only | aligned | gain, points (95 %) | text labels", rows)
 
 
 def mixed_table() -> str:
