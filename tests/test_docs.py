@@ -171,6 +171,8 @@ def parse_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gpt4image.idle", idle)  # pyright: ignore[reportArgumentType]
     commands = {name: replace(command, stage="idle:stage") for name, command in cli.COMMANDS.items()}
     monkeypatch.setattr(cli, "COMMANDS", commands)
+    monkeypatch.setattr("gpt4image.options.require_inputs", lambda _config: None)  # nothing of it is there
+    monkeypatch.setattr("gpt4image.data.require_apart", lambda _config: None)
     for line in command_lines(block):
         words = options_of(line)
         if words is not None:
