@@ -47,7 +47,7 @@ VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", 
 VOLATILE |= {"texts_per_second", "bytes", "sha256", "record_sha256", "run_file_sha256"}  # sums of files with times
 RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes"}
 """What distill.json says of the run that ended a stage, not of what the stage made."""
-IGNORED = re.compile(r"^cache(/|$)|\.lock$")
+IGNORED = re.compile(r"^cache(/|$)|\.(lock|count)$")
 EARLIER = re.compile(r"earlier-\d+")  # after a stop, distill puts the model into another one than the run
 
 

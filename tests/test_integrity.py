@@ -43,7 +43,9 @@ def files_of(part: Path) -> list[Path]:
     """Return the files of a part that hold data; of a comparison those of one seed, and no pages or locks."""
     found = [part] if part.is_file() else sorted(file for file in part.rglob("*") if file.is_file())
     found += [part.with_name(name) for name in BESIDE.get(part.name, ())]
-    return [file for file in found if not file.name.endswith((".html", ".lock")) and "seed-1" not in file.parts]
+    return [
+        file for file in found if not file.name.endswith((".html", ".lock", ".count")) and "seed-1" not in file.parts
+    ]
 
 
 def cases(root: Path, file: Path) -> Iterator[tuple[str, bytes]]:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.artifacts.store import OUTSIDE_LIST, Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import MERGE_SECONDS, OUTSIDE_LIST, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
@@ -187,7 +187,7 @@ def test_what_is_no_store_is_refused_and_kept(tmp_path: Path, write: bool) -> No
     path.rmdir()
     with pytest.raises(StoreError, match="gpt4image describe"):
         DescriptionStore(path)
-    assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock"}
+    assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock", "a.db.count"}
 
 
 def kept_open_and_copied(tmp_path: Path) -> dict[str, bytes]:
@@ -197,6 +197,59 @@ def kept_open_and_copied(tmp_path: Path) -> dict[str, bytes]:
         files = {path.name.replace("whole", "a"): path.read_bytes() for path in tmp_path.glob("whole.db*")}
     assert len(files["a.db-wal"]) > 4096
     return files
+
+
+@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("damage", ["cut to nothing", "cut in the middle", "a bit in the middle", "an earlier copy"])
+def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(
+    damage: str, write: bool, tmp_path: Path
+) -> None:
+    path, log = tmp_path / "place" / "a.db", tmp_path / "place" / "a.db-wal"
+    path.parent.mkdir()
+    with DescriptionStore(tmp_path / "whole.db", write=True) as store:
+        for number in range(20):
+            store.add([description(number)])
+        for file in tmp_path.glob("whole.db*"):
+            (path.parent / file.name.replace("whole", "a")).write_bytes(file.read_bytes())
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 1
+    left = {"cut to nothing": b"", "cut in the middle": bytes(content[: len(content) // 2])}
+    log.write_bytes(left.get(damage, bytes(content)))
+    if damage == "an earlier copy":
+        log.unlink()
+    with pytest.raises(StoreError, match=r"a\.db: \d+ of the 20 results .* are gone.*delete .*a\.db\.count to go on"):
+        DescriptionStore(path, write=write)
+    copy = log.with_name("a.db-wal.damaged")
+    assert copy.is_file() is bool(left.get(damage, damage == "a bit in the middle"))
+    (path.parent / "a.db.count").unlink()
+    with DescriptionStore(path, write=True) as store:
+        assert len(list(store.texts())) < 20
+        store.add(description(number) for number in range(20))
+    with DescriptionStore(path) as store:
+        assert len(list(store.texts())) == 20
+
+
+def test_a_row_that_was_removed_on_purpose_and_a_new_store_of_the_name_are_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with DescriptionStore(path, write=True) as store:
+        store.add(description(number) for number in range(3))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM results WHERE id = 2")
+    with DescriptionStore(path, write=True) as store:
+        assert len(list(store.texts())) == 2
+    path.unlink()
+    with DescriptionStore(path, write=True) as store:
+        assert list(store.texts()) == []
+
+
+def test_the_log_is_merged_every_few_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MERGE_SECONDS <= 300
+    monkeypatch.setattr("gpt4image.artifacts.store.MERGE_SECONDS", 0.0)
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([description(1)])
+        (tmp_path / "b.db").write_bytes((tmp_path / "a.db").read_bytes())
+    with DescriptionStore(tmp_path / "b.db") as store:
+        assert len(list(store.texts())) == 1
 
 
 @pytest.mark.parametrize("emptied", [True, False])

@@ -186,6 +186,29 @@ def test_a_new_name_is_on_disk_when_a_write_returns(tmp_path: Path, monkeypatch:
     assert flushed[-1] == tmp_path / "place" and any(path.name == "model" for path in flushed)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="containers")
+def test_containers_of_one_host_name_leave_each_others_temporary_files_alone(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from gpt4image.base import files\n"
+        "real = os.readlink; os.readlink = lambda path: sys.argv[1] if 'ns/pid' in str(path) else real(path)\n"
+        "with files.atomic_path(pathlib.Path(sys.argv[2])): os._exit(9)"
+    )
+
+    def killed_in(container: str, name: str) -> None:
+        done = subprocess.run([sys.executable, "-c", code, container, str(tmp_path / name)])
+        assert done.returncode == 9
+
+    killed_in("pid:[1]", "a.json")
+    killed_in("pid:[2]", "b.json")
+    assert len(list(tmp_path.iterdir())) == 2, "whether a process of the other one runs is not known"
+    killed_in("pid:[2]", "c.json")
+    assert sorted(path.name[:7] for path in tmp_path.iterdir()) == [".a.json", ".c.json"]
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    write_json(tmp_path / "d.json", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["d.json"], "a week later they are left over"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="fork")
 def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
     child = os.fork()

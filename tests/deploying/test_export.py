@@ -22,6 +22,7 @@ from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, MissingExtraError, RunError
 from gpt4image.base.files import read_json, write_json
+from gpt4image.base.locks import acquire_lock
 from gpt4image.config import ExportConfig
 from gpt4image.data import load_with_splits
 from gpt4image.deploying import timm_folder
@@ -206,6 +207,18 @@ def test_mistakes_are_refused_at_once(
     with pytest.raises(kind, match=message):
         export(ExportConfig(**{"run_dir": Path("run"), **options}))  # pyright: ignore
     assert (tmp_path / "card.onnx.md").read_text(encoding="utf-8") == "mine"
+
+
+def test_exports_to_one_place_come_one_by_one_and_the_others_are_told_who_writes(run_of: Runs, tmp_path: Path) -> None:
+    config = ExportConfig(run_dir=run_of("resnet-larger-crops"), format="timm", out=tmp_path / "model")
+    held = acquire_lock(tmp_path / ".model.lock", wait_s=0)
+    with pytest.raises(ConfigError, match=rf"another process \(id {os.getpid()}\) exports to .*model; wait until"):
+        export(config)
+    held.release()
+    export(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with pytest.raises(ConfigError, match="model exists already"):
+        export(config)
 
 
 def test_without_the_extra_onnx_the_error_says_what_to_install(

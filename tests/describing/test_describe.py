@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +19,7 @@ import pytest
 import gpt4image.describing.describe
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.base.errors import ConfigError, ModelError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describe import describe
@@ -98,6 +100,17 @@ def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: A
         texts = {row.digest: row.text for row in store.texts()}
     images = image_set(12)
     assert texts == {digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)}
+
+
+def test_a_store_with_a_changed_bit_is_refused_before_anything_is_asked(run: Any, tmp_path: Path) -> None:
+    run(Scripted(ok), image_set(10))
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("UPDATE results SET text = 'uext' || substr(text, 5) WHERE id = 4")
+    more = Scripted(ok)
+    with pytest.raises(StoreError, match="row 4 of its results does not match its checksum"):
+        run(more, image_set(12))
+    assert not more.asked
+    assert run(more, image_set(10)).summary["described"] == 0, "where nothing is asked, nothing is checked either"
 
 
 def test_clips_are_not_asked_about_an_image_without_a_word(run: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,7 @@ def make(folder: Path) -> None:
             "*.html",
             "*.db-*",
             "*.lock",
+            "*.count",
             ".lock",
             "comparison/examples.json",
         )  # the last is large, and as model/run's

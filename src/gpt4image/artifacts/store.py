@@ -8,9 +8,12 @@ nothing. Failures are rows too and give way to the next answer. There is one wri
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import operator
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,9 +26,11 @@ from gpt4image.artifacts.store_file import (
     back_up,
     connect_reader,
     connect_writer,
+    count_file,
     explained,
     has_table,
     make_box_formats_table,
+    written,
 )
 from gpt4image.artifacts.store_references import PROMPT, References, marks, prompt_columns
 from gpt4image.base.checksums import SMALL
@@ -36,6 +41,8 @@ from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
 _ROWS_PER_QUERY = 500
+MERGE_SECONDS = 120
+"""Answers that are older are no longer in the log alone."""
 
 # Columns of a result that are fields of ``Description`` as they are.
 _FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
@@ -87,6 +94,7 @@ class DescriptionStore:
         try:
             with explained(self.path):
                 self._connection = connect_writer(path) if write else connect_reader(path)
+                self._written = _Written(self._connection, path) if write else None
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
@@ -105,6 +113,8 @@ class DescriptionStore:
     def close(self) -> None:
         """Close the file and let another writer in."""
         self._connection.close()
+        if self._written is not None:
+            self._written.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -141,7 +151,11 @@ class DescriptionStore:
             self._checksums.learn({value[1] for value in values}, {value[2] for value in values})
             before = self._connection.total_changes
             self._connection.executemany(_ADD, values)
-            return self._connection.total_changes - before
+            added = self._connection.total_changes - before
+            self._connection.execute("UPDATE written SET results = results + ?", (added,))
+        if self._written is not None:
+            self._written.note(added)
+        return added
 
     def settled(
         self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False
@@ -186,7 +200,7 @@ class DescriptionStore:
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
         where, values = _of_prompt(prompt_name)
-        self._require_whole()
+        self.require_whole()
         with explained(self.path):
             prompts = self._prompts()
             for digest, text, prompt, row in self._connection.execute(
@@ -267,7 +281,7 @@ class DescriptionStore:
             f"SELECT r.digest, r.prompt, r.describer, r.status, r.answer, {', '.join(f'r.{name}' for name in _FIELDS)} "
             f"FROM {_JOINED} WHERE {where}"
         )
-        self._require_whole()
+        self.require_whole()
         with explained(self.path):
             prompts = self._prompts()
             describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
@@ -303,7 +317,7 @@ class DescriptionStore:
     def fingerprint(self) -> str:
         """Return what tells the good results of this store from others, in whatever order they came."""
         found = hashlib.sha256()
-        self._require_whole()
+        self.require_whole()
         for row in self._query(
             f"SELECT r.digest, {prompt_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
             f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
@@ -313,7 +327,7 @@ class DescriptionStore:
             found.update(repr(formats).encode())
         return found.hexdigest()
 
-    def _require_whole(self) -> None:
+    def require_whole(self) -> None:
         """Check a store of up to 64 MB before its content is used, once; of a larger one that is doctor's.
 
         Raises:
@@ -358,6 +372,38 @@ class DescriptionStore:
         with explained(self.path):
             for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
                 yield row
+
+
+class _Written:
+    """The number of results beside a store, after each commit; and its log merged now and then.
+
+    The number is not flushed: after a loss of power it may be too small, and less is then noticed.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._total = connection, written(connection)
+        self._path, self._file = count_file(path), None
+        self._merged = time.monotonic()
+        self.note(0)
+
+    def note(self, added: int) -> None:
+        """Add to the number."""
+        self._total += added
+        with contextlib.suppress(OSError):  # the results are stored already
+            if self._file is None:
+                self._path.touch()
+                self._file = self._path.open("r+b", buffering=0)
+            self._file.seek(0)
+            self._file.write(b"%020d\n" % self._total)
+        if time.monotonic() - self._merged >= MERGE_SECONDS:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._merged = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Generator
 from pathlib import Path
@@ -83,6 +84,15 @@ CREATE TABLE IF NOT EXISTS batch_items (
 CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
 """
 
+# How many results were ever written, in the transaction that wrote them. The same number stands in a file beside the
+# store, where a log that is cut or damaged cannot take it along: SQLite passes over such a log without a word.
+_WRITTEN = """
+BEGIN IMMEDIATE;
+CREATE TABLE written (results INTEGER NOT NULL) STRICT;
+INSERT INTO written SELECT count(*) FROM results;
+COMMIT;
+"""
+
 # How describers write boxes: a table made only in stores that know it of one.
 _BOX_FORMATS = """
 CREATE TABLE IF NOT EXISTS box_formats (
@@ -109,12 +119,59 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         if _is_new(connection):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)
-        if statements := _MIGRATIONS.get(_check_schema(connection, path)):
+        version = _check_schema(connection, path)
+        require_nothing_lost(connection, path)
+        if statements := _MIGRATIONS.get(version):
             connection.executescript(statements)
+        if not has_table(connection, "written"):
+            connection.executescript(_WRITTEN)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def count_file(path: Path) -> Path:
+    """Return the file beside a store that says how many results were written to it."""
+    file = path.resolve()
+    return file.with_name(file.name + ".count")
+
+
+def require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
+    """Compare the results in a store to the number beside it, before anything is paid for again.
+
+    A copy of the log is kept, since SQLite deletes it when the store is closed.
+
+    Raises:
+        StoreError: there are fewer.
+    """
+    aside = count_file(path)
+    try:
+        known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
+    except (OSError, ValueError):
+        return
+    there = written(connection)
+    if there >= known:
+        return
+    log = path.resolve().with_name(path.resolve().name + "-wal")
+    kept = ""
+    if log.is_file() and log.stat().st_size:
+        copy = log.with_name(log.name + ".damaged")
+        shutil.copyfile(log, copy)
+        kept = f" A copy of the log is kept in {copy.name}."
+    raise StoreError(
+        f"{path}: {known - there} of the {known} results that were written to it are gone: its log ({log.name}) was "
+        f"cut or damaged, or an earlier copy took its place.{kept} Restore a backup that has them. Or delete {aside} "
+        "to go on with what is there, which asks for the lost ones, and pays for them, again."
+    )
+
+
+def written(connection: sqlite3.Connection) -> int:
+    """Return how many results were ever written to a store."""
+    if not has_table(connection, "written"):
+        return 0
+    (found,) = connection.execute("SELECT max(results) FROM written").fetchone()
+    return found or 0
 
 
 def make_batch_tables(connection: sqlite3.Connection) -> None:
@@ -165,7 +222,9 @@ def require_store(path: Path) -> None:
 
 
 def _open_for_reading(connection: sqlite3.Connection, path: Path) -> None:
-    if statements := _VIEWS.get(_check_schema(connection, path)):
+    version = _check_schema(connection, path)
+    require_nothing_lost(connection, path)
+    if statements := _VIEWS.get(version):
         connection.executescript(statements)
     connection.execute("PRAGMA query_only = ON")
 
@@ -180,6 +239,7 @@ def back_up(connection: sqlite3.Connection, copy: Path) -> None:
     if copy.exists() or copy.is_symlink():
         raise StoreError(f"{copy}: there is such a file already, and a backup replaces none; give another name.")
     with explained(copy):
+        count_file(copy).unlink(missing_ok=True)  # of a store of that name that is gone
         with atomic_path(copy) as temporary, contextlib.closing(sqlite3.connect(temporary)) as target:
             connection.backup(target)
             (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
@@ -197,6 +257,7 @@ def _make_store(path: Path) -> None:
         connection.executescript(_SCHEMA)
         content = bytearray(connection.serialize())
     content[18:20] = b"\2\2"  # WAL, as the file format has it
+    count_file(path).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     flush(path.parent)
@@ -258,8 +319,8 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
 
 _MAGIC = b"SQLite format 3\0"
 _RESTORE = (
-    "restore a backup, after moving the file and those beside it (-wal, -shm) away; the same `gpt4image describe` "
-    "command asks for what is missing there"
+    "restore a backup, after moving the file and those beside it (-wal, -shm, .count) away; the same `gpt4image "
+    "describe` command asks for what is missing there"
 )
 _WHAT_TO_DO = {
     "SQLITE_FULL": "the disk is full; what was stored before is safe: free some space and run the same command again",

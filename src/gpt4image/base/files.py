@@ -19,6 +19,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 import tokenize
 import tomllib
 import zlib
@@ -43,6 +44,7 @@ _PARQUET_FORMAT = re.compile(rb"gpt4image-[a-z-]+-(\d+)")
 _USUAL = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
 UNREADABLE = (*_USUAL, NotImplementedError, SyntaxError, tokenize.TokenError)
 
+ABANDONED = 7 * 24 * 3600  # seconds after which a temporary file of another machine is taken for a leftover
 _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine, process
 
 
@@ -123,20 +125,32 @@ def _temporary_name(name: str) -> str:
     return f".{name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
+@functools.cache
 def _machine() -> str:
-    """Return an id of this machine: others may write to the same folder over a network."""
-    return f"{zlib.crc32(platform.node().encode()):08x}"
+    """Return an id of where process numbers mean the same: this machine since it started, or this container.
+
+    Others may write to the same folder, over a network or on a shared volume, under the same host name.
+    """
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):  # there are no such files outside Linux
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"), os.readlink("/proc/self/ns/pid")]
+    return f"{zlib.crc32(' '.join(parts).encode()):08x}"
 
 
 @functools.cache
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders of processes of this machine that were killed; once per folder."""
+    """Remove the temporary files and folders of processes that were killed; once per folder.
+
+    Whether a process runs is known on this machine; what others made goes when nobody has touched it for a week.
+    """
     with contextlib.suppress(OSError):  # names may not be listed here
         for path in list(folder.iterdir()):
-            made = _LEFTOVER.fullmatch(path.name)
-            if made and made[1] == _machine() and not _is_alive(int(made[2])):
+            if made := _LEFTOVER.fullmatch(path.name):
                 with contextlib.suppress(OSError):  # another process was faster, or it is not ours to remove
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    ours = made[1] == _machine()
+                    gone = not _is_alive(int(made[2])) if ours else time.time() - path.stat().st_mtime > ABANDONED
+                    if gone:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_alive(process: int) -> bool:

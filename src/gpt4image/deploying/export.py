@@ -6,13 +6,16 @@ to ``--out``. So whatever breaks on the way, in a library or here, is seen befor
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt4image.artifacts import runs
 from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError
-from gpt4image.base.files import staging_folder, write_text
+from gpt4image.base.files import make_folder, staging_folder, write_text
+from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import ExportResult
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.config.deploying import FORMAT_SUFFIXES
@@ -45,6 +48,28 @@ def export(config: ExportConfig, task: Task | None = None) -> ExportResult:
     config = config.model_copy(update={"run_dir": run_dir})
     runs.read_run(run_dir)
     runs.require_predicting(run_dir)
+    with _alone(config.out):
+        _check_place(config)
+        return _export(config, chosen, task)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Generator[None]:
+    """Let no other export write to a place meanwhile. Raises ConfigError: one does."""
+    make_folder(out.parent)
+    place = out.with_name(f".{out.name}.lock")
+    try:
+        lock = acquire_lock(place, wait_s=0)
+    except LockedError as error:
+        raise ConfigError(f"{error} exports to {out}; wait until it is done, or give another --out.") from None
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        lock.release()
+
+
+def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResult:
     if config.push_to_hub:
         hub.require_login()
     from gpt4image.deploying import agreement, graphs
@@ -79,7 +104,7 @@ def export(config: ExportConfig, task: Task | None = None) -> ExportResult:
     small_stem = config.format == "timm" and needs_small_stem(exported)
     return ExportResult(
         path=config.out,
-        run=run_dir if chosen else None,
+        run=config.run_dir if chosen else None,
         chosen=chosen or None,
         format=config.format,
         model=exported.in_timm()[0] if config.format == "timm" else exported.model.config.resolved.model,

@@ -227,6 +227,8 @@ class _Run:
             self.store.set_box_format(settings, config.box_format, {"given": True})
         self.already = sum(step.done for step in self.steps)
         self.wanted = len(distinct) * len(prompts) * config.samples * len(self.steps)
+        if self.wanted > self.already:
+            self.store.require_whole()
         self.askings: list[Asking] = []
 
     def _learn_lengths(self, prompts: Sequence[Prompt], digests: Set[str]) -> None:
