@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from transformers.utils import logging
 
 from gpt4image.base.errors import ConfigError, ModelError, first_line
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.models.backbones import create_backbone
 from gpt4image.models.hugging_face import find_folder, loading, without_progress_bars
 
 
@@ -39,6 +42,27 @@ def test_what_the_hub_does_not_give_is_explained(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(LookupError, match=r"no such folder here and Hugging Face does not give it \(.+\); check"):
         find_folder("owner/no-such-model", ("*.json",))
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it is asked again"))
+    encoder = "sentence-transformers:owner/no-such-model"
+    with pytest.raises(ModelError, match=r"127\.0\.0\.1 cannot be reached: Connection refused.*HF_HUB_OFFLINE=1"):
+        load_text_encoder(encoder, "cpu").encode(["a"])
+    with pytest.raises(ModelError, match=r"of resnet18 cannot be loaded: 127\.0\.0\.1 cannot be reached.*HF_HOME"):
+        create_backbone("resnet18", classes=2, image_size=32, init="pretrained")
+    assert constants.HF_HUB_OFFLINE is False
+    copy = tmp_path / "models--owner--here" / "snapshots" / "c0ffee"
+    copy.mkdir(parents=True)
+    (copy / "config.json").write_text("{}")
+    (copy.parents[1] / "refs").mkdir()
+    (copy.parents[1] / "refs" / "main").write_text("c0ffee")
+    assert find_folder("owner/here", ("*.json",)) == copy, "what is in the cache is used"
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,8 @@ def _machine() -> str:
     """
     parts = [platform.node()]
     with contextlib.suppress(OSError):  # there are no such files outside Linux
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"), os.readlink("/proc/self/ns/pid")]
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return f"{zlib.crc32(' '.join(parts).encode()):08x}"
 
 

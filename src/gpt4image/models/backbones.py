@@ -6,6 +6,7 @@ above, no pooling; patches of 2 pixels for ConvNeXts, 8x8 tokens for ViTs.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import functools
@@ -27,6 +28,7 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
+from gpt4image.models.hugging_face import hub_asked_once
 from gpt4image.models.of_transformers import create_of_transformers, kind_of
 from gpt4image.parallel import batch_layers
 
@@ -470,8 +472,10 @@ def _size_args(name: str, image_size: int, stem: Stem) -> dict[str, Any]:
 
 
 def _build(name: str, args: dict[str, Any], *, pretrained: bool, **facts: Any) -> nn.Module:
+    unreachable = ""
     try:
-        return timm.create_model(name, pretrained=pretrained, **args, **facts)
+        with hub_asked_once() if pretrained else contextlib.nullcontext("") as unreachable:
+            return timm.create_model(name, pretrained=pretrained, **args, **facts)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         what = f"has no argument {unknown[1]!r}" if unknown else f"cannot be built: {error}"
@@ -483,8 +487,9 @@ def _build(name: str, args: dict[str, Any], *, pretrained: bool, **facts: Any) -
         if not isinstance(error, OSError | RuntimeError | ValueError | AssertionError):
             raise
         raise ModelError(
-            f"The pretrained weights of {name} cannot be loaded: {error} They come from the internet once, then from "
-            "the cache of Hugging Face (HF_HOME). Offline, copy them and use --init FILE.safetensors or --init scratch."
+            f"The pretrained weights of {name} cannot be loaded: {f'{unreachable}.' if unreachable else error} They "
+            "come from the internet once, then from the cache of Hugging Face (HF_HOME). Offline, copy them and use "
+            "--init FILE.safetensors or --init scratch. HF_HUB_OFFLINE=1 asks no network."
         ) from error
 
 

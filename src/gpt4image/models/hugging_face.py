@@ -10,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from gpt4image.base.errors import Gpt4ImageError, first_line
 
@@ -42,15 +45,47 @@ def find_folder(name: str, patterns: Sequence[str]) -> Path:
             raise LookupError(f"there is no folder {name!r}; give a folder or a Hugging Face id")
         from huggingface_hub import snapshot_download
 
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=list(patterns)))
-        except (OSError, ValueError) as error:
-            raise LookupError(
-                f"there is no such folder here and Hugging Face does not give it ({first_line(error)}); check the name "
-                "and the network"
-            ) from error
+        with hub_asked_once() as unreachable:
+            try:
+                folder = Path(snapshot_download(name, allow_patterns=list(patterns)))
+            except (OSError, ValueError) as error:
+                why, advice = (unreachable, f"; {OFFLINE}") if unreachable else (first_line(error), "")
+                raise LookupError(
+                    f"there is no such folder here and Hugging Face does not give it ({why}); check the name and the "
+                    f"network{advice}"
+                ) from error
     _refuse_code(folder)
     return folder
+
+
+OFFLINE = "without one, give a local folder, or copy the cache of Hugging Face (HF_HOME) here and set HF_HUB_OFFLINE=1"
+"""What helps where the hub cannot be reached."""
+REACHED_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def hub_asked_once() -> Generator[str]:
+    """Let the hub's library look only into its cache in the block where its server cannot be reached.
+
+    Yields what is wrong then, or nothing. The library itself would try again for half a minute. Behind a proxy it
+    decides alone.
+    """
+    from huggingface_hub import constants
+
+    server = urlsplit(constants.ENDPOINT)
+    unreachable = ""
+    if not constants.HF_HUB_OFFLINE and not getproxies():
+        try:
+            port = server.port or (80 if server.scheme == "http" else 443)
+            socket.create_connection((server.hostname or "", port), timeout=REACHED_SECONDS).close()
+        except OSError as error:
+            unreachable = f"{server.hostname} cannot be reached: {error.strerror or error}"
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or bool(unreachable)
+    try:
+        yield unreachable
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _refuse_code(folder: Path) -> None:

@@ -20,7 +20,7 @@ from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, fi
 from gpt4image.base.files import fingerprint
 from gpt4image.encoding.text_encoders.neural import Tower, count_tokens
 from gpt4image.encoding.text_encoders.weight_files import pickles_refused, refuse_pickles
-from gpt4image.models.hugging_face import loading
+from gpt4image.models.hugging_face import hub_asked_once, loading
 
 _BEGIN_AND_END = 2
 
@@ -98,15 +98,16 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
         raise ModelError(f"open_clip:{name}: {pickles_refused(str(config.get('url', 'its weights')))}")
     own = Path(file or HF_SAFE_WEIGHTS_NAME).with_suffix(".safetensors").name
     for candidate in dict.fromkeys((own, HF_SAFE_WEIGHTS_NAME)):
-        try:
-            return Path(hf_hub_download(place, candidate))
-        except (EntryNotFoundError, OSError, ValueError) as error:
-            # The hub has no such file; a LocalEntryNotFoundError says that it cannot be asked.
-            if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
-                raise ModelError(
-                    f"open_clip:{name}: Hugging Face does not give {place} ({first_line(error)}); check the network, "
-                    "or give a .safetensors file in place of the tag."
-                ) from None
+        with hub_asked_once() as unreachable:
+            try:
+                return Path(hf_hub_download(place, candidate))
+            except (EntryNotFoundError, OSError, ValueError) as error:
+                # The hub has no such file; a LocalEntryNotFoundError says that it cannot be asked.
+                if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
+                    raise ModelError(
+                        f"open_clip:{name}: Hugging Face does not give {place} ({unreachable or first_line(error)}); "
+                        "check the network, or give a .safetensors file in place of the tag."
+                    ) from None
     raise ModelError(f"open_clip:{name}: {pickles_refused(place)}")
 
 
