@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.run_records import COMPARISON
+from gpt4image.artifacts.run_records import COMPARISON, DEMO
 from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import CompareResult
 from gpt4image.base.progress import say
-from gpt4image.config import CompareConfig, DemoConfig, DistillConfig
+from gpt4image.config import CompareConfig, DemoConfig, DistillConfig, ReportConfig
 from gpt4image.config.distilling import ANSWERS, EMBEDDINGS
 
 DATA, UNLABELLED = "clothes", "clothes-unlabelled"
@@ -39,8 +39,6 @@ USD_PER_MILLION = 0.40, 1.60
 PICTURE_TOKENS = 57
 """Of a photograph of 160 x 213 pixels: 5 x 7 patches of 32 pixels, times 1.62, as its maker counts them."""
 LETTERS_PER_TOKEN = 4
-FACTS = "demo.json"
-"""What the demo took, beside comparison.json."""
 
 
 def demo(config: DemoConfig) -> CompareResult:
@@ -55,6 +53,7 @@ def demo(config: DemoConfig) -> CompareResult:
     from gpt4image.data.clothes import ANSWERS as RECORDED
     from gpt4image.distilling.distill import distill
     from gpt4image.models.backbones import weights_package
+    from gpt4image.reporting.report import report
 
     if weights_package(MODEL) is None:
         raise MissingExtraError("The demo", "demo")
@@ -83,16 +82,16 @@ def demo(config: DemoConfig) -> CompareResult:
         "distill_cpu_seconds": round(distill_cpu, 1),
         "accuracy": made.scores["accuracy"],
         "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(_cpu_seconds() - used, 1),
         "cores": os.cpu_count(),
     }
-    write_json(config.out / FACTS, facts)
+    write_json(config.out / DEMO, facts)
+    report(ReportConfig(dir=config.out))  # once more, with these facts
     text = f"{found.text}\n\n{next_commands(config.out)}"
     return replace(found, text=text, wrote=(config.out / COMPARISON, *made.wrote))
 
 
 def _cpu_seconds() -> float:
-    """Return the processor time of this process and of those that it has started and that have ended."""
+    """Return the processor time of this process, and of its children that have ended."""
     return sum(os.times()[:4])
 
 

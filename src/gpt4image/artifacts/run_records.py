@@ -18,6 +18,8 @@ from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Skipped
 
 COMPARISON = "comparison.json"
+DEMO = "demo.json"
+"""What `gpt4image demo` took and what its answers would cost live, beside its comparison."""
 REPORTED = ("test", "val")
 """The split whose evaluation a report shows: the first one there is."""
 FEW_SEEDS = 3

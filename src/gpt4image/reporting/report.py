@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from gpt4image.artifacts.run_records import (
     COMPARISON,
+    DEMO,
     Comparison,
     Evaluation,
     Run,
@@ -23,7 +24,7 @@ from gpt4image.artifacts.run_records import (
 from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import ReportResult, Skipped
 from gpt4image.config import ReportConfig
-from gpt4image.pages.numbers import one_line, percent, sentence
+from gpt4image.pages.numbers import duration, one_line, percent, sentence
 from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings, metric_tables
 from gpt4image.reporting.background import background
@@ -85,6 +86,7 @@ def _report_comparison(folder: Path) -> ReportResult:
         skipped=skipped,
         background=background(all_runs),
         few_pictures=charts.FEW_PICTURES,
+        of_demo=_of_demo(folder),
         **extras,
     )
     write_text(folder / PAGE, html)
@@ -94,6 +96,20 @@ def _report_comparison(folder: Path) -> ReportResult:
         findings={section["name"] or "comparison": section["findings"][0] for section in sections},
         pictures=sum(map(len, extras["examples"].values())),
         skipped=tuple(skipped),
+    )
+
+
+def _of_demo(folder: Path) -> str:
+    """Return what a demo took and would cost live, in one sentence; nothing for other comparisons."""
+    if not (folder / DEMO).is_file():
+        return ""
+    facts = read_json(folder / DEMO)
+    count, cost, seconds = (facts.get(name) for name in ("photographs", "live_cost_usd", "seconds"))
+    if not (isinstance(count, int) and isinstance(cost, float) and isinstance(seconds, float)):
+        return ""
+    return (
+        f"Recorded answers about {count:,} photographs were replayed; asked live they would cost about ${cost:.2f}. "
+        f"Everything together took {duration(seconds)}."
     )
 
 
