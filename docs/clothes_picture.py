@@ -31,11 +31,16 @@ SIDE = 150
 
 def renew(demo: Path) -> None:
     """Copy what the picture and the tables need from a finished demo."""
-    record = json.loads((demo / "comparison.json").read_text(encoding="utf-8"))
-    record["demo"] = json.loads((demo / "demo.json").read_text(encoding="utf-8"))
+    record = _read(demo / "comparison.json") | {"demo": _read(demo / "demo.json")}
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     SHOWN.write_text(json.dumps(shown(demo), indent=1) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a record without what says that its file is whole."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return {name: value for name, value in record.items() if not name.startswith("record_")}
 
 
 def shown(demo: Path) -> dict[str, list[dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """``distill`` on packaged photographs of clothes, offline: what are an LLM's answers worth beside human labels?
 
-The answers were recorded and are replayed. All models learn a classifier on frozen features of ImageNet weights, since
-that was better on the validation photographs than training longer in the time, and takes seconds.
+The answers were recorded and are replayed. All models learn a classifier on frozen features of ImageNet weights: to
+train all layers of one of them would take longer than the whole demo does.
 """
 
 from __future__ import annotations
