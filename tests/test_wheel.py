@@ -97,6 +97,7 @@ def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothin
         f"gpt4image/{name}"
         for name in (
             "py.typed",
+            "__init__.pyi",
             "pages/templates/base.html",
             "pages/templates/ticks.js",
             "deploying/templates/model_card.md",

@@ -1009,7 +1009,7 @@ def compare(
     frame_differences: bool = False,
     focus_negatives: float = 0.0,
     presence_weight: float = 1.0,
-    model: Model | None = None,
+    model: str | None = None,
     model_args: Mapping[str, Any] = {},
     init: StrPath = 'auto',
     freeze: bool = False,
@@ -1136,9 +1136,9 @@ def compare(
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
             average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
-        model (str | nn.Module | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection),
-            segformer[:DIR] (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small
-            images, otherwise resnet18.
+        model (str | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection), segformer[:DIR]
+            (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small images, otherwise
+            resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
             transformers, as JSON.
         init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or

@@ -138,6 +138,11 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
         config: Any = given[0].model_copy(update=own)
     else:
         words = _words(kind, given, own)
+        if name == "compare" and not isinstance(words.get("model"), str | NoneType):
+            raise ConfigError(
+                "--model of a comparison is a name, as its runs are trained in processes of their own. Train a module "
+                "with `gpt4image train`, once for each arm."
+            )
         if name == "predict" and "images" in words:
             from gpt4image.data.given import as_files
 
@@ -215,7 +220,7 @@ def parameters(name: str) -> list[Parameter]:
             continue
         of_text = get_args(field.annotation) in ((str, NoneType), (str, ...)) or field.annotation is str
         typed = type_text(field.annotation)
-        if key in TYPES and of_text:
+        if key in TYPES and of_text and (name, key) != ("compare", "model"):
             typed = TYPES[key] + (" | None" if NoneType in get_args(field.annotation) else "")
         value = field.get_default(call_default_factory=True)
         default = "" if field.is_required() else repr(str(value) if isinstance(value, Path) else value)

@@ -159,7 +159,7 @@ def given_module(name: str) -> nn.Module:
     if name not in GIVEN:
         raise ModelError(
             f"{name} is a module that a call in Python was given, and it is not in this process. Build it again and "
-            "pass it as model=; a comparison needs jobs=1. The command line cannot load it: export it in Python first."
+            "pass it as model=. The command line cannot load it: export it in Python first."
         )
     return GIVEN[name]
 
