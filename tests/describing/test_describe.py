@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import gpt4image.describing.describe
+import gpt4image.describing.chosen_images
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
@@ -26,6 +26,7 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
+from gpt4image.labelling.answers import read_answers
 from loaded_sets import in_memory
 
 
@@ -65,7 +66,7 @@ class Scripted:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def run_with(describer: Any, images: ImageSet, **options: Any) -> Any:
         monkeypatch.setitem(DESCRIBERS, "scripted", lambda _name, _options: describer)  # type: ignore[arg-type]
-        monkeypatch.setattr(gpt4image.describing.describe, "load_image_set", lambda _spec: images)
+        monkeypatch.setattr(gpt4image.describing.chosen_images, "load_with_splits", lambda _spec, **_fractions: images)
         config = DescribeConfig(data="memory", store=tmp_path / "a.db", describer="scripted", **options)
         return describe(config)
 
@@ -86,6 +87,7 @@ def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: A
         "described": 9,
         "failed": 0,
         "rejected": 0,
+        "answered_train": 10,
         "without_description": 0,
         "cost_usd": 4.5,
     }
@@ -207,9 +209,134 @@ def test_the_budget_is_never_overrun_and_nearly_used_up(run: Any, group: int) ->
     describer = Scripted(priced, price=price, group=group)
     outcome = run(describer, image_set(60), max_cost=20.0, max_tokens=1_000_000)
     assert 18.0 <= outcome.summary["cost_usd"] <= 20.0
-    assert outcome.summary["stopped_by"] == "--max-cost 20.0"
+    assert outcome.summary["stopped_by"] == "--max-cost 20"
     rest = run(Scripted(priced, price=price, group=group), image_set(60), max_cost=1000.0, max_tokens=1_000_000)
     assert rest.summary["without_description"] == 0 and "stopped_by" not in rest.summary
+
+
+class Killed(BaseException):
+    """What a process that is killed never sees."""
+
+
+def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Any, tmp_path: Path) -> None:
+    """Four runs are killed with five calls each in flight, whose answers nobody hears, and one comes to its end."""
+    price, billed = Price(1.0, 1.0), list[float]()
+
+    def costs(request: Request) -> float:
+        return price.of(400_000 + 100_000 * (int(request.keys[0][1:]) % 3), 500_000)
+
+    class Bills(Scripted):
+        def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+            waiting = iter(requests)
+            while group := list(itertools.islice(waiting, 5)):
+                self.asked += group
+                billed.extend(map(costs, group))
+                if len(self.asked) > 15 and self.repeatable:
+                    raise Killed
+                yield [self.answer(request) for request in group]
+
+    def priced(request: Request) -> Answer:
+        tokens = {"tokens_in": round(1e6 * costs(request)) - 500_000, "tokens_out": 500_000}
+        return Answer(request=request, text="fine", cost_usd=costs(request), **tokens)
+
+    limit = {"max_cost": 120.0, "max_tokens": 600_000}
+    for _ in range(4):
+        with pytest.raises(Killed):
+            run(Bills(priced, price, repeatable=True), image_set(300), **limit)
+    outcome = run(Bills(priced, price), image_set(300), **limit)
+    assert outcome.summary["stopped_by"] == "--max-cost 120" and sum(billed) <= 120.0
+    earlier = outcome.summary["cost_usd_earlier"]
+    with DescriptionStore(tmp_path / "a.db") as store:
+        stored = sum(row.cost_usd or 0.0 for row in store.descriptions())
+    assert stored + 20 * 0.9 <= outcome.summary["cost_usd"] <= 120.0, "what was in flight counts as if it had been paid"
+    assert earlier > 40.0 and stored > 60.0
+    assert outcome.text.startswith(f"Cost: ${outcome.summary['cost_usd']:.4f}, of it ${earlier:.4f} earlier (at most $")
+    assert "a higher number asks for the rest" in outcome.text
+    same = Bills(priced, price)
+    again = run(same, image_set(300), **limit).summary
+    assert len(same.asked) <= 1 and again["without_description"] and again["stopped_by"] == "--max-cost 120"
+    more = Bills(priced, price)
+    assert run(more, image_set(300), max_cost=130.0, max_tokens=600_000).summary["cost_usd"] <= 130.0 and more.asked
+
+
+def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: Any, tmp_path: Path) -> None:
+    splits = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 3)
+    images = in_memory([f"image {number}".encode() for number in range(9)], splits=splits)
+    describer = Scripted(ok)
+    outcome = run(describer, images)
+    assert {request.keys[0] for request in describer.asked} == {"k0", "k1", "k2", "k3"}
+    counts = {name: outcome.summary[f"answered_{name}"] for name in ("train", "val", "test")}
+    assert counts == {"train": 4, "val": 0, "test": 0} and outcome.summary["images"] == 4
+    more = Scripted(ok)
+    summary = run(more, images, splits="test,train").summary
+    assert {request.keys[0] for request in more.asked} == {"k6", "k7", "k8"} and summary["answered_test"] == 3
+    (tmp_path / "some.csv").write_text("key\nk5\n")
+    assert run(Scripted(ok), images, only=tmp_path / "some.csv").summary["answered_val"] == 1, "named ones of any split"
+    with pytest.raises(ConfigError, match="--splits val: memory has no image of it, only 10 of train"):
+        run(Scripted(ok), image_set(10), splits="val")
+    with pytest.raises(ConfigError, match="'tets' is not one of"):
+        run(Scripted(ok), images, splits="tets")
+
+
+def test_a_sample_at_a_free_server_that_counts_tokens_is_estimated(run: Any) -> None:
+    outcome = run(Scripted(ok_for_free), image_set(30), dry_run=True)
+    assert outcome.summary["estimate_usd"] == 0.0 and outcome.summary["estimate_tokens_in"] == 21
+
+
+def ok_for_free(request: Request) -> Answer:
+    return replace(ok(request), cost_usd=0.0)
+
+
+def test_a_misspelt_class_is_told_before_the_first_call(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    describer = Scripted(ok)
+    with pytest.raises(ConfigError, match=r"'dogg' \(of the data: 'dog'\) is almost the name of a class of memory"):
+        run(describer, image_set(4), ask="class", classes="cat, dogg, bird")
+    assert not describer.asked
+    run(Scripted(classes_of({})), image_set(4), ask="class", classes="Cats, bird")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "'bird': in --classes, but no labelled image" in told and "'dog': class of memory, but not in" in told
+
+
+def classes_of(said: Mapping[str, tuple[str, float, str]]) -> Any:
+    """Answers by key: class, confidence, description; "cat", 0.97 of others."""
+
+    def answer(request: Request) -> Answer:
+        name, sure, text = said.get(request.keys[0], ("cat", 0.97, "A cat asleep on a sofa."))
+        whole = {"description": text, "class": name, "second": None, "confidence": sure}
+        asked = {part: whole[part] for part in (*request.prompt.ask, "second", "confidence") if part in whole}
+        return Answer(request=request, text=json.dumps(asked), tokens_in=10, tokens_out=10, cost_usd=1.0)
+
+    return answer
+
+
+def test_after_a_class_is_added_only_images_that_may_be_of_it_are_asked_again(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {
+        "k1": ("none of these", 0.99, "An animal."),
+        "k2": ("dog", 0.6, "A furry animal in the grass."),
+        "k3": ("dog", 0.97, "A fox in the snow, with a bushy tail."),
+        "k4": ("dog", 0.97, "A dog with a stick, a puppy."),
+    }
+    options = {"ask": "description,class", "classes": "cat, dog"}
+    run(Scripted(classes_of(said)), image_set(8), **options)
+    longer = {**options, "classes": "cat, dog, fox"}
+    again = Scripted(classes_of({"k3": ("fox", 0.97, "")}))
+    outcome = run(again, image_set(8), **longer)
+    assert {request.keys[0] for request in again.asked} == {"k1", "k2", "k3"}
+    assert {request.prompt.ask for request in again.asked} == {("class",)}, "their descriptions stay"
+    told = " ".join(capsys.readouterr().err.split())
+    assert "'fox' came to the list later: of 7 images with an answer, 3 may be of an added class" in told
+    assert outcome.summary["without_description"] == 0 and outcome.summary["answered_train"] == 8
+    nothing = Scripted(classes_of({}))
+    run(nothing, image_set(8), **longer)
+    assert not nothing.asked
+    images = image_set(8)
+    read = read_answers(tmp_path / "a.db", images.digests, ("cat", "dog", "fox")).answers
+    assert read.given.all() and read.first.tolist() == [0, 0, 0, 2, 1, 0, 0, 0]
+    other = Scripted(classes_of({}))
+    run(other, image_set(8), **{**options, "classes": "cat, wolf"})
+    assert len(other.asked) == 7, "another list is another question"
 
 
 def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any) -> None:
@@ -225,7 +352,7 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any)
     assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
     assert outcome.text == (
         "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
-        "0:08:16 at the speed of the sample."
+        "0:08:16 at the speed of the sample. In all $1.2000, of it $0.0096 spent already."
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gpt4image.describing.chosen_images
 import gpt4image.describing.descriptions
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, StoreError
@@ -38,8 +39,13 @@ def image_set(count: int, twins: bool = False) -> ImageSet:
 def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """Five images, known as SPEC memory."""
     five = image_set(5)
-    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: five)
+    known_as_any_spec(monkeypatch, five)
     return five
+
+
+def known_as_any_spec(patch: pytest.MonkeyPatch, images: ImageSet) -> None:
+    patch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: images)
+    patch.setattr(gpt4image.describing.chosen_images, "load_with_splits", lambda _spec, **_fractions: images)
 
 
 def write_lines(path: Path, rows: list[Any]) -> Path:
@@ -79,7 +85,7 @@ def test_shuffled_dropped_and_doubled_rows_never_shift_a_pairing(
     random.Random(0).shuffle(rows)
     file = write_lines(folder / "in.jsonl", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: images)
+        known_as_any_spec(patch, images)
         outcome = import_descriptions(ImportDescriptionsConfig(store=folder / "a.db", file=file, data="memory"))
     assert outcome.skipped == ()
     assert outcome.summary["added"] == 8 - len(dropped)
@@ -160,7 +166,7 @@ def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Im
 
 def test_equal_files_under_several_keys_keep_the_text_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twins = image_set(3, twins=True)
-    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: twins)
+    known_as_any_spec(monkeypatch, twins)
     rows = [{"key": f"k{number}", "description": f"text {number}"} for number in range(3)]
     for _ in range(2):
         assert bring(tmp_path, rows).skipped == ()
@@ -170,7 +176,7 @@ def test_equal_files_under_several_keys_keep_the_text_of_each(tmp_path: Path, mo
 
 def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = image_set(3)
-    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: images)
+    known_as_any_spec(monkeypatch, images)
     file = tmp_path / "d.csv"
     file.write_text(
         "key,description,prompt,prompt_text,class_conditioned,sample,cost_usd\n"
@@ -197,7 +203,7 @@ def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, monkeypatch: 
 
 def test_export_adds_every_key_and_filters_by_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twins = image_set(3, twins=True)
-    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: twins)
+    known_as_any_spec(monkeypatch, twins)
     bring(tmp_path, [{"key": "k0", "description": "t0"}, {"key": "k1", "description": "t1"}], prompt="paper")
     bring(tmp_path, [{"key": "k0", "description": "other"}])
     outcome = export_descriptions(
@@ -236,7 +242,7 @@ def test_check_names_what_is_missing_extra_double_and_contradicting(
 ) -> None:
     skipped = Skipped(name="gone.jpg", reason="cannot be found: No such file or directory")
     partial = dataclasses.replace(images, skipped=(skipped,))
-    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: partial)
+    known_as_any_spec(monkeypatch, partial)
     bring(tmp_path, [{"digest": "ab" * 32, "description": "orphan"}], data=None)
     with pytest.raises(StoreError, match="belongs to other images"):
         check(CheckConfig(store=tmp_path / "a.db", data="memory"))

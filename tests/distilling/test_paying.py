@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from distilling_cases import Photos, good
+import gpt4image.distilling.distill
+from distilling_cases import Photos, colour_of, good
 from gpt4image import cli
-from openai_stub import Stub, serve
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.base.outcome import Outcome
+from gpt4image.config import TrainConfig
+from gpt4image.training.train import train
+from openai_stub import Call, Reply, Stub, answer, failure, serve
 
 pytestmark = pytest.mark.usefixtures("openai_settings")
 
@@ -69,5 +74,66 @@ def test_the_answer_at_a_terminal_or_a_limit_decides_and_nothing_is_paid_for_twi
         second = json.loads(told.out)
     assert "Go on? [y/N]" in told.err
     assert stub.count == second["answered"] == 36 and "without_answer" not in second
-    assert second["cost_usd"] < 0.0056, "of this run; the others were paid for before"
+    assert second["cost_usd"] == pytest.approx(36 * 0.0002) and second["cost_usd_earlier"] == first["cost_usd"]
     assert (out / "model").is_dir() and (out / "earlier-1" / "run").is_dir()
+
+
+def test_what_was_left_unanswered_is_asked_again_only_when_told_and_the_run_is_kept(
+    paid: Callable[[Stub], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A server fails for three images; then training is interrupted."""
+    out, bad = tmp_path / "out", set[bytes]()
+
+    def fails(call: Call) -> Reply:
+        if call.image in bad or (len(bad) < 3 and colour_of(call) == "red"):
+            bad.add(call.image)
+            return failure(400, "no")
+        return good(call)
+
+    def interrupted(config: TrainConfig) -> Outcome:
+        train(config)
+        raise KeyboardInterrupt
+
+    with serve(fails) as stub:
+        words = [*paid(stub), "--out", str(out), "--max-cost", "1", "--json"]
+        with monkeypatch.context() as patch:
+            patch.setattr(gpt4image.distilling.distill, "train", interrupted)
+            assert cli.main(words) == cli.INTERRUPTED
+        asked, begun = stub.count, (out / "run" / "config.json").stat().st_ino
+        bad.clear()
+        assert cli.main([*words, "--max-cost", "0.5"]) == cli.ITEMS_SKIPPED
+        facts = json.loads(capsys.readouterr().out)
+        assert stub.count == asked and facts["without_answer"] == 3
+        assert (out / "run" / "config.json").stat().st_ino == begun and not (out / "earlier-1").exists()
+        stub.handler = good
+        assert cli.main([*words, "--ask-again"]) == cli.OK
+        assert stub.count == asked + 3 and "without_answer" not in json.loads(capsys.readouterr().out)
+
+
+def test_a_class_that_was_forgotten_is_added_without_paying_for_all_again(
+    paid: Callable[[Stub], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+
+    def offered(call: Call) -> Reply:
+        known = colour_of(call) if f"- {colour_of(call)}" in call.content.decode("latin-1") else "none of these"
+        said = {"description": f"A {colour_of(call)} sheet.", "class": known, "second": None, "confidence": 0.95}
+        asked = (
+            said
+            if "description" in call.body["response_format"]["json_schema"]["schema"]["properties"]
+            else {name: said[name] for name in ("class", "second", "confidence")}
+        )
+        return answer(json.dumps(asked))
+
+    with serve(offered) as stub:
+        words = [*paid(stub), "--out", str(out), "--max-cost", "1", "--json", "--classes"]
+        assert cli.main([*words, "blue, green"]) == cli.OK
+        assert cli.main([*words, "blue, green, red"]) == cli.OK
+    told = capsys.readouterr()
+    assert stub.count == 36 + 12 and "12 may be of an added class and are asked again" in " ".join(told.err.split())
+    with DescriptionStore(out / "answers.db") as store:
+        latest = {item.digest: item.answer.class_name for item in store.answers() if len(item.classes) == 3}
+    assert len(latest) == 12 and set(latest.values()) == {"red"}

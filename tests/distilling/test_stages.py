@@ -13,7 +13,7 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.distilling.stages import Stages
 
 
-def make(out: Path, name: str, key: str, *, partial: bool = False) -> int:
+def make(out: Path, name: str, key: str) -> int:
     """Carry out one stage that writes a folder of its name; return how often it was made."""
     times = 0
 
@@ -22,7 +22,7 @@ def make(out: Path, name: str, key: str, *, partial: bool = False) -> int:
         times += 1
         (out / name).mkdir(exist_ok=True)
         (out / name / "content").write_text(key, encoding="utf-8")
-        return made(RESULTS[name], path=out / name, **({"without_description": 1} if partial else {}))
+        return made(RESULTS[name], path=out / name)
 
     stages = Stages(out, StageRecords(out))
     stages.do(name, write, lambda _: "said", key=key, goes_on=key, made=[out / name], needs=[out / name])
@@ -44,12 +44,6 @@ def test_a_trained_model_makes_room_and_is_kept_while_what_is_derived_is_removed
         assert (tmp_path / name / "content").read_text("utf-8") == "b"
     assert (tmp_path / "earlier-1" / "train" / "content").read_text("utf-8") == "a"
     assert not (tmp_path / "earlier-1" / "label").exists()
-
-
-def test_images_without_an_answer_are_asked_about_again(tmp_path: Path) -> None:
-    assert make(tmp_path, "describe", "a", partial=True) == 1
-    assert make(tmp_path, "describe", "a") == 1
-    assert make(tmp_path, "describe", "a") == 0
 
 
 def test_what_lies_there_already_is_not_replaced(tmp_path: Path) -> None:

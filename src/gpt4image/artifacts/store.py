@@ -14,7 +14,7 @@ import json
 import operator
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,6 +30,7 @@ from gpt4image.artifacts.store_file import (
     explained,
     has_table,
     make_box_formats_table,
+    make_uncertain_costs_table,
     written,
 )
 from gpt4image.artifacts.store_references import PROMPT, References, marks, prompt_columns
@@ -187,6 +188,41 @@ class DescriptionStore:
             (canonical_json(describer), *prompt.row),
         )
         return list(rows)
+
+    def spent(self, describer: Mapping[str, Any], digests: Collection[str]) -> tuple[float, float]:
+        """Return what the model of a describer has cost, whatever its settings, in US dollars.
+
+        First what the results about images of ``digests`` tell; then what may have been spent besides, as
+        ``cost_notes`` keeps it.
+        """
+        rows = self._query(
+            "SELECT lower(hex(r.digest)), d.settings, r.cost_usd FROM results AS r "
+            "JOIN describers AS d ON d.id = r.describer WHERE r.cost_usd > 0"
+        )
+        payee, same = _payee(describer), dict[str, bool]()
+        known = 0.0
+        for digest, settings, cost in rows:
+            if settings not in same:
+                same[settings] = _payee(json.loads(settings)) == payee
+            known += cost if same[settings] and digest in digests else 0.0
+        with explained(self.path):
+            noted = has_table(self._connection, "uncertain_costs")
+        lost = self._query("SELECT usd FROM uncertain_costs WHERE payee = ?", (payee,)) if noted else ()
+        return known, sum(usd for (usd,) in lost)
+
+    @contextlib.contextmanager
+    def cost_notes(self, describer: Mapping[str, Any]) -> Generator[Callable[[float], None]]:
+        """Return what notes, from any thread, how much a model may have cost besides the results; on disk when done."""
+        with explained(self.path):
+            connection = connect_writer(self.path, any_thread=True)
+            make_uncertain_costs_table(connection)
+
+        def note(usd: float) -> None:
+            with explained(self.path), connection:
+                connection.execute("INSERT OR REPLACE INTO uncertain_costs VALUES (?, ?)", (_payee(describer), usd))
+
+        with contextlib.closing(connection):
+            yield note
 
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
         """Return the digests of images about which a call failed and nothing was answered."""
@@ -404,6 +440,11 @@ class _Written:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _payee(describer: Mapping[str, Any]) -> str:
+    """Return which model of which server is paid, as far as the settings of a describer tell."""
+    return canonical_json({name: describer.get(name) for name in ("kind", "model", "server")})
 
 
 def _text(value: Any) -> str:

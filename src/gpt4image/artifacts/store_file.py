@@ -100,8 +100,14 @@ CREATE TABLE IF NOT EXISTS box_formats (
 """
 
 
-def connect_writer(path: Path) -> sqlite3.Connection:
+# What a model may have cost besides the answers that are stored: a table made only where costs have a limit.
+_UNCERTAIN_COSTS = "CREATE TABLE IF NOT EXISTS uncertain_costs (payee TEXT PRIMARY KEY, usd REAL NOT NULL) STRICT;"
+
+
+def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     """Open the store for writing, or make it; every commit is on disk when it returns.
+
+    With ``any_thread``, other threads than this one may use the connection, one at a time.
 
     Raises:
         StoreError: the file is no store or damaged, or it is gone and its log is still there.
@@ -113,7 +119,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     if _is_absent(path):
         _make_store(path)
     _refuse_foreign_bytes(path)
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, check_same_thread=not any_thread)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         if _is_new(connection):
@@ -182,6 +188,11 @@ def make_batch_tables(connection: sqlite3.Connection) -> None:
 def make_box_formats_table(connection: sqlite3.Connection) -> None:
     """Add the table of conventions if it is missing."""
     connection.executescript(_BOX_FORMATS)
+
+
+def make_uncertain_costs_table(connection: sqlite3.Connection) -> None:
+    """Add the table of costs that no answer tells if it is missing."""
+    connection.executescript(_UNCERTAIN_COSTS)
 
 
 def has_table(connection: sqlite3.Connection, name: str) -> bool:

@@ -172,6 +172,7 @@ class Rows(Outcome):
 class DescribeResult(Outcome):
     """What ``describe`` did: its images, what became of the answers, and what they cost.
 
+    ``cost_usd`` is what the model has cost for the dataset, ``cost_usd_earlier`` of it before this run.
     ``details`` are facts of the describer, of classes and of boxes; ``estimate_*`` those of a dry run.
     """
 
@@ -181,15 +182,18 @@ class DescribeResult(Outcome):
     described: int
     failed: int
     rejected: int
+    answered_by_split: Facts = field(default_factory=dict[str, Any], metadata={"prefix": "answered_"})
     without_description: int
     details: Facts = field(default_factory=dict[str, Any], metadata=SEVERAL)
     cost_usd: float | None = None
+    cost_usd_earlier: float | None = None
     stopped_by: str | None = None
     estimate_from_answers: int | None = None
     estimate_requests: int | None = None
     estimate_tokens_in: int | None = None
     estimate_tokens_out: int | None = None
     estimate_usd: float | None = None
+    estimate_usd_in_all: float | None = None
     estimate_usd_ci95: list[float] | None = None
     estimate_seconds: float | None = None
 
@@ -422,7 +426,9 @@ class DistillResult(Outcome):
     human_labels: int
     answered: int
     without_answer: int | None = None
+    answered_by_split: Facts = field(default_factory=dict[str, Any], metadata={"prefix": "answered_"})
     cost_usd: float | None = None
+    cost_usd_earlier: float | None = None
     scores: Facts = field(default_factory=dict[str, Any], metadata=SEVERAL)
     measured_on: str | None = None
     model: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic import field_validator as check
@@ -12,6 +12,7 @@ from gpt4image.base.errors import nearest
 from gpt4image.config.base import JsonTable, Positional, StageConfig, WithData, known_list, listed
 
 ASKABLE = ("description", "class", "tags", "boxes")
+SPLITS = ("train", "val", "test")
 BOX_FORMATS = tuple(
     f"{order}-{unit}" for unit in ("1000", "1", "sent", "original") for order in ("xyxy", "yxyx", "xywh", "yxhw")
 )
@@ -87,14 +88,34 @@ class DescriberOptions(StageConfig):
         return {name: getattr(self, name) for name in names if getattr(self, name) != fields[name].default}
 
 
-class DescribeConfig(DescriberOptions, WithData):
+class AskedOptions(StageConfig):
+    """Which images are asked about."""
+
+    splits: str = "train"
+    """Splits whose images are asked about, separated by commas: train, val, test. Models learn from train alone."""
+    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Fraction of the training images held out for validation, if the dataset has no validation split; as for
+    `train`."""
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Fraction of the images held out for test, if the dataset has no test split; as for `train`."""
+
+    @check("splits", mode="before")
+    @classmethod
+    def _known_splits(cls, value: Any) -> Any:
+        chosen = known_list(value if isinstance(value, str) else ",".join(value), SPLITS)
+        if not chosen:
+            raise ValueError(f"give some of {', '.join(SPLITS)}")
+        return ",".join(split for split in SPLITS if split in listed(chosen))
+
+
+class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     """Write a description of every image into the description store.
 
     Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --dry-run
     """
 
     essential: ClassVar[frozenset[str]] = frozenset(
-        {"ask", "classes", "prompt", "base_url", "concurrency", "limit", "max_cost", "dry_run", "as_json"}
+        {"ask", "classes", "prompt", "base_url", "concurrency", "splits", "limit", "max_cost", "dry_run", "as_json"}
     )
 
     data: str
@@ -126,12 +147,13 @@ class DescribeConfig(DescriberOptions, WithData):
 
     # How much
     only: Path | None = None
-    """CSV file whose rows name the images to ask about, by key or digest. Default: all."""
+    """CSV file whose rows name the images to ask about, by key or digest, of any split. Default: all of --splits."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
     next run continues."""
     max_cost: float | None = Field(default=None, gt=0.0)
-    """Maximum cost of this run, in US dollars."""
+    """Maximum cost in US dollars: of all that the store says this model has cost for the dataset, earlier runs
+    included. To ask for more later, give a higher number."""
     dry_run: bool = False
     """Describe a small sample, which is kept, and estimate requests, tokens, cost and time of the rest."""
 
@@ -251,7 +273,7 @@ class BackupConfig(DescriptionsConfig):
     """File of the copy; one that is there is never replaced."""
 
 
-class StatsConfig(DescriptionsConfig, WithData):
+class StatsConfig(DescriptionsConfig, AskedOptions, WithData):
     """Count what is in a store: descriptions, their lengths and flaws, failures, tokens and money.
 
     Example: gpt4image descriptions stats --store photos.db --data folder:photos
@@ -281,7 +303,7 @@ class ViewConfig(DescriptionsConfig, WithData):
     """Seed of the choice of images."""
 
 
-class CheckConfig(DescriptionsConfig, WithData):
+class CheckConfig(DescriptionsConfig, AskedOptions, WithData):
     """Name images without description, descriptions without image, duplicates and conflicting texts.
 
     Example: gpt4image descriptions check --store photos.db --data folder:photos

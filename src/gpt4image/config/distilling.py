@@ -109,6 +109,9 @@ class DistillConfig(
     """Folder of everything that is made: answers.db, embeddings, text-labels.parquet, run, model, report.html."""
     yes: bool = False
     """Go on without a question, whatever the describer costs."""
+    ask_again: bool = False
+    """Ask again about images that an earlier run left without an answer. Without it, they are asked about only after a
+    higher --max-cost or --limit."""
     ask: str | None = None
     """What one call brings, as for `describe`. Default: description and class; for several labels or masks description
     and tags, for boxes description and boxes."""

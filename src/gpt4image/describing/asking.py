@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.interrupts import Interrupt
@@ -42,6 +43,7 @@ class Asking:
         only: Collection[str] | None = None,
         last: Collection[str] = (),
         likely: Mapping[str, Sequence[str]] | None = None,
+        sent: Mapping[Prompt, Settled] = MappingProxyType({}),
     ) -> None:
         """Prepare to ask.
 
@@ -53,6 +55,7 @@ class Asking:
             only: digests to ask about; None for all.
             last: digests to ask about after all others: a run that began with what failed before would fail.
             likely: the classes to offer for each image, where they are not all of the list; others are skipped.
+            sent: samples that an earlier run sent, by prompt and digest: they come first, as they cost money anyway.
         """
         self._images = images
         self._prompts = prompts
@@ -61,6 +64,7 @@ class Asking:
         self._only = only
         self._last = last
         self._likely = likely
+        self._sent = sent
         self._twins = _rows_of_equal_images(images)
         self._main = self._all()
         self._again: deque[Request] = deque()
@@ -74,7 +78,7 @@ class Asking:
         while not interrupt.requested:
             with self._lock:
                 request, again = self._peek()
-                if request is None or not budget.admit(request, again=again):
+                if request is None or not budget.admit(request, again=again, sent=self._was_sent(request)):
                     return
                 if again:
                     self._again.popleft()
@@ -86,7 +90,7 @@ class Asking:
         """Return whether ``requests`` would yield one."""
         with self._lock:
             request, again = self._peek()
-            return request is not None and budget.allows(request, again=again)
+            return request is not None and budget.allows(request, again=again, sent=self._was_sent(request))
 
     def finished(self) -> bool:
         """Return whether everything was asked."""
@@ -104,6 +108,9 @@ class Asking:
                 self._asked_again.add(_name(answer))
                 request = replace(answer.request, samples=(answer.sample,))
                 self._again.append(replace(request, turns=asked_again(request.turns)) if outside_list else request)
+
+    def _was_sent(self, request: Request) -> bool:
+        return bool(self._sent.get(request.prompt, {}).get(request.digest, _NONE) & {*request.samples})
 
     def _peek(self) -> tuple[Request | None, bool]:
         """Return the next request, and whether it was asked before."""
@@ -123,8 +130,13 @@ class Asking:
             for row, digest in enumerate(digests)
             if any(self._samples - s.get(digest, _NONE) for s in self._settled)
         ]
-        # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
-        for row in sorted(wanted, key=lambda row: (digests[row] in self._last, digests[row][-16:])):
+        first = {digest for own in self._sent.values() for digest in own}
+
+        def place(row: int) -> tuple[bool, bool, str]:
+            # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
+            return digests[row] not in first, digests[row] in self._last, digests[row][-16:]
+
+        for row in sorted(wanted, key=place):
             digest = digests[row]
             rows = self._twins.get(digest, [row])
             if rows[0] != row or (self._only is not None and digest not in self._only):

@@ -1,4 +1,4 @@
-"""The images that a CSV file names: those that ``describe --only`` asks about."""
+"""The images that ``describe`` asks about: those of some splits, or those that a CSV file names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,28 @@ import numpy as np
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.data import ImageSet
+from gpt4image.config.base import listed
+from gpt4image.config.describing import AskedOptions
+from gpt4image.data import ImageSet, load_with_splits
 from gpt4image.describing.rows import SYNONYMS
+
+
+def asked_images(options: AskedOptions, spec: str) -> tuple[ImageSet, ImageSet]:
+    """Return a dataset with all its splits, and the images of those that are asked about.
+
+    Raises:
+        ConfigError: there are none.
+        DataError: the dataset cannot be read.
+    """
+    dataset = load_with_splits(spec, val_fraction=options.val_fraction, test_fraction=options.test_fraction)
+    chosen = np.flatnonzero(np.isin(dataset.splits, listed(options.splits)))
+    if not len(chosen):
+        names, counts = np.unique(dataset.splits, return_counts=True)
+        there = ", ".join(f"{count:,} of {name}" for name, count in zip(names, counts, strict=True))
+        raise ConfigError(
+            f"--splits {options.splits}: {spec} has no image of it, only {there}; give --splits {','.join(names)}."
+        )
+    return dataset, dataset if len(chosen) == len(dataset) else dataset.select(chosen)
 
 
 def chosen_images(images: ImageSet, path: Path) -> tuple[ImageSet, list[Skipped]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -13,6 +14,8 @@ from gpt4image.base.errors import ConfigError, first_few
 
 NONE_OF_THESE = "none of these"
 _NOTHING = ("", "none", "none of the above", "no class", "n/a", "null")
+_NEARLY = 0.75
+"""Likeness of two names from which on one is taken for a misspelt other, as difflib reckons."""
 _MOST_CLASSES, LONGEST_NAME = 100_000, 200
 _SEPARATORS = re.compile(r"[\W_]+")
 _ARTICLE = re.compile(r"^(?:an?|the) ")
@@ -56,6 +59,33 @@ def as_options(lines: Iterable[str], where: str) -> tuple[ClassOption, ...]:
     if _normal(NONE_OF_THESE) in first:
         raise ConfigError(f"{where}: {first[NONE_OF_THESE]!r} is offered in any case; leave it out.")
     return options
+
+
+def compare_with(options: Iterable[ClassOption], known: Iterable[str], spec: str) -> str:
+    """Return in a sentence how a list differs from the classes of a dataset; empty where it does not.
+
+    A class that is not in the dataset is no mistake, as images without a label may be of it. A class whose name is
+    nearly that of a class of the dataset that is not in the list is one.
+
+    Raises:
+        ConfigError: a name is almost surely misspelt.
+    """
+    names, known = [option.name for option in options], list(known)
+    if not known:
+        return ""
+    here, there = ClassNames(names), ClassNames(known)
+    new, lost = [n for n in names if there.find(n) is None], [k for k in known if here.find(k) is None]
+    near = {n: found[0] for n in new if (found := difflib.get_close_matches(n, lost, n=1, cutoff=_NEARLY))}
+    if near:
+        pairs = ", ".join(f"{name!r} (of the data: {other!r})" for name, other in near.items())
+        raise ConfigError(
+            f"--classes: {pairs} is almost the name of a class of {spec} that the list lacks. Spell it as the data do, "
+            "or list both."
+        )
+    parts = [f"{first_few(new)}: in --classes, but no labelled image of {spec} has this class"] if new else []
+    if lost:
+        parts.append(f"{first_few(lost)}: class of {spec}, but not in --classes")
+    return "; ".join(parts)
 
 
 class ClassNames:

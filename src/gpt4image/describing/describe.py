@@ -7,37 +7,40 @@ in flight. Answers that arrive together share a transaction.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from gpt4image.artifacts.prompts import fill, load_prompt, turns
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
-from gpt4image.base.errors import ConfigError
+from gpt4image.base.errors import ConfigError, DescriberError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import DescribeResult, Skipped
-from gpt4image.base.progress import progress_bar
+from gpt4image.base.progress import progress_bar, say
 from gpt4image.base.secrets import hidden
 from gpt4image.config import DescribeConfig
 from gpt4image.config.base import listed
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import SPLITS, ImageSet
 from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
-from gpt4image.data.splits import wrong_copies
 from gpt4image.describing.answer_json import valid
 from gpt4image.describing.asking import Asking
 from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
 from gpt4image.describing.budget import Budget
-from gpt4image.describing.chosen_images import chosen_images
-from gpt4image.describing.class_lists import class_list
+from gpt4image.describing.chosen_images import asked_images, chosen_images
+from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch.ledger import on_their_way
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
+from gpt4image.describing.prices import bill
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 from gpt4image.describing.tally import Tally
 from gpt4image.describing.wanted import (
@@ -45,6 +48,7 @@ from gpt4image.describing.wanted import (
     Wanted,
     brings,
     find_wanted,
+    is_shorter,
     minus,
     refuse_to_pay_again,
     refuse_to_pay_for_parts,
@@ -70,16 +74,14 @@ def describe(config: DescribeConfig) -> DescribeResult:
     if config.samples > 1 and describer.repeatable:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
-    images = load_image_set(config.data)
-    for wrong in wrong_copies(images):
-        note_once(f"{config.data}: {wrong}")
+    dataset, images = asked_images(config, config.data)
     if isinstance(describer, ReplayDescriber):
-        describer.require_answers(images, listed(config.ask))
-    elif images.clips and config.prompt == DescribeConfig.model_fields["prompt"].default:
+        describer.require_answers(dataset, listed(config.ask))
+    elif dataset.clips and config.prompt == DescribeConfig.model_fields["prompt"].default:
         note_once(f"the prompt {prompts[0].name!r} asks about an image; for clips, --prompt motion asks what moves.")
     unknown: list[Skipped] = []
     if config.only is not None:
-        images, unknown = chosen_images(images, config.only)
+        images, unknown = chosen_images(dataset, config.only)
     classes = _classes_of(config, images, replayed=isinstance(describer, ReplayDescriber))
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber
@@ -89,11 +91,29 @@ def describe(config: DescribeConfig) -> DescribeResult:
         fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
     ]
     with DescriptionStore(config.store, write=True) as store:
-        run = _Run(config=config, store=store, describer=describer, images=images, budget=budget, unknown=unknown)
+        run = _Run(
+            config=config,
+            store=store,
+            describer=describer,
+            dataset=dataset,
+            images=images,
+            budget=budget,
+            unknown=unknown,
+        )
         run.plan(prompts, classes)
         store.note_dataset(hidden(config.data))
-        with deferred_interrupt() as interrupt:
-            run.ask_all(interrupt)
+        known, uncertain = store.spent(describer.settings, set(dataset.digests))
+        # What is in a batch is known to the next run; other calls are noted before they are sent.
+        noted = config.max_cost is not None and not _through_batches(config)
+        noting = store.cost_notes(describer.settings) if noted else nullcontext()
+        with noting as note, deferred_interrupt() as interrupt:
+            budget.begin(known, 0.0 if config.max_cost is None else uncertain, note)
+            try:
+                run.ask_all(interrupt)
+            except DescriberError:  # after all calls in flight have ended
+                budget.end()
+                raise
+            budget.end()
         if interrupt.requested:
             raise KeyboardInterrupt
         outcome = run.outcome()
@@ -153,6 +173,9 @@ def _classes_of(config: DescribeConfig, images: ImageSet, *, replayed: bool) -> 
     if CLASS in ask and not offered:
         raise ConfigError(f"--ask {config.ask}: {config.data} has no classes; give a list or a file as --classes.")
     chosen = images.labels.ndim == 2 and not replayed and len(offered) <= MOST_OFFERED
+    differs = "" if config.classes is None else compare_with(offered, images.classes, config.data)
+    if differs and config.only is None:  # a list for some images is shorter on purpose
+        say(f"{differs}.")
     words = not asks_of_list(ask) and (TAGS not in ask or (config.classes is None and not chosen))
     return () if words else offered
 
@@ -162,9 +185,12 @@ class _Run:
     """Asks step by step; commits answers as they arrive, judges and counts them.
 
     Attributes:
+        dataset: all its splits.
+        images: those of them that are asked about.
         unknown: images that were to be asked about and are not in the dataset.
         only: images of a sample to ask about; None for all.
         steps: what each step asks for.
+        sent: for each prompt, samples that are on their way in a batch.
         again: for each prompt, samples that are on their way because an earlier run rejected the answer.
         tally: what became of the answers.
         probed: how it was found out in which form the describer writes boxes.
@@ -173,12 +199,14 @@ class _Run:
     config: DescribeConfig
     store: DescriptionStore
     describer: Describer
+    dataset: ImageSet
     images: ImageSet
     budget: Budget
     unknown: Sequence[Skipped] = ()
     only: set[str] | None = None
     steps: list[Wanted] = field(default_factory=list[Wanted])
     again: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
+    sent: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
     tally: Tally = field(default_factory=Tally)
     probed: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -220,9 +248,11 @@ class _Run:
                     for sent, good, rejected in zip(coming, step.there, step.settled, strict=True)
                 ]
                 self.again |= dict(zip(step.prompts, again, strict=True))
+                self.sent |= dict(zip(step.prompts, coming, strict=True))
                 step.settled = [minus(*pair) for pair in zip(step.settled, again, strict=True)]
             else:
                 refuse_to_pay_again(coming, step.there, named, batches)
+        self._tell_of_added(classes)
         if BOXES in listed(config.ask) and config.box_format != "auto":
             self.store.set_box_format(settings, config.box_format, {"given": True})
         self.already = sum(step.done for step in self.steps)
@@ -230,6 +260,27 @@ class _Run:
         if self.wanted > self.already:
             self.store.require_whole()
         self.askings: list[Asking] = []
+
+    def _tell_of_added(self, classes: Sequence[ClassOption]) -> None:
+        """Say how many images are asked again because classes were added to the list."""
+        earlier = [prompt for prompt in self.store.prompts() if is_shorter(prompt, classes)]
+        answered = {d for prompt in earlier for d in self.store.settled(prompt, self.describer.settings)}
+        if not (answered := answered & {*self.images.digests}):
+            return
+        again = {d for step in self.steps for d in self._open(step, part=CLASS) if d in answered}
+        longest = {option for prompt in earlier for option in prompt.classes}
+        added = [option.name for option in classes if option not in longest]
+        say(
+            f"{first_few(added) if added else 'Classes'} came to the list later: of {len(answered):,} images with an "
+            f"answer, {len(again):,} may be of an added class and are asked again; the others keep theirs."
+        )
+
+    def _open(self, step: Wanted, part: str | None = None) -> Iterator[str]:
+        """Yield the images for which a step lacks something, or a ``part`` of it, perhaps several times."""
+        samples = frozenset(range(self.config.samples))
+        for prompt, there in zip(step.prompts, step.there, strict=True):
+            if part is None or part in prompt.ask:
+                yield from (digest for digest in self.images.digests if samples - there.get(digest, _NONE))
 
     def _learn_lengths(self, prompts: Sequence[Prompt], digests: Set[str]) -> None:
         if self.config.max_cost is not None:
@@ -253,6 +304,7 @@ class _Run:
                         only=only,
                         last=self.store.failed(self.describer.settings),
                         likely=likely,
+                        sent=self.sent,
                     )
                     self.askings.append(self.asking)
                     self._ask_in_rounds(interrupt, partial(bar.update, task))
@@ -329,9 +381,9 @@ class _Run:
     def outcome(self) -> DescribeResult:
         """Return what was done, and what was skipped."""
         config, budget, images, tally = self.config, self.budget, self.images, self.tally
-        report = self.describer.report(images)
+        report = self.describer.report(self.dataset)
         at_limit = budget.limit is not None and budget.asked >= budget.limit
-        stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"
+        stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost or 0:g}"
         finished = config.dry_run or all(asking.finished() for asking in self.askings)
         rejected_earlier = {
             digest
@@ -339,14 +391,19 @@ class _Run:
             for pair in zip(step.settled, step.there, strict=True)
             for digest in minus(*pair)
         }
+        text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
+        if not finished and not at_limit:
+            text += f" That uses up {stopped_by}; a higher number asks for the rest."
         return DescribeResult(
             path=config.store,
+            text=text.strip(),
             images=len(images),
             distinct_images=len(set(images.digests)),
             already_described=self.already,
             described=tally.described,
             failed=tally.counts["failed"],
             rejected=tally.counts["rejected"],
+            answered_by_split=self._by_split(),
             without_description=self.wanted - self.already - tally.described,
             details={
                 **(tally.classes_answered if CLASS in listed(config.ask) else {}),
@@ -354,6 +411,7 @@ class _Run:
                 **report.facts,
             },
             cost_usd=round(budget.spent, 6) if budget.spent else None,
+            cost_usd_earlier=round(budget.earlier, 6) if budget.earlier else None,
             stopped_by=None if finished else stopped_by,
             skipped=(
                 *images.skipped,
@@ -368,6 +426,15 @@ class _Run:
                 *report.skipped,
             ),
         )
+
+    def _by_split(self) -> dict[str, int]:
+        """Return how many images of each split have an answer."""
+        missing = {d for step in self.steps for d in self._open(step)} - self.tally.digests
+        mine = {*self.images.digests}
+        answered = (mine - missing) | self.tally.digests
+        splits, digests = self.dataset.splits, self.dataset.digests
+        has = np.fromiter((digest in answered for digest in digests), bool, len(digests))
+        return {split: int(has[splits == split].sum()) for split in SPLITS if (splits == split).any()}
 
     def _boxes(self) -> dict[str, Any]:
         """Return how boxes were read, and what was wrong with those of this run."""

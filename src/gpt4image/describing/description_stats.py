@@ -22,8 +22,9 @@ from gpt4image.base.outcome import StatsResult
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import ImageSet
 from gpt4image.describing.boxes import box_facts
+from gpt4image.describing.chosen_images import asked_images
 from gpt4image.describing.flaws import flaws
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import one_line, percent
@@ -44,6 +45,8 @@ _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> StatsResult:
     """Count descriptions, structured answers, flaws, prompts, describers and failures, and the coverage of a dataset.
 
+    Coverage is of the splits that are asked about.
+
     Args:
         config: options of the command.
         prompts: prompts whose answers count; None for all.
@@ -52,8 +55,8 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sta
         DataError: the dataset cannot be read.
         StoreError: there is no store.
     """
-    images = None if config.data is None else load_image_set(config.data)
-    names = {} if images is None else class_names(images)
+    dataset, images = (None, None) if config.data is None else asked_images(config, config.data)
+    names = {} if dataset is None else class_names(dataset)
     found = _Stats()
     with DescriptionStore(config.store) as store, progress_bar() as bar:
         task = bar.add_task("read", total=sum(count for *_, count in store.counts()), note="")

@@ -22,6 +22,7 @@ from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.decode import sides
 from gpt4image.describing.boxes import box_facts
+from gpt4image.describing.chosen_images import asked_images
 from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.judging import class_names
 from gpt4image.describing.questions import BOXES, CLASS, asks_of_list
@@ -249,14 +250,14 @@ def back_up(config: BackupConfig) -> BackupResult:
 def check(config: CheckConfig) -> CheckResult:
     """Compare a store with a dataset: what lacks a description or an image, which texts and classes are suspicious.
 
-    Images without a description, and those that were skipped when the dataset was loaded, are named; the rest is
-    counted and the first ones named.
+    Images of the splits that are asked about without a description, and those that were skipped when the dataset was
+    loaded, are named; the rest is counted and the first ones named.
 
     Raises:
         DataError: the dataset cannot be read.
         StoreError: there is no store, or it shares no image with the dataset.
     """
-    images = load_image_set(config.data)
+    images, asked = asked_images(config, config.data)
     described, answered, conflicting, outside = set[str](), set[str](), list[str](), list[tuple[str, str | None]]()
     in_set, boxes, outside_boxes = ClassNames(images.classes), Counter[str](), list[tuple[str, str | None]]()
     first_image: dict[bytes, str] = {}
@@ -286,7 +287,7 @@ def check(config: CheckConfig) -> CheckResult:
             f"to other images (equal images have equal bytes: a picture that was saved again is another one)."
         )
     key_of = dict(zip(reversed(images.digests), reversed(images.keys), strict=True))
-    missing = [key for key, digest in zip(images.keys, images.digests, strict=True) if digest not in with_answer]
+    missing = [key for key, digest in zip(asked.keys, asked.digests, strict=True) if digest not in with_answer]
     named = {
         "descriptions_without_image": sorted(with_answer - key_of.keys()),
         "texts_of_several_images": list(duplicates.values()),
@@ -296,8 +297,8 @@ def check(config: CheckConfig) -> CheckResult:
     }
     return CheckResult(
         path=config.store,
-        images=len(images),
-        images_described=len(images) - len(missing),
+        images=len(asked),
+        images_described=len(asked) - len(missing),
         images_without_description=len(missing),
         images_skipped=len(images.skipped),
         details={**boxes, **{name: len(items) for name, items in named.items()}},

@@ -16,7 +16,7 @@ from gpt4image.base.outcome import DescribeResult
 from gpt4image.config import DescribeConfig
 from gpt4image.data import ImageSet
 from gpt4image.describing.describers.base import Describer
-from gpt4image.describing.prices import HALF_PRICE
+from gpt4image.describing.prices import HALF_PRICE, bill
 
 IMAGES_IN_SAMPLE = 8
 
@@ -45,15 +45,16 @@ def estimate(
     requests = min(outcome.without_description // in_each, config.limit or sys.maxsize)
     settings = canonical_json(describer.settings)
     statuses: tuple[Literal["ok", "failed"], ...] = ("ok", "failed")
-    answers, failed = (  # of this run or an earlier one
+    rows = [  # of this run or an earlier one
         [
             row
-            for prompt in prompts
-            for row in store.descriptions(prompt_name=prompt.name, digests=sorted(sample), status=status)
-            if row.prompt == prompt and canonical_json(row.describer) == settings
+            for row in store.descriptions(digests=sorted(sample), status=status)
+            if canonical_json(row.describer) == settings
         ]
         for status in statuses
-    )
+    ]
+    own = [[row for row in of_status if row.prompt in prompts] for of_status in rows]
+    answers, failed = own if own[0] else rows  # without an answer to these prompts, the price of others is the nearest
     facts: dict[str, Any] = {"estimate_from_answers": len(answers), "estimate_requests": requests}
     tokens_in = [row.tokens_in for row in answers if row.tokens_in is not None]
     tokens_out = [row.tokens_out for row in answers if row.tokens_out is not None]
@@ -66,8 +67,9 @@ def estimate(
             costs = [price.of(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
             if not config.batch:  # second tries and rejected answers cost too; the tokens are those of the last try
                 spent = [row.cost_usd for row in (*answers, *failed) if row.cost_usd]
-                costs = max(spent, costs, key=sum)
+                costs = spent if sum(spent) > sum(costs) else costs
             facts["estimate_usd"] = round(fmean(costs) * descriptions, 4)
+            facts["estimate_usd_in_all"] = round(facts["estimate_usd"] + (outcome.cost_usd or 0.0), 4)
             if len(costs) > 1:
                 half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
                 ends = max(0.0, fmean(costs) - half), fmean(costs) + half
@@ -75,7 +77,7 @@ def estimate(
     latencies = [row.latency_s for row in answers if row.latency_s is not None]
     if latencies and not config.batch:
         facts["estimate_seconds"] = round(_seconds(config, requests, in_each, latencies, tokens_in, tokens_out), 1)
-    return replace(outcome, text=_sentence(facts), **facts)
+    return replace(outcome, text=_sentence({**outcome.summary, **facts}), **facts)
 
 
 def _sentence(facts: Mapping[str, Any]) -> str:
@@ -89,7 +91,10 @@ def _sentence(facts: Mapping[str, Any]) -> str:
         )
     if "estimate_seconds" in facts:
         parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the speed of the sample")
-    return f"The rest: {', '.join(parts)}."
+    spent = ""
+    if facts.get("cost_usd") and "estimate_usd" in facts:
+        spent = f" In all ${facts['estimate_usd_in_all']:,.4f}, of it {bill(facts['cost_usd'])} spent already."
+    return f"The rest: {', '.join(parts)}.{spent}"
 
 
 def _seconds(

@@ -24,10 +24,12 @@ class Tally:
 
     Attributes:
         described: answers that were kept.
+        digests: of the images that they are about.
         with_boxes: digests of images with a new answer about boxes.
     """
 
     described: int = 0
+    digests: set[str] = field(default_factory=set[str])
     with_boxes: set[str] = field(default_factory=set[str])
     _classes: Counter[str] = field(default_factory=Counter[str])
     _failed: _Named = field(default_factory=_Named)
@@ -44,6 +46,7 @@ class Tally:
             self._rejected[name] = _each_key(answer, found.why)
             return "rejected"
         self.described += 1
+        self.digests.add(answer.request.digest)
         if found.answer is not None and found.answer.boxes is not None:
             self.with_boxes.add(answer.request.digest)
         if CLASS in answer.request.prompt.ask and found.answer is not None:

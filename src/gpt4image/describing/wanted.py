@@ -2,21 +2,37 @@
 
 A description, a class and tags may have been asked for together or apart. A part that is there is not paid for again:
 the prompt of an image asks for what it lacks. A class, boxes or tags of a list count as there if the list was the same.
+
+An answer that chose from a shorter list stays valid under the longer one, unless the image may be of an added class:
+
+- it was of no class of the list, or its class was stated with a confidence below SURE;
+- or its description contains the name of an added class, or is nearer to this name (and definition) than to the class
+  that was answered, by the text encoder MiniLM.
+
+Where an answer has neither a confidence nor a description, nothing speaks against the added class: it is asked again.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
-from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
+import numpy as np
+
+from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt, StoredAnswer, canonical_json
 from gpt4image.base.errors import ConfigError, first_few
+from gpt4image.describing.class_lists import readable
 from gpt4image.describing.questions import CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asking_for, tags_of_list
+from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 
 Settled = Mapping[str, frozenset[int]]
 _NONE: frozenset[int] = frozenset()
+SURE = 0.9
+"""Stated confidence from which on the description decides."""
+_TEXTS_AT_ONCE = 256
 
 
 @dataclass
@@ -63,12 +79,19 @@ def find_wanted(
         found = {digest: both for digest, own in found.items() if (both := own & samples)}
         return _union(settled(prompt, False), found) if rejected else found
 
+    @cache
+    def doubtful(prompt: Prompt) -> Settled:
+        """Return the answers that the classes added since put in doubt."""
+        return _may_be_added(store, settings, prompt, classes, digests)
+
     def known(base: Prompt, part: str, rejected: bool) -> Settled:
         """Return the samples that have a part, by digest."""
         found: Settled = {}
         for prompt in stored:
             if brings(prompt, part, base, ask, classes):
                 found = _union(found, settled(prompt, rejected))
+            elif part == CLASS and is_shorter(prompt, classes):
+                found = _union(found, minus(settled(prompt, rejected), doubtful(prompt)))
         return found
 
     for base in bases:
@@ -179,3 +202,80 @@ def _missing(
         sample: tuple(part for part, own in zip(ask, there, strict=True) if sample not in own) for sample in samples
     }
     return {parts: frozenset(s for s in samples if lacks[s] == parts) for parts in set(lacks.values())}
+
+
+def is_shorter(prompt: Prompt, classes: Sequence[ClassOption]) -> bool:
+    """Return whether a prompt offered some of the classes, with the same definitions, and no others."""
+    return CLASS in prompt.ask and len(prompt.classes) < len(classes) and set(prompt.classes) < set(classes)
+
+
+def _may_be_added(
+    store: DescriptionStore,
+    settings: Mapping[str, Any],
+    prompt: Prompt,
+    classes: Sequence[ClassOption],
+    digests: Collection[str],
+) -> dict[str, frozenset[int]]:
+    """Return the samples of answers to a prompt with a shorter list that the added classes put in doubt, by digest."""
+    ours, doubtful = canonical_json(settings), dict[str, frozenset[int]]()
+    sure: dict[str, list[StoredAnswer]] = {}
+    for item in store.answers():
+        if item.prompt == prompt and item.digest in digests and canonical_json(item.describer) == ours:
+            if _is_sure(item):
+                sure.setdefault(item.digest, []).append(item)
+            else:
+                doubtful[item.digest] = doubtful.get(item.digest, _NONE) | {item.sample}
+    nearer = _nearer(store, ours, classes, prompt, sure) if sure else {}
+    for digest, items in sure.items():
+        for item in items:
+            stated = item.answer.confidence is not None or item.answer.probability is not None
+            if nearer.get((digest, item.answer.class_name), not stated):
+                doubtful[digest] = doubtful.get(digest, _NONE) | {item.sample}
+    return doubtful
+
+
+def _is_sure(item: StoredAnswer) -> bool:
+    answer = item.answer
+    stated = answer.confidence if answer.confidence is not None else answer.probability
+    return answer.class_name is not None and (stated is None or stated >= SURE)
+
+
+def _nearer(
+    store: DescriptionStore,
+    ours: str,
+    classes: Sequence[ClassOption],
+    prompt: Prompt,
+    sure: Mapping[str, Sequence[StoredAnswer]],
+) -> dict[tuple[str, str | None], bool]:
+    """Return by digest and answered class whether a description is nearer to an added class."""
+    from gpt4image.encoding.text_encoders.registry import load_text_encoder
+
+    encoder = load_text_encoder("minilm")
+    names = [CLASS_NAME_PROMPT.format(readable(name)) + (told and f": {told}") for name, told in classes]
+    vectors = np.concatenate([encoder.encode(part) for part in _parts(names)])
+    place = {option.name: number for number, option in enumerate(classes)}
+    added = np.array([number for number, option in enumerate(classes) if option not in prompt.classes])
+    words = [_squeezed(classes[number].name) for number in added]
+    described = (
+        (row.digest, row.text)
+        for row in store.descriptions(digests=sorted(sure))
+        if row.text and canonical_json(row.describer) == ours
+    )
+    found: dict[tuple[str, str | None], bool] = {}
+    while batch := list(itertools.islice(described, _TEXTS_AT_ONCE)):
+        likeness = encoder.encode([text for _, text in batch]) @ vectors.T
+        for (digest, text), row in zip(batch, likeness, strict=True):
+            is_named = any(word in _squeezed(text) for word in words)
+            for name in {item.answer.class_name for item in sure[digest]}:
+                is_nearer = is_named or bool(row[added].max() > row[place[name or ""]])
+                found[digest, name] = found.get((digest, name), False) or is_nearer
+    return found
+
+
+def _squeezed(text: str) -> str:
+    """Return the letters and digits of a text: a long-sleeve is a long sleeve and a longsleeve."""
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
+
+
+def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
+    return [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]

@@ -7,7 +7,7 @@ and the keys of what it reads; with an equal key it is not carried out again.
 from __future__ import annotations
 
 import time
-from collections.abc import Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, 
 from gpt4image.data import SPLITS, ImageSet, load_with_splits
 from gpt4image.deploying.export import export
 from gpt4image.deploying.graphs import require_onnx
-from gpt4image.describing.class_lists import class_list
+from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describe import describe
 from gpt4image.distilling import said
 from gpt4image.distilling.paying import agree_to_pay, require_payer
@@ -61,6 +61,7 @@ from gpt4image.training.trainer import require_buildable
 
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
+    | {"splits", "val_fraction", "test_fraction"}
     | {"requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices", "device", "precision", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
@@ -100,14 +101,22 @@ def distill(config: DistillConfig) -> DistillResult:
         stages = Stages(config.out, StageRecords(config.out), names)
         _require_same_questions(config, describing, stages.records)
         questions, data = _questions(describing), identity_of(images, None, None, [])
-        asked = [questions, data]
-        if stages.records.finished("describe", fingerprint(asked)) is None:
-            require_payer(config, describing, len(set(images.digests)))
+        about = sorted({images.digests[i] for i in np.flatnonzero(np.isin(images.splits, listed(config.splits)))})
+        asked = [
+            questions,
+            about,
+            *([data] if any(load_prompt(n).class_conditioned for n in describing.prompt) else []),
+        ]
+        earlier = stages.records.finished("describe", fingerprint(asked))
+        again = isinstance(earlier, DescribeResult) and _asks_again(config, earlier, stages.records.options)
+        if earlier is None or again:
+            require_payer(config, describing, len(about))
             if "description" in listed(ask):
                 load_text_encoder(config.encoder, config.device)  # a mistake in its name is told before anybody pays
         say(_plan(config, images, describing, int(annotated.sum())))
         stages.records.write_options(_recorded(config))
-        stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=questions)
+        make = partial(_answers, config, describing)
+        stages.do("describe", make, said.of_answers, key=asked, goes_on=questions, again=again)
         measurable = _measurable(images, annotated)
         _after_answers(config, task, listed(describing.ask), stages, data, measurable)
     return _outcome(config, images, int(annotated.sum()), stages, time.monotonic() - started)
@@ -152,6 +161,9 @@ def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> N
     """
     require_media(images, task)
     named = config.describe("class").classes
+    if named:
+        compare_with(class_list(named), images.classes, config.data)
+        images.with_classes([option.name for option in class_list(named)])
     classes = {*images.classes, *(option.name for option in (class_list(named) if named else ()))}
     if not task.boxes:  # boxes are taught even where no image has any
         task.require(task.annotations(images), sorted(classes), config.data)
@@ -196,6 +208,8 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
     questions = _questions(describing)
     if records.begun("describe") in (None, fingerprint(questions)) or not _has_answers(config.out / ANSWERS):
         return
+    if any(fingerprint(earlier) == records.begun("describe") for earlier in _with_fewer_classes(config, questions)):
+        return
     before, now = records.options, _recorded(config)
     names = (f"describe_{name}" if f"describe_{name}" in now else name for name in questions)
     differ = [flag_of(name) for name in names if name in before and before[name] != now.get(name)]
@@ -203,6 +217,25 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
         f"{config.out} holds answers to other questions: {', '.join(differ) or 'a file of them'} was different, and a "
         "teacher reads all answers that are there. Give the same options, or another --out."
     )
+
+
+def _with_fewer_classes(config: DistillConfig, questions: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the same questions with each shorter list of classes that answers in the folder chose from."""
+    with DescriptionStore(config.out / ANSWERS) as store:
+        lists = {prompt.classes for prompt in store.prompts() if prompt.classes}
+    for classes in lists:
+        if set(classes) <= set(questions.get("classes") or ()):
+            yield {**questions, "classes": classes}
+            yield {**questions, "classes": None}
+
+
+def _asks_again(config: DistillConfig, earlier: DescribeResult, options: Mapping[str, Any]) -> bool:
+    """Return whether images that a finished run left without an answer are asked about again."""
+    if not earlier.without_description:
+        return False
+    name = (earlier.stopped_by or "").removeprefix("--").partition(" ")[0].replace("-", "_")
+    before, now = options.get(name), getattr(config, name, None)
+    return config.ask_again or (before is not None and (now is None or now > before))
 
 
 def _has_answers(path: Path) -> bool:
@@ -230,10 +263,8 @@ def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig, a
 
 
 def _answers(config: DistillConfig, describing: DescribeConfig) -> DescribeResult:
-    sample = agree_to_pay(config, describing)
+    agree_to_pay(config, describing)
     outcome = describe(describing)
-    if cost := sample + (outcome.cost_usd or 0.0):
-        outcome = replace(outcome, cost_usd=round(cost, 6))
     if not outcome.described + outcome.already_described:
         reason = f" {outcome.skipped[-1].name}: {outcome.skipped[-1].reason}" if outcome.skipped else ""
         raise DescriberError(
@@ -330,7 +361,12 @@ def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: St
     if answers.stopped_by:
         notes.append(
             f"{missing:,} images have no answer, as {answers.stopped_by} ended the asking; the model learned from the "
-            "others. The same command with more goes on."
+            "others. The same command with a higher number asks about them."
+        )
+    elif missing:
+        notes.append(
+            f"{missing:,} images have no answer that can be used; the model learned from the others. The same command "
+            "with --ask-again asks about them once more."
         )
     if measured is None:
         notes.append(UNMEASURED)
@@ -341,7 +377,9 @@ def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: St
         human_labels=annotated,
         answered=answers.distinct_images - missing,
         without_answer=missing or None,
+        answered_by_split=answers.answered_by_split,
         cost_usd=answers.cost_usd,
+        cost_usd_earlier=answers.cost_usd_earlier,
         scores=said.score(measured),
         measured_on=None if measured is None else said.measured_on(measured),
         model=model,

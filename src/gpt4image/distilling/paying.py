@@ -23,19 +23,18 @@ def require_payer(config: DistillConfig, describing: DescribeConfig, images: int
     )
 
 
-def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> float:
-    """Estimate the cost and ask, where nobody agreed before; return what the estimate cost, in US dollars.
+def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
+    """Estimate the cost and ask, where nobody agreed before.
 
     Raises:
         KeyboardInterrupt: the answer is no.
     """
     if _agreed(config, describing):
-        return 0.0
+        return
     say("A small sample is asked first, to estimate the rest; its answers are kept.")
     sample = describe(describing.model_copy(update={"dry_run": True}))
-    cost = sample.cost_usd or 0.0
     if not sample.estimate_requests:
-        return cost
+        return
     say(sample.text)
     if sample.estimate_usd is None:
         say("What that costs is not known: no price is known for this model (--prices FILE names one).")
@@ -45,7 +44,6 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> float:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise KeyboardInterrupt
-    return cost
 
 
 def _agreed(config: DistillConfig, describing: DescribeConfig) -> bool:

@@ -13,6 +13,7 @@ from gpt4image.base.outcome import (
     Outcome,
     TrainResult,
 )
+from gpt4image.describing.prices import bill
 
 
 def score(measured: EvaluateResult | None) -> dict[str, float | None]:
@@ -32,7 +33,7 @@ def of_answers(done: DescribeResult) -> str:
     new, before = done.described, done.already_described
     parts = [f"{new + before:,} answers{f', {new:,} of them new' if before else ''}"]
     parts += [f"{count:,} {name}" for name, count in (("failed", done.failed), ("rejected", done.rejected)) if count]
-    parts += [] if done.cost_usd is None else [f"${done.cost_usd:.4f}"]
+    parts += [] if done.cost_usd is None else [bill(done.cost_usd, done.cost_usd_earlier or 0.0)]
     return ", ".join([*parts, *([f"stopped by {done.stopped_by}"] if done.stopped_by else [])])
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import fingerprint, make_folder, move
-from gpt4image.base.outcome import DescribeResult, Outcome
+from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
 from gpt4image.pages.numbers import duration
 
@@ -46,6 +46,7 @@ class Stages:
         *,
         key: Any,
         goes_on: Any = None,
+        again: bool = False,
         made: Collection[Path] = (),
         needs: Sequence[Path] = (),
     ) -> None:
@@ -57,6 +58,7 @@ class Stages:
             said: what there is to say of it, in one line.
             key: everything that decides what comes of it.
             goes_on: what must be equal for what is there to be gone on with; None where the stage begins anew.
+            again: carry it out in any case, and go on with what is there.
             made: files and folders that make room where it begins anew.
             needs: those without which it is not finished.
 
@@ -65,7 +67,7 @@ class Stages:
         """
         head = self._head(name)
         key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
-        done: Any = self.records.finished(name, key)
+        done: Any = None if again else self.records.finished(name, key)
         if done is not None and all(path.exists() for path in needs):
             self.outcomes[name] = done
             say(f"{head} as before: {said(done)}")
@@ -74,10 +76,11 @@ class Stages:
         if not of or self.records.begun(name) != of:
             self._make_room(name, made)
             self.records.begin(name, of)
+        elif again:  # it is not finished until it has come to its end once more
+            self.records.begin(name, of)
         started = time.monotonic()
         self.outcomes[name] = new = make()
-        if not (isinstance(new, DescribeResult) and new.without_description):  # those images are asked about again
-            self.records.finish(name, key, new)
+        self.records.finish(name, key, new)
         say(f"{INDENT}{said(new)} ({duration(time.monotonic() - started)})")
 
     def result(self, kind: type[Result]) -> Result | None:

@@ -143,5 +143,18 @@ def test_answers_of_earlier_runs_let_the_first_batch_hold_what_fits(
     assert [lines(server, batch) for batch in server.batches.values()] == [1, 1, 6]
 
 
+def test_what_is_in_a_batch_counts_in_the_limit_of_the_next_run(
+    server: BatchServer, config: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.json").write_text('{"tiny": {"input": 10.0, "output": 100.0}}')
+    limits = {"prices": tmp_path / "prices.json", "max_tokens": 20}
+    describe(config(limit=1, max_cost=1.0, **limits))
+    submit_only(server, config(limit=3, max_cost=1.0, **limits))
+    first = describe(config(max_cost=0.0056, **limits)).summary  # a call costs 0.001, and may cost 0.001625
+    assert first["cost_usd"] == pytest.approx(0.004) and first["stopped_by"] == "--max-cost 0.0056"
+    assert sum(lines(server, batch) for batch in server.batches.values()) == 4
+    assert describe(config(max_cost=0.0057, **limits)).summary["described"] == 1
+
+
 def lines(server: BatchServer, batch: dict[str, Any]) -> int:
     return len(server.files[batch["input_file_id"]].splitlines())

@@ -10,7 +10,7 @@ import pytest
 import openai_stub as server
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.describing.describers.base import Answer
-from gpt4image.describing.describers.openai import circuit_breaker
+from gpt4image.describing.describers.openai import calls, circuit_breaker
 from gpt4image.describing.describers.openai.client import find_server
 from openai_cases import KEY, ask, ask_one, describer, facts, openai_settings, request
 
@@ -106,6 +106,17 @@ def test_a_server_that_is_closed_for_a_day_stops_the_run_and_says_when_to_go_on(
             for group in describer(stub.url, concurrency=1).describe(map(request, range(10))):
                 answers += group
     assert len(answers) == 2 and stub.count == 3
+
+
+def test_a_run_that_is_held_says_how_long_and_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calls, "_UNTOLD_S", 0.3)
+    held = server.failure(429, "too many", retry_after_ms="900")
+    with server.serve(lambda call: held if call.number == 1 else server.answer("fine")) as stub:
+        ask(describer(stub.url, concurrency=1), *map(request, range(3)))
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("No call is sent for 1 s") == 1 and "HTTP 429: too many (the server asks for 1 s)" in told
 
 
 def test_an_address_without_v1_is_hinted_at() -> None:

@@ -127,6 +127,24 @@ def test_a_cap_is_reached_and_hardly_ever_crossed(server: str, retry_after: str)
     assert result.calls_per_answer <= 1.05
 
 
+def by_chance(share: float, accepts: Accepts) -> Accepts:
+    """A server that also refuses a share of all calls, whatever their rate."""
+    rng = random.Random(1)
+    return lambda now: 0.0 if rng.random() < share else accepts(now)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
+def test_refusals_by_chance_do_not_hold_the_rate_down(share: float) -> None:
+    """256 calls of a second in flight; the rate fell to 2 to 11 % of what is possible."""
+    result = run(RateLimiter(256), by_chance(share, unlimited), 40_000, latency=1.0)
+    assert result.rate >= 0.75 * 256 and result.calls_per_answer <= 1.02 / (1 - share)
+
+
+def test_a_cap_holds_where_calls_are_refused_by_chance_too() -> None:
+    result = run(RateLimiter(64), by_chance(0.1, bucket(20, 20)), 2000)
+    assert result.rate >= 0.75 * 20 and result.calls_per_answer <= 1.4
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_short_run_costs_few_refusals_too(server: str) -> None:
     result = run(RateLimiter(64), SERVERS[server](), 300, retry_after="s")

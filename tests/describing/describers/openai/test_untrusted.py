@@ -283,8 +283,12 @@ def test_a_rejected_answer_after_wasted_calls_is_not_asked_for_again(config: Any
     assert stub.count == 3 and outcome.summary["rejected"] == 1
 
 
-def test_an_error_in_a_200_is_no_paid_call(config: Any) -> None:
-    error = server.json_reply({"error": {"message": "upstream", "code": 502}})
-    with server.serve(lambda call: error if call.number < 5 else server.answer("A cat.")) as stub:
-        outcome = describe(config(stub.url, limit=1, max_cost=0.04))
-    assert outcome.summary["described"] == 1 and stub.count == 6
+@pytest.mark.parametrize("more", [{}, {"choices": [{"message": {"role": "assistant", "content": "A cat."}}]}])
+def test_an_error_in_a_200_is_a_failed_call_that_counts(config: Any, more: dict[str, Any]) -> None:
+    error = {"error": {"message": "upstream", "code": 502}, **more}
+    told = server.json_reply({**error, "usage": {"prompt_tokens": 100, "completion_tokens": 10}})
+    replies = [server.answer("A cat.", tokens=(100, 10)), server.json_reply(error), told, server.answer("A cat.")]
+    with server.serve(lambda call: replies[min(call.number, 3)]) as stub:
+        outcome = describe(config(stub.url, limit=2, max_cost=1.0, concurrency=1))
+    assert outcome.summary["described"] == 2 and stub.count == 4
+    assert outcome.summary["cost_usd"] >= 3 * CALL + DEAREST, "one tells its tokens, one counts at its dearest"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gpt4image.base.errors import DecodeError, DescriberError
+from gpt4image.base.progress import say
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.arrivals import Arrivals
 from gpt4image.describing.describers.base import Answer, Request
@@ -32,6 +34,7 @@ from gpt4image.describing.prices import Price
 
 _LEAST_AHEAD = 8
 _LONGEST_SLEEP_S = 60.0
+_UNTOLD_S = 5.0
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 # A call that is paid for and brings nothing is not tried for ever.
 _MOST_WASTED = 3
@@ -59,6 +62,7 @@ class Calls:
         self._ahead = min(options.concurrency, max(_LEAST_AHEAD, options.concurrency // 4))
         self.sent = self.answered = 0
         self.faults: Counter[str] = Counter()
+        self._last_fault = ""
         self.arrivals = Arrivals()
 
     def answers(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
@@ -73,6 +77,7 @@ class Calls:
         self._preparing = 0
         self._exhausted = False
         self._error: BaseException | None = None
+        self._told_until = -math.inf
         self._changed = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         main = self._loop.create_task(self._run())
@@ -115,6 +120,7 @@ class Calls:
             wait = self._send_next()
             if wait == 0:
                 continue
+            self._tell_of(wait)
             waiting = self._preparing or self._in_flight or self._queue.new or self._queue.retry_count
             if self._exhausted and not waiting:
                 return
@@ -182,6 +188,15 @@ class Calls:
         task.add_done_callback(self._called)
         return 0.0
 
+    def _tell_of(self, wait: float) -> None:
+        """Say how long no call is sent, and why, where that is more than a few seconds and not what the user asked."""
+        now = self._loop.time()
+        if not self._last_fault or not _UNTOLD_S < wait < math.inf or wait <= self._limiter.own_delay(now):
+            return
+        if now + wait > self._told_until + _UNTOLD_S:
+            self._told_until = now + wait
+            say(f"No call is sent for {wait:.0f} s, because of the last fault: {self._last_fault}")
+
     def _called(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self._changed.set()
@@ -219,6 +234,8 @@ class Calls:
 
     def _fail(self, job: Job, fault: Fault, now: float) -> None:
         self.faults[fault.kind] += 1
+        asked = "" if fault.retry_after is None else f" (the server asks for {fault.retry_after:.0f} s)"
+        self._last_fault = fault.message + asked
         if self._dialect.adapt(fault, job):
             self._try_again(job, now)
             return

@@ -20,7 +20,6 @@ from gpt4image.describing.describers.openai.untrusted import (
     NotJsonError,
     RedirectedError,
     TooLargeError,
-    mapping,
     one_line,
     parse_json,
     read,
@@ -210,9 +209,8 @@ class Client:
         if completion.choices:
             return completion, None
         text = content.decode("utf-8", errors="replace") or "nothing"
-        is_error = bool(mapping(value).get("error"))
         what = f"status {response.status_code} without an answer: {text}"
-        return completion, Fault("malformed", Verdict.RETRY, what, paid=not is_error or completion.is_priced)
+        return completion, Fault("malformed", Verdict.RETRY, what, paid=True)
 
 
 def blocking_client(server: Server, timeout: float) -> openai.OpenAI:

@@ -47,13 +47,17 @@ class Completion:
 def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
     """Return what a decoded response body holds. Never raises: whatever is of another shape is left out.
 
+    A body with an error has no answer, whatever else it holds; the tokens that it reports are paid for.
+
     Args:
         body: the JSON value.
         secrets: what texts may not hold.
     """
     usage = mapping(mapping(body).get("usage"))
-    choices = tuple(_choices(sequence(mapping(body).get("choices")), secrets))
-    return Completion(choices, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    found = [] if mapping(body).get("error") else sequence(mapping(body).get("choices"))
+    return Completion(
+        tuple(_choices(found, secrets)), _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    )
 
 
 def _count(value: Any) -> int | None:

@@ -14,7 +14,6 @@ from gpt4image.describing.describers.openai.faults import LONGEST_WAIT_S, REDIRE
 from gpt4image.describing.describers.openai.jobs import Job
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
-_LONGEST_NAMED_S = 1e9
 _IMAGE = b'{"type": "image_url", "image_url": {"url": "'
 
 
@@ -93,6 +92,6 @@ class Dialect:
             hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
             return f"{url} does not know the model {self._model} {reason}{hint}"
         if fault.retry_after is not None and fault.retry_after > LONGEST_WAIT_S:
-            wait = timedelta(seconds=round(min(fault.retry_after, _LONGEST_NAMED_S)))
+            wait = timedelta(seconds=round(fault.retry_after))
             return f"{url} takes no more calls for {wait} {reason}; give the same command again then."
         return f"{url} wants to be paid before it answers: there is no quota left {reason}."

@@ -34,6 +34,7 @@ _PARAMETER = re.compile(r"max_completion_tokens|max_tokens|temperature|response_
 _STRUCTURE = re.compile(r"response_format|json_schema|logprobs")
 # A longer wait stops the run: otherwise nobody would know why nothing happens.
 LONGEST_WAIT_S = 600.0
+LONGEST_BELIEVED_S = 7 * 86_400.0
 REDIRECT = "redirect"
 
 
@@ -146,7 +147,8 @@ def no_response(error: BaseException, seconds: float) -> Fault:
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait.
 
-    A date is compared with that of the response; without one, with ``now``, by a clock that may differ.
+    A date is compared with that of the response; without one, with ``now``, by a clock that may differ. None where
+    nothing is asked that a server means: less than no time, or more than a week.
     """
     text = headers.get("retry-after", "")
     milliseconds, seconds = _number(headers.get("retry-after-ms", "")), _number(text)
@@ -155,7 +157,9 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     elif seconds is None and (until := _timestamp(text)) is not None:
         sent = _timestamp(headers.get("date", ""))
         seconds = until - (now if sent is None else sent)
-    return None if seconds is None else max(0.0, seconds)
+    if seconds is None or seconds > LONGEST_BELIEVED_S:
+        return None
+    return max(0.0, seconds)
 
 
 def _number(text: str) -> float | None:

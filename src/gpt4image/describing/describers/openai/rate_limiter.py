@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gpt4image.describing.describers.openai.faults import Fault, Verdict
 
-_FIRST_RATE, _DOUBLING_S = 32.0, 0.08
+_FIRST_RATE, _DOUBLING_S = 32.0, 0.095
 _SLOWEST, _FASTEST = 1 / 60, 1e5
 _LINEAR, _CUBIC = 0.02, 0.0005  # growth per unit of patience
 _PATIENCE_S = (0.5, 60.0)
@@ -28,6 +28,10 @@ _CATCH_UP_S, _CATCH_UP_SHARE = 0.01, 0.25
 _HASTE, _SMOOTHING = 3.0, 0.05
 _LOST_IN_ROW = 3
 _FIRST_TOKENS = 1000.0
+# Some servers refuse calls by chance, whatever the rate. Refusals at a rate below _EASY of what the server was seen to
+# accept are of this kind; after _ODD of them, as large a share is expected.
+_EASY, _ODD, _MOST_CHANCE, _SIGMAS = 0.75, 3, 0.5, 3.0
+_RECENT, _LEAST_CALLS = 256, 64
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,11 @@ class RateLimiter:
 
     def delay(self, now: float) -> float:
         """Return how long to wait before the next call, in seconds."""
-        free_at = max(self.rate.free_at, self._evenly_at, self._requests.free_at, self._tokens.free_at)
-        return max(0.0, free_at - now)
+        return max(0.0, max(self.rate.free_at, self._evenly_at) - now, self.own_delay(now))
+
+    def own_delay(self, now: float) -> float:
+        """Return how long the limits that the user gave hold the next call, in seconds."""
+        return max(0.0, max(self._requests.free_at, self._tokens.free_at) - now)
 
     def sent(self, now: float, answers: int = 1) -> Ticket:
         """Count a call that asks for so many answers."""
@@ -80,6 +87,7 @@ class RateLimiter:
         """Count a response and the tokens it took; win back a quarter of a cut."""
         self._concurrency = min(self._most, self._concurrency + 0.25)
         self._lost_in_row = 0
+        self.rate.chance.count(refused=False)
         latency = now - ticket.sent_at
         self._latency = latency if self._latency is None else self._latency + _SMOOTHING * (latency - self._latency)
         if tokens is not None:
@@ -123,6 +131,7 @@ class LearnedRate:
         self._probe_s: float | None = None  # how long the answer to the next call is waited for
         self._accepted = 0
         self._history: deque[tuple[float, int]] = deque()
+        self.chance = Chance()
 
     @property
     def free_at(self) -> float:
@@ -168,6 +177,12 @@ class LearnedRate:
         if ticket.number < self._first_after_pause:
             return
         rate, ramping = self.value(now), self._ramping
+        if self.chance.explains(ticket.number, ramping=ramping):
+            return
+        settled = now > self._settled_at  # else what was seen may be a burst
+        if settled and not ramping and self.chance.found(ticket.number, rate, self._seen(now, _EVIDENCE_S)):
+            self._base, self._since, self._ramping, self._refused_rate = rate, now, True, math.inf
+            return
         if still_closed := ticket.number == self._first_after_pause > 0:
             closed = now - self._closed_since
             pause = max(retry_after, _PAUSE_S[0], min(_PAUSE_S[1], 0.4 * closed))
@@ -195,6 +210,61 @@ class LearnedRate:
         """Return the calls per second that were accepted, as far as is known, over about the last seconds."""
         time, accepted = next((mark for mark in self._history if mark[0] >= now - seconds), self._history[-1])
         return max(1, self._accepted - accepted) / max(1.0, now - time)
+
+
+class Chance:
+    """The share of calls that a server refuses by chance, whatever their rate.
+
+    Attributes:
+        share: of all calls; 0 as long as nothing speaks for it.
+    """
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._proven = 0.0  # calls per second that were accepted
+        self._odd: list[int] = []  # numbers of calls that were refused at an easy rate
+        self._recent: deque[bool] = deque(maxlen=_RECENT)
+        self._last, self._in_row = -2, 0
+
+    def count(self, *, refused: bool) -> None:
+        """Count a call that was answered or refused."""
+        self._recent.append(refused)
+        if self.share and len(self._recent) == _RECENT:
+            seen = self._recent.count(True) / _RECENT
+            self.share = min(self.share, seen + self._spread(_RECENT)) if seen else 0.0
+
+    def _spread(self, calls: int) -> float:
+        """Return how much the share of some calls differs from that of all at most, but for one time in a thousand."""
+        return _SIGMAS * math.sqrt(self.share * (1 - self.share) / calls)
+
+    def explains(self, number: int, *, ramping: bool) -> bool:
+        """Count a refusal; return whether it comes by chance: not too many do, and not one after the other."""
+        self.count(refused=True)
+        self._in_row = self._in_row + 1 if number == self._last + 1 else 1
+        self._last = number
+        if not self.share:
+            return ramping and self._in_row < 2  # a ramp that goes too far is refused again at once
+        in_row = 1 + math.ceil(math.log(0.001) / math.log(self.share))
+        calls = max(_LEAST_CALLS, len(self._recent))
+        return self._in_row < in_row and self._recent.count(True) <= calls * (self.share + self._spread(calls))
+
+    def found(self, number: int, rate: float, seen: float) -> bool:
+        """Return whether refusals at an easy rate show that some come by chance."""
+        self._proven = max(self._proven, seen)
+        if rate >= _EASY * self._proven:
+            self._odd.clear()
+            return False
+        self._odd.append(number)
+        if len(self._odd) < 1 + _ODD:
+            return False
+        share = max(_ODD / (number - self._odd[0]), self._recent.count(True) / len(self._recent))
+        self._odd.clear()
+        if share > _MOST_CHANCE:  # the server takes less than before
+            self._proven = seen
+            return False
+        self.share = share
+        self._recent.clear()
+        return True
 
 
 class _Budget:
