@@ -104,6 +104,7 @@ def distill(
     image_root: StrPath | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
+    splits: str = 'train',
     describer: Describer,
     system: str = ...,
     describe_temperature: float | None = None,
@@ -218,6 +219,7 @@ def distill(
     data_licence: str | None = None,
     out: StrPath = 'distilled',
     yes: bool = False,
+    ask_again: bool = False,
     ask: str | None = None,
     align: bool = False,
     compare: int = 0,
@@ -239,6 +241,8 @@ def distill(
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
+        splits (str, optional): Splits whose images are asked about, separated by commas: train, val, test. Models learn
+            from train alone.
         describer (str | Callable[[Image, str], str | Mapping] | (name, Callable)): Describer SPEC: openai:MODEL (any
             OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a
             picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description).
@@ -283,7 +287,8 @@ def distill(
         samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
         limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
             counted), spread over all classes. The next run continues.
-        max_cost (float | None, optional): Maximum cost of this run, in US dollars.
+        max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
+            for the dataset, earlier runs included. To ask for more later, give a higher number.
         reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
             'refusal', 'echo', 'loop', 'truncated', 'boilerplate']], optional): Flaws for which an answer is rejected:
             asked once more, then skipped with its text kept. All flaws: empty, refusal, echo (of the prompt), loop
@@ -435,6 +440,8 @@ def distill(
         out (str | Path, optional): Folder of everything that is made: answers.db, embeddings, text-labels.parquet, run,
             model, report.html.
         yes (bool, optional): Go on without a question, whatever the describer costs.
+        ask_again (bool, optional): Ask again about images that an earlier run left without an answer. Without it, they
+            are asked about only after a higher max_cost= or limit=.
         ask (str | None, optional): What one call brings, as for `describe`. Default: description and class; for several
             labels or masks description and tags, for boxes description and boxes.
         align (bool, optional): Align features to the descriptions too while training, as in the paper. Default: yes for
@@ -450,6 +457,9 @@ def distill(
 def describe(
     *,
     image_root: StrPath | None = None,
+    splits: str = 'train',
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
     describer: Describer,
     system: str = ...,
     temperature: float | None = None,
@@ -500,6 +510,12 @@ def describe(
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
             or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        splits (str, optional): Splits whose images are asked about, separated by commas: train, val, test. Models learn
+            from train alone.
+        val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
+            validation split; as for `train`.
+        test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split; as
+            for `train`.
         describer (str | Callable[[Image, str], str | Mapping] | (name, Callable)): Describer SPEC: openai:MODEL (any
             OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a
             picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description).
@@ -548,11 +564,12 @@ def describe(
         domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
         word_limit (int, optional): Number of words that prompts may ask for as {word_limit}.
         samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
-        only (str | Path | None, optional): CSV file whose rows name the images to ask about, by key or digest. Default:
-            all.
+        only (str | Path | None, optional): CSV file whose rows name the images to ask about, by key or digest, of any
+            split. Default: all of splits=.
         limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
             counted), spread over all classes. The next run continues.
-        max_cost (float | None, optional): Maximum cost of this run, in US dollars.
+        max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
+            for the dataset, earlier runs included. To ask for more later, give a higher number.
         dry_run (bool, optional): Describe a small sample, which is kept, and estimate requests, tokens, cost and time
             of the rest.
         reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
