@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gpt4image import cli
 from gpt4image.cli import COMMANDS, main
 
 
@@ -103,6 +104,19 @@ def test_a_wrong_path_is_told_before_torch_is_loaded_by_every_command(tmp_path: 
     assert told.stdout.splitlines() == [f"{line} -> 2 " for line in lines], told.stderr
     assert len(told.stderr.splitlines()) == len(lines), "one line each"
     assert [path.name for path in tmp_path.iterdir()] == ["photos"], "nothing is left behind"
+
+
+def test_facts_are_shown_in_words_and_not_as_python_writes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = {"batch_size": 16, "lr": 0.123456, "model_args": {"channels": [8, 16]}, "notes": ()}
+    cli._show(
+        types.SimpleNamespace(
+            summary={"chosen": chosen, "classes": ["cat", "dog"]}, text="", wrote=(), next="", skipped=()
+        ),
+        False,
+    )
+    assert capsys.readouterr().out == (
+        "chosen: batch size 16, lr 0.1235, model args channels 8, 16, notes none\nclasses: cat, dog\n"
+    )
 
 
 def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(

@@ -27,7 +27,7 @@ TRAIN = "train --data photos --out new"
 TINY = "--model resnet10t --epochs 1 --batch-size 4 --image-size 16"
 MISTAKES: dict[str, tuple[str | int, ...]] = {
     # a word of the command line
-    "no such command": ("trian --data photos", "Unknown command 'trian'", "Did you mean 'train'?"),
+    "no such command": ("trian --data photos", "Unknown command 'trian'. Did you mean 'train'? `gpt4image --help`"),
     "no such second word": ("descriptions imprt", "Did you mean 'descriptions import'?"),
     "no such option": ("train --dta photos --out new", "Unknown option --dta", "Did you mean --data?"),
     "an option of nothing": (f"{TRAIN} --colour-blind", "Unknown option --colour-blind", "--help-all"),

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -206,7 +206,8 @@ def _dispatch(words: list[str]) -> int:
         return OK
     from gpt4image.base.errors import nearest
 
-    print(f"Unknown command {nearest(name, COMMANDS)}", file=sys.stderr)
+    _, found, hint = nearest(name, COMMANDS).partition("Did you mean ")
+    print(f"Unknown command {name!r}. {found}{hint}{' ' * bool(found)}`gpt4image --help` lists all.", file=sys.stderr)
     return USER_MISTAKE
 
 
@@ -336,6 +337,15 @@ def _overview(prefix: str = "") -> str:
     )
 
 
+def _in_words(value: Any) -> str:
+    """Return a fact without the signs of Python: ``epochs 3, model resnet18``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(key).replace('_', ' ')} {_in_words(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value)) or "none"
+    return str(round(value, 4) if isinstance(value, float) else value)
+
+
 def _show(outcome: Any, as_json: bool) -> None:
     from gpt4image.base.visible import visible
 
@@ -346,7 +356,7 @@ def _show(outcome: Any, as_json: bool) -> None:
         print(json.dumps(facts, indent=1, default=str))
         return
     for key, value in outcome.summary.items():
-        print(f"{key.replace('_', ' ')}: {round(value, 4) if isinstance(value, float) else visible(str(value))}")
+        print(f"{key.replace('_', ' ')}: {visible(_in_words(value))}")
     if outcome.text:
         print(f"\n{visible(outcome.text)}\n")
     if outcome.wrote:

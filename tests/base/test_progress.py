@@ -56,3 +56,6 @@ def test_the_rate_is_unknown_before_the_first_item() -> None:
     assert progress.RateColumn().render(task).plain == ""
     task.finished_speed = 12.34
     assert progress.RateColumn().render(task).plain == "12.3/s"
+    for speed, shown in ((1.0, "1.0/s"), (0.04, "25 s each"), (0.4, "2.5 s each"), (0.0, "")):
+        task.finished_speed = speed
+        assert progress.RateColumn().render(task).plain == shown

@@ -38,12 +38,13 @@ class PlainLines(progress.Progress):
 
 
 class RateColumn(progress.ProgressColumn):
-    """Finished items per second."""
+    """Finished items per second, or seconds per item where an item takes longer."""
 
     def render(self, task: progress.Task) -> Text:
-        """Return e.g. ``12.3/s``."""
+        """Return e.g. ``12.3/s`` or ``25 s each``."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+        rate = "" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.3g} s each"
+        return Text(rate, style="progress.data.speed")
 
 
 def progress_bar(*, quiet: bool = False, lines: bool = True) -> progress.Progress:
