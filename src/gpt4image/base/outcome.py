@@ -395,6 +395,11 @@ class EvaluateResult(Rows):
         """Value of the primary metric: accuracy (top1) of classification, mAP of detection, and so on."""
         return self.scores[self.metric]
 
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy (top1) of classification; None for other tasks."""
+        return self.scores.get("top1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompareResult(Rows):
@@ -434,6 +439,11 @@ class DistillResult(Outcome):
     model: Path
     seconds: float
     stages: Facts | None = field(default=None, metadata=UNSHOWN)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy of classification by human labels; None for other tasks, and without such labels."""
+        return self.scores.get("accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
