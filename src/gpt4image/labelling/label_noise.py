@@ -241,13 +241,14 @@ def suspected_errors(
 
     Args:
         probabilities, labels, held_out: as of ``training.targets.single_labels``.
-        certain: (N,) images whose labels are suspected in any case, before all others.
+        certain: (N,) images whose labels are suspected, before all others, unless they are predicted.
     """
     first = np.zeros(len(labels), bool) if certain is None else certain
     pairs: list[tuple[bool, float, int, int]] = []
     for k, (rows, predicted, given) in enumerate(single_labels(probabilities, labels, held_out)):
         own = predicted[np.arange(len(given)), given]
-        named = suspected(predicted, given) | first[rows] if labels.ndim == 1 else own < UNLIKELY
+        unlike = predicted.argmax(axis=1) != given  # a label that is predicted as well is named by nobody
+        named = (suspected(predicted, given) | first[rows]) & unlike if labels.ndim == 1 else own < UNLIKELY
         classes = given if labels.ndim == 1 else np.full(len(given), k)
         pairs += zip(
             (~first[rows[named]]).tolist(),
