@@ -40,7 +40,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             f"{LOADING}::test_pickled_weights_in_a_timm_folder_are_not_looked_at",
         ),
         "ONNX file": (
-            f"{LOADING}::test_an_onnx_file_reads_no_file_outside_of_its_folder",
+            f"{LOADING}::test_an_onnx_file_reads_no_other_file",
             "deploying/test_metadata.py::test_what_is_none_of_ours_is_refused",
         ),
         ".pt2 file": (f"{LOADING}::test_a_torch_export_archive_is_never_loaded_because_it_can_write_files",),
