@@ -356,7 +356,7 @@ def _show(outcome: Any, as_json: bool) -> None:
         print(json.dumps(facts, indent=1, default=str))
         return
     for key, value in outcome.summary.items():
-        print(f"{key.replace('_', ' ')}: {visible(_in_words(value))}")
+        print(f"{key.replace('_', ' ')}: {visible(_in_words(value))}{outcome.behind(key)}")
     if outcome.text:
         print(f"\n{visible(outcome.text)}\n")
     if outcome.wrote:

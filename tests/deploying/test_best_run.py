@@ -29,7 +29,10 @@ def test_the_best_arm_by_the_mean_and_its_best_seed_are_chosen_by_validation(tmp
             change_val(folder / f"runs/{arm}-seed{seed}", score)
     chosen, why = best_run(folder)
     assert chosen == folder / "runs/aligned-seed1"
-    assert why == "arm aligned, seed 1: val top1 0.7000; by the mean over seeds the best of baseline, aligned"
+    assert (
+        why
+        == "arm aligned, seed 1: val top1 0.7000 on 112 images; by the mean over seeds the best of baseline, aligned"
+    )
 
 
 def test_without_validation_scores_nothing_is_chosen_and_a_run_is_itself(tmp_path: Path) -> None:

@@ -87,7 +87,9 @@ def test_copies_of_test_images_in_train_are_told_by_the_run_and_by_its_score(
     assert said in capsys.readouterr().err.split("train on")[0], "before training"
     assert said in " ".join(runs.read_config(run)["notes"])
     for _ in range(2):  # measured, and read from its record
-        assert said in evaluate(EvaluateConfig(run_dir=run)).summary["note"]
+        outcome = evaluate(EvaluateConfig(run_dir=run))
+        assert said in outcome.summary["note"]
+        assert outcome.behind("top1") == " on 6 images" and outcome.behind("labelled") == ""
 
 
 def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_folder: Path, tmp_path: Path) -> None:

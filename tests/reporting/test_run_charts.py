@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.artifacts.run_records import Epoch, load_run
+from gpt4image.artifacts.run_records import FEW_IMAGES, Epoch, load_run
 from gpt4image.base.files import read_json, write_json
 from gpt4image.reporting.run_charts import (
     CLASSES_SHOWN,
@@ -15,6 +15,7 @@ from gpt4image.reporting.run_charts import (
     confusions,
     loss_curves,
     losses_of,
+    score_curves,
 )
 from synthetic_records import write_run
 
@@ -39,6 +40,17 @@ def test_confusions_are_summed_and_sorted(tmp_path: Path, earlier: bool) -> None
     (first, second) = confusions({"x": [load_run(folder)] * 2})["x"]
     assert (first.truth, first.taken, first.count, first.share) == ("a", "b", 6, pytest.approx(0.3))
     assert (second.truth, second.taken, second.count, second.share) == ("b", "a", 2, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(("images", "drawn"), [(FEW_IMAGES, True), (FEW_IMAGES - 1, False)])
+def test_no_curve_is_drawn_of_few_validation_images(tmp_path: Path, images: int, drawn: bool) -> None:
+    folder = write_run(tmp_path / "run")
+    facts = read_json(folder / "run.json")
+    facts["data"]["val_labelled"] = images
+    write_json(folder / "run.json", facts)
+    chart = score_curves("x", {"train": [load_run(folder)]}, reference=None)
+    assert ("<svg" in chart) == drawn
+    assert ("Not drawn: only 19 validation images." in chart) != drawn
 
 
 def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ REPORTED = ("test", "val")
 FEW_SEEDS = 3
 """Fewer seeds than this are too few to test a difference."""
 
+FEW_IMAGES = 20
+"""With fewer validation images no curve of their score is drawn: one image moves it by 5 points or more."""
+
 Interval = tuple[float, float]
 
 
@@ -263,6 +266,12 @@ class Run(Record):
     metrics: tuple[Epoch, ...]
     run: dict[str, Any]
     evaluation: Evaluation | None = None
+
+    @property
+    def held_out(self) -> int | None:
+        """Validation images with a label, or all of them where that is not recorded; None where neither is."""
+        data = self.run.get("data", {})
+        return data.get("val_labelled", data.get("val"))
 
 
 T = TypeVar("T")

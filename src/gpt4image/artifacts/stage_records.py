@@ -81,6 +81,7 @@ class StageRecords:
             return RESULTS[stage].of_facts(
                 {**found["summary"], **earlier},
                 path=None if found["path"] is None else Path(found["path"]),
+                counts=found.get("counts", {}),
                 text=found["text"],
                 skipped=tuple(Skipped(**item) for item in found["set_aside"]),
             )
@@ -102,6 +103,7 @@ class StageRecords:
             "key": key,
             "path": None if outcome.path is None else str(outcome.path),
             "summary": outcome.summary | {name: facts[name] for name in KEPT if name in (facts := outcome.record)},
+            "counts": dict(outcome.counts),
             "text": outcome.text,
             "set_aside": [asdict(item) for item in outcome.skipped],
         }

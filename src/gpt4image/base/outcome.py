@@ -49,6 +49,7 @@ class Outcome:
         skipped: skipped items; a command with any ends with exit code 1.
         wrote: the files and folders that were written.
         next: the command to give next, or the same as a call in Python.
+        counts: on how many images a fact of the summary was measured: of few, a score says little.
         drawing: what ``plot`` calls; None where there is nothing to see.
     """
 
@@ -57,6 +58,7 @@ class Outcome:
     skipped: tuple[Skipped, ...] = ()
     wrote: tuple[Path, ...] = field(default=(), repr=False)
     next: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     drawing: Callable[[], Any] | None = field(default=None, repr=False)
 
     @property
@@ -94,6 +96,11 @@ class Outcome:
             raise AttributeError("this outcome has nothing to plot; those of train, evaluate, compare and demo have")
         return self.drawing()
 
+    def behind(self, name: str) -> str:
+        """Return on how many images a fact of the summary was measured, to be printed after it; else nothing."""
+        images = self.counts.get(name)
+        return "" if images is None or self.summary[name] is None else f" on {images:,} image{'s' * (images != 1)}"
+
     @classmethod
     def _fields(cls) -> list[Field[Any]]:
         """Return the fields that are facts."""
@@ -130,7 +137,8 @@ class Outcome:
     def _repr_html_(self) -> str:
         """Return the facts as a table, for notebooks."""
         rows = "".join(
-            f"<tr><th style='text-align: left'>{escape(key.replace('_', ' '))}</th><td>{escape(str(value))}</td></tr>"
+            f"<tr><th style='text-align: left'>{escape(key.replace('_', ' '))}</th>"
+            f"<td>{escape(str(value))}{self.behind(key)}</td></tr>"
             for key, value in self.summary.items()
         )
         text = f"<pre>{escape(self.text)}</pre>" if self.text else ""

@@ -42,9 +42,11 @@ def best_run(folder: Path) -> tuple[Path, str]:
         )
     arm = best(candidates, key=lambda name: mean(score for score, _ in candidates[name]))
     score, run = best(candidates[arm], key=lambda scored: scored[0])
+    val = comparison.data.get("val")
+    held_out = f" on {val:,} images" if val else ""
     why = (
-        f"arm {arm}, seed {run.config.get('seed')}: val {comparison.metric} {score:.4f}; by the mean over seeds the "
-        f"best of {', '.join(candidates)}"
+        f"arm {arm}, seed {run.config.get('seed')}: val {comparison.metric} {score:.4f}{held_out}; by the mean over "
+        f"seeds the best of {', '.join(candidates)}"
     )
     return run.folder, why
 

@@ -385,6 +385,7 @@ def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: St
         model=model,
         seconds=round(seconds, 1),
         stages={name: outcome.summary for name, outcome in stages.outcomes.items()},
+        counts={} if measured is None else {next(iter(said.score(measured))): measured.labelled},
         text="\n\n".join(notes + ([] if compared is None else [compared.text])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),

@@ -46,19 +46,26 @@ def of_texts(done: EncodeResult) -> str:
 def of_labels(done: LabelResult) -> str:
     """Return what the teacher knows, and how right it is."""
     right = _first(done.quality, "cross_validated_" if done.teacher_boxes is None else "precision_of_teacher")
-    said = f", {right:.1%} right on labels held out" if right is not None else ""
+    said = "" if right is None else f", {right[1]:.1%} right on {_images(done, right[0])}labels held out"
     return f"targets for {done.coverage:.1%} of the images{said}; suspected label errors: {done.doubtful:,}"
 
 
 def of_run(done: TrainResult) -> str:
     """Return what was trained on, and the score on the validation split."""
     val = _first(done.val)
-    return f"{done.train_images:,} images" + ("" if val is None else f", {val:.4f} on validation labels")
+    measured = "" if val is None else f", {val[1]:.4f} on {_images(done, f'val_{val[0]}')}validation labels"
+    return f"{done.train_images:,} images{measured}"
 
 
-def _first(facts: Mapping[str, float | None], prefix: str = "") -> float | None:
-    """Return the first fraction that is known of the facts with a prefix."""
-    return next((value for name, value in facts.items() if name.startswith(prefix) and value is not None), None)
+def _first(facts: Mapping[str, float | None], prefix: str = "") -> tuple[str, float] | None:
+    """Return the first fraction that is known of the facts with a prefix, after its name."""
+    known = ((name, value) for name, value in facts.items() if name.startswith(prefix) and value is not None)
+    return next(known, None)
+
+
+def _images(done: Outcome, name: str) -> str:
+    """Return on how many images a fact was measured, with a space after it; nothing where that is not known."""
+    return f"{done.counts[name]:,} " if name in done.counts else ""
 
 
 def of_score(done: EvaluateResult) -> str:

@@ -108,6 +108,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         note=facts.get("note") or None,
         metric=facts["metric"],
         not_measured=absent,
+        counts={name: facts["labelled"] for name in facts.get("titles", TITLES) if name in shown},
         read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
         skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,7 @@ def label(config: LabelConfig) -> LabelResult:
         path=file,
         wrote=tuple(dict.fromkeys((file, config.out, page, *again))),
         notes=notes,
+        counts=_counts(task, summary, found, images.labels[rows]),
         read_rows=partial(parquet_rows, file),
         text="\n\n".join([*notes, in_words(shown, config.doubtful), *confused]),
         skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
@@ -277,6 +279,16 @@ def _how_good(task: Task, found: TextLabels, explains: float | None, true: NDArr
             "calibration_error": _rounded(_calibration_error(found)),
         }
     return {**held_out, f"val_{metric}": score(true, found.splits == "val")}
+
+
+def _counts(task: Task, facts: Mapping[str, Any], found: TextLabels, true: NDArray[Any]) -> dict[str, int]:
+    """Return on how many labelled images each score was measured."""
+    given = np.where(found.out_of_fold, found.labels, NO_LABEL)
+    held_out, val = int(task.known(given).sum()), int((task.known(true) & (found.splits == "val")).sum())
+    of_given = ("cross_validated_", "labels_explained", "calibration_error", "agreement_")
+    return dict.fromkeys((name for name in facts if name.startswith(of_given)), held_out) | dict.fromkeys(
+        (name for name in facts if name.startswith("val_")), val
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -125,6 +125,13 @@ def label_boxes(
         path=file,
         wrote=tuple(dict.fromkeys((file, config.out, page, suspected))),
         notes=said,
+        counts={
+            name: summary["labelled"]
+            if not name.endswith("_on_val")
+            else int(every.known[images.splits == "val"].sum())
+            for name in summary
+            if name.startswith(("precision_of_", "recall_of_"))
+        },
         read_rows=partial(parquet_rows, file),
         text="\n\n".join([*said, _in_words(summary, images), in_words(shown, config.doubtful)]),
         skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),

@@ -185,7 +185,9 @@ def comparison_tables(record: dict[str, Any]) -> str:
     """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal."""
     parts: list[str] = []
     for name, comparison in comparisons_in(record).items():
-        lines = [*findings(comparison), few_seeds_note(comparison)]
+        images = comparison.data.get("test")
+        measured = f"Each score is of {images:,} test images." if images else ""
+        lines = [measured, *findings(comparison), few_seeds_note(comparison)]
         parts += [text_table(name, [HEADINGS, *table_rows(comparison)], numbers=True), "\n".join(filter(None, lines))]
         if rows := compact_rows(comparison):
             parts.append(text_table(name, rows, numbers=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpt4image.artifacts.run_records import Epoch, Evaluation, checked, load_comparisons, load_run
+from gpt4image.artifacts.run_records import FEW_IMAGES, Epoch, Evaluation, checked, load_comparisons, load_run
 from gpt4image.artifacts.runs import read_evaluation
 from gpt4image.base.errors import RunError
 from gpt4image.base.visible import in_one_line
@@ -38,7 +38,8 @@ class Plot:
 
 def plot_run(folder: Path) -> Plot:
     """Draw the losses and the validation score of a run over its epochs."""
-    epochs = load_run(folder).metrics
+    run = load_run(folder)
+    epochs = run.metrics
     figure = Figure(figsize=(9, 3))
     left, right = figure.subplots(1, 2)
     for name, title in losses_of(epochs).items():
@@ -46,7 +47,11 @@ def plot_run(folder: Path) -> Plot:
     left.set_ylabel("training loss")
     left.legend()
     metric = next((name for epoch in epochs for name in epoch.val or () if name != "loss"), "")
-    _line(right, epochs, [(epoch.val or {}).get(metric) for epoch in epochs], metric)
+    if run.held_out is not None and run.held_out < FEW_IMAGES:
+        text = f"not drawn: only {run.held_out} validation images"
+        right.text(0.5, 0.5, text, ha="center", va="center", transform=right.transAxes)
+    else:
+        _line(right, epochs, [(epoch.val or {}).get(metric) for epoch in epochs], metric)
     right.set_ylabel(f"validation {metric_label(metric)}")
     for axes in (left, right):
         axes.set_xlabel("epoch")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from gpt4image.artifacts.run_records import Epoch, Evaluation, Run
+from gpt4image.artifacts.run_records import FEW_IMAGES, Epoch, Evaluation, Run
 from gpt4image.base.visible import in_one_line
 from gpt4image.pages.numbers import sentence
 from gpt4image.reporting import charts
@@ -60,16 +60,23 @@ def score_curves(
 ) -> Markup:
     """Return the chart of the primary metric over epochs, one panel per arm before the reference in grey.
 
-    Arms in ``bounds`` are grey too.
+    Arms in ``bounds`` are grey too. There is no curve of fewer than ``FEW_IMAGES`` validation images.
     """
     metric, title = _primary(runs)
     curves: dict[str, charts.Curve] = {}
     for arm, arm_runs in runs.items():
+        if any(run.held_out is not None and run.held_out < FEW_IMAGES for run in arm_runs):
+            continue
         colour = charts.REFERENCE if arm == reference or arm in bounds else charts.ACCENT
         if curve := _curve(arm, arm_runs, lambda epoch: (epoch.val or {}).get(metric), colour=colour):
             curves[arm] = curve
     if not curves:
-        return Markup()
+        few = [run.held_out for arm_runs in runs.values() for run in arm_runs if run.held_out]
+        return (
+            Markup("<p>Not drawn: only {} validation images.</p>").format(min(few))
+            if few and min(few) < FEW_IMAGES
+            else Markup()
+        )
     return charts.curve_chart(
         f"{identifier}-scores",
         f"Validation {title} over epochs",

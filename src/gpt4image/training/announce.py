@@ -88,7 +88,8 @@ def time_left() -> Callable[[int, int], str | None]:
     return after
 
 
-def tell_epoch(row: Mapping[str, Any], epochs: int, task: Task) -> None:
-    """Print one epoch: its loss, the score on the validation split where it was measured, and the seconds so far."""
-    val = "" if not row["val"] else f"  val {task.primary.title} {row['val'][task.primary.name]:.4f}"
+def tell_epoch(row: Mapping[str, Any], epochs: int, task: Task, held_out: int) -> None:
+    """Print one epoch: its loss, the score on ``held_out`` validation images if it was measured, the seconds so far."""
+    score = None if not row["val"] else row["val"].get(task.primary.name)
+    val = "" if score is None else f"  val {task.primary.title} {score:.4f} on {held_out:,} images"
     say(f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.3f}{val}  {row['seconds']:.0f} s")

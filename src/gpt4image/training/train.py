@@ -122,7 +122,7 @@ def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
             if estimate := left(step, steps):
                 _tell(f"{'left':10}{estimate}")
 
-        shown = [float("-inf")]
+        shown, held_out = [float("-inf")], int(ready.data.labelled[ready.data.indices("val")].sum())
 
         def on_epoch(row: Mapping[str, Any]) -> bool | None:
             if processes.rank() > 0:
@@ -130,7 +130,7 @@ def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
             now = time.monotonic()
             if row["epoch"] == config.epochs or now - shown[0] >= LINE_SECONDS:
                 shown[0] = now
-                announce.tell_epoch(row, config.epochs, ready.data.task)
+                announce.tell_epoch(row, config.epochs, ready.data.task, held_out)
             losses = {name.removesuffix("_loss"): row[name] for name in row if name.endswith("_loss")}
             facts = {name: row[name] for name in ("epoch", "step", "loss", "val", "lr", "seconds")}
             return told(Epoch(**facts, epochs=config.epochs, losses=losses))
@@ -204,6 +204,7 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
             **read,
             "classes": len(data.classes),
             "labelled": int(data.labelled[train].sum()),
+            "val_labelled": int(data.labelled[data.indices("val")].sum()),
             "described": int(data.described[train].sum()),
             "with_target": int(data.has_target(train).sum()),
         },
@@ -235,6 +236,7 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
     facts, last = record["run"], record["metrics"][-1]["val"]
     # Of the loss there is none: the curves show it.
     val = {name: round(value, 4) for name, value in (last or {}).items() if name != "loss"}
+    held_out = facts["data"].get("val_labelled", facts["data"]["val"])  # runs of earlier versions do not tell
     notes = [*record["config"]["notes"], *([FINISHED] if finished else [])]
     return TrainResult(
         path=out,
@@ -246,6 +248,7 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
         labelled=facts["data"]["labelled"],
         described=facts["data"]["described"],
         val=val,
+        counts={f"val_{name}": held_out for name in val},
         thresholds=_decision(record),
         notes=" ".join(notes) or None,
         seconds=facts["seconds"],
