@@ -127,7 +127,7 @@ def interval_chart(
                 axes.plot(arm.ci95, [row, row], color=colour, linewidth=6, alpha=0.28, solid_capstyle="round")
             axes.scatter(arm.test, [row] * len(arm.test), s=34, facecolors="none", edgecolors=colour, linewidths=1.3)
             axes.plot([arm.mean] * 2, [row - 0.27, row + 0.27], color=colour, linewidth=2.6)
-        _name_rows(axes, [_short(name, 22) for name in arms])
+        _name_rows(axes, [_short(name, 30 if width > NARROW else 22) for name in arms])
         for label, name in zip(axes.get_yticklabels(), arms, strict=True):
             label.set_color(MUTED if name in bounds else INK)
         axes.margins(x=0.14 if width > NARROW else 0.26)

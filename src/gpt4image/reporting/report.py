@@ -221,7 +221,12 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "metrics": metric_tables.metric_tables(comparison),
         "absent": metric_tables.absent_notes(comparison),
         "intervals": charts.interval_chart(
-            f"{identifier}-intervals", title, arms, reference=reference, axis=metric, bounds=bounds
+            f"{identifier}-intervals",
+            title,
+            {findings.phrase(name): arm for name, arm in arms.items()},
+            reference=findings.phrase(reference),
+            axis=metric,
+            bounds={findings.phrase(name): bound for name, bound in bounds.items()},
         ),
         "curves": score_curves(identifier, runs, reference=reference, bounds=bounds),
         "losses": loss_curves(identifier, runs),
