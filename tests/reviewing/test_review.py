@@ -310,6 +310,8 @@ def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
         browser.open(address)
         classes = [text.split(" ", 1)[1] for text in browser_texts(browser, "#classes span")]
         assert classes == list(CLASSES)
+        browser.wait_for("document.querySelector('#gain').textContent.startsWith('Proposals for the others')")
+        browser.wait_for("document.querySelector('.card .accept')")
 
         def answer(count: int) -> str:
             """Give the image that has the focus its true class, by Enter where it is proposed, else by its number."""
