@@ -61,6 +61,6 @@ def described(spec: str, folder: Path, encoder: str = "bag-of-words:64") -> Path
     lines = [json.dumps({"key": key, "description": text_of[Path(key).stem]}) for key in keys]
     (folder / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     describer = f"replay:{folder / 'captions.jsonl'}"
-    describe(DescribeConfig(data=spec, store=folder / "texts.db", describer=describer))
+    describe(DescribeConfig(data=spec, store=folder / "texts.db", describer=describer, splits="train,val,test"))
     encode(EncodeConfig(store=folder / "texts.db", out=folder / "texts.emb", encoder=encoder))
     return folder / "texts.emb"

@@ -169,11 +169,16 @@ def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:
     }
 
 
+ALL = "train,val,test"
+
+
 def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
     file = lines(tmp_path / "in.jsonl", [*ROWS[:4], {**ROWS[4], "class": "owl", "confidence": 0.5}])
 
     def replay(ask: str, store: str) -> Any:
-        return describe(DescribeConfig(data=pets, store=tmp_path / store, describer=f"replay:{file}", ask=ask))
+        return describe(
+            DescribeConfig(data=pets, store=tmp_path / store, describer=f"replay:{file}", ask=ask, splits=ALL)
+        )
 
     outcome = replay("class", "a.db")
     assert outcome.summary["described"] == 5 and outcome.summary["class_outside_list"] == 1
@@ -190,7 +195,7 @@ def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
 
 def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
     bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS), pets)
-    counted = stats(StatsConfig(store=tmp_path / "a.db", data=pets))
+    counted = stats(StatsConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
     assert (counted.summary["answers"], counted.summary["images_answered"], counted.summary["descriptions"]) == (
         4,
         4,
@@ -205,7 +210,7 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
         1,
         0,
     )
-    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets))
+    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
     assert checked.summary["answers_outside_list"] == 1 and "big_dog/1.png (wolf)" in checked.text
     assert checked.summary["boxes"] == 2 and checked.summary["boxes_outside_list"] == 1
     assert "boxes outside list: 'big_dog/1.png (dog)'" in checked.text
@@ -232,7 +237,7 @@ def test_what_boxes_are_called_acts_on_no_page(tmp_path: Path, pets: str) -> Non
 def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: str) -> None:
     bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS[:1]), pets, classes="cat, zebra")
     bring(tmp_path, lines(tmp_path / "more.jsonl", [{**ROWS[2], "class": "zebra"}]), pets, classes="cat, zebra")
-    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets))
+    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
     assert (checked.summary["images_described"], checked.summary["images_without_description"]) == (2, 3)
     assert "big_dog/0.png (zebra)" in checked.text, "a class that the set does not have"
 

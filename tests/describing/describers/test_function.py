@@ -24,7 +24,12 @@ def by_colour(image: Image.Image, question: str) -> str | dict[str, Any]:
 
 
 def test_a_function_answers_and_its_errors_cost_no_other_answer(colour_folder: Path, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"data": colour_folder, "store": tmp_path / "a.db", "ask": "class"}
+    asked: dict[str, Any] = {
+        "data": colour_folder,
+        "store": tmp_path / "a.db",
+        "ask": "class",
+        "splits": "train,val,test",
+    }
     done = gpt4image.describe(**asked, describer=("by-colour", by_colour))
     assert (done.described, done.failed, done.already_described) == (32, 16, 0)
     assert {item.reason for item in done.skipped} == {"RuntimeError: no words"}
