@@ -28,6 +28,26 @@ ARMS = {
     "baseline": ("labels only", "#a9480b"),
 }
 """Arms of the plot: what they are called there and their colours."""
+COLUMNS = {
+    "photographs, 10 per class": ("cifar10-asked-10", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong": ("cifar10-asked-wrong-40", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong by class": ("cifar10-asked-wrong-40-by-class",),
+    "pictograms, 10 per class": ("openmoji-asked-10", "openmoji-few-rivals", "openmoji"),
+    "pictograms, 40 % wrong": ("openmoji-asked-wrong-40", "openmoji-few-rivals", "openmoji"),
+}
+"""Columns of the table and the records of their arms; the first that has an arm counts."""
+METHODS = {
+    "baseline": "labels only",
+    "self-training": "self-training †",
+    "fixmatch": "FixMatch †",
+    "aligned": "alignment †",
+    "zero-shot": "zero-shot by class name",
+    "text-labels": "**text labels**",
+    "asked": "**answers: asked for the class**",
+    "fused": "**answers and text labels fused**",
+    "oracle": "all labels (reference)",
+}
+"""Rows of the table: arms and what they are called there."""
 CLOTHES = "clothes/demo"
 """Record of the demo, with the comparisons that its table is made of."""
 FEW_LABELS, NO_LABELS, TEN_LABELS = "5 labels per class", "no label", "10 labels per class"
@@ -103,3 +123,30 @@ def sentence(records: Path) -> str:
         f"*{facts['photographs']:,} photographs of clothes, ${facts['live_cost_usd']:.2f} at the list price, "
         f"no human label: {100 * accuracy:.1f} % of {tested} other photographs are right.*"
     )
+
+
+def overview(records: Path) -> str:
+    """Return the table of docs/research/results.md: accuracy in percent, a row per method, a column per kind of labels."""
+    lines = [f"| test accuracy, % | {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * len(COLUMNS)]
+    for arm, name in METHODS.items():
+        cells = [_cell(records, column, arm) for column in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(records: Path, column: str, arm: str) -> str:
+    kept, noise = (10, 0.0) if "10 per class" in column else (None, 0.4)
+    kind = "class-dependent" if "by class" in column else "uniform"
+    if arm == READS_NO_LABEL:
+        return f"{100 * comparisons(records, NO_LABEL[_panel(column)])['']['arms'][arm]['mean']:.1f}"
+    for name in COLUMNS[column]:
+        for comparison in comparisons(records, name).values():
+            data, arms = comparison["data"], comparison["arms"]
+            same = (data["labels_per_class"], data["label_noise"]) == (kept, noise) and data["noise_kind"] == kind
+            if arm in arms and same:
+                return f"{100 * arms[arm]['mean']:.1f}"
+    return "–"
+
+
+def _panel(column: str) -> str:
+    return PHOTOGRAPHS if column.startswith("photographs") else PICTOGRAMS

@@ -47,6 +47,7 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "front-sentence": lambda: front_page.sentence(results.FOLDER),
+    "overview": lambda: front_page.overview(results.FOLDER),
     "front-table": lambda: front_page.table(results.FOLDER),
     "asked": results.asked_table,
     "scarce": results.scarce_table,

@@ -173,6 +173,7 @@ def parse_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "COMMANDS", commands)
     monkeypatch.setattr("gpt4image.options.require_inputs", lambda _config: None)  # nothing of it is there
     monkeypatch.setattr("gpt4image.data.require_apart", lambda _config: None)
+    monkeypatch.setattr("gpt4image.next_steps.with_next", lambda _name, outcome, *_rest, **_more: outcome)
     for line in command_lines(block):
         words = options_of(line)
         if words is not None:
