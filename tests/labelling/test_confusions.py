@@ -155,6 +155,7 @@ def test_only_confused_images_are_asked_again_and_are_labelled_better(
         return float(np.mean([named(Path(key)) == name for key, name in zip(found.keys, names, strict=True)]))
 
     ask = ("describe", "--data", "photos", "--store", "p.db", "--ask", "class", "--image-format", "png")
+    ask = (*ask, "--splits", "train,val,test")
     teach = ("label", "--data", "photos", "--answers", "p.db", "--out", "t.parquet", "--val-fraction", "0")
     teach = (*teach, "--test-fraction", "0")
     with server.serve(lambda call: described(call, wrong)) as stub:

@@ -137,7 +137,7 @@ def test_boxes_in_another_convention_are_told_where_they_fit_no_human_box(tmp_pa
     told = {}
     for name in ("xyxy-1000", "xyxy-original"):
         asked = {"data": spec, "describer": f"replay:{tmp_path / 'a.jsonl'}", "ask": "boxes", "box_format": name}
-        describe(DescribeConfig(store=tmp_path / f"{name}.db", **asked))
+        describe(DescribeConfig(store=tmp_path / f"{name}.db", splits="train,val,test", **asked))
         told[name] = label(config(spec, tmp_path / f"{name}.db", val_fraction=0.0)).text
     assert "Only 0.0% of the human boxes have an answered box. The numbers may be in another" in told["xyxy-1000"]
     assert "convention" not in told["xyxy-original"] and "drew 100.0%" in told["xyxy-original"]
