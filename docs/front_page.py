@@ -126,7 +126,7 @@ def sentence(records: Path) -> str:
 
 
 def overview(records: Path) -> str:
-    """Return the table of docs/research/results.md: accuracy in percent, a row per method, a column per kind of labels."""
+    """Return the table of docs/research/results.md: accuracy in percent, a row per method."""
     lines = [f"| test accuracy, % | {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * len(COLUMNS)]
     for arm, name in METHODS.items():
         cells = [_cell(records, column, arm) for column in COLUMNS]
