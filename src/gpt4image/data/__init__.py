@@ -94,6 +94,11 @@ def full_spec(spec: str, aside: Path | None = None) -> str:
     """Return a SPEC with the name of its format; a path gets that of what is there. Raises ConfigError, see above."""
     place, sign, root = spec.partition(IMAGE_ROOT)
     name, colon, _ = place.partition(":")
+    if place in PACKAGED and expanded(place).is_dir():
+        raise ConfigError(
+            f"--data {place!r} is the name of a packaged dataset and of a folder here: give ./{place} for the folder, "
+            f"{place}: for the packaged one."
+        )
     if name in LOADERS and (colon or name in ALONE or not expanded(place).exists()):
         return spec
     return spec_of(place, aside) + sign + root
