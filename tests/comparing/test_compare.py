@@ -254,6 +254,47 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     assert len(now) == 6 and kept.items() <= now.items()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forkserver")
+@pytest.mark.parametrize(
+    ("command", "sent", "shown", "count"),
+    [
+        ("compare", signal.SIGINT, "forkserver", 1),  # imports what the workers need
+        ("compare", signal.SIGHUP, "forkserver", 2),  # the first process that comes from it
+        ("compare", signal.SIGTERM, "forkserver", 3),  # a worker
+        ("train", signal.SIGTERM, "gpt4image train", 3),  # decoding processes
+    ],
+)
+def test_a_signal_to_the_group_while_workers_start_ends_all_with_one_line(
+    command: str, sent: signal.Signals, shown: str, count: int, colour_folder: Path, tmp_path: Path
+) -> None:
+    extra = {"memory_limit_gb": 0.0, "workers": 2} if command == "train" else {"jobs": 2, "seeds": 2}
+    small = {key: value for key, value in SMALL.items() if key not in ("model_args", "jobs")} | {"epochs": 99} | extra
+    lines = [f"{key} = {json.dumps(value)}" for key, value in small.items()]
+    (tmp_path / "small.toml").write_text("\n".join([*lines, "model_args = { channels = [8, 8, 8, 8], stem_width = 8 }"]))
+    words = [sys.executable, "-m", "gpt4image", command, str(tmp_path / "small.toml"), "--out", str(tmp_path / "out")]
+    words += ["--data", f"folder:{colour_folder}", *(["--arms", "baseline"] if command == "compare" else [])]
+    errors = tmp_path / "stderr"
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            words,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
+        )
+    while sum(shown in line for line in alive_in(session=process.pid)) < count:
+        assert process.poll() is None, errors.read_text()
+    os.killpg(process.pid, sent)
+    assert process.wait(timeout=60) == 130
+    deadline = time.monotonic() + 30
+    while left := alive_in(session=process.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+    told = errors.read_text()
+    assert told.count("Interrupted") == 1 and "Traceback" not in told and "rror" not in told, told
+
+
 LABELS = "needs? --labels-per-class or --label-noise"
 MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"labels_per_class": 99}, DataError, "99"),

@@ -9,9 +9,13 @@ import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What asks a process to end: a scheduler or ``kill``, and a terminal that is closed."""
+
+
+SIGNALS = (signal.SIGINT, *ENDING)
 
 
 @dataclass
@@ -86,6 +90,49 @@ def deferred_interrupt() -> Generator[Interrupt]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def starting_processes() -> Generator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block has started its processes, then let them act.
+
+    The new processes begin with these signals blocked, which they inherit from this thread. So a signal to the whole
+    process group cannot end one that is still importing. Each calls ``started`` when it is ready for signals.
+    """
+    held: set[int] = set()
+    handlers: dict[int, Any] = {}
+    before = _block()
+    try:
+        if threading.current_thread() is threading.main_thread():
+            # Another thread of this process may take the signal, and Python would then interrupt the block.
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    handlers[number] = signal.signal(number, lambda number, _frame: held.add(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in held:
+            os.kill(os.getpid(), number)
+
+
+def _block() -> set[int] | None:
+    """Block the signals in this thread; return what was blocked before, or None on Windows, which has no such mask."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
+
+
+def started(*, forget: bool) -> None:
+    """Let signals reach this process, which ``starting_processes`` started; ``forget`` those sent in the meantime.
+
+    It leaves the process group: its parent alone tells it to stop.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        os.setpgid(0, 0)
+        while forget and (sent := signal.sigpending() & set(SIGNALS)):
+            signal.sigwait(sent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 class Stopped(BaseException):

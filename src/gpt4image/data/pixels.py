@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from gpt4image.base.errors import DataError, DecodeError
+from gpt4image.base.interrupts import started, starting_processes
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.decode import decode_square
@@ -108,11 +109,13 @@ class WorkerPixels:
             _Decoding(self._image_set, self.size, edit, self.squash, self.frames),
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_start_decoding,
             collate_fn=_as_is,
             generator=torch.Generator(),  # else the loader uses, and so changes, the global random state
         )
-        for images, broken in loader:
+        with starting_processes():
+            decoded_batches = iter(loader)
+        for images, broken in decoded_batches:
             self._broken.update(broken)
             yield images
 
@@ -249,9 +252,10 @@ class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken
 
 
-def _ignore_interrupts(_worker: int) -> None:
+def _start_decoding(_worker: int) -> None:
     """Leave Ctrl-C, which a terminal sends to decoding processes too, to the process that trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started(forget=True)
 
 
 def _as_is(batch: Any) -> Any:

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 from gpt4image.base.errors import Gpt4ImageError, RunError
-from gpt4image.base.interrupts import ENDING
+from gpt4image.base.interrupts import SIGNALS, started, starting_processes
 from gpt4image.base.progress import progress_bar
 
 Progress = Callable[[int, int, str], None]
@@ -60,9 +62,9 @@ def run_jobs(
     # not once for each worker. Elsewhere libraries do not survive a fork.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     multiprocessing.set_forkserver_preload([work.__module__])
+    _start_helpers(context)
     messages: Any = context.Queue()
-    failed, started = context.Event(), context.Value("i", 0)
-    begin = (messages, started, failed)
+    begin = (messages, context.Value("i", 0), context.Event())
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=begin)
     try:
         numbers, first = range(len(jobs)), len(jobs) if first is None else first
@@ -71,7 +73,8 @@ def run_jobs(
         with progress_bar(lines=False) as bar:
             task = bar.add_task(title, total=float(len(jobs)), note="")
             for wave in (numbers[:first], numbers[first:]):
-                number_of = {pool.submit(_run, work, jobs[number], number): number for number in wave}
+                with starting_processes():
+                    number_of = {pool.submit(_run, work, jobs[number], number): number for number in wave}
                 pending = set(number_of)
                 while pending:
                     done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
@@ -104,21 +107,45 @@ def run_jobs(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _start_helpers(context: BaseContext) -> None:
+    """Start what workers come from, and wait until it has imported what they need; Ctrl-C ends the wait."""
+    if sys.platform == "win32":
+        return
+    with starting_processes():  # by itself: it lets SIGINT and SIGTERM through when it has started
+        resource_tracker.ensure_running()
+    if context.get_start_method() == "forkserver":
+        with starting_processes():
+            forkserver.ensure_running()
+        with starting_processes():
+            first = threading.Thread(target=_start_and_join, args=(context,), daemon=True)
+            first.start()
+        first.join()
+
+
+def _start_and_join(context: Any) -> None:
+    process = context.Process(target=_do_nothing)
+    process.start()
+    process.join()
+
+
+def _do_nothing() -> None: ...
+
+
 def worker_number() -> int:
     """Return which of the worker processes of ``run_jobs`` this is, from 0; 0 in any other process too."""
     return _state.number
 
 
-def _start_worker(messages: Any, started: Any, failed: Any) -> None:
+def _start_worker(messages: Any, count: Any, failed: Any) -> None:
     _state.messages, _state.failed = messages, failed
-    with started.get_lock():
-        _state.number = started.value
-        started.value += 1
+    with count.get_lock():
+        _state.number = count.value
+        count.value += 1
     # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.setpgid(0, 0)  # Ctrl-C goes only to the parent, which passes it on once.
-    for number in (signal.SIGINT, *ENDING):
+    for number in SIGNALS:
         signal.signal(number, _on_interrupt)
+    started(forget=False)
 
 
 def _end_with_parent() -> None:
