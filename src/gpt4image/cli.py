@@ -328,11 +328,12 @@ def _overview(prefix: str = "") -> str:
         [
             "usage: gpt4image COMMAND [OPTIONS]",
             "",
-            "Move what large multimodal models know into a small vision model while it trains.",
+            "Move what large multimodal models know into a small vision model as it trains.",
             "",
             *rows,
             "",
-            "gpt4image COMMAND --help shows the options of a command, with an example. Start with: gpt4image demo",
+            "gpt4image COMMAND --help shows the options of a command, with an example.",
+            "Start with: gpt4image demo",
         ]
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
     parser = _Parser(
         prog=command,
         usage=f"{usage} {required + ' ' if required else ''}[OPTIONS]",
-        description=inspect.cleandoc(kind.__doc__ or ""),
+        description=_folded(inspect.cleandoc(kind.__doc__ or ""), columns),
         epilog=f"{command} --help-all lists all {len(kind.model_fields)} options." if is_short else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=columns),
         add_help=False,
@@ -121,6 +122,20 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
         for name in names:
             _add(group, kind, name, shown=not is_short or name in first)
     return parser
+
+
+def _folded(text: str, columns: int) -> str:
+    """Return a docstring with no line wider than ``columns``; an example can still be pasted into a shell."""
+    parts: list[str] = []
+    for part in text.split("\n\n"):
+        example = part.startswith("Example:")
+        lines = [""]
+        for word in re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", part) if example else part.split():
+            if lines[-1] and len(lines[-1]) + 1 + len(word) > columns - 2 * example:
+                lines.append(" " if example else "")
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+        parts.append((" \\\n" if example else "\n").join(lines))
+    return "\n\n".join(parts)
 
 
 def _groups(kind: type[StageConfig], first: frozenset[str] | set[str]) -> dict[str, list[str]]:
@@ -156,6 +171,8 @@ def _add(group: Any, kind: type[StageConfig], name: str, *, shown: bool) -> None
         how["type"] = _json
     if tuple in kinds:
         how |= {"nargs": "*"} if option.isupper() else {"nargs": "+", "action": "extend"}
+        if "|" in how["metavar"]:  # the choices once: argparse names a value twice
+            how["metavar"] = (how["metavar"], name.upper())
     elif option.isupper():
         how["nargs"] = "?"
     group.add_argument(

@@ -26,7 +26,7 @@ def test_answers_of_earlier_runs_failures_and_costs_are_told_apart() -> None:
 
 def test_scores_that_nobody_could_measure_are_left_out() -> None:
     labels = made(LabelResult, coverage=0.5, quality={"cross_validated_accuracy": None})
-    assert said.of_labels(labels) == "targets for 50.0% of the images; suspected label errors: 0"
+    assert said.of_labels(labels) == "targets for 50.0% of the training images; suspected label errors: 0"
     labels = made(LabelResult, coverage=0.5, quality={"cross_validated_accuracy": 0.9})
     assert "90.0% right on labels held out" in said.of_labels(labels)
     assert said.of_run(made(TrainResult, train_images=1000, val={"top1": None})) == "1,000 images"

@@ -66,15 +66,16 @@ def test_the_terminal_shows_what_was_asked_for_alone() -> None:
     assert compact_rows(Comparison.model_validate(comparison_record())) == []
     comparison = Comparison.model_validate(record())
     assert compact_rows(comparison) == [
-        ("arm", "image to text, recall at 1", "zero-shot by class names"),
-        ("baseline", "31.0 %", ""),
-        ("aligned", "33.0 % (+2.0)", "25.0 %"),
+        ("metric", "arm", "mean", "points"),
+        ("image to text, recall at 1", "baseline", "31.0 %", ""),
+        ("image to text, recall at 1", "aligned", "33.0 %", "+2.0"),
+        ("zero-shot by class names", "aligned", "25.0 %", ""),
     ]
     text = comparison_tables(record())
-    assert "33.0 % (+2.0)" in text and "Not measured: retrieval between images and texts (no image" in text
+    assert "33.0 %    +2.0" in text and "Not measured: retrieval between images and texts (no image" in text
     assert absent_notes(Comparison.model_validate(comparison_record())) == []
     several = {**record(), "comparisons": {"first": record(), "second": comparison_record()}}
-    assert comparison_tables(several).count("33.0 % (+2.0)") == 1
+    assert comparison_tables(several).count("33.0 %    +2.0") == 1
 
 
 def test_the_report_shows_them(tmp_path: Path) -> None:

@@ -293,7 +293,8 @@ class EncodeResult(Outcome):
 class LabelResult(Rows):
     """The targets that ``label`` wrote, and how right they are; ``rows`` are the targets, one per image.
 
-    ``quality`` is measured on labels that were held out; ``weights`` are those of the sources.
+    ``coverage`` is the share of the training images with a target. ``quality`` is measured on labels that were held
+    out; ``weights`` are those of the sources.
     """
 
     images: int

@@ -140,7 +140,7 @@ def label(config: LabelConfig) -> LabelResult:
         "images": len(images),
         "described": int(texts.described.sum()),
         **({} if answers is None else {"answered": found.facts.answered}),
-        "coverage": round(float(predicted.known.mean()), 4),
+        "coverage": round(float(predicted.known[train].mean()), 4),
         "labelled": int(usable.sum()),
         "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
         **_how_good(task, found, explains, images.labels[rows]),

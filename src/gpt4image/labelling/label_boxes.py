@@ -82,7 +82,7 @@ def label_boxes(
         "images": len(images),
         "described": int(texts.described.sum()),
         "answered": int(answered.given.sum()),
-        "coverage": round(float(targets.known.mean()), 4),
+        "coverage": round(float(targets.known[train].mean()), 4),
         "labelled": int(human.known.sum()),
         "answered_boxes": len(answered.boxes.labels),
         "human_boxes": len(human.labels),

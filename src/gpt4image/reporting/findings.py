@@ -175,6 +175,18 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     return rows
 
 
+TERMINAL = (*HEADINGS[:3], "seeds", "points", *HEADINGS[5:7])
+
+
+def terminal_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return the part of ``table_rows`` that fits a terminal, under TERMINAL; the report has the rest.
+
+    In place of the score of every seed, their number.
+    """
+    counts = [str(len(arm.test)) for arm in bounds_last(comparison).values()]
+    return [(*row[:3], n, *row[4:7]) for row, n in zip(table_rows(comparison), counts, strict=True)]
+
+
 def few_seeds_note(comparison: Comparison) -> str:
     """Return the footnote that table rows with too few seeds need, or an empty text."""
     few = any(pair.few for name in comparison.arms if (pair := comparison.pair(name)))
@@ -188,7 +200,10 @@ def comparison_tables(record: dict[str, Any]) -> str:
         images = comparison.data.get("test")
         measured = f"Each score is of {images:,} test images." if images else ""
         lines = [measured, *findings(comparison), few_seeds_note(comparison)]
-        parts += [text_table(name, [HEADINGS, *table_rows(comparison)], numbers=True), "\n".join(filter(None, lines))]
+        parts += [
+            text_table(name, [TERMINAL, *terminal_rows(comparison)], numbers=True),
+            "\n".join(filter(None, lines)),
+        ]
         if rows := compact_rows(comparison):
             parts.append(text_table(name, rows, numbers=True))
         parts += absent_notes(comparison)

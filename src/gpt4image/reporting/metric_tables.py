@@ -57,21 +57,19 @@ def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
 
 
 def compact_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return one row per arm, the headings first: means, with differences to the reference in points.
+    """Return one row per metric and arm, the headings first: mean, and difference to the reference in points.
 
     Empty where only metrics of the task were measured.
     """
     metrics = metrics_of(comparison, of_task=False)
     if not metrics:
         return []
-    rows: list[tuple[str, ...]] = [("arm", *map(metric_label, metrics))]
-    for name, arm in comparison.arms.items():
-        cells: list[str] = []
-        for metric in metrics:
-            found = arm.metrics.get(metric)
-            gap = f" ({points(found.against_baseline.difference)})" if found and found.against_baseline else ""
-            cells.append("" if found is None else f"{percent(found.mean)}{gap}")
-        rows.append((one_line(name), *cells))
+    rows: list[tuple[str, ...]] = [("metric", "arm", "mean", "points")]
+    for metric in metrics:
+        for name, arm in comparison.arms.items():
+            if found := arm.metrics.get(metric):
+                gap = points(found.against_baseline.difference) if found.against_baseline else ""
+                rows.append((metric_label(metric), one_line(name), percent(found.mean), gap))
     return rows
 
 
