@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from gpt4image.base.interrupts import deferred_interrupt
+from gpt4image.base.interrupts import SIGNALS, deferred_interrupt, starting_processes
 
 
 def press() -> None:
@@ -48,3 +50,14 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal mask")
+def test_a_signal_waits_until_processes_are_started_and_these_begin_with_it_blocked() -> None:
+    code = "import signal; print(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    blocked = ""
+    with pytest.raises(KeyboardInterrupt), starting_processes():
+        press()
+        blocked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert blocked == "True\n"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS)

@@ -258,7 +258,7 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
 def importing(session: int, shown: str) -> int:
     """Return how many processes of a session have begun to import what is slow, of those with a text in their line."""
     found = 0
-    listing = subprocess.run(["ps", "-eo", "sid=,pid=,args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-wweo", "sid=,pid=,args="], capture_output=True, text=True, check=True).stdout
     for line in listing.splitlines():
         sid, pid, words = line.split(maxsplit=2)
         if sid == str(session) and shown in words:
