@@ -90,9 +90,9 @@ WITHOUT_INPUTS = {"demo"}
 
 
 def test_a_wrong_path_is_told_before_torch_is_loaded_by_every_command(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
+    for name, colour in (("cat", "red"), ("dog", "blue")):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / name / "1.png")
+        Image.new("RGB", (16, 16), colour).save(tmp_path / "photos" / name / "1.png")
     lines = WRONG_PATHS.strip().splitlines()
     assert {name for name in COMMANDS if not any(line.startswith(name) for line in lines)} == WITHOUT_INPUTS
     code = (
@@ -110,7 +110,9 @@ def test_facts_are_shown_in_words_and_not_as_python_writes_them(capsys: pytest.C
     chosen = {"batch_size": 16, "lr": 0.123456, "model_args": {"channels": [8, 16]}, "notes": ()}
     cli._show(
         types.SimpleNamespace(
-            summary={"chosen": chosen, "classes": ["cat", "dog"]}, text="", wrote=(), next="", skipped=()
+            summary={"chosen": chosen, "classes": ["cat", "dog"]},
+            behind=lambda _name: "",
+            **{"text": "", "wrote": (), "next": "", "skipped": ()},
         ),
         False,
     )

@@ -11,7 +11,7 @@ import pytest
 
 from gpt4image import config
 from gpt4image.base.errors import ConfigError
-from gpt4image.cli import COMMANDS, _overview, main  # pyright: ignore[reportPrivateUsage]
+from gpt4image.cli import COMMANDS, _overview, main
 from gpt4image.config import DescribeConfig, PredictConfig, TrainConfig
 from gpt4image.options import help_text, parse
 
