@@ -285,10 +285,21 @@ TRANSFORMERS = {
 }
 
 
+DESCRIBED = dict.fromkeys(
+    ("images", "distinct_images", "already_described", "described", "failed", "rejected", "without_description"), 1
+)
 STAGES = {
     "options": {"data": "a"},
     "stages": {
-        "describe": {"of": "a", "key": "b", "path": None, "summary": {}, "notes": [], "text": "", "set_aside": []}
+        "describe": {
+            "of": "a",
+            "key": "b",
+            "path": None,
+            "summary": DESCRIBED,
+            "notes": [],
+            "text": "",
+            "set_aside": [],
+        }
     },
 }
 

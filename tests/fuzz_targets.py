@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-import torch
 
 from fuzz_files import (
     ASKED,
@@ -298,7 +297,6 @@ TARGETS: dict[str, Target] = {
     ),
     "rows-jsonl": Target(file_target("rows.jsonl", write_lines, read_all_rows)),
     "rows-csv": Target(file_target("rows.csv", write_csv, read_all_rows)),
-    "rows-json": Target(file_target("rows.json", json_writer(ROWS), read_all_rows)),
     "rows-parquet": Target(
         file_target(
             "rows.parquet",
@@ -307,8 +305,6 @@ TARGETS: dict[str, Target] = {
         )
     ),
     "rows-plain-parquet": Target(file_target("rows.parquet", write_plain, read_all_rows)),
-    "rows-txt": Target(file_target("rows.txt", text_writer("A cat.\nA dög.\n"), read_all_rows)),
-    "rows-pth": Target(file_target("rows.pth", lambda path: torch.save(["A cat.", "A dog."], path), read_all_rows)),
     "weights": Target(file_target("w.safetensors", write_weights, read_weights)),
     "manifest-csv": Target(set_target("set.csv", write_manifest, lambda path: f"manifest:{path}")),
     "manifest-parquet": Target(set_target("set.parquet", write_manifest, lambda path: f"manifest:{path}")),

@@ -217,7 +217,7 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
         code = main([*words, *shlex.split(SHORT.get(words[0], "") if len(given) > 1 else "")])
         said = capsys.readouterr()
         assert code == 0, (given, said.err)
-        scores = re.findall(r"^(?:.* )?(?:top1|top5|accuracy|mAP|mIoU): (?!None).*", said.out, re.MULTILINE)
+        scores = re.findall(r"^(?:.* )?(?<!no )(?:top1|top5|accuracy|mAP|mIoU): (?!None).*", said.out, re.MULTILINE)
         assert [score for score in scores if not re.search(r" on \d+ images?$", score)] == []
         lines = [line for line in said.out.splitlines() if line.startswith("next: ")]
         command = lines[-1].removeprefix("next: gpt4image ") if lines else ""

@@ -40,7 +40,7 @@ def test_every_option_of_a_stage_is_there_with_its_help_and_default(stage: type[
     names = stage.model_fields.keys() - MADE_HERE - LEFT_OUT.get(stage, set())
     own = {name: f"{prefix}_{name}" if f"{prefix}_{name}" in here else name for name in names}
     assert sorted(name for name, mine in own.items() if mine not in here) == []
-    told_anew = {"ask", "classes", "format", "describer", "seed", "task"}
+    told_anew = {"ask", "classes", "format", "describer", "seed", "task", "val_fraction", "test_fraction"}
     differ = [
         name
         for name, mine in own.items()

@@ -152,7 +152,9 @@ def taught_card(small_run: Path, folder: Path, **options: Any) -> str:
     rewrite_config(run, read_json(run / runs.CONFIG) | {name: str(value) for name, value in options.items()})
     classes = runs.class_names(run)
     exported = ExportedModel(run_dir=run, model=load_run_model(run, None, classes), classes=classes)
-    return model_card.model_card(exported, "onnx", name="m.onnx", agreement=Agreement(images=1, largest_difference=0.0))
+    return model_card.model_card(
+        exported, "onnx", path=folder / "m.onnx", agreement=Agreement(images=1, largest_difference=0.0)
+    )
 
 
 def test_a_run_that_learned_from_answers_says_so_and_who_gave_them(small_run: Path, tmp_path: Path) -> None:

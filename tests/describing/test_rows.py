@@ -13,7 +13,7 @@ from gpt4image.describing.rows import Row, describer_settings, parse_line, parse
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (3, "a row is a text, or an object"),
+        (3, "a row is an object"),
         ({"digest": "abc", "description": "x"}, "64 hexadecimal digits, got 'abc'"),
         ({"key": "a", "description": " \n"}, "the description is empty or missing"),
         ({"key": "a", "description": ["x"]}, "description must be of type str"),

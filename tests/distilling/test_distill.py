@@ -178,7 +178,7 @@ def test_a_first_try_that_brought_no_answer_does_not_bind_the_next(bare: Photos,
     ("options", "message"),
     [
         ({"align_weight": 0.5}, "align_weight=: of the alignment; give align= too"),
-        ({"ask": "boxes"}, "ask= boxes"),
+        ({"ask": "boxes"}, "ask=boxes"),
         ({"ask": "class", "align": True}, "align= needs descriptions"),
         ({"task": "multilabel"}, "task= multilabel needs a dataset that says so"),
         ({"epochs": 0}, "epochs=0: give 1 or more"),

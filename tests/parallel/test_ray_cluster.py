@@ -121,7 +121,8 @@ def test_structured_answers_come_as_with_the_engine_local(tmp_path: Path, photos
     found: list[list[Any]] = []
     for engine in ("local", "ray"):
         config = config_of(f"replay:{file}", ask="class", batch_size=4)
-        config = config.model_copy(update={"data": photos.spec, "store": tmp_path / f"{engine}.db", "engine": engine})
+        of = {"data": photos.spec, "splits": "train,val,test", "store": tmp_path / f"{engine}.db", "engine": engine}
+        config = config.model_copy(update=of)
         assert describe(config).summary["class_in_list"] == 41
         with DescriptionStore(config.store) as store:
             found.append(list(store.answers()))

@@ -246,6 +246,7 @@ def test_classes_are_parsed_from_what_a_model_writes(
         store=tmp_path / "store.db",
         describer=f"transformers:{tiny_vlm}",
         ask="class",
+        splits="train,val,test",
         max_tokens=32,
     )
     babbled = describe(config)  # this model writes words, and no JSON

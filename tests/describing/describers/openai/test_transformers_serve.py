@@ -24,6 +24,7 @@ def test_openai_and_transformers_write_the_same(transformers_serve: Server, tiny
                 describer=describer,
                 base_url=transformers_serve.base_url,
                 data=f"folder:{photos}",
+                splits="train,val,test",
                 store=tmp_path / f"{describer.partition(':')[0]}.db",
                 prompt=("paper", "class-conditioned", "conversation"),
                 temperature=0,
