@@ -77,7 +77,7 @@ MISTAKES: dict[str, tuple[str | int, ...]] = {
     ),
     "a picture with two labels": (
         "train --data double --out new --batch-size 500",
-        "1 pictures are in train twice with different labels, such as 'cat/0.png' (cat) and 'dog/0.png' (dog)",
+        "In train are pictures twice with different labels: 1, such as 'cat/0.png' (cat) and 'dog/0.png' (dog)",
     ),
     "a class list with a typo": (
         "label --data photos --embeddings other.emb --classes cat,dgo --out t.parquet",

@@ -143,7 +143,7 @@ def test_pictures_on_two_sides_or_with_two_labels_are_counted_and_named() -> Non
         "on test: remove one of each.",
         "1 of 2 val images are byte for byte in train too, such as '6', which is '2'. This raises every score on val: "
         "remove one of each.",
-        "1 pictures are in train twice with different labels, such as '2' (b) and '3' (c): remove the wrong copies.",
+        "In train are pictures twice with different labels: 1, such as '2' (b) and '3' (c). Remove the wrong copies.",
     ]
     assert wrong_copies(image_set([b"a", b"a", b"b"], [0, NO_LABEL, 1], ["train", "train", "test"])) == []
 
