@@ -265,7 +265,7 @@ def test_photographs_without_any_annotation_become_a_detector(tmp_path: Path) ->
     replay = boxes_said_of(spec, tmp_path / "boxes.jsonl")
     options = {**TINY, "image_size": 32, "task": "detection", "classes": ",".join(NAMES)}
     made = gpt4image.distill(spec, describer=replay, out=out, **options)
-    assert made.model == str(out / "model.onnx") and made.human_labels == 0
+    assert made.model == out / "model.onnx" and made.human_labels == 0
     assert read_json(out / "run" / "config.json")["task"] == "detection"
 
 
@@ -292,7 +292,7 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
         rows.append({"key": key, "description": f"{names}, {row}", "class": names[0] if names else None, "tags": names})
     (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     made = gpt4image.distill(spec, describer=f"replay:{tmp_path / 'said.jsonl'}", out=out, **{**TINY, "image_size": 32})
-    assert made.model == str(out / "model.onnx") and (out / "model.onnx").is_file()
+    assert made.model == out / "model.onnx" and (out / "model.onnx").is_file()
     options = read_json(out / RECORD)["options"]
     assert (options["ask"] or asked) == asked and options["align"] is False
     assert options["prompt"] == (["motion"] if task == "video" else ["short"])

@@ -180,8 +180,8 @@ def wrong_copies(image_set: ImageSet) -> list[str]:
         names = (" and ".join(image_set.label_names(row)) or "none" for row in (one, other))
         keys = " and ".join(f"{image_set.keys[row]!r} ({name})" for row, name in zip((one, other), names, strict=True))
         found.append(
-            f"In train are pictures twice with different labels: {len(contradicted):,}, such as {keys}. Remove the wrong "
-            "copies."
+            f"In train are pictures twice with different labels: {len(contradicted):,}, such as {keys}. Remove the "
+            "wrong copies."
         )
     return found
 
