@@ -295,6 +295,7 @@ def test_the_store_is_that_of_the_engine_local(photos: ImageSet, replay_file: Pa
             store=tmp_path / store,
             describer=f"replay:{replay_file}",
             prompt=("paper", "attributes"),
+            splits="train,val,test",
             **options,
         )
         return dict(describe(config).summary)
@@ -396,6 +397,7 @@ def test_a_machine_that_is_lost_while_images_are_described_costs_what_is_in_flig
     lost = machines.add_node(num_cpus=1)
     with serve(lambda call: answer(f"a red square {call.number}", delay=0.5)) as stub:
         asked = ("--base-url", stub.url, "--concurrency", "4", "--batch-size", "1", "--store", str(tmp_path / "a.db"))
+        asked += ("--splits", "train,val,test")
         describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
         while len(stub.calls) < 12 or len(stub.waiting) < 4:  # four at once: each worker holds two of them
             time.sleep(0.02)
