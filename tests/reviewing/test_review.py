@@ -334,7 +334,7 @@ def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
         browser.wait_for("document.querySelector('.card .state')?.textContent.startsWith('label: ')")
         corrected: set[str] = set()
         count = LABELLED
-        while not wrong.keys() <= corrected and count < LABELLED + GIVEN * len(CLASSES) + PLANTED:
+        while not wrong.keys() <= corrected and count < LABELLED + (TESTED + GIVEN) * len(CLASSES) + PLANTED:
             count += 1
             corrected.add(answer(count))
         assert wrong.keys() <= corrected
@@ -343,7 +343,7 @@ def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
         browser.wait_for("document.querySelector('#end[open]')")
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "next: gpt4image train --data manifest:labels.csv --embeddings texts.emb --out run" in printed
+    assert "next: gpt4image label --data manifest:labels.csv --embeddings texts.emb --out text-labels" in printed
     given = labels_of(folder / "labels.csv")
     assert sum(bool(label) for label in given.values()) == len(CLASSES) * (TESTED + GIVEN) + PLANTED + LABELLED
     assert {key: label for key, label in given.items() if label and label != true[key]} == {}

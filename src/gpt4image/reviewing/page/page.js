@@ -227,7 +227,7 @@ async function news() {
   $("intro").textContent = state.mode === "correct" ? `Labels, the most suspicious first: ${found.suspects} look wrong.` :
     "Images without a label, the most valuable first.";
   if (found.fault) fault(`The order is not renewed: ${found.fault}`);
-  if (ready) await load(false);
+  if (ready) await load(Boolean(document.activeElement?.closest?.(".card")));
 }
 
 async function poll() {
