@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.optim import create_optimizer_v2
 from torch import nn
 
 from gpt4image.config import TrainConfig
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import create_backbone, load_own_layers
+from gpt4image.training import optimizers
 from gpt4image.training.optimizers import Plain, parameter_groups
 from small_training import SMALL
 from training_cases import losses_at, trainer_of
@@ -95,3 +97,23 @@ def test_a_parameter_outside_of_layers_starts_anew_alone(tmp_path: Path) -> None
         "backbone.weight": 1.0,
         "backbone.bias": 1.0,
     }
+
+
+@pytest.mark.parametrize(("native", "computed"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_muon_computes_in_bf16_only_where_the_cpu_does(
+    native: bool, computed: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+    whole = optimizers._newton_schulz
+
+    def watched(*args: Any, **options: Any) -> torch.Tensor:
+        found = whole(*args, **options)
+        seen.append(found.dtype)
+        return found
+
+    monkeypatch.setattr(optimizers, "_newton_schulz", watched)
+    monkeypatch.setattr(optimizers, "computes_bf16", lambda _: native)
+    weight = nn.Parameter(torch.ones(8, 4, 3, 3))  # smaller matrices learn by AdamW
+    weight.grad = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    create_optimizer_v2([weight], opt="muon", lr=0.1).step()
+    assert seen == [computed]

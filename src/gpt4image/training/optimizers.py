@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,17 @@ from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.models.feature_heads import Tapped, classified, not_decayed
 from gpt4image.parallel.devices import computes_bf16
+
+_newton_schulz: Any = muon.zeropower_via_newtonschulz
+
+
+def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
+    """Compute in fp32 on CPUs that only emulate bf16, where steps of Muon took 35 times as long."""
+    emulated = update.device.type == "cpu" and not computes_bf16("cpu")
+    return _newton_schulz(update, *args, **options, **({"dtype": torch.float32} if emulated else {}))
+
+
+muon.zeropower_via_newtonschulz = _orthogonal  # timm has no option for it
 
 
 class Plain(nn.Module):
@@ -35,8 +45,6 @@ class Plain(nn.Module):
 
 def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
     """Return the optimiser of a run but that of its text encoder. Raises ConfigError: timm has none of its name."""
-    if config.optimizer == "muon":
-        _orthogonalise_natively()
     try:
         optimizer: Any = create_optimizer_v2(
             parameter_groups(model, config, new_layers),
@@ -53,19 +61,6 @@ def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: S
             f"--optimizer {config.optimizer} cannot be used: {first_line(error)}; see timm.optim.list_optimizers()."
         ) from None
     return optimizer
-
-
-def _orthogonalise_natively() -> None:
-    """Let timm's Muon compute in fp32 on CPUs that only emulate bf16: there its steps took 35 times as long."""
-    whole: Any = muon.zeropower_via_newtonschulz
-    if isinstance(whole, functools.partial):
-        return
-
-    def orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
-        emulated = update.device.type == "cpu" and not computes_bf16("cpu")
-        return whole(update, *args, **options, **({"dtype": torch.float32} if emulated else {}))
-
-    muon.zeropower_via_newtonschulz = functools.partial(orthogonal)
 
 
 def parameter_groups(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
