@@ -82,6 +82,9 @@ def newer_record(path: Path) -> None:
     with pytest.MonkeyPatch.context() as later:
         later.setattr(checksums, "RECORDS", 2)
         write_json(path, record)
+    run = path.with_name(RUN)
+    if path != run and run.is_file() and path.name in (whole := read_json(run)).get(FILES, {}):
+        write_json(run, whole | {FILES: {name: facts for name, facts in whole[FILES].items() if name != path.name}})
 
 
 def newer_parquet(path: Path) -> None:
@@ -112,14 +115,16 @@ def newer_onnx(path: Path) -> None:
     path.with_name(f"{path.name}.md").unlink()  # it has a checksum of the file
 
 
-# The other files of a run have their checksum in its run.json, which is refused first.
 NEWER: dict[str, tuple[Callable[[Path], None], str]] = {
     "model/embeddings/manifest.json": (newer_record, "texts"),
     "model/distill.json": (newer_record, "stages"),
     "model/run/run.json": (newer_record, "run"),
+    "model/run/config.json": (newer_record, "run's model"),
+    "model/run/environment.json": (newer_record, "run's report"),
     "model/run/evaluation-test.json": (newer_record, "run's report"),
     "comparison/comparison.json": (newer_record, "comparison"),
     "comparison/plan.json": (newer_record, "plan"),
+    "aligned/text_space.json": (newer_record, "index"),
     "aligned/search/*/index.json": (newer_record, "index"),
     "model/text-labels.parquet": (newer_parquet, "labels"),
     "boxes.parquet": (newer_parquet, "all"),
