@@ -95,7 +95,7 @@ def pages() -> dict[Path, str]:
     partly = [
         *(ROOT / name for name in SHOW_THE_ADDRESS),
         DOCS / "alignment.md",
-        DOCS / "design.md",
+        DOCS / "reference" / "modules.md",
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "scale.md",
     ]

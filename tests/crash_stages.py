@@ -1,8 +1,8 @@
 """The stages that are stopped at every operation, small ones, and what they start from.
 
 ``python tests/crash_stages.py points [STAGE ...]`` stops each at every point, ``faults`` tries the faults of
-``crash_faults.py`` on them; each prints a line of JSON per stage. ``table`` makes the table of docs/design.md of lines
-of ``points`` on standard input.
+``crash_faults.py`` on them; each prints a line of JSON per stage. ``table`` makes the table of
+docs/research/log/2026-11-29-damage.md of lines of ``points`` on standard input.
 """
 
 from __future__ import annotations
