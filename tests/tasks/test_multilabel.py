@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score
 from torch import Tensor
 
+from box_cases import write_squares
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
@@ -123,7 +124,11 @@ def test_metrics_of_resampled_images_are_those_of_images_that_come_as_often() ->
 def test_a_comparison_tests_map_by_resampled_images(tmp_path: Path) -> None:
     options = {"image_size": 32, "precision": "fp32", "memory_format": "channels_last", "jobs": 1, "threads": 1}
     few = {"arms": "baseline,oracle", "labels_per_class": 2, "seeds": 2, "epochs": 3}
-    compare(CompareConfig(data="openmoji-scenes", task="multilabel", out=tmp_path / "compared", **options, **few))
+    compare(
+        CompareConfig(
+            data=write_squares(tmp_path / "set"), task="multilabel", out=tmp_path / "compared", **options, **few
+        )
+    )
     record = read_json(tmp_path / "compared" / "comparison.json")
     assert record["metric"] == "mAP"
     (pair,) = record["pairs"]

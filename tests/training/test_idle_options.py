@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from box_cases import write_squares
 from gpt4image.config import TrainConfig
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import build, idle_options
@@ -39,7 +40,9 @@ def test_an_option_without_effect_is_named(
 
 
 def test_boxes_have_no_labels_to_smooth(tmp_path: Path) -> None:
-    (line,) = told("openmoji-scenes", tmp_path / "run", label_smoothing=0.3, stem="standard", image_size=32)
+    (line,) = told(
+        write_squares(tmp_path / "set"), tmp_path / "run", label_smoothing=0.3, stem="standard", image_size=32
+    )
     assert line == "--label-smoothing: no effect, since --task detection has no labels to smooth."
 
 

@@ -121,7 +121,7 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
     coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
-    cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks, openmoji-clips."""
+    cifar100, clothes, openmoji."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
 

@@ -28,7 +28,7 @@ class DataOptions(WithData):
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
     coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10,
-    cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks, openmoji-clips."""
+    cifar100, clothes, openmoji."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of the training images held out for validation, if the dataset has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2

@@ -37,13 +37,10 @@ LOADERS = {
     "clothes": ("gpt4image.data.clothes", "load_clothes"),
     "clothes-unlabelled": ("gpt4image.data.clothes", "load_clothes_unlabelled"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
-    "openmoji-scenes": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes"),
-    "openmoji-scenes-masks": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes_masks"),
     "clips": ("gpt4image.data.clips", "load_clips"),
-    "openmoji-clips": ("gpt4image.data.openmoji_clips", "load_openmoji_clips"),
     "python": ("gpt4image.data.given", "load_given"),
 }
-PACKAGED = ("clothes", "clothes-unlabelled", "openmoji", "openmoji-scenes", "openmoji-scenes-masks", "openmoji-clips")
+PACKAGED = ("clothes", "clothes-unlabelled", "openmoji")
 ALONE = ("cifar10", "cifar100", *PACKAGED)
 """Names that are a whole SPEC; another name alone is a path."""
 ON_DISK = ("folder", "manifest", "coco", "coco-masks", "yolo", "voc", "masks", "clips")
@@ -66,9 +63,8 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
 
     Args:
         spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
-            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``clothes``, ``openmoji``, ``clips:PATH`` or
-            ``openmoji-clips``; with boxes or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``,
-            ``voc:DIR``, ``masks:DIR``, ``openmoji-scenes`` or ``openmoji-scenes-masks``.
+            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``clothes``, ``openmoji`` or ``clips:PATH``; with boxes or
+            masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR`` or ``masks:DIR``.
         aside: a table that does not decide what a folder is, as ``review`` writes it there itself.
 
     Raises:
