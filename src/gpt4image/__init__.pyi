@@ -549,8 +549,7 @@ def describe(
         batch_size (int, optional): Images per step of a model on this machine; halved if memory does not suffice.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
-            openmoji-clips.
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
         store (str | Path): Description store (one SQLite file); made when it does not exist.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
             conversation, motion, or a text file of your own. See docs/describe.md.
@@ -653,8 +652,7 @@ def label(
             or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
-            openmoji-clips.
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
@@ -818,8 +816,7 @@ def train(
             or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
-            openmoji-clips.
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
@@ -1091,8 +1088,7 @@ def compare(
             or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
-            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji, openmoji-scenes, openmoji-scenes-masks,
-            openmoji-clips.
+            masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
