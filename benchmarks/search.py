@@ -92,7 +92,7 @@ def identity(search: Search, name: str, options: dict[str, Any], seed: int) -> d
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the validation accuracy of one run, and its seconds."""
     from gpt4image.artifacts.runs import read_run
-    from gpt4image.comparing.arms import PREPARE
+    from gpt4image.comparing.arms import training_data
     from gpt4image.comparing.jobs import situation
     from gpt4image.comparing.planning import Job
     from gpt4image.comparing.regimes import Regime
@@ -135,7 +135,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
             teacher=None,
             class_names=names,
         )
-        ready = dataclasses.replace(ready, data=PREPARE[arm](situation(job, ready.data)))
+        ready = dataclasses.replace(ready, data=training_data(ARMS[arm], situation(job, ready.data)))
         started = time.monotonic()
         run(ready, Path(folder) / "run", arm=arm, resume=False, on_step=lambda *_: None)
         return read_run(Path(folder) / "run")["metrics"][-1]["val"]["top1"], time.monotonic() - started

@@ -22,8 +22,14 @@ from gpt4image.reporting.recovered import in_words, recovered
 
 T = TypeVar("T")
 FOLDER = Path(__file__).parent / "research" / "records"
-REMOVED_AFTER = "e326164"
-"""Last commit with all arms that records have."""
+REMOVED_AFTER = {
+    "db2ec23b": {
+        *("text-labels-aligned", "asked-self-training", "fused-self-training", "shuffled-within-class"),
+        *("fused-class-name", "text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "boxes-shuffled"),
+        *("fused-class-mean", "asked-shuffled", "tags", "boxes"),
+    }
+}
+"""Arms that records have, by the last commit that has them; of others it is e326164."""
 CLASSIFIER_V2 = {
     "cifar10-by-class",
     "cifar10-fine-tuned-4",
@@ -230,7 +236,8 @@ class Found:
         """Return the mean accuracy of an arm, or a dash; a star marks class names that were not centred."""
         if arm not in self.arms:
             return "–"
-        plain = arm == "zero-shot" and "centred" not in self.arms[arm]["description"]
+        about = self.arms[arm]["description"]
+        plain = arm == "zero-shot" and "centred" not in about and "subtracted" not in about
         return percent(self.arms[arm]["mean"]) + (" *" if plain else "")
 
 
@@ -468,4 +475,6 @@ def _where(record: dict[str, Any]) -> str:
     """Return where a command can be given whose record has arms that were removed."""
     own = {arm.get("arm", name) for each in record.get("comparisons", {"": record}).values()
            for name, arm in each["arms"].items()}  # fmt: skip
-    return "" if own <= ARMS.keys() else f" (at commit {REMOVED_AFTER}, for arms that were removed)"
+    gone = own - ARMS.keys()
+    commit = next((commit for commit, arms in REMOVED_AFTER.items() if gone <= arms), "e326164")
+    return f" (at commit {commit}, for arms that were removed)" if gone else ""

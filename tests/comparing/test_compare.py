@@ -27,13 +27,14 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.comparing.arms import PREPARE
+from gpt4image.comparing.arms import training_data
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
 from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.config.arms import ARMS
 from gpt4image.data import load_image_set
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.training.prepare import prepare, with_table
@@ -64,7 +65,7 @@ def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_agai
 ) -> None:
     out = tmp_path / "cmp"
     few = options(colour_folder, table, out, labels_per_class=2, arms="aligned,text-labels,self-training,oracle")
-    all_labels = options(colour_folder, table, out, arms="baseline,shuffled-within-class")
+    all_labels = options(colour_folder, table, out, arms="baseline,shuffled")
     outcome = compare(few, all_labels, names=("few", "all"))
     record = read_json(out / "comparison.json")
     assert outcome.path == out and (out / "report.html").is_file()
@@ -171,7 +172,7 @@ def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
     for job in jobs:
         fine_tuned = job.name != "from-scratch"
         assert job.config.optimizer == "muon" and job.config.lr == pytest.approx(2e-3 if fine_tuned else 0.02)
-        backbone: Any = build(job.config, PREPARE[job.arm](situation(job, data))).model.backbone
+        backbone: Any = build(job.config, training_data(ARMS[job.arm], situation(job, data))).model.backbone
         same = all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in backbone.state_dict().items())
         assert same == fine_tuned
 
@@ -414,7 +415,7 @@ def test_where_images_have_several_classes_tags_are_the_answers(tmp_path: Path) 
     record = read_json(tmp_path / "cmp" / "comparison.json")
     assert record["metric"] == "mAP" and list(record["arms"]) == ["baseline", "asked", "fused"]
     jobs = {job.arm: job for job in make_plan(config).jobs}
-    data = PREPARE["asked"](situation(jobs["asked"], prepare(jobs["asked"].shared).data))
+    data = training_data(ARMS["asked"], situation(jobs["asked"], prepare(jobs["asked"].shared).data))
     train = data.indices("train")
     soft = data.soft
     assert soft is not None and ((soft[train] >= 0.5) == (data.all_labels[train] == 1)).mean() > 0.95
@@ -437,16 +438,15 @@ def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
 ) -> None:
     use_encoder(table)
     few = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
-    assert {"oracle", "class-name", "zero-shot"} < few.keys() and "text-labels-shuffled" not in few
+    assert {"oracle", "class-name", "zero-shot"} < few.keys()
     known = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
-    assert "oracle" not in known and "self-training" not in known
-    assert ("text-labels", "text-labels-shuffled") in pairs_of(known)
+    assert list(known) == ["baseline", "aligned", "text-labels", "shuffled", "class-name"]
+    assert ("text-labels", "class-name") in pairs_of(known)
     manifest = read_json(table / "manifest.json")
     manifest["prompts"][0]["class_conditioned"] = True
     (table / "manifest.json").write_text(json.dumps(manifest))
     conditioned = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
-    from_texts = {"text-labels", "text-labels-aligned", "text-labels-shuffled", "text-labels-class-mean"}
-    assert set(known) - set(conditioned) == from_texts
+    assert set(known) - set(conditioned) == {"text-labels"}
 
 
 @pytest.mark.slow

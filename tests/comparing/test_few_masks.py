@@ -22,13 +22,14 @@ from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing import jobs
-from gpt4image.comparing.arms import PREPARE
+from gpt4image.comparing.arms import training_data
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.examples import Finished, write_extras
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, DescribeConfig, EncodeConfig, LabelConfig, TrainConfig
+from gpt4image.config.arms import ARMS
 from gpt4image.data import load_image_set
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes, Masks
@@ -42,7 +43,7 @@ from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
-ARMS = ("baseline", "asked", "asked-shuffled", "tags", "boxes", "oracle")
+NAMES = ("baseline", "asked", "oracle")
 
 MASKS_ONLY = {"masks-only": {"arm": "baseline", "presence_weight": 0.0}}
 
@@ -138,10 +139,10 @@ def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path,
 
 
 def prepared(root: Path, out: Path) -> dict[str, TrainingData]:
-    plan = make_plan(options(root, out, arms=",".join(ARMS)))
-    assert tuple(plan.members) == ARMS
+    plan = make_plan(options(root, out, arms=",".join(NAMES)))
+    assert tuple(plan.members) == NAMES
     return {
-        name: PREPARE[job.arm](situation(job, plan.prepared.data))
+        name: training_data(ARMS[job.arm], situation(job, plan.prepared.data))
         for name, job in zip(plan.members, plan.jobs, strict=True)
     }
 
@@ -158,35 +159,25 @@ def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> Non
     pools = {name: [len(part) for part in arm.pools()] for name, arm in arms.items()}
     weak = {name: int(arm.weak(arm.pools()[1]).sum()) for name, arm in arms.items()}
     asked = int((data.all_labels.known[train] & ~known).sum())
-    told_of_each = {"asked": asked, "asked-shuffled": asked, "tags": len(train) - 5, "boxes": asked}
-    assert weak == {"baseline": 0, **told_of_each, "oracle": 0}
+    assert weak == {"baseline": 0, "asked": asked, "oracle": 0}, "tags of images without a mask are told to no arm"
     assert pools["asked"] == [5, len(train) - 5]
     rows = train[data.all_labels.known[train] & ~known]
-    told, other = arms["asked"].soft, arms["asked-shuffled"].soft
-    assert told is not None and other is not None
-    assert ((told[rows, 1:] >= 0.5) == (true[rows, 1:] == 1)).all()
-    assert sorted(map(tuple, told[rows].tolist())) == sorted(map(tuple, other[rows].tolist()))
-    assert not np.array_equal(told[rows], other[rows])
-    assert np.array_equal(arms["tags"].labels.presence_of_classes[rows], true[rows])
-    boxes = arms["boxes"].labels.boxes
-    assert np.flatnonzero(boxes.known).tolist() == rows.tolist(), "of test images nothing is told"
-    assert np.array_equal(boxes[rows].presence(true.shape[1])[:, 1:], true[rows, 1:])
+    told = arms["asked"].soft
+    assert told is not None and ((told[rows, 1:] >= 0.5) == (true[rows, 1:] == 1)).all()
 
 
 def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: Path) -> None:
     boxes = answer_boxes(load_image_set(f"masks:{root / 'set'}"), tmp_path / "boxes.db")
-    plan = make_plan(options(root, tmp_path, answers=tmp_path / "boxes.db", arms="baseline,asked,asked-shuffled,tags"))
-    arms = {job.arm: PREPARE[job.arm](situation(job, plan.prepared.data)) for job in plan.jobs}
+    plan = make_plan(options(root, tmp_path, answers=tmp_path / "boxes.db", arms="baseline,asked"))
+    arms = {job.arm: training_data(ARMS[job.arm], situation(job, plan.prepared.data)) for job in plan.jobs}
     asked, data = arms["asked"], arms["baseline"]
-    assert data.labels.boxes is None and arms["tags"].labels.boxes is None
+    assert data.labels.boxes is None
     rows = np.flatnonzero(data.image_set.splits == "train")
     rows = rows[~data.labels.known[rows] & boxes.known[rows]]
     assert np.flatnonzero(asked.labels.boxes.known).tolist() == rows.tolist()
     assert np.allclose(asked.labels.boxes[rows].corners, boxes[rows].corners, atol=2e-3)
     shown = boxes[rows].presence(asked.soft.shape[1])
     assert ((asked.soft[rows, 1:] >= 0.5) == (shown[:, 1:] == 1)).mean() > 0.95, "labels of boxes are tags"
-    theirs, ours = (arms[name].labels.boxes[rows].corners.tolist() for name in ("asked-shuffled", "asked"))
-    assert theirs != ours and sorted(theirs) == sorted(ours), "boxes go with the tags to another image"
 
 
 def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
@@ -220,27 +211,6 @@ def write_texts(images: ImageSet, folder: Path, rows: Sequence[int]) -> Path:
     return folder / "emb"
 
 
-def test_classes_that_a_finished_run_predicts_teach_images_of_which_nothing_is_told(root: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"masks:{root / 'set'}")
-    some = [row for row, key in enumerate(images.keys) if "tagged" not in key]
-    own: dict[str, Any] = {"task": "multilabel", "arms": "fused-self-training", "val_fraction": 0.0}
-    own |= {"embeddings": write_texts(images, tmp_path, some), "labels_per_class": 2, "labelled_images": None}
-    record = compare(options(root, tmp_path / "cmp", **own)).record
-    assert list(record["arms"]) == ["baseline", "fused", "fused-self-training"]
-    plan = make_plan(options(root, tmp_path / "cmp", **own))
-    (job,) = [job for job in plan.jobs if job.arm == "fused-self-training"]
-    assert job.teacher == plan.members["fused"].folders[0]
-    data = PREPARE[job.arm](situation(job, plan.prepared.data))
-    assert data.from_teacher is not None and data.from_teacher.sum() == 6, "those of which no tags were answered"
-    assert data.has_target(data.indices("train")).all()
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    own |= {"embeddings": write_texts(images, whole, range(len(images)))}
-    with pytest.raises(ConfigError, match="fused-self-training needs training images without a label, description and"):
-        make_plan(options(root, tmp_path / "cmp", **own))
-    assert "fused-self-training" not in make_plan(options(root, tmp_path / "cmp", **own | {"arms": ""})).members
-
-
 def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Path, tmp_path: Path) -> None:
     images = load_image_set(f"masks:{root / 'set'}")
     table = write_texts(images, tmp_path, range(len(images)))
@@ -252,30 +222,25 @@ def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Pat
     assert isinstance(read_json(tmp_path / "cmp" / "doubtful-labels.json"), list)
 
 
-def test_masks_that_a_finished_run_of_the_seed_predicts_teach_the_arm_after_it(root: Path, tmp_path: Path) -> None:
-    config = options(root, tmp_path / "cmp", arms="self-training,asked-self-training", seeds=2)
+def test_masks_that_the_finished_baseline_of_the_seed_predicts_teach_self_training(root: Path, tmp_path: Path) -> None:
+    config = options(root, tmp_path / "cmp", arms="self-training", seeds=2)
     plan = make_plan(config)
-    assert tuple(plan.members) == ("baseline", "asked", "self-training", "asked-self-training")
-    for arm, before in (("self-training", "baseline"), ("asked-self-training", "asked")):
-        teachers = tuple(job.teacher for job in plan.jobs if job.arm == arm)
-        assert teachers == plan.members[before].folders
-    record = compare(config).record
-    assert ("asked-self-training", "self-training") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
-    for job in plan.jobs:
-        if job.teacher is not None:
-            given = situation(job, plan.prepared.data)
-            data = PREPARE[job.arm](given)
-            train = data.indices("train")
-            assert data.labels.known[train].sum() == 5 and data.labels.drawn[train].all()
-            tagged = (data.soft if data.soft is not None else data.labels.presence_of_classes)[train] >= 0
-            assert tagged.any(axis=1).sum() == (33 if job.arm == "asked-self-training" else 5)
+    assert tuple(plan.members) == ("baseline", "self-training")
+    teaching = [job for job in plan.jobs if job.teacher is not None]
+    assert tuple(job.teacher for job in teaching) == plan.members["baseline"].folders
+    compare(config)
+    for job in teaching:
+        data = training_data(ARMS[job.arm], situation(job, plan.prepared.data))
+        train = data.indices("train")
+        assert data.labels.known[train].sum() == 5 and data.labels.drawn[train].all()
+        assert (data.labels.presence_of_classes[train] >= 0).any(axis=1).sum() == 5
     with pytest.raises(ConfigError, match="--teacher run would teach every arm"):
         options(root, tmp_path, teacher=Path("run"))
 
 
 def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="boxes-shuffled needs --task detection"):
-        make_plan(options(root, tmp_path, arms="baseline,boxes-shuffled"))
+    with pytest.raises(ConfigError, match="fused-aligned needs --task detection"):
+        make_plan(options(root, tmp_path, arms="baseline,fused-aligned"))
 
 
 def test_options_of_the_task_are_those_of_the_variant(

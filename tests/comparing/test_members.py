@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.comparing.members import Member, members_of, require_names
+from gpt4image.comparing.planning import Member, members_of
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
@@ -25,9 +25,8 @@ def members(folder: Path, **options: Any) -> tuple[dict[str, Member], list[str]]
     config = CompareConfig(
         **{"data": f"folder:{folder}", "out": folder, "image_size": 16, "embeddings": table, **options}
     )
-    regime = Regime.of(config)
-    left = regime.apply(prepare(config).data, 0)
-    return members_of(config, left, scarce=regime.scarce, unlabelled=False, class_conditioned=False, truth=True)
+    data = prepare(config).data
+    return members_of(config, data, Regime.of(config).apply(data, 0), class_conditioned=False)
 
 
 @pytest.mark.parametrize(
@@ -43,20 +42,6 @@ def test_arms_that_lack_class_names_are_left_out_with_a_note_unless_they_are_ask
     asked, notes = members(colour_folder, arms=",".join(left_out), **options)
     assert set(left_out) < set(asked) and notes == []
     named = ClassNames(vectors=np.eye(3, 8, dtype=np.float32), missing="")
-    monkeypatch.setattr("gpt4image.comparing.members.find_class_names", lambda *_: named)
+    monkeypatch.setattr("gpt4image.comparing.planning.find_class_names", lambda *_: named)
     found, notes = members(colour_folder, **options)
     assert set(left_out) < set(found) and notes == []
-
-
-def test_class_names_that_are_asked_for_in_vain_are_refused_with_arms_table_and_way_out() -> None:
-    asked = {name: Member(arm=name, options={}) for name in ("baseline", "zero-shot", "class-name", "aligned")}
-    asked["x"] = Member(arm="class-name", options={"align_weight": 0.3})
-    message = (
-        r"--arms zero-shot,class-name need the names .* space of t\.emb: no encoder.* Leave .*by `gpt4image encode`\."
-    )
-    with pytest.raises(ConfigError, match=message):
-        require_names(asked, "class-name", Path("t.emb"), ClassNames(missing="no encoder."))
-    with pytest.raises(ConfigError, match=r"^class-name need the names"):
-        require_names(asked, "x", Path("t.emb"), ClassNames(missing="no encoder."))
-    require_names(asked, "aligned", Path("t.emb"), ClassNames(missing="no encoder."))
-    require_names(asked, "x", Path("t.emb"), ClassNames(vectors=np.eye(3, 8, dtype=np.float32), missing=""))

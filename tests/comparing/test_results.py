@@ -10,7 +10,7 @@ import pytest
 
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import write_parquet
-from gpt4image.comparing.members import Member
+from gpt4image.comparing.planning import Member
 from gpt4image.comparing.results import method, pair, recorded, scores_of, silent_texts, small_classes
 from gpt4image.comparing.statistics import bootstrapped, crossed
 from gpt4image.config import CompareConfig

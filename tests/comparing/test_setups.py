@@ -11,7 +11,7 @@ import pytest
 
 from gpt4image.base.errors import ConfigError, ModelError, TableError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.comparing.setups import Setup, set_up
+from gpt4image.comparing.planning import Setup, set_up
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS

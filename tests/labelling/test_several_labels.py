@@ -13,7 +13,8 @@ from PIL import Image
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.outcome import Outcome
-from gpt4image.comparing.arms import PREPARE, Situation
+from gpt4image.comparing.arms import Situation, training_data
+from gpt4image.config.arms import ARMS
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.labelling.label import label
@@ -188,7 +189,7 @@ def test_the_arms_of_a_comparison_are_taught_by_texts_and_by_the_baseline(spec: 
         seed=0,
     )
     for arm, expected in (("text-labels", found.probabilities), ("self-training", np.full((len(train), 3), 0.3))):
-        soft = PREPARE[arm](given).soft
+        soft = training_data(ARMS[arm], given).soft
         assert soft is not None and np.isnan(np.delete(soft, train, axis=0)).all()
         has = data.image_set.labelled[train]
         assert soft[train][~has] == pytest.approx(expected[~has], abs=1e-6)

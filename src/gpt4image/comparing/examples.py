@@ -10,7 +10,7 @@ from gpt4image.artifacts.class_shares import chosen, scattered
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.outcome import Skipped
 from gpt4image.comparing.planning import Plan
-from gpt4image.comparing.regimes import Regime, untagged
+from gpt4image.comparing.regimes import Regime
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.evaluating.examples import (
     Said,
@@ -42,7 +42,7 @@ class Finished:
     def data(self) -> TrainingData:
         """What arms with text labels trained on in the first seed."""
         config = self.plan.config
-        return untagged(Regime.of(config).apply(self.plan.prepared.data, config.first_seed))
+        return Regime.of(config).apply(self.plan.prepared.data, config.first_seed)
 
     @cached_property
     def predictions(self) -> Predictions:

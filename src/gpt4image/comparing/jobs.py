@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import runs
 from gpt4image.base.files import write_json
 from gpt4image.base.progress import say
-from gpt4image.comparing.arms import PREPARE, Situation
-from gpt4image.comparing.planning import Job, jobs_at_once
-from gpt4image.comparing.regimes import untagged
-from gpt4image.comparing.setups import for_options
+from gpt4image.comparing.arms import Situation, training_data
+from gpt4image.comparing.planning import Job, for_options, jobs_at_once
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
@@ -90,7 +88,7 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> dict[str, An
             ready = with_table(ready, job.config.embeddings)
         measured = ready.data
         if not runs.is_finished(job.config.out):
-            data = PREPARE[job.arm](situation(job, ready.data, described, record=job.config.out))
+            data = training_data(ARMS[job.arm], situation(job, ready.data, described, record=job.config.out))
             mine = with_features(replace(ready, chosen=job.chosen, data=data))
             measured = replace(ready.data, pixels=mine.data.pixels)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
@@ -116,8 +114,7 @@ def situation(
         record: folder of the run, to record there how well the texts find the labels that were flipped.
     """
     seed = job.config.seed
-    tagged = job.regime.apply(data, seed, described)
-    left = untagged(tagged)
+    left = job.regime.apply(data, seed, described)
     if isinstance(job.answers, Answers) and job.answers.boxes is not None:
         left = replace(left, labels=left.labels.with_boxes(job.answers.boxes))
 
@@ -127,7 +124,7 @@ def situation(
         return run_predictions(job.teacher, data, indices)
 
     def text_labels() -> Labels:
-        evidence = ARMS[job.arm].evidence
+        evidence = ARMS[job.arm].evidence or "fused"
         if isinstance(job.answers, AnsweredBoxes):
             return taught_boxes(left, seed, job.class_names.vectors, job.answers, evidence)
         predictions = predict_training(left, seed, job.class_names.vectors, answers=job.answers, evidence=evidence)
@@ -138,7 +135,6 @@ def situation(
     return Situation(
         data=left,
         true_labels=data.labels,
-        tagged=tagged.labels,
         class_names=job.class_names.vectors,
         text_labels=text_labels,
         teacher=teacher,

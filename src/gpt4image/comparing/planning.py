@@ -1,6 +1,7 @@
 """The plan of a comparison: which arms and seeds to run, with which options.
 
 What a run would refuse is refused here, by building each kind of run once: it must not be found after hours of others.
+Options that an arm does not read have their defaults, so that comparisons which differ in nothing else share its runs.
 """
 
 from __future__ import annotations
@@ -17,27 +18,46 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.base.files import fingerprint, read_json, write_json
-from gpt4image.comparing.members import Member, members_of, require_names
-from gpt4image.comparing.regimes import Regime, untagged
-from gpt4image.comparing.setups import Setup, set_up, train_config
+from gpt4image.comparing.arms import applicable
+from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
-from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
+from gpt4image.config.base import listed
+from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.data.pixels import available_cores
-from gpt4image.encoding.class_names import ClassNames, not_read
+from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
+from gpt4image.labelling.box_answers import AnsweredBoxes
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
 from gpt4image.labelling.text_vectors import open_table
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
-from gpt4image.training.prepare import Prepared, prepare, require_selectable
+from gpt4image.tasks.registry import with_options
+from gpt4image.training import auto
+from gpt4image.training.prepare import Prepared, prepare, require_selectable, with_table
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
 
 PLAN = "plan.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A row of a comparison: an arm as it is, or a variant with other options.
+
+    Attributes:
+        arm: name in ARMS.
+        options: options of train that make it a variant; those of the arm itself are in ARMS.
+        folders: run folders in order of the seeds.
+    """
+
+    arm: str
+    options: Mapping[str, Any]
+    folders: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,30 +121,21 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     threads = max(1, min(available_cores() // jobs_at_once(config), torch.get_num_threads()))
     config = config.model_copy(update={"threads": config.threads or threads})
     ready = _resolved(config, task)
-    regime = Regime.of(config)
-    train = ready.data.indices("train")
-    unlabelled = not ready.data.task.known(ready.data.labels[train]).all()
+    left = Regime.of(config).apply(ready.data, config.first_seed)
+    _require_labels(config, ready.data, left)
     table = config.embeddings
     class_conditioned = table is not None and EmbeddingTable.open(table).manifest.class_conditioned
-    first = regime.apply(ready.data, config.first_seed)
-    _require_labels(config, ready.data, first)
     answers = None if config.answers is None else answers_about(ready.data, config.answers)
-    members, notes = members_of(
-        config,
-        first,
-        scarce=regime.scarce,
-        unlabelled=unlabelled,
-        class_conditioned=class_conditioned,
-        truth=bool(ready.data.task.known(ready.data.labels[train]).any()),
-        answered=None if answers is None else answers.given,
-    )
+    members, notes = members_of(config, ready.data, left, class_conditioned=class_conditioned)
     arms = [ARMS[member.arm] for member in members.values()]
-    if regime.scarce or unlabelled or any(arm.scarce_only or arm.text_labels for arm in arms):
+    scarce = Regime.of(config).scarce or not _known(ready.data).all()
+    if table is not None and (scarce or any(arm.scarce_only or arm.text_labels for arm in arms)):
         for member, arm in zip(members.values(), arms, strict=True):
-            if arm.text and config.embeddings is not None:
-                open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
+            if arm.text:
+                open_table(member.options.get("embeddings", table))  # refuses class-conditioned texts
     jobs = {name: _jobs(config, ready, name, members, answers, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
+    reading = (job.class_names for job in every if ARMS[job.arm].text_labels and ARMS[job.arm].text)
     return Plan(
         config=config,
         prepared=ready,
@@ -134,19 +145,38 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
             for name, member in members.items()
         },
         class_conditioned=class_conditioned,
-        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels and ARMS[job.arm].text)),
+        notes=(*notes, *not_read(reading)),
     )
+
+
+def jobs_at_once(config: CompareConfig) -> int:
+    """Return how many runs go side by side."""
+    if config.jobs is not None:
+        return config.jobs
+    device = devices.choose_device(config.device)
+    if device.type == "cpu":
+        return available_cores()
+    return torch.cuda.device_count() if str(device) == "cuda" else 1
+
+
+def _known(data: TrainingData) -> NDArray[np.bool_]:
+    """Return which training images have a label."""
+    return data.task.known(data.labels[data.indices("train")])
+
+
+def _described(data: TrainingData) -> NDArray[np.bool_]:
+    """Return (N,) which images have a text."""
+    return np.zeros(len(data.labels), bool) if data.text is None else data.text.described
 
 
 def _require_labels(config: CompareConfig, data: TrainingData, left: TrainingData) -> None:
     """Refuse data on which no arm could be measured, or none trained that needs a label. Raises DataError."""
-    known = data.task.known
-    if not known(data.labels[data.indices("test")]).any():
+    if not data.task.known(data.labels[data.indices("test")]).any():
         raise DataError(
             f"{config.data}: no image of the test split has a label, so that no arm can be measured: label some, or "
             f"give another --test-fraction than {config.test_fraction}."
         )
-    if config.labels_per_class != 0 and not known(left.labels[left.indices("train")]).any():
+    if config.labels_per_class != 0 and not _known(left).any():
         raise DataError(f"No training image of {config.data} has a label; label some, or give --labels-per-class 0.")
 
 
@@ -176,6 +206,161 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     return replace(ready, chosen=chosen)
 
 
+def members_of(
+    config: CompareConfig, data: TrainingData, left: TrainingData, *, class_conditioned: bool
+) -> tuple[dict[str, Member], list[str]]:
+    """Return the arms that are asked for, or all that apply, and the variants; and notes for the record.
+
+    Arms for wrong labels may also be asked for where labels count as right. ``data`` has all labels, ``left`` those
+    that the first seed trains on.
+
+    Raises:
+        ConfigError: an arm is asked for that is not possible here.
+    """
+    scarce, known = Regime.of(config).scarce, _known(left)
+    there = {
+        "described": config.embeddings is not None,
+        "answered": config.answers is not None,
+        "labelled": bool(known.any()),
+        "unlabelled": not known.all(),
+    }
+    possible = applicable(scarce=True, task=left.task, **there)
+    possible = [name for name in possible if (scarce and _known(data).any()) or name != "oracle"]
+    asked, notes = listed(config.arms), []
+    if not asked:
+        some_unlabelled = not _known(data).all()
+        usual = applicable(
+            scarce=scarce or some_unlabelled, task=left.task, class_conditioned=class_conditioned, **there
+        )
+        asked = tuple(name for name in usual if name in possible)
+        named = [name for name in asked if ARMS[name].names]
+        if named and (names := find_class_names(config.embeddings, config.device, left.classes)).missing:
+            notes = [f"Left out: {', '.join(named)}, which {_need_names(config.embeddings, names)}"]
+            asked = tuple(name for name in asked if name not in named)
+    wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
+    lacking: dict[str, list[str]] = {}
+    for name in wanted:
+        if name not in possible:
+            lacking.setdefault(_lacks(ARMS[name], config, scarce, left), []).append(name)
+    if lacking:
+        why = "; ".join(f"{','.join(who)} need{'s'[len(who) > 1 :]} {what}" for what, who in lacking.items())
+        raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
+    reference = ["baseline"] if there["labelled"] else []
+    plain = dict.fromkeys((*reference, *filter(None, (ARMS[name].after for name in wanted)), *asked))
+    members = {name: Member(arm=name, options={}) for name in plain}
+    for name, table in config.variants.items():
+        members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
+    return members, notes
+
+
+def _need_names(table: Path | None, names: ClassNames) -> str:
+    return f"need the names of the classes in the space of {table}: {names.missing}"
+
+
+def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) -> str:
+    """Return what an arm that is not possible would need."""
+    output = left.task.output
+    if not arm.suits(output):
+        return "--task detection" if arm.boxes_only else "a task of classes"
+    if output == "boxes" and arm.text_labels and config.answers is None:
+        return "--answers STORE, made by `gpt4image describe --ask boxes`"
+    if arm.text and config.embeddings is None:
+        return "--embeddings DIR, made by `gpt4image encode`"
+    if arm.answers and config.answers is None:
+        return "--answers STORE, made by `gpt4image describe --ask class`"
+    if (config.labels_per_class == 0 and not arm.label_free) or (arm.bound == "reference" and scarce):
+        return "labels"
+    if arm.consistent and scarce:
+        return "training images without a label"
+    return "--labels-per-class or --label-noise" if output == "probabilities" else "--labelled-images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the runs of an arm are made from, before labels, descriptions or images are taken away.
+
+    Attributes:
+        ready: data and resolved options.
+        class_names: text embeddings of the class names, where the arm reads texts.
+        key: tells runs of other options, data, class names or answers apart in a folder.
+        answers: about the images, where the arm reads answers.
+    """
+
+    ready: Prepared
+    class_names: ClassNames
+    key: str
+    answers: AnyAnswers | None = None
+
+
+def set_up(
+    arm: Arm,
+    ready: Prepared,
+    options: Mapping[str, Any],
+    taught_by: str | None = None,
+    answers: AnyAnswers | None = None,
+) -> Setup:
+    """Return how the runs of an arm are set up.
+
+    Args:
+        arm: the arm.
+        ready: data and options of the comparison.
+        options: those that make a variant of the arm; its own are added.
+        taught_by: key of the runs that the arm learns from; None where it learns from none.
+        answers: about the images; arms that read none leave them.
+
+    Raises:
+        ConfigError, TableError: the options do not fit each other or the data.
+    """
+    own = _with_options(ready, {**arm.options, **options})
+    unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.text_labels else OF_TEXT_LABELS)}
+    config = own.config.model_copy(update={name: TextOptions.model_fields[name].default for name in unread})
+    own = replace(own, config=config)
+    names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
+    content: dict[str, Any] = {
+        runs.DATA: own.fingerprint,
+        "class_names": [names.revision] if arm.names or arm.text_labels else [],  # revision of the encoder
+        "taught_by": taught_by,
+    }
+    if not (arm.answers or (arm.text_labels and isinstance(answers, AnsweredBoxes))):
+        answers = None
+    if answers is not None:
+        content |= {"evidence": arm.evidence, "answers": answers.content()}
+    if (weights := Path(config.init)).is_file():
+        content["init_digest"] = file_digest(weights)
+    key = runs.identity(train_config(config).model_dump(mode="json") | content)[:8]
+    return Setup(ready=own, class_names=names, key=key, answers=answers)
+
+
+def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
+    """Return the options of a run: those that it shares with the comparison, and ``more``."""
+    shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
+    values: dict[str, Any] = {**shared, "seed": 0, "out": Path(), **more}
+    return TrainConfig(**values)
+
+
+def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
+    """Return the same data, ready for a run with other options; what follows from them is chosen anew."""
+    if options.get("embeddings", "") is None:
+        raise ConfigError(
+            "embeddings null would leave the texts of the comparison in place: name a table, or leave it out."
+        )
+    config = train_config(ready.config, **options)
+    if options.keys() & {"init", "optimizer"}:
+        follows = {"optimizer", "lr", "weight_decay"} & ready.chosen.keys() - options.keys()
+        config = config.model_copy(update=dict.fromkeys(follows))
+    config, chosen = auto.choose(config, ready.data.image_set)
+    kept = {name: value for name, value in ready.chosen.items() if name not in options}
+    own = for_options(replace(ready, chosen=kept | chosen), config)
+    if config.embeddings is None or config.embeddings == ready.config.embeddings:
+        return own
+    return with_table(own, config.embeddings)
+
+
+def for_options(ready: Prepared, config: TrainOptions) -> Prepared:
+    """Return the same data for a run with other options, of which some are of the task."""
+    return replace(ready, config=config, data=replace(ready.data, task=with_options(ready.data.task, config)))
+
+
 def _jobs(
     config: CompareConfig,
     ready: Prepared,
@@ -188,21 +373,23 @@ def _jobs(
     member = members[name]
     # The oracle is the baseline with all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
-    reads_labels = member.arm not in ("oracle", "zero-shot")
-    regime = Regime.of(config) if reads_labels else Regime()
+    regime = Regime() if member.arm in ("oracle", "zero-shot") else Regime.of(config)
     workers = config.workers
     if workers is None:
         workers = max(1, available_cores() // jobs_at_once(config))  # of the processes that decode images
+
+    def folder(arm: str, regime: Regime, key: str) -> Path:
+        return config.out / "runs" / f"{arm}-{regime.name}-{key}"
+
     teacher = taught_by = None
     with _naming(name, member):
         if (after := ARMS[arm].after) is not None:
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
             taught_by = set_up(ARMS[after], ready, member.options if alike else {}, answers=answers).key
-            its = Regime.of(config)
-            teacher = _folder(config, after, its, taught_by)
+            teacher = folder(after, Regime.of(config), taught_by)
         own = set_up(ARMS[arm], ready, member.options, taught_by, answers)
-        require_names(members, name, own.ready.config.embeddings, own.class_names)
+        _require_names(members, name, own.ready.config.embeddings, own.class_names)
         if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
             given = ", ".join(f"{name} {value}" for name, value in member.options.items())
             raise ConfigError(
@@ -210,12 +397,12 @@ def _jobs(
                 "values, or leave the variant out."
             )
         _require_runnable(config, ready, name, members, own, regime)
-    folder = _folder(config, arm, regime, own.key)
+    place = folder(arm, regime, own.key)
     return [
         Job(
             arm=arm,
             name=name,
-            config=train_config(own.ready.config, seed=seed, out=folder / f"seed-{seed}", resume=True, workers=workers),
+            config=train_config(own.ready.config, seed=seed, out=place / f"seed-{seed}", resume=True, workers=workers),
             shared=train_config(ready.config, workers=workers),
             chosen=own.ready.chosen,
             regime=regime,
@@ -226,11 +413,6 @@ def _jobs(
         )
         for seed in config.seed_range
     ]
-
-
-def _folder(config: CompareConfig, arm: str, regime: Regime, key: str) -> Path:
-    """Return the folder of the runs of an arm; the key tells those of other options or data apart."""
-    return config.out / "runs" / f"{arm}-{regime.name}-{key}"
 
 
 @contextlib.contextmanager
@@ -245,23 +427,32 @@ def _naming(name: str, member: Member) -> Generator[None]:
         raise
 
 
+def _require_names(members: Mapping[str, Member], name: str, table: Path | None, names: ClassNames) -> None:
+    """Refuse a member that needs the class names where they are missing in the space of its table."""
+    arm = members[name].arm
+    if not ARMS[arm].names or names.vectors is not None:
+        return
+    alike = [other for other, member in members.items() if ARMS[member.arm].names and not member.options]
+    who = arm if members[name].options else f"--arms {','.join(alike)}"
+    raise ConfigError(
+        f"{who} {_need_names(table, names)} Leave them out, or give a table of an encoder that is available here, by "
+        "`gpt4image encode`."
+    )
+
+
 def _require_runnable(
-    config: CompareConfig,
-    ready: Prepared,
-    name: str,
-    members: Mapping[str, Member],
-    own: Setup,
-    regime: Regime,
+    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], own: Setup, regime: Regime
 ) -> None:
     """Refuse what an arm or variant cannot be run with, as the run itself would. Raises Gpt4ImageError."""
     arm, options = ARMS[members[name].arm], members[name].options
+    by_class_name = arm.aligned_to == "names"
     require_selectable(own.ready.config, ready.data.image_set, ready.data.task)
     described = None if ready.data.text is None else ready.data.text.described
-    for seed in config.seed_range if arm.text_labels or arm.known_texts else ():
-        left = untagged(regime.apply(own.ready.data, seed, described))
+    for seed in config.seed_range if arm.text_labels or by_class_name else ():
+        left = regime.apply(own.ready.data, seed, described)
         train = left.indices("train")
         has_text, labels = _described(left)[train], labels_of(left, train)
-        if arm.known_texts and not (has_text & left.task.known(left.labels[train])).any():
+        if by_class_name and not (has_text & _known(left)).any():
             raise DataError(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )
@@ -271,21 +462,15 @@ def _require_runnable(
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
             raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
-    # Arms without options of their own are built alike, but for those that align.
+    # Arms without options of their own are built alike, except those that align.
     aligned = next((one for one, each in members.items() if ARMS[each.arm].aligns and not each.options), None)
     if options or arm.options or name in (next(iter(members)), aligned):
         _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described))
 
 
-def _described(data: TrainingData) -> NDArray[np.bool_]:
-    """Return (N,) which images have a text."""
-    return np.zeros(len(data.labels), bool) if data.text is None else data.text.described
-
-
 def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
-    plain = {"compile": False, "ema": 0.0, "device": "cpu"}
-    if not arm.labels_alone:
+    if arm.text_labels or arm.evidence == "names" or arm.after is not None:
         has_target = _described(data)
         if arm.text_labels:
             has_target = has_target | data.task.known(data.labels)
@@ -297,14 +482,5 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
             data = replace(data, labels=replace(data.labels, known=data.labels.known | has_target))
         else:
             data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
+    plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     build(own.ready.config.model_copy(update=plain).resolved, data if arm.aligns else replace(data, text=None))
-
-
-def jobs_at_once(config: CompareConfig) -> int:
-    """Return how many runs go side by side."""
-    if config.jobs is not None:
-        return config.jobs
-    device = devices.choose_device(config.device)
-    if device.type == "cpu":
-        return available_cores()
-    return torch.cuda.device_count() if str(device) == "cuda" else 1

@@ -83,7 +83,8 @@ class Regime:
             )
         if described is None and data.text is not None:
             described = data.text.described
-        return replace(data, labels=self._labels(data, described, seed))
+        labels = self._labels(data, described, seed)
+        return replace(data, labels=data.task.untagged(labels))  # no arm reads tags of images without an annotation
 
     def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> Labels:
         """Return the labels that a seed trains on: some kept, some flipped, only in train.
@@ -113,11 +114,6 @@ class Regime:
                     f"at least {1 / count:.2g}, or leave it out."
                 )
         return labels
-
-
-def untagged(data: TrainingData) -> TrainingData:
-    """Return the data without what is known of images that are not annotated themselves: only one arm reads tags."""
-    return replace(data, labels=data.task.untagged(data.labels))
 
 
 def _exact(number: float) -> str:

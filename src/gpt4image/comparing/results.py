@@ -18,7 +18,7 @@ from gpt4image.artifacts.run_records import OtherImages, Pair
 from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import DamagedError, first_few
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.comparing.members import Member
+from gpt4image.comparing.planning import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
@@ -200,7 +200,7 @@ def _arm(
     config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]], *, boxes: bool
 ) -> dict[str, Any]:
     mean, *interval = mean_ci(values)
-    about = ARMS[member.arm].about_task(boxes=boxes)
+    about = ARMS[member.arm].boxes if boxes else ARMS[member.arm].about
     options = recorded(member.options)
     if options:
         about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in options.items())

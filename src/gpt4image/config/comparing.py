@@ -78,7 +78,7 @@ class CompareConfig(TrainOptions):
     unlabelled. With 0, only arms that need no label run."""
     labelled_images: int | None = Field(default=None, ge=1)
     """Keep the masks or boxes of this many training images, drawn per seed, of described images first. The other images
-    are not annotated; their tags are read only by the arm tags."""
+    are not annotated."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Fraction of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
@@ -111,7 +111,7 @@ class CompareConfig(TrainOptions):
         if self.text_labels is not None:
             raise ConfigError(
                 f"--text-labels {self.text_labels} may have learned from labels that an arm must not see. Leave it "
-                "out: the arms text-labels and text-labels-aligned make their own per seed, from the labels left."
+                "out: arms that learn from an LLM make their own per seed, from the labels left."
             )
         if self.consistency > 0.0:
             raise ConfigError(
@@ -120,8 +120,8 @@ class CompareConfig(TrainOptions):
             )
         if self.teacher is not None:
             raise ConfigError(
-                f"--teacher {self.teacher} would teach every arm. Leave it out: the arms self-training, "
-                "asked-self-training and fused-self-training learn from their own runs."
+                f"--teacher {self.teacher} would teach every arm. Leave it out: the arm self-training learns from its "
+                "own baseline."
             )
         if self.seed:
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")

@@ -9,11 +9,10 @@ from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.config.arms import Evidence
 from gpt4image.config.base import Positional, WithData
 from gpt4image.config.describing import class_lines
 from gpt4image.config.learning import DataOptions, TrainOptions
-
-Evidence = Literal["fused", "texts", "answers", "names"]
 
 
 class LabelConfig(DataOptions):
