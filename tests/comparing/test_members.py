@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.planning import Member, members_of
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig

@@ -14,8 +14,8 @@ from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.outcome import Outcome
 from gpt4image.comparing.arms import Situation, training_data
-from gpt4image.config.arms import ARMS
 from gpt4image.config import LabelConfig, TrainConfig
+from gpt4image.config.arms import ARMS
 from gpt4image.data import load_image_set
 from gpt4image.labelling.label import label
 from gpt4image.labelling.label_noise import suspected_errors

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +100,7 @@ def _aligned_to(arm: Arm, given: Situation) -> TextTargets | None:
 def _zero_shot(given: Situation) -> TrainingData:
     vectors, described, _ = given.text.take(np.arange(len(given.data.labels)))
     texts = Texts(vectors.numpy(), described.numpy(), given.names)
-    names = texts.centred_names()
-    assert names is not None  # as there are embeddings of the class names
+    names: Any = texts.centred_names()  # there are embeddings of the class names
     nearest = (texts.centred(given.described)[:] @ names.T).argmax(axis=1)
     guess, n_classes = np.where(texts.described, nearest, NO_LABEL), len(given.data.classes)
     soft = built(len(guess), n_classes, lambda rows: one_hot(guess[rows], n_classes))
@@ -109,8 +109,7 @@ def _zero_shot(given: Situation) -> TrainingData:
 
 def _self_trained(given: Situation) -> TrainingData:
     data, train = given.data, given.data.indices("train")
-    if data.task.output == "mask":
-        assert given.teacher_run is not None
+    if data.task.output == "mask" and given.teacher_run is not None:
         return with_teacher(data, given.teacher_run)
     predicted = given.teacher(train)
     if data.task.boxes:
