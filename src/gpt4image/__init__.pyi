@@ -1229,7 +1229,7 @@ def compare(
         labels_per_class (int | None, optional): Keep this many labels per class, drawn per seed, of described images
             first; the other training images are unlabelled. With 0, only arms that need no label run.
         labelled_images (int | None, optional): Keep the masks or boxes of this many training images, drawn per seed, of
-            described images first. The other images are not annotated; their tags are read only by the arm tags.
+            described images first. The other images are not annotated.
         label_noise (float, optional): Fraction of the training labels flipped to another class, drawn per seed.
         noise_kind (Literal['uniform', 'class-dependent'], optional): Class that a flipped label gets: any other, or one
             fixed other class per class, drawn per seed.
