@@ -67,9 +67,8 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
-from gpt4image.data.bare_jpeg import bare_jpeg
 from gpt4image.data.coco_segments import bounds, segment
-from gpt4image.data.decode import decode_numbers, decode_square, sides
+from gpt4image.data.decode import bare_jpeg, decode_numbers, decode_square, sides
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames, class_list
@@ -209,7 +208,7 @@ def read_segment(content: bytes) -> None:
 def read_picture(content: bytes) -> None:
     with contextlib.suppress(Gpt4ImageError):
         sides(content)
-    bare_jpeg(content)
+        bare_jpeg(content, 4096)
     assert decode_square(content, 16).shape == (16, 16, 3)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
-import threading
 import warnings
 import zlib
 from collections.abc import Generator
@@ -18,8 +18,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from gpt4image.base.errors import DecodeError, install_command
 from gpt4image.base.files import UNREADABLE
-from gpt4image.data.bombs import refuse_bomb
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged pictures; catch_warnings is not safe with threads
 Image.init()
 with suppress(ImportError):  # the extra heic
     import pillow_heif
@@ -42,6 +42,17 @@ LOSSY = ("jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")
 COLOURED = ("F", "CMYK", "YCbCr", "LAB", "HSV")
 """Modes of Pillow whose channels are no numbers of a mask."""
 MAX_PIXELS = 50_000_000
+MOST_TILES = 16_384
+MOST_PIXELS_PER_BYTE, SMALL = 1000, 1_000_000
+"""Of a JPEG 2000 file, as OpenJPEG takes 20 bytes for each pixel; photographs have less than 100. Small ones may."""
+# SOC and SIZ markers, length, capability, picture, tiles, channels (ISO 15444-1, A.5.1)
+_SIZ = struct.Struct(">4sHH8IH")
+# Of JPEG (ITU-T T.81, annex B). In a scan, FF is followed by 00, by a restart marker or by another FF.
+_MARKER = re.compile(rb"\xff+([\x01-\xfe])", re.DOTALL)
+_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]", re.DOTALL)
+_START, _SCAN, _END, _COMMENT = 0xD8, 0xDA, 0xD9, 0xFE
+# JFIF 1.1, no density, no thumbnail. It says that the colours are YCbCr.
+_JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
 _OF_LIBRARIES = (struct.error, zlib.error, Image.DecompressionBombError)
@@ -55,32 +66,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what makes a picture of an EXIF orientation upright (TIFF 6.0, tag 274)
-
-
-class _Silence:
-    """Ignores all warnings while any thread is inside: Python's filters belong to the process, not to a thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._before = warnings.catch_warnings()
-                self._before.__enter__()
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._before.__exit__(None, None, None)
-
-
-_SILENCE = _Silence()
 
 
 def decode(data: bytes, *, draft_side: int | None = None) -> Image.Image:
@@ -152,7 +137,7 @@ def decode_numbers(data: bytes) -> NDArray[np.uint8]:
     """
     with _opened(data) as image:
         if image.format not in EXACT:
-            raise DecodeError(f"a mask in {image.format} has not the numbers that were saved; save masks as PNG")
+            raise DecodeError(f"a mask in {image.format}: lossy formats change mask values; save masks as PNG")
         if image.info.get("compression") in LOSSY:
             raise DecodeError(f"a mask in TIFF with {image.info['compression']} compression; save masks as PNG")
         scale = _scale(image)
@@ -182,10 +167,12 @@ def _scale(image: Any) -> float:
     return {"L;2": 85.0, "L;4": 17.0}.get((args if isinstance(args, str) else args[0])[:3], 1.0)
 
 
-def is_plain_jpeg(data: bytes, max_side: int) -> bool:
-    """Return whether this is a JPEG file that needs no change: upright, grey or YCbCr, its sides at most ``max_side``.
+def bare_jpeg(data: bytes, max_side: int) -> bytes | None:
+    """Return a JPEG file without metadata, thumbnail, comments and what lies behind its end, not compressed again.
 
-    One that is plain was decoded to its end, at an eighth of its size.
+    The pixels stay the same. None where it must be compressed again: it is another format, turned, of colours other
+    than grey and YCbCr, has a side above ``max_side`` or an unusual structure. It is decoded to its end, at an eighth
+    of its size.
 
     Raises:
         DecodeError: as ``decode``; other formats are not decoded.
@@ -193,15 +180,36 @@ def is_plain_jpeg(data: bytes, max_side: int) -> bool:
     with _opened(data) as image:
         # Pillow calls files of several pictures MPO.
         if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode not in ("L", "RGB"):
-            return False
+            return None
         # An Adobe marker, or components of these names, may say that the colours are not YCbCr.
         other_colours = "adobe" in image.info or [layer[0] for layer in image.layer] == list(b"RGB")
         turned = "exif" in image.info and _orientation(image) != 1
         if other_colours or turned or max(image.size) > max_side:
-            return False
+            return None
         image.draft(None, (1, 1))
         image.load()
-        return True
+    return _tables_and_scans(data)
+
+
+def _tables_and_scans(data: bytes) -> bytes | None:
+    if data[:2] != bytes((0xFF, _START)):
+        return None
+    parts, place = [data[:2], _JFIF], 2
+    while (found := _MARKER.match(data, place)) is not None:
+        marker, start = found[1][0], found.end()
+        if marker == _END:
+            return b"".join([*parts, bytes((0xFF, _END))])
+        place = start + int.from_bytes(data[start : start + 2], "big")
+        if 0xD0 <= marker <= _START or not start + 2 <= place <= len(data):
+            return None
+        if not 0xE0 <= marker < 0xF0 and marker != _COMMENT:
+            parts += (bytes((0xFF, marker)), data[start:place])
+        if marker == _SCAN:
+            if (end := _END_OF_SCAN.search(data, place)) is None:
+                return None
+            parts.append(data[place : end.start()])
+            place = end.start()
+    return None
 
 
 @contextmanager
@@ -209,22 +217,59 @@ def _opened(data: bytes) -> Generator[Image.Image]:
     """Open, check the header, and turn whatever Pillow raises until the block ends into DecodeError."""
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
-    with _SILENCE:
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
-                refuse_bomb(image, data, MAX_PIXELS)
-                yield image
-        except Image.UnidentifiedImageError:
-            if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"hevc"):
-                raise DecodeError(f"a HEIC picture: to read it, {install_command('heic')}") from None
-            raise DecodeError("not an image, or damaged at its start") from None
-        except Image.DecompressionBombError:
-            raise DecodeError(f"its header claims more than the allowed {MAX_PIXELS:,} pixels") from None
-        except _DAMAGED as error:
-            raise DecodeError(f"damaged: {error or type(error).__name__}") from None
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
+            _refuse_bomb(image, data)
+            yield image
+    except Image.UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"hevc"):
+            raise DecodeError(f"a HEIC picture: to read it, {install_command('heic')}") from None
+        raise DecodeError("not an image, or damaged at its start") from None
+    except Image.DecompressionBombError:
+        raise DecodeError(f"its header claims more than the allowed {MAX_PIXELS:,} pixels") from None
+    except _DAMAGED as error:
+        raise DecodeError(f"damaged: {error or type(error).__name__}") from None
+
+
+def _refuse_bomb(image: Image.Image, data: bytes) -> None:
+    """Raise DecodeError if a header claims too much memory, which decoders allocate before they read the picture.
+
+    Of the two headers of JPEG 2000, Pillow checks the first, but OpenJPEG allocates tiles and channels by the second,
+    some 10 KB each: 50 KB in a file become a terabyte. TIFF decoders allocate a whole tile.
+    """
+    if image.format == "TIFF":
+        tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+        width, height = int(tags.get(322, 0)), int(tags.get(323, 0))  # of a tile
+        if width * height > MAX_PIXELS:
+            raise DecodeError(f"its header claims {width} x {height} pixels, more than the allowed {MAX_PIXELS:,}")
+    elif image.format == "JPEG2000":
+        right, bottom, left, top, wide, high, start_x, start_y, channels = _SIZ.unpack_from(data, _codestream(data))[3:]
+        pixels, tiles = (right - left) * (bottom - top), -((start_x - right) // wide) * -((start_y - bottom) // high)
+        if pixels > min(MAX_PIXELS, max(SMALL, MOST_PIXELS_PER_BYTE * len(data))):
+            raise DecodeError(f"its header claims {pixels:,} pixels in a file of {len(data):,} bytes")
+        if channels > 4 or tiles > MOST_TILES:
+            raise DecodeError(
+                f"its header claims {channels:,} channels in {tiles:,} tiles, more than the allowed 4 in {MOST_TILES:,}"
+            )
+
+
+def _codestream(data: bytes) -> int:
+    """Return where the codestream of a JPEG 2000 file begins: at once, or in the box jp2c of a JP2 file."""
+    start = 0
+    while not data.startswith(b"\xff\x4f\xff\x51", start):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        header = 8
+        if length == 1:
+            (length,), header = struct.unpack_from(">Q", data, start + 8), 16
+        if kind == b"jp2c":
+            return start + header
+        if length < header:
+            raise DecodeError("damaged: a JPEG 2000 file without a picture")
+        start += length
+    return start
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -38,8 +37,6 @@ SHOWN_FRAMES = 4  # of a clip on a page: more would be too small on a card
 WHOLE = 0.9  # part of the time that a file claims that its frames must fill
 _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-SHOW_FRAME = 0x10
-"""Bit of the first byte of a VP8 frame."""
 Made = TypeVar("Made")
 FrameOrder = Literal["kept", "shuffled", "still"]
 USUAL_FRAMES = 8
@@ -74,18 +71,20 @@ def container_of(data: bytes) -> str | None:
     return "mov" if data[4:8] in _ATOMS and data[8:12] not in _PICTURES else None
 
 
-def decode_frames(
-    data: bytes, frames: Frames, make: Callable[[Image.Image], Image.Image] = lambda frame: frame
-) -> list[Image.Image]:
-    """Return the T frames of a clip, RGB and upright; a file of fewer frames shows some of them several times.
+def decode_frames(data: bytes, frames: Frames, make: Callable[[Image.Image], Made] = lambda frame: frame) -> list[Made]:
+    """Return what ``make`` makes of the T frames of a clip, RGB and upright; a file of fewer shows some several times.
 
-    ``make`` makes each one smaller, say, before the next one is decoded.
+    One frame of full size is in memory at a time.
 
     Raises:
         DecodeError: the bytes are empty, no video, damaged, cut off, without a frame, of a codec that is not allowed,
             or beyond the bounds above.
     """
-    return _made_of_frames(data, frames, make)
+    with _opened(data) as container:
+        places = _places(_count_frames(container), frames, data)
+        container.seek(0)
+        found = _pick(container, set(places), make)
+    return [found[place] for place in places]
 
 
 def decode_clip(
@@ -97,7 +96,7 @@ def decode_clip(
     squash: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode to (T, size, size, 3) uint8, each frame as ``decode_square`` does. Raises DecodeError."""
-    return np.stack(_made_of_frames(data, frames, lambda frame: squared(frame, size, filter_, squash=squash)))
+    return np.stack(decode_frames(data, frames, lambda frame: squared(frame, size, filter_, squash=squash)))
 
 
 def contact_sheet(data: bytes, frames: Frames, side: int = SHEET_SIDE) -> Image.Image:
@@ -107,7 +106,7 @@ def contact_sheet(data: bytes, frames: Frames, side: int = SHEET_SIDE) -> Image.
         frame.thumbnail((side, side))
         return frame
 
-    shown = _made_of_frames(data, frames, small)
+    shown = decode_frames(data, frames, small)
     width, height = (max(frame.size[axis] for frame in shown) + 4 for axis in (0, 1))
     columns = min(2 if len(shown) <= 4 else 4, len(shown))
     sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
@@ -126,15 +125,6 @@ def frame_size(data: bytes) -> tuple[int, int]:
     with _opened(data) as container:
         context = container.streams.video[0].codec_context
         return context.width, context.height
-
-
-def _made_of_frames(data: bytes, frames: Frames, make: Callable[[Image.Image], Made]) -> list[Made]:
-    """Return what is made of each frame of a clip: one frame of full size is in memory at a time."""
-    with _opened(data) as container:
-        places = _places(_count_frames(container), frames, data)
-        container.seek(0)
-        found = _pick(container, set(places), make)
-    return [found[place] for place in places]
 
 
 def _places(count: int, frames: Frames, data: bytes) -> list[int]:
@@ -160,12 +150,10 @@ def _opened(data: bytes) -> Generator[Any]:
     import av
     from av.error import FFmpegError
 
-    limits = {"max_pixels": str(MAX_PIXELS), "threads": "1", "max_streams": str(MAX_STREAMS)}
-    allowed = {"protocol_whitelist": "none", "codec_whitelist": ",".join(CODECS)}
+    options = {"max_pixels": str(MAX_PIXELS), "threads": "1", "max_streams": str(MAX_STREAMS)}
+    options |= {"protocol_whitelist": "none", "codec_whitelist": ",".join(CODECS)}
     try:
-        with av.open(
-            io.BytesIO(data), "r", format=kind, options={**limits, **allowed}, metadata_errors="replace"
-        ) as container:
+        with av.open(io.BytesIO(data), "r", format=kind, options=options, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DecodeError("holds no video: only sound, or cut off")
             context: Any = container.streams.video[0].codec_context
@@ -174,10 +162,8 @@ def _opened(data: bytes) -> Generator[Any]:
                 raise DecodeError(f"its codec, {name}, is not among those that are read")
             _require_size(context.width, context.height)
             context.thread_type = "NONE"
-            context.options = {**context.options, "max_pixels": limits["max_pixels"]}
+            context.options = {**context.options, "max_pixels": options["max_pixels"]}
             yield container
-    except DecodeError:
-        raise
     except (FFmpegError, ValueError, OverflowError, MemoryError, RuntimeError, OSError) as error:
         raise DecodeError(f"damaged: {getattr(error, 'strerror', None) or error or type(error).__name__}") from None
 
@@ -188,29 +174,24 @@ def _require_size(width: int, height: int) -> None:
 
 
 def _count_frames(container: Any) -> int:
-    """Count the frames by their packets, without decoding them. Raises DecodeError: none, too many, or some lack.
-
-    A packet of VP8 may hold a frame that is not shown, which others refer to (RFC 6386, 9.1).
-    """
+    """Count the frames by their packets, without decoding them. Raises DecodeError: none, too many, or some lack."""
     stream, count, end, begun = container.streams.video[0], 0, 0.0, time.monotonic()
-    shown, vp8 = 0, stream.codec_context.name in ("vp8", "libvpx")
     for packet in container.demux(stream):
         if packet.size == 0 or packet.is_discard:
             continue
         count += 1
-        shown += not vp8 or bool(memoryview(packet)[0] & SHOW_FRAME)
         end = max(end, float(((packet.pts or packet.dts or 0) + (packet.duration or 0)) * packet.time_base))
         if packet.is_corrupt:
             raise DecodeError("damaged or cut off: a frame is not whole")
         if count > MAX_FRAMES:
             raise DecodeError(f"has more than the allowed {MAX_FRAMES:,} frames: cut it into clips")
         _require_time(begun)
-    if not shown:
+    if not count:
         raise DecodeError("holds no frame")
     start = float((stream.start_time or 0) * stream.time_base)
     if count < WHOLE * stream.frames or end - start < WHOLE * _claimed_seconds(stream, start):
         raise DecodeError(f"cut off: it holds {count} frames, its header claims more")
-    return shown
+    return count
 
 
 def _claimed_seconds(stream: Any, start: float) -> float:
@@ -228,38 +209,20 @@ def _claimed_seconds(stream: Any, start: float) -> float:
 def _pick(container: Any, places: set[int], make: Callable[[Image.Image], Made]) -> dict[int, Made]:
     """Return what is made of the frames of these numbers; frames behind the last of them are not decoded."""
     found: dict[int, Made] = {}
-    for number, frame in enumerate(_decoded(container)):
+    begun = time.monotonic()
+    for number, frame in enumerate(container.decode(container.streams.video[0])):
+        _require_size(frame.width, frame.height)
+        _require_time(begun)
         if number in places:
             if frame.is_corrupt:
                 raise DecodeError("damaged: a frame cannot be decoded")
-            found[number] = make(_upright(frame))
+            # One thread: a forked process that frees a frame would wait for ever for others, which it does not have.
+            turn = 0 if frame.rotation % 90 else frame.rotation  # a file that leaves its display matrix empty has 45
+            picture = Image.fromarray(frame.to_ndarray(format="rgb24", threads=1))
+            found[number] = make(picture.rotate(turn, expand=True) if turn else picture)
             if len(found) == len(places):
                 return found
     raise DecodeError(f"damaged: {len(found)} of {len(places)} frames can be decoded")
-
-
-def _upright(frame: Any) -> Image.Image:
-    """Return a frame as its display matrix shows it: turned, and mirrored before if the matrix does so."""
-    # One thread: a forked process that frees a frame would wait for ever for others, which it does not have.
-    picture = Image.fromarray(frame.to_ndarray(format="rgb24", threads=1))
-    found, turn = frame.side_data.get("DISPLAYMATRIX"), float(frame.rotation)
-    if found is not None:
-        # x is a * x + c * y, and y is b * x + d * y, in fixed-point numbers.
-        a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].astype(np.float64).tolist()
-        if a * d == b * c:  # of files that leave it empty: it shows nothing
-            return picture
-        if a * d < b * c:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            turn = -math.degrees(math.atan2(-b * math.hypot(a, c), -a * math.hypot(b, d)))
-    return picture.rotate(turn, expand=True) if turn else picture
-
-
-def _decoded(container: Any) -> Iterator[Any]:
-    begun = time.monotonic()
-    for frame in container.decode(container.streams.video[0]):
-        _require_size(frame.width, frame.height)
-        _require_time(begun)
-        yield frame
 
 
 def _require_time(begun: float) -> None:

@@ -9,8 +9,7 @@ from PIL import Image
 
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import DescriberOptions
-from gpt4image.data.bare_jpeg import bare_jpeg
-from gpt4image.data.decode import decode, is_plain_jpeg
+from gpt4image.data.decode import bare_jpeg, decode
 from gpt4image.data.video import Frames, contact_sheet, decode_frames
 from gpt4image.describing.describers.base import Request
 
@@ -68,7 +67,7 @@ def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
 
     A JPEG file within bounds is not compressed again, only stripped. Raises DecodeError as ``bounded``.
     """
-    if image_format == "jpeg" and is_plain_jpeg(data, max_side) and (bare := bare_jpeg(data)) is not None:
+    if image_format == "jpeg" and (bare := bare_jpeg(data, max_side)) is not None:
         return "image/jpeg", bare
     return _saved(bounded(data, max_side), image_format)
 
