@@ -67,7 +67,7 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
-from gpt4image.data.coco_segments import bounds, segment
+from gpt4image.data.coco import bounds, segment
 from gpt4image.data.decode import bare_jpeg, decode_numbers, decode_square, sides
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.describing.answer_json import parse_answer

@@ -120,7 +120,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "shards (tar)": ("data/test_hf.py::test_tar_shards_are_read_by_their_library_and_pickled_members_are_not",),
         "Arrow tables of datasets": (
             "test_damaged_files.py::test_damaged_saved_datasets_are_named_or_read",
-            "data/test_arrow_source.py::test_paths_in_a_table_cannot_lead_out",
+            "data/test_hf.py::test_paths_in_a_table_cannot_lead_out",
         ),
         "COCO files": (
             "data/test_coco.py::test_no_file_or_another_one_is_an_error",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from faster_coco_eval.core import mask
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
+from gpt4image.data.coco import Segment, SegmentSource, bounds, segment
 from gpt4image.data.regions import VOID
 from region_cases import aside_text, boxes, coco, masks, picture, rows, write_coco_set
 
@@ -122,7 +128,7 @@ def test_what_cannot_be_used_is_named_and_costs_nothing_else(
     text = aside_text(images)
     for part in (
         "the box is outside of its picture: '1.png, annotation 2'",
-        "no area, or its right or lower side comes first: '1.png, annotation 3', '1.png, annotation 4'",
+        "the box has no area: xmax <= xmin or ymax <= ymin: '1.png, annotation 3', '1.png, annotation 4'",
         "a coordinate is missing or no number: '1.png, annotation 5'",
         "its category is not listed: '1.png, annotation 9'",
         "of an image that is not listed, or that was skipped",
@@ -305,3 +311,59 @@ def test_a_class_name_of_half_a_character_is_refused_before_anything_is_paid(tmp
     (tmp_path / "train.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"the name '\\ud800' holds half a character"):
         load_image_set(f"coco:{tmp_path / 'train.json'}")
+
+
+COORDINATES = st.floats(-50, 90, width=32)
+
+
+@given(st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=8))
+def test_a_polygon_covers_what_the_reference_does_once_it_is_cut_at_the_borders(
+    points: list[tuple[float, float]],
+) -> None:
+    found = segment([[float(value) for point in points for value in point]], (40, 20), 3)
+    assert isinstance(found, Segment)
+    drawn = SegmentSource(np.array([[40.0, 20.0]]), [[found]]).read(0)
+    cut = np.clip(points, 0, (40, 20)).astype(np.float32).reshape(-1).tolist()
+    assert np.array_equal(drawn, 3 * mask.decode(mask.frPyObjects([cut], 20, 40))[..., 0])
+
+
+@given(st.integers(0, 1000))
+def test_compressed_run_lengths_are_read(seed: int) -> None:
+    region = np.random.default_rng(seed).random((20, 40)) < 0.3
+    runs = mask.encode(np.asfortranarray(region.astype(np.uint8)))
+    counts = runs["counts"]
+    found = segment({"size": [20, 40], "counts": counts.decode() if isinstance(counts, bytes) else counts}, (40, 20), 1)
+    assert isinstance(found, Segment)
+    assert np.array_equal(SegmentSource(np.array([[40.0, 20.0]]), [[found]]).read(0) == 1, region)
+    ys, xs = np.nonzero(region)
+    where = bounds({"size": [20, 40], "counts": counts.decode()}, (40, 20))
+    assert where == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+
+
+def test_the_objects_of_a_picture_are_drawn_one_at_a_time() -> None:
+    side, found = 1000, [segment([[n, n, 900, n, 900, 900, n, 900]], (1000, 1000), n) for n in range(1, 41)]
+    source = SegmentSource(np.array([[side, side]]), [[one for one in found if isinstance(one, Segment)]])
+    tracemalloc.start()
+    pixels = source.read(0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [pixels[n, n] for n in (1, 20, 40, 899)] == [1, 20, 40, 40]
+    assert most < 6 * side**2
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "reason"),
+    [
+        ([[0, 0, 1e30, 0, 1e30, 1e30, 0, 1e30] * 1000], (7000, 7000), "outline is too long"),
+        ({"size": [10**5, 10**5], "counts": [10**10]}, (10**5, 10**5), "above 50,000,000 pixels"),
+        ({"size": [20, 40], "counts": [1] * 10}, (40, 20), "do not add up"),
+        ([[1, 1, 2, 2, 3, 3]], (float("nan"), 20), "size of its picture"),
+        ([[True, "a", 2, 2, 3, 3]], (40, 20), "no number"),
+        ("text", (40, 20), "no segmentation"),
+    ],
+)
+def test_bombs_are_refused_at_once(value: object, size: tuple[float, float], reason: str) -> None:
+    start = time.process_time()
+    found = segment(value, size, 1)
+    assert isinstance(found, str) and reason in found
+    assert time.process_time() - start < 1

@@ -191,7 +191,7 @@ def test_bars_in_a_column_of_one_class_are_told(
 ) -> None:
     write_images(tmp_path, *NAMES)
     assert load({"path": NAMES, "label": ["a|b", "b", "a", "a"]}).classes == ("a", "a|b", "b")
-    assert "for several classes per image call it 'labels'" in capsys.readouterr().err
+    assert "for several per image call it 'labels'" in capsys.readouterr().err
 
 
 def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:

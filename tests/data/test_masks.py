@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import drawn_masks
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import load_image_set, load_with_splits
+from gpt4image.data import MemorySource, load_image_set, load_with_splits
+from gpt4image.data.masks import MaskFiles, masks_of
+from gpt4image.data.records import Faults, Record
 from gpt4image.data.regions import VOID
 from region_cases import SIZE, aside_text, mask_bytes, masks, picture
 
@@ -177,3 +181,26 @@ def test_an_image_without_a_mask_does_not_get_that_of_another_folder(tmp_path: P
     assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if not known] == [
         "images/train/001.png"
     ]
+
+
+def turned_jpeg() -> bytes:
+    """A picture of 20 x 10 pixels in the file that its EXIF orientation shows as 10 x 20."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (20, 10)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def test_masks_fit_the_upright_picture() -> None:
+    upright = mask_bytes(np.ones((20, 10), np.uint8))
+    sideways = mask_bytes(np.ones((10, 20), np.uint8))
+    files = MaskFiles(MemorySource([upright, sideways]), np.array([0, 1]))
+    faults, pictures = Faults(), MemorySource([turned_jpeg(), turned_jpeg(), b"no picture", turned_jpeg()])
+    rows = np.array([0, 1, 1, -1])
+    records = [Record(key=key) for key in "abcd"]
+    found, classes = masks_of(files, rows, records, pictures, ("x", "y"), faults, "set")
+    assert classes == ("x", "y")
+    assert found.rows.tolist() == [0, -1, 1, -1]  # a picture that cannot be read says nothing about its mask
+    assert found.presence(2).tolist() == [[0, 1], [-1, -1], [0, 1], [-1, -1]]
+    assert [item.reason for item in faults.skipped("set")] == ["the mask has another size than its picture: 'b'"]
+    assert files.digest(0) != files.digest(1)

@@ -134,7 +134,7 @@ def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path:
     for part in (
         "it has no bndbox: 'JPEGImages/a.png, object 3'",
         "it has no name: 'JPEGImages/a.png, object 4'",
-        "no area, or its right or lower side comes first",
+        "the box has no area: xmax <= xmin or ymax <= ymin",
         "a coordinate is missing or no number",
         "outside of its picture",
         "listed twice",

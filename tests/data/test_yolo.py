@@ -103,14 +103,14 @@ def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
     assert rows(images) == {"images/train/1.png": [("cat", (10, 5, 30, 15), 1)], "images/train/2.png": None}
     text = aside_text(images)
     for part in (
-        "it has not 5 values: class, x, y, width, height: '1.txt, line 2', '1.txt, line 3'",
-        "a value is no number: '1.txt, line 4'",
-        "its class number has no name: '1.txt, line 5'",
-        "its class is no number from 0 on: '1.txt, line 6', '1.txt, line 7', '1.txt, line 8'",
-        "a coordinate is missing or no number: '1.txt, line 12', '1.txt, line 9'",
+        "it has not 5 values: class, x, y, width, height: 'images/train/1.png, line 2', 'images/train/1.png, line 3'",
+        "a value is no number: 'images/train/1.png, line 4'",
+        "its class number has no name: 'images/train/1.png, line 5'",
+        "its class is no number from 0 on: 'images/train/1.png, line 6', 'images/train/1.png, line 7'",
+        "a coordinate is missing or no number: 'images/train/1.png, line 9', 'images/train/1.png, line 12'",
         "no area",
-        "outside of its picture: '1.txt, line 11'",
-        "listed twice: '1.txt, line 13'",
+        "outside of its picture: 'images/train/1.png, line 11'",
+        "listed twice: 'images/train/1.png, line 13'",
         "the label file cannot be read (UnicodeDecodeError): '2.txt'",
     ):
         assert part in text, text

@@ -13,39 +13,41 @@ Every image of a file is annotated, unless the file has no entry ``annotations``
 
 from __future__ import annotations
 
-import contextlib
-import gc
+import hashlib
 import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.box_checks import (
-    Corners,
-    Faults,
-    Listed,
-    checked,
-    from_sides,
-    number,
-    require_sides,
-    sizes_of_pictures,
-    weight_of,
-)
-from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_segment, reach, segment
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named, split_of_file
-from gpt4image.data.labels import MAX_SEVERAL
-from gpt4image.data.regions import VOID, Masks, Regions
+from gpt4image.data.records import (
+    UNKNOWN_SIZE,
+    Corners,
+    Faults,
+    Object,
+    Record,
+    boxes_of,
+    from_sides,
+    number,
+    picture_sizes,
+    require_few,
+    still_known,
+    to_dataset,
+    weight_of,
+)
+from gpt4image.data.regions import VOID, Masks
 
 COCO = "coco:"
 BACKGROUND = "background"
@@ -54,6 +56,10 @@ FOLDERS = ("", "images", "data", "JPEGImages")
 SPLIT_WORDS = {**SPLIT_OF, "unlabeled": "train", "unlabelled": "train"}
 _ABOVE = ("annotations", "annotation", "labels", *SPLIT_WORDS)
 """Folders of files of annotations whose images may lie beside the folder."""
+MAX_OUTLINE = 2_000_000
+"""Pixels that the outline of one object may be long; drawing takes time and memory by them."""
+_REFUSED = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError, KeyError)
+"""What faster-coco-eval raises for what it cannot read."""
 
 
 def load_coco(argument: str) -> ImageSet:
@@ -65,7 +71,14 @@ def load_coco(argument: str) -> ImageSet:
         ConfigError: no file is given.
         DataError: there is none, it is no COCO file, or it lists no image that can be found.
     """
-    return _Files(f"coco:{argument}", argument).image_set(masks=False)
+    files = _Files(f"{COCO}{argument}", argument)
+    files.read()
+    require_few(files.classes, files.spec)
+    source = files.source()
+    boxes = boxes_of(files.records, files.classes, files.faults, files.spec, source.read, from_sides=True)
+    return to_dataset(
+        files.spec, files.records, source, classes=files.classes, regions=boxes, skipped=files.all_skipped()
+    )
 
 
 def load_coco_masks(argument: str) -> ImageSet:
@@ -73,7 +86,35 @@ def load_coco_masks(argument: str) -> ImageSet:
 
     A crowd, and an object of which only the box can be used, count for nothing.
     """
-    return _Files(f"coco-masks:{argument}", argument).image_set(masks=True)
+    files = _Files(f"coco-masks:{argument}", argument)
+    files.read([BACKGROUND])
+    require_few(files.classes, files.spec, VOID)
+    records, source = files.records, files.source()
+    sizes = picture_sizes(records, source.read)
+    segments: list[list[Segment]] = [[] for _ in records]
+    present = np.zeros((len(records), len(files.classes)), np.int8)
+    for row, record in enumerate(records):
+        shown, unsure = list[int](), list[int]()
+        for one in record.objects or ():
+            label, fault, found = int(one.label), one.fault, None
+            if not fault:
+                found, fault = _drawn(one, label, (sizes[row, 0], sizes[row, 1]))
+            if fault:
+                files.faults.add(f"{record.key}, {one.name}", fault)
+            if found is not None:
+                segments[row].append(found)
+            (unsure if found is None else shown).extend([label] if label >= 0 else [])
+        present[row, unsure] = -1
+        present[row, shown] = 1
+    known = still_known(records, np.array([bool(some) for some in segments])) & (sizes >= 1).all(axis=1)
+    present[known, 0] = 1
+    present[~known] = -1
+    masks = Masks(
+        source=SegmentSource(sizes, segments),
+        rows=np.where(known, np.arange(len(known)), -1),
+        presence_of_classes=present,
+    )
+    return to_dataset(files.spec, records, source, classes=files.classes, regions=masks, skipped=files.all_skipped())
 
 
 Id = int | float | str
@@ -92,7 +133,15 @@ def coco_ids(argument: str) -> dict[str, Ids]:
     Raises:
         ConfigError, DataError: as ``load_coco``, except that the list may be empty.
     """
-    return _Files(f"coco:{argument}", argument).ids()
+    files, found = _Files(f"{COCO}{argument}", argument), dict[str, Ids]()
+    for file in files.files:
+        whole, classes = _parsed(file, files.spec), list[str]()
+        categories: dict[str, Id] = {}
+        for identity, label in _add_classes(whole.get("categories"), classes, Faults()).items():
+            categories.setdefault(classes[label], identity)
+        for identity, record in files.add_images(file, whole).items():
+            found.setdefault(os.path.realpath(files.root / record.key), Ids(identity, categories))
+    return found
 
 
 def categories_of(ids: Iterable[Ids | None]) -> dict[str, Id]:
@@ -117,46 +166,22 @@ def numbered(wanted: Sequence[Id | None]) -> list[Id]:
     return found
 
 
-def coco_files(place: Path) -> list[Path]:
-    """Return the file of train in a folder, those of other splits if there is none, else a single JSON file.
-
-    Raises:
-        DataError: which file is meant cannot be told.
-    """
+def _train_file(place: Path) -> Path:
+    """Return the file of train in a folder, else the only JSON file. Raises DataError: it cannot be told."""
     if place.is_file():
-        return [place]
-    found = sorted(
-        file
-        for folder in ("", "annotations", *SPLIT_WORDS)
-        for file in (place / folder).glob("*.json")
-        if file.is_file()
-    )
+        return place
+    folders = ("", "annotations", *SPLIT_WORDS)
+    found = sorted(file for folder in folders for file in (place / folder).glob("*.json") if file.is_file())
     named = [file for file in found if file.name.startswith("instances")] or found
     train = [file for file in named if "train" in (split_named(file.stem), file.parent.name.lower())] or named
     if len(train) != 1:
         seen = f"there are {first_few(str(file.relative_to(place)) for file in found)}" if found else "there is none"
         raise DataError(f"{place}: which JSON file lists the objects cannot be told: {seen}; give coco:FILE.json.")
-    return train
-
-
-@dataclass(kw_only=True)
-class _Content:
-    """What files of one dataset say together."""
-
-    keys: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    sizes: list[tuple[float, float]] = field(default_factory=list)
-    known: list[bool] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    listed: Listed = field(default_factory=Listed)
-    segments: list[list[Segment]] = field(default_factory=list)
-    present: list[tuple[int, int]] = field(default_factory=list)
-    unsure: list[tuple[int, int]] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    return train[0]
 
 
 class _Files:
-    """The files of one dataset and the folder of its images."""
+    """The files of one dataset, and what they say together."""
 
     def __init__(self, spec: str, argument: str) -> None:
         self.spec = spec
@@ -165,141 +190,75 @@ class _Files:
         place = expanded(argument)
         if not place.exists():
             raise DataError(f"{spec}: there is no such file or folder.")
-        file = coco_files(place)[0]
+        file = _train_file(place)
         self.files = [file, *_siblings(file)]
         folder = file.absolute().parent
         self.root = folder.parent if folder.name.lower() in _ABOVE else folder
+        self.records: list[Record] = []
+        self.classes: list[str] = []
+        self.skipped: list[Skipped] = []
+        self.faults = Faults()
 
-    def image_set(self, *, masks: bool) -> ImageSet:
-        """Read all files; ``masks`` asks for these in place of boxes."""
-        content = _Content(classes=[BACKGROUND] if masks else [])
+    def source(self) -> FileSource:
+        """Return the source of the images."""
+        return FileSource(self.root, [record.key for record in self.records])
+
+    def all_skipped(self) -> list[Skipped]:
+        """Return skipped images and annotations."""
+        return [*self.skipped, *self.faults.skipped(self.files[0].name)]
+
+    def read(self, classes: Sequence[str] = ()) -> None:
+        """Read all files; with ``classes``, which come before theirs, for masks."""
+        self.classes = list(classes)
         for file in self.files:
-            self._read(file, content, masks=masks)
-        if not content.keys:
-            first = "".join(f" {item.name}: {item.reason}." for item in content.skipped[:3])
+            whole = _parsed(file, self.spec)
+            by_id = self.add_images(file, whole)
+            label_of = _add_classes(whole.get("categories"), self.classes, self.faults)
+            for position, one in enumerate(_tables(whole.get("annotations"), self.faults), 1):
+                record, name = by_id.get(_hashable(one.get("image_id"))), f"annotation {one.get('id', position)!s:.50}"
+                if record is None or record.objects is None:
+                    self.faults.add(name, "it is of an image that is not listed, or that was skipped")
+                else:
+                    label = label_of.get(_hashable(one.get("category_id")), -1)
+                    record.objects.append(_object(name, one, label, record, masks=bool(classes)))
+        if not self.records:
+            first = "".join(f" {item.name}: {item.reason}." for item in self.skipped[:3])
             raise DataError(
                 f"{self.spec}: none of its images can be found below {self.root}.{first} Their file_name is relative "
                 "to the folder of the file, to 'images' in it, or to a folder named after the split."
             )
-        limit = VOID if masks else MAX_SEVERAL
-        if len(content.classes) > limit:
-            raise DataError(f"{self.spec}: {len(content.classes):,} classes; up to {limit:,} are possible.")
-        regions = self._masks(content) if masks else self._boxes(content)
-        return ImageSet(
-            spec=self.spec,
-            classes=tuple(content.classes),
-            keys=tuple(content.keys),
-            labels=regions.presence(len(content.classes)),
-            splits=np.array(content.splits),
-            source=FileSource(self.root, content.keys),
-            rows=np.arange(len(content.keys)),
-            skipped=tuple(content.skipped),
-            regions=regions,
-        )
 
-    def ids(self) -> dict[str, Ids]:
-        """Return what ``coco_ids`` does."""
-        content, found = _Content(), dict[str, Ids]()
-        for file in self.files:
-            whole, classes = _parsed(file, self.spec), list[str]()
-            categories: dict[str, Id] = {}
-            for identity, label in _add_classes(whole.get("categories"), classes, Faults()).items():
-                categories.setdefault(classes[label], identity)
-            for identity, row in self._add_images(file, whole, content).items():
-                found.setdefault(os.path.realpath(self.root / content.keys[row]), Ids(identity, categories))
-        return found
-
-    def _boxes(self, content: _Content) -> Regions:
-        faults = Faults()
-        sizes, classes = np.array(content.sizes), len(content.classes)
-        require_sides(content.listed, sizes, self.spec)
-        boxes = checked(content.listed, sizes, content.known, classes, faults, self.spec)
-        content.skipped += faults.skipped(self.files[0].name)
-        return boxes
-
-    def _masks(self, content: _Content) -> Regions:
-        drawn = np.array([bool(some) for some in content.segments])
-        known = content.listed.still_known(content.known, drawn) & (np.array(content.sizes) >= 1).all(axis=1)
-        present = np.zeros((len(content.keys), len(content.classes)), np.int8)
-        present[tuple(zip(*content.unsure, strict=True)) or ([], [])] = -1
-        present[tuple(zip(*content.present, strict=True)) or ([], [])] = 1
-        present[known, 0] = 1
-        present[~known] = -1
-        return Masks(
-            source=SegmentSource(np.array(content.sizes), content.segments),
-            rows=np.where(known, np.arange(len(known)), -1),
-            presence_of_classes=present,
-        )
-
-    def _read(self, file: Path, content: _Content, *, masks: bool) -> None:
-        whole = _parsed(file, self.spec)
-        faults, first = Faults(), len(content.keys)
-        rows = self._add_images(file, whole, content)
-        self._measure(whole.get("annotations"), rows, content, first)
-        label_of = _add_classes(whole.get("categories"), content.classes, faults)
-        for position, one in enumerate(_tables(whole.get("annotations"), faults), 1):
-            row, label = rows.get(_hashable(one.get("image_id"))), label_of.get(_hashable(one.get("category_id")))
-            name = f"annotation {one.get('id', position)!s:.50}"
-            if row is None:
-                faults.add(name, "it is of an image that is not listed, or that was skipped")
-            elif label is None:
-                faults.add(f"{content.keys[row]}, {name}", "its category is not listed")
-                content.listed.lost.add(row)
-            elif masks:
-                _add_segment(one, content, row, label, f"{content.keys[row]}, {name}", faults)
-            else:
-                _add_box(one, content, row, label, f"{content.keys[row]}, {name}", faults)
-        content.skipped += faults.skipped(file.name)
-
-    def _measure(self, annotations: object, rows: Mapping[Any, int], content: _Content, first: int) -> None:
-        """Replace the stated sizes of the images from ``first`` on by those of the pictures that annotations are in."""
-        if not isinstance(annotations, list):
-            return
-        seen = Listed()
-        for one in _tables(annotations, Faults()):
-            row = rows.get(_hashable(one.get("image_id")))
-            if row is not None:
-                seen.add(row - first, _extent(one), 0, 1.0, "")
-        stated = np.array(content.sizes[first:], np.float64).reshape(-1, 2)
-        sizes = sizes_of_pictures(seen, stated, FileSource(self.root, content.keys[first:]).read)
-        content.sizes[first:] = [(width, height) for width, height in sizes.tolist()]
-
-    def _add_images(self, file: Path, whole: Mapping[str, Any], content: _Content) -> dict[Any, int]:
-        """Add the images of a file that can be found; return their rows by id."""
+    def add_images(self, file: Path, whole: Mapping[str, Any]) -> dict[Any, Record]:
+        """Add the images of a file that can be found; return their records by id."""
         images = [one for one in whole["images"] if isinstance(one, dict) and isinstance(one.get("file_name"), str)]
         for _ in range(len(whole["images"]) - len(images)):
-            content.skipped.append(Skipped(name=file.name, reason="an entry of 'images' has no file_name"))
-        split = split_of_file(file.absolute())
+            self.skipped.append(Skipped(name=file.name, reason="an entry of 'images' has no file_name"))
+        split, annotated = split_of_file(file.absolute()), isinstance(whole.get("annotations"), list)
         located = _located(self.root, list(_folders(self.root, file, split)), [one["file_name"] for one in images])
-        row_of = {key: row for row, key in enumerate(content.keys)}
-        own: set[str] = set()
-        rows: dict[Any, int] = {}
+        earlier = {record.key: record for record in self.records}
+        own: dict[str, Record] = {}
+        by_id: dict[Any, Record] = {}
         for one, (key, fault) in zip(images, located, strict=True):
             identity = _hashable(one.get("id"))
             if not fault and identity is None:
                 fault = "has no id"
-            elif not fault and identity in rows:
+            elif not fault and identity in by_id:
                 fault = f"has the id {identity!s:.50}, which another image has"
-            elif not fault and key in row_of and key not in own:
-                fault = f"is listed in {content.splits[row_of[key]]} already"
+            elif not fault and key in earlier:
+                fault = f"is listed in {earlier[key].split} already"
             if fault:
-                content.skipped.append(Skipped(name=one["file_name"], reason=fault))
+                self.skipped.append(Skipped(name=one["file_name"], reason=fault))
                 continue
-            if key not in row_of:
-                row_of[key] = len(content.keys)
-                own.add(key)
-                content.keys.append(key)
-                content.splits.append(split)
-                content.sizes.append(_size(one))
-                content.known.append(isinstance(whole.get("annotations"), list))
-                content.segments.append([])
-            rows[identity] = row_of[key]
-        return rows
+            if key not in own:
+                own[key] = Record(key=key, split=split, objects=[] if annotated else None, size=_size(one))
+                self.records.append(own[key])
+            by_id[identity] = own[key]
+        return by_id
 
 
 def _parsed(file: Path, spec: str) -> dict[str, Any]:
     """Return the content of a COCO file; NaN and infinities in it become None, as they belong to one annotation."""
-    with parsing(f"{spec}: {file.name} is no JSON that can be read"), _without_collection():
+    with parsing(f"{spec}: {file.name} is no JSON that can be read"):
         whole = json.loads(file.read_bytes(), parse_constant=lambda _: None)
     if not isinstance(whole, dict) or not isinstance(whole.get("images"), list):
         raise DataError(
@@ -307,18 +266,6 @@ def _parsed(file: Path, spec: str) -> dict[str, Any]:
             "the file that lists their images."
         )
     return whole
-
-
-@contextlib.contextmanager
-def _without_collection() -> Generator[None]:
-    """Switch garbage collection off: it would look through millions of new objects again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _siblings(file: Path) -> list[Path]:
@@ -336,17 +283,13 @@ def _siblings(file: Path) -> list[Path]:
 
 def _folders(root: Path, file: Path, split: str) -> Iterator[str]:
     """Yield the folders in which images may lie, from the root: of the file, of the dataset, of the split."""
-    bases = list(dict.fromkeys((file.absolute().parent, root)))
-    for base in bases:
-        for name in FOLDERS:
-            if (base / name).is_dir():
-                yield (base / name).relative_to(root).as_posix()
-    for base in bases:
-        for name in FOLDERS:
-            inside = sorted((base / name).iterdir()) if (base / name).is_dir() else []
-            for folder in inside:
-                if folder.is_dir() and SPLIT_WORDS.get(split_named(folder.name) or "") == split:
-                    yield folder.relative_to(root).as_posix()
+    bases = dict.fromkeys((file.absolute().parent, root))
+    places = [base / name for base in bases for name in FOLDERS if (base / name).is_dir()]
+    yield from (place.relative_to(root).as_posix() for place in places)
+    for place in places:
+        for folder in sorted(place.iterdir()):
+            if folder.is_dir() and SPLIT_WORDS.get(split_named(folder.name) or "") == split:
+                yield folder.relative_to(root).as_posix()
 
 
 def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
@@ -365,7 +308,7 @@ def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[t
 def _size(image: Mapping[str, Any]) -> tuple[float, float]:
     """Return width and height as the file has them; of more pixels than are decoded, no numbers."""
     width, height = number(image.get("width")), number(image.get("height"))
-    return (math.nan, math.nan) if width * height > MAX_PIXELS else (width, height)
+    return UNKNOWN_SIZE if width * height > MAX_PIXELS else (width, height)
 
 
 def _hashable(value: object) -> object:
@@ -390,51 +333,174 @@ def _add_classes(categories: object, classes: list[str], faults: Faults) -> dict
             faults.add(f"category {one.get('id')!s:.50}", "it has no id or no name")
         else:
             named.setdefault(identity, name.strip())
-    in_order = sorted(named, key=lambda identity: (isinstance(identity, str), identity))
     label_of = {name: label for label, name in enumerate(classes)}
-    for identity in in_order:
+    for identity in sorted(named, key=lambda identity: (isinstance(identity, str), identity)):
         if named[identity] not in label_of:
             label_of[named[identity]] = len(classes)
             classes.append(named[identity])
     return {identity: label_of[name] for identity, name in named.items()}
 
 
-def _is_ignored(one: Mapping[str, Any]) -> bool:
-    return bool(one.get("iscrowd")) or bool(one.get("ignore"))
-
-
-def _extent(one: Mapping[str, Any]) -> Corners:
-    """Return corners that say how far an annotation reaches in its picture."""
-    value = one.get("segmentation")
-    return from_sides(one["bbox"]) if "bbox" in one and not isinstance(value, dict) else (0.0, 0.0, *reach(value))
-
-
-def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
+def _object(name: str, one: Mapping[str, Any], label: int, record: Record, *, masks: bool) -> Object:
+    """Return an annotation as an object; one without a box gets that of its segmentation."""
+    outline, fault = one.get("segmentation"), "" if label >= 0 else "its category is not listed"
     corners = from_sides(one.get("bbox"))
     if "bbox" not in one:
-        found = bounds(one.get("segmentation"), content.sizes[row])
+        found = bounds(outline, record.size)
         if isinstance(found, str):
-            faults.add(name, f"it has no bbox, and {found}")
-            content.listed.lost.add(row)
-            return
-        corners = found
-    content.listed.add(row, corners, label, weight_of(_is_ignored(one), one.get("score")), name)
+            fault = fault or f"it has no bbox, and {found}"
+        else:
+            corners = found
+    if masks and isinstance(outline, dict) and outline.get("size") != [*reversed(record.size)]:
+        record.size = UNKNOWN_SIZE  # that of the picture counts
+    ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
+    return Object(name, label, corners, weight_of(ignored, one.get("score")), fault, outline if masks else None)
 
 
-def _add_segment(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
-    value, size = one.get("segmentation"), content.sizes[row]
-    found = segment(value, size, VOID if _is_ignored(one) else label)
-    if isinstance(found, str):
-        # An object is there, but which pixels show it is not known: those of its box are not background.
-        around = box_segment(from_sides(one["bbox"]), size) if "bbox" in one else found
-        if value or "bbox" not in one:
-            faults.add(name, found)
-        elif isinstance(around, str):
-            faults.add(name, around)
-        found = around
-    if isinstance(found, str):
-        content.listed.lost.add(row)
-        content.unsure.append((row, label))
-    else:
-        content.segments[row].append(found)
-        content.present.append((row, label))
+# Segmentations, polygons and run lengths: checked before a library sees them, drawn when asked for ----------------
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The region of one object.
+
+    Attributes:
+        label: number that its pixels get; VOID for a region that counts for nothing.
+        shape: compressed run lengths, or polygons: corners x, y, x, y and so on, in pixels.
+    """
+
+    label: int
+    shape: bytes | tuple[NDArray[np.float32], ...]
+
+
+def _drawn(one: Object, label: int, size: tuple[float, float]) -> tuple[Segment | None, str]:
+    """Return the region of an object, and what cannot be used of it.
+
+    Which pixels show an object of which only the box can be used is not known: those of its box are not background.
+    """
+    found = segment(one.outline, size, VOID if one.weight == 0 else label)
+    if isinstance(found, Segment):
+        return found, ""
+    left, top, right, bottom = one.corners
+    around = segment([[left, top, right, top, right, bottom, left, bottom]], size, VOID)
+    if isinstance(around, Segment) and not (np.ptp(np.reshape(around.shape, (-1, 2)), axis=0) > 0).all():
+        around = "its box has no area, or is outside of its picture"
+    if isinstance(around, str):
+        return None, found if one.outline else around
+    return around, found if one.outline else ""
+
+
+def segment(value: object, size: tuple[float, float], label: int) -> Segment | str:
+    """Return a segmentation as COCO writes it, or else why it cannot be used; ``size`` is that of its picture."""
+    width, height = size
+    if not 1 <= width * height <= MAX_PIXELS:
+        return f"the size of its picture is missing or above {MAX_PIXELS:,} pixels"
+    if isinstance(value, dict):
+        runs = _runs(value, width, height)
+        return runs if isinstance(runs, str) else Segment(label, runs["counts"])
+    polygons = _polygons(value)
+    if isinstance(polygons, str):
+        return polygons
+    limits = np.array([width, height])
+    inside = tuple(np.clip(one, 0, limits).astype(np.float32) for one in polygons)
+    # Each corner is in the picture: many are needed for a long outline, and only then is it measured.
+    is_long = sum(map(np.size, inside)) * (width + height) > MAX_OUTLINE
+    if is_long and sum(float(np.abs(np.diff(one, axis=0)).sum()) for one in inside) > MAX_OUTLINE:
+        return "its outline is too long"
+    return Segment(label, tuple(one.reshape(-1) for one in inside))
+
+
+def bounds(value: object, size: tuple[float, float]) -> Corners | str:
+    """Return left, top, right, bottom in pixels of a segmentation, or why it cannot be used."""
+    if isinstance(value, dict):
+        from faster_coco_eval.core import mask
+
+        width, height = size
+        if not 1 <= width * height <= MAX_PIXELS:
+            given: Any = value.get("size")
+            height, width = map(number, given) if isinstance(given, list) and len(given) == 2 else UNKNOWN_SIZE
+        runs = _runs(value, width, height)
+        if isinstance(runs, str):
+            return runs
+        x, y, wide, high = mask.toBbox(runs).tolist()
+        return x, y, x + wide, y + high
+    polygons = _polygons(value)
+    if isinstance(polygons, str):
+        return polygons
+    points = np.concatenate(polygons)
+    left, top, right, bottom = (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+    return left, top, right, bottom
+
+
+def _runs(value: dict[Any, Any], width: float, height: float) -> dict[str, Any] | str:
+    """Return run lengths as the library takes them, or why they cannot be used."""
+    from faster_coco_eval.core import mask
+
+    if not 1 <= width * height <= MAX_PIXELS or value.get("size") != [height, width]:
+        return "its run lengths are of another size than its picture"
+    counts: Any = value.get("counts")
+    runs: Any = {"size": [int(height), int(width)], "counts": counts}
+    try:
+        if isinstance(counts, str):
+            runs["counts"] = counts.encode()
+        else:
+            runs = mask.frPyObjects(runs, int(height), int(width))
+        mask.decode(runs)
+    except _REFUSED:
+        return "its run lengths do not add up to its picture"
+    return runs
+
+
+def _polygons(value: object) -> list[NDArray[np.float64]] | str:
+    """Return the corners (n, 2) of each polygon, or why they cannot be used."""
+    if not isinstance(value, list) or not value:
+        return "there is no segmentation"
+    found: list[NDArray[np.float64]] = []
+    for corners in value:
+        try:
+            values = np.array(corners if isinstance(corners, list) else [], np.float64)
+        except (ValueError, TypeError, OverflowError):
+            return "a coordinate is missing or no number"
+        if values.ndim != 1 or len(values) < 6 or len(values) % 2:
+            return "a polygon has not three corners or more, x and y each"
+        if not np.isfinite(values).all():
+            return "a coordinate is missing or no number"
+        found.append(values.reshape(-1, 2))
+    return found
+
+
+class SegmentSource:
+    """Masks that are drawn from segments, see ``regions.MaskSource``: small objects over large ones.
+
+    Args:
+        sizes: (N, 2) width and height of the pictures.
+        segments: those of each picture.
+    """
+
+    def __init__(self, sizes: NDArray[np.float64], segments: Sequence[Sequence[Segment]]) -> None:
+        self._sizes, self._segments = sizes, segments
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Return the classes of the pixels: (height, width) uint8, 0 where there is no object."""
+        from faster_coco_eval.core import mask
+
+        width, height = (int(side) for side in self._sizes[row])
+        pixels = np.zeros((height, width), np.uint8)
+        # Objects are sorted by their run lengths, and drawn one at a time: a picture may have hundreds.
+        encoded: list[tuple[int, Any]] = []
+        for one in self._segments[row]:
+            runs: Any = [{"size": [height, width], "counts": one.shape}]
+            if not isinstance(one.shape, bytes):
+                runs = mask.frPyObjects([polygon.tolist() for polygon in one.shape], height, width)
+            encoded.append((one.label, mask.merge(runs)))
+        for label, runs in sorted(encoded, key=lambda pair: (pair[0] != VOID, -int(mask.area(pair[1])))):
+            pixels[mask.decode(runs).astype(np.bool_)] = label
+        return pixels
+
+    def digest(self, row: int) -> str:
+        """Return the sha256 hex digest of the segments."""
+        content = hashlib.sha256(self._sizes[row].tobytes())
+        for one in self._segments[row]:
+            parts = [one.shape] if isinstance(one.shape, bytes) else [polygon.tobytes() for polygon in one.shape]
+            content.update(repr((one.label, [len(part) for part in parts])).encode() + b"".join(parts))
+        return content.hexdigest()

@@ -26,8 +26,8 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import upright_rgb
 from gpt4image.data.file_source import FileSource, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels, encode_several, refuse_gaps
 from gpt4image.data.manifest import LABEL_COLUMNS, SYNONYMS
+from gpt4image.data.records import Record, to_dataset
 
 KIND = "python"
 PIXELS, TABLE = "images.ppm", "table.json"
@@ -98,32 +98,22 @@ def load_given(argument: str) -> ImageSet:
             "and labels as data= again."
         )
     table: dict[str, Any] = read_json(folder / TABLE)
-    count, skipped, rows = len(table["key"]), (), np.arange(len(table["key"]))
-    if "path" in table:
-        located = locate_all(Path("/"), table["path"])
-        faults = zip(table["key"], located, strict=True)
-        skipped = tuple(Skipped(name=key, reason=fault) for key, (_, fault) in faults if fault)
-        rows = np.array([row for row, (_, fault) in enumerate(located) if not fault], np.int64)
-        if not len(rows):
-            raise DataError(f"{spec}: none of its {count} paths leads to an image; the first {skipped[0].reason}.")
-        source: Any = FileSource(Path("/"), [name for name, _ in located])
-    else:
-        source = PixelSource(folder / PIXELS, table["length"], table["digest"])
     name = next((name for name in LABEL_COLUMNS if name in table), "")
-    cells = table.get(name, [None] * count)
-    several = any(isinstance(cell, list) for cell in cells)
-    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec)
-    refuse_gaps(classes, labels, spec)
-    return ImageSet(
-        spec=spec,
-        classes=classes,
-        keys=tuple(table["key"][row] for row in rows),
-        labels=labels[rows],
-        splits=np.array([table["split"][row] for row in rows] if "split" in table else ["train"] * len(rows)),
-        source=source,
-        rows=rows,
-        skipped=skipped,
-    )
+    nothing = [None] * len(table["key"])
+    records = [
+        Record(key=key, split=split or "train", label=label)
+        for key, split, label in zip(table["key"], table.get("split", nothing), table.get(name, nothing), strict=True)
+    ]
+    if "path" not in table:
+        return to_dataset(spec, records, PixelSource(folder / PIXELS, table["length"], table["digest"]))
+    located = locate_all(Path("/"), table["path"])
+    found = [(one, file) for one, (file, fault) in zip(records, located, strict=True) if not fault]
+    faults = zip(records, located, strict=True)
+    skipped = [Skipped(name=one.key, reason=fault) for one, (_, fault) in faults if fault]
+    if not found:
+        raise DataError(f"{spec}: none of its {len(records)} paths leads to an image; the first {skipped[0].reason}.")
+    source = FileSource(Path("/"), [file for _, file in found])
+    return to_dataset(spec, [one for one, _ in found], source, skipped=skipped)
 
 
 @contextmanager

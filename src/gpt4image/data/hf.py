@@ -2,12 +2,18 @@
 
 Images stay undecoded in the memory-mapped Arrow files of `datasets`; they are read from there row by row. Local sets
 need no network.
+
+Boxes are a column ``objects`` of structs, or a struct of lists, with ``bbox`` (left, top, width, height in pixels, as
+in the documentation of `datasets`) and ``category``. Masks are a second column of images, with one number per pixel.
 """
 
 from __future__ import annotations
 
+import bisect
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +21,22 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.arrow_source import ArrowSource, cells_of
-from gpt4image.data.box_checks import Faults
-from gpt4image.data.file_source import expanded
-from gpt4image.data.hf_regions import boxes_of, mask_column, masks_from, objects_column
+from gpt4image.data.digests import file_digests
+from gpt4image.data.file_source import expanded, is_below, read_bounded
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
-from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, encode_labels, encode_several, label_matrix, refuse_gaps
-from gpt4image.data.regions import Regions
+from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, MAX_CLASSES
+from gpt4image.data.masks import MaskFiles, masks_of
+from gpt4image.data.records import (
+    Faults,
+    Object,
+    Record,
+    boxes_of,
+    from_sides,
+    number,
+    require_few,
+    to_dataset,
+    weight_of,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,6 +46,12 @@ IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
 IMAGE_FIELDS = {"bytes": ("binary", "large_binary", "null"), "path": ("string", "large_string", "null")}
 KEY_NAMES = ("key", "__key__")  # the second: of samples in tar shards, as WebDataset writes them
 MAX_CAUSE = 400  # letters of what `datasets` says that are shown
+OBJECTS = ("objects", "annotations")
+BOX_NAMES = ("bbox", "bboxes", "boxes")
+CLASS_NAMES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label", "type")
+IGNORED = ("iscrowd", "is_crowd", "difficult")
+SCORE = "score"
+MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "semantic_mask")
 
 
 def load_hf(argument: str) -> ImageSet:
@@ -53,53 +74,32 @@ def load_hf(argument: str) -> ImageSet:
     parts, unknown = _known_splits(_load(argument, spec))
     if not parts:
         raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")
-    image = _image_column(parts, spec)
-    source = ArrowSource([part for _, part in parts], image, _allowed_folders(argument))
-    splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for _, part in parts])
-    keys = _keys(parts, splits)
+    image, tables = _image_column(parts, spec), [part for _, part in parts]
+    source = ArrowSource(tables, image, _allowed_folders(argument))
+    splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for part in tables]).tolist()
+    records = [Record(key=key, split=split) for key, split in zip(_keys(parts, splits), splits, strict=True)]
     with parsing(f"{spec}: the column {image!r} is damaged"):
         faults = source.faults()
-    rows = np.setdiff1d(np.arange(len(keys)), list(faults))
+    rows = np.setdiff1d(np.arange(len(records)), list(faults))
+    skipped = [Skipped(name=records[row].key, reason=reason) for row, reason in faults.items()]
     if not len(rows):
-        reasons = f" The first: {first_few(f'{keys[row]} {why}' for row, why in faults.items())}." if faults else ""
-        raise DataError(f"{spec}: none of its {len(keys)} rows has an image that can be used.{reasons}")
-    classes, labels, regions, dropped = _annotations(parts, source, image, keys, faults, argument)
-    return ImageSet(
-        spec=spec,
-        classes=classes,
-        keys=tuple(keys[row] for row in rows),
-        labels=labels[rows],
-        splits=splits[rows],
-        source=source,
-        rows=rows,
-        regions=None if regions is None else regions[rows],
-        skipped=(
-            *dropped,
-            *(Skipped(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown),
-            *(Skipped(name=keys[row], reason=reason) for row, reason in faults.items()),
-        ),
-    )
-
-
-def _annotations(
-    parts: Sequence[tuple[str, Dataset]],
-    source: ArrowSource,
-    image: str,
-    keys: Sequence[str],
-    faults: Mapping[int, str],
-    argument: str,
-) -> tuple[tuple[str, ...], NDArray[Any], Regions | None, tuple[Skipped, ...]]:
-    """Return classes and labels of all rows, boxes or masks if a column holds them, and what of these is skipped."""
-    spec, dropped = f"hf:{argument}", Faults()
-    column = mask_column(parts, image)
-    if objects_column(parts[0][1]) is not None:
-        regions, classes = boxes_of(parts, keys, source, dropped, spec)
-    elif column is not None:
-        masks = ArrowSource([part for _, part in parts], column, _allowed_folders(argument))
-        regions, classes = masks_from(masks, source, keys, dropped, spec)
+        reasons = f" The first: {first_few(f'{item.name} {item.reason}' for item in skipped)}." if skipped else ""
+        raise DataError(f"{spec}: none of its {len(records)} rows has an image that can be used.{reasons}")
+    dropped, classes, regions = Faults(), None, None
+    if names := _objects_column(parts[0][1]):
+        classes = _add_objects(parts, names, records, spec)
+        regions = boxes_of(records, classes, dropped, spec, source.read, from_sides=True)
+    elif column := _mask_column(parts, image):
+        masks = ArrowSource(tables, column, _allowed_folders(argument))
+        numbers = np.arange(len(records))
+        with parsing(f"{spec}: the column of masks is damaged"):
+            numbers[list(masks.faults())] = -1
+        regions, classes = masks_of(MaskFiles(masks, numbers), numbers, records, source, None, dropped, spec)
     else:
-        return *_labels(parts, faults, spec), None, ()
-    return classes, regions.presence(len(classes)), regions, dropped.skipped(spec)
+        classes = _add_labels(parts, records, faults, spec)
+    others = [Skipped(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown]
+    skipped = [*dropped.skipped(spec), *others, *skipped]
+    return to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped).select(rows)
 
 
 def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
@@ -173,20 +173,20 @@ def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
     return next((name for name in preferred if name in names), next(iter(names), None))
 
 
-def _keys(parts: Sequence[tuple[str, Dataset]], splits: NDArray[np.str_]) -> list[str]:
+def _keys(parts: Sequence[tuple[str, Dataset]], splits: Sequence[str]) -> list[str]:
     column = next((name for name in KEY_NAMES if all(name in part.features for _, part in parts)), None)
     if column is None:
         return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
-    keys = [str(key) for _, part in parts for key in cells_of(part, column)]
+    keys = [str(key) for _, part in parts for key in _cells(part, column)]
     if len(set(keys)) == len(keys):
         return keys
     return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]
 
 
-def _labels(
-    parts: Sequence[tuple[str, Dataset]], faults: Mapping[int, str], spec: str
-) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Return the class names, and the label of each row; rows with a fault have none."""
+def _add_labels(
+    parts: Sequence[tuple[str, Dataset]], records: Sequence[Record], faults: Mapping[int, str], spec: str
+) -> Sequence[str] | None:
+    """Give the records without a fault their labels; return the class names of a ClassLabel, None without."""
     import datasets
 
     features = parts[0][1].features
@@ -194,36 +194,47 @@ def _labels(
     class_columns = [name for name, kind in features.items() if isinstance(_element(kind), datasets.ClassLabel)]
     name = _first([*named_so, *class_columns], LIST_NAMES)
     if name is None:
-        return (), np.full(sum(len(part) for _, part in parts), NO_LABEL)
-    # A split without the column has no labels, as the test splits of some published sets.
-    columns = {split: cells_of(part, name) if name in part.features else [None] * len(part) for split, part in parts}
+        return ()
     kinds = {split: part.features[name] for split, part in parts if name in part.features}
-    named = {
+    names = {
         split: _element(kind).names for split, kind in kinds.items() if isinstance(_element(kind), datasets.ClassLabel)
     }
     several = [split for split, kind in kinds.items() if _is_list(kind)]
-    for some, what in ((list(named), "a ClassLabel"), (several, "a list")):
+    for some, what in ((list(names), "a ClassLabel"), (several, "a list")):
         if some and (others := [split for split in kinds if split not in some]):
             raise DataError(
                 f"{spec}: the label column {name!r} is {what} in {first_few(some)}, but not in {first_few(others)}; "
                 "cast it to the same type in all splits."
             )
-    classes = tuple(named[parts[0][0]]) if named else ()
-    if named:
-        columns = {
-            split: _renumbered(cells, named.get(split, ()), classes, f"{spec}: split {split!r}")
-            for split, cells in columns.items()
-        }
-    cells = [cell for column in columns.values() for cell in column]
-    for row in faults:
-        cells[row] = None
-    if named and several:
-        return classes, label_matrix(cells, len(classes))
-    if named:
-        return classes, np.array([NO_LABEL if cell is None else cell for cell in cells], dtype=np.int64)
-    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec)
-    refuse_gaps(classes, labels, spec)
-    return classes, labels
+    cells: list[Any] = []
+    for split, part in parts:
+        # A split without the column has no labels, as the test splits of some published sets.
+        own = _cells(part, name) if name in part.features else [None] * len(part)
+        cells += _names(own, names[split], names[parts[0][0]], f"{spec}: split {split!r}") if split in names else own
+    for row, (record, cell) in enumerate(zip(records, cells, strict=True)):
+        record.label = None if row in faults else cell
+    return names[parts[0][0]] if names else None
+
+
+def _names(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str], where: str) -> list[Any]:
+    """Return the class names, or lists of them, of a split whose ClassLabel has its ``own`` names."""
+    if unknown := [name for name in own if name not in classes]:
+        raise DataError(
+            f"{where}: its ClassLabel has the class {first_few(unknown)}, which that of the first split lacks: "
+            f"{first_few(classes, 20)}. Cast the label to the same ClassLabel in all splits."
+        )
+    name_of = dict(enumerate(own))
+    try:
+        return [
+            [name_of[number] for number in cell]
+            if isinstance(cell, list)
+            else None
+            if cell in (None, NO_LABEL)
+            else name_of[cell]
+            for cell in cells
+        ]
+    except KeyError as error:
+        raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {error}.") from None
 
 
 def _is_list(kind: Any) -> bool:
@@ -234,25 +245,165 @@ def _element(kind: Any) -> Any:
     return kind.feature if _is_list(kind) else kind
 
 
-def _renumbered(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str], where: str) -> list[Any]:
-    """Return class numbers, or lists of them, of a split whose ClassLabel has its ``own`` names, as of ``classes``."""
-    label_of = {name: label for label, name in enumerate(classes)}
-    if unknown := [name for name in own if name not in label_of]:
-        raise DataError(
-            f"{where}: its ClassLabel has the class {first_few(unknown)}, which that of the first split lacks: "
-            f"{first_few(classes, 20)}. Cast the label to the same ClassLabel in all splits."
-        )
-    number_of = {number: label_of[name] for number, name in enumerate(own)}
+def _cells(part: Dataset, name: str) -> list[Any]:
+    """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
+    with parsing(f"the column {name!r} of the dataset is damaged"):
+        column = part.data.column(name)
+        column.validate(full=True)
+        return column.to_pylist()
 
-    def renumbered(cell: Any) -> Any:
-        if isinstance(cell, list):
-            return [number_of[number] for number in cell]
-        return None if cell in (None, NO_LABEL) else number_of[cell]
 
-    try:
-        return [renumbered(cell) for cell in cells]
-    except KeyError as error:
-        raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {error}.") from None
+def _objects_column(part: Dataset) -> tuple[str, str, str] | None:
+    """Return the names of the column of objects, and in it those of boxes and classes; None without."""
+    for name in OBJECTS:
+        fields = _fields(part, name)
+        box, label = (next((one for one in names if one in fields), None) for names in (BOX_NAMES, CLASS_NAMES))
+        if box and label:
+            return name, box, label
+    return None
+
+
+def _fields(part: Dataset, column: str) -> dict[str, Any]:
+    """Return the features of the fields of one object, of a list of structs or of a struct of lists."""
+    inner = _element(part.features.get(column))
+    return dict(inner) if isinstance(inner, dict) else {}
+
+
+def _add_objects(
+    parts: Sequence[tuple[str, Dataset]], names: tuple[str, str, str], records: Sequence[Record], spec: str
+) -> tuple[str, ...]:
+    """Give the records their objects; return the class names. An empty cell is an image that is not annotated."""
+    column, box, label = names
+    if any(column in part.features and _objects_column(part) != names for _, part in parts):
+        raise DataError(f"{spec}: the column of objects has other fields in some splits; cast it to the same type.")
+    following, classes = iter(records), dict[str, None]()
+    for _, part in parts:
+        own: Sequence[str] = getattr(_element(_fields(part, column).get(label)), "names", None) or ()
+        classes |= dict.fromkeys(own)
+        columns = [
+            _cells(part, one) if one in part.features else [None] * len(part) for one in (column, "width", "height")
+        ]
+        for cell, width, height in zip(*columns, strict=True):
+            record = next(following)
+            record.objects = None if cell is None else _objects(cell, box, label, own)
+            record.size = number(width), number(height)
+    objects = [one for record in records for one in record.objects or ()]
+    if not classes:
+        texts = {one.label for one in objects if isinstance(one.label, str) and one.label.strip()}
+        largest = max((one.label for one in objects if isinstance(one.label, int)), default=-1)
+        classes = dict.fromkeys(sorted(texts) or map(str, range(largest + 1)))
+    require_few(tuple(classes), spec)
+    for one in objects:
+        known = one.label in classes if isinstance(one.label, str) else 0 <= one.label < len(classes)
+        one.fault = "" if known else "its category is missing or unknown"
+    return tuple(classes)
+
+
+def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object]:
+    """Return the objects of a cell, whose class numbers ``own`` names."""
+    if isinstance(cell, dict):
+        names = [name for name in (box, label, SCORE, *IGNORED) if isinstance(cell.get(name), list)]
+        count = max((len(cell[name]) for name in names), default=0)
+        cell = [{name: cell[name][place] for name in names if place < len(cell[name])} for place in range(count)]
+    found: list[Object] = []
+    for position, one in enumerate(cell, 1):
+        values = one if isinstance(one, dict) else {}
+        given = values.get(label)
+        given = int(given) if isinstance(given, float) and given.is_integer() else given
+        if not isinstance(given, int | str) or (isinstance(given, int) and not 0 <= given < MAX_CLASSES):
+            given = -1
+        if own and isinstance(given, int):
+            given = own[given] if 0 <= given < len(own) else -1
+        weight = weight_of(any(values.get(name) for name in IGNORED), values.get(SCORE))
+        found.append(Object(f"object {position}", given, from_sides(values.get(box)), weight))
+    return found
+
+
+def _mask_column(parts: Sequence[tuple[str, Dataset]], image: str) -> str | None:
+    """Return the name of the column of masks: of images besides ``image``, in every split; None without."""
+    import datasets
+
+    every = [part.features for _, part in parts]
+    names = [name for name in MASK_NAMES if name != image]
+    return next((name for name in names if all(isinstance(one.get(name), datasets.Image) for one in every)), None)
+
+
+class ArrowSource:
+    """Images of several tables, one after the other, without a copy in memory.
+
+    Args:
+        tables: datasets with the same image column.
+        column: name of that column, a struct of ``bytes`` and ``path``; path counts where there are no bytes.
+        folders: real paths of the folders in which such files may lie; a path that is not absolute starts in the first.
+    """
+
+    def __init__(self, tables: Sequence[Dataset], column: str, folders: Sequence[str]) -> None:
+        self._tables, self._column, self._folders = tables, column, folders
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the open chunks: a worker process maps the files itself; pickled Arrow data would be copied."""
+        return {name: self.__dict__[name] for name in ("_tables", "_column", "_folders")}
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of one image. Raises OSError where its file cannot be read, or the row has a fault."""
+        data, path = self._cell(row)
+        if data is not None:
+            return data
+        if fault := self._fault(path):
+            raise OSError(fault)
+        return read_bounded(self._file(path))
+
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each image."""
+        cells = map(self._cell, rows.tolist())
+        found = [self._file(path) if data is None else hashlib.sha256(data) for data, path in cells]
+        of_files = iter(file_digests([one for one in found if isinstance(one, str)]))
+        return tuple(next(of_files) if isinstance(one, str) else one.hexdigest() for one in found)
+
+    def faults(self) -> dict[int, str]:
+        """Return the rows that cannot be used, with the reason, without touching the image bytes.
+
+        Raises:
+            Exception: one of Arrow's, where the tables are damaged: rows would be read from anywhere in memory.
+        """
+        faults: dict[int, str] = {}
+        for start, (data, paths) in zip(self._starts, self._chunks, strict=True):
+            data.validate(full=True)
+            paths.validate(full=True)
+            for offset in np.flatnonzero(data.is_null().to_numpy(zero_copy_only=False)).tolist():
+                if fault := self._fault(paths[offset].as_py()):
+                    faults[start + offset] = fault
+        return faults
+
+    def _fault(self, path: str | None) -> str:
+        """Return why the file of an image without bytes is not read; nothing where it may be."""
+        if path is None:
+            return "has no image"
+        inside = any(is_below(os.path.realpath(self._file(path)), folder) for folder in self._folders)
+        return "" if inside else "has no bytes, and its path leads out of the dataset"
+
+    def _cell(self, row: int) -> tuple[bytes | None, Any]:
+        """Return the bytes of an image, and the path that a row without has."""
+        chunk = bisect.bisect_right(self._starts, row) - 1
+        data, paths = self._chunks[chunk]
+        offset = row - self._starts[chunk]
+        value = data[offset].as_py()
+        return value, None if value is not None else paths[offset].as_py()
+
+    def _file(self, path: str) -> str:
+        return os.path.join(self._folders[0], path)  # noqa: PTH118
+
+    @cached_property
+    def _chunks(self) -> list[tuple[Any, Any]]:
+        """Bytes and paths of each non-empty chunk; `flatten` handles images that are null as a whole."""
+        structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks if len(chunk)]
+        flat = [dict(zip(struct.type.names, struct.flatten(), strict=True)) for struct in structs]
+        return [(fields["bytes"], fields["path"]) for fields in flat]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """First row of each chunk."""
+        return np.cumsum([0, *(len(data) for data, _ in self._chunks[:-1])]).tolist()
 
 
 def _allowed_folders(argument: str) -> list[str]:

@@ -111,6 +111,26 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     return classes, label_matrix(present, len(classes))
 
 
+def encode(
+    cells: Sequence[object], spec: str, *, names: bool = False, several: bool = False
+) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Return class names and labels of cells: (N,) one class each, or (N, K) if ``several``.
+
+    Most class numbers must have an image: of others, such as years, each number below the largest would be a class.
+
+    Raises:
+        DataError: as ``encode_labels`` and ``encode_several``.
+    """
+    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec, names=names)
+    used = [classes[label] for label in used_classes(labels)]
+    if 2 * len(used) < len(classes):
+        raise DataError(
+            f"{spec}: the labels are class numbers up to {classes[-1]}, but only {len(used)} of these {len(classes)} "
+            f"classes have an image, such as {first_few(used)}. Number the classes from 0 on, or give them names."
+        )
+    return classes, labels
+
+
 def label_matrix(present: Sequence[Sequence[int] | None], classes: int) -> NDArray[np.int8]:
     """Return the (N, K) labels of images whose present classes are known, as numbers; None for no label."""
     labels = np.zeros((len(present), classes), np.int8)
@@ -147,20 +167,6 @@ def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArra
         raise DataError(
             f"{spec}: train lacks the class {first_few(lacks)} of val or test; its classes are {first_few(has, 20)}. "
             "Mend the label, or give train images of that class."
-        )
-
-
-def refuse_gaps(classes: Sequence[str], labels: NDArray[Any], spec: str) -> None:
-    """Refuse class numbers of which most have no image, such as years: each number below the largest is a class.
-
-    Raises:
-        DataError: naming the largest number.
-    """
-    used = [classes[label] for label in used_classes(labels)]
-    if 2 * len(used) < len(classes):
-        raise DataError(
-            f"{spec}: the labels are class numbers up to {classes[-1]}, but only {len(used)} of these {len(classes)} "
-            f"classes have an image, such as {first_few(used)}. Number the classes from 0 on, or give them names."
         )
 
 

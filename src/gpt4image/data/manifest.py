@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import itertools
 import posixpath
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,8 @@ from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
+from gpt4image.data.labels import SEPARATOR, encode, note_once, presence
+from gpt4image.data.records import Record, to_dataset
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
 REVIEW, DIGEST = "review", "digest"
@@ -73,13 +73,14 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
         raise DataError(f"{spec}: --image-root {stated} is no folder.")
     table = read_table(file, spec)
     given = [_text(path) for path in table["path"]]
-    located = [(path, _with_advice(fault)) for path, fault in locate_all(root, given)]
+    located = locate_all(root, given)
     rows = [row for row, (_, fault) in enumerate(located) if not fault]
-    skipped = tuple(
-        Skipped(name=path or f"{file.name}, row {row}", reason=fault)
+    advice = "; give --image-root DIR, a folder that holds all images"
+    skipped = [
+        Skipped(name=path or f"{file.name}, row {row}", reason=fault + advice * fault.startswith(OUTSIDE))
         for row, (path, (_, fault)) in enumerate(zip(given, located, strict=True), 1)
         if fault
-    )
+    ]
     if not rows:
         first = f" The first: {skipped[0].name!r}, {skipped[0].reason}." if skipped else ""
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
@@ -88,34 +89,20 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     keys = [_text(key) for key in table["key"]] if "key" in table else _keys(given, located, stated)
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
-    endings = tuple(VIDEO_EXTENSIONS)
-    videos = sum(given[row].lower().endswith(endings) for row in rows)
+    videos = sum(given[row].lower().endswith(tuple(VIDEO_EXTENSIONS)) for row in rows)
     if clips := 2 * videos > len(rows):
         require_decoder(f"{spec}, a table of videos,")
-    return ImageSet(
-        spec=spec,
-        classes=classes,
-        keys=tuple(keys[row] for row in rows),
-        labels=labels[rows],
-        splits=np.array([splits[row] for row in rows]),
-        source=FileSource(root, [located[row][0] for row in rows]),
-        rows=np.arange(len(rows)),
-        skipped=skipped,
-        clips=clips,
-    )
-
-
-def _with_advice(fault: str) -> str:
-    return f"{fault}; give --image-root DIR, a folder that holds all images" if fault.startswith(OUTSIDE) else fault
+    records = [Record(key=keys[row], split=splits[row]) for row in rows]
+    source = FileSource(root, [located[row][0] for row in rows])
+    return to_dataset(spec, records, source, classes=classes, labels=labels[rows], skipped=skipped, clips=clips)
 
 
 def _keys(given: Sequence[str], located: Sequence[tuple[str, str]], stated: str) -> list[str]:
     """Return the paths as keys; below a folder that is stated, absolute ones without it, as others may mount it."""
-    shorter = [
-        file if stated and file and posixpath.isabs(path) else path
+    return [
+        posixpath.normpath(file if stated and file and posixpath.isabs(path) else path)
         for path, (file, _) in zip(given, located, strict=True)
     ]
-    return [posixpath.normpath(path) for path in shorter]
 
 
 def read_table(file: Path, spec: str) -> dict[str, list[Any]]:
@@ -141,23 +128,17 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
             rows = [[from_csv_cell(cell) for cell in row] for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
-    separator = next((letter for letter in ";\t|" if len(header) == 1 and letter in header[0]), None)
-    advice = (
-        " The first line must name the columns, for instance: path,label."
-        if separator is None
-        else f" Columns are separated by commas, not by {separator!r}."
-    )
-    whole = list(itertools.takewhile(lambda row: len(row) == len(header), rows))
-    columns = {name: [row[place] for row in whole] for place, name in enumerate(header)}
-    table = _checked(header, columns, spec, advice)
-    if len(whole) < len(rows):
-        cells = len(rows[len(whole)])
-        raise DataError(f"{spec}: row {len(whole) + 1} has {cells} cells, but there are {len(header)} columns.")
+    uneven = next((row for row, cells in enumerate(rows, 1) if len(cells) != len(header)), None)
+    whole = rows if uneven is None else rows[: uneven - 1]
+    table = _checked(header, {name: [row[place] for row in whole] for place, name in enumerate(header)}, spec)
+    if uneven is not None:
+        cells = len(rows[uneven - 1])
+        raise DataError(f"{spec}: row {uneven} has {cells} cells, but there are {len(header)} columns.")
     return table
 
 
-def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advice: str = "") -> dict[str, list[Any]]:
-    """Return the table of a manifest, or refuse its columns; the advice is for a table that has none of them."""
+def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> dict[str, list[Any]]:
+    """Return the table of a manifest by usual names, or refuse its columns."""
     names = [_usual_name(name, names, table[name]) for name in names]
     table = dict(zip(names, table.values(), strict=True)) if len(table) == len(names) else table
     if "path" not in table and "key" in table:
@@ -166,15 +147,22 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
         raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
     unknown = [name for name in names if name not in COLUMNS and not _is_class(name, table[name])]
     if unknown or "path" not in table:
-        lack = "" if "path" in table else " Column 'path' is missing."
-        close = difflib.get_close_matches(unknown[0], _TYPED, n=1) if unknown else []
-        wrong = f" Column {unknown[0]!r} is none of these." if unknown else ""
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        advice = "" if "path" in table else " Column 'path' is missing."
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], _TYPED, n=1)
+            advice += f" Column {unknown[0]!r} is none of these."
+            advice += f" Did you mean {close[0]!r}?" if close else ""
+        if not set(table) & set(COLUMNS):
+            sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), None)
+            advice += (
+                f" Columns are separated by commas, not by {sign!r}."
+                if sign
+                else " The first line must name the columns, for instance: path,label."
+            )
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
             f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, digest, and "
-            f"one column per class with 0, 1 or empty cells.{lack}{wrong}{hint}"
-            f"{'' if set(table) & set(COLUMNS) else advice}"
+            f"one column per class with 0, 1 or empty cells.{advice}"
         )
     return table
 
@@ -216,16 +204,13 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
     name = given[0] if given else "label"
     cells = table.get(name, [None] * len(usable))
     cells = [cell if is_usable else None for cell, is_usable in zip(cells, usable, strict=True)]
-    if name == "label" and any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
-        note_once(
-            f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several classes per image call it 'labels'."
-        )
     if name == "label":
-        classes, labels = encode_labels(cells, spec, names=REVIEW in table and not _are_class_numbers(cells))
-    else:
-        classes, labels = encode_several(cells, spec)
-    refuse_gaps(classes, labels, spec)
-    return classes, labels
+        if any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
+            note_once(
+                f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several per image call it 'labels'."
+            )
+        return encode(cells, spec, names=REVIEW in table and not _are_class_numbers(cells))
+    return encode(cells, spec, several=True)
 
 
 def _are_class_numbers(cells: Sequence[Any]) -> bool:

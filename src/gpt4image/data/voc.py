@@ -12,38 +12,23 @@ not annotated. ``difficult`` objects have weight 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-import numpy as np
-
-from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, weight_of
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders, split_of_folders, splits_differ
-from gpt4image.data.labels import MAX_LABEL_LETTERS, MAX_SEVERAL, note_once
-from gpt4image.data.regions import Boxes
+from gpt4image.data.labels import MAX_LABEL_LETTERS, note_once
+from gpt4image.data.records import Faults, Object, Record, boxes_of, number, require_few, to_dataset, weight_of
 
 MAX_XML = 8_000_000
 MAX_DEPTH = 30
 MASKS = ("segmentationclass", "segmentationobject", "masks")
 """Folders whose pictures are no images."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Object:
-    """An object of an XML file: class name, corners as they stand there, weight."""
-
-    name: str
-    corners: Corners
-    weight: float
 
 
 def load_voc(argument: str) -> ImageSet:
@@ -73,50 +58,49 @@ def load_voc(argument: str) -> ImageSet:
     faults = Faults()
     annotated = _paired(root, documents, pictures, faults)
     split_of = _splits(root, files, pictures, annotated, skipped, spec)
-    keys = list(split_of)
-    boxes, classes = _boxes(root, keys, annotated, faults, spec)
-    return ImageSet(
-        spec=spec,
-        classes=classes,
-        keys=tuple(keys),
-        labels=boxes.presence(len(classes)),
-        splits=np.array(list(split_of.values())),
-        source=FileSource(root, keys),
-        rows=np.arange(len(keys)),
-        skipped=(*skipped, *faults.skipped("XML files")),
-        regions=boxes,
-    )
+    records = [
+        Record(key=key, split=split, objects=None if (found := annotated.get(key)) is None else _objects(found))
+        for key, split in split_of.items()
+    ]
+    for record in records:
+        if record.objects:
+            width, height = (number(_text(annotated[record.key], f"size/{side}")) for side in ("width", "height"))
+            record.size = width, height
+    _count_from_zero(records)
+    classes = sorted({str(one.label) for record in records for one in record.objects or () if not one.fault})
+    require_few(classes, spec)
+    source = FileSource(root, list(split_of))
+    boxes = boxes_of(records, classes, faults, spec, source.read)
+    skipped += faults.skipped("XML files")
+    return to_dataset(spec, records, source, classes=classes, regions=boxes, skipped=skipped)
+
+
+class _Bounded(TreeBuilder):
+    """A tree without a document type, and so without entities, of at most MAX_DEPTH levels."""
+
+    depth = 0
+
+    def doctype(self, *_: object) -> None:
+        raise ValueError("it has a document type, which may define entities")
+
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> Element:
+        self.depth -= 1
+        return super().end(tag)
 
 
 def parse_xml(data: bytes) -> Element:
-    """Return the root of an XML document without a document type, and so without entities.
-
-    Raises:
-        ValueError: it has a document type, is nested too deep or is no XML.
-    """
-    builder, parser, depth = TreeBuilder(), expat.ParserCreate(), 0
-
-    def refuse(*_: object) -> None:
-        raise ValueError("it has a document type, which may define entities")
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-        builder.start(name, attributes)
-
-    def end(name: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(name)
-
-    parser.StartDoctypeDeclHandler, parser.EntityDeclHandler = refuse, refuse
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
+    """Return the root of an XML document. Raises ValueError: it is no XML, has a document type, or is nested deeply."""
+    parser = XMLParser(target=_Bounded())
     try:
-        parser.Parse(data, True)
-        return builder.close()
-    except (expat.ExpatError, LookupError, AssertionError) as error:
+        parser.feed(data)
+        return parser.close()
+    except (ParseError, LookupError, AssertionError) as error:
         raise ValueError(f"it is no XML ({error})") from None
 
 
@@ -217,59 +201,31 @@ def _lists(root: Path, files: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _boxes(
-    root: Path, keys: Sequence[str], annotated: Mapping[str, Element | None], faults: Faults, spec: str
-) -> tuple[Boxes, tuple[str, ...]]:
-    objects = [_objects(annotated.get(key), key, faults) for key in keys]
-    names = sorted({one.name for some in objects for one in some})
-    if len(names) > MAX_SEVERAL:
-        raise DataError(
-            f"{spec}: {len(names):,} class names, such as {first_few(names)}; up to {MAX_SEVERAL:,} are possible."
-        )
-    label_of = {name: label for label, name in enumerate(names)}
-    # VOC counts pixels from 1 and names the last pixel of a box; tools that begin at 0 write the edge behind it.
-    first = 0 if any(min(one.corners[:2]) < 1 for some in objects for one in some) else 1
-    listed, sizes = Listed(), np.full((len(keys), 2), math.nan)
-    source = FileSource(root, keys)
-    for row, (key, some) in enumerate(zip(keys, objects, strict=True)):
-        document = annotated.get(key)
-        if document is not None and len(some) < len(document.findall("object")):
-            listed.lost.add(row)
-        if not some or document is None:
-            continue
-        stated = np.array([_number(_text(document, f"size/{side}")) for side in ("width", "height")])
-        sizes[row] = box_space(stated, lambda row=row: source.read(row))
-        for position, one in enumerate(some, 1):
-            left, top, right, bottom = one.corners
-            # One pixel by these rules is a click that no box was drawn from: it stays without an area. A line is a box.
-            shift = 0 if (left, top) == (right, bottom) else first
-            corners = (left - shift, top - shift, right, bottom)
-            listed.add(row, corners, label_of[one.name], one.weight, f"{key}, object {position}")
-    known = [annotated.get(key) is not None for key in keys]
-    return checked(listed, sizes, known, len(names), faults, spec), tuple(names)
-
-
-def _objects(document: Element | None, key: str, faults: Faults) -> list[_Object]:
-    found: list[_Object] = []
-    for position, one in enumerate([] if document is None else document.findall("object"), 1):
+def _objects(document: Element) -> list[Object]:
+    found: list[Object] = []
+    for position, one in enumerate(document.findall("object"), 1):
         name = _text(one, "name")
-        left, top, right, bottom = (_number(_text(one, f"bndbox/{side}")) for side in CORNERS)
+        left, top, right, bottom = (number(_text(one, f"bndbox/{side}")) for side in CORNERS)
+        fault = "it has no bndbox" if one.find("bndbox") is None else ""
         if not name or len(name) > MAX_LABEL_LETTERS:
-            faults.add(f"{key}, object {position}", "it has no name")
-        elif one.find("bndbox") is None:
-            faults.add(f"{key}, object {position}", "it has no bndbox")
-        else:
-            weight = weight_of(_text(one, "difficult") in ("1", "true"), _number(_text(one, "score")))
-            found.append(_Object(name=name, corners=(left, top, right, bottom), weight=weight))
+            fault = "it has no name"
+        weight = weight_of(_text(one, "difficult") in ("1", "true"), _text(one, "score"))
+        found.append(Object(f"object {position}", name, (left, top, right, bottom), weight, fault))
     return found
 
 
-def _text(element: Element, path: str) -> str:
-    return (element.findtext(path) or "").strip()
+def _count_from_zero(records: Sequence[Record]) -> None:
+    """Subtract 1 from left and top, unless a box begins at 0: VOC counts from 1 and names the last pixel of a box.
+
+    Tools that begin at 0 write the edge behind it. 1x1 boxes keep no area, and are dropped: nobody drew a box there.
+    """
+    objects = [one for record in records for one in record.objects or () if not one.fault]
+    if not any(min(one.corners[:2]) < 1 for one in objects):
+        for one in objects:
+            left, top, right, bottom = one.corners
+            if (left, top) != (right, bottom):
+                one.corners = left - 1, top - 1, right, bottom
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _text(element: Element | None, path: str) -> str:
+    return "" if element is None else (element.findtext(path) or "").strip()

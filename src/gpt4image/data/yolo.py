@@ -20,14 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_of_folders
 from gpt4image.data.labels import MAX_SEVERAL, note_once
+from gpt4image.data.records import Corners, Faults, Object, Record, boxes_of, require_few, to_dataset, weight_of
 
 MAX_YAML = 1_000_000
 MAX_DIGITS = 50
@@ -64,29 +62,21 @@ def load_yolo(argument: str) -> ImageSet:
     if not keys:
         first = f" The first: {skipped[0].name}, {skipped[0].reason}." if skipped else ""
         raise DataError(f"{spec}: there are no images; they lie in images/train, or where data.yaml says.{first}")
-    faults, listed, known = Faults(), Listed(), [False] * len(keys)
+    faults, records = Faults(), [Record(key=key, split=listed_in[key]) for key in keys]
     keypoints = bool(settings.get("kpt_shape"))
-    for row, (key, (path, fault)) in enumerate(zip(keys, _label_files(root, keys), strict=True)):
+    for record, (path, fault) in zip(records, _label_files(root, keys), strict=True):
         if not fault:
-            known[row] = _read_lines(root / path, row, listed, faults, keypoints=keypoints)
+            record.objects = _objects(root / path, faults, keypoints=keypoints)
         elif "cannot be found" not in fault:
-            faults.add(path or key, f"its label file {fault}")
+            faults.add(path or record.key, f"its label file {fault}")
     for path in _without_image(root, keys):
         faults.add(path, "there is no image of its name")
-    classes = _classes(settings, root, listed, spec)
-    _require_from_zero(listed, classes, spec)
-    boxes = checked(listed, np.ones((len(keys), 2)), known, len(classes), faults, spec)
-    return ImageSet(
-        spec=spec,
-        classes=classes,
-        keys=tuple(keys),
-        labels=boxes.presence(len(classes)),
-        splits=np.array([listed_in[key] for key in keys]),
-        source=FileSource(root, keys),
-        rows=np.arange(len(keys)),
-        skipped=(*skipped, *faults.skipped("label files")),
-        regions=boxes,
-    )
+    numbers = [int(one.label) for record in records for one in record.objects or () if not one.fault]
+    classes = _classes(settings, root, numbers, spec)
+    _require_from_zero(numbers, classes, spec)
+    boxes = boxes_of(records, classes, faults, spec)
+    skipped += faults.skipped("label files")
+    return to_dataset(spec, records, FileSource(root, keys), classes=classes, regions=boxes, skipped=skipped)
 
 
 def _settings(file: Path, spec: str) -> dict[str, Any]:
@@ -186,24 +176,21 @@ def _without_image(root: Path, keys: Sequence[str]) -> Iterator[str]:
                 yield f"{labels}/{path.name}"
 
 
-def _read_lines(file: Path, row: int, listed: Listed, faults: Faults, *, keypoints: bool) -> bool:
-    """Add the boxes of a label file; return whether it could be read."""
+def _objects(file: Path, faults: Faults, *, keypoints: bool) -> list[Object] | None:
+    """Return the boxes of a label file; None where it cannot be read."""
     try:
         text = read_bounded(str(file)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         faults.add(file.name, f"the label file cannot be read ({type(error).__name__})")
-        return False
+        return None
+    found: list[Object] = []
     for position, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        found = _box(line, keypoints=keypoints)
-        if isinstance(found, str):
-            faults.add(f"{file.name}, line {position}", found)
-            listed.lost.add(row)
-        else:
-            label, corners, score = found
-            listed.add(row, corners, label, weight_of(False, score), f"{file.name}, line {position}")
-    return True
+        if line.strip():
+            values = _box(line, keypoints=keypoints)
+            label, corners, score = (-1, (0.0, 0.0, 0.0, 0.0), 1.0) if isinstance(values, str) else values
+            fault = values if isinstance(values, str) else ""
+            found.append(Object(f"line {position}", label, corners, weight_of(False, score), fault))
+    return found
 
 
 def _box(line: str, *, keypoints: bool) -> tuple[int, Corners, float] | str:
@@ -226,16 +213,16 @@ def _box(line: str, *, keypoints: bool) -> tuple[int, Corners, float] | str:
     return int(label), (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), 1.0
 
 
-def _require_from_zero(listed: Listed, classes: Sequence[str], spec: str) -> None:
+def _require_from_zero(numbers: Sequence[int], classes: Sequence[str], spec: str) -> None:
     """Refuse class numbers that begin at 1. Where they may, but need not, a note on standard error says so.
 
     Raises:
         DataError: no box has the class 0, and one has the number behind the last name.
     """
-    if min(listed.label, default=0) != 1 or not classes:
+    if min(numbers, default=0) != 1 or not classes:
         return
     what = f"{spec}: no box has the class 0, {classes[0]!r}; class numbers of YOLO begin at 0"
-    if max(listed.label) == len(classes):
+    if max(numbers) == len(classes):
         raise DataError(
             f"{what}, and here they go from 1 to {len(classes)}, which has no name: subtract 1 from the first number "
             "of each line."
@@ -243,7 +230,7 @@ def _require_from_zero(listed: Listed, classes: Sequence[str], spec: str) -> Non
     note_once(f"{what}. If yours begin at 1, subtract 1 from the first number of each line.")
 
 
-def _classes(settings: Mapping[str, Any], root: Path, listed: Listed, spec: str) -> tuple[str, ...]:
+def _classes(settings: Mapping[str, Any], root: Path, used: Sequence[int], spec: str) -> tuple[str, ...]:
     """Return the class names: of data.yaml, of classes.txt, else the numbers up to the largest that is used."""
     names = settings.get("names")
     if isinstance(names, Mapping):
@@ -255,15 +242,13 @@ def _classes(settings: Mapping[str, Any], root: Path, listed: Listed, spec: str)
         names = [names[number] for number in numbers]
     if names is None and (root / CLASSES).is_file():
         with parsing(f"{spec}: {CLASSES} is no list of names that can be read"):
-            names = (root / CLASSES).read_text(encoding="utf-8-sig").splitlines()
-            names = [name.strip() for name in names if name.strip()]
+            names = [name for name in (root / CLASSES).read_text(encoding="utf-8-sig").splitlines() if name.strip()]
     if names is None:
-        names = list(map(str, range(max(listed.label, default=-1) + 1)))
+        names = list(range(max(used, default=-1) + 1))
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise DataError(f"{spec}: 'names' of data.yaml is no list of class names.")
     found = tuple(str(name).strip() for name in names)
-    if len(found) > MAX_SEVERAL:
-        raise DataError(f"{spec}: {len(found):,} class names; up to {MAX_SEVERAL:,} are possible.")
+    require_few(found, spec)
     if twice := [name for name, count in Counter(found).items() if count > 1]:
         raise DataError(f"{spec}: a class name comes twice: {first_few(twice)}; give each class a name of its own.")
     return found

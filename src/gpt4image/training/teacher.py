@@ -17,7 +17,7 @@ from gpt4image.artifacts.class_shares import Probabilities, built, scattered
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.image_set import ImageSet, MemorySource
-from gpt4image.data.mask_files import MaskFiles
+from gpt4image.data.masks import MaskFiles
 from gpt4image.parallel import processes
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.segmentation import png

@@ -1,0 +1,326 @@
+"""One record per image is what every format yields; boxes are checked here, and records become a dataset.
+
+What cannot be used of a file is dropped, counted and named, and costs nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import DataError, DecodeError, first_few
+from gpt4image.base.outcome import Skipped
+from gpt4image.data.decode import sides
+from gpt4image.data.image_set import NO_LABEL, ImageSet, ImageSource
+from gpt4image.data.labels import MAX_SEVERAL, encode, label_matrix, note_once
+from gpt4image.data.regions import Boxes, Regions
+
+TOLERANCE = 0.005
+"""Part of a side by which a box may pass the border of its picture before a note says so."""
+PROPORTION = 0.02
+"""How far the proportions of a stated size may be from those of the picture: sides are whole pixels."""
+MANY_BEYOND = 3
+"""Boxes beyond their picture from which on all may be corners in place of sides."""
+SAMPLE = 64
+"""Pictures whose proportions are compared with the stated ones before all are."""
+NAMED = 5
+UNKNOWN_SIZE = (math.nan, math.nan)
+Sizes = NDArray[np.float64]
+Corners = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(slots=True)
+class Object:
+    """An object as a file lists it.
+
+    Attributes:
+        name: for messages, such as "line 3".
+        label: class name, or number.
+        corners: left, top, right, bottom in pixels, or in parts of any other size of the picture; may be anything.
+        weight: how much it counts; 0 for a region to be ignored.
+        fault: why it cannot be used.
+        outline: its segmentation as COCO writes it.
+    """
+
+    name: str
+    label: str | int
+    corners: Corners
+    weight: float = 1.0
+    fault: str = ""
+    outline: object = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """An image as a file lists it.
+
+    Attributes:
+        key: stable name in the dataset.
+        split: train, val or test.
+        label: class name or number; a list of several; None without.
+        objects: its objects; None where nobody looked for them.
+        size: stated width and height of the picture that boxes are in.
+    """
+
+    key: str
+    split: str = "train"
+    label: Any = None
+    objects: list[Object] | None = None
+    size: tuple[float, float] = UNKNOWN_SIZE
+
+
+class Faults:
+    """What cannot be used of a file, by reason: the number of items, and the names of the first ones."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, reason: str) -> None:
+        """Count one item."""
+        names = self._names.setdefault(reason, [])
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        if len(names) < NAMED:
+            names.append(name)
+
+    def skipped(self, where: str) -> tuple[Skipped, ...]:
+        """Return one skipped item for each reason; ``where`` names the file."""
+        return tuple(
+            Skipped(
+                name=f"{where}: {self._counts[reason]:,} annotation{'s' * (self._counts[reason] > 1)}",
+                reason=f"{reason}: {first_few(names)}" + (" and others" if self._counts[reason] > len(names) else ""),
+            )
+            for reason, names in self._names.items()
+        )
+
+
+def to_dataset(
+    spec: str,
+    records: Sequence[Record],
+    source: ImageSource,
+    *,
+    classes: Sequence[str] | None = None,
+    labels: NDArray[Any] | None = None,
+    regions: Regions | None = None,
+    skipped: Sequence[Skipped] = (),
+    clips: bool = False,
+) -> ImageSet:
+    """Return the dataset of records, of which ``source`` gives the bytes in the same order.
+
+    Without ``classes``, the labels of records make them. With ``regions``, these say which classes are present; else
+    ``labels`` (N,) or (N, K), where they are given. Raises DataError.
+    """
+    if classes is None:
+        cells = [record.label for record in records]
+        classes, labels = encode(cells, spec, several=any(isinstance(cell, list) for cell in cells))
+    elif regions is not None:
+        labels = regions.presence(len(classes))
+    elif labels is None:
+        place = {name: label for label, name in enumerate(classes)}
+        if any(isinstance(record.label, list) for record in records):
+            present = [None if record.label is None else [place[name] for name in record.label] for record in records]
+            labels = label_matrix(present, len(classes))
+        else:
+            labels = np.array([place.get(record.label, NO_LABEL) for record in records], np.int64)
+    return ImageSet(
+        spec=spec,
+        classes=tuple(classes),
+        keys=tuple(record.key for record in records),
+        labels=labels,
+        splits=np.array([record.split for record in records]),
+        source=source,
+        rows=np.arange(len(records)),
+        skipped=tuple(skipped),
+        regions=regions,
+        clips=clips,
+    )
+
+
+def number(value: object) -> float:
+    """Return a number, or a text that is one, as float; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def from_sides(box: object) -> Corners:
+    """Return the corners of a box that is a list of left, top, width and height; NaN where it is something else."""
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        return math.nan, math.nan, math.nan, math.nan
+    left, top, width, height = map(number, box)
+    return left, top, left + width, top + height
+
+
+def weight_of(ignored: bool, score: object) -> float:
+    """Return the weight of a box: 0 where it is to be ignored, else its score if it has one from 0 to 1, else 1."""
+    stated = number(score)
+    return 0.0 if ignored else stated if 0 <= stated <= 1 else 1.0
+
+
+def require_few(classes: Sequence[str], spec: str, limit: int = MAX_SEVERAL) -> None:
+    """Raise DataError where there are too many classes."""
+    if len(classes) > limit:
+        raise DataError(
+            f"{spec}: {len(classes):,} class names, such as {first_few(classes)}; up to {limit:,} are possible."
+        )
+
+
+def boxes_of(
+    records: Sequence[Record],
+    classes: Sequence[str],
+    faults: Faults,
+    spec: str,
+    read: Callable[[int], bytes] | None = None,
+    *,
+    from_sides: bool = False,
+) -> Boxes:
+    """Return the boxes of records, cut at the borders of their pictures; what cannot be used goes to ``faults``.
+
+    An image of which everything listed is dropped is not annotated: it would be taught as one without an object, but
+    something was there. A note on standard error counts boxes that were cut.
+
+    Args:
+        records: N images with objects.
+        classes: class names.
+        faults: collects boxes that are dropped.
+        spec: of the dataset, for messages.
+        read: gives the bytes of a picture; None where boxes are parts of their pictures, not pixels.
+        from_sides: whether the format has left, top, width and height.
+
+    Raises:
+        DataError: all boxes are parts of their pictures where pixels are expected, or corners where sides are.
+    """
+    found = [(row, one) for row, record in enumerate(records) for one in record.objects or ()]
+    image = np.array([row for row, _ in found], np.int64)
+    corners = np.array([one.corners for _, one in found], np.float64).reshape(-1, 4)
+    names = [f"{records[row].key}, {one.name}" for row, one in found]
+    if read is None:
+        size = np.ones((len(found), 2))
+    else:
+        size = picture_sizes(records, read)[image]
+        if from_sides:
+            _require_sides(corners, size, names, spec)
+        _require_pixels(corners, size, names, spec)
+    place = {name: label for label, name in enumerate(classes)}
+    labels = [one.label if isinstance(one.label, int) else place.get(one.label, -1) for _, one in found]
+    label = np.array(labels, np.int64)
+    wide = corners / np.tile(size, 2)
+    given = np.clip(wide, -1e9, 1e9).astype(np.float32)  # values beyond are outside of every picture as well
+    cut = np.clip(given, 0, 1)
+    rows = np.column_stack([image, label, given.view(np.int32).astype(np.int64)])
+    again = np.ones(len(found), np.bool_)
+    again[np.unique(rows, axis=0, return_index=True)[1] if len(rows) else []] = False
+    wrong = {
+        "its class number has no name": (label < 0) | (label >= len(classes)),
+        "a coordinate is missing or no number": ~np.isfinite(wide).all(axis=1),
+        "the box has no area: xmax <= xmin or ymax <= ymin": ~(given[:, 2:] > given[:, :2]).all(axis=1),
+        "the box is outside of its picture": ~(cut[:, 2:] > cut[:, :2]).all(axis=1),
+        "the box is listed twice": again,
+    }
+    reasons = [one.fault for _, one in found]
+    for reason, here in wrong.items():
+        for at in np.flatnonzero(here).tolist():
+            reasons[at] = reasons[at] or reason
+    for name, reason in zip(names, reasons, strict=True):
+        if reason:
+            faults.add(name, reason)
+    usable = np.array([not reason for reason in reasons], np.bool_)
+    beyond = usable & (np.abs(given - cut) > TOLERANCE).any(axis=1)
+    if beyond.any():
+        first = first_few(names[at] for at in np.flatnonzero(beyond).tolist())
+        note_once(f"{spec}: {beyond.sum():,} boxes reach beyond their picture and were cut: {first}.")
+    counts = np.bincount(image[usable], minlength=len(records))
+    weights = np.array([one.weight for _, one in found], np.float32)
+    return Boxes(
+        starts=np.cumsum([0, *counts], dtype=np.int64),
+        corners=cut[usable],
+        labels=label[usable],
+        weights=weights[usable],
+        known=still_known(records, counts > 0),
+    )
+
+
+def still_known(records: Sequence[Record], left: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (N,) which images are annotated: not those with objects of which none is ``left`` (N,)."""
+    return np.array([record.objects is not None for record in records], np.bool_) & (
+        left | np.array([not record.objects for record in records], np.bool_)
+    )
+
+
+def _require_pixels(boxes: NDArray[np.float64], size: Sizes, names: Sequence[str], spec: str) -> None:
+    """Refuse boxes (M, 4) that all lie in the first pixel of pictures of ``size`` (M, 2): they are parts of these."""
+    usable = np.asarray(np.isfinite(boxes).all(axis=1) & (size > 1).all(axis=1))
+    found = boxes[usable]
+    if len(found) and np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
+        first = ", ".join(f"{value:.4g}" for value in found[0])
+        raise DataError(
+            f"{spec}: all boxes lie in the first pixel of their picture, such as {first} (left, top, right, bottom) of "
+            f"{names[int(np.argmax(usable))]!r}. They seem to be parts of the picture, and this format has "
+            "pixels: multiply them by the width and height of the picture."
+        )
+
+
+def _require_sides(boxes: NDArray[np.float64], size: Sizes, names: Sequence[str], spec: str) -> None:
+    """Refuse boxes that are left, top, right and bottom where the format has left, top, width and height.
+
+    Such boxes all lie inside of their pictures as they are; read as sides, many of them reach beyond.
+    """
+    usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(size).all(axis=1))
+    corners, far = boxes[usable].copy(), size[usable] * (1 + TOLERANCE)
+    beyond = (corners[:, 2:] > far).any(axis=1)
+    corners[:, 2:] -= corners[:, :2]
+    inside = (corners[:, 2:] > corners[:, :2]) & (corners[:, 2:] <= far)
+    if beyond.sum() >= MANY_BEYOND and inside.all():
+        first = ", ".join(f"{value:.4g}" for value in corners[0])
+        raise DataError(
+            f"{spec}: {beyond.sum():,} of {len(usable):,} boxes reach beyond their picture, and all fit if their "
+            f"numbers are left, top, right, bottom, such as {first} of {names[int(usable[0])]!r}. This "
+            "format has left, top, width, height: subtract left from the third number and top from the fourth."
+        )
+
+
+def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> Sizes:
+    """Return (N, 2) width and height of the picture that the boxes of each record are in.
+
+    That is the stated size if its proportions are the picture's: the picture was made smaller later. Otherwise it is
+    the picture's own; NaN where that cannot be read and no size is stated. A large dataset has too many pictures to
+    read them all: read are those without a stated size, those that a box passes, and an even sample of the others that
+    have boxes; all of these if one of the sample has other proportions.
+    """
+    stated = np.array([record.size for record in records], np.float64).reshape(-1, 2)
+    furthest, sizes = np.zeros(stated.shape), stated.copy()
+    for row, record in enumerate(records):
+        for one in record.objects or ():
+            furthest[row] = np.fmax(furthest[row], one.corners[2:])
+
+    def compare(rows: NDArray[np.int64]) -> None:
+        for row in rows.tolist():
+            sizes[row] = _box_space(stated[row], row, read)
+
+    fits = np.asarray((furthest <= stated * (1 + TOLERANCE)).all(axis=1))
+    compare(np.flatnonzero(~fits))
+    others = np.flatnonzero(fits & np.array([bool(record.objects) for record in records], np.bool_))
+    sample = others[:: max(1, -(-len(others) // SAMPLE))]
+    compare(sample)
+    if (sizes[sample] != stated[sample]).any():
+        compare(np.setdiff1d(others, sample))
+    return sizes
+
+
+def _box_space(stated: Sizes, row: int, read: Callable[[int], bytes]) -> Sizes:
+    is_size = bool((np.isfinite(stated) & (stated >= 1)).all())
+    try:
+        own = np.array(sides(read(row)), np.float64)
+    except (DecodeError, OSError):  # it is named when its pixels are read
+        return stated if is_size else np.full(2, math.nan)
+    proportion = (stated[0] / stated[1]) / (own[0] / own[1]) if is_size else math.nan
+    return stated if abs(proportion - 1) < PROPORTION else own
