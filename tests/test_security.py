@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt4image.base import files
-from gpt4image.data import coco_segments, decode, file_source, video, voc, yolo
+from gpt4image.data import coco, decode, file_source, video, voc, yolo
 from gpt4image.describing.describers.batch import api
 from gpt4image.describing.describers.openai import calls, untrusted
 from gpt4image.reviewing import server
@@ -125,7 +125,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "COCO files": (
             "data/test_coco.py::test_no_file_or_another_one_is_an_error",
             "data/test_coco.py::test_what_cannot_be_used_is_named_and_costs_nothing_else",
-            "data/test_coco_segments.py::test_bombs_are_refused_at_once",
+            "data/test_coco.py::test_bombs_are_refused_at_once",
         ),
         "YOLO folders": (
             "data/test_yolo.py::test_a_wrong_data_yaml_is_an_error",
@@ -144,7 +144,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "artifacts/test_box_table.py::test_another_file_or_none_is_an_error",
         ),
         "images": (
-            "data/test_bombs.py::test_a_header_that_claims_memory_is_refused_before_anything_is_decoded",
+            "data/test_decode.py::test_a_header_that_claims_memory_is_refused_before_anything_is_decoded",
             "data/test_decode.py::test_what_is_no_image_is_refused",
             "data/test_decode.py::test_a_decompression_bomb_is_refused_by_its_header",
             "data/test_file_source.py::test_a_file_is_read_up_to_the_limit",
@@ -226,7 +226,7 @@ def test_the_limits_of_the_page_are_those_that_are_used() -> None:
         f"XML above {voc.MAX_XML // 10**6} MB, with a document type",
         f"or deeper than {voc.MAX_DEPTH} levels",
         f"`data.yaml` above {yolo.MAX_YAML // 10**6} MB",
-        f"outlines above {coco_segments.MAX_OUTLINE // 10**6} million pixels",
+        f"outlines above {coco.MAX_OUTLINE // 10**6} million pixels",
         f"beyond {files.MOST_NESTED} levels",
         f"requests above {server.MOST_BYTES // 10**6} MB",
     ):
