@@ -15,17 +15,17 @@ from gpt4image import config, next_steps
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.files import write_json
-from gpt4image.base.outcome import (
+from gpt4image.base.outcome import Outcome
+from gpt4image.cli import COMMANDS, CONFIG_TYPES
+from gpt4image.config.results import (
     DescribeResult,
     DistillResult,
     EncodeResult,
     ImportResult,
     LabelResult,
-    Outcome,
     ReviewResult,
     TrainResult,
 )
-from gpt4image.cli import COMMANDS, CONFIG_TYPES
 from gpt4image.next_steps import with_next
 
 KINDS: dict[str, type[Outcome]] = {

@@ -20,7 +20,7 @@ import gpt4image
 from conftest import COLOURS
 from gpt4image import verbs
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.base.outcome import Epoch
+from gpt4image.config.results import Epoch
 from gpt4image.models import backbones
 
 ROOT = Path(__file__).parents[1]

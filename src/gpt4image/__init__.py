@@ -38,12 +38,13 @@ _MODULE_OF = {
     "TextLabels": "artifacts.text_labels",
     **dict.fromkeys(
         (
-            *("Outcome", "Epoch", "DistillResult", "DescribeResult", "EncodeResult", "LabelResult", "ReviewResult"),
+            *("Epoch", "DistillResult", "DescribeResult", "EncodeResult", "LabelResult", "ReviewResult"),
             *("TrainResult", "EvaluateResult", "CompareResult", "ReportResult", "ExportResult", "PredictResult"),
             *("SearchResult", "DoctorResult"),
         ),
-        "base.outcome",
+        "config.results",
     ),
+    "Outcome": "base.outcome",
     "Gpt4ImageError": "base.errors",
     "DescribeConfig": "config",
     "ImportDescriptionsConfig": "config",

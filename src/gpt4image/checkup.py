@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.errors import install_command
-from gpt4image.base.outcome import DoctorResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
+from gpt4image.config.results import DoctorResult
 
 EXTRAS = {
     "demo": "the weights and the pictograms: demo, --data openmoji",

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.errors import Gpt4ImageError
-from gpt4image.base.outcome import (
+from gpt4image.base.outcome import Outcome
+from gpt4image.base.secrets import hidden
+from gpt4image.config.results import (
     DescribeResult,
     DistillResult,
     EncodeResult,
     ImportResult,
     LabelResult,
-    Outcome,
     ReviewResult,
     TrainResult,
 )
-from gpt4image.base.secrets import hidden
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""

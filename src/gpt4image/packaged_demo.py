@@ -18,10 +18,10 @@ from typing import Any
 from gpt4image.artifacts.run_records import COMPARISON, DEMO
 from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import write_json
-from gpt4image.base.outcome import CompareResult
 from gpt4image.base.progress import say
 from gpt4image.config import CompareConfig, DemoConfig, DistillConfig, ReportConfig
 from gpt4image.config.distilling import ANSWERS, EMBEDDINGS
+from gpt4image.config.results import CompareResult
 
 DATA, UNLABELLED = "clothes", "clothes-unlabelled"
 MODEL = "tf_efficientnet_lite0"

@@ -19,17 +19,17 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from gpt4image.base import outcome as results
 from gpt4image.base.errors import ConfigError, Gpt4ImageError
-from gpt4image.base.outcome import Outcome, PredictResult, Row, Skipped
+from gpt4image.base.outcome import Outcome, Row, Skipped
 from gpt4image.cli import COMMANDS, CONFIG_TYPES
-from gpt4image.config import StageConfig
+from gpt4image.config import StageConfig, results
+from gpt4image.config.results import PredictResult
 from gpt4image.next_steps import with_next
 from gpt4image.options import require_inputs
 
 VERBS = tuple(name for name in COMMANDS if " " not in name)
 RESULTS = {name: f"{name.capitalize()}Result" for name in VERBS} | {"demo": "CompareResult"}
-"""The class of what each returns, in ``base.outcome``."""
+"""The class of what each returns, in ``config.results``."""
 PLOTS = {"train": "plot_run", "compare": "plot_comparison", "demo": "plot_comparison", "evaluate": "plot_classes"}
 GIVEN = {
     "data": "data.given:dataset",

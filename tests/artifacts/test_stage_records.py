@@ -9,7 +9,8 @@ import pytest
 from distilling_cases import made
 from gpt4image.artifacts.stage_records import RECORD, StageRecords
 from gpt4image.base.errors import RunError
-from gpt4image.base.outcome import LabelResult, Skipped
+from gpt4image.base.outcome import Skipped
+from gpt4image.config.results import LabelResult
 
 
 def test_what_came_of_a_stage_is_found_by_its_key_only(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.base.outcome import ExportResult, LabelResult, SearchResult, TrainResult
+from gpt4image.config.results import ExportResult, LabelResult, SearchResult, TrainResult
 
 TRAINED = TrainResult(
     path=Path("run"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from distilling_cases import made
-from gpt4image.base.outcome import DescribeResult, EncodeResult, EvaluateResult, LabelResult, Outcome, TrainResult
+from gpt4image.base.outcome import Outcome
+from gpt4image.config.results import DescribeResult, EncodeResult, EvaluateResult, LabelResult, TrainResult
 from gpt4image.distilling import said
 
 

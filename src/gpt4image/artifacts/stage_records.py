@@ -10,16 +10,15 @@ from typing import Any
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.outcome import (
+from gpt4image.base.outcome import Outcome, Skipped
+from gpt4image.config.results import (
     CompareResult,
     DescribeResult,
     EncodeResult,
     EvaluateResult,
     ExportResult,
     LabelResult,
-    Outcome,
     ReportResult,
-    Skipped,
     TrainResult,
 )
 

@@ -10,13 +10,13 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
-from gpt4image.base.outcome import CompareResult
 from gpt4image.base.progress import say
 from gpt4image.comparing.examples import write_extras
 from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig, ReportConfig
+from gpt4image.config.results import CompareResult
 from gpt4image.data.splits import wrong_copies
 from gpt4image.reporting.findings import comparison_tables
 from gpt4image.reporting.report import PAGE, report

@@ -16,9 +16,9 @@ from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError
 from gpt4image.base.files import make_folder, staging_folder, write_text
 from gpt4image.base.locks import LockedError, acquire_lock
-from gpt4image.base.outcome import ExportResult
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.config.deploying import FORMAT_SUFFIXES
+from gpt4image.config.results import ExportResult
 from gpt4image.deploying import hub
 from gpt4image.deploying.best_run import best_run
 from gpt4image.deploying.loading import CARD

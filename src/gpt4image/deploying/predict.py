@@ -22,9 +22,10 @@ import numpy as np
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
-from gpt4image.base.outcome import Outcome, PredictResult, Row, Skipped
+from gpt4image.base.outcome import Outcome, Row, Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import PredictConfig
+from gpt4image.config.results import PredictResult
 from gpt4image.data.coco import COCO, Id, Ids, coco_ids
 from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, ids_of_run, image_id, json_lines, table
 

@@ -19,11 +19,12 @@ from gpt4image.artifacts.prompts import fill, load_prompt, turns
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DescriberError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
-from gpt4image.base.outcome import DescribeResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar, say
 from gpt4image.base.secrets import hidden
 from gpt4image.config import DescribeConfig
 from gpt4image.config.base import listed
+from gpt4image.config.results import DescribeResult
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN

@@ -18,10 +18,10 @@ import numpy as np
 from gpt4image.artifacts.answers import KINDS, Answer
 from gpt4image.artifacts.prompts import turns
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
-from gpt4image.base.outcome import StatsResult
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
+from gpt4image.config.results import StatsResult
 from gpt4image.data import ImageSet
 from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.chosen_images import asked_images

@@ -15,10 +15,11 @@ from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, DecodeError, StoreError, first_few
-from gpt4image.base.outcome import BackupResult, CheckResult, ExportDescriptionsResult, ImportResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.secrets import hidden
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
+from gpt4image.config.results import BackupResult, CheckResult, ExportDescriptionsResult, ImportResult
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.decode import sides
 from gpt4image.describing.boxes import box_facts

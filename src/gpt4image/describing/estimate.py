@@ -12,8 +12,8 @@ from typing import Any, Literal
 from scipy import stats
 
 from gpt4image.artifacts.store import DescriptionStore, Prompt, canonical_json
-from gpt4image.base.outcome import DescribeResult
 from gpt4image.config import DescribeConfig
+from gpt4image.config.results import DescribeResult
 from gpt4image.data import ImageSet
 from gpt4image.describing.describers.base import Describer
 from gpt4image.describing.prices import HALF_PRICE, bill

@@ -12,10 +12,10 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError, nearest
 from gpt4image.base.files import write_text
-from gpt4image.base.outcome import ViewResult
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, ViewConfig
+from gpt4image.config.results import ViewResult
 from gpt4image.data import load_image_set
 from gpt4image.describing.class_lists import NONE_OF_THESE
 from gpt4image.describing.description_stats import all_results, class_names, describer_names, stored_flaws

@@ -24,7 +24,13 @@ from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, write_text
-from gpt4image.base.outcome import (
+from gpt4image.base.progress import say
+from gpt4image.base.secrets import hidden
+from gpt4image.comparing.compare import compare
+from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
+from gpt4image.config.base import flag_of, listed
+from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, RUN, TEXT_LABELS
+from gpt4image.config.results import (
     CompareResult,
     DescribeResult,
     DistillResult,
@@ -32,12 +38,6 @@ from gpt4image.base.outcome import (
     LabelResult,
     ReportResult,
 )
-from gpt4image.base.progress import say
-from gpt4image.base.secrets import hidden
-from gpt4image.comparing.compare import compare
-from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
-from gpt4image.config.base import flag_of, listed
-from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, RUN, TEXT_LABELS
 from gpt4image.data import SPLITS, ImageSet, load_with_splits
 from gpt4image.deploying.export import export
 from gpt4image.deploying.graphs import require_onnx

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpt4image.base.outcome import (
+from gpt4image.base.outcome import Outcome
+from gpt4image.config.results import (
     CompareResult,
     DescribeResult,
     EncodeResult,
     EvaluateResult,
     LabelResult,
-    Outcome,
     TrainResult,
 )
 from gpt4image.describing.prices import bill

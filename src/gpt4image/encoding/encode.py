@@ -45,9 +45,9 @@ from gpt4image.base.checksums import digest_of_start, file_facts, require_record
 from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
 from gpt4image.base.files import flush, make_folder, move, open_npy, read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
-from gpt4image.base.outcome import EncodeResult
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import EncodeConfig
+from gpt4image.config.results import EncodeResult
 from gpt4image.encoding.distinct_texts import Descriptions, read_descriptions
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked

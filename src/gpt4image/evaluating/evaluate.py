@@ -19,9 +19,10 @@ from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
 from gpt4image.base.files import ROW_GROUP, parquet_rows, require_writable, row_groups, write_json, write_row_groups
-from gpt4image.base.outcome import EvaluateResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.config.results import EvaluateResult
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras

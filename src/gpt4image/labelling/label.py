@@ -15,8 +15,8 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.files import parquet_rows
-from gpt4image.base.outcome import LabelResult
 from gpt4image.config import LabelConfig
+from gpt4image.config.results import LabelResult
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.labels import note_other_classes, used_classes
 from gpt4image.data.regions import Boxes

@@ -15,8 +15,9 @@ from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DecodeError, first_few, first_line
 from gpt4image.base.files import parquet_rows
-from gpt4image.base.outcome import LabelResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
+from gpt4image.config.results import LabelResult
 from gpt4image.data import ImageSet
 from gpt4image.data.box_files import write_coco
 from gpt4image.data.coco import COCO, Ids, coco_ids

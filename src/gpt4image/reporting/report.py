@@ -22,8 +22,9 @@ from gpt4image.artifacts.run_records import (
     require_recorded_folder,
 )
 from gpt4image.base.files import read_json, write_text
-from gpt4image.base.outcome import ReportResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.config import ReportConfig
+from gpt4image.config.results import ReportResult
 from gpt4image.pages.numbers import duration, one_line, percent, sentence
 from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings, metric_tables

@@ -9,9 +9,10 @@ import threading
 from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, MissingExtraError
-from gpt4image.base.outcome import ReviewResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import ReviewConfig
+from gpt4image.config.results import ReviewResult
 from gpt4image.data import load_image_set
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.answers import answered_classes

@@ -15,9 +15,10 @@ from gpt4image.artifacts.table import digests_to_bytes, find_digests
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.base.files import fingerprint
-from gpt4image.base.outcome import SearchResult, Skipped
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
+from gpt4image.config.results import SearchResult
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.pixels import WorkerPixels, available_cores
 from gpt4image.searching.index import Index, most_similar, up_to_date

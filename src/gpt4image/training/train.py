@@ -14,9 +14,9 @@ from gpt4image.artifacts import runs
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import fingerprint
-from gpt4image.base.outcome import Epoch, TrainResult
 from gpt4image.base.progress import LINE_SECONDS, progress_bar, say
 from gpt4image.config import TrainConfig
+from gpt4image.config.results import Epoch, TrainResult
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task

@@ -1,0 +1,343 @@
+"""Results of the commands: one class each, whose fields are its facts."""
+# ruff: noqa: RUF009  (what is called returns a field)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt4image.base.outcome import Facts, Outcome, Row, Rows, several, unshown
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribeResult(Outcome):
+    """What ``describe`` did: its images, what became of the answers, and what they cost.
+
+    ``cost_usd`` is what the model has cost for the dataset, ``cost_usd_earlier`` of it before this run.
+    ``details`` are facts of the describer, of classes and of boxes; ``estimate_*`` those of a dry run.
+    """
+
+    images: int
+    distinct_images: int
+    already_described: int
+    described: int
+    failed: int
+    rejected: int
+    answered_by_split: Facts = several("answered_")
+    without_description: int
+    details: Facts = several()
+    cost_usd: float | None = None
+    cost_usd_earlier: float | None = None
+    stopped_by: str | None = None
+    estimate_from_answers: int | None = None
+    estimate_requests: int | None = None
+    estimate_tokens_in: int | None = None
+    estimate_tokens_out: int | None = None
+    estimate_usd: float | None = None
+    estimate_usd_in_all: float | None = None
+    estimate_usd_ci95: list[float] | None = None
+    estimate_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult(Outcome):
+    """What ``descriptions import`` found in a file; ``details`` are counts of classes and boxes."""
+
+    rows: int
+    added: int
+    unchanged: int
+    descriptions: int
+    unknown_keys: int
+    conflicting_texts: int
+    bad_rows: int
+    details: Facts = several()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportDescriptionsResult(Outcome):
+    """How much ``descriptions export`` wrote."""
+
+    descriptions: int
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupResult(Outcome):
+    """How much ``descriptions backup`` copied."""
+
+    results: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsResult(Outcome):
+    """What is in a store; ``details`` are counts of answers, tokens and cost, ``distributions`` those by kind."""
+
+    descriptions: int
+    images: int
+    details: Facts = several()
+    distributions: Facts = several(shown=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult(Outcome):
+    """How a store fits a dataset; ``details`` counts what is suspicious."""
+
+    images: int
+    images_described: int
+    images_without_description: int
+    images_skipped: int
+    details: Facts = several()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewResult(Outcome):
+    """How many images the page of ``descriptions view`` shows."""
+
+    images_shown: int
+    images_answered: int
+    images_in_set: int
+    with_failures: int
+    with_flaws: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeResult(Outcome):
+    """The embedding table that ``encode`` wrote, and how long it took."""
+
+    descriptions: int
+    images: int
+    texts: int
+    texts_encoded: int
+    texts_kept: int
+    long: str
+    truncated: float
+    pooled: int
+    max_tokens: int | None
+    encoder: str
+    precision: str
+    width: int
+    class_conditioned: bool
+    seconds: float
+    texts_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelResult(Rows):
+    """The targets that ``label`` wrote, and how right they are; ``rows`` are the targets, one per image.
+
+    ``coverage`` is the share of the training images with a target. ``quality`` is measured on labels that were held
+    out; ``weights`` are those of the sources.
+    """
+
+    images: int
+    described: int
+    answered: int | None = None
+    coverage: float
+    labelled: int
+    classes_without_label: int | None = None
+    answered_boxes: int | None = None
+    human_boxes: int | None = None
+    teacher_boxes: int | None = None
+    ignore_regions: int | None = None
+    quality: Facts = several()
+    noise: float | None = None
+    class_names: float | None = None
+    weights: Facts = several("weight_of_")
+    doubtful: int
+    page: Path | None = None
+    suspected: Path | None = None
+    suggestions: Path | None = None
+    again: Path | None = None
+    again_classes: Path | None = None
+    table: Path | None = None
+    notes: list[str] | None = unshown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewResult(Outcome):
+    """How many images have a label after ``review``."""
+
+    total: int
+    labelled: int
+    checked: int
+    unsure: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(Outcome):
+    """The run that ``train`` wrote; ``chosen`` are the options that it chose, ``val`` the scores on validation images.
+
+    ``val`` is empty without a labelled validation image.
+    """
+
+    chosen: Facts
+    train_images: int
+    val_images: int
+    test_images: int
+    classes: int
+    labelled: int
+    described: int
+    val: Facts = several("val_")
+    thresholds: str | None = None
+    notes: str | None = None
+    seconds: float
+    images_per_second: float
+
+    @property
+    def summary(self) -> Row:
+        """The facts by name; ``val`` is told where there is no score, too."""
+        facts = super().summary
+        return facts if self.val else {**facts, "val": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What ``on_epoch`` of ``train`` is told when an epoch has ended.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        epochs: how many there will be.
+        step: optimiser steps so far.
+        loss: mean of the whole loss over the epoch.
+        losses: mean of each part of it: task, align and others; None for one that the run has not.
+        val: scores on the validation images by metric; None where this epoch is not validated.
+        lr: learning rate.
+        seconds: of training so far.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    loss: float
+    losses: Mapping[str, float | None]
+    val: Mapping[str, float] | None
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult(Rows):
+    """What ``evaluate`` measured; ``metric`` names the task's primary one. ``rows`` are the predictions of the images.
+
+    Attributes:
+        scores: of all metrics, by name.
+    """
+
+    split: str
+    images: int
+    labelled: int
+    scores: Facts = several()
+    note: str | None = None
+    metric: str = unshown("")
+    not_measured: Facts | None = unshown()
+
+    @property
+    def score(self) -> float:
+        """Value of the primary metric: accuracy (top1) of classification, mAP of detection, and so on."""
+        return self.scores[self.metric]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy (top1) of classification; None for other tasks."""
+        return self.scores.get("top1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareResult(Rows):
+    """The comparison that ``compare`` and ``demo`` wrote; ``rows`` are its arms, ``content`` is comparison.json."""
+
+    comparison: Path
+    report: Path
+    content: Facts = several(shown=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult(Outcome):
+    """What ``report`` found: the first sentence of each comparison, or the score of a run."""
+
+    findings: Facts | None = None
+    pictures: int | None = None
+    scores: Facts = several()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillResult(Outcome):
+    """The model that ``distill`` made, and how good it is by human labels; ``stages`` are the facts of its stages.
+
+    Attributes:
+        scores: of the primary metric, ``accuracy`` for classification; None without human labels to measure on.
+    """
+
+    images: int
+    human_labels: int
+    answered: int
+    without_answer: int | None = None
+    answered_by_split: Facts = several("answered_")
+    cost_usd: float | None = None
+    cost_usd_earlier: float | None = None
+    scores: Facts = several()
+    measured_on: str | None = None
+    model: Path
+    seconds: float
+    stages: Facts | None = unshown()
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy of classification by human labels; None for other tasks, and without such labels."""
+        return self.scores.get("accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult(Outcome):
+    """The model that ``export`` wrote, and on what it was compared to the run."""
+
+    run: Path | None = None
+    chosen: str | None = None
+    format: str
+    model: str
+    classes: int
+    checked_on: str
+    largest_difference: str
+    card: Path
+    needs: str | None = None
+    hub: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictResult(Rows):
+    """What ``predict`` predicted; ``rows`` are the predictions, one per image, or one per box."""
+
+    predicted: int
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult(Rows):
+    """What ``search`` found; ``rows`` are the images, the most similar ones of each query first."""
+
+    run: Path
+    data: str
+    split: str
+    images: int
+    encoder: str
+    index: Path
+    indexed_now: int
+    index_seconds: float
+    query_seconds: float
+    queries: list[Row] | None = unshown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorResult(Outcome):
+    """What is installed; or, of a path, which of its files are whole."""
+
+    files: int | None = None
+    damaged: int | None = None
+    machine: Facts | None = unshown()
+    packages: Facts | None = unshown()
+    extras: Facts | None = unshown()
+    environment: Facts | None = unshown()
+    checked: list[Row] | None = unshown()
