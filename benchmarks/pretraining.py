@@ -22,8 +22,8 @@ from gpt4image.artifacts.run_records import Comparison, load_comparisons
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.statistics import paired
 from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.options import load_recipe, read_recipe
 from gpt4image.pages.numbers import points, points_interval
-from gpt4image.recipes import load_recipe, read_recipe
 from gpt4image.training.train import train
 from pretrained_weights import MODEL
 

@@ -82,7 +82,7 @@ from gpt4image.describing.prices import _read_table
 from gpt4image.describing.questions import asking_for
 from gpt4image.describing.rows import read_rows
 from gpt4image.models.hugging_face import find_folder
-from gpt4image.recipes import read_recipe
+from gpt4image.options import read_recipe
 from gpt4image.reporting.extras import Descriptions, Example
 from gpt4image.reviewing.label_studio import read_tasks
 from gpt4image.searching.index import open_index

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image import packaged_demo
 from gpt4image.base.files import read_json
 from gpt4image.config import DemoConfig, DistillConfig
 from gpt4image.data.clothes import ANSWERS, load_clothes
+from gpt4image.distilling import demo as packaged_demo
 
 SHORT: dict[str, Any] = {"image_size": 64, "epochs": 3}
 PER_CLASS = 6
@@ -70,7 +70,7 @@ def test_the_demo_distills_compares_and_says_how_to_go_on(short: Path, capsys: p
 
 
 def test_its_first_line_comes_before_torch_and_the_cost_is_that_of_the_recorded_answers() -> None:
-    code = "import gpt4image.packaged_demo, sys; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    code = "import gpt4image.distilling.demo, sys; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
     config = DistillConfig(data="clothes", describer=f"replay:{ANSWERS}")
     assert 0.1 < packaged_demo.live_cost(config, ANSWERS) < 0.4

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from huggingface_hub import try_to_load_from_cache
 
 from distilling_cases import made
 from gpt4image import config, next_steps
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
-from gpt4image.cli import COMMANDS, CONFIG_TYPES
+from gpt4image.cli import COMMANDS
 from gpt4image.config.results import (
     DescribeResult,
     DistillResult,
@@ -176,7 +172,6 @@ ASKED = {"p.db": "description", "w/p.db": "class", "w/b.db": "boxes"}
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two stores, and results of an earlier time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     for path, ask in ASKED.items():
         with DescriptionStore(Path(path), write=True) as store:
             prompt = Prompt("short", 1, "", False, ask=(ask,))
@@ -193,7 +188,7 @@ def test_the_next_command_has_the_paths_that_were_given(
     name: str, options: Any, summary: dict[str, Any], step: str
 ) -> None:
     outcome = told(name, summary, Path("w/t.parquet"))
-    found = with_next(name, outcome, options, config_types=CONFIG_TYPES, python=False)
+    found = with_next(name, outcome, options, python=False)
     assert found.next == step
     assert found.wrote == (() if name == "doctor" else (Path("w/t.parquet"),))
 
@@ -202,42 +197,13 @@ def test_an_earlier_result_is_not_proposed_as_the_place_of_a_new_one(desk: Path)
     label = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
     for name, expected in (("run", "run-2"), ("run-2", "run-3")):
         (desk / name).mkdir()
-        found = with_next("label", told("label", {}), label, config_types=CONFIG_TYPES, python=False)
+        found = with_next("label", told("label", {}), label, python=False)
         assert found.next == f"gpt4image train --data photos --out {expected}"
-
-
-def test_pretrained_weights_are_proposed_where_they_lie_on_this_machine(
-    desk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = desk / "cache"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    facts = Facts(classes=("cat", "dog"), noise=0.0, agreement=None, c=1.0, folds=5, seed=0, encoders=(), names=0.0)
-    taught = TextLabels(
-        keys=("a",), digests=("00" * 32,), splits=np.array(["train"]), labels=np.array([0]),
-        probabilities=np.array([[0.9, 0.1]], np.float32), out_of_fold=np.array([True]), facts=facts,
-    )  # fmt: skip
-    taught.save(desk / "t.parquet")
-    label = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
-
-    def step() -> str:
-        outcome = told("label", {}, Path("t.parquet"))
-        return with_next("label", outcome, label, config_types=CONFIG_TYPES, python=False).next
-
-    assert "--init" not in step()
-    snapshot = cache / "models--timm--resnet18.a1_in1k"
-    (snapshot / "snapshots" / "1").mkdir(parents=True)
-    (snapshot / "refs").mkdir()
-    (snapshot / "refs" / "main").write_text("1")
-    (snapshot / "snapshots" / "1" / "model.safetensors").touch()
-    monkeypatch.setattr(
-        "gpt4image.models.backbones.try_to_load_from_cache", partial(try_to_load_from_cache, cache_dir=cache)
-    )
-    assert step() == "gpt4image train --data photos --text-labels t.parquet --init pretrained --out run"
 
 
 def test_in_python_the_next_step_is_a_call() -> None:
     train = config.TrainConfig(data="photos", out=Path("run"))
-    found = with_next("train", told("train", SPLITS), train, config_types=CONFIG_TYPES, python=True)
+    found = with_next("train", told("train", SPLITS), train, python=True)
     assert found.next == "gpt4image.evaluate(run_dir='run')"
     assert found.wrote == ()
 

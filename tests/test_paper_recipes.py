@@ -14,7 +14,7 @@ from gpt4image.artifacts.runs import read_run
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.image_set import ImageSet
-from gpt4image.recipes import load_recipe
+from gpt4image.options import load_recipe
 from gpt4image.training import auto
 from gpt4image.training.train import train
 from gpt4image.training.trainer import EMA_WARMUP, make_backbone

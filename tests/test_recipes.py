@@ -9,7 +9,7 @@ import pytest
 from gpt4image import cli
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import CompareConfig, TrainConfig
-from gpt4image.recipes import load_recipe, read_recipe
+from gpt4image.options import load_recipe, read_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(path for path in FOLDER.rglob("*.toml") if path.parent.name != "base")

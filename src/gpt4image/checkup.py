@@ -1,16 +1,50 @@
-"""The stage doctor: what is installed, what is missing for which use, and whether what stages wrote is whole."""
+"""The stage doctor: what is installed, what is missing for which use, and whether what stages wrote is whole.
+
+A file is compared to the checksum that it carries (JSON records, text labels, weights) or that the record or model card
+of its folder keeps of it. Nothing is changed, and what the user has put into a folder is passed over.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import platform
 import re
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from gpt4image.base.errors import install_command
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
+from gpt4image.artifacts.run_records import COMPARISON
+from gpt4image.artifacts.stage_records import RECORD as STAGES
+from gpt4image.artifacts.store_checksums import MEND as STORE_MEND
+from gpt4image.artifacts.store_checksums import RowChecksums
+from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
+from gpt4image.artifacts.table import MANIFEST as TABLE
+from gpt4image.artifacts.text_labels import FEW_CLASSES, FORMAT, TextLabels
+from gpt4image.base.checksums import (
+    MEND,
+    SEAL,
+    card_checksums,
+    damaged,
+    file_digest,
+    recorded_files,
+    require_recorded,
+)
+from gpt4image.base.errors import (
+    ConfigError,
+    DamagedError,
+    Gpt4ImageError,
+    NewerError,
+    StoreError,
+    first_line,
+    install_command,
+)
+from gpt4image.base.files import UNREADABLE, read_json, read_json_lines, read_parquet
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
@@ -67,8 +101,6 @@ def doctor(config: DoctorConfig) -> DoctorResult:
 
 def _checked(path: Path) -> DoctorResult:
     """Check the files at a path; damaged and newer ones count as skipped items, so that the exit code is 1."""
-    from gpt4image.integrity import check
-
     files = check(path)
     refused = [file for file in files if file.reason]
     return DoctorResult(
@@ -84,13 +116,12 @@ def _checked(path: Path) -> DoctorResult:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from gpt4image.artifacts.runs import cpu_name
     from gpt4image.data.pixels import available_cores
     from gpt4image.models.compiling import compiler_missing
     from gpt4image.parallel.devices import choose_device, suited_precision
 
     device = choose_device("auto")
-    facts: dict[str, Any] = {"python": platform.python_version(), "cpu": cpu_name(), "cores": available_cores()}
+    facts: dict[str, Any] = {"python": platform.python_version(), "cpu": runs.cpu_name(), "cores": available_cores()}
     for number in range(torch.cuda.device_count()):
         known = torch.cuda.get_device_properties(number)
         facts[f"cuda:{number}"] = f"{known.name}, {known.total_memory / 2**30:.0f} GiB"
@@ -123,3 +154,175 @@ def _version(package: str) -> str | None:
 def _table(title: str, rows: Mapping[str, Any]) -> str:
     width = max(map(len, rows)) + 2
     return "\n".join([title, *(f"  {name:{width}}{value}" for name, value in rows.items())])
+
+
+State = Literal["whole", "no checksum recorded", "newer", "damaged"]
+INDEX, PLAN, CARD = "index.json", "plan.json", "README.md"
+TASK = "gpt4image_task"
+OF_RUN = {runs.CONFIG, runs.RUN, runs.ENVIRONMENT, runs.TEXT_SPACE, runs.DOUBTFUL, "tuned.json"}
+EXTRA_RECORDS = {"examples.json", "doubtful-labels.json", "descriptions.json"}
+RECORDS = OF_RUN | EXTRA_RECORDS | {TABLE, INDEX, COMPARISON, PLAN, STAGES}
+FOLDERS = (runs.CONFIG, COMPARISON, STAGES, TABLE, INDEX, "tuned.json")
+"""Files of which one lies in every folder of records: others have an examples.json too."""
+MODELS = (".onnx", ".pt2")
+
+
+class Checked(NamedTuple):
+    """One file that was checked; ``reason`` says what is wrong with a damaged one, and what makes it again."""
+
+    path: Path
+    state: State
+    reason: str = ""
+
+
+class _Listed(NamedTuple):
+    """What is known of a file from elsewhere: a record or a checksum that lists it; of a model card, its damage."""
+
+    record: Mapping[str, Any] | None = None
+    folder: Path = Path()
+    digest: str = ""
+    damage: str = ""
+
+
+def check(path: Path) -> list[Checked]:
+    """Check a file, or all files in a folder that a stage wrote.
+
+    Raises:
+        ConfigError: there is nothing at ``path``, or nothing that a stage wrote.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
+    if path.is_file():
+        card = path.with_name(f"{path.name}.md")
+        folders, found = {path.parent}, {path, *([card] if path.suffix in MODELS and card.is_file() else [])}
+    else:
+        folders = {Path(place) for place, _, _ in os.walk(path)}
+        found = {Path(place) / name for place, _, names in os.walk(path) for name in names}
+    listed: dict[Path, _Listed] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it vanished
+            listed |= dict(_listed(folder))
+    if path.is_dir():
+        found = {file for file in found if file.is_file()} | {file for file in listed if not file.exists()}
+    checked = [one for file in sorted(found) if (one := _check(file, listed.get(file))) is not None]
+    if not checked:
+        raise ConfigError(
+            f"{path} holds nothing that gpt4image wrote; give a description store, an embedding table, an index, text "
+            "labels, a run, a comparison or an exported model."
+        )
+    return checked
+
+
+def _listed(folder: Path) -> Iterator[tuple[Path, _Listed]]:
+    """Yield the files that the records and model cards of a folder keep checksums of."""
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(DamagedError, NewerError, OSError):  # named where the record itself is checked
+            record = read_json(path)
+            if isinstance(record, dict) and SEAL in path.read_text(encoding="utf-8"):
+                yield from ((folder / name, _Listed(record, folder)) for name in recorded_files(record))
+    for path in sorted(folder.glob("*.md")):
+        with contextlib.suppress(OSError):
+            try:
+                known, damage = card_checksums(path.read_text(encoding="utf-8")), ""
+            except ValueError as error:
+                known, damage = {}, str(error)
+            if not known and not damage and _is_card(path):
+                damage = "the checksums of the model are missing"
+            yield from ((folder / name, _Listed(digest=digest)) for name, digest in known.items())
+            if known or damage:
+                yield path, _Listed(damage=damage)
+
+
+def _is_card(path: Path) -> bool:
+    """Return whether a text is the card of an exported model."""
+    if path.name == CARD and (path.parent / runs.CONFIG).is_file():
+        with contextlib.suppress(DamagedError):
+            return TASK in read_json(path.parent / runs.CONFIG)
+    return path.with_suffix("").suffix in MODELS and path.with_suffix("").is_file()
+
+
+def _check(path: Path, how: _Listed | None) -> Checked | None:
+    """Check one file, also by what lists it; None if no stage wrote it."""
+    try:
+        if how is not None and how.damage:
+            raise DamagedError(damaged(path, how.damage))
+        if how is not None and how.record is not None:
+            require_recorded(how.folder, path.relative_to(how.folder).as_posix(), how.record, largest=math.inf)
+        elif how is not None and how.digest and not path.is_file():
+            raise DamagedError(f"{path} is missing. {MEND}")
+        elif how is not None and how.digest and file_digest(path) != how.digest:
+            raise DamagedError(damaged(path, "its content does not match its checksum"))
+        own = _own_checksum(path)
+    except NewerError as error:
+        return Checked(path, "newer", str(error))
+    except Gpt4ImageError as error:
+        again = "" if isinstance(error, (DamagedError, StoreError)) else f" {MEND}"
+        return Checked(path, "damaged", f"{error}{again}")
+    except OSError as error:  # another's file: it vanished, is no file any more, or may not be read
+        return None if how is None else Checked(path, "damaged", f"{path} cannot be read: {error.strerror}. {MEND}")
+    if own is None and how is None:
+        return None
+    return Checked(path, "whole" if own or how else "no checksum recorded")
+
+
+def _own_checksum(path: Path) -> bool | None:
+    """Read a file; return whether it carries a checksum of its own, None where no stage wrote it.
+
+    Raises:
+        Gpt4ImageError: it is damaged.
+    """
+    beside = {name for name in FOLDERS if (path.parent / name).is_file()}
+    if path.suffix == ".json":
+        is_evaluation = path.name.startswith("evaluation-")
+        is_record = is_evaluation or (path.name in RECORDS and bool(beside))
+        has_checksum = SEAL in path.read_text(encoding="utf-8", errors="replace")
+        if is_record or has_checksum:
+            (runs.read_evaluation if is_evaluation else read_json)(path)
+        return has_checksum or (False if is_record else None)
+    if path.name == runs.METRICS:
+        read_json_lines(path)
+        return False
+    if path.suffix == ".safetensors" and (path.name == runs.CHECKPOINT or beside & {runs.CONFIG, "tuned.json"}):
+        from gpt4image.artifacts.weights import CHECKSUM, header_of, load_tensors
+
+        load_tensors(path)
+        return CHECKSUM in header_of(path)
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    if path.suffix == ".npy" and beside & {TABLE, INDEX}:
+        return False
+    return _store(path) if path.suffix != ".safetensors" else None
+
+
+def _parquet(path: Path) -> bool | None:
+    if path.name.startswith("predictions-"):
+        read_parquet(path)
+        return False
+    if holds_boxes(path):
+        BoxLabels.load(path)
+        return True
+    metadata = read_parquet(path).schema.metadata or {}
+    facts = metadata.get(FORMAT.encode()) or metadata.get(FEW_CLASSES.encode())
+    if facts is None:
+        return None
+    TextLabels.load(path)
+    return SEAL.encode() in facts
+
+
+def _store(path: Path) -> bool | None:
+    """Check a description store; None where a file is none and was none: a writer leaves its lock beside it."""
+    with path.open("rb") as file:
+        header = file.read(72)
+    is_sound = header.startswith(b"SQLite format 3\0") and header[68:] == APPLICATION_ID.to_bytes(4, "big")
+    if not is_sound and not path.with_name(f"{path.name}.lock").is_file():
+        return None
+    if not path.stat().st_size:
+        raise StoreError(f"{path} is empty. {STORE_MEND}")
+    try:
+        with contextlib.closing(connect_reader(path)) as connection:
+            RowChecksums(connection).require_whole(path)
+    except sqlite3.OperationalError as error:
+        raise OSError(None, str(error), str(path)) from error  # in use by another, or gone: not damaged
+    except (sqlite3.DatabaseError, *UNREADABLE) as error:
+        raise StoreError(f"{path} is damaged: {first_line(error)}. {STORE_MEND}") from None
+    return True

@@ -45,7 +45,7 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("distill packaged photographs, offline", "DemoConfig", "packaged_demo:demo", resumes=True),
+    "demo": Command("distill packaged photographs, offline", "DemoConfig", "distilling.demo:demo", resumes=True),
     "distill": Command(
         "from a folder to a model, all stages", "DistillConfig", "distilling.distill:distill", resumes=True
     ),
@@ -81,9 +81,6 @@ COMMANDS = {
     "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
     "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "checkup:doctor"),
 }
-
-
-CONFIG_TYPES = {name: command.config for name, command in COMMANDS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,7 +262,7 @@ def _run(name: str, words: list[str]) -> int:
     from gpt4image.next_steps import with_next
 
     def show(outcome: Any) -> None:
-        _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
+        _show(with_next(name, outcome, parsed[0], python=False), parsed[0].as_json)
 
     for config in parsed:
         require_apart(config)
@@ -305,9 +302,7 @@ def _parse(name: str, config_type: Any, words: list[str], recipe: str | None) ->
 
     given: dict[str, Any] = {}
     if recipe is not None:
-        from gpt4image.recipes import read_recipe
-
-        given = read_recipe(Path(recipe), config_type)
+        given = options.read_recipe(Path(recipe), config_type)
     return options.parse(_usage(name), config_type, words, given)
 
 

@@ -15,33 +15,24 @@ from typing import Any
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.secrets import hidden
-from gpt4image.config.results import (
-    DescribeResult,
-    DistillResult,
-    EncodeResult,
-    ImportResult,
-    LabelResult,
-    ReviewResult,
-    TrainResult,
-)
+from gpt4image.config.results import LabelResult
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
 BEYOND_TIMM = ("detection", "segmentation", "video")
 """Tasks whose models timm does not load."""
 OF_ONNX = ("onnx", "onnxscript", "onnxruntime")
-"""Packages of the extra onnx."""
+PICTURES = ("images", "JPEGImages")
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor")
 
 
-def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping[str, str], python: bool) -> Outcome:
+def with_next(name: str, outcome: Outcome, config: Any, *, python: bool) -> Outcome:
     """Return an outcome that names what was written and what to do next.
 
     Args:
         name: the command.
         outcome: of its stage.
         config: its options.
-        config_types: the name of the configuration of each command.
         python: whether the next step is written as Python, or for a shell.
     """
     step = None
@@ -51,17 +42,30 @@ def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping
         said = f"python -m webbrowser {shlex.quote(str(step))}"
         said = f"import webbrowser; webbrowser.open({str(step.absolute())!r})" if python else said
     else:
-        said = "" if step is None else (_python if python else command)(step[0], step[1], config_types)
+        said = "" if step is None else (_python if python else command)(*step)
     wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
-    again = (
-        [hidden(_again(config, outcome, config_types))] if isinstance(outcome, LabelResult) and outcome.again else []
-    )
-    return replace(outcome, next=hidden(said), wrote=wrote, text="\n\n".join(filter(None, [outcome.text, *again])))
+    text = [outcome.text]
+    if isinstance(outcome, LabelResult) and outcome.again:  # paid for, so never the next step
+        classes = str(outcome.again_classes)
+        ask = {"data": config.data, "store": config.answers, "describer": "SPEC", "ask": "class"}
+        ask = command("describe", {**ask, "classes": classes, "only": outcome.again})
+        text += [
+            hidden(f"To pay for a second answer to these images, write into {classes} what tells the classes apart:")
+            + f"\n  {hidden(ask)}"
+        ]
+    return replace(outcome, next=hidden(said), wrote=wrote, text="\n\n".join(filter(None, text)))
 
 
-def command(name: str, options: Mapping[str, Any], config_types: Mapping[str, str]) -> str:
+def _kind(name: str) -> Any:
+    """Return the configuration of a command."""
+    from gpt4image import config
+
+    return getattr(config, f"{name.split()[-1].capitalize()}Config")
+
+
+def command(name: str, options: Mapping[str, Any]) -> str:
     """Return a command as it is typed: positional words first, then the options that are not at their default."""
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
+    kind = _kind(name)
     words, flags = [], []
     for key, value in kind.changed(options).items():
         option = kind.option(key)
@@ -76,56 +80,44 @@ def command(name: str, options: Mapping[str, Any], config_types: Mapping[str, st
     return shlex.join(["gpt4image", *name.split(), *words, *flags])
 
 
-def _python(name: str, options: Mapping[str, Any], config_types: Mapping[str, str]) -> str:
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
+def _python(name: str, options: Mapping[str, Any]) -> str:
     if " " in name:
-        return command(name, options, config_types)
-    given = (
-        f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in kind.changed(options).items()
-    )
+        return command(name, options)
+    given = (f"{key}={str(v) if isinstance(v, Path) else v!r}" for key, v in _kind(name).changed(options).items())
     return f"gpt4image.{name}({', '.join(given)})"
 
 
-def _all_of(config: Any, **changes: Any) -> dict[str, Any]:
-    return {key: getattr(config, key) for key in type(config).model_fields} | changes
-
-
-def _after_describe(config: Any, outcome: DescribeResult) -> Step:
+def _after_describe(config: Any, outcome: Any) -> Step:
+    again = {key: getattr(config, key) for key in type(config).model_fields}
     stopped = outcome.stopped_by or ""
     if config.dry_run:
-        return "describe", _all_of(config, dry_run=False)
+        return "describe", again | {"dry_run": False}
     if config.limit is not None and stopped.startswith("--limit"):  # a sample, to be looked at
         page = _new(config.store.with_suffix(".html"))
         return "descriptions view", {"store": config.store, "data": config.data, "out": page}
-    # Calls that failed may succeed; what a run tried in vain without one call, such as broken files, stays as it is.
-    fixed = config.describer.startswith("replay:") or stopped
-    if outcome.failed and outcome.details.get("calls", 1) and not fixed:
-        return "describe", _all_of(config)
+    # Calls that failed may succeed; what was tried in vain without one call, such as broken files, stays as it is.
+    if (
+        outcome.failed
+        and outcome.details.get("calls", 1)
+        and not config.describer.startswith("replay:")
+        and not stopped
+    ):
+        return "describe", again
     return _encode(config.store) if "description" in config.ask.split(",") else _label(config.store, config.data)
-
-
-def _after_import(config: Any, outcome: ImportResult) -> Step:
-    if outcome.descriptions == 0:
-        return _label(config.store, config.data)
-    return _encode(config.store)
 
 
 def _encode(store: Path) -> Step:
     return "encode", {"store": store, "out": store.with_suffix(".emb")}
 
 
-def _after_encode(config: Any, outcome: EncodeResult) -> Step:
-    if outcome.class_conditioned:  # nothing can be learned about labels from texts that repeat them
-        return "train", {"data": _dataset(config.store), "embeddings": config.out, "out": _run_beside(config.out)}
-    return _label(config.store, _dataset(config.store), config.out)
-
-
-def _dataset(store: Path) -> str:
-    """Return the dataset that a store was last filled for, or a word in its place."""
+def _after_encode(config: Any, outcome: Any) -> Step:
     from gpt4image.artifacts.store import DescriptionStore
 
-    with DescriptionStore(store) as opened:
-        return opened.dataset or "SPEC"
+    with DescriptionStore(config.store) as opened:
+        data = opened.dataset or "SPEC"
+    if outcome.class_conditioned:  # nothing can be learned about labels from texts that repeat them
+        return "train", {"data": data, "embeddings": config.out, "out": _new(config.out.with_name("run"))}
+    return _label(config.store, data, config.out)
 
 
 def _label(store: Path, data: str | None, embeddings: Path | None = None) -> Step:
@@ -141,96 +133,53 @@ def _label(store: Path, data: str | None, embeddings: Path | None = None) -> Ste
     return "label", {"data": data or "SPEC", "embeddings": embeddings, **answers, **task, "out": out}
 
 
-def _after_label(config: Any, outcome: LabelResult) -> Step:
+def _after_label(config: Any, outcome: Any) -> Step:
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
-    aligned = {"embeddings": config.embeddings} if config.embeddings and outcome.teacher_boxes is not None else {}
-    start = {"init": "pretrained"} if outcome.path is not None and _starts_pretrained(outcome.path) else {}
-    learned = {"text_labels": outcome.path, **aligned, **start}
-    return "train", {"data": config.data, **learned, "out": _run_beside(config.out), **splits}
+    aligned = {"embeddings": config.embeddings} if outcome.teacher_boxes is not None else {}
+    run = _new(config.out.with_name("run"))
+    return "train", {"data": config.data, "text_labels": outcome.path, **aligned, "out": run, **splits}
 
 
-def _starts_pretrained(targets: Path) -> bool:
-    """Return whether a run of these targets can start from pretrained weights that lie on this machine.
-
-    They were measured for one class per image, on photographs (docs/practice.md).
-    """
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    from gpt4image.artifacts.label_evidence import LabelEvidence
-
-    evidence = LabelEvidence.of(targets)
-    if evidence is None or evidence.task != "classification" or not any(Path(HF_HUB_CACHE).glob("models--timm--*")):
-        return False
-    from gpt4image.models.backbones import pretrained_weights
-    from gpt4image.training.auto import PRETRAINED_MODEL
-
-    return pretrained_weights(PRETRAINED_MODEL) == "here"
-
-
-def _again(config: Any, outcome: LabelResult, config_types: Mapping[str, str]) -> str:
-    """Return how the images of confused classes are asked about once more, which is paid for; never the next step."""
-    classes, images = outcome.again_classes, outcome.again
-    options = {"data": config.data, "store": config.answers, "describer": "SPEC", "ask": "class"}
-    ask = command("describe", {**options, "classes": str(classes), "only": images}, config_types)
-    return f"To pay for a second answer to these images, write into {classes} what tells the classes apart:\n  {ask}"
-
-
-def _after_review(config: Any, outcome: ReviewResult) -> Step | None:
+def _after_review(config: Any, outcome: Any) -> Step | None:
     if config.export_tasks is not None:
         return None
-    data = f"manifest:{config.labels}"
-    evidence = config.answers or config.embeddings
+    data, evidence = f"manifest:{config.labels}", config.answers or config.embeddings
     if evidence is None:
         return ("train", {"data": data, "out": _new(Path("run"))}) if outcome.labelled else None
     out = _new(evidence.with_name("text-labels.parquet"))
     return "label", {"data": data, "embeddings": config.embeddings, "answers": config.answers, "out": out}
 
 
-def _after_train(config: Any, outcome: TrainResult) -> Step:
-    images = {"test": outcome.test_images, "val": outcome.val_images}
+def _after_train(config: Any, outcome: Any) -> Step | None:
     if config.task == "pretrain":
         weights, out = str(config.out / "model.safetensors"), config.out.with_name(f"{config.out.name}-tuned")
         return "train", {"data": config.data, "init": weights, "out": _new(out)}
-    if split := next((split for split, count in images.items() if count), None):
-        return "evaluate", {"run_dir": config.out, "split": split}
+    if outcome.test_images or outcome.val_images:
+        return "evaluate", {"run_dir": config.out, "split": "test" if outcome.test_images else "val"}
     return _export(config.out)
-
-
-def _after_evaluate(config: Any, _outcome: Outcome) -> Step:
-    return ("evaluate", {"run_dir": config.run_dir}) if config.split == "val" else _export(config.run_dir)
-
-
-def _export(folder: Path) -> Step:
-    """Return how the model of a run or of a comparison is written; a model that cannot be is asked as it is."""
-    beyond_timm = _options_of(folder).get("task") in BEYOND_TIMM
-    if beyond_timm and not all(map(importlib.util.find_spec, OF_ONNX)):
-        return "predict", _predict(folder, _options_of(folder).get("data", ""))
-    form, ending = ("onnx", ".onnx") if beyond_timm else ("timm", "-timm")
-    return "export", {"run_dir": folder, "format": form, "out": _new(folder.with_name(f"{folder.name}{ending}"))}
 
 
 def _options_of(folder: Path) -> Mapping[str, Any]:
     """Return the options of a run, or of the first one of a comparison."""
     from gpt4image.artifacts import runs
 
-    own = (
-        folder if (folder / runs.CONFIG).is_file() else next((path.parent for path in folder.rglob(runs.CONFIG)), None)
-    )
+    own = folder if runs.has_begun(folder) else next((path.parent for path in folder.rglob(runs.CONFIG)), None)
     return {} if own is None else runs.read_config(own)
 
 
-def _after_export(config: Any) -> Step | None:
-    return (
-        None
-        if config.format == "torch-export"
-        else ("predict", _predict(config.out, _options_of(config.run_dir).get("data", "")))
-    )
+def _export(folder: Path) -> Step | None:
+    """Return how the model of a run or of a comparison is written; one that cannot be predicts as it is."""
+    options = _options_of(folder)
+    beyond_timm = options.get("task") in BEYOND_TIMM
+    if beyond_timm and not all(map(importlib.util.find_spec, OF_ONNX)):
+        return _predict(folder, str(options.get("data", "")))
+    form, ending = ("onnx", ".onnx") if beyond_timm else ("timm", "-timm")
+    return "export", {"run_dir": folder, "format": form, "out": _new(folder.with_name(f"{folder.name}{ending}"))}
 
 
-def _after_distill(config: Any, outcome: DistillResult) -> Step | None:
+def _after_distill(config: Any, outcome: Any) -> Step | None:
     if outcome.measured_on:
-        model = outcome.model
-        return None if model.suffix == ".pt2" else ("predict", _predict(model, config.data))
+        return _predict(outcome.model, config.data)
     folder = Path(config.data.removeprefix("folder:"))
     labels = folder / "labels.csv" if folder.is_dir() else Path("labels.csv")
     table = config.out / "embeddings"
@@ -238,23 +187,15 @@ def _after_distill(config: Any, outcome: DistillResult) -> Step | None:
     return "review", {"data": config.data, **evidence, "labels": labels}
 
 
-def _predict(model: Path, data: str) -> dict[str, Any]:
-    """Return how a model predicts the pictures of the dataset that it is of: any others can stand in their place."""
-    return {"model": model, "images": (_pictures(data),), "out": _new(Path("predictions.csv"))}
-
-
-def _pictures(data: str) -> str:
-    """Return the folder of the pictures of a dataset, or a word in its place where they are no files."""
+def _predict(model: Path, data: str) -> Step | None:
+    """Return how a model predicts the pictures of its dataset: any others can stand in their place."""
+    if model.suffix == ".pt2":
+        return None
     place = Path(data if Path(data).exists() else data.partition(":")[2]).expanduser()
-    if not place.exists() or place == Path() or data.startswith("hf:"):
-        return "PHOTOS"
     place = place if place.is_dir() else place.parent
-    inside = (base / name for base in (place, place.parent) for name in ("images", "JPEGImages"))
-    return str(next(filter(Path.is_dir, inside), place))
-
-
-def _run_beside(path: Path) -> Path:
-    return _new(path.with_name("run"))
+    inside = next((base / name for base in (place, place.parent) for name in PICTURES if (base / name).is_dir()), place)
+    pictures = str(inside) if inside.is_dir() and inside != Path() and not data.startswith("hf:") else "PHOTOS"
+    return "predict", {"model": model, "images": (pictures,), "out": _new(Path("predictions.csv"))}
 
 
 def _new(path: Path) -> Path:
@@ -263,24 +204,32 @@ def _new(path: Path) -> Path:
     return next(each for each in itertools.chain([path], others) if not each.exists())
 
 
+def _view(config: Any, _: Any) -> Step:
+    return "descriptions view", {"store": config.store, "data": config.data}
+
+
 _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
     "demo": lambda config, _: config.out / "report.html",
     "distill": _after_distill,
     "describe": _after_describe,
-    "descriptions import": _after_import,
+    "descriptions import": lambda config, outcome: (
+        _encode(config.store) if outcome.descriptions else _label(config.store, config.data)
+    ),
     "descriptions export": lambda config, _: ("descriptions stats", {"store": config.store}),
     "descriptions backup": lambda config, _: ("doctor", {"path": config.out}),
-    "descriptions stats": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
-    "descriptions check": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
+    "descriptions stats": _view,
+    "descriptions check": _view,
     "descriptions view": lambda config, _: config.out,
     "encode": _after_encode,
     "label": _after_label,
     "review": _after_review,
     "train": _after_train,
-    "evaluate": _after_evaluate,
+    "evaluate": lambda config, _: (
+        ("evaluate", {"run_dir": config.run_dir}) if config.split == "val" else _export(config.run_dir)
+    ),
     "compare": lambda config, _: _export(config.out),
     "report": lambda _, outcome: outcome.path,
-    "export": lambda config, _: _after_export(config),
-    "search": lambda config, _: config.html or ("search", _all_of(config, html=Path("found.html"))),
+    "export": lambda config, _: _predict(config.out, str(_options_of(config.run_dir).get("data", ""))),
+    "search": lambda config, _: config.html,
     "doctor": lambda config, _: None if config.path else ("demo", {}),
 }

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError
 from gpt4image.base.outcome import Outcome, Row, Skipped
-from gpt4image.cli import COMMANDS, CONFIG_TYPES
+from gpt4image.cli import COMMANDS
 from gpt4image.config import StageConfig, results
 from gpt4image.config.results import PredictResult
 from gpt4image.next_steps import with_next
@@ -161,7 +161,7 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
     found: Outcome = _call(COMMANDS[name].stage, config, **passed)
     if isinstance(found, PredictResult) and names:
         found = _renamed(found, names)
-    found = with_next(name, found, config, config_types=CONFIG_TYPES, python=True)
+    found = with_next(name, found, config, python=True)
     return replace(found, drawing=_drawing(name, found.path))
 
 
@@ -213,7 +213,7 @@ def _renamed(found: PredictResult, names: Mapping[str, str]) -> PredictResult:
 
 def parameters(name: str) -> list[Parameter]:
     """Return the parameters of a function, positional ones first."""
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), CONFIG_TYPES[name])
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[name].config)
     found: list[Parameter] = []
     for key, field in kind.model_fields.items():
         if key == "as_json":
@@ -312,7 +312,7 @@ def _as_call(name: str, words: str) -> str:
             options[next(reversed(options))].append(_value(part))
         else:
             given.append(_value(part))
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), CONFIG_TYPES[name])
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[name].config)
     most = sum(kind.option(key).isupper() for key in kind.model_fields)
     if len(given) > most > 0:  # the last word may be several
         given[most - 1 :] = [f"[{', '.join(given[most - 1 :])}]"]

@@ -36,7 +36,6 @@ from gpt4image.base.errors import DamagedError, ModelError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.remedies import remedy
 from gpt4image.base.secrets import hidden
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
@@ -145,9 +144,7 @@ def require_new(run_dir: Path) -> None:
 def require_same(run_dir: Path, record: dict[str, Any]) -> None:
     """Raise RunError if an option of ``record``, except NOT_IDENTITY, or the data differ from the run in a folder."""
     saved = read_config(run_dir)
-    # An option that is younger than the run and off changes nothing.
-    names = [name for name in record.keys() - NOT_IDENTITY if name in saved or record[name]]
-    differ = sorted(name for name in names if saved.get(name) != record[name])
+    differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
     if differ == [DATA]:
         raise RunError(
             f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
@@ -227,8 +224,8 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
     is_whole = isinstance(record, dict) and record.keys() >= needed
     if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
         raise RunError(
-            f"{path} is damaged, or of something else: it does not hold what train writes. Give another folder; or, if "
-            f"it was a run: {remedy(path)}"
+            f"{path} is damaged, or of something else: it does not hold what train writes. Give another folder, or "
+            "delete this one and train again."
         )
     return record
 
@@ -261,30 +258,21 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
     """Return the K class names of a finished run, in the order of its logits.
 
     Raises:
-        RunError: the run is not finished, or is of a version that kept no names, and was not evaluated.
+        RunError: the run is not finished, or its record is damaged.
     """
-    path, record = run_dir / RUN, read_run(run_dir)["run"]
-    if "classes" not in record:
-        path = next(iter(sorted(run_dir.glob("evaluation-*.json"))), None)
-        if path is None:
-            raise RunError(
-                f"{run_dir} is of an earlier version, which kept no class names: run `gpt4image evaluate {run_dir}` "
-                "once, which writes them."
-            )
-        record = _read_record(path, {"classes"})
-    classes = record["classes"]
+    classes: Any = read_run(run_dir)["run"].get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise RunError(damaged(path, "its classes are no list of names"))
+        raise RunError(damaged(run_dir / RUN, "its classes are no list of names"))
     return tuple(classes)
 
 
 def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
     """Raise RunError if the classes of a dataset are not those of a finished run, in its order.
 
-    Column k of the predictions would be another class. A run of a version that kept no names is not checked.
+    Column k of the predictions would be another class.
     """
-    own = read_run(run_dir)["run"].get("classes", list(classes))
-    if list(classes) == own:
+    own = class_names(run_dir)
+    if tuple(classes) == own:
         return
     place = next((k for k, (its, given) in enumerate(zip(own, classes, strict=False)) if its != given), None)
     difference = "" if place is None else f"class {place} is {own[place]!r} there and {classes[place]!r} here; "

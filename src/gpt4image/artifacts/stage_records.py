@@ -76,9 +76,8 @@ class StageRecords:
         if found.get("key") != key:
             return None
         try:
-            earlier = {"notes": found["notes"]} if found.get("notes") else {}  # older versions: beside the facts
             return RESULTS[stage].of_facts(
-                {**found["summary"], **earlier},
+                found["summary"],
                 path=None if found["path"] is None else Path(found["path"]),
                 counts=found.get("counts", {}),
                 text=found["text"],

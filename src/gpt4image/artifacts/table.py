@@ -11,26 +11,27 @@ TABLE/.partial/        what encode has so far, while it is at work
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from gpt4image.artifacts import folder
+from gpt4image.artifacts.folder import open_arrays, save_array
 from gpt4image.artifacts.store import DescriptionStore, Prompt
-from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
 from gpt4image.base.errors import DamagedError, TableError
-from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
-from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.data.image_set import ImageSet
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+Count = Annotated[int, Field(ge=0)]
 ARRAYS = ("embeddings", "texts", "digests", "offsets", "rows")
 
 
@@ -51,25 +52,25 @@ class Manifest:
         prompts: prompts that the descriptions answer.
         store: absolute path of the description store of the texts; it may be gone.
         plan: fingerprint of everything that determines the table.
-        length_policy: treatment of texts that are too long: ``cut`` (``truncate`` in older tables), or ``pool``, the
+        length_policy: treatment of texts that are too long: ``cut``, or ``pool``, the
             mean of the embeddings of their chunks.
         pooled: number of distinct texts that were pooled from chunks.
         normalised: rows have unit length.
         dtype: type of the matrix on disk.
         gpt4image: version of this package.
         format_version: version of this layout.
-        files: bytes and sha256 of each array, by file name; empty in tables of earlier versions.
+        files: bytes and sha256 of each array, by file name.
     """
 
     encoder: str
     revision: str
     precision: str
-    width: int
+    width: Count
     max_tokens: int
     truncated: float
-    descriptions: int
-    texts: int
-    images: int
+    descriptions: Count
+    texts: Count
+    images: Count
     prompts: tuple[Prompt, ...]
     store: str
     plan: str
@@ -89,17 +90,6 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON-serialisable values."""
         return {**asdict(self), "class_conditioned": self.class_conditioned}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Manifest:
-        """Return the manifest of which ``to_json`` gave this. Raises KeyError, TypeError, ValueError."""
-        known: dict[str, Any] = {each.name: values[each.name] for each in fields(Manifest) if each.name in values}
-        counts = {name: known[name] for name in ("width", "texts", "images", "descriptions")}
-        if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
-            raise TypeError(f"these must be numbers: {counts}")
-        recorded_files(values)
-        known["prompts"] = tuple(Prompt(**prompt) for prompt in values["prompts"])
-        return Manifest(**known)
 
 
 class EmbeddingTable:
@@ -131,14 +121,10 @@ class EmbeddingTable:
             "rows": (np.int64, (manifest.descriptions,)),
         }
         try:
-            for name in ARRAYS:
-                require_recorded(path, f"{name}.npy", {"files": manifest.files})
-            arrays = {name: open_npy(path / f"{name}.npy", *how) for name, how in expected.items()}
+            arrays = open_arrays(path, manifest.files, expected)
             _require_index(path, arrays["offsets"], arrays["rows"], manifest.texts)
         except DamagedError as error:
-            raise TableError(
-                f"{error} To make the table again, delete the folder and run `gpt4image encode --out {path}` once more."
-            ) from None
+            raise TableError(f"{error} Or delete the folder and run `gpt4image encode --out {path}`.") from None
         return EmbeddingTable(path, manifest, arrays)
 
     @property
@@ -262,17 +248,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: this folder holds no finished embedding table (no {MANIFEST}); "
             f"run `gpt4image encode --out {path}`, which goes on where it stopped."
         )
-    try:
-        values = read_json(path / MANIFEST)
-        version = values["format_version"]
-        if version != FORMAT_VERSION:
-            raise TableError(
-                f"{path}: table format {version}, but this gpt4image reads format {FORMAT_VERSION}; "
-                f"encode the store again into a new folder."
-            )
-        return Manifest.from_json(values)
-    except (ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{path / MANIFEST} is not the manifest of an embedding table: {error!r}.") from None
+    return folder.read_manifest(path / MANIFEST, Manifest, FORMAT_VERSION, "an embedding table")
 
 
 def write_table(
@@ -304,8 +280,7 @@ def write_table(
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Finish a table whose arrays are on disk: write its manifest, with their checksums."""
-    files = file_facts(path, (f"{name}.npy" for name in ARRAYS))
-    write_json(path / MANIFEST, replace(manifest, files=files).to_json())
+    folder.finish(path / MANIFEST, manifest.to_json(), ARRAYS)
 
 
 def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
@@ -317,34 +292,6 @@ def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64])
     save_array(path / "offsets.npy", np.append(starts, len(rows)).astype(np.int64))
     save_array(path / "rows.npy", rows[order].astype(np.int64))
     return len(images)
-
-
-@contextlib.contextmanager
-def writing_table(out: Path, option: str = "--out") -> Generator[None]:
-    """Hold the folder of a table for this process; a full disk or a read-only folder is a TableError.
-
-    ``option`` is the command-line option of the folder, for messages.
-    """
-    try:
-        make_folder(out)
-        lock = acquire_lock(out / ".lock", wait_s=2.0)
-        try:
-            yield
-        finally:
-            lock.release()
-    except LockedError as error:
-        raise TableError(f"{out}: {error} writes to this folder; wait until it is done or stop it.") from None
-    except OSError as error:
-        raise TableError(
-            f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then "
-            f"run the same command again: it goes on where it stopped."
-        ) from error
-
-
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write one array as .npy, atomically."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def digests_to_bytes(digests: Sequence[str]) -> NDArray[np.uint8]:

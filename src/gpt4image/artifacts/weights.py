@@ -1,7 +1,7 @@
 """Tensors on disk: one safetensors file, replaced atomically, nothing pickled.
 
 Its header holds a state as plain JSON, and the sha256 of the tensors and of that state, which is compared each time
-the file is read. Files of earlier versions have no checksum.
+the file is read; weights of others have none.
 
 Where several processes share a run, all of them call these functions, whether their tensors are whole or shards, and
 the first one writes whole tensors. So a file does not tell on how many processes it was made.

@@ -3,7 +3,7 @@
 A JSON record carries the sha256 of its own content under ``record_sha256``, a list in one more entry at its end, and
 the version of all records under ``record_format``; where that lacks, it is 1. Other files are listed in the record that
 is written after them: ``"files": {"embeddings.npy": {"bytes": 1152, "sha256": "..."}}``, by their path from the folder
-of the record. Records of versions before have neither, and are read as they are.
+of the record.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gpt4image.base.errors import DamagedError, NewerError
-from gpt4image.base.remedies import remedy
 
 SEAL, FILES, VERSION = "record_sha256", "files", "record_format"
 RECORDS = 1  # version of what records hold: raise it when an older gpt4image would misread a new one
 _OF_CARD = "sha256 of this card up to here: "
 _FILE_ON_CARD = r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$"
+MEND = "Restore a copy of it, or delete it and give the command that wrote it once more."
 SMALL = 64 * 2**20  # bytes up to which a file is checked as a whole each time it is opened
 
 
@@ -85,23 +85,14 @@ def require_known(where: object, version: Any, latest: int) -> None:
 
 def _checked(value: Any) -> Any:
     seal = value[-1] if isinstance(value, list) and value else value
-    if not isinstance(seal, dict) or (isinstance(value, list) and len(seal) != 1):
-        return value
-    if SEAL not in seal:
-        if near := next(filter(_is_nearly_seal, seal), None):
-            raise ValueError(f"its entry {SEAL!r} is damaged: it reads {near!r}")
-        return value.copy()
+    if not isinstance(seal, dict) or SEAL not in seal or (isinstance(value, list) and len(seal) != 1):
+        return value.copy() if isinstance(value, dict) else value
     content = value[:-1] if isinstance(value, list) else {name: each for name, each in value.items() if name != SEAL}
     if seal[SEAL] != fingerprint(content):
         raise ValueError(
             f"its content does not match its checksum; if you changed it on purpose, delete the entry {SEAL!r}"
         )
     return content
-
-
-def _is_nearly_seal(name: str) -> bool:
-    """Return whether a name differs from the seal's in one letter, as after a flipped bit."""
-    return len(name) == len(SEAL) and sum(a != b for a, b in zip(name, SEAL, strict=True)) == 1
 
 
 def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -111,7 +102,7 @@ def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the files that a record lists; none where it is of a version that kept no checksums.
+    """Return the files that a record lists; none where it lists none.
 
     Raises:
         DamagedError: the list is malformed, or names a file outside the folder of the record.
@@ -142,7 +133,7 @@ def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, larg
         return False
     path = folder / name
     if not path.is_file():
-        raise DamagedError(f"{path} is missing. {remedy(path)}")
+        raise DamagedError(f"{path} is missing. {MEND}")
     size = path.stat().st_size
     if size != facts["bytes"]:
         raise DamagedError(damaged(path, f"it has {size} bytes, not the {facts['bytes']} that were written"))
@@ -161,15 +152,12 @@ def card_section(card: str, folder: Path, names: Iterable[str]) -> str:
 def card_checksums(card: str) -> dict[str, str]:
     """Return the sha256 of files by name, as a model card keeps them; none where it names no plain file.
 
-    A card of an earlier version ends with its last file.
-
     Raises:
         ValueError: it is not the card that was written.
     """
     found = {name: digest for digest, name in re.findall(_FILE_ON_CARD, card)}
-    is_earlier = re.fullmatch(_FILE_ON_CARD, card.rstrip("\n").rpartition("\n")[2]) is not None
     content, _, digest = card.rpartition(_OF_CARD)
-    if found and not is_earlier and digest.strip() != hashlib.sha256(content.encode()).hexdigest():
+    if found and digest.strip() != hashlib.sha256(content.encode()).hexdigest():
         raise ValueError("its content does not match its checksum; if you changed it on purpose, export again")
     return found
 
@@ -189,5 +177,5 @@ def require_as_on_card(path: Path, card: Path) -> None:
 
 
 def damaged(path: Path, reason: str) -> str:
-    """Return the message that names a damaged file, and what makes it again."""
-    return f"{path} is damaged: {reason}. {remedy(path)}"
+    """Return the message that names a damaged file."""
+    return f"{path} is damaged: {reason}. {MEND}"

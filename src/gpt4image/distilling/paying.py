@@ -16,7 +16,7 @@ def require_payer(config: DistillConfig, describing: DescribeConfig, images: int
     """Refuse to begin where the describer may cost money and there is nobody to ask. Raises ConfigError."""
     if _agreed(config, describing) or sys.stdin.isatty():
         return
-    again = command("distill", {**dict(config), "max_cost": 5.0}, {"distill": "DistillConfig"})
+    again = command("distill", {**dict(config), "max_cost": 5.0})
     raise ConfigError(
         f"Asking {describing.describer} about {images:,} images may cost money, and there is no terminal to ask you "
         f"on. Give the most it may cost, in US dollars, with --max-cost (or --yes for no limit):\n  {again}"

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import __version__
+from gpt4image.artifacts.folder import save_array, writing
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import (
     ARRAYS,
@@ -36,10 +37,8 @@ from gpt4image.artifacts.table import (
     Manifest,
     find_digests,
     read_manifest,
-    save_array,
     write_index,
     write_manifest,
-    writing_table,
 )
 from gpt4image.base.checksums import digest_of_start, file_facts, require_recorded
 from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
@@ -76,7 +75,7 @@ def encode(config: EncodeConfig) -> EncodeResult:
     if config.engine == "ray":
         require_ray()
     encoder = load_text_encoder(config.encoder, config.device)
-    with DescriptionStore(config.store) as store, writing_table(config.out):
+    with DescriptionStore(config.store) as store, writing(config.out):
         descriptions = read_descriptions(store, config.prompt)
         plan = descriptions.plan(encoder.revision, config.long)
         earlier = _earlier_table(config, encoder, descriptions)

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,33 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image import __version__
-from gpt4image.artifacts.table import find_digests, save_array, writing_table
-from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
+from gpt4image.artifacts.folder import finish, open_arrays, read_manifest, save_array, writing
+from gpt4image.artifacts.table import find_digests
 from gpt4image.base.errors import DamagedError, DataError, TableError
-from gpt4image.base.files import atomic_path, fingerprint, make_folder, open_npy, read_json, write_json
+from gpt4image.base.files import atomic_path, fingerprint, make_folder
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
 BLOCK = 4_096  # rows in memory at once: 6 MB of 384 numbers in fp32, which stay in the cache of a core
 AT_ONCE = 4_096  # images whose rows an interruption may cost
 A_FEW = 32
-ANOTHER = "give another --index, or delete the folder"
 
 Digests = NDArray[np.uint8]
 # Positions of n images -> (n, D) of unit length, and (n,) which of the images could be read.
 Embed = Callable[[NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an index holds: rows of images whose numbers ``identity`` decides, in files of this ``name``."""
+
+    format_version: int
+    identity: dict[str, Any]
+    name: str
+    images: int
+    width: int
+    gpt4image: str = __version__
+    files: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,31 +72,21 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     """
     if not (folder / MANIFEST).is_file():
         return None
+    manifest = read_manifest(folder / MANIFEST, Manifest, FORMAT_VERSION, "an index")
+    if differ := sorted(key for key in identity if manifest.identity.get(key) != identity[key]):
+        was = "; ".join(f"{key}: {manifest.identity.get(key)} there, {identity[key]} now" for key in differ)
+        raise TableError(f"{folder} holds another index ({was}); give another --index, or delete the folder.")
+    embeddings, digests = _files(manifest.name)
+    shapes = {embeddings: (np.float16, (manifest.images, manifest.width)), digests: (np.uint8, (manifest.images, 32))}
     try:
-        manifest = read_json(folder / MANIFEST)
-        version, known, name = (manifest[key] for key in ("format_version", "identity", "name"))
-        images, width = manifest["images"], manifest["width"]
-        recorded_files(manifest)
-        differ = sorted(key for key in identity if known.get(key) != identity[key])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TableError(f"{folder / MANIFEST} is not the manifest of an index: {error!r}; {ANOTHER}.") from None
-    if version != FORMAT_VERSION:
-        raise TableError(f"{folder}: index format {version}, this gpt4image reads {FORMAT_VERSION}; {ANOTHER}.")
-    if differ:
-        was = "; ".join(f"{key}: {known.get(key)} there, {identity[key]} now" for key in differ)
-        raise TableError(f"{folder} holds another index ({was}); {ANOTHER}.")
-    try:
-        for file in _files(name):
-            require_recorded(folder, file, manifest)
-        embeddings, digests = (folder / file for file in _files(name))
-        vectors = open_npy(embeddings, np.float16, (images, width))
-        return Index(embeddings=vectors, digests=open_npy(digests, np.uint8, (images, 32)))
+        arrays = open_arrays(folder, manifest.files, shapes)
     except DamagedError:
         return None
+    return Index(embeddings=arrays[embeddings], digests=arrays[digests])
 
 
 def _files(name: str) -> tuple[str, str]:
-    return f"embeddings-{name}.npy", f"digests-{name}.npy"
+    return f"embeddings-{name}", f"digests-{name}"
 
 
 def up_to_date(
@@ -112,7 +114,7 @@ def up_to_date(
         read = embed(tried) if len(tried) <= A_FEW else None
         if read is not None and not read[1].any():
             return index, 0
-    with writing_table(folder, option="--index"):
+    with writing(folder, option="--index"):
         index = open_index(folder, identity)  # who held the lock before may have done the work
         rows = _Rows(unfinished, width)
         known = _found(rows.digests(), digests) >= 0
@@ -204,7 +206,7 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
         raise DataError(f"{identity['data']}: none of its images can be decoded, so there is nothing to search.")
     name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
     files = _files(name)
-    with atomic_path(folder / files[0]) as temporary:
+    with atomic_path(folder / f"{files[0]}.npy") as temporary:
         matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(known), rows.width))
         for start in range(0, len(known), BLOCK):
             part = known[start : start + BLOCK]
@@ -212,10 +214,11 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
                 has = places[part] >= 0
                 matrix[start : start + len(part)][has] = vectors[places[part[has]]]
         matrix.flush()
-    save_array(folder / files[1], digests[known])
-    manifest = {"format_version": FORMAT_VERSION, "identity": dict(identity), "name": name}
-    manifest |= {"images": len(known), "width": rows.width, "gpt4image": __version__}
-    write_json(folder / MANIFEST, manifest | {"files": file_facts(folder, files)})
+    save_array(folder / f"{files[1]}.npy", digests[known])
+    manifest = Manifest(
+        format_version=FORMAT_VERSION, identity=dict(identity), name=name, images=len(known), width=rows.width
+    )
+    finish(folder / MANIFEST, asdict(manifest), files)
     index = open_index(folder, identity)
     if index is None:
         raise TableError(f"{folder}: what was written here cannot be read back; give another --index.")

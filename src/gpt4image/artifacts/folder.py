@@ -1,0 +1,94 @@
+"""Folders of arrays with a manifest that is written last: embedding tables, indexes of search.
+
+A folder without its manifest is not finished; the manifest has the bytes and sha256 of each array under ``files``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from gpt4image.base.checksums import FILES, file_facts, recorded_files, require_recorded
+from gpt4image.base.errors import TableError
+from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
+from gpt4image.base.locks import LockedError, acquire_lock
+
+M = TypeVar("M")
+
+
+def read_manifest(path: Path, kind: type[M], version: int, what: str) -> M:
+    """Return the manifest in the file ``path`` as its type; ``what`` names the folder, e.g. "an embedding table".
+
+    Raises:
+        TableError: it is damaged, or of another version.
+    """
+    try:
+        values = read_json(path)
+        recorded_files(values)
+        written = values["format_version"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{path} is not the manifest of {what}: {error!r}.") from None
+    if written != version:
+        raise TableError(f"{path.parent}: format {written} of {what}; this gpt4image reads {version}. Make it anew.")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise TableError(f"{path} is not the manifest of {what}: {wrong['loc']} {wrong['msg']}.") from None
+
+
+def open_arrays(
+    folder: Path, files: Mapping[str, Any], expected: Mapping[str, tuple[Any, tuple[int, ...]]]
+) -> dict[str, NDArray[Any]]:
+    """Return arrays as memory maps by name; those of up to 64 MB are compared to their checksums.
+
+    Args:
+        folder: the folder.
+        files: of the manifest.
+        expected: dtype and shape of each array, by the name of its file without ``.npy``.
+
+    Raises:
+        DamagedError: one is missing, damaged, or of another type or shape.
+    """
+    for name in expected:
+        require_recorded(folder, f"{name}.npy", {FILES: files})
+    return {name: open_npy(folder / f"{name}.npy", *how) for name, how in expected.items()}
+
+
+def finish(path: Path, manifest: Mapping[str, Any], arrays: Iterable[str]) -> None:
+    """Write the manifest to ``path``, with the checksums of the arrays beside it."""
+    write_json(path, {**manifest, FILES: file_facts(path.parent, (f"{name}.npy" for name in arrays))})
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy, atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def writing(out: Path, option: str = "--out") -> Generator[None]:
+    """Hold a folder for this process; a full disk or a read-only folder is a TableError.
+
+    ``option`` is the command-line option of the folder, for messages.
+    """
+    try:
+        make_folder(out)
+        lock = acquire_lock(out / ".lock", wait_s=2.0)
+        try:
+            yield
+        finally:
+            lock.release()
+    except LockedError as error:
+        raise TableError(f"{out}: {error} writes to this folder; wait until it is done or stop it.") from None
+    except OSError as error:
+        raise TableError(
+            f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then "
+            f"run the same command again: it goes on where it stopped."
+        ) from error
