@@ -37,7 +37,7 @@ LOADERS = {
     "clothes": ("gpt4image.data.clothes", "load_clothes"),
     "clothes-unlabelled": ("gpt4image.data.clothes", "load_clothes_unlabelled"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
-    "clips": ("gpt4image.data.clips", "load_clips"),
+    "clips": ("gpt4image.data.folder", "load_clips"),
     "python": ("gpt4image.data.given", "load_given"),
 }
 PACKAGED = ("clothes", "clothes-unlabelled", "openmoji")

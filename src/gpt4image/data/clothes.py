@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
-from gpt4image.data.labels import encode_labels
+from gpt4image.data.records import Record, to_dataset
 
 PACKAGED = Path(__file__).parents[1] / "packaged" / "clothes"
 FILES = {"train": "train", "validation": "val", "test": "test"}
@@ -23,18 +23,12 @@ ANSWERS = PACKAGED / "answers.jsonl"
 
 def load_clothes() -> ImageSet:
     """Load the packaged photographs: 1,200 train, 150 val and 372 test; the shorter side has 160 pixels."""
-    tables = {split: pq.read_table(PACKAGED / f"{name}.parquet").to_pylist() for name, split in FILES.items()}
-    rows = [row for table in tables.values() for row in table]
-    classes, labels = encode_labels([row["label"] for row in rows], "clothes")
-    return ImageSet(
-        spec="clothes",
-        classes=classes,
-        keys=tuple(row["key"] for row in rows),
-        labels=labels,
-        splits=np.repeat(list(tables), list(map(len, tables.values()))),
-        source=MemorySource([row["image"]["bytes"] for row in rows]),
-        rows=np.arange(len(rows)),
-    )
+    records, pictures = list[Record](), list[bytes]()
+    for name, split in FILES.items():
+        for row in pq.read_table(PACKAGED / f"{name}.parquet").to_pylist():
+            records.append(Record(key=row["key"], split=split, label=row["label"]))
+            pictures.append(row["image"]["bytes"])
+    return to_dataset("clothes", records, MemorySource(pictures))
 
 
 def load_clothes_unlabelled() -> ImageSet:

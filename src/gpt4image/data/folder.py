@@ -10,6 +10,9 @@
 
 Names of splits and of ``unlabelled`` may be written with capitals. Hidden files are ignored; files whose extension is
 not that of an image are counted by extension.
+
+`clips:PATH` reads video files in class folders in the same way, or a table of them, as `manifest:` does. Digests are
+those of the files. Which frames are read is an option of the stages (``--frames``).
 """
 
 from __future__ import annotations
@@ -18,25 +21,25 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-
-import numpy as np
+from dataclasses import replace
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, install_command
 from gpt4image.base.outcome import Skipped
+from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import EXTENSIONS, HEIF, PICTURES
 from gpt4image.data.file_source import FileSource, expanded, is_below
-from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet, is_unicode
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, is_unicode
 from gpt4image.data.labels import note_once
-from gpt4image.data.video import VIDEO_EXTENSIONS
+from gpt4image.data.manifest import load_manifest
+from gpt4image.data.records import Record, to_dataset
+from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
 UNLABELLED = ("unlabelled", "unlabeled")
 _SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
 
 
-def load_folder(argument: str, name: str = "folder", extensions: Collection[str] = EXTENSIONS) -> ImageSet:
+def load_folder(argument: str) -> ImageSet:
     """Load the images below a folder; keys are paths relative to it, with forward slashes.
-
-    ``name`` is that of the SPEC, ``extensions`` say which files are images: `clips:` reads videos in the same way.
 
     Skipped by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
     the class folders; folders beside train that are no split; folders that cannot be read.
@@ -46,7 +49,24 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
         DataError: there is no such folder, no image, a class folder without images, or a class in val or test
             that train lacks while train has others.
     """
-    spec = f"{name}:{argument}"
+    return _class_folder_images("folder", argument, EXTENSIONS)
+
+
+def load_clips(argument: str) -> ImageSet:
+    """Load the clips below a folder, or those that a table lists.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        ConfigError, DataError: as ``load_folder`` and ``load_manifest``.
+    """
+    require_decoder("clips:")
+    if expanded(argument.partition(IMAGE_ROOT)[0]).suffix in (".csv", ".parquet"):
+        return replace(load_manifest(argument, "clips"), clips=True)
+    return replace(_class_folder_images("clips", argument, VIDEO_EXTENSIONS), clips=True)
+
+
+def _class_folder_images(name: str, argument: str, extensions: Collection[str]) -> ImageSet:
+    spec, what = f"{name}:{argument}", "clips" if name == "clips" else "images"
     if not argument:
         raise ConfigError(f"--data '{name}:' lacks a path: {name}:PATH.")
     root = expanded(argument)
@@ -55,49 +75,34 @@ def load_folder(argument: str, name: str = "folder", extensions: Collection[str]
     tree = _Tree(os.path.realpath(root), extensions)
     split_of = _class_folders(tree, spec)
     classes = _class_names(split_of, spec)
-    label_of = {own: label for label, own in enumerate(classes)}
-    images = {folder: tree.images_below(folder) for folder in split_of}
-    what = "clips" if name == "clips" else "images"
+    keys = {folder: tree.images_below(folder) for folder in split_of}
     unread = _other_files(tree.others, spec, what)
-    if empty := [folder for folder, keys in images.items() if not keys and not _is_unlabelled(folder)]:
-        lacks = "no clips in class folder" if what == "clips" else "no images in class folder"
+    if empty := [folder for folder, own in keys.items() if not own and not _is_unlabelled(folder)]:
         aside = "".join(f" {item.name} {item.reason}." for item in unread) or tree.skipped()
         raise DataError(
-            f"{spec}: {lacks} {first_few(empty)}.{aside} Remove the folder or fill it; {what} are "
+            f"{spec}: no {what} in class folder {first_few(empty)}.{aside} Remove the folder or fill it; {what} are "
             f"files named {', '.join('*' + suffix for suffix in sorted(extensions))}."
         )
-    counts = [len(keys) for keys in images.values()]
-    keys = [key for group in images.values() for key in group]
-    return ImageSet(
-        spec=spec,
-        classes=classes,
-        keys=tuple(keys),
-        labels=np.repeat(
-            np.array([label_of.get(_name(folder), NO_LABEL) for folder in images], dtype=np.int64), counts
-        ),
-        splits=np.repeat(np.array(list(split_of.values())), counts),
-        source=FileSource(root, keys),
-        rows=np.arange(len(keys)),
-        skipped=(*(Skipped(name=path, reason=reason) for path, reason in tree.reasons.items()), *unread),
-    )
+    records = [
+        Record(key=key, split=split, label=None if _is_unlabelled(folder) else _name(folder))
+        for folder, split in split_of.items()
+        for key in keys[folder]
+    ]
+    source = FileSource(root, [record.key for record in records])
+    skipped = [*(Skipped(name=path, reason=reason) for path, reason in tree.reasons.items()), *unread]
+    return to_dataset(spec, records, source, classes=classes, skipped=skipped)
 
 
-def _other_files(counts: Mapping[str, int], spec: str, what: str) -> tuple[Skipped, ...]:
-    """Return kinds of pictures that are left out as skipped items, and note other files; ``counts`` is by extension.
-
-    Beside clips, pictures are other files.
-    """
+def _other_files(counts: Mapping[str, int], spec: str, what: str) -> list[Skipped]:
+    """Return kinds of pictures that are left out as skipped items, and note other files; ``counts`` is by extension."""
     pictures = sorted(kind for kind in counts if kind in PICTURES and what == "images")
     if rest := {kind or "no extension": counts[kind] for kind in sorted(counts) if kind not in pictures}:
         listed = ", ".join(f"{count:,} {kind}" for kind, count in rest.items())
         way = " clips:PATH reads videos." if what == "images" and not rest.keys().isdisjoint(VIDEO_EXTENSIONS) else ""
         note_once(f"{spec}: files left out, since they are no {what}: {listed}.{way}")
-    return tuple(Skipped(name=f"{counts[kind]:,} *{kind}", reason=_reason(kind)) for kind in pictures)
-
-
-def _reason(kind: str) -> str:
-    way = f"are read after `{install_command('heic')}`" if kind in HEIF else "cannot be read: save them as JPEG or PNG"
-    return f"left out: pictures of this kind {way}"
+    heic, other = f"are read after `{install_command('heic')}`", "cannot be read: save them as JPEG or PNG"
+    reasons = {kind: f"left out: pictures of this kind {heic if kind in HEIF else other}" for kind in pictures}
+    return [Skipped(name=f"{counts[kind]:,} *{kind}", reason=reason) for kind, reason in reasons.items()]
 
 
 def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
@@ -188,8 +193,7 @@ class _Tree:
     """Files below one root, in order of names; paths are relative to it. Notes what it skips."""
 
     def __init__(self, real_root: str, extensions: Collection[str]) -> None:
-        self._root = real_root
-        self._extensions = extensions
+        self._root, self._extensions = real_root, extensions
         self.reasons: dict[str, str] = {}
         self.others: Counter[str] = Counter()
         self._read_before: dict[str, tuple[list[str], list[str]]] = {}
@@ -207,11 +211,9 @@ class _Tree:
         return self._read(folder)[1]
 
     def holds_only_folders(self, folder: str) -> bool:
-        """Return whether there are folders and no images in a folder."""
         return bool(self.folders(folder)) and not self.images(folder)
 
     def skip_images(self, folder: str) -> None:
-        """Skip the images directly in a folder."""
         for name in self.images(folder):
             self.reasons[_join(folder, name)] = "lies outside the class folders"
 
@@ -242,19 +244,16 @@ class _Tree:
     def _read(self, folder: str) -> tuple[list[str], list[str]]:
         """Return the names of folders and of images in a folder; each is read once, so that files are counted once."""
         if folder not in self._read_before:
-            self._read_before[folder] = self._list(folder)
+            names: dict[str, list[str]] = {"folder": [], "image": [], "": []}
+            try:
+                with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
+                    for entry in entries:
+                        if not entry.name.startswith("."):
+                            names[self._kind(folder, entry)].append(entry.name)
+            except OSError as error:
+                self.reasons[folder] = f"cannot be read: {error.strerror}"
+            self._read_before[folder] = sorted(names["folder"]), sorted(names["image"])
         return self._read_before[folder]
-
-    def _list(self, folder: str) -> tuple[list[str], list[str]]:
-        names: dict[str, list[str]] = {"folder": [], "image": [], "": []}
-        try:
-            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
-                for entry in entries:
-                    if not entry.name.startswith("."):
-                        names[self._kind(folder, entry)].append(entry.name)
-        except OSError as error:
-            self.reasons[folder] = f"cannot be read: {error.strerror}"
-        return sorted(names["folder"]), sorted(names["image"])
 
     def _kind(self, folder: str, entry: os.DirEntry[str]) -> str:
         """Return "folder", "image" or "" for what is neither or may not be used."""

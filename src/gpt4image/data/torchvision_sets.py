@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.base.files import user_cache
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.records import Record, to_dataset
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
@@ -54,21 +56,19 @@ def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
             f"{spec}: {folder} does not hold the official files ({kind.base_folder}/...): {error}. "
             f"Give the root of a torchvision download, {name}:ROOT; without ROOT it is downloaded."
         ) from None
-    labels = np.array([*train.targets, *test.targets], dtype=np.int64)
-    return ImageSet(
-        spec=spec,
-        classes=tuple(train.classes),
-        keys=(*_keys(train, ""), *_keys(test, "test/")),
-        labels=labels,
-        splits=np.repeat(["train", "test"], [len(train), len(test)]),
-        source=PpmSource(np.concatenate([train.data, test.data])),
-        rows=np.arange(len(labels)),
-    )
+    records = [
+        Record(key=f"{prefix}{label}/{number:04d}", split=split, label=label)
+        for part, split, prefix in ((train, "train", ""), (test, "test", "test/"))
+        for label, number in _numbered(part)
+    ]
+    source = PpmSource(np.concatenate([train.data, test.data]))
+    return to_dataset(spec, records, source, classes=train.classes)
 
 
-def _keys(part: CIFAR10, prefix: str) -> list[str]:
+def _numbered(part: CIFAR10) -> Iterator[tuple[str, int]]:
+    """Yield the class name of each image, and how many of that class were before it."""
     count: dict[int, itertools.count[int]] = defaultdict(itertools.count)
-    return [f"{prefix}{part.classes[label]}/{next(count[label]):04d}" for label in part.targets]
+    yield from ((part.classes[label], next(count[label])) for label in part.targets)
 
 
 class PpmSource:
