@@ -27,27 +27,22 @@ SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val",
 
 
 def split_named(name: str) -> str | None:
-    """Return the split that a word of a name is the name of, such as train of ``instances_train2017``; None without."""
+    """Return the split named in a word of a name, such as train of ``instances_train2017``; None without."""
     return next((SPLIT_OF[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF), None)
 
 
 def split_of_file(path: Path) -> str:
-    """Return the split that a word of a file's name, or the whole name of its folder, is the name of; else train."""
+    """Return the split named in a file name, or by the whole name of its folder; else train."""
     return split_named(path.stem) or SPLIT_OF.get(path.parent.name.lower(), "train")
 
 
-def split_of_folders(path: str) -> str:
-    """Return the split that the first folder of a path is named after that is named after any; else train."""
-    return split_in_folders(path) or "train"
-
-
 def split_in_folders(path: str) -> str | None:
-    """Return the split of ``split_of_folders``; None where no folder is named after one."""
+    """Return the split of the first folder with a split name; None without."""
     return next(filter(None, map(split_named, PurePosixPath(path).parts[:-1])), None)
 
 
 def splits_differ(path: str, other: str) -> bool:
-    """Return whether folders of both paths are named after splits, and these differ."""
+    """Return whether folders of both paths have names of different splits."""
     return len({split_in_folders(path), split_in_folders(other)} - {None}) == 2
 
 
@@ -103,20 +98,34 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         """Check lengths, keys, labels and splits. Raises DataError."""
-        if not len(self.keys) == len(self.labels) == len(self.splits) == len(self.rows):
+        images, classes = len(self.keys), len(self.classes)
+        lengths = [images, len(self.labels), len(self.splits), len(self.rows)]
+        lengths += [] if self.regions is None else [len(self.regions)]
+        if len(set(lengths)) > 1:
             raise DataError(
-                f"{self.spec}: {len(self.keys)} keys, {len(self.labels)} labels, {len(self.splits)} splits and "
-                f"{len(self.rows)} rows; one of each per image is needed."
+                f"{self.spec}: keys, labels, splits, rows and regions of {lengths} images; one of each per image is "
+                "needed."
             )
-        if self.regions is not None and len(self.regions) != len(self.keys):
-            raise DataError(f"{self.spec}: boxes or masks of {len(self.regions)} images for {len(self.keys)} keys.")
-        if not self.keys:
+        if not images:
             raise DataError(f"{self.spec}: there are no images.")
-        if len(set(self.keys)) != len(self.keys):
+        if len(set(self.keys)) != images:
             seen: set[str] = set()
             twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
             raise DataError(f"{self.spec}: keys must be unique, but these come twice: {first_few(twice)}.")
-        self._check_labels()
+        if self.labels.shape[1:] not in ((), (classes,)):
+            raise DataError(
+                f"{self.spec}: labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is "
+                "needed."
+            )
+        limit, allowed = classes, f"in 0..{classes - 1}, or {NO_LABEL} for none"
+        if self.labels.ndim == 2:
+            limit, allowed = 2, "0 (absent), 1 (present) or -1 (not known)"
+        wrong = (self.labels < NO_LABEL) | (self.labels >= limit)
+        if wrong.any():
+            keys = (self.keys[i] for i in np.unique(np.nonzero(wrong)[0]))
+            raise DataError(
+                f"{self.spec}: labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}."
+            )
         if broken := [name for name in (*self.classes, *self.keys) if not is_unicode(name)]:
             raise DataError(
                 f"{self.spec}: the name {broken[0]!a} holds half a character (of a surrogate pair), which no file "
@@ -124,24 +133,6 @@ class ImageSet:
             )
         if strange := sorted(set(np.unique(self.splits).tolist()) - set(SPLITS)):
             raise DataError(f"{self.spec}: splits are {', '.join(SPLITS)}; got {first_few(strange)}.")
-
-    def _check_labels(self) -> None:
-        images, classes = len(self), len(self.classes)
-        if self.labels.shape[1:] not in ((), (classes,)):
-            raise DataError(
-                f"{self.spec}: labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is "
-                "needed."
-            )
-        if self.labels.ndim == 2:
-            limit, allowed = 2, "0 (absent), 1 (present) or -1 (not known)"
-        else:
-            limit, allowed = classes, f"in 0..{classes - 1}, or {NO_LABEL} for none"
-        wrong = (self.labels < NO_LABEL) | (self.labels >= limit)
-        if wrong.any():
-            keys = (self.keys[i] for i in np.unique(np.nonzero(wrong)[0]))
-            raise DataError(
-                f"{self.spec}: labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}."
-            )
 
     def __len__(self) -> int:
         """Number of images."""
@@ -188,17 +179,22 @@ class ImageSet:
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageSet:
         """Return the images at ``indices``, in that order; digests that are known stay known."""
         chosen = np.asarray(indices, dtype=np.int64)
-        part = replace(
-            self,
+        return self._changed(
+            chosen,
             keys=tuple(self.keys[i] for i in chosen),
             labels=self.labels[chosen],
             splits=self.splits[chosen],
             rows=self.rows[chosen],
             regions=None if self.regions is None else self.regions[chosen],
         )
+
+    def _changed(self, chosen: NDArray[np.int64] | None = None, **changes: Any) -> ImageSet:
+        """Return the dataset with other fields; digests that are known stay known, of the ``chosen`` images."""
+        other = replace(self, **changes)
         if "digests" in self.__dict__:
-            part.__dict__["digests"] = tuple(self.digests[i] for i in chosen)
-        return part
+            own = self.digests
+            other.__dict__["digests"] = own if chosen is None else tuple(own[i] for i in chosen)
+        return other
 
     def with_classes(self, names: Sequence[str]) -> ImageSet:
         """Return the same images among more classes; ``names`` holds those that there are.
@@ -226,18 +222,12 @@ class ImageSet:
         if regions is not None:
             boxes = isinstance(regions, Boxes)
             regions = regions.with_classes(place) if boxes else regions.with_classes(place, len(names))
-        other = replace(self, classes=tuple(names), labels=labels, regions=regions)
-        if "digests" in self.__dict__:
-            other.__dict__["digests"] = self.digests
-        return other
+        return self._changed(classes=tuple(names), labels=labels, regions=regions)
 
     def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
         """Return the same images with other labels or splits; digests that are known stay known."""
         labels, splits = self.labels if labels is None else labels, self.splits if splits is None else splits
-        other = replace(self, labels=labels, splits=splits)
-        if "digests" in self.__dict__:
-            other.__dict__["digests"] = self.digests
-        return other
+        return self._changed(labels=labels, splits=splits)
 
 
 class MemorySource:

@@ -26,7 +26,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.decode import decode_numbers, sides
 from gpt4image.data.file_source import FileSource, expanded, pictures_below, read_bounded, usable
-from gpt4image.data.image_set import ImageSet, ImageSource, split_of_folders, splits_differ
+from gpt4image.data.image_set import ImageSet, ImageSource, split_in_folders, splits_differ
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.records import Faults, Record, to_dataset
 from gpt4image.data.regions import VOID, Masks
@@ -63,7 +63,7 @@ def load_masks(argument: str) -> ImageSet:
     names = _class_names(beside, spec)
     faults = Faults()
     rows = _paired(keys, masks, root, (image_folder, mask_folder), faults)
-    source, records = FileSource(root, keys), [Record(key=key, split=split_of_folders(key)) for key in keys]
+    source, records = FileSource(root, keys), [Record(key=key, split=split_in_folders(key) or "train") for key in keys]
     files = MaskFiles(FileSource(root, masks), rows)
     regions, classes = masks_of(files, rows, records, source, names, faults, spec)
     tags = next((folder / TAGS for folder in beside if (folder / TAGS).is_file()), None)

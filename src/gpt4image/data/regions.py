@@ -71,18 +71,6 @@ class Boxes:
         """Number of images."""
         return len(self.known)
 
-    @classmethod
-    def joined(cls, parts: Sequence[Boxes]) -> Boxes:
-        """Return the boxes of the images of all parts, one after the other."""
-        counts = np.concatenate([np.diff(part.starts) for part in parts])
-        return cls(
-            starts=np.cumsum([0, *counts], dtype=np.int64),
-            corners=np.concatenate([part.corners for part in parts]),
-            labels=np.concatenate([part.labels for part in parts]),
-            weights=np.concatenate([part.weights for part in parts]),
-            known=np.concatenate([part.known for part in parts]),
-        )
-
     def places(self, index: Index) -> NDArray[np.int64]:
         """Return the positions of the boxes of the images at positions, or of a mask (N,) bool, in that order."""
         rows: NDArray[np.int64] = np.arange(len(self))[index]
@@ -93,13 +81,16 @@ class Boxes:
     def __getitem__(self, index: Index) -> Boxes:
         """Return the boxes of the images at positions, or of a mask (N,) bool, in that order."""
         rows: NDArray[np.int64] = np.arange(len(self))[index]
-        place = self.places(rows)
+        return self._taken(self.places(rows), np.diff(self.starts)[rows], self.known[rows])
+
+    def _taken(self, place: NDArray[Any], counts: NDArray[Any], known: NDArray[np.bool_]) -> Boxes:
+        """Return the boxes at positions, of which each image has ``counts`` (N,)."""
         return Boxes(
-            starts=np.cumsum([0, *np.diff(self.starts)[rows]], dtype=np.int64),
+            starts=np.cumsum([0, *counts], dtype=np.int64),
             corners=self.corners[place],
             labels=self.labels[place],
             weights=self.weights[place],
-            known=self.known[rows],
+            known=known,
         )
 
     def image(self, index: int) -> ImageBoxes:
@@ -116,18 +107,19 @@ class Boxes:
         """Return boxes of which those of the images at ``rows`` (n,) are ``others``, of n images."""
         place = np.arange(len(self))
         place[rows] = len(self) + np.arange(len(rows))
-        return Boxes.joined([self, others])[place]
+        both = Boxes(
+            starts=np.concatenate([self.starts, self.starts[-1] + others.starts[1:]]),
+            corners=np.concatenate([self.corners, others.corners]),
+            labels=np.concatenate([self.labels, others.labels]),
+            weights=np.concatenate([self.weights, others.weights]),
+            known=np.concatenate([self.known, others.known]),
+        )
+        return both[place]
 
     def only(self, chosen: NDArray[np.bool_]) -> Boxes:
         """Return some of the boxes, by a mask (M,); images stay annotated."""
         counts = np.bincount(self.image_of[chosen], minlength=len(self))
-        return Boxes(
-            starts=np.cumsum([0, *counts], dtype=np.int64),
-            corners=self.corners[chosen],
-            labels=self.labels[chosen],
-            weights=self.weights[chosen],
-            known=self.known,
-        )
+        return self._taken(np.flatnonzero(chosen), counts, self.known)
 
     def hidden(self, images: NDArray[np.bool_]) -> Boxes:
         """Return boxes of which those of some images (N,) are not known."""
@@ -210,10 +202,13 @@ class Masks:
 
     def __getitem__(self, index: Index) -> Masks:
         """Return the masks of the images at positions, or of a mask (N,) bool, in that order."""
-        rows, present = self.rows[index], self.presence_of_classes[index]
-        boxes = None if self.boxes is None else self.boxes[index]
-        taught = None if self.taught is None else self.taught[index]
-        return replace(self, rows=rows, presence_of_classes=present, boxes=boxes, taught=taught)
+        return replace(
+            self,
+            rows=self.rows[index],
+            presence_of_classes=self.presence_of_classes[index],
+            boxes=None if self.boxes is None else self.boxes[index],
+            taught=None if self.taught is None else self.taught[index],
+        )
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -289,12 +284,8 @@ class Masks:
         """Return a digest of all of it, for fingerprints."""
         digests = [self.source.digest(int(row)) if row >= 0 else "" for row in self.rows]
         more = "".join(part.content() for part in (self.boxes, self.taught) if part is not None)
-        parts = (
-            f"{digests}{more}".encode(),
-            self.place.tobytes(),
-            np.ascontiguousarray(self.presence_of_classes).tobytes(),
-        )
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        numbers = self.place.tobytes() + np.ascontiguousarray(self.presence_of_classes).tobytes()
+        return hashlib.sha256(f"{digests}{more}".encode() + numbers).hexdigest()
 
 
 def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:

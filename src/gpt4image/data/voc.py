@@ -20,7 +20,7 @@ from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders, split_of_folders, splits_differ
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders, splits_differ
 from gpt4image.data.labels import MAX_LABEL_LETTERS, note_once
 from gpt4image.data.records import Faults, Object, Record, boxes_of, number, require_few, to_dataset, weight_of
 
@@ -173,7 +173,7 @@ def _splits(
     lists = _lists(root, files)
     stems = {PurePosixPath(path).stem for path in pictures}
     if not stems & set(lists):
-        return {path: split_of_folders(path) for path in pictures}
+        return {path: split_in_folders(path) or "train" for path in pictures}
     skipped += [Skipped(name=name, reason="is in a list, but has no image") for name in sorted(set(lists) - stems)]
     found = {path: lists.get(PurePosixPath(path).stem, "train") for path in pictures}
     left_out = {path for path in pictures if path in annotated and PurePosixPath(path).stem not in lists}

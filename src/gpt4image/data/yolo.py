@@ -23,7 +23,7 @@ from typing import Any
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_of_folders
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders
 from gpt4image.data.labels import MAX_SEVERAL, note_once
 from gpt4image.data.records import Corners, Faults, Object, Record, boxes_of, require_few, to_dataset, weight_of
 
@@ -122,7 +122,7 @@ def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spe
     if found or any(settings.get(name) for name in SPLIT_OF):
         return found
     top = root / "images" if (root / "images").is_dir() else root
-    return {path: split_of_folders(path) for path in pictures_below(root, top)}
+    return {path: split_in_folders(path) or "train" for path in pictures_below(root, top)}
 
 
 def _place(root: Path, base: str, entry: str) -> Path | None:
