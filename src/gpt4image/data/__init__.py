@@ -24,21 +24,21 @@ from gpt4image.data.video import VIDEO_EXTENSIONS
 
 # SPEC name -> module and function; imported when asked for, as some need heavy or optional packages.
 LOADERS = {
-    "folder": ("gpt4image.data.folder", "load_folder"),
-    "manifest": ("gpt4image.data.manifest", "load_manifest"),
-    "hf": ("gpt4image.data.hf", "load_hf"),
-    "cifar10": ("gpt4image.data.torchvision_sets", "load_cifar10"),
-    "cifar100": ("gpt4image.data.torchvision_sets", "load_cifar100"),
-    "coco": ("gpt4image.data.coco", "load_coco"),
-    "coco-masks": ("gpt4image.data.coco", "load_coco_masks"),
-    "yolo": ("gpt4image.data.yolo", "load_yolo"),
-    "voc": ("gpt4image.data.voc", "load_voc"),
-    "masks": ("gpt4image.data.masks", "load_masks"),
-    "clothes": ("gpt4image.data.clothes", "load_clothes"),
-    "clothes-unlabelled": ("gpt4image.data.clothes", "load_clothes_unlabelled"),
-    "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
-    "clips": ("gpt4image.data.folder", "load_clips"),
-    "python": ("gpt4image.data.given", "load_given"),
+    "folder": ("folder", "load_folder"),
+    "manifest": ("manifest", "load_manifest"),
+    "hf": ("hf", "load_hf"),
+    "cifar10": ("torchvision_sets", "load_cifar10"),
+    "cifar100": ("torchvision_sets", "load_cifar100"),
+    "coco": ("coco", "load_coco"),
+    "coco-masks": ("coco", "load_coco_masks"),
+    "yolo": ("yolo", "load_yolo"),
+    "voc": ("voc", "load_voc"),
+    "masks": ("masks", "load_masks"),
+    "clothes": ("clothes", "load_clothes"),
+    "clothes-unlabelled": ("clothes", "load_clothes_unlabelled"),
+    "openmoji": ("openmoji", "load_openmoji"),
+    "clips": ("folder", "load_clips"),
+    "python": ("given", "load_given"),
 }
 PACKAGED = ("clothes", "clothes-unlabelled", "openmoji")
 ALONE = ("cifar10", "cifar100", *PACKAGED)
@@ -55,16 +55,15 @@ FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or 
 MANIFESTS = ("manifest", "metadata", "labels")
 """Names of a table that decides what a folder is, whatever else lies there."""
 IMAGES = ".images"
-"""How the folder of images beside a table that ``review`` writes ends, where the images are no files."""
+"""Suffix of the folder of images beside a table that ``review`` writes."""
 
 
 def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
     """Load the dataset that a SPEC string names.
 
     Args:
-        spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
-            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``clothes``, ``openmoji`` or ``clips:PATH``; with boxes or
-            masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR`` or ``masks:DIR``.
+        spec: a path of a folder or a table, or NAME:WHERE with one of ``LOADERS``, such as ``folder:PATH``,
+            ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``, ``coco:FILE.json`` or ``clips:PATH``.
         aside: a table that does not decide what a folder is, as ``review`` writes it there itself.
 
     Raises:
@@ -74,12 +73,12 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
     """
     spec = full_spec(spec, aside)
     name, _, argument = spec.partition(":")
-    module, function = LOADERS[name]
     if IMAGE_ROOT in argument and name not in ("manifest", "clips"):
         raise ConfigError(f"--image-root is for tables of images, manifest:FILE.csv or .parquet; {spec} is none.")
-    load: Callable[..., ImageSet] = getattr(importlib.import_module(module), function)
     if name in PACKAGED and argument:
         raise ConfigError(f"{spec!r}: {name} is packaged and takes nothing after its name.")
+    module, function = LOADERS[name]
+    load: Callable[..., ImageSet] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
     images = load() if name in PACKAGED else load(argument)
     require_trained(images.classes, images.labels, images.splits, spec)
     note_same_but_case(images.classes, spec)

@@ -22,7 +22,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.coco import Ids, categories_of, category_ids, numbered
 from gpt4image.data.decode import sides
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, palette
 from gpt4image.data.voc import CORNERS
 
 Size = tuple[int, int]
@@ -46,19 +46,15 @@ def write_coco(
     """
     category = list(category_ids(classes, categories_of(ids)).values())
     number = numbered([None if one is None else one.image for one in ids or [None] * len(names)])
-    annotations: list[dict[str, Any]] = []
-    known = np.flatnonzero(boxes.known).tolist()
-    for image in known:
-        for corners, label, weight in _boxes(boxes, image, sizes[image]):
-            left, top, right, bottom = corners
+    annotations, images = list[dict[str, Any]](), list[dict[str, Any]]()
+    for image in np.flatnonzero(boxes.known).tolist():
+        width, height = sizes[image]
+        images.append({"id": number[image], "file_name": names[image], "width": width, "height": height})
+        for (left, top, right, bottom), label, weight in _boxes(boxes, image, sizes[image]):
             box = [round(value, 3) for value in (left, top, right - left, bottom - top)]
             one = {"id": len(annotations) + 1, "image_id": number[image], "category_id": category[label], "bbox": box}
             one |= {"area": round(box[2] * box[3], 3), "iscrowd": int(weight == 0)}
             annotations.append(one | ({"score": round(weight, 6)} if 0 < weight < 1 else {}))
-    images = [
-        {"id": number[image], "file_name": names[image], "width": sizes[image][0], "height": sizes[image][1]}
-        for image in known
-    ]
     categories = [{"id": one, "name": name} for one, name in zip(category, classes, strict=True)]
     write_json(path, {"images": images, "annotations": annotations, "categories": categories}, checksum=False)
 
@@ -74,10 +70,7 @@ def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequen
     tops = {PurePosixPath(name).parts[0] for name in names if "/" in name}
     entries = {split: f"images/{name}" for name, split in SPLIT_OF.items() if name in tops} or {"train": "images"}
     with staging_folder(folder) as staging:
-        known = np.flatnonzero(boxes.known).tolist()
-        for image, file in zip(
-            known, _files(staging / "labels", [names[image] for image in known], ".txt"), strict=True
-        ):
+        for image, file in _annotated(boxes, staging / "labels", names, ".txt"):
             lines: dict[str, None] = {}  # a line comes once
             for (left, top, right, bottom), label, weight in _boxes(boxes, image, (1, 1)):
                 values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
@@ -96,9 +89,7 @@ def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: 
     becomes two: loaders take a box of one for a click.
     """
     with staging_folder(folder) as staging:
-        known = np.flatnonzero(boxes.known).tolist()
-        files = _files(staging / "Annotations", [names[image] for image in known], ".xml")
-        for image, file in zip(known, files, strict=True):
+        for image, file in _annotated(boxes, staging / "Annotations", names, ".xml"):
             root = ElementTree.Element("annotation")
             _text(root, "filename", PurePosixPath(names[image]).name)
             size = ElementTree.SubElement(root, "size")
@@ -152,12 +143,11 @@ def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
         raise MissingExtraError("Writing tables of datasets", "hf") from None
     import pyarrow as pa
 
-    box = datasets.List(datasets.Value("float64"), length=4)
+    number, box = datasets.Value("int64"), datasets.List(datasets.Value("float64"), length=4)
     one = {"bbox": box, "category": datasets.ClassLabel(names=list(images.classes))}
     one |= {"iscrowd": datasets.Value("bool"), "score": datasets.Value("float64")}
-    columns = {"key": datasets.Value("string"), "image": datasets.Image(), "width": datasets.Value("int64")}
-    columns |= {"height": datasets.Value("int64"), "objects": datasets.List(one)}
-    schema = datasets.Features(columns).arrow_schema
+    columns = {"key": datasets.Value("string"), "image": datasets.Image(), "width": number, "height": number}
+    schema = datasets.Features(columns | {"objects": datasets.List(one)}).arrow_schema
     boxes, skipped = images.regions, list[Skipped]()
 
     def table(chosen: NDArray[np.int64], group: slice) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
@@ -165,31 +155,30 @@ def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
         for image in chosen[group].tolist():
             try:
                 picture = images.read(image)
-                size = sides(picture)
+                width, height = sides(picture)
             except (DecodeError, OSError) as error:
                 skipped.append(Skipped(name=images.keys[image], reason=first_line(error)))
                 continue
-            rows.append(
+            objects = [
                 {
-                    "key": images.keys[image],
-                    "image": {"bytes": picture, "path": None},
-                    "width": size[0],
-                    "height": size[1],
-                    "objects": _objects(boxes, image, size),
+                    "bbox": [left, top, right - left, bottom - top],
+                    "category": label,
+                    "iscrowd": weight == 0,
+                    "score": weight if 0 < weight < 1 else None,
                 }
-            )
+                for (left, top, right, bottom), label, weight in _boxes(boxes, image, (width, height))
+            ]
+            row = {"key": images.keys[image], "image": {"bytes": picture, "path": None}, "width": width}
+            rows.append(row | {"height": height, "objects": objects if boxes.known[image] else None})
         return pa.Table.from_pylist(rows, schema=schema)
 
     with staging_folder(folder) as staging:
         (staging / "data").mkdir()
         for split, name in {"train": "train", "val": "validation", "test": "test"}.items():
             chosen = images.indices(split)
+            file, groups = staging / "data" / f"{name}.parquet", row_groups(len(chosen), IMAGES_IN_GROUP)
             if len(chosen):
-                write_row_groups(
-                    staging / "data" / f"{name}.parquet",
-                    row_groups(len(chosen), IMAGES_IN_GROUP),
-                    functools.partial(table, chosen),
-                )
+                write_row_groups(file, groups, functools.partial(table, chosen))
         (staging / "README.md").write_text(_dataset_card(images), encoding="utf-8")
     return tuple(skipped)
 
@@ -208,21 +197,6 @@ def _dataset_card(images: ImageSet) -> str:
     )
 
 
-def _objects(boxes: Boxes, image: int, size: Size) -> list[dict[str, Any]] | None:
-    """Return the boxes of an image as rows; None where it is not annotated."""
-    if not boxes.known[image]:
-        return None
-    return [
-        {
-            "bbox": [left, top, right - left, bottom - top],
-            "category": label,
-            "iscrowd": weight == 0,
-            "score": weight if 0 < weight < 1 else None,
-        }
-        for (left, top, right, bottom), label, weight in _boxes(boxes, image, size)
-    ]
-
-
 def write_masks(folder: Path, names: Sequence[str], masks: Iterable[NDArray[np.uint8]], classes: Sequence[str]) -> None:
     """Write ``masks``, PNG files with a palette, and ``classes.txt`` of a folder whose pictures lie in ``images``.
 
@@ -237,18 +211,9 @@ def write_masks(folder: Path, names: Sequence[str], masks: Iterable[NDArray[np.u
     with staging_folder(folder) as staging:
         for file, mask in zip(_files(staging / "masks", names, ".png"), masks, strict=True):
             picture = Image.fromarray(mask.astype(np.uint8, copy=False))
-            picture.putpalette(palette())
+            picture.putpalette(palette().tobytes())
             picture.save(file)
         (staging / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-
-
-def palette() -> bytes:
-    """Return 256 colours, red, green and blue of each: those of Pascal VOC, far apart for numbers that are near."""
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((np.arange(256) >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return colours.tobytes()
 
 
 def _boxes(boxes: Boxes, image: int, size: Size) -> Iterable[tuple[list[float], int, float]]:
@@ -258,8 +223,14 @@ def _boxes(boxes: Boxes, image: int, size: Size) -> Iterable[tuple[list[float], 
     return zip(pixels.tolist(), labels.tolist(), weights.astype(np.float64).tolist(), strict=True)
 
 
+def _annotated(boxes: Boxes, folder: Path, names: Sequence[str], suffix: str) -> Iterable[tuple[int, Path]]:
+    """Return the images that are annotated, each with the file for its boxes."""
+    known = np.flatnonzero(boxes.known).tolist()
+    return zip(known, _files(folder, [names[image] for image in known], suffix), strict=True)
+
+
 def _files(folder: Path, names: Sequence[str], suffix: str) -> list[Path]:
-    """Return the file of each picture, below a folder, whose folders are made.
+    """Return a file for each picture; their folders are made.
 
     Raises:
         DataError: a name leads out of the folder, or two pictures differ only in their ending.

@@ -60,21 +60,22 @@ def encode_labels(
                 f"{spec}: the label of row {row} has {len(cell):,} letters; class names have up to {MAX_LABEL_LETTERS}."
             )
     values = [_value(cell) for cell in cells]
-    if not names and all(_WHOLE.fullmatch(value) if isinstance(value, str) else value is None for value in values):
+    given = [value for value in values if value is not None]
+    if not names and all(isinstance(value, str) and _WHOLE.fullmatch(value) for value in given):
         values = [None if value is None else int(float(value)) for value in values]
-    if not names and all(isinstance(value, int) for value in values if value is not None):
-        numbers = [NO_LABEL if value is None else int(value) for value in values]
-        for row, number in zip(rows, numbers, strict=True):
-            if not NO_LABEL <= number < MAX_CLASSES:
-                raise DataError(
-                    f"{spec}: label {number} of row {row} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
-                    "-1 means no label."
-                )
-        return tuple(map(str, range(max(numbers, default=NO_LABEL) + 1))), np.array(numbers, np.int64)
-    named = ["" if value is None else str(value) for value in values]
-    classes = tuple(sorted(set(named) - {""}))
-    label_of = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
-    return classes, np.array([label_of[name] for name in named], dtype=np.int64)
+    elif names or not all(isinstance(value, int) for value in given):
+        classes = tuple(sorted({str(value) for value in given}))
+        label_of = {name: label for label, name in enumerate(classes)}
+        labels = [NO_LABEL if value is None else label_of[str(value)] for value in values]
+        return classes, np.array(labels, np.int64)
+    numbers = [NO_LABEL if value is None else int(value) for value in values]
+    for row, number in zip(rows, numbers, strict=True):
+        if not NO_LABEL <= number < MAX_CLASSES:
+            raise DataError(
+                f"{spec}: label {number} of row {row} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
+                "-1 means no label."
+            )
+    return tuple(map(str, range(max(numbers, default=NO_LABEL) + 1))), np.array(numbers, np.int64)
 
 
 def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int8]]:

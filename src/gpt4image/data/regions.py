@@ -307,3 +307,12 @@ def _in_one_piece(pixels: NDArray[np.bool_]) -> bool:
 _kept = functools.lru_cache(maxsize=KEPT)(_stretched)
 
 Regions = Boxes | Masks
+
+
+def palette() -> NDArray[np.uint8]:
+    """Return (256, 3) RGB colours by class number, those that Pascal VOC uses: neighbours differ, class 0 is black."""
+    numbers, colours = np.arange(256), np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((numbers >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return colours

@@ -6,17 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gpt4image.data.regions import palette
+
 SHARE = 0.55
 """Share of the colour of a class where it lies over a picture."""
-
-
-def palette() -> NDArray[np.uint8]:
-    """Return (256, 3) RGB colours by class number, those that PASCAL VOC uses: neighbours differ, class 0 is black."""
-    numbers, colours = np.arange(256), np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((numbers >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
 
 
 def coloured(mask: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
