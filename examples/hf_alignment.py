@@ -26,7 +26,7 @@ from gpt4image.tasks.classification import soft_cross_entropy
 class AlignedClassifier(nn.Module):
     """An image classifier with the alignment loss added while it trains; only the classifier is evaluated.
 
-    A checkpoint of the Trainer holds everything, head and learned temperature too, and resumes; ``save_pretrained``
+    A checkpoint of the Trainer holds everything, the head too, and resumes; ``save_pretrained``
     writes the plain model.
 
     Args:

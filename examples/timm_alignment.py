@@ -30,7 +30,6 @@ from torch.utils.data import default_collate
 from gpt4image.base.errors import ConfigError, DataError, ModelError
 from gpt4image.data.digests import file_digests
 from gpt4image.models.aligner import Aligner, Head
-from gpt4image.models.alignment import AlignmentOptions
 from gpt4image.own_loop.texts import Texts
 
 _logger = logging.getLogger(__name__)  # as timm says it, whose script sets logging up
@@ -64,7 +63,7 @@ class AlignedTask(ClassificationTask):
     """timm's classification task, with the alignment loss added where a batch has texts.
 
     The script trains, averages, resumes and evaluates as ever. What it saves as the model is only the backbone; the
-    projection head and what the loss learns are in the task's own part of a checkpoint.
+    projection head is in the task's own part of a checkpoint.
 
     Args:
         model: the backbone.
@@ -74,7 +73,7 @@ class AlignedTask(ClassificationTask):
         align_weight: weight of the alignment loss.
         head: as of ``Aligner``.
         classifier: as of ``Aligner``.
-        alignment: options of the loss: arguments of ``Alignment``.
+        alignment: options of the loss: ``loss``, ``temperature``, ``bias`` and ``paper_compat`` of ``Aligner``.
 
     Raises:
         ModelError: this timm's tasks have no state of their own yet, or the classifier layer is not found.
@@ -89,7 +88,7 @@ class AlignedTask(ClassificationTask):
         align_weight: float = 1.0,
         head: Head = "linear",
         classifier: str | None = None,
-        alignment: AlignmentOptions | None = None,
+        alignment: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if not hasattr(TrainingTask, "get_checkpoint_state"):
@@ -98,7 +97,6 @@ class AlignedTask(ClassificationTask):
         super().__init__(aligner, *args, **kwargs)
         weight = next(model.parameters())  # timm's task says cpu where no device is given, wherever the model is
         aligner.head.to(weight.device, weight.dtype)
-        aligner.alignment.to(weight.device)
         self.align_weight = align_weight
 
     def forward(self, input: Tensor, target: Tensor | Targets) -> dict[str, Tensor]:
@@ -137,7 +135,6 @@ class AlignedTask(ClassificationTask):
         backbone = list(aligner.backbone.parameters())
         yield from backbone[:-2] if exclude_head else backbone
         yield from aligner.head.parameters()
-        yield from aligner.alignment.parameters()
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """Return what a checkpoint holds beside the backbone."""
@@ -158,7 +155,7 @@ class AlignedTask(ClassificationTask):
     def _own_parts(self, module: nn.Module | None, ema: bool) -> dict[str, nn.Module]:
         """Return the parts of an aligner, however wrapped, that are not its backbone."""
         aligner: Any = unwrap_model(self.get_trainable_module(ema=ema) if module is None else module)
-        return {} if aligner is None else {"head": aligner.head, "alignment": aligner.alignment}
+        return {} if aligner is None else {"head": aligner.head}
 
 
 class _TimmAligner(Aligner):

@@ -26,11 +26,11 @@ def by_loops(name, image_emb, text_emb, **options):
 
 
 class Loops:
-    def __init__(self, image_emb, text_emb, *, target, described, exclude, temperature, bias, normalise):
+    def __init__(self, image_emb, text_emb, *, target, described, exclude, temperature, bias):
         self.image_emb, self.text_emb = image_emb, text_emb
         self.items = range(len(image_emb))
         self.target, self.described, self.exclude = target.tolist(), described, exclude
-        self.temperature, self.bias, self.normalise = temperature, bias, normalise
+        self.temperature, self.bias = temperature, bias
         self.weight = [[self.target[i][j] * bool(described[j]) for j in self.items] for i in self.items]
         self.mass = [sum(row) for row in self.weight]
 
@@ -42,7 +42,7 @@ class Loops:
 
     def score(self, i, j):
         image, text = self.image_emb[i], self.text_emb[j]
-        return (cos(image, text) if self.normalise else image @ text) / self.temperature
+        return cos(image, text) / self.temperature
 
     def to_text(self, i, j):
         others = (torch.exp(self.score(i, k)) for k in self.items if self.candidate(i, k))

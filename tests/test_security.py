@@ -32,7 +32,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "model folder of transformers": (
             "models/test_of_transformers.py::test_what_cannot_be_used_is_refused",
-            "models/test_of_transformers.py::test_nothing_is_fetched",
+            "models/test_of_transformers.py::test_weights_that_lack_more_than_the_classes_are_refused",
         ),
         "timm folder": (
             f"{LOADING}::test_timm_folders_that_cannot_be_used_say_why",

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 WORDS = ["a", "small", "red", "dog", "cat", "runs", "sits", "under", "the", "blue", "sky", "tree", "green", "zebra"]
 
 
-def make_tokenizer(folder: Path, *, max_length: int = 32, pad: bool = True, special: bool = True) -> int:
-    """Save a word-level tokenizer, with ``special`` one that adds begin and end; return the size of its vocabulary."""
+def make_tokenizer(folder: Path, *, max_length: int = 32) -> int:
+    """Save a word-level tokenizer, which adds begin and end; return the size of its vocabulary."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -23,61 +23,30 @@ def make_tokenizer(folder: Path, *, max_length: int = 32, pad: bool = True, spec
     vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<s>", "</s>", ".", *WORDS])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
-    if special:
-        tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])  # pyright: ignore[reportAttributeAccessIssue]
-    names: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    if pad:
-        names["pad_token"] = "<pad>"
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])  # pyright: ignore[reportAttributeAccessIssue]
+    names: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **names)
     fast.save_pretrained(folder)
     return len(vocabulary)
 
 
-def make_model(folder: Path, kind: str, seed: int = 0, **options: Any) -> Path:
-    """Save a model of transformers with its tokenizer: bert, roberta, clip, siglip, chinese_clip, t5 or
-    llama."""
-    import transformers
+def make_bert(folder: Path, seed: int = 0, **options: Any) -> Path:
+    """Save a BERT of transformers with its tokenizer."""
+    from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
-    size = make_tokenizer(folder, pad=kind != "llama", **options)
-    small: dict[str, Any] = {"vocab_size": size, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    small |= {"num_attention_heads": 2}
-    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    text = {**small, **special, "max_position_embeddings": 32, "projection_dim": 12, "projection_size": 16}
-    vision = {**small, "image_size": 8, "patch_size": 4, "num_channels": 3}
-    match kind:
-        case "bert":
-            model = transformers.BertModel(
-                transformers.BertConfig(**small, max_position_embeddings=64), add_pooling_layer=False
-            )
-        case "roberta":
-            config = transformers.RobertaConfig(**small, **special, max_position_embeddings=24)
-            model = transformers.RobertaModel(config)
-        case "clip":
-            config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
-            model = transformers.CLIPModel(config)
-        case "siglip":
-            model = transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision))
-        case "chinese_clip":
-            text = {**small, "pad_token_id": 0, "max_position_embeddings": 32}
-            config = transformers.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
-            model = transformers.ChineseCLIPModel(config)
-        case "t5":
-            config = transformers.T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
-            model = transformers.T5Model(config)
-        case _:
-            config = transformers.LlamaConfig(**small, **special, num_key_value_heads=2, max_position_embeddings=64)
-            model = transformers.LlamaForCausalLM(config)
-    model.save_pretrained(folder)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=make_tokenizer(folder, **options), **small, max_position_embeddings=64)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 
 
-def make_sentence_transformer(folder: Path, kind: str = "bert", **options: Any) -> Path:
-    """Save a SentenceTransformer with mean pooling around a tiny model of ``make_model``."""
+def make_sentence_transformer(folder: Path, **options: Any) -> Path:
+    """Save a SentenceTransformer with mean pooling around a tiny model BERT."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    inner = Transformer(str(make_model(folder / kind, kind, **options)))
+    inner = Transformer(str(make_bert(folder / "bert", **options)))
     SentenceTransformer(modules=[inner, Pooling(16, "mean")], device="cpu").save(str(folder / "model"))
     return folder / "model"
 

@@ -19,8 +19,6 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Aligner": "models.aligner",
-    "Alignment": "models.alignment",
-    "gradient_ratio": "training.objectives.text_alignment",
     "create_backbone": "models.backbones",
     "DescribedImages": "own_loop.pairs",
     "WithTexts": "own_loop.pairs",

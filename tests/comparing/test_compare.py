@@ -323,13 +323,13 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"arms": "zero-shot,class-name", "labels_per_class": 2}, ConfigError,
      r"^--arms zero-shot,class-name need the names .* in the space of .*table: .*'given'.*gpt4image encode"),
     ({"batch_size": 64}, DataError, "larger than the train split"),
-    ({"arms": "aligned", "tune_text": "lora"}, TableError, "was imported as numbers"),
+    ({"arms": "aligned", "tune_text": "lora"}, TableError, "the store that .* is gone"),
     ({"model": "resnet1O"}, ModelError, "not a model of timm"),
     ({"optimizer": "admw"}, ConfigError, "^--optimizer admw"),
     ({"arms": "baseline", "val_fraction": 0.0, "variants": {"x": {"arm": "baseline", "select": "best"}}}, ConfigError,
      "^variant 'x': --select best needs labelled validation images"),
-    ({"arms": "baseline", "learn_temperature": True, "variants": {"x": {"arm": "aligned", "align_loss": "cosine"}}},
-     ConfigError, "^variant 'x': cosine has no temperature to learn"),
+    ({"arms": "baseline", "paper_compat": True, "variants": {"x": {"arm": "aligned", "align_loss": "siglip"}}},
+     ConfigError, "^variant 'x': --paper-compat"),
     *(({"arms": "baseline", "variants": {"x": {"arm": arm} | mistake}}, kind, f"^variant 'x': .*{message}")
       for arm, mistake, kind, message in (
         ("baseline", {"optimizer": "admw"}, ConfigError, "--optimizer admw"),

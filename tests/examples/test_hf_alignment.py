@@ -119,7 +119,7 @@ def test_what_would_leave_the_texts_out_is_refused(pairs, tmp_path):
 
 
 def test_the_trainer_trains_evaluates_and_saves_a_plain_model(pairs, tmp_path):
-    model = AlignedClassifier(plain_model("vit"), WIDTH, learn_temperature=True)
+    model = AlignedClassifier(plain_model("vit"), WIDTH)
     trainer = trainer_of(model, pairs, tmp_path / "run", num_train_epochs=4, eval_strategy="epoch")
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -136,14 +136,14 @@ def test_the_trainer_trains_evaluates_and_saves_a_plain_model(pairs, tmp_path):
     pixels = batch_of(pairs)["pixel_values"]
     torch.testing.assert_close(plain(pixels).logits, model.eval()(pixels).logits)
     checkpoint = load_file(tmp_path / "run" / "checkpoint-12" / "model.safetensors")
-    assert {"aligner.head.weight", "aligner.alignment.log_scale"} <= checkpoint.keys()
+    assert "aligner.head.weight" in checkpoint
 
 
 def test_training_resumes_with_the_head(pairs, tmp_path):
     options = {"num_train_epochs": 2, "max_steps": 6}
-    whole = AlignedClassifier(plain_model("vit"), WIDTH, learn_temperature=True)
+    whole = AlignedClassifier(plain_model("vit"), WIDTH)
     trainer_of(whole, pairs, tmp_path / "run", **options).train()
-    resumed = AlignedClassifier(plain_model("vit", seed=1), WIDTH, learn_temperature=True)
+    resumed = AlignedClassifier(plain_model("vit", seed=1), WIDTH)
     trainer = trainer_of(resumed, pairs, tmp_path / "again", **options)
     trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
     assert trainer.state.global_step == 6

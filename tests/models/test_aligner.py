@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.config.learning import PAPER_LOSSES
 from gpt4image.models.aligner import Aligner, projection_head
-from gpt4image.models.alignment import Alignment
-from gpt4image.models.alignment_losses import LOSSES
-from gpt4image.training.objectives.text_alignment import gradient_ratio
+from gpt4image.models.alignment_losses import LOSSES, info_nce, info_nce_one_way
 from small_models import CLASSES, images, small_resnet
 
 WIDTH = 24
@@ -131,31 +130,6 @@ class TestAligner:
             LOSSES[loss](image_emb, text_emb, described=described, temperature=0.1),
         )
 
-    def test_all_options_reach_the_loss(self):
-        model = Aligner(OwnNetwork(), WIDTH, classifier="classify", loss="siglip", temperature=0.3, bias=-2.0)
-        image_emb, text_emb = torch.randn(2, 6, WIDTH)
-        ids = torch.tensor([0, 1, 2, 3, 3, 5])
-        options = {
-            "mixing": 0.8 * torch.eye(6) + 0.2 * torch.eye(6).flip(0),
-            "described": torch.tensor([True, True, False, True, True, True]),
-            "text_ids": ids,
-        }
-        alignment = Alignment("siglip", temperature=0.3, bias=-2.0)
-        expected = alignment(image_emb, text_emb, **options)
-        torch.testing.assert_close(model.alignment_loss(image_emb, text_emb, **options), expected)
-
-    def test_what_is_learned_belongs_to_the_model_but_not_to_its_backbone(self):
-        model = Aligner(OwnNetwork(), WIDTH, classifier="classify", loss="siglip", learn_temperature=True)
-        assert {"alignment.log_scale", "alignment.bias"} <= set(model.state_dict())
-        assert model.backbone.state_dict().keys() == OwnNetwork().state_dict().keys()
-
-    def test_features_are_what_classifier_and_head_read(self):
-        model = Aligner(OwnNetwork(), WIDTH, classifier="classify")
-        logits, image_emb, features = model(images(), with_features=True)
-        torch.testing.assert_close(model.backbone.classify(features), logits)
-        torch.testing.assert_close(model.head(features), image_emb)
-        assert gradient_ratio(logits.square().mean(), image_emb.square().mean(), features) > 0.0
-
     def test_backbone_stays_plain(self, tmp_path):
         backbone = torchvision.models.resnet18(num_classes=CLASSES)
         keys = list(backbone.state_dict())
@@ -244,3 +218,72 @@ def test_heads_start_as_in_the_official_code_where_asked(kind, deviation):
         assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
     other = Aligner(small_resnet(), 512, head=kind).head
     assert [p.shape for p in other.parameters()] == [p.shape for p in head.parameters()]
+
+
+SIZE = 6
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(2, SIZE, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()
+
+
+def loss_of(image_emb: torch.Tensor, text_emb: torch.Tensor, *, loss: str = "infonce", **options) -> torch.Tensor:
+    names = {"temperature", "bias", "paper_compat"}
+    made = {name: options.pop(name) for name in names & options.keys()}
+    model = Aligner(OwnNetwork(), 4, classifier="classify", loss=loss, **made)
+    return model.alignment_loss(image_emb, text_emb, **options)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_equal_texts_are_no_negatives_of_each_other_and_images_without_a_text_share_none(loss):
+    ids = torch.tensor([0, 1, 2, 3, 3, 5])
+    expected = LOSSES[loss](*batch(), exclude=ids[:, None] == ids, temperature=0.3, bias=-2.0)
+    torch.testing.assert_close(loss_of(*batch(), loss=loss, text_ids=ids, temperature=0.3, bias=-2.0), expected)
+    described = torch.tensor([True, False, True, False, True, True])
+    options = {"mixing": 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0), "described": described}
+    none = loss_of(*batch(), loss=loss, text_ids=torch.where(described, torch.arange(SIZE), -1), **options)
+    torch.testing.assert_close(none, loss_of(*batch(), loss=loss, text_ids=torch.arange(SIZE), **options))
+
+
+@pytest.mark.parametrize("loss", PAPER_LOSSES)
+def test_the_official_code_ignores_mixing_and_equal_texts(loss):
+    ids, described = torch.zeros(SIZE, dtype=torch.int64), torch.tensor([True, True, True, False, False, True])
+    options = {"mixing": 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0), "text_ids": ids}
+    found = loss_of(*batch(), loss=loss, paper_compat=True, described=described, **options)
+    torch.testing.assert_close(found, LOSSES[loss](*batch(), described=described))
+    if loss != "cosine":
+        assert found > loss_of(*batch(), loss=loss, text_ids=ids)  # where they are no negatives
+
+
+@pytest.mark.parametrize("loss", PAPER_LOSSES)
+def test_the_gradient_over_several_processes_is_the_official_one(loss, monkeypatch):
+    count = 2
+    image_emb, text_emb = torch.randn(2, count * 3, 4, dtype=torch.float64)
+    rows = [slice(3 * rank, 3 * rank + 3) for rank in range(count)]
+    mean_over_processes = []
+    for own in rows:
+
+        def gather(tensor, own=own):  # as processes.gather does it in the process that has these rows
+            whole = image_emb if tensor.requires_grad else text_emb
+            scaled = count * tensor - (count - 1) * tensor.detach()
+            return torch.cat([whole[: own.start], scaled, whole[own.stop :]])
+
+        monkeypatch.setattr("gpt4image.parallel.processes.count", lambda: count)
+        monkeypatch.setattr("gpt4image.parallel.processes.gather", gather)
+        local = image_emb[own].clone().requires_grad_()
+        loss_of(local, text_emb[own], loss=loss, paper_compat=True).backward()
+        mean_over_processes.append(local.grad / count)
+    found = torch.cat(mean_over_processes)
+    whole = image_emb.clone().requires_grad_()
+    if loss == "infonce":  # all rows are candidates, and the gradient is a W-th
+        (info_nce(whole, text_emb) / count).backward()
+    else:  # each process has its own rows alone
+        sum(LOSSES[loss](whole[own], text_emb[own]) / count for own in rows).backward()
+    torch.testing.assert_close(found, whole.grad)
+    if loss == "infonce-one-way":
+        assert not torch.allclose(found, torch.autograd.grad(info_nce_one_way(whole, text_emb), whole)[0])
+
+
+def test_what_the_paper_does_not_have_is_refused():
+    with pytest.raises(ConfigError, match="The official code of the paper"):
+        loss_of(*batch(), paper_compat=True, loss="siglip")

@@ -1,7 +1,8 @@
-"""Dense models of transformers by name: from a configuration, from weights, and what is refused."""
+"""Models of transformers by the name of a folder: from a configuration, from weights, and what is refused."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,103 +12,103 @@ from safetensors.torch import save_file
 
 from gpt4image.base.errors import ModelError
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import create_backbone, has_batch_norm, has_small_stem
+from gpt4image.models.backbones import convolves, create_backbone, has_batch_norm, has_small_stem
 from gpt4image.models.compiling import checkpoint_activations, compile_training
-from gpt4image.models.of_transformers import create_of_transformers, kind_of
-from tiny_dense import RT_DETR, SEGFORMER, write_config, write_weights
+
+SEGFORMER: dict[str, Any] = {
+    "model_type": "segformer",
+    "depths": [1, 1, 1, 1],
+    "hidden_sizes": [8, 8, 16, 16],
+    "num_attention_heads": [1, 1, 2, 2],
+    "decoder_hidden_size": 16,
+}
+VIT: dict[str, Any] = {
+    "model_type": "vit",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "patch_size": 8,
+}
+VIDEOMAE = VIT | {"model_type": "videomae", "num_frames": 4}
 
 
-def test_the_standard_models_are_those_of_the_papers() -> None:
-    with torch.device("meta"):
-        made = {
-            name: create_of_transformers(name, 80, 64, pretrained=False, model_args={}).module
-            for name in ("rt-detr-v2", "segformer")
-        }
-    counts = {name: round(sum(part.numel() for part in module.parameters()) / 1e6) for name, module in made.items()}
-    assert counts == {"rt-detr-v2": 43, "segformer": 4}
-
-
-def test_names() -> None:
-    assert kind_of("resnet18") is None
-    assert kind_of("segformer:somewhere") is kind_of("segformer")
-    assert not has_batch_norm("segformer") and not has_small_stem("rt-detr-v2")
-
-
-@pytest.mark.parametrize("size", [32, 64])
-def test_segformer_gives_logits_of_cells_and_a_pooled_feature(size: int, tmp_path: Path) -> None:
-    model = create_backbone(write_config(tmp_path, SEGFORMER), classes=3, image_size=size).module
-    assert model(torch.randn(2, 3, size, size)).shape == (2, 3, size // 4, size // 4)
-    assert Aligner(model, 7)(torch.randn(2, 3, size, size))[1].shape == (2, 7)
+def written(folder: Path, config: dict[str, Any]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return f"transformers:{folder}"
 
 
 @pytest.mark.parametrize(
-    ("config", "new"),
+    ("config", "task", "inputs", "outputs"),
     [
-        (RT_DETR, {"network.enc_score_head", "network.decoder.class_embed.0", "network.decoder.class_embed.1"}),
-        (SEGFORMER, {"network.decode_head.classifier"}),
+        (VIT, "classification", (3, 32, 32), (5,)),
+        (SEGFORMER, "segmentation", (3, 32, 32), (5, 8, 8)),
+        (VIDEOMAE, "video", (12, 32, 32), (5,)),
     ],
-    ids=["rt-detr-v2", "segformer"],
 )
-def test_weights_of_a_folder_are_read_except_those_of_other_classes(
-    config: dict[str, Any], new: set[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of transformers about its own attention
+def test_a_folder_gives_a_model_for_its_task_with_its_weights_but_for_other_classes(
+    config: dict[str, Any], task: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tmp_path: Path
 ) -> None:
-    name = write_weights(tmp_path / "weights", config, 4)
-    capfd.readouterr()
-    same = create_backbone(name, classes=4, image_size=32, init="pretrained")
-    other = create_backbone(name, classes=3, image_size=32, init="pretrained")
-    assert (same.new_layers, set(other.new_layers)) == ((), new)
-    assert capfd.readouterr() == ("", "")  # transformers draws no bars and no tables
-    ours, theirs = other.module.state_dict(), same.module.state_dict()
-    differ = {key.rpartition(".")[0] for key in ours if not torch.equal(ours[key], theirs[key])}
-    assert differ == new
-    scratch = create_backbone(name, classes=4, image_size=32).module
-    assert not torch.equal(next(scratch.parameters()), next(same.module.parameters()))
-    save_file(same.module.state_dict(), tmp_path / "run.safetensors")
-    again = create_backbone(name, classes=3, image_size=32, init=str(tmp_path / "run.safetensors"))
-    assert set(again.new_layers) == new and "other classes" in again.notes[0]
+    name = written(tmp_path / "scratch", config)
+    model = create_backbone(name, classes=5, image_size=32, task=task).module.eval()
+    images = torch.randn(2, *inputs)
+    assert model(images).shape == (2, *outputs)
+    assert Aligner(model, 7)(images)[1].shape == (2, 7)
+    model.get_submodule("network").save_pretrained(tmp_path / "weights")  # type: ignore[operator]
+    name = f"transformers:{tmp_path / 'weights'}"
+    same, other = (
+        create_backbone(name, classes=count, image_size=32, init="pretrained", task=task) for count in (5, 3)
+    )
+    assert same.new_layers == () and len(other.new_layers) == 1
+    assert torch.equal(same.module.eval()(images), model(images))
+    differ = {key for key, value in other.module.state_dict().items() if not value.equal(model.state_dict()[key])}
+    assert {key.rpartition(".")[0] for key in differ} == set(other.new_layers)
+    save_file(model.state_dict(), tmp_path / "run.safetensors")
+    again = create_backbone(name, classes=3, image_size=32, init=str(tmp_path / "run.safetensors"), task=task)
+    assert again.new_layers == other.new_layers and "other classes" in again.notes[0]
 
 
 def test_weights_that_lack_more_than_the_classes_are_refused(tmp_path: Path) -> None:
-    name = write_weights(tmp_path, SEGFORMER, 4)
+    name = written(tmp_path, SEGFORMER)
+    model = create_backbone(name, classes=3, image_size=32, task="segmentation").module
+    model.get_submodule("network").save_pretrained(tmp_path)  # type: ignore[operator]
+    options: dict[str, Any] = {"classes": 3, "image_size": 32, "init": "pretrained", "task": "segmentation"}
     with pytest.raises(ModelError, match="its weights lack"):
-        create_backbone(name, classes=4, image_size=32, init="pretrained", model_args={"hidden_sizes": [8, 8, 16, 32]})
+        create_backbone(name, **options, model_args={"hidden_sizes": [8, 8, 16, 32]})
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="its weights cannot be loaded"):
-        create_backbone(name, classes=4, image_size=32, init="pretrained")
+        create_backbone(name, **options)
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({}, {"image_size": 48}, "--image-size 48 must be a multiple of 32"),
+        ({}, {"image_size": 4}, "--image-size"),
         ({}, {"model_args": {"depth": 3}}, "has no 'depth'"),
-        ({}, {"model_args": {"d_model": "wide"}}, "cannot be made"),
+        ({}, {"model_args": {"hidden_size": "wide"}}, "cannot be made"),
         ({}, {"stem": "small"}, "without --stem small"),
-        ({}, {"drop_path": 0.1}, "--drop-path"),
-        ({"model_type": "detr"}, {}, "of a 'detr', not of a 'rt_detr_v2'"),
-        ({"backbone": "resnet50", "use_timm_backbone": True}, {}, "its backbone is a 'resnet50'"),
-        ({"backbone_config": {"model_type": "timm_backbone"}}, {}, "its backbone is a 'timm_backbone'"),
+        ({}, {"task": "detection"}, "not boxes"),
+        ({"backbone": "resnet50"}, {}, "names another model"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, {}, "code that comes with a model is never run"),
     ],
 )
 def test_what_cannot_be_used_is_refused(
     changes: dict[str, Any], options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    write_config(tmp_path, {**RT_DETR, **changes})
+    name = written(tmp_path, {**VIT, **changes})
     with pytest.raises(ModelError, match=message):
-        create_backbone(f"rt-detr-v2:{tmp_path}", **{"classes": 3, "image_size": 32, **options})
+        create_backbone(name, **{"classes": 3, "image_size": 32, **options})
 
 
-def test_nothing_is_fetched() -> None:
-    with pytest.raises(ModelError, match="there is no folder 'PekingU/rtdetr_v2_r18vd'"):
-        create_backbone("rt-detr-v2:PekingU/rtdetr_v2_r18vd", classes=3, image_size=64)
-    with pytest.raises(ModelError, match="weights come from a local folder"):
-        create_backbone("segformer", classes=3, image_size=64, init="pretrained")
-
-
-def test_what_only_models_of_timm_have_is_refused(tmp_path: Path) -> None:
-    model = create_backbone(write_config(tmp_path, SEGFORMER), classes=3, image_size=32).module
+def test_what_only_models_of_timm_have_is_refused_or_absent(tmp_path: Path) -> None:
+    name = written(tmp_path, VIT)
+    assert not (has_batch_norm(name) or has_small_stem(name) or convolves(name))
+    model = create_backbone(name, classes=3, image_size=32).module
     with pytest.raises(ModelError, match="--compile is for models of timm"):
         compile_training(model, torch.device("cpu"))
     with pytest.raises(ModelError, match="--checkpoint-activations"):
-        checkpoint_activations(model, "segformer")
+        checkpoint_activations(model, name)
+    with pytest.raises(ModelError, match="no folder"):
+        create_backbone("transformers:/nowhere", classes=3, image_size=32)

@@ -36,7 +36,7 @@ from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.encoding.encode import encode
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
-from tiny_text_models import make_model
+from tiny_text_models import make_sentence_transformer
 
 KEY = "sk-only-in-the-environment"
 # Ray leaves sockets and log files of its processes to the garbage collector, and warns about its own next versions.
@@ -464,7 +464,7 @@ def test_a_table_is_that_of_the_engine_local(encoder: str, tmp_path: Path) -> No
             for number in range(300)
         )
     if encoder == "transformers":  # reads 24 tokens: longer texts travel as chunks
-        encoder = f"transformers:{make_model(tmp_path / 'bert', 'bert', max_length=24)}"
+        encoder = f"sentence-transformers:{make_sentence_transformer(tmp_path, max_length=24)}"
     options: dict[str, Any] = {"store": store_path, "encoder": encoder, "batch_tokens": 512, "device": "cpu"}
     local, spread = tmp_path / "local", tmp_path / "ray"
     encode(EncodeConfig(out=local, **options))

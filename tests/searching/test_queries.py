@@ -11,7 +11,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.training.train import train
 from search_cases import ask, keys, paint, table_of
 from small_training import options
-from tiny_text_models import make_model
+from tiny_text_models import make_sentence_transformer
 
 
 def test_a_query_image_that_cannot_be_read_costs_no_other_query(trained: Path, tmp_path: Path) -> None:
@@ -34,12 +34,10 @@ def test_a_pipe_as_a_query_is_refused_and_not_waited_for(trained: Path, tmp_path
 def test_an_encoder_that_learned_with_the_run_reads_the_query(tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="tuning needs the extra 'tune'")
     paint(tmp_path / "colours")
-    make_model(tmp_path / "bert", "bert")
-    spec = f"transformers:{tmp_path / 'bert'}"
+    spec = f"sentence-transformers:{make_sentence_transformer(tmp_path)}"
     words = {"red": "a red dog runs", "green": "the green tree", "blue": "under the blue sky"}
     table = table_of(tmp_path / "colours", tmp_path / "table", spec, lambda name: [words[name]])
-    tuned = {"tune_text": "lora", "tune_text_rank": 4, "tune_text_lr": 0.01}
-    train(options(tmp_path / "colours", tmp_path / "run", embeddings=table, epochs=12, lr=0.02, **tuned))
+    train(options(tmp_path / "colours", tmp_path / "run", embeddings=table, epochs=12, lr=0.02, tune_text="full"))
     found = ask(tmp_path, *words.values(), top=8)
     assert found.summary["encoder"] == f"tuned:{tmp_path / 'run'}"
     right = [[key.split("/")[0] for key in keys(found, query)].count(name) for query, name in enumerate(words)]

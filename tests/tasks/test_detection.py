@@ -10,29 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import box_iou
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
-from gpt4image.base.errors import ConfigError, DataError, ExportError
+from gpt4image.base.errors import DataError, ExportError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing.compare import compare
-from gpt4image.config import CompareConfig, EvaluateConfig, ExportConfig, PredictConfig
+from gpt4image.config import CompareConfig, ExportConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
-from gpt4image.deploying.predict import predict
-from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.models.backbones import create_backbone
 from gpt4image.reporting.extras import EXAMPLES
 from gpt4image.tasks.detection import Detection
-from gpt4image.training.auto import choose
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options
 from several_processes import COUNTS, detection_gradients, on_each_count
 from small_training import resumed, same
-from tiny_dense import RT_DETR, write_config
 
 
 def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
@@ -177,82 +171,6 @@ def test_rows_are_boxes_best_first() -> None:
     (row,) = Detection().rows(predictions, ["cat", "dog"], 1)
     assert row["classes"] == ["dog"]
     assert json.loads(json.dumps(row["boxes"]))[0][1] == 0.25
-
-
-@pytest.mark.slow
-def test_a_set_detector_learns_where_the_squares_of_four_pictures_are(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    name = write_config(tmp_path, {**RT_DETR, "num_queries": 30})
-    model = create_backbone(name, classes=2, image_size=64).module
-    task = Detection()
-    assert task.model(model, 64) is model
-    images, rows = torch.zeros(4, 3, 64, 64), torch.ones(4, 2, 6)
-    for number in range(4):
-        for kind, (x, y, w, h) in enumerate([(4 + 8 * number, 6, 20, 16), (30 - 6 * number, 36, 24, 20)]):
-            images[number, kind, y : y + h, x : x + w] = 1.0
-            rows[number, kind, :5] = torch.tensor([x / 64, y / 64, (x + w) / 64, (y + h) / 64, kind])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses: list[float] = []
-    for _ in range(150):
-        loss = task.loss(model(images), rows, 0.0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 5
-    with torch.no_grad():
-        found = task.tail()(model.eval()(images))
-    assert found.shape == (4, 100, 6)
-    for boxes, true in zip(found[:, :2], rows, strict=True):
-        own = true[boxes[:, 5].long()]
-        assert sorted(boxes[:, 5].tolist()) == [0.0, 1.0] and (boxes[:, 4] > 0.4).all()
-        assert (box_iou(boxes[:, :4], own[:, :4]).diagonal() > 0.5).all()
-
-
-@pytest.fixture(scope="module")
-def set_detector(pictograms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("set-detector")
-    name = write_config(folder / "model", RT_DETR)
-    train(detector_options(pictograms, folder / "run", model=name, epochs=3, lr=2e-3))
-    return folder / "run"
-
-
-@pytest.mark.slow
-def test_a_set_detector_is_measured_and_resumes_to_the_same_bits(
-    set_detector: Path, pictograms: Path, tmp_path: Path
-) -> None:
-    facts = evaluate(EvaluateConfig(run_dir=set_detector))
-    assert facts.summary["images"] == 32
-    rows = read_parquet(set_detector / "predictions-test.parquet", ["boxes"]).to_pylist()
-    assert any(row["boxes"] for row in rows)
-    options = {"model": runs.read_run(set_detector)["config"]["model"], "epochs": 3, "lr": 2e-3}
-    resumed(detector_options(pictograms, set_detector, **options), tmp_path / "parts", steps=8)
-    assert same(set_detector, tmp_path / "parts")
-
-
-@pytest.mark.slow
-def test_an_exported_set_detector_predicts_the_boxes_of_the_run(
-    set_detector: Path, pictograms: Path, tmp_path: Path
-) -> None:
-    outcome = export(ExportConfig(run_dir=set_detector, format="onnx", out=tmp_path / "model.onnx"))
-    assert float(outcome.summary["largest_difference"]) < 1e-4
-    card = (tmp_path / "model.onnx.md").read_text()
-    assert "An object detector: a rt-detr-v2" in card and str(set_detector.parent) not in card
-    pictures = tuple(str(path) for path in sorted(pictograms.glob("test-00*.png")))
-    for model in (tmp_path / "model.onnx", set_detector):
-        out = tmp_path / f"{model.name}.jsonl"
-        predict(PredictConfig(model=model, images=pictures, out=out))
-        assert len(out.read_text().splitlines()) == len(pictures)
-
-
-def test_options_that_suit_timm_are_not_chosen_for_a_set_detector(set_detector: Path, pictograms: Path) -> None:
-    config = runs.read_run(set_detector)["config"]
-    assert (config["optimizer"], config["stem"], config["chosen"]["min_scale"]) == ("adamw", "standard", 0.4)
-    images = load_image_set(f"coco:{pictograms / 'train.json'}")
-    options = detector_options(pictograms, set_detector, model="rt-detr-v2", init="some.safetensors", task="detection")
-    assert choose(options, images)[0].lr == 1e-4
-    with pytest.raises(ConfigError, match="--model rt-detr-v2 is for --task detection, not for multilabel"):
-        train(detector_options(pictograms, set_detector.parent / "none", model="rt-detr-v2", task="multilabel"))
 
 
 @pytest.mark.slow

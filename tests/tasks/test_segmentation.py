@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,12 +23,10 @@ import drawn_masks
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json
-from gpt4image.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import VOID
-from gpt4image.deploying.export import export
-from gpt4image.deploying.predict import predict
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.tasks.segmentation import Segmentation, beyond_usual, values_shown
 from gpt4image.tasks.segmentation_losses import box_loss
@@ -41,7 +38,6 @@ from loaded_sets import masks_of
 from several_processes import SHARED, VIT, on_each_count
 from several_processes import gradient as gradient_of
 from small_training import resumed, same
-from tiny_dense import SEGFORMER, write_config
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 CLASSES = ("background", "cat", "dog", "tree")
@@ -287,30 +283,6 @@ def test_an_interrupted_run_ends_with_the_same_weights(drawn: str, tmp_path: Pat
     train(config)
     resumed(config, tmp_path / "again", steps=3)
     assert same(tmp_path / "whole", tmp_path / "again")
-
-
-@pytest.fixture(scope="module")
-def segformer(drawn: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("segformer")
-    own = {"model": write_config(folder / "model", SEGFORMER), "model_args": {}, "epochs": 12, "lr": 5e-3}
-    train(options(drawn, folder / "run", **own))
-    return folder / "run"
-
-
-@pytest.mark.slow
-def test_segformer_learns_resumes_and_is_exported(segformer: Path, drawn: str, tmp_path: Path) -> None:
-    history = [json.loads(line)["loss"] for line in (segformer / runs.METRICS).read_text().splitlines()]
-    assert history[-1] < history[0]
-    facts = read_json(evaluate(EvaluateConfig(run_dir=segformer)).path)
-    assert facts["metric"] == "mIoU" and facts["measured_at"] == [32, 32]
-    outcome = export(ExportConfig(run_dir=segformer, format="onnx", out=tmp_path / "model.onnx"))
-    assert float(outcome.summary["largest_difference"]) < 0.01
-    found = tmp_path / "found.jsonl"
-    predict(PredictConfig(model=tmp_path / "model.onnx", images=(drawn.partition(":")[2] + "/images/test",), out=found))
-    assert len(found.read_text().splitlines()) == 8
-    own = {name: runs.read_run(segformer)["config"][name] for name in ("model", "model_args", "epochs", "lr")}
-    resumed(options(drawn, segformer, **own), tmp_path / "again", steps=3)
-    assert same(segformer, tmp_path / "again")
 
 
 def step_on_each(count: int, data: str, out: Path) -> None:

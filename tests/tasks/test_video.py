@@ -49,11 +49,11 @@ def test_clips_are_of_this_task_and_others_refuse_them(dots: Path, colour_folder
     shuffled = TrainConfig(data="", out=Path(), frames=3, frame_order="shuffled")
     assert find_task("video", shuffled) == Video(3, "shuffled")
     assert find_task("video", TrainConfig(data="", out=Path(), frame_differences=True)) == Video(differences=True)
-    for alone in ({"frames": 1}, {"model": "videomae:folder"}):
+    for alone in ({"frames": 1}, {"model": "transformers:folder"}):
         with pytest.raises(ConfigError, match="--frame-differences needs"):
             TrainConfig(data="", out=Path(), frame_differences=True, **alone)
     with pytest.raises(ConfigError, match="--memory-format channels_last is for models of images"):
-        TrainConfig(data="", out=Path(), model="videomae", memory_format="channels_last")
+        TrainConfig(data="", out=Path(), model="transformers:folder", memory_format="channels_last")
     for data, task, message in (
         (f"clips:{dots}", "classification", "give --task video"),
         (f"folder:{colour_folder}", "video", "give --data clips:PATH"),
@@ -142,16 +142,6 @@ def test_a_run_that_is_stopped_ends_with_the_same_bits(run: Path, dots: Path, tm
     options["frame_differences"] = True
     resumed(TrainConfig(**options), tmp_path / "run", steps=3)
     assert same(run, tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_videomae_is_trained_and_read_again(dots: Path, tmp_path: Path) -> None:
-    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    options = SMALL | {"model": "videomae", "model_args": tiny, "stem": "standard", "memory_format": "auto"}
-    run = gpt4image.train(data=f"clips:{dots}", out=tmp_path / "run", epochs=1, frames=4, **options)
-    assert run.summary["chosen"]["memory_format"] == "contiguous", "torch keeps no weights over time in channels_last"
-    assert gpt4image.evaluate(run_dir=tmp_path / "run").summary["images"] == 24
-    gpt4image.export(run_dir=tmp_path / "run", format="torch-export", out=tmp_path / "m.pt2")
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_a_named_model_starts_from_weights_that_lie_on_this_machine(
     for given in ({"stem": "small"}, {"model_args": {"stem_width": 32}}, {"init": "scratch"}, {"task": "pretrain"}):
         assert choose(colour_folder, **({"model": "resnet18"} | given))[0].init == "scratch", given
     assert choose(colour_folder)[0].init == "scratch", "the small model that is chosen for small pictures has none"
-    assert choose(colour_folder, model="videomae")[0].init == "scratch"
+    assert choose(colour_folder, model="transformers:folder")[0].init == "scratch"
 
 
 def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(colour_folder: Path) -> None:
@@ -87,8 +87,10 @@ def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> 
     config, _ = choose(colour_folder, model="vit_tiny_patch16_224", optimizer="adamw")
     assert (config.lr, config.weight_decay) == (1e-3, 0.05)
     assert choose(colour_folder, model="convnext_atto")[0].lr == 0.02
-    formats = {name: choose(colour_folder, model=name)[0].memory_format for name in ("convnext_atto", "videomae")}
-    assert formats == {"convnext_atto": "channels_last", "videomae": "contiguous"}
+    formats = {
+        name: choose(colour_folder, model=name)[0].memory_format for name in ("convnext_atto", "transformers:folder")
+    }
+    assert formats == {"convnext_atto": "channels_last", "transformers:folder": "contiguous"}
     assert config.memory_format == "contiguous"
 
 

@@ -22,7 +22,7 @@ def told(data: str, out: Path, **options: Any) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"head": "mlp", "weight_until": 0.5}, "--head, --weight-until: no effect, since no features are aligned"),
+        ({"head": "mlp", "temperature": 0.5}, "--head, --temperature: no effect, since no features are aligned"),
         ({"task": "pretrain", "temperature": 0.5, "head": "mlp"}, "--head: no effect, since no features are aligned"),
         ({"shift": 0.2, "min_scale": 0.5}, "--shift: no effect, since crops of --min-scale take its place."),
         ({"new_layers_lr_scale": 3.0}, "--new-layers-lr-scale: no effect, since --init scratch has only new layers."),

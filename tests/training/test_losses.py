@@ -16,9 +16,8 @@ from small_training import SMALL, resumed, same
 from training_cases import losses_at, trainer_of
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "siglip": {"align_loss": "siglip", "learn_temperature": True, "mixup": 0.5},
-    "centred": {"centre": "all", "adaptive_weight": True},
-    "cosine": {"align_loss": "cosine", "weight_until": 0.5, "cutmix": 1.0, "head": "mlp-bn"},
+    "siglip": {"align_loss": "siglip", "mixup": 0.5},
+    "cosine": {"align_loss": "cosine", "cutmix": 1.0, "head": "mlp-bn"},
     "paper": {"paper_compat": True, "mixup": 0.8, "head": "mlp"},
 }
 
@@ -35,35 +34,10 @@ def test_options_train_and_resume_to_the_same_bits(
     assert all(np.isfinite(row["align_loss"]) for row in rows)
 
 
-def test_centres_come_from_training_images(described: dict[str, Any]) -> None:
-    plain, centred = trainer_of(described), trainer_of(described, centre="all")
-    train_images = plain.data.indices("train")
-    text = plain.data.text
-    assert text is not None
-    vectors, has, _ = text.take(train_images)
-    assert np.allclose(centred.data.text.centre, vectors[has].mean(dim=0), atol=1e-5)  # type: ignore[union-attr]
-
-
-def test_the_adaptive_weight_makes_gradients_at_the_features_as_long(described: dict[str, Any]) -> None:
-    trainer = trainer_of(described, adaptive_weight=True, align_weight=0.5)
-    found: dict[str, torch.Tensor] = {}
-
-    def keep(_module: Any, _inputs: Any, outputs: Any) -> None:
-        found["features"] = outputs[2]
-
-    trainer.model.register_forward_hook(keep)
-    losses = losses_at(trainer)
-    task, whole = (
-        torch.autograd.grad(loss, found["features"], retain_graph=True)[0]
-        for loss in (losses.parts["task"], losses.total)
-    )
-    assert (whole - task).norm().item() == pytest.approx(0.5 * task.norm().item(), rel=1e-3)
-
-
 def test_without_texts_the_options_change_nothing(described: dict[str, Any]) -> None:
     without = {**described, "embeddings": None}
     plain = losses_at(trainer_of(without)).total
-    changed = losses_at(trainer_of(without, weight_until=0.5, centre="all")).total
+    changed = losses_at(trainer_of(without, temperature=0.5, align_weight=0.5)).total
     assert torch.equal(plain, changed)
 
 
@@ -85,8 +59,7 @@ def test_the_official_code_does_not_mix_texts(described: dict[str, Any]) -> None
     ids=["resnet", "vit"],
 )
 def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any], model: dict[str, Any]) -> None:
-    options = {**model, "adaptive_weight": True}
-    plain, compiled = (trainer_of(described, compile=chosen, **options) for chosen in (False, True))
+    plain, compiled = (trainer_of(described, compile=chosen, **model) for chosen in (False, True))
     first, second = losses_at(plain), losses_at(compiled)
     torch.testing.assert_close(second.total, first.total, rtol=1e-4, atol=1e-5)
     for losses in (first, second):

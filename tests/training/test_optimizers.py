@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,25 +12,11 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from gpt4image.config import TrainConfig
-from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import create_backbone, load_own_layers
 from gpt4image.training import optimizers
 from gpt4image.training.optimizers import Plain, parameter_groups
 from small_training import SMALL
-from training_cases import losses_at, trainer_of
-
-
-def test_what_is_learned_beside_weights_has_no_weight_decay(described: dict[str, Any]) -> None:
-    trainer = trainer_of(described, align_loss="siglip", learn_temperature=True, weight_decay=0.1)
-    assert isinstance(trainer.model, Aligner)
-    learned = {id(parameter) for parameter in trainer.model.alignment.parameters()}
-    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert len(learned) == 2
-    assert {decay[parameter] for parameter in learned} == {0.0}
-    start = trainer.model.alignment.bias
-    assert start.item() == pytest.approx(-np.log(SMALL["batch_size"] - 1))
-    losses_at(trainer).total.backward()
-    assert start.grad.item() != 0.0
+from training_cases import trainer_of
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

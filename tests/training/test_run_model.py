@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import RunError
+from gpt4image.base.errors import DamagedError, ModelError, RunError
+from gpt4image.base.files import write_json
+from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.training.auto import stored_size
-from gpt4image.training.run_model import load_run_model, options_of
+from gpt4image.training.run_model import TextSpace, load_run_model, options_of, read_text_space
+from gpt4image.training.train import train
+from training_cases import WIDTH
 
 
 def test_predictions_are_those_of_the_classifier_on_the_features(small_run: Path) -> None:
@@ -42,3 +47,16 @@ def test_a_device_that_is_not_here_becomes_auto_and_options_of_other_versions_ar
     record = runs.read_run(small_run)
     config = {**record["config"], "device": "cuda:7", "an_option_of_another_version": 1}
     assert options_of({**record, "config": config}) == options_of(record).model_copy(update={"device": "auto"})
+
+
+def test_the_text_space_of_a_run_is_kept_and_a_changed_encoder_refused(described: dict[str, Any]) -> None:
+    train(TrainConfig(**described | {"epochs": 1}))
+    out = described["out"]
+    assert load_run_model(out, None, "abc").text_space is not None
+    space = read_text_space(out)
+    assert (space.encoder, space.revision, space.width) == ("given", "0", WIDTH)
+    write_json(out / runs.TEXT_SPACE, {"encoder": "given", "revision": "0", "centre": [0.0] * WIDTH})
+    with pytest.raises(DamagedError):
+        read_text_space(out)
+    with pytest.raises(ModelError, match="bring back the files of the encoder"):
+        TextSpace(encoder="bag-of-words:16", revision="0" * 64).load_encoder("cpu")

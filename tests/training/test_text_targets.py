@@ -1,15 +1,13 @@
-"""Text targets: the mean of an image's own texts, centred on training texts alone."""
+"""Text targets: the mean of an image's own texts."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpt4image.training import text_targets
 from gpt4image.training.text_targets import TextTargets
 
 COUNTS = hnp.arrays(np.int64, st.integers(1, 8), elements=st.integers(0, 3))
@@ -65,31 +63,3 @@ def test_one_each_gives_an_image_its_row() -> None:
     targets = TextTargets.one_each(np.eye(3, dtype=np.float32), np.array([2, -1, 0]))
     assert targets.take(np.array([0, 1, 2]))[0].tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
     assert targets.described.tolist() == [True, False, True]
-
-
-class TestCentred:
-    vectors = np.array([[3, 0], [1, 0], [0, 2], [0, 4], [5, 5], [9, 9]], np.float32)
-    targets = TextTargets.one_each(vectors, np.arange(6))
-    train = np.array([0, 1, 2, 3, 4])
-
-    def unit(self, *vectors: list[float]) -> np.ndarray:
-        return np.array([np.array(v) / np.linalg.norm(v) for v in vectors])
-
-    def test_on_the_mean_of_training_texts_alone(self) -> None:
-        found = self.targets.centred(self.train).take(np.arange(6))[0]
-        mean = self.vectors[:5].mean(0)  # the last image is none to train on
-        assert np.allclose(found, self.unit(*(self.vectors - mean)), atol=1e-6)
-
-    @given(counts=COUNTS, seed=st.integers(0, 5))
-    def test_images_without_text_stay_without(self, counts: np.ndarray, seed: int) -> None:
-        images = np.arange(len(counts))
-        targets = some_targets(counts, seed).centred(images)
-        vectors, described, _ = targets.take(images)
-        assert vectors.isfinite().all()
-        assert vectors[~described].count_nonzero() == 0
-        assert (vectors.norm(dim=1) < 1 + 1e-5).all()
-
-    def test_in_parts_as_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = self.targets.centred(self.train)
-        monkeypatch.setattr(text_targets, "_CHUNK", 2)
-        assert np.allclose(self.targets.centred(self.train).centre, whole.centre)

@@ -253,8 +253,8 @@ def test_what_has_changed_since_a_run_is_said_in_words(colour_folder: Path, tmp_
 
 
 def test_options_of_an_alignment_that_there_is_none_of_are_named(colour_folder: Path, tmp_path: Path) -> None:
-    notes = train(options(colour_folder, tmp_path / "run", epochs=1, head="mlp", weight_until=0.5)).summary["notes"]
-    assert notes.startswith("--head, --weight-until: no effect, since no features are aligned")
+    notes = train(options(colour_folder, tmp_path / "run", epochs=1, head="mlp", temperature=0.5)).summary["notes"]
+    assert notes.startswith("--head, --temperature: no effect, since no features are aligned")
 
 
 def test_two_processes_do_not_train_in_one_folder(

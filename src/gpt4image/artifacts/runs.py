@@ -6,7 +6,7 @@ metrics.jsonl          one line per epoch
 evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
 model.safetensors      weights of the plain backbone, the deployable model
 head.safetensors       weights of the projection head, where there is one
-text_space.json        encoder of the texts that its images were aligned to, and what was subtracted from them
+text_space.json        encoder of the texts that its images were aligned to
 text_encoder/          what the text encoder has learned, where it was tuned
 checkpoint.safetensors last checkpoint, while training is not finished
 doubtful.json          how well text labels found the labels that a comparison had flipped

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, field_validator, model_validator
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.alignment import WITH_NEGATIVES, LossName, check_alignment
 from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, WithData, known_list, listed
 from gpt4image.config.pretraining import (
     CAPTIONS,
@@ -35,6 +34,9 @@ class DataOptions(WithData):
     """Fraction of the images held out for test, if the dataset has no test split."""
 
 
+LossName = Literal["infonce", "infonce-one-way", "siglip", "cosine"]
+PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")
+"""Those of the paper's official code."""
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
@@ -57,23 +59,8 @@ class TextOptions(StageConfig):
     """Weight of the alignment loss (the paper's lambda)."""
     temperature: float = Field(default=0.2, gt=0.0)
     """Temperature of the losses with negatives (all but cosine)."""
-    learn_temperature: bool = False
-    """Learn the temperature, starting at --temperature, between 0.01 and 1; for siglip the bias too."""
-    normalise: bool = True
-    """Normalise embeddings to unit length. With --no-normalise, losses with negatives use dot products instead of
-    cosines."""
-    centre: Literal["none", "all"] = "none"
-    """Subtract the mean of all training texts from each text embedding."""
-    weight_until: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Fraction of the steps over which the alignment weight falls to 0 along a cosine; 1 keeps it constant."""
-    adaptive_weight: bool = False
-    """Scale the alignment loss: its gradient norm at the features is --align-weight times that of the task."""
     tune_text: Literal["none", "lora", "full"] = "none"
     """Train the text encoder of the table too: adapters (lora) or all its weights (full)."""
-    tune_text_lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for full."""
-    tune_text_rank: int = Field(default=8, ge=1)
-    """Rank of the adapters of lora."""
     paper_compat: bool = False
     """Reproduce the official code of the paper, including its defects."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
@@ -84,36 +71,28 @@ class TextOptions(StageConfig):
     image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this
     proportion or, if they are fewer, in that of the dataset."""
 
-    @property
-    def alignment(self) -> dict[str, Any]:
-        """Arguments of ``alignment.Alignment``."""
-        names = ("temperature", "learn_temperature", "normalise", "paper_compat")
-        return {"loss": self.align_loss, **{name: getattr(self, name) for name in names}}
-
     def given(self, names: Set[str]) -> list[str]:
         """Return which of these options of texts are not at their default, in alphabetical order."""
         return sorted(TextOptions.changed({name: getattr(self, name) for name in names}))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        check_alignment(**self.alignment)
-        if self.tune_text != "none":
-            self._tuning_fits()
-        return self
-
-    def _tuning_fits(self) -> None:
+        if self.paper_compat and self.align_loss not in PAPER_LOSSES:
+            raise ConfigError(f"--paper-compat: the official code has the losses {', '.join(PAPER_LOSSES)}.")
+        if self.tune_text == "none":
+            return self
         asked = f"--tune-text {self.tune_text}"
         if self.embeddings is None:
             raise ConfigError(f"{asked} needs --embeddings: the table says which encoder reads which descriptions.")
         if self.align_weight == 0.0:
             raise ConfigError(f"{asked}: the text encoder learns by the alignment; give an --align-weight above 0.")
-        if self.align_loss not in WITH_NEGATIVES:
+        if self.align_loss == "cosine":
+            raise ConfigError(f"{asked} with --align-loss cosine: nothing would keep the texts apart; use infonce.")
+        if self.paper_compat:
             raise ConfigError(
-                f"{asked} with --align-loss {self.align_loss}: nothing would keep the texts apart, so that all of them "
-                f"become one; use {', '.join(WITH_NEGATIVES)}."
+                f"{asked}: --paper-compat is made for texts that stay as they are; leave one of them out."
             )
-        if names := " and ".join(["--centre"] * (self.centre != "none") + ["--paper-compat"] * self.paper_compat):
-            raise ConfigError(f"{asked}: {names} is made for texts that stay as they are; leave one of them out.")
+        return self
 
 
 OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "text_labels", "only_described", "labelled_share"})
@@ -159,8 +138,8 @@ class ModelOptions(StageConfig):
     mask, its tags or text labels, how much of it is background on average, and the boxes that --text-labels has of
     images without a mask. With 0 only masks are learned from."""
     model: str | None = None
-    """Any timm model; of transformers also rt-detr-v2[:DIR] (detection), segformer[:DIR] (segmentation) and videomae
-    (clips). Default: a small ResNet for small datasets of small images, otherwise resnet18."""
+    """Any timm model, or one of transformers for classes, masks or clips: transformers:NAME_OR_PATH. Default: a
+    small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: JsonTable = Field(default_factory=dict)
     """Extra arguments of timm.create_model, or of a configuration of transformers, as JSON."""
     init: str = "auto"
@@ -326,11 +305,10 @@ class TrainOptions(
 
     @model_validator(mode="after")
     def _reads_clips(self) -> Self:
-        over_time = (self.model or "").partition(":")[0] == "videomae"
+        over_time = (self.model or "").startswith("transformers:")
         if over_time and self.memory_format == "channels_last":
             raise ConfigError(
-                f"--memory-format channels_last is for models of images, and --model {self.model} has weights over "
-                "time too: leave it out."
+                f"--memory-format channels_last is for models of timm, not for {self.model}: leave it out."
             )
         if self.frame_differences and (self.frames == 1 or over_time):
             raise ConfigError(

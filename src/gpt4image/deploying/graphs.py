@@ -24,7 +24,6 @@ from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.models.of_transformers import kind_of
 from gpt4image.models.pyramid import PyramidModel
 
 INPUT = "images"
@@ -113,15 +112,12 @@ def _traced(exported: ExportedModel) -> Any:
     if isinstance(backbone, PyramidModel):
         backbone.classifies = False
     whole = PixelsToProbabilities(backbone, exported.preprocessing, exported.model.task.tail()).eval()
-    kind = kind_of(exported.model.config.resolved.model)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "While compiling, we found certain side effects")
+        with torch.no_grad():
             program = torch.export.export(
                 whole,
                 (torch.zeros(2, *exported.preprocessing.shape),),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                strict=kind is not None and kind.traced_by_bytecode,
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
         instead = " Use --format timm." if exported.model.task.in_timm else ""

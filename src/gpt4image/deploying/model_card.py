@@ -39,7 +39,7 @@ from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.timm_folder import needs_small_stem
 from gpt4image.describing.description_stats import describer_names
-from gpt4image.models.of_transformers import kind_of
+from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
 from gpt4image.reporting.metric_tables import metric_label
@@ -96,7 +96,7 @@ def model_card(
             "title": repository or path.name,
             "repository": repository,
             "model": public(config.model),
-            "own_head": kind_of(config.resolved.model) is None,
+            "own_head": not config.resolved.model.startswith(OF_TRANSFORMERS),
             "classes": exported.classes,
             "most_classes": MOST_CLASSES,
             "rows": _class_rows(run),

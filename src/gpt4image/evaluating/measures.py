@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpt4image.encoding.class_names import ClassNames
@@ -54,9 +55,7 @@ def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outpu
         found.absent["zero_shot"] = names.missing
     elif data.task.exclusive:
         labels = data.image_set.labels[indices]
-        found.metrics["zero_shot"] = zero_shot_accuracy(
-            model.embed(outputs.features), space.place(names.vectors), labels
-        )
+        found.metrics["zero_shot"] = zero_shot_accuracy(model.embed(outputs.features), names.vectors, labels)
     place = held_out_described(data, split)
     if data.text is None or not len(place):
         none = f"no two images of {split} or val have different descriptions in the table"
@@ -65,7 +64,8 @@ def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outpu
     chosen = np.isin(indices, place)
     features = outputs.features[chosen] if chosen.any() else model.read(data.pixels, place).features
     vectors, _, ids = data.text.take(place)
-    found.metrics |= recalls(model.embed(features), space.place(vectors.numpy()), ids.numpy())
+    unit = torch.nn.functional.normalize(vectors, dim=1)  # the mean of several texts is shorter
+    found.metrics |= recalls(model.embed(features), unit.numpy(), ids.numpy())
     return found
 
 

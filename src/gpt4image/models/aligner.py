@@ -6,13 +6,15 @@ deployed model is the one that was named.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, ModelError, nearest
-from gpt4image.models.alignment import Alignment, AlignmentOptions
+from gpt4image.config.learning import PAPER_LOSSES
+from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.models.feature_heads import Tapped
+from gpt4image.parallel import processes
 
 Head = Literal["linear", "mlp", "mlp-bn"]
 
@@ -31,15 +33,20 @@ class Aligner(Tapped):
             (Linear-BatchNorm-ReLU-Linear, the paper's for ResNet).
         classifier: dotted name of the classifier layer, where it is not timm's or the last nn.Linear.
         texts: a text encoder that learns too: any module from what ``forward`` gets as ``texts`` to text embeddings.
-        options: what ``alignment_loss`` computes: ``loss``, ``temperature`` and the others of ``Alignment``. With
-            ``paper_compat`` the head starts from truncated normal weights, as in the official code.
+        loss: name in ``LOSSES``.
+        temperature: of the losses with negatives.
+        bias: of siglip; minus the logarithm of the number of texts that an image is compared to is a good start.
+        paper_compat: compute what the official code of the paper does, for reproduction: text targets stay as they are
+            where images are mixed; texts of one image are negatives of each other; over W processes the gradient of
+            infonce is 1 / W of what it should be, and the other losses see only the rows of one process. The head
+            starts from truncated normal weights.
 
     Raises:
         ModelError: the classifier layer is not found, or is neither nn.Linear nor nn.Conv2d.
-        ConfigError: an unknown head, or options that ``Alignment`` refuses.
+        ConfigError: an unknown head or loss, or one that the official code does not have.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         backbone: nn.Module,
         text_width: int,
@@ -47,20 +54,28 @@ class Aligner(Tapped):
         head: Head = "linear",
         classifier: str | None = None,
         texts: nn.Module | None = None,
-        **options: Unpack[AlignmentOptions],
+        loss: str = "infonce",
+        temperature: float = 0.2,
+        bias: float = -10.0,
+        paper_compat: bool = False,
     ) -> None:
         super().__init__(backbone, classifier)
-        self.alignment = Alignment(**options)
+        if loss not in LOSSES:
+            raise ConfigError(f"loss {nearest(loss, LOSSES)}")
+        if paper_compat and loss not in PAPER_LOSSES:
+            raise ConfigError(
+                f"The official code of the paper (paper_compat) has the losses {', '.join(PAPER_LOSSES)}."
+            )
+        self.loss, self.temperature, self.bias, self.paper_compat = loss, temperature, bias, paper_compat
         self.head = projection_head(head, self.feature_width, text_width)
-        if self.alignment.paper_compat:
+        if paper_compat:
             _start_as_in_the_paper(self.head)
         self.texts = texts
 
-    def forward(self, images: Tensor, *, with_features: bool = False, texts: Any = None) -> tuple[Any, ...]:
+    def forward(self, images: Tensor, *, texts: Any = None) -> tuple[Any, ...]:
         """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised.
 
-        With ``with_features`` also what classifier and head read, (B, C) in most models: see ``gradient_ratio``. With
-        ``texts`` also the text embeddings (B, D) that the text encoder makes of them. Last, if there are further
+        With ``texts`` also the text embeddings (B, D) that the text encoder makes of them. Last, if there are further
         ``heads``, the table of their outputs.
         """
         if getattr(self, "_is_replica", False):
@@ -68,15 +83,10 @@ class Aligner(Tapped):
                 "nn.DataParallel would compare the images of each GPU only with each other: start one process per GPU "
                 "(torchrun --nproc-per-node N), or show only one GPU (CUDA_VISIBLE_DEVICES=0)."
             )
-        logits, features, pooled = self.read(images)
-        image_emb = self.head(pooled)
-        found = (logits, image_emb, features) if with_features else (logits, image_emb)
+        logits, pooled = self.read(images)
+        found = (logits, self.head(pooled))
         found = found if self.texts is None or texts is None else (*found, self.texts(texts))
         return (*found, *self.of_heads(pooled))
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are not to decay: what the backbone says, and the loss's own."""
-        return {"alignment.log_scale", "alignment.bias"} | super().no_weight_decay()
 
     def alignment_loss(
         self,
@@ -104,7 +114,24 @@ class Aligner(Tapped):
         Raises:
             ConfigError: tensors that do not fit.
         """
-        return self.alignment(image_emb, text_emb, mixing=mixing, described=described, text_ids=text_ids)
+        gather = processes.gather
+        if self.paper_compat:
+            if self.loss == "infonce":
+                # Its gathered rows keep only the gradient of the local ones, which is then averaged over processes.
+                fixed = image_emb.detach()
+                image_emb = gather(fixed + (image_emb - fixed) / processes.count())
+                text_emb, described = gather(text_emb), None if described is None else gather(described)
+            return LOSSES[self.loss](image_emb, text_emb, described=described, temperature=self.temperature)
+        ids = None if text_ids is None else gather(text_ids)
+        return LOSSES[self.loss](
+            gather(image_emb),
+            gather(text_emb),
+            target=None if mixing is None else processes.gather_square(mixing),
+            described=None if described is None else gather(described),
+            exclude=None if ids is None else (ids[:, None] == ids) & (ids >= 0),  # a negative number is no text
+            temperature=self.temperature,
+            bias=self.bias,
+        )
 
 
 def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:

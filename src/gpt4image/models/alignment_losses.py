@@ -13,7 +13,6 @@ i of a batch is an image and its description:
                        ids[:, None] == ids. A positive is never excluded
     temperature        of the losses with negatives; a float, or a tensor that is learned
     bias               of siglip; a float, or a tensor that is learned
-    normalise          whether the losses with negatives compare directions (cosine) or, if False, take dot products
 
 They compute in float32 (float64 if given float64), under autocast too, and are 0 with zero gradient where no image has
 a text. What a loss has no use for changes nothing. Raised: ConfigError for shapes that do not fit or a temperature that
@@ -36,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.alignment import LossName
+from gpt4image.config.learning import LossName
 
 AlignmentLoss = Callable[..., Tensor]
 
@@ -49,7 +48,6 @@ class Options(TypedDict, total=False):
     exclude: Tensor | None
     temperature: float | Tensor
     bias: float | Tensor
-    normalise: bool
 
 
 def info_nce(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> Tensor:
@@ -114,7 +112,6 @@ def cosine(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> T
 
     Returns a scalar in [0, 4]. Arguments and errors: see the module.
     """
-    options["normalise"] = True
     pairs = _pairs(image_emb, text_emb, **options)
     return _weighted_mean(2 - 2 * pairs.scores, pairs.weights)
 
@@ -129,7 +126,7 @@ class _Pairs:
     """What a loss needs to know of its pairs; the words are those of the module.
 
     Attributes:
-        scores: (B, B) cosines, or dot products where asked for.
+        scores: (B, B) cosines.
         weights: (B, B), W.
         candidates: (B, B) bool.
     """
@@ -158,7 +155,6 @@ def _pairs(
     exclude: Tensor | None = None,
     temperature: float | Tensor = 0.2,
     bias: float | Tensor = -10.0,
-    normalise: bool = True,
 ) -> _Pairs:
     size, device = len(image_emb), image_emb.device
     if image_emb.ndim != 2 or image_emb.shape != text_emb.shape:
@@ -190,9 +186,7 @@ def _pairs(
     candidates = (weights > 0).any(dim=1, keepdim=True) & described
     if exclude is not None:
         candidates = candidates & ((weights > 0) | ~exclude)
-    if normalise:
-        image_emb, text_emb = F.normalize(image_emb, dim=1), F.normalize(text_emb, dim=1)
-    scores = _dot(image_emb, text_emb.T)
+    scores = _dot(F.normalize(image_emb, dim=1), F.normalize(text_emb, dim=1).T)
     return _Pairs(scores=scores, weights=weights, candidates=candidates, temperature=temperature, bias=bias)
 
 

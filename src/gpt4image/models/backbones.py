@@ -28,8 +28,7 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
-from gpt4image.models.hugging_face import hub_asked_once
-from gpt4image.models.of_transformers import create_of_transformers, kind_of
+from gpt4image.models.hugging_face import OF_TRANSFORMERS, create_of_transformers, hub_asked_once
 from gpt4image.parallel import batch_layers
 
 Stem = Literal["standard", "small"]
@@ -79,12 +78,12 @@ def create_backbone(
     init: str = "scratch",
     model_args: Mapping[str, Any] | None = None,
     drop_path: float = 0.0,
-    in_chans: int = 3,
+    task: str = "classification",
 ) -> Backbone:
     """Create a timm model, or one of transformers.
 
     Args:
-        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers``.
+        name: a timm model, with or without the tag of its pretrained weights; or transformers:NAME_OR_PATH.
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
@@ -95,7 +94,7 @@ def create_backbone(
             file with other classes is left out, and a note says so; every other tensor must fit.
         model_args: other arguments of timm.create_model; they win over those that follow from the options above.
         drop_path: rate of stochastic depth.
-        in_chans: C, channels of the input.
+        task: what a model of transformers is made for.
 
     Raises:
         ModelError: the name, stem, arguments, image size or weights cannot be used.
@@ -106,20 +105,22 @@ def create_backbone(
                 f"{name} is a module that you built, with its weights: leave out --stem, --drop-path, --model-args and "
                 "--init pretrained."
             )
-        module, new, notes = _of_python(name, classes, torch.zeros(1, in_chans, image_size, image_size))
+        module, new, notes = _of_python(name, classes, torch.zeros(1, 3, image_size, image_size))
         more, new = _initialised(module, init, new)
         return Backbone(module, (*notes, *more), new)
     require_plain_args(model_args or {}, "--model-args")
     if own := [key for key in ("num_classes", "in_chans") if key in (model_args or {})]:
         raise ModelError(f"--model-args may not hold {first_few(own)}: they follow from the data.")
-    if kind_of(name):
-        if stem != "standard" or drop_path > 0 or in_chans != 3:
+    if name.startswith(OF_TRANSFORMERS):
+        if stem != "standard" or drop_path > 0:
             raise ModelError(f"--model {name} takes RGB images, without --stem small and --drop-path: leave them out.")
         module, new = create_of_transformers(
-            name, classes, image_size, pretrained=init == "pretrained", model_args=model_args or {}
+            name, classes, image_size, task=task, pretrained=init == "pretrained", model_args=model_args or {}
         )
+        if task != "video":  # whose image is a clip
+            _check_image_size(module, name, image_size)
         return Backbone(module, *_initialised(module, init, new))
-    args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
+    args = {"num_classes": classes, **_size_args(name, image_size, stem)}
     args |= {"drop_path_rate": drop_path} if drop_path > 0 else {}
     packaged = weights_package(name) if init == "pretrained" and stem == "standard" else None
     module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained" and packaged is None)
@@ -132,7 +133,7 @@ def create_backbone(
         if is_new and init == "pretrained":
             notes = ("conv1 of the small stem starts from random weights, for the pretrained one is 7x7.",)
             new_layers = ("conv1",)
-    _check_image_size(module, name, in_chans, image_size)
+    _check_image_size(module, name, image_size)
     if init == "pretrained":
         known: Any = module.pretrained_cfg
         new_layers += () if known.get("num_classes") == classes else classifier_names(module)
@@ -214,7 +215,7 @@ def in_timm(
 
 def pretrained_weights(name: str) -> Literal["here", "elsewhere", "none"]:
     """Return where the pretrained weights of a model are: on this machine, only on the hub, or nowhere."""
-    if kind_of(name) or name.startswith(OF_PYTHON):
+    if name.startswith((OF_TRANSFORMERS, OF_PYTHON)):
         return "none"
     _check_name(name)
     if weights_package(name) is not None:
@@ -260,7 +261,7 @@ def _load_packaged(module: nn.Module, file: Path, name: str) -> None:
 
 def has_small_stem(name: str) -> bool:
     """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
-    if kind_of(name) or name.startswith(OF_PYTHON):
+    if name.startswith((OF_TRANSFORMERS, OF_PYTHON)):
         return False
     _check_name(name)
     return _family(name) in _SMALL_STEM_FAMILIES
@@ -268,17 +269,15 @@ def has_small_stem(name: str) -> bool:
 
 def has_batch_norm(name: str) -> bool:
     """Whether a model normalises over batches. Raises ModelError for an unknown name."""
-    return not kind_of(name) and batch_layers.has_batch_norm(_structure(name))
+    return not name.startswith(OF_TRANSFORMERS) and batch_layers.has_batch_norm(_structure(name))
 
 
 def convolves(name: str) -> bool:
-    """Whether a model has convolutions beyond the one that cuts an image into patches, and none over time.
-
-    Raises ModelError for an unknown name.
-    """
-    if kind := kind_of(name):
-        return not kind.over_time
-    return sum(isinstance(layer, nn.Conv2d) for layer in _structure(name).modules()) > 1
+    """Whether a model of timm has convolutions beyond the one that cuts an image into patches."""
+    return (
+        not name.startswith(OF_TRANSFORMERS)
+        and sum(isinstance(layer, nn.Conv2d) for layer in _structure(name).modules()) > 1
+    )
 
 
 def _structure(name: str) -> nn.Module:
@@ -425,8 +424,8 @@ def require_architecture(name: Any) -> None:
 
 
 def _check_name(name: str) -> None:
-    if name.startswith(OF_PYTHON):
-        raise ModelError(f"{name} is a module of yours, and no model of timm: use --format onnx or torch-export.")
+    if name.startswith((OF_TRANSFORMERS, OF_PYTHON)):
+        raise ModelError(f"{name} is no model of timm: use --format onnx or torch-export.")
     if not timm.is_model(name) or not _PLAIN_TEXT.fullmatch(name.replace(".", "")) or name == small_stem.NAME:
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         hint = f" The nearest names are {first_few(close)}." if close else ""
@@ -493,12 +492,12 @@ def _build(name: str, args: dict[str, Any], *, pretrained: bool, **facts: Any) -
         ) from error
 
 
-def _check_image_size(module: nn.Module, name: str, in_chans: int, image_size: int) -> None:
+def _check_image_size(module: nn.Module, name: str, image_size: int) -> None:
     """Run one blank image, so that a size that the model cannot take is known before training starts."""
     module.eval()
     try:
         with torch.no_grad():
-            module(torch.zeros(1, in_chans, image_size, image_size))
+            module(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"{name} cannot take images of {image_size} x {image_size} pixels ({error}); "

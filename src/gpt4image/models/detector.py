@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOSHead
-from torchvision.ops import batched_nms, box_convert, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
 
 from gpt4image.data.regions import NO_ANNOTATION
 from gpt4image.models.pyramid import WIDEST, PyramidModel
@@ -180,18 +180,12 @@ def detection_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 class BestBoxes(nn.Module):
     """Outputs to predictions (B, MOST, 6): left, top, right, bottom, score, class; the best first, then zeros.
 
-    Outputs are those of a Detector, or (B, L, Q, K + 4) of ``models.rt_detr``: its last layer finds no object twice.
-
     Of boxes of one class that overlap, only the best is kept: greedy non-maximum suppression. Exported models do the
     same in ROUNDS, whose shapes are known beforehand; `export` checks that they come to the same boxes.
     """
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Return the predictions."""
-        if outputs.ndim == 4:
-            classes, boxes = outputs[:, -1].split([outputs.shape[-1] - 4, 4], dim=-1)
-            rows = candidates(classes.sigmoid(), box_convert(boxes, "cxcywh", "xyxy"), MOST)
-            return F.pad(rows, (0, 0, 0, MOST - rows.shape[1]))
         found = Outputs.of(outputs)
         scores = (found.classes.sigmoid() * found.centerness.sigmoid()[..., None]).sqrt()
         rows = candidates(scores, found.corners, CANDIDATES)

@@ -46,8 +46,8 @@ class Tapped(nn.Module):
         self._tap = FeatureTap()
         self._hook = backbone.get_submodule(self.classifier).register_forward_pre_hook(self._tap)
 
-    def read(self, images: Tensor) -> tuple[Any, Tensor, Tensor]:
-        """Return what the backbone returns, what its classifier reads, and the mean of that over places, (B, C)."""
+    def read(self, images: Tensor) -> tuple[Any, Tensor]:
+        """Return what the backbone returns, and the mean over places of what its classifier reads, (B, C)."""
         self._tap.open = True
         try:
             logits = self.backbone(images)
@@ -59,7 +59,7 @@ class Tapped(nn.Module):
                 f"The classifier layer {self.classifier!r} did not run, so there is no feature to align: name the "
                 "layer that gives the logits, Aligner(..., classifier=NAME), and compile the Aligner, not its backbone."
             )
-        return logits, features, _pool(features, self.backbone.get_submodule(self.classifier))
+        return logits, _pool(features, self.backbone.get_submodule(self.classifier))
 
     def of_heads(self, pooled: Tensor) -> tuple[dict[str, Tensor], ...]:
         """Return a table of the outputs of ``heads``, where there are some, as what ``forward`` returns last."""
@@ -78,9 +78,9 @@ class Tapped(nn.Module):
 class Headed(Tapped):
     """A backbone with heads, in the place of an Aligner where no feature is aligned to texts."""
 
-    def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Any, ...]:
+    def forward(self, images: Tensor) -> tuple[Any, ...]:
         """Return logits (B, K), None for no image embeddings, and the table of the outputs of the heads."""
-        logits, _, pooled = self.read(images)
+        logits, pooled = self.read(images)
         return (logits, None, *self.of_heads(pooled))
 
 

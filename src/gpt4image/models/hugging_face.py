@@ -1,4 +1,4 @@
-"""Models in the Hugging Face layout: their folder, here or from the hub, and loading them.
+"""Models in the Hugging Face layout: their folder, here or from the hub, loading them, and training them.
 
 The folder of a model can bring code: Python files, an ``auto_map`` of transformers, a class that a file of
 sentence-transformers names. sentence-transformers before 6.0 ran such code from a local folder although
@@ -17,7 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from gpt4image.base.errors import Gpt4ImageError, first_line
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt4image.base.errors import Gpt4ImageError, ModelError, first_few, first_line
 
 _CONFIGURATIONS = ("*config*.json", "modules.json")
 # Keys of sentence-transformers whose value, or values, are classes to import: of a module in modules.json, of the
@@ -158,3 +161,87 @@ def without_report() -> Generator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+OF_TRANSFORMERS = "transformers:"
+"""How the name of a model of transformers begins; a folder, or an id of the hub, comes after it."""
+_AUTO = {"segmentation": "AutoModelForSemanticSegmentation", "video": "AutoModelForVideoClassification"}
+STRIDE = 4
+"""Pixels of the input, in both directions, that one cell of a segmentation model's outputs stands for."""
+
+
+class OfTransformers(nn.Module):
+    """A model of transformers as others here: images, or clips (B, 3 T, S, S) or (B, T, 3, S, S), to logits.
+
+    Logits are (B, K), or (B, K, S // STRIDE, S // STRIDE) of a segmentation model.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        frames: int | None = getattr(self.network.config, "num_frames", None)
+        inputs = images if frames is None else images.reshape(-1, frames, 3, *images.shape[-2:])
+        logits: Tensor = self.network(inputs).logits
+        size = images.shape[-2] // STRIDE, images.shape[-1] // STRIDE
+        if logits.ndim == 2 or logits.shape[2:] == size:
+            return logits
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the layer that gives the logits."""
+        layers = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        return next(layer for layer in reversed(layers) if layer.weight.shape[0] == self.network.config.num_labels)
+
+
+def create_of_transformers(
+    name: str, classes: int, image_size: int, *, task: str, pretrained: bool, model_args: Mapping[str, Any]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Create the model that the configuration in a folder describes, with random weights or those of the folder.
+
+    Args:
+        name: ``transformers:`` and a folder or id of the hub.
+        classes: K.
+        image_size: S.
+        task: decides on the head: pixels for segmentation, clips for video, else images.
+        pretrained: read the weights of the folder.
+        model_args: changes of its configuration.
+
+    Returns:
+        The model, and the names of its layers that start from random weights where others were given.
+
+    Raises:
+        ModelError: the folder, its weights, the arguments or the size cannot be used.
+    """
+    import transformers
+
+    if task == "detection":
+        raise ModelError(f"--model {name}: models of transformers learn classes, masks and clips here, not boxes.")
+    what = f"--model {name} cannot be made with {dict(model_args)}"
+    try:
+        folder = find_folder(name.removeprefix(OF_TRANSFORMERS), ("*.json", "*.safetensors"))
+    except LookupError as error:
+        raise ModelError(f"--model {name}: {error}.") from None
+    auto: Any = getattr(transformers, _AUTO.get(task, "AutoModelForImageClassification"))
+    with loading(what, ModelError):
+        config: Any = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        known = config.to_dict()
+        if other := [key for key in ("backbone", "backbone_config", "use_timm_backbone") if known.get(key)]:
+            raise ModelError(f"--model {name}: its configuration names another model ({first_few(other)}).")
+        if unknown := [key for key in model_args if key not in known]:
+            raise ModelError(f"{what}: its configuration has no {first_few(unknown)}.")
+        size = {"image_size": image_size} if "image_size" in known else {}
+        named = {key: value for key, value in known.items() if key not in ("id2label", "label2id")}
+        config = type(config)(**{**named, **size, **model_args, "num_labels": classes})
+        if not pretrained:
+            return OfTransformers(auto.from_config(config, trust_remote_code=False)), ()
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "ignore_mismatched_sizes": True}
+    with loading(f"--model {name}: its weights cannot be loaded", ModelError), without_report():
+        network, found = auto.from_pretrained(folder, config=config, output_loading_info=True, **options)
+    lacking = {key for key in found["missing_keys"] if not key.endswith("num_batches_tracked")}
+    new = lacking | {key for key, *_ in found["mismatched_keys"]}
+    if missing := sorted(key for key in new if key.startswith(f"{network.base_model_prefix}.")):
+        raise ModelError(f"--model {name}: its weights lack {first_few(missing)}, or have them in another shape.")
+    return OfTransformers(network), tuple(sorted({f"network.{key}".rpartition(".")[0] for key in new}))

@@ -12,10 +12,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt4image.models.hugging_face import STRIDE
 from gpt4image.models.pyramid import PyramidModel
 
-STRIDE = 4
-"""Pixels of the input, in both directions, that one cell of the outputs stands for."""
 WIDTH, GROUPS = 64, 8
 
 

@@ -15,8 +15,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.training.auto import stored_as
-from gpt4image.training.run_model import RunModel
-from gpt4image.training.text_space import TextSpace
+from gpt4image.training.run_model import RunModel, TextSpace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +35,7 @@ def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel,
         ModelError: the text encoder cannot be loaded.
         DataError: nothing that was asked can be read.
     """
-    vectors = [space.place(space.load_encoder(model.config.device).encode(texts))] if texts else []
+    vectors = [space.load_encoder(model.config.device).encode(texts)] if texts else []
     pixels: list[NDArray[np.uint8]] = []
     pictures: dict[str, bytes] = {}
     skipped: list[Skipped] = []

@@ -26,8 +26,7 @@ from gpt4image.searching.queries import place_queries
 from gpt4image.searching.results import Hit, in_words, write_page
 from gpt4image.training.auto import stored_as
 from gpt4image.training.prepare import load_image_set as load_with_splits
-from gpt4image.training.run_model import RunModel, load_run_model, options_of
-from gpt4image.training.text_space import read_text_space
+from gpt4image.training.run_model import RunModel, load_run_model, options_of, read_text_space
 
 FOLDER = "search"
 WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
@@ -55,7 +54,7 @@ def search(config: SearchConfig) -> SearchResult:
             "(and an --align-weight above 0), and search the run that comes of it."
         )
     options = options_of(record)
-    space = read_text_space(config.run_dir, options)
+    space = read_text_space(config.run_dir)
     images = _images(config, options)
     model = load_run_model(config.run_dir, None, record["run"]["classes"])
     queries = place_queries(texts, config.image, model, space)

@@ -1,7 +1,4 @@
-"""Detection: boxes of objects and their classes, by FCOS or RT-DETRv2.
-
-See models/detector.py, models/rt_detr.py and tasks/average_precision.py.
-"""
+"""Detection: boxes of objects and their classes, by FCOS. See models/detector.py and tasks/average_precision.py."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.data.labels import rarest_classes
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.models.detector import LEAST_SCORE, MOST, BestBoxes, Detector, detection_loss
-from gpt4image.models.rt_detr import RtDetr, set_loss
 from gpt4image.tasks.average_precision import Matches, coco_metrics
 from gpt4image.tasks.base import Floats, Metric, Predictions, Task
 
@@ -88,9 +84,7 @@ class Detection(Task):
         return rarest_classes(labels.presence(int(labels.labels.max(initial=0)) + 1))
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
-        """Return FCOS on a backbone with K outputs; what is a detector already stays as it is."""
-        if isinstance(backbone, RtDetr):
-            return backbone
+        """Return FCOS on a backbone with K outputs."""
         classes: Any = backbone.num_classes
         return Detector(backbone, size, int(classes))
 
@@ -112,8 +106,8 @@ class Detection(Task):
         return without_boxes(targets, images)
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """Return the loss of FCOS, or of the sets of RT-DETRv2; see ``detection_loss`` and ``set_loss``."""
-        return set_loss(outputs, targets) if outputs.ndim == 4 else detection_loss(outputs, targets)
+        """Return the loss of FCOS; see ``detection_loss``."""
+        return detection_loss(outputs, targets)
 
     def tail(self) -> nn.Module:
         """Return what turns outputs into boxes, best first."""

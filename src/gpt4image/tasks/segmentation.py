@@ -27,8 +27,8 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.data.labels import rarest_classes
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import VOID, Masks
-from gpt4image.models.of_transformers import Segformer
-from gpt4image.models.segmenter import STRIDE, Segmenter
+from gpt4image.models.hugging_face import STRIDE, OfTransformers
+from gpt4image.models.segmenter import Segmenter
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel
 from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss, share_loss
@@ -116,7 +116,7 @@ class Segmentation(Task):
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
         """Return the classifier with a head that gives logits of cells; what gives them already stays as it is."""
-        return backbone if isinstance(backbone, Segformer) else Segmenter(backbone, size)
+        return backbone if isinstance(backbone, OfTransformers) else Segmenter(backbone, size)
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
         """Return masks and presence; of an image with a mask, what the cut mask shows is present.

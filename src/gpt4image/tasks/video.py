@@ -11,8 +11,8 @@ from torch import nn
 from gpt4image.base.errors import DataError
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import USUAL_FRAMES, FrameOrder, Frames
+from gpt4image.models.hugging_face import OfTransformers
 from gpt4image.models.temporal import temporal
-from gpt4image.models.videomae import VideoMae
 from gpt4image.tasks.base import Labels
 from gpt4image.tasks.classification import Classification
 
@@ -52,5 +52,7 @@ class Video(Classification):
         super().require(labels, classes, spec)
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
-        """Return the model of images with temporal shift and attention over frames; VideoMAE is one of clips."""
-        return backbone if isinstance(backbone, VideoMae) else temporal(backbone, size, differences=self.differences)
+        """Return the model of images with temporal shift and attention over frames; one of transformers reads clips."""
+        return (
+            backbone if isinstance(backbone, OfTransformers) else temporal(backbone, size, differences=self.differences)
+        )

@@ -19,7 +19,7 @@ from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import USUAL_FRAMES, Frames
 from gpt4image.models.backbones import convolves, has_batch_norm, has_small_stem, pretrained_weights
-from gpt4image.models.of_transformers import kind_of
+from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel.devices import choose_device, suited_memory_format, suited_precision
 from gpt4image.tasks.base import Task
 
@@ -99,7 +99,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     muon = (
         not config.fsdp
         and not frozen
-        and _own_rate(model) is None
+        and not model.startswith(OF_TRANSFORMERS)
         and (has_batch_norm(model) or (config.init == "scratch" and count < LARGE_SET))
     )
     optimizer = fill("optimizer", "muon" if muon else "adamw")
@@ -195,8 +195,6 @@ def epochs(count: int, init: str) -> int:
 
 def learning_rate(optimizer: str, init: str, images_per_step: int, model: str, *, frozen: bool = False) -> float:
     """Return the peak learning rate."""
-    if (own := _own_rate(model)) is not None:
-        return own
     name, gentle = optimizer.lower(), init != "scratch"
     if name == "muon":
         rate = MUON_LR if model.startswith("convnext") or has_batch_norm(model) else MUON_LR_OF_OTHERS
@@ -205,8 +203,3 @@ def learning_rate(optimizer: str, init: str, images_per_step: int, model: str, *
     else:  # a tenth of it left a model with batch norm far from the end (docs/research/log.md, 2026-11-27)
         rate, gentle = ADAPTIVE_LR, gentle and (frozen or not has_batch_norm(model))
     return rate * (FINE_TUNING if gentle else 1.0)
-
-
-def _own_rate(model: str) -> float | None:
-    kind = kind_of(model)
-    return kind.lr if kind else None

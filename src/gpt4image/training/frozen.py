@@ -68,7 +68,7 @@ def _features(body: nn.Module, config: ResolvedOptions, data: TrainingData) -> T
     reader = Headed(body).eval()
 
     def read(inputs: Tensor) -> tuple[Tensor]:
-        return (reader.read(inputs)[2],)
+        return (reader.read(inputs)[1],)
 
     everything = np.arange(len(data.pixels))
     at_once = images_at_once(data.task, len(data.classes), config.image_size)

@@ -30,7 +30,7 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import peak_memory_bytes, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, clip_gradients, whole
 from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
-from gpt4image.training.losses import Losses, batch_losses, seed_step, seen
+from gpt4image.training.losses import Losses, batch_losses, seed_step
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.tracking import MayStop
@@ -83,8 +83,6 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
     for part, batch in enumerate(pixels):
         number = step * config.grad_accumulation + part
         images = trainer.batches.batch(number)
-        if trainer.tuning is not None:
-            trainer.tuning.reader.prepare(seen(trainer, trainer.batches.batch(number + 1)))
         with averaging(trainer.parallel, last=part + 1 == len(pixels)):
             losses = batch_losses(trainer, number, images, batch)
             values = require_finite(trainer, step, epoch, losses)

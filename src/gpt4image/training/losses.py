@@ -13,7 +13,7 @@ from torch import Tensor
 from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.devices import autocast, memory_format_of
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
-from gpt4image.training.objectives.base import Batch, Outputs
+from gpt4image.training.objectives import Batch, Outputs
 from gpt4image.training.trainer import Trainer
 
 
@@ -72,16 +72,16 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
     for objective in trainer.objectives:
         own = objective.loss(batch, outputs)
         parts[objective.name] = own
-        total = total + objective.weight(number // config.grad_accumulation, task, own, outputs) * own
+        total = total + objective.weight * own
     return Losses(total, parts)
 
 
 def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     """Return the outputs of the model for the inputs of a batch: (B + U, 3, T, T) float32."""
     config, size = trainer.config, len(batch.images)
-    asked: dict[str, Any] = {"with_features": config.adaptive_weight}
+    asked: dict[str, Any] = {}
     if trainer.tuning is not None:
-        asked["texts"] = trainer.tuning.reader.take(batch.images).to(trainer.device)
+        asked["texts"] = trainer.tuning.texts.read(batch.images, trainer.device)
     with autocast(trainer.device, config.precision):
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
@@ -91,7 +91,6 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
         task=found[:size],
         second=found[size:],
         embeddings=None if embeddings is None else embeddings[:size],
-        features=more[0] if config.adaptive_weight and more else None,
         texts=None if trainer.tuning is None else more[-1],
         heads=heads,
     )

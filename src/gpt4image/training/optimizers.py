@@ -34,8 +34,8 @@ class Plain(nn.Module):
         super().__init__()
         self.backbone = backbone
 
-    def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Tensor, None]:
-        """Return logits (B, K) and None; there is no second loss whose features are wanted."""
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        """Return logits (B, K) and None."""
         return classified(self.backbone, images), None
 
     def no_weight_decay(self) -> set[str]:

@@ -15,15 +15,20 @@ from torch import Tensor, nn
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.run_records import checked
+from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.weights import load_tensors
+from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
+from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
+from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, Head, projection_head
 from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
 from gpt4image.models.feature_heads import classified
-from gpt4image.models.of_transformers import kind_of
+from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
@@ -32,10 +37,49 @@ from gpt4image.tasks.thresholds import checked_thresholds
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.predictions import images_at_once
 from gpt4image.training.predictions import outputs as read_outputs
-from gpt4image.training.text_space import TextSpace, read_text_space
 from gpt4image.training.trainer import augmentation_of, make_backbone
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextSpace:
+    """The text space that the images of a run were aligned to.
+
+    Attributes:
+        encoder: SPEC of the text encoder.
+        revision: fingerprint of its weights; empty for one that learned with the run, or that is not known.
+        width: D, length of its vectors; None where that is not known.
+    """
+
+    encoder: str
+    revision: str
+    width: int | None = None
+
+    def load_encoder(self, device: str) -> TextEncoder:
+        """Return the text encoder. Raises ModelError: it is not the one that the run was aligned to any more."""
+        whose = "The run was aligned to"
+        return load_known_encoder(self.encoder, device, revision=self.revision, width=self.width, whose=whose)
+
+
+def write_text_space(run_dir: Path, embeddings: Path) -> None:
+    """Note in a run folder what its images were aligned to."""
+    manifest = read_manifest(embeddings)
+    made = {name: getattr(manifest, name) for name in ("encoder", "revision", "width")}
+    write_json(run_dir / runs.TEXT_SPACE, made)
+
+
+def read_text_space(run_dir: Path) -> TextSpace:
+    """Return the text space of a run with alignment. Raises RunError: there is none."""
+    if (run_dir / FOLDER).is_dir():
+        return TextSpace(encoder=f"tuned:{run_dir}", revision="")
+    record = read_json(runs.recorded_file(run_dir, runs.TEXT_SPACE))
+    try:
+        if record.get("centre") is not None:
+            raise RunError(f"{run_dir} was aligned with --centre, which is no longer known: train it again.")
+        return TextSpace(encoder=record["encoder"], revision=record["revision"], width=record.get("width"))
+    except (AttributeError, KeyError, TypeError):
+        raise RunError(damaged(run_dir / runs.TEXT_SPACE, "it does not hold what train writes")) from None
 
 
 class Outputs(NamedTuple):
@@ -136,7 +180,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     outputs = task.outputs(classes)
     weights = load_tensors(runs.recorded_file(run_dir))[0]
     untrained = config.model_copy(update={"init": "scratch"}).resolved
-    if kind_of(untrained.model):
+    if untrained.model.startswith(OF_TRANSFORMERS):
         require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
     elif not untrained.model.startswith(OF_PYTHON):
         architecture, args = timm_form(config)
@@ -151,7 +195,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     head, space, foreign = None, None, ""
     if (run_dir / runs.HEAD).is_file():
         try:
-            space = read_text_space(run_dir, config)
+            space = read_text_space(run_dir)
         except Gpt4ImageError as error:
             foreign = str(error)
         if (run_dir / FOLDER).is_dir():

@@ -1,4 +1,4 @@
-"""The text vectors that images are aligned to: the mean of those of each image, and centred."""
+"""The text vectors that images are aligned to: the mean of those of each image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from torch import Tensor
 
 from gpt4image.artifacts.table import EmbeddingTable, require_finite
 
-_CHUNK = 8_192  # images whose texts are in memory at once
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTargets:
@@ -25,14 +23,12 @@ class TextTargets:
         matrix: (M, D) float16 or float32, one row per distinct text; may be a memory map.
         offsets: (N + 1,) int64; the texts of image i are ``rows[offsets[i]:offsets[i + 1]]``.
         rows: (R,) int64, rows of the matrix.
-        centre: (D,) float32, subtracted from each text, whose length then becomes 1; None for nothing.
         table: the table that the vectors are of, which knows the texts; None for vectors without a text.
     """
 
     matrix: NDArray[Any]
     offsets: NDArray[np.int64]
     rows: NDArray[np.int64]
-    centre: NDArray[np.float32] | None = None
     table: EmbeddingTable | None = None
 
     @property
@@ -65,10 +61,6 @@ class TextTargets:
         """
         has, ids = self.offsets[indices + 1] > self.offsets[indices], self.identity[indices]
         vectors = self._means(len(indices), *self.texts_of(indices))
-        if self.centre is not None:
-            vectors -= self.centre
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-            vectors[~has] = 0.0
         return torch.from_numpy(vectors), torch.from_numpy(has), torch.from_numpy(ids)
 
     def texts_of(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -96,14 +88,6 @@ class TextTargets:
         counts = np.zeros(len(whose), np.int64)
         counts[whose >= 0] = np.bincount(owners, minlength=len(images))
         return replace(self, offsets=np.concatenate([[0], np.cumsum(counts)]), rows=rows, table=None)
-
-    def centred(self, images: NDArray[np.int64]) -> TextTargets:
-        """Return the targets minus the mean text of ``images``, (n,) positions: only training images."""
-        images = images[self.described[images]]
-        total = np.zeros(self.width)
-        for start in range(0, len(images), _CHUNK):
-            total += self.take(images[start : start + _CHUNK])[0].numpy().sum(axis=0, dtype=np.float64)
-        return replace(self, centre=(total / max(len(images), 1)).astype(np.float32))
 
     @classmethod
     def of(cls, table: EmbeddingTable, digests: Sequence[str]) -> TextTargets:

@@ -153,7 +153,7 @@ def run(
 
     from gpt4image.models.aligner import Aligner
     from gpt4image.training.loop import fit
-    from gpt4image.training.text_space import write_text_space
+    from gpt4image.training.run_model import write_text_space
     from gpt4image.training.trainer import build
 
     config: TrainConfig = ready.config
@@ -182,8 +182,8 @@ def run(
 
         seconds = config.checkpoint_seconds
         measured = fit(trainer, out, on_step=on_step, on_epoch=after_epoch, checkpoint_seconds=seconds)
-    if isinstance(trainer.model, Aligner) and (text := trainer.data.text) is not None:
-        processes.by_first(lambda: write_text_space(out, config, text))
+    if isinstance(trainer.model, Aligner) and (table := config.embeddings) is not None:
+        processes.by_first(lambda: write_text_space(out, table))
     finished = {"status": "finished", **measured, **data_facts(ready)}
     processes.by_first(lambda: runs.finish(out, finished))
 

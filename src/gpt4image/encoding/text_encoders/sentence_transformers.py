@@ -13,8 +13,10 @@ from torch import Tensor
 
 from gpt4image.base.errors import ModelError
 from gpt4image.encoding.text_encoders.neural import Tower, count_tokens
-from gpt4image.encoding.text_encoders.transformers import UNBOUNDED, USUAL_LIMIT
 from gpt4image.models.hugging_face import loading
+
+UNBOUNDED, USUAL_LIMIT = 1_000_000, 512
+"""Limits of tokenizers from here on say nothing; the limit in their place."""
 
 
 class SentenceTransformerTower(Tower):

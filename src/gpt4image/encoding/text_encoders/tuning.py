@@ -1,9 +1,7 @@
-"""Fine-tuned text encoders: their trainable weights, and how they are saved and found again as ``tuned:FOLDER``.
+"""Fine-tuned text encoders, found again as ``tuned:FOLDER``: only what was learned is saved.
 
 FOLDER/weights.safetensors   the trained weights: adapters of LoRA, or all of them
-FOLDER/tuned.json            the encoder they belong to, and how it was tuned; written last
-
-Only what was learned is saved, with the SPEC and fingerprint of the encoder that it belongs to.
+FOLDER/tuned.json            SPEC and fingerprint of the encoder they belong to, and how it was tuned; written last
 """
 
 from __future__ import annotations
@@ -25,18 +23,17 @@ from gpt4image.parallel import processes
 
 FOLDER = "text_encoder"
 RECORD, WEIGHTS = "tuned.json", "weights.safetensors"
-FORMAT_VERSION = 1
 How = Literal["lora", "full"]
 
 
-class _Record(BaseModel, frozen=True, extra="forbid"):
-    """Content of RECORD."""
+class Made(BaseModel, frozen=True, extra="forbid"):
+    """How a text encoder was tuned: the content of RECORD."""
 
-    format_version: Literal[1]
+    format_version: Literal[1] = 1
     encoder: str
     revision: str
     how: How
-    rank: int = Field(ge=1, le=2**16, strict=True)
+    rank: int = Field(default=8, ge=1, le=2**16, strict=True)
 
 
 def make_trainable(tower: Tower, how: How, rank: int) -> None:
@@ -48,10 +45,6 @@ def make_trainable(tower: Tower, how: How, rank: int) -> None:
         tower: on its device.
         how: ``full``, or ``lora`` (Hu et al. 2022, arXiv 2106.09685): W x + B A x with W frozen and B = 0 at the start.
         rank: rows of A.
-
-    Raises:
-        MissingExtraError: LoRA is asked for, and peft is not installed.
-        ModelError: LoRA finds no linear layer.
     """
     tower.requires_grad_(how == "full")
     if how == "lora":
@@ -63,8 +56,6 @@ def make_trainable(tower: Tower, how: How, rank: int) -> None:
         parts = dict(tower.named_modules())
         inside = {f"{name}.out_proj" for name, module in parts.items() if isinstance(module, nn.MultiheadAttention)}
         linear = [name for name, module in parts.items() if isinstance(module, nn.Linear) and name not in inside]
-        if not linear:
-            raise ModelError(f"{type(tower).__name__} has no linear layer for LoRA; use --tune-text full.")
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear, lora_dropout=0.0), tower)
     tower(to_device(tower.tokenize(["a"]), next(tower.parameters()).device)).sum().backward()
     for parameter in tower.parameters():
@@ -77,11 +68,10 @@ def trained_weights(tower: nn.Module) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in tower.named_parameters() if parameter.requires_grad}
 
 
-def save_tuned(folder: Path, weights: Mapping[str, Tensor], *, spec: str, revision: str, how: How, rank: int) -> None:
-    """Write the trained weights of the encoder ``spec``, and a record to find it again."""
+def save_tuned(folder: Path, weights: Mapping[str, Tensor], made: Made) -> None:
+    """Write the trained weights of an encoder, and a record to find it again."""
     save_tensors(folder / WEIGHTS, weights)
-    record = _Record(format_version=FORMAT_VERSION, encoder=spec, revision=revision, how=how, rank=rank)
-    processes.by_first(lambda: write_json(folder / RECORD, record.model_dump()))
+    processes.by_first(lambda: write_json(folder / RECORD, made.model_dump()))
 
 
 def load_tuned(name: str, device: str, load_base: Callable[[str, str], TextEncoder]) -> NeuralEncoder:
@@ -91,31 +81,19 @@ def load_tuned(name: str, device: str, load_base: Callable[[str, str], TextEncod
         name: of the folder.
         device: auto, cpu, cuda or mps.
         load_base: finds the original encoder by its SPEC and device.
-
-    Raises:
-        ConfigError: ``name`` is empty.
-        ModelError: there is none, or its original encoder is gone or another one now.
     """
     if not name:
         raise ConfigError("The encoder SPEC is tuned:RUN_DIR; the folder is missing.")
     given = Path(name).expanduser()
     folder = given if (given / RECORD).is_file() else given / FOLDER
-    if not (folder / RECORD).is_file():
-        raise ModelError(
-            f"tuned:{name}: there is no tuned text encoder here; give the folder of a run with --tune-text."
-        )
+    if not (folder / RECORD).is_file() or not (folder / WEIGHTS).is_file():
+        raise ModelError(f"tuned:{name}: there is no tuned text encoder, or a part of it; give a run with --tune-text.")
     try:
-        made = _Record.model_validate(read_json(folder / RECORD))
-    except ValueError as error:
-        raise ModelError(
-            f"{folder / RECORD} is not the record of a tuned text encoder that this gpt4image reads (format "
-            f"{FORMAT_VERSION}): {' '.join(str(error).split())[:300]}. Bring back a copy of it, or train again with "
-            "--tune-text."
-        ) from None
-    try:
+        made = Made.model_validate(read_json(folder / RECORD))
         base = load_base(made.encoder, device)
-    except RecursionError:
-        raise ModelError(f"{folder / RECORD}: the encoder {made.encoder} was made from itself, it says.") from None
+    except (ValueError, RecursionError) as error:  # the latter: it says that it was made from itself
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder / RECORD} is no record of a tuned text encoder: {reason}. Train again.") from None
     if not isinstance(base, NeuralEncoder) or base.revision != made.revision:
         raise ModelError(
             f"tuned:{name}: it was made from {made.encoder} (revision {made.revision[:12]}), but that is "
@@ -126,27 +104,11 @@ def load_tuned(name: str, device: str, load_base: Callable[[str, str], TextEncod
         tower = base.load()
         make_trainable(tower, made.how, made.rank)
         weights, _ = load_tensors(folder / WEIGHTS)
-        known = trained_weights(tower)
-        if {key: value.shape for key, value in known.items()} != {key: value.shape for key, value in weights.items()}:
+        known: dict[str, Any] = {key: value.shape for key, value in trained_weights(tower).items()}
+        if known != {key: value.shape for key, value in weights.items()}:
             raise ModelError(f"{folder / WEIGHTS} does not fit {made.encoder}; the folder is damaged.")
         tower.load_state_dict(weights, strict=False)
-        _merge_adapters(tower)
         return tower.requires_grad_(False)
 
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise ModelError(f"{weights} is missing: the folder is damaged. Bring back a copy of it, or train again.")
-    made_of = {"encoder": made.revision, "how": made.how, "rank": made.rank, "weights": file_digest(weights)}
-    return NeuralEncoder(f"tuned:{name}", fingerprint(made_of), load, device)
-
-
-def _merge_adapters(tower: nn.Module) -> None:
-    """Add the adapters to the weights beside them, and remove them."""
-    for name, module in list(tower.named_modules()):
-        merge: Any = getattr(module, "merge", None)
-        base: Any = getattr(module, "base_layer", None)
-        if merge is not None and base is not None:
-            merge()
-            parent, _, own = name.rpartition(".")
-            tower.get_submodule(parent).add_module(own, base)
-    vars(tower).pop("peft_config", None)  # peft's mark of a model with adapters
+    of = {"encoder": made.revision, "how": made.how, "rank": made.rank, "weights": file_digest(folder / WEIGHTS)}
+    return NeuralEncoder(f"tuned:{name}", fingerprint(of), load, device)

@@ -1,0 +1,184 @@
+"""What a run learns besides its task: ``total = task + sum of weight * objective``.
+
+A new objective is one function here and one line in ``trainer.objectives_of``.
+
+Legend: B images of a batch, U of them with a second view, K outputs, D width of the text space, P of projections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt4image.config.pretraining import SIMCLR
+from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.parallel.processes import gather
+from gpt4image.training.text_targets import TextTargets
+
+VIEWS_HEAD = "views"
+"""Name of the projection head of SimCLR in the model."""
+VIEWS_WIDTH = 128
+"""P; the hidden layer of the head is twice as wide."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """The images of one batch of this process; where all have two views, B is twice their number, first views first.
+
+    Attributes:
+        images: (B,) positions in the dataset.
+        broken: (B,) bool, images that could not be decoded; they count for nothing.
+        mixing: (B, B) float32, row i holds the weights of the images that image i is made of; None without mixing.
+        second: (U,) int64, rows that have a second view.
+    """
+
+    images: NDArray[np.int64]
+    broken: Tensor
+    mixing: Tensor | None
+    second: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outputs:
+    """What the model returns for a batch.
+
+    Attributes:
+        task: (B, K) outputs for the task.
+        second: (U, K) outputs for the second views.
+        embeddings: (B, D) of the images in the text space; None without a projection head.
+        texts: (B, D) embeddings of the texts by an encoder that is trained too; else None.
+        heads: (B + U, ...) outputs of the heads of other objectives, by name.
+    """
+
+    task: Tensor
+    second: Tensor
+    embeddings: Tensor | None = None
+    texts: Tensor | None = None
+    heads: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Objective:
+    """A term of the loss.
+
+    Attributes:
+        name: in records; its loss is ``NAME_loss``.
+        weight: that of the task is 1.
+        loss: the unweighted scalar of the batches of all processes, the same on each.
+    """
+
+    name: str
+    weight: float
+    loss: Callable[[Batch, Outputs], Tensor]
+
+
+def alignment(text: TextTargets, aligner: Aligner, weight: float) -> Objective:
+    """Return the paper's objective: features near the embedding of the image's own description (arXiv 2306.00693)."""
+
+    def loss(batch: Batch, outputs: Outputs) -> Tensor:
+        if outputs.embeddings is None:
+            raise ValueError("alignment needs a projection head")
+        texts, described, text_ids = (part.to(outputs.embeddings.device) for part in text.take(batch.images))
+        return aligner.alignment_loss(
+            outputs.embeddings,
+            texts if outputs.texts is None else outputs.texts,
+            mixing=batch.mixing,
+            described=described & ~batch.broken,
+            text_ids=text_ids,
+        )
+
+    return Objective(name="align", weight=weight, loss=loss)
+
+
+def consistency(weight: float, confidence: float, smoothing: float) -> Objective:
+    """Return FixMatch (Sohn et al. 2020, arXiv 2001.07685) on the images with a second view.
+
+    ``confidence`` is a share of the largest probability that label ``smoothing`` lets the model be taught.
+    """
+
+    def loss(batch: Batch, outputs: Outputs) -> Tensor:
+        surest = 1 - smoothing + smoothing / outputs.task.shape[1]
+        weak, counts = outputs.task[batch.second], ~batch.broken[batch.second]
+        return consistency_loss(weak, outputs.second, counts, confidence * surest)
+
+    return Objective(name="consistency", weight=weight, loss=loss)
+
+
+def consistency_loss(weak: Tensor, strong: Tensor, counts: Tensor, confidence: float) -> Tensor:
+    """Train the strong view of an image to the class that the model is sure of in the weak view.
+
+    Equation 4 of FixMatch; the mean is over all images that count, on all processes, sure or not::
+
+        q = softmax(weak[i])                                  # no gradient
+        term(i) = -log softmax(strong[i])[argmax(q)]  if max(q) >= confidence else 0
+
+    Args:
+        weak: (U, K) logits of the slightly changed views.
+        strong: (U, K) logits of the strongly changed views of the same images.
+        counts: (U,) bool, which images count.
+        confidence: least probability of the class.
+
+    Returns:
+        Scalar >= 0, the same on every process; 0 where no image counts. Computed in float32 or better.
+    """
+    weak, strong = (_at_least_float32(logits) for logits in (weak.detach(), strong))
+    probability, label = weak.softmax(dim=1).max(dim=1)
+    sure = counts & (probability >= confidence)
+    total = (F.cross_entropy(strong, label, reduction="none") * sure).sum()
+    number = counts.sum().to(total.dtype)
+    return gather(total[None]).sum() / gather(number[None]).sum().clamp(min=1)
+
+
+def views(temperature: float) -> Objective:
+    """Return SimCLR: two views of an image are alike, and unlike those of others.
+
+    The second half of a batch are second views of the first. Broken images take no part.
+    """
+
+    def loss(batch: Batch, outputs: Outputs) -> Tensor:
+        half = len(batch.images) // 2
+        counts = gather(~batch.broken[:half])
+        ids = gather(torch.from_numpy(batch.images[:half]).to(counts.device))[counts]
+        one, two = (gather(_at_least_float32(view))[counts] for view in outputs.heads[VIEWS_HEAD].chunk(2))
+        return nt_xent(one, two, ids, temperature)
+
+    return Objective(name=SIMCLR, weight=1.0, loss=loss)
+
+
+def view_head(feature_width: int) -> torch.nn.Module:
+    """Return the projection head of SimCLR's section 2.1."""
+    return projection_head("mlp-bn", feature_width, VIEWS_WIDTH)
+
+
+def nt_xent(one: Tensor, two: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """NT-Xent, equation 1 of SimCLR (Chen et al. 2020, arXiv 2002.05709), the mean over both views of all images::
+
+        z = one and two, 2B rows of unit length;  j(i) the row of the other view of the image of row i
+        term(i) = -log(exp(z[i] . z[j(i)] / t) / sum_k exp(z[i] . z[k] / t)),  k over j(i) and all rows of other images
+
+    Args:
+        one, two: (B, P) projections of the first and second views.
+        ids: (B,) int64, which image each is; one that is in the batch twice is not its own negative.
+        temperature: t.
+
+    Returns:
+        Scalar >= 0; about log(2B - 1) where all views are alike. 0 without an image.
+    """
+    if not len(one):
+        return 0.0 * (one.sum() + two.sum())
+    z = F.normalize(torch.cat([one, two]), dim=1)
+    rows, other = torch.arange(len(z), device=z.device), len(one)
+    positive = (rows + other) % len(z)
+    same = ids.repeat(2)[:, None] == ids.repeat(2)
+    same[rows, positive] = False
+    return F.cross_entropy((z @ z.T / temperature).masked_fill(same, -torch.inf), positive)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
