@@ -72,8 +72,7 @@ def test_pickled_and_damaged_weights_are_refused(tmp_path: Path) -> None:
         load_text_encoder(spec, "cpu").encode(["a"])
 
 
-@pytest.mark.parametrize("kind", ["sentence-transformers", "transformers"])
-def test_code_in_the_folder_of_an_encoder_is_refused_and_not_run(kind: str, tmp_path: Path) -> None:
+def test_code_in_the_folder_of_an_encoder_is_refused_and_not_run(tmp_path: Path) -> None:
     copy, written = tmp_path / "model", tmp_path / "written"
     shutil.copytree(get_model_path(), copy)
     (copy / "writer.py").write_text(f"from pathlib import Path\nPath({str(written)!r}).touch()\nclass Writer: ...\n")
@@ -82,28 +81,28 @@ def test_code_in_the_folder_of_an_encoder_is_refused_and_not_run(kind: str, tmp_
         json.dumps([*modules, {"idx": 3, "name": "3", "path": "", "type": "writer.Writer"}])
     )
     with pytest.raises(ModelError, match=r"writer\.py is Python code; code that comes with a model is never run"):
-        load_text_encoder(f"{kind}:{copy}").encode(["a"])
+        load_text_encoder(f"sentence-transformers:{copy}").encode(["a"])
     (copy / "writer.py").rename(tmp_path / "writer.py")
     with pytest.raises(ModelError, match=r"modules\.json names the code 'writer\.Writer'"):
-        load_text_encoder(f"{kind}:{copy}").encode(["a"])
+        load_text_encoder(f"sentence-transformers:{copy}").encode(["a"])
     assert not written.exists()
 
 
 @pytest.mark.parametrize(
-    ("kind", "file", "content"),
+    ("file", "content"),
     [
-        ("sentence-transformers", "tokenizer.json", {"model": {"type": "WordLevel"}}),  # tokenizers: plain Exception
-        ("sentence-transformers", "modules.json", [{"type": ["sentence_transformers.models.Pooling"]}]),
-        ("transformers", "config.json", {"model_type": "bert", "num_attention_heads": 0}),
-        ("transformers", "config.json", []),
+        ("tokenizer.json", {"model": {"type": "WordLevel"}}),  # tokenizers: plain Exception
+        ("modules.json", [{"type": ["sentence_transformers.models.Pooling"]}]),
+        ("config.json", {"model_type": "bert", "num_attention_heads": 0}),
+        ("config.json", []),
     ],
 )
-def test_files_of_an_encoder_with_wrong_values_are_named(kind: str, file: str, content: object, tmp_path: Path) -> None:
+def test_files_of_an_encoder_with_wrong_values_are_named(file: str, content: object, tmp_path: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(get_model_path(), copy)
     (copy / file).write_text(json.dumps(content))
     with pytest.raises(ModelError, match=r"cannot be loaded|is never run"):
-        load_text_encoder(f"{kind}:{copy}", "cpu").encode(["a"])
+        load_text_encoder(f"sentence-transformers:{copy}", "cpu").encode(["a"])
 
 
 @pytest.mark.parametrize(
