@@ -33,8 +33,7 @@ from gpt4image.data.regions import Boxes
 from gpt4image.models.detector import FIRST, Detector, detection_loss
 from gpt4image.models.pyramid import PyramidModel
 from gpt4image.tasks.average_precision import coco_metrics
-from gpt4image.training.augment import Augmentation, random_geometry
-from gpt4image.training.batch_rng import BatchRng
+from gpt4image.training.augment import Augmentation, BatchRng, random_geometry
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import resolve
 from gpt4image.training.trainer import build

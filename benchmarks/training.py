@@ -49,9 +49,8 @@ def pipeline() -> list[Row]:
 
 def over_one_batch(ready: Prepared, trainer: Any, steps: int = STEPS) -> Row:
     """Compare training steps with steps on one batch that was made before."""
-    from gpt4image.training import loop, losses
-    from gpt4image.training.augment import train_batch
-    from gpt4image.training.batch_rng import BatchRng
+    from gpt4image.training import loop
+    from gpt4image.training.augment import BatchRng, train_batch
 
     data, batches = ready.data, trainer.batches
     step = [0]
@@ -65,7 +64,7 @@ def over_one_batch(ready: Prepared, trainer: Any, steps: int = STEPS) -> Row:
     pixels = next(iter(data.pixels.stream([images])))
     ready_made = train_batch(pixels, trainer.augmentation, BatchRng.whole(len(images), torch.default_generator))
     targets = data.targets(images)
-    autocast, layout = losses.autocast, losses.memory_format_of(ready.config.memory_format)
+    autocast, layout = loop.autocast, loop.memory_format_of(ready.config.memory_format)
 
     def one_batch() -> None:
         for number in range(steps):
@@ -95,8 +94,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
-    from gpt4image.training.augment import train_batch
-    from gpt4image.training.batch_rng import BatchRng
+    from gpt4image.training.augment import BatchRng, train_batch
 
     data, how = ready.data, trainer.augmentation
     train = data.indices("train")

@@ -13,7 +13,7 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.config import EncodeConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.encode import encode
-from gpt4image.training.losses import batch_losses, seed_step
+from gpt4image.training.loop import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import Trainer, build
 from small_training import SMALL

@@ -82,7 +82,7 @@ def require_inputs(config: StageConfig) -> None:
         "embeddings": read_manifest,
         "answers": require_store,
         "text_labels": TextLabels.load,
-        "teacher": runs.read_run,
+        "self_train": runs.read_run,
         "dir": require_recorded_folder,
         "model": runs.require_model,
     }

@@ -38,7 +38,7 @@ from gpt4image.encoding.encode import encode
 from gpt4image.labelling.label import label
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
-from gpt4image.training.targets import require_fitting
+from gpt4image.training.targets import check_fitting
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
 
@@ -117,7 +117,7 @@ def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Pat
     assert np.array_equal(taught.labels, true.labels) and np.allclose(taught.corners, true.corners, atol=2e-3)
     train(TrainConfig(**options, out=tmp_path / "run"))
     with pytest.raises(TableError, match="holds text labels for --task detection, this run is of classification"):
-        require_fitting(
+        check_fitting(
             BoxLabels.load(tmp_path / "boxes.parquet"), TrainConfig(**options, out=tmp_path), images, Classification()
         )
 
@@ -196,7 +196,7 @@ def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path,
     true = images.labels[[images.keys.index(key) for key in some]]
     assert data.weak(rows).all() and ((data.soft[rows, 1:] >= 0.5) == (true[:, 1:] == 1)).mean() > 0.95
     with pytest.raises(TableError, match="holds text labels for --task multilabel, this run is of classification"):
-        require_fitting(TextLabels.load(tmp_path / "tags.parquet"), config, data.image_set, Classification())
+        check_fitting(TextLabels.load(tmp_path / "tags.parquet"), config, data.image_set, Classification())
 
 
 def write_texts(images: ImageSet, folder: Path, rows: Sequence[int]) -> Path:
@@ -234,8 +234,8 @@ def test_masks_that_the_finished_baseline_of_the_seed_predicts_teach_self_traini
         train = data.indices("train")
         assert data.labels.known[train].sum() == 5 and data.labels.drawn[train].all()
         assert (data.labels.presence_of_classes[train] >= 0).any(axis=1).sum() == 5
-    with pytest.raises(ConfigError, match="--teacher run would teach every arm"):
-        options(root, tmp_path, teacher=Path("run"))
+    with pytest.raises(ConfigError, match="--self-train run would teach every arm"):
+        options(root, tmp_path, self_train=Path("run"))
 
 
 def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from gpt4image.labelling.teaching import (
     texts_of,
 )
 from gpt4image.training.prepare import prepare
-from gpt4image.training.targets import require_fitting, with_text_labels
+from gpt4image.training.targets import check_fitting, with_text_labels
 from gpt4image.training.training_data import TrainingData
 from tables import make_table
 
@@ -90,7 +90,7 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
     def soft(**changes: Any) -> NDArray[np.float32]:
         asked = config.model_copy(update={"text_labels": path, **changes})
         labels = TextLabels.load(asked.text_labels or path)
-        require_fitting(labels, asked, data.image_set, data.task)
+        check_fitting(labels, asked, data.image_set, data.task)
         found = with_text_labels(data, asked, labels).soft
         assert found is not None
         return found
@@ -149,9 +149,9 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
     splits = np.full_like(data.image_set.splits, "train")
     splits[copies] = "test"
     with pytest.raises(TableError, match="1 of its test split"):
-        require_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
+        check_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
     splits[copies[1]] = "train"
-    require_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
+    check_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
 
 
 def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):

@@ -30,7 +30,7 @@ from gpt4image.data.regions import VOID
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.tasks.segmentation import Segmentation, beyond_usual, values_shown
 from gpt4image.tasks.segmentation_losses import box_loss
-from gpt4image.training.losses import inputs_of, seed_step
+from gpt4image.training.loop import inputs_of, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import build

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from gpt4image.training.augment import (
     Augmentation,
+    BatchRng,
     erased,
     eval_batch,
     jittered,
@@ -16,7 +19,6 @@ from gpt4image.training.augment import (
     recoloured,
     train_batch,
 )
-from gpt4image.training.batch_rng import BatchRng
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -150,3 +152,25 @@ def test_some_pictures_lose_their_colours() -> None:
     lost = (plain != some).flatten(1).any(dim=1)
     assert 20 < lost.sum() < 44
     torch.testing.assert_close(after[lost], before[lost].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1))
+
+
+@given(st.integers(1, 20), st.integers(1, 4))
+def test_parts_of_a_batch_get_the_numbers_of_the_whole(total: int, processes: int) -> None:
+    whole = BatchRng.whole(total, generator(7))
+    numbers = [whole.uniform(2), whole.integers(3, 9, 2), whole.seeds()]
+    for rank in range(processes):
+        rows = torch.arange(total)[rank::processes]
+        part = BatchRng(generator=generator(7), total=total, rows=rows)
+        for mine, all_of_them in zip((part.uniform(2), part.integers(3, 9, 2), part.seeds()), numbers, strict=True):
+            assert torch.equal(mine, all_of_them[rows])
+
+
+def test_ranges_are_those_asked_for_and_a_choice_keeps_the_rows() -> None:
+    rng = BatchRng.whole(1000, generator(7))
+    assert set(rng.integers(3, 6).tolist()) == {3, 4, 5}
+    uniform = rng.uniform()
+    assert uniform.min() >= 0 and uniform.max() < 1 and uniform.dtype == torch.float32
+    chosen = BatchRng.whole(6, generator(7)).of(torch.tensor([True, False, True, False, False, True]))
+    assert chosen.rows.tolist() == [0, 2, 5]
+    assert chosen.of(torch.tensor([2, 0])).rows.tolist() == [5, 0], "positions among those that are here"
+    assert torch.equal(chosen.uniform(), BatchRng.whole(6, generator(7)).uniform()[[0, 2, 5]])

@@ -14,7 +14,7 @@ from gpt4image.artifacts import runs
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.training import loop
-from gpt4image.training.losses import batch_losses, seed_step
+from gpt4image.training.loop import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build

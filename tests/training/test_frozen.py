@@ -15,7 +15,7 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.config import CompareConfig, EvaluateConfig, TrainConfig
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.training import frozen
+from gpt4image.training import predictions
 from gpt4image.training.train import train
 from small_models import small_resnet
 
@@ -42,7 +42,7 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
     monkeypatch.setattr(MemoryPixels, "take", lambda self, rows: [taken.append(len(rows)), take(self, rows)][1])
     train(TrainConfig(**options, out=tmp_path / "kept"))
     once = sum(taken)
-    monkeypatch.setattr(frozen, "_stays", lambda *_: False)
+    monkeypatch.setattr(predictions, "_stays", lambda *_: False)
     train(TrainConfig(**options, out=tmp_path / "anew"))
     assert once < sum(taken) - once, "each image went through the body once"
     kept, anew = (load_tensors(tmp_path / name / runs.MODEL)[0] for name in ("kept", "anew"))
@@ -63,8 +63,8 @@ def test_runs_of_a_comparison_share_their_features(
     from gpt4image.comparing.planning import make_plan
 
     computed: list[int] = []
-    compute = frozen._features
-    monkeypatch.setattr(frozen, "_features", lambda *given: [computed.append(1), compute(*given)][1])
+    compute = predictions._features
+    monkeypatch.setattr(predictions, "_features", lambda *given: [computed.append(1), compute(*given)][1])
     given = {**options, "arms": "baseline,oracle", "labels_per_class": 2, "seeds": 2, "out": tmp_path / "compared"}
     del given["seed"]
     plan = make_plan(CompareConfig(**given))
@@ -82,5 +82,5 @@ def test_runs_of_a_comparison_share_their_features(
 def test_what_changes_pixels_runs_the_body_in_each_step(
     more: dict[str, Any], options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "_features", lambda *_: pytest.fail("kept"))
+    monkeypatch.setattr(predictions, "_features", lambda *_: pytest.fail("kept"))
     train(TrainConfig(**options | more | {"epochs": 1}, out=tmp_path / "run"))

@@ -12,9 +12,10 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
+from gpt4image.training.check import check
 from gpt4image.training.optimizers import Plain
 from gpt4image.training.prepare import prepare
-from gpt4image.training.trainer import build, require_suitable
+from gpt4image.training.trainer import build
 from small_training import options
 from training_cases import trainer_of
 
@@ -23,7 +24,7 @@ def test_consistency_without_images_for_it_is_refused(colour_folder: Path) -> No
     own = {"consistency": 1.0, "val_fraction": 0.0, "test_fraction": 0.0}
     ready = prepare(options(colour_folder, Path("unused"), **own))
     with pytest.raises(ConfigError, match="all 48 have one: leave it out"):
-        build(ready.config, ready.data)
+        build(ready.config.resolved, ready.data)
 
 
 def test_arms_that_differ_in_the_text_start_from_the_same_weights(described: dict[str, Any]) -> None:
@@ -46,15 +47,20 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(described: dict[str, A
 
 def test_what_a_task_does_not_allow_is_refused(colour_folder: Path) -> None:
     task = MultiLabel()
-    require_suitable(prepare(options(colour_folder, Path("unused"), mixup=0.2)).config, task)
-    policy = prepare(options(colour_folder, Path("unused"), auto_augment="rand-m9-mstd0.5-inc1")).config
-    require_suitable(policy, task)
+    check(prepare(options(colour_folder, Path("unused"), mixup=0.2)).config.resolved, task)
+    policy = prepare(options(colour_folder, Path("unused"), auto_augment="rand-m9-mstd0.5-inc1")).config.resolved
+    check(policy, task)
     for dense in (Detection(), Segmentation()):
         with pytest.raises(ConfigError, match=f"the {dense.output} of --task {dense.name} would stay"):
-            require_suitable(policy, dense)
-    consistent = prepare(options(colour_folder, Path("unused"), consistency=1.0)).config
+            check(policy, dense)
+    consistent = prepare(options(colour_folder, Path("unused"), consistency=1.0)).config.resolved
     with pytest.raises(ConfigError, match="task multilabel has no such one"):
-        require_suitable(consistent, task)
+        check(consistent, task)
+    taught = prepare(options(colour_folder, Path("unused"))).config.resolved.model_copy(
+        update={"self_train": Path("r")}
+    )
+    with pytest.raises(ConfigError, match="--self-train r is for masks and classes, not for --task detection"):
+        check(taught, Detection())
     for name, value in (("frames", 3), ("frame_order", "still"), ("frame_differences", True)):
         of_clips = options(colour_folder, Path("unused"), **{name: value})
         with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is for clips, and task classification"):

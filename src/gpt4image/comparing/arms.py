@@ -21,8 +21,8 @@ from gpt4image.labelling.pseudo_boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification, one_hot
+from gpt4image.training.run_model import self_trained
 from gpt4image.training.targets import with_targets
-from gpt4image.training.teacher import with_teacher
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.training_data import TrainingData
 
@@ -110,7 +110,7 @@ def _zero_shot(given: Situation) -> TrainingData:
 def _self_trained(given: Situation) -> TrainingData:
     data, train = given.data, given.data.indices("train")
     if data.task.output == "mask" and given.teacher_run is not None:
-        return with_teacher(data, given.teacher_run)
+        return self_trained(data, given.teacher_run)
     predicted = given.teacher(train)
     if data.task.boxes:
         val = data.indices("val")

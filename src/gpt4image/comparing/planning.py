@@ -37,8 +37,9 @@ from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import with_options
 from gpt4image.training import auto
-from gpt4image.training.prepare import Prepared, prepare, require_selectable, with_table
-from gpt4image.training.tracking import require_trackers
+from gpt4image.training.check import check_selectable
+from gpt4image.training.prepare import Prepared, prepare, with_table
+from gpt4image.training.train import check_trackers
 from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
 
@@ -116,7 +117,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     Raises:
         ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
     """
-    require_trackers(config.trackers)
+    check_trackers(config.trackers)
     # No more threads per job than torch would take (OMP_NUM_THREADS).
     threads = max(1, min(available_cores() // jobs_at_once(config), torch.get_num_threads()))
     config = config.model_copy(update={"threads": config.threads or threads})
@@ -446,7 +447,7 @@ def _require_runnable(
     """Refuse what an arm or variant cannot be run with, as the run itself would. Raises Gpt4ImageError."""
     arm, options = ARMS[members[name].arm], members[name].options
     by_class_name = arm.aligned_to == "names"
-    require_selectable(own.ready.config, ready.data.image_set, ready.data.task)
+    check_selectable(own.ready.config, ready.data.task, ready.data.all_labels[ready.data.indices("val")])
     described = None if ready.data.text is None else ready.data.text.described
     for seed in config.seed_range if arm.text_labels or by_class_name else ():
         left = regime.apply(own.ready.data, seed, described)

@@ -118,10 +118,10 @@ class CompareConfig(TrainOptions):
                 f"--consistency {self.consistency:g} would change every arm. Leave it out: the arm fixmatch has it, "
                 "with weight 1; for another weight give a variant of that arm."
             )
-        if self.teacher is not None:
+        if self.self_train is not None:
             raise ConfigError(
-                f"--teacher {self.teacher} would teach every arm. Leave it out: the arm self-training learns from its "
-                "own baseline."
+                f"--self-train {self.self_train} would teach every arm. Leave it out: the arm self-training "
+                "learns from its own baseline."
             )
         if self.seed:
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")

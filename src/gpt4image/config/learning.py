@@ -106,8 +106,8 @@ OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
 class SemiSupervisedOptions(StageConfig):
     """Learning from images without a label or a text label."""
 
-    teacher: Path | None = None
-    """Finished run that teaches what it predicts (self-training): masks of the images without one, for segmentation, or
+    self_train: Path | None = None
+    """Finished run whose predictions are targets (self-training): masks of the images without one, for segmentation, or
     classes of those without a label or text label."""
 
     consistency: float = Field(default=0.0, ge=0.0)
@@ -290,6 +290,8 @@ class TrainOptions(
     @model_validator(mode="before")
     @classmethod
     def _views_differ(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "teacher" in given:
+            raise ConfigError("--teacher RUN is called --self-train RUN now.")
         pretrained = isinstance(given, dict) and cast("dict[str, Any]", given).get("task") == PRETRAIN
         return VIEW_DEFAULTS | given if pretrained else given
 
@@ -340,8 +342,8 @@ class TrainOptions(
 
     @property
     def resolved(self) -> ResolvedOptions:
-        """These options, none of which is left open: as ``training.auto.choose`` and the record of a run give them."""
-        return cast("ResolvedOptions", self)
+        """These options as ``training.auto.choose`` and the record of a run give them: none of the seven is open."""
+        return ResolvedOptions(**{name: getattr(self, name) for name in ResolvedOptions.model_fields})
 
 
 class ResolvedOptions(TrainOptions):

@@ -55,9 +55,9 @@ from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
-from gpt4image.training.prepare import identity_of, require_media, with_room_for_boxes
+from gpt4image.training.prepare import identity_of, with_room_for_boxes
 from gpt4image.training.train import train
-from gpt4image.training.trainer import require_buildable
+from gpt4image.training.trainer import try_build
 
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
@@ -159,7 +159,6 @@ def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> N
         DataError: the dataset does not do for the task.
         ConfigError, ModelError: there is no such model, or none that is built with these options.
     """
-    require_media(images, task)
     named = config.describe("class").classes
     if named:
         compare_with(class_list(named), images.classes, config.data)
@@ -168,7 +167,7 @@ def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> N
     if not task.boxes:  # boxes are taught even where no image has any
         task.require(task.annotations(images), sorted(classes), config.data)
     training, _ = auto.choose(config.train().model_copy(update={"task": task.name}), images)
-    require_buildable(training, task, sorted(classes))
+    try_build(training.resolved, task, sorted(classes))
 
 
 def _measurable(images: ImageSet, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:

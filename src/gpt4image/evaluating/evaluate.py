@@ -31,7 +31,8 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
-from gpt4image.training.prepare import identity_of, load_image_set, prepare, require_labelled
+from gpt4image.training.check import check_labelled
+from gpt4image.training.prepare import identity_of, load_image_set, prepare
 from gpt4image.training.run_model import load_run_model, options_of
 from gpt4image.training.training_data import TrainingData
 
@@ -269,7 +270,7 @@ def measure_run(
 def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
     """Return the positions of the usable images of a split. Raises DataError: none of them has a label."""
     indices = data.indices(split)
-    require_labelled(data.task, data.all_labels[indices], data.image_set.spec, split)
+    check_labelled(data.task, data.all_labels[indices], data.image_set.spec, split)
     return indices
 
 

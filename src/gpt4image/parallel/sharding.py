@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ConfigError, ModelError, first_few
+from gpt4image.base.errors import ModelError, first_few
 from gpt4image.parallel import processes
 
 if TYPE_CHECKING:
@@ -26,18 +26,15 @@ Place = Callable[[], contextlib.AbstractContextManager[Any]]
 BY_ELEMENT = ("adam", "adamw", "lion", "nadam", "nadamw", "momentum", "sgd")
 
 
-def require_shardable(optimizer: str) -> None:
-    """Refuse to spread weights over one process, or with an optimiser that needs whole matrices. Raises ConfigError."""
+def unshardable(optimizer: str) -> str:
+    """Return why weights cannot be spread: over one process, or with an optimiser that needs whole matrices."""
     if processes.count() == 1:
-        raise ConfigError(
-            "--fsdp spreads weights over several processes, and this is only one: start it with torchrun "
-            "--nproc_per_node N, or leave --fsdp out."
+        return (
+            "spreads weights over several processes, and this is only one: start it with torchrun --nproc_per_node N, "
+            "or leave --fsdp out."
         )
-    if optimizer.lower() not in BY_ELEMENT:
-        raise ConfigError(
-            f"--fsdp keeps a part of each weight matrix in a process, and --optimizer {optimizer} may need whole ones: "
-            f"give one of {', '.join(BY_ELEMENT)}."
-        )
+    whole = optimizer.lower() not in BY_ELEMENT
+    return f"and --optimizer {optimizer}, which may need whole matrices: give one of {', '.join(BY_ELEMENT)}." * whole
 
 
 def structure_alone() -> torch.device:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts.class_shares import Probabilities
-from gpt4image.base.errors import ConfigError
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.video import Frames
@@ -102,6 +102,8 @@ class Task(Protocol):
 
     def annotations(self, image_set: ImageSet) -> Labels:
         """Return what the task learns of a set. Raises DataError: the set has no such annotations."""
+        if image_set.clips and self.frames is None:
+            raise DataError(f"{image_set.spec} holds clips, which --task {self.name} does not read: give --task video.")
         return image_set.labels
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:

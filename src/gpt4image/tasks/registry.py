@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import TrainOptions
-from gpt4image.config.base import flag_of
-from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes
 from gpt4image.data.video import USUAL_FRAMES
@@ -30,8 +28,6 @@ TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     ),
 }
 
-OPTIONS_OF = {"focus_negatives": "multilabel", "presence_weight": "segmentation", "pretrain": "pretrain"}
-"""Options that one task alone reads."""
 TITLES: Mapping[str, str] = {
     metric.name: metric.title
     for task in (Detection, Segmentation, Classification, MultiLabel, Pretraining)
@@ -51,19 +47,6 @@ def with_options(task: Task, options: TrainOptions) -> Task:
     """Return a task as other options of a run make it; one that the registry lacks stays as it is."""
     found = TASKS[task.name](options) if task.name in TASKS else task
     return found if type(found) is type(task) else task
-
-
-def require_read(task: Task, options: TrainOptions) -> None:
-    """Refuse options that only another task reads. Raises ConfigError."""
-    for name, own in OPTIONS_OF.items():
-        value = getattr(options, name)
-        if task.name != own and value != TrainOptions.model_fields[name].default:
-            raise ConfigError(f"{flag_of(name)} {value} is for --task {own}, not for {task.name}: leave it out.")
-    if options.teacher is not None and (task.boxes or task.name == PRETRAIN):
-        raise ConfigError(f"--teacher {options.teacher} is for masks and classes, not for --task {task.name}.")
-    of_clips = ("frames", "frame_order", "frame_differences")
-    if task.frames is None and (given := [flag_of(name) for name in of_clips if getattr(options, name)]):
-        raise ConfigError(f"{given[0]} is for clips, and task {task.name} reads images: leave it out.")
 
 
 def recorded_task(options: TrainOptions) -> Task:

@@ -8,7 +8,7 @@ after the other (C = 3 per frame): a clip is moved, flipped, erased and mixed as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from timm.data.mixup import Mixup
@@ -16,7 +16,42 @@ from torch import Tensor
 
 from gpt4image.data.decode import centre_start
 from gpt4image.data.geometry import Geometry
-from gpt4image.training.batch_rng import BatchRng
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchRng:
+    """Random numbers of some rows of a batch: those of all rows are drawn, and those of the rows here are kept.
+
+    Attributes:
+        generator: CPU generator, in the same state on every process.
+        total: number of rows of the batch over all processes.
+        rows: (n,) int64, which of them are here.
+    """
+
+    generator: torch.Generator
+    total: int
+    rows: Tensor
+
+    @classmethod
+    def whole(cls, count: int, generator: torch.Generator) -> BatchRng:
+        """Return the random numbers of a batch of ``count`` rows that are all here."""
+        return cls(generator=generator, total=count, rows=torch.arange(count))
+
+    def of(self, chosen: Tensor) -> BatchRng:
+        """Return those of some of the rows that are here; ``chosen`` is a mask or positions among them."""
+        return replace(self, rows=self.rows[chosen])
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return (n, *shape) float32 numbers in [0, 1)."""
+        return torch.rand((self.total, *shape), generator=self.generator)[self.rows]
+
+    def seeds(self) -> Tensor:
+        """Return (n,) int64 numbers in [0, 2^62)."""
+        return self.integers(0, 2**62)
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """Return (n, *shape) int64 numbers in [low, high)."""
+        return torch.randint(low, high, (self.total, *shape), generator=self.generator)[self.rows]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ import numpy as np
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
-from gpt4image.config.learning import ResolvedOptions
 from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import USUAL_FRAMES, Frames
@@ -43,7 +42,7 @@ OF_FROZEN = {"flip": False, "shift": 0.0}
 PRETRAINED_SIZE = 96
 
 
-def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, dict[str, Any]]:
+def choose(config: TrainOptions, image_set: ImageSet) -> tuple[Any, dict[str, Any]]:
     """Fill in every option that is None or "auto".
 
     Args:
@@ -51,7 +50,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         image_set: the set with its splits.
 
     Returns:
-        The resolved options, which stay of the class of ``config``, and those that were chosen, to be reported.
+        The options, of the class of ``config``, which can now be ``resolved``; and those that were chosen.
     """
     count = len(image_set.indices("train"))
     chosen: dict[str, Any] = {}
@@ -105,7 +104,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model, frozen=frozen))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
-    return config.model_copy(update=chosen).resolved, chosen
+    return config.model_copy(update=chosen), chosen
 
 
 def start(config: TrainOptions, count: int) -> Literal["scratch", "pretrained"]:

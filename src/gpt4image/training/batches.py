@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.parallel import processes
-from gpt4image.training.batch_rng import BatchRng
+from gpt4image.training.augment import BatchRng
 
 Indices = NDArray[np.int64]
 Placing = Literal["among", "apart", "on-top"]
+NO_TARGET = (
+    "No training image has a label or a text label: label some (one folder per class), or let a describer name the "
+    "classes: `gpt4image distill DATA --describer SPEC --classes LIST`."
+)
 
 
 @dataclass(kw_only=True)
@@ -125,7 +129,8 @@ def make_batches(
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
         DataError: no image has a target.
     """
-    require_target(targeted)
+    if not len(targeted):
+        raise DataError(NO_TARGET)
     if placing == "among" and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
         targeted, others = np.union1d(targeted, others), others[:0]
     n_others = 0 if len(others) == 0 else max(size - round(size * labelled_share), 1)
@@ -141,24 +146,6 @@ def make_batches(
         others_per_batch=n_others,
         rows=own_rows(size - n_others, n_others, mixing=mixing, apart=placing != "among"),
     )
-
-
-def require_target(targeted: Indices) -> None:
-    """Refuse to learn a class from images of which none has a target. Raises DataError."""
-    if len(targeted) == 0:
-        raise DataError(
-            "No training image has a label or a text label: label some (one folder per class), or let a describer name "
-            "the classes: `gpt4image distill DATA --describer SPEC --classes LIST`."
-        )
-
-
-def require_others(consistency: float, targeted: int, others: int) -> None:
-    """Refuse consistency training where no image lacks a target. Raises ConfigError."""
-    if consistency > 0.0 and others == 0:
-        raise ConfigError(
-            f"--consistency {consistency:g} learns from training images without a label or text label, and "
-            f"all {targeted} have one: leave it out."
-        )
 
 
 def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:

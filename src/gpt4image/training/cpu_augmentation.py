@@ -19,8 +19,7 @@ from torch import Tensor
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.data.geometry import Geometry
-from gpt4image.training.augment import Augmentation, random_geometry
-from gpt4image.training.batch_rng import BatchRng
+from gpt4image.training.augment import Augmentation, BatchRng, random_geometry
 
 # FixMatch (arXiv 2001.07685, section 2.3) draws two operations, each with a magnitude out of the whole range.
 STRONG = "rand-m10-n2-p1-mstd101-inc1"

@@ -15,50 +15,33 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.errors import ConfigError, DataError, TableError
+from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainConfig, TrainOptions
-from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.labels import note_other_classes
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import wrong_copies
-from gpt4image.tasks.base import Labels, Task
+from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
-from gpt4image.training.batches import require_others, require_target
-from gpt4image.training.targets import load_text_labels, require_fitting, with_text_labels
-from gpt4image.training.teacher import require_teacher
+from gpt4image.training.batches import NO_TARGET
+from gpt4image.training.check import check, check_labelled
+from gpt4image.training.targets import check_fitting, load_text_labels, with_text_labels
 from gpt4image.training.text_targets import TextTargets
-from gpt4image.training.trainer import require_buildable
+from gpt4image.training.trainer import try_build
 from gpt4image.training.training_data import TrainingData
 
 
 def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
     """Load the image set with its splits and the embedding table, and check that they belong together.
 
-    With ``train_on_val``, the images of the validation split are in train.
-
-    Raises:
-        DataError, TableError: as ``_load``.
-    """
-    image_set, table = _load(config)
-    if isinstance(config, TrainConfig) and config.train_on_val:
-        image_set = image_set.revised(splits=np.where(image_set.splits == "val", "train", image_set.splits))
-    return image_set, table
-
-
-def _load(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
-    """Load the image set and the embedding table.
-
     With ``only_described``, undescribed images leave the train split; the validation split is then cut from them first,
-    so that described images stay in training. Pretraining has validation images even where no image has a label.
-
-    Raises:
-        DataError, TableError: missing, or no image of the train split has a description.
+    so that described images stay in training. Pretraining has validation images even where no image has a label. With
+    ``train_on_val``, the images of the validation split are in train.
     """
     table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
     if table is None and config.only_described:
@@ -70,17 +53,17 @@ def _load(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
         keep_in_train=partial(_described, table) if table is not None and config.only_described else None,
         unlabelled=bool(config.pretraining),
     )
-    if table is None:
-        return image_set, None
-    table.require_own(image_set)
-    if config.only_described:
-        described = _described(table, image_set.digests)
-        image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
+    if table is not None:
+        table.require_own(image_set)
+        if config.only_described:
+            described = _described(table, image_set.digests)
+            image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
+    if isinstance(config, TrainConfig) and config.train_on_val:
+        image_set = image_set.revised(splits=np.where(image_set.splits == "val", "train", image_set.splits))
     return image_set, table
 
 
 def _described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool_]:
-    """Return (N,) whether each image has a description."""
     return TextTargets.of(table, digests).described
 
 
@@ -148,24 +131,18 @@ def prepare(
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     if text_labels is not None:
-        require_fitting(text_labels, config, image_set, task)
-    require_media(image_set, task)
+        check_fitting(text_labels, config, image_set, task)
     if not (task.boxes and isinstance(text_labels, BoxLabels)):
-        _require_annotations(task, image_set, config.data)
+        _check_annotations(task, image_set, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
-    there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
-    if not any(sizes[split] for split in splits):
-        raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
-    if labelled:
-        require_labelled(task, task.annotations(image_set)[image_set.indices(labelled)], config.data, labelled)
-    if to_train:
-        # In `compare` text may name the classes of images, if there are classes.
-        unnamed = text_labels is None and (targets or not image_set.classes)
-        _require_training_images(image_set, task, there, target=unnamed)
+    # In `compare` text may name the classes of images, if there are classes.
+    unnamed = to_train and text_labels is None and (targets or not image_set.classes)
+    _check_splits(image_set, task, ("train",) if to_train else splits, labelled=labelled, targets=unnamed)
     config, chosen = auto.choose(config, image_set)
     chosen = {**named, **chosen}
     if to_train:
-        _require_runnable(config, image_set, task, targets=targets)
+        check(config.resolved, task, image_set, targets=targets)
+        try_build(config.resolved, task, image_set.classes)
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set,
@@ -200,6 +177,27 @@ def prepare(
     )
 
 
+def _check_splits(image_set: ImageSet, task: Task, splits: Sequence[str], *, labelled: str, targets: bool) -> None:
+    """Refuse splits without an image, the split ``labelled`` without a label and, if asked, no target to train on."""
+    there = ", ".join(f"{split} {len(image_set.indices(split)):,}" for split in SPLITS)
+    if not any(len(image_set.indices(split)) for split in splits):
+        advice = "there is nothing to train on" if splits == ("train",) else "give another --split"
+        raise DataError(f"{image_set.spec}: no image is in {' or '.join(splits)} ({there}); {advice}.")
+    labels = task.annotations(image_set)
+    if labelled:
+        check_labelled(task, labels[image_set.indices(labelled)], image_set.spec, labelled)
+    if targets and not task.has_target(labels[image_set.indices("train")], None).any():
+        raise DataError(NO_TARGET)
+
+
+def _check_annotations(task: Task, image_set: ImageSet, spec: str) -> None:
+    try:
+        task.require(task.annotations(image_set), image_set.classes, spec)
+    except DataError as error:  # with what was skipped: often all annotations were
+        skipped = "; ".join(f"{item.name}: {item.reason}" for item in image_set.skipped[:3])
+        raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
+
+
 def with_room_for_boxes(image_set: ImageSet) -> ImageSet:
     """Return a set of images without any regions as one with boxes of which none is known."""
     if image_set.regions is not None or image_set.clips:
@@ -220,60 +218,6 @@ def identity_of(
     return fingerprint([*content, broken] if broken else content)
 
 
-def _require_annotations(task: Task, image_set: ImageSet, spec: str) -> None:
-    """Refuse a dataset that a task cannot learn from, with what was skipped of it: often all annotations were."""
-    try:
-        task.require(task.annotations(image_set), image_set.classes, spec)
-    except DataError as error:
-        skipped = "; ".join(f"{item.name}: {item.reason}" for item in image_set.skipped[:3])
-        raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
-
-
-def require_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
-    """Refuse to measure where no image has a label. Raises DataError."""
-    if not task.known(labels).any():
-        raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")
-
-
-def _require_training_images(image_set: ImageSet, task: Task, there: str, *, target: bool) -> None:
-    """Refuse to train on no image, and with ``target`` on none that has a target. Raises DataError."""
-    train = image_set.indices("train")
-    if not len(train):
-        raise DataError(f"{image_set.spec}: no image is in train ({there}), so there is nothing to train on.")
-    if target:
-        require_target(train[task.has_target(task.annotations(image_set)[train], None)])
-
-
-def _require_runnable(config: ResolvedOptions, image_set: ImageSet, task: Task, *, targets: bool) -> None:
-    """Refuse options that no run on these images is built from. Raises as ``prepare``."""
-    train = image_set.indices("train")
-    require_batch(len(train), config)
-    require_selectable(config, image_set, task)
-    require_buildable(config, task, image_set.classes)
-    if config.teacher is not None:
-        require_teacher(config.teacher, image_set, task)
-    if targets and config.consistency > 0.0:
-        has_target = task.has_target(task.annotations(image_set)[train], None)
-        require_others(config.consistency, int(has_target.sum()), int((~has_target).sum()))
-
-
-def require_media(image_set: ImageSet, task: Task) -> None:
-    """Refuse clips for a task on images. Raises DataError."""
-    if image_set.clips and task.frames is None:
-        raise DataError(f"{image_set.spec} holds clips, which --task {task.name} does not read: give --task video.")
-
-
-def require_selectable(config: TrainOptions, image_set: ImageSet, task: Task) -> None:
-    """Refuse to select weights by validation images that are not there. Raises ConfigError."""
-    held_out = image_set.indices("val")
-    if config.pretraining and len(held_out):
-        return  # their loss
-    if config.select == "best" and not task.known(task.annotations(image_set)[held_out]).any():
-        raise ConfigError(
-            "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
-        )
-
-
 def with_table(ready: Prepared, embeddings: Path) -> Prepared:
     """Return the same images with the text targets of another embedding table.
 
@@ -284,15 +228,3 @@ def with_table(ready: Prepared, embeddings: Path) -> Prepared:
     table.require_own(ready.data.image_set)
     data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
     return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
-
-
-def require_batch(count: int, config: TrainOptions) -> None:
-    """Refuse a step of more images than a train split of ``count`` has: an epoch would be several passes.
-
-    Raises:
-        DataError: naming both numbers.
-    """
-    size, parts = config.batch_size or 0, config.grad_accumulation
-    if size * parts > count:
-        step = f"--batch-size {size}" + (f" times --grad-accumulation {parts}" if parts > 1 else "")
-        raise DataError(f"{step} is larger than the train split ({count} images); give at most {count}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.class_shares import chosen
+from gpt4image.artifacts.class_shares import Probabilities, built, chosen, scattered
 from gpt4image.artifacts.run_records import checked
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
 from gpt4image.base.files import read_json, write_json
+from gpt4image.base.progress import progress_bar
 from gpt4image.config import TrainConfig
+from gpt4image.data.image_set import MemorySource
+from gpt4image.data.masks import MaskFiles
 from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
@@ -29,17 +32,23 @@ from gpt4image.models.aligner import Aligner, Head, projection_head
 from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
 from gpt4image.models.feature_heads import classified
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
+from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import recorded_task
+from gpt4image.tasks.segmentation import png
 from gpt4image.tasks.thresholds import checked_thresholds
 from gpt4image.training.augment import Augmentation
+from gpt4image.training.check import all_have_targets
 from gpt4image.training.predictions import images_at_once
 from gpt4image.training.predictions import outputs as read_outputs
 from gpt4image.training.trainer import augmentation_of, make_backbone
+from gpt4image.training.training_data import TrainingData
 
 Array = NDArray[np.float32]
+AT_ONCE = 256
+"""Images whose predicted masks are in memory before they are packed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,7 +188,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     task = (task or recorded_task(config)).with_thresholds(thresholds)
     outputs = task.outputs(classes)
     weights = load_tensors(runs.recorded_file(run_dir))[0]
-    untrained = config.model_copy(update={"init": "scratch"}).resolved
+    untrained = config.resolved.model_copy(update={"init": "scratch"})
     if untrained.model.startswith(OF_TRANSFORMERS):
         require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
     elif not untrained.model.startswith(OF_PYTHON):
@@ -226,12 +235,9 @@ def _load_head(path: Path, kind: Head) -> nn.Module:
 
 def timm_form(config: TrainConfig) -> tuple[str, dict[str, Any]]:
     """Return the architecture and the arguments by which timm makes the model of a run. Raises ModelError."""
-    return in_timm(
-        config.model or "",
-        image_size=config.image_size or 0,
-        stem="small" if config.stem == "small" else "standard",
-        model_args=config.model_args,
-    )
+    own = config.resolved
+    stem = "small" if own.stem == "small" else "standard"
+    return in_timm(own.model, image_size=own.image_size, stem=stem, model_args=own.model_args)
 
 
 def options_of(record: runs.RunRecord) -> TrainConfig:
@@ -243,3 +249,49 @@ def options_of(record: runs.RunRecord) -> TrainConfig:
     except ConfigError:
         return config.model_copy(update={"device": "auto"})
     return config
+
+
+def self_trained(data: TrainingData, run_dir: Path) -> TrainingData:
+    """Return the data with what a finished run predicts, as targets of the training images without one (Lee 2013).
+
+    The model that learns from predictions may become better than the one that made them: it learns from more pictures,
+    each seen under other augmentations. Of segmentation these are the images without a mask, whatever else is known of
+    them. A predicted mask is that of the picture and its mirror image together, in the size that the model gives
+    (``Segmentation.shape``). Of classes they are the images without a target, which get the predicted probabilities.
+    All processes of a run call this together.
+    """
+    runs.require_classes(run_dir, data.classes)
+    train, masks = data.indices("train"), data.task.output == "mask"
+    unknown = train[~(data.task.known(data.labels[train]) if masks else data.has_target(train))]
+    if not len(unknown):
+        raise ConfigError(all_have_targets(f"--self-train {run_dir}", len(train)))
+    model = processes.together(lambda: load_run_model(run_dir, data.task, data.classes))
+    found = _with_masks(data, model, unknown) if masks else _with_classes(data, model, unknown)
+    from_run = np.zeros(len(data.labels), np.bool_)
+    from_run[unknown] = True
+    return replace(found, from_run=from_run)
+
+
+def _with_masks(data: TrainingData, model: RunModel, unknown: NDArray[np.int64]) -> TrainingData:
+    files: list[bytes] = []
+    with progress_bar(quiet=processes.rank() > 0) as bar:
+        task = bar.add_task("masks by the run", total=len(unknown), note="")
+        for start in range(0, len(unknown), AT_ONCE):
+            part = unknown[start : start + AT_ONCE]
+            files += map(png, model.read(data.pixels, part, mirrored=True).predictions)
+            bar.update(task, completed=len(files))
+    rows = np.full(len(data.labels), -1)
+    rows[unknown] = np.arange(len(unknown))
+    return replace(data, labels=data.labels.with_taught(MaskFiles(MemorySource(files), rows), rows))
+
+
+def _with_classes(data: TrainingData, model: RunModel, unknown: NDArray[np.int64]) -> TrainingData:
+    predicted = model.read(data.pixels, unknown).predictions
+    task, total, classes = data.task, len(data.labels), data.task.outputs(data.classes)
+    taught = scattered(predicted, unknown, total, task.no_target)
+    if data.soft is None:
+        return replace(data, soft=task.with_labels(taught, data.labels, 1.0))
+    soft: Probabilities = data.soft
+    lacks = np.zeros((total, 1), np.bool_)
+    lacks[unknown] = True
+    return replace(data, soft=built(total, classes, lambda rows: np.where(lacks[rows], taught[rows], soft[rows])))

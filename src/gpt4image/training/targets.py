@@ -233,7 +233,7 @@ def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
     return BoxLabels.load(path) if holds_boxes(path) else TextLabels.load(path)
 
 
-def require_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_set: ImageSet, task: Task) -> None:
+def check_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_set: ImageSet, task: Task) -> None:
     """Refuse text labels that a run cannot learn from.
 
     Args:
@@ -257,7 +257,7 @@ def require_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_
             f"{config.text_labels} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
             f"{len(image_set.classes)}; it has {first_few(labels.classes)}); run `gpt4image label` on this dataset."
         )
-    _require_held_out(_learned_from(labels), config, image_set)
+    _check_held_out(_learned_from(labels), config, image_set)
 
 
 def _learned_from(labels: TextLabels | BoxLabels) -> list[str]:
@@ -266,7 +266,7 @@ def _learned_from(labels: TextLabels | BoxLabels) -> list[str]:
     return [labels.digests[row] for row in rows]
 
 
-def _require_held_out(learned: Sequence[str], config: TrainOptions, image_set: ImageSet) -> None:
+def _check_held_out(learned: Sequence[str], config: TrainOptions, image_set: ImageSet) -> None:
     """Refuse text labels that have learned from the label of an image that is held out; copies in train are not."""
     split_of: dict[str, str] = {}
     for digest, split in zip(image_set.digests, image_set.splits.tolist(), strict=True):
@@ -294,7 +294,7 @@ def with_targets(data: TrainingData, targets: Probabilities | Boxes) -> Training
 
 
 def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels | BoxLabels) -> TrainingData:
-    """Return the data with class targets of text labels that fit, or with their boxes; see ``require_fitting``.
+    """Return the data with class targets of text labels that fit, or with their boxes; see ``check_fitting``.
 
     Boxes teach the training images that have none, or no mask; human ones stay.
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from gpt4image.artifacts import runs
 from gpt4image.base.checksums import file_digest
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
 from gpt4image.base.files import fingerprint
 from gpt4image.base.progress import LINE_SECONDS, progress_bar, say
 from gpt4image.config import TrainConfig
@@ -22,15 +26,20 @@ from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.thresholds import USUAL
+from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, prepare
-from gpt4image.training.teacher import with_teacher
-from gpt4image.training.tracking import MayStop, require_trackers, tracked
 
 FINISHED = (
     "This run was finished before, and nothing was trained now. Images, labels and texts were not read again: whether "
     "they have changed since is not known."
 )
+MEASURED_STEPS = 5
+"""Steps after which the time of a run is estimated; the first one is slower and does not count."""
+PROJECT = "gpt4image"
+"""Name of the runs' project in trackers."""
 OnStep = Callable[[int, int, str], None]
+Row = Mapping[str, Any]
+"""A row of metrics.jsonl."""
 
 
 def train(
@@ -47,8 +56,8 @@ def train(
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
-    from gpt4image.training.frozen import with_features
     from gpt4image.training.loop import tidy
+    from gpt4image.training.predictions import with_features
 
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
@@ -56,7 +65,7 @@ def train(
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
-            _train(with_features(_taught(ready)), on_epoch)
+            _train(with_features(_self_trained(ready)), on_epoch)
         processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
@@ -67,9 +76,13 @@ def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
         raise ConfigError(
             "--label-trust: how targets are made of text labels, of which there are none; give --text-labels."
         )
-    require_trackers(config.trackers)
+    check_trackers(config.trackers)
     if config.resume and runs.has_begun(config.out):
-        config = _as_before(config)
+        # What the interrupted run had chosen is not chosen anew.
+        saved = runs.read_config(config.out)
+        given = {name for name in config.model_fields_set if getattr(config, name) not in (None, "auto", {})}
+        chosen = saved.get("chosen", {}).keys() & TrainConfig.model_fields.keys()
+        config = config.model_copy(update={name: saved[name] for name in chosen - given})
         if runs.is_finished(config.out):
             runs.require_same(config.out, config.model_dump(mode="json"))
             return None
@@ -93,13 +106,15 @@ def _require_same_data(ready: Prepared) -> None:
     processes.together(check)
 
 
-def _taught(ready: Prepared) -> Prepared:
-    """Return the run with what ``--teacher`` predicts, where it is given; its weights tell the data from others."""
-    teacher = ready.config.teacher
-    if teacher is None:
+def _self_trained(ready: Prepared) -> Prepared:
+    """Return the run with what ``--self-train`` predicts, if given; its weights tell the data from others."""
+    from gpt4image.training.run_model import self_trained
+
+    run: Path | None = ready.config.self_train
+    if run is None:
         return ready
-    data = with_teacher(ready.data, teacher)  # which compares the weights with their record
-    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, file_digest(teacher / runs.MODEL)]))
+    data = self_trained(ready.data, run)  # which compares the weights with their record
+    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, file_digest(run / runs.MODEL)]))
 
 
 def _tell(text: str) -> None:
@@ -108,29 +123,29 @@ def _tell(text: str) -> None:
 
 
 def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
-    from gpt4image.training import announce
-
-    config, left = ready.config, announce.time_left()
-    _tell(announce.block(ready))
+    config, left, task = ready.config, time_left(), ready.data.task
+    _tell(block(ready))
     if config.compile:
         _tell("compiling the model: the first step may take minutes")
     with progress_bar(quiet=processes.rank() > 0) as bar:
-        task = bar.add_task("train", total=None, note="")
+        row_of_bar = bar.add_task("train", total=None, note="")
 
         def on_step(step: int, steps: int, note: str) -> None:
-            bar.update(task, completed=step, total=steps, note=note)
+            bar.update(row_of_bar, completed=step, total=steps, note=note)
             if estimate := left(step, steps):
                 _tell(f"{'left':10}{estimate}")
 
         shown, held_out = [float("-inf")], int(ready.data.labelled[ready.data.indices("val")].sum())
 
-        def on_epoch(row: Mapping[str, Any]) -> bool | None:
+        def on_epoch(row: Row) -> bool | None:
             if processes.rank() > 0:
                 return None
             now = time.monotonic()
             if row["epoch"] == config.epochs or now - shown[0] >= LINE_SECONDS:
                 shown[0] = now
-                announce.tell_epoch(row, config.epochs, ready.data.task, held_out)
+                score = None if not row["val"] else row["val"].get(task.primary.name)
+                val = "" if score is None else f"  val {task.primary.title} {score:.4f} on {held_out:,} images"
+                say(f"epoch {row['epoch']}/{config.epochs}  loss {row['loss']:.3f}{val}  {row['seconds']:.0f} s")
             losses = {name.removesuffix("_loss"): row[name] for name in row if name.endswith("_loss")}
             facts = {name: row[name] for name in ("epoch", "step", "loss", "val", "lr", "seconds")}
             return told(Epoch(**facts, epochs=config.epochs, losses=losses))
@@ -145,7 +160,7 @@ def run(
     arm: str,
     resume: bool,
     on_step: OnStep,
-    on_epoch: MayStop = lambda _row: None,
+    on_epoch: Callable[[Row], bool | None] = lambda _row: None,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
@@ -176,7 +191,7 @@ def run(
     processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
     with tracked(config.trackers, out, record) as track:
 
-        def after_epoch(row: Mapping[str, Any]) -> bool | None:
+        def after_epoch(row: Row) -> bool | None:
             track(row)
             return on_epoch(row)
 
@@ -211,36 +226,22 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
     }
 
 
-def _as_before(config: TrainConfig) -> TrainConfig:
-    """Return the options with what the interrupted run had chosen, so that a resumed run chooses nothing anew."""
-    saved = runs.read_config(config.out)
-    given = {name for name in config.model_fields_set if getattr(config, name) not in (None, "auto", {})}
-    chosen = saved.get("chosen", {}).keys() & TrainConfig.model_fields.keys()
-    return config.model_copy(update={name: saved[name] for name in chosen - given})
-
-
-def _decision(record: runs.RunRecord) -> str | None:
-    """Return from which probability on a class counts as present, where an image may have several."""
-    if record["config"]["task"] != MultiLabel.name:
-        return None
-    if runs.THRESHOLDS not in record["run"]:
-        return f"{USUAL} for each class, because there is no validation image"
-    unlabelled = record["metrics"][-1]["val"] is None
-    by = " by the model's own probabilities, because none has a label" if unlabelled else ""
-    return f"one per class, chosen on the validation images{by}"
-
-
 def _outcome(out: Path, *, finished: bool) -> TrainResult:
     """Return what a run came to; ``finished`` where it was made before."""
     record = runs.read_run(out)
-    facts, last = record["run"], record["metrics"][-1]["val"]
+    config, facts, last = record["config"], record["run"], record["metrics"][-1]["val"]
     # Of the loss there is none: the curves show it.
     val = {name: round(value, 4) for name, value in (last or {}).items() if name != "loss"}
-    held_out = facts["data"].get("val_labelled", facts["data"]["val"])  # runs of earlier versions do not tell
-    notes = [*record["config"]["notes"], *([FINISHED] if finished else [])]
+    notes = [*config["notes"], *([FINISHED] if finished else [])]
+    thresholds = None
+    if config["task"] == MultiLabel.name and runs.THRESHOLDS not in facts:
+        thresholds = f"{USUAL} for each class, because there is no validation image"
+    elif config["task"] == MultiLabel.name:
+        by = " by the model's own probabilities, because none has a label" if last is None else ""
+        thresholds = f"one per class, chosen on the validation images{by}"
     return TrainResult(
         path=out,
-        chosen=record["config"]["chosen"],
+        chosen=config["chosen"],
         train_images=facts["data"]["train"],
         val_images=facts["data"]["val"],
         test_images=facts["data"]["test"],
@@ -248,10 +249,132 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
         labelled=facts["data"]["labelled"],
         described=facts["data"]["described"],
         val=val,
-        counts={f"val_{name}": held_out for name in val},
-        thresholds=_decision(record),
+        counts={f"val_{name}": facts["data"]["val_labelled"] for name in val},
+        thresholds=thresholds,
         notes=" ".join(notes) or None,
         seconds=facts["seconds"],
         images_per_second=facts["images_per_second"],
         skipped=runs.read_skipped(out),
     )
+
+
+def block(ready: Prepared) -> str:
+    """Return what a run is about to do, a line for each of images, classes, model and steps."""
+    from gpt4image.models.backbones import pretrained_weights
+    from gpt4image.training.trainer import idle_options
+
+    data, config = ready.data, ready.config
+    train = data.indices("train")
+    labelled, described = data.labelled[train], data.described[train]
+    taught = np.zeros(len(train), np.bool_) if data.from_run is None else data.from_run[train]
+    tagged = data.weak(train) & ~labelled & ~described & ~taught
+    by_source = {
+        "labels": labelled.sum(),
+        "only tags": tagged.sum(),
+        "text labels": 0 if data.from_text is None else data.from_text[train].sum(),
+        "descriptions to align to": 0 if data.text is None else np.asarray(data.text.described)[train].sum(),
+        "targets by --self-train": taught.sum(),
+        "without either": (~labelled & ~described & ~tagged & ~taught).sum(),
+    }
+    if config.pretraining:
+        by_source = {"with a description": described.sum(), "without a description": (~described).sum()}
+    sources = ", ".join(f"{int(count):,} {name}" for name, count in by_source.items() if count)
+    held_out = ", ".join(f"{ready.sizes[split]:,} {split}" for split in ("val", "test") if ready.sizes[split])
+    steps = max(1, len(train) // (config.batch_size * config.grad_accumulation))
+    rows = {
+        "train on": f"{len(train):,} images: {sources}",
+        "held out": held_out or "nothing",
+        "learn": f"{config.pretrain}, no label is read" if config.pretraining else "",
+        "classes": "" if config.pretraining else f"{len(data.classes):,}",
+        "model": f"{config.model} ({config.init}), {config.image_size} x {config.image_size} pixels",
+        "steps": f"{config.epochs:,} epochs of {steps:,} steps, {config.batch_size} images each",
+    }
+    lines = [f"{name:10}{value}" for name, value in rows.items() if value]
+    open_init = ready.chosen.get("init") == "scratch" and auto.takes_weights(config, len(train))
+    if open_init and pretrained_weights(config.model) == "elsewhere":
+        lines.insert(
+            -1, f"{'weights':10}--init pretrained downloads those of ImageNet, with which few images go further"
+        )
+    return "\n".join([*lines, *(f"{'note':10}{idle}" for idle in idle_options(config.resolved, data))])
+
+
+def about(seconds: float) -> str:
+    """Return a duration in the unit that a person would choose."""
+    if seconds < 90:
+        return "about a second" if seconds < 1.5 else f"about {round(seconds)} seconds"
+    return f"about {round(seconds / 60)} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
+def time_left() -> Callable[[int, int], str | None]:
+    """Return what is called after each step, and estimates the time that is left once, where that is known."""
+    marks: list[tuple[int, float]] = []
+
+    def after(step: int, steps: int) -> str | None:
+        marks.append((step, time.monotonic()))
+        if len(marks) != MEASURED_STEPS:
+            return None
+        (first, begun), (last, now) = marks[0], marks[-1]
+        return about((now - begun) / (last - first) * (steps - last))
+
+    return after
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Refuse trackers whose packages are not here; each is the extra of its name."""
+    for name in names:
+        if any(importlib.util.find_spec(package) is None for package in ("accelerate", name)):
+            raise MissingExtraError(f"--track {name}", name)
+
+
+@contextlib.contextmanager
+def tracked(names: Iterable[str], out: Path, record: Row) -> Generator[Callable[[Row], None]]:
+    """Show a run in trackers, through accelerate; only the first process does. What one fails at costs no run.
+
+    Args:
+        names: of the trackers.
+        out: run folder; TensorBoard and wandb write there, the others where their own settings say.
+        record: what config.json holds.
+
+    Yields:
+        What takes a row of metrics.jsonl.
+    """
+    trackers: dict[str, Any] = dict.fromkeys(() if processes.rank() > 0 else names)
+
+    def each(act: Callable[[str], Any]) -> None:
+        for name in list(trackers):
+            try:
+                act(name)
+            except Exception as error:  # noqa: BLE001  a tracker's network or disk is no reason to lose a run
+                say(f"--track {name} stops: {error}")
+                del trackers[name]
+
+    each(lambda name: trackers.update({name: _started(name, out, record)}))
+    try:
+        yield lambda row: each(lambda name: trackers[name].log(_numbers(row), step=row["step"]))
+    finally:
+        each(lambda name: trackers[name].finish())
+
+
+def _started(name: str, out: Path, record: Row) -> Any:
+    from accelerate import PartialState, tracking
+
+    PartialState(cpu=choose_device(record["device"]).type == "cpu")  # trackers ask it which process is the first
+    title = out.name if record["arm"] == "train" else f"{record['arm']}-{out.name}"
+    ours = fingerprint([str(out.resolve()), runs.identity(dict(record))])[:16]
+    made: dict[str, Callable[[], Any]] = {
+        "tensorboard": lambda: tracking.TensorBoardTracker("tensorboard", logging_dir=out),
+        "wandb": lambda: tracking.WandBTracker(PROJECT, name=title, dir=out, id=ours, resume="allow"),
+        "mlflow": lambda: tracking.MLflowTracker(PROJECT, run_name=title),
+        "trackio": lambda: tracking.TrackioTracker(PROJECT, name=title, resume="allow"),
+    }
+    tracker = made[name]()
+    tracker.start()
+    plain = {key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in record.items()}
+    tracker.store_init_configuration(plain)
+    return tracker
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    """Return the numbers of a row, those of the validation split as ``val/NAME``."""
+    val = {f"val/{name}": value for name, value in (row["val"] or {}).items()}
+    return {key: value for key, value in {**row, **val}.items() if isinstance(value, int | float)}

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,15 +32,14 @@ from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
-from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
+from gpt4image.parallel.sharding import Place, replicate, shard, structure_alone
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.registry import require_read
 from gpt4image.training.augment import Augmentation
-from gpt4image.training.batches import Batches, make_batches, own_rows, require_others
+from gpt4image.training.batches import Batches, make_batches, own_rows
+from gpt4image.training.check import all_have_targets, check
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 from gpt4image.training.objectives import VIEWS_HEAD, Objective, alignment, consistency, view_head, views
 from gpt4image.training.optimizers import Plain, cosine, make_optimizer
-from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.training_data import TrainingData
 
@@ -119,9 +118,8 @@ class Trainer:
         return {"model": self.model} | ({} if self.ema is None else {"ema": self.ema.module})
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextTuning:
-    """What trains the text encoder, ``Aligner.texts``: what suits an untrained network does not suit a trained one."""
+class TextTuning(NamedTuple):
+    """What trains the text encoder, ``Aligner.texts``."""
 
     texts: TextTower
     optimizer: torch.optim.Optimizer
@@ -136,12 +134,10 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     Raises:
         ConfigError, DataError, ModelError: options that do not fit each other or the data.
     """
-    require_suitable(config, data.task)
+    check(config, data.task)
     device = choose_device(config.device)
     batch_size, count = config.batch_size, len(data.indices("train"))
     torch.manual_seed(config.seed)
-    if config.fsdp:
-        require_shardable(config.optimizer)
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
     plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
@@ -152,12 +148,17 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
     model: Plain | Tapped = Plain(backbone)
+    tower: TextTower | None = None
     if data.text is not None and config.aligns:
+        text, table = data.text, data.text.table
+        if config.tune_text != "none" and table is not None:
+            how = config.tune_text
+            tower = processes.together(lambda: TextTower(text, table, how, device))
         model = Aligner(
             backbone,
             data.text.width,
             head=config.head,
-            texts=tuned_encoder(config, data.text, device),
+            texts=tower,
             loss=config.align_loss,
             temperature=config.temperature,
             bias=-math.log(max(batch_size - 1, 1)),  # the log odds of a pair taken at random
@@ -166,7 +167,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     if config.compares_views:
         model = model if isinstance(model, Tapped) else Headed(model.backbone)
         model.heads[VIEWS_HEAD] = view_head(model.feature_width)
-    targeted, others = participants(config, data, uses_text=isinstance(model, Aligner))
+    targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
     batches = make_batches(
         targeted,
         others,
@@ -184,7 +185,11 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     optimizer = make_optimizer(model, config, new_layers)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * config.epochs
-    lowest = min(config.min_lr, config.lr)
+    tuning = None
+    if tower is not None:  # its weights are pretrained: no decay, and a rate of their own
+        lr = {"lora": 1e-4, "full": 1e-5}[config.tune_text]
+        of_texts = torch.optim.AdamW(tower.parameters(), lr=lr, weight_decay=0.0)
+        tuning = TextTuning(tower, of_texts, cosine(of_texts, steps, config.warmup_fraction, lowest=0.0))
     augmentation = augmentation_of(config, backbone)
     return Trainer(
         config=config,
@@ -193,14 +198,14 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         model=model,
         parallel=parallel,
         optimizer=optimizer,
-        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest),
+        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest=min(config.min_lr, config.lr)),
         ema=ema,
         batches=batches,
         notes=(*notes, *idle_options(config, data)),
         augmentation=augmentation,
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
-        tuning=tuning_of(config, model, steps),
+        tuning=tuning,
         objectives=objectives_of(config, data, model),
     )
 
@@ -230,33 +235,12 @@ def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module)
     return tuple(found)
 
 
-def require_suitable(config: ResolvedOptions, task: Task) -> None:
-    """Refuse options that a task does not allow. Raises ConfigError."""
-    if config.mixes and not task.mixes:
-        raise ConfigError(
-            f"--mixup and --cutmix average targets, which those of task {task.name} do not allow: leave them out."
-        )
-    if config.auto_augment is not None and task.output in ("boxes", "mask"):
-        raise ConfigError(
-            f"--auto-augment {config.auto_augment} may turn and shear pictures, and the {task.output} of --task "
-            f"{task.name} would stay: leave it out. --colour changes colours."
-        )
-    if config.consistency > 0.0 and not task.exclusive:
-        raise ConfigError(f"--consistency takes the most probable class for a label: task {task.name} has no such one.")
-    require_read(task, config)
-
-
-def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
-    """Build what needs no image, and drop it: mistakes are told before all pictures are decoded.
-
-    Raises:
-        ConfigError, ModelError: as ``build``.
-    """
-    require_suitable(config, task)
-    outputs = task.outputs(classes)
-    if config.fsdp:
-        require_shardable(config.optimizer)
-    plain, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
+def try_build(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
+    """Build what needs no image, and drop it: mistakes are told before all pictures are decoded."""
+    check(config, task)
+    plain, _, new_layers = make_backbone(
+        config, task.outputs(classes), structure_alone if config.fsdp else contextlib.nullcontext
+    )
     backbone, new_layers = of_task(task, plain, new_layers, config)
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
@@ -265,30 +249,6 @@ def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str
         Policy(config.auto_augment, augmentation_of(config, backbone).mean)
     if not config.consistency:  # else it depends on the images
         own_rows(config.batch_size, 0, mixing=config.mixes, apart=False)
-
-
-def tuned_encoder(config: ResolvedOptions, text: TextTargets, device: torch.device) -> TextTower | None:
-    """Return the text encoder that learns with ``--tune-text``; None without. Raises ConfigError: sharded weights."""
-    table = text.table
-    if config.tune_text == "none" or table is None:
-        return None
-    if config.fsdp:
-        raise ConfigError(f"--tune-text {config.tune_text} trains whole weights: leave out --fsdp, or --tune-text.")
-    how = config.tune_text
-    return processes.together(lambda: TextTower(text, table, how, device))
-
-
-def tuning_of(config: ResolvedOptions, model: nn.Module, steps: int) -> TextTuning | None:
-    """Return what trains the text encoder of ``model``, if any: AdamW without weight decay, as it is pretrained."""
-    if not isinstance(model, Aligner) or not isinstance(model.texts, TextTower):
-        return None
-    lr = {"lora": 1e-4, "full": 1e-5}[config.tune_text]
-    optimizer = torch.optim.AdamW(model.texts.parameters(), lr=lr, weight_decay=0.0)
-    return TextTuning(
-        texts=model.texts,
-        optimizer=optimizer,
-        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest=0.0),
-    )
 
 
 def placed(
@@ -310,23 +270,21 @@ def placed(
 
 
 def participants(
-    config: ResolvedOptions, data: TrainingData, *, uses_text: bool
+    config: ResolvedOptions, data: TrainingData, *, aligned: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the training images with a target, and those without one, or with a weaker one, that a loss can use.
 
     Without labels: those that the objectives can use, and none.
-
-    Raises:
-        ConfigError: consistency training finds no image without a target.
     """
     targeted, others = data.pools()
     if config.pretraining and not config.compares_views and data.text is not None:
         return targeted[data.text.described[targeted]], others
     if config.consistency > 0.0:
-        require_others(config.consistency, len(targeted), len(others))
+        if not len(others):
+            raise ConfigError(all_have_targets(f"--consistency {config.consistency:g}", len(targeted)))
         return targeted, others
     used = data.weak(others)
-    if uses_text and data.text is not None:
+    if aligned and data.text is not None:
         used = used | data.text.described[others]
     return targeted, others[used]
 

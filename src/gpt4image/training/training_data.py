@@ -30,7 +30,7 @@ class TrainingData:
         soft: (N, K) targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
         from_text: (N,) bool, which images have a text label in ``soft``; None without.
-        from_teacher: (N,) bool, which images have an annotation that another run predicted; None without.
+        from_run: (N,) bool, which images have an annotation that another run predicted; None without.
         skipped: images known to be unusable before training.
     """
 
@@ -42,7 +42,7 @@ class TrainingData:
     soft: Probabilities | None = None
     text: TextTargets | None = None
     from_text: NDArray[np.bool_] | None = None
-    from_teacher: NDArray[np.bool_] | None = None
+    from_run: NDArray[np.bool_] | None = None
     skipped: tuple[Skipped, ...] = ()
 
     @property

@@ -16,13 +16,10 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import TrainConfig
 from gpt4image.data.regions import VOID
-from gpt4image.tasks.registry import find_task, require_read
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.training.announce import block
 from gpt4image.training.prepare import prepare
-from gpt4image.training.run_model import load_run_model
-from gpt4image.training.teacher import with_teacher
-from gpt4image.training.train import train
+from gpt4image.training.run_model import load_run_model, self_trained
+from gpt4image.training.train import block, train
 from gpt4image.training.training_data import TrainingData
 from loaded_sets import masks_of
 from small_training import resumed, same
@@ -36,19 +33,19 @@ def root(once: Once) -> Path:
 
 
 def options(root: Path, out: Path, **changes: Any) -> TrainConfig:
-    shared = {"data": f"masks:{root / 'set'}", "out": out, "teacher": root / "run", "epochs": 2}
+    shared = {"data": f"masks:{root / 'set'}", "out": out, "self_train": root / "run", "epochs": 2}
     return TrainConfig(**{**drawn_masks.SMALL, **shared, **changes})
 
 
 @pytest.fixture(scope="module")
 def taught(root: Path) -> TrainingData:
-    return with_teacher(prepare(options(root, Path("unused")), ("train", "val")).data, root / "run")
+    return self_trained(prepare(options(root, Path("unused")), ("train", "val")).data, root / "run")
 
 
 def test_training_images_without_a_mask_get_the_predicted_one(root: Path, taught: TrainingData) -> None:
     labels, train = taught.labels, taught.indices("train")
     tagged = np.array(["tagged" in key for key in taught.image_set.keys])
-    assert taught.from_teacher is not None and taught.from_teacher.tolist() == tagged.tolist()
+    assert taught.from_run is not None and taught.from_run.tolist() == tagged.tolist()
     assert (labels.drawn == (labels.known | tagged)).all() and not (labels.known & tagged).any()
     assert (taught.weak(train) == tagged[train]).all(), "masks of people come first, and these on top of them"
     with_mask = np.flatnonzero(labels.known)
@@ -101,7 +98,7 @@ def test_a_taught_run_goes_on_after_a_stop_and_is_another_one_with_another_teach
     assert not same(tmp_path / "whole", root / "run")
     resumed(config, tmp_path / "again", steps=3)
     assert same(tmp_path / "whole", tmp_path / "again")
-    train(options(root, tmp_path / "alone", teacher=None))
+    train(options(root, tmp_path / "alone", self_train=None))
     assert not same(tmp_path / "whole", tmp_path / "alone"), "the masks are learned from"
     first, second = (runs.read_run(tmp_path / name)["config"][runs.DATA] for name in ("whole", "alone"))
     assert first != second
@@ -109,7 +106,7 @@ def test_a_taught_run_goes_on_after_a_stop_and_is_another_one_with_another_teach
 
 def test_people_are_told_how_many_images_a_teacher_teaches(root: Path, taught: TrainingData) -> None:
     ready = replace(prepare(options(root, Path("unused")), ("train", "val")), data=taught)
-    assert "8 taught by --teacher" in block(ready) and "tags alone" not in block(ready)
+    assert "8 targets by --self-train" in block(ready) and "only tags" not in block(ready)
 
 
 def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, tmp_path: Path, small_run: Path) -> None:
@@ -119,9 +116,13 @@ def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, t
     tags = tmp_path / "other" / "tags.csv"
     tags.write_text(tags.read_text().replace("square", "cube"))
     for changes, error, why in (
-        ({"teacher": tmp_path / "nothing"}, RunError, "nothing"),
-        ({"teacher": small_run}, RunError, "was trained with --task classification; give a run of --task segmentation"),
-        ({"data": f"masks:{tmp_path / 'whole'}"}, ConfigError, "without a target, and all .* have one: leave it out"),
+        ({"self_train": tmp_path / "nothing"}, RunError, "nothing"),
+        (
+            {"self_train": small_run},
+            RunError,
+            "was trained with --task classification; give a run of --task segmentation",
+        ),
+        ({"data": f"masks:{tmp_path / 'whole'}"}, ConfigError, "without a label or text label, and all .* have one"),
         ({"data": f"masks:{tmp_path / 'other'}"}, RunError, "class 2 is 'square' there and 'cube' here"),
     ):
         with pytest.raises(error, match=why):
@@ -132,7 +133,7 @@ def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, t
 def test_classes_are_taught_where_there_is_no_target(small_run: Path, soft: bool) -> None:
     config = runs.read_run(small_run)["config"]
     own = {name: config[name] for name in ("model", "model_args", "image_size", "batch_size", "stem", "precision")}
-    ready = prepare(TrainConfig(data=config["data"], out=Path("unused"), teacher=None, **own), ("train", "val"))
+    ready = prepare(TrainConfig(data=config["data"], out=Path("unused"), self_train=None, **own), ("train", "val"))
     data, classes = ready.data, len(ready.data.classes)
     train = data.indices("train")
     left = np.where(np.arange(len(data.labels)) % 3 == 0, data.labels, -1)
@@ -142,8 +143,8 @@ def test_classes_are_taught_where_there_is_no_target(small_run: Path, soft: bool
         given[np.arange(len(left)) % 3 < 2, 1] = 1.0
         data = replace(data, soft=given)
     before = data.has_target(train)
-    taught = with_teacher(data, small_run)
-    assert taught.from_teacher is not None and (taught.from_teacher[train] == ~before).all()
+    taught = self_trained(data, small_run)
+    assert taught.from_run is not None and (taught.from_run[train] == ~before).all()
     assert taught.has_target(train).all() and taught.soft is not None
     known = train[before]
     one_hot = np.eye(classes, dtype=np.float32)[left[known]]
@@ -151,25 +152,18 @@ def test_classes_are_taught_where_there_is_no_target(small_run: Path, soft: bool
     model = load_run_model(small_run, data.task, data.classes)
     assert taught.soft[train[~before]] == pytest.approx(model.read(data.pixels, train[~before]).predictions[:])
     with pytest.raises(ConfigError, match=r"all .* have one"):
-        with_teacher(taught, small_run)
+        self_trained(taught, small_run)
 
 
 def test_several_classes_are_taught_where_none_is_known(root: Path, tmp_path: Path) -> None:
-    config = options(root, tmp_path / "run", teacher=None, task="multilabel", epochs=1)
+    config = options(root, tmp_path / "run", self_train=None, task="multilabel", epochs=1)
     train(config)
     data = prepare(config, ("train", "val")).data
     rows, labels = data.indices("train"), data.labels.copy()
     labels[rows[::2]] = -1
     labels[rows[1], 0] = -1
-    taught = with_teacher(replace(data, labels=labels), config.out)
+    taught = self_trained(replace(data, labels=labels), config.out)
     assert taught.soft is not None and not np.isnan(taught.soft[rows[::2]]).any()
     assert np.isnan(taught.soft[rows[1]]).tolist() == [True, False, False]
     known = labels[rows[3]] >= 0
     assert (taught.soft[rows[3]][known] == labels[rows[3]][known]).all(), "labels stay as they are"
-
-
-@pytest.mark.parametrize("task", ["detection", "pretrain"])
-def test_a_task_without_masks_or_classes_has_no_teacher(colour_folder: Path, task: str) -> None:
-    config = TrainConfig(data=f"folder:{colour_folder}", out=Path("unused"), task=task, teacher=Path("run"))
-    with pytest.raises(ConfigError, match=f"--teacher run is for masks and classes, not for --task {task}"):
-        require_read(find_task(task, config), config)
