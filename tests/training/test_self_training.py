@@ -120,7 +120,7 @@ def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, t
         (
             {"self_train": small_run},
             RunError,
-            "was trained with --task classification; give a run of --task segmentation",
+            "with --task classification; give a run of --task segmentation",
         ),
         ({"data": f"masks:{tmp_path / 'whole'}"}, ConfigError, "without a label or text label, and all .* have one"),
         ({"data": f"masks:{tmp_path / 'other'}"}, RunError, "class 2 is 'square' there and 'cube' here"),
