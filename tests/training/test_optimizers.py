@@ -26,7 +26,9 @@ def test_weight_decay_spares_what_the_backbone_says(
 ) -> None:
     vit = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1, "embed_dim": 16, "num_heads": 2}}
     trainer = trainer_of(described, **vit, optimizer=optimizer, weight_decay=0.1, **changes)
-    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"] for group in trainer.optimizers["optimizer"].param_groups for p in group["params"]
+    }
     found = {name: decay[id(parameter)] for name, parameter in trainer.model.named_parameters()}
     spared = {name.removeprefix("backbone.") for name, value in found.items() if not value}
     backbone = trainer.model.backbone
@@ -48,11 +50,11 @@ def test_layers_that_start_anew_learn_faster_than_given_weights(
     new |= {"backbone.fc.weight", "backbone.fc.bias"}
 
     def rates() -> dict[str, float]:
-        found = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+        found = {id(p): group["lr"] for group in trainer.optimizers["optimizer"].param_groups for p in group["params"]}
         return {name: found[id(parameter)] for name, parameter in trainer.model.named_parameters()}
 
     for step, rate in ((trainer.steps // 20, 0.02), (trainer.steps, 0.01)):
-        trainer.scheduler.step_update(step)
+        trainer.schedulers[0].step_update(step)
         assert {name: value / (5.0 if name in new else 1.0) for name, value in rates().items()} == pytest.approx(
             dict.fromkeys(rates(), rate), rel=0.01
         )

@@ -234,6 +234,5 @@ def test_heads_are_those_of_the_objectives(
     trainer = trainer_of(worded, **changes)
     assert type(trainer.model) is kind
     assert (set(trainer.model.heads) if heads is not None else None) == heads  # pyright: ignore
-    assert trainer.has_heads is bool(heads)
     named = {objective.name for objective in trainer.objectives}
     assert named == ({"align"} if kind is Aligner else set()) | ({"simclr"} if heads else set())

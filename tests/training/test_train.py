@@ -19,7 +19,6 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data.pixels import available_cores
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.training import loop
 from gpt4image.training.train import train
 from held_folders import held_by_another
 from small_training import StoppedError, options, resumed, same, stop_after, weights
@@ -209,23 +208,6 @@ def test_training_never_goes_on_from_a_damaged_checkpoint_and_begins_anew_withou
     checkpoint.unlink()
     train(config.model_copy(update={"resume": True}))
     assert same(tmp_path / "whole", tmp_path / "run")
-
-
-def test_best_weights_that_are_gone_or_damaged_are_named_before_training_goes_on(
-    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = options(colour_folder, tmp_path / "run", select="best", checkpoint_seconds=0.0)
-    stop_after(monkeypatch, steps=6)
-    with pytest.raises(StoppedError):
-        train(config)
-    monkeypatch.undo()
-    (best,) = (tmp_path / "run").glob(loop.BEST_FILES)
-    for damage in (lambda: best.write_bytes(best.read_bytes()[:-1] + b"!"), best.unlink):
-        damage()
-        with pytest.raises(RunError, match="These are the best weights so far"):
-            train(config.model_copy(update={"resume": True}))
-    (tmp_path / "run" / runs.CHECKPOINT).unlink()
-    train(config.model_copy(update={"resume": True}))
 
 
 def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour_folder: Path, tmp_path: Path) -> None:

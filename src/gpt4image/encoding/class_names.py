@@ -26,11 +26,7 @@ class ClassNames:
 
 
 def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -> ClassNames:
-    """Return the class names embedded by the encoder of a table.
-
-    Raises:
-        Gpt4ImageError: the encoder cannot be used here, or is another one now.
-    """
+    """Return the class names embedded by the encoder of a table."""
     made = EmbeddingTable.open(embeddings).manifest
     return embed_by(made.encoder, made.revision, made.width, embeddings, device, classes)
 
@@ -39,11 +35,7 @@ def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -
 def embed_by(
     spec: str, revision: str, width: int, embeddings: Path, device: str, classes: tuple[str, ...]
 ) -> ClassNames:
-    """Return the class names embedded by the encoder that a table was made with; cached, because many arms ask.
-
-    Raises:
-        Gpt4ImageError: as ``embed_class_names``.
-    """
+    """Return the class names embedded by the encoder that a table was made with; cached, because many arms ask."""
     from gpt4image.encoding.text_encoders.registry import load_known_encoder
 
     whose = f"The table {embeddings} was made with"

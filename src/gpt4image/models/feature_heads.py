@@ -97,11 +97,7 @@ def not_decayed(backbone: nn.Module) -> set[str]:
 
 
 def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] = ()) -> tuple[str, ...]:
-    """Let nothing but the classifier of a backbone learn, and return its layers by name.
-
-    Of ``new_layers`` it begins at 0: the random weights of some families of timm are so large that a run does not
-    forget them where nothing else learns.
-    """
+    """Let nothing but the classifier of a backbone learn, and return its layers by name."""
     names = classifier_names(backbone)
     backbone.requires_grad_(requires_grad=False)
     for name in names:

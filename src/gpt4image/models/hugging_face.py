@@ -68,11 +68,7 @@ REACHED_SECONDS = 5.0
 
 @contextlib.contextmanager
 def hub_asked_once() -> Generator[str]:
-    """Let the hub's library look only into its cache in the block where its server cannot be reached.
-
-    Yields what is wrong then, or nothing. The library itself would try again for half a minute. Behind a proxy it
-    decides alone.
-    """
+    """Let the hub's library look only into its cache in the block where its server cannot be reached."""
     from huggingface_hub import constants
 
     server = urlsplit(constants.ENDPOINT)
@@ -199,22 +195,7 @@ class OfTransformers(nn.Module):
 def create_of_transformers(
     name: str, classes: int, image_size: int, *, task: str, pretrained: bool, model_args: Mapping[str, Any]
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """Create the model that the configuration in a folder describes, with random weights or those of the folder.
-
-    Args:
-        name: ``transformers:`` and a folder or id of the hub.
-        classes: K.
-        image_size: S.
-        task: decides on the head: pixels for segmentation, clips for video, else images.
-        pretrained: read the weights of the folder.
-        model_args: changes of its configuration.
-
-    Returns:
-        The model, and the names of its layers that start from random weights where others were given.
-
-    Raises:
-        ModelError: the folder, its weights, the arguments or the size cannot be used.
-    """
+    """Create the model that the configuration in a folder describes, with random weights or those of the folder."""
     import transformers
 
     if task == "detection":

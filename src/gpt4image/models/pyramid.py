@@ -160,11 +160,7 @@ class Coarser(ExtraFPNBlock):
 
 
 def stages_of(backbone: Any, size: int) -> list[Stage]:
-    """Return the last feature map of each resolution of a timm model, the finest first; one blank image is read.
-
-    Raises:
-        ModelError: the model does not give its feature maps, or they are not square.
-    """
+    """Return the last feature map of each resolution of a timm model, the finest first; one blank image is read."""
     name = type(backbone).__name__
     if not hasattr(backbone, "forward_intermediates"):
         raise ModelError(f"{name} does not give its feature maps (timm's forward_intermediates): take another --model.")

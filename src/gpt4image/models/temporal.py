@@ -67,10 +67,7 @@ class FramePool(nn.Module):
 
 
 def shifted(x: Tensor, frames: int, axis: int) -> Tensor:
-    """Return x (B T, ...) with an eighth of its channels from the frame before, and an eighth from the next one.
-
-    At the ends, where there is no such frame, these channels are 0. A single frame stays as it is.
-    """
+    """Return x (B T, ...) with an eighth of its channels from the frame before, and an eighth from the next one."""
     if frames == 1:
         return x
     moved = x.clone()
@@ -84,15 +81,7 @@ def shifted(x: Tensor, frames: int, axis: int) -> Tensor:
 
 
 def temporal(model: nn.Module, size: int, *, differences: bool = False) -> nn.Module:
-    """Make a model of timm, or any with such parts, one of clips, in place; ``size`` is S.
-
-    With ``differences`` it reads those of neighbouring frames; see ``FramePool``.
-
-    A model whose blocks are not known, or mix images before they can be shifted (windows of Swin), only pools frames.
-
-    Raises:
-        ModelError: the model has no classifier of pooled features.
-    """
+    """Make a model of timm, or any with such parts, one of clips, in place; ``size`` is S."""
     names = classifier_names(model)
     layers = [model.get_submodule(name) for name in names]
     width: Any = layers[0].in_features if isinstance(layers[0], nn.Linear) else layers[0].in_channels

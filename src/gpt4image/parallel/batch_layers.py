@@ -20,14 +20,7 @@ from gpt4image.parallel import processes
 
 
 def see_whole_batch(model: nn.Module, device: torch.device, total: int, rows: NDArray[np.int64]) -> None:
-    """Replace batch norm and stochastic depth inside ``model``, where several processes share a run.
-
-    Args:
-        model: changed in place.
-        device: where it will be.
-        total: number of images that all processes give to it at each step.
-        rows: (B,) which of them this process gives.
-    """
+    """Replace batch norm and stochastic depth inside ``model``, where several processes share a run."""
     if processes.count() == 1:
         return
     if device.type == "cuda":
@@ -101,10 +94,7 @@ class SharedBatchNorm(_BatchNorm):
 
     @staticmethod
     def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean (C,), biased variance (C,) and number of values a channel over all processes.
-
-        They follow from those of each process (Chan et al. 1979, equation 2.1), which is stable and takes one message.
-        """
+        """Return mean (C,), biased variance (C,) and number of values a channel over all processes."""
         dims = [dim for dim in range(x.ndim) if dim != 1]
         variance, mean = torch.var_mean(x, dims, correction=0)
         own = torch.zeros(processes.count(), 1, 1, dtype=x.dtype, device=x.device)

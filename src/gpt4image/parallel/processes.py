@@ -43,14 +43,7 @@ def rank() -> int:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Generator[None]:
-    """Join the processes that were started with this one, over gloo on CPUs and NCCL on GPUs, for the block.
-
-    Args:
-        device: as ``choose_device`` returns it; ``cuda`` becomes the GPU with the local number of this process.
-
-    Raises:
-        ConfigError: the device cannot be shared, or there are more processes than GPUs.
-    """
+    """Join the processes that were started with this one, over gloo on CPUs and NCCL on GPUs, for the block."""
     if launch.count() == 1 or count() > 1:
         yield
         return
@@ -79,10 +72,7 @@ def joined(device: torch.device) -> Generator[None]:
 
 
 def rows(total: int) -> NDArray[np.int64]:
-    """Return which of the ``total`` images of a batch belong to this process, in ascending order.
-
-    Image i and image total - 1 - i, which mixup and CutMix mix, go to the same process where its share is even.
-    """
+    """Return which of the ``total`` images of a batch belong to this process, in ascending order."""
     from_both_ends = np.arange(total)
     from_both_ends[0::2], from_both_ends[1::2] = np.arange((total + 1) // 2), np.arange(total)[::-1][: total // 2]
     share = total // count()
@@ -176,10 +166,7 @@ def gather_square(matrix: Tensor) -> Tensor:
 
 
 def sum_over(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes, as part of the computation that they share.
-
-    Unlike after ``gather``, each process may go on to compute something else of it: the gradients are summed as well.
-    """
+    """Return the sum of a tensor over all processes, as part of the computation that they share."""
     return tensor if count() == 1 else _Sum.apply(tensor)  # pyright: ignore[reportReturnType]
 
 

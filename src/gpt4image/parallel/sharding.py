@@ -69,19 +69,7 @@ def clip_gradients(model: nn.Module, most: float) -> None:
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
-    """Spread the weights of ``model`` over all processes, in place; they are put together block by block when needed.
-
-    Each child that has weights (of a ``ModuleDict`` each entry) becomes a root of its own, so that it may be called
-    without the others. Scalars, such as a learned temperature, stay whole: all processes compute the same gradient of
-    them, from the gathered batch.
-
-    Args:
-        model: whole in the first process; elsewhere its weights may lie on the meta device, and are never looked at.
-        device: where the shards go.
-
-    Raises:
-        ModelError: a module has a scalar among its weights, which cannot be sharded.
-    """
+    """Spread the weights of ``model`` over all processes, in place; blocks are put together when they are needed."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import distribute_tensor

@@ -28,11 +28,7 @@ Floats = NDArray[np.float64]
 
 
 def coco_metrics(predictions: NDArray[np.float32], boxes: Boxes, classes: int) -> dict[str, Any]:
-    """Return what COCO reports of predictions (N, most, 6), best first.
-
-    Keys are mAP, AP50, AP75, AP_small, AP_medium and AP_large (the last three where there is such a box), and
-    ``per_class``: K numbers, None for a class without a box.
-    """
+    """Return what COCO reports of predictions (N, most, 6), best first."""
     once = np.ones(len(boxes), np.int64)
     every = Matches.of(predictions, boxes, classes)
     whole = {"mAP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
@@ -70,10 +66,7 @@ class Matches:
         classes: int,
         area: tuple[float, float] = (0.0, 1e10),
     ) -> Matches:
-        """Match predictions (N, most, 6), best first, to the boxes of the same images as COCO does.
-
-        Boxes that are smaller or larger than ``area`` need not be found.
-        """
+        """Match predictions (N, most, 6), best first, to the boxes of the same images as COCO does."""
         parts = [
             _matched(predictions[start : start + AT_ONCE], boxes[start : start + AT_ONCE], area)
             for start in range(0, len(predictions), AT_ONCE)
@@ -110,10 +103,7 @@ class Matches:
         }
 
     def of_images(self) -> Floats:
-        """Return (N,) the average precision of each image alone, all classes together.
-
-        Without a box to be found it is 1 where none is predicted, and else 0.
-        """
+        """Return (N,) the average precision of each image alone, all classes together."""
         order = np.argsort(self.image, kind="stable")
         ends = np.searchsorted(self.image[order], np.arange(len(self.support) + 1))
         support = self.support.sum(axis=1)

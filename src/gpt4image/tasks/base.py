@@ -20,6 +20,8 @@ from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.labels import rarest_classes
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.video import Frames
 
 Labels = Any
@@ -69,10 +71,8 @@ class Task(Protocol):
     """Probability of every class in the target of an image without one."""
     text_labels: ClassVar[bool] = False
     """Whether targets can be predicted from descriptions (``label``)."""
-    taught_as: ClassVar[str] = ""
-    """Task whose text labels teach it, where that is another one."""
-    weakly_taught_as: ClassVar[str] = ""
-    """Task whose text labels also teach it, more weakly."""
+    targets_from: ClassVar[tuple[str, ...]] = ()
+    """Tasks whose text labels are targets for it; its own without one."""
     squash: ClassVar[bool] = False
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
     in_timm: ClassVar[bool] = True
@@ -112,10 +112,14 @@ class Task(Protocol):
 
     def known(self, labels: Labels) -> NDArray[np.bool_]:
         """Return (N,) which images have an annotation."""
-        return labels != NO_LABEL
+        if isinstance(labels, Boxes | Masks):
+            return labels.known
+        return labels != NO_LABEL if labels.ndim == 1 else (labels != NO_LABEL).any(axis=1)
 
     def hidden(self, labels: Labels, images: NDArray[np.bool_]) -> Labels:
         """Return annotations of which those of some images (N,) are not known."""
+        if isinstance(labels, Boxes | Masks):
+            return labels.hidden(images)
         kept = labels.copy()
         kept[images] = NO_LABEL
         return kept
@@ -130,11 +134,19 @@ class Task(Protocol):
 
     def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
         """Return (K,) how many images have each class."""
-        return np.bincount(labels[labels != NO_LABEL], minlength=classes)
+        if isinstance(labels, np.ndarray) and labels.ndim == 1:
+            return np.bincount(labels[labels != NO_LABEL], minlength=classes)
+        return (_shown(labels, classes) == 1).sum(axis=0)
 
     def groups(self, labels: Labels) -> NDArray[np.int64]:
-        """Return (N,) a class per image, NO_LABEL where it has none: by these splits and few labels are drawn."""
-        return labels
+        """Return (N,) a class per image, the rarest, or NO_LABEL: by these splits and few labels are drawn."""
+        if isinstance(labels, Boxes):
+            return rarest_classes(_shown(labels, int(labels.labels.max(initial=0)) + 1))
+        if isinstance(labels, Masks):
+            shown = _shown(labels, labels.presence_of_classes.shape[1])
+            shown[:, [labels.background] if labels.background >= 0 else []] = NO_LABEL
+            return rarest_classes(shown)
+        return labels if labels.ndim == 1 else rarest_classes(labels)
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return K, the outputs of the model."""
@@ -237,3 +249,9 @@ class Task(Protocol):
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> Task:
         """Return the task with the thresholds of a run or an exported model."""
         return self
+
+
+def _shown(labels: Labels, classes: int) -> NDArray[np.int8]:
+    """Return (N, K) which classes annotated images show: 1 present, 0 absent, -1 not known."""
+    found = labels.presence(classes) if isinstance(labels, Boxes | Masks) else labels
+    return np.where(labels.known[:, None], found, np.int8(NO_LABEL)) if isinstance(labels, Masks) else found

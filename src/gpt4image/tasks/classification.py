@@ -102,14 +102,7 @@ def _best(found: Probabilities, count: int) -> NDArray[np.int64]:
 
 
 def confused(probabilities: Probabilities, labels: NDArray[np.int64]) -> list[list[int]]:
-    """Return [class, other class, images of the first taken for the second], most frequent first.
-
-    That is the confusion matrix without its diagonal and its zeros, of which K classes have K x K.
-
-    Args:
-        probabilities: (N, K).
-        labels: (N,), -1 where there is none; such images do not count.
-    """
+    """Return [class, other class, images of the first taken for the second], most frequent first."""
     taken = probabilities.argmax(axis=1)
     wrong = (labels >= 0) & (taken != labels)
     pairs, counts = np.unique(np.stack([labels, taken], axis=1)[wrong], axis=0, return_counts=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import ImageSet
-from gpt4image.data.labels import rarest_classes
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.models.detector import LEAST_SCORE, MOST, BestBoxes, Detector, detection_loss
 from gpt4image.tasks.average_precision import Matches, coco_metrics
@@ -67,22 +66,6 @@ class Detection(Task):
         if not len(labels.labels):
             raise DataError(f"{spec} has no box at all, so there is nothing to learn: give annotations with boxes.")
 
-    def known(self, labels: Boxes) -> NDArray[np.bool_]:
-        """Return (N,) which images are annotated."""
-        return labels.known
-
-    def hidden(self, labels: Boxes, images: NDArray[np.bool_]) -> Boxes:
-        """Return annotations of which those of some images (N,) are not known."""
-        return labels.hidden(images)
-
-    def counts(self, labels: Boxes, classes: int) -> NDArray[np.int64]:
-        """Return (K,) how many images have a box of each class."""
-        return (labels.presence(classes) == 1).sum(axis=0)
-
-    def groups(self, labels: Boxes) -> NDArray[np.int64]:
-        """Return the rarest class of each image."""
-        return rarest_classes(labels.presence(int(labels.labels.max(initial=0)) + 1))
-
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
         """Return FCOS on a backbone with K outputs."""
         classes: Any = backbone.num_classes
@@ -118,10 +101,7 @@ class Detection(Task):
         return MOST, 6
 
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
-        """Return by how much a box differs at most from the one most like it in the other predictions.
-
-        One that would come last there may be missing: rounding decides which those are. NaN where a number is none.
-        """
+        """Return by how much a box differs at most from the one most like it in the other predictions."""
         if np.isnan(ours).any() or np.isnan(theirs).any():
             return float("nan")
         return max(

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from gpt4image.artifacts.class_shares import as_columns
 from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.labels import rarest_classes
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Task
 from gpt4image.tasks.classification import ranked
@@ -63,18 +62,6 @@ class MultiLabel(Task):
                 f"{spec} has one label per image, which is --task classification. For several, give a column 'labels' "
                 "with names separated by '|', or one column of 0 and 1 per class."
             )
-
-    def known(self, labels: Labels) -> NDArray[np.bool_]:
-        """Return (N,) which images have a class that is known to be present or absent."""
-        return (labels != NOT_KNOWN).any(axis=1)
-
-    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
-        """Return (K,) how many images have each class."""
-        return (labels == 1).sum(axis=0)
-
-    def groups(self, labels: Labels) -> NDArray[np.int64]:
-        """Return the rarest class of each image."""
-        return rarest_classes(labels)
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
         """Return (B, 2, K): weight of each class, and the part of it that says "present"."""
@@ -148,11 +135,7 @@ class MultiLabel(Task):
         }
 
     def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
-        """Return (n,) how well the present classes of each image are ranked above the absent ones, 0 to 1.
-
-        Label ranking average precision: the mean over present classes of the part of the classes ranked at least as
-        high that is present too. 1 where no class is present, or none is absent.
-        """
+        """Return (n,) how well the present classes of each image are ranked above the absent ones, 0 to 1."""
         known = self.known(labels)
         return np.array([_ranking(row, given) for row, given in zip(predictions[known], labels[known], strict=True)])
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
 
 
@@ -30,20 +30,12 @@ class Pretraining(Task):
     image_score: ClassVar[str] = "nothing"
     smooths: ClassVar[bool] = False
 
+    def annotations(self, image_set: ImageSet) -> Labels:
+        """Return (N,) no class for any image."""
+        return np.full(len(image_set), NO_LABEL)
+
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Take any labels, and none."""
-
-    def known(self, labels: Labels) -> NDArray[np.bool_]:
-        """Return (N,) False: no label is read."""
-        return np.zeros(len(labels), np.bool_)
-
-    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
-        """Return zeros."""
-        return np.zeros(classes, np.int64)
-
-    def groups(self, labels: Labels) -> NDArray[np.int64]:
-        """Return no class for any image."""
-        return np.full(len(labels), NO_LABEL)
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return 1, the least that a classifier can have."""
@@ -56,10 +48,6 @@ class Pretraining(Task):
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) True: all images take part."""
         return np.ones(len(labels), np.bool_)
-
-    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
-        """Return the targets as they are: no label is read."""
-        return soft
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return the targets as they are."""

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import ImageSet
-from gpt4image.data.labels import rarest_classes
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import VOID, Masks
 from gpt4image.models.hugging_face import STRIDE, OfTransformers
@@ -61,8 +60,7 @@ class Segmentation(Task):
     image_score: ClassVar[str] = "intersection over union, mean over the classes of the image"
     text_labels: ClassVar[bool] = True
     no_target: ClassVar[float] = MultiLabel.no_target
-    taught_as: ClassVar[str] = MultiLabel.name
-    weakly_taught_as: ClassVar[str] = "detection"
+    targets_from: ClassVar[tuple[str, ...]] = (MultiLabel.name, "detection")
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
     hub_task: ClassVar[str] = "image-segmentation"
@@ -84,14 +82,6 @@ class Segmentation(Task):
         if len(classes) < 2:
             raise DataError(f"{spec} has masks of {len(classes)} class(es); two are needed, background among them.")
 
-    def known(self, labels: Labels) -> NDArray[np.bool_]:
-        """Return (N,) which images have a mask."""
-        return labels.known
-
-    def hidden(self, labels: Labels, images: NDArray[np.bool_]) -> Masks:
-        """Return the masks without those of some images; which classes these show stays known."""
-        return labels.hidden(images)
-
     def untagged(self, labels: Labels) -> Masks:
         """Return the masks without what is known of images that have none."""
         return replace(
@@ -104,15 +94,6 @@ class Segmentation(Task):
         if labels.background >= 0:
             shown[:, labels.background] = NOT_KNOWN
         return shown
-
-    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
-        """Return (K,) how many images have each class in their mask."""
-        return (labels[labels.known].presence(classes) == 1).sum(axis=0)
-
-    def groups(self, labels: Labels) -> NDArray[np.int64]:
-        """Return the rarest class of each image with a mask."""
-        shown = self.image_labels(labels, labels.presence_of_classes.shape[1])
-        return rarest_classes(np.where(labels.known[:, None], shown, np.int8(NOT_KNOWN)))
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
         """Return the classifier with a head that gives logits of cells; what gives them already stays as it is."""
@@ -259,10 +240,7 @@ class Segmentation(Task):
 
 
 def beyond_usual(probabilities: Floats) -> Floats:
-    """Return probabilities (N, K) as distances from the mean of their class: 0 and 1 stay, the mean becomes one half.
-
-    NaN where nothing is known.
-    """
+    """Return probabilities (N, K) as distances from the mean of their class: 0 and 1 stay, the mean becomes 0.5."""
     known = ~np.isnan(probabilities)
     given = np.where(known, probabilities, 0.0)
     usual = (given.sum(axis=0, dtype=np.float64) / np.maximum(known.sum(axis=0), 1)).clip(1e-6, 1 - 1e-6)

@@ -58,16 +58,7 @@ class PixelTargets:
 
 
 def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of pixels, the mean over those of all masks on all processes.
-
-    Args:
-        logits: (B, K, h, w) float32 or better, enlarged to the masks.
-        masks: (B, S, S) uint8 classes, VOID where none counts.
-        smoothing: share of each target that is spread evenly over the classes.
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where no pixel counts.
-    """
+    """Cross-entropy of pixels, the mean over those of all masks on all processes."""
     pixels = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(pixels, masks.long(), ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
     sums = gather(torch.stack([total, (masks != VOID).sum().to(total.dtype)])[None]).sum(dim=0)

@@ -21,12 +21,7 @@ PRIOR = 2.0
 
 
 def best_thresholds(predictions: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[float, ...]:
-    """Return the threshold of largest F1 of each class, by the rule of this module.
-
-    Args:
-        predictions: (N, K) finite probabilities of N >= 1 images.
-        labels: (N, K) 1 present, 0 absent, -1 not known.
-    """
+    """Return the threshold of largest F1 of each class, by the rule of this module."""
     pairs = zip(predictions.astype(np.float64).T, labels.T, strict=True)
     return tuple(_best_threshold(probabilities, given) for probabilities, given in pairs)
 

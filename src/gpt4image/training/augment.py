@@ -88,10 +88,7 @@ def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
 
 
 def random_geometry(side: int, how: Augmentation, rng: BatchRng, uncut: Tensor | None = None) -> Geometry:
-    """Return a random crop or shift, and a random flip, of each image; ``side`` is S.
-
-    No crop is taken of the images ``uncut``, (B,) bool.
-    """
+    """Return a random crop or shift, and a random flip, of each image; ``side`` is S."""
     if how.min_scale < 1.0:
         return _random_crop(how, rng, uncut)
     most = round(how.shift * how.size)
@@ -120,10 +117,7 @@ def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
 
 
 def _random_crop(how: Augmentation, rng: BatchRng, uncut: Tensor | None) -> Geometry:
-    """Draw a part of each image (area at least ``min_scale``, aspect ratio 3/4 to 4/3).
-
-    The sizes follow "Going deeper with convolutions" (Szegedy et al. 2015), as torchvision's RandomResizedCrop does.
-    """
+    """Draw a part of each image (area at least ``min_scale``, aspect ratio 3/4 to 4/3)."""
     area = how.min_scale + (1.0 - how.min_scale) * rng.uniform()
     ratio = torch.exp((rng.uniform() * 2 - 1) * torch.log(torch.tensor(4.0 / 3.0)))
     extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1.0)

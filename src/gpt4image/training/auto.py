@@ -43,15 +43,7 @@ PRETRAINED_SIZE = 96
 
 
 def choose(config: TrainOptions, image_set: ImageSet) -> tuple[Any, dict[str, Any]]:
-    """Fill in every option that is None or "auto".
-
-    Args:
-        config: as the user gave it.
-        image_set: the set with its splits.
-
-    Returns:
-        The options, of the class of ``config``, which can now be ``resolved``; and those that were chosen.
-    """
+    """Fill in every option that is None or "auto"."""
     count = len(image_set.indices("train"))
     chosen: dict[str, Any] = {}
     if config.init == "auto":
@@ -154,10 +146,7 @@ def typical_side(image_set: ImageSet) -> int:
 
 
 def stored_size(config: TrainOptions, *, squash: bool = False) -> int:
-    """Return the side that pixels are kept at: larger than the input where random resized crops are cut from them.
-
-    Evaluation cuts the centre of what is larger, which a task that needs whole pictures (``squash``) cannot have.
-    """
+    """Return the side that pixels are kept at: larger than the input where random resized crops are cut from them."""
     size = config.image_size or 224
     return size if config.min_scale == 1.0 or squash else round(size * 256 / 224)
 

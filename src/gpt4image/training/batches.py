@@ -91,10 +91,7 @@ class Batches:
         return BatchRng(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
 
     def rows_with_second_views(self) -> tuple[int, Indices]:
-        """Return how many views all processes see where the others, or all, are seen twice, and which this one sees.
-
-        The second views stand behind the batch, in its order.
-        """
+        """Return how many views all processes see where the others, or all, are seen twice, and which this one sees."""
         seen = self.size if self.twice else self.others_per_batch
         second = self.rows[self.rows >= self.size - seen] + seen
         return self.size + seen, np.concatenate([self.rows, second])
@@ -149,11 +146,7 @@ def make_batches(
 
 
 def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
-    """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process; ascending.
-
-    Images that are mixed with each other go to the same process. If the two kinds are kept ``apart``, each process gets
-    as many of them as any other. Raises ConfigError: the batch cannot be shared by the processes, or mixed in pairs.
-    """
+    """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process."""
     count, size = processes.count(), own + others
     unit = 2 * count if mixing else count
     if count == 1 and apart:  # of an odd number with a target, one is not mixed

@@ -20,13 +20,7 @@ OF_CLIPS = ("frames", "frame_order", "frame_differences")
 
 
 def check(config: ResolvedOptions, task: Task, images: ImageSet | None = None, *, targets: bool = False) -> None:
-    """Refuse options that no run of a task has; with ``images``, the whole set, also those that do not fit them.
-
-    ``targets`` says that each run has targets only as the labels of the set say.
-
-    Raises:
-        ConfigError, DataError, RunError: naming the option.
-    """
+    """Refuse options that no run of a task has; with ``images``, the whole set, also those that do not fit them."""
     name, output = task.name, task.output
     for wrong, message in (
         (

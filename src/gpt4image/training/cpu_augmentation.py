@@ -54,10 +54,7 @@ class Policy:
             ) from None
 
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
-        """Return changed images (B, C, S, S) uint8 on the CPU, in channels_last order; ``seeds`` is (B,) int64 >= 0.
-
-        All frames of a clip are changed alike.
-        """
+        """Return changed images (B, C, S, S) uint8 on the CPU, in channels_last order; ``seeds`` is (B,) int64 >= 0."""
         if (frames := images.shape[1] // 3) > 1:
             apart = images.reshape(-1, 3, *images.shape[2:])
             return self(apart, seeds.repeat_interleave(frames)).reshape(images.shape)
@@ -106,16 +103,7 @@ class CpuAugmentation:
     alike: bool = False
 
     def __call__(self, pixels: Tensor, images: NDArray[np.int64], number: int) -> Tensor:
-        """Return the views of batch ``number``.
-
-        Args:
-            pixels: (B, 3, S, S) uint8 on the CPU.
-            images: (B,) their positions in the set.
-            number: of the batch in the run.
-
-        Returns:
-            (B + U, 3, T, T) uint8: a view of each image, then the second views of the U images that get one.
-        """
+        """Return the views of batch ``number``."""
         one, two = self.split(images)
         rng = self._rng(number, 0)
         views = self._moved(pixels, rng)

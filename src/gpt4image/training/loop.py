@@ -20,8 +20,8 @@ from torch import Tensor
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.class_shares import ClassShares, chosen
-from gpt4image.artifacts.weights import load_tensors, save_tensors
-from gpt4image.base.errors import DamagedError, ModelError, TrainingError
+from gpt4image.artifacts.weights import save_tensors
+from gpt4image.base.errors import TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config.learning import ResolvedOptions
@@ -37,7 +37,6 @@ from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.trainer import Trainer
 
-BEST_FILES = ".best-*.safetensors"  # * is the epoch; hidden, so that no file of the user is called so
 THRESHOLDS = runs.THRESHOLDS
 VALIDATIONS = 10
 SAVING = 20
@@ -54,10 +53,7 @@ class Losses(NamedTuple):
 
 
 def seed_step(seed: int, step: int, device: torch.device) -> None:
-    """Seed torch (augmentation, dropout, stochastic depth) and numpy (timm's mixup) for one step on ``device``.
-
-    ``torch.manual_seed`` also seeds devices that are not there, and for each of these formats the stack.
-    """
+    """Seed torch (augmentation, dropout, stochastic depth) and numpy (timm's mixup) for one step on ``device``."""
     state = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
     torch.default_generator.manual_seed(state)
     if device.type != "cpu":
@@ -71,14 +67,7 @@ def seen(trainer: Trainer, images: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixels: Tensor) -> Losses:
-    """Return the losses of one batch.
-
-    Args:
-        trainer: the run.
-        number: of the batch in the run, from 0.
-        images: (B,) positions of the images in the set.
-        pixels: (B, 3, S, S) uint8, or trainer.cpu_augmentation of them: (B + U, 3, T, T) uint8.
-    """
+    """Return the losses of one batch."""
     config, device, data = trainer.config, trainer.device, trainer.data
     size, views = len(images), seen(trainer, images)
     broken = torch.from_numpy(data.pixels.broken(views)).to(device)
@@ -109,18 +98,18 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     """Return the outputs of the model for the inputs of a batch: (B + U, 3, T, T) float32."""
     config, size = trainer.config, len(batch.images)
     asked: dict[str, Any] = {}
-    if trainer.tuning is not None:
-        asked["texts"] = trainer.tuning.texts.read(batch.images, trainer.device)
+    if trainer.texts is not None:
+        asked["texts"] = trainer.texts.read(batch.images, trainer.device)
     with autocast(trainer.device, config.precision):
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         found, embeddings, *more = trainer.parallel(inputs, **asked)
-    heads: dict[str, Tensor] = more.pop() if trainer.has_heads else {}
+    heads: dict[str, Tensor] = more.pop() if more and isinstance(more[-1], dict) else {}
     return Outputs(
         task=found[:size],
         second=found[size:],
         embeddings=None if embeddings is None else embeddings[:size],
-        texts=None if trainer.tuning is None else more[-1],
+        texts=more[0] if more else None,
         heads=heads,
     )
 
@@ -128,12 +117,7 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
 def inputs_of(
     trainer: Trainer, pixels: Tensor, number: int, images: NDArray[np.int64]
 ) -> tuple[Tensor, Geometry | None]:
-    """Return the inputs of one batch, (B, 3, T, T) float32, then the second views; and the geometry of the former.
-
-    Features (B, C) in the place of pixels are the inputs themselves.
-
-    The arguments are those of ``batch_losses``; ``pixels`` are on the device.
-    """
+    """Return the inputs of one batch, (B, 3, T, T) float32, then the second views; and the geometry of the former."""
     if pixels.ndim == 2:
         return pixels, None
     how, rng = trainer.augmentation, trainer.batches.rng(torch.default_generator)
@@ -153,17 +137,7 @@ def inputs_of(
 
 
 def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict[str, float]:
-    """Make optimiser step ``step`` (from 0) and return the mean of each part of the loss, and of the whole (total).
-
-    Args:
-        trainer: the run.
-        step: number of the step in the run.
-        epoch: for the error message.
-        pixels: of each accumulated batch, as ``pixels_of`` gives them.
-
-    Raises:
-        TrainingError: a loss is not finite; the weights are as before the step.
-    """
+    """Make optimiser step ``step`` (from 0) and return the mean of each part of the loss, and of the whole (total)."""
     for scheduler in trainer.schedulers:
         scheduler.step_update(step)
     means = gradient_of_step(trainer, step, epoch, *pixels)
@@ -178,10 +152,7 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
 
 
 def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict[str, float]:
-    """Leave in the parameters the gradient of the mean loss of a step's batches, and return what ``train_step`` does.
-
-    Args and Raises: as ``train_step``.
-    """
+    """Leave in the parameters the gradient of the mean loss of a step; return what ``train_step`` does."""
     config = trainer.config
     seed_step(config.seed, step, trainer.device)
     trainer.model.train()
@@ -201,11 +172,7 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
 
 
 def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> dict[str, float]:
-    """Return each part of the loss, and the whole (total), by name. Raises TrainingError: one is not finite.
-
-    The losses are those of all processes, so all of them stop; those of the official code, which are not, are asked
-    about.
-    """
+    """Return each part of the loss, and the whole (total), by name."""
     named = {"total": losses.total, **losses.parts}
     values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
     finite = bool(values.isfinite().all())
@@ -233,10 +200,7 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
-    """Measure the validation split; None where no image of it tells. Raises TrainingError: it is not finite.
-
-    The primary metric, the loss, and the thresholds of tasks that have some; these need no label.
-    """
+    """Measure the validation split; None where no image of it tells."""
     data, task = trainer.data, trainer.data.task
     indices = data.indices("val")
     if trainer.config.pretraining:
@@ -258,10 +222,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any] | None:
-    """Return the mean loss of images that no step learns from, of a run without labels; None where there are none.
-
-    Their views are the same each time. The last batch is filled up with the first images.
-    """
+    """Return the mean loss of images that no step learns from, of a run without labels; None where there are none."""
     config, data = trainer.config, trainer.data
     if not config.compares_views and data.text is not None:
         indices = indices[data.text.described[indices]]
@@ -285,29 +246,15 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any
 def fit(
     trainer: Trainer, out: Path, *, on_step: OnStep, on_epoch: MayStop, checkpoint_seconds: float
 ) -> dict[str, Any]:
-    """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
-
-    The end comes earlier where ``on_epoch`` returns False; that epoch is then validated as the last one is.
-
-    Returns:
-        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, set_aside, and
-        thresholds where the task has some.
-
-    Raises:
-        TrainingError: the loss is not finite.
-        KeyboardInterrupt: after a checkpoint, where Ctrl-C asked for it.
-    """
+    """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights."""
     checkpoint = out / runs.CHECKPOINT
     reset_peak_memory(trainer.device)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
     if processes.from_first(checkpoint.is_file()):
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
-        processes.by_first(lambda: _require_best(out, state["best"]))
     trainer.history = state["history"]
     trainer.best = tuple(state["best"]) if state["best"] else None
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
-    # Weights that came after the checkpoint: their epoch is trained again, on other hardware perhaps to other ones.
-    processes.by_first(lambda: _keep_best(out, trainer))
     processes.by_first(lambda: _sweep(out))
     begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
     started = saved = time.monotonic()
@@ -322,7 +269,6 @@ def fit(
         now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
         now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": skipped()}
         save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
-        processes.by_first(lambda: _keep_best(out, trainer))
 
     done = trainer.steps
     accumulation, pause = trainer.config.grad_accumulation, checkpoint_seconds
@@ -353,6 +299,7 @@ def fit(
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
     images = done * accumulation * trainer.batches.size
+    kept = trainer.history[trainer.best[1] - 1 if trainer.best else -1]
     return {
         "seconds": round(seconds, 3),
         "steps": done,
@@ -360,14 +307,8 @@ def fit(
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
         "set_aside": skipped(),
-        **_thresholds(trainer),
+        **({THRESHOLDS: kept[THRESHOLDS]} if THRESHOLDS in kept else {}),
     }
-
-
-def _thresholds(trainer: Trainer) -> dict[str, Any]:
-    """Return the thresholds of the epoch whose weights are kept, as a fact of run.json; nothing where it has none."""
-    kept = trainer.history[trainer.best[1] - 1 if trainer.best else -1]
-    return {THRESHOLDS: kept[THRESHOLDS]} if THRESHOLDS in kept else {}
 
 
 def end_epoch(
@@ -380,7 +321,7 @@ def end_epoch(
     row = {
         "epoch": epoch + 1,
         "step": (epoch + 1) * trainer.steps_per_epoch,
-        "lr": trainer.optimizer.param_groups[0]["lr"],
+        "lr": trainer.optimizers["optimizer"].param_groups[0]["lr"],
         "loss": means.pop("total"),
         "align_loss": None,
         **{f"{name}_loss": value for name, value in means.items()},
@@ -405,41 +346,12 @@ def keep_if_best(trainer: Trainer, out: Path, row: dict[str, Any]) -> None:
     better = trainer.best is None or primary.better(val[primary.name], trainer.best[0])
     if trainer.config.select == "best" and better:
         trainer.best = val[primary.name], row["epoch"]
-        save_tensors(_best_file(out, trainer.best), trainer.evaluated.state_dict())
-
-
-def _best_file(out: Path, best: tuple[float, int] | None) -> Path:
-    return out / BEST_FILES.replace("*", str(best[1] if best else 0))
-
-
-def _require_best(out: Path, best: tuple[float, int] | None) -> None:
-    """Check the best weights that a checkpoint knows of: without them the run would end with others.
-
-    Raises:
-        DamagedError: they are missing or damaged.
-    """
-    if not best:
-        return
-    try:
-        load_tensors(_best_file(out, best))
-    except (ModelError, DamagedError) as error:
-        raise DamagedError(
-            f"{error} These are the best weights so far: bring back a copy of the file, or remove "
-            f"{out / runs.CHECKPOINT} and give the same command with --resume again, which trains from the first step."
-        ) from None
-
-
-def _keep_best(out: Path, trainer: Trainer) -> None:
-    """Remove the best weights of other epochs, which stay until a checkpoint knows of better ones."""
-    for path in out.glob(BEST_FILES):
-        if path != _best_file(out, trainer.best):
-            path.unlink()
+        trainer.modules["best"].load_state_dict(trainer.evaluated.state_dict())
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:
     """Write the plain backbone, the projection head and the tuned text encoder. Raises TrainingError: not finite."""
-    best = _best_file(out, trainer.best)
-    weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
+    weights = (trainer.modules["best"] if trainer.best else trainer.evaluated).state_dict()
     if not all(bool(whole(tensor).isfinite().all()) for tensor in weights.values()):
         raise _diverged(trainer.config, "The weights are not finite")
     for part, name in (("head", runs.HEAD), ("backbone", runs.MODEL)):
@@ -453,12 +365,10 @@ def save_weights(trainer: Trainer, out: Path) -> None:
 
 def tidy(out: Path) -> None:
     """Remove what only an unfinished run needs; to be called when the record of the finished one is on disk."""
-    for path in (out / runs.CHECKPOINT, *out.glob(BEST_FILES)):
-        path.unlink(missing_ok=True)
+    (out / runs.CHECKPOINT).unlink(missing_ok=True)
     _sweep(out)
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a process left that was killed while it wrote weights."""
-    for name in (runs.CHECKPOINT, BEST_FILES, runs.MODEL, runs.HEAD):
+    for name in (runs.CHECKPOINT, runs.MODEL, runs.HEAD):  # of a process that was killed while it wrote weights
         remove_unfinished(out / name)

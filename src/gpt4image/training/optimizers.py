@@ -64,11 +64,7 @@ def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: S
 
 
 def parameter_groups(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the parameters of a run but those of a text encoder, with and without weight decay.
-
-    Where weights were given, ``new_layers`` of the backbone and what is no part of it learn faster, in groups of their
-    own: they have far to go, and the others are to stay near to where they are.
-    """
+    """Return the parameters of a run but those of a text encoder, with and without weight decay."""
     trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
     decay = config.weight_decay
     groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=model.no_weight_decay())

@@ -39,10 +39,7 @@ _last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
 
 
 def images_at_once(task: Task, classes: int, size: int) -> int:
-    """Return how many images or clips of ``size`` pixels are predicted at once.
-
-    A clip counts as its frames. A mask counts as its ``classes``, since it is chosen from a number of each per pixel.
-    """
+    """Return how many images or clips of ``size`` pixels are predicted at once."""
     planes = 1 if task.frames is None else task.frames.count
     if task.output == "mask":
         planes *= classes

@@ -37,12 +37,7 @@ from gpt4image.training.training_data import TrainingData
 
 
 def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
-    """Load the image set with its splits and the embedding table, and check that they belong together.
-
-    With ``only_described``, undescribed images leave the train split; the validation split is then cut from them first,
-    so that described images stay in training. Pretraining has validation images even where no image has a label. With
-    ``train_on_val``, the images of the validation split are in train.
-    """
+    """Load the image set with its splits and the embedding table, and check that they belong together."""
     table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
     if table is None and config.only_described:
         raise TableError("--only-described needs --embeddings: the table says which images are described.")
@@ -219,11 +214,7 @@ def identity_of(
 
 
 def with_table(ready: Prepared, embeddings: Path) -> Prepared:
-    """Return the same images with the text targets of another embedding table.
-
-    Raises:
-        TableError: it is missing or damaged, or of other images.
-    """
+    """Return the same images with the text targets of another embedding table."""
     table = EmbeddingTable.open(embeddings)
     table.require_own(ready.data.image_set)
     data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))

@@ -132,10 +132,7 @@ class RunModel:
     foreign_texts: str = ""
 
     def read(self, pixels: Pixels, indices: NDArray[np.int64], *, mirrored: bool = False) -> Outputs:
-        """Return the outputs of the model for the images at ``indices``.
-
-        With ``mirrored``, those of a model that gives a map are of each image and its mirror image together.
-        """
+        """Return the outputs of the model for the images at ``indices``."""
         device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
         self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         reader = Aligner(self.backbone, 1)
@@ -161,27 +158,14 @@ class RunModel:
 
     @torch.inference_mode()
     def embed(self, features: Array) -> Array:
-        """Return the (n, D) unit-length embeddings in the text space of pooled features (n, C).
-
-        Raises:
-            RunError: the run learned no alignment.
-        """
+        """Return the (n, D) unit-length embeddings in the text space of pooled features (n, C)."""
         if self.head is None:
             raise RunError("This run learned no alignment: it has no projection head to the text space.")
         return nn.functional.normalize(self.head.cpu()(torch.from_numpy(features)), dim=1).numpy()
 
 
 def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> RunModel:
-    """Return the model of a finished run.
-
-    Args:
-        run_dir: the run.
-        task: of the run; without it, the one of the registry that it names.
-        classes: class names.
-
-    Raises:
-        RunError: the run is not finished, or its weights or thresholds are of another number of classes.
-    """
+    """Return the model of a finished run."""
     record = runs.read_run(run_dir)
     config, thresholds = options_of(record), record["run"].get(runs.THRESHOLDS)
     thresholds = checked(run_dir / runs.RUN, lambda: checked_thresholds(thresholds, len(classes)))
@@ -252,14 +236,7 @@ def options_of(record: runs.RunRecord) -> TrainConfig:
 
 
 def self_trained(data: TrainingData, run_dir: Path) -> TrainingData:
-    """Return the data with what a finished run predicts, as targets of the training images without one (Lee 2013).
-
-    The model that learns from predictions may become better than the one that made them: it learns from more pictures,
-    each seen under other augmentations. Of segmentation these are the images without a mask, whatever else is known of
-    them. A predicted mask is that of the picture and its mirror image together, in the size that the model gives
-    (``Segmentation.shape``). Of classes they are the images without a target, which get the predicted probabilities.
-    All processes of a run call this together.
-    """
+    """Return the data with what a finished run predicts, as targets of the training images without one (Lee 2013)."""
     runs.require_classes(run_dir, data.classes)
     train, masks = data.indices("train"), data.task.output == "mask"
     unknown = train[~(data.task.known(data.labels[train]) if masks else data.has_target(train))]

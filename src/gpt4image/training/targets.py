@@ -73,15 +73,7 @@ class Noise:
 def single_labels(
     probabilities: Probabilities, labels: Ints, held_out: Bools
 ) -> Iterator[tuple[Ints, Probabilities, Ints]]:
-    """Yield held-out predictions as problems of one label per image: rows (n,), probabilities (n, C), labels (n,).
-
-    One label per image is one such problem. Several labels are one per class, of whether it is absent (0) or present.
-
-    Args:
-        probabilities: (N, K).
-        labels: (N,) classes; or (N, K) 1 present, 0 absent.
-        held_out: of the shape of the labels, which of them the predictions have not seen.
-    """
+    """Yield held-out predictions as problems of one label per image: rows (n,), probabilities (n, C), labels (n,)."""
     if labels.ndim == 1:
         rows = np.flatnonzero(held_out)
         yield rows, chosen(probabilities, rows), labels[rows]
@@ -95,12 +87,6 @@ def single_labels(
 def explained(probabilities: Probabilities, labels: Ints, held_out: Bools) -> float | None:
     """Return which part of what labels tell is predicted: McFadden's R2, one minus the log loss of the predictions over
     that of the frequencies of the classes.
-
-    Args and shapes: as of ``single_labels``.
-
-    Returns:
-        At most 1; about 0 where the predictions know nothing but the frequencies; None where no two labels differ, so
-        that there is nothing to explain.
     """
     loss = entropy = 0.0
     for _, predicted, given in single_labels(probabilities, labels, held_out):
@@ -122,17 +108,7 @@ def class_targets(
     *,
     silent: bool = False,
 ) -> Probabilities:
-    """Return (n, K) targets made of text labels and given labels; see ``Task.has_target``.
-
-    Args:
-        task: what labels and targets mean.
-        probabilities, labels, noise: as of ``blend``; of a task without exclusive classes NaN without a text, (n, K)
-            labels, and no noise.
-        explains: part of what the labels tell that the texts explain; None where that cannot be measured.
-        trust: share of a given label in the target of an image with text; without it, half where the labels look right
-            (all where the texts explain little), else the posterior of the class.
-        silent: the texts say nothing, so that images without a label have no target.
-    """
+    """Return (n, K) targets made of text labels and given labels; see ``Task.has_target``."""
     if trust is None and noise.rate == 0.0:
         trust = 1.0 if explains is None or explains < LEAST_EXPLAINED else TRUST_IN_RIGHT_LABELS
     if task.exclusive:
@@ -145,15 +121,8 @@ def class_targets(
 def says_nothing(
     task: Task, probabilities: Probabilities, labels: Ints, held_out: Bools, noise: Noise, trust: float | None
 ) -> bool:
-    """Return whether texts say so little of the classes that they are not learned from.
-
-    They explain next to nothing of the labels, and agree with them no more often than the most frequent class does
-    (binomial test): wrong labels cannot be explained either, but right ones among them agree. Of several classes per
-    image it is never so, since a text may say something of a few.
-
-    Args:
-        task, noise, trust: as of ``class_targets``.
-        probabilities, labels, held_out: as of ``explained``.
+    """Return whether texts are uninformative: they explain next to nothing of the labels, and agree with them no more
+    often than the most frequent class does (binomial test). Of several classes per image a text may tell a few.
     """
     if not task.exclusive or trust is not None or noise.rate > 0.0:
         return False
@@ -199,14 +168,7 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
 def targets_for(
     task: Task, text_labels: TextLabels, digests: Sequence[str], labels: Ints, trust: float | None = None
 ) -> Probabilities:
-    """Return the targets (n, K) that a file of text labels gives, where these say something.
-
-    Args:
-        task, trust: as of ``class_targets``.
-        text_labels: of any images.
-        digests: n digests; one that is not in the file has no text.
-        labels: (n, ...) annotations.
-    """
+    """Return the targets (n, K) that a file of text labels gives, where these say something."""
     labels = task.image_labels(labels, len(text_labels.classes))
     probabilities = text_labels.of(digests, task.no_target)
     explains = explained(text_labels.probabilities, text_labels.labels, text_labels.out_of_fold)
@@ -219,11 +181,7 @@ def says_nothing_in(task: Task, found: TextLabels, trust: float | None = None) -
 
 
 def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
-    """Return the text labels of a run, or its boxes, if it has some.
-
-    Raises:
-        TableError: missing, damaged, or the table beside.
-    """
+    """Return the text labels of a run, or its boxes, if it has some."""
     if path is not None and path.suffix == ".csv":
         raise TableError(f"--text-labels {path} is the table for people; give {path.with_suffix('.parquet')}.")
     if path is None:
@@ -234,20 +192,9 @@ def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
 
 
 def check_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_set: ImageSet, task: Task) -> None:
-    """Refuse text labels that a run cannot learn from.
-
-    Args:
-        labels: of ``config.text_labels``.
-        config: options of the run.
-        image_set: the whole dataset with the splits of the run.
-        task: of the run.
-
-    Raises:
-        TableError: they were made for another task, lack a class of the dataset, or have learned from the label of an
-            image that the run holds out.
-    """
+    """Refuse text labels that a run cannot learn from."""
     made_for = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
-    if made_for not in (task.taught_as or task.name, task.weakly_taught_as):
+    if made_for not in (task.targets_from or (task.name,)):
         raise TableError(
             f"{config.text_labels} holds text labels for --task {made_for}, this run is of {task.name}; run "
             "`gpt4image label` on this dataset."
@@ -294,13 +241,7 @@ def with_targets(data: TrainingData, targets: Probabilities | Boxes) -> Training
 
 
 def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels | BoxLabels) -> TrainingData:
-    """Return the data with class targets of text labels that fit, or with their boxes; see ``check_fitting``.
-
-    Boxes teach the training images that have none, or no mask; human ones stay.
-
-    Raises:
-        TableError: no text label is of a training image.
-    """
+    """Return the data with class targets of text labels that fit, or with their boxes; see ``check_fitting``."""
     known = set(labels.digests)
     if isinstance(labels, BoxLabels):
         taught, train = labels.by_digest(data.image_set.digests), data.indices("train")

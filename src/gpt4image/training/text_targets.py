@@ -64,24 +64,14 @@ class TextTargets:
         return torch.from_numpy(vectors), torch.from_numpy(has), torch.from_numpy(ids)
 
     def texts_of(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the T texts that the targets of a batch are made of.
-
-        Args:
-            indices: (B,) positions of the images.
-
-        Returns:
-            (T,) which of the B images each belongs to, ascending; (T,) their rows of the matrix.
-        """
+        """Return the T texts that the targets of a batch are made of."""
         starts = self.offsets[indices]
         counts = self.offsets[indices + 1] - starts
         flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
         return np.repeat(np.arange(len(indices)), counts), self.rows[flat]
 
     def of_others(self, images: NDArray[np.int64], others: NDArray[np.int64]) -> TextTargets:
-        """Return targets in which ``images``, (n,), have the texts of ``others``, (n,), and no image else any.
-
-        Equal texts stay equal; the table is left behind, for the texts are not those of its images any more.
-        """
+        """Return targets in which ``images``, (n,), have the texts of ``others``, (n,), and no image else any."""
         whose = np.full(len(self.offsets) - 1, -1, np.int64)
         whose[images] = others
         owners, rows = self.texts_of(whose[whose >= 0])

@@ -204,10 +204,7 @@ def run(
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
-    """Return what a run record holds of its data: class names, images per split, those with labels, texts, targets.
-
-    Images that could not be decoded do not count in the splits that the run read.
-    """
+    """Return what a run record holds of its data: class names, images per split, those with labels, texts, targets."""
     data = ready.data.without_met()
     train = data.indices("train")
     read = {str(split): len(data.indices(split)) for split in set(data.image_set.splits)}
@@ -328,16 +325,7 @@ def check_trackers(names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def tracked(names: Iterable[str], out: Path, record: Row) -> Generator[Callable[[Row], None]]:
-    """Show a run in trackers, through accelerate; only the first process does. What one fails at costs no run.
-
-    Args:
-        names: of the trackers.
-        out: run folder; TensorBoard and wandb write there, the others where their own settings say.
-        record: what config.json holds.
-
-    Yields:
-        What takes a row of metrics.jsonl.
-    """
+    """Show a run in trackers, through accelerate; only the first process does. What one fails at costs no run."""
     trackers: dict[str, Any] = dict.fromkeys(() if processes.rank() > 0 else names)
 
     def each(act: Callable[[str], Any]) -> None:

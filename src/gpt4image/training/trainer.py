@@ -6,11 +6,12 @@ The last weights are kept by default: the best epoch on a small validation split
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +59,9 @@ class Trainer:
     Attributes:
         model: maps images to (logits, image embeddings or None).
         parallel: what a step calls in its place: the same, or a wrapper that averages gradients over processes.
+        optimizers, schedulers: of the model, and of the text encoder if it learns; by their names in a checkpoint.
         cpu_augmentation: None where images are augmented only on the device.
-        tuning: None where the text encoder does not learn.
+        texts: None where the text encoder does not learn.
         objectives: the terms of the loss beside the task's.
         best: best validation score so far and its epoch, counted from 1; None before the first.
     """
@@ -69,15 +71,16 @@ class Trainer:
     device: torch.device
     model: nn.Module
     parallel: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: CosineLRScheduler
+    optimizers: dict[str, torch.optim.Optimizer]
+    schedulers: tuple[CosineLRScheduler, ...]
     ema: ModelEmaV3 | None
+    best_model: nn.Module | None
     batches: Batches
     notes: tuple[str, ...]
     augmentation: Augmentation
     cpu_augmentation: CpuAugmentation | None
     steps_per_epoch: int
-    tuning: TextTuning | None
+    texts: TextTower | None
     objectives: tuple[Objective, ...]
     history: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, int] | None = None
@@ -93,52 +96,25 @@ class Trainer:
         return self.model.get_submodule("backbone")
 
     @property
-    def has_heads(self) -> bool:
-        """Whether the model also returns a table of outputs of heads."""
-        return isinstance(self.model, Tapped) and len(self.model.heads) > 0
-
-    @property
     def evaluated(self) -> nn.Module:
         """The model that is evaluated and kept: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
     @property
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """All optimisers, by the names that they have in a checkpoint."""
-        return {"optimizer": self.optimizer} | ({} if self.tuning is None else {"of_texts": self.tuning.optimizer})
-
-    @property
-    def schedulers(self) -> tuple[CosineLRScheduler, ...]:
-        """Their schedules."""
-        return (self.scheduler, *(() if self.tuning is None else (self.tuning.scheduler,)))
-
-    @property
     def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds."""
-        return {"model": self.model} | ({} if self.ema is None else {"ema": self.ema.module})
-
-
-class TextTuning(NamedTuple):
-    """What trains the text encoder, ``Aligner.texts``."""
-
-    texts: TextTower
-    optimizer: torch.optim.Optimizer
-    scheduler: CosineLRScheduler
+        """What a checkpoint holds: the model, its moving average and, with ``--select best``, the best so far."""
+        found = {"model": self.model, "ema": None if self.ema is None else self.ema.module, "best": self.best_model}
+        return {name: module for name, module in found.items() if module is not None}
 
 
 def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
-    """Build a run from resolved options.
-
-    The backbone is made first, only from the seed: arms that differ in the text start from the same weights.
-
-    Raises:
-        ConfigError, DataError, ModelError: options that do not fit each other or the data.
-    """
+    """Build a run from resolved options."""
     check(config, data.task)
     device = choose_device(config.device)
     batch_size, count = config.batch_size, len(data.indices("train"))
     torch.manual_seed(config.seed)
-    place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
+    copied = config.ema > 0.0 or config.select == "best"
+    place = structure_alone if config.fsdp and processes.rank() > 0 and not copied else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
     plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
     if config.freeze:
@@ -179,17 +155,17 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         placing="on-top" if data.weak(others).any() else "apart" if config.consistency > 0.0 else "among",
     )
     batches = replace(batches, twice=config.compares_views)
-    parallel, ema = placed(config, model, device, batches)
+    parallel, ema, best_model = placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
-    optimizer = make_optimizer(model, config, new_layers)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * config.epochs
-    tuning = None
+    optimizers = {"optimizer": make_optimizer(model, config, new_layers)}
+    lowest = {"optimizer": min(config.min_lr, config.lr), "of_texts": 0.0}
     if tower is not None:  # its weights are pretrained: no decay, and a rate of their own
         lr = {"lora": 1e-4, "full": 1e-5}[config.tune_text]
-        of_texts = torch.optim.AdamW(tower.parameters(), lr=lr, weight_decay=0.0)
-        tuning = TextTuning(tower, of_texts, cosine(of_texts, steps, config.warmup_fraction, lowest=0.0))
+        optimizers["of_texts"] = torch.optim.AdamW(tower.parameters(), lr=lr, weight_decay=0.0)
+    schedulers = [cosine(one, steps, config.warmup_fraction, lowest[name]) for name, one in optimizers.items()]
     augmentation = augmentation_of(config, backbone)
     return Trainer(
         config=config,
@@ -197,15 +173,16 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         device=device,
         model=model,
         parallel=parallel,
-        optimizer=optimizer,
-        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest=min(config.min_lr, config.lr)),
+        optimizers=optimizers,
+        schedulers=tuple(schedulers),
         ema=ema,
+        best_model=best_model,
         batches=batches,
         notes=(*notes, *idle_options(config, data)),
         augmentation=augmentation,
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
-        tuning=tuning,
+        texts=tower,
         objectives=objectives_of(config, data, model),
     )
 
@@ -253,8 +230,8 @@ def try_build(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> No
 
 def placed(
     config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches
-) -> tuple[nn.Module, ModelEmaV3 | None]:
-    """Bring a model to its device, or its shards to all; return what a step calls, and the moving average."""
+) -> tuple[nn.Module, ModelEmaV3 | None, nn.Module | None]:
+    """Bring a model to its device, or its shards to all; return what a step calls, moving average and best model."""
     twice = config.consistency > 0.0 or batches.twice
     see_whole_batch(model, device, *(batches.rows_with_second_views() if twice else (batches.size, batches.rows)))
     if not config.fsdp:
@@ -262,20 +239,19 @@ def placed(
     ema = None
     if config.ema > 0.0:
         ema = ModelEmaV3(model, decay=config.ema, **EMA_WARMUP, foreach=not config.fsdp)
+    best_model = copy.deepcopy(model) if config.select == "best" else None
     if not config.fsdp:
-        return replicate(model, device), ema
-    for whole in (model,) if ema is None else (model, ema.module):
-        shard(whole, device)
-    return model, ema
+        return replicate(model, device), ema, best_model
+    for whole in (model, None if ema is None else ema.module, best_model):
+        if whole is not None:
+            shard(whole, device)
+    return model, ema, best_model
 
 
 def participants(
     config: ResolvedOptions, data: TrainingData, *, aligned: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training images with a target, and those without one, or with a weaker one, that a loss can use.
-
-    Without labels: those that the objectives can use, and none.
-    """
+    """Return the training images with a target, and those without one, or with a weaker one, that a loss can use."""
     targeted, others = data.pools()
     if config.pretraining and not config.compares_views and data.text is not None:
         return targeted[data.text.described[targeted]], others
@@ -292,11 +268,7 @@ def participants(
 def cpu_augmentation_of(
     config: ResolvedOptions, augmentation: Augmentation, batches: Batches, count: int, others: NDArray[np.int64]
 ) -> CpuAugmentation | None:
-    """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment.
-
-    Raises:
-        ConfigError: an unknown policy.
-    """
+    """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment."""
     consistent = config.consistency > 0.0
     if config.auto_augment is None and not consistent and not batches.twice:
         return None
@@ -315,10 +287,7 @@ def cpu_augmentation_of(
 
 
 def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextlib.nullcontext) -> Backbone:
-    """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights.
-
-    If ``place`` is ``structure_alone``, weights are neither initialised nor read.
-    """
+    """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights."""
     over_time = config.model.startswith(OF_TRANSFORMERS) and config.frames is not None
     frames = {"num_frames": config.frames} if over_time else {}
     with place():

@@ -43,13 +43,7 @@ class ClipFiles:
 
 
 def find_clip(name: str) -> ClipFiles:
-    """Return the files of MODEL/PRETRAINED.
-
-    Raises:
-        ConfigError: open_clip knows no such model, or the name has another form.
-        MissingExtraError: open_clip is not installed.
-        ModelError: there are no such weights, or they are pickled.
-    """
+    """Return the files of MODEL/PRETRAINED."""
     try:
         import open_clip
     except ModuleNotFoundError:

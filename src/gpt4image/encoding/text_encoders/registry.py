@@ -82,19 +82,7 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
 
 
 def load_known_encoder(spec: str, device: str, *, revision: str, width: int | None, whose: str) -> TextEncoder:
-    """Return the text encoder that made some vectors.
-
-    Args:
-        spec: as of ``load_text_encoder``; so ``device``.
-        device: auto, cpu, cuda or mps.
-        revision: revision that made the vectors; empty if unknown.
-        width: width of the vectors; None if unknown.
-        whose: beginning of a sentence about the vectors: "The table t was made with".
-
-    Raises:
-        ConfigError, MissingExtraError: see ``load_text_encoder``.
-        ModelError: it cannot be loaded, or is another one now.
-    """
+    """Return the text encoder that made some vectors."""
     encoder = load_text_encoder(spec, device)
     if revision and encoder.revision != revision:
         raise ModelError(

@@ -37,15 +37,7 @@ class Made(BaseModel, frozen=True, extra="forbid"):
 
 
 def make_trainable(tower: Tower, how: How, rank: int) -> None:
-    """Make the weights of a tower trainable, in place: all of them, or adapters of low rank beside its linear layers.
-
-    Weights that have no part in an embedding (BERT's pooler, the scale of a CLIP) stay frozen.
-
-    Args:
-        tower: on its device.
-        how: ``full``, or ``lora`` (Hu et al. 2022, arXiv 2106.09685): W x + B A x with W frozen and B = 0 at the start.
-        rank: rows of A.
-    """
+    """Make a tower trainable, in place: all its weights, or adapters of low rank (LoRA, arXiv 2106.09685)."""
     tower.requires_grad_(how == "full")
     if how == "lora":
         try:
@@ -75,13 +67,7 @@ def save_tuned(folder: Path, weights: Mapping[str, Tensor], made: Made) -> None:
 
 
 def load_tuned(name: str, device: str, load_base: Callable[[str, str], TextEncoder]) -> NeuralEncoder:
-    """Return the encoder in a run folder or in the folder that ``save_tuned`` wrote.
-
-    Args:
-        name: of the folder.
-        device: auto, cpu, cuda or mps.
-        load_base: finds the original encoder by its SPEC and device.
-    """
+    """Return the encoder in a run folder or in the folder that ``save_tuned`` wrote."""
     if not name:
         raise ConfigError("The encoder SPEC is tuned:RUN_DIR; the folder is missing.")
     given = Path(name).expanduser()

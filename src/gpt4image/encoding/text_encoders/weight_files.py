@@ -16,12 +16,7 @@ _OPENED_WITHOUT = {"pytorch_model.bin": "model*.safetensors", "adapter_model.bin
 
 
 def find_model(kind: str, name: str) -> Path:
-    """Return the folder of a model: ``name`` itself, or its copy of the Hugging Face hub (fetched once).
-
-    Raises:
-        ConfigError: ``name`` is empty.
-        ModelError: there is no such folder and the hub does not give it, or it has no safetensors weights.
-    """
+    """Return the folder of a model: ``name`` itself, or its copy of the Hugging Face hub (fetched once)."""
     if not name:
         raise ConfigError(f"The encoder SPEC is {kind}:NAME_OR_PATH; the name is missing.")
     try:

@@ -10,7 +10,7 @@ import pytest
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import StoreError
-from gpt4image.encoding.distinct_texts import read_descriptions
+from gpt4image.encoding.encode import read_descriptions
 
 PROMPTS = [Prompt("paper", 1, "Describe it.", False), Prompt("short", 1, "In three words?", False)]
 
