@@ -38,6 +38,7 @@ from gpt4image.artifacts.table import (
     Manifest,
     find_digests,
     read_manifest,
+    text_digest,
     write_index,
     write_manifest,
 )
