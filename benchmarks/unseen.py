@@ -52,7 +52,7 @@ def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, 
     from gpt4image.artifacts.table import EmbeddingTable
     from gpt4image.config import TrainConfig
     from gpt4image.training.prepare import load_image_set, prepare
-    from gpt4image.training.text_targets import TextTargets
+    from gpt4image.training.training_data import TextTargets
 
     config = TrainConfig(data=data, embeddings=embeddings, image_size=image_size, val_fraction=0.0, out=Path("unused"))
     searched, _ = load_image_set(config.model_copy(update={"only_described": True, "val_fraction": SEARCHED}))

@@ -15,8 +15,7 @@ from gpt4image.data.regions import Boxes
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.training.text_targets import TextTargets
-from gpt4image.training.training_data import TrainingData
+from gpt4image.training.training_data import TextTargets, TrainingData
 
 CLASSES = ("a", "b", "c")
 TRUE = np.array([0, 1, 2] * 6)

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import gpt4image.encoding.encode
@@ -20,7 +18,7 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import ARRAYS, EmbeddingTable
 from gpt4image.base.errors import ModelError, StoreError, TableError
 from gpt4image.config import EncodeConfig
-from gpt4image.encoding.encode import batches, encode
+from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.long_texts import split
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
@@ -233,15 +231,6 @@ def test_mistakes_are_found_before_work_starts(run: Any, tmp_path: Path) -> None
     (tmp_path / "other" / "manifest.json").write_text('{"name": "a web app"}')
     with pytest.raises(TableError, match="not the manifest of an embedding table"):
         run(Letters(), out=tmp_path / "other")
-
-
-@given(st.lists(st.integers(1, 40), max_size=60), st.integers(0, 60), st.integers(1, 200))
-def test_batches_cover_every_row_once_within_the_budget(lengths: list[int], start: int, budget: int) -> None:
-    start = min(start, len(lengths))
-    ascending = np.array(lengths[:start] + sorted(lengths[start:]), dtype=np.int64)
-    cut = list(batches(ascending, start, budget))
-    assert [row for a, b in cut for row in range(a, b)] == list(range(start, len(lengths)))
-    assert all(b - a == 1 or (b - a) * ascending[b - 1] <= budget for a, b in cut)
 
 
 def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ from gpt4image.evaluating.examples import (
 from gpt4image.labelling.label import label
 from gpt4image.reporting.extras import Descriptions, Example, SuspectedError
 from gpt4image.reporting.report import HEADINGS, example_groups, report
-from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.train import train
+from gpt4image.training.training_data import TextTargets
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}, "image_size": 16, "batch_size": 8,

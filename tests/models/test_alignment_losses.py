@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from align_by_loops import by_loops
 from gpt4image.base.errors import ConfigError
-from gpt4image.models.alignment_losses import LOSSES, cosine, info_nce, info_nce_one_way, siglip
+from gpt4image.models.alignment_losses import LOSSES, info_nce, info_nce_one_way
 
 INFO_NCE = (info_nce, info_nce_one_way)
 
@@ -61,19 +61,6 @@ def test_value_and_gradients_equal_the_naive_loop(name, batch, temperature, bias
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("loss", INFO_NCE)
-def test_hand_computed_info_nce(loss):
-    # Cosines: image 0 to texts (1, 0), image 1 to texts (0, 1); lengths must not matter.
-    image_emb, text_emb = torch.tensor([[3.0, 0.0], [0.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 7.0]])
-    expected = math.log(1 + math.exp(-1 / 0.5))  # -log(e^2 / (e^2 + e^0)), the same in all rows and columns
-    assert loss(image_emb, text_emb, temperature=0.5).item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_hand_computed_cosine():
-    image_emb, text_emb = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [-1.0, -1.0]])
-    assert cosine(image_emb, text_emb).item() == pytest.approx((2 + 4) / 2)
-
-
 def test_without_options_it_is_the_loss_of_clip():
     image_emb, text_emb = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
     logits = F.normalize(image_emb, dim=1) @ F.normalize(text_emb, dim=1).T / 0.07
@@ -82,16 +69,6 @@ def test_without_options_it_is_the_loss_of_clip():
     torch.testing.assert_close(info_nce(image_emb, text_emb, temperature=0.07), clip)
     one_way = info_nce_one_way(image_emb, text_emb, temperature=0.07)
     torch.testing.assert_close(one_way, F.cross_entropy(logits, numbers))
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@settings(deadline=None, max_examples=40)
-@given(batch=batches(), temperature=st.floats(0.05, 2.0))
-def test_bounds(name, batch, temperature):
-    image_emb, text_emb, options = batch
-    highest = {"cosine": 4.0, "siglip": math.inf}
-    value = LOSSES[name](image_emb, text_emb, **options, temperature=temperature).item()
-    assert -1e-9 <= value <= highest.get(name, math.log(len(text_emb)) + 2 / temperature) + 1e-9
 
 
 @pytest.mark.parametrize("loss", LOSSES.values())
@@ -117,15 +94,6 @@ def test_a_batch_without_texts_is_zero_with_zero_gradient(loss, size):
     assert emb.grad.count_nonzero() == 0
 
 
-@pytest.mark.parametrize("loss", LOSSES.values())
-def test_mixed_target_is_the_mean_of_both_targets(loss):
-    image_emb, text_emb = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    eye, flipped, lam = torch.eye(6), torch.eye(6).flip(0), 0.7
-    mixed = loss(image_emb, text_emb, target=lam * eye + (1 - lam) * flipped)
-    separate = lam * loss(image_emb, text_emb, target=eye) + (1 - lam) * loss(image_emb, text_emb, target=flipped)
-    torch.testing.assert_close(mixed, separate, rtol=1e-6, atol=0)
-
-
 def test_one_image_drawn_twice_finds_its_text_as_if_drawn_once():
     image_emb = torch.randn(5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     text_emb = image_emb + 0.1
@@ -138,19 +106,6 @@ def test_one_image_drawn_twice_finds_its_text_as_if_drawn_once():
     twice = image_emb[ids], text_emb[ids]
     torch.testing.assert_close(first_row(*twice, exclude=ids[:, None] == ids), once)
     assert first_row(*twice) > once + 0.3  # without it the copy is a negative as near as the positive
-
-
-@pytest.mark.parametrize("loss", INFO_NCE)
-def test_a_batch_of_copies_has_no_negatives(loss):
-    emb = torch.randn(1, 4).expand(3, 4)
-    assert loss(emb, emb, exclude=torch.ones(3, 3, dtype=torch.bool)).item() == pytest.approx(0.0, abs=1e-6)
-    assert loss(emb, emb).item() == pytest.approx(math.log(3), rel=1e-6)
-
-
-def test_siglip_of_one_positive_and_one_negative_by_hand():
-    emb = torch.eye(2)
-    expected = math.log1p(math.exp(-(1 / 0.5 - 1))) + math.log1p(math.exp(-1))
-    assert siglip(emb, emb, temperature=0.5, bias=-1.0).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values())
@@ -191,10 +146,3 @@ def test_small_temperatures_are_stable(loss):
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         info_nce(torch.randn(4, 3), torch.randn(4, 3), **options)
-
-
-def test_embeddings_of_different_width_are_refused():
-    with pytest.raises(ConfigError, match="text_width"):
-        cosine(torch.randn(4, 3), torch.randn(4, 5))
-    with pytest.raises(ConfigError, match=r"\(3, 3\): both need the shape \(B, D\)"):
-        cosine(torch.randn(4, 3), torch.randn(3, 3))

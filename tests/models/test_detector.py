@@ -17,8 +17,6 @@ from gpt4image.models.detector import (
     MOST,
     POINT,
     BestBoxes,
-    Detector,
-    Outputs,
     assign,
     detection_loss,
     points_of,
@@ -121,14 +119,6 @@ def test_a_box_of_a_weight_is_there_with_that_probability() -> None:
     torch.testing.assert_close(half * count / 2, (sure * count + none) / 2, rtol=1e-5, atol=1e-5)
 
 
-def test_the_smaller_of_two_boxes_wins_a_point() -> None:
-    points = torch.tensor([[0.5, 0.5, 0.125], [0.05, 0.05, 0.125]])
-    targets = torch.tensor([[[0.2, 0.2, 0.8, 0.8, 0, 1.0], [0.4, 0.4, 0.6, 0.6, 1, 0.25]]])
-    found = assign(points, targets)
-    assert found.box[0, 0] == 1
-    assert found.weight.tolist() == [[0.25, 0.0]]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_rounds_come_to_what_torchvision_suppresses_to(seed: int) -> None:
     torch.manual_seed(seed)
@@ -152,16 +142,3 @@ def test_boxes_of_outputs_are_decoded_and_the_best_come_first() -> None:
     assert rows[:2, 5].tolist() == [0.0, 1.0]
     torch.testing.assert_close(rows[1, :4], torch.tensor([0.125, 0.0625, 0.375, 1.0]))
     assert not rows[2:].any()
-
-
-@pytest.mark.parametrize(("name", "size"), [("resnet10t", 128), ("vit_tiny_patch16_224", 224)])
-def test_a_detector_says_of_each_point_where_it_is(name: str, size: int) -> None:
-    arguments = {"depth": 2} if name.startswith("vit") else {}
-    model = Detector(timm.create_model(name, num_classes=3, **arguments), size, 3)
-    outputs = model(torch.randn(2, 3, size, size))
-    assert outputs.shape == (2, sum(side**2 for side in model.sides), 3 + POINT)
-    found = Outputs.of(outputs)
-    assert torch.equal(found.points[0], model.points)
-    assert (found.corners[..., 2:] >= found.corners[..., :2]).all()
-    detection_loss(outputs, some_boxes(2, 3) * torch.tensor([1, 1, 1, 1, 0.0, 1])).backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())  # else DDP would wait for one

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from transformers.utils import logging
 
-from gpt4image.base.errors import ConfigError, ModelError, first_line
+from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.models.backbones import create_backbone
-from gpt4image.models.hugging_face import find_folder, loading, without_progress_bars
+from gpt4image.models.hugging_face import find_folder, loading
 
 
 def test_a_folder_is_itself_and_a_hub_id_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,14 +26,6 @@ def test_a_folder_is_itself_and_a_hub_id_its_copy(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     assert find_folder("owner/model", ("*.json", "*.safetensors")) == tmp_path
     assert asked == [("owner/model", ["*.json", "*.safetensors"])]
-
-
-@pytest.mark.parametrize("name", ["", "/nowhere/model", "./model", "a/b/c"])
-def test_a_path_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
-    with pytest.raises(LookupError, match="give a folder or a Hugging Face id"):
-        find_folder(name, ("*.json",))
 
 
 def test_what_the_hub_does_not_give_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,21 +109,3 @@ def test_what_a_library_raises_becomes_an_error_of_ours() -> None:
         raise ConfigError("ours")
     with pytest.raises(KeyboardInterrupt), loading("the model", ModelError):
         raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("shown", [True, False])
-def test_progress_bars_are_as_before_afterwards(shown: bool) -> None:
-    before = logging.is_progress_bar_enabled()
-    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
-    try:
-        with pytest.raises(KeyError), without_progress_bars():
-            assert not logging.is_progress_bar_enabled()
-            raise KeyError
-        assert logging.is_progress_bar_enabled() == shown
-    finally:
-        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
-
-
-def test_first_line_is_never_empty() -> None:
-    assert first_line(ValueError("\n one\ntwo")) == "one"
-    assert first_line(ValueError()) == "ValueError"

@@ -54,11 +54,6 @@ def test_logits_are_those_of_the_classifier_and_texts_can_be_aligned_to_their_fe
     assert embeddings.shape == (2, 12)
 
 
-def test_finest_and_coarsest_maps_are_as_asked() -> None:
-    model = PyramidModel(timm.create_model("resnet10t", num_classes=5), 128, finest=4, width=48)
-    assert (model.sides, model.width) == ((32, 16, 8, 4), 48)
-
-
 def test_a_model_without_feature_maps_is_refused() -> None:
     with pytest.raises(ModelError, match="take another --model"):
         PyramidModel(torch.nn.Linear(3, 3), 64)

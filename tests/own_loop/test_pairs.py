@@ -67,11 +67,6 @@ def test_items_hold_image_label_text_and_whether_it_is_described(image_set, tabl
     assert text_id >= 0 > pairs[2].text_id
 
 
-def test_unlabelled_images_have_the_label_that_cross_entropy_ignores(image_set, table):
-    label = DescribedImages(image_set, table)[5].label
-    assert label == IGNORED_LABEL == torch.nn.CrossEntropyLoss().ignore_index
-
-
 def test_coverage_counts_missing_and_unused(image_set, table):
     coverage = DescribedImages(image_set, table).coverage
     assert (coverage.images, coverage.described, coverage.unused) == (6, 4, 1)
@@ -131,20 +126,6 @@ def test_batches_of_a_data_loader(image_set, table, start):
     assert (batch.text.shape, batch.text.dtype) == ((5, WIDTH), torch.float32)
     assert batch.described.dtype == torch.bool
     assert batch.described.tolist() == [True, True, False, False, True]
-
-
-def test_a_spec_string_and_a_path(tmp_path):
-    for i in range(20):
-        folder = tmp_path / "photos" / ("cat" if i % 2 else "dog")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.png").write_bytes(picture(10 * i))
-    spec = f"folder:{tmp_path / 'photos'}"
-    from gpt4image.data import load_image_set
-
-    make_table(tmp_path / "table", {digest: [unit(i)] for i, digest in enumerate(load_image_set(spec).digests)})
-    parts = [DescribedImages(spec, tmp_path / "table", split=split) for split in ("train", "val", "test")]
-    assert [len(part) for part in parts] == [14, 2, 4]  # the fractions of `gpt4image train`
-    assert all(part.coverage.described == len(part) and part.coverage.unused == 0 for part in parts)
 
 
 def test_what_cannot_be_joined_is_refused(image_set, table, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.data.digests import file_digests
@@ -80,13 +80,6 @@ def test_encoding_is_done_once_and_new_texts_cost_only_themselves(tmp_path, monk
     assert not again({"fox/1.jpg": "A fox in snow."})["cat/1.jpg"].described
 
 
-def test_several_texts_of_a_key_are_averaged(tmp_path):
-    pairs = [["a", "one red ball"], ("b", "two blue boats"), ("a", "a toy in the sun"), ["a", "one red ball"]]
-    both = Texts.encoded(pairs, tmp_path / "table", encoder=ENCODER)["a"].text.numpy()
-    one, two = load_text_encoder(ENCODER, "cpu").encode(["one red ball", "a toy in the sun"])
-    np.testing.assert_allclose(both, (one + two) / np.linalg.norm(one + two), atol=2e-3)
-
-
 def test_rows_that_cannot_be_used_are_named_and_cost_no_other(tmp_path):
     rows = ["a.jpg,A red ball.", ",No owner.", "b.jpg,", "c.jpg,A cat, sitting."]
     file = write_csv(tmp_path / "captions.csv", rows)
@@ -145,22 +138,6 @@ class Numbers(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return torch.full((3, 8, 8), float(index)), index % 2
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_set_of_ones_own_is_joined_by_key(texts, workers):
-    keys = ["dog/2.jpg", "cat/2.jpg", "bird/1.jpg", "dog/1.jpg"]
-    pairs = WithTexts(Numbers(), texts, keys)
-    assert str(pairs.coverage) == "3 of 4 images described; 1 other images in the table"
-    assert pairs.coverage.missing == ("bird/1.jpg",)
-    (batch,) = list(DataLoader(pairs, batch_size=4, num_workers=workers))
-    batch = batch.to("cpu")
-    assert batch.image[:, 0, 0, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert batch.label.tolist() == [0, 1, 0, 1]
-    assert batch.described.tolist() == [True, True, False, True]
-    assert batch.text_id[0] == batch.text_id[3] != batch.text_id[1]
-    for row, key in enumerate(keys):
-        torch.testing.assert_close(batch.text[row], texts[key].text, rtol=0, atol=0)
 
 
 def test_keys_that_do_not_fit_are_refused(texts):

@@ -12,20 +12,14 @@ from typing import Any
 
 import pytest
 
-from gpt4image.base.errors import DataError, MissingExtraError, RunError
-from gpt4image.parallel.local import run_jobs, worker_number
+from gpt4image.base.errors import DataError, RunError
+from gpt4image.parallel.local import run_jobs
 
 
 def double(job: int, progress: Any) -> int:
     progress(1, 2, "half")
     time.sleep(0.02 * (3 - job))
     return 2 * job
-
-
-def fail(job: int, progress: Any) -> int:
-    if job == 1:
-        raise DataError("picture 1 is missing")
-    return job
 
 
 def fail_late(job: tuple[Path, bool], progress: Any) -> int:
@@ -35,17 +29,6 @@ def fail_late(job: tuple[Path, bool], progress: Any) -> int:
     (folder / str(time.monotonic_ns())).touch()
     time.sleep(0.3)
     return 0
-
-
-def number_of_worker(job: Path, progress: Any) -> int:
-    (job / str(worker_number())).touch()
-    while len(list(job.iterdir())) < 3:
-        time.sleep(0.02)
-    return worker_number()
-
-
-def lack(job: int, progress: Any) -> int:
-    raise MissingExtraError("--track wandb", "wandb")
 
 
 def die(job: int, progress: Any) -> int:
@@ -74,23 +57,11 @@ def test_later_jobs_wait_for_the_first_and_run_in_the_same_processes(tmp_path: P
     assert {process for process, _ in found[3:]} <= {process for process, _ in found[:3]}
 
 
-def test_an_error_reaches_the_caller_as_it_was_raised() -> None:
-    with pytest.raises(DataError, match=r"^b: picture 1 is missing"):
-        run_jobs(fail, [0, 1, 2], list("abc"), processes=1, title="t")
-    with pytest.raises(MissingExtraError, match=r"^a: --track wandb needs .*\[wandb\]"):
-        run_jobs(lack, [0], ["a"], processes=1, title="t")
-
-
 def test_no_job_begins_after_one_that_failed(tmp_path: Path) -> None:
     jobs = [(tmp_path, True)] + [(tmp_path, False)] * 5
     with pytest.raises(DataError, match=r"^a: picture"):
         run_jobs(fail_late, jobs, list("abcdef"), processes=1, title="t")
     assert not list(tmp_path.iterdir())
-
-
-def test_each_worker_has_a_number(tmp_path: Path) -> None:
-    assert worker_number() == 0
-    assert sorted(run_jobs(number_of_worker, [tmp_path] * 3, list("abc"), processes=3, title="t")) == [0, 1, 2]
 
 
 def test_a_killed_worker_is_explained() -> None:

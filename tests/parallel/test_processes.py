@@ -23,7 +23,7 @@ from PIL import Image
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError
-from gpt4image.base.files import read_json, read_json_lines
+from gpt4image.base.files import read_json_lines
 from gpt4image.config import TrainConfig
 from gpt4image.parallel import processes
 from gpt4image.training.train import train
@@ -33,7 +33,6 @@ from several_processes import (
     RUNS,
     SHARED,
     agreements,
-    free_port,
     gradient_cases,
     gradients,
     on_each_count,
@@ -80,15 +79,6 @@ def test_each_row_belongs_to_one_process_and_pairs_stay_together(share: int, cou
     assert all(len(part) == share and sorted(part) == part.tolist() for part in parts)
     if share % 2 == 0:
         assert all((total - 1 - part[::-1] == part).all() for part in parts)
-
-
-def test_one_process_alone_needs_no_others() -> None:
-    rows = torch.arange(6.0).view(3, 2)
-    assert processes.gather(rows) is rows and processes.gather_square(rows) is rows and processes.sum_over(rows) is rows
-    assert processes.any_of(True, False) == (True, False)
-    assert processes.united([1, 2, 1]) == (1, 2)
-    assert processes.from_first("x") == processes.together(lambda: "x", first_ahead=True) == "x"
-    assert processes.rows(5).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.fixture(scope="module")
@@ -182,21 +172,6 @@ def command(data: str, out: Path, *words: str) -> list[str]:
         *(str(w) for key, value in pairs for w in (f"--{key}", value)),
         *words,
     ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
-def test_launched_processes_speak_once(launcher: str, described: dict[str, Any], tmp_path: Path) -> None:
-    words = command(described["data"], tmp_path / "run", "--epochs", "1")
-    if launcher == "accelerate launch":
-        pytest.importorskip("accelerate")
-        given = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-        given += ["--dynamo_backend", "no", "--main_process_port", str(free_port())]
-        words = [sys.executable, "-m", "accelerate.commands.launch", *given, *words[words.index("2") + 1 :]]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("wrote: ") == done.stdout.count("next: gpt4image evaluate") == 1
-    assert read_json(tmp_path / "run" / runs.ENVIRONMENT)["processes"] == 2
 
 
 @pytest.mark.slow

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -13,47 +10,10 @@ from gpt4image.base.errors import ModelError
 from gpt4image.models.backbones import create_backbone
 from gpt4image.parallel.sharding import blocks, clip_gradients, shard, structure_alone, unshardable
 
-TABLE = re.compile(r"^\| `(\w+)` \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|", re.MULTILINE)
-DOCS = Path(__file__).parents[2] / "docs" / "large-runs.md"
-
 
 def structure(name: str) -> nn.Module:
     with structure_alone():
         return create_backbone(name, classes=1000, image_size=224).module
-
-
-def documented() -> list[tuple[str, str, str, str]]:
-    return TABLE.findall(DOCS.read_text())
-
-
-@pytest.mark.parametrize(("name", "millions", "states", "on_eight"), documented())
-def test_what_the_docs_say_of_memory_follows_from_the_model(
-    name: str, millions: str, states: str, on_eight: str
-) -> None:
-    model = structure(name)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert all(parameter.is_meta for parameter in model.parameters())
-    optimizer = torch.optim.AdamW(model.parameters())
-    with structure_alone():
-        said = model(torch.zeros(2, 3, 224, 224))
-        nn.functional.cross_entropy(said, torch.zeros(2, dtype=torch.int64)).backward()
-    optimizer.step()
-    moments = sum(value.numel() for state in optimizer.state.values() for value in state.values() if value.ndim)
-    assert said.shape == (2, 1000) and moments == 2 * parameters
-    gathered: set[nn.Parameter] = set()
-    largest = 0
-    for block in blocks(model):  # inner ones first: an outer one is gathered without them
-        own = set(block.parameters()) - gathered
-        largest = max(largest, sum(parameter.numel() for parameter in own))
-        gathered |= own
-    assert round(parameters / 1e6) == int(millions.replace(",", ""))
-    assert f"{16 * parameters / 1e9:.1f}" == states
-    assert f"{(16 * parameters / 8 + 8 * largest) / 1e9:.1f}" == on_eight
-
-
-def test_the_docs_name_large_models() -> None:
-    named = {row[0] for row in documented()}
-    assert {"vit_large_patch16_224", "vit_huge_patch14_224", "vit_giant_patch14_224"} <= named
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,3 @@ def test_metrics_equal_counting_by_hand() -> None:
     ]
     assert facts["ece"] == pytest.approx(sum(gaps), abs=1e-5)
     assert facts["loss"] == pytest.approx(-np.log(probabilities[has, truth]).mean(), rel=1e-4)
-
-
-def test_a_split_without_labels_has_counts_alone() -> None:
-    facts = measure(np.full((3, 2), 0.5, np.float32), np.full(3, -1), ("a", "b"))
-    assert facts == {"images": 3, "labelled": 0, "classes": ["a", "b"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ import torch
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
-from gpt4image.base.errors import DataError, ExportError
+from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.comparing.compare import compare
-from gpt4image.config import CompareConfig, ExportConfig
+from gpt4image.config import ExportConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
-from gpt4image.reporting.extras import EXAMPLES
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options
@@ -118,11 +115,6 @@ def test_an_export_predicts_the_boxes_of_the_run(form: str, detector_run: Path, 
         assert found.shape == (1, 100, 6)
 
 
-def test_timm_has_no_detectors(detector_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="--format onnx"):
-        export(ExportConfig(run_dir=detector_run, format="timm", out=tmp_path / "timm"))
-
-
 def test_crops_move_boxes_and_drop_what_little_is_left() -> None:
     boxes = Boxes.of_images(
         [
@@ -165,14 +157,6 @@ def test_differences_of_predictions_are_those_of_boxes_that_correspond() -> None
     assert Detection().difference(theirs, ours) > 0.5
 
 
-def test_rows_are_boxes_best_first() -> None:
-    predictions = np.zeros((1, 100, 6), np.float32)
-    predictions[0, 0] = (0.1, 0.25, 0.5, 0.75, 0.9, 1)
-    (row,) = Detection().rows(predictions, ["cat", "dog"], 1)
-    assert row["classes"] == ["dog"]
-    assert json.loads(json.dumps(row["boxes"]))[0][1] == 0.25
-
-
 @pytest.mark.slow
 def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Path, tmp_path: Path) -> None:
     given = {"data": f"coco:{pictograms / 'train.json'}", "val_fraction": 0.0}
@@ -182,30 +166,6 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Pat
     for shared in others:
         assert shared.keys() == alone.keys()
         assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-9
-
-
-@pytest.mark.slow
-def test_a_comparison_tests_map_by_resampled_images(pictograms: Path, tmp_path: Path) -> None:
-    shared = {"image_size": 64, "val_fraction": 0.0, "precision": "fp32", "memory_format": "channels_last"}
-    config = CompareConfig(
-        **shared,
-        data=f"coco:{pictograms / 'train.json'}",
-        out=tmp_path / "compared",
-        arms="baseline,oracle",
-        labels_per_class=8,
-        seeds=2,
-        epochs=3,
-        jobs=1,
-        threads=1,
-    )
-    compare(config)
-    record = read_json(tmp_path / "compared" / "comparison.json")
-    assert record["metric"] == "mAP"
-    (pair,) = record["pairs"]
-    low, high = pair["other_images"]["ci95"]
-    assert low < pair["difference"] < high
-    assert any("1,000 bootstrap samples" in line for line in record["method"])
-    assert len(read_json(tmp_path / "compared" / EXAMPLES)) == 24
 
 
 def test_the_difference_of_what_is_no_number_is_none() -> None:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score
 from torch import Tensor
 
-from box_cases import write_squares
-from gpt4image.base.errors import DataError
-from gpt4image.base.files import read_json
-from gpt4image.comparing.compare import compare
-from gpt4image.config import CompareConfig
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
 
 CLASSES = ("cat", "dog", "sofa", "tree", "sun")
@@ -120,22 +113,6 @@ def test_metrics_of_resampled_images_are_those_of_images_that_come_as_often() ->
     assert any((labels[own] == 1).any(axis=0).sum() < 4 for own in rows) and min(expected) == 0.0
 
 
-@pytest.mark.slow
-def test_a_comparison_tests_map_by_resampled_images(tmp_path: Path) -> None:
-    options = {"image_size": 32, "precision": "fp32", "memory_format": "channels_last", "jobs": 1, "threads": 1}
-    few = {"arms": "baseline,oracle", "labels_per_class": 2, "seeds": 2, "epochs": 3}
-    compare(
-        CompareConfig(
-            data=write_squares(tmp_path / "set"), task="multilabel", out=tmp_path / "compared", **options, **few
-        )
-    )
-    record = read_json(tmp_path / "compared" / "comparison.json")
-    assert record["metric"] == "mAP"
-    (pair,) = record["pairs"]
-    low, high = pair["other_images"]["ci95"]
-    assert low < pair["difference"] < high
-
-
 def test_scores_per_image_equal_the_ranking_precision_of_scikit_learn(predicted: tuple[np.ndarray, np.ndarray]) -> None:
     scores, labels = predicted
     found = MultiLabel().scores(scores, labels)
@@ -175,12 +152,6 @@ def test_each_class_is_present_from_its_own_threshold_on(predicted: tuple[np.nda
     assert task.columns(scores, None)["prediction"] == [np.flatnonzero(each).tolist() for each in decided]
 
 
-def test_a_single_class_is_measured() -> None:
-    scores, labels = np.array([[0.9], [0.8], [0.2]], np.float32), np.array([[1], [0], [1]], np.int8)
-    facts = MultiLabel().measure(scores, labels, ["cat"])
-    assert facts["f1_macro"] == facts["f1_micro"] == pytest.approx(0.5)
-
-
 def test_the_mean_of_f1_is_over_classes_that_are_present_or_predicted() -> None:
     scores = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.2], [0.9, 0.1, 0.3]], np.float32)
     labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]], np.int8)
@@ -192,8 +163,3 @@ def test_the_mean_of_f1_is_over_classes_that_are_present_or_predicted() -> None:
     assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == pytest.approx(2 / 3), "wrongly predicted"
     nothing = MultiLabel().measure(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.int8), CLASSES[:3])
     assert nothing["f1_macro"] == nothing["f1_micro"] == 0.0
-
-
-def test_one_label_per_image_is_refused() -> None:
-    with pytest.raises(DataError, match="has one label per image, which is --task classification"):
-        MultiLabel().require(np.zeros(3, np.int64), CLASSES, "folder:photos")

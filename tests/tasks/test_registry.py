@@ -47,13 +47,6 @@ def test_the_form_of_the_labels_decides_and_old_runs_are_of_classification() -> 
     assert recorded_task(OPTIONS).name == "classification"
 
 
-def test_options_reach_the_task() -> None:
-    task = find_task("multilabel", OPTIONS.model_copy(update={"focus_negatives": 3.0}))
-    assert isinstance(task, MultiLabel) and task.focus == 3.0
-    again = with_options(task, OPTIONS)
-    assert isinstance(again, MultiLabel) and again.focus == 0.0
-
-
 def test_a_task_that_the_registry_lacks_has_its_own_options() -> None:
     class Own(MultiLabel):
         pass

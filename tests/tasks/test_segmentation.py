@@ -28,9 +28,8 @@ from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import VOID
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks.segmentation import Segmentation, beyond_usual, values_shown
+from gpt4image.tasks.segmentation import Segmentation, beyond_usual
 from gpt4image.tasks.segmentation_losses import box_loss
-from gpt4image.training.loop import inputs_of, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import build
@@ -116,13 +115,6 @@ def test_metrics_are_those_of_torchmetrics(seed: int, images: int, side: int) ->
     assert (found["images"], found["labelled"], found["measured_at"]) == (images + 1, images, [side, side])
 
 
-def test_masks_of_which_no_pixel_counts_have_no_metric() -> None:
-    masks = masks_of(np.full((2, 8, 8), VOID, np.uint8))
-    facts = Segmentation().measure(np.zeros((2, 8, 8), np.uint8), masks, CLASSES)
-    assert "mIoU" not in facts and "pixel_accuracy" not in facts
-    assert (facts["labelled"], facts["support"], facts["per_class"]) == (2, [0] * 4, [None] * 4)
-
-
 def test_metrics_of_resampled_images_are_those_of_images_that_come_as_often() -> None:
     rng = np.random.default_rng(0)
     truth, predicted = (rng.integers(0, 4, (5, 6, 6)).astype(np.uint8) for _ in range(2))
@@ -172,13 +164,6 @@ def test_a_class_that_only_pixels_that_count_for_nothing_may_show_is_not_taught_
     assert found[:, 1, 1:].tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
     left = Geometry.crop(torch.full((4, 2), -1.0), torch.full((4, 2), 0.5), torch.zeros(4).bool(), 8)
     assert Segmentation().targets(labels, None, 4, left).presence[3, 0, 1:].all(), "the cut shows no cat"
-
-
-@given(seed=st.integers(0, 1000), images=st.integers(1, 5), side=st.integers(1, 4))
-def test_values_of_masks_are_those_that_some_pixel_has(seed: int, images: int, side: int) -> None:
-    masks = np.random.default_rng(seed).integers(0, 256, (images, side, side)).astype(np.uint8)
-    found = [np.flatnonzero(row).tolist() for row in values_shown(torch.from_numpy(masks)).numpy()]
-    assert found == [np.unique(mask).tolist() for mask in masks]
 
 
 def test_a_teacher_says_what_images_without_a_mask_show() -> None:
@@ -259,23 +244,6 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
     assert parts == {"backbone.fc", "levels", "branches", "of_cells"}
     assert trainer.batches.size == 11  # three with tags come on top of eight masks, since there are a third as many
-
-
-@pytest.mark.parametrize("masks", [True, False])
-def test_images_with_only_tags_are_not_cut(masks: bool, drawn: str, tmp_path: Path) -> None:
-    ready = prepare(options(drawn, tmp_path / "run", min_scale=0.3), ("train",))
-    data = ready.data
-    if not masks:
-        data = replace(data, labels=data.task.hidden(data.labels, np.full(len(data.labels), True)))
-    trainer = build(ready.config, data)
-    images = trainer.batches.batch(0)
-    weak = torch.from_numpy(~data.labels.known[images])
-    assert weak.tolist() == [not masks] * 8 + [True] * (3 * masks)
-    seed_step(0, 0, trainer.device)
-    pixels = torch.zeros((len(images), 3, data.pixels.size, data.pixels.size), dtype=torch.uint8)
-    geometry = inputs_of(trainer, pixels, 0, images)[1]
-    assert geometry is not None
-    assert torch.equal((geometry.window == torch.tensor([0.0, 0, 1, 1])).all(dim=1), weak)
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(drawn: str, tmp_path: Path) -> None:

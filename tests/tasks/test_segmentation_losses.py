@@ -195,10 +195,3 @@ def test_what_is_taken_out_has_no_gradient_and_extreme_logits_are_finite() -> No
     assert not gradient[[0, 2, 4]].any()
     nothing = task.without_target(targets, torch.ones(5, dtype=torch.bool))
     assert task.loss(logits, nothing, 0.1).item() == 0.0
-
-
-def test_half_precision_is_computed_in_float32() -> None:
-    logits = torch.randn(5, 4, 4, 4)
-    targets = some_targets(np.random.default_rng(2))
-    whole, half = (Segmentation().loss(part, targets, 0.0) for part in (logits.bfloat16().float(), logits.bfloat16()))
-    assert half.dtype == torch.float32 and torch.equal(whole, half)

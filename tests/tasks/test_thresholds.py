@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 
 from gpt4image.tasks.thresholds import PRIOR, USUAL, best_thresholds, checked_thresholds
 
@@ -46,16 +45,6 @@ def test_without_labels_a_class_is_present_from_half_the_best_f1_on(hundredths: 
     (found,) = best_thresholds(scores, np.full(scores.shape, -1))
     best = float(blended_f1([(8 * Fraction(part, 100), -1) for part in hundredths], found))
     assert (scores[scores < found] <= best / 2 + 1e-9).all() and (scores[scores >= found] >= best / 2 - 1e-9).all()
-
-
-def test_with_many_labels_they_decide_alone() -> None:
-    rng = np.random.default_rng(0)
-    truth = (rng.random((4000, 1)) < 0.1).astype(np.int8)
-    scores = (0.2 * truth + 0.3 * rng.random((4000, 1))).astype(np.float32)
-    (found,) = best_thresholds(scores, truth)
-    f1 = [f1_score(truth, scores >= cut) for cut in np.linspace(0, 0.5, 101)]
-    assert f1_score(truth, scores >= found) >= max(f1) - 0.005
-    assert 0.2 < found < 0.35 and f1_score(truth, scores >= USUAL) < 0.1
 
 
 def test_a_threshold_has_few_digits_and_a_class_of_no_probability_the_usual_one() -> None:

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 import gpt4image
-from gpt4image.base.errors import ConfigError, DataError, ExportError, TableError
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.config import ImportDescriptionsConfig, TrainConfig
+from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.tasks.video import Video
 from gpt4image.training.prepare import prepare
@@ -132,41 +131,8 @@ def test_exports_take_clips_and_agree_with_the_run(run: Path, dots: Path, tmp_pa
         assert max(names["probabilities"]) == pytest.approx(one[0]["predictions"][0]["probability"], abs=1e-3)
 
 
-def test_plain_timm_has_no_models_of_clips(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="timm has no models for video"):
-        gpt4image.export(run_dir=run, format="timm", out=tmp_path / "timm")
-
-
 def test_a_run_that_is_stopped_ends_with_the_same_bits(run: Path, dots: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": f"clips:{dots}", "out": run, "epochs": 2, "frames": 4, **SMALL}
     options["frame_differences"] = True
     resumed(TrainConfig(**options), tmp_path / "run", steps=3)
     assert same(run, tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_clips_are_compared_with_and_without_their_answers(dots: Path, tmp_path: Path) -> None:
-    rows = [
-        {"key": f"train/{name}/{number}.mp4", "description": f"a dot goes {name}", "class": name, "confidence": 0.9}
-        for name in ("left", "right")
-        for number in range(24)
-    ]
-    (tmp_path / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    data, store, table = f"clips:{dots}", tmp_path / "clips.db", tmp_path / "clips.emb"
-    import_descriptions(
-        ImportDescriptionsConfig(file=tmp_path / "answers.jsonl", store=store, data=data, prompt="motion")
-    )
-    gpt4image.encode(store=store, encoder="bag-of-words:32", out=table)
-    labels = gpt4image.label(data=data, answers=store, embeddings=table, out=tmp_path / "labels.parquet")
-    assert labels.summary["answered"] >= 46  # equal files count once
-    fitting = {"text_labels": tmp_path / "labels.parquet", "out": tmp_path / "run", "epochs": 1, **SMALL}
-    with pytest.raises(TableError, match="holds out"):
-        gpt4image.train(data=data, **fitting | {"val_fraction": 0.3})
-    asked = {"arms": "baseline,asked,aligned", "labels_per_class": 2, "seeds": 2, "epochs": 1, "jobs": 1}
-    gpt4image.compare(
-        data=data, embeddings=table, answers=store, out=tmp_path / "cmp", **asked, **SMALL | {"val_fraction": 0.1}
-    )
-    record = read_json(tmp_path / "cmp" / "comparison.json")
-    assert record["metric"] == "top1" and set(record["arms"]) == {"baseline", "asked", "aligned"}
-    gpt4image.report(dir=tmp_path / "cmp")
-    assert "data:image/webp" in (tmp_path / "cmp" / "report.html").read_text()

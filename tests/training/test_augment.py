@@ -80,16 +80,6 @@ def test_the_input_is_cut_from_the_centre_of_a_larger_stored_picture() -> None:
     assert torch.equal(eval_batch(images, how()), expected)
 
 
-def test_normalising_uses_mean_and_deviation_of_each_channel() -> None:
-    grey = torch.full((1, 3, 2, 2), 0.5)
-    assert torch.allclose(normalised(grey, how())[0, :, 0, 0], torch.tensor([0.0, 0.5, 2.0]))
-
-
-def test_a_resized_crop_of_the_whole_area_and_square_shape_is_close_to_the_picture() -> None:
-    flat = torch.full((8, 3, 16, 16), 77, dtype=torch.uint8)
-    assert torch.allclose(resized_crop(flat, 12, 0.3, True), torch.full((8, 3, 12, 12), 77.0), atol=1e-3)
-
-
 def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(300, 3, 32, 32).contiguous()
     crops = resized_crop(ramp, 16, 0.25, False)
@@ -163,14 +153,3 @@ def test_parts_of_a_batch_get_the_numbers_of_the_whole(total: int, processes: in
         part = BatchRng(generator=generator(7), total=total, rows=rows)
         for mine, all_of_them in zip((part.uniform(2), part.integers(3, 9, 2), part.seeds()), numbers, strict=True):
             assert torch.equal(mine, all_of_them[rows])
-
-
-def test_ranges_are_those_asked_for_and_a_choice_keeps_the_rows() -> None:
-    rng = BatchRng.whole(1000, generator(7))
-    assert set(rng.integers(3, 6).tolist()) == {3, 4, 5}
-    uniform = rng.uniform()
-    assert uniform.min() >= 0 and uniform.max() < 1 and uniform.dtype == torch.float32
-    chosen = BatchRng.whole(6, generator(7)).of(torch.tensor([True, False, True, False, False, True]))
-    assert chosen.rows.tolist() == [0, 2, 5]
-    assert chosen.of(torch.tensor([2, 0])).rows.tolist() == [5, 0], "positions among those that are here"
-    assert torch.equal(chosen.uniform(), BatchRng.whole(6, generator(7)).uniform()[[0, 2, 5]])

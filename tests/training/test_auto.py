@@ -103,10 +103,6 @@ def test_muon_is_not_chosen_where_it_cannot_work_or_was_never_tried(
     assert choose(colour_folder, model="resnet18")[0].optimizer == "muon"
 
 
-def test_models_without_a_small_stem_get_the_standard_one(colour_folder: Path) -> None:
-    assert choose(colour_folder, model="efficientnet_b0")[0].stem == "standard"
-
-
 @pytest.mark.parametrize(("side", "size"), [(28, 32), (32, 32), (48, 48), (72, 64), (150, 128), (500, 128)])
 def test_the_input_follows_the_typical_shorter_side(side: int, size: int, tmp_path: Path) -> None:
     for label in ("a", "b"):
@@ -141,12 +137,6 @@ def test_larger_sets_get_larger_batches_and_fewer_epochs_but_enough_steps() -> N
     assert scratch == [200, 200, 200, 120, 80, 60, 90]
     assert [auto.epochs(count, "pretrained") for count in (100, 500, 1000, 2000, 50_000)] == [200, 120, 60, 30, 30]
     assert all(auto.epochs(count, "scratch") * count // auto.batch_size(count) >= 600 for count in counts)
-
-
-def test_random_crops_are_cut_from_larger_stored_pictures(tmp_path: Path) -> None:
-    plain = TrainConfig(data="openmoji", out=tmp_path, image_size=224)
-    assert auto.stored_size(plain) == 224
-    assert auto.stored_size(plain.model_copy(update={"min_scale": 0.3})) == 256
 
 
 def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_folder: Path, tmp_path: Path) -> None:

@@ -20,12 +20,6 @@ def test_a_stream_read_in_any_pieces_is_the_same_sequence(count: int, start: int
     assert piece.tolist() == whole[start:].tolist()
 
 
-@given(count=st.integers(1, 30), passes=st.integers(1, 4))
-def test_every_pass_holds_every_image_once(count: int, passes: int) -> None:
-    sequence = Stream(images=np.arange(count), seed=(3,)).take(0, count * passes).reshape(passes, count)
-    assert all(sorted(one) == list(range(count)) for one in sequence.tolist())
-
-
 @given(count=st.integers(1, 12), repeats=st.integers(1, 4), start=st.integers(0, 40), length=st.integers(1, 60))
 def test_repeats_give_the_same_order_with_each_image_several_times(
     count: int, repeats: int, start: int, length: int
@@ -34,18 +28,6 @@ def test_repeats_give_the_same_order_with_each_image_several_times(
     once = Stream(images=images, seed=(5,)).take(0, start + length)
     piece = Stream(images=images, seed=(5,), repeats=repeats).take(start, length)
     assert piece.tolist() == np.repeat(once, repeats)[start : start + length].tolist()
-
-
-def test_batches_repeat_images_with_and_without_a_target() -> None:
-    batches = make_batches(np.arange(10), np.arange(100, 200), size=12, labelled_share=0.5, seed=0, repeats=3)
-    _, counts = np.unique(batches.batch(4), return_counts=True)
-    assert counts.tolist() == [3, 3, 3, 3]
-
-
-def test_passes_differ_in_order_and_seeds_differ() -> None:
-    stream = Stream(images=np.arange(50), seed=(0,))
-    assert stream.take(0, 50).tolist() != stream.take(50, 50).tolist()
-    assert stream.take(0, 50).tolist() != Stream(images=np.arange(50), seed=(1,)).take(0, 50).tolist()
 
 
 @pytest.mark.parametrize(("share", "own"), [(0.5, 8), (0.25, 4), (0.01, 1), (0.99, 15)])
@@ -118,11 +100,6 @@ def test_a_batch_that_processes_cannot_share_kind_by_kind_is_refused(monkeypatch
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(ConfigError, match="5 of --batch-size 10 have a target, which must be a multiple of 2, and 5"):
         make_batches(np.arange(10), np.arange(100, 200), size=10, labelled_share=0.5, seed=0, placing="apart")
-
-
-def test_without_other_images_the_whole_batch_has_targets() -> None:
-    batches = make_batches(np.arange(10), np.empty(0, np.int64), size=16, labelled_share=0.5, seed=0)
-    assert len(batches.batch(3)) == 16
 
 
 def test_no_image_with_a_target_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from typing import Any
 
@@ -50,14 +49,6 @@ def same(batch: Tensor) -> Tensor:
     return batch[:1].expand(len(batch), -1, -1, -1)
 
 
-def test_a_batch_is_followed_by_the_second_views_of_the_images_that_get_one() -> None:
-    one, two = views().split(IMAGES)
-    assert one.tolist() == [0, 2, 4] and two.tolist() == [1, 3, 5]
-    made = views()(pictures(), IMAGES, 7)
-    assert made.shape == (9, 3, 12, 12) and made.dtype == torch.uint8
-    assert views(strong=None, second=np.zeros(20, bool))(pictures(), IMAGES, 7).shape == (6, 3, 12, 12)
-
-
 def test_the_same_seed_batch_and_place_give_the_same_views_and_others_give_others() -> None:
     batch = pictures()
     made = views()(batch, IMAGES, 7)
@@ -87,14 +78,6 @@ def test_the_policy_leaves_the_first_views_of_images_with_a_second_one_alone() -
     assert not torch.equal(changed[[0, 2, 4]], plain[[0, 2, 4]])
 
 
-def test_resized_crops_are_rounded_to_bytes() -> None:
-    how = Augmentation(**{**vars(HOW), "min_scale": 0.3})
-    flat = torch.full((6, 3, 16, 16), 201, dtype=torch.uint8)
-    made = views(how=how)(flat, IMAGES, 0)
-    assert made.shape == (9, 3, 12, 12)
-    assert torch.equal(made[:6], torch.full((6, 3, 12, 12), 201, dtype=torch.uint8))
-
-
 @pytest.mark.parametrize("name", [STRONG, "rand-m9-mstd0.5-inc1", "augmix-m3-w3", "original", "v0", "3a"])
 def test_an_image_is_changed_as_its_seed_says_whatever_its_place_and_company(name: str) -> None:
     policy, images, seeds = Policy(name, HOW.mean), pictures(12, 16), torch.arange(12) * 2**58
@@ -120,23 +103,6 @@ def test_random_states_of_others_are_left_alone() -> None:
 
 def test_strongest_magnitudes_never_fail() -> None:
     Policy("rand-m10-n15-p1-inc1", HOW.mean)(pictures(1, 16).expand(40, -1, -1, -1), torch.arange(40))
-
-
-def test_what_comes_from_outside_an_image_has_the_mean_colour() -> None:
-    black = torch.zeros(60, 3, 16, 16, dtype=torch.uint8)
-    policy = Policy("rand-m9-n1-p1", HOW.mean)
-    policy._transform.ops = [op for op in policy._transform.ops if op.name == "TranslateXRel"]
-    views = policy(black, torch.arange(60))
-    assert {tuple(colour) for colour in views.permute(0, 2, 3, 1).reshape(-1, 3).tolist()} == {
-        (0, 0, 0),
-        (128, 102, 76),
-    }
-
-
-def test_a_policy_travels_to_worker_processes() -> None:
-    policy = Policy("rand-m9-mstd0.5-inc1", HOW.mean)
-    again = pickle.loads(pickle.dumps(policy))  # noqa: S301
-    assert torch.equal(again(pictures(12, 16), torch.arange(12)), policy(pictures(12, 16), torch.arange(12)))
 
 
 @pytest.mark.parametrize("name", ["randaugment", "rand-x9", "v7", "rand-m9-mmax30"])

@@ -58,12 +58,6 @@ def test_images_without_a_label_take_part_through_consistency_alone(few_labels: 
     assert found["total"] == pytest.approx(found["task"] + 2 * found["consistency"])
 
 
-def test_nothing_is_learned_from_what_the_model_is_not_sure_of(few_labels: Path) -> None:
-    found = losses(built(options(few_labels, confidence=1.0)))
-    assert found["consistency"] == 0
-    assert found["total"] == found["task"]
-
-
 def test_confidence_is_a_share_of_what_label_smoothing_leaves(few_labels: Path) -> None:
     assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.0)))["consistency"] == 0
     assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.99)))["consistency"] > 0
@@ -97,19 +91,6 @@ def test_it_resumes_mid_epoch_to_the_same_bits(changes: dict[str, Any], few_labe
     assert all(row["consistency_loss"] >= 0 for row in runs.read_run(tmp_path / "whole")["metrics"])
     resumed(config, tmp_path / "broken", steps=4)
     assert same(tmp_path / "whole", tmp_path / "broken")
-
-
-def test_views_made_by_workers_are_those_made_in_memory(few_labels: Path, tmp_path: Path) -> None:
-    shared = {"auto_augment": "rand-m9-mstd0.5-inc1", "repeated_augmentation": 2}
-    train(options(few_labels, out=tmp_path / "memory", **shared))
-    train(options(few_labels, out=tmp_path / "workers", memory_limit_gb=0.0, workers=2, **shared))
-    assert same(tmp_path / "memory", tmp_path / "workers")
-
-
-def test_a_broken_image_without_a_label_costs_itself_alone(few_labels: Path, tmp_path: Path) -> None:
-    (few_labels / "unlabelled" / "red-15.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no picture")
-    outcome = train(options(few_labels, out=tmp_path / "run", memory_limit_gb=0.0, workers=1, labelled_share=0.25))
-    assert [item.name for item in outcome.skipped] == ["unlabelled/red-15.png"]
 
 
 def test_described_images_without_a_label_are_aligned_as_well(few_labels: Path, tmp_path: Path) -> None:

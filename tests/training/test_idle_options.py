@@ -10,7 +10,7 @@ import pytest
 from box_cases import write_squares
 from gpt4image.config import TrainConfig
 from gpt4image.training.prepare import prepare
-from gpt4image.training.trainer import build, idle_options
+from gpt4image.training.trainer import idle_options
 from small_training import SMALL
 
 
@@ -26,7 +26,6 @@ def told(data: str, out: Path, **options: Any) -> tuple[str, ...]:
         ({"task": "pretrain", "temperature": 0.5, "head": "mlp"}, "--head: no effect, since no features are aligned"),
         ({"shift": 0.2, "min_scale": 0.5}, "--shift: no effect, since crops of --min-scale take its place."),
         ({"new_layers_lr_scale": 3.0}, "--new-layers-lr-scale: no effect, since --init scratch has only new layers."),
-        ({"momentum": 0.5, "optimizer": "adamw"}, "--momentum: no effect, since --optimizer adamw has none."),
         ({"erase_with": "noise"}, "--erase-with: no effect, since no pixels are erased (--erase)."),
         ({"confidence": 0.5}, "--confidence: no effect, since there is no --consistency."),
         ({"labelled_share": 0.3}, "--labelled-share: no effect, since all training images have a target."),
@@ -53,8 +52,3 @@ def test_options_with_an_effect_are_not_named(colour_folder: Path, tmp_path: Pat
     used = {"shift": 0.2, "momentum": 0.5, "optimizer": "sgd", "erase": 0.5, "erase_with": "noise"}
     used |= {"consistency": 1.0, "confidence": 0.5, "labelled_share": 0.3, "label_smoothing": 0.3}
     assert told(f"folder:{colour_folder}", tmp_path / "run", **used) == ()
-
-
-def test_a_run_keeps_them_as_notes(colour_folder: Path, tmp_path: Path) -> None:
-    ready = prepare(TrainConfig(data=f"folder:{colour_folder}", out=tmp_path / "run", **SMALL, confidence=0.5))
-    assert build(ready.config, ready.data).notes == idle_options(ready.config, ready.data) != ()

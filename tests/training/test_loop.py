@@ -32,13 +32,6 @@ def test_saving_takes_a_small_part_of_the_time(
     assert 1 <= len(saves) <= 1 + (time.monotonic() - started) / (loop.SAVING * 0.1)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(colour_folder: Path, tmp_path: Path) -> None:
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(options(colour_folder, tmp_path / name, epochs=1, seed=seed))
-    assert same(tmp_path / "a", tmp_path / "b")
-    assert not same(tmp_path / "a", tmp_path / "c")
-
-
 def test_what_fails_after_the_last_step_costs_no_step(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +72,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
-@pytest.mark.parametrize(("again", "kept"), [((0.1, 0.15), 1), ((0.1, 0.3), 3), ((0.25, 0.1), 2)])
+@pytest.mark.parametrize(("again", "kept"), [((0.1, 0.15), 1), ((0.25, 0.1), 2)])
 def test_best_weights_are_those_of_the_epochs_that_the_curve_holds(
     again: tuple[float, float], kept: int, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,13 +34,6 @@ def test_options_train_and_resume_to_the_same_bits(
     assert all(np.isfinite(row["align_loss"]) for row in rows)
 
 
-def test_without_texts_the_options_change_nothing(described: dict[str, Any]) -> None:
-    without = {**described, "embeddings": None}
-    plain = losses_at(trainer_of(without)).total
-    changed = losses_at(trainer_of(without, temperature=0.5, align_weight=0.5)).total
-    assert torch.equal(plain, changed)
-
-
 def test_the_official_code_does_not_mix_texts(described: dict[str, Any]) -> None:
     ours, official = (trainer_of(described, mixup=0.8, paper_compat=compat, head="linear") for compat in (False, True))
     official.model.load_state_dict(ours.model.state_dict())

@@ -16,7 +16,7 @@ from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.train import train
-from small_training import SMALL, resumed, same
+from small_training import SMALL
 
 SIZES = {"train": 160, "val": 80, "test": 80}
 
@@ -53,18 +53,6 @@ def test_thresholds_of_the_validation_images_raise_f1_on_the_test_images(rare: d
     assert usual["mAP"] == pytest.approx(facts["mAP"])
     assert facts["f1_macro"] > usual["f1_macro"] + 0.15 and facts["f1_micro"] > usual["f1_micro"] - 0.1
     assert [row["prediction"] for row in rows] == [np.flatnonzero(each >= thresholds).tolist() for each in scores]
-
-
-@pytest.mark.slow
-def test_the_thresholds_are_those_of_the_weights_that_are_kept(rare: dict[str, Any], tmp_path: Path) -> None:
-    best = {**rare, "select": "best", "checkpoint_seconds": 0.0, "epochs": 3}
-    train(TrainConfig(**best))
-    rows = read_json_lines(rare["out"] / runs.METRICS)
-    kept = max(rows, key=lambda row: row["val"]["mAP"])
-    assert read_json(rare["out"] / runs.RUN)["thresholds"] == kept["thresholds"]
-    resumed(TrainConfig(**best), tmp_path / "resumed", steps=30)
-    assert same(rare["out"], tmp_path / "resumed")
-    assert read_json(tmp_path / "resumed" / runs.RUN)["thresholds"] == kept["thresholds"]
 
 
 def test_without_validation_labels_the_probabilities_of_the_model_choose_thresholds(rare: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def test_layers_that_start_anew_learn_faster_than_given_weights(
             dict.fromkeys(rates(), rate), rel=0.01
         )
     scratch = trainer_of(described, optimizer=optimizer, new_layers_lr_scale=5.0, **changes)
-    assert all("lr_scale" not in group for group in scratch.optimizer.param_groups)
+    assert all("lr_scale" not in group for group in scratch.optimizers["optimizer"].param_groups)
 
 
 class Scaled(nn.Module):
@@ -77,7 +77,7 @@ def test_a_parameter_outside_of_layers_starts_anew_alone(tmp_path: Path) -> None
     new = load_own_layers(model, file)
     assert new == ("scale",)
     config = TrainConfig(data="d", out=tmp_path / "run", init=str(file), weight_decay=0.1, new_layers_lr_scale=5.0)
-    groups = parameter_groups(Plain(model), config.resolved, new)
+    groups = parameter_groups(Plain(model), config, new)  # type: ignore[arg-type]
     scales = {id(parameter): group.get("lr_scale", 1.0) for group in groups for parameter in group["params"]}
     assert {name: scales[id(each)] for name, each in model.named_parameters()} == {
         "scale": 5.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,6 @@ def test_the_loss_is_that_of_the_objectives_alone(objectives: str, worded: dict[
     assert found == {"task": 0}
 
 
-def test_the_weight_of_alignment_is_the_one_that_was_asked_for(worded: dict[str, Any]) -> None:
-    found = losses(trainer_of(asked(worded, "simclr,captions", align_weight=0.5)))
-    assert found["total"] == pytest.approx(found["simclr"] + 0.5 * found["align"])
-
-
 def test_two_views_of_all_images_are_seen_and_they_differ(worded: dict[str, Any]) -> None:
     trainer = trainer_of(asked(worded, "simclr"))
     assert (trainer.config.min_scale, trainer.config.colour, trainer.augmentation.grey) == (0.2, 0.4, 0.2)
@@ -87,13 +81,6 @@ def test_it_learns_and_resumes_mid_epoch_to_the_same_bits(
     resumed(config, tmp_path / "broken", steps=6)
     assert same(tmp_path / "whole", tmp_path / "broken")
     assert not any("heads" in name for name in weights(tmp_path / "whole"))
-
-
-def test_views_made_by_workers_are_those_made_in_memory(worded: dict[str, Any], tmp_path: Path) -> None:
-    options = asked(worded, "simclr", epochs=1)
-    train(TrainConfig(**options | {"out": tmp_path / "memory"}))
-    train(TrainConfig(**options | {"out": tmp_path / "workers", "memory_limit_gb": 0.0, "workers": 1}))
-    assert same(tmp_path / "memory", tmp_path / "workers")
 
 
 def test_images_without_any_label_are_enough(worded: dict[str, Any], tmp_path: Path) -> None:
@@ -156,14 +143,6 @@ def test_what_needs_predictions_is_refused_with_the_way_on(pretrained: Path, wor
     assert "SimCLR" in text and "alignment" in text and "%</text>" not in text
 
 
-def test_texts_find_pictures_after_captions(pretrained: Path, worded: dict[str, Any]) -> None:
-    from gpt4image.config import SearchConfig
-    from gpt4image.searching.search import search
-
-    found = search(SearchConfig(run_dir=pretrained, texts=("a red wall",), data=worded["data"], top=3))
-    assert len(found.text.splitlines()) >= 3
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -210,12 +189,6 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(worded: dict[st
             assert found[case].keys() == expected.keys()
             for name, value in expected.items():
                 torch.testing.assert_close(found[case][name], value, atol=1e-10, rtol=0, msg=f"{case} {name}")
-
-
-def test_a_run_of_other_objectives_is_another_run(worded: dict[str, Any]) -> None:
-    trainer = trainer_of(asked(worded, "simclr"))
-    other = replace(trainer, batches=replace(trainer.batches, twice=False))
-    assert trainer.batches.rows_with_second_views()[0] == 2 * other.batches.size
 
 
 @pytest.mark.parametrize(

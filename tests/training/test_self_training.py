@@ -19,7 +19,7 @@ from gpt4image.data.regions import VOID
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.prepare import prepare
 from gpt4image.training.run_model import load_run_model, self_trained
-from gpt4image.training.train import block, train
+from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
 from loaded_sets import masks_of
 from small_training import resumed, same
@@ -102,11 +102,6 @@ def test_a_taught_run_goes_on_after_a_stop_and_is_another_one_with_another_teach
     assert not same(tmp_path / "whole", tmp_path / "alone"), "the masks are learned from"
     first, second = (runs.read_run(tmp_path / name)["config"][runs.DATA] for name in ("whole", "alone"))
     assert first != second
-
-
-def test_people_are_told_how_many_images_a_teacher_teaches(root: Path, taught: TrainingData) -> None:
-    ready = replace(prepare(options(root, Path("unused")), ("train", "val")), data=taught)
-    assert "8 targets by --self-train" in block(ready) and "only tags" not in block(ready)
 
 
 def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, tmp_path: Path, small_run: Path) -> None:

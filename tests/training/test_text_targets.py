@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.training_data import TextTargets
 
 COUNTS = hnp.arrays(np.int64, st.integers(1, 8), elements=st.integers(0, 3))
 

@@ -19,9 +19,9 @@ from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER, WEIGHTS
 from gpt4image.training.run_model import read_text_space
-from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.train import train
+from gpt4image.training.training_data import TextTargets
 from several_processes import COUNTS, SHARED, VIT, gradient, on_each_count
 from small_training import options, resumed, same
 from tiny_text_models import make_sentence_transformer

@@ -15,16 +15,8 @@ from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.check import check
 from gpt4image.training.optimizers import Plain
 from gpt4image.training.prepare import prepare
-from gpt4image.training.trainer import build
 from small_training import options
 from training_cases import trainer_of
-
-
-def test_consistency_without_images_for_it_is_refused(colour_folder: Path) -> None:
-    own = {"consistency": 1.0, "val_fraction": 0.0, "test_fraction": 0.0}
-    ready = prepare(options(colour_folder, Path("unused"), **own))
-    with pytest.raises(ConfigError, match="all 48 have one: leave it out"):
-        build(ready.config.resolved, ready.data)
 
 
 def test_arms_that_differ_in_the_text_start_from_the_same_weights(described: dict[str, Any]) -> None:

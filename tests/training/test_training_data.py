@@ -25,25 +25,6 @@ def options(folder: Path, **changes: object) -> TrainConfig:
     return TrainConfig(data=f"folder:{folder}", out=folder / "run", image_size=16, batch_size=4, **changes)  # type: ignore[arg-type]
 
 
-def test_renaming_files_changes_no_pairing(colour_folder: Path, tmp_path: Path) -> None:
-    table = table_for(colour_folder, tmp_path / "table")
-    before = prepare(options(colour_folder, embeddings=table))
-    pairs = pairing(before)
-    for number, path in enumerate(sorted(colour_folder.rglob("*.png"), reverse=True)):
-        path.rename(path.with_name(f"renamed-{number}.png"))
-    after = prepare(options(colour_folder, embeddings=table))
-    assert pairing(after) == pairs
-    assert set(before.data.image_set.keys).isdisjoint(after.data.image_set.keys)
-
-
-def pairing(ready: object) -> dict[str, tuple[float, ...]]:
-    data = ready.data  # type: ignore[attr-defined]
-    vectors = data.text.take(np.arange(len(data.labels)))[0]
-    splits = data.image_set.splits.tolist()
-    rows = zip(data.image_set.digests, splits, vectors.tolist(), strict=True)
-    return {digest: (split, *vector) for digest, split, vector in rows}
-
-
 def test_images_without_a_text_take_part_in_the_task_alone_and_the_pools_do_not_overlap(
     colour_folder: Path, tmp_path: Path
 ) -> None:

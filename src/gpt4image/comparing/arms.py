@@ -23,8 +23,7 @@ from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification, one_hot
 from gpt4image.training.run_model import self_trained
 from gpt4image.training.targets import with_targets
-from gpt4image.training.text_targets import TextTargets
-from gpt4image.training.training_data import TrainingData
+from gpt4image.training.training_data import TextTargets, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -31,7 +31,7 @@ from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
 from gpt4image.pages.cards import SMALL, Thumbnails
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
-from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.training_data import TextTargets
 
 PER_SPLIT = 24
 SUSPECTED = 24

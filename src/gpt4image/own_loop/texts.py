@@ -24,7 +24,7 @@ import torch
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import DataError, TableError, first_few
 from gpt4image.base.outcome import Skipped
-from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.training_data import TextTargets
 
 NO_TEXT = -1
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")

@@ -43,64 +43,57 @@ PRETRAINED_SIZE = 96
 
 
 def choose(config: TrainOptions, image_set: ImageSet) -> tuple[Any, dict[str, Any]]:
-    """Fill in every option that is None or "auto"."""
-    count = len(image_set.indices("train"))
+    """Fill in every option that is None or "auto".
+
+    Returns:
+        The options, of the class of ``config``, which can now be ``resolved``; and those that were chosen.
+    """
+    count, named = len(image_set.indices("train")), config.model_fields_set
     chosen: dict[str, Any] = {}
-    if config.init == "auto":
-        chosen["init"] = start(config, count)
-        config = config.model_copy(update=chosen)
 
     def fill(name: str, value: Any) -> Any:
         given = getattr(config, name)
-        if given is not None and given != "auto":
-            return given
-        chosen[name] = value
-        return value
+        if given is None or given == "auto":
+            chosen.setdefault(name, value)
+        return chosen.get(name, given)
 
+    init = fill("init", start(config, count))
     if image_set.clips:
         fill("frames", USUAL_FRAMES)
-    if config.model is None:
-        of_run = model_of_run(config.init)
-        chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
-        config = config.model_copy(update=chosen)
     dense = config.task in DENSE
-    if dense:
-        chosen |= {name: value for name, value in OF_DENSE.items() if name not in config.model_fields_set}
-        config = config.model_copy(update=chosen)
     frozen = config.freeze and not dense and not image_set.clips
-    if frozen:
-        chosen |= {name: value for name, value in OF_FROZEN.items() if name not in config.model_fields_set}
-        config = config.model_copy(update=chosen)
-    size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
-    batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
-    fill("epochs", epochs(max(count, 1), config.init))
+    for own in (OF_DENSE if dense else {}, OF_FROZEN if frozen else {}):
+        chosen |= {name: value for name, value in own.items() if name not in named}
     if config.model is None:
-        small = count < SMALL_SET and size <= 96 and config.init != "pretrained"
-        model, arguments = SMALL_MODEL if small else (PRETRAINED_MODEL, {})
-        chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
-    model = config.model or chosen["model"]
-    if "auto" in (config.precision, config.memory_format):
-        device = choose_device(config.device).type
-        fill("precision", suited_precision(device))
-        fill("memory_format", suited_memory_format(device, convolves=convolves(model)))
-    fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
+        of_run = model_of_run(init)
+        chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
+    size = config.image_size or chosen.get("image_size") or image_size(image_set, count, init)
+    fill("image_size", size)
+    batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
+    fill("epochs", epochs(max(count, 1), init))
+    if config.model is None and "model" not in chosen:
+        small = count < SMALL_SET and size <= 96 and init != "pretrained"
+        chosen |= {"model": PRETRAINED_MODEL}
+        if small:
+            chosen |= {"model": SMALL_MODEL[0]} | ({} if config.model_args else {"model_args": SMALL_MODEL[1]})
+    model = fill("model", None)
+    device = choose_device(config.device).type
+    fill("precision", suited_precision(device))
+    fill("memory_format", suited_memory_format(device, convolves=convolves(model)))
+    fill("stem", "small" if size <= 96 and init != "pretrained" and has_small_stem(model) else "standard")
     # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets, from scratch.
     # On frozen features it overfits the one layer that learns: accuracy was 5.4 points below that of adamw on clothes
     # (docs/research/records/clothes/optimizers.json).
-    muon = (
-        not config.fsdp
-        and not frozen
-        and not model.startswith(OF_TRANSFORMERS)
-        and (has_batch_norm(model) or (config.init == "scratch" and count < LARGE_SET))
-    )
+    excluded = config.fsdp or frozen or model.startswith(OF_TRANSFORMERS)
+    muon = not excluded and (has_batch_norm(model) or (init == "scratch" and count < LARGE_SET))
     optimizer = fill("optimizer", "muon" if muon else "adamw")
-    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model, frozen=frozen))
+    fill("lr", learning_rate(optimizer, init, batch * config.grad_accumulation, model, frozen=frozen))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen), chosen
 
 
 def start(config: TrainOptions, count: int) -> Literal["scratch", "pretrained"]:
-    """Return what a run starts from where that is open: from pretrained weights, if they lie here and are of use."""
+    """Return scratch, or cached pretrained weights if they fit."""
     if config.model is None or config.stem == "small" or not takes_weights(config, count):
         return "scratch"
     return "pretrained" if pretrained_weights(config.model) == "here" else "scratch"

@@ -19,7 +19,7 @@ from torch import Tensor
 from gpt4image.config.pretraining import SIMCLR
 from gpt4image.models.aligner import Aligner, projection_head
 from gpt4image.parallel.processes import gather
-from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.training_data import TextTargets
 
 VIEWS_HEAD = "views"
 """Name of the projection head of SimCLR in the model."""

@@ -31,9 +31,8 @@ from gpt4image.training import auto
 from gpt4image.training.batches import NO_TARGET
 from gpt4image.training.check import check, check_labelled
 from gpt4image.training.targets import check_fitting, load_text_labels, with_text_labels
-from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.trainer import try_build
-from gpt4image.training.training_data import TrainingData
+from gpt4image.training.training_data import TextTargets, TrainingData
 
 
 def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:

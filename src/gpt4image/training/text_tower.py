@@ -24,7 +24,7 @@ from gpt4image.encoding.text_encoders.long_texts import chunked, whole
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, single_or_double, to_device
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import How, Made, make_trainable, save_tuned, trained_weights
-from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.training_data import TextTargets
 
 
 def stored_texts(table: EmbeddingTable) -> tuple[Path, NDArray[np.int64]]:

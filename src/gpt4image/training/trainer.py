@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.optim import get_optimizer_info, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
@@ -325,7 +324,6 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
         "its texts say next to nothing of these classes": {"text_labels"} if data.from_text is None else (),
         "crops of --min-scale take its place": {"shift"} if config.min_scale < 1.0 and config.shift > 0.0 else (),
         "--init scratch has only new layers": {"new_layers_lr_scale"} if config.init == "scratch" else (),
-        f"--optimizer {config.optimizer} has none": {"momentum"} if _is_without_momentum(config.optimizer) else (),
         f"--task {data.task.name} has no labels to smooth": () if data.task.smooths else {"label_smoothing"},
         "no pixels are erased (--erase)": {"erase_with"} if config.erase == 0.0 else (),
         "there is no --consistency": {"confidence"} if config.consistency == 0.0 else (),
@@ -333,8 +331,3 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
     }
     found = {why: [flag_of(name) for name in sorted(changed) if name in names] for why, names in reasons.items()}
     return tuple(f"{', '.join(flags)}: no effect, since {why}." for why, flags in found.items() if flags)
-
-
-def _is_without_momentum(optimizer: str) -> bool:
-    """Return whether an optimiser of timm is known to have no momentum of its own."""
-    return optimizer in list_optimizers() and not get_optimizer_info(optimizer).has_momentum

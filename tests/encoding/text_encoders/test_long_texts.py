@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpt4image.encoding.text_encoders.long_texts import chunked, split, whole
+from gpt4image.encoding.text_encoders.long_texts import chunked, split
 
 SPECIAL = 2
 
@@ -75,9 +75,3 @@ def test_pooling_is_the_weighted_mean_at_unit_length(several: list[str], limit: 
         mean = np.average(vectors[mine], axis=0, weights=tokens[mine])
         np.testing.assert_allclose(pooled[number], mean / np.linalg.norm(mean), atol=1e-5)
         assert chunks.weight[mine].sum() == pytest.approx(1)
-
-
-def test_texts_within_the_limit_keep_their_vectors_to_the_bit() -> None:
-    vectors, short = np.ones((2, 6), np.float32), ["a dog", "a cat"]
-    assert chunked(short, lengths(short), 8, lengths).texts == whole(short).texts == short
-    assert chunked(short, lengths(short), 8, lengths).pool(vectors) is vectors

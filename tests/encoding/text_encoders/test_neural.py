@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gpt4image.encoding.text_encoders import neural
-from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, single_or_double, to_device
+from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower
 
 
 class Lengths(Tower):
@@ -50,10 +50,3 @@ def test_bf16_is_taken_where_it_is_native_and_keeps_directions(
 ) -> None:
     monkeypatch.setattr(neural, "computes_bf16", lambda _: native)
     assert NeuralEncoder("lengths", "r1", lambda: Lengths(tilt), "cpu").precision == precision
-
-
-def test_small_formats_are_widened_and_only_tensors_are_moved() -> None:
-    assert single_or_double(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
-    assert single_or_double(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
-    moved = to_device({"ids": torch.ones(2), "kind": "plain"}, torch.device("meta"))
-    assert moved["ids"].device.type == "meta" and moved["kind"] == "plain"

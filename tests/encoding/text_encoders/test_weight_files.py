@@ -36,12 +36,3 @@ def test_pickles_are_allowed_only_beside_the_safetensors_that_are_read_instead(f
     (folder / "adapter_model.bin").touch()
     with pytest.raises(ModelError, match=r"adapter_model\.bin: pickled weights are never loaded"):
         refuse_pickles(folder)
-
-
-def test_a_folder_without_weights_is_no_model(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"there is no \.safetensors file"):
-        refuse_pickles(folder)
-    (folder / "1_Pooling" / "extra.pt").touch()
-    with pytest.raises(ModelError, match=r"extra\.pt: pickled weights"):
-        refuse_pickles(folder)
