@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 import gpt4image.encoding.encode
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.artifacts.table import ARRAYS, EmbeddingTable
+from gpt4image.artifacts.table import ARRAYS, EmbeddingTable, text_digest
 from gpt4image.base.errors import ModelError, StoreError, TableError
 from gpt4image.config import EncodeConfig
-from gpt4image.encoding.encode import encode
+from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
+from gpt4image.encoding.encode import encode, read_descriptions
 from gpt4image.encoding.text_encoders.long_texts import split
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
@@ -261,3 +264,93 @@ def test_rows_of_two_precisions_are_not_mixed(run: Any, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"computed in fp32, new ones would be in bf16.*give another --out"):
         run(other)
     assert run(other, out=tmp_path / "new").summary["precision"] == "bf16"
+
+
+PROMPTS = [Prompt("paper", 1, "Describe it.", False), Prompt("short", 1, "In three words?", False)]
+
+
+def filled(path: Path, rows: list[tuple[str, int, str]]) -> DescriptionStore:
+    store = DescriptionStore(path, write=True)
+    store.add(
+        Description(
+            digest=hashlib.sha256(image.encode()).hexdigest(), prompt=PROMPTS[prompt], describer={"name": "x"},
+            created=0.0, text=text,
+        )
+        for image, prompt, text in rows
+    )  # fmt: skip
+    return store
+
+
+ROWS = [("a", 0, "A dog."), ("b", 0, "A cat."), ("c", 0, "A dog."), ("a", 1, "A dog."), ("b", 1, "Cat on a mat.")]
+
+
+def test_every_description_finds_its_text_and_equal_texts_are_one(tmp_path: Path) -> None:
+    with filled(tmp_path / "a.db", ROWS) as store:
+        found = read_descriptions(store, None)
+        of_row = {row: text for _, text, _, row in store.texts(None)}
+    assert len(found.texts) == 3 and found.prompts == tuple(sorted(PROMPTS))
+    pairs = {(bytes(found.digests[i]).hex(), bytes(found.texts[k])) for i, k in enumerate(found.text_of)}
+    assert pairs == {(hashlib.sha256(image.encode()).hexdigest(), text_digest(text)) for image, _, text in ROWS}
+    for digest, row in zip(found.texts, found.stored, strict=True):
+        assert text_digest(of_row[int(row)]) == bytes(digest)
+
+
+def test_one_prompt_alone_and_none_that_is_there(tmp_path: Path) -> None:
+    with filled(tmp_path / "a.db", ROWS) as store:
+        assert len(read_descriptions(store, "short").text_of) == 2
+        with pytest.raises(StoreError, match="absent"):
+            read_descriptions(store, "absent")
+
+
+def test_the_plan_depends_on_texts_images_encoder_and_policy(tmp_path: Path) -> None:
+    plans = set[str]()
+    for number, rows in enumerate((ROWS, ROWS[:-1], [*ROWS[:-1], ("b", 1, "Another.")])):
+        with filled(tmp_path / f"{number}.db", rows) as store:
+            plans.add(read_descriptions(store, None).plan("r", "chunks"))
+    with filled(tmp_path / "again.db", ROWS) as store:
+        again = read_descriptions(store, None)
+    plans |= {again.plan("other", "chunks"), again.plan("r", "cut")}
+    assert len(plans) == 5
+    assert again.plan("r", "chunks") in plans
+
+
+ENCODER = "bag-of-words:32"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    prompt = Prompt("paper", 1, "Describe it.", False)
+    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
+        store.add([Description(digest="a" * 64, prompt=prompt, describer={"name": "x"}, created=0.0, text="A dog.")])
+    encode(EncodeConfig(store=tmp_path / "texts.db", encoder=ENCODER, out=tmp_path / "table"))
+    return tmp_path / "table"
+
+
+def test_names_are_embedded_as_captions_with_spaces(table: Path) -> None:
+    found = find_class_names(table, "cpu", ("polar_bear", "dog"))
+    expected = load_text_encoder(ENCODER).encode(["a photo of a polar bear", "a photo of a dog"])
+    assert found.vectors is not None and np.array_equal(found.vectors, expected)
+    assert found.missing == "" and found.revision == load_text_encoder(ENCODER).revision
+    assert not_read([found]) == []
+
+
+def test_a_table_that_was_made_anew_has_the_names_of_its_own_encoder(table: Path) -> None:
+    first = find_class_names(table, "cpu", ("dog",))
+    shutil.rmtree(table)
+    encode(EncodeConfig(store=table.with_name("texts.db"), encoder="bag-of-words:16", out=table))
+    again = find_class_names(table, "cpu", ("dog",))
+    assert first.vectors is not None and again.vectors is not None
+    assert (first.vectors.shape[1], again.vectors.shape[1]) == (32, 16)
+
+
+def test_what_is_missing_is_said_once(table: Path) -> None:
+    manifest = table / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("bag-of-words:32", "bag-of-words:64"))
+    changed = find_class_names(table, "cpu", ("dog",))
+    assert changed.vectors is None and changed.missing
+    none = find_class_names(None, "cpu", ("dog",))
+    assert none.vectors is None
+    reasons = not_read([none, ClassNames(missing=none.missing), changed])
+    assert len(reasons) == 2 and reasons[0].endswith(
+        "there is no embedding table, whose encoder would embed the class names"
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import runpy
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sklearn
@@ -14,15 +17,18 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from gpt4image.base.errors import ModelError
-from gpt4image.models import backbones
+from gpt4image.base.files import write_json
+from gpt4image.models import backbones, small_stem
 from gpt4image.models.backbones import (
     classifier_names,
     create_backbone,
     has_small_stem,
+    in_timm,
     load_own_layers,
     load_weights,
     pretrained_weights,
 )
+from gpt4image.models.compiling import checkpoint_activations, compiler_missing
 from gpt4image.models.detector import Detector
 from gpt4image.models.segmenter import Segmenter
 from small_models import CLASSES, images, small_resnet
@@ -205,3 +211,104 @@ class Bomb:
 
     def __reduce__(self):
         return (self.path.touch, ())
+
+
+def test_checkpointed_activations_give_the_same_gradient():
+    torch.manual_seed(0)
+    model = create_backbone("vit_tiny_patch16_224", classes=3, image_size=32, model_args={"depth": 2}).module
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            checkpoint_activations(model, "vit_tiny_patch16_224")
+        model(torch.ones(2, 3, 32, 32)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        model.zero_grad(set_to_none=True)
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("resnet18", "resnet18 has batch norm, which would count each batch twice"), ("pit_ti_224", "timm has none for")],
+)
+def test_models_that_cannot_checkpoint_activations_say_so(name, message):
+    with torch.device("meta"):
+        module = create_backbone(name, classes=3, image_size=224).module
+    with pytest.raises(ModelError, match=message):
+        checkpoint_activations(module, name)
+
+
+def test_triton_needs_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    monkeypatch.setattr("shutil.which", lambda name: name if name == "clang" else None)
+    assert compiler_missing(torch.device("cuda")) == ""
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    assert "no C compiler" in compiler_missing(torch.device("cuda"))
+    assert "no C++ compiler" in compiler_missing(torch.device("cpu"))
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"name": "resnet18", "image_size": 32},
+    "plain, stride 2": {"name": "resnet18", "image_size": 64},
+    "deep": {"name": "resnet10t", "image_size": 32, "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}},
+    "another family": {"name": "skresnet18", "image_size": 32},
+}
+
+
+def stem_images(size: int, channels: int = 3) -> torch.Tensor:
+    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def write_folder(path: Path, case: dict[str, Any]) -> torch.nn.Module:
+    """Write a model as a folder of timm, and return it."""
+    module: Any = create_backbone(**case, classes=5, stem="small").module.eval()
+    architecture, args = in_timm(**case, stem="small")
+    path.mkdir()
+    kept = {key: module.pretrained_cfg[key] for key in ("first_conv", "classifier")}
+    size = [3, case["image_size"], case["image_size"]]
+    config = {"architecture": architecture, "num_classes": 5, "model_args": args}
+    write_json(path / "config.json", {**config, "pretrained_cfg": {**kept, "input_size": size}})
+    save_file(module.state_dict(), path / "model.safetensors")
+    return module
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_gives_the_same_logits(case: str, tmp_path: Path) -> None:
+    module = write_folder(tmp_path / "model", CASES[case])
+    loaded: Any = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    torch.testing.assert_close(
+        loaded(stem_images(CASES[case]["image_size"])),
+        module(stem_images(CASES[case]["image_size"])),
+        rtol=0,
+        atol=0,
+    )
+    assert loaded.pretrained_cfg["architecture"] == small_stem.NAME
+
+
+def test_other_classes_and_channels_are_what_timm_makes_of_them(tmp_path: Path) -> None:
+    module = write_folder(tmp_path / "model", CASES["plain"])
+    name = f"local-dir:{tmp_path / 'model'}"
+    tuned = timm.create_model(name, pretrained=True, num_classes=7, in_chans=1).eval()
+    assert tuned(stem_images(32, channels=1)).shape == (2, 7)
+    torch.testing.assert_close(
+        tuned.get_parameter("layer1.0.conv1.weight"), module.get_parameter("layer1.0.conv1.weight")
+    )
+    untrained = timm.create_model(name, pretrained=False)
+    assert not torch.equal(untrained.get_parameter("conv1.weight"), module.get_parameter("conv1.weight"))
+
+
+def test_the_file_needs_timm_and_torch_alone() -> None:
+    tree = ast.parse(Path(small_stem.__file__).read_text(encoding="utf-8"))
+    names = {
+        module.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names])
+    }
+    assert names - set(sys.stdlib_module_names) == {"timm", "torch"}
+
+
+@pytest.mark.parametrize("base", ["local-dir:other", "hf-hub:me/model", "resnet18.x", "", None, 3])
+def test_the_base_is_a_plain_name(base: Any) -> None:
+    with pytest.raises(ValueError, match="base must be the name of a ResNet of timm"):
+        small_stem.small_stem_resnet(base=base, stride=1)

@@ -15,10 +15,13 @@ from PIL import Image
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.compare import compare
-from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig
+from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig, TrainConfig, TrainOptions
+from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Metric, Task
+from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.registry import TASKS, TITLES, find_task, recorded_task, task_of, with_options
 from gpt4image.training.train import train
 from small_training import SMALL, options
 
@@ -96,3 +99,73 @@ def test_it_is_compared_and_reported_by_its_own_metric(dots: Path, tmp_path: Pat
     found = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
     assert found["metric"] == "error" and all(arm["mean"] < 0.5 for arm in found["arms"].values())
     assert "distance from the true side" in (tmp_path / "cmp" / "report.html").read_text()
+
+
+OPTIONS = TrainConfig(data="folder:photos", out=Path("run"))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_found_by_the_name_that_it_has(name: str) -> None:
+    task = find_task(name, OPTIONS)
+    assert task.name == name
+    assert {metric.name for metric in (task.primary, *task.metrics)} <= TITLES.keys()
+    assert recorded_task(OPTIONS.model_copy(update={"task": name})).name == name
+
+
+def image_set(labels: np.ndarray) -> ImageSet:
+    return ImageSet(
+        spec="memory",
+        classes=("cat", "dog"),
+        keys=("a", "b", "c"),
+        labels=labels,
+        splits=np.array(["train"] * 3),
+        source=MemorySource([b"a", b"b", b"c"]),
+        rows=np.arange(3),
+    )
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"--task 'multi-label' is not one of: .* Did you mean 'multilabel'"):
+        find_task("multi-label", OPTIONS)
+
+
+def test_the_form_of_the_labels_decides_and_old_runs_are_of_classification() -> None:
+    assert task_of(image_set(np.zeros(3, np.int64)), OPTIONS).name == "classification"
+    assert task_of(image_set(np.zeros((3, 2), np.int8)), OPTIONS).name == "multilabel"
+    assert recorded_task(OPTIONS).name == "classification"
+
+
+def test_a_task_that_the_registry_lacks_has_its_own_options() -> None:
+    class Own(MultiLabel):
+        pass
+
+    assert with_options(own := Own(focus=3.0), OPTIONS) is own
+
+
+def test_no_label_is_read_and_all_images_take_part() -> None:
+    task = find_task("pretrain", TrainOptions(data="x"))
+    labels = np.array([0, 1, -1])
+    task.require(labels, (), "x")
+    assert not task.known(labels).any() and task.has_target(labels, None).all()
+    assert task.counts(labels, 2).tolist() == [0, 0] and task.groups(labels).tolist() == [-1] * 3
+    assert task.outputs(("a", "b", "c")) == 1
+    assert not task.primary.better(2.0, 1.0) and task.primary.better(1.0, 2.0)
+
+
+def test_its_loss_is_zero_with_a_gradient_for_each_parameter() -> None:
+    task = find_task("pretrain", TrainOptions(data="x"))
+    outputs = torch.ones(3, 1, requires_grad=True)
+    targets = task.without_target(task.targets(np.zeros(3), None, 1, None), torch.ones(3).bool())
+    loss = task.loss(outputs, targets, 0.1)
+    loss.backward()
+    assert loss == 0 and outputs.grad is not None and not outputs.grad.any()
+    assert task.tail()(outputs) is outputs
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1]), np.zeros((2, 3), np.int8)])
+def test_it_measures_nothing(labels: np.ndarray) -> None:
+    task = find_task("pretrain", TrainOptions(data="x"))
+    predictions = np.zeros((2, 1), np.float32)
+    assert task.measure(predictions, labels, ("a",)) == {"images": 2, "labelled": 0, "classes": ["a"]}
+    assert task.columns(predictions, labels) == {} and len(task.scores(predictions, labels)) == 0
+    assert list(task.rows(predictions, ("a",), 1)) == [{}, {}]

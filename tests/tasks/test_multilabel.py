@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score
 from torch import Tensor
 
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
+from gpt4image.tasks.thresholds import PRIOR, USUAL, best_thresholds, checked_thresholds
 
 CLASSES = ("cat", "dog", "sofa", "tree", "sun")
 
@@ -117,9 +122,9 @@ def test_scores_per_image_equal_the_ranking_precision_of_scikit_learn(predicted:
     scores, labels = predicted
     found = MultiLabel().scores(scores, labels)
     assert len(found) == 59, "the image of which nothing is known has no score"
-    for value, row, given in zip(found, scores[1:], labels[1:], strict=True):
-        known = given != NOT_KNOWN
-        assert value == pytest.approx(label_ranking_average_precision_score(given[None, known], row[None, known]))
+    for value, row, own in zip(found, scores[1:], labels[1:], strict=True):
+        known = own != NOT_KNOWN
+        assert value == pytest.approx(label_ranking_average_precision_score(own[None, known], row[None, known]))
 
 
 def test_rows_and_columns_name_classes() -> None:
@@ -163,3 +168,51 @@ def test_the_mean_of_f1_is_over_classes_that_are_present_or_predicted() -> None:
     assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == pytest.approx(2 / 3), "wrongly predicted"
     nothing = MultiLabel().measure(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.int8), CLASSES[:3])
     assert nothing["f1_macro"] == nothing["f1_micro"] == 0.0
+
+
+IMAGES = st.lists(st.tuples(st.integers(0, 8), st.sampled_from([-1, 0, 1])), min_size=1, max_size=12)
+"""Probabilities in eighths, so that many are equal, each with a label."""
+
+
+def blended_f1(images: list[tuple[int, int]], threshold: float) -> Fraction:
+    """F1 of the rule, exactly, one image at a time."""
+    positives = sum(label == 1 for _, label in images)
+    weight = Fraction(positives) / (positives + Fraction(PRIOR))
+    right = wanted = predicted = Fraction(0)
+    for eighths, label in images:
+        present = weight * (label == 1) + (1 - weight) * Fraction(eighths, 8)
+        wanted += present
+        if eighths / 8 >= threshold:
+            right += present
+            predicted += weight * (label >= 0) + (1 - weight)
+    return 2 * right / (wanted + predicted) if wanted + predicted else Fraction(0)
+
+
+@given(IMAGES)
+def test_no_other_threshold_has_a_larger_f1(images: list[tuple[int, int]]) -> None:
+    scores = np.array([[eighths / 8] for eighths, _ in images], np.float32)
+    (found,) = best_thresholds(scores, np.array([[label] for _, label in images], np.int8))
+    best = max(blended_f1(images, cut / 16) for cut in range(18))
+    assert 0.0 <= found <= 1.0
+    assert float(blended_f1(images, found)) == pytest.approx(float(best), abs=1e-12)
+
+
+@given(st.lists(st.integers(1, 99), min_size=1, max_size=30))
+def test_without_labels_a_class_is_present_from_half_the_best_f1_on(hundredths: list[int]) -> None:
+    """Theorem of Lipton et al. for probabilities that are right."""
+    scores = np.array(hundredths)[:, None] / 100
+    (found,) = best_thresholds(scores, np.full(scores.shape, -1))
+    best = float(blended_f1([(8 * Fraction(part, 100), -1) for part in hundredths], found))
+    assert (scores[scores < found] <= best / 2 + 1e-9).all() and (scores[scores >= found] >= best / 2 - 1e-9).all()
+
+
+def test_a_threshold_has_few_digits_and_a_class_of_no_probability_the_usual_one() -> None:
+    scores = np.array([[0.1234567, 0.0], [0.4, 0.0]], np.float32)
+    assert best_thresholds(scores, np.array([[0, -1], [1, -1]])) == (0.26, USUAL)
+
+
+@pytest.mark.parametrize("value", [[0.5], [0.5, 1.5], [0.5, float("nan")], [0.5, "0.5"], [0.5, True], 0.5, {"a": 1}])
+def test_thresholds_of_a_record_are_one_number_per_class(value: object) -> None:
+    with pytest.raises(ValueError, match="must be 2 numbers between 0 and 1, one per class, not"):
+        checked_thresholds(value, 2)
+    assert checked_thresholds([0, 0.25], 2) == (0.0, 0.25) and checked_thresholds(None, 2) is None

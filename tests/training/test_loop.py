@@ -6,15 +6,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
+from torch import nn
 
-from gpt4image.artifacts import runs
+from gpt4image.artifacts import runs, weights
 from gpt4image.artifacts.weights import load_tensors
-from gpt4image.base.errors import TrainingError
+from gpt4image.base.errors import RunError, TrainingError
+from gpt4image.config import TrainConfig
 from gpt4image.training import loop
+from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt4image.training.train import train
-from small_training import StoppedError, options, same, stop_after
+from small_training import SMALL, StoppedError, options, resumed, same, stop_after
+from training_cases import losses_at, trainer_of
 
 
 def test_saving_takes_a_small_part_of_the_time(
@@ -98,3 +104,105 @@ def test_best_weights_are_those_of_the_epochs_that_the_curve_holds(
     found, _ = load_tensors(tmp_path / "run" / runs.MODEL)
     assert all(torch.equal(found[name], value) for name, value in weights[curve[kept - 1]].items())
     assert not list((tmp_path / "run").glob("*best*"))
+
+
+def trained(optimizer: str, steps: int, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    made: torch.optim.Optimizer = create_optimizer_v2(model, opt=optimizer, lr=0.001)  # type: ignore[assignment]
+    for step in range(steps):
+        advance(model, made, step)
+    return model, made
+
+
+def advance(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    torch.manual_seed(step)
+    model(torch.randn(8, 4)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+# lamb and adan count their steps beside the parameters, Lookahead its own
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon", "lamb", "adanw", "lookahead_adamw"])
+def test_a_restored_run_goes_on_bitwise_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
+    model, optimizer = trained(name, 3)
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 3, "loss": [0.1, 2 / 3]})
+    fresh, fresh_optimizer = trained(name, 0, seed=1)
+    assert load_checkpoint(tmp_path / "c", {"model": fresh}, {"optimizer": fresh_optimizer}) == {
+        "step": 3,
+        "loss": [0.1, 2 / 3],
+    }
+    for step in range(3, 6):
+        advance(model, optimizer, step)
+        advance(fresh, fresh_optimizer, step)
+    for ours, theirs in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    model, optimizer = trained("adamw", 1)
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {})
+    other = nn.Linear(3, 3)
+    with pytest.raises(RunError, match="belongs to another model"):
+        load_checkpoint(tmp_path / "c", {"model": other}, {"optimizer": torch.optim.AdamW(other.parameters())})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full device of Linux")
+def test_a_full_disk_is_explained_and_what_was_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = trained("adamw", 1)
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 1})
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        Path("/dev/full").write_bytes(b"weights")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(RunError, match=r"No space left.*what was there is kept.*--resume"):
+        save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 2})
+    assert load_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "siglip": {"align_loss": "siglip", "mixup": 0.5},
+    "cosine": {"align_loss": "cosine", "cutmix": 1.0, "head": "mlp-bn"},
+    "paper": {"paper_compat": True, "mixup": 0.8, "head": "mlp"},
+}
+
+
+@pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
+def test_options_train_and_resume_to_the_same_bits(
+    changes: dict[str, Any], described: dict[str, Any], tmp_path: Path
+) -> None:
+    config = TrainConfig(**{**described, **changes})
+    train(config)
+    resumed(config, tmp_path / "broken", steps=5)
+    assert same(described["out"], tmp_path / "broken")
+    rows = runs.read_run(described["out"])["metrics"]
+    assert all(np.isfinite(row["align_loss"]) for row in rows)
+
+
+def test_the_official_code_does_not_mix_texts(described: dict[str, Any]) -> None:
+    ours, official = (trainer_of(described, mixup=0.8, paper_compat=compat, head="linear") for compat in (False, True))
+    official.model.load_state_dict(ours.model.state_dict())
+    assert losses_at(ours).parts["task"] == losses_at(official).parts["task"]
+    assert losses_at(ours).parts["align"] != losses_at(official).parts["align"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"model": "resnet10t", "model_args": SMALL["model_args"]},
+        {"model": "vit_tiny_patch16_224", "model_args": {"embed_dim": 16, "depth": 1, "num_heads": 2}},
+    ],
+    ids=["resnet", "vit"],
+)
+def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any], model: dict[str, Any]) -> None:
+    plain, compiled = (trainer_of(described, compile=chosen, **model) for chosen in (False, True))
+    first, second = losses_at(plain), losses_at(compiled)
+    torch.testing.assert_close(second.total, first.total, rtol=1e-4, atol=1e-5)
+    for losses in (first, second):
+        losses.total.backward()
+    for one, other in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4)

@@ -10,13 +10,17 @@ import pytest
 import torch
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import DamagedError, ModelError, RunError
-from gpt4image.base.files import write_json
+from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.training.auto import stored_size
+from gpt4image.training.prepare import prepare
 from gpt4image.training.run_model import TextSpace, load_run_model, options_of, read_text_space
 from gpt4image.training.train import train
+from tables import make_table
 from training_cases import WIDTH
 
 
@@ -60,3 +64,17 @@ def test_the_text_space_of_a_run_is_kept_and_a_changed_encoder_refused(described
         read_text_space(out)
     with pytest.raises(ModelError, match="bring back the files of the encoder"):
         TextSpace(encoder="bag-of-words:16", revision="0" * 64).load_encoder("cpu")
+
+
+def test_descriptions_of_test_pictures_have_no_part_in_training(described: dict[str, Any], tmp_path: Path) -> None:
+    table = EmbeddingTable.open(described["embeddings"])
+    images = prepare(TrainConfig(**described)).data.image_set
+    train_only = {images.digests[i]: table.vectors([images.digests[i]])[0] for i in images.indices("train")}
+    train_only = {digest: vector for digest, vector in train_only.items() if vector.any()}
+    make_table(tmp_path / "train", train_only)
+    for name, embeddings in (("all", described["embeddings"]), ("train-only", tmp_path / "train")):
+        train(TrainConfig(**described | {"out": tmp_path / name, "embeddings": embeddings, "epochs": 1}))
+    ours, theirs = (read_json(tmp_path / name / runs.RUN)["data"]["described"] for name in ("all", "train-only"))
+    assert ours == theirs and len(images) > ours
+    first, second = (load_tensors(tmp_path / name / runs.MODEL)[0] for name in ("all", "train-only"))
+    assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first), "but for float16"

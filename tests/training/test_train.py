@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,14 +14,27 @@ from typing import Any
 import pytest
 import torch
 
+from drawn_masks import draw
+from gpt4image import verbs
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, ModelError, RunError, TrainingError
-from gpt4image.base.files import read_json, write_json
+from gpt4image.base.errors import (
+    ConfigError,
+    DataError,
+    Gpt4ImageError,
+    MissingExtraError,
+    ModelError,
+    RunError,
+    TrainingError,
+)
+from gpt4image.base.files import read_json, read_json_lines, write_json
+from gpt4image.cli import main
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.training.train import train
+from gpt4image.training import train as training
+from gpt4image.training.prepare import prepare
+from gpt4image.training.train import about, block, check_trackers, time_left, tracked, train
 from held_folders import held_by_another
-from small_training import StoppedError, options, resumed, same, stop_after, weights
+from small_training import SMALL, StoppedError, options, resumed, same, stop_after, weights
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -273,3 +287,153 @@ def test_weights_of_another_run_start_a_new_one(colour_folder: Path, tmp_path: P
         for name in first
         if "running" not in name and "num_" not in name
     )
+
+
+def test_a_run_says_what_it_does_and_how_each_epoch_went(
+    described_colours: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table = described_colours
+    (folder / "unlabelled").mkdir()
+    for name in ("01.png", "02.png"):
+        (folder / "red" / name).rename(folder / "unlabelled" / name)
+    verbs.verb("label")(data=folder, embeddings=table, out=tmp_path / "t.parquet")
+    capsys.readouterr()
+    short = {"epochs": 2, "batch_size": 8, "image_size": 16, "model": "resnet10t", "device": "cpu"}
+    outcome = verbs.verb("train")(data=folder, text_labels=tmp_path / "t.parquet", out=tmp_path / "run", **short)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"reading {folder} and decoding its images"
+    (line,) = [line for line in told if line.startswith("train on")]
+    assert line == "train on  36 images: 34 labels, 36 text labels"
+    assert any(line.startswith("model     resnet10t (scratch), 16 x 16 pixels") for line in told)
+    assert any(line.startswith("weights   --init pretrained downloads those of ImageNet") for line in told)
+    assert any(line.startswith("left      about ") for line in told)
+    epochs = [line for line in told if line.startswith("epoch ")]
+    assert len(epochs) == 2 and all("val accuracy" in line for line in epochs)
+    assert outcome.described == 36 and outcome.labelled == 34
+
+
+def test_images_with_only_tags_are_counted_apart(tmp_path: Path) -> None:
+    data = draw(tmp_path / "set", train=8, tagged=6)
+    ready = prepare(TrainConfig(data=data, out=tmp_path / "run", **SMALL, val_fraction=0.0))
+    told = block(ready).splitlines()
+    assert told[0] == "train on  14 images: 8 labels, 6 only tags"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "about a second"), (80, "about 80 seconds"), (600, "about 10 minutes"), (9000, "about 2.5 hours")],
+)
+def test_a_duration_has_the_unit_that_a_person_would_choose(seconds: float, words: str) -> None:
+    assert about(seconds) == words
+
+
+def test_the_time_left_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    after = time_left()
+    told = []
+    for step in range(1, 10):
+        now[0] += 2.0
+        told.append(after(step, 100))
+    assert told == [None] * 4 + ["about 3 minutes"] + [None] * 4
+
+
+@pytest.mark.slow
+def test_the_last_run_trains_on_the_validation_images_too_and_is_measured_on_the_same_test_split(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    short = {"epochs": 1, "batch_size": 8, "image_size": 16, "model": "resnet10t", "device": "cpu"}
+    train, evaluate = verbs.verb("train"), verbs.verb("evaluate")
+    first = train(data=colour_folder, out=tmp_path / "first", **short)
+    last = train(data=colour_folder, out=tmp_path / "last", train_on_val=True, **short)
+    assert (last.train_images, last.val_images) == (first.train_images + first.val_images, 0)
+    assert last.next == "gpt4image.evaluate(run_dir='" + str(tmp_path / "last") + "')"
+    measured = [evaluate(tmp_path / name) for name in ("first", "last")]
+    assert measured[0].images == measured[1].images == first.test_images
+    assert "--train-on-val" in measured[0].text and "--train-on-val" not in measured[1].text
+
+
+ROW: dict[str, Any] = {"epoch": 1, "step": 4, "loss": 0.5, "align_loss": None, "val": {"top1": 0.25}}
+
+
+def trained(colour_folder: Path, tmp_path: Path, tracker: str, **environment: str) -> list[dict[str, Any]]:
+    """Train two epochs in a process of its own, so that what a tracker warns of is its own, and return the rows."""
+    words = f"train --data folder:{colour_folder} --model resnet10t --image-size 16 --batch-size 8 --epochs 2 --out run"
+    small = ["--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--precision", "fp32"]
+    result = subprocess.run(
+        [sys.executable, "-m", "gpt4image", *words.split(), *small, "--threads", "1", "--track", tracker],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+    )
+    assert result.returncode == 0, result.stderr
+    assert " stops: " not in result.stderr
+    return read_json_lines(tmp_path / "run" / runs.METRICS)
+
+
+@pytest.mark.slow
+def test_every_tracker_shows_every_epoch(colour_folder: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    store = tmp_path / "mlruns"
+    environment = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": store.as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    environment |= {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    rows = trained(colour_folder, tmp_path, "tensorboard,wandb,mlflow,trackio", **environment)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    shown = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in ("loss", "val/top1")}
+    assert shown["loss"] == [(row["step"], pytest.approx(row["loss"])) for row in rows]
+    assert shown["val/top1"] == [(row["step"], pytest.approx(row["val"]["top1"])) for row in rows]
+    (log,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"val/top1" in log.read_bytes()
+    (losses,) = store.glob("*/*/metrics/loss")
+    values = [line.split() for line in losses.read_text(encoding="utf-8").splitlines()]
+    assert [(int(step), float(value)) for _, value, step in values] == [(row["step"], row["loss"]) for row in rows]
+    assert list((tmp_path / "trackio").glob("gpt4image*.db"))
+
+
+def test_a_tracker_that_fails_costs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def log(self, values: dict[str, float], step: int) -> None:
+            raise OSError("no space left")
+
+    seen: list[tuple[dict[str, float], int]] = []
+
+    class Working:
+        def log(self, values: dict[str, float], step: int) -> None:
+            seen.append((values, step))
+
+        def finish(self) -> None:
+            seen.append(({}, 0))
+            raise OSError("the server is gone")
+
+    def offline() -> None:
+        raise RuntimeError("no API key")
+
+    kinds: dict[str, Any] = {"trackio": offline, "wandb": Broken, "mlflow": Working}
+    monkeypatch.setattr(training, "_started", lambda name, out, record: kinds[name]())
+    with tracked(("trackio", "wandb", "mlflow"), tmp_path, {}) as on_epoch:
+        on_epoch(ROW)
+        on_epoch(ROW)
+    errors = capsys.readouterr().err
+    assert errors.count("--track trackio stops: no API key") == errors.count("--track wandb stops: no space left") == 1
+    assert "--track mlflow stops: the server is gone" in errors
+    numbers = {"epoch": 1, "step": 4, "loss": 0.5, "val/top1": 0.25}
+    assert seen == [(numbers, 4), (numbers, 4), ({}, 0)]
+
+
+def test_mistakes_are_named_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, colour_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'wandb'"):
+        TrainConfig(data="openmoji", out=Path("run"), track="tensorboard,wandbd")
+    assert TrainConfig(data="openmoji", out=Path("run"), track=" wandb, wandb").trackers == ("wandb",)
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"\[trackio\]"):
+        check_trackers(["trackio"])
+    for command in ("train", "compare"):
+        words = f"{command} --data folder:{colour_folder} --out run --track mlflow"
+        assert main(words.split()) == 2
+        assert "[mlflow]'" in capsys.readouterr().err
