@@ -69,13 +69,13 @@ class TextTower(nn.Module):
     def __init__(self, targets: TextTargets, table: EmbeddingTable, how: How, device: torch.device) -> None:
         super().__init__()
         manifest, path = table.manifest, table.path
+        self._store, self._stored = stored_texts(table)
         encoder = load_text_encoder(manifest.encoder, device.type)
         if not isinstance(encoder, NeuralEncoder):
             raise ModelError(f"--tune-text: {manifest.encoder} has nothing to learn; encode with another encoder.")
         if encoder.revision != manifest.revision:
             raise TableError(f"--tune-text: {path} was made by another version of {manifest.encoder}; encode again.")
         self._targets, self._pools = targets, manifest.length_policy == "pool"
-        self._store, self._stored = stored_texts(table)
         self.made = Made(encoder=encoder.spec, revision=encoder.revision, how=how)
         tower = encoder.load().to(device).eval()
         make_trainable(tower, how, self.made.rank)
