@@ -46,7 +46,6 @@ from gpt4image.data import ImageSet as ImageSet
 from gpt4image.data import load_image_set as load_image_set
 from gpt4image.data.digests import file_digests as file_digests
 from gpt4image.models.aligner import Aligner as Aligner
-from gpt4image.models.alignment import Alignment as Alignment
 from gpt4image.models.alignment_losses import LOSSES as LOSSES
 from gpt4image.models.alignment_losses import cosine as cosine
 from gpt4image.models.alignment_losses import info_nce as info_nce
@@ -56,7 +55,6 @@ from gpt4image.models.backbones import create_backbone as create_backbone
 from gpt4image.own_loop.pairs import DescribedImages as DescribedImages
 from gpt4image.own_loop.pairs import WithTexts as WithTexts
 from gpt4image.own_loop.texts import Texts as Texts
-from gpt4image.training.objectives.text_alignment import gradient_ratio as gradient_ratio
 from gpt4image.tasks.base import Task
 
 class _Frame(Protocol):
@@ -152,18 +150,11 @@ def distill(
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
     align_weight: float = 1.0,
     temperature: float = 0.2,
-    learn_temperature: bool = False,
-    normalise: bool = True,
-    centre: Literal['none', 'all'] = 'none',
-    weight_until: float = 1.0,
-    adaptive_weight: bool = False,
     tune_text: Literal['none', 'lora', 'full'] = 'none',
-    tune_text_lr: float | None = None,
-    tune_text_rank: int = 8,
     paper_compat: bool = False,
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
-    teacher: StrPath | None = None,
+    self_train: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
     frames: int | None = None,
@@ -321,20 +312,8 @@ def distill(
             (symmetric) is the paper's.
         align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
         temperature (float, optional): Temperature of the losses with negatives (all but cosine).
-        learn_temperature (bool, optional): Learn the temperature, starting at temperature=, between 0.01 and 1; for
-            siglip the bias too.
-        normalise (bool, optional): Normalise embeddings to unit length. With no_normalise=, losses with negatives use
-            dot products instead of cosines.
-        centre (Literal['none', 'all'], optional): Subtract the mean of all training texts from each text embedding.
-        weight_until (float, optional): Fraction of the steps over which the alignment weight falls to 0 along a cosine;
-            1 keeps it constant.
-        adaptive_weight (bool, optional): Scale the alignment loss: its gradient norm at the features is align_weight=
-            times that of the task.
         tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
             or all its weights (full).
-        tune_text_lr (float | None, optional): Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for
-            full.
-        tune_text_rank (int, optional): Rank of the adapters of lora.
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
@@ -342,8 +321,8 @@ def distill(
             part only through alignment or consistency training. If those others do not fill the rest of a batch, each
             takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
             images with a mask, in this proportion or, if they are fewer, in that of the dataset.
-        teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
-            images without one, for segmentation, or classes of those without a label or text label.
+        self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
+            the images without one, for segmentation, or classes of those without a label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
             prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
             usual.
@@ -361,9 +340,8 @@ def distill(
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
             average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
-        model (str | nn.Module | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection),
-            segformer[:DIR] (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small
-            images, otherwise resnet18.
+        model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
+            transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
             transformers, as JSON.
         init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
@@ -736,19 +714,12 @@ def train(
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
     align_weight: float = 1.0,
     temperature: float = 0.2,
-    learn_temperature: bool = False,
-    normalise: bool = True,
-    centre: Literal['none', 'all'] = 'none',
-    weight_until: float = 1.0,
-    adaptive_weight: bool = False,
     tune_text: Literal['none', 'lora', 'full'] = 'none',
-    tune_text_lr: float | None = None,
-    tune_text_rank: int = 8,
     paper_compat: bool = False,
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
     pretrain: str = 'simclr',
-    teacher: StrPath | None = None,
+    self_train: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
     task: str | Task = 'auto',
@@ -832,20 +803,8 @@ def train(
             (symmetric) is the paper's.
         align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
         temperature (float, optional): Temperature of the losses with negatives (all but cosine).
-        learn_temperature (bool, optional): Learn the temperature, starting at temperature=, between 0.01 and 1; for
-            siglip the bias too.
-        normalise (bool, optional): Normalise embeddings to unit length. With no_normalise=, losses with negatives use
-            dot products instead of cosines.
-        centre (Literal['none', 'all'], optional): Subtract the mean of all training texts from each text embedding.
-        weight_until (float, optional): Fraction of the steps over which the alignment weight falls to 0 along a cosine;
-            1 keeps it constant.
-        adaptive_weight (bool, optional): Scale the alignment loss: its gradient norm at the features is align_weight=
-            times that of the task.
         tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
             or all its weights (full).
-        tune_text_lr (float | None, optional): Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for
-            full.
-        tune_text_rank (int, optional): Rank of the adapters of lora.
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
@@ -855,8 +814,8 @@ def train(
             images with a mask, in this proportion or, if they are fewer, in that of the dataset.
         pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
             captions (aligned to the descriptions of embeddings=).
-        teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
-            images without one, for segmentation, or classes of those without a label or text label.
+        self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
+            the images without one, for segmentation, or classes of those without a label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
             prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
             usual.
@@ -877,9 +836,8 @@ def train(
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
             average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
-        model (str | nn.Module | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection),
-            segformer[:DIR] (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small
-            images, otherwise resnet18.
+        model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
+            transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
             transformers, as JSON.
         init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
@@ -1002,19 +960,12 @@ def compare(
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
     align_weight: float = 1.0,
     temperature: float = 0.2,
-    learn_temperature: bool = False,
-    normalise: bool = True,
-    centre: Literal['none', 'all'] = 'none',
-    weight_until: float = 1.0,
-    adaptive_weight: bool = False,
     tune_text: Literal['none', 'lora', 'full'] = 'none',
-    tune_text_lr: float | None = None,
-    tune_text_rank: int = 8,
     paper_compat: bool = False,
     head: Literal['linear', 'mlp', 'mlp-bn'] = 'linear',
     labelled_share: float = 0.5,
     pretrain: str = 'simclr',
-    teacher: StrPath | None = None,
+    self_train: StrPath | None = None,
     consistency: float = 0.0,
     confidence: float = 0.8,
     task: str | Task = 'auto',
@@ -1104,20 +1055,8 @@ def compare(
             (symmetric) is the paper's.
         align_weight (float, optional): Weight of the alignment loss (the paper's lambda).
         temperature (float, optional): Temperature of the losses with negatives (all but cosine).
-        learn_temperature (bool, optional): Learn the temperature, starting at temperature=, between 0.01 and 1; for
-            siglip the bias too.
-        normalise (bool, optional): Normalise embeddings to unit length. With no_normalise=, losses with negatives use
-            dot products instead of cosines.
-        centre (Literal['none', 'all'], optional): Subtract the mean of all training texts from each text embedding.
-        weight_until (float, optional): Fraction of the steps over which the alignment weight falls to 0 along a cosine;
-            1 keeps it constant.
-        adaptive_weight (bool, optional): Scale the alignment loss: its gradient norm at the features is align_weight=
-            times that of the task.
         tune_text (Literal['none', 'lora', 'full'], optional): Train the text encoder of the table too: adapters (lora)
             or all its weights (full).
-        tune_text_lr (float | None, optional): Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for
-            full.
-        tune_text_rank (int, optional): Rank of the adapters of lora.
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
@@ -1127,8 +1066,8 @@ def compare(
             images with a mask, in this proportion or, if they are fewer, in that of the dataset.
         pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
             captions (aligned to the descriptions of embeddings=).
-        teacher (str | Path | None, optional): Finished run that teaches what it predicts (self-training): masks of the
-            images without one, for segmentation, or classes of those without a label or text label.
+        self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
+            the images without one, for segmentation, or classes of those without a label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
             prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
             usual.
@@ -1149,9 +1088,8 @@ def compare(
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
             average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
-        model (str | None, optional): Any timm model; of transformers also rt-detr-v2[:DIR] (detection), segformer[:DIR]
-            (segmentation) and videomae (clips). Default: a small ResNet for small datasets of small images, otherwise
-            resnet18.
+        model (str | None, optional): Any timm model, or one of transformers for classes, masks or clips:
+            transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
             transformers, as JSON.
         init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
