@@ -224,14 +224,10 @@ def test_nothing_is_written_outside(tmp_path: Path, name: str) -> None:
     ):
         with pytest.raises(DataError, match=r"is no path below a folder"):
             write()
-    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
-
-
-def test_two_pictures_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'1.jpg' and another key differ only in their ending"):
-        write_masks(tmp_path, ["1.jpg", "1.png"], [np.zeros((2, 2), np.uint8)] * 2, CLASSES)
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/mine.txt").write_text("mine")
+        write_masks(tmp_path / "out", ["1.jpg", "1.png"], [np.zeros((2, 2), np.uint8)] * 2, CLASSES)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    (tmp_path / "mine/labels").mkdir(parents=True)
+    (tmp_path / "mine/labels/mine.txt").write_text("mine")
     with pytest.raises(OSError, match=r"labels"):
-        write_yolo(tmp_path, ["1.jpg"], Boxes.of_images([None]), CLASSES)
-    assert (tmp_path / "labels/mine.txt").read_text() == "mine"
+        write_yolo(tmp_path / "mine", ["1.jpg"], nothing, CLASSES)

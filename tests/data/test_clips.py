@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.video import Frames, decode_clip
@@ -59,17 +58,6 @@ def test_a_table_of_videos_is_one_of_clips_whatever_it_is_called(tmp_path: Path,
     (tmp_path / "a" / "4.png").touch()
     table.write_text("path,label\na/1.mp4,left\na/3.png,left\na/4.png,right\n")
     assert not load_image_set(f"{name}{table}").clips
-
-
-def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="clips:PATH"):
-        load_image_set("clips:")
-    with pytest.raises(DataError, match="there is no such folder"):
-        load_image_set(f"clips:{tmp_path / 'none'}")
-    (tmp_path / "left").mkdir()
-    (tmp_path / "left" / "1.txt").touch()
-    with pytest.raises(DataError, match=r"no clips in class folder 'left'.* \*\.mp4"):
-        load_image_set(f"clips:{tmp_path}")
 
 
 def test_what_is_of_another_kind_is_told_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

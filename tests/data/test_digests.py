@@ -65,12 +65,6 @@ def test_a_change_is_seen_even_with_the_old_size_and_time(files: list[str], read
     assert reads == [files[3]]
 
 
-def test_what_changed_a_moment_ago_is_not_remembered(files: list[str], reads: list[str]) -> None:
-    file_digests(files)
-    file_digests(files)
-    assert len(reads) == 60
-
-
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("obstacle", ["not a database", "a folder", "cache is a file", "locked"])
 def test_without_a_usable_cache_digests_are_computed(files: list[str], own_cache: Path, obstacle: str) -> None:

@@ -13,8 +13,6 @@ from gpt4image.data import file_source
 from gpt4image.data.file_source import (
     FileSource,
     files_below,
-    is_below,
-    is_unicode,
     locate_all,
     pictures_below,
     read_bounded,
@@ -46,15 +44,6 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="no regular file"):
         read_bounded(str(tmp_path / "pipe"))
-
-
-def test_a_folder_with_the_same_beginning_is_another_one() -> None:
-    assert is_below("/photos/cat/1.png", "/photos/") and is_below("/photos", "/")
-    assert not is_below("/photos-of-others/1.png", "/photos") and not is_below("/photos", "/photos")
-
-
-def test_names_that_are_no_unicode_are_known() -> None:
-    assert is_unicode("ü.png") and not is_unicode(os.fsdecode(b"\xff.png"))
 
 
 def test_paths_are_found_below_a_folder_or_said_why_not(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import DataError
 from gpt4image.data import ImageSet, load_image_set
 from loaded_sets import aside, label_names
 
@@ -35,15 +35,6 @@ def test_class_folders(tmp_path: Path, write_images: Write) -> None:
     assert images.skipped == ()
 
 
-def test_a_labelled_test_split_names_the_classes_of_unlabelled_training_images(
-    tmp_path: Path, write_images: Write
-) -> None:
-    write_images(tmp_path, "train/unlabelled/1.png", "test/dog/2.png", "test/cat/3.png")
-    images = load(tmp_path)
-    assert images.classes == ("cat", "dog")
-    assert label_names(images) == {"train/unlabelled/1.png": None, "test/dog/2.png": "dog", "test/cat/3.png": "cat"}
-
-
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_split_folders(tmp_path: Path, write_images: Write, val: str) -> None:
     write_images(
@@ -66,14 +57,6 @@ def test_split_folders(tmp_path: Path, write_images: Write, val: str) -> None:
 def test_train_may_be_a_class(tmp_path: Path, write_images: Write, name: str) -> None:
     write_images(tmp_path, f"{name}/1.png", "truck/1.png", f"{name}/old/2.png")
     assert load(tmp_path).classes == (name, "truck")
-
-
-def test_strange_names(tmp_path: Path, write_images: Write) -> None:
-    names = ["a class/with  spaces.png", "a class/ünï çödé 猫.png", "a class/new\nline.png", "Ж/'\"<b>&.png"]
-    write_images(tmp_path, *names)
-    images = load(tmp_path)
-    assert sorted(images.keys) == sorted(names)
-    assert len(set(images.digests)) == 4
 
 
 def test_a_name_that_is_not_utf8_is_set_aside(tmp_path: Path, write_images: Write, png: Callable[..., bytes]) -> None:
@@ -155,10 +138,8 @@ def test_a_folder_beside_train_that_is_no_split_is_named_with_its_images(tmp_pat
         (["Train/cat/1.png", "TEST/cat/1.png"], {"Train/cat/1.png": "train", "TEST/cat/1.png": "test"}),
         (["cat/1.png", "Unlabeled/2.png"], {"cat/1.png": "train", "Unlabeled/2.png": "train"}),
         (["Training/cat/1.png", "dev/cat/2.png"], {"Training/cat/1.png": "train", "dev/cat/2.png": "val"}),
-        (
-            ["cat/1.png", "dog/1.png", "Test/cat/2.png"],
-            {"cat/1.png": "train", "dog/1.png": "train", "Test/cat/2.png": "test"},
-        ),
+        (["cat/1.png", "Test/cat/2.png"], {"cat/1.png": "train", "Test/cat/2.png": "test"}),
+        (["train/unlabelled/1.png", "test/cat/2.png"], {"train/unlabelled/1.png": "train", "test/cat/2.png": "test"}),
     ],
 )
 def test_splits_may_be_written_with_capitals_and_lie_beside_the_classes(
@@ -168,16 +149,6 @@ def test_splits_may_be_written_with_capitals_and_lie_beside_the_classes(
     images = load(tmp_path)
     assert dict(zip(images.keys, images.splits.tolist(), strict=True)) == splits
     assert set(images.classes) <= {"cat", "dog"}
-
-
-def test_a_folder_of_images_called_as_a_split_is_noted(
-    tmp_path: Path, write_images: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_images(tmp_path, "cat/1.png", "test/1.png")
-    assert load(tmp_path).classes == ("cat", "test")
-    assert "'test' holds images, not class folders, and is taken for a class" in " ".join(
-        capsys.readouterr().err.split()
-    )
 
 
 @pytest.mark.parametrize(
@@ -190,7 +161,7 @@ def test_a_folder_of_images_called_as_a_split_is_noted(
         ),
         (["val/cat/1.png", "test/cat/1.png"], "no class folders in train"),
         (["train/1.png", "test/2.png"], "no class folders in train"),
-        (["text/notes.txt"], "no images in class folder 'text'"),
+        (["cat/1.png", "text/notes.txt"], "no images in class folder 'text'"),
     ],
 )
 def test_what_cannot_be_splits_or_classes_is_refused(
@@ -214,12 +185,13 @@ def test_folders_that_may_be_splits_are_noted(
 ) -> None:
     write_images(tmp_path / "1", *(f"{top}/{below}/1.png" for top in "ab" for below in "xy"), "unlabelled/1.png")
     write_images(tmp_path / "2", "a/images/1.png", "b/images/1.png")  # as in Tiny ImageNet
-    write_images(tmp_path / "3", "a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png", "c/1.png")
+    write_images(tmp_path / "3", "a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png", "test/1.png")
     for number in "123":
         load(tmp_path / number)
     assert capsys.readouterr().err == (
         f"Note: folder:{tmp_path / '1'} has the classes 'a', 'b', and in each of them are the folders 'x', 'y'; if "
         "these are the classes, those are splits: call them train, val and test.\n"
+        f"Note: folder:{tmp_path / '3'}: 'test' holds images, not class folders, and is taken for a class.\n"
     )
 
 
@@ -228,31 +200,6 @@ def test_a_class_is_one_however_its_accents_are_stored(tmp_path: Path, write_ima
     images = load(tmp_path)
     assert images.classes == ("Caf\u00e9", "x")
     assert [images.read(i) for i in range(3)] and images.labels.tolist() == [0, 0, 1]
-
-
-def test_class_folders_that_are_links_to_elsewhere_are_named(tmp_path: Path, write_images: Write) -> None:
-    write_images(tmp_path / "far", "cat/1.png")
-    (tmp_path / "near").mkdir()
-    (tmp_path / "near" / "cat").symlink_to(tmp_path / "far" / "cat")
-    with pytest.raises(DataError, match=r"no class folders; .*Skipped: 'cat: a link that leads out of the folder'"):
-        load(tmp_path / "near")
-
-
-@pytest.mark.parametrize("content", [None, "notes.txt"])
-def test_an_empty_class_folder_is_named(tmp_path: Path, write_images: Write, content: str | None) -> None:
-    write_images(tmp_path, "cat/1.png", "dog/1.png")
-    (tmp_path / "bird").mkdir()
-    if content:
-        (tmp_path / "bird" / content).write_text("no image")
-    with pytest.raises(DataError, match="no images in class folder 'bird'"):
-        load(tmp_path)
-
-
-def test_missing_folder_and_missing_path(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
-        load(tmp_path / "absent")
-    with pytest.raises(ConfigError, match="lacks a path"):
-        load_image_set("folder:")
 
 
 def test_the_order_is_that_of_image_folder(tmp_path: Path, write_images: Write) -> None:

@@ -38,13 +38,6 @@ def test_arrays_and_pictures_are_one_dataset_with_the_digest_of_their_pixels() -
     assert images.digests[1] == hashlib.sha256(b"P6\n6 5\n255\n" + PIXELS[1].tobytes()).hexdigest()
 
 
-def test_transparent_parts_are_white_and_grey_pictures_are_taken() -> None:
-    clear = np.zeros((2, 2, 4), np.uint8)
-    images = load_image_set(dataset(([clear, PIXELS[0, ..., 0], PIXELS[0, ..., :1]], ["a", None, float("nan")])))
-    assert np.asarray(decode(images.read(0))).min() == 255
-    assert images.digests[1] == images.digests[2] and images.labels.tolist() == [0, NO_LABEL, NO_LABEL]
-
-
 def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, pixels in enumerate(PIXELS):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")

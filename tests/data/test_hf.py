@@ -18,7 +18,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Sequence, Value
 
 from arrow_tables import no_network, table  # noqa: F401  (autouse)
-from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
+from gpt4image.base.errors import DataError, MissingExtraError
 from gpt4image.data import NO_LABEL, load_image_set
 from loaded_sets import Png
 from region_cases import SIZE, aside_text, mask_bytes, masks, rows
@@ -63,16 +63,6 @@ def test_one_parquet_file_and_rows_without_an_image(tmp_path: Path, png: Png) ->
     assert {item.name: item.reason for item in images.skipped} == {"train/0000002": "has no image"}
 
 
-def test_a_folder_of_images_is_read_from_its_files(tmp_path: Path, png: Png) -> None:
-    for seed, name in enumerate(["train/cat/1.png", "train/dog/1.png", "test/cat/2.png"]):
-        (tmp_path / "set" / name).parent.mkdir(parents=True)
-        (tmp_path / "set" / name).write_bytes(png(seed))
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
-    assert images.classes == ("cat", "dog")
-    assert {images.read(i) for i in range(3)} == {png(seed) for seed in range(3)}
-    assert len(set(images.digests)) == 3
-
-
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
     with tarfile.open(path, "w") as archive:
         for name, data in members.items():
@@ -104,16 +94,6 @@ def test_keys_that_splits_share_get_the_split_in_front(tmp_path: Path, png: Png)
     images = load_image_set(f"hf:{tmp_path / 'set'}")
     assert images.keys == ("bird/0", "test/bird/0")
     assert images.read(0) == png(1)
-
-
-def test_a_read_only_folder(tmp_path: Path, png: Png) -> None:
-    folder = tmp_path / "set"
-    table({"image": [png(0)]}, image=Image()).to_parquet(folder / "train.parquet")
-    before = sorted(folder.iterdir())
-    (folder / "train.parquet").chmod(0o444)
-    folder.chmod(0o555)
-    assert len(load_image_set(f"hf:{folder}")) == 1
-    assert sorted(folder.iterdir()) == before
 
 
 def save(folder: Path, **parts: Dataset) -> str:
@@ -169,24 +149,6 @@ def test_lists_are_several_classes_per_image(
     assert (images.classes, images.labels.tolist()) == (classes, labels)
 
 
-def test_lists_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
-    def part(seed: int, names: list[str], cells: list[int]) -> Dataset:
-        columns = {"image": [png(seed)], "labels": [cells]}
-        return table(columns, image=Image(), labels=Sequence(ClassLabel(names=names)))
-
-    train, test = part(0, ["a", "b", "c"], [0, 2]), part(1, ["c", "a"], [0])
-    images = load_image_set(save(tmp_path / "set", train=train, test=test))
-    assert images.labels.tolist() == [[1, 0, 1], [0, 0, 1]]
-    single = table({"image": [png(2)], "labels": [0]}, image=Image(), labels=ClassLabel(names=["a", "b", "c"]))
-    with pytest.raises(DataError, match="'labels' is a list in 'train', but not in 'test'"):
-        load_image_set(save(tmp_path / "mixed", train=train, test=single))
-
-
-def test_a_column_of_texts_called_tags_is_no_label(tmp_path: Path, png: Png) -> None:
-    data = table({"image": [png(0)], "tags": ["sea, sky"]}, image=Image(), tags=Value("string"))
-    assert load_image_set(save(tmp_path / "set", train=data)).classes == ()
-
-
 @pytest.mark.parametrize("number", [-2, 2])
 def test_class_labels_out_of_range_are_refused(tmp_path: Path, png: Png, number: int) -> None:
     data = table({"image": [png(0)], "label": [number]}, image=Image(), label=Value("int64"))
@@ -194,62 +156,6 @@ def test_class_labels_out_of_range_are_refused(tmp_path: Path, png: Png, number:
     pq.write_table(data.data.table.replace_schema_metadata(kinds.arrow_schema.metadata), tmp_path / "set.parquet")
     with pytest.raises(DataError, match=rf"split 'train': labels must be in 0..1, or -1 for none; got {number}\."):
         load_image_set(f"hf:{tmp_path / 'set.parquet'}")
-
-
-def test_a_split_with_other_image_columns_is_refused(tmp_path: Path, png: Png) -> None:
-    train = table({"image": [png(0)], "label": [0]}, image=Image(), label=Value("int64"))
-    renamed, numbers = train.rename_column("image", "img"), Dataset.from_dict({"image": [1], "label": [0]})
-    with pytest.raises(
-        DataError, match="are in column 'image', but no column of test holds these; its columns are 'img', 'label'"
-    ):
-        load_image_set(save(tmp_path / "renamed", train=train, test=renamed))
-    with pytest.raises(DataError, match="are in column 'image', but no column of test holds these"):
-        load_image_set(save(tmp_path / "numbers", train=train, test=numbers))
-
-
-def test_what_the_library_does_not_load_is_refused_with_its_cause(tmp_path: Path, png: Png) -> None:
-    data = table({"image": [png(0)]}, image=Image())
-    (tmp_path / "script").mkdir()
-    (tmp_path / "script" / "script.py").write_text("raise SystemExit")
-    with pytest.raises(DataError, match=r"could not be read: RuntimeError: Dataset scripts .*, but found script.py"):
-        load_image_set(f"hf:{tmp_path / 'script'}")
-    with pytest.raises(DataError, match=r"could not be read: IndexError: .*`datasets` itself must be able to load it"):
-        load_image_set(save(tmp_path / "empty", train=data, test=data.select([])))
-    odd = data.data.table.replace_schema_metadata({"huggingface": '{"info": 3}'})
-    pq.write_table(odd, tmp_path / "odd.parquet")
-    with pytest.raises(DataError, match="could not be read: TypeError: "):
-        load_image_set(f"hf:{tmp_path / 'odd.parquet'}")
-    (tmp_path / "mix").mkdir()
-    pq.write_table(data.data.table.replace_schema_metadata(), tmp_path / "mix" / "train.parquet")
-    pq.write_table(pa.table({"lbl": ["x"]}), tmp_path / "mix" / "test.parquet")
-    with pytest.raises(DataError, match=r"An error occurred .* \(.*column names don't match"):
-        load_image_set(f"hf:{tmp_path / 'mix'}")
-
-
-def test_sets_that_do_not_fit_are_refused(tmp_path: Path, png: Png) -> None:
-    Dataset.from_dict({"text": ["a"], "n": [1]}).save_to_disk(tmp_path / "text")
-    with pytest.raises(DataError, match="no column of train holds images; its columns are 'text', 'n'"):
-        load_image_set(f"hf:{tmp_path / 'text'}")
-    data = table({"image": [png(0)]}, image=Image())
-    DatasetDict({"x": data, "y": data}).save_to_disk(tmp_path / "splits")
-    with pytest.raises(DataError, match="none of its splits 'x', 'y'"):
-        load_image_set(f"hf:{tmp_path / 'splits'}")
-    with pytest.raises(DataError, match="no such file or folder"):
-        load_image_set(f"hf:{tmp_path / 'absent'}")
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="could not be read"):
-        load_image_set(f"hf:{tmp_path / 'bad.parquet'}")
-    with pytest.raises(DataError, match=r"got '.csv'"):
-        (tmp_path / "set.csv").touch()
-        load_image_set(f"hf:{tmp_path / 'set.csv'}")
-    with pytest.raises(ConfigError, match="lacks a name"):
-        load_image_set("hf:")
-
-
-def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"\[hf\]"):
-        load_image_set("hf:some/set")
 
 
 def test_paths_in_a_table_cannot_lead_out(tmp_path: Path, png: Png) -> None:
@@ -263,11 +169,37 @@ def test_paths_in_a_table_cannot_lead_out(tmp_path: Path, png: Png) -> None:
     assert "leads out" in images.skipped[0].reason
 
 
-def test_a_selection_saved_to_disk(tmp_path: Path, png: Png) -> None:
-    data = table({"image": [png(i) for i in range(6)]}, image=Image()).select([4, 1])
-    data.save_to_disk(tmp_path / "set")
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
-    assert [images.read(i) for i in range(2)] == [png(4), png(1)]
+def test_sets_that_do_not_fit_are_refused_with_their_cause(
+    tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = table({"image": [png(0)]}, image=Image())
+    Dataset.from_dict({"text": ["a"], "n": [1]}).save_to_disk(tmp_path / "text")
+    DatasetDict({"x": data, "y": data}).save_to_disk(tmp_path / "splits")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    (tmp_path / "set.csv").touch()
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "script.py").write_text("raise SystemExit")
+    pq.write_table(pa.table({"image": [{"bytes": None, "path": "/x.png"}]}), tmp_path / "path.parquet")
+    pq.write_table(pa.table({"image": [{"bytes": 1, "path": "a.png"}]}), tmp_path / "number.parquet")
+    save(tmp_path / "renamed", train=data, test=data.rename_column("image", "img"))
+    save(tmp_path / "empty", train=data, test=data.select([]))
+    for name, message in {
+        "text": "no column of train holds images; its columns are 'text', 'n'",
+        "number.parquet": r"no column of train holds images; .*'bytes' \(binary\) and 'path' \(text\)",
+        "path.parquet": "none of its 1 rows .* The first: 'train/0000000 has no bytes, and its path",
+        "renamed": "are in column 'image', but no column of test holds these; its columns are 'img'",
+        "splits": "none of its splits 'x', 'y'",
+        "absent": "no such file or folder",
+        "bad.parquet": "could not be read",
+        "set.csv": "got '.csv'",
+        "script": r"could not be read: RuntimeError: Dataset scripts .*, but found script.py",
+        "empty": r"could not be read: IndexError: .*`datasets` itself must be able to load it",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            load_image_set(f"hf:{tmp_path / name}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"\[hf\]"):
+        load_image_set("hf:some/set")
 
 
 def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> None:
@@ -279,19 +211,6 @@ def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> Non
     assert len(pickled) < 40_000
     shutil.rmtree(tmp_path / "hf-cache", ignore_errors=True)
     assert pickle.loads(pickled).read(7) == png(7, side=100)  # noqa: S301
-
-
-@pytest.mark.parametrize("content", ["text", 1])
-def test_a_struct_of_other_types_is_no_image(tmp_path: Path, content: object) -> None:
-    pq.write_table(pa.table({"image": [{"bytes": content, "path": "a.png"}]}), tmp_path / "set.parquet")
-    with pytest.raises(DataError, match=r"no column of train holds images; .*'bytes' \(binary\) and 'path' \(text\)"):
-        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
-
-
-def test_reasons_are_given_where_no_row_is_left(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"image": [{"bytes": None, "path": "/x.png"}]}), tmp_path / "set.parquet")
-    with pytest.raises(DataError, match=r"none of its 1 rows .* The first: 'train/0000000 has no bytes, and its path"):
-        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
 
 
 def test_a_relative_path_starts_at_the_set(tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,13 +296,6 @@ def test_each_split_has_the_names_of_its_own_class_label(tmp_path: Path) -> None
     assert images.classes == ("cat", "dog", "fox")
     shown = [images.label_names(row) for row in range(len(images))]
     assert shown == [("cat",), ("dog",), ("fox",), ("dog",), ("fox",), ("cat",), ()]
-
-
-def test_an_image_that_lost_all_its_objects_is_not_annotated(tmp_path: Path) -> None:
-    kind = List({"bbox": BOX, "category": ClassLabel(names=["cat"])})
-    cells = [[{"bbox": [4, 5, 10, 10], "category": None}], [{"bbox": [90, 5, 1, 1], "category": 0}], []]
-    found = rows(load_image_set(save_objects(tmp_path / "set", {"objects": cells}, objects=kind)))
-    assert list(found.values()) == [None, None, []]
 
 
 @pytest.mark.parametrize("with_masks", [False, True])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import drawn_masks
-from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import MemorySource, load_image_set, load_with_splits
+from gpt4image.base.errors import DataError
+from gpt4image.data import MemorySource, load_image_set
 from gpt4image.data.masks import MaskFiles, masks_of
 from gpt4image.data.records import Faults, Record
 from gpt4image.data.regions import VOID
@@ -130,12 +128,6 @@ def test_wrong_lists_of_classes(tmp_path: Path, classes: str) -> None:
 
 
 def test_wrong_folders(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"lacks a folder"):
-        load_image_set("masks:")
-    with pytest.raises(DataError, match=r"needs the folders 'images' and 'masks'"):
-        load_image_set(f"masks:{tmp_path}")
-    with pytest.raises(DataError, match=r"two folders are needed"):
-        load_image_set(f"masks:{tmp_path},{tmp_path / 'none'}")
     write(tmp_path, _1=b"no picture")
     with pytest.raises(DataError, match=r"no image has a mask that can be used.*not an image"):
         load_image_set(f"masks:{tmp_path}")
@@ -143,16 +135,6 @@ def test_wrong_folders(tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text("name;tags\n")
     with pytest.raises(DataError, match=r"first line of tags.csv is 'name;tags'; it must be 'key,tags'"):
         load_image_set(f"masks:{tmp_path}")
-
-
-def test_splits_are_cut_as_everywhere(tmp_path: Path) -> None:
-    some: dict[str, Any] = {f"_{number}": mask_bytes(NUMBERS) for number in range(10)}
-    tagged = {f"tagged_{number}": None for number in range(10, 20)}
-    write(tmp_path, **some, **tagged)
-    (tmp_path / "tags.csv").write_text("key,tags\n" + "".join(f"{number},hat\n" for number in range(10, 20)))
-    images = load_with_splits(f"masks:{tmp_path}", val_fraction=0.1, test_fraction=0.2)
-    assert [len(images.indices(split)) for split in ("train", "val", "test")] == [17, 1, 2]
-    assert not images.splits[~masks(images).known].tolist().count("val")  # tags alone stay in train
 
 
 def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path) -> None:
@@ -172,15 +154,6 @@ def test_clothing(shared_data: Path) -> None:
     assert (known & (images.splits == "train")).sum() == 704 and (known & (images.splits == "test")).sum() == 150
     assert (~known & (images.labels[:, 1:] >= 0).all(axis=1)).sum() == 1094
     assert len(images.classes) == 16 and images.skipped == ()
-
-
-def test_an_image_without_a_mask_does_not_get_that_of_another_folder(tmp_path: Path) -> None:
-    spec = drawn_masks.draw(tmp_path, train=8, test=3)
-    (tmp_path / "masks" / "train" / "001.png").unlink()
-    images = load_image_set(spec)
-    assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if not known] == [
-        "images/train/001.png"
-    ]
 
 
 def turned_jpeg() -> bytes:

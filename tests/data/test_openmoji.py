@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.data import load_image_set, openmoji
 from gpt4image.data.decode import decode
 from gpt4image.data.openmoji import packaged_descriptions
@@ -56,17 +54,3 @@ def test_every_description_has_a_picture() -> None:
     rows = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
     assert {row["key"] for row in rows} == set(openmoji.load_openmoji().keys)
     assert all(len(row["description"]) > 20 for row in rows)
-
-
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", absent)
-    with pytest.raises(MissingExtraError, match=r"\[demo\]'"):
-        load_image_set("openmoji")
-
-
-def test_it_takes_no_argument() -> None:
-    with pytest.raises(ConfigError, match="nothing after its name"):
-        load_image_set("openmoji:72")

@@ -14,7 +14,7 @@ import torch
 from gpt4image.base.errors import DataError
 from gpt4image.data import ImageSet, MemorySource, pixels
 from gpt4image.data.decode import decode_square
-from gpt4image.data.pixels import MemoryPixels, Pixels, WorkerPixels, load_pixels
+from gpt4image.data.pixels import MemoryPixels, WorkerPixels, load_pixels
 from loaded_sets import in_memory
 
 COUNT = 700  # several chunks
@@ -117,6 +117,8 @@ def test_broken_images_in_memory_are_known_at_once(files: list[bytes]) -> None:
     assert "empty" in bad[0].reason
     assert "not an image" in bad[2].reason
     assert loaded.skipped == bad
+    with pytest.raises(DataError, match="no image can be decoded"):
+        load_pixels(image_set([b"", b"x"]), 8, memory_limit_gb=1, workers=0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -124,7 +126,9 @@ def test_broken_images_with_workers_are_white_and_named_when_met(files: list[byt
     loaded, bad, ok = load_pixels(image_set(with_broken(files)), 8, memory_limit_gb=0, workers=workers)
     assert bad == ()
     assert ok.all()
+    before = torch.get_rng_state()
     (batch,) = loaded.stream([np.array([0, 1])])
+    assert torch.equal(before, torch.get_rng_state())
     assert (batch[1] == 255).all()
     assert not (batch[0] == 255).all()
     assert [item.name for item in loaded.skipped] == ["key 1"]
@@ -145,27 +149,3 @@ def test_a_file_that_went_away_is_named(files: list[bytes]) -> None:
     _, bad, ok = load_pixels(gone, 8, memory_limit_gb=1, workers=0)
     assert ok.tolist() == [True, False, True]
     assert "No such file" in bad[0].reason
-
-
-def test_a_set_of_broken_images_is_refused() -> None:
-    with pytest.raises(DataError, match="no image can be decoded"):
-        load_pixels(image_set([b"", b"x"]), 8, memory_limit_gb=1, workers=0)
-
-
-@pytest.mark.parametrize("limit", [0, 1])
-def test_streams_leave_the_random_state_alone(files: list[bytes], limit: float) -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    loaded: Pixels = load_pixels(image_set(files[:4]), 8, memory_limit_gb=limit, workers=1)[0]
-    list(loaded.stream([np.arange(4)]))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_batches_are_taken_as_they_are_needed(files: list[bytes]) -> None:
-    def endless():
-        while True:
-            yield np.arange(4)
-
-    stream = WorkerPixels(image_set(files[:4]), 8, workers=1).stream(endless())
-    assert [next(stream).shape for _ in range(3)] == [(4, 3, 8, 8)] * 3
-    stream.close()

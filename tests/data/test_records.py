@@ -88,6 +88,14 @@ def test_a_sample_of_pictures_tells_whether_stated_sizes_are_right(turned: bool,
     assert most / 2 < len(read) <= most and len(set(read)) == len(read), "and those without a box are not read"
 
 
+def test_an_image_that_lost_all_its_objects_is_not_annotated() -> None:
+    lost, broken = Object("a", 0, (5, 5, 9, 9)), Object("b", 0, (0, 0, 1, 1), fault="it is wrong")
+    kept = Object("c", 0, (0, 0, 1, 1))
+    objects = ([lost, broken], [lost, kept], [], None)
+    records = [Record(key=str(row), objects=some) for row, some in enumerate(objects)]
+    assert boxes_of(records, ["x"], Faults(), "set").known.tolist() == [False, True, True, False]
+
+
 def test_values_of_json_and_xml() -> None:
     assert [number(3), number(2.5), number("3")] == [3, 2.5, 3]
     assert all(math.isnan(number(value)) for value in (True, "x", "", None, [], 10**400))

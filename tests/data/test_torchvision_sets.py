@@ -63,8 +63,3 @@ def test_a_changed_file_is_never_unpickled(tmp_path: Path, tiny: np.ndarray, mon
     with pytest.raises(DataError, match="does not hold the official files"):
         load_image_set(f"cifar10:{tmp_path}")
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_missing_root_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="absent does not hold the official files"):
-        load_image_set(f"cifar10:{tmp_path / 'absent'}")

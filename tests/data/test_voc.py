@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
 from gpt4image.data.voc import parse_xml
 from region_cases import SIZE, aside_text, boxes, picture, rows
@@ -145,15 +144,6 @@ def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path:
         assert part in text, text
 
 
-def test_an_image_that_lost_all_its_objects_is_not_annotated(tmp_path: Path) -> None:
-    turned = "<object><name>cat</name><robndbox><cx>5</cx></robndbox></object>"
-    root = write(
-        tmp_path, a=document(turned), b=document(thing(box=(90, 5, 99, 15))), c=document(), d=document(thing())
-    )
-    found = rows(load_image_set(f"voc:{root}"))
-    assert [found[f"JPEGImages/{name}.png"] for name in "abc"] == [None, None, []]
-
-
 BOMB = "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>" + "".join(
     f"<!ENTITY {name} '{f'&{before};' * 10}'>" for before, name in zip("abcdefghi", "bcdefghij", strict=True)
 ) + "]><annotation><object><name>&j;</name></object></annotation>"  # fmt: skip
@@ -178,16 +168,6 @@ def test_xml_that_attacks_is_refused_at_once(text: str) -> None:
     with pytest.raises(ValueError, match=r"document type|nested deeper|no XML"):
         parse_xml(text.encode())
     assert time.process_time() - start < 1
-
-
-def test_no_folder_or_none_of_this_layout_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"lacks a folder"):
-        load_image_set("voc:")
-    with pytest.raises(DataError, match=r"no such folder"):
-        load_image_set(f"voc:{tmp_path / 'none'}")
-    picture(tmp_path / "JPEGImages/1.png")
-    with pytest.raises(DataError, match=r"1 images and 0 XML files"):
-        load_image_set(f"voc:{tmp_path}")
 
 
 def test_an_xml_file_of_another_kind_does_not_say_that_there_is_no_object(tmp_path: Path) -> None:
