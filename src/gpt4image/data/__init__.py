@@ -153,7 +153,6 @@ def _spec_of_folder(path: str, place: Path, aside: Path | None) -> str:
 
 
 def _holds_videos(place: Path) -> bool:
-    """Return whether the first picture or video below a folder is a video."""
     kinds = {**dict.fromkeys(EXTENSIONS, False), **dict.fromkeys(VIDEO_EXTENSIONS, True)}
     files = itertools.islice((name for _, _, names in os.walk(place) for name in names), FILES_LOOKED_AT)
     return next((kinds[kind] for name in files if (kind := os.path.splitext(name)[1].lower()) in kinds), False)  # noqa: PTH122

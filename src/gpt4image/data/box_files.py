@@ -217,14 +217,12 @@ def write_masks(folder: Path, names: Sequence[str], masks: Iterable[NDArray[np.u
 
 
 def _boxes(boxes: Boxes, image: int, size: Size) -> Iterable[tuple[list[float], int, float]]:
-    """Yield corners in pixels, class and weight of each box of an image."""
     corners, labels, weights = boxes.image(image)
     pixels = corners.astype(np.float64) * np.tile(size, 2)
     return zip(pixels.tolist(), labels.tolist(), weights.astype(np.float64).tolist(), strict=True)
 
 
 def _annotated(boxes: Boxes, folder: Path, names: Sequence[str], suffix: str) -> Iterable[tuple[int, Path]]:
-    """Return the images that are annotated, each with the file for its boxes."""
     known = np.flatnonzero(boxes.known).tolist()
     return zip(known, _files(folder, [names[image] for image in known], suffix), strict=True)
 

@@ -66,10 +66,6 @@ def load_coco(argument: str) -> ImageSet:
     """Load images and the boxes of their objects; keys are paths of images from the folder of the dataset.
 
     Skipped by name: images that cannot be found or lie outside, annotations that cannot be used.
-
-    Raises:
-        ConfigError: no file is given.
-        DataError: there is none, it is no COCO file, or it lists no image that can be found.
     """
     files = _Files(f"{COCO}{argument}", argument)
     files.read()
@@ -167,7 +163,6 @@ def numbered(wanted: Sequence[Id | None]) -> list[Id]:
 
 
 def _train_file(place: Path) -> Path:
-    """Return the file of train in a folder, else the only JSON file. Raises DataError: it cannot be told."""
     if place.is_file():
         return place
     folders = ("", "annotations", *SPLIT_WORDS)
@@ -181,8 +176,6 @@ def _train_file(place: Path) -> Path:
 
 
 class _Files:
-    """The files of one dataset, and what they say together."""
-
     def __init__(self, spec: str, argument: str) -> None:
         self.spec = spec
         if not argument:
@@ -269,7 +262,6 @@ def _parsed(file: Path, spec: str) -> dict[str, Any]:
 
 
 def _siblings(file: Path) -> list[Path]:
-    """Return the files beside that of train which differ only in the name of the split."""
     folder, name = file.absolute().parent, file.name
     in_name = re.search(r"(?i)(?<![a-z])train(?![a-z])", name)
     if in_name:
@@ -452,7 +444,6 @@ def _runs(value: dict[Any, Any], width: float, height: float) -> dict[str, Any] 
 
 
 def _polygons(value: object) -> list[NDArray[np.float64]] | str:
-    """Return the corners (n, 2) of each polygon, or why they cannot be used."""
     if not isinstance(value, list) or not value:
         return "there is no segmentation"
     found: list[NDArray[np.float64]] = []

@@ -43,22 +43,12 @@ def load_folder(argument: str) -> ImageSet:
 
     Skipped by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
     the class folders; folders beside train that are no split; folders that cannot be read.
-
-    Raises:
-        ConfigError: no path is given.
-        DataError: there is no such folder, no image, a class folder without images, or a class in val or test
-            that train lacks while train has others.
     """
     return _class_folder_images("folder", argument, EXTENSIONS)
 
 
 def load_clips(argument: str) -> ImageSet:
-    """Load the clips below a folder, or those that a table lists.
-
-    Raises:
-        MissingExtraError: PyAV is not installed.
-        ConfigError, DataError: as ``load_folder`` and ``load_manifest``.
-    """
+    """Load the clips below a folder, or those that a table lists."""
     require_decoder("clips:")
     if expanded(argument.partition(IMAGE_ROOT)[0]).suffix in (".csv", ".parquet"):
         return replace(load_manifest(argument, "clips"), clips=True)
@@ -106,7 +96,6 @@ def _other_files(counts: Mapping[str, int], spec: str, what: str) -> list[Skippe
 
 
 def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
-    """Return the split of each class folder, by its path."""
     top = tree.folders("")
     if not top and tree.images(""):
         return {"": "train"}
@@ -138,7 +127,6 @@ def _has_train(tree: _Tree, top: Sequence[str]) -> bool:
 
 
 def _note_slips(tree: _Tree, spec: str, classes: Sequence[str]) -> None:
-    """Note classes that may be splits."""
     if named := [name for name in classes if _split(name)]:
         note_once(f"{spec}: {first_few(named)} holds images, not class folders, and is taken for a class.")
     below = {tuple(tree.folders(name)) for name in classes}
@@ -181,7 +169,6 @@ def _name(path: str) -> str:
 
 
 def _split(name: str) -> str | None:
-    """Return the split that a folder is named after; None where it is named after none."""
     return _SPLITS.get(name.lower())
 
 
@@ -190,8 +177,6 @@ def _is_unlabelled(path: str) -> bool:
 
 
 class _Tree:
-    """Files below one root, in order of names; paths are relative to it. Notes what it skips."""
-
     def __init__(self, real_root: str, extensions: Collection[str]) -> None:
         self._root, self._extensions = real_root, extensions
         self.reasons: dict[str, str] = {}

@@ -195,7 +195,6 @@ def _folder(name: str) -> Path:
 
 
 def _kept(table: Mapping[str, Any], images: Sequence[Any]) -> str:
-    """Write a dataset, unless it is there, the table last; return its SPEC."""
     name = fingerprint(table)[:16]
     folder = _folder(name)
     if not (folder / TABLE).is_file():

@@ -61,12 +61,6 @@ def load_hf(argument: str) -> ImageSet:
     mean no label). A list of these is several classes per image. A column of objects with boxes, or a second column of
     images that are masks, comes before labels. Keys are the column ``key`` or ``__key__``, else ``SPLIT/ROW``; where
     splits share keys, those outside train get the split's name in front.
-
-    Raises:
-        ConfigError: no name is given.
-        DataError: the dataset cannot be loaded; a split has no image column; no row can be used; the labels of two
-            splits do not fit together.
-        MissingExtraError: `datasets` is not installed.
     """
     spec = f"hf:{argument}"
     if not argument:
@@ -148,7 +142,6 @@ def _why(error: BaseException) -> str:
 
 
 def _image_column(parts: Sequence[tuple[str, Dataset]], spec: str) -> str:
-    """Return the name of the column that holds the images, in every split."""
     image = _first([name for name, kind in parts[0][1].features.items() if _holds_image(kind)], IMAGE_NAMES)
     for split, part in parts:
         if image is None or not _holds_image(part.features.get(image)):
@@ -254,7 +247,6 @@ def _cells(part: Dataset, name: str) -> list[Any]:
 
 
 def _objects_column(part: Dataset) -> tuple[str, str, str] | None:
-    """Return the names of the column of objects, and in it those of boxes and classes; None without."""
     for name in OBJECTS:
         fields = _fields(part, name)
         box, label = (next((one for one in names if one in fields), None) for names in (BOX_NAMES, CLASS_NAMES))
@@ -320,7 +312,6 @@ def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object
 
 
 def _mask_column(parts: Sequence[tuple[str, Dataset]], image: str) -> str | None:
-    """Return the name of the column of masks: of images besides ``image``, in every split; None without."""
     import datasets
 
     every = [part.features for _, part in parts]
@@ -402,7 +393,6 @@ class ArrowSource:
 
     @cached_property
     def _starts(self) -> list[int]:
-        """First row of each chunk."""
         return np.cumsum([0, *(len(data) for data, _ in self._chunks[:-1])]).tolist()
 
 

@@ -209,7 +209,6 @@ def note_once(text: str) -> None:
 
 
 def _value(cell: object) -> int | str | None:
-    """Return a cell as class number, class name or None for no label."""
     if isinstance(cell, str):
         text = cell.strip()
         # "01" is a name: as a number it would be one with "1".
@@ -226,7 +225,6 @@ def _value(cell: object) -> int | str | None:
 
 
 def _several(cell: object) -> list[Any] | None:
-    """Return the values of a cell of several classes; None for no label."""
     if isinstance(cell, list | tuple):
         return list(cell)
     if isinstance(cell, str) and SEPARATOR in cell:
@@ -235,7 +233,6 @@ def _several(cell: object) -> list[Any] | None:
 
 
 def _require_bars(cells: Sequence[object], spec: str) -> None:
-    """Refuse texts with commas or semicolons where no text has a bar: they separate classes as a rule."""
     texts = {row: cell for row, cell in enumerate(cells, 1) if isinstance(cell, str)}
     found = [(row, text, sign) for row, text in texts.items() for sign in ";," if sign in text]
     if found and not any(SEPARATOR in text for text in texts.values()):

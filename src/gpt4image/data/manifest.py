@@ -56,12 +56,6 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
 
     Rows whose file is missing or lies outside the manifest's folder are skipped by name. Where most files are videos,
     the images are clips, so that a table that ``review`` wrote of clips needs no other name.
-
-    Raises:
-        MissingExtraError: it lists videos, and PyAV is not installed.
-        ConfigError: no file is given, or one of another kind.
-        DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; several columns give
-            labels; a split or a label is out of range; most class numbers are empty; keys come twice.
     """
     spec = f"{name}:{argument}"
     if not argument:
@@ -138,7 +132,6 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
 
 
 def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> dict[str, list[Any]]:
-    """Return the table of a manifest by usual names, or refuse its columns."""
     names = [_usual_name(name, names, table[name]) for name in names]
     table = dict(zip(names, table.values(), strict=True)) if len(table) == len(names) else table
     if "path" not in table and "key" in table:
@@ -187,7 +180,6 @@ def _is_class(name: str, cells: Sequence[Any]) -> bool:
 
 
 def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Return the class names and the labels of all rows; those that are not usable make no class."""
     class_columns = {name.removeprefix(CLASS_COLUMN): name for name in table if name not in COLUMNS}
     if twice := [name for name, column in class_columns.items() if column != name and name in table]:
         raise DataError(f"{spec}: columns 'label:{twice[0]}' and {twice[0]!r} are the same class; keep one.")

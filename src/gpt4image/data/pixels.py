@@ -177,9 +177,6 @@ def load_pixels(
     Returns:
         The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the dataset does not fit
         in memory nothing is decoded yet: none is named, and the mask is True.
-
-    Raises:
-        DataError: no image in memory can be decoded.
     """
     workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
     if len(image_set) * channels(frames) * size * size > memory_limit_gb * 1e9 / launch.local_count():

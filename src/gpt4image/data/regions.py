@@ -289,7 +289,6 @@ class Masks:
 
 
 def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:
-    """Return a mask of a source as a square (S, S)."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(source.read(row)).resize((size, size), Image.Resampling.NEAREST))

@@ -193,7 +193,6 @@ def _contradict(labels: NDArray[np.integer]) -> bool:
 
 
 def _other(labels: NDArray[np.integer], same: Sequence[int]) -> int:
-    """Return the first of some images whose label contradicts that of the first one, or else the last."""
     return next((row for row in same if _contradict(labels[[same[0], row]])), same[-1])
 
 

@@ -35,10 +35,6 @@ def load_voc(argument: str) -> ImageSet:
     """Load images and their boxes; keys are paths of images from the folder.
 
     Skipped by name: XML files that cannot be read or have no image, objects that cannot be used.
-
-    Raises:
-        ConfigError: no folder is given.
-        DataError: there is none, or it has no image or no XML file.
     """
     spec = f"voc:{argument}"
     if not argument:
@@ -183,7 +179,6 @@ def _splits(
 
 
 def _lists(root: Path, files: Sequence[str]) -> dict[str, str]:
-    """Return the split of names in lists; those of Main count if there are some."""
     tables = [path for path in files if _suffix(path) == ".txt" and "imagesets" in _folders(path)]
     tables = [path for path in tables if PurePosixPath(path).stem in (*SPLIT_OF, "trainval")]
     tables = [path for path in tables if "main" in _folders(path)] or tables

@@ -41,10 +41,6 @@ def load_yolo(argument: str) -> ImageSet:
 
     Skipped by name: images that cannot be found or lie outside, label files without an image, and lines of label files
     that cannot be used.
-
-    Raises:
-        ConfigError: no folder is given.
-        DataError: there is none, ``data.yaml`` cannot be used, or no image is found.
     """
     spec = f"yolo:{argument}"
     if not argument:
@@ -132,7 +128,6 @@ def _place(root: Path, base: str, entry: str) -> Path | None:
 
 
 def _images_of(root: Path, base: str, place: Path, spec: str) -> Iterator[str]:
-    """Yield the images of a folder, or of a text file of paths."""
     if place.is_dir():
         yield from pictures_below(root, place)
         return
