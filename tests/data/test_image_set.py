@@ -98,11 +98,10 @@ def test_known_digests_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -
         ("~nosuch/x", "there is no such file or folder"),
         ("notes.txt", r"a table ends with \.csv, \.parquet, \.json"),
         ("openmoji:72", "nothing after its name"),
-        ("folder:", "lacks a path"),
-        ("clips:", "clips:PATH"),
-        ("hf:", "lacks a name"),
-        *((f"{name}:", "lacks a file") for name in ("manifest", "coco")),
-        *((f"{name}:", "lacks a folder") for name in ("yolo", "voc", "masks")),
+        *((f"{name}:", "lacks PATH") for name in ("folder", "clips")),
+        ("hf:", "lacks NAME_OR_PATH"),
+        *((f"{name}:", "lacks FILE") for name in ("manifest", "coco")),
+        *((f"{name}:", "lacks DIR") for name in ("yolo", "voc", "masks")),
         ("manifest:notes.txt", "got '.txt'"),
         ("manifest:absent.csv", "there is no such file"),
         ("manifest:bad.parquet", "not a Parquet file"),
@@ -111,7 +110,8 @@ def test_known_digests_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -
         ("yolo:empty", "there are no images"),
         ("voc:empty", "0 images and 0 XML files"),
         ("masks:empty", "needs the folders 'images' and 'masks'"),
-        ("masks:empty,none", "two folders are needed"),
+        ("masks:empty,none", "there is no such file or folder"),
+        ("masks:empty,notes.txt", "two folders are needed"),
         ("folder:linked", r"no class folders; .*Skipped: 'cat: a link that leads out of the folder'"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_folder_may_be_called_as_a_kind_of_dataset(
     write_images(tmp_path / "folder", "cat/1.png", "dog/2.png")
     monkeypatch.chdir(tmp_path)
     assert load_image_set("folder").spec == "folder:folder"
-    with pytest.raises(ConfigError, match=r"'masks:' lacks a"):
+    with pytest.raises(ConfigError, match=r"'masks:' lacks DIR"):
         load_image_set("masks")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.base.errors import ConfigError, DataError, nearest
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
@@ -43,8 +43,14 @@ LOADERS = {
 PACKAGED = ("clothes", "clothes-unlabelled", "openmoji")
 ALONE = ("cifar10", "cifar100", *PACKAGED)
 """Names that are a whole SPEC; another name alone is a path."""
-ON_DISK = ("folder", "manifest", "coco", "coco-masks", "yolo", "voc", "masks", "clips")
-"""Names that a path follows."""
+ON_DISK = {
+    **dict.fromkeys(("folder", "clips"), "PATH"),
+    "manifest": "FILE.csv or FILE.parquet",
+    **dict.fromkeys(("coco", "coco-masks"), "FILE.json"),
+    **dict.fromkeys(("yolo", "voc"), "DIR"),
+    "masks": "DIR or masks:IMAGES,MASKS",
+}
+"""Names that a path follows, and what that is."""
 KINDS = {
     **dict.fromkeys((".csv", ".parquet"), "manifest"),
     ".json": "coco",
@@ -77,6 +83,11 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
         raise ConfigError(f"--image-root is for tables of images, manifest:FILE.csv or .parquet; {spec} is none.")
     if name in PACKAGED and argument:
         raise ConfigError(f"{spec!r}: {name} is packaged and takes nothing after its name.")
+    follows = {**ON_DISK, "hf": "NAME_OR_PATH"}
+    if name in follows and not argument:
+        raise ConfigError(f"--data '{name}:' lacks {follows[name]}.")
+    if name in ON_DISK and not _is_there(name, argument.partition(IMAGE_ROOT)[0]):
+        raise DataError(f"{spec}: there is no such file or folder.")
     module, function = LOADERS[name]
     load: Callable[..., ImageSet] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
     images = load() if name in PACKAGED else load(argument)
@@ -106,10 +117,14 @@ def require_there(spec: str) -> None:
     """
     place = spec.partition(IMAGE_ROOT)[0]
     name, _, argument = place.partition(":")
-    paths = argument.split(",") if name == "masks" else [argument]
-    there = all(expanded(path).exists() for path in paths) if name in ON_DISK else name in LOADERS
+    there = _is_there(name, argument) if name in ON_DISK else name in LOADERS
     if not there and not expanded(place).exists():
         load_image_set(spec)
+
+
+def _is_there(name: str, place: str) -> bool:
+    both = name == "masks" and all(expanded(path).exists() for path in place.split(","))
+    return both or expanded(place).exists()
 
 
 def spec_of(path: str, aside: Path | None = None) -> str:

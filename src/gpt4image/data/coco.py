@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
+from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
@@ -127,7 +127,7 @@ def coco_ids(argument: str) -> dict[str, Ids]:
     """Return the ids of a COCO dataset, by the real path of each image that can be found.
 
     Raises:
-        ConfigError, DataError: as ``load_coco``, except that the list may be empty.
+        DataError: as ``load_coco``, except that the list may be empty.
     """
     files, found = _Files(f"{COCO}{argument}", argument), dict[str, Ids]()
     for file in files.files:
@@ -178,12 +178,7 @@ def _train_file(place: Path) -> Path:
 class _Files:
     def __init__(self, spec: str, argument: str) -> None:
         self.spec = spec
-        if not argument:
-            raise ConfigError(f"--data {spec!r} lacks a file: {spec}FILE.json.")
-        place = expanded(argument)
-        if not place.exists():
-            raise DataError(f"{spec}: there is no such file or folder.")
-        file = _train_file(place)
+        file = _train_file(expanded(argument))
         self.files = [file, *_siblings(file)]
         folder = file.absolute().parent
         self.root = folder.parent if folder.name.lower() in _ABOVE else folder

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from gpt4image.base.errors import ConfigError, DataError, first_few, install_command
+from gpt4image.base.errors import DataError, first_few, install_command
 from gpt4image.base.outcome import Skipped
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import EXTENSIONS, HEIF, PICTURES
@@ -57,11 +57,9 @@ def load_clips(argument: str) -> ImageSet:
 
 def _class_folder_images(name: str, argument: str, extensions: Collection[str]) -> ImageSet:
     spec, what = f"{name}:{argument}", "clips" if name == "clips" else "images"
-    if not argument:
-        raise ConfigError(f"--data '{name}:' lacks a path: {name}:PATH.")
     root = expanded(argument)
     if not root.is_dir():
-        raise DataError(f"{spec}: there is no such folder.")
+        raise DataError(f"{spec}: it is no folder.")
     tree = _Tree(os.path.realpath(root), extensions)
     split_of = _class_folders(tree, spec)
     classes = _class_names(split_of, spec)

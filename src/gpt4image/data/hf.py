@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few, parsing
+from gpt4image.base.errors import DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.digests import file_digests
 from gpt4image.data.file_source import expanded, is_below, read_bounded
@@ -63,8 +63,6 @@ def load_hf(argument: str) -> ImageSet:
     splits share keys, those outside train get the split's name in front.
     """
     spec = f"hf:{argument}"
-    if not argument:
-        raise ConfigError("--data 'hf:' lacks a name: hf:NAME_OR_PATH.")
     parts, unknown = _known_splits(_load(argument, spec))
     if not parts:
         raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")

@@ -58,8 +58,6 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     the images are clips, so that a table that ``review`` wrote of clips needs no other name.
     """
     spec = f"{name}:{argument}"
-    if not argument:
-        raise ConfigError(f"--data '{name}:' lacks a file: {name}:FILE.csv or {name}:FILE.parquet.")
     place, _, stated = argument.partition(IMAGE_ROOT)
     file = expanded(place)
     root = expanded(stated) if stated else file.parent

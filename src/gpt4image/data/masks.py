@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError, DataError, DecodeError, first_few, parsing
+from gpt4image.base.errors import DataError, DecodeError, first_few, parsing
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.decode import decode_numbers, sides
@@ -46,8 +46,6 @@ def load_masks(argument: str) -> ImageSet:
     Skipped by name: images that lie outside, masks that cannot be used, tags that name no class or no image.
     """
     spec = f"masks:{argument}"
-    if not argument:
-        raise ConfigError("--data 'masks:' lacks a folder: masks:DIR or masks:IMAGES,MASKS.")
     image_folder, mask_folder = _folders(argument, spec)
     root = Path(os.path.commonpath([image_folder, mask_folder]))
     given = [path for path in pictures_below(root, image_folder) if mask_folder not in (root / path).parents]

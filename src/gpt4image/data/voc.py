@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import DataError
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
@@ -37,11 +37,7 @@ def load_voc(argument: str) -> ImageSet:
     Skipped by name: XML files that cannot be read or have no image, objects that cannot be used.
     """
     spec = f"voc:{argument}"
-    if not argument:
-        raise ConfigError("--data 'voc:' lacks a folder: voc:DIR.")
     root = expanded(argument)
-    if not root.is_dir():
-        raise DataError(f"{spec}: there is no such folder.")
     files = files_below(root, root)
     found = [path for path in files if _suffix(path) in EXTENSIONS and not set(_folders(path)) & set(MASKS)]
     pictures, skipped = usable(root, found)

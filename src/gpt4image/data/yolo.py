@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
+from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders
@@ -43,11 +43,7 @@ def load_yolo(argument: str) -> ImageSet:
     that cannot be used.
     """
     spec = f"yolo:{argument}"
-    if not argument:
-        raise ConfigError("--data 'yolo:' lacks a folder: yolo:DIR.")
     place = expanded(argument)
-    if not place.exists():
-        raise DataError(f"{spec}: there is no such folder.")
     file = place if place.is_file() else next((place / name for name in NAMES if (place / name).is_file()), None)
     root = place.parent if place.is_file() else place
     settings = {} if file is None else _settings(file, spec)
