@@ -45,7 +45,10 @@ MISTAKES: dict[str, tuple[str | int, ...]] = {
     "a recipe with a typo": ("train typo.toml --data photos --out new", "'epohcs'", "Did you mean 'epochs'?"),
     # data
     "no such folder": ("train --data phtos --out new", "there is no such file or folder", "--data"),
-    "no such folder in a SPEC": ("train --data folder:phtos --out new", "folder:phtos: there is no such file or folder"),
+    "no such folder in a SPEC": (
+        "train --data folder:phtos --out new",
+        "folder:phtos: there is no such file or folder",
+    ),
     "a SPEC with a typo": ("train --data foldr:photos --out new", "Did you mean 'folder'?"),
     "an empty folder": ("train --data empty --out new", "there are no class folders", "unlabelled"),
     "images without class folders": ("train --data loose --out new", "No training image has a label", "distill"),
