@@ -69,7 +69,7 @@ from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
 from gpt4image.data.coco import bounds, segment
 from gpt4image.data.decode import bare_jpeg, decode_numbers, decode_square, sides
-from gpt4image.deploying.metadata import Metadata
+from gpt4image.deploying.loading import Metadata
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.describers.batch.run import _line_number

@@ -118,6 +118,8 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
         folder / "evaluation-test.json",
         {
             "split": "test",
+            "metric": "top1",
+            "titles": {"top1": "accuracy", "top5": "top-5", "ece": "calibration error", "mean_class_accuracy": "mean"},
             "images": 430,
             "labelled": 430,
             "top1": top1,
@@ -135,6 +137,7 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
         folder / "run.json",
         {
             "status": "finished",
+            "classes": list(CLASSES),
             "seconds": 42.0,
             "peak_memory_bytes": 612_000_000,
             "steps": 384,

@@ -210,7 +210,10 @@ KEPT = "what was finished is kept. Give the same command again"
     [
         (["train", "--data", "openmoji", "--out", "run"], f"{KEPT} with --resume to go on."),
         (["train", "--data", "openmoji", "--out", "run", "--resume"], f"{KEPT} to go on."),
-        (["descriptions", "stats", "--store", "s.db"], "no half of a file is left. The same command begins anew."),
+        (
+            ["descriptions", "stats", "--store", "s.db"],
+            "no partial file is left. Give the same command again to start over.",
+        ),
     ],
 )
 def test_what_was_interrupted_goes_on_by_the_command_that_is_named(

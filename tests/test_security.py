@@ -41,7 +41,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ONNX file": (
             f"{LOADING}::test_an_onnx_file_reads_no_other_file",
-            "deploying/test_metadata.py::test_what_is_none_of_ours_is_refused",
+            "deploying/test_preprocessing.py::test_settings_of_a_file_that_are_none_are_refused",
         ),
         ".pt2 file": (f"{LOADING}::test_a_torch_export_archive_is_never_loaded_because_it_can_write_files",),
         "text encoders": (

@@ -68,7 +68,7 @@ COMMANDS = {
     "train": Command("train a model", "TrainConfig", "training.train:train", recipes=True, shared=True, resumes=True),
     "evaluate": Command("measure a run", "EvaluateConfig", "evaluating.evaluate:evaluate", shared=True),
     "compare": Command(
-        "train all arms over seeds: did text help?",
+        "compare training methods over several seeds",
         "CompareConfig",
         "comparing.compare:compare",
         recipes=True,
@@ -79,7 +79,7 @@ COMMANDS = {
     "export": Command("write a model as others load it", "ExportConfig", "deploying.export:export"),
     "predict": Command("name the classes of images", "PredictConfig", "deploying.predict:predict"),
     "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
-    "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "checkup:doctor"),
+    "doctor": Command("check the installation, or the checksums of PATH", "DoctorConfig", "checkup:doctor"),
 }
 
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 is done, 1 items skipped, 2 a user's mistake, 70 a bug of this package, 130 interrupted.
     """
     closed = _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for ends no command
+    for stream in (sys.stdout, sys.stderr):  # avoid UnicodeEncodeError
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with launch.only_first_speaks(), ended_like_ctrl_c(), contextlib.redirect_stderr(_Lossy(sys.stderr)):
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _main(list(sys.argv[1:] if argv is None else argv))
             finally:
                 sys.stdout.flush()  # here, where a failure can still be told
-        except BrokenPipeError:  # whoever read the output, head say, has seen enough
+        except BrokenPipeError:  # closed by its reader, such as head
             _discard_output()
             return OK
         except OSError as error:
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Lossy:
-    """Standard error whose reader may go, as a terminal does: then what is said is lost, and the work goes on."""
+    """Standard error that ignores a closed pipe or terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -226,7 +226,7 @@ def _interrupted(words: list[str]) -> str:
     """Return what an interrupted command leaves, and how to go on."""
     command = COMMANDS.get(words[0])
     if command is None or not command.resumes:
-        return "Interrupted; no half of a file is left. The same command begins anew."
+        return "Interrupted; no partial file is left. Give the same command again to start over."
     configs: Any = importlib.import_module("gpt4image.config")
     refuses = "resume" in getattr(configs, command.config).model_fields and "--resume" not in words
     again = "the same command again" + (" with --resume" if refuses else "")

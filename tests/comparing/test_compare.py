@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -18,14 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from comparing_cases import BARE, SMALL, options
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.weights import save_tensors
-from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
+from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import training_data
 from gpt4image.comparing.compare import compare
@@ -33,7 +29,7 @@ from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
-from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.config import TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data import load_image_set
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
@@ -130,30 +126,6 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     plain = compare(options(colour_folder, table, out, align_weight=2.0, head="mlp", **common)).record
     assert plain["arms"]["aligned"]["runs"] == heavy["runs"]
     assert finished(out).items() >= made.items()
-
-
-@pytest.mark.slow
-def test_harder_regimes_reach_the_runs_and_what_they_are_measured_by_the_record(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "cmp"
-    hard: dict[str, Any] = {
-        "label_noise": 0.2, "noise_kind": "class-dependent", "arms": "aligned,oracle", "epochs": 1, "batch_size": 4,
-    }  # fmt: skip
-    asked = compare(options(colour_folder, table, out, **hard)).record
-    for run in asked["arms"]["aligned"]["runs"]:
-        assert read_json(out / run / runs.CONFIG)["noise_kind"] == "class-dependent"
-    for arm in asked["arms"].values():
-        assert all(len(metric["test"]) == 2 for metric in arm["metrics"].values())
-    aligned = asked["arms"]["aligned"]
-    assert (
-        "image_to_text_recall:1" in aligned["metrics"]
-        and "image_to_text_recall:1" not in asked["arms"]["oracle"]["metrics"]
-    )
-    assert "Unknown text encoder: 'given'" in aligned["absent"]["zero_shot"]
-    assert asked["question"].startswith("With 20 % of the training labels wrong (each class mistaken for one other), ")
-    again = {str(job.config.out.relative_to(out)) for job in make_plan(options(colour_folder, table, out, **hard)).jobs}
-    assert again == set(finished(out)), "nothing is made again"
 
 
 def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
@@ -256,60 +228,6 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     assert len(now) == 6 and kept.items() <= now.items()
 
 
-def importing(session: int, shown: str) -> int:
-    """Return how many processes of a session have begun to import what is slow, of those with a text in their line."""
-    found = 0
-    listing = subprocess.run(["ps", "-wweo", "sid=,pid=,args="], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines():
-        sid, pid, words = line.split(maxsplit=2)
-        if sid == str(session) and shown in words:
-            with contextlib.suppress(OSError):
-                found += "numpy" in Path(f"/proc/{pid}/maps").read_text()
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="forkserver")
-@pytest.mark.parametrize(
-    ("command", "sent", "shown", "count"),
-    [
-        ("compare", signal.SIGINT, "forkserver", 1),  # the process that imports what the workers need
-        ("compare", signal.SIGHUP, "forkserver", 2),  # the first process that comes from it
-        ("train", signal.SIGTERM, "gpt4image train", 3),  # decoding processes
-    ],
-)
-def test_a_signal_to_the_group_while_workers_start_ends_all_with_one_line(
-    command: str, sent: signal.Signals, shown: str, count: int, colour_folder: Path, tmp_path: Path
-) -> None:
-    extra = {"memory_limit_gb": 0.0, "workers": 2} if command == "train" else {"jobs": 2, "seeds": 2}
-    small = {key: value for key, value in SMALL.items() if key not in ("model_args", "jobs")} | {"epochs": 99} | extra
-    lines = [f"{key} = {json.dumps(value)}" for key, value in small.items()]
-    (tmp_path / "small.toml").write_text(
-        "\n".join([*lines, "model_args = { channels = [8, 8, 8, 8], stem_width = 8 }"])
-    )
-    words = [sys.executable, "-m", "gpt4image", command, str(tmp_path / "small.toml"), "--out", str(tmp_path / "out")]
-    words += ["--data", f"folder:{colour_folder}", *(["--arms", "baseline"] if command == "compare" else [])]
-    errors = tmp_path / "stderr"
-    with errors.open("wb") as stderr:
-        process = subprocess.Popen(
-            words,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
-        )
-    while importing(process.pid, shown) < count:
-        assert process.poll() is None, errors.read_text()
-    os.killpg(process.pid, sent)
-    assert process.wait(timeout=60) == 130
-    deadline = time.monotonic() + 30
-    while left := alive_in(session=process.pid):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
-    told = errors.read_text()
-    assert told.count("Interrupted") == 1 and "Traceback" not in told and "rror" not in told, told
-
-
 LABELS = "needs? --labels-per-class or --label-noise"
 MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"labels_per_class": 99}, DataError, "99"),
@@ -357,19 +275,6 @@ def test_mistakes_are_refused_before_any_run(
 
 
 @pytest.mark.slow
-def test_arms_with_consistency_training_learn_from_what_is_left(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "cmp"
-    compare(options(colour_folder, table, out, seeds=1, labels_per_class=5, arms="fixmatch"))
-    record = read_json(out / "comparison.json")
-    assert list(record["arms"]) == ["baseline", "fixmatch"]
-    for name, arm in record["arms"].items():
-        config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
-        assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
-
-
-@pytest.mark.slow
 def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_reference(
     colour_folder: Path, table: Path, answers: Path, tmp_path: Path
 ) -> None:
@@ -384,41 +289,6 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     before = finished(out)
     compare(config.model_copy(update={"labels_per_class": 3, "arms": "asked"}))
     assert before.items() <= finished(out).items(), "runs with other labels are other runs"
-
-
-@pytest.mark.slow
-def test_where_images_have_several_classes_tags_are_the_answers(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    present = rng.random((48, 3)) < 0.5
-    rows = ["path,labels,split"]
-    for i, row in enumerate(present):
-        Image.fromarray(np.tile((row * 255).astype(np.uint8), (16, 16, 1))).save(tmp_path / f"{i}.png")
-        names = "|".join(name for name, has in zip(("red", "green", "blue"), row, strict=True) if has)
-        rows.append(f"{i}.png,{names or '|'},{'test' if i >= 32 else 'val' if i >= 28 else 'train'}")
-    (tmp_path / "set.csv").write_text("\n".join(rows) + "\n")
-    images = load_image_set(f"manifest:{tmp_path / 'set.csv'}")
-    prompt = Prompt(name="tags", version=1, text="Which?", class_conditioned=False, ask=("tags",))
-    with DescriptionStore(tmp_path / "tags.db", write=True) as store:
-        store.add(
-            Description(
-                digest=digest, prompt=prompt, describer={}, created=0, answer=Answer(tags=images.label_names(i))
-            )
-            for i, digest in enumerate(images.digests)
-        )
-    table_path = tmp_path / "table"
-    make_table(table_path, {digest: rng.normal(size=(1, 8)) for digest in images.digests})
-    config = CompareConfig(
-        **SMALL, data=images.spec, embeddings=table_path, out=tmp_path / "cmp", seeds=1,
-        answers=tmp_path / "tags.db", labels_per_class=2, arms="baseline,asked,fused",
-    )  # fmt: skip
-    compare(config)
-    record = read_json(tmp_path / "cmp" / "comparison.json")
-    assert record["metric"] == "mAP" and list(record["arms"]) == ["baseline", "asked", "fused"]
-    jobs = {job.arm: job for job in make_plan(config).jobs}
-    data = training_data(ARMS["asked"], situation(jobs["asked"], prepare(jobs["asked"].shared).data))
-    train = data.indices("train")
-    soft = data.soft
-    assert soft is not None and ((soft[train] >= 0.5) == (data.all_labels[train] == 1)).mean() > 0.95
 
 
 def test_arms_that_read_answers_are_other_runs_with_other_answers(
@@ -485,18 +355,6 @@ def test_one_comparison_at_a_time_works_in_a_folder(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_variant_that_needs_an_extra_says_which(
-    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lacks(*_: Any) -> None:
-        raise MissingExtraError("--tune-text lora", "tune")
-
-    monkeypatch.setattr("gpt4image.training.trainer.tuned_encoder", lacks)
-    variants = {"x": {"arm": "aligned", "tune_text": "lora"}}
-    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*\[tune\]"):
-        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
-
-
 def test_a_variant_is_taught_by_the_variant_with_the_same_options(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
@@ -515,19 +373,6 @@ def test_a_variant_is_taught_by_the_variant_with_the_same_options(
         options(colour_folder, table, tmp_path / "cmp", **changes | {"variants": {"x": variants["taught"]}})
     )
     assert not set(taught) & set(plan.members["x"].folders), "by the plain baseline it is another run"
-
-
-def test_a_baseline_is_shared_by_comparisons_that_align_in_other_ways(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    def folders(**changes: Any) -> dict[str, tuple[Path, ...]]:
-        config = options(colour_folder, table, tmp_path / "cmp", precision="auto", arms="aligned", **changes)
-        return {name: member.folders for name, member in make_plan(config).members.items()}
-
-    before = folders()
-    heavier = folders(align_weight=3.0, head="mlp")
-    assert heavier["baseline"] == before["baseline"] and heavier["aligned"] != before["aligned"]
-    assert len(read_json(tmp_path / "cmp" / "plan.json")) == 1, "nor is its precision chosen anew"
 
 
 def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(

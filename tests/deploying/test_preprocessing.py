@@ -17,7 +17,7 @@ from timm.data import create_transform
 
 from gpt4image.base.errors import ModelError
 from gpt4image.data.decode import decode_square
-from gpt4image.deploying.metadata import Metadata
+from gpt4image.deploying.loading import Metadata
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.augment import Augmentation, eval_batch
 

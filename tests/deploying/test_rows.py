@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import PredictConfig, TrainOptions
-from gpt4image.deploying.exported_model import ExportedModel
+from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.predict import predict
 from gpt4image.deploying.preprocessing import Preprocessing
@@ -106,7 +106,7 @@ def test_an_exported_model_brings_the_ids_of_its_categories(said: object) -> Non
 def test_category_ids_are_written_into_an_exported_model(detector_run: Path) -> None:
     classes = runs.class_names(detector_run)
     model = ExportedModel(run_dir=detector_run, model=load_run_model(detector_run, None, classes), classes=classes)
-    assert model.source["category_ids"] == {"apple": 1, "star": 2, "frog": 3}
+    assert model.metadata.source["category_ids"] == {"apple": 1, "star": 2, "frog": 3}
 
 
 @pytest.mark.parametrize(("first", "second"), [("a/0001.png", "b/0001.png"), ("a/0001.png", "b/1.jpg")])

@@ -99,7 +99,7 @@ class Pair(Gap):
     ``other_images`` is never surer than the seeds alone: what holds for other seeds and other images holds for other
     seeds. The variance components see to it for the error, but not for the degrees of freedom, which images add to. So
     the wider end and the larger p count, as in an intersection-union test (Berger 1982): it is of level 0.05 where each
-    of its tests is. Older records are read so too.
+    of its tests is.
     """
 
     arm: str
@@ -117,7 +117,7 @@ class Pair(Gap):
 
     @property
     def evidence(self) -> OtherImages:
-        """The interval and the p-value to show first: over seeds and test images; in older records over seeds."""
+        """The interval and the p-value to show first: over seeds and test images, or else over seeds."""
         return self.other_images if self.other_images.p is not None else OtherImages(ci95=self.ci95, p=self.p)
 
 
@@ -135,7 +135,7 @@ class Named(Record):
 class Comparison(Record):
     """All arms of one question, and the pairs of arms that answer it.
 
-    ``method`` says how the numbers were measured, ``notes`` what limits them; older records have both as notes.
+    ``method`` says how the numbers were measured, ``notes`` what limits them.
     """
 
     metric: str
@@ -149,22 +149,6 @@ class Comparison(Record):
     method: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     doubtful: tuple[Named, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _count_common_seeds(cls, value: Any) -> Any:
-        """Give every pair without ``n`` the number of seeds that its arms share."""
-        if not isinstance(value, dict) or not isinstance(value.get("pairs"), list | tuple):
-            return value
-        arms = value.get("arms", {})
-
-        def counted(pair: Any) -> Any:
-            if not isinstance(pair, dict) or pair.get("n") is not None:
-                return pair
-            seeds = [set(arms.get(pair.get(side), {}).get("seeds", ())) for side in ("arm", "against")]
-            return {**pair, "n": len(seeds[0] & seeds[1])}
-
-        return {**value, "pairs": [counted(pair) for pair in value["pairs"]]}
 
     @model_validator(mode="after")
     def _pairs_name_arms(self) -> Comparison:
@@ -229,23 +213,12 @@ class Evaluation(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_any_version(cls, record: Any) -> Any:
-        """Gather the scores, which stand beside everything else in the file.
-
-        In older versions the metrics have no titles and the first one is the primary one; what is confused is a whole
-        matrix, rows = truth, columns = prediction.
-        """
+    def _gather_scores(cls, record: Any) -> Any:
+        """Gather the scores, which stand beside everything else in the file."""
         if not isinstance(record, dict):
             return record
-        numbers = [name for name, value in record.items() if isinstance(value, float) and name != "loss"]
-        names = record.get("titles", numbers)
-        scores = {name: record[name] for name in names if record.get(name) is not None}
-        found: dict[str, Any] = {"metric": next(iter(scores), ""), **record, "scores": scores}
-        if "confusion" in record:
-            rows = enumerate(record["confusion"])
-            cells = [(truth, taken, n) for truth, row in rows for taken, n in enumerate(row) if n and taken != truth]
-            found.setdefault("confused", cells)
-        return found
+        scores = {name: record[name] for name in record.get("titles", ()) if record.get(name) is not None}
+        return {**record, "scores": scores}
 
     @model_validator(mode="after")
     def _one_entry_per_class(self) -> Evaluation:

@@ -15,7 +15,7 @@ from html.entities import html5
 from urllib.parse import unquote
 
 NO_SECRETS = ("version", "model", "deployment", "region")
-"""How the names of parameters of an address end that say what is asked for, not who asks."""
+"""Ends of the names of URL parameters that are no credentials."""
 _ADDRESS = re.compile(r"(?<=://)[^\s'\"<>]+")
 _PARAMETER = re.compile(rf"(?<=[?&])(?![^=&#]*(?:{'|'.join(NO_SECRETS)})=)([^=&#]+=)?[^&#]+", re.IGNORECASE)
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|\Z)", re.IGNORECASE)

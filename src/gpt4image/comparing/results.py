@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import OtherImages, Pair
 from gpt4image.base.checksums import require_recorded
-from gpt4image.base.errors import DamagedError, first_few
+from gpt4image.base.errors import first_few
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing.planning import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import wrong_copies
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
@@ -85,7 +84,7 @@ def summarise(
         "notes": [
             *wrong_copies(data.image_set),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
-            *silent_texts(members, facts, config.seed_range),
+            *uninformative_texts(members, facts, config.seed_range),
             *plan_notes,
         ],
     }
@@ -108,26 +107,26 @@ def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | N
     return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."] if small else []
 
 
-def silent_texts(
+def uninformative_texts(
     members: Mapping[str, Member], facts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: range
 ) -> list[str]:
     """Return a note for each arm whose texts gave no image without a label a target.
 
-    ``facts`` are the records of its runs, one per seed; those of earlier versions do not say how many have a target.
+    ``facts`` are the records of its runs, one per seed.
     """
 
-    def is_silent(data: Mapping[str, Any]) -> bool:
-        return data.get("with_target") == data["labelled"] < data["train"]
+    def is_uninformative(data: Mapping[str, Any]) -> bool:
+        return data["with_target"] == data["labelled"] < data["train"]
 
     notes: list[str] = []
     for name, member in members.items():
         of_seeds = zip(seeds, facts[name], strict=True)
-        silent = [seed for seed, fact in of_seeds if ARMS[member.arm].text_labels and is_silent(fact["data"])]
-        if silent:
-            which = "any seed" if len(silent) == len(seeds) else f"seed {', '.join(map(str, silent))}"
+        none = [seed for seed, fact in of_seeds if ARMS[member.arm].text_labels and is_uninformative(fact["data"])]
+        if none:
+            which = "any seed" if len(none) == len(seeds) else f"seed {', '.join(map(str, none))}"
             notes.append(
-                f"{name}: no text or answer gave an image without a label a target with {which}; they say next to "
-                "nothing of the classes, or there are none. There it learned from labels alone."
+                f"{name}: no text or answer gave an image without a label a target with {which}; they are "
+                "uninformative for the classes, or there are none. There it learned from labels alone."
             )
     return notes
 
@@ -241,18 +240,11 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
 def scores_of(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
     """Return the score of each labelled test image by a run, (n,), in the order of the dataset.
 
-    Runs of older versions are of classification and have no scores, which are then made of labels and predictions.
-
     Raises:
         DamagedError: the predictions are not those that ``test``, the record of the split, was made of.
     """
     require_recorded(run, PREDICTIONS, test)
-    try:
-        scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
-    except DamagedError:  # it has no such column, or is damaged: then neither has it these
-        old = read_parquet(run / PREDICTIONS, columns=["label", "prediction"])
-        labels, predictions = old["label"].to_numpy(), old["prediction"].to_numpy()
-        return (labels == predictions)[labels != NO_LABEL].astype(np.float64)
+    scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
     return scores[~np.isnan(scores)]
 
 

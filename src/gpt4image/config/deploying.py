@@ -13,9 +13,9 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import MOST_THREADS, Fraction, Positional, StageConfig, WithData
 
 FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
-"""How what `export` writes ends, by its format."""
+"""File suffix per format of `export`."""
 ROW_FORMATS = {".csv": "csv", ".json": "coco", ".jsonl": "jsonl", ".txt": "table", "": "table"}
-"""How `predict` writes rows, by the ending of its file."""
+"""Format of the rows of `predict` per file suffix."""
 
 
 class ExportConfig(WithData):

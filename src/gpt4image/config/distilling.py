@@ -1,4 +1,4 @@
-"""Options of distill: those of its stages. Where training has one of the same name, the stage stands before it."""
+"""Options of distill: those of its stages; clashing options get the stage as prefix."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RUN, MODEL, COMPARISON = "run", "model", "comparison"
 ANSWERED = frozenset({"class", "tags", "boxes"})
 """What may be asked for besides a description."""
 _MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
-"""What distill itself says to a stage."""
+"""Options that distill sets."""
 
 
 class _Part(StageConfig):

@@ -7,26 +7,26 @@ to ``--out``. So whatever breaks on the way, in a library or here, is seen befor
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import shlex
+from collections.abc import Callable, Generator
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.run_records import COMPARISON, Run, load_arm_runs, load_comparisons
 from gpt4image.base.checksums import card_section
-from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError
+from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError, RunError, first_line
 from gpt4image.base.files import make_folder, staging_folder, write_text
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.config import ExportConfig, TrainConfig
+from gpt4image.config.arms import ARMS
 from gpt4image.config.deploying import FORMAT_SUFFIXES
 from gpt4image.config.results import ExportResult
-from gpt4image.deploying import hub
-from gpt4image.deploying.best_run import best_run
 from gpt4image.deploying.loading import CARD
 
 if TYPE_CHECKING:
     from gpt4image.data import ImageSet
-    from gpt4image.deploying.exported_model import ExportedModel
-    from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Task
 
 
@@ -71,29 +71,36 @@ def _alone(out: Path) -> Generator[None]:
 
 def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResult:
     if config.push_to_hub:
-        hub.require_login()
-    from gpt4image.deploying import agreement, graphs
+        require_login()
+    from gpt4image.deploying import agreement, formats
+    from gpt4image.deploying.loading import load_classifier
     from gpt4image.deploying.model_card import model_card
-    from gpt4image.deploying.timm_folder import needs_small_stem
+    from gpt4image.training.run_model import load_run_model
 
-    if config.format == "onnx":
-        graphs.require_onnx()
-    exported = _exported_model(config.run_dir, task)
-    if config.format == "timm" and not exported.model.task.in_timm:
+    form = config.format
+    if form == "onnx":
+        formats.require_onnx()
+    classes = runs.class_names(config.run_dir)
+    model = load_run_model(config.run_dir, task, classes)
+    exported = formats.ExportedModel(run_dir=config.run_dir, model=model, classes=classes)
+    if form == "timm" and not model.task.in_timm:
         raise ExportError(
-            f"--format timm: timm has no models for {exported.model.task.name}; use --format onnx or torch-export."
+            f"--format timm: timm has no models for {model.task.name}; use --format onnx or torch-export."
         )
-    images = agreement.images_to_compare(_images(config, exported.model.config))
-    ours, usable, skipped = agreement.run_probabilities(exported.model, images)
+    images = agreement.images_to_compare(_images(config, model.config))
+    ours, usable, skipped = agreement.run_probabilities(model, images)
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
-        classifier = _write(config.format, path, exported, task)
-        found = agreement.agreement(
-            exported.model.task, ours, agreement.exported_probabilities(classifier, images, usable)
-        )
+        if form == "torch-export":  # checked in memory: a .pt2 file is never loaded
+            classifier = formats.write_torch_export(path, exported)
+        else:
+            (formats.write_timm if form == "timm" else formats.write_onnx)(path, exported)
+            classifier = load_classifier(path, task=task)
+        theirs = agreement.exported_probabilities(classifier, images, usable)
+        found = agreement.agreement(model.task, ours, theirs)
         card = model_card(
             exported,
-            config.format,
+            form,
             path=config.out,
             agreement=found,
             data_licence=config.data_licence,
@@ -101,19 +108,19 @@ def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResul
         )
         names = [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())
         write_text(_card(config, path), card_section(card, path if path.is_dir() else staging, names))
-    small_stem = config.format == "timm" and needs_small_stem(exported)
+    small_stem = form == "timm" and exported.needs_small_stem
     return ExportResult(
         path=config.out,
         run=config.run_dir if chosen else None,
         chosen=chosen or None,
-        format=config.format,
-        model=exported.in_timm()[0] if config.format == "timm" else exported.model.config.resolved.model,
-        classes=len(exported.classes),
+        format=form,
+        model=exported.in_timm()[0] if form == "timm" else model.config.resolved.model,
+        classes=len(classes),
         checked_on=f"{found.images} images of {images.spec}",
         largest_difference=f"{found.largest_difference:.1e}",
         card=_card(config, config.out),
         needs="`import small_stem` (the file is in the folder) before timm loads it" if small_stem else None,
-        hub=_pushed(config, config.push_to_hub) if config.push_to_hub else None,
+        hub=push(config, config.push_to_hub) if config.push_to_hub else None,
         skipped=skipped,
     )
 
@@ -133,25 +140,6 @@ def _card(config: ExportConfig, path: Path) -> Path:
     return path / CARD if config.format == "timm" else path.with_name(f"{path.name}.md")
 
 
-def _write(form: str, path: Path, exported: ExportedModel, task: Task | None) -> Classifier:
-    """Write a format, and return what was written as users load it; a .pt2 file is checked in memory, never loaded."""
-    from gpt4image.deploying import graphs, timm_folder
-    from gpt4image.deploying.loading import load_classifier
-
-    if form == "torch-export":
-        return graphs.write_torch_export(path, exported)
-    (timm_folder.write_timm_folder if form == "timm" else graphs.write_onnx)(path, exported)
-    return load_classifier(path, task=task)
-
-
-def _exported_model(run_dir: Path, task: Task | None) -> ExportedModel:
-    from gpt4image.deploying.exported_model import ExportedModel
-    from gpt4image.training.run_model import load_run_model
-
-    classes = runs.class_names(run_dir)
-    return ExportedModel(run_dir=run_dir, model=load_run_model(run_dir, task, classes), classes=classes)
-
-
 def _images(config: ExportConfig, run: TrainConfig) -> ImageSet:
     from gpt4image.data import load_with_splits
 
@@ -165,9 +153,91 @@ def _images(config: ExportConfig, run: TrainConfig) -> ImageSet:
         ) from None
 
 
-def _pushed(config: ExportConfig, repository: str) -> str:
-    if config.format == "timm":
-        files = {path.name: path for path in config.out.iterdir()}
-    else:
-        files = {config.out.name: config.out, CARD: _card(config, config.out)}
-    return hub.push(repository, files, message=f"gpt4image export --format {config.format}", out=config.out)
+def best_run(folder: Path) -> tuple[Path, str]:
+    """Return a run of a comparison, and why it was chosen; of another folder the folder itself, and nothing.
+
+    The baseline and the arms that learn from descriptions are candidates; controls and the oracle are not. The arm with
+    the best mean on validation images gives its best seed. Test scores are not looked at: choosing by them would
+    flatter the model.
+
+    Raises:
+        RunError: the record or a run is damaged, or no candidate has a validation score.
+    """
+    if not (folder / COMPARISON).is_file():
+        return folder, ""
+    comparison = next(iter(load_comparisons(folder).values()))
+    every, unreadable = load_arm_runs(folder, comparison)
+    if unreadable:
+        raise RunError(
+            f"{folder}: the best run cannot be chosen while runs cannot be read: {unreadable[0].name}: "
+            f"{unreadable[0].reason} The same `gpt4image compare` command makes a deleted run again; or name one run."
+        )
+    best = max if comparison.higher_is_better else min
+    candidates: dict[str, list[tuple[float, Run]]] = {}
+    for name, found in every.items():
+        if name == "baseline" or (name in ARMS and ARMS[name].headline):
+            scored = [(score, run) for run in found if (score := _score(run, comparison.metric, best)) is not None]
+            candidates |= {name: scored} if scored else {}
+    if not candidates:
+        raise RunError(
+            f"{folder}: no run of the baseline or of an arm with descriptions has a score on validation images, so "
+            f"none can be chosen; name one of the runs below {folder / 'runs'}."
+        )
+    arm = best(candidates, key=lambda name: mean(score for score, _ in candidates[name]))
+    score, run = best(candidates[arm], key=lambda scored: scored[0])
+    val = comparison.data.get("val")
+    held_out = f" on {val:,} images" if val else ""
+    why = (
+        f"arm {arm}, seed {run.config.get('seed')}: val {comparison.metric} {score:.4f}{held_out}; by the mean over "
+        f"seeds the best of {', '.join(candidates)}"
+    )
+    return run.folder, why
+
+
+def _score(run: Run, metric: str, best: Callable[[list[float]], float]) -> float | None:
+    """Return the score of the weights that a run kept; None without labelled validation images."""
+    every = [epoch.val.get(metric) for epoch in run.metrics if epoch.val]
+    scores = [score for score in every if score is not None]
+    if not scores:
+        return None
+    return best(scores) if run.config.get("select") == "best" else scores[-1]
+
+
+def require_login() -> None:
+    """Check that there is a token and that the Hugging Face hub accepts it. Raises ExportError."""
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise ExportError(
+            "--push-to-hub needs a token of the Hugging Face hub that may write: set HF_TOKEN, or give `hf auth login`."
+        )
+    with _explained("--push-to-hub: check HF_TOKEN or `hf auth login`, and the network"):
+        HfApi().whoami()
+
+
+def push(config: ExportConfig, repository: str) -> str:
+    """Put an export into a model repository of the hub as one commit, and return its address. Raises ExportError.
+
+    A ``repository`` that does not exist is made, and is private.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    out = config.out
+    is_folder = out.is_dir()
+    files = {path.name: path for path in out.iterdir()} if is_folder else {out.name: out, CARD: _card(config, out)}
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
+    places = [[str(out)]] if is_folder else [[str(path), name] for name, path in files.items()]
+    again = " && ".join(shlex.join(["hf", "upload", "--private", repository, *place]) for place in places)
+    with _explained(f"The export is complete on this machine, but not at {repository}: try `{again}`"):
+        api = HfApi(library_name="gpt4image")
+        url = api.create_repo(repository, private=True, exist_ok=True)
+        api.create_commit(repository, operations, commit_message=f"gpt4image export --format {config.format}")
+    return str(url)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (those of the client and of its HTTP library have no common class)
+        raise ExportError(f"{what}. The Hugging Face hub does not answer as it should: {first_line(error)}") from None

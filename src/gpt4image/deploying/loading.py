@@ -5,9 +5,8 @@
     classifier.probabilities(as_images(pixels[None]))       # (1, K)
 
 All of them take float32 RGB images in 0..1 and compute in float32 (a GPU its convolutions in TF32), so that formats can
-be compared. In an ONNX file, normalisation and softmax are part of the graph; around runs and timm folders they are
-put here. Nothing is unpickled: weights are safetensors, ONNX is read by onnxruntime. Torch-export archives (.pt2) are
-not loaded: their operators can write files, and their sizes are expressions that torch evaluates.
+be compared. Nothing is unpickled: weights are safetensors, ONNX is read by onnxruntime. Torch-export archives (.pt2)
+are not loaded: their operators can write files, and their sizes are expressions that torch evaluates.
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from gpt4image.artifacts import runs
 from gpt4image.base.checksums import require_as_on_card
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line
-from gpt4image.base.files import read_json
+from gpt4image.base.files import parse_json, read_json
 from gpt4image.config import TrainOptions
-from gpt4image.deploying.metadata import ONNX_KEY, Metadata
-from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.deploying.preprocessing import Preprocessing, wrong_value
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.registry import find_task
@@ -37,8 +37,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-Facts = dict[str, Any]  # of a Classifier, by field
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT = 1
+ONNX_KEY = "gpt4image"
+"""Key of the metadata in the metadata_props of an ONNX file."""
+EXTRA_FILE = "gpt4image.json"
+"""Name of the metadata among the extra files of a torch-export archive."""
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # a setting of onnxruntime
 TASK, THRESHOLDS = "gpt4image_task", "gpt4image_thresholds"
 """Keys of config.json in timm's format; timm passes them by."""
@@ -48,6 +52,54 @@ _FACTS = (
     *("test_crop_pct", "mean", "std", "num_classes", "label_offset", "label_names", "pool_size", "test_pool_size"),
     *("first_conv", "classifier"),
 )
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
+class Metadata:
+    """What a deployed model says of itself, as JSON inside its file.
+
+    Attributes:
+        format: of this record; another one is refused.
+        classes: K class names, in the order of the output.
+        preprocessing: how pictures become inputs.
+        task: what the model was trained for; it says what the output means.
+        thresholds: probability of each class from which on it counts as present, for multi-label classification.
+        source: facts about the run, JSON-serialisable.
+    """
+
+    format: int = FORMAT
+    classes: tuple[str, ...] = Field(min_length=1)
+    preprocessing: Preprocessing
+    task: str = Classification.name
+    thresholds: tuple[float, ...] | None = None
+    source: Mapping[str, Any] = Field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the record as JSON."""
+        return TypeAdapter(Metadata).dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | None, where: object) -> Metadata:
+        """Return what ``to_json`` wrote; ``where`` names the file in messages.
+
+        Raises:
+            ModelError: there is none, it is of a later version or malformed.
+        """
+        if text is None:
+            raise ModelError(
+                f"{where} does not say what its classes are and what pictures it takes: `gpt4image export` did not "
+                "write it. Give a model that it wrote, a run folder, or a folder in timm's format."
+            )
+        try:
+            if (written := parse_json(text)["format"]) != FORMAT:
+                raise ModelError(
+                    f"{where} is of format {written!r}; this version of gpt4image reads format {FORMAT}. "
+                    "Update gpt4image, or export the run again."
+                )
+            return TypeAdapter(Metadata).validate_json(text)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = wrong_value(error) if isinstance(error, ValidationError) else error
+            raise ModelError(f"{where}: its metadata is malformed ({reason}); export the run again.") from None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,13 +171,14 @@ def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
     classes = runs.class_names(path)
     runs.require_predicting(path)
     model = load_run_model(path, task, classes)
-    facts: Facts = {"kind": "run", "task": model.task, "classes": classes, "source": {"run": str(path)}}
-    return _with_torch(model.backbone, device, preprocessing=Preprocessing.of_run(model), **facts)
+    how, source = Preprocessing.of_run(model), {"run": str(path)}
+    return _with_torch(model.backbone, device, how, kind="run", task=model.task, classes=classes, source=source)
 
 
 def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
     """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but only its safetensors."""
     import timm
+    from timm.models._hub import load_model_config_from_path
 
     from gpt4image.artifacts.weights import load_tensors
     from gpt4image.models.backbones import require_architecture, require_backed, require_plain_args
@@ -134,18 +187,24 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
     for file in (CONFIG, WEIGHTS):
         require_as_on_card(path / file, path / CARD)
-    name, arguments, facts = _timm_config(path)
+    try:
+        known, name, given = load_model_config_from_path(path)
+        arguments, facts = dict(given or {}), {key: known[key] for key in _FACTS if key in known}
+    except Exception as error:  # noqa: BLE001  (whatever damaged values make timm raise)
+        raise ModelError(
+            f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table, and so must "
+            f"be pretrained_cfg ({type(error).__name__}: {first_line(error)})."
+        ) from None
     require_architecture(name)
     require_plain_args(arguments, f"{path / CONFIG}: model_args")
     weights, _ = load_tensors(path / WEIGHTS)
     try:
         require_backed(name, arguments, weights, pretrained_cfg=facts)
-        given = {**facts, "state_dict": weights}  # by which timm loads it as it would its file
-        module = timm.create_model(name, pretrained=True, pretrained_cfg=given, **arguments).eval()
-    except ModelError as error:
-        raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {error}") from None
+        with_weights = {**facts, "state_dict": weights}  # by which timm loads it as it would its file
+        module = timm.create_model(name, pretrained=True, pretrained_cfg=with_weights, **arguments).eval()
     except Exception as error:  # noqa: BLE001  (whatever damaged weights or arguments make timm raise)
-        raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {first_line(error)}") from None
+        reason = error if isinstance(error, ModelError) else first_line(error)
+        raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {reason}") from None
     expects: dict[str, Any] = module.pretrained_cfg  # pyright: ignore[reportAssignmentType]
     del expects["state_dict"]
     numbers = [str(number) for number in range(module.num_classes)]  # pyright: ignore
@@ -157,22 +216,8 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
     classes, config = tuple(map(str, names)), _config_of(path)
     task = task or _task(config.get(TASK, Classification.name), path)
     task = _with_thresholds(task, config.get(THRESHOLDS), classes, path / CONFIG)
-    facts: Facts = {"kind": "timm", "task": task, "classes": classes, "source": {"architecture": name}}
-    return _with_torch(module, device, preprocessing=Preprocessing.from_timm(expects), **facts)
-
-
-def _timm_config(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Return architecture, arguments and facts from config.json of a timm folder."""
-    from timm.models._hub import load_model_config_from_path
-
-    try:
-        facts, name, arguments = load_model_config_from_path(path)
-        return name, dict(arguments or {}), {key: facts[key] for key in _FACTS if key in facts}
-    except Exception as error:  # noqa: BLE001  (whatever damaged values make timm raise)
-        raise ModelError(
-            f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table, and so must "
-            f"be pretrained_cfg ({type(error).__name__}: {first_line(error)})."
-        ) from None
+    how, source = Preprocessing.from_timm(expects), {"architecture": name}
+    return _with_torch(module, device, how, kind="timm", task=task, classes=classes, source=source)
 
 
 def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier:
@@ -218,7 +263,7 @@ def _with_thresholds(task: Task, thresholds: Any, classes: tuple[str, ...], wher
 
 
 def _with_torch(
-    module: nn.Module, device: str, *, preprocessing: Preprocessing, task: Task, **facts: Any
+    module: nn.Module, device: str, preprocessing: Preprocessing, *, task: Task, **facts: Any
 ) -> Classifier:
     """Return a classifier around a module that takes normalised images."""
     import torch

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,6 @@ from gpt4image.artifacts.run_records import (
     Comparison,
     Evaluation,
     Interval,
-    Run,
     load_comparisons,
     load_run,
 )
@@ -34,16 +33,17 @@ from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.deploying import usage
+from gpt4image.data.decode import centre_start
 from gpt4image.deploying.agreement import Agreement
-from gpt4image.deploying.exported_model import ExportedModel
-from gpt4image.deploying.timm_folder import needs_small_stem
+from gpt4image.deploying.formats import ExportedModel
+from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
+from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.describing.description_stats import describer_names
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
 from gpt4image.reporting.metric_tables import metric_label
-from gpt4image.tasks.base import Task
+from gpt4image.tasks.thresholds import USUAL
 
 MOST_CLASSES = 100
 """More classes than this are not listed."""
@@ -91,6 +91,9 @@ def model_card(
     try:
         run = load_run(exported.run_dir)
         evaluation, data = run.evaluation, run.run["data"]
+        rows: list[tuple[str, int, float | None]] = []
+        if evaluation is not None and len(evaluation.classes) <= MOST_CLASSES:
+            rows = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
         context = {
             "front_matter": Verbatim(front_matter(form, data_licence, exported.model.task.hub_task)),
             "title": repository or path.name,
@@ -99,12 +102,12 @@ def model_card(
             "own_head": not config.resolved.model.startswith(OF_TRANSFORMERS),
             "classes": exported.classes,
             "most_classes": MOST_CLASSES,
-            "rows": _class_rows(run),
+            "rows": rows,
             "preprocessing": exported.preprocessing,
             "parameters": f"{run.run['parameters']:,}",
-            "code": Verbatim(usage.example(exported, form, path=path, repository=repository)),
+            "code": Verbatim(example(exported, form, path=path, repository=repository)),
             "form": form,
-            "small_stem": form == "timm" and needs_small_stem(exported),
+            "small_stem": form == "timm" and exported.needs_small_stem,
             "evaluation": evaluation,
             "scores": _score_rows(evaluation),
             "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
@@ -195,7 +198,7 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
     They are: used (descriptions), tuned, encoders, prompts, describers; answers (None, or asked and describers); lost
     (whether the file of its text labels is gone). A table or a store that is gone gives no names.
     """
-    config, arm = exported.model.config, ARMS.get(exported.arm or "")
+    config, task, arm = exported.model.config, exported.model.task, ARMS.get(exported.arm or "")
     labels = None if config.text_labels is None else LabelEvidence.of(config.text_labels)
     used = config.embeddings is not None and (arm.text if arm else config.align_weight > 0.0)
     tables = [config.embeddings] if used and config.embeddings is not None else []
@@ -206,26 +209,9 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
     if labels is not None and labels.answers_read:
         asked = labels.asked
         answers = {"asked": asked, "describers": _describers(labels.answers, lambda prompt: asked in prompt.ask)}
-    elif arm and arm.text_labels and (arm.answers or exported.model.task.output == "boxes"):
-        answers = {"asked": _asked(exported.model.task), "describers": []}
-    return {
-        "used": used,
-        "tuned": config.tune_text != "none",
-        **_of_tables(tables),
-        "answers": answers,
-        "lost": config.text_labels is not None and labels is None,
-    }
-
-
-def _asked(task: Task) -> str:
-    """Return what describers are asked for where a task is taught by answers."""
-    if task.output == "boxes":
-        return "boxes"
-    return "class" if task.exclusive else "tags"
-
-
-def _of_tables(tables: Iterable[Path]) -> dict[str, list[Any]]:
-    """Return encoders, prompts and describers of the texts of embedding tables."""
+    elif arm and arm.text_labels and (arm.answers or task.output == "boxes"):
+        asked = "boxes" if task.output == "boxes" else "class" if task.exclusive else "tags"
+        answers = {"asked": asked, "describers": []}
     found: dict[str, list[Any]] = {"encoders": [], "prompts": [], "describers": []}
     for table in dict.fromkeys(tables):
         with contextlib.suppress(TableError, OSError):
@@ -233,7 +219,13 @@ def _of_tables(tables: Iterable[Path]) -> dict[str, list[Any]]:
             found["encoders"].append(public(manifest.encoder))
             found["prompts"] += manifest.prompts
             found["describers"] += _describers(manifest.store, manifest.prompts.__contains__)
-    return {name: list(dict.fromkeys(some)) for name, some in found.items()}
+    return {
+        "used": used,
+        "tuned": config.tune_text != "none",
+        **{name: list(dict.fromkeys(some)) for name, some in found.items()},
+        "answers": answers,
+        "lost": config.text_labels is not None and labels is None,
+    }
 
 
 def _describers(path: str, wanted: Callable[[Prompt], bool]) -> list[str]:
@@ -268,13 +260,6 @@ def public_options(config: TrainConfig) -> dict[str, Any]:
     return {name: public(value) for name, value in changed.items() if value not in ({}, [], ())}
 
 
-def _class_rows(run: Run) -> list[tuple[str, int, float | None]]:
-    evaluation = run.evaluation
-    if evaluation is None or len(evaluation.classes) > MOST_CLASSES:
-        return []
-    return list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
-
-
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gpt4image.deploying"),
@@ -289,3 +274,150 @@ def _environment() -> Environment:
     for function in (numbers.one_line, numbers.percent, numbers.percent_interval, numbers.seeds):
         environment.filters[function.__name__] = function
     return environment
+
+
+_TIMM = """\
+import numpy as np
+import timm
+import torch
+from PIL import Image, ImageOps
+{imports}
+{picture}
+square = ImageOps.fit(picture, (min(picture.size), min(picture.size)), Image.Resampling.BICUBIC)  # its centre
+model = timm.create_model({where}, pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+images = transform(square)[None]
+with torch.inference_mode():
+    probabilities = model(images){activation}[0].tolist()
+classes = model.pretrained_cfg["label_names"]
+{result}"""
+
+_FROM_HUB = """\
+from huggingface_hub import hf_hub_download
+
+folder = os.path.dirname(hf_hub_download({repository!r}, "small_stem.py"))
+"""
+_SMALL_STEM = """\
+sys.path.insert(0, folder)
+import small_stem  # makes the model known to timm
+"""
+
+# Upright, and on white where it is transparent: as in training.
+_PICTURE = """\
+picture = ImageOps.exif_transpose(Image.open("picture.jpg"))
+if picture.mode.startswith("I"):  # 16 bits a pixel
+    picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+picture = picture.convert("RGBA")
+picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")"""
+
+_SQUARE = """\
+side = min(picture.size)
+left, top = (picture.width - side) / 2, (picture.height - side) / 2
+square = picture.resize(({resize}, {resize}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))
+images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
+
+# Upright frames, from the middle of equal parts of the clip.
+_CLIP = """\
+with av.open("clip.mp4") as container:
+    count = sum(1 for _ in container.decode(video=0))
+    places = [(2 * part + 1) * count // {twice} for part in range({frames})]{order}
+    container.seek(0)
+    kept = {{}}
+    for number, frame in enumerate(container.decode(video=0)):
+        if number in places:
+            kept[number] = Image.fromarray(frame.to_ndarray(format="rgb24")).rotate(frame.rotation, expand=True)
+images = []
+for picture in (kept[place] for place in places):
+    {square}
+    images.append(image[0])
+images = np.stack(images)[None]"""
+
+_STRETCHED = """\
+square = picture.resize(({resize}, {resize}), Image.Resampling.{filter})  # boxes and masks are of this square
+images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
+
+_ONNX = """\
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession({where!r}, providers=["CPUExecutionProvider"])
+{picture}
+{square}
+{output} = session.run(None, {{"images": images}})[0][0].tolist()
+classes = json.loads(session.get_modelmeta().custom_metadata_map["{key}"])["classes"]
+{result}"""
+
+_TORCH_EXPORT = """\
+import json
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+extra = {{"{key}": ""}}
+model = torch.export.load({where!r}, extra_files=extra).module()
+{picture}
+{square}
+{output} = model(torch.from_numpy(images))[0].tolist()
+classes = json.loads(extra["{key}"])["classes"]
+{result}"""
+
+_BEST = "print(classes[probabilities.index(max(probabilities))])"
+_BOXES = """\
+for left, top, right, bottom, score, number in boxes:  # the best first
+    if score >= 0.3:
+        corners = left * picture.width, top * picture.height, right * picture.width, bottom * picture.height
+        print(classes[int(number)], round(score, 2), [round(side) for side in corners])"""
+_MASK = "print({classes[number] for row in mask for number in row})"
+_PRESENT = """\
+thresholds = {thresholds}  # per class, for the best F1
+print([name for name, value, least in zip(classes, probabilities, thresholds) if value >= least])"""
+
+
+def example(exported: ExportedModel, form: str, *, path: Path, repository: str | None) -> str:
+    """Return Python code that predicts ``picture.jpg``, or ``clip.mp4``, and leaves ``classes`` and what the task
+    predicts.
+
+    It runs from any folder: ``path`` is where the folder or file will be. timm loads its format from the
+    ``repository`` on the hub, if there is one.
+    """
+    where = str(path.absolute())
+    task = exported.model.task
+    exclusive, output = task.exclusive, task.output
+    present = _PRESENT.format(thresholds=list(task.thresholds or [USUAL] * len(exported.classes)))
+    result = {"boxes": _BOXES, "mask": _MASK}.get(output, _BEST if exclusive else present)
+    if form == "timm":
+        own_stem = exported.needs_small_stem
+        imports, model = f"\nfolder = {where!r}  # of this card\n", 'f"local-dir:{folder}"'
+        if repository is not None:
+            imports, model = _FROM_HUB.format(repository=repository) if own_stem else "", repr(f"hf-hub:{repository}")
+        head = f"import os\nimport sys\n\n{_TIMM}" if own_stem else _TIMM
+        imports += _SMALL_STEM if own_stem else ""
+        activation = ".softmax(dim=1)" if exclusive else ".sigmoid()"
+        return head.format(imports=imports, where=model, picture=_PICTURE, activation=activation, result=result)
+    template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
+    how = exported.preprocessing
+    if not how.frames:
+        return template.format(
+            where=where, key=key, picture=_PICTURE, square=_square(how), result=result, output=output
+        )
+    template = template.replace("import numpy as np\n", "import av\nimport numpy as np\n").replace("{picture}\n", "")
+    code = template.format(where=where, key=key, square=_clip(how), result=result, output=output)
+    return code.replace("Image, ImageOps", "Image")
+
+
+def _clip(how: Preprocessing) -> str:
+    order = "" if how.frame_order == "kept" else f"  # this control reads them {how.frame_order}"
+    square = _square(how).replace("images =", "image =").replace("\n", "\n    ")
+    return _CLIP.format(square=square, frames=how.frames, twice=2 * how.frames, order=order)
+
+
+def _square(how: Preprocessing) -> str:
+    start = centre_start(how.resize, how.size)
+    crop = f".crop(({start}, {start}, {start + how.size}, {start + how.size}))" if how.resize > how.size else ""
+    return (_SQUARE if how.fit == "crop" else _STRETCHED).format(
+        resize=how.resize, filter=how.interpolation.upper(), crop=crop
+    )

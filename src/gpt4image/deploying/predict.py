@@ -7,8 +7,6 @@ names, of which no two may be equal.
 from __future__ import annotations
 
 import contextlib
-import glob
-import itertools
 import os
 import sys
 import time
@@ -63,13 +61,15 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         if not kinds <= classifier.preprocessing.extensions:
             total, _ = _count(config, classifier.preprocessing.extensions, ids)
-        _require_boxes(config, classifier)
+        if config.row_format == "coco" and classifier.task.output != "boxes":
+            raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
         drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
         with _stream(config.out, quiet=keep) as stream:
             coco = CocoResults(stream, classifier, ids) if config.row_format == "coco" else None
             writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
-            top = _top(config, classifier)
+            every = len(classifier.classes)  # the largest one of a mask is the background nearly everywhere
+            top = min(config.top or (every if classifier.task.output == "mask" else 1), every)
             write = coco.write if coco else writers[config.row_format](stream, classifier, top)
             for prediction in _predictions(config, classifier, top, drawing, total, skipped):
                 write(prediction)
@@ -89,12 +89,6 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         skipped=tuple(skipped),
         read_rows=partial(list[Row], kept),
     )
-
-
-def _top(config: PredictConfig, classifier: Classifier) -> int:
-    """Return how many classes of an image are named: the largest one of a mask is the background nearly everywhere."""
-    every = len(classifier.classes)
-    return min(config.top or (every if classifier.task.output == "mask" else 1), every)
 
 
 def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
@@ -119,12 +113,6 @@ def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
     return config.model_copy(update={"images": tuple(names)}), ids
 
 
-def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
-    """Refuse what only boxes can be given as. Raises ConfigError."""
-    if config.row_format == "coco" and classifier.task.output != "boxes":
-        raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
-
-
 def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str, Ids]) -> tuple[int, set[str]]:
     """Return how many items the names lead to, and their extensions. Raises ConfigError, DataError as ``predict``."""
     from gpt4image.data.video import VIDEO_EXTENSIONS
@@ -134,8 +122,6 @@ def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str,
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
-    if config.draw is not None:
-        _require_apart(config.draw, config.images)
     images, reasons, kinds = 0, [], set[str]()
     image_of: dict[Id, str] = {}
     for item in find_images(config.images, extensions):
@@ -145,42 +131,23 @@ def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str,
         if taken is not None and _place(item) == taken:
             raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
         if config.draw is not None and _is_below(item, config.draw):
-            raise ConfigError(f"--draw {config.draw} holds {item}, which is to be predicted; give another folder.")
+            continue  # drawn earlier
         images += 1
         kinds.add(kind := os.path.splitext(item)[1].lower())  # noqa: PTH122
         if config.row_format == "coco" and kind not in VIDEO_EXTENSIONS:
             listed = ids.get(os.path.realpath(item))
-            _require_own_id(item, image_id(item) if listed is None else listed.image, image_of)
+            number = image_id(item) if listed is None else listed.image
+            if (other := image_of.setdefault(number, item)) != item:
+                raise ConfigError(
+                    f"--format coco: {other} and {item} would have the same image_id {number}. Predict their folders "
+                    "or COCO files one by one, or give --format jsonl."
+                )
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
             "quotes such as 'photos/**/*.jpg'."
         )
     return images + len(reasons), kinds
-
-
-def _require_own_id(image: str, number: Id, image_of: dict[Id, str]) -> None:
-    """Refuse two images of one ``image_id``; ``image_of`` holds those before. Raises ConfigError."""
-    if number in image_of:
-        raise ConfigError(
-            f"--format coco: {image_of[number]} and {image} would have the same image_id {number}. Predict their "
-            "folders or COCO files one by one, or give --format jsonl."
-        )
-    image_of[number] = image
-
-
-def _require_apart(draw: Path, names: Iterable[str]) -> None:
-    """Refuse drawings among the images of a folder or pattern. Raises ConfigError."""
-    for name in names:
-        matches, folders = [name], []
-        if not os.path.lexists(name):
-            matches = glob.glob(name, recursive=True)  # noqa: PTH207
-            parts = Path(name).parts
-            fixed = itertools.takewhile(lambda part: not set("*?[") & set(part), parts)
-            folders = [Path(*fixed)] if "**" in parts else []
-        folders += [Path(match) for match in matches if Path(match).is_dir()]
-        if any(draw.resolve().is_relative_to(folder.resolve()) for folder in folders):
-            raise ConfigError(f"--draw {draw} is in {name}, whose images are predicted; give another folder.")
 
 
 def _is_below(image: str, folder: Path) -> bool:
@@ -234,7 +201,12 @@ def _predictions(
                 for place, output, row in zip(good, probabilities, rows, strict=True):
                     image, size = batch.paths[place], batch.sizes[place]
                     prediction = Prediction(image, **row).in_pixels(size, config.min_score)
-                    yield prediction if drawing is None else _drawn(drawing, prediction, output, skipped)
+                    if drawing is not None:
+                        try:
+                            prediction = drawing.drawn(prediction, output)
+                        except DecodeError as error:
+                            skipped.append(Skipped(name=image, reason=f"predicted, but not drawn: {error}"))
+                    yield prediction
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 
@@ -252,15 +224,6 @@ def _fault(output: Predictions, classifier: Classifier) -> str:
     if not ((numbers >= 0) & (numbers < len(classifier.classes))).all():
         return "the model gives numbers for it that no class has"
     return ""
-
-
-def _drawn(drawing: Drawing, prediction: Prediction, output: Predictions, skipped: list[Skipped]) -> Prediction:
-    """Draw a prediction; an image that cannot be drawn keeps its row, and is added to ``skipped``."""
-    try:
-        return drawing.drawn(prediction, output)
-    except DecodeError as error:
-        skipped.append(Skipped(name=prediction.image, reason=f"predicted, but not drawn: {error}"))
-        return prediction
 
 
 @contextlib.contextmanager

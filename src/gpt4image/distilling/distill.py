@@ -40,7 +40,7 @@ from gpt4image.config.results import (
 )
 from gpt4image.data import SPLITS, ImageSet, load_with_splits
 from gpt4image.deploying.export import export
-from gpt4image.deploying.graphs import require_onnx
+from gpt4image.deploying.formats import require_onnx
 from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describe import describe
 from gpt4image.distilling import said

@@ -1,0 +1,234 @@
+"""The formats of an exported model: timm, onnx and torch-export.
+
+timm is a folder that plain timm loads, from the disk or as a repository of the Hugging Face hub: ``config.json``,
+``model.safetensors`` (the run's weights, byte for byte) and, for ResNets with a small stem, ``small_stem.py``, which is
+to be imported before.
+
+onnx and torch-export are one file with the whole computation. The input ``images`` is float32 (N, 3, S, S), or
+(N, T, 3, S, S) of clips, RGB in 0..1; the output is float32 (N, K) ``probabilities``, or what else the task predicts,
+for any N. Normalisation and the last step of the task (softmax, say) are inside. Class names and the rest are JSON in
+the file, see ``Metadata``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import shutil
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt4image import __version__
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ExportError, MissingExtraError, first_line
+from gpt4image.base.files import write_json
+from gpt4image.data.coco import category_ids
+from gpt4image.deploying.loading import (
+    CONFIG,
+    EXTRA_FILE,
+    ONNX_KEY,
+    TASK,
+    THRESHOLDS,
+    WEIGHTS,
+    Classifier,
+    Metadata,
+)
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.deploying.rows import ids_of_run
+from gpt4image.models import small_stem
+from gpt4image.models.pyramid import PyramidModel
+from gpt4image.training.run_model import RunModel, timm_form
+
+LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
+KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExportedModel:
+    """The plain model of a finished run, on the CPU; its projection head to the text space stays behind.
+
+    ``classes`` are its K class names, in the order of the logits.
+    """
+
+    run_dir: Path
+    model: RunModel
+    classes: tuple[str, ...]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes the input."""
+        return Preprocessing.of_run(self.model)
+
+    @property
+    def weights(self) -> Path:
+        """The run's file of weights."""
+        return self.run_dir / runs.MODEL
+
+    @property
+    def arm(self) -> str | None:
+        """The comparison arm that the run belongs to."""
+        return runs.read_config(self.run_dir).get("arm")
+
+    def in_timm(self) -> tuple[str, dict[str, Any]]:
+        """Return the architecture and the arguments by which timm makes the model."""
+        return timm_form(self.model.config)
+
+    @cached_property
+    def needs_small_stem(self) -> bool:
+        """Whether timm knows the model only once ``small_stem`` was imported."""
+        return self.model.task.in_timm and self.in_timm()[0] == small_stem.NAME
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """What every format says of the model, so that it can be used without its run, and no path of this machine."""
+        known = next((one.categories for one in ids_of_run(self.run_dir).values()), None)
+        source = {
+            "gpt4image": __version__,
+            "model": self.model.config.model,
+            "arm": self.arm,
+            "seed": self.model.config.seed,
+            "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+            **({"category_ids": category_ids(self.classes, known)} if known else {}),
+        }
+        task = self.model.task
+        return Metadata(
+            classes=self.classes,
+            preprocessing=self.preprocessing,
+            task=task.name,
+            thresholds=task.thresholds,
+            source=source,
+        )
+
+
+def write_timm(path: Path, exported: ExportedModel) -> None:
+    """Write a folder in timm's format to ``path``, which must not exist."""
+    path.mkdir(parents=True)
+    architecture, args = exported.in_timm()
+    backbone: Any = exported.model.backbone
+    about = exported.metadata
+    config = {
+        "architecture": architecture,
+        "num_classes": len(about.classes),
+        "num_features": backbone.num_features,
+        "label_names": list(about.classes),
+        "model_args": args,
+        "pretrained_cfg": {
+            **{key: backbone.pretrained_cfg[key] for key in KEPT if key in backbone.pretrained_cfg},
+            **about.preprocessing.to_timm(),
+            "num_classes": len(about.classes),
+        },
+        TASK: about.task,
+        **({} if about.thresholds is None else {THRESHOLDS: about.thresholds}),
+        "source": about.source,
+    }
+    write_json(path / CONFIG, config, checksum=False)  # its users may change it; the model card names its checksum
+    shutil.copyfile(exported.weights, path / WEIGHTS)
+    if exported.needs_small_stem:
+        shutil.copyfile(small_stem.__file__, path / "small_stem.py")
+
+
+class PixelsToProbabilities(nn.Module):
+    """A classifier with what comes before and after it: (N, 3, S, S) RGB in 0..1 to (N, K) probabilities."""
+
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, tail: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.preprocessing, self.tail = backbone, preprocessing, tail
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class probabilities."""
+        return self.tail(self.backbone(self.preprocessing.normalised(images)))
+
+
+def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
+    """Write a .pt2 file for torch.export.load; return its program, as a classifier. Nothing here loads a .pt2 file.
+
+    Raises:
+        ExportError: torch cannot trace the model.
+    """
+    program = _traced(exported)
+    written = io.BytesIO()  # torch writes to a path in C++, which ends the process where the disk is full
+    torch.export.save(program, written, extra_files={EXTRA_FILE: exported.metadata.to_json()})
+    path.write_bytes(written.getbuffer())
+    module = program.module()
+
+    @torch.inference_mode()
+    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return module(torch.from_numpy(images)).numpy()
+
+    return Classifier(
+        kind="torch-export",
+        task=exported.model.task,
+        classes=exported.classes,
+        preprocessing=exported.preprocessing,
+        probabilities=probabilities,
+        source=exported.metadata.source,
+    )
+
+
+def write_onnx(path: Path, exported: ExportedModel) -> None:
+    """Write an ONNX file of the operator set that torch writes by default, checked by onnx.
+
+    Raises:
+        ExportError: torch cannot trace the model or put it into ONNX, or it is too large for one file.
+    """
+    import onnx
+
+    if exported.weights.stat().st_size > LARGEST_ONNX:
+        raise ExportError(f"{exported.weights} is larger than the 2 GB of an ONNX file; use --format torch-export.")
+    program = _traced(exported)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch about its own parts
+            warnings.simplefilter("ignore", DeprecationWarning)
+            names: Any = {"input_names": ["images"], "output_names": [exported.model.task.output]}
+            converted: Any = torch.onnx.export(program, **names, dynamo=True, verbose=False)
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(
+            f"torch cannot put this model into ONNX: {first_line(error)} Use another --format."
+        ) from error
+    file = converted.model_proto
+    for node in file.graph.node:
+        del node.metadata_props[:]  # where in the source each operator comes from, with paths of this machine
+    file.producer_name = "gpt4image"
+    file.metadata_props.add(key=ONNX_KEY, value=exported.metadata.to_json())
+    onnx.checker.check_model(file, full_check=True)
+    path.write_bytes(file.SerializeToString())
+
+
+def require_onnx() -> None:
+    """Raise MissingExtraError where a package that writes or runs ONNX is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")):
+        raise MissingExtraError("--format onnx", "onnx")
+
+
+def _traced(exported: ExportedModel) -> Any:
+    """Return the model as an exported program for any number of images, without traces of this machine."""
+    backbone = exported.model.backbone
+    if isinstance(backbone, PyramidModel):
+        backbone.classifies = False
+    whole = PixelsToProbabilities(backbone, exported.preprocessing, exported.model.task.tail()).eval()
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                whole,
+                (torch.zeros(2, *exported.preprocessing.shape),),
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            )
+    except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
+        instead = " Use --format timm." if exported.model.task.in_timm else ""
+        raise ExportError(
+            f"torch.export cannot trace {exported.model.config.model}: {first_line(error)}{instead}"
+        ) from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    program.example_inputs = None  # they would be pickled into the file
+    return program

