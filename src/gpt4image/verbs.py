@@ -131,13 +131,19 @@ class _Text(str):
 
 
 def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, Any], held: ExitStack) -> Outcome:
-    passed = _passed(name, options)
+    """Check the options, call the stage and add the next step; ``held`` keeps files of images in memory meanwhile."""
+    # Objects go to the stage beside its configuration; a task by its name is an option.
+    passed = {key: options[key] for key in OBJECTS.get(name, {}) if options.get(key) is not None}
+    passed = {key: value for key, value in passed.items() if not (key == "task" and isinstance(value, str))}
     own = {key: value for key, value in options.items() if key not in passed}
-    names: Mapping[str, str] = {}
+    renamed: Mapping[str, str] = {}
     if given and isinstance(given[0], StageConfig):
         config: Any = given[0].model_copy(update=own)
     else:
-        words = _words(kind, given, own)
+        by_place = [key for key in kind.model_fields if kind.option(key).isupper()]
+        if len(given) > len(by_place) or set(by_place[: len(given)]) & own.keys():
+            raise TypeError(f"positional arguments are {', '.join(by_place) or 'none'}; all others are keywords")
+        words = {**dict(zip(by_place, given, strict=False)), **own}
         if name == "compare" and not isinstance(words.get("model"), str | NoneType):
             raise ConfigError(
                 "--model of a comparison is a name, as its runs are trained in processes of their own. Train a module "
@@ -146,8 +152,8 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
         if name == "predict" and "images" in words:
             from gpt4image.data.given import as_files
 
-            words["images"], names = held.enter_context(as_files(words["images"]))
-            if names and words.get("out") is not None:
+            words["images"], renamed = held.enter_context(as_files(words["images"]))
+            if renamed and words.get("out") is not None:
                 raise ConfigError(
                     "--out names images by their files, and these have none; write `.rows` of the result."
                 )
@@ -159,35 +165,20 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
     if name == "predict":
         passed["keep"] = True
     found: Outcome = _call(COMMANDS[name].stage, config, **passed)
-    if isinstance(found, PredictResult) and names:
-        found = _renamed(found, names)
+    if isinstance(found, PredictResult) and renamed:  # images in memory by their number, not by a file of meanwhile
+        rows = [{**row, "image": renamed.get(row["image"], row["image"])} for row in found.rows]
+        skipped = tuple(Skipped(name=renamed.get(item.name, item.name), reason=item.reason) for item in found.skipped)
+        found = replace(found, read_rows=partial(list[Row], rows), skipped=skipped)
     found = with_next(name, found, config, python=True)
-    return replace(found, drawing=_drawing(name, found.path))
-
-
-def _drawing(name: str, path: Path | None) -> Callable[[], Any] | None:
-    """Return what draws the result of a command; matplotlib is loaded only when it is asked for."""
-    return None if path is None or name not in PLOTS else partial(_call, f"reporting.plots:{PLOTS[name]}", path)
-
-
-def _passed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the objects that go to the stage beside its configuration; a task by its name is an option."""
-    found = {key: options[key] for key in OBJECTS.get(name, {}) if options.get(key) is not None}
-    return {key: value for key, value in found.items() if not (key == "task" and isinstance(value, str))}
+    if found.path is None or name not in PLOTS:
+        return found
+    return replace(found, drawing=partial(_call, f"reporting.plots:{PLOTS[name]}", found.path))
 
 
 def _call(where: str, *arguments: Any, **options: Any) -> Any:
     """Call a function of this package by MODULE:FUNCTION; it is imported now."""
     module, _, function = where.partition(":")
     return getattr(importlib.import_module(f"gpt4image.{module}"), function)(*arguments, **options)
-
-
-def _words(kind: Any, given: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options by name. Raises TypeError: there are too many positional ones, or one is given twice."""
-    names = [name for name in kind.model_fields if kind.option(name).isupper()]
-    if len(given) > len(names) or set(names[: len(given)]) & options.keys():
-        raise TypeError(f"positional arguments are {', '.join(names) or 'none'}; all others are keywords")
-    return {**dict(zip(names, given, strict=False)), **options}
 
 
 def _plain(kind: Any, name: str, value: Any) -> Any:
@@ -202,13 +193,6 @@ def _plain(kind: Any, name: str, value: Any) -> Any:
     if annotation.startswith("tuple[str") and isinstance(value, list | tuple):
         value = tuple(str(each) if isinstance(each, Path) else each for each in value)
     return value
-
-
-def _renamed(found: PredictResult, names: Mapping[str, str]) -> PredictResult:
-    """Return a result with images in memory by their number, in place of the file that they were in meanwhile."""
-    rows = [{**row, "image": names.get(row["image"], row["image"])} for row in found.rows]
-    skipped = tuple(Skipped(name=names.get(item.name, item.name), reason=item.reason) for item in found.skipped)
-    return replace(found, read_rows=partial(list[Row], rows), skipped=skipped)
 
 
 def parameters(name: str) -> list[Parameter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from browser import SCHEMES, fits
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, ModelError, RunError, TableError
+from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.cli import main
 from gpt4image.config import EvaluateConfig, SearchConfig
@@ -21,8 +23,9 @@ from gpt4image.searching.search import search
 from gpt4image.training.prepare import load_image_set
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
-from search_cases import ask, keys, noisy, paint, table_of
+from search_cases import COLOURS, ask, keys, noisy, paint, table_of
 from small_training import options
+from tiny_text_models import make_sentence_transformer
 from trained_runs import rewrite_config
 
 
@@ -148,3 +151,51 @@ def test_evaluate_tells_how_often_texts_find_their_image_or_why_it_cannot(traine
     assert aligned.record["not_measured"] == {}
     plain = evaluate(EvaluateConfig(run_dir=trained / "plain"))
     assert "learned no alignment; train with --embeddings" in plain.text
+
+
+def test_a_query_image_that_cannot_be_read_costs_no_other_query(trained: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    found = ask(trained, "red", image=(broken, tmp_path / "missing.jpg"))
+    assert [item.name for item in found.skipped] == [str(broken), str(tmp_path / "missing.jpg")]
+    assert len(found.record["queries"]) == 1
+    with pytest.raises(DataError, match=r"broken\.jpg: not an image.* nothing else to look for"):
+        ask(trained, image=(broken,))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_as_a_query_is_refused_and_not_waited_for(trained: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: no regular file"):
+        ask(trained, image=(tmp_path / "pipe.png",))
+
+
+def test_an_encoder_that_learned_with_the_run_reads_the_query(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="tuning needs the extra 'tune'")
+    paint(tmp_path / "colours")
+    spec = f"sentence-transformers:{make_sentence_transformer(tmp_path)}"
+    words = {"red": "a red dog runs", "green": "the green tree", "blue": "under the blue sky"}
+    table = table_of(tmp_path / "colours", tmp_path / "table", spec, lambda name: [words[name]])
+    train(options(tmp_path / "colours", tmp_path / "run", embeddings=table, epochs=12, lr=0.02, tune_text="full"))
+    found = ask(tmp_path, *words.values(), top=8)
+    assert found.summary["encoder"] == f"tuned:{tmp_path / 'run'}"
+    right = [[key.split("/")[0] for key in keys(found, query)].count(name) for query, name in enumerate(words)]
+    assert min(right) >= 7, right
+
+
+def test_the_page_shows_what_was_found_and_acts_on_no_text(copied: Path, decoded: list[int]) -> None:
+    ask(copied, "red")
+    strange = copied / "colours" / "red" / "<img src=x onerror=alert(1)>.png"
+    noisy(COLOURS["red"], 9).save(strange)
+    page = copied / "found.html"
+    query = "red <script>alert(1)</script>"
+    found = ask(copied, query, image=(copied / "colours" / "blue" / "00.png",), top=20, html=page)
+    assert found.path == page and strange.name in {key.split("/")[1] for key in keys(found)}
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text and "<img src=x" not in text
+    assert "red &lt;script&gt;" in text and "&lt;img src=x onerror" in text
+    pictures = re.findall(r'src="(data:image/webp;base64,[^"]+)"', text)
+    assert len(pictures) == 41, "twenty of each query, and the picture that was asked for"
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    for scheme in SCHEMES:
+        fits(text, copied, scheme)

@@ -3,33 +3,63 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import digests_to_bytes, find_digests
 from gpt4image.base.checksums import file_digest
-from gpt4image.base.errors import ConfigError, DataError, RunError
-from gpt4image.base.files import fingerprint
+from gpt4image.base.errors import ConfigError, DataError, DecodeError, RunError
+from gpt4image.base.files import fingerprint, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
 from gpt4image.config.results import SearchResult
 from gpt4image.data import ImageSet, load_image_set
-from gpt4image.data.pixels import WorkerPixels, available_cores
+from gpt4image.data.file_source import read_bounded
+from gpt4image.data.pixels import MemoryPixels, WorkerPixels, available_cores, decoded
+from gpt4image.pages.cards import Thumbnails, thumbnail
+from gpt4image.pages.page import render
+from gpt4image.reporting.text_table import text_table
 from gpt4image.searching.index import Index, most_similar, up_to_date
-from gpt4image.searching.queries import place_queries
-from gpt4image.searching.results import Hit, in_words, write_page
 from gpt4image.training.auto import stored_as
 from gpt4image.training.prepare import load_image_set as load_with_splits
-from gpt4image.training.run_model import RunModel, load_run_model, options_of, read_text_space
+from gpt4image.training.run_model import RunModel, TextSpace, load_run_model, options_of, read_text_space
 
 FOLDER = "search"
 WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image that was found, at ``place`` in the dataset; the most similar one has rank 1.
+
+    ``similarity`` is the cosine to the query, ``equal`` counts other images of the dataset with the same bytes.
+    """
+
+    place: int
+    rank: int
+    similarity: float
+    key: str
+    label: str | None
+    equal: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Queries:
+    """Q queries, (Q, D) ``vectors`` of unit length: texts, then images, with the bytes of these by name."""
+
+    names: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    pictures: dict[str, bytes]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def search(config: SearchConfig) -> SearchResult:
@@ -57,8 +87,10 @@ def search(config: SearchConfig) -> SearchResult:
     space = read_text_space(config.run_dir)
     images = _images(config, options)
     model = load_run_model(config.run_dir, None, record["run"]["classes"])
-    queries = place_queries(texts, config.image, model, space)
-    digests, first, counts = _distinct(images)
+    queries = _queries(texts, config.image, model, space)
+    every = digests_to_bytes(images.digests).view("S32").reshape(-1)
+    distinct, first, counts = np.unique(every, return_index=True, return_counts=True)
+    digests = distinct.view(np.uint8).reshape(-1, 32)
     started = time.monotonic()
     folder, index, added, unreadable = _index(config, model, images, digests, first, queries.vectors.shape[1])
     indexed = time.monotonic()
@@ -75,24 +107,35 @@ def search(config: SearchConfig) -> SearchResult:
         "query_seconds": round(time.monotonic() - indexed, 4),
     }
     numbers: Any = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape).tolist()
+
+    def hit(number: int, rank: int, cosine: float) -> Hit:
+        place = int(first[number])
+        label = ", ".join(images.label_names(place)) or None
+        return Hit(place, rank, cosine, images.keys[place], label, int(counts[number]) - 1)
+
     found = [
-        [
-            Hit.of(images, int(first[number]), rank, cosine, equal=int(counts[number]) - 1)
-            for rank, (number, cosine) in enumerate(zip(*both, strict=True), start=1)
-        ]
+        [hit(number, rank, cosine) for rank, (number, cosine) in enumerate(zip(*both, strict=True), start=1)]
         for both in zip(numbers, cosines.tolist(), strict=True)
     ]
-    unshown = [] if config.html is None else write_page(config.html, images, queries, found, facts)
+    unshown = [] if config.html is None else _write_page(config.html, images, queries, found, facts)
     answers: list[dict[str, Any]] = [
-        {"query": name, "results": [hit.as_json() for hit in hits]}
+        {
+            "query": name,
+            "results": [
+                {"rank": hit.rank, "similarity": round(hit.similarity, 4), "key": hit.key, "label": hit.label}
+                for hit in hits
+            ],
+        }
         for name, hits in zip(queries.names, found, strict=True)
     ]
+    head = ("rank", "similarity", "image", "label")
+    tables = [[(str(hit.rank), f"{hit.similarity:.3f}", hit.key, hit.label or "") for hit in hits] for hits in found]
     return SearchResult(
         path=config.html or folder,
         **facts,
         queries=answers,
         read_rows=partial(_rows, answers),
-        text=in_words(queries.names, found),
+        text="\n\n".join(text_table(name, [head, *rows]) for name, rows in zip(queries.names, tables, strict=True)),
         skipped=tuple(dict.fromkeys((*queries.skipped, *images.skipped, *unreadable, *unshown))),
     )
 
@@ -115,11 +158,27 @@ def _images(config: SearchConfig, options: TrainConfig) -> ImageSet:
     return images.select(chosen)
 
 
-def _distinct(images: ImageSet) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the distinct digests, (n, 32) sorted, the first image of each, and how many images share it."""
-    every = digests_to_bytes(images.digests).view("S32").reshape(-1)
-    distinct, first, counts = np.unique(every, return_index=True, return_counts=True)
-    return distinct.view(np.uint8).reshape(-1, 32), first, counts
+def _queries(texts: Sequence[str], images: Sequence[Path], model: RunModel, space: TextSpace) -> Queries:
+    """Return texts and image files as queries. Raises ModelError or DataError: nothing that was asked can be read."""
+    vectors = [space.load_encoder(model.config.device).encode(texts)] if texts else []
+    pixels: list[NDArray[np.uint8]] = []
+    pictures: dict[str, bytes] = {}
+    skipped: list[Skipped] = []
+    for path in dict.fromkeys(images):
+        try:
+            data = read_bounded(str(path))
+            pixels.append(decoded(data, **stored_as(model.config, model.task)))
+            pictures[str(path)] = data
+        except (DecodeError, OSError) as error:
+            skipped.append(Skipped(name=str(path), reason=getattr(error, "strerror", None) or str(error)))
+    if pixels:
+        held = MemoryPixels(torch.from_numpy(np.stack(pixels)))
+        vectors.append(model.embed(model.read(held, np.arange(len(pixels))).features))
+    if not vectors:
+        raise DataError(f"--image {skipped[0].name}: {skipped[0].reason}. There is nothing else to look for.")
+    return Queries(
+        names=(*texts, *pictures), vectors=np.concatenate(vectors), pictures=pictures, skipped=tuple(skipped)
+    )
 
 
 def _index(
@@ -152,3 +211,20 @@ def _index(
 
         index, added = up_to_date(folder, identity, digests, np.argsort(first), width, embed)
     return folder, index, added, pixels.skipped
+
+
+def _write_page(
+    path: Path, images: ImageSet, queries: Queries, found: Sequence[Sequence[Hit]], facts: dict[str, Any]
+) -> list[Skipped]:
+    """Write a self-contained page of the hits of each query; return the images whose picture cannot be shown."""
+    pictures = Thumbnails(images)
+    sections = [
+        {
+            "name": name,
+            "picture": thumbnail(queries.pictures[name], clips=images.clips) if name in queries.pictures else None,
+            "cards": [{"picture": pictures.of(hit.place), "hit": hit} for hit in hits],
+        }
+        for name, hits in zip(queries.names, found, strict=True)
+    ]
+    write_text(path, render("search.html", sections=sections, facts=facts))
+    return pictures.skipped
