@@ -17,6 +17,7 @@ from gpt4image.base.files import append_json_line, write_json
 from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
 
 CLASSES = ("animal", "body", "clothing", "flag", "food", "person", "place", "sign", "tool", "vehicle")
+SCORES = ("top1", "top5", "ece", "mean_class_accuracy")
 MEANS = {"baseline": 0.35, "aligned": 0.36, "text-labels": 0.5, "zero-shot": 0.39, "oracle": 0.61}
 
 
@@ -119,7 +120,9 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
         {
             "split": "test",
             "metric": "top1",
-            "titles": {"top1": "accuracy", "top5": "top-5", "ece": "calibration error", "mean_class_accuracy": "mean"},
+            "titles": dict(
+                zip(SCORES, ("accuracy", "top-5 accuracy", "calibration error", "mean class accuracy"), strict=True)
+            ),
             "images": 430,
             "labelled": 430,
             "top1": top1,

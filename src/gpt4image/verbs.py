@@ -170,9 +170,12 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
         skipped = tuple(Skipped(name=renamed.get(item.name, item.name), reason=item.reason) for item in found.skipped)
         found = replace(found, read_rows=partial(list[Row], rows), skipped=skipped)
     found = with_next(name, found, config, python=True)
-    if found.path is None or name not in PLOTS:
-        return found
-    return replace(found, drawing=partial(_call, f"reporting.plots:{PLOTS[name]}", found.path))
+    return replace(found, drawing=_drawing(name, found.path))
+
+
+def _drawing(name: str, path: Path | None) -> Callable[[], Any] | None:
+    """Return what draws the result of a command; matplotlib is loaded only when it is asked for."""
+    return None if path is None or name not in PLOTS else partial(_call, f"reporting.plots:{PLOTS[name]}", path)
 
 
 def _call(where: str, *arguments: Any, **options: Any) -> Any:
