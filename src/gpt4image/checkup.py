@@ -72,8 +72,7 @@ ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_H
 def doctor(config: DoctorConfig) -> DoctorResult:
     """Look at this machine, or at what a stage wrote, and change nothing; values of the environment are not shown.
 
-    Raises:
-        ConfigError: no stage wrote anything at the path that is given.
+    Raises ConfigError: no stage wrote anything at the path that is given.
     """
     if config.path is not None:
         return _checked(config.path)
@@ -187,8 +186,7 @@ class _Listed(NamedTuple):
 def check(path: Path) -> list[Checked]:
     """Check a file, or all files in a folder that a stage wrote.
 
-    Raises:
-        ConfigError: there is nothing at ``path``, or nothing that a stage wrote.
+    Raises ConfigError: there is nothing at ``path``, or nothing that a stage wrote.
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
@@ -268,8 +266,7 @@ def _check(path: Path, how: _Listed | None) -> Checked | None:
 def _own_checksum(path: Path) -> bool | None:
     """Read a file; return whether it carries a checksum of its own, None where no stage wrote it.
 
-    Raises:
-        Gpt4ImageError: it is damaged.
+    Raises Gpt4ImageError: it is damaged.
     """
     beside = {name for name in FOLDERS if (path.parent / name).is_file()}
     if path.suffix == ".json":

@@ -39,8 +39,7 @@ class _Parser(argparse.ArgumentParser):
 def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Mapping[str, Any]) -> StageConfig:
     """Return the configuration that the words of a command line give; they win over the options of ``recipe``.
 
-    Raises:
-        ConfigError: an option is unknown or lacks its value, or a value is none that it may have.
+    Raises ConfigError: an option is unknown or lacks its value, or a value is none that it may have.
     """
     parser = _parser(usage, kind, everything=True)
     try:
@@ -58,10 +57,7 @@ def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Map
 def require_inputs(config: StageConfig) -> None:
     """Refuse paths to what a command reads where there is nothing, in the words of the stage.
 
-    Stages load libraries for seconds before they look.
-
-    Raises:
-        Gpt4ImageError: as the stage.
+    Stages load libraries for seconds before they look. Raises Gpt4ImageError: as the stage.
     """
     from gpt4image.artifacts import runs
     from gpt4image.artifacts.run_records import COMPARISON, require_recorded_folder
@@ -255,11 +251,8 @@ def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
 
     ``extends`` names recipes that this one builds on, relative to itself; [train] and [compare] hold options of one
     stage. Later recipes win over earlier ones, a recipe over those it extends, and a stage's table over the rest of its
-    file. Paths of data are relative to the working directory.
-
-    Raises:
-        ConfigError: a file is missing, is no TOML, extends itself, has unknown keys (all are named) or a key twice, or
-            a value of another type than the option has.
+    file. Paths of data are relative to the working directory. Raises ConfigError: a file is missing, is no TOML,
+    extends itself, has unknown keys (all are named) or a key twice, or a value of another type than the option has.
     """
     return _read(path, stage, ())
 

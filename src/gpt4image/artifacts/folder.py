@@ -25,8 +25,7 @@ M = TypeVar("M")
 def read_manifest(path: Path, kind: type[M], version: int, what: str) -> M:
     """Return the manifest in the file ``path`` as its type; ``what`` names the folder, e.g. "an embedding table".
 
-    Raises:
-        TableError: it is damaged, or of another version.
+    Raises TableError: it is damaged, or of another version.
     """
     try:
         values = read_json(path)
@@ -53,8 +52,7 @@ def open_arrays(
         files: of the manifest.
         expected: dtype and shape of each array, by the name of its file without ``.npy``.
 
-    Raises:
-        DamagedError: one is missing, damaged, or of another type or shape.
+    Raises DamagedError: one is missing, damaged, or of another type or shape.
     """
     for name in expected:
         require_recorded(folder, f"{name}.npy", {FILES: files})

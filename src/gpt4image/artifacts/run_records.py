@@ -272,8 +272,7 @@ def _first(error: ValidationError) -> str:
 def load_run(folder: Path) -> Run:
     """Read a finished run and its evaluation: of the test split, or else of the validation split.
 
-    Raises:
-        RunError: the folder is missing, unfinished, or a record in it is malformed.
+    Raises RunError: the folder is missing, unfinished, or a record in it is malformed.
     """
     records = checked(folder, partial(read_run, folder))
     evaluations = (folder / f"evaluation-{split}.json" for split in REPORTED)
@@ -293,8 +292,7 @@ def require_recorded_folder(folder: Path) -> None:
 def load_comparisons(folder: Path) -> dict[str, Comparison]:
     """Read the comparisons of a folder by name; a single one has the empty name.
 
-    Raises:
-        RunError: comparison.json is malformed.
+    Raises RunError: comparison.json is malformed.
     """
     path = folder / COMPARISON
     return checked(path, lambda: comparisons_in(read_json(path)))

@@ -112,8 +112,7 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
         facts: device, precision, memory_format and threads, for the environment.
         resume: whether an unfinished run in the folder may go on.
 
-    Raises:
-        RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
+    Raises RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
     """
     if not resume or not has_begun(run_dir):
         require_new(run_dir)
@@ -174,8 +173,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 def read_run(run_dir: Path) -> RunRecord:
     """Return the records of a finished run; ``run_records.load_run`` also checks what is in them.
 
-    Raises:
-        RunError: the folder is missing, the run is not finished, or a record of it is damaged.
+    Raises RunError: the folder is missing, the run is not finished, or a record of it is damaged.
     """
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
@@ -233,8 +231,7 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
 def recorded_file(run_dir: Path, name: str = MODEL) -> Path:
     """Return a file of a finished run, such as its weights, compared to the checksum that run.json keeps of it.
 
-    Raises:
-        DamagedError: it is missing, damaged, or of another run.
+    Raises DamagedError: it is missing, damaged, or of another run.
     """
     require_recorded(run_dir, name, _read_record(run_dir / RUN, set()), largest=math.inf)
     return run_dir / name
@@ -257,8 +254,7 @@ def read_evaluation(path: Path) -> Any:
 def class_names(run_dir: Path) -> tuple[str, ...]:
     """Return the K class names of a finished run, in the order of its logits.
 
-    Raises:
-        RunError: the run is not finished, or its record is damaged.
+    Raises RunError: the run is not finished, or its record is damaged.
     """
     classes: Any = read_run(run_dir)["run"].get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):

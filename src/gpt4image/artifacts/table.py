@@ -108,8 +108,7 @@ class EmbeddingTable:
     def open(path: str | Path) -> EmbeddingTable:
         """Open the table in folder ``path``; arrays of up to 64 MB are compared to their checksums.
 
-        Raises:
-            TableError: it is missing, unfinished or damaged.
+        Raises TableError: it is missing, unfinished or damaged.
         """
         path = Path(path)
         manifest = read_manifest(path)

@@ -104,8 +104,7 @@ def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the files that a record lists; none where it lists none.
 
-    Raises:
-        DamagedError: the list is malformed, or names a file outside the folder of the record.
+    Raises DamagedError: the list is malformed, or names a file outside the folder of the record.
     """
     files = record.get(FILES, {})
     if not isinstance(files, dict) or not all(map(_is_listed, files.items())):
@@ -125,8 +124,7 @@ def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, larg
     Args:
         largest: number of bytes up to which the whole file is read; of a larger one only the size is compared.
 
-    Raises:
-        DamagedError: the file is missing, or not the one that was written.
+    Raises DamagedError: the file is missing, or not the one that was written.
     """
     facts = recorded_files(record).get(name)
     if facts is None:
@@ -152,8 +150,7 @@ def card_section(card: str, folder: Path, names: Iterable[str]) -> str:
 def card_checksums(card: str) -> dict[str, str]:
     """Return the sha256 of files by name, as a model card keeps them; none where it names no plain file.
 
-    Raises:
-        ValueError: it is not the card that was written.
+    Raises ValueError: it is not the card that was written.
     """
     found = {name: digest for digest, name in re.findall(_FILE_ON_CARD, card)}
     content, _, digest = card.rpartition(_OF_CARD)
@@ -165,8 +162,7 @@ def card_checksums(card: str) -> dict[str, str]:
 def require_as_on_card(path: Path, card: Path) -> None:
     """Compare a file to the checksum that the model card keeps of it, where there is one.
 
-    Raises:
-        DamagedError: it is another file, or the card is damaged.
+    Raises DamagedError: it is another file, or the card is damaged.
     """
     try:
         digest = card_checksums(card.read_text(encoding="utf-8")).get(path.name) if card.is_file() else None

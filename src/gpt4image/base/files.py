@@ -52,8 +52,7 @@ _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine
 def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
-    Raises:
-        OSError: ``path`` exists and is no file (a device would be replaced by one), or it cannot be written.
+    Raises OSError: ``path`` exists and is no file (a device would be replaced by one), or it cannot be written.
     """
     if path.exists() and not path.is_file():
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
@@ -287,8 +286,7 @@ def _json_line(value: Any) -> str:
 def read_json_lines(path: Path) -> list[Any]:
     """Read a JSON-lines file; a last line without a line end, which a crash cut short, is dropped.
 
-    Raises:
-        DamagedError: another line is no JSON.
+    Raises DamagedError: another line is no JSON.
     """
     *whole, rest = path.read_bytes().split(b"\n")  # not splitlines: JSON text may hold other line ends
     rows: list[Any] = []
@@ -305,8 +303,7 @@ def read_json_lines(path: Path) -> list[Any]:
 def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> NDArray[Any]:
     """Open a .npy file as a memory map; nothing in it is unpickled.
 
-    Raises:
-        DamagedError: it is missing, no .npy file, cut or longer than it says, or of another type or shape.
+    Raises DamagedError: it is missing, no .npy file, cut or longer than it says, or of another type or shape.
     """
     import numpy as np
 

@@ -95,8 +95,7 @@ class Outcome:
     def plot(self) -> Any:
         """Return a drawing of the result, which a notebook shows: curves of a run, bars of a comparison.
 
-        Raises:
-            AttributeError: there is nothing to see.
+        Raises AttributeError: there is nothing to see.
         """
         if self.drawing is None:
             raise AttributeError("this outcome has nothing to plot; those of train, evaluate, compare and demo have")

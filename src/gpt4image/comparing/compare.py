@@ -34,9 +34,8 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         names: one per comparison, no two the same.
         task: what to train for, where it is not one of the registry.
 
-    Raises:
-        ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
-            process is at work in the folder.
+    Raises ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
+    process is at work in the folder.
     """
     if len(set(names)) < len(names):
         raise ConfigError(f"Comparisons need different names, and these are {first_few(names)}.")

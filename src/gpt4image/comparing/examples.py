@@ -52,13 +52,12 @@ class Finished:
         return predict_training(self.data, config.first_seed, names.vectors)
 
     @property
-    def of_classes(self) -> bool:
-        """Whether texts predict classes of its images: boxes are no labels that a text contradicts."""
-        return not self.data.task.boxes
+    def has_text_labels(self) -> bool:
+        """Whether it has the arm whose classes are predicted from texts, which contradict labels, not boxes."""
+        return "text-labels" in self.plan.members and not self.data.task.boxes
 
-    @property
     def labelled(self) -> int:
-        """Number of training images with a label."""
+        """Return the number of training images with a label."""
         return int(self.data.task.known(self.data.labels[self.data.indices("train")]).sum())
 
 
@@ -79,23 +78,27 @@ def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[Skipp
     work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(finished[0])}
     with_text = [one for one in finished if one.plan.prepared.data.text is not None]
     if with_text:
-        work[DESCRIPTIONS] = lambda: _descriptions(with_text[0])
-    if source := _most_labels(with_text):
-        work[DOUBTFUL] = lambda: _suspected(source)
+        work[DESCRIPTIONS] = lambda: _descriptions(with_text[0].plan)
+    if any("text-labels" in one.plan.members for one in with_text):
+        # Of those whose texts are read anyway or quickly, and may be read, the one with most labels.
+        allowed = [one for one in with_text if not one.data.task.boxes and not one.plan.class_conditioned]
+        cheap = [one for one in allowed if one.has_text_labels or one.labelled() <= FEW]
+        if cheap:
+            source = max(cheap, key=Finished.labelled)
+            work[DOUBTFUL] = lambda: _suspected(source)
     return write_all(work)
 
 
-def _descriptions(one: Finished) -> None:
-    text, table = one.plan.prepared.data.text, one.plan.prepared.config.embeddings
-    if text is not None:
-        write_descriptions(one.plan.config.out / DESCRIPTIONS, read_manifest(table), text.described)
+def _descriptions(plan: Plan) -> None:
+    text, table = plan.prepared.data.text, plan.prepared.config.embeddings
+    if text is not None and table is not None:
+        write_descriptions(plan.config.out / DESCRIPTIONS, read_manifest(table), text.described)
 
 
 def _examples(first: Finished) -> None:
     plan, data, probabilities = first.plan, first.data, None
-    if data.text is not None and "text-labels" in plan.members and first.of_classes:
-        train = data.indices("train")
-        probabilities = scattered(first.predictions.probabilities, train, len(data.labels))
+    if data.text is not None and first.has_text_labels:
+        probabilities = scattered(first.predictions.probabilities, data.indices("train"), len(data.labels))
     answers = next((job.answers for job in plan.jobs if isinstance(job.answers, Answers)), None)
     write_examples(
         plan.config.out / EXAMPLES,
@@ -105,15 +108,6 @@ def _examples(first: Finished) -> None:
         run_dirs={name: member.folders[0] for name, member in plan.members.items()},
         comparison=first.name,
     )
-
-
-def _most_labels(comparisons: Sequence[Finished]) -> Finished | None:
-    """Return the comparison with most labels, of those whose texts are read anyway or quickly, and may be read."""
-    if not any("text-labels" in one.plan.members for one in comparisons):
-        return None
-    allowed = [one for one in comparisons if one.of_classes and not one.plan.class_conditioned]
-    cheap = [one for one in allowed if "text-labels" in one.plan.members or one.labelled <= FEW]
-    return max(cheap, key=lambda one: one.labelled, default=None)
 
 
 def _suspected(source: Finished) -> None:

@@ -37,9 +37,9 @@ from gpt4image.training.training_data import TrainingData
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
     """Run what is not finished: first what depends on nothing, then what needs the finished run of another arm."""
-    todo = sorted((job for job in jobs if not _is_done(job)), key=_comes_later)
+    todo = sorted((job for job in jobs if not _is_done(job)), key=lambda job: job.teacher is not None)
     names = [f"{job.name} seed {job.config.seed}" for job in todo]
-    first = len(todo) - sum(map(_comes_later, todo))
+    first = sum(job.teacher is None for job in todo)
     tell = _teller(todo, jobs_at_once(config))
     run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", first=first, on_end=tell)
 
@@ -66,10 +66,6 @@ def _teller(todo: list[Job], at_once: int) -> Callable[[int, dict[str, Any]], No
             say(f"{what}: mean {title} {sum(found) / len(found):.1%} over {len(found)} seeds")
 
     return tell
-
-
-def _comes_later(job: Job) -> bool:
-    return ARMS[job.arm].after is not None
 
 
 def _is_done(job: Job) -> bool:

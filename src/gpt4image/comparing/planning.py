@@ -114,8 +114,7 @@ class Plan:
 def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     """Return the plan of a comparison.
 
-    Raises:
-        ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
+    Raises ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
     """
     check_trackers(config.trackers)
     # No more threads per job than torch would take (OMP_NUM_THREADS).
@@ -213,10 +212,7 @@ def members_of(
     """Return the arms that are asked for, or all that apply, and the variants; and notes for the record.
 
     Arms for wrong labels may also be asked for where labels count as right. ``data`` has all labels, ``left`` those
-    that the first seed trains on.
-
-    Raises:
-        ConfigError: an arm is asked for that is not possible here.
+    that the first seed trains on. Raises ConfigError: an arm is asked for that is not possible here.
     """
     scarce, known = Regime.of(config).scarce, _known(left)
     there = {
@@ -309,8 +305,7 @@ def set_up(
         taught_by: key of the runs that the arm learns from; None where it learns from none.
         answers: about the images; arms that read none leave them.
 
-    Raises:
-        ConfigError, TableError: the options do not fit each other or the data.
+    Raises ConfigError, TableError: the options do not fit each other or the data.
     """
     own = _with_options(ready, {**arm.options, **options})
     unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.text_labels else OF_TEXT_LABELS)}

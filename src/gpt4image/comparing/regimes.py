@@ -14,7 +14,6 @@ from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import flip_labels, keep_labels_per_class, some_images
-from gpt4image.tasks.base import Labels
 from gpt4image.training.training_data import TrainingData
 
 
@@ -67,30 +66,16 @@ class Regime:
     def apply(self, data: TrainingData, seed: int, described: NDArray[np.bool_] | None = None) -> TrainingData:
         """Return what is left for one seed.
 
-        Args:
-            data: of the arm.
-            seed: of the run.
-            described: (N,) which images have a text in the table of the comparison, where the arm reads another one:
-                all arms lose the same labels.
-
-        Raises:
-            DataError: no label would be taken away, or none would be wrong.
-            ConfigError: the task has no classes that could be mixed up.
+        ``described``, (N,), is which images have a text in the table of the comparison, where the arm reads another
+        one: all arms lose the same labels. Raises DataError: no label would be taken away, or none would be wrong;
+        ConfigError: the task has no classes that could be mixed up.
         """
         if not data.task.exclusive and self.label_noise > 0.0:
             raise ConfigError(
                 f"--label-noise needs one class per image, which the task {data.task.name} does not have: leave it out."
             )
         if described is None and data.text is not None:
-            described = data.text.described
-        labels = self._labels(data, described, seed)
-        return replace(data, labels=data.task.untagged(labels))  # no arm reads tags of images without an annotation
-
-    def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> Labels:
-        """Return the labels that a seed trains on: some kept, some flipped, only in train.
-
-        Described images keep theirs first: text labels are fitted on images that have both.
-        """
+            described = data.text.described  # these keep their labels first: text labels are fitted on both
         labels, train = data.labels, data.indices("train")
         if self.labelled_images is not None:
             chosen = some_images(train[data.task.known(labels[train])], self.labelled_images, seed, first=described)
@@ -113,7 +98,7 @@ class Regime:
                     f"--label-noise {_exact(self.label_noise)} of {count} labels in train is not one wrong label: give "
                     f"at least {1 / count:.2g}, or leave it out."
                 )
-        return labels
+        return replace(data, labels=data.task.untagged(labels))  # no arm reads tags of images without an annotation
 
 
 def _exact(number: float) -> str:

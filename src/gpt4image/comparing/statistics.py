@@ -31,8 +31,7 @@ class Difference:
 def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     """Return the mean of ``values`` and the ends of its 95 % t-interval, None and None for a single value.
 
-    Raises:
-        ValueError: there are no values.
+    Raises ValueError: there are none.
     """
     if not len(values):
         raise ValueError("the mean of no values is not defined")
@@ -45,11 +44,7 @@ def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Return the paired difference ``a - b``.
-
-    Raises:
-        ValueError: the lengths differ, or there are no values.
-    """
+    """Return the paired difference ``a - b``. Raises ValueError: the lengths differ, or there are no values."""
     if len(a) != len(b):
         raise ValueError(f"paired values must have equal length, got {len(a)} and {len(b)}")
     if not len(a):
@@ -70,12 +65,8 @@ def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     as zero. Degrees of freedom after Hillis (2007), "A comparison of denominator degrees of freedom methods for
     multiple observer ROC analysis": conservative where seeds are few.
 
-    Args:
-        a: (S, I) score of I test images by S seeds, e.g. whether the class is right.
-        b: (S, I) the same for the other arm.
-
-    Raises:
-        ValueError: the shapes differ, or there is no seed or no image.
+    ``a`` and ``b`` are (S, I) scores of I test images by S seeds of each arm, e.g. whether the class is right. Raises
+    ValueError: their shapes differ, or there is no seed or no image.
     """
     return _crossed(a, b, "scores must have one shape (seeds, images)", averaged=True)
 
@@ -87,12 +78,8 @@ def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     seeds. To resample the seeds too would be far too sure of few: of three without a difference, all agree in sign one
     time in four.
 
-    Args:
-        a: (S, R) the metric of S seeds in R resamples of the images.
-        b: (S, R) the same for the other arm, of the same resamples.
-
-    Raises:
-        ValueError: the shapes differ, or there is no seed or no resample.
+    ``a`` and ``b`` are (S, R) metrics of S seeds of each arm in the same R resamples of the images. Raises ValueError
+    as ``crossed``.
     """
     return _crossed(a, b, "metrics must have one shape (seeds, resamples)", averaged=False)
 

@@ -49,8 +49,7 @@ def run_probabilities(
     Returns:
         (n, K) class probabilities; the (n,) positions of the images that can be decoded; the other images.
 
-    Raises:
-        DataError: no image can be decoded.
+    Raises DataError: no image can be decoded.
     """
     options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
     pixels, skipped, usable = load_pixels(
@@ -71,8 +70,7 @@ def exported_probabilities(classifier: Classifier, images: ImageSet, indices: ND
 def agreement(task: Task, ours: Predictions, theirs: Predictions) -> Agreement:
     """Compare the predictions (n, ...) of a run to those of its export.
 
-    Raises:
-        ExportError: a difference is more than rounding, or NaN.
+    Raises ExportError: a difference is more than rounding, or NaN.
     """
     largest = task.difference(ours, theirs)
     if not largest <= TOLERANCE:

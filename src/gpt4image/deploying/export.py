@@ -158,10 +158,7 @@ def best_run(folder: Path) -> tuple[Path, str]:
 
     The baseline and the arms that learn from descriptions are candidates; controls and the oracle are not. The arm with
     the best mean on validation images gives its best seed. Test scores are not looked at: choosing by them would
-    flatter the model.
-
-    Raises:
-        RunError: the record or a run is damaged, or no candidate has a validation score.
+    flatter the model. Raises RunError: the record or a run is damaged, or no candidate has a validation score.
     """
     if not (folder / COMPARISON).is_file():
         return folder, ""

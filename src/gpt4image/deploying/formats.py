@@ -151,8 +151,7 @@ class PixelsToProbabilities(nn.Module):
 def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
     """Write a .pt2 file for torch.export.load; return its program, as a classifier. Nothing here loads a .pt2 file.
 
-    Raises:
-        ExportError: torch cannot trace the model.
+    Raises ExportError: torch cannot trace the model.
     """
     program = _traced(exported)
     written = io.BytesIO()  # torch writes to a path in C++, which ends the process where the disk is full
@@ -177,8 +176,7 @@ def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
 def write_onnx(path: Path, exported: ExportedModel) -> None:
     """Write an ONNX file of the operator set that torch writes by default, checked by onnx.
 
-    Raises:
-        ExportError: torch cannot trace the model or put it into ONNX, or it is too large for one file.
+    Raises ExportError: torch cannot trace the model or put it into ONNX, or it is too large for one file.
     """
     import onnx
 

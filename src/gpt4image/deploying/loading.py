@@ -82,8 +82,7 @@ class Metadata:
     def from_json(cls, text: str | None, where: object) -> Metadata:
         """Return what ``to_json`` wrote; ``where`` names the file in messages.
 
-        Raises:
-            ModelError: there is none, it is of a later version or malformed.
+        Raises ModelError: there is none, it is of a later version or malformed.
         """
         if text is None:
             raise ModelError(

@@ -84,8 +84,7 @@ def model_card(
         data_licence: licence of the images.
         repository: USER/NAME on the hub.
 
-    Raises:
-        RunError: a record of the run cannot be read.
+    Raises RunError: a record of the run cannot be read.
     """
     config, exclusive = exported.model.config, exported.model.task.exclusive
     try:

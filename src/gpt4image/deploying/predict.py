@@ -94,10 +94,8 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
 def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
     """Return the configuration with the images of each ``coco:FILE`` in its place, and the ids that results take.
 
-    These are those of the files that are named, else of the run's own dataset, by the real path of each image.
-
-    Raises:
-        ConfigError, DataError: a file that is named cannot be read.
+    These are those of the files that are named, else of the run's own dataset, by the real path of each image. Raises
+    ConfigError, DataError: a file that is named cannot be read.
     """
     ids: dict[str, Ids] = {}
     names: list[str] = []

@@ -91,10 +91,8 @@ class Preprocessing:
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:
         """Return what timm's evaluation transform does for a ``pretrained_cfg``; defaults are timm's.
 
-        Pictures are cut before they are resized, not after, which changes at most the pixels at the border.
-
-        Raises:
-            ModelError: the model does not expect a square of RGB pixels, cropped or squashed, or a value is damaged.
+        Pictures are cut before they are resized, not after, which changes at most the pixels at the border. Raises
+        ModelError: the model does not expect a square of RGB pixels, cropped or squashed, or a value is damaged.
         """
         from timm.data.config import resolve_data_config
 

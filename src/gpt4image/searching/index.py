@@ -65,10 +65,8 @@ class Index:
 def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     """Return the index in a folder; None where there is none, or its files are damaged, and it is to be made anew.
 
-    ``identity`` is what decides the numbers, JSON-serialisable.
-
-    Raises:
-        TableError: the folder holds the index of another run or dataset, or of another version.
+    ``identity`` is what decides the numbers, JSON-serialisable. Raises TableError: the folder holds the index of
+    another run or dataset, or of another version.
     """
     if not (folder / MANIFEST).is_file():
         return None
@@ -101,8 +99,7 @@ def up_to_date(
         width: D.
         embed: gives the rows of images by their position in ``digests``.
 
-    Raises:
-        TableError: the folder holds another index, cannot be written, or another process writes to it.
+    Raises TableError: the folder holds another index, cannot be written, or another process writes to it.
     """
     index, tried, read = open_index(folder, identity), order[:0], None
     unfinished = folder / f".rows-{fingerprint(identity)[:16]}"  # there after a kill too, when all is in the index
