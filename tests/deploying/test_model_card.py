@@ -269,7 +269,7 @@ def run(code: str, **names: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", HOW)
 def test_files_get_the_pixels_of_the_run_to_the_bit(how: str, picture: bytes) -> None:
-    found = run(f"{model_card._PICTURE}\n{model_card._square(HOW[how])}")["images"]
+    found = run(model_card.input_code(HOW[how]))["images"]
     np.testing.assert_array_equal(found, as_images(HOW[how].pixels(picture)[None]))
 
 
@@ -281,7 +281,7 @@ def test_clips_get_the_pixels_of_the_run_to_the_bit(
     data = video(moving_dot(0, 5, 10, count=11)[:, 2:30], rotation=rotation)
     (tmp_path / "clip.mp4").write_bytes(data)
     monkeypatch.chdir(tmp_path)
-    found = run(f"import av\n{model_card._clip(how)}")
+    found = run(f"import av\n{model_card.input_code(how)}")
     np.testing.assert_array_equal(found["images"], as_images(how.pixels(data)[None]))
 
 
@@ -289,8 +289,9 @@ def test_clips_get_the_pixels_of_the_run_to_the_bit(
 def test_timm_gets_them_within_a_grey_level_in_the_mean(how: str, picture: bytes) -> None:
     known = HOW[how].to_timm()
     known["input_size"] = tuple(known["input_size"])
-    square = next(line for line in model_card._TIMM.splitlines() if line.startswith("square"))
-    code = f"{model_card._PICTURE}\n{square}\nimages = transform(square)[None]"
+    templates = Path(model_card.__file__).parent / "templates"
+    square = next(line for line in (templates / "usage.jinja").read_text().splitlines() if line.startswith("square"))
+    code = f"{(templates / 'picture.jinja').read_text()}\n{square}\nimages = transform(square)[None]"
     found = run(code, transform=create_transform(**known, is_training=False))["images"].numpy()
     mean, std = (np.reshape(values, (3, 1, 1)) for values in (HOW[how].mean, HOW[how].std))
     difference = np.abs((found * std + mean) - as_images(HOW[how].pixels(picture)[None])) * 255

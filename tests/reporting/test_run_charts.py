@@ -28,14 +28,10 @@ def test_class_scores_are_means_over_runs(tmp_path: Path) -> None:
     assert "vehicle" not in means, "no test picture of this class in any run"
 
 
-@pytest.mark.parametrize("earlier", [False, True])
-def test_confusions_are_summed_and_sorted(tmp_path: Path, earlier: bool) -> None:
+def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     facts = read_json(folder / "evaluation-test.json") | {"classes": ["a", "b"], "support": [10, 10]}
     facts |= {"per_class": [0.7, 0.9], "confused": [[0, 1, 3], [1, 0, 1]]}
-    if earlier:
-        del facts["confused"]
-        facts["confusion"] = [[7, 3], [1, 9]]
     write_json(folder / "evaluation-test.json", facts)
     (first, second) = confusions({"x": [load_run(folder)] * 2})["x"]
     assert (first.truth, first.taken, first.count, first.share) == ("a", "b", 6, pytest.approx(0.3))
