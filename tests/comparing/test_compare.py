@@ -319,30 +319,6 @@ def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
     assert set(known) - set(conditioned) == {"text-labels"}
 
 
-@pytest.mark.slow
-def test_class_names_that_come_late_are_measured_and_read(
-    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gone(*_: Any, **__: Any) -> None:
-        raise ModelError("its files are gone.")
-
-    use_encoder(table)
-    config = options(colour_folder, table, tmp_path / "cmp", seeds=1, epochs=1, arms="aligned,text-labels")
-    monkeypatch.setattr("gpt4image.encoding.text_encoders.registry.load_known_encoder", gone)
-    before = compare(config)
-    note = "The names of the classes are not read: its files are gone."
-    assert note in before.text and note in before.record["notes"]
-    assert before.record["arms"]["aligned"]["absent"] == {"zero_shot": "its files are gone."}
-    made = finished(config.out)
-    monkeypatch.undo()
-    after = compare(config)
-    assert note not in after.text and note not in after.record["notes"]
-    arms_now, arms_then = after.record["arms"], before.record["arms"]
-    assert arms_now["aligned"]["absent"] == {} and "zero_shot" in arms_now["aligned"]["metrics"]
-    assert arms_now["text-labels"]["runs"] != arms_then["text-labels"]["runs"], "it has other targets now"
-    assert len(finished(config.out)) == 4 and finished(config.out).items() > made.items(), "nothing else is made again"
-
-
 def test_one_comparison_at_a_time_works_in_a_folder(
     colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

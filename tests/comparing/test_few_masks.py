@@ -231,14 +231,3 @@ def test_options_of_the_task_are_those_of_the_variant(
         )
         jobs.run_job(job, lambda *_: None)
     assert weights == {"baseline": 1.0, "masks-only": 0.0}
-
-
-@pytest.mark.slow
-def test_a_comparison_of_few_masks_has_its_record_and_report(root: Path, tmp_path: Path) -> None:
-    compare(options(root, tmp_path / "cmp", arms="baseline,asked,oracle", variants=MASKS_ONLY))
-    record = read_json(tmp_path / "cmp" / "comparison.json")
-    assert record["metric"] == "mIoU" and set(record["arms"]) == {"baseline", "asked", "oracle", "masks-only"}
-    assert record["question"].startswith("With 5 annotated images")
-    assert ("asked", "masks-only") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
-    page = (tmp_path / "cmp" / "report.html").read_text()
-    assert "true mask" in page and "mean intersection over union" in page

@@ -36,16 +36,6 @@ def predicted(classifier: Classifier, run: Path) -> tuple[np.ndarray, np.ndarray
     return classifier.probabilities(as_images(pixels)), np.array(table["probabilities"], np.float32)
 
 
-def test_a_run_predicts_what_its_evaluation_recorded(small_run: Path) -> None:
-    classifier = load_classifier(small_run)
-    assert classifier.classes == ("animal", "food", "vehicle")
-    assert (classifier.preprocessing.resize, classifier.preprocessing.size) == (37, 32), "it learned from larger crops"
-    ours, recorded = predicted(classifier, small_run)
-    assert ours.dtype == np.float32
-    # channels_last, which this run chose, adds in another order
-    np.testing.assert_allclose(ours, recorded, atol=1e-6)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["run", "timm", "onnx"])
 def test_every_format_predicts_what_the_evaluation_of_the_run_recorded(deployed: dict[str, Path], form: str) -> None:
@@ -95,15 +85,10 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
         ({"model_args": {"act_layer": ["relu", {"file": "x"}]}}, "act_layer = .* is not allowed"),
         ({"model_args": {"stem_width": 10**400}}, "an integer of more than 64 bits"),
         ({"model_args": {"channels": [100_000] * 4}}, "they do not belong together"),
-        ({"model_args": {"channels": [[[1]]]}}, "channels = .* is not allowed"),
         ({"architecture": "local-dir:/tmp/other"}, "is not a model of timm"),
-        ({"architecture": "test_resnet.x/../../y"}, "is not a model of timm"),
         ({"architecture": "small_stem_resnet", "model_args": {"base": "local-dir:x", "stride": 1}}, "not allowed"),
         ({"architecture": "small_stem_resnet", "model_args": {"base": "x", "stride": 1}}, "name of a ResNet of timm"),
-        ({"architecture": "small_stem_resnet", "model_args": {"base": "test_vit", "stride": 1}}, "cannot be"),
-        ({"model_args": {"no_such": 1}}, "cannot be loaded by timm"),
         ({"model_args": [1]}, r"config\.json: architecture must be the name of a model of timm, model_args a table"),
-        ({"architecture": 3}, "3 is not a model of timm"),
         ({"label_names": 3}, "label_names must be a list or a table of names, not 3"),
         ({"pretrained_cfg": {"crop_pct": "x"}}, r"What the model says of its pictures is damaged .*config\.json"),
         ({"label_names": ["one"]}, r"output of shape \(1, 7\) for one image, but names 1 classes"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from gpt4image.artifacts.results import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
-from gpt4image.config import CompareConfig, ExportConfig, TrainConfig
+from gpt4image.config import CompareConfig, ExportConfig
 from gpt4image.data.regions import Boxes
 from gpt4image.deploying import model_card
 from gpt4image.deploying.agreement import Agreement
@@ -220,12 +219,6 @@ def test_folders_of_this_machine_are_left_out(value: Any, shown: Any) -> None:
     assert model_card.public(value) == shown
 
 
-def test_only_options_that_are_not_the_defaults_are_listed() -> None:
-    config = TrainConfig(data="folder:/home/me/photos", out=Path("/home/me/run"), lr=0.1, seed=3)
-    assert model_card.public_options(config) == {"data": "folder:photos", "lr": 0.1, "seed": 3}
-    assert json.dumps(model_card.public_options(config))
-
-
 PHOTO = Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"  # 640 x 427
 HOW = {
     "small": Preprocessing(size=48, resize=48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
@@ -241,12 +234,9 @@ def turned(photo: Image.Image) -> Image.Image:
 
 
 KINDS = {
-    "photograph": lambda photo: photo,
     "odd": lambda photo: photo.crop((0, 0, 401, 300)),
-    "square": lambda photo: photo.crop((0, 0, 128, 128)),
     "grey": lambda photo: photo.convert("L"),
     "transparent": lambda photo: photo.crop((0, 0, 300, 300)).convert("RGBA").rotate(45),
-    "palette": lambda photo: photo.convert("P"),
     "turned": turned,
     "16 bits": lambda photo: Image.fromarray(np.asarray(photo.convert("L"), np.uint16) * 257),
 }

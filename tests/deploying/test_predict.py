@@ -58,20 +58,6 @@ def test_predictions_are_those_of_the_runs_own_evaluation(small_run: Path, pictu
         assert float(row["probability"]) == pytest.approx(max(probabilities), abs=2e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["timm", "onnx"])
-def test_what_was_exported_predicts_the_same(deployed: dict[str, Path], tmp_path: Path, form: str) -> None:
-    expected = recorded(deployed["run"])
-    predict(PredictConfig(model=deployed[form], images=tuple(expected), out=tmp_path / "found.jsonl", top=3))
-    rows = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
-    assert [row["image"] for row in rows] == list(expected)
-    for row in rows:
-        by_class = {item["class"]: item["probability"] for item in row["predictions"]}
-        assert [by_class[name] for name in CLASSES] == pytest.approx(expected[row["image"]], abs=1e-5)
-        values = [item["probability"] for item in row["predictions"]]
-        assert values == sorted(values, reverse=True)
-
-
 def test_rows_go_to_standard_output_and_nothing_else_does(
     small_run: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

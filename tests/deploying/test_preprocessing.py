@@ -74,15 +74,6 @@ def test_timms_transform_of_the_same_settings_sees_nearly_the_same(fit: Any, res
     assert (wrong - theirs(picture)).abs().max() > 0.5, "the comparison tells the two fits apart"
 
 
-@pytest.mark.parametrize(("size", "resize"), [(48, 48), (48, 55), (64, 73), (224, 235)])
-def test_the_centre_is_cut_where_timm_cuts_it(size: int, resize: int) -> None:
-    how = Preprocessing(size=size, resize=resize, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (resize, resize, 3), dtype=np.uint8))
-    known = how.to_timm()
-    theirs: Any = create_transform(**{**known, "input_size": tuple(known["input_size"])}, is_training=False)
-    np.testing.assert_array_equal((theirs(picture).numpy() * 255).round(), how.pixels(png(picture)))
-
-
 @pytest.mark.parametrize(
     "change",
     [
