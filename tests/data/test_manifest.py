@@ -230,7 +230,7 @@ def test_images_may_lie_below_another_folder_that_is_named(tmp_path: Path, write
         load_image_set(f"folder:{root} --image-root {root}")
 
 
-KINDS = [kind for kind in map(config.__dict__.get, config.__all__) if "data" in getattr(kind, "model_fields", {})]
+KINDS = [kind for kind in vars(config).values() if "data" in getattr(kind, "model_fields", {})]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(kind, config.StageConfig)])

@@ -1,28 +1,44 @@
-"""Every image that is named gets its row, in order, in every format; what is broken costs nothing else."""
+"""Every image that is named gets its row and drawing, in order, in every format; what is broken costs nothing else."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
+import time
 import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+import drawn_masks
 from gpt4image import cli
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, DataError, ModelError
+from gpt4image.base.errors import ConfigError, DataError, ExportError, ModelError
 from gpt4image.base.files import read_json, write_json
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.config import PredictConfig
-from gpt4image.deploying.loading import load_classifier
-from gpt4image.deploying.predict import predict
+from gpt4image.config import ExportConfig, PredictConfig, TrainOptions
+from gpt4image.deploying.export import export
+from gpt4image.deploying.formats import ExportedModel
+from gpt4image.deploying.loading import Classifier, load_classifier
+from gpt4image.deploying.predict import Drawing, decode_ahead, find_images, predict
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.deploying.rows import CocoResults, Prediction
+from gpt4image.tasks.registry import find_task
+from gpt4image.training.run_model import load_run_model
 from trained_runs import rewrite_config
 
 CLASSES = ("animal", "food", "vehicle")
@@ -256,3 +272,327 @@ def test_predictions_name_the_classes_present(small_run: Path, tmp_path: Path) -
     row = next(csv.DictReader(predicted("out.csv", top=1).splitlines()))
     assert row["present"].removeprefix("'") == "|".join(likely)
     assert "class_2" not in row
+
+
+HOW = Preprocessing(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `photos` in the current one: 12 pictures, number n of grey value n, among files that are none."""
+    for number in range(12):
+        path = tmp_path / "photos" / ("b" if number < 6 else "a/deep") / f"{number:02}.{'PNG' if number % 2 else 'png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (number, number, number)).save(path)
+    for name in ("photos/notes.txt", "photos/.hidden.png", "photos/.thumbnails/01.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((tmp_path / "photos/b/01.PNG").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "photos"
+
+
+def reasons(*names: str) -> dict[str, str]:
+    return {item.name: item.reason for item in find_images(names) if isinstance(item, Skipped)}
+
+
+def test_folders_are_read_to_their_depth_in_order(folder: Path) -> None:
+    inner = [f"photos/a/deep/{n:02}.{'PNG' if n % 2 else 'png'}" for n in range(6, 12)]
+    assert list(find_images(["photos"]))[:6] == inner
+    assert len(list(find_images(["photos"]))) == 12, "no text, nothing hidden"
+    assert list(find_images(["photos/b/02.png", "photos/b", "photos/b/02.png"]))[0::7] == ["photos/b/02.png"] * 2
+    assert list(find_images(["photos/notes.txt", "photos/.hidden.png"])) == ["photos/notes.txt", "photos/.hidden.png"]
+
+
+def test_patterns_are_expanded_and_names_with_their_letters_are_names(folder: Path) -> None:
+    assert list(find_images(["photos/b/0[12].*"])) == ["photos/b/01.PNG", "photos/b/02.png"]
+    assert len(list(find_images(["photos/**/*.PNG"]))) == 6
+    assert len(list(find_images(["photos/[ab]"]))) == 12, "folders may match too"
+    for pattern in ("photos/**", "./photos/**", ".//photos//**", "./**"):
+        found = [os.path.realpath(path) for path in find_images([pattern])]
+        assert found == [os.path.realpath(path) for path in find_images(["photos"])], f"each image once: {pattern}"
+    (folder / "[1].png").write_bytes((folder / "b/01.PNG").read_bytes())
+    assert list(find_images(["photos/[1].png"])) == ["photos/[1].png"]
+
+
+def test_what_leads_to_no_image_is_named(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    assert reasons("photos/empty", "photos/none.png", "photos/*.gif", "photos/b") == {
+        "photos/empty": "holds no image",
+        "photos/none.png": "there is no such file, folder or pattern",
+        "photos/*.gif": "there is no such file, folder or pattern",
+    }
+
+
+def test_links_to_folders_end_nowhere(folder: Path) -> None:
+    (folder / "b" / "loop").symlink_to(folder)
+    (folder / "b" / "link.png").symlink_to(folder / "b" / "01.PNG")
+    assert len(list(find_images(["photos"]))) == 13
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / "b").chmod(0)
+    assert reasons("photos") == {"photos/b": "cannot be read: Permission denied"}
+    (folder / "b").chmod(0o755)
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (5, 3), (64, 2)])
+def test_pixels_come_in_the_order_of_their_files(folder: Path, batch_size: int, threads: int) -> None:
+    batches = list(decode_ahead(find_images(["photos/b", "photos/a"]), HOW, batch_size=batch_size, threads=threads))
+    assert [len(batch.paths) for batch in batches][:-1] == [batch_size] * (len(batches) - 1)
+    grey = np.concatenate([batch.pixels for batch in batches])
+    assert grey.dtype == np.uint8 and grey.shape == (12, 3, 8, 8)
+    assert grey[:, 0, 0, 0].tolist() == list(range(12))
+    assert [int(Path(path).stem) for batch in batches for path in batch.paths] == list(range(12))
+
+
+def test_broken_files_cost_only_themselves(folder: Path) -> None:
+    (folder / "b" / "00.png").write_bytes(b"")
+    (folder / "b" / "03.PNG").write_text("no picture")
+    (folder / "b" / "04.png").unlink()
+    (folder / "b" / "04.png").symlink_to("nowhere")
+    os.mkfifo(folder / "b" / "05b.png")
+    [batch] = decode_ahead(find_images(["photos/b"]), HOW, batch_size=64, threads=1)
+    assert batch.pixels[:, 0, 0, 0].tolist() == [1, 2, 5]
+    assert [(Path(item.name).name, item.reason) for item in batch.skipped] == [
+        ("00.png", "the file is empty (0 bytes)"),
+        ("03.PNG", "not an image, or damaged at its start"),
+        ("04.png", "a link to nothing"),
+        ("05b.png", "no file"),
+    ]
+
+
+def test_no_more_than_a_few_batches_are_ever_held(folder: Path) -> None:
+    asked = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield "photos/b/01.PNG"
+
+    batches = decode_ahead(endless(), HOW, batch_size=10, threads=2)
+    for taken in range(1, 30):
+        assert len(next(batches).paths) == 10
+        time.sleep(0.002)  # time enough for threads to run ahead, if they could
+        assert asked <= 10 * (taken + 2 * 2), "two batches for each thread, and those that were taken"
+    batches.close()
+
+
+def test_every_picture_is_drawn_at_its_own_size(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
+    images = (str(pictograms / "test-*.png"),)
+    predict(PredictConfig(model=detector_run, images=images, out=tmp_path / "boxes.csv", draw=tmp_path / "drawn"))
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert len(drawn) == 32
+    with Image.open(drawn[0]) as picture, Image.open(pictograms / "test-000.png") as plain:
+        assert picture.size == plain.size == (128, 96)
+        assert np.abs(np.asarray(picture, np.int16) - np.asarray(plain.convert("RGB"), np.int16)).max() > 50
+
+
+Once = Callable[[str, Callable[[Path], Any]], Path]
+
+
+@pytest.fixture(scope="module")
+def root(once: Once) -> Path:
+    return once("drawn-masks", drawn_masks.set_and_run)
+
+
+def predicted(model: Path, root: Path, out: Path) -> list[dict[str, Any]]:
+    images = (str(root / "set" / "images" / "test"),)
+    predict(PredictConfig(model=model, images=images, out=out / "rows.jsonl", draw=out / "drawn", threads=1))
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def numbers_in(file: str) -> np.ndarray:
+    with Image.open(file) as mask:
+        return np.asarray(mask)
+
+
+def test_masks_have_the_size_of_their_pictures_and_areas_are_theirs(root: Path, tmp_path: Path) -> None:
+    rows = predicted(root / "run", root, tmp_path)
+    assert len(rows) == 8 and len(list((tmp_path / "drawn").iterdir())) == 16
+    agreeing = []
+    for row in rows:
+        with Image.open(row["mask"]) as mask:
+            assert mask.mode == "P" and mask.size == drawn_masks.SIZE
+        numbers, classes = numbers_in(row["mask"]), ("background", *drawn_masks.SHAPES)
+        assert sorted(row["present"]) == sorted(classes[k] for k in np.unique(numbers))
+        assert sum(each["area"] for each in row["predictions"]) == pytest.approx(1.0, abs=1e-5)
+        agreeing.append((numbers == numbers_in(row["image"].replace("images", "masks"))).mean())
+        with Image.open(Path(row["mask"]).with_suffix(".jpg")) as over:
+            assert over.size == drawn_masks.SIZE
+    assert np.mean(agreeing) > 0.8
+
+
+def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(ExportConfig(run_dir=root / "run", format="onnx", out=tmp_path / "model.onnx"))
+    first, second = (
+        predicted(root / "run", root, tmp_path / "a"),
+        predicted(tmp_path / "model.onnx", root, tmp_path / "b"),
+    )
+    differing = [numbers_in(a["mask"]) != numbers_in(b["mask"]) for a, b in zip(first, second, strict=True)]
+    assert np.mean(differing) < 1e-3
+    card = (tmp_path / "model.onnx.md").read_text(encoding="utf-8")
+    assert "A model for semantic segmentation" in card and "The output `mask` is (N, 32, 32)" in card
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(root / "set" / "images" / "test" / "000.png", "picture.jpg")
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    assert ast.literal_eval(capsys.readouterr().out) == set(first[0]["present"])
+    with pytest.raises(ExportError, match="timm has no models for segmentation; use --format onnx"):
+        export(ExportConfig(run_dir=root / "run", format="timm", out=tmp_path / "timm"))
+
+
+def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--draw .*the model is for classification"):
+        predict(PredictConfig(model=small_run, images=(str(colour_folder),), draw=tmp_path / "drawn", threads=1))
+    with pytest.raises(ConfigError, match=r"--format coco: .* predicts probabilities, and no boxes"):
+        predict(PredictConfig(model=small_run, images=(str(colour_folder / "red"),), format="coco", threads=1))
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_other_and_a_folder_that_cannot_be_written_does(
+    detector_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, rows = tmp_path / "photos", tmp_path / "rows.jsonl"
+    photos.mkdir()
+    Image.new("RGB", (70_000, 20)).save(photos / "a.png")
+    for name in ("b.png", "c.png"):
+        Image.new("RGB", (64, 64)).save(photos / name)
+    own = Drawing.drawn
+
+    def removed_before(drawing: Drawing, prediction: Any, found: Any) -> Any:
+        if prediction.image.endswith("b.png"):
+            (photos / "b.png").unlink()
+        return own(drawing, prediction, found)
+
+    monkeypatch.setattr(Drawing, "drawn", removed_before)
+    given = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows, "draw": tmp_path / "drawn"}
+    outcome = predict(PredictConfig(**given))
+    assert [json.loads(line)["image"][-5:] for line in rows.read_text().splitlines()] == ["a.png", "b.png", "c.png"]
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["000003-c.jpg"]
+    assert {Path(item.name).name: item.reason for item in outcome.skipped} == {
+        "a.png": "predicted, but not drawn: a side of 70,000 pixels; JPEG files have at most 65,500",
+        "b.png": "predicted, but not drawn: No such file or directory",
+    }
+    shutil.rmtree(tmp_path / "drawn")
+    of = Drawing.of
+
+    def gone(folder: Path, classifier: Any) -> Drawing:
+        drawing = of(folder, classifier)
+        folder.rmdir()
+        folder.write_text("a file in its place")
+        return drawing
+
+    monkeypatch.setattr(Drawing, "of", gone)
+    with pytest.raises(OSError, match="drawn"):
+        predict(PredictConfig(**given))
+
+
+def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_run: Path, tmp_path: Path) -> None:
+    photos, rows = tmp_path / "photos", tmp_path / "rows.csv"
+    photos.mkdir()
+    name = photos / ("\u00fc" * 120 + ".png")
+    Image.new("RGB", (64, 64)).save(name)
+    wanted = {"model": detector_run, "images": (str(photos),), "threads": 1, "out": rows}
+    for images in (str(photos), f"{photos}/**", f"{photos}/*"):
+        outcome = predict(PredictConfig(**wanted | {"images": (images,), "draw": photos / "drawn"}))
+        assert outcome.summary["predicted"] == 1, "drawings of this run and of earlier ones are passed over"
+    shutil.rmtree(photos / "drawn")
+    outcome = predict(PredictConfig(**wanted, draw=tmp_path / "drawn"))
+    assert not outcome.skipped and len(list((tmp_path / "drawn").iterdir())) == 1 and rows.exists()
+
+
+def test_boxes_are_in_pixels_in_every_format(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
+    given = {"model": detector_run, "images": (str(pictograms / "test-*.png"),)}
+    found = {}
+    for form in ("jsonl", "csv", "txt", "json"):
+        predict(PredictConfig(**given, out=tmp_path / f"boxes.{form}", min_score=0.5))
+        found[form] = (tmp_path / f"boxes.{form}").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in found["jsonl"].splitlines()]
+    boxes = [box for row in rows for box in row["predictions"]]
+    assert len(rows) == 32
+    assert 40 < len(boxes) < 90
+    assert min(box["probability"] for box in boxes) >= 0.5
+    results = json.loads(found["json"])
+    assert len(results) == len(boxes) == len(found["csv"].splitlines()) - 1 == len(found["txt"].splitlines())
+    left, top, width, height = results[0]["bbox"]
+    assert boxes[0]["box"] == pytest.approx([left, top, left + width, top + height], abs=0.02)
+    assert max(box["box"][2] for box in boxes) > 100  # pictures are 128 wide and 96 high
+    assert max(box["box"][3] for box in boxes) <= 96
+    truth = json.loads((pictograms / "test.json").read_text(encoding="utf-8"))
+    own = [box["bbox"] for box in truth["annotations"] if box["image_id"] == results[0]["image_id"]]
+    assert min(np.abs(np.array(box) - results[0]["bbox"]).max() for box in own) < 8
+
+
+def measured(file: Path, results: Path) -> float:
+    """Return mAP as pycocotools measures it."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
+
+
+def renumbered(source: Path, file: Path) -> None:
+    """Write a COCO file with other ids of images and categories."""
+    content = json.loads(source.read_text(encoding="utf-8"))
+    for image in content["images"]:
+        image["id"] = 1000 + 7 * image["id"]
+    for category in content["categories"]:
+        category["id"] = 90 - 3 * category["id"]
+    for box in content["annotations"]:
+        box |= {"image_id": 1000 + 7 * box["image_id"], "category_id": 90 - 3 * box["category_id"]}
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_results_of_coco_have_the_ids_of_the_dataset(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
+    expected = json.loads((detector_run / "evaluation-test.json").read_text(encoding="utf-8"))
+    other = tmp_path / "set"
+    shutil.copytree(pictograms, other)
+    renumbered(pictograms / "test.json", other / "test.json")
+    given = {"model": detector_run, "min_score": 0.0}
+    for images, truth in (("coco:{}/test.json", other), ("{}/test-*.png", pictograms)):
+        predict(PredictConfig(**given, images=(images.format(truth),), out=tmp_path / "results.json"))
+        assert measured(truth / "test.json", tmp_path / "results.json") == pytest.approx(expected["mAP"], abs=0.02)
+    shutil.move(other, tmp_path / "moved")
+    with pytest.raises(DataError, match=r"there is no such file"):
+        predict(PredictConfig(**given, images=(f"coco:{other}/test.json",), out=tmp_path / "results.json"))
+
+
+@pytest.mark.parametrize("said", [{"star": 20, "frog": 7}, {"star": [1]}, "20", None])
+def test_an_exported_model_brings_the_ids_of_its_categories(said: object) -> None:
+    stream, classes = io.StringIO(), ("frog", "star")
+    model = Classifier(
+        kind="onnx",
+        task=find_task("detection", TrainOptions(data="")),
+        classes=classes,
+        preprocessing=Preprocessing(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        probabilities=lambda images: images,
+        source={"category_ids": said},
+    )
+    writer = CocoResults(stream, model, {})
+    writer.write(Prediction("12.png", ("star",), (0.9,), boxes=((1, 2, 3, 4),)))
+    writer.end()
+    (row,) = json.loads(stream.getvalue())
+    assert row["category_id"] == (20 if said == {"star": 20, "frog": 7} else 2) and row["image_id"] == 12
+
+
+def test_category_ids_are_written_into_an_exported_model(detector_run: Path) -> None:
+    classes = runs.class_names(detector_run)
+    model = ExportedModel(run_dir=detector_run, model=load_run_model(detector_run, None, classes), classes=classes)
+    assert model.metadata.source["category_ids"] == {"apple": 1, "star": 2, "frog": 3}
+
+
+@pytest.mark.parametrize(("first", "second"), [("a/0001.png", "b/0001.png"), ("a/0001.png", "b/1.jpg")])
+def test_images_of_one_coco_number_are_refused_before_a_model_is_loaded(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    for name in (first, second):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    given = {"model": tmp_path / "no-model", "images": (str(tmp_path),), "out": tmp_path / "boxes.json"}
+    with pytest.raises(ConfigError, match=rf"{first} and .*{second} would have the same image_id 1\. Predict"):
+        predict(PredictConfig(**given, format="coco"))

@@ -4,56 +4,31 @@ The command line and the recipes are generated from these models; the docstring 
 A mistake raises ConfigError naming every wrong option at once, whether it comes from a shell, a recipe or Python.
 """
 
-from gpt4image.config.base import StageConfig
-from gpt4image.config.comparing import CompareConfig, DemoConfig, DoctorConfig, ReportConfig
-from gpt4image.config.deploying import ExportConfig, PredictConfig, SearchConfig
-from gpt4image.config.describing import (
-    BOX_FORMATS,
-    GUARD,
-    BackupConfig,
-    CheckConfig,
-    DescribeConfig,
-    DescriberOptions,
-    DescriptionsConfig,
-    EncodeConfig,
-    ExportDescriptionsConfig,
-    Flaw,
-    ImportDescriptionsConfig,
-    StatsConfig,
-    ViewConfig,
-)
-from gpt4image.config.distilling import DistillConfig
-from gpt4image.config.learning import DataOptions, TrainOptions
-from gpt4image.config.reviewing import ReviewConfig
-from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
-
-__all__ = [
-    "BOX_FORMATS",
-    "Flaw",
-    "GUARD",
-    "BackupConfig",
-    "CheckConfig",
-    "CompareConfig",
-    "DataOptions",
-    "DemoConfig",
-    "DescribeConfig",
-    "DescriberOptions",
-    "DescriptionsConfig",
-    "DistillConfig",
-    "DoctorConfig",
-    "EncodeConfig",
-    "EvaluateConfig",
-    "ExportConfig",
-    "ExportDescriptionsConfig",
-    "ImportDescriptionsConfig",
-    "LabelConfig",
-    "PredictConfig",
-    "ReportConfig",
-    "ReviewConfig",
-    "SearchConfig",
-    "StageConfig",
-    "StatsConfig",
-    "TrainConfig",
-    "TrainOptions",
-    "ViewConfig",
-]
+from gpt4image.config.base import StageConfig as StageConfig
+from gpt4image.config.comparing import CompareConfig as CompareConfig
+from gpt4image.config.comparing import DemoConfig as DemoConfig
+from gpt4image.config.comparing import DoctorConfig as DoctorConfig
+from gpt4image.config.comparing import ReportConfig as ReportConfig
+from gpt4image.config.deploying import ExportConfig as ExportConfig
+from gpt4image.config.deploying import PredictConfig as PredictConfig
+from gpt4image.config.deploying import SearchConfig as SearchConfig
+from gpt4image.config.describing import BOX_FORMATS as BOX_FORMATS
+from gpt4image.config.describing import GUARD as GUARD
+from gpt4image.config.describing import BackupConfig as BackupConfig
+from gpt4image.config.describing import CheckConfig as CheckConfig
+from gpt4image.config.describing import DescribeConfig as DescribeConfig
+from gpt4image.config.describing import DescriberOptions as DescriberOptions
+from gpt4image.config.describing import DescriptionsConfig as DescriptionsConfig
+from gpt4image.config.describing import EncodeConfig as EncodeConfig
+from gpt4image.config.describing import ExportDescriptionsConfig as ExportDescriptionsConfig
+from gpt4image.config.describing import Flaw as Flaw
+from gpt4image.config.describing import ImportDescriptionsConfig as ImportDescriptionsConfig
+from gpt4image.config.describing import StatsConfig as StatsConfig
+from gpt4image.config.describing import ViewConfig as ViewConfig
+from gpt4image.config.distilling import DistillConfig as DistillConfig
+from gpt4image.config.learning import DataOptions as DataOptions
+from gpt4image.config.learning import TrainOptions as TrainOptions
+from gpt4image.config.reviewing import ReviewConfig as ReviewConfig
+from gpt4image.config.training import EvaluateConfig as EvaluateConfig
+from gpt4image.config.training import LabelConfig as LabelConfig
+from gpt4image.config.training import TrainConfig as TrainConfig

@@ -7,33 +7,46 @@ names, of which no two may be equal.
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
 import sys
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, Row, Skipped
 from gpt4image.base.progress import progress_bar
+from gpt4image.base.visible import in_one_line
 from gpt4image.config import PredictConfig
 from gpt4image.config.results import PredictResult
 from gpt4image.data.coco import COCO, Id, Ids, coco_ids
+from gpt4image.data.decode import EXTENSIONS, decode
+from gpt4image.data.file_source import read_bounded
+from gpt4image.data.masks import UNSEEN
+from gpt4image.data.video import VIDEO_EXTENSIONS
+from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, ids_of_run, image_id, json_lines, table
+from gpt4image.pages.masks import coloured, overlaid
+
+if TYPE_CHECKING:
+    from gpt4image.deploying.loading import Classifier
+    from gpt4image.tasks.base import Predictions, Task
 
 ROUNDING = 1e-3
 """By how much a probability may be outside of 0 to 1."""
-
-if TYPE_CHECKING:
-    from gpt4image.deploying.drawing import Drawing
-    from gpt4image.deploying.loading import Classifier
-    from gpt4image.tasks.base import Predictions, Task
 
 
 def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = False) -> Outcome:
@@ -48,9 +61,6 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         ConfigError: ``config.out`` is the model or an image; images of one name are to be written in COCO's format.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
-    from gpt4image.data.decode import EXTENSIONS
-    from gpt4image.data.video import VIDEO_EXTENSIONS
-    from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.parallel.devices import cpu_threads
 
@@ -113,9 +123,6 @@ def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
 
 def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str, Ids]) -> tuple[int, set[str]]:
     """Return how many items the names lead to, and their extensions. Raises ConfigError, DataError as ``predict``."""
-    from gpt4image.data.video import VIDEO_EXTENSIONS
-    from gpt4image.deploying.image_files import find_images
-
     taken = _place(config.out) if config.out is not None else None
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
@@ -171,8 +178,6 @@ def _predictions(
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
-    from gpt4image.deploying.image_files import decode_ahead, find_images
-    from gpt4image.deploying.preprocessing import as_images
 
     found: Iterable[str | Skipped] = find_images(config.images, classifier.preprocessing.extensions)
     if (draw := config.draw) is not None:  # its folder is there only now, and fills
@@ -236,3 +241,181 @@ def _stream(out: Path | None, *, quiet: bool) -> Generator[TextIO]:
         return
     with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         yield file
+
+
+class Decoded(NamedTuple):
+    """Images or clips in the order in which they were found: n paths, (n, ...) pixels, and those that were skipped.
+
+    ``sizes`` are width and height of the n upright pictures, zeros unless they are asked for.
+    """
+
+    paths: list[str]
+    pixels: NDArray[np.uint8]
+    skipped: list[Skipped]
+    sizes: list[tuple[int, int]]
+
+
+def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) -> Iterator[str | Skipped]:
+    """Yield the path of every image that is named, in order; none is kept, so that folders may be of any size.
+
+    A file is taken whatever its extension. Of a folder, the files below it that have one of ``extensions`` are, in
+    order of their names; hidden ones are left out, and links to folders are not followed. Other names are patterns,
+    with ``*``, ``?``, ``[...]`` and ``**``. What leads to no image is yielded as skipped.
+    """
+    for name in names:
+        matches = [name] if os.path.lexists(name) else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        folders = {Path(match) for match in matches if os.path.isdir(match)}  # noqa: PTH112
+        empty = True
+        for match in matches:
+            if not folders.isdisjoint(Path(match).parents):
+                continue  # it is found in the folder above, which ``**`` matches too
+            for found in _below(match, extensions) if os.path.isdir(match) else (match,):  # noqa: PTH112
+                empty = False
+                yield found
+        if empty:
+            yield Skipped(name=name, reason="holds no image" if matches else "there is no such file, folder or pattern")
+
+
+def _below(folder: str, extensions: Collection[str]) -> Iterator[str | Skipped]:
+    unreadable: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in extensions:  # noqa: PTH122
+                yield os.path.join(parent, file)  # noqa: PTH118
+    for error in unreadable:
+        yield Skipped(name=str(error.filename), reason=f"cannot be read: {error.strerror}")
+
+
+def decode_ahead(
+    found: Iterable[str | Skipped], preprocessing: Preprocessing, *, batch_size: int, threads: int, sized: bool = False
+) -> Generator[Decoded]:
+    """Yield images in batches, in order, while threads decode the next ones: two batches per thread are held.
+
+    Args:
+        found: paths, and what was skipped already.
+        preprocessing: what makes pixels of a file.
+        batch_size: files per batch.
+        threads: how many decode side by side.
+        sized: whether the sides of the pictures themselves are asked for: their headers are read a second time.
+    """
+    remaining = iter(found)
+    batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
+    waiting: deque[Future[Decoded]] = deque()
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(_decode, batch, preprocessing, sized))
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode(found: Sequence[str | Skipped], preprocessing: Preprocessing, sized: bool) -> Decoded:
+    pixels = np.empty((len(found), *preprocessing.shape), np.uint8)
+    paths: list[str] = []
+    skipped: list[Skipped] = []
+    sizes: list[tuple[int, int]] = []
+    for item in found:
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            continue
+        try:
+            if not os.path.isfile(item):  # noqa: PTH113  (a pipe would never end)
+                raise DecodeError("a link to nothing" if os.path.islink(item) else "no file")  # noqa: PTH114
+            data = read_bounded(item)
+            pixels[len(paths)] = preprocessing.pixels(data)
+            sizes.append(preprocessing.sides(data) if sized else (0, 0))
+        except (DecodeError, OSError) as error:
+            skipped.append(Skipped(name=item, reason=getattr(error, "strerror", None) or str(error)))
+        else:
+            paths.append(item)
+    return Decoded(paths, pixels[: len(paths)], skipped, sizes)
+
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#c2185b")
+LONGEST_SIDE = 65_500
+"""Pixels of a side that JPEG files are written with."""
+LONGEST_STEM = 100
+"""Bytes of the name of an image in the names of its drawings: with a suffix, a file system takes 255."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """A folder that drawings go to, as NUMBER-NAME.jpg; what has the same name there is replaced.
+
+    Attributes:
+        folder: the folder.
+        classes: K class names.
+        background: number of the class that is not drawn over images; -1 for none.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    background: int
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @classmethod
+    def of(cls, folder: Path, classifier: Classifier) -> Drawing:
+        """Make the folder. Raises ConfigError: the model predicts nothing that could be drawn."""
+        if classifier.task.output not in ("boxes", "mask"):
+            raise ConfigError(
+                f"--draw {folder}: the model is for {classifier.task.name}, which finds nothing to draw; leave it out."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        unseen = [number for number, name in enumerate(classifier.classes) if name.lower() in UNSEEN]
+        return cls(folder=folder, classes=classifier.classes, background=unseen[0] if unseen else -1)
+
+    def drawn(self, prediction: Prediction, found: Predictions) -> Prediction:
+        """Draw a prediction, and return it with the file of its mask, if it has one.
+
+        Args:
+            prediction: of an image file.
+            found: what the model gave of it: boxes, or a mask (S, S) uint8.
+
+        Raises:
+            DecodeError: this image is gone, or is too large to be drawn.
+            OSError: the folder cannot be written.
+        """
+        stem = Path(prediction.image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
+        name = f"{next(self._numbers):06d}-{stem}"
+        picture = _picture(prediction.image)
+        if prediction.boxes is not None:
+            _draw_boxes(picture, prediction, self.classes)
+            _save(picture, self.folder / f"{name}.jpg", "JPEG", quality=90)
+            return prediction
+        _save(overlaid(picture, found, self.background), self.folder / f"{name}.jpg", "JPEG")
+        _save(coloured(found, picture.size), place := self.folder / f"{name}.png", "PNG")
+        return prediction._replace(mask=str(place))
+
+
+def _picture(path: str) -> Image.Image:
+    """Return the picture of a file that was predicted a moment ago. Raises DecodeError: it cannot be drawn over."""
+    try:
+        picture = decode(read_bounded(path))
+    except OSError as error:
+        raise DecodeError(error.strerror or str(error)) from None
+    if max(picture.size) > LONGEST_SIDE:
+        raise DecodeError(f"a side of {max(picture.size):,} pixels; JPEG files have at most {LONGEST_SIDE:,}")
+    return picture
+
+
+def _draw_boxes(picture: Image.Image, row: Prediction, classes: Sequence[str]) -> None:
+    """Draw boxes with their classes and scores over a picture, the best one last."""
+    pen = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 300))
+    for name, score, box in reversed(list(zip(row.classes, row.probabilities, row.boxes or (), strict=True))):
+        colour, corner = COLOURS[classes.index(name) % len(COLOURS)], (box[0] + width, box[1] + width)
+        words = in_one_line(f"{name} {score:.2f}")
+        pen.rectangle(list(box), outline=colour, width=width)
+        left, top, right, bottom = pen.textbbox(corner, words)
+        pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], fill=colour)
+        pen.text(corner, words, fill="white")
+
+
+def _save(drawn: Image.Image, path: Path, kind: str, **options: int) -> None:
+    with atomic_path(path) as temporary:
+        drawn.save(temporary, kind, **options)
