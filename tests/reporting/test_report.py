@@ -376,12 +376,12 @@ def test_hostile_texts_do_nothing_in_a_browser(hostile_pages: list[str], tmp_pat
 
 @pytest.mark.slow
 def test_long_names_and_many_seeds_fit_a_phone(tmp_path: Path) -> None:
-    record = comparison_record(seeds=9, means={"baseline": 0.3, "a-variant-with-a-long-name": 0.4, "text-labels": 0.99})
+    record = comparison_record(seeds=9, means={"baseline": 0.3, "aligned-with-a-heavier": 0.4, "text-labels": 0.99})
     record |= {"question": "Q" * 300, "command": "gpt4image compare " + "x" * 300}
     write_comparison(tmp_path, record)
     pictures = [
         {"key": "k" * 200, "label": "l" * 90, "split": "test", "picture": data_url(), "descriptions": ["d" * 400]}
-        | {"predictions": {"a-variant-with-a-long-name": {"class": "c" * 90, "probability": 1.0}}}
+        | {"predictions": {"aligned-with-a-heavier": {"class": "c" * 90, "probability": 1.0}}}
     ]
     write_json(tmp_path / "examples.json", pictures)
     fits(write_report(tmp_path).read_text(encoding="utf-8"), tmp_path, "light")
