@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from distilling_cases import made
-from gpt4image.artifacts.stage_records import RESULTS, StageRecords
+from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.base.errors import RunError
 from gpt4image.base.outcome import Outcome
+from gpt4image.config import results
 from gpt4image.distilling.stages import Stages
 
 
@@ -22,7 +23,7 @@ def make(out: Path, name: str, key: str) -> int:
         times += 1
         (out / name).mkdir(exist_ok=True)
         (out / name / "content").write_text(key, encoding="utf-8")
-        return made(RESULTS[name], path=out / name)
+        return made(getattr(results, f"{name.capitalize()}Result"), path=out / name)
 
     stages = Stages(out, StageRecords(out))
     stages.do(name, write, lambda _: "said", key=key, goes_on=key, made=[out / name], needs=[out / name])
