@@ -22,8 +22,7 @@ from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableE
 from gpt4image.base.files import read_json
 from gpt4image.comparing import jobs
 from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import compare
-from gpt4image.comparing.examples import Finished, write_extras
+from gpt4image.comparing.compare import Finished, compare, write_extras
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime

@@ -17,8 +17,7 @@ from scipy import stats
 
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_json, write_parquet
-from gpt4image.comparing.compare import compare
-from gpt4image.comparing.examples import write_extras
+from gpt4image.comparing.compare import compare, write_extras
 from gpt4image.comparing.planning import Member, make_plan
 from gpt4image.comparing.results import method, pair, recorded, scores_of, small_classes, uninformative_texts
 from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired

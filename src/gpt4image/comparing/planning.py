@@ -48,13 +48,7 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A row of a comparison: an arm as it is, or a variant with other options.
-
-    Attributes:
-        arm: name in ARMS.
-        options: options of train that make it a variant; those of the arm itself are in ARMS.
-        folders: run folders in order of the seeds.
-    """
+    """A row of a comparison: an arm as it is, or a variant with other options; run folders in order of the seeds."""
 
     arm: str
     options: Mapping[str, Any]
@@ -65,17 +59,9 @@ class Member:
 class Job:
     """One arm and seed: everything that a worker process needs.
 
-    Attributes:
-        arm: name in ARMS.
-        name: of the arm or variant, for people.
-        config: resolved options of the run.
-        shared: resolved options of the comparison, by which the data is prepared: the same for all its jobs.
-        chosen: options that were chosen from the dataset.
-        regime: what is left of the training set.
-        teacher: folder of the run of the same seed that the arm needs, if it needs one.
-        class_names: text embeddings of the class names, where the arm reads texts.
-        answers: about the images, where the arm reads answers.
-        task: what is trained for, where it is not one of the registry.
+    ``name`` is that of the arm or variant, for people. ``shared`` are the resolved options of the comparison, by which
+    the data is prepared: the same for all its jobs. ``teacher`` is the folder of the run of the same seed that the arm
+    needs, ``task`` what is trained for, where it is not one of the registry.
     """
 
     arm: str
@@ -92,15 +78,9 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A comparison that is ready to be run.
+    """A comparison that is ready to be run; ``prepared`` is the data, before labels are taken away.
 
-    Attributes:
-        config: its options.
-        prepared: the data, before labels are taken away.
-        jobs: what to run.
-        members: arms and variants by name.
-        class_conditioned: descriptions are of a prompt that names the class, so that they must not give labels.
-        notes: what was left out or is not read, and why.
+    ``class_conditioned``: the prompt of the descriptions names the class, so that they must not give labels.
     """
 
     config: CompareConfig
@@ -276,11 +256,7 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) ->
 class Setup:
     """What the runs of an arm are made from, before labels, descriptions or images are taken away.
 
-    Attributes:
-        ready: data and resolved options.
-        class_names: text embeddings of the class names, where the arm reads texts.
-        key: tells runs of other options, data, class names or answers apart in a folder.
-        answers: about the images, where the arm reads answers.
+    ``key`` tells runs of other options, data, class names or answers apart in a folder.
     """
 
     ready: Prepared
@@ -296,16 +272,10 @@ def set_up(
     taught_by: str | None = None,
     answers: AnyAnswers | None = None,
 ) -> Setup:
-    """Return how the runs of an arm are set up.
+    """Return how the runs of an arm are set up, with ``options`` that make a variant of it.
 
-    Args:
-        arm: the arm.
-        ready: data and options of the comparison.
-        options: those that make a variant of the arm; its own are added.
-        taught_by: key of the runs that the arm learns from; None where it learns from none.
-        answers: about the images; arms that read none leave them.
-
-    Raises ConfigError, TableError: the options do not fit each other or the data.
+    ``taught_by`` is the key of the runs that the arm learns from, None where it learns from none; arms that read no
+    answers leave them. Raises ConfigError, TableError: the options do not fit each other or the data.
     """
     own = _with_options(ready, {**arm.options, **options})
     unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.text_labels else OF_TEXT_LABELS)}
