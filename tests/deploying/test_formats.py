@@ -20,8 +20,7 @@ import trained_runs
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError, ModelError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.deploying import agreement
-from gpt4image.deploying.formats import ExportedModel, write_onnx, write_timm, write_torch_export
+from gpt4image.deploying.formats import ExportedModel, agreement, write_onnx, write_timm, write_torch_export
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
 from gpt4image.deploying.model_card import example
 from gpt4image.models import small_stem
@@ -122,10 +121,10 @@ def test_what_cannot_be_traced_is_refused(write: Any, exported: ExportedModel, t
 def test_predictions_agree_up_to_rounding() -> None:
     ours = np.array([[0.6, 0.4], [0.50001, 0.49999], [0.1, 0.9]], np.float32)
     near = ours + np.array([[1e-6, -1e-6], [-2e-5, 2e-5], [0, 0]], np.float32)
-    assert agreement.agreement(Classification(), ours, near).images == 3
+    assert agreement(Classification(), ours, near).images == 3
     for other in (ours[:, ::-1], ours + np.float32(0.01), np.full_like(ours, np.nan)):
         with pytest.raises(ExportError, match="not the model of the run"):
-            agreement.agreement(Classification(), ours, other)
+            agreement(Classification(), ours, other)
 
 
 def test_a_folder_says_what_timm_needs(small_run: Path, tmp_path: Path) -> None:

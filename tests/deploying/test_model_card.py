@@ -25,9 +25,8 @@ from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, ExportConfig
 from gpt4image.data.regions import Boxes
 from gpt4image.deploying import model_card
-from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.export import export
-from gpt4image.deploying.formats import ExportedModel
+from gpt4image.deploying.formats import Agreement, ExportedModel
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.training.run_model import load_run_model
 from tables import labels_of_one_image

@@ -72,7 +72,7 @@ def _alone(out: Path) -> Generator[None]:
 def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResult:
     if config.push_to_hub:
         require_login()
-    from gpt4image.deploying import agreement, formats
+    from gpt4image.deploying import formats
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.deploying.model_card import model_card
     from gpt4image.training.run_model import load_run_model
@@ -87,8 +87,8 @@ def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResul
         raise ExportError(
             f"--format timm: timm has no models for {model.task.name}; use --format onnx or torch-export."
         )
-    images = agreement.images_to_compare(_images(config, model.config))
-    ours, usable, skipped = agreement.run_probabilities(model, images)
+    images = formats.images_to_compare(_images(config, model.config))
+    ours, usable, skipped = formats.run_probabilities(model, images)
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
         if form == "torch-export":  # checked in memory: a .pt2 file is never loaded
@@ -96,8 +96,8 @@ def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResul
         else:
             (formats.write_timm if form == "timm" else formats.write_onnx)(path, exported)
             classifier = load_classifier(path, task=task)
-        theirs = agreement.exported_probabilities(classifier, images, usable)
-        found = agreement.agreement(model.task, ours, theirs)
+        theirs = formats.exported_probabilities(classifier, images, usable)
+        found = formats.agreement(model.task, ours, theirs)
         card = model_card(
             exported,
             form,

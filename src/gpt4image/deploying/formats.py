@@ -8,6 +8,8 @@ onnx and torch-export are one file with the whole computation. The input ``image
 (N, T, 3, S, S) of clips, RGB in 0..1; the output is float32 (N, K) ``probabilities``, or what else the task predicts,
 for any N. Normalisation and the last step of the task (softmax, say) are inside. Class names and the rest are JSON in
 the file, see ``Metadata``.
+
+An export is checked: it predicts images as users do, the run as its evaluation does, in float32, and both must agree.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import importlib.util
 import io
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,21 +33,18 @@ from gpt4image import __version__
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError, MissingExtraError, first_line
 from gpt4image.base.files import write_json
+from gpt4image.base.outcome import Skipped
+from gpt4image.data import ImageSet
 from gpt4image.data.coco import category_ids
-from gpt4image.deploying.loading import (
-    CONFIG,
-    EXTRA_FILE,
-    ONNX_KEY,
-    TASK,
-    THRESHOLDS,
-    WEIGHTS,
-    Classifier,
-    Metadata,
-)
-from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.data.pixels import load_pixels
+from gpt4image.deploying.loading import CONFIG, EXTRA_FILE, ONNX_KEY, TASK, THRESHOLDS, WEIGHTS, Classifier, Metadata
+from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.deploying.rows import ids_of_run
 from gpt4image.models import small_stem
 from gpt4image.models.pyramid import PyramidModel
+from gpt4image.tasks.base import Predictions, Task
+from gpt4image.training.auto import stored_as
+from gpt4image.training.predictions import images_at_once
 from gpt4image.training.run_model import RunModel, timm_form
 
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
@@ -230,3 +229,62 @@ def _traced(exported: ExportedModel) -> Any:
         node.meta.pop("stack_trace", None)
     program.example_inputs = None  # they would be pickled into the file
     return program
+
+
+MOST_IMAGES = 256
+TOLERANCE = 1e-4
+"""Largest difference of a probability that is still rounding: measured are some 1e-7."""
+
+
+class Agreement(NamedTuple):
+    """The number of images that two models predicted, and the largest difference of any prediction."""
+
+    images: int
+    largest_difference: float
+
+
+def images_to_compare(image_set: ImageSet) -> ImageSet:
+    """Return up to MOST_IMAGES images, spread evenly over the test split, or else validation, or else all."""
+    splits = (image_set.indices(split) for split in ("test", "val"))
+    indices = next((found for found in splits if len(found)), np.arange(len(image_set)))
+    return image_set.select(indices[np.linspace(0, len(indices) - 1, min(len(indices), MOST_IMAGES)).astype(int)])
+
+
+def run_probabilities(
+    model: RunModel, images: ImageSet
+) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[Skipped, ...]]:
+    """Return what the model of a run predicts for images, in float32 on the CPU.
+
+    Returns:
+        (n, K) class probabilities; the (n,) positions of the images that can be decoded; the other images.
+
+    Raises DataError: no image can be decoded.
+    """
+    options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
+    pixels, skipped, usable = load_pixels(
+        images, memory_limit_gb=float("inf"), workers=1, **stored_as(options, model.task)
+    )
+    indices = np.flatnonzero(usable)
+    return replace(model, config=options).read(pixels, indices).predictions, indices, skipped
+
+
+def exported_probabilities(classifier: Classifier, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (n, K) class probabilities that an exported model gives the images at ``indices``."""
+    at_once = min(64, images_at_once(classifier.task, len(classifier.classes), classifier.preprocessing.size))
+    pixels = np.stack([classifier.preprocessing.pixels(images.read(int(index))) for index in indices])
+    batches = (as_images(pixels[start : start + at_once]) for start in range(0, len(pixels), at_once))
+    return np.concatenate([classifier.probabilities(batch) for batch in batches])
+
+
+def agreement(task: Task, ours: Predictions, theirs: Predictions) -> Agreement:
+    """Compare the predictions (n, ...) of a run to those of its export.
+
+    Raises ExportError: a difference is more than rounding, or NaN.
+    """
+    largest = task.difference(ours, theirs)
+    if not largest <= TOLERANCE:
+        raise ExportError(
+            f"The exported model is not the model of the run: on {len(ours)} images their predictions differ by up "
+            f"to {largest:.2g} (allowed is {TOLERANCE:g}). Nothing was written; use another --format."
+        )
+    return Agreement(len(ours), largest)

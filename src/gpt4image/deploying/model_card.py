@@ -34,8 +34,7 @@ from gpt4image.config import TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import centre_start
-from gpt4image.deploying.agreement import Agreement
-from gpt4image.deploying.formats import ExportedModel
+from gpt4image.deploying.formats import Agreement, ExportedModel
 from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.describing.description_stats import describer_names
