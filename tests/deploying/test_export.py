@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -268,30 +268,6 @@ def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypa
 def test_repositories_are_named_user_and_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a repository is named USER/NAME"):
         ExportConfig(run_dir=tmp_path, format="timm", out=tmp_path / "model", push_to_hub=name)
-
-
-@pytest.mark.parametrize("form", ["timm", pytest.param("onnx", marks=pytest.mark.slow)])
-def test_equal_weights_give_equal_files_with_the_rights_of_new_ones(
-    run_of: Runs, tmp_path: Path, form: Literal["timm", "onnx"]
-) -> None:
-    if form == "onnx":
-        pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
-    before = os.umask(0o027)
-    try:
-        for name in ("a", "b"):
-            out = tmp_path / "out" / NAMES[form]  # the card names it
-            export(ExportConfig(run_dir=run_of("resnet-small-stem"), format=form, out=out))
-            out.parent.rename(tmp_path / name)
-    finally:
-        os.umask(before)
-    first, second = (
-        {path.relative_to(tmp_path / name): path for path in (tmp_path / name).rglob("*") if path.is_file()}
-        for name in ("a", "b")
-    )
-    assert first.keys() == second.keys() and len(first) >= 2
-    for name, path in first.items():
-        assert path.read_bytes() == second[name].read_bytes(), name
-        assert path.stat().st_mode & 0o777 == 0o640, name
 
 
 def change_val(folder: Path, score: float | None) -> None:
