@@ -1028,7 +1028,7 @@ def compare(
     variants: Mapping[str, Any] = {},
     jobs: int | None = None,
 ) -> CompareResult:
-    """Train all arms over seeds: did text help?: ``gpt4image compare`` as a function.
+    """Compare training methods over several seeds: ``gpt4image compare`` as a function.
 
     Train all arms over several seeds and measure what text adds.
 
@@ -1320,7 +1320,7 @@ def search(
 def doctor(
     path: StrPath | None = None,
 ) -> DoctorResult:
-    """What is installed or missing; with a path: is it whole?: ``gpt4image doctor`` as a function.
+    """Check the installation, or the checksums of PATH: ``gpt4image doctor`` as a function.
 
     Show what is installed, which device a run would take and what is missing; or check files for damage.
 
