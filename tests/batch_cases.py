@@ -15,10 +15,9 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.config import DescribeConfig
 from gpt4image.data import load_image_set
+from gpt4image.describing.describers import batch
 from gpt4image.describing.describers.base import Request
-from gpt4image.describing.describers.batch import api as batch_api
-from gpt4image.describing.describers.batch import run as batch_run
-from gpt4image.describing.describers.batch.describer import BatchDescriber
+from gpt4image.describing.describers.batch import BatchDescriber
 
 KEY = "sk-test-51f0c0ffee"
 ANYTHING = {"reject": ()}
@@ -27,8 +26,8 @@ ANYTHING = {"reject": ()}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(batch_api, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(batch_run, "SETTLING_S", 0.2)
+    monkeypatch.setattr(batch, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(batch, "SETTLING_S", 0.2)
 
 
 @pytest.fixture

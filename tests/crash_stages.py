@@ -344,8 +344,7 @@ def imported(*, exports: bool) -> None:
     """Import what stages import, without computing anything; what would wait or leave this process is replaced."""
     from gpt4image import cli
     from gpt4image.comparing import jobs
-    from gpt4image.describing.describers.batch import api as batch_api
-    from gpt4image.describing.describers.batch import run as batch_run
+    from gpt4image.describing.describers import batch
     from gpt4image.reviewing import review
     from gpt4image.reviewing.labels_file import Mark
 
@@ -365,7 +364,7 @@ def imported(*, exports: bool) -> None:
 
     jobs.run_jobs = lambda work, todo, names, **_: [work(job, lambda *_: None) for job in todo]
     review._serve = click
-    batch_run.MAX_LINES, batch_run.SETTLING_S, batch_api._FIRST_WAIT_S = 2, 0.0, 0.01
+    batch.MAX_LINES, batch.SETTLING_S, batch._FIRST_WAIT_S = 2, 0.0, 0.01
     gc.freeze()
 
 

@@ -72,11 +72,10 @@ from gpt4image.data.decode import bare_jpeg, decode_numbers, decode_square, side
 from gpt4image.deploying.loading import Metadata
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames, class_list
-from gpt4image.describing.describers.batch.run import _line_number
-from gpt4image.describing.describers.openai.completions import completion_of
-from gpt4image.describing.describers.openai.faults import fault_of_response
-from gpt4image.describing.describers.openai.untrusted import NotJsonError, mapping
-from gpt4image.describing.describers.openai.untrusted import parse_json as parse_reply
+from gpt4image.describing.describers.batch import line_number
+from gpt4image.describing.describers.openai.chat import completion_of, fault_of_response
+from gpt4image.describing.describers.openai.server import NotJsonError, mapping
+from gpt4image.describing.describers.openai.server import parse_json as parse_reply
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.prices import _read_table
 from gpt4image.describing.questions import asking_for
@@ -194,7 +193,7 @@ def read_reply(content: bytes) -> None:
 def read_batch_line(content: bytes) -> None:
     with contextlib.suppress(NotJsonError):
         row = parse_reply(content)
-        assert _line_number(row) >= 0
+        assert line_number(row) >= 0
         completion_of(mapping(mapping(row).get("response")).get("body"))
 
 

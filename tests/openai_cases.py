@@ -13,7 +13,7 @@ import openai_stub as server
 from gpt4image.artifacts.store import Prompt
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.describers.openai import calls
+from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 
 PROMPT = Prompt("paper", 1, "Describe it.", class_conditioned=False)
@@ -25,7 +25,7 @@ def openai_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, no address in the environment, and short waits before retries."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(calls, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(openai_describer, "_BACKOFF_S", 0.01)
 
 
 def picture(number: int = 0) -> bytes:

@@ -34,7 +34,7 @@ def noise(seed: int) -> bytes:
 def request(
     data: bytes,
     *turns: str,
-    samples: tuple[int, ...] = (0,),
+    sample: int = 0,
     read: Callable[[], bytes] | None = None,
 ) -> Request:
     digest = hashlib.sha256(data).hexdigest()
@@ -44,6 +44,6 @@ def request(
         keys=(f"{digest[:8]}.png",),
         prompt=Prompt("asked", 1, "\n---\n".join(turns), class_conditioned=False),
         turns=turns,
-        samples=samples,
+        sample=sample,
         read=read or (lambda: data),
     )

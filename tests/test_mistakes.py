@@ -20,7 +20,7 @@ from gpt4image.cli import main
 from gpt4image.config import EncodeConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.labels import note_once
-from gpt4image.describing.describers.openai import circuit_breaker
+from gpt4image.describing.describers.openai import limiter
 from gpt4image.encoding.encode import encode
 
 TRAIN = "train --data photos --out new"
@@ -242,7 +242,7 @@ def test_a_mistake_is_answered(
     monkeypatch.chdir(desk)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(circuit_breaker, "UNREACHABLE_S", 0.0)
+    monkeypatch.setattr(limiter, "UNREACHABLE_S", 0.0)
     note_once.cache_clear()
     command, *answers = MISTAKES[mistake]
     expected = next((answer for answer in answers if isinstance(answer, int)), 2)

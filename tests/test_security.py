@@ -11,14 +11,15 @@ import pytest
 
 from gpt4image.base import files
 from gpt4image.data import coco, decode, file_source, video, voc, yolo
-from gpt4image.describing.describers.batch import api
-from gpt4image.describing.describers.openai import calls, untrusted
+from gpt4image.describing.describers import batch
+from gpt4image.describing.describers.openai import describer
+from gpt4image.describing.describers.openai import server as reply
 from gpt4image.reviewing import server
 
 TESTS = Path(__file__).parent
 PAGE = (TESTS.parent / "docs" / "security.md").read_text(encoding="utf-8")
-UNTRUSTED = "describing/describers/openai/test_untrusted.py"
-BATCH = "describing/describers/batch/test_api.py"
+UNTRUSTED = "describing/describers/openai/test_server.py"
+BATCH = "describing/describers/test_batch.py"
 LOADING = "deploying/test_loading.py"
 FILES = "base/test_files.py"
 
@@ -51,7 +52,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "encoding/text_encoders/test_open_clip.py::test_a_tokenizer_of_transformers_is_told_to_run_no_code",
         ),
         "local describers": (
-            "describing/describers/local/test_model_files.py::test_files_that_cannot_be_used_are_refused",
+            "describing/describers/test_transformers_model.py::test_files_that_cannot_be_used_are_refused",
             "models/test_hugging_face.py::test_code_that_a_model_names_is_refused",
         ),
     },
@@ -81,7 +82,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "login or key in `--base-url`": (
             "test_secrets.py::test_distill_and_all_that_reads_its_folder_keep_no_login_and_no_key",
-            "describing/describers/openai/test_client.py::test_no_secret_of_the_address_comes_back_in_what_is_kept",
+            "describing/describers/openai/test_describer.py::test_no_secret_of_the_address_comes_back_in_what_is_kept",
         ),
         "token of the hub": ("test_secrets.py::test_the_hub_s_token_stays_out_of_errors_and_folders",),
         "other variables": (
@@ -210,14 +211,14 @@ def test_a_named_test_is_there(test: str) -> None:
 def test_the_limits_of_the_page_are_those_that_are_used() -> None:
     limits = dict(re.findall(r"(?m)^\| ([\w ,']+) \| ([\d,]+(?: [KMG]B)?)", PAGE))
     used = {
-        "answer, body of the Batch API, line of a batch file, after decompression": f"{untrusted.MAX_BODY >> 20} MB",
-        "body of an error": f"{untrusted.MAX_ERROR >> 20} MB",
-        "file of a batch": f"{api.MAX_FILE >> 30} GB",
-        "text that is kept": f"{untrusted.MAX_TEXT:,}",
-        "finish reason": f"{untrusted.MAX_NAME}",
-        "error text": f"{untrusted.MAX_MESSAGE}",
-        "id of a file or batch": f"{api._MAX_ID}",
-        "tries of a paid call whose answer cannot be read": f"{calls._MOST_WASTED}",
+        "answer, body of the Batch API, line of a batch file, after decompression": f"{reply.MAX_BODY >> 20} MB",
+        "body of an error": f"{reply.MAX_ERROR >> 20} MB",
+        "file of a batch": f"{batch.MAX_FILE >> 30} GB",
+        "text that is kept": f"{reply.MAX_TEXT:,}",
+        "finish reason": f"{reply.MAX_NAME}",
+        "error text": f"{reply.MAX_MESSAGE}",
+        "id of a file or batch": f"{batch._MAX_ID}",
+        "tries of a paid call whose answer cannot be read": f"{describer._MOST_WASTED}",
     }
     assert limits == used
     for text in (

@@ -21,9 +21,8 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.artifacts.stage_records import RECORD as STAGES
-from gpt4image.artifacts.store_checksums import MEND as STORE_MEND
-from gpt4image.artifacts.store_checksums import RowChecksums
-from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
+from gpt4image.artifacts.store_file import APPLICATION_ID, RowChecksums, connect_reader
+from gpt4image.artifacts.store_file import MEND as STORE_MEND
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.text_labels import FEW_CLASSES, FORMAT, TextLabels
 from gpt4image.base.checksums import (

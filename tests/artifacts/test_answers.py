@@ -1,10 +1,7 @@
-"""Structured answers: as JSON and back, in the store, and stores that were written before there were any."""
+"""Structured answers: as JSON and back, and in the store."""
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +12,8 @@ from hypothesis import strategies as st
 from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
-from gpt4image.artifacts.store_file import SCHEMA_VERSION
 from gpt4image.base.errors import StoreError
-from gpt4image.describing.describers.batch.ledger import BatchLedger
 
-LAYOUT_1 = Path(__file__).with_name("layout-1.db")
 SHORT = PROMPTS["short"]
 CLASSES = replace(SHORT, ask=("class",), classes=(("cat", "a pet"), ("dog", "")))
 ME = {"kind": "openai", "model": "m", "server": "http://localhost/v1"}
@@ -105,50 +99,3 @@ def test_a_store_with_classes_alone_has_no_descriptions(tmp_path: Path) -> None:
         store.add([answered("a", Answer(class_name="cat"))])
         with pytest.raises(StoreError, match="no descriptions"):
             store.require_descriptions()
-
-
-def check_layout_1(store: DescriptionStore) -> None:
-    assert [(row.digest[0], row.text, row.prompt.ask) for row in store.texts()] == [
-        ("a", "A red ball.", ("description",)),
-        ("b", "A dog.", ("description",)),
-    ]
-    assert [(row.digest[0], row.text, row.error) for row in store.descriptions(status="failed")] == [
-        ("c", "I cannot.", "refusal"),
-        ("d", None, "HTTP 500"),
-    ]
-    assert store.settled(SHORT, ME) == {"a" * 64: frozenset({0})}
-    assert store.settled(SHORT, ME, rejected=True) == {"c" * 64: frozenset({0})}
-    assert store.texts_at([row.row for row in store.texts()]) == ["A red ball.", "A dog."]
-    assert not list(store.answers())
-
-
-@pytest.mark.parametrize("write", [False, True])
-def test_a_store_of_layout_1_is_read_and_written(tmp_path: Path, write: bool) -> None:
-    path = tmp_path / "old.db"
-    shutil.copyfile(LAYOUT_1, path)
-    with DescriptionStore(path, write=write) as store:
-        check_layout_1(store)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == (SCHEMA_VERSION if write else 1)
-    if write:
-        with DescriptionStore(path, write=True) as store:
-            check_layout_1(store)
-            store.add([answered("a", Answer(class_name="cat"))])
-            assert len(list(store.answers())) == 1
-    with BatchLedger(path, ME) as ledger:
-        assert ledger.samples(PROMPTS["paper"]) == {"e" * 64: frozenset({0})}
-
-
-def test_a_store_of_layout_1_is_read_where_nothing_may_be_written(tmp_path: Path) -> None:
-    folder = tmp_path / "read-only"
-    folder.mkdir()
-    shutil.copyfile(LAYOUT_1, folder / "old.db")
-    folder.chmod(0o555)
-    try:
-        with DescriptionStore(folder / "old.db") as store:
-            check_layout_1(store)
-            store.back_up(tmp_path / "copy.db")
-    finally:
-        folder.chmod(0o755)
-    with DescriptionStore(tmp_path / "copy.db", write=True) as copy:
-        check_layout_1(copy)

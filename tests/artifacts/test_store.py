@@ -87,7 +87,7 @@ def test_identity_is_digest_prompt_describer_and_sample(tmp_path: Path) -> None:
         store.add(
             [description(2, None, error="loop", tokens_in=7, sample=1), description(3, describer={}, tokens_in=8)]
         )
-        assert store.inputs(PAPER, ME) == [(digest(2), 1, 7)] and store.inputs(TOLD, ME) == []
+        assert store.inputs(PAPER, ME) == [(digest(2), 7)] and store.inputs(TOLD, ME) == []
         assert [row.prompt for row in store.texts("class-conditioned")] == [TOLD]
 
 
@@ -423,17 +423,3 @@ def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -
         start_time = time.process_time()
         assert len(store.settled(PAPER, ME)) == 100_000
         assert time.process_time() - start_time < 1.0
-
-
-@pytest.mark.parametrize("write", [False, True])
-def test_a_store_of_layout_2_has_no_checksums_and_is_read_and_written(tmp_path: Path, write: bool) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([description(1)])
-    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as older, older:
-        older.execute("ALTER TABLE results DROP COLUMN checksum")
-        older.execute("PRAGMA user_version = 2")
-    with DescriptionStore(tmp_path / "a.db", write=write) as store:
-        assert [row.digest for row in store.texts()] == [digest(1)]
-        if write:
-            assert store.add([description(2)]) == 1
-            assert store._query("SELECT checksum IS NULL FROM results ORDER BY id").__next__() == (1,)

@@ -9,7 +9,7 @@ import pytest
 
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.artifacts.store_references import References
+from gpt4image.artifacts.store_file import References
 
 
 def test_ids_are_those_of_the_rows_and_are_made_again_after_a_failure(tmp_path: Path) -> None:

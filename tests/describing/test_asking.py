@@ -1,111 +1,228 @@
-"""What is still to be asked: everything that is not settled, once, as far as the budget goes."""
+"""Asking within the money: everything that is missing, once, and a budget that is never overrun."""
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.store import Prompt
+from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.interrupts import Interrupt
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import with_splits
-from gpt4image.describing.asking import Asking
-from gpt4image.describing.budget import Budget
-from gpt4image.describing.describers.base import Answer
+from gpt4image.describing.asking import Asking, Budget
+from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.describing.missing import Missing
+from gpt4image.describing.prices import FREE, Price
 from loaded_sets import in_memory
+
+PRICE = Price(1.0, 4.0)
+PAPER = PROMPTS["paper"]
+
+
+def request(number: int, prompt: str = "paper", turns: tuple[str, ...] = ("?",)) -> Request:
+    return Request(digest=f"{number:064x}", keys=(f"k{number}",), prompt=PROMPTS[prompt], turns=turns, read=bytes)
+
+
+def answer(asked: Request, tokens_in: int, tokens_out: int) -> Answer:
+    return Answer(request=asked, text="x", tokens_in=tokens_in, cost_usd=PRICE.of(tokens_in, tokens_out))
+
+
+def costly(max_cost: float = 1.0, max_tokens: int = 0) -> Budget:
+    return Budget(limit=None, max_cost=max_cost, price=PRICE, max_tokens=max_tokens)
 
 
 def no_limit(limit: int | None = None) -> Budget:
     return Budget(limit=limit, max_cost=None, price=None, max_tokens=1)
 
 
-@settings(max_examples=100, deadline=None)
+def asking_all(images: ImageSet, prompts: Sequence[Prompt] = (PAPER,), samples: int = 1, **options: Any) -> Asking:
+    wanted = {digest: frozenset(range(samples)) for digest in images.digests}
+    return Asking(images, [Missing(prompt, dict(wanted), dict(wanted)) for prompt in prompts], **options)
+
+
+def test_a_limit_counts_requests_and_not_second_tries() -> None:
+    budget = no_limit(2)
+    assert [budget.admit(request(number)) for number in range(4)] == [True, True, False, False]
+    assert budget.admit(request(0), again=True) and budget.asked == 2
+    budget.take_back(Answer(request=request(0)))
+    assert budget.admit(request(3)) and not budget.allows(request(4))
+
+
+def test_the_first_request_goes_alone_until_the_length_of_the_input_is_known() -> None:
+    budget = costly(max_tokens=1000)
+    assert budget.admit(request(0)) and not budget.admit(request(1))
+    budget.settle(answer(request(0), 1000, 1000))
+    assert budget.admit(request(1)) and budget.admit(request(2))
+
+
+def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> None:
+    budget = costly(max_tokens=10)
+    assert budget.admit(request(0))
+    budget.settle(Answer(request=request(0), text="", finish_reason="content_filter"))
+    assert budget.admit(request(0))
+    with pytest.raises(DescriberError, match="does not say how many tokens"):
+        budget.settle(Answer(request=request(0), text="x"))
+
+
+@pytest.mark.parametrize("price", [None, FREE])
+def test_without_a_price_money_cannot_be_limited(price: Price | None) -> None:
+    """A private address counts as free; what stands behind a gateway there sends bills all the same."""
+    with pytest.raises(ConfigError, match="give --prices FILE"):
+        Budget(limit=None, max_cost=1.0, price=price, max_tokens=10)
+
+
+def test_after_few_answers_a_much_longer_input_is_reckoned_with_and_after_many_it_is_not() -> None:
+    budget, at_once = costly(), list[int]()
+    for number in range(60):
+        together = [request(100 * number + other) for other in range(100)]
+        admitted = [asked for asked in together if budget.admit(asked)]
+        at_once.append(len(admitted))
+        for asked in admitted[1:]:
+            budget.take_back(Answer(request=asked))
+        budget.settle(Answer(request=admitted[0], text="x", tokens_in=10_000, cost_usd=0.0))
+    assert at_once[:4] == [1, 2, 4, 5] and at_once[-1] == 80
+    budget = costly()
+    budget.learn(PAPER, [8_000] * 15 + [10_000] * 17)
+    assert sum(budget.admit(request(number)) for number in range(100)) == 50, "of earlier runs: twice as reserve"
+
+
+@pytest.mark.parametrize(
+    ("turns", "tokens_in", "tokens_out"),
+    [(("x" * 20_000,), 10_000 + 20_000, 1_000), (("x" * 10_000, "y" * 10_000), 2 * (10_000 + 20_000) + 1_000, 2_000)],
+)
+def test_a_prompt_that_was_never_answered_is_reckoned_with_by_its_text(
+    turns: tuple[str, ...], tokens_in: int, tokens_out: int
+) -> None:
+    dearest = PRICE.of(1.25 * tokens_in, tokens_out)
+    for more, admitted in ((1e-9, True), (-1e-9, False)):
+        budget = costly(dearest + more, 1_000)
+        budget.learn(PAPER, [10_000] * 64)
+        assert budget.admit(request(0, "short", turns)) is admitted
+
+
+@settings(max_examples=40, deadline=None)
+@given(max_cost=st.floats(0.001, 2.0), in_flight=st.integers(1, 60), seed=st.integers(0, 1000))
+def test_money_is_never_overrun_whatever_the_order_of_answers(max_cost: float, in_flight: int, seed: int) -> None:
+    rng, budget = random.Random(seed), costly(max_cost, 500)
+    rounds_without_any, number, spent = 0, 0, 0.0
+    while rounds_without_any < 2 and number < 3000:
+        before, flying = number, list[Request]()
+        while len(flying) < in_flight and budget.admit(request(number)):
+            flying.append(request(number))
+            number += 1
+        rng.shuffle(flying)
+        for asked in flying:
+            back = answer(asked, rng.randint(800, 1000), rng.randint(1, 500))
+            spent += back.cost_usd or 0.0
+            budget.settle(back)
+        rounds_without_any = 0 if number > before else rounds_without_any + 1
+    assert spent == pytest.approx(budget.spent)
+    assert spent <= max_cost or number == 1  # before the first answer nothing is known
+    assert number == 3000 or spent > max_cost - PRICE.of(1250, 500) - 1e-9  # not one more would have been safe
+
+
+def test_threads_do_not_lose_count() -> None:
+    budget = Budget(limit=5000, max_cost=None, price=PRICE, max_tokens=10)
+
+    def admit_many(start: int) -> int:
+        return sum(budget.admit(request(number)) for number in range(start, start + 2000))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(admit_many, range(0, 16000, 2000))) == 5000 == budget.asked
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     images=st.lists(st.tuples(st.integers(0, 8), st.sampled_from([-1, 0, 1])), min_size=1, max_size=20),
-    samples=st.integers(1, 3),
+    missing=st.dictionaries(st.integers(0, 8), st.frozensets(st.integers(0, 3), min_size=1)),
     told=st.booleans(),
-    settled=st.dictionaries(st.integers(0, 8), st.frozensets(st.integers(0, 3), min_size=1)),
     limits=st.lists(st.integers(0, 5), max_size=5),
 )
-def test_every_answer_that_is_wanted_is_asked_for_once_however_often_it_is_interrupted(
-    images: list[tuple[int, int]],
-    samples: int,
-    told: bool,
-    settled: dict[int, frozenset[int]],
-    limits: list[int],
+def test_every_answer_that_is_missing_is_asked_for_once_however_often_it_is_interrupted(
+    images: list[tuple[int, int]], missing: Mapping[int, frozenset[int]], told: bool, limits: list[int]
 ) -> None:
-    contents = [str(content).encode() for content, _ in images]
-    image_data = in_memory(contents, [label for _, label in images])
+    image_data = in_memory([str(content).encode() for content, _ in images], [label for _, label in images])
     digest_of = dict(zip((content for content, _ in images), image_data.digests, strict=True))
-    there = {digest_of[content]: done for content, done in settled.items() if content in digest_of}
-    prompts = [PROMPTS["paper"], PROMPTS["class-conditioned" if told else "attributes"]]
-    asking = Asking(image_data, prompts, samples, [there, {}])
-    asked: Counter[tuple[str, str, int]] = Counter()
+    wanted = {digest_of[content]: samples for content, samples in missing.items() if content in digest_of}
+    prompts = [PAPER, PROMPTS["class-conditioned" if told else "attributes"]]
+    asking = Asking(image_data, [Missing(prompt, dict(wanted), dict(wanted)) for prompt in prompts])
+    asked: Counter[tuple[str, Prompt, int]] = Counter()
     for limit in [*limits, None]:
-        for request in asking.requests(no_limit(limit), Interrupt()):
-            asked.update((request.digest, request.prompt.name, sample) for sample in request.samples)
-            assert request.read().decode() == next(str(c) for c, d in digest_of.items() if d == request.digest)
+        for one in asking.requests(no_limit(limit), Interrupt()):
+            asked[one.name] += 1
+            assert one.read().decode() == next(str(c) for c, d in digest_of.items() if d == one.digest)
     labelled = {digest_of[content] for content, label in images if label >= 0}
-    wanted = {
-        (digest, prompt.name, sample)
-        for digest in image_data.digests
-        for prompt, done in zip(prompts, (there, {}), strict=True)
-        for sample in range(samples)
-        if sample not in done.get(digest, ()) and (digest in labelled or not prompt.class_conditioned)
-    }
-    assert asked == Counter(dict.fromkeys(wanted, 1))
-    assert asking.finished()
-    assert len(asking.skipped) == (len(set(image_data.digests) - labelled) if told else 0)
+
+    def can_be_asked(digest: str, prompt: Prompt) -> bool:
+        return digest in labelled or not prompt.class_conditioned
+
+    assert asked == Counter(
+        (digest, prompt, sample)
+        for digest, samples in wanted.items()
+        for prompt in prompts
+        for sample in samples
+        if can_be_asked(digest, prompt)
+    )
+    assert asking.finished() and len(asking.skipped) == (len(wanted.keys() - labelled) if told else 0)
+
+
+def asked_of(asking: Asking, budget: Budget) -> list[str]:
+    return [one.digest for one in asking.requests(budget, Interrupt())]
 
 
 def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_order_of_the_set() -> None:
     """A folder comes class by class, and the first digests of a class are its test split."""
     contents = [b"image %d" % number for number in range(1000)]
     images = with_splits(in_memory(contents, [0] * 500 + [1] * 500), val_fraction=0.1, test_fraction=0.2)
-    asked = [
-        request.digest for request in Asking(images, [PROMPTS["paper"]], 1, [{}]).requests(no_limit(200), Interrupt())
-    ]
+    asked = asked_of(asking_all(images), no_limit(200))
     rows = [images.digests.index(digest) for digest in asked]
     assert 80 <= sum(images.labels[rows] == 0) <= 120
     assert 120 <= sum(images.splits[rows] == "train") <= 165
-    reordered = Asking(images.select(range(999, -1, -1)), [PROMPTS["paper"]], 1, [{}])
-    assert [request.digest for request in reordered.requests(no_limit(200), Interrupt())] == asked
+    assert asked_of(asking_all(images.select(range(999, -1, -1))), no_limit(200)) == asked
+
+
+def numbered(count: int) -> ImageSet:
+    return in_memory([bytes([number]) for number in range(count)], [0] * count)
 
 
 def test_one_more_try_comes_at_once_and_only_once() -> None:
-    asking = Asking(in_memory([b"a", b"b", b"c"], [0, 0, 0]), [PROMPTS["paper"]], 2, [{}])
-    budget, asked = no_limit(), []
-    for request in asking.requests(budget, Interrupt()):
-        asked.append((request.keys[0], request.samples))
-        if request.keys[0] == "k1":
-            asking.ask_again(Answer(request=request, sample=1, text=""))
-    again = asked.index(("k1", (0, 1))) + 1
-    assert asked.pop(again) == ("k1", (1,))
-    assert sorted(asked) == [(key, (0, 1)) for key in ("k0", "k1", "k2")]
+    asking, budget, asked = asking_all(numbered(3)), no_limit(), list[str]()
+    for one in asking.requests(budget, Interrupt()):
+        asked.append(one.keys[0])
+        if one.keys[0] == "k1":
+            asking.ask_again(Answer(request=one, text=""))
+    again = asked.index("k1") + 1
+    assert asked.pop(again) == "k1" and sorted(asked) == ["k0", "k1", "k2"]
     assert budget.asked == 3 and asking.finished()
 
 
 def test_a_limit_leaves_room_for_one_more_try_of_each_image() -> None:
     """All answers of a round come when its requests have ended, and none of them is a description."""
-    asking = Asking(in_memory([bytes([number]) for number in range(6)], [0] * 6), [PROMPTS["paper"]], 1, [{}])
-    budget, rounds = no_limit(3), []
+    asking, budget, rounds = asking_all(numbered(6)), no_limit(3), list[list[Request]]()
     while asking.goes_on(budget):
         rounds.append(list(asking.requests(budget, Interrupt())))
-        for request in rounds[-1]:
-            asking.ask_again(Answer(request=request, text=""))
-    first, again = ([request.keys for request in asked] for asked in rounds)
-    assert len(set(first)) == 3 and again == first
-    assert not asking.finished()
-    assert len(list(asking.requests(no_limit(), Interrupt()))) == 3 and asking.finished()
+        for one in rounds[-1]:
+            asking.ask_again(Answer(request=one, text=""))
+    first, again = ([one.keys for one in asked] for asked in rounds)
+    assert len(set(first)) == 3 and again == first and not asking.finished()
+    assert len(asked_of(asking, no_limit())) == 3 and asking.finished()
 
 
 def test_what_failed_in_an_earlier_run_comes_last_and_nothing_once_the_user_wants_to_stop() -> None:
-    images = in_memory([bytes([number]) for number in range(40)], [0] * 40)
-    failed = set(images.digests[::4])
-    asking, interrupt = Asking(images, [PROMPTS["paper"]], 1, [{}], last=failed), Interrupt()
+    images = numbered(40)
+    failed: Collection[str] = set(images.digests[::4])
+    asking, interrupt = asking_all(images, last=failed), Interrupt()
     requests = asking.requests(no_limit(), interrupt)
     asked = [next(requests).digest for _ in range(35)]
-    assert not failed & set(asked[:30]) and set(asked[30:]) < failed
+    assert not set(failed) & set(asked[:30]) and set(asked[30:]) < set(failed)
     interrupt.requested = True
     assert list(requests) == [] and not asking.finished() and asking.goes_on(no_limit())

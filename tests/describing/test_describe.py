@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import gpt4image.describing.chosen_images
+import gpt4image.describing.missing
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
@@ -53,7 +53,7 @@ class Scripted:
         while group := list(itertools.islice(waiting, self.group)):
             self.asked += group
             answers = [(self.answer(request), request) for request in reversed(group)]
-            yield [replace(answer, sample=sample) for answer, request in answers for sample in request.samples]
+            yield [answer for answer, _ in answers]
 
     def arrived(self) -> Sequence[Answer]:
         return ()
@@ -66,7 +66,7 @@ class Scripted:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def run_with(describer: Any, images: ImageSet, **options: Any) -> Any:
         monkeypatch.setitem(DESCRIBERS, "scripted", lambda _name, _options: describer)  # type: ignore[arg-type]
-        monkeypatch.setattr(gpt4image.describing.chosen_images, "load_with_splits", lambda _spec, **_fractions: images)
+        monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
         config = DescribeConfig(data="memory", store=tmp_path / "a.db", describer="scripted", **options)
         return describe(config)
 
@@ -183,7 +183,7 @@ def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path
     assert outcome.summary["described"] == 3 * 2 * 2 and outcome.summary["without_description"] == 0
     more = Scripted(told)
     assert run(more, image_set(4), prompt=("paper", "attributes"), samples=3).summary["described"] == 6
-    assert {request.samples for request in more.asked} == {(2,)}
+    assert {request.sample for request in more.asked} == {2}
     with DescriptionStore(tmp_path / "a.db") as store:
         assert len(list(store.texts("paper"))) == 9
     fewer = run(Scripted(told), image_set(5), prompt=("paper", "attributes")).summary

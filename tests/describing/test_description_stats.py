@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import gpt4image.describing.chosen_images
+import gpt4image.describing.missing
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import StoreError
 from gpt4image.config import StatsConfig
@@ -26,7 +26,7 @@ def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """Five images, the last one without a label, known as any SPEC."""
     contents = [f"image {number}".encode() for number in range(5)]
     five = in_memory(contents, [0, 1, 0, 1, NO_LABEL], classes=("cat", "big_dog"))
-    monkeypatch.setattr(gpt4image.describing.chosen_images, "load_with_splits", lambda _spec, **_: five)
+    monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: five)
     return five
 
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gpt4image.describing.chosen_images
 import gpt4image.describing.descriptions
+import gpt4image.describing.missing
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, StoreError
 from gpt4image.base.outcome import Skipped
@@ -45,7 +45,7 @@ def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
 
 def known_as_any_spec(patch: pytest.MonkeyPatch, images: ImageSet) -> None:
     patch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: images)
-    patch.setattr(gpt4image.describing.chosen_images, "load_with_splits", lambda _spec, **_fractions: images)
+    patch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
 
 
 def write_lines(path: Path, rows: list[Any]) -> Path:

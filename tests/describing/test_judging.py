@@ -9,8 +9,8 @@ import pytest
 from gpt4image.artifacts import answers
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import ClassOption
+from gpt4image.describing.describe import Judged, judge
 from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.judging import Judged, judge
 from gpt4image.describing.questions import asking_for
 
 REJECT: Any = ("empty", "refusal", "echo", "loop")
@@ -58,13 +58,12 @@ def test_answers_are_kept_or_rejected(text: str | None, values: dict[str, Any], 
 def test_a_flawed_description_is_rejected_with_its_class_kept_beside_it() -> None:
     found = judged('{"description": "I cannot assist with that request.", "class": "cat"}')
     assert found.error == "refusal" and found.answer == answers.Answer(class_name="cat")
-    assert found.why == "the answer is no description: refusal"
 
 
 def test_broken_json_says_why_and_keeps_what_was_written() -> None:
     found = judged("It is a cat, surely.")
     assert found.text == "It is a cat, surely." and found.answer is None and not found.outside_list
-    assert found.why == found.error == "the answer is not the JSON that was asked for: there is no JSON object in it"
+    assert found.error == "the answer is not the JSON that was asked for: there is no JSON object in it"
 
 
 def test_json_that_was_cut_names_the_limit_of_tokens() -> None:

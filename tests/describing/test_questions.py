@@ -64,13 +64,6 @@ def test_options_are_shuffled_the_same_way_for_the_same_image_and_sample() -> No
     assert len({question(prompt, "", "ab", sample) for sample in range(20)}) > 3
 
 
-def test_only_likely_classes_are_offered() -> None:
-    prompt = asking_for(SHORT, ("class",), CLASSES)
-    (text,), schema = question(prompt, "", "ab", 0, ["cat"]), schema_of(prompt, ("cat",))
-    assert "- cat" in text and "owl" not in text
-    assert schema is not None and schema["properties"]["class"]["enum"] == ["cat", NONE_OF_THESE]
-
-
 def test_a_second_try_names_the_mistake_once() -> None:
     turns = asked_again(("Which?",))
     assert turns[0].startswith("Which?") and "not in the list" in turns[0] and asked_again(turns) == turns

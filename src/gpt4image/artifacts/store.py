@@ -15,25 +15,27 @@ import operator
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.box_formats import AS_ASKED, formats_of, in_thousandths, max_side_of
 from gpt4image.artifacts.results import ClassOption, Description, Prompt, StoredAnswer, StoredText, canonical_json
-from gpt4image.artifacts.store_checksums import COLUMNS, RowChecksums
 from gpt4image.artifacts.store_file import (
+    COLUMNS,
+    PROMPT,
+    References,
+    RowChecksums,
     back_up,
     connect_reader,
     connect_writer,
     count_file,
     explained,
-    has_table,
-    make_box_formats_table,
-    make_uncertain_costs_table,
+    marks,
+    prompt_columns,
     written,
 )
-from gpt4image.artifacts.store_references import PROMPT, References, marks, prompt_columns
 from gpt4image.base.checksums import SMALL
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.files import make_folder
@@ -43,7 +45,7 @@ __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAn
 
 _ROWS_PER_QUERY = 500
 MERGE_SECONDS = 120
-"""Answers that are older are no longer in the log alone."""
+"""Maximum age of answers that are in SQLite's log only."""
 
 # Columns of a result that are fields of ``Description`` as they are.
 _FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
@@ -68,7 +70,7 @@ WHERE status = 'failed'
 """
 
 OUTSIDE_LIST = "the class is not in the list"
-"""How the error of an answer begins that is one, except that its class is not in the list."""
+"""Beginning of the error of an answer whose class is not in the list."""
 _DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
 # Prompts are ranked once: rows that are sorted by a class list carry it with them, 35 KB of 2,000 classes.
 _JOINED = (
@@ -78,7 +80,7 @@ _JOINED = (
 _ORDER = "r.digest, p.place, d.settings, r.sample"
 
 
-class DescriptionStore:
+class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", None]):
     """Descriptions of images in one SQLite file. Use as a context manager."""
 
     def __init__(self, path: Path, *, write: bool = False, wait_s: float = 2.0) -> None:
@@ -93,15 +95,18 @@ class DescriptionStore:
         self.path = path
         self._lock = _become_writer(path, wait_s) if write else None
         try:
-            with explained(self.path):
+            with explained(path):
                 self._connection = connect_writer(path) if write else connect_reader(path)
-                self._written = _Written(self._connection, path) if write else None
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
         self._references = References(self._connection)
         self._checksums, self._is_checked = RowChecksums(self._connection), False
+        self._total, self._merged = written(self._connection), time.monotonic()
+        self._count: FileIO | None = None
+        if write:
+            self._note_written(0)
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -114,8 +119,8 @@ class DescriptionStore:
     def close(self) -> None:
         """Close the file and let another writer in."""
         self._connection.close()
-        if self._written is not None:
-            self._written.close()
+        if self._count is not None:
+            self._count.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -154,9 +159,25 @@ class DescriptionStore:
             self._connection.executemany(_ADD, values)
             added = self._connection.total_changes - before
             self._connection.execute("UPDATE written SET results = results + ?", (added,))
-        if self._written is not None:
-            self._written.note(added)
+        self._note_written(added)
         return added
+
+    def _note_written(self, added: int) -> None:
+        """Write the number of results to the file beside the store; merge the log now and then.
+
+        The file is not flushed: after a loss of power the number may be too small, and less is then noticed.
+        """
+        self._total += added
+        with contextlib.suppress(OSError):  # the results are stored already
+            if self._count is None:
+                count_file(self.path).touch()
+                self._count = count_file(self.path).open("r+b", buffering=0)
+            self._count.seek(0)
+            self._count.write(b"%020d\n" % self._total)
+        if time.monotonic() - self._merged >= MERGE_SECONDS:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._merged = time.monotonic()
 
     def settled(
         self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False
@@ -168,26 +189,18 @@ class DescriptionStore:
         among = "r.status = 'ok'"
         if rejected:
             among = f"r.status = 'failed' AND r.text IS NOT NULL AND r.error NOT LIKE '{OUTSIDE_LIST}%'"
-        rows = self._query(
-            f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND d.settings = ? "
+        return samples_by_digest(self._of("lower(hex(r.digest)), r.sample", prompt, describer, among))
+
+    def inputs(self, prompt: Prompt, describer: Mapping[str, Any]) -> list[tuple[str, int]]:
+        """Return (digest, tokens of the request) of each answer to a prompt that tells them."""
+        return list(self._of("lower(hex(r.digest)), r.tokens_in", prompt, describer, "r.tokens_in IS NOT NULL"))
+
+    def _of(self, columns: str, prompt: Prompt, describer: Mapping[str, Any], among: str) -> Iterator[Any]:
+        return self._query(
+            f"SELECT {columns} FROM {_JOINED} WHERE {among} AND d.settings = ? "
             f"AND ({prompt_columns('p.')}) = ({marks(PROMPT)})",
             (canonical_json(describer), *prompt.row),
         )
-        shared: dict[frozenset[int], frozenset[int]] = {}  # most images have the same samples
-        samples: dict[str, frozenset[int]] = {}
-        for digest, sample in rows:
-            own = samples.get(digest, frozenset()) | {sample}
-            samples[digest] = shared.setdefault(own, own)
-        return samples
-
-    def inputs(self, prompt: Prompt, describer: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-        """Return (digest, sample, tokens of the request) of each answer to a prompt that tells them."""
-        rows = self._query(
-            f"SELECT lower(hex(r.digest)), r.sample, r.tokens_in FROM {_JOINED} WHERE r.tokens_in IS NOT NULL "
-            f"AND d.settings = ? AND ({prompt_columns('p.')}) = ({marks(PROMPT)})",
-            (canonical_json(describer), *prompt.row),
-        )
-        return list(rows)
 
     def spent(self, describer: Mapping[str, Any], digests: Collection[str]) -> tuple[float, float]:
         """Return what the model of a describer has cost, whatever its settings, in US dollars.
@@ -205,17 +218,13 @@ class DescriptionStore:
             if settings not in same:
                 same[settings] = _payee(json.loads(settings)) == payee
             known += cost if same[settings] and digest in digests else 0.0
-        with explained(self.path):
-            noted = has_table(self._connection, "uncertain_costs")
-        lost = self._query("SELECT usd FROM uncertain_costs WHERE payee = ?", (payee,)) if noted else ()
-        return known, sum(usd for (usd,) in lost)
+        return known, sum(usd for (usd,) in self._query("SELECT usd FROM uncertain_costs WHERE payee = ?", (payee,)))
 
     @contextlib.contextmanager
     def cost_notes(self, describer: Mapping[str, Any]) -> Generator[Callable[[float], None]]:
         """Return what notes, from any thread, how much a model may have cost besides the results; on disk when done."""
         with explained(self.path):
             connection = connect_writer(self.path, any_thread=True)
-            make_uncertain_costs_table(connection)
 
         def note(usd: float) -> None:
             with explained(self.path), connection:
@@ -226,11 +235,15 @@ class DescriptionStore:
 
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
         """Return the digests of images about which a call failed and nothing was answered."""
-        rows = self._query(
-            f"SELECT lower(hex(r.digest)) FROM {_JOINED} "
-            "WHERE r.status = 'failed' AND r.text IS NULL AND d.settings = ?",
-            (canonical_json(describer),),
-        )
+        return self._digests("r.status = 'failed' AND r.text IS NULL AND d.settings = ?", canonical_json(describer))
+
+    def digests(self, prompt_name: str | None = None) -> set[str]:
+        """Return the digests of all images that have a description."""
+        where, values = _of_prompt(prompt_name)
+        return self._digests(_DESCRIBED + where, *values)
+
+    def _digests(self, where: str, *values: str) -> set[str]:
+        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE {where}", values)
         return {digest for (digest,) in rows}
 
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
@@ -261,7 +274,7 @@ class DescriptionStore:
     ) -> Iterator[Description]:
         """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images.
 
-        Those without a description are among them where a class or tags were asked for alone.
+        Those without a description are among them where only a class or tags were asked for.
         """
         where, values = _of_prompt(prompt_name)
         return self._results(f"r.status = ?{where}", (status, *values), digests)
@@ -275,40 +288,6 @@ class DescriptionStore:
             if row.answer is not None:
                 prompt = row.prompt
                 yield StoredAnswer(row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample)
-
-    def box_formats(self) -> dict[str, str]:
-        """Return how describers write boxes, by their settings as canonical JSON, as far as it was found or given."""
-        with explained(self.path):
-            known = has_table(self._connection, "box_formats")
-        select = "SELECT d.settings, b.format FROM box_formats AS b JOIN describers AS d ON d.id = b.describer"
-        return formats_of(self._query(f"{select} ORDER BY d.settings")) if known else {}
-
-    def set_box_format(self, describer: Mapping[str, Any], name: str, evidence: Mapping[str, Any]) -> None:
-        """Note how a describer writes boxes: answers are read so from now on. Raises StoreError as ``add``."""
-        ids = self._references
-        with explained(self.path):
-            make_box_formats_table(self._connection)
-            with ids.kept_on_success(), self._connection:
-                values = ids.describer(describer), name, canonical_json(evidence)
-                self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
-
-    @property
-    def dataset(self) -> str | None:
-        """The SPEC of the dataset that answers were last brought for; None in older stores."""
-        with explained(self.path):
-            if not has_table(self._connection, "dataset"):
-                return None
-        return next((spec for (spec,) in self._query("SELECT spec FROM dataset")), None)
-
-    def note_dataset(self, spec: str) -> None:
-        """Note which dataset answers are brought for. Raises StoreError as ``add``."""
-        if spec == self.dataset:
-            return
-        with explained(self.path), self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS dataset (spec TEXT NOT NULL) STRICT")
-            self._connection.execute("DELETE FROM dataset")
-            self._connection.execute("INSERT INTO dataset VALUES (?)", (spec,))
 
     def _results(
         self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None, as_written: bool = False
@@ -344,11 +323,28 @@ class DescriptionStore:
                         **fields,
                     )
 
-    def digests(self, prompt_name: str | None = None) -> set[str]:
-        """Return the digests of all images that have a description."""
-        where, values = _of_prompt(prompt_name)
-        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE {_DESCRIBED}{where}", values)
-        return {digest for (digest,) in rows}
+    def box_formats(self) -> dict[str, str]:
+        """Return how describers write boxes, by their settings as canonical JSON, as far as it was found or given."""
+        select = "SELECT d.settings, b.format FROM box_formats AS b JOIN describers AS d ON d.id = b.describer"
+        return formats_of(self._query(f"{select} ORDER BY d.settings"))
+
+    def set_box_format(self, describer: Mapping[str, Any], name: str, evidence: Mapping[str, Any]) -> None:
+        """Note how a describer writes boxes: answers are read so from now on. Raises StoreError as ``add``."""
+        with explained(self.path), self._references.kept_on_success(), self._connection:
+            values = self._references.describer(describer), name, canonical_json(evidence)
+            self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
+
+    @property
+    def dataset(self) -> str | None:
+        """The SPEC of the dataset that answers were last brought for; None in older stores."""
+        return next((spec for (spec,) in self._query("SELECT spec FROM dataset")), None)
+
+    def note_dataset(self, spec: str) -> None:
+        """Note which dataset answers are brought for. Raises StoreError as ``add``."""
+        if spec != self.dataset:
+            with explained(self.path), self._connection:
+                self._connection.execute("DELETE FROM dataset")
+                self._connection.execute("INSERT INTO dataset VALUES (?)", (spec,))
 
     def fingerprint(self) -> str:
         """Return what tells the good results of this store from others, in whatever order they came."""
@@ -364,7 +360,7 @@ class DescriptionStore:
         return found.hexdigest()
 
     def require_whole(self) -> None:
-        """Check a store of up to 64 MB before its content is used, once; of a larger one that is doctor's.
+        """Check a store of up to 64 MB before its content is used, once; `doctor` checks a larger one.
 
         Raises:
             StoreError: it is damaged.
@@ -391,8 +387,7 @@ class DescriptionStore:
 
     def require_descriptions(self, prompt_name: str | None = None) -> None:
         """Raise StoreError if there is no description (for a prompt), naming the prompts that have some."""
-        found = self._query(f"SELECT DISTINCT p.name FROM {_JOINED} WHERE {_DESCRIBED}")
-        names = {name for (name,) in found}
+        names = {name for (name,) in self._query(f"SELECT DISTINCT p.name FROM {_JOINED} WHERE {_DESCRIBED}")}
         if not names:
             raise StoreError(f"{self.path}: the store has no descriptions; make some with `gpt4image describe`.")
         if prompt_name is not None and prompt_name not in names:
@@ -410,36 +405,14 @@ class DescriptionStore:
                 yield row
 
 
-class _Written:
-    """The number of results beside a store, after each commit; and its log merged now and then.
-
-    The number is not flushed: after a loss of power it may be too small, and less is then noticed.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection, self._total = connection, written(connection)
-        self._path, self._file = count_file(path), None
-        self._merged = time.monotonic()
-        self.note(0)
-
-    def note(self, added: int) -> None:
-        """Add to the number."""
-        self._total += added
-        with contextlib.suppress(OSError):  # the results are stored already
-            if self._file is None:
-                self._path.touch()
-                self._file = self._path.open("r+b", buffering=0)
-            self._file.seek(0)
-            self._file.write(b"%020d\n" % self._total)
-        if time.monotonic() - self._merged >= MERGE_SECONDS:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            self._merged = time.monotonic()
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+def samples_by_digest(rows: Iterable[tuple[str, int]]) -> dict[str, frozenset[int]]:
+    """Return the samples of each digest; equal sets are one object, as there may be millions."""
+    shared: dict[frozenset[int], frozenset[int]] = {}
+    found: dict[str, frozenset[int]] = {}
+    for digest, sample in rows:
+        own = found.get(digest, frozenset()) | {sample}
+        found[digest] = shared.setdefault(own, own)
+    return found
 
 
 def _payee(describer: Mapping[str, Any]) -> str:
@@ -448,8 +421,7 @@ def _payee(describer: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return the text of a description; a damaged file may give another value."""
-    if not isinstance(value, str):
+    if not isinstance(value, str):  # in a damaged file
         raise TypeError(f"the text of a description is {value!r:.40}")
     return value
 

@@ -1,28 +1,30 @@
-"""The SQLite file of a description store: its layout, how it is opened and what its errors mean."""
+"""The SQLite file of a description store: its layout, its checksums, how it is opened and what its errors mean."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Generator
+import zlib
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from gpt4image.artifacts.results import Prompt, canonical_json
 from gpt4image.base.errors import StoreError, first_few, first_line
 from gpt4image.base.files import UNREADABLE, atomic_path, flush
+from gpt4image.base.visible import in_one_line
 
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x67344931
-
-_PROMPTS = """(
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
-    class_conditioned INTEGER NOT NULL, asked TEXT NOT NULL,
-    UNIQUE (name, version, text, class_conditioned, asked)) STRICT
-"""
+_MAGIC = b"SQLite format 3\0"
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE prompts {_PROMPTS};
+CREATE TABLE prompts (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
+    class_conditioned INTEGER NOT NULL, asked TEXT NOT NULL,
+    UNIQUE (name, version, text, class_conditioned, asked)) STRICT;
 CREATE TABLE describers (id INTEGER PRIMARY KEY, settings TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE results (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL CHECK (length(digest) = 32),
@@ -35,73 +37,68 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
-# Layout 1 knew neither class lists nor structured answers. A constraint cannot be altered, so the table is made anew;
-# what refers to its rows does so by id.
-_FROM_1 = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE new_prompts {_PROMPTS};
-INSERT INTO new_prompts SELECT id, name, version, text, class_conditioned, '' FROM prompts;
-DROP TABLE prompts;
-ALTER TABLE new_prompts RENAME TO prompts;
-ALTER TABLE results ADD COLUMN answer TEXT;
-ALTER TABLE results ADD COLUMN checksum INTEGER;
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
-"""
+# Tables that came later: a writer adds those that are missing, a reader has empty ones in their place.
+# written: how many results were ever written, counted in the transaction that wrote them. The same number stands in a
+# file beside the store, where a log that is cut or damaged cannot take it along: SQLite skips such a log silently.
+# box_formats: how describers write boxes. uncertain_costs: what a model may have cost besides the answers here.
+# batches, batch_items: requests at a Batch API. dataset: what answers were last brought for.
+_LATER = {
+    "written": "(results INTEGER NOT NULL) STRICT",
+    "box_formats": "(describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, "
+    "evidence TEXT NOT NULL) STRICT",
+    "uncertain_costs": "(payee TEXT PRIMARY KEY, usd REAL NOT NULL) STRICT",
+    "dataset": "(spec TEXT NOT NULL) STRICT",
+    "batches": "(id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE, "
+    "created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT",
+    "batch_items": "(digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts, "
+    "describer INTEGER NOT NULL REFERENCES describers, sample INTEGER NOT NULL, "
+    "batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, choice INTEGER NOT NULL, "
+    "PRIMARY KEY (digest, prompt, describer, sample)) STRICT, WITHOUT ROWID",
+}
+_ADD_LATER = "\n".join(
+    [
+        "BEGIN IMMEDIATE;",
+        *(f"CREATE TABLE IF NOT EXISTS {name} {columns};" for name, columns in _LATER.items()),
+        "CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);",
+        "INSERT INTO written SELECT count(*) FROM results WHERE NOT EXISTS (SELECT * FROM written);",
+        "COMMIT;",
+    ]
+)
 
-# Layout 2 had no checksums; its rows stay without.
-_FROM_2 = f"""
-BEGIN IMMEDIATE;
-ALTER TABLE results ADD COLUMN checksum INTEGER;
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
-"""
-_MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
-
-# The same for readers, who change nothing: names of the temporary schema come first.
-_VIEWS = {
-    1: """
-PRAGMA temp_store = MEMORY;
-CREATE TEMP VIEW prompts AS SELECT *, '' AS asked FROM main.prompts;
-CREATE TEMP VIEW results AS SELECT *, NULL AS answer, NULL AS checksum FROM main.results;
-""",
-    2: """
-PRAGMA temp_store = MEMORY;
-CREATE TEMP VIEW results AS SELECT *, NULL AS checksum FROM main.results;
-""",
+_RESTORE = (
+    "restore a backup, after moving the file and those beside it (-wal, -shm, .count) away; the same `gpt4image "
+    "describe` command asks for what is missing there"
+)
+MEND = (
+    "Restore a backup, or save what can be read: `sqlite3 FILE .recover`. The same `gpt4image describe` command then "
+    "asks for what is missing."
+)
+_WHAT_TO_DO = {
+    "SQLITE_FULL": "the disk is full; what was stored before is safe: free some space and run the same command again",
+    "SQLITE_READONLY": "the file or its folder is read-only; choose a writable place for --store",
+    "SQLITE_CANTOPEN": "the file cannot be opened; check that the folder exists and may be read and written",
+    "SQLITE_IOERR": "reading or writing failed; check the disk and its free space and run the same command again",
+    "SQLITE_NOTADB": "this is not an SQLite file; give another --store",
+    "SQLITE_CORRUPT": f"the file is damaged; {_RESTORE}, or save what can be read: sqlite3 FILE .recover",
+    "SQLITE_BUSY": "another program has locked the file; close it and run the same command again",
 }
 
-# Requests at a Batch API: tables made only in stores that use one; readers do not need them.
-_BATCHES = """
-CREATE TABLE IF NOT EXISTS batches (
-    id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE,
-    created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT;
-CREATE TABLE IF NOT EXISTS batch_items (
-    digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts,
-    describer INTEGER NOT NULL REFERENCES describers, sample INTEGER NOT NULL,
-    batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, choice INTEGER NOT NULL,
-    PRIMARY KEY (digest, prompt, describer, sample)) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
-"""
 
-# How many results were ever written, in the transaction that wrote them. The same number stands in a file beside the
-# store, where a log that is cut or damaged cannot take it along: SQLite passes over such a log without a word.
-_WRITTEN = """
-BEGIN IMMEDIATE;
-CREATE TABLE written (results INTEGER NOT NULL) STRICT;
-INSERT INTO written SELECT count(*) FROM results;
-COMMIT;
-"""
-
-# How describers write boxes: a table made only in stores that know it of one.
-_BOX_FORMATS = """
-CREATE TABLE IF NOT EXISTS box_formats (
-    describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
-"""
-
-
-# What a model may have cost besides the answers that are stored: a table made only where costs have a limit.
-_UNCERTAIN_COSTS = "CREATE TABLE IF NOT EXISTS uncertain_costs (payee TEXT PRIMARY KEY, usd REAL NOT NULL) STRICT;"
+@contextlib.contextmanager
+def explained(path: Path) -> Generator[None]:
+    """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
+    try:
+        yield
+    except (sqlite3.Error, AttributeError, *UNREADABLE) as error:  # the others of values in a damaged file
+        name = getattr(error, "sqlite_errorname", "")
+        advice = next((advice for code, advice in _WHAT_TO_DO.items() if name.startswith(code)), None)
+        unknown = f"the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."
+        raise StoreError(f"{path}: {advice} ({error})." if advice else f"{path}: {unknown}") from error
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the store cannot be used ({error.strerror or error}); check the folder, its rights and the free "
+            "space."
+        ) from error
 
 
 def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
@@ -122,91 +119,22 @@ def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connectio
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, check_same_thread=not any_thread)
     try:
         connection.execute("PRAGMA synchronous = FULL")
-        if _is_new(connection):
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_SCHEMA)
-        version = _check_schema(connection, path)
-        require_nothing_lost(connection, path)
-        if statements := _MIGRATIONS.get(version):
-            connection.executescript(statements)
-        if not has_table(connection, "written"):
-            connection.executescript(_WRITTEN)
+        _require_layout(connection, path)
+        _require_nothing_lost(connection, path)
+        if set(_LATER) - _tables(connection):
+            connection.executescript(_ADD_LATER)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def count_file(path: Path) -> Path:
-    """Return the file beside a store that says how many results were written to it."""
-    file = path.resolve()
-    return file.with_name(file.name + ".count")
-
-
-def require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
-    """Compare the results in a store to the number beside it, before anything is paid for again.
-
-    A copy of the log is kept, since SQLite deletes it when the store is closed.
-
-    Raises:
-        StoreError: there are fewer.
-    """
-    aside = count_file(path)
-    try:
-        known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
-    except (OSError, ValueError):
-        return
-    there = written(connection)
-    if there >= known:
-        return
-    log = path.resolve().with_name(path.resolve().name + "-wal")
-    kept = ""
-    if log.is_file() and log.stat().st_size:
-        copy = log.with_name(log.name + ".damaged")
-        shutil.copyfile(log, copy)
-        kept = f" A copy of the log is kept in {copy.name}."
-    raise StoreError(
-        f"{path}: {known - there} of the {known} results that were written to it are gone: its log ({log.name}) was "
-        f"cut or damaged, or an earlier copy took its place.{kept} Restore a backup that has them. Or delete {aside} "
-        "to go on with what is there, which asks for the lost ones, and pays for them, again."
-    )
-
-
-def written(connection: sqlite3.Connection) -> int:
-    """Return how many results were ever written to a store."""
-    if not has_table(connection, "written"):
-        return 0
-    (found,) = connection.execute("SELECT max(results) FROM written").fetchone()
-    return found or 0
-
-
-def make_batch_tables(connection: sqlite3.Connection) -> None:
-    """Add the tables of the batch ledger if they are missing."""
-    connection.executescript(_BATCHES)
-
-
-def make_box_formats_table(connection: sqlite3.Connection) -> None:
-    """Add the table of conventions if it is missing."""
-    connection.executescript(_BOX_FORMATS)
-
-
-def make_uncertain_costs_table(connection: sqlite3.Connection) -> None:
-    """Add the table of costs that no answer tells if it is missing."""
-    connection.executescript(_UNCERTAIN_COSTS)
-
-
-def has_table(connection: sqlite3.Connection, name: str) -> bool:
-    """Return whether the store has a table."""
-    return connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = ?", (name,)).fetchone()[0] > 0
-
-
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open the store for reading, in a read-only folder too. Raises StoreError where there is none."""
     require_store(path)
     _refuse_foreign_bytes(path)
-    uri = path.absolute().as_uri()
     # Opened for writing, where that is allowed, only so that the last reader tidies SQLite's side files away.
-    connection = sqlite3.connect(f"{uri}?mode=rw", uri=True)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
     try:
         _open_for_reading(connection, path)
     except sqlite3.OperationalError:
@@ -215,7 +143,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         connection.close()
         if any(log.name.endswith("-wal") for log in _logs(path)):
             raise
-        connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
         _open_for_reading(connection, path)
     except BaseException:
         connection.close()
@@ -233,10 +161,11 @@ def require_store(path: Path) -> None:
 
 
 def _open_for_reading(connection: sqlite3.Connection, path: Path) -> None:
-    version = _check_schema(connection, path)
-    require_nothing_lost(connection, path)
-    if statements := _VIEWS.get(version):
-        connection.executescript(statements)
+    _require_layout(connection, path)
+    _require_nothing_lost(connection, path)
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for name in set(_LATER) - _tables(connection):
+        connection.execute(f"CREATE TEMP TABLE {name} {_LATER[name]}")
     connection.execute("PRAGMA query_only = ON")
 
 
@@ -265,7 +194,7 @@ def back_up(connection: sqlite3.Connection, copy: Path) -> None:
 def _make_store(path: Path) -> None:
     """Write an empty store in one step: a process that is killed leaves a whole one or none."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMA + _ADD_LATER)
         content = bytearray(connection.serialize())
     content[18:20] = b"\2\2"  # WAL, as the file format has it
     count_file(path).unlink(missing_ok=True)
@@ -275,7 +204,6 @@ def _make_store(path: Path) -> None:
 
 
 def _is_absent(path: Path) -> bool:
-    """Return whether nothing was stored yet; older versions that were killed left an empty file."""
     return not path.exists() or (path.is_file() and not path.stat().st_size)
 
 
@@ -309,53 +237,160 @@ def _refuse_foreign_bytes(path: Path) -> None:
         raise StoreError(f"{path}: this is not a description store (not an SQLite file); give another --store.")
 
 
-def _is_new(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the layout of the store. Raises StoreError: it is none, or of a later version."""
+def _require_layout(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
-        kind = "an empty SQLite file" if _is_new(connection) else "an SQLite file of another program"
+        kind = "an SQLite file of another program" if _tables(connection) else "an empty SQLite file"
         raise StoreError(f"{path}: this is not a description store but {kind}; give another --store.")
-    if not 1 <= version <= SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         raise StoreError(
-            f"{path}: the store has layout {version}, but this gpt4image reads layouts 1 to {SCHEMA_VERSION}; "
-            f"use the version of gpt4image that wrote it to export its descriptions."
+            f"{path}: the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}; use the "
+            "version of gpt4image that wrote it to export its descriptions."
         )
-    return version
 
 
-_MAGIC = b"SQLite format 3\0"
-_RESTORE = (
-    "restore a backup, after moving the file and those beside it (-wal, -shm, .count) away; the same `gpt4image "
-    "describe` command asks for what is missing there"
-)
-_WHAT_TO_DO = {
-    "SQLITE_FULL": "the disk is full; what was stored before is safe: free some space and run the same command again",
-    "SQLITE_READONLY": "the file or its folder is read-only; choose a writable place for --store",
-    "SQLITE_CANTOPEN": "the file cannot be opened; check that the folder exists and may be read and written",
-    "SQLITE_IOERR": "reading or writing failed; check the disk and its free space and run the same command again",
-    "SQLITE_NOTADB": "this is not an SQLite file; give another --store",
-    "SQLITE_CORRUPT": f"the file is damaged; {_RESTORE}, or save what can be read: sqlite3 FILE .recover",
-    "SQLITE_BUSY": "another program has locked the file; close it and run the same command again",
-}
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 
 
-@contextlib.contextmanager
-def explained(path: Path) -> Generator[None]:
-    """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
+def count_file(path: Path) -> Path:
+    """Return the file beside a store that says how many results were written to it."""
+    file = path.resolve()
+    return file.with_name(file.name + ".count")
+
+
+def written(connection: sqlite3.Connection) -> int:
+    """Return how many results were ever written to a store."""
+    if "written" not in _tables(connection):
+        return 0
+    (found,) = connection.execute("SELECT max(results) FROM written").fetchone()
+    return found or 0
+
+
+def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
+    """Compare the results in a store to the number beside it, before anything is paid for again.
+
+    A copy of the log is kept, since SQLite deletes it when the store is closed. Raises StoreError: there are fewer.
+    """
+    aside = count_file(path)
     try:
-        yield
-    except (sqlite3.Error, AttributeError, *UNREADABLE) as error:  # the others of values in a damaged file
-        name = getattr(error, "sqlite_errorname", "")
-        advice = next((advice for code, advice in _WHAT_TO_DO.items() if name.startswith(code)), None)
-        unknown = f"the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."
-        raise StoreError(f"{path}: {advice} ({error})." if advice else f"{path}: {unknown}") from error
-    except OSError as error:
-        raise StoreError(
-            f"{path}: the store cannot be used ({error.strerror or error}); check the folder, its rights and the free "
-            "space."
-        ) from error
+        known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
+    except (OSError, ValueError):
+        return
+    there = written(connection)
+    if there >= known:
+        return
+    log = path.resolve().with_name(path.resolve().name + "-wal")
+    kept = ""
+    if log.is_file() and log.stat().st_size:
+        copy = log.with_name(log.name + ".damaged")
+        shutil.copyfile(log, copy)
+        kept = f" A copy of the log is kept in {copy.name}."
+    raise StoreError(
+        f"{path}: {known - there} of the {known} results that were written to it are gone: its log ({log.name}) was "
+        f"cut or damaged, or an earlier copy took its place.{kept} Restore a backup that has them. Or delete {aside} "
+        "to go on with what is there, which asks for the lost ones, and pays for them, again."
+    )
+
+
+COLUMNS = (
+    *("digest", "prompt", "describer", "status", "answer", "sample", "text", "error", "finish_reason"),
+    *("tokens_in", "tokens_out", "cost_usd", "latency_s", "created"),
+)
+"""Columns of a result that its checksum covers."""
+_REAL = frozenset(map(COLUMNS.index, ("cost_usd", "latency_s", "created")))
+_CONTENT = {"prompts": "id, name, version, text, class_conditioned, asked", "describers": "id, settings"}
+
+
+class RowChecksums:
+    """The SQL function ``row_checksum`` of a connection, of the values of COLUMNS.
+
+    SQLite has no checksums, and a bit may turn over in any text or number. One stands in each row, and covers the
+    prompt and the describer that the row refers to.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._content: dict[str, dict[int, str]] = {table: {} for table in _CONTENT}
+        connection.create_function("row_checksum", len(COLUMNS), self._of)
+
+    def learn(self, prompts: set[int], describers: set[int]) -> None:
+        """Read what these ids refer to, where it is not known yet: to be called before the function is."""
+        if not (prompts <= self._content["prompts"].keys() and describers <= self._content["describers"].keys()):
+            for table, columns in _CONTENT.items():
+                rows = self._connection.execute(f"SELECT {columns} FROM {table}")
+                self._content[table] = {number: repr(values) for number, *values in rows}  # once: a list may be long
+
+    def _of(self, digest: bytes, prompt: int, describer: int, *values: Any) -> int:
+        kept = (
+            float(value) if place in _REAL and value is not None else value for place, value in enumerate(values, 3)
+        )
+        about = self._content["prompts"].get(prompt, "None"), self._content["describers"].get(describer, "None")
+        return zlib.crc32(f"({', '.join((repr(digest), *about, *map(repr, kept)))})".encode())
+
+    def require_whole(self, path: Path) -> None:
+        """Check the structure of the file, which is at ``path``, and every row that has a checksum.
+
+        Raises:
+            StoreError: something is damaged.
+            sqlite3.DatabaseError: the file cannot be read to its end.
+        """
+        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise StoreError(f"{path} is damaged: {in_one_line(found)}. {MEND}")
+        self.learn({-1}, set())
+        wrong = f"SELECT id FROM results WHERE checksum IS NOT row_checksum({', '.join(COLUMNS)})"
+        for (row,) in self._connection.execute(f"{wrong} AND checksum IS NOT NULL ORDER BY id LIMIT 1"):
+            raise StoreError(
+                f"{path} is damaged: row {row} of its results does not match its checksum. Restore a backup; or remove "
+                f"the row, `sqlite3 {path} 'DELETE FROM results WHERE id = {row}'`, and give the same `gpt4image "
+                "describe` command, which asks for it again."
+            )
+
+
+PROMPT = ("name", "version", "text", "class_conditioned", "asked")
+"""Columns that identify a prompt, in the order of ``Prompt.row``."""
+
+
+class References:
+    """Ids of prompts and describers, made where they are new; within a transaction of the caller."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    @contextlib.contextmanager
+    def kept_on_success(self) -> Generator[None]:
+        """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
+        try:
+            yield
+        except BaseException:
+            self._known.clear()
+            raise
+
+    def prompt(self, prompt: Prompt) -> int:
+        """Return the id of a prompt."""
+        return self._find("prompts", prompt_columns(), prompt.row)
+
+    def describer(self, settings: Mapping[str, Any]) -> int:
+        """Return the id of a describer, by its settings."""
+        return self._find("describers", "settings", (canonical_json(settings),))
+
+    def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
+        if (table, *values) not in self._known:
+            places = marks(values)
+            self._connection.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})", values)
+            found = self._connection.execute(f"SELECT id FROM {table} WHERE ({columns}) = ({places})", values)
+            self._known[table, *values] = found.fetchone()[0]
+        return self._known[table, *values]
+
+
+def prompt_columns(table: str = "") -> str:
+    """Return the columns of ``PROMPT`` as SQL has them, each after ``table``, as in "p."."""
+    return ", ".join(table + name for name in PROMPT)
+
+
+def marks(values: Sequence[Any]) -> str:
+    """Return a question mark for each value, as SQL has them."""
+    return ", ".join("?" * len(values))

@@ -1,31 +1,232 @@
-"""What is still to be asked about a dataset: requests, one at a time, as far as the budget goes.
+"""Asking within the money: requests for what is missing, one at a time, as far as a number and a budget go.
+
+The dearest outcome of each call is reserved before it is sent. Where nothing more fits, the round ends, what was
+really spent is known, and the next round begins: so the sum comes close to ``--max-cost`` from below. What earlier runs
+have spent counts. So does what may have been in flight when one was killed, which is noted before it is sent.
 
 A refused answer was paid for: it is kept and not asked again. A call that failed brought nothing: the next run asks.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 
-from gpt4image.artifacts.store import Prompt
+from gpt4image.artifacts.results import Prompt
+from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import ImageSet
-from gpt4image.describing.budget import Budget
 from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.describing.missing import NO_SAMPLES, Missing, Samples
+from gpt4image.describing.prices import FREE, Price
 from gpt4image.describing.questions import asked_again, question, schema_of
-from gpt4image.describing.wanted import Settled
 
-_NONE: frozenset[int] = frozenset()
+_MARGIN = 1.25  # images of one size differ a little in tokens: the next is taken for the longest so far times this
+# Images of different sizes differ much, and after few answers the largest is not seen yet: with n answers, calls that
+# go together count this / n times the longest input so far.
+_UNSEEN = 64.0
+_ROOM = 1.25  # of what is noted as in flight above what is: so that few calls wait for the disk
+
+
+@dataclass
+class _Seen:
+    """What answers to a prompt tell about its inputs: tokens of the longest one, and the number of answers."""
+
+    longest: float = 0.0
+    answers: float = 0.0
+
+
+class Budget:
+    """Admits requests and counts what they cost; safe to use from several threads.
+
+    The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
+    to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
+    A call that was paid for and does not tell its price counts at the same dearest outcome, with the small margin.
+    Before the first answer nothing is known about the length of the input, so the first request goes alone, unless
+    earlier runs left answers (``learn``). A prompt without an answer has at most the longest input of the others and a
+    token per byte of its own text. Where the large margin leaves no room, requests go one by one with the small one.
+    So ``max_cost`` is overrun only by inputs that exceed their margin: requests come as if shuffled, and with n answers
+    known, one in n + 1 is longer than all.
+
+    Attributes:
+        spent: what all answers have cost, those of earlier runs included, in US dollars.
+        earlier: how much of it was spent before this run.
+        uncertain: how much of it is an upper bound: calls whose answers were lost, or did not tell their price.
+    """
+
+    def __init__(self, *, limit: int | None, max_cost: float | None, price: Price | None, max_tokens: int) -> None:
+        """Start with nothing spent.
+
+        Args:
+            limit: maximum number of requests.
+            max_cost: maximum cost, in US dollars.
+            price: of tokens; None if unknown.
+            max_tokens: maximum tokens per answer to one turn.
+
+        Raises:
+            ConfigError: the cost is limited and the price is unknown or zero.
+        """
+        if max_cost is not None and price in (None, FREE):
+            known = "none is known for this model" if price is None else "this model counts as free"
+            raise ConfigError(
+                f"--max-cost needs a price, and {known}: give --prices FILE with "
+                '{"MODEL": {"input": X, "output": Y}} in US dollars per million tokens, or leave out --max-cost where '
+                "nobody sends a bill."
+            )
+        self.limit, self.max_cost = limit, max_cost
+        self._price, self._max_tokens = price, max_tokens
+        self._lock = threading.Lock()
+        self._seen: dict[Prompt, _Seen] = {}
+        self._reserved: dict[tuple[str, Prompt, int], float] = {}
+        self._note: Callable[[float], None] | None = None
+        self._noted = 0.0
+        self.spent = self.earlier = self.uncertain = self._reserved_sum = 0.0
+        self.asked = 0
+
+    def begin(self, known: float, uncertain: float, note: Callable[[float], None] | None) -> None:
+        """Count what earlier runs have spent.
+
+        Args:
+            known: what their answers have cost.
+            uncertain: what lost calls may have cost besides.
+            note: keeps what may have been spent besides the answers that are stored, before a call is sent; from any
+                thread. None where a call that is in flight is known to the next run.
+        """
+        self.spent = self.earlier = known + uncertain
+        self.uncertain, self._note, self._noted = uncertain, note, uncertain
+
+    def end(self) -> None:
+        """Note that nothing is in flight any more."""
+        with self._lock:
+            self._keep_note(exactly=True)
+
+    def learn(self, prompt: Prompt, inputs: Sequence[int]) -> None:
+        """Count earlier answers to a prompt: tokens of their requests."""
+        if inputs:
+            self._see(prompt, max(inputs), len(inputs))
+
+    def admit(self, request: Request, *, again: bool = False, sent: bool = False) -> bool:
+        """Count the request and reserve its price, or return False if it is too much for now.
+
+        ``again``: it was asked before in this run and is not counted for ``limit``. ``sent``: an earlier run sent it,
+        so that it costs money in any case.
+        """
+        with self._lock:
+            if not self._allows(request, again, sent):
+                return False
+            self._reserve(request)
+            self.asked += not again
+            return True
+
+    def allows(self, request: Request, *, again: bool = False, sent: bool = False) -> bool:
+        """Return whether ``admit`` would admit the request."""
+        with self._lock:
+            return self._allows(request, again, sent)
+
+    def pay_again(self, request: Request) -> bool:
+        """Reserve the price of one more call for a request, or return False if it is too much.
+
+        The reservations of its earlier calls stay until its answer is settled.
+        """
+        with self._lock:
+            if self.max_cost is not None:
+                if not self._seen or self.spent + self._reserved_sum + self._dearest(request) > self.max_cost:
+                    return False
+                self._reserve(request)
+            return True
+
+    def settle(self, answer: Answer) -> None:
+        """Replace the reservation for an answer by what it cost.
+
+        Raises:
+            DescriberError: the cost is limited and the answer does not tell what it cost.
+        """
+        with self._lock:
+            self._reserved_sum -= self._reserved.pop(answer.request.name, 0.0)
+            self.spent += answer.cost_usd or 0.0
+            # A content filter leaves an empty text, which costs nothing.
+            if self.max_cost is not None and answer.text and answer.cost_usd is None:
+                raise DescriberError(
+                    "--max-cost cannot be kept: the server does not say how many tokens an answer took. What it "
+                    "answered is kept; give --limit instead."
+                )
+            if answer.tokens_in is not None:
+                self._see(answer.request.prompt, answer.tokens_in, 1)
+            if self.max_cost is not None and answer.unpriced:
+                if not self._seen:  # nothing bounds the price: it may be all there was
+                    lost = max(0.0, math.nextafter(self.max_cost, math.inf) - self.spent)
+                else:
+                    lost = answer.unpriced * self._price_of(answer.request, _MARGIN)
+                self.spent += lost
+                self.uncertain += lost
+            self._keep_note()
+
+    def take_back(self, answer: Answer) -> None:
+        """Do not count a request that the describer has no answer for."""
+        with self._lock:
+            self.asked -= 1
+            self._reserved_sum -= self._reserved.pop(answer.request.name, 0.0)
+            self._keep_note()
+
+    def _keep_note(self, *, exactly: bool = False) -> None:
+        """Note what may have been spent besides what the answers tell, where the last note is too low or far too high.
+
+        The calls of a run that is killed then count in the next one, although nobody knows what they cost.
+        """
+        now = self.uncertain + (0.0 if exactly else self._reserved_sum)
+        if self._note is None or now == self._noted or (not exactly and now <= self._noted <= 2 * _ROOM * now):
+            return
+        self._noted = now if exactly else self.uncertain + _ROOM * self._reserved_sum
+        self._note(self._noted)
+
+    def _reserve(self, request: Request) -> None:
+        if self.max_cost is not None:
+            price = self._dearest(request)
+            self._reserved[request.name] = self._reserved.get(request.name, 0.0) + price
+            self._reserved_sum += price
+            self._keep_note()
+
+    def _allows(self, request: Request, again: bool, sent: bool) -> bool:
+        if self.limit is not None and not again and self.asked >= self.limit:
+            return False
+        if self.max_cost is None or sent:
+            return True
+        if not self._seen and self._reserved:
+            return False
+        return self.spent + self._reserved_sum + self._dearest(request) <= self.max_cost
+
+    def _dearest(self, request: Request) -> float:
+        answers = self._seen_for(request).answers
+        alone = not self._reserved or not answers
+        return self._price_of(request, _MARGIN if alone else max(_MARGIN, _UNSEEN / answers))
+
+    def _price_of(self, request: Request, margin: float) -> float:
+        """Return the price of a call whose input is ``margin`` times as long as the longest so far."""
+        if self._price is None:
+            return 0.0
+        return self._price.of(margin * self._seen_for(request).longest, self._max_tokens * len(request.turns))
+
+    def _see(self, prompt: Prompt, length: float, answers: float) -> None:
+        seen = self._seen.setdefault(prompt, _Seen())
+        seen.longest, seen.answers = max(seen.longest, length), seen.answers + answers
+
+    def _seen_for(self, request: Request) -> _Seen:
+        if own := self._seen.get(request.prompt):
+            return own
+        if not (others := self._seen.values()):
+            return _Seen()
+        turns, text = len(request.turns), sum(len(turn.encode()) for turn in request.turns)
+        longest = turns * (max(seen.longest for seen in others) + text) + (turns - 1) * self._max_tokens
+        return _Seen(longest, max(seen.answers for seen in others))
 
 
 class Asking:
-    """Requests for every distinct image, prompt and sample that is not settled. Holds a number per image, no requests.
+    """Requests for every distinct image, prompt and sample that is missing, made lazily.
 
     They come as if shuffled, the same way every time, so that a part of a set is a part of all its classes.
 
@@ -36,37 +237,23 @@ class Asking:
     def __init__(
         self,
         images: ImageSet,
-        prompts: Sequence[Prompt],
-        samples: int,
-        settled: Sequence[Settled],
+        missing: Sequence[Missing],
         *,
         only: Collection[str] | None = None,
         last: Collection[str] = (),
-        likely: Mapping[str, Sequence[str]] | None = None,
-        sent: Mapping[Prompt, Settled] = MappingProxyType({}),
+        sent: Mapping[Prompt, Samples] | None = None,
     ) -> None:
         """Prepare to ask.
 
         Args:
             images: the dataset.
-            prompts: filled in for the run.
-            samples: answers wanted for each image and prompt.
-            settled: for each prompt, samples that need not be asked for, by digest.
+            missing: what each prompt is to be asked.
             only: digests to ask about; None for all.
             last: digests to ask about after all others: a run that began with what failed before would fail.
-            likely: the classes to offer for each image, where they are not all of the list; others are skipped.
             sent: samples that an earlier run sent, by prompt and digest: they come first, as they cost money anyway.
         """
-        self._images = images
-        self._prompts = prompts
-        self._samples = frozenset(range(samples))
-        self._settled = settled
-        self._only = only
-        self._last = last
-        self._likely = likely
-        self._sent = sent
-        self._twins = _rows_of_equal_images(images)
-        self._main = self._all()
+        self._images, self._missing, self._sent = images, missing, sent or {}
+        self._main = self._all(only, last)
         self._again: deque[Request] = deque()
         self._asked_again: set[tuple[str, Prompt, int]] = set()
         self._next: Request | None = None
@@ -99,18 +286,18 @@ class Asking:
 
     def was_asked_again(self, answer: Answer) -> bool:
         """Return whether this is the answer to a second try."""
-        return _name(answer) in self._asked_again
+        return answer.request.name in self._asked_again
 
     def ask_again(self, answer: Answer, *, outside_list: bool = False) -> None:
         """Ask once more for an answer that is of no use, or names a class outside the list; then it is left alone."""
         with self._lock:
-            if _name(answer) not in self._asked_again:
-                self._asked_again.add(_name(answer))
-                request = replace(answer.request, samples=(answer.sample,))
+            if answer.request.name not in self._asked_again:
+                self._asked_again.add(answer.request.name)
+                request = answer.request
                 self._again.append(replace(request, turns=asked_again(request.turns)) if outside_list else request)
 
     def _was_sent(self, request: Request) -> bool:
-        return bool(self._sent.get(request.prompt, {}).get(request.digest, _NONE) & {*request.samples})
+        return request.sample in self._sent.get(request.prompt, {}).get(request.digest, NO_SAMPLES)
 
     def _peek(self) -> tuple[Request | None, bool]:
         """Return the next request, and whether it was asked before."""
@@ -122,66 +309,43 @@ class Asking:
             self._next = next(self._main, None)
         return self._next, False
 
-    def _all(self) -> Iterator[Request]:
-        images = self._images
-        digests = images.digests
-        wanted = [
-            row
-            for row, digest in enumerate(digests)
-            if any(self._samples - s.get(digest, _NONE) for s in self._settled)
-        ]
+    def _all(self, only: Collection[str] | None, last: Collection[str]) -> Iterator[Request]:
         first = {digest for own in self._sent.values() for digest in own}
-
-        def place(row: int) -> tuple[bool, bool, str]:
-            # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
-            return digests[row] not in first, digests[row] in self._last, digests[row][-16:]
-
-        for row in sorted(wanted, key=place):
-            digest = digests[row]
-            rows = self._twins.get(digest, [row])
-            if rows[0] != row or (self._only is not None and digest not in self._only):
+        rows_of: dict[str, int] = {}
+        twins: dict[str, list[int]] = {}  # of equal images, all rows
+        for row, digest in enumerate(self._images.digests):
+            if (only is not None and digest not in only) or not any(digest in one.wanted for one in self._missing):
                 continue
-            for prompt, settled in zip(self._prompts, self._settled, strict=True):
-                if samples := self._samples - settled.get(digest, _NONE):
-                    yield from self._of_image(rows, prompt, sorted(samples))
+            if (other := rows_of.setdefault(digest, row)) != row:
+                twins.setdefault(digest, [other]).append(row)
+
+        def place(digest: str) -> tuple[bool, bool, str]:
+            # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
+            return digest not in first, digest in last, digest[-16:]
+
+        for digest in sorted(rows_of, key=place):
+            for one in self._missing:
+                if digest in one.wanted:
+                    yield from self._of_image(
+                        twins.get(digest, [rows_of[digest]]), one.prompt, sorted(one.wanted[digest])
+                    )
 
     def _of_image(self, rows: Sequence[int], prompt: Prompt, samples: Sequence[int]) -> Iterator[Request]:
         images, row = self._images, rows[0]
         digest = images.digests[row]
-        named = (", ".join(images.label_names(other)) for other in rows)
-        class_name = next((names for names in named if names), "")
-        likely = None if self._likely is None else self._likely.get(digest, ())
-        reason = None
+        class_name = next((names for other in rows if (names := ", ".join(images.label_names(other)))), "")
         if prompt.class_conditioned and not class_name:
             reason = f"no label, and the prompt {prompt.name!r} tells the class"
-        elif likely is not None and not likely:
-            reason = "no description, by which its likely classes would be chosen"
-        if reason is not None:
             self.skipped.append(Skipped(name=images.keys[row], reason=reason))
             return
-        # Each sample sees the classes in another order; without classes, one call may bring several samples.
-        for group in [(sample,) for sample in samples] if prompt.classes else [tuple(samples)]:
+        for sample in samples:
             yield Request(
                 digest=digest,
                 keys=tuple(images.keys[other] for other in rows),
                 prompt=prompt,
-                turns=question(prompt, class_name, digest, group[0], likely),
-                samples=group,
-                schema=schema_of(prompt, None if likely is None else tuple(likely)),
+                turns=question(prompt, class_name, digest, sample),
+                sample=sample,
+                schema=schema_of(prompt),
                 read=partial(images.read, row),
                 clips=images.clips,
             )
-
-
-def _name(answer: Answer) -> tuple[str, Prompt, int]:
-    return answer.request.digest, answer.request.prompt, answer.sample
-
-
-def _rows_of_equal_images(images: ImageSet) -> dict[str, list[int]]:
-    """Return all rows of each digest that several images share."""
-    shared = {digest for digest, count in Counter(images.digests).items() if count > 1}
-    rows: dict[str, list[int]] = {digest: [] for digest in shared}
-    for row, digest in enumerate(images.digests):
-        if digest in shared:
-            rows[digest].append(row)
-    return rows

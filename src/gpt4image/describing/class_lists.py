@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from gpt4image.artifacts.store import ClassOption
@@ -110,6 +111,9 @@ class ClassNames:
             if len(found) == 1:
                 return found[0]
         return None
+
+
+class_names = lru_cache(maxsize=8)(ClassNames)
 
 
 def is_none(said: str | None) -> bool:

@@ -6,57 +6,68 @@ in flight. Answers that arrive together share a transaction.
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from gpt4image.artifacts import answers
 from gpt4image.artifacts.prompts import fill, load_prompt, turns
-from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
-from gpt4image.base.errors import ConfigError, DescriberError, first_few
+from gpt4image.artifacts.store import (
+    OUTSIDE_LIST,
+    ClassOption,
+    Description,
+    DescriptionStore,
+    Prompt,
+    canonical_json,
+)
+from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar, say
 from gpt4image.base.secrets import hidden
-from gpt4image.config import DescribeConfig
+from gpt4image.config import DescribeConfig, Flaw
 from gpt4image.config.base import listed
 from gpt4image.config.results import DescribeResult
 from gpt4image.data import SPLITS, ImageSet
+from gpt4image.data.decode import sides
 from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
-from gpt4image.describing.answer_json import valid
-from gpt4image.describing.asking import Asking
+from gpt4image.describing.answer_json import parse_answer, valid
+from gpt4image.describing.asking import Asking, Budget
 from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
-from gpt4image.describing.budget import Budget
-from gpt4image.describing.chosen_images import asked_images, chosen_images
-from gpt4image.describing.class_lists import class_list, compare_with
+from gpt4image.describing.class_lists import class_list, class_names, compare_with
 from gpt4image.describing.describers.base import Answer, Describer
-from gpt4image.describing.describers.batch.ledger import on_their_way
+from gpt4image.describing.describers.batch import BatchDescriber, pending
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
-from gpt4image.describing.estimate import estimate, sample_of
-from gpt4image.describing.judging import Judged, judge
-from gpt4image.describing.prices import bill
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
-from gpt4image.describing.tally import Tally
-from gpt4image.describing.wanted import (
-    Settled,
-    Wanted,
+from gpt4image.describing.flaws import CUT_OFF, flaws, without_thoughts
+from gpt4image.describing.missing import (
+    NO_SAMPLES,
+    Missing,
+    Samples,
+    asked_images,
     brings,
-    find_wanted,
+    chosen_images,
+    find_missing,
     is_shorter,
-    minus,
     refuse_to_pay_again,
     refuse_to_pay_for_parts,
-    steps_of,
 )
+from gpt4image.describing.prices import HALF_PRICE, bill
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 
-_NONE: frozenset[int] = frozenset()
+IMAGES_IN_SAMPLE = 8
 
 
 def describe(config: DescribeConfig) -> DescribeResult:
@@ -64,7 +75,7 @@ def describe(config: DescribeConfig) -> DescribeResult:
 
     Raises:
         ConfigError: the SPEC of the dataset or the describer, a prompt, the class list, the list of images or the
-            budget is wrong, or what is asked for is on its way in a batch and would be paid for again.
+            budget is wrong, or what is asked for is pending in a batch and would be paid for again.
         DataError: the dataset cannot be read.
         DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
         StoreError: the store cannot be written.
@@ -88,20 +99,11 @@ def describe(config: DescribeConfig) -> DescribeResult:
         from gpt4image.describing.describers.ray import RayDescriber
 
         describer = RayDescriber(config, images)
-    prompts = [
-        fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
-    ]
+    filling = {"domain": config.domain, "word_limit": config.word_limit, "classes": images.classes}
+    prompts = [fill(prompt, **filling) for prompt in prompts]
     with DescriptionStore(config.store, write=True) as store:
-        run = _Run(
-            config=config,
-            store=store,
-            describer=describer,
-            dataset=dataset,
-            images=images,
-            budget=budget,
-            unknown=unknown,
-        )
-        run.plan(prompts, classes)
+        run = _Run(config, store, describer, dataset, images, budget, classes, unknown)
+        run.plan(prompts)
         store.note_dataset(hidden(config.data))
         known, uncertain = store.spent(describer.settings, set(dataset.digests))
         # What is in a batch is known to the next run; other calls are noted before they are sent.
@@ -118,11 +120,7 @@ def describe(config: DescribeConfig) -> DescribeResult:
         if interrupt.requested:
             raise KeyboardInterrupt
         outcome = run.outcome()
-        if run.only is None:
-            return outcome
-        return estimate(
-            config, outcome, store, describer, [one for step in run.steps for one in step.prompts], run.only
-        )
+        return outcome if run.only is None else run.estimate(outcome)
 
 
 def _load_prompts(config: DescribeConfig) -> list[Prompt]:
@@ -138,10 +136,10 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
             raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} has several turns; use one with one turn.")
         if CLASS in ask and prompts[0].class_conditioned:
             raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} tells the class; use another prompt.")
-    silent = [prompt.name for prompt in prompts if not prompt.text]
-    if silent and not config.describer.startswith("replay:"):
+    unknown = [prompt.name for prompt in prompts if not prompt.text]
+    if unknown and not config.describer.startswith("replay:"):
         raise ConfigError(
-            f"--prompt {silent[0]}: nothing is known to ask; give a text file with the question, or one of the named "
+            f"--prompt {unknown[0]}: nothing is known to ask; give a text file with the question, or one of the named "
             f"prompts (see `gpt4image describe --help`)."
         )
     return prompts
@@ -152,8 +150,6 @@ def _describer_of(config: DescribeConfig) -> Describer:
         return load_describer(config)
     if config.engine != "local":
         raise ConfigError("--batch sends everything from here; leave out --engine ray.")
-    from gpt4image.describing.describers.batch.describer import BatchDescriber
-
     return BatchDescriber(config)
 
 
@@ -173,27 +169,76 @@ def _classes_of(config: DescribeConfig, images: ImageSet, *, replayed: bool) -> 
         offered = tuple(option for option in offered if option.name.lower() not in UNSEEN)
     if CLASS in ask and not offered:
         raise ConfigError(f"--ask {config.ask}: {config.data} has no classes; give a list or a file as --classes.")
-    chosen = images.labels.ndim == 2 and not replayed and len(offered) <= MOST_OFFERED
     differs = "" if config.classes is None else compare_with(offered, images.classes, config.data)
     if differs and config.only is None:  # a list for some images is shorter on purpose
         say(f"{differs}.")
+    chosen = images.labels.ndim == 2 and not replayed and len(offered) <= MOST_OFFERED
     words = not asks_of_list(ask) and (TAGS not in ask or (config.classes is None and not chosen))
     return () if words else offered
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True)
+class Judged:
+    """What of an answer is stored.
+
+    Attributes:
+        text: the description; of a rejected answer, all that the model wrote.
+        answer: its structured part.
+        error: why it is no answer.
+        outside_list: it is one, except that its class is not in the list.
+    """
+
+    text: str | None = None
+    answer: answers.Answer | None = None
+    error: str | None = None
+    outside_list: bool = False
+
+
+def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged:
+    """Return what of an answer is stored. Its class may be outside the list only at the ``last_try``."""
+    prompt = answer.request.prompt
+    if answer.error is not None or answer.text is None:
+        return Judged(error=valid(answer.error or "no answer"))
+    text, structured, broken = without_thoughts(valid(answer.text)), None, None
+    if prompt.ask != (DESCRIPTION,):
+        parsed = parse_answer(text, prompt, class_names(prompt.class_names), answer.probability)
+        if isinstance(parsed, str):
+            is_cut = answer.finish_reason == CUT_OFF
+            broken = parsed + ("; it ends at the limit of tokens (--max-tokens)" if is_cut else "")
+        else:
+            text, structured = parsed.description, parsed.answer
+            if structured.boxes is not None:
+                structured = replace(structured, picture=_sides(answer))
+    if text is not None:
+        found = flaws(text, finish_reason=answer.finish_reason, turns=answer.request.turns)
+        flaw = next((flaw for flaw in found if flaw in reject), None)
+        if flaw is not None or broken is not None:
+            return Judged(text, structured, flaw if flaw is not None else broken)
+    if structured is not None and structured.is_unmapped and not last_try:
+        return Judged(text or valid(answer.text), structured, f"{OUTSIDE_LIST}: {structured.said}", True)
+    return Judged(text, structured)
+
+
+def _sides(answer: Answer) -> tuple[int, int]:
+    """Return width and height of the image, which boxes in pixels need; (0, 0) where it cannot be read any more."""
+    try:
+        return sides(answer.request.read())
+    except (OSError, DecodeError):
+        return 0, 0
+
+
+@dataclass
 class _Run:
-    """Asks step by step; commits answers as they arrive, judges and counts them.
+    """Asks, judges and commits answers as they arrive, and counts them.
 
     Attributes:
         dataset: all its splits.
         images: those of them that are asked about.
         unknown: images that were to be asked about and are not in the dataset.
         only: images of a sample to ask about; None for all.
-        steps: what each step asks for.
-        sent: for each prompt, samples that are on their way in a batch.
-        again: for each prompt, samples that are on their way because an earlier run rejected the answer.
-        tally: what became of the answers.
+        sent: samples that are pending in a batch, by prompt.
+        tried: samples in a batch that are the second try of a rejected answer.
+        failed: images whose answer was not kept because the call failed, by digest, prompt and sample; so ``rejected``.
         probed: how it was found out in which form the describer writes boxes.
     """
 
@@ -203,124 +248,132 @@ class _Run:
     dataset: ImageSet
     images: ImageSet
     budget: Budget
-    unknown: Sequence[Skipped] = ()
+    classes: tuple[ClassOption, ...]
+    unknown: Sequence[Skipped]
     only: set[str] | None = None
-    steps: list[Wanted] = field(default_factory=list[Wanted])
-    again: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
-    sent: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
-    tally: Tally = field(default_factory=Tally)
+    missing: list[Missing] = field(default_factory=list[Missing])
+    sent: dict[Prompt, Samples] = field(default_factory=dict[Prompt, Samples])
+    tried: set[tuple[str, Prompt, int]] = field(default_factory=set[tuple[str, Prompt, int]])
+    askings: list[Asking] = field(default_factory=list[Asking])
+    described: Counter[str] = field(default_factory=Counter[str])
+    kinds: Counter[str] = field(default_factory=Counter[str])
+    with_boxes: set[str] = field(default_factory=set[str])
+    failed: dict[Any, tuple[Skipped, ...]] = field(default_factory=dict[Any, tuple[Skipped, ...]])
+    rejected: dict[Any, tuple[Skipped, ...]] = field(default_factory=dict[Any, tuple[Skipped, ...]])
     probed: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def plan(self, prompts: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
-        """Find out what is wanted and not there. Raises ConfigError: it is on its way and would be paid for again."""
-        config, settings = self.config, self.describer.settings
-        self.prompts, self.class_list = prompts, classes
-        self.only = sample_of(self.images) if config.dry_run else None
-        distinct, samples = set(self.images.digests), frozenset(range(config.samples))
-        for ask in steps_of(listed(config.ask), classes):
-            # Tags beside a class are words, also where the class is asked for in a second step.
-            of_list = tags_of_list(listed(config.ask), classes) or asks_of_list(ask)
-            own = classes if of_list else ()
-            step = find_wanted(
-                self.store,
-                settings,
-                prompts,
-                ask,
-                own,
-                digests=distinct,
-                samples=samples,
-                retry_rejected=config.retry_rejected,
-            )
-            self.steps.append(step)
-            self._learn_lengths(step.prompts, distinct)
-            named = distinct if self.only is None else self.only
-            others = [
-                prompt
-                for prompt in self.store.prompts()
-                if prompt not in step.prompts
-                and any(brings(prompt, part, base, ask, own) for base in prompts for part in ask)
-            ]
-            refuse_to_pay_for_parts(*on_their_way(config.store, settings, others), step.settled, named, samples)
-            coming, batches = on_their_way(config.store, settings, step.prompts)
-            coming = [{digest: own & samples for digest, own in sent.items()} for sent in coming]
-            if _through_batches(config):
-                again = [
-                    minus({digest: own & rejected.get(digest, _NONE) for digest, own in sent.items()}, good)
-                    for sent, good, rejected in zip(coming, step.there, step.settled, strict=True)
-                ]
-                self.again |= dict(zip(step.prompts, again, strict=True))
-                self.sent |= dict(zip(step.prompts, coming, strict=True))
-                step.settled = [minus(*pair) for pair in zip(step.settled, again, strict=True)]
-            else:
-                refuse_to_pay_again(coming, step.there, named, batches)
-        self._tell_of_added(classes)
-        if BOXES in listed(config.ask) and config.box_format != "auto":
+    def plan(self, prompts: Sequence[Prompt]) -> None:
+        """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
+        config, settings, ask = self.config, self.describer.settings, listed(self.config.ask)
+        self.only = _sample_of(self.images) if config.dry_run else None
+        digests, samples = set(self.images.digests), frozenset(range(config.samples))
+        of_list = tags_of_list(ask, self.classes) or asks_of_list(ask)
+        classes = self.classes if of_list else ()
+        self.missing, self.already = find_missing(
+            self.store,
+            settings,
+            prompts,
+            ask,
+            classes,
+            digests=digests,
+            samples=samples,
+            retry_rejected=config.retry_rejected,
+        )
+        self.wanted = len(digests) * len(prompts) * config.samples
+        mine = [one.prompt for one in self.missing]
+        if config.max_cost is not None:
+            for prompt in mine:
+                inputs = self.store.inputs(prompt, settings)
+                self.budget.learn(prompt, [tokens for digest, tokens in inputs if digest in digests])
+        self._look_for_batches(prompts, ask, classes, samples, digests if self.only is None else self.only)
+        self._tell_of_added()
+        if BOXES in ask and config.box_format != "auto":
             self.store.set_box_format(settings, config.box_format, {"given": True})
-        self.already = sum(step.done for step in self.steps)
-        self.wanted = len(distinct) * len(prompts) * config.samples * len(self.steps)
         if self.wanted > self.already:
             self.store.require_whole()
-        self.askings: list[Asking] = []
 
-    def _tell_of_added(self, classes: Sequence[ClassOption]) -> None:
+    def _look_for_batches(
+        self,
+        bases: Sequence[Prompt],
+        ask: tuple[str, ...],
+        classes: Sequence[ClassOption],
+        samples: frozenset[int],
+        named: set[str],
+    ) -> None:
+        config, settings, mine = self.config, self.describer.settings, [one.prompt for one in self.missing]
+        others = [
+            prompt
+            for prompt in self.store.prompts()
+            if prompt not in mine and any(brings(prompt, part, base, ask, classes) for base in bases for part in ask)
+        ]
+        sent, batches = pending(config.store, settings, others)
+        in_others = {digest for own in sent.values() for digest in own}
+        refuse_to_pay_for_parts(in_others, self.missing, named, batches)
+        sent, batches = pending(config.store, settings, mine)
+        sent = {prompt: {d: own & samples for d, own in by_digest.items()} for prompt, by_digest in sent.items()}
+        if not _through_batches(config):
+            refuse_to_pay_again(sent, self.missing, named, batches)
+            return
+        self.sent = sent
+        for one in self.missing:
+            for digest, own in sent.get(one.prompt, {}).items():
+                again = own & one.lacking.get(digest, NO_SAMPLES) - one.wanted.get(digest, NO_SAMPLES)
+                if again:
+                    one.wanted[digest] = again | one.wanted.get(digest, NO_SAMPLES)
+                    self.tried |= {(digest, one.prompt, sample) for sample in again}
+
+    def _tell_of_added(self) -> None:
         """Say how many images are asked again because classes were added to the list."""
-        earlier = [prompt for prompt in self.store.prompts() if is_shorter(prompt, classes)]
+        earlier = [prompt for prompt in self.store.prompts() if is_shorter(prompt, self.classes)]
         answered = {d for prompt in earlier for d in self.store.settled(prompt, self.describer.settings)}
         if not (answered := answered & {*self.images.digests}):
             return
-        again = {d for step in self.steps for d in self._open(step, part=CLASS) if d in answered}
+        again = {d for one in self.missing if CLASS in one.prompt.ask for d in one.lacking if d in answered}
         longest = {option for prompt in earlier for option in prompt.classes}
-        added = [option.name for option in classes if option not in longest]
+        added = [option.name for option in self.classes if option not in longest]
         say(
             f"{first_few(added) if added else 'Classes'} came to the list later: of {len(answered):,} images with an "
             f"answer, {len(again):,} may be of an added class and are asked again; the others keep theirs."
         )
 
-    def _open(self, step: Wanted, part: str | None = None) -> Iterator[str]:
-        """Yield the images for which a step lacks something, or a ``part`` of it, perhaps several times."""
-        samples = frozenset(range(self.config.samples))
-        for prompt, there in zip(step.prompts, step.there, strict=True):
-            if part is None or part in prompt.ask:
-                yield from (digest for digest in self.images.digests if samples - there.get(digest, _NONE))
-
-    def _learn_lengths(self, prompts: Sequence[Prompt], digests: Set[str]) -> None:
-        if self.config.max_cost is not None:
-            for prompt in prompts:
-                rows = self.store.inputs(prompt, self.describer.settings)
-                samples = max((self.config.samples, *(sample + 1 for _, sample, _ in rows)))
-                self.budget.learn(prompt, [tokens for digest, _, tokens in rows if digest in digests], samples)
-
     def ask_all(self, interrupt: Interrupt) -> None:
-        """Ask, step after step."""
+        """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
         with progress_bar() as bar:
             task = bar.add_task("describe", total=self.wanted - self.already, note="")
-            for number, step in enumerate(self.steps):
-                likely = self._likely(step) if number else None
-                for only in self._rounds_of_images(step):
-                    self.asking = Asking(
-                        self.images,
-                        step.prompts,
-                        self.config.samples,
-                        step.settled,
-                        only=only,
-                        last=self.store.failed(self.describer.settings),
-                        likely=likely,
-                        sent=self.sent,
-                    )
-                    self.askings.append(self.asking)
-                    self._ask_in_rounds(interrupt, partial(bar.update, task))
-                    if interrupt.requested:
-                        return
-                    self._find_box_format()
+            for only in self._rounds_of_images():
+                last = self.store.failed(self.describer.settings)
+                self.asking = Asking(self.images, self.missing, only=only, last=last, sent=self.sent)
+                self.askings.append(self.asking)
+                try:
+                    while not interrupt.requested and self.asking.goes_on(self.budget):
+                        self._ask(interrupt, partial(bar.update, task))
+                except KeyboardInterrupt:
+                    # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
+                    self._keep(self.describer.arrived())
+                    raise
+                if interrupt.requested:
+                    return
+                if self._box_format_is_open():
+                    self.probed = find_box_format(self.store, self.describer.settings, self.images)
 
-    def _rounds_of_images(self, step: Wanted) -> list[Collection[str] | None]:
+    def _ask(self, interrupt: Interrupt, update: Callable[..., None]) -> None:
+        for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
+            with interrupt.held():
+                self._keep(group)
+                spent = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
+                counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
+                notes = [*spent, *(f"{count} {name}" for name, count in counts.items() if count)]
+                update(completed=self.described.total() + sum(counts.values()), note=" · ".join(notes))
+            # Batches stay at the server, where the next run finds them; other calls are waited for.
+            if interrupt.requested and _through_batches(self.config):
+                return
+
+    def _rounds_of_images(self) -> list[Collection[str] | None]:
         """Return the images to ask about first, and then: first those that show how boxes are written, if any do."""
         first: set[str] = set()
         if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
             first = set(probed_images(self.images)) & set(self.only or self.images.digests)
-        if not first or not any(BOXES in prompt.ask for prompt in step.prompts):
-            return [self.only]
-        return [first, set(self.only or self.images.digests) - first]
+        return [first, set(self.only or self.images.digests) - first] if first else [self.only]
 
     def _box_format_is_open(self) -> bool:
         """Return whether it has to be found how this describer writes boxes; files have thousandths."""
@@ -330,84 +383,73 @@ class _Run:
             and canonical_json(self.describer.settings) not in self.store.box_formats()
         )
 
-    def _find_box_format(self) -> None:
-        if self._box_format_is_open():
-            self.probed = find_box_format(self.store, self.describer.settings, self.images)
-
-    def _likely(self, step: Wanted) -> Mapping[str, Sequence[str]]:
-        """Return the likely classes of images that have a description and no class."""
-        from gpt4image.describing.likely_classes import likely_classes
-
-        settled, samples = step.settled[0], frozenset(range(self.config.samples))
-        open_ = {digest for digest in self.only or self.images.digests if samples - settled.get(digest, _NONE)}
-        return likely_classes(self.store, self.describer.settings, self.prompts[0], self.class_list, open_)
-
-    def _ask_in_rounds(self, interrupt: Interrupt, update: Callable[..., None]) -> None:
-        """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
-        try:
-            while not interrupt.requested and self.asking.goes_on(self.budget):
-                for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
-                    with interrupt.held():
-                        self._keep(group)
-                        spent = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
-                        update(completed=self.tally.answered, note=" · ".join(spent + self.tally.notes()))
-                    # Batches stay at the server, where the next run finds them; other calls are waited for.
-                    if interrupt.requested and _through_batches(self.config):
-                        break
-        except KeyboardInterrupt:
-            # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
-            self._keep(self.describer.arrived())
-            raise
-
     def _keep(self, group: Sequence[Answer]) -> None:
-        answered = [answer for answer in group if answer.text is not None or answer.error is not None]
+        """Judge answers, write them to the store, and count them; ask once more for those of no use."""
         judged = [
-            (answer, judge(answer, self.config.reject, last_try=not self._may_ask_again(answer))) for answer in answered
+            (answer, judge(answer, self.config.reject, last_try=not self._may_ask_again(answer)))
+            for answer in group
+            if answer.text is not None or answer.error is not None
         ]
         now, settings = time.time(), self.describer.settings
         self.store.add(_to_description(*pair, settings, now) for pair in judged)
         for answer, found in judged:
             self.budget.settle(answer)
-            if self.tally.add(answer, found) == "rejected" and self._may_ask_again(answer):
-                self.asking.ask_again(answer, outside_list=found.outside_list)
+            self._count(answer, found)
         for answer in group:
-            if answer.text is None and answer.error is None and answer.sample == answer.request.samples[0]:
+            if answer.text is None and answer.error is None:
                 self.budget.take_back(answer)
 
-    def _may_ask_again(self, answer: Answer) -> bool:
+    def _count(self, answer: Answer, found: Judged) -> None:
         request = answer.request
-        tried = answer.wasted or answer.sample in self.again.get(request.prompt, {}).get(request.digest, _NONE)
+        self.rejected.pop(request.name, None)
+        if found.error is not None:
+            flawed = found.error in get_args(Flaw)
+            reason = f"the answer is no description: {found.error}" if flawed else found.error
+            named = tuple(Skipped(name=key, reason=reason) for key in request.keys)
+            if found.text is None and found.answer is None:
+                self.failed[request.name] = named
+                return
+            self.rejected[request.name] = named
+            if self._may_ask_again(answer):
+                self.asking.ask_again(answer, outside_list=found.outside_list)
+            return
+        self.described[request.digest] += 1
+        if found.answer is not None:
+            if found.answer.boxes is not None:
+                self.with_boxes.add(request.digest)
+            if CLASS in request.prompt.ask:
+                self.kinds[found.answer.kind] += 1
+
+    def _may_ask_again(self, answer: Answer) -> bool:
+        tried = answer.wasted or answer.request.name in self.tried
         return not (tried or self.describer.repeatable or self.asking.was_asked_again(answer))
 
     def outcome(self) -> DescribeResult:
         """Return what was done, and what was skipped."""
-        config, budget, images, tally = self.config, self.budget, self.images, self.tally
+        config, budget, images = self.config, self.budget, self.images
         report = self.describer.report(self.dataset)
         at_limit = budget.limit is not None and budget.asked >= budget.limit
         stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost or 0:g}"
         finished = config.dry_run or all(asking.finished() for asking in self.askings)
-        rejected_earlier = {
-            digest
-            for step in self.steps
-            for pair in zip(step.settled, step.there, strict=True)
-            for digest in minus(*pair)
-        }
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
         if not finished and not at_limit:
             text += f" That uses up {stopped_by}; a higher number asks for the rest."
+        earlier = {d for one in self.missing for d, own in one.lacking.items() if own - one.wanted.get(d, NO_SAMPLES)}
         return DescribeResult(
             path=config.store,
             text=text.strip(),
             images=len(images),
             distinct_images=len(set(images.digests)),
             already_described=self.already,
-            described=tally.described,
-            failed=tally.counts["failed"],
-            rejected=tally.counts["rejected"],
+            described=self.described.total(),
+            failed=len(self.failed),
+            rejected=len(self.rejected),
             answered_by_split=self._by_split(),
-            without_description=self.wanted - self.already - tally.described,
+            without_description=self.wanted - self.already - self.described.total(),
             details={
-                **(tally.classes_answered if CLASS in listed(config.ask) else {}),
+                **(
+                    {f"class_{kind}": self.kinds[kind] for kind in answers.KINDS} if CLASS in listed(config.ask) else {}
+                ),
                 **(self._boxes() if BOXES in listed(config.ask) else {}),
                 **report.facts,
             },
@@ -421,18 +463,16 @@ class _Run:
                 *(
                     Skipped(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
                     for key, digest in zip(images.keys, images.digests, strict=True)
-                    if digest in rejected_earlier
+                    if digest in earlier
                 ),
-                *tally.skipped,
+                *itertools.chain(*self.failed.values(), *self.rejected.values()),
                 *report.skipped,
             ),
         )
 
     def _by_split(self) -> dict[str, int]:
         """Return how many images of each split have an answer."""
-        missing = {d for step in self.steps for d in self._open(step)} - self.tally.digests
-        mine = {*self.images.digests}
-        answered = (mine - missing) | self.tally.digests
+        answered = {*self.images.digests}.difference(*(one.lacking for one in self.missing)) | self.described.keys()
         splits, digests = self.dataset.splits, self.dataset.digests
         has = np.fromiter((digest in answered for digest in digests), bool, len(digests))
         return {split: int(has[splits == split].sum()) for split in SPLITS if (splits == split).any()}
@@ -442,14 +482,97 @@ class _Run:
         settings = canonical_json(self.describer.settings)
         new = (
             result
-            for result in self.store.descriptions(digests=sorted(self.tally.with_boxes))
+            for result in self.store.descriptions(digests=sorted(self.with_boxes))
             if canonical_json(result.describer) == settings
         )
         return {
-            **box_facts(new, [option.name for option in self.class_list]),
+            **box_facts(new, [option.name for option in self.classes]),
             **how_read(self.store, settings),
             **self.probed,
         }
+
+    def estimate(self, outcome: DescribeResult) -> DescribeResult:
+        """Return the outcome of the sample with ``estimate_*`` facts of the rest of the run.
+
+        They are requests, tokens, money (mean and 95 % interval of the mean) and the time if the server keeps the
+        sample's speed at this concurrency. Facts that the answers do not tell (tokens, price) are left out.
+        """
+        config, price = self.config, self.describer.price
+        requests = min(outcome.without_description, config.limit or sys.maxsize)
+        found, failed = self._rows_of_sample()
+        facts: dict[str, Any] = {"estimate_from_answers": len(found), "estimate_requests": requests}
+        tokens = [
+            (row.tokens_in, row.tokens_out) for row in found if row.tokens_in is not None and row.tokens_out is not None
+        ]
+        if tokens:
+            facts["estimate_tokens_in"], facts["estimate_tokens_out"] = (
+                round(requests * fmean(one)) for one in zip(*tokens, strict=True)
+            )
+            if price is not None:
+                price = price.scaled(HALF_PRICE) if config.batch else price
+                costs = [price.of(*pair) for pair in tokens]
+                if not config.batch:  # second tries and rejected answers cost too; the tokens are those of the last try
+                    spent = [row.cost_usd for row in (*found, *failed) if row.cost_usd]
+                    costs = spent if sum(spent) > sum(costs) else costs
+                facts["estimate_usd"] = round(fmean(costs) * requests, 4)
+                facts["estimate_usd_in_all"] = round(facts["estimate_usd"] + (outcome.cost_usd or 0.0), 4)
+                if len(costs) > 1:
+                    from scipy import stats
+
+                    half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
+                    ends = max(0.0, fmean(costs) - half), fmean(costs) + half
+                    facts["estimate_usd_ci95"] = [round(end * requests, 4) for end in ends]
+        latencies = [row.latency_s for row in found if row.latency_s is not None]
+        if latencies and not config.batch:
+            at_once = config.concurrency  # which workers share
+            if not config.describer.startswith("openai:"):
+                at_once = config.batch_size * (config.workers or 1)
+            seconds = requests * fmean(latencies) / at_once
+            if config.requests_per_minute is not None:
+                seconds = max(seconds, 60 * requests / config.requests_per_minute)
+            if config.tokens_per_minute is not None and tokens:
+                seconds = max(seconds, 60 * requests * fmean(map(sum, tokens)) / config.tokens_per_minute)
+            facts["estimate_seconds"] = round(seconds, 1)
+        return replace(outcome, text=_in_words({**outcome.summary, **facts}), **facts)
+
+    def _rows_of_sample(self) -> list[list[Description]]:
+        """Return good and failed results about the sample, of this run or an earlier one."""
+        settings, prompts = canonical_json(self.describer.settings), {one.prompt for one in self.missing}
+        statuses: tuple[Literal["ok", "failed"], ...] = ("ok", "failed")
+        rows = [
+            [
+                row
+                for row in self.store.descriptions(digests=sorted(self.only or ()), status=status)
+                if canonical_json(row.describer) == settings
+            ]
+            for status in statuses
+        ]
+        own = [[row for row in of_status if row.prompt in prompts] for of_status in rows]
+        return own if own[0] else rows  # without an answer to these prompts, the price of others is the nearest
+
+
+def _sample_of(images: ImageSet) -> set[str]:
+    """Return the digests of a few images from all over the dataset; always the same ones for the same dataset."""
+    distinct = list(dict.fromkeys(images.digests))
+    count = min(IMAGES_IN_SAMPLE, len(distinct))
+    return {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
+
+
+def _in_words(facts: Mapping[str, Any]) -> str:
+    """Return an estimate as a sentence."""
+    parts = [f"{facts['estimate_requests']:,} requests"]
+    if "estimate_tokens_in" in facts:
+        parts.append(f"{facts['estimate_tokens_in']:,} tokens in and {facts['estimate_tokens_out']:,} out")
+    if "estimate_usd" in facts:
+        low_high = facts.get("estimate_usd_ci95")
+        interval = f" (${low_high[0]:,.2f} to {low_high[1]:,.2f})" if low_high else ""
+        parts.append(f"${facts['estimate_usd']:,.2f}{interval}")
+    if "estimate_seconds" in facts:
+        parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the speed of the sample")
+    spent = ""
+    if facts.get("cost_usd") and "estimate_usd" in facts:
+        spent = f" In all ${facts['estimate_usd_in_all']:,.4f}, of it {bill(facts['cost_usd'])} spent already."
+    return f"The rest: {', '.join(parts)}.{spent}"
 
 
 def _to_description(answer: Answer, found: Judged, settings: Mapping[str, Any], now: float) -> Description:
@@ -458,7 +581,7 @@ def _to_description(answer: Answer, found: Judged, settings: Mapping[str, Any], 
         prompt=answer.request.prompt,
         describer=settings,
         created=now,
-        sample=answer.sample,
+        sample=answer.request.sample,
         text=found.text,
         answer=found.answer,
         error=found.error,

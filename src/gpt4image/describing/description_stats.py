@@ -24,8 +24,8 @@ from gpt4image.config import Flaw, StatsConfig
 from gpt4image.config.results import StatsResult
 from gpt4image.data import ImageSet
 from gpt4image.describing.boxes import box_facts
-from gpt4image.describing.chosen_images import asked_images
 from gpt4image.describing.flaws import flaws
+from gpt4image.describing.missing import asked_images
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import one_line, percent
 from gpt4image.reporting.text_table import text_table

@@ -23,12 +23,10 @@ from gpt4image.config.results import BackupResult, CheckResult, ExportDescriptio
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.decode import sides
 from gpt4image.describing.boxes import box_facts
-from gpt4image.describing.chosen_images import asked_images
-from gpt4image.describing.class_lists import ClassNames, class_list
-from gpt4image.describing.judging import class_names
+from gpt4image.describing.class_lists import ClassNames, class_list, class_names
+from gpt4image.describing.missing import asked_images
 from gpt4image.describing.questions import BOXES, CLASS, asks_of_list
-from gpt4image.describing.row_files import write_rows
-from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
+from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields, write_rows
 
 _Content = tuple[str | None, Answer | None]
 _ROWS_PER_TRANSACTION = 1000

@@ -18,9 +18,9 @@ from gpt4image.describing.class_lists import NONE_OF_THESE, readable
 
 DESCRIPTION, CLASS, TAGS, BOXES = "description", "class", "tags", "boxes"
 MOST_TAGS = 12
-LIKELY_CLASSES = 20
-"""Classes that are offered for one image where the list has more than ``MOST_OFFERED``."""
 MOST_OFFERED = 100
+"""Classes of a dataset up to which tags are taken from them by default."""
+_MOST_IN_SCHEMA = 250  # servers refuse a schema with very many choices
 _OPTIONS = "{class_options}"
 _AGAIN = (
     "\n\nAn earlier answer named a class that is not in the list. Copy one name of the list exactly, or say "
@@ -79,14 +79,11 @@ def tags_of_list(ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
     return bool(classes) and TAGS in ask and not asks_of_list(ask)
 
 
-def question(
-    prompt: Prompt, class_name: str, digest: str, sample: int, likely: Sequence[str] | None = None
-) -> tuple[str, ...]:
-    """Return the turns to send for one sample of an image; ``likely`` are the only classes to offer."""
+def question(prompt: Prompt, class_name: str, digest: str, sample: int) -> tuple[str, ...]:
+    """Return the turns to send for one sample of an image."""
     if not prompt.classes:
         return turns(prompt, class_name)
-    offered = None if likely is None else frozenset(likely)
-    options = [option for option in prompt.classes if offered is None or option.name in offered]
+    options = [*prompt.classes]
     random.Random(f"{digest} {sample}").shuffle(options)
     shown = [f"- {readable(name)}{f': {definition}' if definition else ''}" for name, definition in options]
     text = "\n".join([*shown, *([f"- {NONE_OF_THESE}"] if CLASS in prompt.ask else [])])
@@ -99,25 +96,29 @@ def asked_again(question: Sequence[str]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)  # the requests of a batch wait with it
-def schema_of(prompt: Prompt, likely: tuple[str, ...] | None = None) -> Mapping[str, Any] | None:
+def schema_of(prompt: Prompt) -> Mapping[str, Any] | None:
     """Return the JSON schema of the answer to a prompt; None where it is a text."""
     if prompt.ask == (DESCRIPTION,):
         return None
-    names = dict.fromkeys(readable(name) for name in (prompt.class_names if likely is None else likely))
+    names = dict.fromkeys(map(readable, prompt.class_names))
+
+    def one_of(*others: str | None) -> dict[str, Any]:
+        return {"enum": [*names, *others]} if 0 < len(names) <= _MOST_IN_SCHEMA else {}
+
     fields: dict[str, Any] = {}
     if DESCRIPTION in prompt.ask:
         fields["description"] = {"type": "string"}
     if CLASS in prompt.ask:
-        fields["class"] = {"type": "string", "enum": [*names, NONE_OF_THESE]}
-        fields["second"] = {"type": ["string", "null"], "enum": [*names, None]}
+        fields["class"] = {"type": "string", **one_of(NONE_OF_THESE)}
+        fields["second"] = {"type": ["string", "null"], **one_of(None)}
         fields["confidence"] = {"type": "number"}
     if TAGS in prompt.ask:
-        one = {"enum": [*names]} if tags_of_list(prompt.ask, prompt.classes) else {}
+        one = one_of() if tags_of_list(prompt.ask, prompt.classes) else {}
         fields["tags"] = {"type": "array", "items": {"type": "string", **one}}
     if BOXES in prompt.ask:
         corners = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
         box = {
-            "label": {"type": "string", **({"enum": [*names]} if names else {})},
+            "label": {"type": "string", **one_of()},
             "box_2d": corners,
             "truncated": {"type": "boolean"},
             "words": {"type": "string"},

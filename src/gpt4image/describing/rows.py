@@ -1,8 +1,8 @@
-"""Rows of answers outside the store: JSON lines, CSV, Parquet, or a list of texts.
+"""Rows of answers outside the store: read from and written to JSON lines, CSV or Parquet.
 
 A row has ``description``, ``class``, ``tags`` or ``boxes``, and names its image by ``digest`` or ``key`` (or only by
 its place). Exported rows carry the rest of the result too; every other column is ignored. A bad row is named and costs
-no other row.
+no other row. A file that is written appears when it is whole: what fails, on a full disk say, leaves what was there.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.box_formats import AS_ASKED, in_thousandths
 from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
-from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, parsing
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, StoreError, first_line, parsing
+from gpt4image.base.files import atomic_path, flush
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.visible import from_csv_cell
+from gpt4image.base.visible import csv_cell, from_csv_cell
 from gpt4image.describing.answer_json import boxes, share, tags, to_answer
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
@@ -74,6 +75,7 @@ class Row:
 
     Attributes:
         where: file and line, or number of the row.
+        place: where its line begins in a file of JSON lines.
         description: None where only other things were asked for.
         ask: what the row brings.
         fields: class, tags and boxes as the row has them, checked for their kind.
@@ -83,6 +85,7 @@ class Row:
     """
 
     where: str
+    place: int = 0
     description: str | None
     ask: tuple[str, ...] = (DESCRIPTION,)
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -168,16 +171,16 @@ def parse_line(line: bytes, where: str) -> Row | Skipped | None:
         return Skipped(name=where, reason=f"not a line of JSON ({error})")
 
 
-def read_rows(path: Path) -> Iterator[Row | Skipped]:
-    """Yield the rows of a file, in its order, with the bad ones as Skipped.
+def read_rows(path: Path, *, lines: bool = False) -> Iterator[Row | Skipped]:
+    """Yield the rows of a file, in its order, with the bad ones as Skipped; with ``lines``, it is one of JSON lines.
 
     Raises:
         ConfigError: the file is missing or of no known kind.
         DataError: it cannot be read as what its name says, or has no column ``description``.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv, *.parquet or a list of texts.")
-    kind = path.suffix.lower()
+        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv or *.parquet.")
+    kind = ".jsonl" if lines else path.suffix.lower()
     readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet}
     if kind not in readers:
         raise ConfigError(f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv or *.parquet.")
@@ -346,11 +349,13 @@ def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
 
 
 def _read_lines(path: Path) -> Iterator[Row | Skipped]:
+    place = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             row = parse_line(line, f"{path.name}, line {number}")
             if row is not None:
-                yield row
+                yield replace(row, place=place) if isinstance(row, Row) else row
+            place += len(line)
 
 
 def _read_parquet(path: Path) -> Iterator[Row | Skipped]:
@@ -360,7 +365,9 @@ def _read_parquet(path: Path) -> Iterator[Row | Skipped]:
         names = file.schema_arrow.names
         _require_answer(path, names)
         batches = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=[name for name in names if name in COLUMNS])
-        yield from _parsed(path, itertools.chain.from_iterable(map(_values, batches)))
+        for number, value in enumerate(itertools.chain.from_iterable(map(_values, batches)), start=1):
+            where = f"{path.name}, row {number}"
+            yield Skipped(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
 
 
 def _values(batch: Any) -> Iterator[Any]:
@@ -372,12 +379,6 @@ def _values(batch: Any) -> Iterator[Any]:
             yield None
 
 
-def _parsed(path: Path, values: Iterable[Any]) -> Iterator[Row | Skipped]:
-    for number, value in enumerate(values, start=1):
-        where = f"{path.name}, row {number}"
-        yield Skipped(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
-
-
 def _require_answer(path: Path, columns: Iterable[str]) -> None:
     if not {CLASS, TAGS, BOXES}.intersection(columns):
         _require_column(path, columns, DESCRIPTION)
@@ -386,3 +387,69 @@ def _require_answer(path: Path, columns: Iterable[str]) -> None:
 def _require_column(path: Path, columns: Iterable[str], name: str) -> None:
     if name not in columns:
         raise DataError(f"{path}: there is no column {name!r}, only {', '.join(columns)}; rename the one that is.")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows (see ``to_fields``) in the format that the name of ``path`` says.
+
+    Raises:
+        ConfigError: the suffix is unknown.
+        StoreError: the file cannot be written; what was there before is still there.
+    """
+    kind = path.suffix.lower()
+    writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
+    if kind not in writers:
+        raise ConfigError(f"{path}: unknown kind of file {kind!r}; allowed are *.jsonl, *.csv and *.parquet.")
+    try:
+        with atomic_path(path) as temporary:
+            writers[kind](temporary, rows)
+        flush(path.parent)
+    except Gpt4ImageError:
+        raise
+    except Exception as error:  # Arrow has errors of its own for a full disk
+        reason = getattr(error, "strerror", None) or first_line(error.__cause__ or error)
+        raise StoreError(
+            f"{path}: cannot be written ({reason}); no half of it is left. Free some space or choose another place, "
+            "and run the same command again."
+        ) from error
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            present = {name: value for name, value in row.items() if value is not None}
+            file.write(json.dumps(present, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)  # CR and LF end its lines, so cells that hold one are quoted
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _to_cell(value) for name, value in row.items()})
+
+
+def _to_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    value = _flat(value)
+    return csv_cell(value) if isinstance(value, str) else value
+
+
+def _flat(value: Any) -> Any:
+    """Return a value as one cell: a list as JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) if isinstance(value, list) else value
+
+
+def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = pyarrow.string()
+    kinds = {str: text, list: text, int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    waiting = iter(rows)
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while group := list(itertools.islice(waiting, ROWS_PER_GROUP)):
+            flat = [{name: _flat(value) for name, value in row.items()} for row in group]
+            writer.write_table(pyarrow.Table.from_pylist(flat, schema=schema))

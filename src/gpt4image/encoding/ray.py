@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ def encoding_over_ray(
 
     Raises:
         ConfigError: the cluster has no room for as many workers.
-        MissingExtraError: Ray Data is not installed.
+        MissingExtraError: Ray is not installed.
         ModelError: the encoder cannot be used on a worker, or kills it.
         RunError: the cluster failed.
     """
@@ -40,7 +41,7 @@ def encoding_over_ray(
         on_gpu = cluster.gpus > 0 and device in ("auto", "cuda")
         arguments = (encoder.spec, device, encoder.revision, encoder.precision)
         count = cluster.workers(workers, on_gpu=on_gpu)
-        crew = Workers(cluster, _EncodeWork, arguments, count=count, calls=1, gpu=on_gpu)
+        crew = Workers(cluster, _EncodeWork, arguments, count=count, calls=2, gpu=on_gpu)
     except BaseException:
         cluster.close()
         raise
@@ -70,10 +71,10 @@ def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> It
 
 
 class _EncodeWork:
-    """Turns a JSON list of texts into the bytes of their vectors."""
+    """Turns a JSON list of texts into the bytes of their vectors, float32 (N, D); one list at a time."""
 
     def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
-        self._encoder = load_text_encoder(spec, device)
+        self._encoder, self._lock = load_text_encoder(spec, device), threading.Lock()
         here = {"revision": self._encoder.revision[:12], "precision": self._encoder.precision}
         there = {"revision": revision[:12], "precision": precision}
         if here != there:
@@ -83,5 +84,5 @@ class _EncodeWork:
             )
 
     def __call__(self, payload: bytes) -> bytes:
-        """Return float32 (N, D), row by row."""
-        return self._encoder.encode(json.loads(payload)).astype(np.float32).tobytes()
+        with self._lock:
+            return self._encoder.encode(json.loads(payload)).astype(np.float32).tobytes()

@@ -1,4 +1,4 @@
-"""What a describer is: it takes requests as it has room for them and gives answers as they arrive, in any order.
+"""Describers: captioning backends that take requests while they have room and give answers as they arrive.
 
 That fits a file that is read again, one model on this machine, and many calls in flight to a server.
 
@@ -20,7 +20,7 @@ from gpt4image.describing.prices import Price
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One image to describe, with one prompt.
+    """One answer that is wanted about one image, to one prompt.
 
     Attributes:
         digest: sha256 hex digest of the image bytes.
@@ -28,28 +28,32 @@ class Request:
         prompt: identity of the question.
         turns: questions for this image, in order. The image goes with the first; each later one follows the model's
             answer. The description is all answers, a blank line between them.
-        samples: numbers of the answers wanted; several are several tries of the same question.
+        sample: number of this answer among several to the same question.
         schema: JSON schema of the answer, where it is no text; describers that can hold a model to it do so.
         read: returns the image bytes or raises OSError.
         clips: whether these are the bytes of a video, of which several frames are shown.
-        pay_again: asks whether these samples may be paid for once more, after a paid call that brought nothing; from
-            any thread.
+        pay_again: asks whether this may be paid for once more, after a paid call that brought nothing; from any thread.
     """
 
     digest: str
     keys: tuple[str, ...]
     prompt: Prompt
     turns: tuple[str, ...]
-    samples: tuple[int, ...] = (0,)
+    sample: int = 0
     schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] = field(repr=False, compare=False)
     clips: bool = False
-    pay_again: Callable[[Sequence[int]], bool] = field(default=lambda samples: True, repr=False, compare=False)
+    pay_again: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
+
+    @property
+    def name(self) -> tuple[str, Prompt, int]:
+        """What identifies the answer within a run."""
+        return self.digest, self.prompt, self.sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Result of one sample of one request.
+    """Result of one request.
 
     ``text`` is the model's answer; the stage decides whether it is a description. ``error`` means no answer; it is
     stored, and a later run asks again. With neither, the describer has no answer for this image (a file without a row
@@ -64,11 +68,10 @@ class Answer:
         cost_usd: their price, in US dollars; None if unknown.
         latency_s: time from sending to the whole answer, of the successful try, in seconds.
         wasted: calls that were paid for and brought nothing.
-        unpriced: those of them whose price the server does not tell, or this answer's share of them.
+        unpriced: those of them whose price the server does not tell.
     """
 
     request: Request
-    sample: int = 0
     text: str | None = None
     error: str | None = None
     finish_reason: str | None = None
@@ -115,7 +118,7 @@ class Describer(Protocol):
         ...
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield the answers in groups, as they arrive, in any order; one answer per sample of each request.
+        """Yield the answers in groups, as they arrive, in any order; one answer per request.
 
         Pulling the next group says that the previous one is on disk. A request counts as in flight from sending until
         then; so a kill costs at most the calls in flight. Requests are pulled only if there is room for them, perhaps

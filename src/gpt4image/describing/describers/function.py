@@ -66,8 +66,7 @@ class FunctionDescriber:
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers, one by one."""
         for request in requests:
-            for sample in request.samples:
-                yield [self._answer(request, sample)]
+            yield [self._answer(request)]
 
     def arrived(self) -> Sequence[Answer]:
         """Nothing is on its way."""
@@ -77,20 +76,20 @@ class FunctionDescriber:
         """Nothing is left to tell."""
         return Report()
 
-    def _answer(self, request: Request, sample: int) -> Answer:
+    def _answer(self, request: Request) -> Answer:
         try:
             picture = pictures(request, self._options)[0]
         except (DecodeError, OSError) as error:
-            return Answer(request=request, sample=sample, error=why_unusable(error))
+            return Answer(request=request, error=why_unusable(error))
         try:
             said = [self._function(picture, question) for question in request.turns]
         except Exception as error:  # noqa: BLE001  (a function of the user may raise anything)
-            return Answer(request=request, sample=sample, error=f"{type(error).__name__}: {first_line(error)}")
+            return Answer(request=request, error=f"{type(error).__name__}: {first_line(error)}")
         if strange := [each for each in said if not isinstance(each, str | Mapping)]:
             error = f"{self._name} returned a {type(strange[0]).__name__}; a text or a dictionary is needed"
-            return Answer(request=request, sample=sample, error=error)
+            return Answer(request=request, error=error)
         texts = [each if isinstance(each, str) else json.dumps(dict(each), default=str) for each in said]
-        return Answer(request=request, sample=sample, text="\n\n".join(texts))
+        return Answer(request=request, text="\n\n".join(texts))
 
 
 def _imported(name: str) -> Answering:

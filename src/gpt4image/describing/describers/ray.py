@@ -10,13 +10,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
-import queue
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from gpt4image.artifacts.store import Prompt
@@ -24,12 +20,10 @@ from gpt4image.base.errors import ConfigError, DescriberError, Gpt4ImageError, f
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet, ImageSource
 from gpt4image.describing.describers.base import Answer, Report, Request
-from gpt4image.describing.describers.openai.client import query_secrets
+from gpt4image.describing.describers.openai.server import query_secrets
 from gpt4image.describing.describers.registry import load_describer
-from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
 
-_ON_GPU = ("transformers",)
-_MOMENT = 0.02  # seconds that a worker waits for one more request before its describer does what it has
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
 
@@ -52,14 +46,12 @@ class RayDescriber:
             )
         self._describer = load_describer(config)
         self.settings: Mapping[str, Any] = self._describer.settings
-        self.price = self._describer.price
-        self.repeatable = self._describer.repeatable
-        self._config = config
+        self.price, self.repeatable = self._describer.price, self._describer.repeatable
+        self._config, self._images = config, images
         self._kind = config.describer.partition(":")[0]
-        self._images = images
+        self._position_of = {key: position for position, key in enumerate(images.keys)}
         self._workers: Workers | None = None
-        self._worker_count = 0
-        self._batch_size = config.batch_size
+        self._worker_count, self._batch_size = 0, config.batch_size
         self._asked: dict[int, list[Request]] = {}
         self._answered_any = False
 
@@ -74,9 +66,8 @@ class RayDescriber:
             DescriberError: what stops every call, after all answers that came.
             RunError: the cluster failed.
         """
-        workers = self._start()
-        waiting = iter(requests)
-        fault: str | None = None
+        workers = self._workers = self._workers or self._start()
+        waiting, fault = iter(requests), None
         try:
             while True:
                 while (
@@ -90,76 +81,59 @@ class RayDescriber:
                 if answers:
                     yield answers
         except BaseException:
-            self._stop()
+            workers.close()
             raise
         if fault is not None:
-            self._stop()
+            workers.close()
             raise DescriberError(fault)
 
     def arrived(self) -> Sequence[Answer]:
         """Return answers that came but were not yielded because ``describe`` was interrupted."""
-        if self._workers is None:
-            return ()
-        return [answer for result in self._workers.received() for answer in self._unpack(result)[0]]
+        results = () if self._workers is None else self._workers.received()
+        return [answer for result in results for answer in self._unpack(result)[0]]
 
     def report(self, images: ImageSet) -> Report:
         """End the workers; return their number, and the report of a replayed file (others report their own calls)."""
-        self._stop()
+        if self._workers is not None:
+            self._workers.close()
         own = self._describer.report(images) if self._kind == "replay" else Report()
         return Report(facts={**own.facts, "workers": self._worker_count}, skipped=own.skipped)
 
     def _start(self) -> Workers:
-        if self._workers is None:
-            cluster = Cluster()
-            try:
-                on_gpu = self._kind in _ON_GPU and cluster.gpus > 0 and self._config.device in ("auto", "cuda")
-                self._worker_count = cluster.workers(self._config.workers, on_gpu=on_gpu)
-                if self._kind == "openai":
-                    self._worker_count = min(self._worker_count, self._config.concurrency)
-                options = _share(self._config, self._worker_count)
-                at_once = options.concurrency if self._kind == "openai" else options.batch_size
-                self._batch_size = max(options.batch_size, at_once // 8)  # many small calls would keep Ray busy
-                self._workers = Workers(
-                    cluster,
-                    _DescribeWork,
-                    (options, dict(self.settings), self._images.source),
-                    count=self._worker_count,
-                    # Twice as many as are answered at once: those that are done wait for the slowest of their batch.
-                    calls=2 * math.ceil(at_once / self._batch_size),
-                    gpu=on_gpu,
-                )
-            except BaseException:
-                cluster.close()
-                raise
-        return self._workers
-
-    def _stop(self) -> None:
-        if self._workers is not None:
-            self._workers.close()
+        config, cluster = self._config, Cluster()
+        try:
+            on_gpu = self._kind == "transformers" and cluster.gpus > 0 and config.device in ("auto", "cuda")
+            count = cluster.workers(config.workers, on_gpu=on_gpu)
+            at_once = config.batch_size
+            given = config.model_dump(include=set(DescriberOptions.model_fields))
+            if self._kind == "openai":  # workers share the limits of the server
+                count = min(count, config.concurrency)
+                at_once = given["concurrency"] = max(1, config.concurrency // count)
+            for name in ("requests_per_minute", "tokens_per_minute"):
+                given[name] = given[name] and given[name] / count
+            self._worker_count, self._batch_size = count, at_once
+            arguments = DescriberOptions(**given), dict(self.settings), self._images.source
+            return Workers(cluster, _DescribeWork, arguments, count=count, calls=2, gpu=on_gpu)
+        except BaseException:
+            cluster.close()
+            raise
 
     def _pack(self, batch: Sequence[Request]) -> bytes:
         rows = self._images.rows
         return _to_json(
             [
                 {
-                    "digest": request.digest,
-                    "keys": request.keys,
+                    **{
+                        name: getattr(request, name)
+                        for name in ("digest", "keys", "turns", "sample", "schema", "clips")
+                    },
                     "prompt": dataclasses.asdict(request.prompt),
-                    "turns": request.turns,
-                    "samples": request.samples,
-                    "schema": request.schema,
-                    # The budget is here: a worker cannot ask it.
-                    "pay_again": self._config.max_cost is None,
-                    "clips": request.clips,
                     "row": int(rows[self._position_of[request.keys[0]]]),
+                    "pay_again": self._config.max_cost is None,  # the budget is here: a worker cannot ask it
                 }
                 for request in batch
             ]
         )
-
-    @cached_property
-    def _position_of(self) -> dict[str, int]:
-        return {key: position for position, key in enumerate(self._images.keys)}
 
     def _unpack(self, result: Result) -> tuple[list[Answer], str | None]:
         """Return the answers of a batch, and the fault that stops all calls, if any."""
@@ -169,37 +143,18 @@ class RayDescriber:
         if result.lost:
             if not self._answered_any:
                 return [], f"No image was described: {_LOST}. Give a smaller --batch-size, or fewer --workers."
-            return [Answer(request=one, sample=sample, error=_LOST) for one in batch for sample in one.samples], None
+            return [Answer(request=request, error=_LOST) for request in batch], None
         content = json.loads(result.payload)
         answers = [Answer(request=batch[position], **fields) for position, fields in content["answers"]]
         self._answered_any = self._answered_any or bool(answers)
         return answers, content["fault"]
 
 
-def _share(config: DescribeConfig, workers: int) -> DescriberOptions:
-    """Return the options of one of several workers: they share the limits of the server."""
-    options = config.model_dump(include=set(DescriberOptions.model_fields))
-    for name in ("requests_per_minute", "tokens_per_minute"):
-        if options[name] is not None:
-            options[name] /= workers
-    options["concurrency"] = max(1, config.concurrency // workers)
-    return DescriberOptions(**options)
-
-
-@dataclasses.dataclass(eq=False)
-class _Ticket:
-    """A batch that waits for its answers."""
-
-    requests: Sequence[Request]
-    missing: int
-    answers: list[tuple[int, Answer]] = dataclasses.field(default_factory=list[tuple[int, Answer]])
-    done: Future[None] = dataclasses.field(default_factory=Future[None])
-
-
 class _DescribeWork:
-    """Answers batches, several at once, with one describer that sees their requests as one stream."""
+    """Answers batches, one after the other; the next one is at hand."""
 
     def __init__(self, options: DescriberOptions, settings: Mapping[str, Any], source: ImageSource) -> None:
+        self._source, self._lock = source, threading.Lock()
         self._describer = load_describer(options)
         here = self._describer.settings
         if names := sorted(name for name in {*here, *settings} if here.get(name) != settings.get(name)):
@@ -208,63 +163,24 @@ class _DescribeWork:
                 f"A worker would describe with other settings than the driver: {first_few(differences)}. Results of "
                 "one run must be alike: use machines of one kind, or give these options."
             )
-        self._source = source
-        self._one_by_one = threading.Lock()
-        self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        # By identity: Ray may give a worker a batch again that it still has.
-        self._tickets: dict[int, tuple[_Ticket, int]] = {}
-        self._running = in_background(self._run)
 
     def __call__(self, payload: bytes) -> bytes:
         """Return the answers of a batch, and the fault that stops all calls, if any."""
         requests = [self._request(fields) for fields in json.loads(payload)]
-        ticket = _Ticket(requests, missing=sum(len(request.samples) for request in requests))
-        self._tickets.update((id(request), (ticket, position)) for position, request in enumerate(requests))
-        with self._one_by_one:  # batches of a model are those of a local run
-            for request in requests:
-                self._waiting.put(request)
-        wait([ticket.done, self._running], return_when=FIRST_COMPLETED)
-        fault = None
-        if not ticket.done.done():
-            error = self._running.exception()
-            if not isinstance(error, Gpt4ImageError):  # a bug
-                raise error or RuntimeError("the describer ended by itself")
-            fault = str(error)
-        answers = [
-            (position, {name: getattr(answer, name) for name in _ANSWER}) for position, answer in list(ticket.answers)
-        ]
+        positions = {id(request): position for position, request in enumerate(requests)}
+        answers, fault = list[Any](), None
+        with self._lock:
+            try:
+                for answer in itertools.chain.from_iterable(self._describer.describe(requests)):
+                    answers.append((positions[id(answer.request)], {name: getattr(answer, name) for name in _ANSWER}))
+            except Gpt4ImageError as error:
+                fault = str(error)
         return _to_json({"answers": answers, "fault": fault})
 
     def _request(self, fields: dict[str, Any]) -> Request:
-        return Request(
-            digest=fields["digest"],
-            keys=tuple(fields["keys"]),
-            prompt=Prompt(**fields["prompt"]),
-            turns=tuple(fields["turns"]),
-            samples=tuple(fields["samples"]),
-            schema=fields["schema"],
-            read=partial(self._source.read, fields["row"]),
-            clips=fields["clips"],
-            pay_again=lambda samples: fields["pay_again"],
-        )
-
-    def _run(self) -> None:
-        while True:
-            stream = itertools.chain([self._waiting.get()], self._coming())
-            for answer in itertools.chain.from_iterable(self._describer.describe(stream)):
-                ticket, position = self._tickets[id(answer.request)]
-                ticket.answers.append((position, answer))
-                ticket.missing -= 1
-                if not ticket.missing:
-                    for request in ticket.requests:
-                        del self._tickets[id(request)]
-                    ticket.done.set_result(None)
-
-    def _coming(self) -> Iterator[Request]:
-        """Yield requests until none comes for a moment: a describer may wait for a full batch before it begins."""
-        with suppress(queue.Empty):
-            while True:
-                yield self._waiting.get(timeout=_MOMENT)
+        row, pay_again, prompt = (fields.pop(name) for name in ("row", "pay_again", "prompt"))
+        fields |= {"keys": tuple(fields["keys"]), "turns": tuple(fields["turns"]), "prompt": Prompt(**prompt)}
+        return Request(**fields, read=partial(self._source.read, row), pay_again=lambda: pay_again)
 
 
 def _to_json(value: Any) -> bytes:

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib import import_module
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Describer
 from gpt4image.describing.prices import FREE
 
-
-def _replay(name: str, _: DescriberOptions) -> Describer:
-    from gpt4image.describing.describers.replay import ReplayDescriber
-
-    return ReplayDescriber(name)
-
-
-def _openai(name: str, options: DescriberOptions) -> Describer:
-    from gpt4image.describing.describers.openai.describer import OpenAIDescriber
-
-    return OpenAIDescriber(name, options)
-
-
-def _transformers(name: str, options: DescriberOptions) -> Describer:
-    from gpt4image.describing.describers.local.transformers_model import TransformersDescriber
-
-    return TransformersDescriber(name, options)
-
-
-def _python(name: str, options: DescriberOptions) -> Describer:
-    from gpt4image.describing.describers.function import FunctionDescriber
-
-    return FunctionDescriber(name, options)
-
-
-DESCRIBERS: Mapping[str, Callable[[str, DescriberOptions], Describer]] = {
-    "openai": _openai,
-    "transformers": _transformers,
-    "replay": _replay,
-    "python": _python,
+DESCRIBERS: dict[str, str | Callable[[str, DescriberOptions], Describer]] = {
+    "openai": "openai.describer:OpenAIDescriber",
+    "transformers": "transformers_model:TransformersDescriber",
+    "replay": "replay:ReplayDescriber",
+    "python": "function:FunctionDescriber",
 }
-
-
+"""By the first word of a SPEC: what makes a describer of the rest and the options, or the module and class."""
 LOCAL = ("transformers", "replay", "python")
 """Describers that nobody is paid for."""
 
@@ -64,4 +39,9 @@ def load_describer(options: DescriberOptions) -> Describer:
         if kind and not colon and "Did you mean" not in message:
             message += f" Did you mean 'openai:{kind}'?"
         raise ConfigError(f"{message} Services that speak the protocol of OpenAI: openai:MODEL --base-url ADDRESS.")
-    return DESCRIBERS[kind](name, options)
+    make = DESCRIBERS[kind]
+    if isinstance(make, str):
+        module, _, described = make.partition(":")
+        make = getattr(import_module(f"gpt4image.describing.describers.{module}"), described)
+    maker: Callable[[str, DescriberOptions], Describer] = make
+    return maker(name, options)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Skipped
+from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.prices import FREE
@@ -29,26 +29,54 @@ class ReplayDescriber:
     price = FREE
     repeatable = True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, _options: DescriberOptions | None = None) -> None:
         """Index the file; bad lines and rows that contradict an earlier one are skipped.
 
         Raises:
             ConfigError: the file is missing, or has no usable row.
         """
-        path = Path(name)
-        if not name or not path.is_file():
+        self._path = Path(name)
+        if not name or not self._path.is_file():
             raise ConfigError(
                 f"replay:{name}: there is no such file; give JSON lines, CSV or Parquet with key or digest, and "
                 "description or class."
             )
-        self._path = path
+        self._is_table = self._path.suffix in (".csv", ".parquet")
         self._skipped: list[Skipped] = []
         self._duplicates = 0
         self._parts: set[str] = set()
-        self._places = self._index(self._rows() if path.suffix in (".csv", ".parquet") else self._lines())
+        self._places: dict[tuple[str, str], Row | int] = {}
+        with self._path.open("rb") as file:
+            for row in read_rows(self._path, lines=not self._is_table):
+                self._add(row, file)
         if not self._places:
             reason = f" ({self._skipped[0].name}: {self._skipped[0].reason})" if self._skipped else ""
             raise ConfigError(f"replay:{name}: no line has a key or digest and an answer{reason}.")
+
+    def _add(self, row: Row | Skipped, file: BinaryIO) -> None:
+        """Keep the place of a row by what it is of; a later one that says something else is skipped."""
+        if isinstance(row, Skipped):
+            self._skipped.append(row)
+            return
+        self._parts |= {*row.ask}
+        name = ("digest", row.digest) if row.digest else ("key", row.key or "")
+        if not name[1]:
+            self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
+        elif name not in self._places:
+            self._places[name] = row if self._is_table else row.place
+        elif (first := self._row(self._places[name], file)) is not None and first.content == row.content:
+            self._duplicates += 1
+        else:
+            reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
+            self._skipped.append(Skipped(name=row.where, reason=reason))
+
+    def _row(self, place: Row | int, file: BinaryIO) -> Row | None:
+        """Return the row at a place; None where the file has changed since."""
+        if isinstance(place, int):
+            file.seek(place)
+            found = parse_line(file.readline(), self._path.name)
+            return found if isinstance(found, Row) else None
+        return place
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -60,8 +88,7 @@ class ReplayDescriber:
         waiting = iter(requests)
         with self._path.open("rb") as file:
             while group := list(itertools.islice(waiting, _ROWS_PER_GROUP)):
-                answers = [self._answer(request, file) for request in group]
-                yield [replace(answer, sample=sample) for answer in answers for sample in answer.request.samples]
+                yield [self._answer(request, file) for request in group]
 
     def arrived(self) -> Sequence[Answer]:
         """Nothing is on its way."""
@@ -105,48 +132,6 @@ class ReplayDescriber:
             f"are of {given}; the keys of the data look like {first_few(images.keys[:3])}. Write the rows with these "
             "keys, or with the digest of each image."
         )
-
-    def _rows(self) -> Iterator[tuple[Row | Skipped, Row | int]]:
-        """Yield the rows of a table, each with itself in place of a place."""
-        return ((row, row if isinstance(row, Row) else 0) for row in read_rows(self._path))
-
-    def _lines(self) -> Iterator[tuple[Row | Skipped, int]]:
-        """Yield the rows of JSON lines, and where each begins."""
-        place = 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if (row := parse_line(line, f"{self._path.name}, line {number}")) is not None:
-                    yield row, place
-                place += len(line)
-
-    def _index(self, rows: Iterable[tuple[Row | Skipped, Row | int]]) -> dict[tuple[str, str], Row | int]:
-        """Return the place of each row by what it is of; a later one that says something else is skipped."""
-        places: dict[tuple[str, str], Row | int] = {}
-        with self._path.open("rb") as file:
-            for row, place in rows:
-                if isinstance(row, Skipped):
-                    self._skipped.append(row)
-                    continue
-                self._parts |= {*row.ask}
-                name = ("digest", row.digest) if row.digest else ("key", row.key or "")
-                if not name[1]:
-                    self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
-                elif name not in places:
-                    places[name] = place
-                elif (first := self._row(places[name], file)) is not None and first.content == row.content:
-                    self._duplicates += 1
-                else:
-                    reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
-                    self._skipped.append(Skipped(name=row.where, reason=reason))
-        return places
-
-    def _row(self, place: Row | int, file: BinaryIO) -> Row | None:
-        """Return the row at a place; None where the file has changed since."""
-        if isinstance(place, int):
-            file.seek(place)
-            found = parse_line(file.readline(), self._path.name)
-            return found if isinstance(found, Row) else None
-        return place
 
 
 def _names_of(images: ImageSet) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gpt4image.describing.chosen_images
+import gpt4image.describing.missing
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
@@ -62,7 +62,7 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Ima
             classes=CLASSES,
             regions=Boxes.of_images([*one, *[None] * (count - drawn)]) if drawn else None,
         )
-        monkeypatch.setattr(gpt4image.describing.chosen_images, "load_with_splits", lambda _spec, **_: found)
+        monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: found)
         return found
 
     yield make
@@ -140,7 +140,7 @@ def test_masks_show_it_too(
             mask[top:bottom, left:right] = k
     some = replace(images(6, 0), labels=np.zeros((6, 3), np.int8), classes=("background", *CLASSES))
     masked = replace(some, regions=masks_of(drawn, classes=3))
-    monkeypatch.setattr(gpt4image.describing.chosen_images, "load_with_splits", lambda _spec, **_: masked)
+    monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: masked)
     outcome, _ = run(tmp_path, says("xywh-sent"))
     assert outcome.summary["box_format"] == "xywh-sent" and outcome.summary["box_format_human_boxes"] == 12
     assert error_of(tmp_path, masked) < 45

@@ -24,7 +24,8 @@ from gpt4image.base.errors import DescriberError
 from gpt4image.cli import ITEMS_SKIPPED, OK, USER_MISTAKE, main
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.openai import calls, rate_limiter
+from gpt4image.describing.describers.openai import describer as calls
+from gpt4image.describing.describers.openai import limiter
 from openai_stub import Call, Reply, Stub, answer, failure, json_reply, serve
 
 COLOURS = {
@@ -195,8 +196,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the order of waits but not their length: what is tested is what is asked, not when."""
     monkeypatch.setattr(calls, "_BACKOFF_S", 0.02)
     monkeypatch.setattr(calls, "_LONGEST_BACKOFF_S", 0.1)
-    monkeypatch.setattr(rate_limiter, "_PAUSE_S", (0.05, 0.05))
-    monkeypatch.setattr(rate_limiter, "_SLOWEST", 20.0)
+    monkeypatch.setattr(limiter, "_PAUSE_S", (0.05, 0.05))
+    monkeypatch.setattr(limiter, "_SLOWEST", 20.0)
 
 
 class Ran:

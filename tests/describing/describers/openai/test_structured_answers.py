@@ -20,9 +20,9 @@ from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.openai.completions import class_probability
+from gpt4image.describing.describers.openai.chat import class_probability
 from openai_cases import openai_settings
-from openai_stub import Call, Handler, Reply, answer, failure, json_reply, serve
+from openai_stub import Call, Handler, Reply, answer, json_reply, serve
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -232,39 +232,16 @@ def test_the_probability_is_stored_where_the_server_tells(photos: Path) -> None:
     assert {round(one.answer.probability or 0, 6) for one in stored(photos)} == {0.25}
 
 
-def test_very_many_classes_are_narrowed_down_by_the_description(photos: Path, tmp_path: Path) -> None:
-    others = [f"kind {number} of industrial machine part" for number in range(150)]
-    classes = "\n".join([*others, *(f"{colour} sheet of paper" for colour in COLOURS), ""])
+def test_very_many_classes_are_all_offered_without_a_schema_of_their_names(photos: Path) -> None:
+    classes = "\n".join([*(f"kind {number}" for number in range(300)), *COLOURS, ""])
 
     def handler(call: Call) -> Reply:
-        text, colour = question(call), colour_of(call)
-        if "Classes:" not in text:
-            return answer(f"A {colour} sheet of paper, plain and {colour} all over.")
-        assert len(re.findall("^- ", text, re.MULTILINE)) == 21 and f"- {colour} sheet of paper" in text
-        enum = call.body["response_format"]["json_schema"]["schema"]["properties"]["class"]["enum"]
-        assert len(enum) == 21
-        return answer(json.dumps({"class": f"{colour} sheet of paper", "second": None, "confidence": 1}))
+        assert len(re.findall("^- ", question(call), re.MULTILINE)) == 305
+        assert "enum" not in json.dumps(call.body["response_format"])
+        return answer(json.dumps(good(call)))
 
-    outcome, calls = run(photos, handler, ask="class", classes=classes)
-    assert len(calls) == 16 and outcome.summary["described"] == 16 and outcome.summary["class_in_list"] == 8
-    assert Counter(one.answer.class_name for one in stored(photos)) == {f"{c} sheet of paper": 2 for c in COLOURS}
-    again, calls = run(photos, handler, ask="class", classes=classes)
-    assert not calls and again.summary["already_described"] == 16
-
-
-def test_an_image_without_a_description_is_not_asked_for_one_of_many_classes(photos: Path) -> None:
-    classes = "\n".join([*(f"thing {number}" for number in range(150)), ""])
-
-    def handler(call: Call) -> Reply:
-        if colour_of(call) == "red":
-            return failure(400, "bad image")
-        text = question(call)
-        return answer("A plain sheet." if "Classes:" not in text else json.dumps({"class": "none of these"}))
-
-    outcome, _ = run(photos, handler, ask="class", classes=classes)
-    assert outcome.summary["failed"] == 2 and outcome.summary["class_none"] == 6
-    reasons = Counter(item.reason for item in outcome.skipped)
-    assert reasons["no description, by which its likely classes would be chosen"] == 2
+    outcome, calls = run(photos, handler, classes=classes)
+    assert len(calls) == 8 and outcome.summary["class_in_list"] == 8
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Any server that speaks OpenAI's chat completions, asked directly."""
+"""Models behind any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, and others."""

@@ -1,22 +1,65 @@
-"""Describes with a model behind any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, ..."""
+"""The describer ``openai:MODEL``: calls in flight to a server, from an event loop in a thread of its own.
+
+A call holds its place from sending until its answer is on disk, so that after a kill at most ``concurrency`` requests
+are paid for twice. A failed call gives its place back and waits its turn again. The retries of the official client are
+off, as they count no refusals, bound no body and know no money; its connections and headers are used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import asyncio
+import contextlib
+import math
+import os
+import queue
+import random
+import threading
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
-from gpt4image.base.errors import ConfigError, MissingExtraError
+from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, MissingExtraError
+from gpt4image.base.progress import say
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
-from gpt4image.describing.describers.openai.calls import Calls
-from gpt4image.describing.describers.openai.client import OPENAI_URL, Client, find_server
-from gpt4image.describing.describers.openai.dialect import Dialect
+from gpt4image.describing.describers.images import data_urls, why_unusable
+from gpt4image.describing.describers.openai.chat import (
+    LONGEST_WAIT_S,
+    Choice,
+    Completion,
+    Dialect,
+    Fault,
+    Job,
+    Verdict,
+    completion_of,
+    fault_of_response,
+)
+from gpt4image.describing.describers.openai.limiter import Limiter
+from gpt4image.describing.describers.openai.server import (
+    OPENAI_URL,
+    NotJsonError,
+    RedirectedError,
+    TooLargeError,
+    find_server,
+    parse_json,
+    read_async,
+)
 from gpt4image.describing.prices import FREE, Price, find_price
 
 _RESERVED = ("messages", "model", "n", "stream")
 _LIMITS = ("max_tokens", "max_completion_tokens")
+_CONNECT_S, _UNTOLD_S = 10.0, 5.0
+_LEAST_AHEAD = 8
+_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
+# A call that is paid for and brings nothing is not tried for ever.
+_MOST_WASTED = 3
+_REDIRECT = "redirect"
+_STOPPED = "the run was stopped before the answer was complete"
 
 
 class OpenAIDescriber:
@@ -43,16 +86,23 @@ class OpenAIDescriber:
                 raise ConfigError(
                     "--extra-body: the limit of tokens is set by --max-tokens, which --max-cost reckons with."
                 )
-        self._options = options
-        self._model = name
+        self._options, self._model = options, name
         self._server = server = find_server(options.base_url)
         self._price = find_price(name, server.url, options.prices)
         if self._price is None and server.is_private:
             # At a private address models are free, unless OpenAI sells them: then it is a gateway to OpenAI.
             self._price = find_price(name, OPENAI_URL, None) or FREE
         self._dialect = Dialect(name, options, server)
-        client = Client(server, options.timeout, options.concurrency)
-        self._calls = Calls(options, self._price, client, self._dialect)
+        self._limiter = Limiter(
+            options.concurrency,
+            requests_per_minute=options.requests_per_minute,
+            tokens_per_minute=options.tokens_per_minute,
+        )
+        self._calls = self._answers = 0
+        self._faults: Counter[str] = Counter()
+        self._last_fault = ""
+        self._told_until = -math.inf
+        self._arrivals: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -78,23 +128,286 @@ class OpenAIDescriber:
         return False
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield answers in groups as they arrive.
+        """Yield answers in groups as they arrive; pulling the next group says that the one before is on disk.
 
         Raises:
             DescriberError: the key, the quota, the model or the server is of no use; after all answers that came.
         """
-        yield from self._calls.answers(requests)
+        self._arrivals = queue.SimpleQueue()
+        self._requests = iter(requests)
+        self._unacknowledged: deque[asyncio.Future[None]] = deque()  # of answers that are not known to be on disk
+        self._busy = 0
+        self._error: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        main = self._loop.create_task(self._run())
+        thread = threading.Thread(target=self._work, args=(main,), name="calls", daemon=True)
+        thread.start()
+        try:
+            while (first := self._arrivals.get()) is not None:
+                group = [first, *self.arrived()]
+                yield group
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    self._loop.call_soon_threadsafe(self._acknowledge, len(group))
+            if self._error is not None:
+                raise self._error
+        finally:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(main.cancel)
+            thread.join()
 
     def arrived(self) -> Sequence[Answer]:
         """Return answers that came but were not yielded because ``describe`` was broken off."""
-        return self._calls.arrivals.waiting()
+        answers: list[Answer] = []
+        while not self._arrivals.empty():
+            answer = self._arrivals.get()
+            if answer is None:
+                self._arrivals.put(None)
+                break
+            answers.append(answer)
+        return answers
 
     def report(self, images: ImageSet) -> Report:
         """Return how many calls were sent, how many for each answer, and how many failed with which fault."""
-        calls = self._calls
-        facts: dict[str, Any] = {"calls": calls.sent}
-        if calls.answered:
-            facts["calls_per_answer"] = round(calls.sent / calls.answered, 3)
-        if calls.faults:
-            facts["faults"] = dict(calls.faults.most_common())
+        facts: dict[str, Any] = {"calls": self._calls}
+        if self._answers:
+            facts["calls_per_answer"] = round(self._calls / self._answers, 3)
+        if self._faults:
+            facts["faults"] = dict(self._faults.most_common())
         return Report(facts=facts)
+
+    # In the thread of the event loop
+
+    def _work(self, main: asyncio.Task[None]) -> None:
+        self._loop.run_until_complete(asyncio.wait({main}))
+        failure = None if main.cancelled() else main.exception()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+        self._error = self._error or failure
+        self._arrivals.put(None)
+
+    async def _run(self) -> None:
+        self._stopped, self._changed, self._turn = asyncio.Event(), asyncio.Event(), asyncio.Lock()
+        most = self._options.concurrency
+        ahead = min(most, max(_LEAST_AHEAD, most // 4))  # requests that are made ready before there is room for them
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "images") as self._pool:
+            async with self._connected():
+                workers = [self._loop.create_task(self._ask_in_turn()) for _ in range(most + ahead)]
+                try:
+                    await asyncio.wait(workers)
+                finally:
+                    for worker in workers:
+                        worker.cancel()
+                    await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _ask_in_turn(self) -> None:
+        """Ask about one image after the other, each once the answer about the last one is on disk."""
+        try:
+            while not self._stopped.is_set() and (request := next(self._requests, None)) is not None:
+                job = Job(request)
+                try:
+                    answer = await self._answer(job)
+                except asyncio.CancelledError:
+                    if job.is_paid:
+                        self._arrivals.put(job.answer(self._price, _STOPPED))
+                    raise
+                if answer is not None:
+                    self._answers += answer.error is None
+                    on_disk: asyncio.Future[None] = self._loop.create_future()
+                    self._unacknowledged.append(on_disk)
+                    self._arrivals.put(answer)
+                    await on_disk
+                self._leave(job)
+        except Exception as error:  # noqa: BLE001 - raised after the answers
+            self._stop(error)
+
+    def _acknowledge(self, answers: int) -> None:
+        for _ in range(answers):
+            if self._unacknowledged and not (on_disk := self._unacknowledged.popleft()).done():
+                on_disk.set_result(None)
+
+    def _stop(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._stopped.set()
+        self._changed.set()
+
+    async def _answer(self, job: Job) -> Answer | None:
+        """Return the answer to a request; None where the run stops before anything was paid."""
+        try:
+            job.pictures = await self._loop.run_in_executor(self._pool, data_urls, job.request, self._options)
+        except (OSError, DecodeError) as error:
+            return Answer(request=job.request, error=why_unusable(error))
+        while True:
+            await self._take_place(job)
+            if self._stopped.is_set():
+                return job.answer(self._price, _STOPPED) if job.is_paid else None
+            fault = await self._call(job)
+            if fault is None:
+                if job.goes_on:
+                    continue
+                return job.answer(self._price)
+            if fault.verdict is Verdict.FILTERED:
+                job.turns.append(Choice("", "content_filter"))
+                return job.answer(self._price)
+            if fault.verdict is Verdict.STOP:
+                return job.answer(self._price, fault.message) if job.is_paid else None
+            if fault.verdict is Verdict.ADAPT:
+                continue
+            if not self._is_worth_another(job, fault):
+                tries = f" ({job.tries + 1} tries)" if job.tries else ""
+                return job.answer(self._price, fault.message + tries)
+            job.tries += 1
+            if not job.turns:  # a conversation keeps its place: its first answers are paid for, and not on disk
+                self._leave(job)
+            # Exponential with full jitter.
+            longest = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2 ** (job.tries - 1))
+            await self._sleep(max(fault.retry_after or 0.0, random.uniform(0, longest)))
+
+    def _is_worth_another(self, job: Job, fault: Fault) -> bool:
+        if fault.verdict is Verdict.GIVE_UP or job.tries >= self._options.retries:
+            return False
+        return not fault.paid or (job.wasted < _MOST_WASTED and job.request.pay_again())
+
+    async def _take_place(self, job: Job) -> None:
+        """Wait for a place among the calls in flight, and until the limiter lets the next call go."""
+        if job.in_place:
+            await self._pace()
+            return
+        async with self._turn:
+            while self._busy >= self._limiter.concurrency and not self._stopped.is_set():
+                self._changed.clear()
+                await self._changed.wait()
+            self._busy, job.in_place = self._busy + 1, True
+            await self._pace()
+
+    async def _pace(self) -> None:
+        while not self._stopped.is_set() and (wait := self._limiter.delay(now := self._loop.time())) > 0:
+            is_long = self._last_fault and wait > max(_UNTOLD_S, self._limiter.own_delay(now))
+            if is_long and now + wait > self._told_until + _UNTOLD_S:
+                self._told_until = now + wait
+                say(f"No call is sent for {wait:.0f} s, because of the last fault: {self._last_fault}")
+            await self._sleep(wait)
+
+    def _leave(self, job: Job) -> None:
+        self._busy, job.in_place = self._busy - job.in_place, False
+        self._changed.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+
+    async def _call(self, job: Job) -> Fault | None:
+        """Send one call and add what came of it to the job; return the fault where it failed."""
+        sent_at = self._loop.time()
+        expected = self._limiter.sent(sent_at)
+        self._calls += 1
+        completion, fault = await self._exchange(self._dialect.body(job))
+        now = self._loop.time()
+        job.pay(completion, wasted=fault is not None and fault.paid)
+        if fault is None:
+            known = [count for count in (completion.tokens_in, completion.tokens_out) if count is not None]
+            self._limiter.answered(now, sent_at, expected, sum(known) if known else None)
+            job.latency += now - sent_at
+            job.turns.append(completion.choices[0])
+            return None
+        self._faults[fault.kind] += 1
+        asked = "" if fault.retry_after is None else f" (the server asks for {fault.retry_after:.0f} s)"
+        self._last_fault = fault.message + asked
+        if self._dialect.adapt(fault, job):
+            fault = replace(fault, verdict=Verdict.ADAPT)
+        reason = self._limiter.failed(now, sent_at, expected, fault)
+        if fault.verdict is Verdict.STOP:
+            reason = self._explain(fault)
+        if reason is not None:
+            self._stop(DescriberError(reason))
+        return fault
+
+    def _explain(self, fault: Fault) -> str:
+        """Return what a fault that stops the run means, and what to do."""
+        url, reason = self._server.url, f"({fault.message})"
+        if fault.kind == _REDIRECT:
+            return f"{url} sends the request elsewhere {reason}. If that is right, give its address as --base-url."
+        if fault.kind == "401":
+            return f"{url} does not accept the key in OPENAI_API_KEY {reason}."
+        if fault.kind == "403":
+            return f"{url} does not let this key use {self._model} {reason}."
+        if fault.kind == "404":
+            hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
+            return f"{url} does not know the model {self._model} {reason}{hint}"
+        if fault.retry_after is not None and fault.retry_after > LONGEST_WAIT_S:
+            wait = timedelta(seconds=round(fault.retry_after))
+            return f"{url} takes no more calls for {wait} {reason}; give the same command again then."
+        return f"{url} wants to be paid before it answers: there is no quota left {reason}."
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[None, None]:
+        """Open as many connections as there are calls, and close them at the end."""
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAioHttpClient
+
+        # Over aiohttp, which the client offers as a transport, a call takes half the CPU time.
+        self._http = DefaultAioHttpClient(limits=httpx2.Limits(max_connections=self._options.concurrency))
+        async with AsyncOpenAI(**self._server.credentials(), http_client=self._http) as client:
+            headers = {**client.auth_headers, **client.default_headers}
+            timeout = httpx2.Timeout(self._options.timeout, connect=min(_CONNECT_S, self._options.timeout))
+            self._http_call: dict[str, Any] = {
+                "method": "POST",
+                "url": httpx2.URL(f"{self._server.url}/chat/completions", params=self._server.query or None),
+                "headers": httpx2.Headers({name: text for name, text in headers.items() if isinstance(text, str)}),
+                "extensions": {"timeout": timeout.as_dict()},
+            }
+            yield
+
+    async def _exchange(self, body: bytes) -> tuple[Completion, Fault | None]:
+        """Send a request and wait for the whole answer until the timeout, however slowly it arrives.
+
+        Return the completion, and the fault where it is of no use; both where it is malformed but paid for.
+        """
+        import aiohttp
+        import httpx2
+
+        response, server = None, self._server
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                request = httpx2.Request(**self._http_call, content=body)
+                response = await self._http.send(request, stream=True, follow_redirects=False)
+                try:
+                    content = await read_async(response)
+                except TooLargeError as error:
+                    content = str(error).encode()
+            if not response.is_success:
+                return Completion(), fault_of_response(response.status_code, response.headers, content, server)
+        except RedirectedError as error:
+            return Completion(), Fault(_REDIRECT, Verdict.STOP, server.one_line(error))
+        except (OSError, httpx2.RequestError, httpx2.InvalidURL, aiohttp.ClientError, ValueError, EOFError) as error:
+            # Also where the answer is no HTTP, or a body that cannot be decompressed.
+            fault = no_response(error, self._options.timeout)
+            paid = response is not None and response.is_success
+            return Completion(), replace(fault, message=server.one_line(fault.message), paid=paid)
+        completion = Completion()
+        with contextlib.suppress(NotJsonError):
+            completion = completion_of(parse_json(content), server.keys)
+        if completion.choices:
+            return completion, None
+        text = content.decode("utf-8", errors="replace") or "nothing"
+        what = f"status {response.status_code} without an answer: {text}"
+        return completion, Fault("malformed", Verdict.RETRY, server.one_line(what), paid=True)
+
+
+def no_response(error: BaseException, seconds: float) -> Fault:
+    """Return the fault of a connection that could not be made, broke, or was silent for so many seconds."""
+    from aiohttp import ClientConnectorError, ClientResponseError, ConnectionTimeoutError, SocketTimeoutError
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    unreachable = any(isinstance(cause, ClientConnectorError | ConnectionTimeoutError) for cause in causes)
+    silent = any(isinstance(cause, SocketTimeoutError) for cause in causes)
+    if type(error) is TimeoutError or (silent and not unreachable):
+        return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s")
+    kind = "unreachable" if unreachable else "connection"
+    # Their texts hold the address, with any secret of its query, or what the server sent, already cut.
+    if isinstance(causes[-1], ClientResponseError | HttpProcessingError | ValueError):
+        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(causes[-1]).__name__})")
+    return Fault(kind, Verdict.LOST, str(causes[-1]) or type(causes[-1]).__name__)

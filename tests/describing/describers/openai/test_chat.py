@@ -1,3 +1,5 @@
+"""What an error of a server means."""
+
 from __future__ import annotations
 
 import json
@@ -7,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response, retry_after
-from gpt4image.describing.describers.openai.untrusted import one_line
+from gpt4image.describing.describers.openai.chat import Verdict, fault_of_response, retry_after
+from gpt4image.describing.describers.openai.server import find_server
 from openai_cases import body
 
 
@@ -98,7 +100,10 @@ def test_the_parameter_that_a_model_does_not_take_is_named(error: dict[str, str]
     assert fault_of_response(400, {}, json.dumps({"error": error}).encode()).parameter == parameter
 
 
+SERVER = find_server("http://localhost:1/v1")
+
+
 @given(st.binary(max_size=300), st.integers(300, 599))
 def test_any_response_is_a_fault(content: bytes, status: int) -> None:
-    fault = fault_of_response(status, {}, content)
-    assert "\n" not in one_line(fault.message)
+    fault = fault_of_response(status, {}, content, SERVER)
+    assert "\n" not in fault.message

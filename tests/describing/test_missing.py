@@ -1,4 +1,4 @@
-"""What is still wanted of an image: only the parts that no answer in the store brings."""
+"""What is missing of an image: only the parts that no answer in the store brings; and which images are asked about."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
+from gpt4image.base.errors import ConfigError
+from gpt4image.describing.missing import brings, chosen_images, find_missing
 from gpt4image.describing.questions import asking_for
-from gpt4image.describing.wanted import Wanted, brings, find_wanted, steps_of
+from loaded_sets import in_memory
 
 SHORT, PAPER = PROMPTS["short"], PROMPTS["paper"]
 CLASSES = (ClassOption("cat"), ClassOption("dog", "a friend"))
@@ -28,40 +30,32 @@ def row(digest: str, prompt: Prompt, **values: Any) -> Description:
     return Description(**fields)  # type: ignore[arg-type]
 
 
-def wanted(path: Path, rows: list[Description], **options: Any) -> tuple[Wanted, dict[tuple[str, ...], set[str]]]:
-    """What is wanted, and the images that each set of parts is asked of."""
-    values = {
+def wanted(path: Path, rows: list[Description], **options: Any) -> tuple[dict[tuple[str, ...], set[str]], int]:
+    """The images that each set of parts is asked of, and how many samples have everything."""
+    values: dict[str, Any] = {
         "bases": [SHORT],
         "ask": BOTH,
         "classes": CLASSES,
-        "digests": {A, B, C},
+        "digests": (A, B, C),
         "samples": frozenset({0}),
         "retry_rejected": False,
         **options,
     }
     with DescriptionStore(path / "a.db", write=True) as store:
         store.add(rows)
-        found = find_wanted(store, ME, **values)  # type: ignore[arg-type]
-    asked = {
-        prompt.ask: {digest for digest in (A, B, C) if values["samples"] - settled.get(digest, frozenset())}
-        for prompt, settled in zip(found.prompts, found.settled, strict=True)
-    }
-    return found, asked
+        missing, done = find_missing(store, ME, **values)
+    return {one.prompt.ask: set(one.wanted) for one in missing if one.wanted}, done
 
 
 def test_a_fresh_image_is_asked_for_everything(tmp_path: Path) -> None:
-    found, asked = wanted(tmp_path, [])
-    assert asked == {BOTH: {A, B, C}} and found.done == 0
-    assert found.prompts == [asking_for(SHORT, BOTH, CLASSES)]
+    assert wanted(tmp_path, []) == ({BOTH: {A, B, C}}, 0)
 
 
 def test_parts_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
     rows = [row(A, SHORT), row(B, asking_for(SHORT, ("class",), CLASSES)), row(C, asking_for(SHORT, BOTH, CLASSES))]
-    found, asked = wanted(tmp_path, rows)
-    assert {parts: images for parts, images in asked.items() if images} == {("class",): {A}, ("description",): {B}}
-    assert found.done == 1
-    assert wanted(tmp_path, [], ask=("description",))[1] == {("description",): {B}}
-    assert wanted(tmp_path, [], ask=("class",))[1] == {("class",): {A}}
+    assert wanted(tmp_path, rows) == ({("class",): {A}, ("description",): {B}}, 1)
+    assert wanted(tmp_path, [], ask=("description",)) == ({("description",): {B}}, 2)
+    assert wanted(tmp_path, [], ask=("class",)) == ({("class",): {A}}, 2)
 
 
 @pytest.mark.parametrize(
@@ -77,35 +71,30 @@ def test_another_class_list_or_prompt_is_another_question(
     tmp_path: Path, options: dict[str, Any], parts: tuple[str, ...]
 ) -> None:
     rows = [row(digest, asking_for(SHORT, BOTH, CLASSES)) for digest in (A, B, C)]
-    _, asked = wanted(tmp_path, rows, **options)
-    assert {own: images for own, images in asked.items() if images} == {parts: {A, B, C}}
+    assert wanted(tmp_path, rows, **options)[0] == {parts: {A, B, C}}
 
 
 def test_rejected_answers_are_let_be_unless_they_are_asked_for_again(tmp_path: Path) -> None:
     rows = [row(A, asking_for(SHORT, BOTH, CLASSES), text="no json", answer=None, error="broken")]
-    found, asked = wanted(tmp_path, rows)
-    assert asked == {BOTH: {B, C}} and found.done == 0
-    assert wanted(tmp_path, [], retry_rejected=True)[1] == {BOTH: {A, B, C}}
+    assert wanted(tmp_path, rows) == ({BOTH: {B, C}}, 0)
+    assert wanted(tmp_path, [], retry_rejected=True)[0] == {BOTH: {A, B, C}}
 
 
 def test_answers_of_others_and_failures_do_not_count(tmp_path: Path) -> None:
     both = asking_for(SHORT, BOTH, CLASSES)
     rows = [row(A, both, describer={"kind": "other"}), row(B, both, text=None, answer=None, error="HTTP 500")]
-    assert wanted(tmp_path, rows)[1] == {BOTH: {A, B, C}}
+    assert wanted(tmp_path, rows)[0] == {BOTH: {A, B, C}}
 
 
 def test_only_the_samples_that_are_missing_are_wanted(tmp_path: Path) -> None:
     both = asking_for(SHORT, BOTH, CLASSES)
-    found, _ = wanted(tmp_path, [row(A, both, sample=1), row(A, both, sample=7)], samples=frozenset({0, 1, 2}))
-    assert found.done == 1 and found.settled[0][A] == {1} and found.settled[0].get(B) == frozenset()
-
-
-def test_of_very_many_classes_the_description_comes_first() -> None:
-    many = [ClassOption(f"class {number}") for number in range(101)]
-    assert steps_of(("class",), many) == [("description",), ("class",)]
-    assert steps_of(("description", "class", "tags"), many) == [("description", "tags"), ("class",)]
-    assert steps_of(("description", "class", "tags"), many[:100]) == [("description", "class", "tags")]
-    assert steps_of(("tags",), many) == [("tags",)]
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([row(A, both, sample=1), row(A, both, sample=7)])
+        samples = frozenset({0, 1, 2})
+        (one,), done = find_missing(
+            store, ME, [SHORT], BOTH, CLASSES, digests=(A, B), samples=samples, retry_rejected=False
+        )
+    assert done == 1 and one.wanted == {A: frozenset({0, 2}), B: samples} == one.lacking
 
 
 def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: Path) -> None:
@@ -117,5 +106,45 @@ def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: 
     assert brings(words, "tags", SHORT, beside.ask, CLASSES) and not brings(listed, "tags", SHORT, beside.ask, CLASSES)
     assert brings(listed, "description", SHORT, ask, ()) and brings(words, "description", SHORT, ask, CLASSES)
     kept = asking_for(SHORT, ("description", "class"), CLASSES)
-    found, _ = wanted(tmp_path, [row(A, kept)], ask=beside.ask)
-    assert asking_for(SHORT, ("tags",), ()) in found.prompts  # what lacks its tags gets words too
+    assert ("tags",) in wanted(tmp_path, [row(A, kept)], ask=beside.ask)[0]
+
+
+IMAGES = in_memory([b"a", b"b", b"c", b"a"], keys=("a.png", "=b.png", "c.png", "copy of a.png"))
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("rank,key\n1,c.png\n2,'=b.png\n", ("=b.png", "c.png")),
+        ("path,label\na.png,cat\n", ("a.png", "copy of a.png")),
+        (f"key,digest\nold name.png,{IMAGES.digests[2].upper()}\n", ("c.png",)),
+    ],
+)
+def test_rows_name_images_by_key_or_digest(tmp_path: Path, text: str, keys: tuple[str, ...]):
+    (tmp_path / "rows.csv").write_text(text, encoding="utf-8-sig")
+    images, unknown = chosen_images(IMAGES, tmp_path / "rows.csv")
+    assert images.keys == keys and not unknown
+
+
+def test_rows_of_no_image_are_named(tmp_path: Path):
+    (tmp_path / "rows.csv").write_text(f"key,digest\nc.png,\nlost.png,\n,{'0' * 64}\n,\n")
+    images, unknown = chosen_images(IMAGES, tmp_path / "rows.csv")
+    assert images.keys == ("c.png",)
+    assert [item.name for item in unknown] == ["lost.png", "0" * 64, "rows.csv, row 4"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"rows.csv: cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read as CSV in UTF-8"),
+        (b"", "no column key or digest"),
+        (b"name,label\nc.png,cat\n", "no column key or digest, only name, label"),
+        (b"key\nlost.png\n", "none of its 1 rows names an image of memory, whose keys look like 'a.png'"),
+    ],
+)
+def test_what_names_no_image_is_refused(tmp_path: Path, content: bytes | None, message: str):
+    if content is not None:
+        (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        chosen_images(IMAGES, tmp_path / "rows.csv")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.decode import decode
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.describers.local.conversations import Reply
-from gpt4image.describing.describers.local.transformers_model import TransformersDescriber
 from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.describers.transformers_model import TransformersDescriber, messages
 from picture_requests import COLOURS, QUESTION, noise, plain, request
 from tiny_vlm import TEMPLATE, make_tiny_vlm
 
@@ -42,7 +40,7 @@ def answers(made: TransformersDescriber, requests: Sequence[Request]) -> list[An
 
 
 def texts(made: TransformersDescriber, requests: Sequence[Request]) -> dict[tuple[str, int], str | None]:
-    return {(answer.request.digest, answer.sample): answer.text for answer in answers(made, requests)}
+    return {(answer.request.digest, answer.request.sample): answer.text for answer in answers(made, requests)}
 
 
 @pytest.fixture
@@ -126,7 +124,7 @@ def test_a_conversation_goes_on_with_what_was_answered(tiny_vlm: Path) -> None:
 
 
 def test_samples_differ_and_a_second_run_brings_the_same(tiny_vlm: Path) -> None:
-    requests = [request(data, samples=(0, 1, 2)) for data in PICTURES[:3]]
+    requests = [request(data, sample=sample) for data in PICTURES[:3] for sample in range(3)]
     made = describer(tiny_vlm, temperature=1.5)
     before = torch.random.get_rng_state()
     first = texts(made, requests)
@@ -230,7 +228,7 @@ def test_a_model_that_fails_stops_the_run_and_keeps_what_came(
 def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for native, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(
-            "gpt4image.describing.describers.local.transformers_model.computes_bf16", lambda _, native=native: native
+            "gpt4image.describing.describers.transformers_model.computes_bf16", lambda _, native=native: native
         )
         made = describer(tiny_vlm, precision="auto")
         assert made.settings["precision"] == precision
@@ -254,11 +252,10 @@ def test_classes_are_parsed_from_what_a_model_writes(
     assert all("JSON" in item.reason or "description" in item.reason for item in babbled.skipped)
     generate = TransformersDescriber._generate
 
-    def in_json(self: TransformersDescriber, *arguments: Any) -> list[Reply]:
-        replies = generate(self, *arguments)
-        return [
-            replace(one, text=f'Well: ```{{"class": "{one.text[:40]}", "confidence": "90 %",}}```') for one in replies
-        ]
+    def in_json(self: TransformersDescriber, rows: Any, inputs: Any) -> None:
+        generate(self, rows, inputs)
+        for row in rows:
+            row.texts[-1] = f'Well: ```{{"class": "{row.texts[-1][:40]}", "confidence": "90 %",}}```'
 
     monkeypatch.setattr(TransformersDescriber, "_generate", in_json)
     answered = describe(config.model_copy(update={"retry_rejected": True}))
@@ -308,10 +305,61 @@ def test_models_that_cannot_be_used_are_named(tiny_vlm: Path, tmp_path: Path) ->
             describer(tiny_vlm, device="cuda")
 
 
-def test_identity_is_what_the_model_holds_and_is_asked(tiny_vlm: Path) -> None:
-    settings = describer(tiny_vlm).settings
-    assert settings["kind"] == "transformers" and settings["model"] == "tiny-vlm"
-    assert describer(tiny_vlm, batch_size=1, device="cpu").settings == settings
-    changed = [{"system": ""}, {"temperature": 0.5}, {"max_tokens": 9}, {"max_side": 99}, {"precision": "bf16"}]
-    assert all(describer(tiny_vlm, **change).settings != settings for change in changed)
-    assert json.loads(json.dumps(settings)) == settings
+def test_messages_put_the_image_first_and_answers_between_the_questions() -> None:
+    image = decode(PICTURES[0])
+    asked = messages(["One?", "Two?", "Three?"], [image], "Be brief.", ["1"])
+    assert [message["role"] for message in asked] == ["system", "user", "assistant", "user"]
+    assert [part["type"] for part in asked[1]["content"]] == ["image", "text"]
+    assert [message["content"][-1]["text"] for message in asked] == ["Be brief.", "One?", "1", "Two?"]
+    assert messages(["One?"], [image], "")[0]["role"] == "user"
+
+
+# One other value for every option there is: a new option must be thought about here.
+OTHER: dict[str, Any] = {
+    **{"as_json": True, "describer": "transformers:elsewhere/model", "server_name": "mine", "device": "cpu"},
+    **{"image_format": "png", "detail": "low", "extra_body": {"seed": 1}, "base_url": "http://localhost:1/v1"},
+    **dict.fromkeys(("concurrency", "retries", "batch_size", "max_tokens"), 1),
+    **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "timeout"), 1.0),
+    **{"prices": Path("prices.json")},
+    **{"system": "", "temperature": 0.5, "max_side": 32, "precision": "bf16"},
+    **{"frames": 4, "contact_sheet": True},
+}
+DECIDES = {"system", "temperature", "max_tokens", "max_side", "precision", "frames", "contact_sheet"}
+
+
+def test_identity_changes_with_every_option_that_changes_the_text_and_no_other(tiny_vlm: Path) -> None:
+    assert OTHER.keys() == DescriberOptions.model_fields.keys()
+    before = describer(tiny_vlm).settings
+    assert before["kind"] == "transformers" and before["model"] == "tiny-vlm"
+    assert json.loads(json.dumps(before)) == before
+    own = {name: value for name, value in OTHER.items() if name != "describer"}
+    assert {name for name, value in own.items() if describer(tiny_vlm, **{name: value}).settings != before} == DECIDES
+
+
+def test_identity_is_the_content_of_the_folder_not_its_place(
+    tiny_vlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = describer(tiny_vlm).settings
+    moved = Path(shutil.copytree(tiny_vlm, tmp_path / "elsewhere" / "tiny-vlm"))
+    (moved / "README.md").write_text("Another read-me.")
+    assert describer(moved).settings == before
+    monkeypatch.setattr("gpt4image.describing.describers.transformers_model._PIECE_BYTES", 256)
+    large = describer(moved).settings  # the weights are known by their size and pieces of them
+    for name in ("model.safetensors", "chat_template.jinja", "tokenizer.json"):
+        content = (moved / name).read_bytes()
+        (moved / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        assert describer(moved).settings["fingerprint"] != large["fingerprint"]
+        (moved / name).write_bytes(content)
+    assert describer(moved).settings == large
+
+
+def test_files_that_cannot_be_used_are_refused(tiny_vlm: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^transformers:/nowhere/model: there is no folder '/nowhere/model'; give"):
+        describer(Path("/nowhere/model"))
+    model = Path(shutil.copytree(tiny_vlm, tmp_path / "model"))
+    (model / "config.json").write_text("[1, 2")
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read as JSON"):
+        describer(model)
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="pickled weights are never loaded"):
+        describer(model)

@@ -19,15 +19,20 @@ import openai_stub as server
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.openai import untrusted
-from gpt4image.describing.describers.openai.completions import completion_of
-from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, one_line, parse_json, redacted
+from gpt4image.describing.describers import batch
+from gpt4image.describing.describers.batch import lines_of
+from gpt4image.describing.describers.openai import server as untrusted
+from gpt4image.describing.describers.openai.chat import completion_of
+from gpt4image.describing.describers.openai.server import NotJsonError, parse_json, redacted
 from openai_cases import KEY, ask, ask_one, describer, openai_settings, picture, request
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
 
+
 MB = 2**20
+
+
 DEEP = b"[" * 50_000 + b"]" * 50_000
 
 
@@ -138,7 +143,7 @@ def test_anything_is_json_or_not_and_nothing_else(content: bytes) -> None:
 
 
 def test_the_lines_of_a_file_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(untrusted, "MAX_BODY", 10)
+    monkeypatch.setattr(batch, "MAX_BODY", 10)
     file = io.BytesIO(b"one\n\n  \n" + b"x" * 35 + b"\nten bytes\nlast")
     assert list(lines_of(file)) == [b"one\n", b"x" * 10 + b"\n", b"ten bytes\n", b"last"]
     assert list(lines_of(io.BytesIO(b"y" * 30))) == [b"y" * 10], "no line break: it may be cut"
@@ -183,9 +188,8 @@ def test_a_key_that_may_be_a_word_does_not_blot_it_out_of_descriptions(
 
 @given(st.text(max_size=60), st.integers(0, 60), st.integers(1, 60))
 def test_secrets_are_removed_before_a_text_is_cut(text: str, place: int, limit: int) -> None:
-    for shorten in (lambda text: redacted(text, [KEY], limit), lambda text: one_line(text, [KEY], limit=limit)):
-        shown = shorten(text[:place] + KEY + text[place:])
-        assert len(shown) <= limit and KEY[:6] not in shown
+    shown = redacted(text[:place] + KEY + text[place:], [KEY], limit)
+    assert len(shown) <= limit and KEY[:6] not in shown
 
 
 # Redirects
@@ -226,8 +230,12 @@ UNREADABLE = {
     ),
     "broken gzip": lambda content: server.Reply(200, content, {"content-encoding": "gzip"}),
 }
+
+
 # A call costs 100 x 10 + 10 x 100 millionths of a dollar, at most 100 x 10 x 1.25 + 20 x 100.
 PRICES = '{"tiny": {"input": 10, "output": 100}}'
+
+
 CALL, DEAREST = 0.002, 0.00325
 
 

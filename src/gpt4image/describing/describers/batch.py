@@ -1,0 +1,640 @@
+"""Requests through OpenAI's Batch API: half the price, answers within a day; nothing is paid twice or lost.
+
+What was handed over and has not come back is noted in the description store before it is sent: the ledger. An item is
+identified as results are, is in at most one batch, and is forgotten once its answer is in the store. What is pending is
+waited for instead of being sent again. So the process may be killed at any moment, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import secrets
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from gpt4image.artifacts.prompts import load_prompt, turns
+from gpt4image.artifacts.results import Prompt
+from gpt4image.artifacts.store import samples_by_digest
+from gpt4image.artifacts.store_file import References, connect_writer, explained
+from gpt4image.base.errors import ConfigError, DecodeError, DescriberError
+from gpt4image.base.progress import console, say
+from gpt4image.config import DescribeConfig
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.images import data_urls, why_unusable
+from gpt4image.describing.describers.openai.chat import Choice, Job, Verdict, completion_of, fault_of_response
+from gpt4image.describing.describers.openai.describer import OpenAIDescriber
+from gpt4image.describing.describers.openai.server import (
+    MAX_BODY,
+    NotJsonError,
+    RedirectedError,
+    blocking_client,
+    mapping,
+    parse_json,
+)
+from gpt4image.describing.prices import HALF_PRICE, Price
+
+MAX_LINES, MAX_BYTES, MAX_OPEN = 50_000, 190_000_000, 100  # the server takes 50,000 lines and 200 MB
+MAX_FILE = 4 * 2**30
+"""Maximum bytes of a file of answers, decompressed; what comes after them is not read."""
+SETTLING_S = 60.0  # how long a call may take effect after its sender was killed
+PATIENCE_S = 6 * 3600.0  # how long a server may be away, or owe the file of answers of a batch that has ended
+KEPT_DAYS = 30  # how long a server keeps answers
+_TIMEOUT_S = 600.0  # an answer about 190 MB that were uploaded takes its time
+_TRIES, _FIRST_WAIT_S, _CLOCK_SKEW_S = 7, 1.0, 86_400.0
+_MAX_ID, _MOST_LISTED, _MOST_DIGITS = 500, 100_000, 10
+_ENDED = frozenset(("completed", "expired", "cancelled", "failed"))
+_NO_ROOM = frozenset(("token_limit_exceeded", "request_limit_exceeded"))
+_NO_MONEY = frozenset(("insufficient_quota", "billing_hard_limit_reached", "billing_not_active"))
+_ANSWERS_PER_GROUP, _TICK_S = 256, 1.0
+_NAME, _NO_ANSWER = "gpt4image", "the response holds no answer"
+_GO_ON = "What was submitted is noted in the store; the same command goes on with it."
+
+# An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
+# store's commit and the ledger's.
+_FORGET_STORED = """
+DELETE FROM batch_items WHERE describer = ? AND EXISTS (
+    SELECT 1 FROM results AS r JOIN batches AS b ON b.id = batch_items.batch
+    WHERE (r.digest, r.prompt, r.describer, r.sample) =
+          (batch_items.digest, batch_items.prompt, batch_items.describer, batch_items.sample)
+    AND r.text IS NOT NULL AND r.created >= b.created)
+"""
+
+
+@dataclass
+class Batch:
+    """A batch that is not closed.
+
+    Attributes:
+        row: in the ledger.
+        token: unique name, sent to the server with the batch: finds it again where the id was not noted.
+        created: when the ledger noted it, in seconds since 1970-01-01 UTC.
+        input_file: the server's id of the uploaded file; None before the upload. Only with it a batch can exist.
+        server_id: the server's id of the batch; None where the creation was not heard of.
+        wanted: by line, the requests that this run waits for, each with the choice that is its answer.
+        done: requests that the server is done with.
+        ended: when it was first seen to have ended, in seconds of the monotonic clock.
+        end: what the server tells of it once it has ended and the file of its answers is there.
+    """
+
+    row: int
+    token: str
+    created: float
+    input_file: str | None = None
+    server_id: str | None = None
+    wanted: dict[int, list[tuple[Request, int]]] = field(default_factory=dict[int, list[tuple[Request, int]]])
+    done: int = 0
+    ended: float | None = None
+    end: _End | None = None
+
+
+@dataclass(frozen=True)
+class _End:
+    status: str
+    completed: int = 0
+    output_file: str | None = None
+    error_file: str | None = None
+    codes: tuple[str | None, ...] = ()
+    reason: str = ""
+
+
+class Ledger(contextlib.AbstractContextManager["Ledger", None]):
+    """Open batches of one describer. Use as a context manager, in one thread, while nobody else writes the store."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Open the ledger in the store at ``path``; items whose answer is in the store already are forgotten.
+
+        Batches of describers with other ``settings`` are not seen. Raises StoreError.
+        """
+        self._path = path
+        with explained(path):
+            self._connection = connect_writer(path)
+            self._references = References(self._connection)
+            with self._connection:
+                self._describer = self._references.describer(settings)
+                self._connection.execute(_FORGET_STORED, (self._describer,))
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def open_batches(self) -> list[Batch]:
+        """Return the batches that are not closed, oldest first."""
+        columns = "id, token, created, input_file, server_id"
+        sql = f"SELECT {columns} FROM batches WHERE describer = ? AND closed IS NULL ORDER BY id"
+        return [Batch(*row) for row in self._run(sql, self._describer)]
+
+    def place(self, request: Request) -> tuple[int, int, int] | None:
+        """Return row, line and choice of a request that is in a batch."""
+        sql = "SELECT batch, line, choice FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
+        return next(iter(self._run(sql, *self._key(request))), None)
+
+    def samples(self, prompt: Prompt) -> dict[str, frozenset[int]]:
+        """Return the samples of a prompt that are in a batch, by digest."""
+        sql = "SELECT lower(hex(digest)), sample FROM batch_items WHERE prompt = ? AND describer = ?"
+        return samples_by_digest(self._run(sql, self._prompt(prompt), self._describer))
+
+    def add(self, lines: Sequence[Request]) -> Batch:
+        """Note a batch that is about to be sent, with a request per line. Raises StoreError: nothing is noted."""
+        keys, token, created = [self._key(request) for request in lines], secrets.token_hex(16), time.time()
+        with explained(self._path), self._connection:
+            sql = "INSERT INTO batches (describer, token, created) VALUES (?, ?, ?) RETURNING id"
+            row = self._connection.execute(sql, (self._describer, token, created)).fetchone()[0]
+            items = ((*key, row, line, 0) for line, key in enumerate(keys))
+            self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, ?)", items)
+        return Batch(row, token, created, wanted={line: [(request, 0)] for line, request in enumerate(lines)})
+
+    def note(self, batch: Batch, column: Literal["input_file", "server_id"], value: str) -> None:
+        """Note an id that the server gave. From ``input_file`` on, the batch may exist at the server."""
+        self._run(f"UPDATE batches SET {column} = ? WHERE id = ?", value, batch.row)
+        setattr(batch, column, value)
+
+    def forget(self, answers: Iterable[Answer]) -> None:
+        """Forget items whose answers are in the store."""
+        items = [self._key(answer.request) for answer in answers]
+        with explained(self._path), self._connection:
+            sql = "DELETE FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
+            self._connection.executemany(sql, items)
+
+    def items_left(self, row: int | None = None) -> int:
+        """Return how many items are pending: of one batch, or of all of the describer."""
+        where, value = ("describer", self._describer) if row is None else ("batch", row)
+        return self._run(f"SELECT count(*) FROM batch_items WHERE {where} = ?", value)[0][0]
+
+    def close_batch(self, row: int) -> None:
+        """Close a batch: nothing more comes of it, and what is left of its items may be submitted anew."""
+        with explained(self._path), self._connection:
+            self._connection.execute("DELETE FROM batch_items WHERE batch = ?", (row,))
+            self._connection.execute("UPDATE batches SET closed = ? WHERE id = ?", (time.time(), row))
+
+    def _run(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with explained(self._path), self._connection:
+            return self._connection.execute(sql, values).fetchall()
+
+    def _key(self, request: Request) -> tuple[bytes, int, int, int]:
+        return bytes.fromhex(request.digest), self._prompt(request.prompt), self._describer, request.sample
+
+    def _prompt(self, prompt: Prompt) -> int:
+        with explained(self._path), self._connection:  # on disk before it is used: the id is remembered
+            return self._references.prompt(prompt)
+
+
+def pending(
+    path: Path, settings: Mapping[str, Any], prompts: Sequence[Prompt]
+) -> tuple[dict[Prompt, dict[str, frozenset[int]]], list[str]]:
+    """Return the samples of each prompt that are in a batch, by digest, and the names of the open batches."""
+    with Ledger(path, settings) as ledger:
+        batches = [batch.server_id or batch.token for batch in ledger.open_batches()]
+        return {prompt: ledger.samples(prompt) for prompt in prompts if batches}, batches
+
+
+class BatchError(DescriberError):
+    """A call of the Batch API failed.
+
+    It was ``refused``, and nothing was made; there is ``no room`` until other batches have ended; what was asked for is
+    ``gone``; the server is ``busy``; or it was not heard (``unsure``): the call may have taken effect.
+    """
+
+    def __init__(self, message: str, kind: Literal["refused", "no room", "gone", "busy", "unsure"]) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    @property
+    def passes(self) -> bool:
+        """Whether another try may succeed."""
+        return self.kind in ("busy", "unsure")
+
+
+class BatchDescriber(OpenAIDescriber):
+    """The model of ``openai:MODEL`` through the Batch API: the same settings, half the price.
+
+    While it waits, ``describe`` yields empty groups about once a second: the caller may break off there, and everything
+    pending stays with the server for the next run.
+    """
+
+    def __init__(self, config: DescribeConfig) -> None:
+        """Check that the requests can be sent this way.
+
+        Raises:
+            ConfigError: the describer is no ``openai:``, or a prompt has several turns.
+        """
+        kind, _, model = config.describer.partition(":")
+        if kind != "openai":
+            raise ConfigError(f"--batch goes with openai:MODEL, not with {config.describer}; leave it out.")
+        for name in config.prompt:
+            if len(turns(load_prompt(name), "")) > 1:
+                raise ConfigError(
+                    f"--batch: the prompt {name!r} has several turns, and a batch asks once; use a single-turn prompt "
+                    f"or leave out --batch."
+                )
+        super().__init__(model, config)
+        self._config = config
+        self._dialect.refuse("logprobs")  # some models refuse every call that wants them: a day would be lost
+
+    @property
+    def price(self) -> Price | None:
+        """Half the price of the same model asked directly."""
+        return self._price and self._price.scaled(HALF_PRICE)
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers as batches end; see ``Describer``."""
+        config, timeout = self._config, max(self._config.timeout, _TIMEOUT_S)
+        with Ledger(config.store, self.settings) as self._ledger, blocking_client(self._server, timeout) as client:
+            self._client = client.with_options(max_retries=config.retries)
+            self._open: dict[int, Batch] = {}
+            self._source, self._backlog, self._exhausted = iter(requests), deque[Request](), False
+            self._has_room, self._max_lines, self._heard = True, MAX_LINES, time.monotonic()
+            try:
+                yield from self._all()
+            except (GeneratorExit, KeyboardInterrupt):
+                if left := self._ledger.items_left():
+                    say(f"{left:,} answers are pending; the same command collects them.")
+                raise
+
+    def arrived(self) -> Sequence[Answer]:
+        """Nothing: answers wait at the server."""
+        return ()
+
+    def report(self, images: ImageSet) -> Report:
+        """Return what is still pending."""
+        with Ledger(self._config.store, self.settings) as ledger:
+            count = len(ledger.open_batches())
+            return Report(facts={"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {})
+
+    def _all(self) -> Iterator[Sequence[Answer]]:
+        """Yield the answers of requests, and empty groups while waiting."""
+        yield from self._resume()
+        with console.status("Batches") as status:
+            while True:
+                if self._may_submit():
+                    yield from self._submit()
+                for batch in list(self._open.values()):
+                    if batch.end is None:
+                        self._look(batch)
+                    if batch.end is not None and batch.wanted:
+                        yield from self._collect(batch, batch.end)
+                waiting = [batch for batch in self._open.values() if batch.wanted]
+                if not waiting and not self._backlog and self._exhausted:
+                    return
+                done = sum(batch.done for batch in waiting)
+                status.update(f"batches at the server: {len(waiting)}, requests they have done: {done:,}")
+                if not self._may_submit():
+                    yield from _rest(self._config.poll_seconds)
+
+    def _may_submit(self) -> bool:
+        more = bool(self._backlog) or not self._exhausted
+        return more and self._has_room and self._running() < MAX_OPEN
+
+    def _running(self) -> int:
+        return sum(batch.end is None for batch in self._open.values())
+
+    def _resume(self) -> Iterator[Sequence[Answer]]:
+        """Find the batches that earlier runs left at the server."""
+        for batch in self._ledger.open_batches():
+            if batch.server_id is None and batch.input_file is not None:  # the creation was cut short
+                for seconds in (0.0, SETTLING_S):  # a call whose sender was killed just now may still take effect
+                    yield from _rest(seconds)
+                    if found := self._find(batch):
+                        self._ledger.note(batch, "server_id", found)
+                        break
+            if batch.server_id is None:
+                self._close(batch)
+            elif self._ledger.items_left(batch.row):
+                self._open[batch.row] = batch
+            else:  # all answers came otherwise, and what still runs would be paid for
+                self._quietly(self._client.batches.cancel, batch.server_id)
+                self._close(batch)
+
+    def _close(self, batch: Batch) -> None:
+        if batch.input_file is not None:
+            self._quietly(self._client.files.delete, batch.input_file)
+        self._ledger.close_batch(batch.row)
+        self._open.pop(batch.row, None)
+
+    def _submit(self) -> Iterator[Sequence[Answer]]:
+        """Write requests to a file until it is full, and send it; images that cannot be sent are errors."""
+        lines: list[Request] = []
+        with tempfile.TemporaryFile() as spool:
+            for request in self._new():
+                job = Job(request)
+                try:
+                    job.pictures = data_urls(request, self._options)
+                except (OSError, DecodeError) as error:
+                    yield [Answer(request=request, error=why_unusable(error))]
+                    continue
+                head = f'{{"custom_id": "{len(lines)}", "method": "POST", "url": "/v1/chat/completions", "body": '
+                line = head.encode() + self._dialect.body(job) + b"}\n"
+                if lines and spool.tell() + len(line) > MAX_BYTES:
+                    self._backlog.appendleft(request)
+                    break
+                spool.write(line)
+                lines.append(request)
+                if len(lines) == self._max_lines:
+                    break
+            yield []
+            if lines:
+                self._send(lines, spool)
+
+    def _new(self) -> Iterator[Request]:
+        """Yield what is not pending; for what is, the answer is waited for."""
+        while self._backlog:
+            yield self._backlog.popleft()
+        for request in self._source:
+            if (place := self._ledger.place(request)) is None:
+                yield request
+            else:
+                row, line, choice = place
+                self._open[row].wanted.setdefault(line, []).append((request, choice))
+        self._exhausted = True
+
+    def _send(self, lines: Sequence[Request], spool: BinaryIO) -> None:
+        batch = self._ledger.add(lines)
+        try:
+            with self._explained("the requests cannot be uploaded"):
+                spool.seek(0)
+                made = self._client.files.create(file=(f"{_NAME}-{batch.token}.jsonl", spool), purpose="batch")
+                input_file = _id(made.id)
+            self._ledger.note(batch, "input_file", input_file)
+            self._ledger.note(batch, "server_id", self._create(batch, input_file))
+        except DescriberError as error:
+            kind = error.kind if isinstance(error, BatchError) else "unsure"
+            if batch.input_file is None or kind in ("refused", "no room", "gone"):
+                self._close(batch)
+            if kind != "no room":
+                raise
+            self._wait_for_room(lines, len(lines), str(error))
+        else:
+            self._open[batch.row] = batch
+
+    def _create(self, batch: Batch, input_file: str) -> str:
+        """Create a batch at the server, once: where a call may have taken effect unheard, it is looked for first."""
+        unsure, tries = False, 0
+        while True:
+            if unsure and (found := self._find(batch)):
+                return found
+            try:
+                with self._explained("the batch cannot be created"):
+                    made = self._client.with_options(max_retries=0).batches.create(
+                        input_file_id=input_file,
+                        endpoint="/v1/chat/completions",
+                        completion_window="24h",
+                        metadata={_NAME: batch.token},
+                    )
+                    created = _id(made.id)
+                return (self._find(batch) if unsure else None) or created
+            except BatchError as error:
+                unsure, tries = unsure or error.kind == "unsure", tries + 1
+                if not error.passes or tries == _TRIES:
+                    raise (DescriberError(str(error)) if unsure else error) from None
+                time.sleep(_FIRST_WAIT_S * 2**tries)
+
+    def _find(self, batch: Batch) -> str | None:
+        """Return the server's id of a batch by its token. Of several, all but the first are cancelled."""
+        named: list[Any] = []
+        with self._explained("the batches cannot be listed"):
+            for one in itertools.islice(self._client.batches.list(limit=100), _MOST_LISTED):  # newest first
+                if one.created_at < batch.created - _CLOCK_SKEW_S:
+                    break
+                if (one.metadata or {}).get(_NAME) == batch.token and _id(one.id):
+                    named.append(one)
+            named.sort(key=lambda one: (one.status in ("cancelling", "cancelled"), one.created_at))
+        for twin in named[1:]:
+            self._quietly(self._client.batches.cancel, twin.id)
+        return named[0].id if named else None
+
+    def _wait_for_room(self, requests: Sequence[Request], size: int, reason: str) -> None:
+        """Put requests back: until another batch has ended, or, where none runs, to be sent in smaller parts."""
+        self._backlog.extendleft(reversed(requests))
+        if self._running():
+            self._has_room = False
+        elif size > 1:
+            self._max_lines = size // 2
+        else:
+            raise DescriberError(f"Batch API: the queue has no room for a single request now: {reason}")
+
+    def _look(self, batch: Batch) -> None:
+        try:
+            with self._explained("the batch cannot be looked at"):
+                found = self._state(self._client.batches.retrieve(batch.server_id or ""), batch)
+        except BatchError as error:
+            if error.passes and time.monotonic() - self._heard <= PATIENCE_S:
+                return
+            if error.kind != "gone":
+                raise
+            days = (time.time() - batch.created) / 86_400
+            if days < KEPT_DAYS:
+                raise DescriberError(
+                    f"{error} The batch {batch.server_id} was submitted {days:.1f} days ago with "
+                    f"{self._ledger.items_left(batch.row):,} requests; use the key of the project that submitted it. "
+                    f"Without that key the answers are lost: they are asked anew after {KEPT_DAYS} days, or in another "
+                    "--store, to which `descriptions export` and `import` take what is described."
+                ) from None
+            batch.end = _End("expired")
+            return
+        self._heard = time.monotonic()
+        batch.done = found.completed
+        if found.status in _ENDED:
+            batch.ended = batch.ended or time.monotonic()
+            # The answers are paid for, and some servers name their file a while after the end.
+            if not batch.done or found.output_file or time.monotonic() - batch.ended > PATIENCE_S:
+                self._has_room, batch.end = True, found
+
+    def _state(self, found: Any, batch: Batch) -> _End:
+        """Return what the server tells of a batch. Raises ValueError: it is nothing that anybody tells of one."""
+        completed = (found.request_counts and found.request_counts.completed) or 0
+        if found.id != batch.server_id or not isinstance(found.status, str) or not isinstance(completed, int):
+            raise ValueError("the answer is not about this batch")
+        files = [_id(file) if file else None for file in (found.output_file_id, found.error_file_id)]
+        errors = ((found.errors and found.errors.data) or [])[:3]
+        reason = "; ".join(str(error.message or error.code or "") for error in errors)
+        codes = tuple(error.code for error in errors)
+        return _End(found.status, completed, *files, codes, self._server.one_line(reason))
+
+    def _collect(self, batch: Batch, end: _End) -> Iterator[Sequence[Answer]]:
+        if end.status == "failed" and not (end.output_file or end.error_file):
+            # Nothing of the batch was worked on: it may be sent again, or nothing can be.
+            count = self._ledger.items_left(batch.row)
+            self._close(batch)
+            if _NO_ROOM.isdisjoint(end.codes):
+                raise DescriberError(f"Batch API: the server refuses the requests: {end.reason}")
+            requests = [request for wanted in batch.wanted.values() for request, _ in wanted]
+            self._wait_for_room(requests, count, end.reason)
+            return
+        answers = self._results(batch, end)
+        while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
+            yield group
+            self._ledger.forget(group)
+        if not self._ledger.items_left(batch.row):  # what is left, nobody asked for in this run
+            self._close(batch)
+
+    def _results(self, batch: Batch, end: _End) -> Iterator[Answer]:
+        reason = f"the batch {end.status} without an answer to this request"
+        lost = False  # whether an answer that was paid for may be among what cannot be read
+        with tempfile.TemporaryFile() as spool:
+            for file in filter(None, (end.output_file, end.error_file)):
+                try:
+                    whole = self._download(file, spool)
+                except BatchError as error:
+                    if error.kind != "gone":
+                        raise
+                    reason, lost = "the server no longer has the answer", True
+                    continue
+                readable, unreadable = 0, 0
+                for line in lines_of(spool):
+                    try:
+                        row = parse_json(line)
+                        number = line_number(row)
+                    except NotJsonError:
+                        unreadable += line.endswith(b"\n")  # else the transfer was cut within it
+                        continue
+                    readable += 1
+                    for request, choice in batch.wanted.pop(number, ()):  # else it was read before
+                        yield self._read(row, request, choice)
+                lost = lost or unreadable > 0 or not whole
+                expected = end.completed if file == end.output_file and whole else 0
+                if readable + unreadable < expected or (expected and not readable):
+                    raise DescriberError(
+                        f"Batch API: the file of answers is not whole: {readable:,} of {expected:,} can be read. All "
+                        "of them are still at the server; give the same command again."
+                    )
+        while batch.wanted:
+            for request, choice in batch.wanted.popitem()[1]:
+                yield _failure(request, reason, unpriced=lost and not choice)
+
+    def _download(self, file: str, into: BinaryIO) -> bool:
+        """Write the contents of a file to ``into``, from its start; return whether it ends within MAX_FILE.
+
+        A file that ends within a line was cut on the way; if it stays so, try after try, it is taken as it came.
+        """
+        for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
+            into.seek(0)
+            into.truncate()
+            try:
+                with (
+                    self._explained("the answers cannot be downloaded"),
+                    self._client.files.with_streaming_response.content(file) as response,
+                ):
+                    for part in response.iter_bytes():
+                        if into.tell() + len(part) > MAX_FILE:
+                            return False
+                        into.write(part)
+                if last or not _is_cut(into):
+                    break
+            except BatchError as error:
+                if last or not error.passes:
+                    raise
+            time.sleep(_FIRST_WAIT_S * 2**attempt)
+        return True
+
+    def _read(self, row: Any, request: Request, choice: int) -> Answer:
+        """Return an answer in a line of the file; several choices, for which older versions asked, cost one call."""
+        match row:
+            case {"response": {"status_code": 200, "body": body}}:
+                job, completion = Job(request), completion_of(body, self._server.keys)
+                if not choice:
+                    job.pay(completion, wasted=not completion.choices)
+                job.turns += completion.choices[choice : choice + 1]
+                return job.answer(self.price, None if job.turns else _NO_ANSWER)
+            case {"response": {"status_code": int(status), "body": body}}:
+                fault = fault_of_response(status, {}, json.dumps(body).encode(), self._server)
+                if fault.verdict is Verdict.FILTERED:
+                    return Job(request, turns=[Choice("", "content_filter")]).answer(self.price)
+                way = """; give --extra-body '{"response_format": null}' to ask without a schema"""
+                return Job(request).answer(None, fault.message + way * (fault.parameter == "response_format"))
+            case {"error": {"message": str(message)}}:
+                return _failure(request, self._server.one_line(message), unpriced=False)
+            case _:
+                return _failure(request, _NO_ANSWER, unpriced=not choice)
+
+    def _quietly(self, call: Callable[[str], object], name: str) -> None:
+        """Cancel a batch or delete a file; where that fails, the server's own expiry does it."""
+        with contextlib.suppress(*_failures()):
+            call(name)
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Generator[None, None, None]:
+        import openai
+
+        try:
+            yield
+        except _failures() as error:
+            text, kind = f"Batch API: {what}: {self._server.one_line(error)}. {_GO_ON}", "unsure"
+            if isinstance(error, openai.NotFoundError):
+                kind = "gone"
+            elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+                text, kind = f"{text} Set OPENAI_API_KEY to a key of the project.", "refused"
+            elif isinstance(error, openai.APIStatusError):
+                passes = error.status_code >= 500 or error.status_code in (408, 409, 429)
+                if error.code in _NO_ROOM or "enqueued" in str(error).lower():
+                    kind = "no room"
+                elif error.code in _NO_MONEY or not passes:
+                    kind = "refused"
+                elif error.status_code == 429:
+                    kind = "busy"
+            elif isinstance(error, RedirectedError):
+                kind = "refused"
+            raise BatchError(text, kind) from None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return errors of the client. No JSON, or something else than was asked for, is the page of a gateway."""
+    import httpx2
+    import openai
+
+    http = (openai.OpenAIError, RedirectedError, httpx2.HTTPError, httpx2.InvalidURL)
+    return (*http, ValueError, AttributeError, TypeError, EOFError, OverflowError, RecursionError)
+
+
+def _id(found: Any) -> str:
+    if not isinstance(found, str) or not found.isprintable() or not 0 < len(found) <= _MAX_ID:
+        raise ValueError("the answer holds no usable id")
+    return found
+
+
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file from its start, without blank ones; a line longer than MAX_BODY is cut there."""
+    file.seek(0)
+    while line := file.readline(MAX_BODY):
+        end = line
+        while len(end) == MAX_BODY and not end.endswith(b"\n"):
+            end = file.readline(MAX_BODY)
+        if line.strip():
+            yield line if end is line or not end.endswith(b"\n") else line + b"\n"
+
+
+def _is_cut(lines: BinaryIO) -> bool:
+    """Return whether a file of JSON lines ends within one."""
+    last = next(iter(deque(lines_of(lines), maxlen=1)), b"\n")
+    with contextlib.suppress(NotJsonError):
+        if not last.endswith(b"\n"):
+            parse_json(last)
+        return False
+    return True
+
+
+def line_number(row: Any) -> int:
+    """Return the number of the line that a row answers; raises NotJsonError where it names none."""
+    name = mapping(row).get("custom_id")
+    if isinstance(name, str) and name.isdecimal() and len(name) < _MOST_DIGITS:
+        return int(name)
+    raise NotJsonError("the row answers no line")
+
+
+def _failure(request: Request, reason: str, *, unpriced: bool) -> Answer:
+    return Answer(request=request, error=reason, wasted=int(unpriced), unpriced=int(unpriced))
+
+
+def _rest(seconds: float) -> Iterator[Sequence[Answer]]:
+    """Wait, with an empty group about once a second: the caller may break off there."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _TICK_S))
+        yield []

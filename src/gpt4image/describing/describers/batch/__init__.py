@@ -1,1 +1,0 @@
-"""OpenAI's Batch API: half the price, answers within a day."""

@@ -1,0 +1,380 @@
+"""A chat completion with images: the body of a call, what an answer holds, and what a failed call means."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+from gpt4image.base.errors import DescriberError
+from gpt4image.config import DescriberOptions
+from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.describing.describers.openai.server import (
+    MAX_NAME,
+    MAX_TEXT,
+    NotJsonError,
+    Server,
+    mapping,
+    parse_json,
+    redacted,
+    sequence,
+)
+from gpt4image.describing.prices import FREE, Price
+
+_LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
+_IMAGE = b'{"type": "image_url", "image_url": {"url": "'
+_CLASS = re.compile(r'"class"\s*:\s*"(?P<value>(?:[^"\\]|\\.)+)"')
+_MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
+
+_NO_MONEY = {
+    *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"),
+    *("insufficient_funds", "insufficient_balance", "exceeded_current_quota_error", "arrearage"),
+}
+# With status 400 only, which otherwise is about the image: with 429, a limit per minute is called a quota too.
+_NO_MONEY_TEXT = re.compile(
+    r"credit balance|(?:insufficient|not enough|out of) (?:credits?|funds|balance|quota)|exceeded your (?:\w+ )?quota",
+    re.IGNORECASE,
+)
+_FILTERED = {
+    *("content_policy_violation", "content_filter", "content_filtered", "responsibleaipolicyviolation"),
+    *("moderation_blocked", "data_inspection_failed"),
+}
+_FILTERED_TEXT = re.compile(r"input was flagged|content management policy|safety system", re.IGNORECASE)
+_UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|extra|not permitted", re.IGNORECASE)
+_PARAMETER = re.compile(r"max_completion_tokens|max_tokens|temperature|response_format|logprobs")
+# What nobody writes about but to say that it is not taken.
+_STRUCTURE = re.compile(r"response_format|json_schema|logprobs")
+# A longer wait stops the run: otherwise nobody would know why nothing happens.
+LONGEST_WAIT_S = 600.0
+_LONGEST_BELIEVED_S = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer of the model."""
+
+    text: str
+    finish_reason: str | None
+    probability: float | None = None
+    """Of the tokens of the class, where the answer is JSON with one and the server gives log-probabilities."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a response holds: no choice where it is malformed; tokens are paid for all the same."""
+
+    choices: tuple[Choice, ...] = ()
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+
+def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
+    """Return what a decoded response body holds. Never raises: whatever is of another shape is left out.
+
+    A body with an error has no answer, whatever else it holds; the tokens that it reports are paid for.
+
+    Args:
+        body: the JSON value.
+        secrets: what texts may not hold.
+    """
+    usage = mapping(mapping(body).get("usage"))
+    found = [] if mapping(body).get("error") else sequence(mapping(body).get("choices"))
+    return Completion(
+        tuple(_choices(found, secrets)), _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
+
+
+def _choices(choices: Sequence[Any], secrets: Sequence[str]) -> Iterator[Choice]:
+    for choice in map(mapping, choices):
+        message, reason = mapping(choice.get("message")), choice.get("finish_reason")
+        if reason == "error":
+            continue
+        refusal = message.get("refusal")
+        reason = redacted(reason, secrets, MAX_NAME) if isinstance(reason, str) else None
+        if isinstance(refusal, str) and refusal:
+            yield Choice(redacted(refusal, secrets, MAX_TEXT), "refusal")
+        elif (text := _text(message)) is not None:
+            reason = reason if len(text) <= MAX_TEXT else "length"
+            yield Choice(redacted(text, secrets, MAX_TEXT), reason, class_probability(choice.get("logprobs")))
+
+
+def _text(message: Mapping[str, Any]) -> str | None:
+    """Return the text of a message; empty where a reasoning model spent all tokens on thinking."""
+    content = message.get("content")
+    if content is None and "role" in message:
+        return ""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in map(mapping, sequence(content))]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else None
+
+
+def class_probability(logprobs: Any) -> float | None:
+    """Return the probability of the tokens that spell the class in a JSON answer; None where it is not told."""
+    tokens: list[tuple[str, float]] = []
+    for one in sequence(mapping(logprobs).get("content")):
+        match one:
+            case {"token": str(token), "logprob": int() | float() as value} if -1e6 <= value <= 1e-3:
+                tokens.append((token, value))
+            case _:
+                return None
+    found = _CLASS.search("".join(token for token, _ in tokens))
+    if found is None:
+        return None
+    total, place = 0.0, 0
+    for token, value in tokens:
+        end = place + len(token)
+        if place < found.end("value") and end > found.start("value"):
+            total += value
+        place = end
+    return min(1.0, math.exp(total))
+
+
+@dataclass(eq=False)
+class Job:
+    """A request on its way, with what was answered and paid for so far.
+
+    Attributes:
+        pictures: data URLs of the image, or of the frames of a clip.
+        turns: answers to the first turns of the conversation.
+        latency: seconds that the successful calls took.
+        tries: failed calls.
+        wasted: those of them that were paid for.
+        unpriced: wasted calls whose price the server does not tell.
+        sent: fields of the last call that not every model takes.
+        in_place: holds a place among the calls in flight.
+    """
+
+    request: Request
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
+    turns: list[Choice] = field(default_factory=list[Choice])
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    latency: float = 0.0
+    tries: int = 0
+    wasted: int = 0
+    unpriced: int = 0
+    sent: frozenset[str] = frozenset()
+    in_place: bool = False
+
+    def pay(self, completion: Completion, *, wasted: bool = False) -> None:
+        """Add the tokens of a call."""
+        if completion.tokens_in is not None:
+            self.tokens_in = (self.tokens_in or 0) + completion.tokens_in
+        if completion.tokens_out is not None:
+            self.tokens_out = (self.tokens_out or 0) + completion.tokens_out
+        self.wasted += wasted
+        self.unpriced += wasted and None in (completion.tokens_in, completion.tokens_out)
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether any call is known to have been paid for."""
+        return self.wasted > 0 or (self.tokens_in, self.tokens_out) != (None, None)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the conversation has another turn."""
+        last, ended = self.turns[-1], len(self.turns) == len(self.request.turns)
+        return bool(last.text) and last.finish_reason not in ("refusal", "content_filter") and not ended
+
+    def answer(self, price: Price | None, error: str | None = None) -> Answer:
+        """Return all turns as one answer, with the first finish reason that is out of the ordinary; or an error."""
+        reasons = [choice.finish_reason for choice in self.turns]
+        known = price == FREE or None not in (self.tokens_in, self.tokens_out)
+        texts = [choice.text for choice in self.turns if choice.text]
+        return Answer(
+            request=self.request,
+            text=None if error else "\n\n".join(texts),
+            finish_reason=None if error else next((r for r in reasons if r not in (None, "stop")), reasons[-1]),
+            probability=None if error or len(self.turns) > 1 else self.turns[0].probability,
+            error=error,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            cost_usd=price.of(self.tokens_in or 0, self.tokens_out or 0) if price and known else None,
+            latency_s=self.latency or None,
+            wasted=self.wasted,
+            unpriced=self.unpriced,
+        )
+
+
+class Verdict(Enum):
+    """What to do about a failed call."""
+
+    RETRY = "try again soon"
+    LIMITED = "too many calls: slow down, then try again"
+    OVERLOADED = "the server has too much to do: fewer at a time, then try again"
+    LOST = "no response came: try again"
+    ADAPT = "a field is not taken: try again without it"
+    FILTERED = "the server refuses this content: the image is done"
+    GIVE_UP = "this image will not be answered"
+    STOP = "no image will be answered"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One failed call.
+
+    Attributes:
+        kind: short name for counting, e.g. ``429`` or ``timeout``.
+        message: what the server wrote, or what happened, free of secrets.
+        retry_after: minimum wait in seconds; None where the server does not say.
+        parameter: field of the request that the server does not accept.
+        paid: the server began to answer with success, so the call is paid for, whatever became of the answer.
+    """
+
+    kind: str
+    verdict: Verdict
+    message: str
+    retry_after: float | None = None
+    parameter: str | None = None
+    paid: bool = False
+
+
+def fault_of_response(status: int, headers: Mapping[str, str], content: bytes, server: Server | None = None) -> Fault:
+    """Return what a response with an error status means; the secrets of the server are removed from its message."""
+    error = _error_of(content)
+    text = error.get("message", error.get("detail", ""))
+    text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+    text = text or content.decode("utf-8", errors="replace")
+    verdict = _verdict(status, set(_codes(error)), text)
+    wait = retry_after(headers, time.time())
+    if (wait or 0.0) > LONGEST_WAIT_S and verdict in (Verdict.RETRY, Verdict.LIMITED, Verdict.OVERLOADED):
+        verdict = Verdict.STOP
+    parameter = _parameter_of(error, text) if status in (400, 403, 422) else None
+    message = f"HTTP {status}: {text.strip() or 'no explanation'}"
+    return Fault(str(status), verdict, message if server is None else server.one_line(message), wait, parameter)
+
+
+def _verdict(status: int, codes: set[str], text: str) -> Verdict:
+    if codes & _NO_MONEY or status == 402 or (status == 400 and _NO_MONEY_TEXT.search(text)):
+        return Verdict.STOP
+    if 400 <= status < 500 and (codes & _FILTERED or (status in (400, 403) and _FILTERED_TEXT.search(text))):
+        return Verdict.FILTERED
+    if status in (401, 403, 404):
+        return Verdict.STOP
+    if status == 429:
+        return Verdict.LIMITED
+    if status in (503, 529):
+        return Verdict.OVERLOADED
+    return Verdict.GIVE_UP if 400 <= status < 500 and status not in (408, 409, 425) else Verdict.RETRY
+
+
+def _error_of(content: bytes) -> Mapping[str, Any]:
+    """Return the error object of a body in one of the shapes that servers use; empty where there is none."""
+    try:
+        body = parse_json(content)
+    except NotJsonError:
+        return {}
+    body = mapping(next(iter(sequence(body)), body))
+    error = body.get("error", body)
+    return mapping(error) if isinstance(error, dict) else {"message": error}
+
+
+def _codes(error: Mapping[str, Any]) -> Iterator[str]:
+    for part in (error, mapping(error.get("innererror")), mapping(error.get("metadata"))):
+        for code in (part.get("code"), part.get("type"), part.get("status")):
+            if isinstance(code, str):
+                yield code.lower()
+
+
+def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:
+    """Return which of the parameters that not every model takes the server complains about."""
+    named = error.get("param")
+    if isinstance(named, str) and _PARAMETER.fullmatch(named.partition(".")[0]):
+        return named.partition(".")[0]
+    found = _STRUCTURE.search(text) or (_PARAMETER.search(text) if _UNSUPPORTED.search(text) else None)
+    return None if found is None else "response_format" if found[0] == "json_schema" else found[0]
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait.
+
+    A date is compared with that of the response; without one, with ``now``, by a clock that may differ. None where
+    nothing is asked that a server means: less than no time, or more than a week.
+    """
+    text = headers.get("retry-after", "")
+    milliseconds, seconds = _number(headers.get("retry-after-ms", "")), _number(text)
+    if milliseconds is not None:
+        seconds = milliseconds / 1000
+    elif seconds is None and (until := _timestamp(text)) is not None:
+        sent = _timestamp(headers.get("date", ""))
+        seconds = until - (now if sent is None else sent)
+    return None if seconds is None or seconds > _LONGEST_BELIEVED_S else max(0.0, seconds)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _timestamp(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+class Dialect:
+    """The body of a call for one model; models and servers differ in what they accept."""
+
+    def __init__(self, model: str, options: DescriberOptions, server: Server) -> None:
+        self._model, self._options = model, options
+        self._limit_name = _LIMIT_NAMES[0] if server.is_openai else _LIMIT_NAMES[1]
+        self._refused = set[str]()
+
+    def body(self, job: Job) -> bytes:
+        """Return the JSON body of the next call of a job."""
+        options, turns = self._options, job.request.turns
+        fields: dict[str, Any] = {"model": self._model, self._limit_name: options.max_tokens}
+        if options.temperature is not None:
+            fields["temperature"] = options.temperature
+        if (schema := job.request.schema) is not None:
+            form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+            structure = {"response_format": form, **({"logprobs": True} if "class" in schema["properties"] else {})}
+            fields |= {name: value for name, value in structure.items() if name not in self._refused}
+        job.sent = frozenset(fields)
+        head = json.dumps({**fields, **options.extra_body})[:-1] + ', "messages": ['
+        if options.system:
+            head += json.dumps({"role": "system", "content": options.system}) + ", "
+        head += '{"role": "user", "content": ['
+        end = '"}}, ' if options.detail == "auto" else f'", "detail": "{options.detail}"}}}}, '
+        tail = json.dumps({"type": "text", "text": turns[0]}) + "]}"
+        for turn, answer in zip(turns[1:], job.turns, strict=False):
+            tail += ", " + json.dumps({"role": "assistant", "content": answer.text})
+            tail += ", " + json.dumps({"role": "user", "content": turn})
+        # Images go between ready-made parts: as JSON they would be searched for characters to escape.
+        images = (part for url in job.pictures for part in (_IMAGE, url, end.encode()))
+        return b"".join((head.encode(), *images, tail.encode(), b"]}"))
+
+    def refuse(self, field: str) -> None:
+        """Send a field no more: this server does not take it, or does not need it."""
+        self._refused.add(field)
+
+    def adapt(self, fault: Fault, job: Job) -> bool:
+        """Change what is sent where the model does not accept it; return whether the job is worth another call.
+
+        Raises:
+            DescriberError: the user has to change an option.
+        """
+        name = fault.parameter
+        if name == "temperature" and self._options.temperature is not None:
+            raise DescriberError(f"{self._model} takes no --temperature {self._options.temperature:g}: leave it out.")
+        if name is None or name not in job.sent:
+            return False
+        if name in _LIMIT_NAMES and not self._refused.intersection(_LIMIT_NAMES):
+            self._limit_name = next(other for other in _LIMIT_NAMES if other != name)
+        self.refuse(name)
+        return name != self._limit_name

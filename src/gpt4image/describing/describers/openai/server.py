@@ -1,0 +1,269 @@
+"""An OpenAI-compatible server: where it is, the official client for it, and what it sends, read within limits.
+
+A server is trusted with the images and the key, and believed about tokens. It is not trusted to send little, to send
+what it promised, or to keep the key out of its texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
+
+from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.base.secrets import NO_SECRETS, hide_in_logs, without
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
+
+OPENAI_URL = "https://api.openai.com/v1"
+MAX_BODY = 16 * 2**20
+"""Maximum bytes of an answer, decompressed, and of a line in a file of answers."""
+MAX_ERROR = 2**20
+"""Maximum bytes of the body of an error, decompressed."""
+MAX_TEXT = 200_000
+"""Maximum characters of a text that is kept."""
+MAX_NAME = 100
+"""Maximum characters of a name that the server gives, such as a finish reason."""
+MAX_MESSAGE = 300
+"""Maximum characters of an error message from a server."""
+_DEEPEST, _MOST_DIGITS = 100, 20
+_HOST = re.compile(r"(\[[\w:.%]+\]|[^:\[\]]*)(:\d*)?")
+# What is shorter is no key, and would blot words out of the server's texts.
+_SHORTEST_SECRET = 6
+# Letters only may be a word of a description, unless there are more of them than words have.
+_LONGEST_WORD = 20
+_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+
+
+class TooLargeError(ValueError):
+    """A server sends more than anybody asked for."""
+
+
+class NotJsonError(ValueError):
+    """What should be JSON is not, or is nothing that anybody sends on purpose."""
+
+
+class RedirectedError(DescriberError):
+    """A server asks to send the request, with the key and the image, to another address."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the model is and how to get in: base URL without secrets, parameters and headers of every call, API key.
+
+    ``secrets`` may not appear anywhere; the longest is first.
+    """
+
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    key: str
+    secrets: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Those of the secrets that are no words: what the model writes may not hold them either."""
+        return tuple(
+            secret
+            for secret in self.secrets
+            if len(secret) >= _SHORTEST_SECRET and not (secret.isalpha() and len(secret) <= _LONGEST_WORD)
+        )
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether this is OpenAI's own address."""
+        return f".{urlsplit(self.url).hostname}".endswith(".api.openai.com")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether this is an address of this machine or the network around it."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_private
+        except ValueError:
+            return "." not in host or host.endswith((".localhost", ".local", ".internal"))
+
+    def credentials(self) -> dict[str, Any]:
+        """Return arguments of the official client; its own retries are off."""
+        headers = {"default_query": dict(self.query), "default_headers": dict(self.headers)}
+        return {"api_key": self.key, "base_url": self.url, "max_retries": 0, **headers}
+
+    def one_line(self, text: object) -> str:
+        """Return an error text, short and free of secrets."""
+        shown = redacted(str(text), self.secrets, 20 * MAX_MESSAGE)
+        return redacted(" ".join("".join(c if c.isprintable() else " " for c in shown).split()), (), MAX_MESSAGE)
+
+
+def find_server(base_url: str | None) -> Server:
+    """Return the server of ``base_url``, else of OPENAI_BASE_URL, else OpenAI; the key is read from OPENAI_API_KEY.
+
+    Raises:
+        ConfigError: the address is invalid, or OpenAI is asked without a key.
+    """
+    hide_in_logs("httpx2", "openai._base_client")  # they write whole addresses
+    given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
+    try:
+        parts = urlsplit(given.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in ("http", "https") or not host:
+        shown = given.rpartition("@")[2].partition("?")[0]
+        raise ConfigError(f"--base-url {shown}: write the whole address, e.g. http://localhost:8000/v1.")
+    name = f"[{host}]" if ":" in host else host
+    url = f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key.isascii():
+        raise ConfigError("OPENAI_API_KEY holds characters that no key has (a quotation mark, or ...?); copy it again.")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    login = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
+    secrets = {key, password, parts.password or "", login, *query_secrets(given)}
+    secrets |= {user, parts.username or ""} if len(user) >= _SHORTEST_SECRET else set()
+    server = Server(
+        url=url,
+        query=dict(parse_qsl(parts.query)),
+        headers={"Authorization": f"Basic {login}"} if login else {},
+        key=key or "none",
+        secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
+    )
+    if server.is_openai and not key:
+        raise ConfigError("OPENAI_API_KEY is not set: put your OpenAI key there, or give --base-url of another server.")
+    return server
+
+
+def query_secrets(address: str) -> set[str]:
+    """Return the values in the query of an address that may be keys, in each spelling in which they may come back."""
+    found: set[str] = set()
+    for pair in address.partition("?")[2].partition("#")[0].split("&"):
+        name, _, value = pair.partition("=")
+        text = unquote_plus(value or name)
+        if len(text) >= _SHORTEST_SECRET and not name.lower().endswith(NO_SECRETS):
+            found |= {value or name, text, quote(text, safe=""), quote_plus(text)}
+    return found
+
+
+def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
+    """Return the official client for whatever is not a chat completion.
+
+    It follows no redirect, and holds bodies to MAX_BODY except those that are asked for as streams.
+    """
+    import httpx2
+    from openai import DefaultHttpxClient, OpenAI
+
+    class Limited(DefaultHttpxClient):
+        def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+            options["follow_redirects"] = False
+            response = super().send(request, stream=True, **options)
+            try:
+                require_direct(response)
+                if stream and response.is_success:
+                    return response
+                content = bytearray()
+                for part in response.iter_bytes():
+                    add_part(content, part, response)
+            except BaseException:
+                response.close()
+                raise
+            response.close()
+            headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
+            return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=request)
+
+    return OpenAI(**server.credentials(), timeout=timeout, http_client=Limited(timeout=timeout))
+
+
+async def read_async(response: httpx2.Response) -> bytes:
+    """Return the decompressed body of a streamed response, and close it.
+
+    Raises:
+        RedirectedError: it is a redirect.
+        TooLargeError: it is longer than MAX_BODY, or MAX_ERROR where the status is an error.
+    """
+    content = bytearray()
+    try:
+        require_direct(response)
+        async with contextlib.aclosing(response.aiter_bytes()) as parts:
+            async for part in parts:
+                add_part(content, part, response)
+    finally:
+        await response.aclose()
+    return bytes(content)
+
+
+def add_part(content: bytearray, part: bytes, response: httpx2.Response) -> None:
+    """Add a part of a body. Raises TooLargeError."""
+    limit = MAX_BODY if response.is_success else MAX_ERROR
+    if len(content) + len(part) > limit:
+        raise TooLargeError(f"the answer is longer than {limit // 2**20} MB")
+    content += part
+
+
+def require_direct(response: httpx2.Response) -> None:
+    """Raise RedirectedError for a redirect, and TooLargeError for a body that is compressed more than once.
+
+    A few bytes that are compressed several times unpack to more than anybody can read.
+    """
+    if response.has_redirect_location:
+        try:  # as it is spelt: a key in other letters would not be found
+            host = urlsplit(response.headers["location"]).netloc.rpartition("@")[2]
+        except ValueError:
+            host = ":"
+        if not _HOST.fullmatch(host):  # before the port may stand a login that holds a /
+            host = "an invalid address"
+        raise RedirectedError(
+            f"HTTP {response.status_code}: redirected to {host or 'another path of the same server'}; requests with a "
+            f"key or an image are not sent on"
+        )
+    if "," in response.headers.get("content-encoding", ""):
+        raise TooLargeError("the answer is compressed more than once")
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Invalid UTF-8 becomes U+FFFD; NaN and numbers of too many digits become None. So an answer that was paid for is not
+    lost for a detail that nobody reads.
+
+    Raises:
+        NotJsonError: it is no JSON, or nested deeper than 100 levels.
+    """
+    try:
+        value = _DECODER.decode(content.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        raise NotJsonError("no JSON") from None
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        children = [child for parent in level for child in (*mapping(parent).values(), *sequence(parent))]
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return value
+    raise NotJsonError("JSON that is nested too deeply")
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else None, parse_constant=lambda name: None
+)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a JSON object; an empty one where ``value`` is something else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """Return a JSON array; an empty one where ``value`` is something else."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def redacted(text: str, secrets: Iterable[str], limit: int) -> str:
+    """Return at most ``limit`` characters of ``text``; secrets are removed before it is cut."""
+    text = without(text, secrets)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

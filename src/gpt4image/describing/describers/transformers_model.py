@@ -1,0 +1,367 @@
+"""Any image-text-to-text model of the transformers library, on this machine, in batches.
+
+Images are read while the model works. A batch that the memory does not hold is halved.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, first_line
+from gpt4image.base.files import fingerprint, read_json
+from gpt4image.config import DescriberOptions
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.images import pictures, why_unusable
+from gpt4image.describing.prices import FREE
+from gpt4image.models.hugging_face import find_folder, loading
+from gpt4image.parallel.devices import choose_device, computes_bf16
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_WEIGHTS = "*.safetensors"
+_FILES_THAT_COUNT = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model")
+_PIECES, _PIECE_BYTES = 64, 2**20
+# All other options of a describer may change what a model on this machine writes.
+_NEVER_CHANGES_THE_TEXT = (
+    *("as_json", "describer", "image_format", "detail", "extra_body", "base_url", "server_name"),
+    *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices"),
+    *("device", "batch_size", "frames", "contact_sheet"),
+)
+_BATCHES_BEFORE_GROWTH = 16
+_TOO_LARGE = "the memory does not hold this image and its answer; lower --max-side or --max-tokens"
+# Messages of libraries whose error for a full memory is no torch.OutOfMemoryError (CPU, MPS, cuBLAS).
+_MEMORY_IS_FULL = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+class BatchError(Exception):
+    """A batch cannot be answered together; smaller ones may. The message says why, in one line."""
+
+
+@dataclass
+class _Row:
+    """A request, with its image (RGB) or the frames of its clip, and the answers to its first turns."""
+
+    request: Request
+    images: Sequence[Image.Image]
+    texts: list[str] = field(default_factory=list[str])
+    finish_reason: str = "stop"
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def goes_on(self) -> bool:
+        return len(self.texts) < len(self.request.turns) and all(self.texts)
+
+
+class TransformersDescriber:
+    """A model with its own processor and chat template; it is loaded when it is first asked."""
+
+    price = FREE
+
+    def __init__(self, name: str, options: DescriberOptions) -> None:
+        """Find the model ``name``, a folder or a Hugging Face id.
+
+        Raises:
+            ConfigError: it is not there, not for images and text, or needs pickled weights; the device is not there.
+        """
+        self._spec, self._options = f"transformers:{name}", options
+        try:
+            self._folder = find_folder(name, _FILES_THAT_COUNT)
+        except LookupError as error:
+            raise ConfigError(f"{self._spec}: {error.args[0]}.") from error
+        if next(self._folder.glob(_WEIGHTS), None) is None:
+            raise ConfigError(
+                f"{self._spec}: there is no .safetensors file in {self._folder}; pickled weights are never loaded, "
+                "because loading them can run any code. Use a model that has .safetensors files."
+            )
+        kind = str(self._json("config.json").get("model_type", ""))
+        if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise ConfigError(
+                f"{self._spec}: {kind or 'this'} is no image-text-to-text model that transformers knows; use one, "
+                "e.g. of the kinds llava, qwen2_5_vl, smolvlm, gemma3. Code that comes with a model is never run."
+            )
+        own = self._json("generation_config.json") if (self._folder / "generation_config.json").is_file() else {}
+        samples = options.temperature is None and bool(own.get("do_sample", False))
+        self.repeatable = options.temperature == 0 or (options.temperature is None and not samples)
+        self._device = choose_device(options.device)
+        native = "bf16" if computes_bf16(self._device.type) else "fp32"
+        precision = native if options.precision == "auto" else options.precision
+        self._dtype = _DTYPES[precision]
+        # A folder may move and a hub repository may change its README: the model is known by the content of its files.
+        files = sorted({file for pattern in _FILES_THAT_COUNT for file in self._folder.glob(pattern)})
+        names = [name for name in DescriberOptions.model_fields if name not in _NEVER_CHANGES_THE_TEXT]
+        self.settings: Mapping[str, Any] = {
+            "kind": "transformers",
+            "model": self._folder.resolve().name if Path(name).expanduser().is_dir() else name,
+            "fingerprint": fingerprint({file.name: _digest(file) for file in files}),
+            **{name: getattr(options, name) for name in names},
+            **options.clip_settings,
+            "precision": precision,
+        }
+        self._rows_at_once = self._fewest = options.batch_size
+        self._calls = self._held = 0
+        self._model: Any = None
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(read_json(self._folder / name))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{self._spec}: {self._folder / name} cannot be read as JSON ({first_line(error)}); give the folder of "
+                "a model."
+            ) from None
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers batch by batch; halves of a batch if it cannot be answered together.
+
+        Raises:
+            ConfigError: the model or its chat template does not take the questions.
+            DescriberError: the model cannot be loaded, or fails.
+        """
+        requests = iter(requests)
+        if self._model is None:
+            if (first := next(requests, None)) is None:
+                return
+            self._load(self._options.frames if first.clips and not self._options.contact_sheet else 1)
+            requests = itertools.chain([first], requests)
+        for rows, failed in _read_ahead(requests, self._options):
+            if failed:
+                yield failed
+            pending = [rows] if rows else []
+            while pending:
+                batch = pending.pop()
+                try:
+                    yield self._answers(batch)
+                except BatchError as error:
+                    if len(batch) == 1:
+                        yield [Answer(request=batch[0].request, error=str(error))]
+                    else:
+                        half = (len(batch) + 1) // 2
+                        pending += [batch[half:], batch[:half]]
+
+    def arrived(self) -> Sequence[Answer]:
+        """A batch arrives as a whole."""
+        return ()
+
+    def report(self, images: ImageSet) -> Report:
+        """Return the batch size that the memory held, if that was less than asked for."""
+        return Report(facts={"batch_size_used": self._fewest} if self._fewest < self._options.batch_size else {})
+
+    def _load(self, images_at_once: int) -> None:
+        """Load processor and weights, and try a question: before images are read."""
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        folder, spec = self._folder, self._spec
+        with loading(f"{spec}: {folder} cannot be loaded as an image-text-to-text model", DescriberError):
+            processor: Any = AutoProcessor.from_pretrained(folder, **local)
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, use_safetensors=True, dtype=self._dtype, **local
+            )
+        tokenizer = getattr(processor, "tokenizer", None)
+        if tokenizer is None or getattr(processor, "image_processor", None) is None:
+            raise ConfigError(f"{spec}: its processor takes no images; use an image-text-to-text model.")
+        if processor.chat_template is None:
+            raise ConfigError(
+                f"{spec}: it has no chat template (chat_template.jinja); use a model that was trained to follow "
+                "instructions."
+            )
+        tokenizer.padding_side = "left"
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        self._processor, self._model = processor, model.to(self._device).eval()
+        self._generation = self._generation_config(model.generation_config, tokenizer)
+        grey = [Image.new("RGB", (64, 64), "grey")] * images_at_once
+        if reason := self._refusal(self._options.system, grey):
+            if not self._refusal("", grey):
+                raise ConfigError(f"{spec}: its chat template takes no system message ({reason}); give --system ''.")
+            what = "image and question"
+            if images_at_once > 1:
+                what = f"{images_at_once} images and question; --contact-sheet sends one picture of all frames"
+            raise ConfigError(f"{spec}: its chat template takes no {what} ({reason}).")
+
+    def _refusal(self, system: str, images: Sequence[Image.Image]) -> str:
+        """Return in one line why the template does not take a question, or leaves out its system message."""
+        question = messages(["What is this?"], images, system=system)
+        try:
+            self._inputs([question])
+            text = self._processor.apply_chat_template(question, tokenize=False)
+        except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
+            return first_line(error)
+        return "" if system.strip() in text else "it leaves it out"
+
+    def _generation_config(self, own: GenerationConfig, tokenizer: Any) -> GenerationConfig:
+        """Return the model's own generation configuration with the user's options."""
+        config = copy.deepcopy(own)
+        config.do_sample = not self.repeatable
+        config.max_length = None
+        config.max_new_tokens = self._options.max_tokens
+        config.num_return_sequences = 1
+        if config.eos_token_id is None:
+            config.eos_token_id = tokenizer.eos_token_id
+        if config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id
+        if self.repeatable:
+            config.temperature = config.top_p = config.top_k = None
+        elif self._options.temperature is not None:
+            config.temperature = self._options.temperature
+        return config
+
+    def _answers(self, rows: Sequence[_Row]) -> list[Answer]:
+        """Return the answers of all rows; rows may differ in turns, and an empty answer ends a conversation."""
+        start = time.perf_counter()
+        fresh = [_Row(row.request, row.images) for row in rows]  # a larger batch may have failed at a later turn
+        while asked := [row for row in fresh if row.goes_on]:
+            self._next_turn(asked)
+        seconds = time.perf_counter() - start
+        return [
+            Answer(
+                request=row.request,
+                text="\n\n".join(filter(None, row.texts)),
+                finish_reason=row.finish_reason,
+                tokens_in=row.tokens_in,
+                tokens_out=row.tokens_out,
+                cost_usd=0.0,
+                latency_s=seconds,
+            )
+            for row in fresh
+        ]
+
+    def _next_turn(self, rows: Sequence[_Row]) -> None:
+        """Add the next answer to each row. Raises BatchError: the memory does not hold them, or an image is refused."""
+        if len(rows) > self._rows_at_once:
+            raise BatchError(_TOO_LARGE)
+        self._calls += 1
+        try:
+            inputs = self._inputs(
+                [messages(row.request.turns, row.images, self._options.system, row.texts) for row in rows]
+            )
+            self._generate(rows, inputs)
+        except (ValueError, IndexError) as error:
+            raise BatchError(f"the model does not take this image: {first_line(error)}") from None
+        except TemplateError as error:
+            raise DescriberError(f"{self._spec}: its chat template fails: {first_line(error)}") from error
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and not any(s in str(error) for s in _MEMORY_IS_FULL):
+                raise DescriberError(f"{self._spec}: the model failed: {first_line(error)}") from error
+            self._rows_at_once, self._held = min(self._rows_at_once, (len(rows) + 1) // 2), 0
+            self._fewest = min(self._fewest, self._rows_at_once)
+            raise BatchError(_TOO_LARGE) from None
+        self._held += len(rows) >= self._rows_at_once
+        if self._held >= _BATCHES_BEFORE_GROWTH:  # one odd image does not slow down all that come after it
+            self._rows_at_once, self._held = min(self._options.batch_size, 2 * self._rows_at_once), 0
+
+    def _inputs(self, conversations: Sequence[list[dict[str, Any]]]) -> Any:
+        return self._processor.apply_chat_template(
+            list(conversations),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        ).to(self._device, self._dtype)
+
+    def _generate(self, rows: Sequence[_Row], inputs: Any) -> None:
+        width = inputs["input_ids"].shape[1]
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.inference_mode():
+            torch.manual_seed(_seed_of(rows, self._calls))
+            tokens = self._model.generate(**inputs, generation_config=self._generation)[:, width:].tolist()
+        eos = self._generation.eos_token_id
+        ends = frozenset([eos] if isinstance(eos, int) else eos or ())
+        # Each answer goes up to its end, without the padding behind it.
+        last = [next((place for place, token in enumerate(own) if token in ends), len(own) - 1) for own in tokens]
+        answers = [own[: end + 1] for own, end in zip(tokens, last, strict=True)]
+        texts = self._processor.batch_decode(answers, skip_special_tokens=True)
+        tokens_in = inputs["attention_mask"].sum(dim=1).tolist()
+        for row, text, answer, count in zip(rows, texts, answers, tokens_in, strict=True):
+            row.texts.append(text)
+            row.tokens_in, row.tokens_out = row.tokens_in + count, row.tokens_out + len(answer)
+            if not answer or answer[-1] not in ends:
+                row.finish_reason = "length"
+
+
+def messages(
+    turns: Sequence[str], images: Sequence[Image.Image], system: str, answers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return the messages of a conversation up to its next question.
+
+    Args:
+        turns: questions, in order; the images go with the first.
+        images: what is shown.
+        system: system message; an empty one is left out.
+        answers: the model's answers so far.
+    """
+
+    def message(role: str, text: str, images: Sequence[Image.Image] = ()) -> dict[str, Any]:
+        shown = [{"type": "image", "image": image} for image in images]
+        return {"role": role, "content": [*shown, {"type": "text", "text": text}]}
+
+    asked = [message("system", system)] if system else []
+    asked.append(message("user", turns[0], images))
+    for answer, turn in zip(answers, turns[1:], strict=False):
+        asked += [message("assistant", answer), message("user", turn)]
+    return asked
+
+
+def _read_ahead(requests: Iterable[Request], options: DescriberOptions) -> Iterator[tuple[list[_Row], list[Answer]]]:
+    """Yield batches of rows, each with the failed answers of images that cannot be read.
+
+    While the caller works on one batch, the images of the next are read in a thread.
+    """
+    waiting = iter(requests)
+    with ThreadPoolExecutor(1, thread_name_prefix="read-images") as pool:
+        coming: deque[Future[tuple[list[_Row], list[Answer]]]] = deque()
+        while batch := list(itertools.islice(waiting, options.batch_size)):
+            coming.append(pool.submit(_read, batch, options))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def _read(batch: Sequence[Request], options: DescriberOptions) -> tuple[list[_Row], list[Answer]]:
+    rows, failed = list[_Row](), list[Answer]()
+    for request in batch:
+        try:
+            rows.append(_Row(request, pictures(request, options)))
+        except (OSError, DecodeError) as error:
+            failed.append(Answer(request=request, error=why_unusable(error)))
+    return rows, failed
+
+
+def _seed_of(rows: Sequence[_Row], tries: int) -> int:
+    """Return a seed for sampling tokens, below 2**31: the same run gives the same answers.
+
+    ``tries`` makes another one for a question that is asked again in the same run.
+    """
+    names = [f"{row.request.digest} {row.request.sample} {row.request.turns}" for row in rows]
+    return int.from_bytes(hashlib.sha256(repr((tries, names)).encode()).digest()[:4]) >> 1
+
+
+def _digest(file: Path) -> str:
+    """Return the sha256 of a file; of a large one, that of its size and of pieces evenly spread over it.
+
+    Hashing all of a large model would take longer than loading it; fine-tuned weights differ everywhere.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        if size <= _PIECES * _PIECE_BYTES:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+        digest = hashlib.sha256(str(size).encode())
+        for piece in range(_PIECES):
+            content.seek(piece * (size - _PIECE_BYTES) // (_PIECES - 1))
+            digest.update(content.read(_PIECE_BYTES))
+        return digest.hexdigest()
