@@ -154,7 +154,7 @@ class _DescribeWork:
     """Answers batches, one after the other; the next one is at hand."""
 
     def __init__(self, options: DescriberOptions, settings: Mapping[str, Any], source: ImageSource) -> None:
-        self._source, self._lock = source, threading.Lock()
+        self._source, self._lock, self._fault = source, threading.Lock(), ""
         self._describer = load_describer(options)
         here = self._describer.settings
         if names := sorted(name for name in {*here, *settings} if here.get(name) != settings.get(name)):
@@ -168,14 +168,16 @@ class _DescribeWork:
         """Return the answers of a batch, and the fault that stops all calls, if any."""
         requests = [self._request(fields) for fields in json.loads(payload)]
         positions = {id(request): position for position, request in enumerate(requests)}
-        answers, fault = list[Any](), None
+        answers = list[Any]()
         with self._lock:
             try:
+                if self._fault:  # it stops every call: of the batches that wait too
+                    requests = []
                 for answer in itertools.chain.from_iterable(self._describer.describe(requests)):
                     answers.append((positions[id(answer.request)], {name: getattr(answer, name) for name in _ANSWER}))
             except Gpt4ImageError as error:
-                fault = str(error)
-        return _to_json({"answers": answers, "fault": fault})
+                self._fault = str(error)
+        return _to_json({"answers": answers, "fault": self._fault or None})
 
     def _request(self, fields: dict[str, Any]) -> Request:
         row, pay_again, prompt = (fields.pop(name) for name in ("row", "pay_again", "prompt"))
