@@ -61,7 +61,7 @@ def name_of(page: Path) -> str:
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
 GUIDES = (
     *("classification", "multilabel", "detection", "segmentation", "video", "distill", "practice", "cost", "alignment"),
-    *("data", "boxes-and-masks", "describe", "answers", "descriptions", "encode", "label", "review", "train"),
+    *("data", "boxes-and-masks", "describe", "answers", "descriptions", "encode", "label", "review", "audit", "train"),
     *("large-runs", "evaluate", "compare", "export", "predict", "search"),
 )
 EPOCHS = 2

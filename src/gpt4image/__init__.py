@@ -36,7 +36,7 @@ _MODULE_OF = {
     "TextLabels": "artifacts.text_labels",
     **dict.fromkeys(
         (
-            *("Epoch", "DistillResult", "DescribeResult", "EncodeResult", "LabelResult", "ReviewResult"),
+            *("Epoch", "DistillResult", "DescribeResult", "EncodeResult", "LabelResult", "ReviewResult", "AuditResult"),
             *("TrainResult", "EvaluateResult", "CompareResult", "ReportResult", "ExportResult", "PredictResult"),
             *("SearchResult", "DoctorResult"),
         ),
@@ -53,6 +53,7 @@ _MODULE_OF = {
     "EvaluateConfig": "config",
     "CompareConfig": "config",
     "ReportConfig": "config",
+    "AuditConfig": "config",
     "ReviewConfig": "config",
     "PredictConfig": "config",
     "SearchConfig": "config",
@@ -61,7 +62,7 @@ _MODULE_OF = {
 }
 
 _VERBS = (
-    *("demo", "distill", "describe", "encode", "label", "review", "train", "evaluate", "compare"),
+    *("demo", "distill", "describe", "encode", "label", "review", "audit", "train", "evaluate", "compare"),
     *("report", "export", "predict", "search", "doctor"),
 )
 

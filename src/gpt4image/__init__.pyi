@@ -14,6 +14,7 @@ from gpt4image.artifacts.table import EmbeddingTable as EmbeddingTable
 from gpt4image.artifacts.text_labels import TextLabels as TextLabels
 from gpt4image.base.errors import Gpt4ImageError as Gpt4ImageError
 from gpt4image.base.outcome import Outcome as Outcome
+from gpt4image.config import AuditConfig as AuditConfig
 from gpt4image.config import CompareConfig as CompareConfig
 from gpt4image.config import DemoConfig as DemoConfig
 from gpt4image.config import DescribeConfig as DescribeConfig
@@ -28,6 +29,7 @@ from gpt4image.config import ReportConfig as ReportConfig
 from gpt4image.config import ReviewConfig as ReviewConfig
 from gpt4image.config import SearchConfig as SearchConfig
 from gpt4image.config import TrainConfig as TrainConfig
+from gpt4image.config.results import AuditResult as AuditResult
 from gpt4image.config.results import CompareResult as CompareResult
 from gpt4image.config.results import DescribeResult as DescribeResult
 from gpt4image.config.results import DistillResult as DistillResult
@@ -699,6 +701,45 @@ def review(
 
     Returns:
         ReviewResult: How many images have a label after ``review``.
+    """
+
+def audit(
+    *,
+    image_root: StrPath | None = None,
+    data: Data,
+    targets: StrPath | None = None,
+    model: StrPath | None = None,
+    answers: StrPath | None = None,
+    split: Literal['train', 'val', 'test'] | None = None,
+    looks: int = 60,
+    labels: StrPath = 'audit.csv',
+    port: int = 0,
+    seed: int = 0,
+) -> AuditResult:
+    """How good are targets and model, by a few looks?: ``gpt4image audit`` as a function.
+
+    Estimate how good targets and a model are, from a person's looks at a few images in the browser.
+
+    Example: gpt4image.audit(data='folder:photos', targets='targets.parquet', model='run', looks=60)
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image.
+        targets (str | Path | None, optional): File of targets, by label. Without model=, its training images are
+            audited.
+        model (str | Path | None, optional): Run folder. It is audited on the test images, which it did not learn from.
+        answers (str | Path | None, optional): Description store: audits the class answers, too.
+        split (Literal['train', 'val', 'test'] | None, optional): Images that are audited. Default: train, with model=
+            test.
+        looks (int, optional): Number of images to look at; a higher number later adds to them.
+        labels (str | Path, optional): CSV file of the looks; it lies in the folder of the images, or above it. The draw
+            is noted beside it.
+        port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
+        seed (int, optional): Seed of the draw.
+
+    Returns:
+        AuditResult: Shares that are right, estimated from ``looks``; ``shares`` has the interval of each.
     """
 
 def train(

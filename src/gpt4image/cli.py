@@ -65,6 +65,9 @@ COMMANDS = {
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
     "label": Command("predict class probabilities from the descriptions", "LabelConfig", "labelling.label:label"),
     "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),
+    "audit": Command(
+        "how good are targets and model, by a few looks?", "AuditConfig", "reviewing.audit:audit", resumes=True
+    ),
     "train": Command("train a model", "TrainConfig", "training.train:train", recipes=True, shared=True, resumes=True),
     "evaluate": Command("measure a run", "EvaluateConfig", "evaluating.evaluate:evaluate", shared=True),
     "compare": Command(

@@ -166,6 +166,19 @@ class ReviewResult(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditResult(Rows):
+    """Shares that are right, estimated from ``looks``; ``shares`` has the interval of each."""
+
+    split: str
+    images: int
+    looks: int
+    unsure: int
+    right: Facts = several("right_")
+    shares: Mapping[str, Mapping[str, float]] = unshown()
+    weak_classes: Mapping[str, str] = unshown()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainResult(Outcome):
     """The run that ``train`` wrote; ``chosen`` are the options that it chose, ``val`` the scores on validation images.
 

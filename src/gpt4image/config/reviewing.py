@@ -1,9 +1,9 @@
-"""Options of the stage review."""
+"""Options of the stages at which a person looks: review and audit."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
@@ -59,3 +59,29 @@ class ReviewConfig(WithData):
         if self.import_tasks is not None and self.export_tasks is not None:
             raise ConfigError("--import-tasks and --export-tasks are two commands: give one, then the other.")
         return self
+
+
+class AuditConfig(WithData):
+    """Estimate how good targets and a model are, from a person's looks at a few images in the browser.
+
+    Example: gpt4image audit --data folder:photos --targets targets.parquet --model run --looks 60
+    """
+
+    data: str
+    """Dataset SPEC, with one class per image."""
+    targets: Path | None = None
+    """File of targets, by label. Without --model, its training images are audited."""
+    model: Path | None = None
+    """Run folder. It is audited on the test images, which it did not learn from."""
+    answers: Path | None = None
+    """Description store: audits the class answers, too."""
+    split: Literal["train", "val", "test"] | None = None
+    """Images that are audited. Default: train, with --model test."""
+    looks: int = Field(default=60, ge=5, le=10_000)
+    """Number of images to look at; a higher number later adds to them."""
+    labels: Path = Path("audit.csv")
+    """CSV file of the looks; it lies in the folder of the images, or above it. The draw is noted beside it."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port of the page on 127.0.0.1; 0 takes a free one."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the draw."""

@@ -35,7 +35,7 @@ def review(config: ReviewConfig) -> ReviewResult:
         KeyboardInterrupt: Ctrl-C, with the outcome; every label is on disk.
     """
     if config.import_tasks is None and config.export_tasks is None:
-        _require_server()
+        require_server()
     say(f"Reading the images of {config.data}")
     images = load_image_set(config.data, aside=config.labels)
     file = LabelsFile(config.labels, images)
@@ -82,24 +82,25 @@ def _work(config: ReviewConfig, session: Session) -> list[Skipped]:
     if config.export_tasks is not None:
         write_tasks(config.export_tasks, [(card, session.place(card.id)) for card in session.all_cards()])
         return []
-    _serve(config, session)
+    serve(session, config.port, MODES[config.correct])
     return []
 
 
-def _require_server() -> None:
+def require_server() -> None:
+    """Raise MissingExtraError where the server of the page is not installed."""
     if not all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
         raise MissingExtraError("The page of gpt4image review", "review")
 
 
-def _serve(config: ReviewConfig, session: Session) -> None:
+def serve(session: Session, port: int, mode: str = MODES[0]) -> None:
     """Serve the page until the person finishes. Raises KeyboardInterrupt, after the last request is answered."""
     import uvicorn
 
     from gpt4image.reviewing.server import make_app
 
     token = secrets.token_urlsafe(24)
-    with _listen(config.port) as listener:
-        app = make_app(session, token, lambda: setattr(server, "should_exit", True), MODES[config.correct])
+    with _listen(port) as listener:
+        app = make_app(session, token, lambda: setattr(server, "should_exit", True), mode)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", server_header=False,
                            timeout_graceful_shutdown=3, loop="asyncio", http="h11")

@@ -1,0 +1,105 @@
+"""The stage audit, with looks by a person who knows the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gpt4image
+from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.base.errors import ConfigError, DataError, TableError
+from gpt4image.data import load_image_set
+from gpt4image.reviewing import audit
+from gpt4image.reviewing.labels_file import Mark
+from gpt4image.reviewing.session import Session
+
+IMAGES = 80
+CLASSES = ("cat", "dog")
+
+
+def person(says: Callable[[str], Mark], most: int = IMAGES) -> Callable[..., None]:
+    """Return what labels the first images of the page, by key."""
+
+    def serve(session: Session, *_: Any) -> None:
+        for _ in range(most):
+            if cards := session.cards("label", 1):
+                session.mark({cards[0].id: says(cards[0].key)})
+
+    return serve
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Images without a label; odd ones are dogs, and every tenth target is wrong, and unsure."""
+    folder = tmp_path / "photos" / "unlabelled"
+    folder.mkdir(parents=True)
+    for number in range(IMAGES):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number:03}.png")
+    images = load_image_set(f"folder:{tmp_path / 'photos'}")
+    numbers = np.arange(IMAGES)
+    right = np.where(numbers % 10 == 3, 0.4, 0.95).astype(np.float32)
+    probabilities = np.where(np.arange(2) == (numbers % 2)[:, None], right[:, None], 1 - right[:, None])
+    TextLabels(
+        keys=images.keys, digests=tuple(images.digests), splits=images.splits, labels=np.full(IMAGES, -1),
+        probabilities=probabilities, out_of_fold=np.ones(IMAGES, bool),
+        facts=Facts(classes=CLASSES, noise=0.0, agreement=None, c=None, folds=5, seed=0, encoders=()),
+    ).save(tmp_path / "targets.parquet")  # fmt: skip
+    return tmp_path / "photos"
+
+
+def truth(key: str) -> Mark:
+    return Mark(CLASSES[int(key[-7:-4]) % 2], "checked")
+
+
+def test_looks_are_kept_and_more_of_them_narrow_the_interval(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {
+        "data": f"folder:{photos}", "targets": photos.parent / "targets.parquet", "labels": photos.parent / "audit.csv"
+    }  # fmt: skip
+    monkeypatch.setattr(audit, "serve", person(truth, 3))
+    few = gpt4image.audit(**options, looks=20)
+    assert few.looks == 3 and few.rows == [] and "nothing can be said yet" in few.text
+    monkeypatch.setattr(audit, "serve", person(truth))
+    some = gpt4image.audit(**options, looks=20)
+    assert (some.looks, some.images, some.split) == (20, IMAGES, "train")
+    monkeypatch.setattr(audit, "serve", person(lambda key: Mark("horse" if key.endswith("000.png") else "", "unsure")))
+    again = gpt4image.audit(**options, looks=20)
+    assert again.shares == some.shares, "all were looked at: no page opens"
+    monkeypatch.setattr(audit, "serve", person(truth))
+    every = gpt4image.audit(**options, looks=IMAGES)
+    [row] = every.rows
+    assert row["share"] == row["low"] == row["high"] == pytest.approx(0.9)
+    assert some.shares["targets"]["low"] < 0.9 < some.shares["targets"]["high"]
+    assert every.weak_classes == {"cat": "8 of 48 wrong"}
+    assert "targets" in every.text and "90.0%" in every.text
+
+
+def test_an_unknown_class_is_wrong_and_an_unsure_look_is_left_out(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {
+        "data": f"folder:{photos}", "targets": photos.parent / "targets.parquet", "labels": photos.parent / "audit.csv"
+    }  # fmt: skip
+    unsure = person(lambda key: Mark("", "unsure") if key < "unlabelled/040" else Mark("horse", "checked"))
+    monkeypatch.setattr(audit, "serve", unsure)
+    found = gpt4image.audit(**options, looks=IMAGES)
+    assert (found.looks, found.unsure, found.right_targets) == (40, 40, 0.0)
+
+
+def test_what_cannot_be_audited_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "serve", person(truth))
+    data, targets, labels = f"folder:{photos}", tmp_path / "targets.parquet", tmp_path / "audit.csv"
+    with pytest.raises(ConfigError, match="Nothing to audit: give"):
+        gpt4image.audit(data=data)
+    with pytest.raises(TableError, match="there are no text labels here"):
+        gpt4image.audit(data=data, targets=tmp_path / "gone.parquet")
+    with pytest.raises(DataError, match="no images to audit in its test split"):
+        gpt4image.audit(data=data, targets=targets, split="test", labels=labels)
+    gpt4image.audit(data=data, targets=targets, labels=labels, looks=10)
+    (photos / "unlabelled" / "000.png").unlink()
+    with pytest.raises(DataError, match="is a draw from other images"):
+        gpt4image.audit(data=data, targets=targets, labels=labels, looks=10)
