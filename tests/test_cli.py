@@ -82,6 +82,8 @@ descriptions view --store gone.db --data photos
 encode --store gone.db --encoder minilm --out new.emb
 label --data gone --embeddings gone.emb --out new.parquet
 label --data photos --embeddings gone.emb --out new.parquet
+audit --data gone --targets gone.parquet
+audit --data photos --model gone
 review --data gone --labels new.csv
 review --data photos --labels new.csv --answers gone.db
 doctor gone

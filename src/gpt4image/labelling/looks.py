@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 MOST_STRATA = 4
-LOOKS_PER_STRATUM = 10
+LOOKS_PER_STRATUM = 25
 LEAST_SPREAD = 0.2  # of an image whose proxy is sure: it may be over-confident, so some looks go there, too
 
 

@@ -16,7 +16,6 @@ from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig
 from gpt4image.config.results import AuditResult
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
-from gpt4image.data.pixels import WorkerPixels, available_cores
 from gpt4image.labelling.answers import read_answers
 from gpt4image.labelling.looks import Floats, Ints, Share, drawn, share_right, strata_of
 from gpt4image.reporting.text_table import text_table
@@ -81,14 +80,14 @@ def audit(config: AuditConfig) -> AuditResult:
 
 def _audited(config: AuditConfig, targets: TextLabels | None) -> tuple[ImageSet, tuple[str, ...]]:
     """Return the distinct images that are audited, and the classes."""
-    from gpt4image.training.prepare import load_image_set as load_as_the_run
-    from gpt4image.training.run_model import options_of
-
     if config.model is None and targets is not None:
         images, classes = load_image_set(config.data, aside=config.labels), targets.classes
         wanted = frozenset(targets.digests)
     elif config.model is not None:
         record = runs.read_run(config.model)
+        from gpt4image.training.prepare import load_image_set as load_as_the_run
+        from gpt4image.training.run_model import options_of
+
         same = {"data": config.data, "embeddings": None, "only_described": False}
         images, _ = load_as_the_run(options_of(record).model_copy(update=same))
         classes, wanted = tuple(record["run"]["classes"]), None
@@ -119,6 +118,7 @@ def _predictions(
             raise ConfigError(f"--targets {config.targets} and --model {config.model} are of different classes.")
         found["targets"] = targets.of(images.digests)[:]
     if config.model is not None:
+        from gpt4image.data.pixels import WorkerPixels, available_cores
         from gpt4image.training.auto import stored_as
         from gpt4image.training.run_model import load_run_model
 
