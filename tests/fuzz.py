@@ -2,23 +2,20 @@
 
     python tests/fuzz.py                                    100,000 inputs for each parser
     python tests/fuzz.py coco voc --count 5000 --seed 7     some parsers, with inputs of another seed
-    python tests/fuzz.py coco --input fuzz-out/coco-ab12    one input again, with its traceback
+    python tests/fuzz.py coco --input fuzz-out/coco-12      one input again, with its traceback
 
 A parser runs in a process of its own, so that one that crashes it, hangs or takes too much memory ends no other. An
-input that fails is written to --out, and the command that repeats it is printed. Inputs depend on the seed alone.
+input that fails is written to --out. Inputs depend on the seed alone; those of fuzz_corpus/ failed once and come first.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import importlib
 import json
 import logging
-import math
-import multiprocessing as mp
+import multiprocessing
 import os
+import random
 import resource
 import signal
 import sys
@@ -26,199 +23,138 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.sharedctypes import Synchronized
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SECONDS = 20.0  # an input may take; a busy machine is slow
+CORPUS = Path(__file__).parent / "fuzz_corpus"
+SECONDS = 60  # an input may take; a busy machine is slow
 MEBIBYTES = 512  # an input may add to what the parser has, and a process to its address space four times as much
-TOLERATED = 5  # failures of a parser after which the rest of its inputs is left out
-SAID_ALIKE = 3  # inputs that fail alike are written so often
+TOLERATED = 10  # failures of a parser after which the rest of its inputs is left out
+# Deep nesting, numbers out of range, characters that end or turn texts; put in somewhere, or in place of something.
+TOKENS = (b"[" * 100_000, b'{"a":' * 20_000, b"1e999", b"-1e999", b"9" * 400, b"9" * 5000, b"18446744073709551616",
+          b"NaN", b"\0", b"\xff\xfe", b"\xed\xa0\x80", b'"\\ud800"', b'"', b"\r", b"null", b"true",
+          b"x" * 200_000)  # fmt: skip
 
 
-class TooSlowError(BaseException):
-    """An input takes too long; no parser takes it for an error of its own."""
+def mutated(whole: bytes, rng: random.Random) -> bytes:
+    """Return a damaged copy: cut, zeroed, bits turned over, parts swapped or too much for a parser."""
+    content = bytearray(whole or b"\0")
+    start = rng.randrange(len(content))
+    end = min(len(content), start + rng.choice((1, 4, 64, 512, 4096)))
+    kind = rng.choice(("cut", "zero", "bits", "bits", "token", "token", "swap"))
+    if kind == "cut":
+        del content[start:]
+    elif kind == "zero":
+        content[start:end] = bytes(end - start)
+    elif kind == "token":
+        content[start : rng.choice((start, min(end, start + 4)))] = rng.choice(TOKENS)
+    elif kind == "swap":
+        other = rng.randrange(len(content))
+        content[start:end] = content[other : other + end - start]
+    else:
+        for _ in range(rng.choice((1, 3, 30))):
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return bytes(content)
 
 
-@contextlib.contextmanager
-def deadline(seconds: float) -> Generator[None]:
-    """Raise TooSlowError where the block takes longer."""
-
-    def stop(*_: object) -> None:
-        raise TooSlowError(f"it took more than {seconds:g} seconds")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def inputs(name: str, seeds: Sequence[bytes], numbers: range, seed: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield inputs by number: first those that once failed, then damaged ones."""
+    known = [*(path.read_bytes() for path in sorted((CORPUS / name).glob("*"))), *seeds]
+    for number in numbers:
+        rng = random.Random(f"{name} {seed} {number}")
+        content = known[number] if number < len(known) else rng.choice(known)
+        for _ in range(rng.choice((1, 1, 1, 2, 3)) if number >= len(known) else 0):
+            content = mutated(content, rng)
+        yield number, content[: 2**20]
 
 
-def failure(
-    read: Callable[[bytes], None], content: bytes, allowed: tuple[type[Exception], ...], seconds: float | None = None
-) -> str:
+def failure(read: Callable[[bytes], Any], content: bytes, allowed: tuple[type[Exception], ...]) -> str:
     """Return the traceback of what a parser must not do with an input, or nothing."""
-    before = peak()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        with deadline(seconds or SECONDS):
-            read(content)
+        read(content)
     except allowed:
         pass
-    except (Exception, TooSlowError):  # noqa: BLE001  (whatever else comes is what is looked for)
+    except Exception:  # noqa: BLE001  (whatever else comes is what is looked for)
         return traceback.format_exc()
-    grown = (peak() - before) / 2**20
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     return f"MemoryError: it took {grown:.0f} MiB" if grown > MEBIBYTES else ""
 
 
-def peak() -> int:
-    """Return the most memory that this process had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def note(name: str, number: int, content: bytes, out: Path, text: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}-{number}").write_bytes(content)
+    print(f"{name}, {text.strip().splitlines()[-1][:200]}\n  python tests/fuzz.py {name} --input {out}/{name}-{number}")
 
 
-def prepared(name: str, folder: Path) -> tuple[Any, Any, Any]:
-    """Return a target with its valid inputs and what reads one."""
+def work(name: str, numbers: range, seed: int, out: Path, at: Any, failed: Any) -> None:
+    """Try inputs in this process; the alarm ends it at one that takes too long, also in code of C."""
     from fuzz_targets import TARGETS
 
-    os.environ.update(XDG_CACHE_HOME=str(folder / "cache"), HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=str(folder / "hf"))
-    logging.disable(logging.CRITICAL)
-    seeds, read = TARGETS[name].prepare(folder)
-    return TARGETS[name], seeds, read
-
-
-def at_once(_: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Future[Any]:
-    """Do the work of a pool of threads in this thread: to start one takes longer than most inputs."""
-    done = Future[Any]()
-    try:
-        done.set_result(function(*args, **keywords))
-    except Exception as error:  # noqa: BLE001  (as a pool keeps it)
-        done.set_exception(error)
-    return done
-
-
-def work(name: str, numbers: Iterable[int], seed: int, end: float, at: Synchronized[int], told: Any) -> None:
-    """Try inputs in this process until ``end``; tell what fails, and at the end how much memory was taken."""
-    from fuzz_targets import input_of
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries of C speak there
-    ThreadPoolExecutor.submit = at_once  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        target, seeds, read = prepared(name, Path(place))
+        logging.disable(logging.CRITICAL)
+        os.environ.update(XDG_CACHE_HOME=f"{place}/cache", HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=f"{place}/hf")
+        seeds, read = TARGETS[name].prepare(Path(place))
         for content in seeds:  # libraries load here
-            if found := failure(read, content, (), 30 * SECONDS):
-                told.send(("failed", -1, f"a valid input: {found}"))
-                return
-        first, size = peak(), int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            read(content)
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + 4 * MEBIBYTES * 2**20, resource.RLIM_INFINITY))
-        for number in numbers:
-            if time.monotonic() > end:
-                break
-            at.value = number
-            if found := failure(read, input_of(name, seeds, number, seed), target.allowed):
-                told.send(("failed", number, found))
-        told.send(("done", round((peak() - first) / 2**20), ""))
-
-
-def fuzz(name: str, count: int, seed: int, out: Path, seconds: float = math.inf) -> dict[str, Any]:
-    """Try ``count`` inputs of a parser, or those of so many seconds, and return what came of it.
-
-    Inputs that fail are written to ``out``.
-    """
-    importlib.import_module("fuzz_targets")  # once, for all processes that are forked from this one
-
-    context, begun, failures = mp.get_context("fork"), time.monotonic(), dict[str, list[int]]()
-    grown, next_one, tried = 0, 0, 0
-    while next_one < count and sum(map(len, failures.values())) < TOLERATED * SAID_ALIKE:
-        at, (ours, theirs) = context.Value("q", next_one), context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(name, range(next_one, count), seed, begun + seconds, at, theirs))
-        process.start()
-        theirs.close()
-        last, since = -1, time.monotonic()
-        while True:
-            if ours.poll(1.0):
-                try:
-                    kind, number, text = ours.recv()
-                except EOFError:
+        for at.value, content in inputs(name, seeds, numbers, seed):
+            signal.alarm(SECONDS)
+            if found := failure(read, content, TARGETS[name].allowed):
+                note(name, at.value, content, out, found)
+                failed.value += 1
+                if failed.value >= TOLERATED:
                     break
-                if kind == "done":
-                    grown, next_one = max(grown, number), count
-                else:
-                    note(failures, name, number, seed, text, out)
-                    if number < 0 or sum(map(len, failures.values())) >= TOLERATED * SAID_ALIKE:
-                        process.kill()
-                        next_one = count
-            if at.value != last:
-                last, since = at.value, time.monotonic()
-            elif time.monotonic() - since > 3 * SECONDS + 60:  # code of C does not hear the alarm
-                process.kill()
-                break
+    signal.alarm(0)
+
+
+def fuzz(name: str, count: int, seed: int, out: Path) -> dict[str, Any]:
+    """Try ``count`` inputs of a parser, and return what came of it; those that fail are written to ``out``."""
+    from fuzz_targets import TARGETS
+
+    context, begun = multiprocessing.get_context("fork"), time.monotonic()
+    at, failed = context.Value("q", -1), context.Value("q", 0)
+    while at.value + 1 < count and failed.value < TOLERATED:
+        process = context.Process(target=work, args=(name, range(at.value + 1, count), seed, out, at, failed))
+        process.start()
         process.join()
-        tried = at.value + 1
-        if next_one < count:
-            note(failures, name, at.value, seed, f"the process ended with {process.exitcode}", out)
-            next_one = at.value + 1
-    took, failed = round(time.monotonic() - begun, 1), sum(map(len, failures.values()))
-    return {"parser": name, "inputs": tried, "failures": failed, "seconds": took, "MiB": grown}
-
-
-def note(failures: dict[str, list[int]], name: str, number: int, seed: int, text: str, out: Path) -> None:
-    """Write an input that failed, and print how it is repeated; of those that fail alike only the first ones."""
-    import fuzz_targets
-
-    reason = text.strip().splitlines()[-1][:200]
-    alike = failures.setdefault(reason.partition(":")[0] + str(text.count("\n")), [])
-    alike.append(number)
-    if len(alike) > SAID_ALIKE or number < 0:
-        print(f"{name}, input {number} of seed {seed}: {reason}", flush=True)
-        return
-    with tempfile.TemporaryDirectory() as place:
-        content = fuzz_targets.input_of(name, prepared(name, Path(place))[1], number, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
-    path.write_bytes(content)
-    print(f"{name}, input {number} of seed {seed}: {reason}\n  python tests/fuzz.py {name} --input {path}", flush=True)
-
-
-def again(name: str, path: Path) -> int:
-    """Try one input in this process, and print what comes of it."""
-    with tempfile.TemporaryDirectory() as place:
-        target, _, read = prepared(name, Path(place))
-        found = failure(read, path.read_bytes(), target.allowed)
-    print(found or "it is read, or refused with an error of gpt4image")
-    return bool(found)
+        if process.exitcode:  # 1: a valid input is refused
+            failed.value += 1 if at.value >= 0 else TOLERATED
+            with tempfile.TemporaryDirectory() as place:
+                seeds, _ = TARGETS[name].prepare(Path(place))
+            content = next(inputs(name, seeds, range(max(0, at.value), count), seed))[1]
+            note(name, at.value, content, out, f"the process ended with {process.exitcode}")
+    took = round(time.monotonic() - begun, 1)
+    return {"parser": name, "seed": seed, "inputs": at.value + 1, "failures": failed.value, "seconds": took}
 
 
 def main() -> int:
-    """Run the command."""
-    import fuzz_targets
+    from fuzz_targets import TARGETS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parsers", nargs="*", choices=[[], *fuzz_targets.TARGETS], help="default: all of them")
+    parser.add_argument("parsers", nargs="*", choices=[[], *TARGETS], help="default: all of them")
     parser.add_argument("--count", type=int, default=100_000, help="inputs per parser (default 100,000)")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds per parser (default: no limit)")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default 0)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("fuzz-out"), help="folder of inputs that fail, and of the record"
-    )
+    parser.add_argument("--out", type=Path, default=Path("fuzz-out"), help="folder of inputs that fail")
     parser.add_argument("--input", type=Path, help="try only this file, by one parser")
     given = parser.parse_args()
-    names = given.parsers or list(fuzz_targets.TARGETS)
-    if given.input is not None:
-        return again(names[0], given.input)
     failed = 0
-    given.out.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        row = {"seed": given.seed, **fuzz(name, given.count, given.seed, given.out, given.seconds)}
+    for name in given.parsers or TARGETS:
+        if given.input:
+            with tempfile.TemporaryDirectory() as place:
+                _, read = TARGETS[name].prepare(Path(place))
+                found = failure(read, given.input.read_bytes(), TARGETS[name].allowed)
+            print(found or "it is read, or refused with an error of gpt4image")
+            return bool(found)
+        row = fuzz(name, given.count, given.seed, given.out)
         failed += row["failures"]
         print(json.dumps(row), flush=True)
-        with (given.out / "record.jsonl").open("a", encoding="utf-8") as record:
-            record.write(json.dumps(row) + "\n")
     return bool(failed)
 
 

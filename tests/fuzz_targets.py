@@ -1,15 +1,18 @@
-"""Every parser of what comes from outside: what it reads, valid inputs to damage, and which exceptions are answers.
+"""Every parser of what comes from outside: valid inputs to damage, and what reads one.
 
-A parser that meets a damaged input reads it, or raises an error of this package. ``tests/test_fuzz.py`` tries some
-dozens of inputs each, `make fuzz` 100,000. Inputs that once failed lie in ``tests/fuzz_corpus/TARGET``: they are first.
+A parser that meets a damaged input reads it, or raises an error of this package. What stages write is that of
+``written/format-1``, without checksums, which would refuse any change at once. ``test_fuzz.py`` tries some dozens of
+inputs each, `make fuzz` 100,000.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import random
-from collections.abc import Callable, Sequence
+import shutil
+import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,49 +20,14 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from PIL import Image
 
-from fuzz_files import (
-    ASKED,
-    DIGEST_OF,
-    INDEXED,
-    MANIFEST,
-    METADATA,
-    POLYGON,
-    RECIPE,
-    ROWS,
-    RUNS,
-    STAGES,
-    TASKS,
-    TRANSFORMERS,
-    json_writer,
-    pictures,
-    text_writer,
-    videos,
-    write_arrow,
-    write_box_labels,
-    write_captions,
-    write_coco,
-    write_csv,
-    write_index,
-    write_lines,
-    write_manifest,
-    write_manifest_of_table,
-    write_masks,
-    write_onnx,
-    write_plain,
-    write_record_of_run,
-    write_store,
-    write_text_labels,
-    write_timm,
-    write_voc,
-    write_weights,
-    write_yolo,
-)
+import drawn_masks
 from gpt4image.artifacts.answers import answer_of_json
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.prompts import PROMPTS, load_prompt
 from gpt4image.artifacts.run_records import load_comparisons, load_items, load_run
-from gpt4image.artifacts.stage_records import RECORD, StageRecords
+from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import TextLabels
@@ -69,7 +37,8 @@ from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
 from gpt4image.data.coco import bounds, segment
 from gpt4image.data.decode import bare_jpeg, decode_numbers, decode_square, sides
-from gpt4image.deploying.loading import Metadata
+from gpt4image.data.video import Frames, decode_frames
+from gpt4image.deploying.loading import Metadata, load_classifier
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.describers.batch import line_number
@@ -85,35 +54,56 @@ from gpt4image.options import read_recipe
 from gpt4image.reporting.extras import Descriptions, Example
 from gpt4image.reviewing.label_studio import read_tasks
 from gpt4image.searching.index import open_index
-from mutations import mutated
-from region_cases import mask_bytes, survives
-from synthetic_records import comparison_record, descriptions
+from region_cases import coco, mask_bytes, picture, survives, write_coco_set
+from tiny_videos import moving_dot, video
 
-CORPUS = Path(__file__).parent / "fuzz_corpus"
-Read = Callable[[bytes], None]
+WRITTEN = Path(__file__).parent / "written" / "format-1"
+ASKED = asking_for(PROMPTS["short"], ("description", "class", "tags"), [ClassOption("cat"), ClassOption("dog")])
+BOXED = asking_for(PROMPTS["short"], ("boxes",), [ClassOption("cat")])
+SAID = {"description": "A 'grey' cat,\nümlaut.", "class": "cat", "second": "dog", "confidence": 0.9, "tags": ["fur"]}
+BOXES = {"boxes": [{"label": "cat", "box_2d": [10, 20, 300, 400], "confidence": "high"}] * 2}
+CHOICE = {"message": {"role": "assistant", "content": json.dumps(SAID), "refusal": None}, "finish_reason": "stop",
+          "logprobs": {"content": [{"token": json.dumps(SAID), "logprob": -0.1}]}}  # fmt: skip
+REPLY = {"choices": [CHOICE], "usage": {"prompt_tokens": 812, "completion_tokens": 31}}
+FAULT = {"error": {"message": "Rate limit reached; try again in 2s", "code": "rate_limit_exceeded", "param": "model"}}
+LINE = {"custom_id": "3", "response": {"status_code": 200, "body": REPLY}}
+PIXELS = {"size": 32, "resize": 36, "fit": "crop", "mean": [0.5] * 3, "std": [0.2] * 3}
+METADATA = {"format": 1, "classes": ["cat", "dog"], "task": "multilabel", "thresholds": [0.5, 0.4]}
+METADATA |= {"source": {"run": "a"}, "preprocessing": PIXELS}
+POLYGON, RUNS = [[4.0, 4.0, 30.0, 4.0, 30.0, 16.0, 4.0, 16.0]], {"counts": "P14X1o00000X1", "size": [20, 40]}
+ROWS = [{"digest": f"{n:064x}", "description": f"Ein Käuzchen, number {n}.", "prompt": "mine", "prompt_version": n,
+         "prompt_text": "Tell of it.", "describer": '{"model": "m", "t": [1, {"a": 0.5}]}', "class": "owl",
+         "confidence": 0.5, "cost_usd": 0.25, "created": 1.5} for n in range(6)]  # fmt: skip
+MANIFEST = {"path": ["1.png", "2.png"] * 3, "label": ["cat", None] * 3, "split": ["train"] * 6,
+            "key": [f"k{number}" for number in range(6)]}  # fmt: skip
+TASKS = [{"data": {"image": "/data/local-files/?d=photos/1.png", "key": "photos/1.png", "digest": f"{1:064x}"},
+          "annotations": [{"result": [{"type": "choices", "value": {"choices": ["cat"]}}], "was_cancelled": False}]},
+         {"image": "/data/upload/2.png", "choice": "dog"}]  # fmt: skip
+VOC = ("<annotation><filename>a.png</filename><size><width>40</width><height>20</height><depth>3</depth></size>"
+       "<object><name>cat</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax>"
+       "<ymax>15</ymax></bndbox></object></annotation>")  # fmt: skip
+TRANSFORMERS = {"model_type": "vit", "architectures": ["X"], "auto_map": {}, "modules": [{"type": "torch.nn.Tanh"}]}
+RECIPE = 'epochs = 3\nlr = 0.5\nmodel = """resnet10t"""\nmodel_args = {"channels" = [8, 8]}\n'
+Prepare = Callable[[Path], tuple[list[bytes], Callable[[bytes], Any]]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A parser.
+    """A parser: ``prepare`` returns valid inputs and what reads one, ``allowed`` are exceptions that are answers."""
 
-    Attributes:
-        prepare: writes into a folder what belongs to an input; returns valid inputs, and what reads one.
-        allowed: exceptions that are an answer; those of this package where nothing is said.
-        slow: it takes more than some ten milliseconds per input, so that fewer are tried at a time.
-    """
-
-    prepare: Callable[[Path], tuple[Sequence[bytes], Read]]
-    allowed: tuple[type[Exception], ...] = (Gpt4ImageError,)
+    prepare: Prepare
     slow: bool = False
+    allowed: tuple[type[Exception], ...] = (Gpt4ImageError,)
 
 
-def file_target(
-    name: str, write: Callable[[Path], Any], read: Callable[[Path], Any]
-) -> Callable[[Path], tuple[Sequence[bytes], Read]]:
-    """Return the ``prepare`` of a parser of files: ``write`` makes one, with what lies beside it, and ``read`` it."""
+def of_bytes(read: Callable[[bytes], Any], *seeds: Any) -> Prepare:
+    return lambda _: ([seed if isinstance(seed, bytes) else json.dumps(seed).encode() for seed in seeds], read)
 
-    def prepare(folder: Path) -> tuple[Sequence[bytes], Read]:
+
+def of_file(name: str, write: Callable[[Path], Any], read: Callable[[Path], Any]) -> Prepare:
+    """Return what prepares a parser of files: ``write`` makes one, with what lies beside it, and ``read`` it."""
+
+    def prepare(folder: Path) -> tuple[list[bytes], Callable[[bytes], Any]]:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
@@ -128,15 +118,8 @@ def file_target(
     return prepare
 
 
-def bytes_target(seeds: Callable[[], Sequence[bytes]], read: Read) -> Callable[[Path], tuple[Sequence[bytes], Read]]:
-    """Return the ``prepare`` of a parser of bytes."""
-    return lambda _: (seeds(), read)
-
-
-def set_target(
-    name: str, write: Callable[[Path], Any], spec: Callable[[Path], str]
-) -> Callable[[Path], tuple[Sequence[bytes], Read]]:
-    """Return the ``prepare`` of a file of a dataset, all of which is loaded and its first image read."""
+def of_set(name: str, write: Callable[[Path], Any], spec: Callable[[Path], str]) -> Prepare:
+    """Return what prepares a file of a dataset, all of which is loaded and its first image read."""
 
     def read(path: Path) -> None:
         images = survives(spec(path))
@@ -144,37 +127,87 @@ def set_target(
             with contextlib.suppress(OSError):  # told of this image alone
                 images.read(0)
 
-    return file_target(name, write, read)
+    return of_file(name, write, read)
 
 
-# What is read, by itself -------------------------------------------------------------------------------------------
+def of_stage(path: str, read: Callable[[Path], Any]) -> Prepare:
+    """Return what prepares a file that a stage wrote once, in a copy of its folder without checksums."""
 
-BOXED = asking_for(PROMPTS["short"], ("boxes",), [ClassOption("cat")])
-SAID: dict[str, Any] = {"description": "A 'grey' cat,\nümlaut.", "class": "cat", "second": "dog", "confidence": 0.9}
-SAID |= {"tags": ["fur", "sofa"]}
-BOX = {"label": "cat", "box_2d": [10, 20, 300, 400], "confidence": "high"}
-REPLY = {
-    "choices": [
-        {
-            "message": {"role": "assistant", "content": json.dumps(SAID), "refusal": None},
-            "finish_reason": "stop",
-            "logprobs": {"content": [{"token": json.dumps(SAID), "logprob": -0.1}]},
-        }
-    ],
-    "usage": {"prompt_tokens": 812, "completion_tokens": 31},
-}
-FAULT = {"error": {"message": "Rate limit reached; try again in 2s", "code": "rate_limit_exceeded", "param": "model"}}
+    def write(file: Path) -> None:
+        shutil.copytree((WRITTEN / path).parent, file.parent, dirs_exist_ok=True)
+        for card in file.parent.rglob("*.md"):
+            card.unlink()
+        for record in file.parent.glob("*.json"):
+            content = json.loads(record.read_text("utf-8"))
+            if isinstance(content, dict):
+                content = {key: value for key, value in content.items() if key != "files" and "sha256" not in key}
+            record.write_text(json.dumps(content), encoding="utf-8")
+        for store in file.parent.glob("*.db"):
+            with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as unchecked:
+                unchecked.execute("UPDATE results SET checksum = NULL")
+                unchecked.execute("PRAGMA journal_mode = DELETE")
+
+    return of_file(f"kept/{Path(path).name}", write, read)
 
 
-def answers() -> list[bytes]:
-    fenced = f"Here it is:\n```json\n{json.dumps(SAID)},\n```"
-    return [json.dumps(SAID).encode(), fenced.encode(), json.dumps({"boxes": [BOX, BOX]}).encode()]
+def text(content: Any) -> Callable[[Path], Any]:
+    return lambda path: path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def table(columns: Any) -> Callable[[Path], Any]:
+    """Return what writes a table, and the pictures that it may name."""
+
+    def write(path: Path) -> None:
+        for number in (1, 2):
+            picture(path.with_name(f"{number}.png"))
+        whole = pyarrow.Table.from_pylist(columns) if isinstance(columns, list) else pyarrow.table(columns)
+        if path.suffix == ".parquet":
+            pyarrow.parquet.write_table(whole, path)
+        else:
+            rows = [
+                [f'"{str(cell or "").replace(chr(34), chr(34) * 2)}"' for cell in row.values()]
+                for row in whole.to_pylist()
+            ]
+            path.write_text("\n".join(map(",".join, [whole.column_names, *rows])), "utf-8")
+
+    return write
+
+
+def write_coco(path: Path) -> None:
+    first = {"image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 8], "area": 80, "iscrowd": 0, "segmentation": POLYGON}
+    second = {
+        "image_id": 2,
+        "category_id": 3,
+        "bbox": [5.5, 2, 10, 8],
+        "score": 0.5,
+        "segmentation": RUNS,
+        "iscrowd": 1,
+    }
+    write_coco_set(path.parent, coco(first, second), path.name)
+
+
+def write_yolo(path: Path) -> None:
+    root = path.parent if path.name == "data.yaml" else path.parents[2]
+    picture(root / "images" / "train" / "1.png")
+    (root / "labels" / "train").mkdir(parents=True, exist_ok=True)
+    (root / "labels" / "train" / "1.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.5 0.5 0.5 1 0.25 1\n")
+    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/train\nnames:\n  0: cat\n  1: dog\n")
+
+
+def write_voc(path: Path) -> None:
+    picture(path.parents[1] / "JPEGImages" / "a.png")
+    path.write_text(VOC)
+
+
+def encoded(kind: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
+    Image.fromarray(pixels).save(file := io.BytesIO(), kind)
+    return file.getvalue()
 
 
 def read_answer(content: bytes) -> None:
-    text = content.decode("utf-8", errors="replace")
     for prompt in (ASKED, BOXED):
-        found = parse_answer(text, prompt, ClassNames(["cat", "dog"]))
+        found = parse_answer(content.decode("utf-8", errors="replace"), prompt, ClassNames(["cat", "dog"]))
         json.dumps(found if isinstance(found, str) else found.answer.to_json()).encode()
 
 
@@ -186,8 +219,7 @@ def read_stored_answer(content: bytes) -> None:
 def read_reply(content: bytes) -> None:
     fault_of_response(429, {"retry-after": content[:40].decode("latin-1")}, content)
     with contextlib.suppress(NotJsonError):
-        found = completion_of(parse_reply(content), secrets=("sk-secret",))
-        assert all(isinstance(choice.text, str) for choice in found.choices)
+        assert all(isinstance(choice.text, str) for choice in completion_of(parse_reply(content)).choices)
 
 
 def read_batch_line(content: bytes) -> None:
@@ -200,8 +232,7 @@ def read_batch_line(content: bytes) -> None:
 def read_segment(content: bytes) -> None:
     with contextlib.suppress(*UNREADABLE):  # the JSON around it is another parser's
         value = json.loads(content)
-        for found in (segment(value, (40.0, 20.0), 1), bounds(value, (40.0, 20.0))):
-            assert found is not None
+        assert segment(value, (40.0, 20.0), 1) is not None and bounds(value, (40.0, 20.0)) is not None
 
 
 def read_picture(content: bytes) -> None:
@@ -211,168 +242,101 @@ def read_picture(content: bytes) -> None:
     assert decode_square(content, 16).shape == (16, 16, 3)
 
 
-def read_video(content: bytes) -> None:
-    from gpt4image.data.video import Frames, decode_frames
-
-    assert len(decode_frames(content, Frames(4))) == 4
-
-
-# Files -------------------------------------------------------------------------------------------------------------
-
-
 def read_all_rows(path: Path) -> None:
     assert all(row is not None for row in read_rows(path))
     if path.suffix == ".jsonl":
         ReplayDescriber(str(path))
 
 
-MANIFEST["key"] = [f"k{number}" for number in range(6)]
-
-
-def read_model(path: Path) -> None:
-    from gpt4image.deploying.loading import load_classifier
-
-    load_classifier(path, threads=1)
-
-
-METADATA |= {"preprocessing": {"size": 32, "resize": 36, "fit": "crop", "mean": [0.5] * 3, "std": [0.2] * 3}}
-
-
 def read_store(path: Path) -> None:
     for beside in path.parent.glob(f"{path.name}-*"):
         beside.unlink()
     with DescriptionStore(path, write=bool(path.stat().st_size % 2)) as store:
-        store._is_checked = True  # as of a store that is too large to be checked each time
         store.counts()
         assert all(isinstance(row.text, str) for row in store.texts())
         list(store.answers())
         store.settled(ASKED, {"model": "m"})
 
 
-def read_table(path: Path) -> None:
-    table = EmbeddingTable.open(path.parent)
-    table.vectors([f"{number:064x}" for number in range(4)])
+def of_run(path: Path) -> None:
+    load_run(path.parent)
 
 
-def read_stages(path: Path) -> None:
-    StageRecords(path.parent).finished("describe", "b")
+def of_table(path: Path) -> None:
+    EmbeddingTable.open(path.parent).vectors([f"{number:064x}" for number in range(4)])
 
 
-def of_set(path: Path) -> str:
-    return f"masks:{next(p for p in path.parents if p.name == 'set')}"
+def masks(path: Path) -> str:
+    return f"masks:{next(folder for folder in path.parents if folder.name == 'set')}"
 
 
-def read_weights(path: Path) -> None:
-    load_tensors(path)
+def write_masks(path: Path) -> None:
+    drawn_masks.draw(next(folder for folder in path.parents if folder.name == "set"), train=3, test=1, tagged=1)
+
+
+def model(path: Path) -> None:
+    load_classifier(path if path.suffix == ".onnx" else path.parent, threads=1)
 
 
 numbers = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
+image = {"image": [{"bytes": encoded("PNG"), "path": None}] * 3, "label": [0, 1, 0], "key": ["a", "b", "c"]}
+index = "aligned/search/1c993cab03cbaa17/index.json"
+identity = json.loads((WRITTEN / index).read_text("utf-8"))["identity"]
 TARGETS: dict[str, Target] = {
-    "answer-json": Target(bytes_target(answers, read_answer)),
-    "stored-answer": Target(
-        bytes_target(
-            lambda: [json.dumps({"class": "cat", "confidence": 0.5, "tags": ["a"]}).encode()], read_stored_answer
-        )
-    ),
-    "server-answer": Target(bytes_target(lambda: [json.dumps(REPLY).encode(), json.dumps(FAULT).encode()], read_reply)),
-    "batch-line": Target(
-        bytes_target(
-            lambda: [json.dumps({"custom_id": "3", "response": {"status_code": 200, "body": REPLY}}).encode()],
-            read_batch_line,
-        )
-    ),
-    "coco-segment": Target(
-        bytes_target(lambda: [json.dumps(value).encode() for value in (POLYGON, RUNS)], read_segment)
-    ),
-    "picture": Target(bytes_target(pictures, read_picture)),
-    "mask-numbers": Target(bytes_target(lambda: [mask_bytes(numbers), mask_bytes(numbers, "P")], decode_numbers)),
-    "video": Target(bytes_target(videos, read_video), slow=True),
-    "onnx-metadata": Target(
-        bytes_target(
-            lambda: [json.dumps(METADATA).encode()],
-            lambda content: void(Metadata.from_json(content.decode("utf-8", errors="surrogateescape"), "m.onnx")),
-        )
-    ),
-    "rows-jsonl": Target(file_target("rows.jsonl", write_lines, read_all_rows)),
-    "rows-csv": Target(file_target("rows.csv", write_csv, read_all_rows)),
-    "rows-parquet": Target(
-        file_target(
-            "rows.parquet",
-            lambda path: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path),
-            read_all_rows,
-        )
-    ),
-    "rows-plain-parquet": Target(file_target("rows.parquet", write_plain, read_all_rows)),
-    "weights": Target(file_target("w.safetensors", write_weights, read_weights)),
-    "manifest-csv": Target(set_target("set.csv", write_manifest, lambda path: f"manifest:{path}")),
-    "manifest-parquet": Target(set_target("set.parquet", write_manifest, lambda path: f"manifest:{path}")),
-    "captions-csv": Target(set_target("captions.csv", write_captions, lambda path: f"manifest:{path}")),
-    "arrow": Target(set_target("images.parquet", write_arrow, lambda path: f"hf:{path}"), slow=True),
-    "coco": Target(set_target("train.json", write_coco, lambda path: f"coco:{path}")),
-    "coco-masks": Target(set_target("train.json", write_coco, lambda path: f"coco-masks:{path}")),
-    "yolo-boxes": Target(set_target("labels/train/1.txt", write_yolo, lambda path: f"yolo:{path.parents[2]}")),
-    "yolo-yaml": Target(set_target("data.yaml", write_yolo, lambda path: f"yolo:{path.parent}")),
-    "voc": Target(set_target("Annotations/a.xml", write_voc, lambda path: f"voc:{path.parents[1]}")),
-    "mask-png": Target(set_target("set/masks/train/000.png", write_masks, of_set)),
-    "mask-tags": Target(set_target("set/tags.csv", write_masks, of_set)),
-    "mask-classes": Target(set_target("set/classes.txt", write_masks, of_set)),
-    "label-studio": Target(file_target("tasks.json", json_writer(TASKS), lambda path: read_tasks(path, DIGEST_OF))),
-    "recipe": Target(file_target("r.toml", text_writer(RECIPE), lambda path: read_recipe(path, TrainConfig))),
-    "prompt-file": Target(
-        file_target(
-            "p.txt", text_writer("Describe the {class_name}.\n---\nShorter.\n"), lambda path: load_prompt(str(path))
-        )
-    ),
-    "class-list": Target(
-        file_target(
-            "c.txt", text_writer("cat: any cat\ndog\n# note\nfire engine: red\n"), lambda path: class_list(str(path))
-        )
-    ),
-    "prices": Target(file_target("p.json", json_writer({"tiny": {"input": 1.0, "output": 10}}), _read_table)),
-    "transformers-config": Target(
-        file_target("m/config.json", json_writer(TRANSFORMERS), lambda path: find_folder(str(path.parent), ["*.json"])),
-        allowed=(Gpt4ImageError, LookupError),
-    ),
-    "timm-config": Target(file_target("m/config.json", write_timm, lambda path: read_model(path.parent)), slow=True),
-    "onnx": Target(file_target("m.onnx", write_onnx, read_model), slow=True),
-    "store": Target(file_target("a.db", write_store, read_store)),
-    "table-manifest": Target(file_target("t/manifest.json", write_manifest_of_table, read_table)),
-    "table-offsets": Target(file_target("t/offsets.npy", write_manifest_of_table, read_table)),
-    "table-embeddings": Target(file_target("t/embeddings.npy", write_manifest_of_table, read_table)),
-    "index": Target(file_target("i/index.json", write_index, lambda path: open_index(path.parent, INDEXED))),
-    "text-labels": Target(file_target("l.parquet", write_text_labels, TextLabels.load)),
-    "box-table": Target(file_target("b.parquet", write_box_labels, BoxLabels.load)),
-    **{
-        f"run-{name.split('.')[0]}": Target(
-            file_target(f"r/{name}", write_record_of_run, lambda path: load_run(path.parent))
-        )
-        for name in ("run.json", "config.json", "environment.json", "metrics.jsonl", "evaluation-test.json")
-    },
-    "comparison": Target(
-        file_target("comparison.json", json_writer(comparison_record()), lambda path: load_comparisons(path.parent))
-    ),
-    "report-extras": Target(
-        file_target(
-            "descriptions.json",
-            json_writer(descriptions()),
-            lambda path: (load_items(path, Descriptions), load_items(path, Example)),
-        )
-    ),
-    "stage-record": Target(file_target(RECORD, json_writer(STAGES), read_stages)),
-}
-
-
-def void(_: Any) -> None:
-    """Take what a parser returned."""
-
-
-def input_of(name: str, seeds: Sequence[bytes], number: int, seed: int) -> bytes:
-    """Return input ``number`` of a target: first the valid ones and those that once failed, then damaged ones."""
-    known = [*seeds, *(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))]
-    if number < len(known):
-        return known[number]
-    rng = random.Random(f"{name} {seed} {number}")
-    content = rng.choice(known)
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        content = mutated(content or b"\0", rng)
-    return content[: 2**20]
+    "answer-json": Target(of_bytes(read_answer, SAID, f"Here:\n```json\n{json.dumps(SAID)},\n```".encode(), BOXES)),
+    "stored-answer": Target(of_bytes(read_stored_answer, {"class": "cat", "confidence": 0.5, "tags": ["a"]})),
+    "server-answer": Target(of_bytes(read_reply, REPLY, FAULT)),
+    "batch-line": Target(of_bytes(read_batch_line, LINE)),
+    "coco-segment": Target(of_bytes(read_segment, POLYGON, RUNS)),
+    "picture": Target(of_bytes(read_picture, *map(encoded, ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")))),
+    "mask-numbers": Target(of_bytes(decode_numbers, mask_bytes(numbers), mask_bytes(numbers, "P"))),
+    "video": Target(of_bytes(lambda content: decode_frames(content, Frames(4)), video(moving_dot(0, 3, 10)),
+                             video(moving_dot(0, 3, 10), container="avi", codec="mjpeg")), slow=True),
+    "onnx-metadata": Target(of_bytes(
+        lambda content: Metadata.from_json(content.decode("utf-8", errors="surrogateescape"), "m.onnx"), METADATA)),
+    "rows-jsonl": Target(of_file("rows.jsonl", text("\n".join(map(json.dumps, ROWS))), read_all_rows)),
+    "rows-csv": Target(of_file("rows.csv", table(ROWS), read_all_rows)),
+    "rows-parquet": Target(of_file("rows.parquet", table(ROWS), read_all_rows)),
+    "manifest-csv": Target(of_set("set.csv", table(MANIFEST), lambda path: f"manifest:{path}")),
+    "manifest-parquet": Target(of_set("set.parquet", table(MANIFEST), lambda path: f"manifest:{path}")),
+    "arrow": Target(of_set("images.parquet", table(image), lambda path: f"hf:{path}"), slow=True),
+    "coco": Target(of_set("train.json", write_coco, lambda path: f"coco:{path}")),
+    "coco-masks": Target(of_set("train.json", write_coco, lambda path: f"coco-masks:{path}")),
+    "yolo-boxes": Target(of_set("labels/train/1.txt", write_yolo, lambda path: f"yolo:{path.parents[2]}")),
+    "yolo-yaml": Target(of_set("data.yaml", write_yolo, lambda path: f"yolo:{path.parent}")),
+    "voc": Target(of_set("Annotations/a.xml", write_voc, lambda path: f"voc:{path.parents[1]}")),
+    "mask-png": Target(of_set("set/masks/train/000.png", write_masks, masks)),
+    "mask-tags": Target(of_set("set/tags.csv", write_masks, masks)),
+    "mask-classes": Target(of_set("set/classes.txt", write_masks, masks)),
+    "label-studio": Target(of_file("tasks.json", text(TASKS),
+                                   lambda path: read_tasks(path, {"photos/1.png": "0" * 64}))),
+    "recipe": Target(of_file("r.toml", text(RECIPE), lambda path: read_recipe(path, TrainConfig))),
+    "prompt-file": Target(of_file("p.txt", text("Describe the {class_name}.\n---\nShorter.\n"),
+                                  lambda path: load_prompt(str(path)))),
+    "class-list": Target(of_file("c.txt", text("cat: any cat\ndog\n# note\nfire engine: red\n"),
+                                 lambda path: class_list(str(path)))),
+    "prices": Target(of_file("p.json", text({"tiny": {"input": 1.0, "output": 10}}), _read_table)),
+    "transformers-config": Target(of_file("m/config.json", text(TRANSFORMERS),
+                                          lambda path: find_folder(str(path.parent), ["*.json"])),
+                                  allowed=(Gpt4ImageError, LookupError)),
+    "weights": Target(of_stage("begun/checkpoint.safetensors", load_tensors)),
+    "timm-config": Target(of_stage("model/model/config.json", model), slow=True),
+    "onnx": Target(of_stage("model.onnx", model), slow=True),
+    "store": Target(of_stage("model/answers.db", read_store)),
+    "table-manifest": Target(of_stage("model/embeddings/manifest.json", of_table)),
+    "table-offsets": Target(of_stage("model/embeddings/offsets.npy", of_table)),
+    "table-embeddings": Target(of_stage("model/embeddings/embeddings.npy", of_table)),
+    "index": Target(of_stage(index, lambda path: open_index(path.parent, identity))),
+    "text-labels": Target(of_stage("model/text-labels.parquet", TextLabels.load)),
+    "box-table": Target(of_stage("boxes.parquet", BoxLabels.load)),
+    "run": Target(of_stage("model/run/run.json", of_run)),
+    "run-config": Target(of_stage("model/run/config.json", of_run)),
+    "run-environment": Target(of_stage("model/run/environment.json", of_run)),
+    "run-metrics": Target(of_stage("model/run/metrics.jsonl", of_run)),
+    "run-evaluation": Target(of_stage("model/run/evaluation-test.json", of_run)),
+    "comparison": Target(of_stage("comparison/comparison.json", lambda path: load_comparisons(path.parent))),
+    "report-extras": Target(of_stage("comparison/descriptions.json", lambda path: load_items(path, Descriptions))),
+    "examples": Target(of_stage("model/run/examples.json", lambda path: load_items(path, Example))),
+    "stage-record": Target(of_stage("model/distill.json",
+                                    lambda path: StageRecords(path.parent).finished("describe", "b"))),
+}  # fmt: skip
