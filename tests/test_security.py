@@ -7,8 +7,9 @@ from pathlib import Path
 
 from gpt4image.base import files
 from gpt4image.data import coco, decode, file_source, video, voc, yolo
-from gpt4image.describing.describers.batch import api
-from gpt4image.describing.describers.openai import calls, untrusted
+from gpt4image.describing.describers import batch
+from gpt4image.describing.describers.openai import describer
+from gpt4image.describing.describers.openai import server as reply
 from gpt4image.reviewing import server
 
 PAGE = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
@@ -17,14 +18,14 @@ PAGE = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="
 def test_the_limits_of_the_page_are_those_that_are_used() -> None:
     limits = dict(re.findall(r"(?m)^\| ([\w ,']+) \| ([\d,]+(?: [KMG]B)?)", PAGE))
     used = {
-        "answer, body of the Batch API, line of a batch file, after decompression": f"{untrusted.MAX_BODY >> 20} MB",
-        "body of an error": f"{untrusted.MAX_ERROR >> 20} MB",
-        "file of a batch": f"{api.MAX_FILE >> 30} GB",
-        "text that is kept": f"{untrusted.MAX_TEXT:,}",
-        "finish reason": f"{untrusted.MAX_NAME}",
-        "error text": f"{untrusted.MAX_MESSAGE}",
-        "id of a file or batch": f"{api._MAX_ID}",
-        "tries of a paid call whose answer cannot be read": f"{calls._MOST_WASTED}",
+        "answer, body of the Batch API, line of a batch file, after decompression": f"{reply.MAX_BODY >> 20} MB",
+        "body of an error": f"{reply.MAX_ERROR >> 20} MB",
+        "file of a batch": f"{batch.MAX_FILE >> 30} GB",
+        "text that is kept": f"{reply.MAX_TEXT:,}",
+        "finish reason": f"{reply.MAX_NAME}",
+        "error text": f"{reply.MAX_MESSAGE}",
+        "id of a file or batch": f"{batch._MAX_ID}",
+        "tries of a paid call whose answer cannot be read": f"{describer._MOST_WASTED}",
     }
     assert limits == used
     for text in (
