@@ -99,7 +99,7 @@ def describe(config: DescribeConfig) -> DescribeResult:
         from gpt4image.describing.describers.ray import RayDescriber
 
         describer = RayDescriber(config, images)
-    filling = {"domain": config.domain, "word_limit": config.word_limit, "classes": images.classes}
+    filling: dict[str, Any] = {"domain": config.domain, "word_limit": config.word_limit, "classes": images.classes}
     prompts = [fill(prompt, **filling) for prompt in prompts]
     with DescriptionStore(config.store, write=True) as store:
         run = _Run(config, store, describer, dataset, images, budget, classes, unknown)
@@ -310,13 +310,13 @@ class _Run:
         in_others = {digest for own in sent.values() for digest in own}
         refuse_to_pay_for_parts(in_others, self.missing, named, batches)
         sent, batches = pending(config.store, settings, mine)
-        sent = {prompt: {d: own & samples for d, own in by_digest.items()} for prompt, by_digest in sent.items()}
+        self.sent = {prompt: {d: own & samples for d, own in by_digest.items()} for prompt, by_digest in sent.items()}
         if not _through_batches(config):
-            refuse_to_pay_again(sent, self.missing, named, batches)
+            refuse_to_pay_again(self.sent, self.missing, named, batches)
+            self.sent = {}
             return
-        self.sent = sent
         for one in self.missing:
-            for digest, own in sent.get(one.prompt, {}).items():
+            for digest, own in self.sent.get(one.prompt, {}).items():
                 again = own & one.lacking.get(digest, NO_SAMPLES) - one.wanted.get(digest, NO_SAMPLES)
                 if again:
                     one.wanted[digest] = again | one.wanted.get(digest, NO_SAMPLES)

@@ -6,6 +6,7 @@ and the keys of what it reads; with an equal key it is not carried out again.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
@@ -24,7 +25,7 @@ from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, write_text
-from gpt4image.base.progress import say
+from gpt4image.base.progress import console, say
 from gpt4image.base.secrets import hidden
 from gpt4image.comparing.compare import compare
 from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
@@ -43,13 +44,14 @@ from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import require_onnx
 from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describe import describe
-from gpt4image.distilling import said
-from gpt4image.distilling.paying import agree_to_pay, require_payer
+from gpt4image.describing.describers.registry import is_free
+from gpt4image.distilling import stages as summaries
 from gpt4image.distilling.stages import COMPARE, STAGES, Stages
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.labelling.label import label
+from gpt4image.next_steps import command
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
@@ -116,7 +118,7 @@ def distill(config: DistillConfig) -> DistillResult:
         say(_plan(config, images, describing, int(annotated.sum())))
         stages.records.write_options(_recorded(config))
         make = partial(_answers, config, describing)
-        stages.do("describe", make, said.of_answers, key=asked, goes_on=questions, again=again)
+        stages.do("describe", make, summaries.of_answers, key=asked, goes_on=questions, again=again)
         measurable = _measurable(images, annotated)
         _after_answers(config, task, listed(describing.ask), stages, data, measurable)
     return _outcome(config, images, int(annotated.sum()), stages, time.monotonic() - started)
@@ -290,7 +292,7 @@ def _after_answers(
         stages.do(
             "encode",
             lambda: encode(config.encode()),
-            said.of_texts,
+            summaries.of_texts,
             key=[content, encoder],
             goes_on=encoder,
             made=[out / EMBEDDINGS],
@@ -301,12 +303,12 @@ def _after_answers(
     taught = [data, content, encoder, _options(config.label(asked)), asked]
     labels = out / TEXT_LABELS
     pages = sorted(out.glob(f"{labels.stem}.*"))
-    stages.do("label", lambda: label(config.label(asked)), said.of_labels, key=taught, made=pages, needs=[labels])
+    stages.do("label", lambda: label(config.label(asked)), summaries.of_labels, key=taught, made=pages, needs=[labels])
     trained = [*taught, _options(config.train(), runs.NOT_IDENTITY)]
     stages.do(
         "train",
         lambda: train(config.train()),
-        said.of_run,
+        summaries.of_run,
         key=trained,
         goes_on=trained,
         made=[out / RUN],
@@ -315,26 +317,26 @@ def _after_answers(
     if split:
         measured = out / RUN / f"evaluation-{split}.json"
         measure = EvaluateConfig(run_dir=out / RUN, split=split)
-        stages.do("evaluate", lambda: evaluate(measure), said.of_score, key=[*trained, split], needs=[measured])
+        stages.do("evaluate", lambda: evaluate(measure), summaries.of_score, key=[*trained, split], needs=[measured])
     else:
         stages.leave_out("evaluate", "no held-out image has a human label, so accuracy cannot be measured")
     exported = config.export()
     stages.do(
         "export",
         lambda: export(exported),
-        said.where,
+        summaries.where,
         key=[*trained, _options(exported)],
         made=[out / MODEL, *sorted(out.glob(f"{MODEL}.*"))],
         needs=[exported.out],
     )
-    stages.do("report", lambda: _report(out), said.where, key=[*trained, split], needs=[out / PAGE])
+    stages.do("report", lambda: _report(out), summaries.where, key=[*trained, split], needs=[out / PAGE])
     if config.compare and split == "test":
         compared, folder = config.comparison(asked, boxes=task.boxes), out / COMPARISON
         key = [data, content, encoder, _options(compared, runs.NOT_IDENTITY)]
         stages.do(
             COMPARE,
             lambda: compare(compared),
-            said.of_comparison,
+            summaries.of_comparison,
             key=key,
             goes_on=key,
             made=[folder],
@@ -379,12 +381,12 @@ def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: St
         answered_by_split=answers.answered_by_split,
         cost_usd=answers.cost_usd,
         cost_usd_earlier=answers.cost_usd_earlier,
-        scores=said.score(measured),
-        measured_on=None if measured is None else said.measured_on(measured),
+        scores=summaries.score(measured),
+        measured_on=None if measured is None else summaries.measured_on(measured),
         model=model,
         seconds=round(seconds, 1),
         stages={name: outcome.summary for name, outcome in stages.outcomes.items()},
-        counts={} if measured is None else {next(iter(said.score(measured))): measured.labelled},
+        counts={} if measured is None else {next(iter(summaries.score(measured))): measured.labelled},
         text="\n\n".join(notes + ([] if compared is None else [compared.text])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
@@ -400,3 +402,41 @@ def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, 
     """Return the options of a stage that decide what comes of it."""
     found = {name: value for name, value in config.model_dump(mode="json").items() if name not in PLACES | without}
     return found | ({"classes": class_list(found["classes"])} if found.get("classes") else {})
+
+
+def require_payer(config: DistillConfig, describing: DescribeConfig, images: int) -> None:
+    """Refuse to begin where the describer may cost money and there is nobody to ask. Raises ConfigError."""
+    if _agreed(config, describing) or sys.stdin.isatty():
+        return
+    again = command("distill", {**dict(config), "max_cost": 5.0})
+    raise ConfigError(
+        f"Asking {describing.describer} about {images:,} images may cost money, and there is no terminal to ask you "
+        f"on. Give the most it may cost, in US dollars, with --max-cost (or --yes for no limit):\n  {again}"
+    )
+
+
+def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
+    """Estimate the cost and ask, where nobody agreed before.
+
+    Raises:
+        KeyboardInterrupt: the answer is no.
+    """
+    if _agreed(config, describing):
+        return
+    say("A small sample is asked first, to estimate the rest; its answers are kept.")
+    sample = describe(describing.model_copy(update={"dry_run": True}))
+    if not sample.estimate_requests:
+        return
+    say(sample.text)
+    if sample.estimate_usd is None:
+        say("What that costs is not known: no price is known for this model (--prices FILE names one).")
+    try:
+        answer = console.input("Go on? [y/N] ", markup=False)
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise KeyboardInterrupt
+
+
+def _agreed(config: DistillConfig, describing: DescribeConfig) -> bool:
+    return config.yes or describing.max_cost is not None or is_free(describing)

@@ -133,9 +133,9 @@ class Workers:
 
         takes = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": 1}
         # One thread more than calls, which answers where the worker is.
-        actor: Any = ray.remote(**takes, max_restarts=-1, max_task_retries=MOST_TRIES - 1, max_concurrency=calls + 1)(
-            _Worker
-        )
+        remote: Any = ray.remote
+        retrying = {"max_restarts": -1, "max_task_retries": MOST_TRIES - 1}
+        actor = remote(**takes, **retrying, max_concurrency=calls + 1)(_Worker)
         self._actors: list[Any] = [actor.remote(make, tuple(arguments), str(Path.cwd())) for _ in range(count)]
         self._cluster, self._calls, self.room = cluster, calls, count * calls
         self._waiting: dict[Any, tuple[int, int]] = {}  # number of the payload and of its worker

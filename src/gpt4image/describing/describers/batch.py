@@ -451,11 +451,11 @@ class BatchDescriber(OpenAIDescriber):
         completed = (found.request_counts and found.request_counts.completed) or 0
         if found.id != batch.server_id or not isinstance(found.status, str) or not isinstance(completed, int):
             raise ValueError("the answer is not about this batch")
-        files = [_id(file) if file else None for file in (found.output_file_id, found.error_file_id)]
+        output, failures = (_id(file) if file else None for file in (found.output_file_id, found.error_file_id))
         errors = ((found.errors and found.errors.data) or [])[:3]
         reason = "; ".join(str(error.message or error.code or "") for error in errors)
         codes = tuple(error.code for error in errors)
-        return _End(found.status, completed, *files, codes, self._server.one_line(reason))
+        return _End(found.status, completed, output, failures, codes, self._server.one_line(reason))
 
     def _collect(self, batch: Batch, end: _End) -> Iterator[Sequence[Answer]]:
         if end.status == "failed" and not (end.output_file or end.error_file):
