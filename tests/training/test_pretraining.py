@@ -18,7 +18,6 @@ from gpt4image.training.loop import batch_losses, pixels_of, seed_step, validate
 from gpt4image.training.optimizers import Plain
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer
-from several_processes import COUNTS, RESNET, SHARED, gradient, on_each_count
 from small_training import resumed, same, weights
 from training_cases import trainer_of
 
@@ -164,31 +163,6 @@ def test_options_that_do_not_fit_are_refused(changes: dict[str, Any], message: s
 def test_runs_without_predictions_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="makes no predictions to compare"):
         CompareConfig(data="x", out=tmp_path, task="pretrain")
-
-
-def gradients_of(count: int, options: dict[str, Any], out: Path) -> None:
-    from gpt4image.parallel import processes
-    from gpt4image.training.prepare import prepare
-
-    found = {}
-    for objectives in CASES:
-        config = TrainConfig(**asked(options, objectives, **SHARED, **RESNET, lr=0.01, weight_decay=0.0, out=out))
-        found[objectives] = gradient(config, prepare(config, ("train",)).data)
-    if processes.rank() == 0:
-        torch.save(found, out / f"{count}.pt")
-
-
-@pytest.mark.slow
-def test_the_gradient_does_not_depend_on_the_number_of_processes(worded: dict[str, Any], tmp_path: Path) -> None:
-    options = {name: worded[name] for name in ("data", "embeddings")}
-    on_each_count(gradients_of, options, tmp_path)
-    alone, *shared = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
-    for case, expected in alone.items():
-        assert max(float(value.abs().max()) for name, value in expected.items() if name.startswith("backbone")) > 1e-4
-        for found in shared:
-            assert found[case].keys() == expected.keys()
-            for name, value in expected.items():
-                torch.testing.assert_close(found[case][name], value, atol=1e-10, rtol=0, msg=f"{case} {name}")
 
 
 @pytest.mark.parametrize(

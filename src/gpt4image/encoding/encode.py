@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -151,17 +150,12 @@ def encode(config: EncodeConfig) -> EncodeResult:
     )
 
 
-def _require_own(out: Path) -> None:
-    """Refuse a folder with files that no table has, such as one of images. Raises TableError."""
-    own = {PARTIAL, *(f"{name}.npy" for name in ARRAYS)}
-    if foreign := sorted(path.name for path in out.iterdir() if path.name not in own and path.name[0] != "."):
-        raise TableError(f"{out} holds {first_few(foreign)}, which encode did not write; give another --out.")
-
-
 def _earlier_table(config: EncodeConfig, encoder: TextEncoder, found: Descriptions) -> EmbeddingTable | None:
     """Return the finished table in ``config.out``, if there is one; TableError if it cannot be brought up to date."""
-    if not (config.out / MANIFEST).exists():
-        _require_own(config.out)
+    out, own = config.out, {PARTIAL, *(f"{name}.npy" for name in ARRAYS)}
+    if not (out / MANIFEST).exists():
+        if foreign := sorted(path.name for path in out.iterdir() if path.name not in own and path.name[0] != "."):
+            raise TableError(f"{out} holds {first_few(foreign)}, which encode did not write; give another --out.")
         return None
     table = EmbeddingTable.open(config.out)
     made = table.manifest

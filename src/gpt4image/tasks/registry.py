@@ -49,11 +49,6 @@ def with_options(task: Task, options: TrainOptions) -> Task:
     return found if type(found) is type(task) else task
 
 
-def recorded_task(options: TrainOptions) -> Task:
-    """Return the task of a finished run; runs of versions without tasks are of classification."""
-    return find_task("classification" if options.task == "auto" else options.task, options)
-
-
 def task_of(image_set: ImageSet, options: TrainOptions) -> Task:
     """Return the task that a set is of: boxes, masks, clips (video), a column per class (multi-label), else a label
     per image."""

@@ -36,7 +36,7 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.registry import recorded_task
+from gpt4image.tasks.registry import find_task
 from gpt4image.tasks.segmentation import png
 from gpt4image.tasks.thresholds import checked_thresholds
 from gpt4image.training.augment import Augmentation
@@ -169,7 +169,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     record = runs.read_run(run_dir)
     config, thresholds = options_of(record), record["run"].get(runs.THRESHOLDS)
     thresholds = checked(run_dir / runs.RUN, lambda: checked_thresholds(thresholds, len(classes)))
-    task = (task or recorded_task(config)).with_thresholds(thresholds)
+    task = (task or find_task(config.task, config)).with_thresholds(thresholds)
     outputs = task.outputs(classes)
     weights = load_tensors(runs.recorded_file(run_dir))[0]
     untrained = config.resolved.model_copy(update={"init": "scratch"})

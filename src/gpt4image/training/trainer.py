@@ -34,10 +34,9 @@ from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, shard, structure_alone
 from gpt4image.tasks.base import Task
-from gpt4image.training.augment import Augmentation
+from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
 from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.check import all_have_targets, check
-from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 from gpt4image.training.objectives import VIEWS_HEAD, Objective, alignment, consistency, view_head, views
 from gpt4image.training.optimizers import Plain, cosine, make_optimizer
 from gpt4image.training.text_tower import TextTower
