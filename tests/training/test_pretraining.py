@@ -13,9 +13,8 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import CompareConfig, EvaluateConfig, ExportConfig, PredictConfig, ReportConfig, TrainConfig
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.feature_heads import Headed
+from gpt4image.models.feature_heads import Headed, Plain
 from gpt4image.training.loop import batch_losses, pixels_of, seed_step, validate
-from gpt4image.training.optimizers import Plain
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer
 from small_training import resumed, same, weights

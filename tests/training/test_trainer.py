@@ -18,15 +18,15 @@ from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.models.backbones import create_backbone, load_own_layers
+from gpt4image.models.feature_heads import Plain
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.training import optimizers
+from gpt4image.training import trainer as trainers
 from gpt4image.training.check import check
-from gpt4image.training.optimizers import Plain, parameter_groups
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
-from gpt4image.training.trainer import idle_options
+from gpt4image.training.trainer import idle_options, parameter_groups
 from region_cases import coco, write_coco_set
 from small_training import SMALL, options
 from training_cases import trainer_of
@@ -192,15 +192,15 @@ def test_muon_computes_in_bf16_only_where_the_cpu_does(
     native: bool, computed: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.dtype] = []
-    whole = optimizers._newton_schulz
+    whole = trainers._newton_schulz
 
     def watched(*args: Any, **options: Any) -> torch.Tensor:
         found = whole(*args, **options)
         seen.append(found.dtype)
         return found
 
-    monkeypatch.setattr(optimizers, "_newton_schulz", watched)
-    monkeypatch.setattr(optimizers, "computes_bf16", lambda _: native)
+    monkeypatch.setattr(trainers, "_newton_schulz", watched)
+    monkeypatch.setattr(trainers, "computes_bf16", lambda _: native)
     weight = nn.Parameter(torch.ones(8, 4, 3, 3))  # smaller matrices learn by AdamW
     weight.grad = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     create_optimizer_v2([weight], opt="muon", lr=0.1).step()

@@ -84,6 +84,22 @@ class Headed(Tapped):
         return (logits, None, *self.of_heads(pooled))
 
 
+class Plain(nn.Module):
+    """A backbone in the place of an Aligner: no text and no head takes part. It takes images, or kept features."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        """Return logits (B, K) and None."""
+        return classified(self.backbone, images), None
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are not to decay."""
+        return not_decayed(self.backbone)
+
+
 def classified(backbone: nn.Module, inputs: Tensor) -> Any:
     """Return what a backbone makes of images, or its classifier of their features (B, C)."""
     if inputs.ndim == 2:

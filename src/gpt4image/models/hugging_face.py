@@ -121,42 +121,23 @@ def _code_named(configuration: Any) -> Iterator[str]:
 
 @contextlib.contextmanager
 def loading(what: str, kind: type[Gpt4ImageError]) -> Generator[None]:
-    """Let a library load a model without progress bars; what it raises becomes ``kind``, with ``what`` before it."""
+    """Let a library load a model without bars and tables; what it raises becomes ``kind``, with ``what`` before it."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
-        with without_progress_bars():
-            yield
+        yield
     except Gpt4ImageError:
         raise
     except Exception as error:
         # Damaged files raise many types, among them the plain Exception of tokenizers.
         raise kind(f"{what}: {first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def without_progress_bars() -> Generator[None]:
-    """Keep transformers from drawing bars of its own while it loads weights."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
     finally:
-        if shown:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def without_report() -> Generator[None]:
-    """Keep transformers from printing a table of the weights that do not fit, which the caller looks at itself."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 OF_TRANSFORMERS = "transformers:"
@@ -219,7 +200,7 @@ def create_of_transformers(
         if not pretrained:
             return OfTransformers(auto.from_config(config, trust_remote_code=False)), ()
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "ignore_mismatched_sizes": True}
-    with loading(f"--model {name}: its weights cannot be loaded", ModelError), without_report():
+    with loading(f"--model {name}: its weights cannot be loaded", ModelError):
         network, found = auto.from_pretrained(folder, config=config, output_loading_info=True, **options)
     lacking = {key for key in found["missing_keys"] if not key.endswith("num_batches_tracked")}
     new = lacking | {key for key, *_ in found["mismatched_keys"]}

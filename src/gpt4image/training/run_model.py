@@ -28,9 +28,9 @@ from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
-from gpt4image.models.aligner import Aligner, Head, projection_head
+from gpt4image.models.aligner import Head, projection_head
 from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
-from gpt4image.models.feature_heads import classified
+from gpt4image.models.feature_heads import Headed, classified
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, memory_format_of
@@ -135,18 +135,15 @@ class RunModel:
         """Return the outputs of the model for the images at ``indices``."""
         device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
         self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
-        reader = Aligner(self.backbone, 1)
-        reader.head = nn.Identity()
-        reader.eval()
-
+        reader = Headed(self.backbone).eval()
         tail = self.task.tail()
 
         def read(inputs: Tensor) -> tuple[Tensor, Tensor]:
             if inputs.ndim == 2:  # features that a comparison keeps
                 return tail(classified(self.backbone, inputs).float()), inputs
-            found, features = reader(inputs)
+            found, features = reader.read(inputs)
             if mirrored:
-                found = (found + reader(inputs.flip(3))[0].flip(3)) / 2
+                found = (found + reader.read(inputs.flip(3))[0].flip(3)) / 2
             return tail(found.float()), features
 
         try:

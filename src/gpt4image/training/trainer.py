@@ -17,30 +17,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.optim import create_optimizer_v2, muon, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
-from gpt4image.base.errors import ConfigError
+from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import CLASSIFIER, Backbone, create_backbone, load_own_layers
 from gpt4image.models.compiling import checkpoint_activations, compile_training
-from gpt4image.models.feature_heads import Headed, Tapped, freeze_all_but_classifier
+from gpt4image.models.feature_heads import Headed, Plain, Tapped, freeze_all_but_classifier
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
-from gpt4image.parallel.devices import choose_device, memory_format_of
+from gpt4image.parallel.devices import choose_device, computes_bf16, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, shard, structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
 from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.check import all_have_targets, check
 from gpt4image.training.objectives import VIEWS_HEAD, Objective, alignment, consistency, view_head, views
-from gpt4image.training.optimizers import Plain, cosine, make_optimizer
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.training_data import TrainingData
+
+_newton_schulz: Any = muon.zeropower_via_newtonschulz
+
+
+def _orthogonal(update: Tensor, *args: Any, **options: Any) -> Tensor:
+    """Compute in fp32 on CPUs that only emulate bf16, where steps of Muon took 35 times as long."""
+    emulated = update.device.type == "cpu" and not computes_bf16("cpu")
+    return _newton_schulz(update, *args, **options, **({"dtype": torch.float32} if emulated else {}))
+
+
+muon.zeropower_via_newtonschulz = _orthogonal  # timm has no option for it
 
 # A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
 # one of 10,000 steps is reached after 80,000 (timm's default, a power of 2/3, needs a million).
@@ -330,3 +341,56 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
     }
     found = {why: [flag_of(name) for name in sorted(changed) if name in names] for why, names in reasons.items()}
     return tuple(f"{', '.join(flags)}: no effect, since {why}." for why, flags in found.items() if flags)
+
+
+def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
+    """Return the optimiser of a run but that of its text encoder. Raises ConfigError: timm has none of its name."""
+    try:
+        optimizer: Any = create_optimizer_v2(
+            parameter_groups(model, config, new_layers),
+            opt=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
+        )
+        if getattr(optimizer, "is_second_order", False) or type(optimizer).__name__ == "Kron":
+            raise ValueError("it needs second derivatives, or a state that no checkpoint here holds")
+    except (ValueError, AssertionError, ImportError) as error:
+        raise ConfigError(
+            f"--optimizer {config.optimizer} cannot be used: {first_line(error)}; see timm.optim.list_optimizers()."
+        ) from None
+    return optimizer
+
+
+def parameter_groups(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the parameters of a run but those of a text encoder, with and without weight decay."""
+    trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
+    decay = config.weight_decay
+    groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=model.no_weight_decay())
+    if config.init == "scratch":
+        return groups
+    starts = tuple(f"{name}." for name in new_layers)
+    given = {id(each) for name, each in model.backbone.named_parameters() if not f"{name}.".startswith(starts)}
+    faster = {"lr_scale": config.new_layers_lr_scale}  # a key that the schedulers of timm know
+    parts = [
+        {**group, **more, "params": [each for each in group["params"] if (id(each) in given) is kept]}
+        for kept, more in ((True, {}), (False, faster))
+        for group in groups
+    ]
+    return [part for part in parts if part["params"]]
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float, lowest: float) -> CosineLRScheduler:
+    """Return a learning rate that rises linearly to that of ``optimizer``, then falls to ``lowest`` as a cosine."""
+    warmup = min(round(steps * warmup_fraction), steps - 1)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=steps - warmup,
+        lr_min=lowest,
+        warmup_t=warmup,
+        warmup_lr_init=optimizer.param_groups[0]["lr"] / max(warmup, 1),
+        warmup_prefix=True,
+        t_in_epochs=False,
+        cycle_decay=0.5,  # of the second cycle, which there is none of; at 1 timm warns of schedules of one step
+    )
