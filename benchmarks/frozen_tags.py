@@ -26,8 +26,7 @@ from gpt4image.data.labels import rarest_classes
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.tasks.multilabel import MultiLabel, binary_loss
-from gpt4image.tasks.thresholds import best_thresholds
+from gpt4image.tasks.multilabel import MultiLabel, best_thresholds, binary_loss
 from text_labels import DATA, clothes, kept_labels, print_table
 
 Array = NDArray[np.float32]

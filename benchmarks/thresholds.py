@@ -19,7 +19,7 @@ from scipy import stats
 
 from frozen import Array, apply, fit
 from frozen_tags import photographs
-from gpt4image.tasks import thresholds
+from gpt4image.tasks import multilabel as thresholds
 from gpt4image.tasks.multilabel import MultiLabel, binary_loss
 from text_labels import print_table
 

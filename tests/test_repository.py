@@ -15,11 +15,10 @@ from gpt4image.data import load_image_set
 from gpt4image.data.box_files import write_hf
 from gpt4image.deploying.model_card import front_matter
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.tasks.video import Video
 from project_file import PROJECT
 
 ROOT = Path(__file__).parents[1]

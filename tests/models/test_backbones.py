@@ -30,7 +30,7 @@ from gpt4image.models.backbones import (
 )
 from gpt4image.models.compiling import checkpoint_activations, compiler_missing
 from gpt4image.models.detector import Detector
-from gpt4image.models.segmenter import Segmenter
+from gpt4image.models.pyramid import Segmenter
 from small_models import CLASSES, images, small_resnet
 
 DAISY = 985  # of ImageNet

@@ -14,8 +14,7 @@ from gpt4image.base.errors import ModelError
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import classifier_names, create_backbone
 from gpt4image.models.detector import Detector
-from gpt4image.models.pyramid import PyramidModel
-from gpt4image.models.segmenter import Segmenter
+from gpt4image.models.pyramid import PyramidModel, Segmenter
 
 
 class Read(PyramidModel):

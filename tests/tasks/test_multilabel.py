@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score
 from torch import Tensor
 
-from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
-from gpt4image.tasks.thresholds import PRIOR, USUAL, best_thresholds, checked_thresholds
+from gpt4image.tasks.multilabel import (
+    NOT_KNOWN,
+    PRIOR,
+    USUAL,
+    MultiLabel,
+    best_thresholds,
+    binary_loss,
+    checked_thresholds,
+)
 
 CLASSES = ("cat", "dog", "sofa", "tree", "sun")
 

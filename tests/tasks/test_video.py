@@ -16,8 +16,8 @@ from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
+from gpt4image.tasks.classification import Video
 from gpt4image.tasks.registry import find_task, task_of
-from gpt4image.tasks.video import Video
 from gpt4image.training.prepare import prepare
 from small_training import resumed, same
 from tiny_videos import sound, write_dots

@@ -17,9 +17,8 @@ from gpt4image.config import CompareConfig, EvaluateConfig, TrainConfig
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.tasks.video import Video
 from gpt4image.training import predictions
 from gpt4image.training.predictions import images_at_once, outputs, predict
 from gpt4image.training.train import train

@@ -30,8 +30,8 @@ from gpt4image.config import TrainOptions
 from gpt4image.deploying.preprocessing import Preprocessing, wrong_value
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.multilabel import checked_thresholds
 from gpt4image.tasks.registry import find_task
-from gpt4image.tasks.thresholds import checked_thresholds
 
 if TYPE_CHECKING:
     from torch import nn

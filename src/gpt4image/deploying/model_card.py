@@ -42,7 +42,7 @@ from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
 from gpt4image.reporting.metric_tables import metric_label
-from gpt4image.tasks.thresholds import USUAL
+from gpt4image.tasks.multilabel import USUAL
 
 MOST_CLASSES = 100
 """More classes than this are not listed."""

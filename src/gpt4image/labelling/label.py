@@ -41,9 +41,8 @@ from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.labelling.text_vectors import Texts, open_table, smooth
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.classification import Classification, calibration_error
+from gpt4image.tasks.classification import Classification, Video, calibration_error
 from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.tasks.video import Video
 from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_in
 
 LABELS_WRONG = (

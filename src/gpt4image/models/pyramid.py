@@ -11,11 +11,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from gpt4image.base.errors import ModelError, first_line
+from gpt4image.models.hugging_face import STRIDE
 
 WIDEST = 256
 """Channels of a pyramid at most; narrower models get fewer."""
@@ -178,3 +180,48 @@ def stages_of(backbone: Any, size: int) -> list[Stage]:
         raise ModelError(f"{name} gives no square feature maps at {size} pixels: take another --model.")
     last = {found.shape[2]: Stage(number, found.shape[1], found.shape[2]) for number, found in enumerate(maps)}
     return [last[side] for side in sorted(last, reverse=True)]
+
+
+PIXEL_WIDTH, GROUPS = 64, 8
+
+
+class Segmenter(PyramidModel):
+    """Images (B, 3, S, S) to logits (B, K, S // STRIDE, S // STRIDE): the head of a panoptic FPN.
+
+    Kirillov et al. 2019, arXiv 1901.02446. The classifier has no part in the logits of cells: it sees the whole
+    picture, and would tell that a class is there, but not where.
+
+    Args:
+        backbone: a timm classifier of K classes.
+        size: S.
+
+    Raises:
+        ModelError: the model does not give its feature maps.
+    """
+
+    def __init__(self, backbone: nn.Module, size: int) -> None:
+        super().__init__(backbone, size, finest=STRIDE, coarsest=1, width=PIXEL_WIDTH)
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(PIXEL_WIDTH, PIXEL_WIDTH, 3, padding=1, bias=False),
+                nn.GroupNorm(GROUPS, PIXEL_WIDTH),
+                nn.ReLU(),
+            )
+            for _ in self.sides
+        )
+        self.of_cells = nn.Conv2d(PIXEL_WIDTH, self.backbone.num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of each cell."""
+        maps, whole = self.read(images)
+        finest = maps[0].shape[2:]
+        parts = [_enlarged(branch(found), finest) for branch, found in zip(self.branches, maps, strict=True)]
+        logits = self.of_cells(sum(parts[1:], parts[0]))
+        if whole is not None:  # so that each parameter has a gradient, which DistributedDataParallel waits for
+            logits = logits + 0.0 * whole[:, :, None, None]
+        return _enlarged(logits, (images.shape[2] // STRIDE, images.shape[3] // STRIDE))
+
+
+def _enlarged(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return maps (B, C, h, w) at another size, by bilinear interpolation."""
+    return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)

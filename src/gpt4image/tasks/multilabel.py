@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from gpt4image.artifacts.class_shares import as_columns
@@ -22,9 +23,12 @@ from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Task
 from gpt4image.tasks.classification import ranked
-from gpt4image.tasks.thresholds import USUAL, best_thresholds
 
 NOT_KNOWN = -1
+USUAL = 0.5
+"""Threshold of a class of which nothing else is known."""
+PRIOR = 2.0
+"""Present labels of a class that count as much as the model's own probabilities."""
 AT_ONCE = 50  # resamples whose sums are in memory
 
 
@@ -165,7 +169,7 @@ class MultiLabel(Task):
         return (predictions >= np.asarray(self.thresholds or USUAL)).astype(np.int64)
 
     def best_thresholds(self, predictions: Floats, labels: Labels) -> tuple[float, ...]:
-        """Return the thresholds that validation images speak for; see ``tasks.thresholds``."""
+        """Return the thresholds that validation images speak for."""
         return best_thresholds(predictions, labels)
 
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> MultiLabel:
@@ -242,3 +246,45 @@ def binary_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0, focus: 
     total = (absent - present * F.logsigmoid(logits)).sum()
     sums = gather(torch.stack([total, count.sum()])[None]).sum(dim=0)
     return sums[0] / sums[1].clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def best_thresholds(predictions: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[float, ...]:
+    """Return the threshold of largest F1 of each class, by the rule of this module."""
+    pairs = zip(predictions.astype(np.float64).T, labels.T, strict=True)
+    return tuple(_best_threshold(probabilities, given) for probabilities, given in pairs)
+
+
+def _best_threshold(probabilities: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    weight = (labels == 1).sum() / ((labels == 1).sum() + PRIOR)
+    order = np.argsort(-probabilities, kind="stable")
+    descending: NDArray[np.float64] = probabilities[order]
+    given = labels[order]
+    present = weight * (given == 1) + (1 - weight) * descending
+    counted = weight * (given >= 0) + (1 - weight)
+    f1 = 2 * present.cumsum() / (present.sum() + counted.cumsum())
+    ends = np.flatnonzero(np.append(descending[1:] < descending[:-1], True))  # equal probabilities go together
+    best = int(ends[f1[ends].argmax()])
+    below, above = [*descending.tolist(), 0.0][best + 1], float(descending[best])
+    return USUAL if f1[best] == 0.0 else _between(below, above)
+
+
+def _between(below: float, above: float) -> float:
+    """Return the number of fewest digits near the middle of ``below``, which it exceeds, and ``above``."""
+    rounded = (round((below + above) / 2, digits) for digits in range(2, 17))
+    return next((number for number in rounded if below < number <= above), above)
+
+
+def checked_thresholds(value: Any, classes: int) -> tuple[float, ...] | None:
+    """Return the thresholds of a record, or None without them. Raises ValueError: not one in 0..1 for each class."""
+    try:
+        found = _THRESHOLDS.validate_python(value)
+    except ValidationError:
+        found = ()
+    if found is not None and len(found) != classes:
+        raise ValueError(f"thresholds must be {classes} numbers between 0 and 1, one per class, not {value!r:.200}")
+    return found
+
+
+_THRESHOLDS: TypeAdapter[tuple[float, ...] | None] = TypeAdapter(
+    tuple[Annotated[float, Field(strict=True, ge=0.0, le=1.0)], ...] | None
+)

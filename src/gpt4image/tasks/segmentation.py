@@ -27,7 +27,7 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import VOID, Masks
 from gpt4image.models.hugging_face import STRIDE, OfTransformers
-from gpt4image.models.segmenter import Segmenter
+from gpt4image.models.pyramid import Segmenter
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel
 from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss, share_loss

@@ -36,9 +36,9 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
+from gpt4image.tasks.multilabel import checked_thresholds
 from gpt4image.tasks.registry import find_task
 from gpt4image.tasks.segmentation import png
-from gpt4image.tasks.thresholds import checked_thresholds
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.check import all_have_targets
 from gpt4image.training.predictions import images_at_once

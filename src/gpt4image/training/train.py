@@ -24,8 +24,7 @@ from gpt4image.config.results import Epoch, TrainResult
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
-from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.tasks.thresholds import USUAL
+from gpt4image.tasks.multilabel import USUAL, MultiLabel
 from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, prepare
 
