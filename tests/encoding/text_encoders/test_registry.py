@@ -14,9 +14,8 @@ from torch import Tensor
 
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.encoding.text_encoders import neural
-from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower
+from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, folder_revision, refuse_pickles
 from gpt4image.encoding.text_encoders.registry import load_known_encoder, load_text_encoder
-from gpt4image.encoding.text_encoders.weight_files import folder_revision, refuse_pickles
 
 
 def test_the_spec_of_an_encoder_finds_it_again() -> None:

@@ -1,12 +1,14 @@
-"""Text encoders that are torch models: one encoder for all libraries, around a tower per library.
+"""Text encoders that are torch models: one encoder for all libraries, around a tower per library; safetensors only.
 
 Precision, unit length and training are the same code for all of them, so any of them can be tuned.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from gpt4image.base.checksums import file_digest
+from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.base.files import fingerprint
+from gpt4image.models.hugging_face import find_folder, loading
 from gpt4image.parallel.devices import autocast, choose_device, computes_bf16
 
 LEAST_COSINE = 0.999
+UNBOUNDED, USUAL_LIMIT = 1_000_000, 512
+"""Limits of tokenizers from here on say nothing; the limit in their place."""
+_FILES_THAT_COUNT = ("*.safetensors", "*.json", "*.txt", "*.model")
+_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+# A library opens the first if it does not find the second.
+_OPENED_WITHOUT = {"pytorch_model.bin": "model*.safetensors", "adapter_model.bin": "adapter_model*.safetensors"}
 _PROBE_TEXTS = (
     "A cat.",
     "A small black aircraft with wide, swept wings flies far off against an empty grey-blue sky.",
@@ -127,3 +139,76 @@ def to_device(tokens: Mapping[str, Any], device: torch.device) -> dict[str, Any]
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in tokens.items()
     }
+
+
+class SentenceTransformerTower(Tower):
+    """A SentenceTransformer, with the pooling and the default prompt that come with it."""
+
+    def __init__(self, spec: str, folder: Path) -> None:
+        """Load the model in ``folder``, in fp32 on the CPU. Raises ModelError: it cannot be loaded."""
+        from sentence_transformers import SentenceTransformer
+
+        super().__init__()
+        with loading(f"{spec}: {folder} cannot be loaded as a SentenceTransformer", ModelError):
+            self.model = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            )
+            most = float(self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf))
+        if not callable(self.model.tokenizer) or most == math.inf:
+            raise ModelError(
+                f"{spec}: {folder} reads no sequence of tokens (a table of word vectors, say), which is not supported; "
+                "give a transformer, such as minilm."
+            )
+        self.max_tokens = int(most) if most < UNBOUNDED else USUAL_LIMIT
+        self._prompt = str(self.model.prompts.get(self.model.default_prompt_name or "") or "")
+
+    def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the (N,) lengths of texts in tokens, special tokens and default prompt included, before any cut."""
+        return count_tokens(self.model.tokenizer, [self._prompt + text for text in texts])
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return the features that the first module of the model reads."""
+        return self.model.preprocess(list(texts), prompt=self._prompt or None)
+
+    def forward(self, tokens: Mapping[str, Any]) -> Tensor:
+        """Return the (N, D) sentence embeddings, not normalised unless the model does so."""
+        return self.model(dict(tokens))["sentence_embedding"][:, : self.model.truncate_dim]
+
+
+def find_model(kind: str, name: str) -> Path:
+    """Return the folder of a model: ``name`` itself, or its copy of the Hugging Face hub (fetched once)."""
+    if not name:
+        raise ConfigError(f"The encoder SPEC is {kind}:NAME_OR_PATH; the name is missing.")
+    try:
+        folder = find_folder(name, _FILES_THAT_COUNT)
+    except LookupError as error:
+        raise ModelError(f"{kind}:{name}: {error}, or use the packaged encoder: --encoder minilm.") from error
+    refuse_pickles(folder)
+    return folder
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise ModelError if a folder has pickled weights without safetensors beside them, or no weights at all."""
+    for file in folder.rglob("*"):
+        if file.suffix in _PICKLED and not any(file.parent.glob(_OPENED_WITHOUT.get(file.name, "*.safetensors"))):
+            raise ModelError(pickles_refused(file))
+    if not any(folder.rglob("*.safetensors")):
+        raise ModelError(f"{folder}: there is no .safetensors file; give the folder of a model that has one.")
+
+
+def pickles_refused(file: Path | str) -> str:
+    """Return the message that refuses a file of pickled weights."""
+    return (
+        f"{file}: pickled weights are never loaded, because loading them can run any code; "
+        f"convert them with safetensors.torch.save_file, or use a model that has .safetensors files."
+    )
+
+
+def folder_revision(folder: Path) -> str:
+    """Return the fingerprint of the names and contents of weights, configuration and vocabulary."""
+    files = sorted({file for pattern in _FILES_THAT_COUNT for file in folder.rglob(pattern)})
+    return fingerprint({file.relative_to(folder).as_posix(): file_digest(file) for file in files})

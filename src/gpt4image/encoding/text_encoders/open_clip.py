@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line, nearest
 from gpt4image.base.files import fingerprint
-from gpt4image.encoding.text_encoders.neural import Tower, count_tokens
-from gpt4image.encoding.text_encoders.weight_files import pickles_refused, refuse_pickles
+from gpt4image.encoding.text_encoders.neural import Tower, count_tokens, pickles_refused, refuse_pickles
 from gpt4image.models.hugging_face import hub_asked_once, loading
 
 _BEGIN_AND_END = 2

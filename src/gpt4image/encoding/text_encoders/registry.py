@@ -15,21 +15,15 @@ def _minilm(name: str, device: str) -> TextEncoder:
 
     if name:
         raise ConfigError(f"The encoder SPEC is minilm, without a name; got 'minilm:{name}'.")
-    return _sentence_transformer("minilm", get_model_path(), device)
+    return _sentence_transformers("", device, "minilm", get_model_path())
 
 
-def _sentence_transformers(name: str, device: str) -> TextEncoder:
-    from gpt4image.encoding.text_encoders.weight_files import find_model
+def _sentence_transformers(name: str, device: str, spec: str = "", folder: Path | None = None) -> TextEncoder:
+    from gpt4image.encoding.text_encoders import neural
 
-    return _sentence_transformer(f"sentence-transformers:{name}", find_model("sentence-transformers", name), device)
-
-
-def _sentence_transformer(spec: str, folder: Path, device: str) -> TextEncoder:
-    from gpt4image.encoding.text_encoders.neural import NeuralEncoder
-    from gpt4image.encoding.text_encoders.sentence_transformers import SentenceTransformerTower
-    from gpt4image.encoding.text_encoders.weight_files import folder_revision
-
-    return NeuralEncoder(spec, folder_revision(folder), partial(SentenceTransformerTower, spec, folder), device)
+    spec, folder = spec or f"sentence-transformers:{name}", folder or neural.find_model("sentence-transformers", name)
+    load = partial(neural.SentenceTransformerTower, spec, folder)
+    return neural.NeuralEncoder(spec, neural.folder_revision(folder), load, device)
 
 
 def _open_clip(name: str, device: str) -> TextEncoder:
