@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
-from gpt4image.base.errors import StoreError
 
 SHORT = PROMPTS["short"]
 CLASSES = replace(SHORT, ask=("class",), classes=(("cat", "a pet"), ("dog", "")))
@@ -92,10 +91,3 @@ def test_answers_are_stored_beside_descriptions(tmp_path: Path) -> None:
         assert [row.text for row in store.texts()] == ["A wolf.", "A fish."]
         assert store.digests() == {"b" * 64, "d" * 64}
         assert [row.answer for row in store.descriptions(status="failed")] == [Answer(class_name="dog"), None]
-
-
-def test_a_store_with_classes_alone_has_no_descriptions(tmp_path: Path) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([answered("a", Answer(class_name="cat"))])
-        with pytest.raises(StoreError, match="no descriptions"):
-            store.require_descriptions()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
+from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import (
     CheckConfig,
@@ -95,17 +95,6 @@ def test_answers_are_imported_and_a_class_outside_the_list_is_counted(tmp_path: 
     assert again.summary["unchanged"] == 5 and again.summary["added"] == 0
     other = lines(tmp_path / "other.jsonl", [{**ROWS[0], "class": "owl"}])
     assert bring(tmp_path, other, pets).summary["conflicting_texts"] == 1
-
-
-@pytest.mark.parametrize("kind", ["out.jsonl", "out.csv", "out.parquet"])
-def test_export_and_import_are_inverse(tmp_path: Path, pets: str, kind: str) -> None:
-    bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS), pets, classes="cat: soft, with whiskers\nbig_dog\nowl\n")
-    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / kind, data=pets))
-    outcome = bring(tmp_path, tmp_path / kind, None, "b.db")
-    assert outcome.summary["added"] == 5 and outcome.skipped == ()
-    assert stored(tmp_path / "b.db") == stored(tmp_path / "a.db")
-    with DescriptionStore(tmp_path / "a.db") as a, DescriptionStore(tmp_path / "b.db") as b:
-        assert list(a.descriptions()) == list(b.descriptions()) and len(list(a.descriptions())) == 5
 
 
 def test_boxes_in_files_are_made_fit_for_use_once(tmp_path: Path, pets: str) -> None:
@@ -240,11 +229,3 @@ def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: st
     checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
     assert (checked.summary["images_described"], checked.summary["images_without_description"]) == (2, 3)
     assert "big_dog/0.png (zebra)" in checked.text, "a class that the set does not have"
-
-
-def test_without_a_list_a_class_is_taken_as_it_is(tmp_path: Path) -> None:
-    file = lines(tmp_path / "in.jsonl", [{"digest": "a" * 64, "class": "wolf"}])
-    assert bring(tmp_path, file, None).summary["class_in_list"] == 1
-    (one,) = stored(tmp_path / "a.db")
-    assert one.answer.class_name == "wolf" and one.classes == ()
-    assert one.prompt == Prompt("imported", 1, "", False, ask=("class",))

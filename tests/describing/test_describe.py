@@ -278,15 +278,6 @@ def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: An
         run(Scripted(ok), images, splits="tets")
 
 
-def test_a_sample_at_a_free_server_that_counts_tokens_is_estimated(run: Any) -> None:
-    outcome = run(Scripted(ok_for_free), image_set(30), dry_run=True)
-    assert outcome.summary["estimate_usd"] == 0.0 and outcome.summary["estimate_tokens_in"] == 21
-
-
-def ok_for_free(request: Request) -> Answer:
-    return replace(ok(request), cost_usd=0.0)
-
-
 def test_a_misspelt_class_is_told_before_the_first_call(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     describer = Scripted(ok)
     with pytest.raises(ConfigError, match=r"'dogg' \(of the data: 'dog'\) is almost the name of a class of memory"):

@@ -55,17 +55,6 @@ def test_answers_are_kept_or_rejected(text: str | None, values: dict[str, Any], 
     assert judged(text, **values) == expected
 
 
-def test_a_flawed_description_is_rejected_with_its_class_kept_beside_it() -> None:
-    found = judged('{"description": "I cannot assist with that request.", "class": "cat"}')
-    assert found.error == "refusal" and found.answer == answers.Answer(class_name="cat")
-
-
-def test_broken_json_says_why_and_keeps_what_was_written() -> None:
-    found = judged("It is a cat, surely.")
-    assert found.text == "It is a cat, surely." and found.answer is None and not found.outside_list
-    assert found.error == "the answer is not the JSON that was asked for: there is no JSON object in it"
-
-
 def test_json_that_was_cut_names_the_limit_of_tokens() -> None:
     found = judged('{"boxes": [{"label": "cat", "box', ask=("boxes",), finish_reason="length")
     assert found.error is not None and found.error.endswith("'boxes'; it ends at the limit of tokens (--max-tokens)")

@@ -32,7 +32,7 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DescriberError, StoreError
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers import batch as batch_api
-from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.describing.describers.base import Request
 from gpt4image.describing.describers.batch import BatchDescriber, Ledger
 from gpt4image.describing.describers.openai import server as untrusted
 from openai_stub import Stub, answer, serve
@@ -89,24 +89,6 @@ def test_classes_are_asked_for_by_schema_and_each_sample_in_its_own_order(server
             ("square", "Squares", 1),
         }
     assert describe(asked).summary["already_described"] == 16 and lines_of(server) == [16]
-
-
-def test_boxes_are_asked_for_by_schema_and_another_convention_sends_no_second_batch(
-    server: BatchServer, config: Any
-) -> None:
-    def answer(body: dict[str, Any]) -> Any:
-        assert "boxes" in body["response_format"]["json_schema"]["schema"]["properties"] and "n" not in body
-        return chat_completion(['{"boxes": [{"label": "square", "box_2d": [3, 0, 9, 6], "words": "small"}]}'])
-
-    server.answer = answer
-    asked = config(ask="boxes", classes="square, circle", samples=2, temperature=1.0)
-    assert describe(asked).summary["boxes"] == 16 and lines_of(server) == [16]
-    outcome = describe(asked.model_copy(update={"box_format": "yxhw-sent"}))
-    assert outcome.summary["already_described"] == 16 and lines_of(server) == [16]
-    with DescriptionStore(asked.store) as store:
-        assert [box["box_2d"] for one in store.answers() for box in one.answer.boxes or ()] == 16 * [
-            [0, 250, 500, 1000]
-        ]
 
 
 def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(server: BatchServer, config: Any) -> None:
@@ -713,29 +695,11 @@ def test_a_batch_is_known_again_with_all_that_was_noted(path: Path, ledger: Ledg
         assert (again.items_left(), again.items_left(first.row)) == (3, 2)
 
 
-def test_batches_of_other_describers_and_other_prompts_are_not_seen(path: Path, ledger: Ledger) -> None:
-    ledger.add([request(1)])
-    assert not ledger.place(request(1, prompt=replace(PROMPT, version=2)))
-    with Ledger(path, {**SETTINGS, "model": "other"}) as other:
-        assert (other.open_batches(), other.place(request(1)), other.items_left()) == ([], None, 0)
-        other.add([request(1)])
-    assert len(ledger.open_batches()) == 1
-
-
 def test_what_is_pending_cannot_be_noted_again_and_nothing_of_that_batch_is(ledger: Ledger) -> None:
     ledger.add([request(1)])
     with pytest.raises(StoreError, match="UNIQUE"):
         ledger.add([request(2), request(1)])
     assert len(ledger.open_batches()) == 1 and not ledger.place(request(2))
-
-
-def test_items_are_forgotten_one_by_one_and_a_closed_batch_frees_the_rest(ledger: Ledger) -> None:
-    batch = ledger.add([request(1), request(1, sample=1), request(2)])
-    ledger.forget([Answer(request=request(1, sample=1), text="a text")])
-    assert ledger.place(request(1)) and not ledger.place(request(1, sample=1))
-    ledger.close_batch(batch.row)
-    assert ledger.open_batches() == [] and ledger.items_left() == 0
-    ledger.add([request(1), request(2)])
 
 
 def test_an_answer_that_reached_the_store_before_the_ledger_heard_of_it_is_forgotten(
@@ -752,9 +716,3 @@ def test_an_answer_that_reached_the_store_before_the_ledger_heard_of_it_is_forgo
     with Ledger(path, SETTINGS) as again:
         assert [bool(again.place(request(number))) for number in range(1, 6)] == [False, False, True, True, True]
         assert again.open_batches() == [replace(batch, wanted={})]
-
-
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "b.db").write_text("no store")
-    with pytest.raises(StoreError, match="not a description store"):
-        Ledger(tmp_path / "b.db", SETTINGS)

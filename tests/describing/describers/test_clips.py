@@ -17,8 +17,8 @@ from PIL import Image
 import gpt4image
 import openai_stub as server
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
-from gpt4image.data import video as video_module
 from gpt4image.data.video import Frames, decode_frames
+from gpt4image.describing.describers import images
 from gpt4image.describing.describers.images import data_urls, pictures
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.descriptions import export_descriptions
@@ -104,16 +104,15 @@ def test_a_local_model_sees_several_images_or_one_sheet(tiny_vlm: Path) -> None:
 
 def test_one_frame_of_full_size_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Any]] = []
-    whole, most = video_module._upright, 0
+    smaller, most = images._smaller, 0
 
-    def counted(frame: Any) -> Any:
+    def counted(frame: Image.Image, max_side: int) -> Image.Image:
         nonlocal most
-        picture = whole(frame)
-        alive.append(weakref.ref(picture))
+        alive.append(weakref.ref(frame))
         most = max(most, sum(one() is not None for one in alive))
-        return picture
+        return smaller(frame, max_side)
 
-    monkeypatch.setattr(video_module, "_upright", counted)
+    monkeypatch.setattr(images, "_smaller", counted)
     shown = pictures(request(read=lambda: CLIP, clips=True), options(frames=8, max_side=32))
     assert len(shown) == 8 == len(alive) and {max(picture.size) for picture in shown} == {32}
     assert most <= 2

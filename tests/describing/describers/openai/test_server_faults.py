@@ -314,11 +314,3 @@ def test_faults_of_all_kinds_at_once_lose_and_double_nothing(run: Run) -> None:
         assert ran.code == OK, ran.summary
         assert ran.texts == GOOD
         assert set(server.calls.values()) == {3}
-
-
-@pytest.mark.parametrize("fault", ["500", "429 retry-after seconds"])
-def test_a_limit_counts_images_not_tries(fault: str, run: Run) -> None:
-    with serving(lambda number, colour: fault if number == 0 else None) as server:
-        ran = run(server, "--limit", "2")
-        assert ran.summary["described"] == 2
-        assert list(server.calls.values()) == [2, 2]
