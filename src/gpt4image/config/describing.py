@@ -299,8 +299,6 @@ class ViewConfig(DescriptionsConfig, WithData):
     """Only answers to the prompt of this name."""
     flaw: Flaw | None = None
     """Only images with an answer that has this flaw: empty, refusal, echo, loop, truncated or boilerplate."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the choice of images."""
 
 
 class CheckConfig(DescriptionsConfig, AskedOptions, WithData):

@@ -35,8 +35,6 @@ class ReviewConfig(WithData):
     """Begin with suspected label errors instead of images without a label."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the page on 127.0.0.1; 0 takes a free one."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the order and of the folds."""
     import_tasks: Path | None = None
     """Read labels from a JSON file of Label Studio into --labels, and end."""
     export_tasks: Path | None = None

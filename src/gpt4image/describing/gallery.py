@@ -68,7 +68,7 @@ def view(config: ViewConfig) -> ViewResult:
         sizes = [len(group) for group in groups]
         if not any(sizes):
             raise StoreError(_nothing_to_show(store, config))
-        rng = random.Random(config.seed)
+        rng = random.Random(0)
         shown = [
             [group[place] for place in sorted(rng.sample(range(len(group)), share))]
             for group, share in zip(groups, _shares(sizes, config.limit), strict=True)

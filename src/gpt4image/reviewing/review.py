@@ -64,7 +64,7 @@ def review(config: ReviewConfig) -> ReviewResult:
 
 def open_session(config: ReviewConfig, file: LabelsFile, *, wait: bool = False) -> Session:
     """Return a session with the evidence and the classes of the options; for ``wait`` see there. End it after use."""
-    teacher = Teacher(file.distinct, config.answers, config.embeddings, config.seed)
+    teacher = Teacher(file.distinct, config.answers, config.embeddings, seed=0)
     own = file.images.classes
     given: Sequence[str] = own
     if config.classes is not None:
