@@ -8,7 +8,7 @@ import pytest
 
 from gpt4image import config
 from gpt4image.base.errors import ConfigError
-from gpt4image.config import CompareConfig, StageConfig, TrainConfig
+from gpt4image.config import CompareConfig, ReviewConfig, StageConfig, TrainConfig
 from gpt4image.models.alignment_losses import LOSSES
 
 STAGES = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, StageConfig)]
@@ -71,3 +71,17 @@ def test_every_option_says_what_it_means_and_configurations_do_not_change(stage:
 def test_how_a_result_is_printed_is_no_part_of_a_configuration() -> None:
     printed, plain = (TrainConfig(data="openmoji", out="run", as_json=flag) for flag in (True, False))
     assert printed.model_dump() == plain.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "labels.parquet"}, r"--labels = .*labels\.parquet.*: give a file that ends with \.csv"),
+        ({"import_tasks": "a", "export_tasks": "b"}, "are two commands: give one, then the other"),
+        ({"port": 65536}, "--port = 65536"),
+    ],
+)
+def test_review_refuses_what_means_nothing(options: dict[str, object], message: str) -> None:
+    assert ReviewConfig(data="openmoji", labels="l.csv", classes=["cat", "dog"]).classes == "cat\ndog\n"  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        ReviewConfig(**{"data": "openmoji", "labels": "l.csv"} | options)  # type: ignore[arg-type]
