@@ -174,7 +174,7 @@ class Checked(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """What is known of a file from elsewhere: a record or a checksum that lists it; of a model card, its damage."""
+    """A file as others list it: the record or checksum that does; of a model card, its damage."""
 
     record: Mapping[str, Any] | None = None
     folder: Path = Path()

@@ -1,4 +1,4 @@
-"""What a command has written, and the command to give next, with the paths of the one that was given."""
+"""The files that a command has written, and the command to give next, with its paths."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ OBJECTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "predict": {"task": _TASK},
     "search": {"model": _MODEL},
 }
-"""What a function takes that the command does not: type and help."""
+"""Parameters of a function that the command lacks: type and help."""
 _FLAG = re.compile(
     r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: = | (?=['\"\d/~{.]|[A-Z_]{2,}\b|\w+:|[^\s]*[/_\d]))?"
 )

@@ -129,7 +129,7 @@ def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path,
     assert few[train].sum() == other[train].sum() == 5 and more[train].sum() == 9
     assert (more | ~few).all() and (few != other).any()
     assert np.array_equal(np.delete(few, train), np.delete(data.labels.known, train))
-    assert Regime(labelled_images=5).name == "5-images" and Regime(labelled_images=5).scarce
+    assert Regime(labelled_images=5).name == "5-images" and Regime(labelled_images=5).is_label_scarce
     with pytest.raises(DataError, match="36 annotated images are asked for, but train has 3"):
         Regime(labelled_images=36).apply(data, 0)
     with pytest.raises(ConfigError, match="both say which labels are kept"):

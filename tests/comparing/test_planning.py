@@ -333,7 +333,7 @@ def test_names_tell_regimes_apart(tmp_path: Path) -> None:
         data="folder:x", out=tmp_path, labels_per_class=5, label_noise=0.4, noise_kind="class-dependent",
     )  # fmt: skip
     regime = Regime.of(config)
-    assert regime.name == "5-labels-0.4-wrong-by-class" and regime.scarce
+    assert regime.name == "5-labels-0.4-wrong-by-class" and regime.is_label_scarce
     assert regime.asked == "--labels-per-class 5 --label-noise 0.4 --noise-kind class-dependent"
     assert Regime(label_noise=0.1234567).name != Regime(label_noise=0.1234568).name, "no two numbers share runs"
-    assert Regime().asked == "" and Regime().name == "all-labels" and not Regime().scarce
+    assert Regime().asked == "" and Regime().name == "all-labels" and not Regime().is_label_scarce

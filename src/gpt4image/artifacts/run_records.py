@@ -19,7 +19,7 @@ from gpt4image.base.outcome import Skipped
 
 COMPARISON = "comparison.json"
 DEMO = "demo.json"
-"""What `gpt4image demo` took and what its answers would cost live, beside its comparison."""
+"""Time of `gpt4image demo`, and the cost of its answers if asked live, beside its comparison."""
 REPORTED = ("test", "val")
 """The split whose evaluation a report shows: the first one there is."""
 FEW_SEEDS = 3
@@ -122,7 +122,7 @@ class Pair(Gap):
 
 
 class Named(Record):
-    """How well the texts named the labels that one seed had flipped: counts, and fractions."""
+    """Flipped labels of one seed that the texts named: counts, and fractions."""
 
     seed: int
     flipped: int

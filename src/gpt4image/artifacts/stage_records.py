@@ -1,4 +1,4 @@
-"""Which stages of distill are done in a folder, of what they were made, and what came of them: one JSON file."""
+"""Stages of distill that are done in a folder, of what they were made, and their results: one JSON file."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ ARRAYS = ("embeddings", "texts", "digests", "offsets", "rows")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an embedding table holds and how it was made.
+    """Content and making of an embedding table.
 
     Attributes:
         encoder: SPEC of the text encoder.

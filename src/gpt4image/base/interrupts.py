@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""What asks a process to end: a scheduler or ``kill``, and a terminal that is closed."""
+"""Signals that ask a process to end: of a scheduler or ``kill``, and of a terminal that is closed."""
 
 
 SIGNALS = (signal.SIGINT, *ENDING)
@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGINT, *ENDING)
 
 @dataclass
 class Interrupt:
-    """Whether the user has pressed Ctrl-C once (``requested``) or twice (``insisted``)."""
+    """Ctrl-C, pressed once (``requested``) or twice (``insisted``)."""
 
     requested: bool = False
     insisted: bool = False

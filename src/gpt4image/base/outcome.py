@@ -1,4 +1,4 @@
-"""What each command returns: the path of its result, its facts as typed fields, and the items that it skipped.
+"""The result of a command: the path of its result, its facts as typed fields, and the items that it skipped.
 
 A fact is a field of the class of its command; the command line prints the fields in their order, or writes them as one
 JSON object with ``--json``. The classes of the commands are in ``config.results``.
@@ -166,7 +166,7 @@ class Rows(Outcome):
 
     @cached_property
     def rows(self) -> list[Row]:
-        """What there is to tell, one dictionary each; all have the same keys."""
+        """The rows, one dictionary each; all have the same keys."""
         return self.read_rows()
 
     def to_pandas(self) -> pandas.DataFrame:

@@ -28,7 +28,7 @@ from gpt4image.training.training_data import TextTargets, TrainingData
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Situation:
-    """What an arm is made from.
+    """The data, labels and predictions that an arm is made from.
 
     Attributes:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.

@@ -121,13 +121,13 @@ class Finished:
 
     @cached_property
     def data(self) -> TrainingData:
-        """What arms with text labels trained on in the first seed."""
+        """Training data of arms with text labels in the first seed."""
         config = self.plan.config
         return Regime.of(config).apply(self.plan.prepared.data, config.first_seed)
 
     @cached_property
     def predictions(self) -> Predictions:
-        """What the texts of its training images predict."""
+        """Predictions from the texts of its training images."""
         config = self.plan.config
         names = find_class_names(config.embeddings, config.device, self.data.classes)
         return predict_training(self.data, config.first_seed, names.vectors)

@@ -108,7 +108,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     answers = None if config.answers is None else answers_about(ready.data, config.answers)
     members, notes = members_of(config, ready.data, left, class_conditioned=class_conditioned)
     arms = [ARMS[member.arm] for member in members.values()]
-    scarce = Regime.of(config).scarce or not _known(ready.data).all()
+    scarce = Regime.of(config).is_label_scarce or not _known(ready.data).all()
     if table is not None and (scarce or any(arm.scarce_only or arm.text_labels for arm in arms)):
         for member, arm in zip(members.values(), arms, strict=True):
             if arm.text:
@@ -194,7 +194,7 @@ def members_of(
     Arms for wrong labels may also be asked for where labels count as right. ``data`` has all labels, ``left`` those
     that the first seed trains on. Raises ConfigError: an arm is asked for that is not possible here.
     """
-    scarce, known = Regime.of(config).scarce, _known(left)
+    scarce, known = Regime.of(config).is_label_scarce, _known(left)
     there = {
         "described": config.embeddings is not None,
         "answered": config.answers is not None,
@@ -254,7 +254,7 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What the runs of an arm are made from, before labels, descriptions or images are taken away.
+    """Data and options of the runs of an arm, before labels, descriptions or images are taken away.
 
     ``key`` tells runs of other options, data, class names or answers apart in a folder.
     """

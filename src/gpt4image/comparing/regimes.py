@@ -19,7 +19,7 @@ from gpt4image.training.training_data import TrainingData
 
 @dataclass(frozen=True, kw_only=True)
 class Regime:
-    """What is left of a training set; the fields are the options of the same names in CompareConfig.
+    """A harder setting: labels that stay, and labels that are flipped, by the options of these names in CompareConfig.
 
     Everything drawn depends on the seed of the run and concerns only the train split.
     """
@@ -35,7 +35,7 @@ class Regime:
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
     @property
-    def scarce(self) -> bool:
+    def is_label_scarce(self) -> bool:
         """Whether labels are missing or wrong."""
         return self.labels_per_class is not None or self.labelled_images is not None or self.label_noise > 0.0
 
@@ -52,7 +52,7 @@ class Regime:
 
     @property
     def words(self) -> str:
-        """What is left, for people: ``5 labels per class``."""
+        """Labels that are left, for people: ``5 labels per class``."""
         words = self.name.replace("-", " ")
         return words.replace("labels", "labels per class") if self.labels_per_class is not None else words
 

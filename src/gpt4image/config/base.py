@@ -1,4 +1,4 @@
-"""What every stage configuration is made of: strict, frozen, and with mistakes explained as ConfigError."""
+"""The base of all stage configurations: strict, frozen, and with mistakes explained as ConfigError."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PLAIN = {
     "less_than_equal": "give {le:g} or less",
     "less_than": "give less than {lt:g}",
 }
-"""What to give in place of a value, by the kind of pydantic's error, with or without its last word."""
+"""Advice for a wrong value, by the kind of pydantic's error, with or without its last word."""
 
 
 class StageConfig(BaseModel):

@@ -82,14 +82,14 @@ class DescriberOptions(StageConfig):
 
     @property
     def clip_settings(self) -> dict[str, Any]:
-        """What decides texts about clips, where it is not the default: a part of the identity of results."""
+        """Options that decide texts about clips and are not at their default: a part of the identity of results."""
         names = ("frames", "contact_sheet")
         fields = DescriberOptions.model_fields
         return {name: getattr(self, name) for name in names if getattr(self, name) != fields[name].default}
 
 
 class AskedOptions(StageConfig):
-    """Which images are asked about."""
+    """Images that are asked about."""
 
     splits: str = "train"
     """Splits whose images are asked about, separated by commas: train, val, test. Models learn from train alone."""
@@ -130,12 +130,12 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, motion, or a text file
     of your own. See docs/describe.md."""
     ask: str = "description"
-    """What one call brings, separated by commas: description, class, tags, boxes. See docs/answers.md."""
+    """Parts of an answer, separated by commas: description, class, tags, boxes. See docs/answers.md."""
     classes: str | None = None
     """Classes to choose from: a text file with one class per line, or a list with commas; "person: any human" adds a
     definition. Default: the class names of the dataset."""
     box_format: str = "auto"
-    """How the model writes boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two corners), xywh or yxhw (corner
+    """Format of the model's boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two corners), xywh or yxhw (corner
     and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels of the image sent, or of the file).
     auto finds it on images with human boxes."""
     domain: str = ""
@@ -232,7 +232,7 @@ class ImportDescriptionsConfig(DescriptionsConfig, WithData):
     classes: str | None = None
     """Classes that "class" was chosen from, as for `describe`. Default: the class names of --data."""
     box_format: str = BOX_FORMATS[0]
-    """How "boxes" are written: ORDER-UNIT as for `describe`; files in pixels of the pictures (UNIT original) need
+    """Format of "boxes": ORDER-UNIT as for `describe`; files in pixels of the pictures (UNIT original) need
     --data."""
 
     @check("box_format")

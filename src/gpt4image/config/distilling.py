@@ -33,9 +33,9 @@ from gpt4image.config.training import LabelConfig, TrainConfig
 Config = TypeVar("Config", bound=StageConfig)
 ANSWERS, EMBEDDINGS, TEXT_LABELS = "answers.db", "embeddings", "text-labels.parquet"
 RUN, MODEL, COMPARISON = "run", "model", "comparison"
-"""What stages make in the folder of distill."""
+"""Names of what stages make in the folder of distill."""
 ANSWERED = frozenset({"class", "tags", "boxes"})
-"""What may be asked for besides a description."""
+"""Parts of an answer besides a description."""
 _MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
 """Options that distill sets."""
 
@@ -113,7 +113,7 @@ class DistillConfig(
     """Ask again about images that an earlier run left without an answer. Without it, they are asked about only after a
     higher --max-cost or --limit."""
     ask: str | None = None
-    """What one call brings, as for `describe`. Default: description and class; for several labels or masks description
+    """Parts of an answer, as for `describe`. Default: description and class; for several labels or masks description
     and tags, for boxes description and boxes."""
     align: bool = False
     """Align features to the descriptions too while training, as in the paper. Default: yes for boxes, else no."""

@@ -12,7 +12,7 @@ from gpt4image.base.outcome import Facts, Outcome, Row, Rows, several, unshown
 
 @dataclass(frozen=True, kw_only=True)
 class DescribeResult(Outcome):
-    """What ``describe`` did: its images, what became of the answers, and what they cost.
+    """Result of ``describe``: its images, what became of the answers, and what they cost.
 
     ``cost_usd`` is what the model has cost for the dataset, ``cost_usd_earlier`` of it before this run.
     ``details`` are facts of the describer, of classes and of boxes; ``estimate_*`` those of a dry run.
@@ -42,7 +42,7 @@ class DescribeResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportResult(Outcome):
-    """What ``descriptions import`` found in a file; ``details`` are counts of classes and boxes."""
+    """Result of ``descriptions import``; ``details`` are counts of classes and boxes."""
 
     rows: int
     added: int
@@ -56,7 +56,7 @@ class ImportResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportDescriptionsResult(Outcome):
-    """How much ``descriptions export`` wrote."""
+    """Result of ``descriptions export``."""
 
     descriptions: int
     rows: int
@@ -64,7 +64,7 @@ class ExportDescriptionsResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class BackupResult(Outcome):
-    """How much ``descriptions backup`` copied."""
+    """Result of ``descriptions backup``."""
 
     results: int
     bytes: int
@@ -72,7 +72,7 @@ class BackupResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class StatsResult(Outcome):
-    """What is in a store; ``details`` are counts of answers, tokens and cost, ``distributions`` those by kind."""
+    """Content of a store; ``details`` are counts of answers, tokens and cost, ``distributions`` those by kind."""
 
     descriptions: int
     images: int
@@ -82,7 +82,7 @@ class StatsResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult(Outcome):
-    """How a store fits a dataset; ``details`` counts what is suspicious."""
+    """Fit of a store and a dataset; ``details`` counts what is suspicious."""
 
     images: int
     images_described: int
@@ -93,7 +93,7 @@ class CheckResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewResult(Outcome):
-    """How many images the page of ``descriptions view`` shows."""
+    """Numbers of images on the page of ``descriptions view``."""
 
     images_shown: int
     images_answered: int
@@ -157,7 +157,7 @@ class LabelResult(Rows):
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewResult(Outcome):
-    """How many images have a label after ``review``."""
+    """Numbers of images with a label after ``review``."""
 
     total: int
     labelled: int
@@ -207,7 +207,7 @@ class TrainResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What ``on_epoch`` of ``train`` is told when an epoch has ended.
+    """An epoch that has ended, for ``on_epoch`` of ``train``.
 
     Attributes:
         epoch: number of the epoch, from 1.
@@ -232,7 +232,7 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult(Rows):
-    """What ``evaluate`` measured; ``metric`` names the task's primary one. ``rows`` are the predictions of the images.
+    """Scores by ``evaluate``; ``metric`` names the task's primary one. ``rows`` are the predictions of the images.
 
     Attributes:
         scores: of all metrics, by name.
@@ -268,7 +268,7 @@ class CompareResult(Rows):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportResult(Outcome):
-    """What ``report`` found: the first sentence of each comparison, or the score of a run."""
+    """Findings of ``report``: the first sentence of each comparison, or the score of a run."""
 
     findings: Facts | None = None
     pictures: int | None = None
@@ -320,7 +320,7 @@ class ExportResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictResult(Rows):
-    """What ``predict`` predicted; ``rows`` are the predictions, one per image, or one per box."""
+    """Predictions by ``predict``; ``rows`` has one per image, or one per box."""
 
     predicted: int
     seconds: float
@@ -329,7 +329,7 @@ class PredictResult(Rows):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult(Rows):
-    """What ``search`` found; ``rows`` are the images, the most similar ones of each query first."""
+    """Images found by ``search``: ``rows``, the most similar ones of each query first."""
 
     run: Path
     data: str
@@ -345,7 +345,7 @@ class SearchResult(Rows):
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorResult(Outcome):
-    """What is installed; or, of a path, which of its files are whole."""
+    """Packages that are installed; or, of a path, the state of its files."""
 
     files: int | None = None
     damaged: int | None = None

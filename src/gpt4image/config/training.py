@@ -28,11 +28,11 @@ class LabelConfig(DataOptions):
     """Description store with the answers to `describe --ask class`; tags where images have several classes; boxes for
     detection."""
     task: Literal["auto", "classification", "multilabel", "video", "detection"] = "auto"
-    """What is predicted: the class of an image (classification) or clip (video), which of several an image has
+    """Kind of target: the class of an image (classification) or clip (video), which of several an image has
     (multilabel), or boxes of objects (detection). auto: as the labels of the dataset are."""
     evidence: Evidence = "fused"
-    """What is read: all that is given (fused), the descriptions (texts), the answers, or class names compared with
-    descriptions (names)."""
+    """Evidence that is read: all that is given (fused), the descriptions (texts), the answers, or class names compared
+    with descriptions (names)."""
     classes: str | None = None
     """Class names of a dataset without labels: a text file with one per line, or a list with commas. Default: those
     that the answers chose from."""

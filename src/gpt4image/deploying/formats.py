@@ -64,7 +64,7 @@ class ExportedModel:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How a picture becomes the input."""
+        """Steps from a picture to the input."""
         return Preprocessing.of_run(self.model)
 
     @property
@@ -88,7 +88,7 @@ class ExportedModel:
 
     @cached_property
     def metadata(self) -> Metadata:
-        """What every format says of the model, so that it can be used without its run, and no path of this machine."""
+        """Facts that every format has, to be used without its run; no path of this machine is among them."""
         known = next((one.categories for one in ids_of_run(self.run_dir).values()), None)
         source = {
             "gpt4image": __version__,

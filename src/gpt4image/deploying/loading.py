@@ -56,7 +56,7 @@ _FACTS = (
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
 class Metadata:
-    """What a deployed model says of itself, as JSON inside its file.
+    """Facts about a deployed model, as JSON inside its file.
 
     Attributes:
         format: of this record; another one is refused.

@@ -1,4 +1,4 @@
-"""How a picture becomes the input of a deployed model: exactly what the evaluation of its run does.
+"""From a picture to the input of a deployed model: exactly as in the evaluation of its run.
 
     preprocessing = Preprocessing.of_run(load_run_model(run_dir, None, classes))
     pixels = preprocessing.pixels(path.read_bytes())        # uint8 (3, S, S)

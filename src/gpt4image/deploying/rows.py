@@ -1,4 +1,4 @@
-"""What `predict` writes of an image: a line of a table, rows of CSV, an object of JSON lines, or results of COCO."""
+"""Predictions as `predict` writes them: lines of a table, rows of CSV, objects of JSON lines, results of COCO."""
 
 from __future__ import annotations
 

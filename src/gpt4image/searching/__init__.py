@@ -1,1 +1,1 @@
-"""What search is made of: the index of a dataset, what is asked, the page of what was found."""
+"""Search: the index of a dataset, queries, the page of the images that were found."""

@@ -43,7 +43,7 @@ Embed = Callable[[NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.bool
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an index holds: rows of images whose numbers ``identity`` decides, in files of this ``name``."""
+    """Facts about an index: its rows are decided by ``identity``, its files have this ``name``."""
 
     format_version: int
     identity: dict[str, Any]
