@@ -135,7 +135,7 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     """Classes to choose from: a text file with one class per line, or a list with commas; "person: any human" adds a
     definition. Default: the class names of the dataset."""
     box_format: str = "auto"
-    """Format of the model's boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two corners), xywh or yxhw (corner
+    """Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two corners), xywh or yxhw (corner
     and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels of the image sent, or of the file).
     auto finds it on images with human boxes."""
     domain: str = ""
