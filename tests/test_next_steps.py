@@ -42,125 +42,94 @@ def told(name: str, facts: dict[str, Any], path: Path | None = None) -> Outcome:
 
 
 SPLITS = {"test_images": 3, "val_images": 2}
-STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
+NONE = {"test_images": 0, "val_images": 0}
+
+
+def describe(store: str = "p.db", describer: str = "openai:m", **more: Any) -> tuple[str, Any]:
+    return "describe", config.DescribeConfig(data="photos", store=Path(store), describer=describer, **more)
+
+
+def label(data: str = "photos", **more: Any) -> tuple[str, Any]:
+    return "label", config.LabelConfig(data=data, out=Path("w/t.parquet"), **more)
+
+
+def train(out: str = "run", **more: Any) -> tuple[str, Any]:
+    return "train", config.TrainConfig(data="photos", out=Path(out), **more)
+
+
+REPLAY = "replay:t.csv"
+FAILED = "gpt4image describe --describer openai:m --data photos --store p.db"
+ENCODE = "gpt4image encode --store p.db --out p.emb"
+BOXES = "gpt4image label --data photos --answers w/b.db --task detection --out w/boxes.parquet"
+TABLE, ANSWERS = Path("p.emb"), Path("p.db")
+STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
+    (describe(describer=REPLAY, dry_run=True), {}, FAILED.replace("openai:m", REPLAY)),
+    (describe(describer=REPLAY), {"without_description": 0}, ENCODE),
+    (describe(), {"failed": 3, "calls": 12}, FAILED),
+    (describe(), {"failed": 3, "calls": 0}, ENCODE),  # broken files: asking again would change nothing
+    # A sample, to be looked at before more is paid for.
     (
-        "describe",
-        config.DescribeConfig(data="my photos", store=Path("p.db"), describer="replay:t.csv", dry_run=True),
-        {},
-        "gpt4image describe --describer replay:t.csv --data 'my photos' --store p.db",
-    ),
-    (
-        "describe",
-        config.DescribeConfig(data="photos", store=Path("p.db"), describer="replay:t.csv"),
-        {"without_description": 0},
-        "gpt4image encode --store p.db --out p.emb",
-    ),
-    (
-        "describe",
-        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m"),
-        {"failed": 3, "calls": 12},
-        "gpt4image describe --describer openai:m --data photos --store p.db",
-    ),
-    (
-        "describe",
-        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m"),
-        {"failed": 3, "calls": 0},  # broken files: asking again would change nothing
-        "gpt4image encode --store p.db --out p.emb",
-    ),
-    (
-        "label",
-        config.LabelConfig(data="photos", embeddings=Path("p.emb"), out=Path("w/t.parquet"), test_fraction=0.3),
-        {},
-        "gpt4image train --data photos --test-fraction 0.3 --text-labels w/t.parquet --out w/run",
-    ),
-    (
-        "label",
-        config.LabelConfig(data="coco:a.json", answers=Path("p.db"), embeddings=Path("p.emb"), out=Path("w/t.parquet")),
-        {"teacher_boxes": 3},
-        "gpt4image train --data coco:a.json --embeddings p.emb --text-labels w/t.parquet --out w/run",
-    ),
-    (
-        "label",
-        config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("w/t.parquet")),
-        {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},  # to be paid for: only told in the text
-        "gpt4image train --data photos --text-labels w/t.parquet --out w/run",
-    ),
-    (
-        "describe",
-        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m", limit=300),
-        {"stopped_by": "--limit 300"},  # a sample, to be looked at before more is paid for
+        describe(limit=300),
+        {"stopped_by": "--limit 300"},
         "gpt4image descriptions view --store p.db --data photos --out p-2.html",
     ),
+    (describe(max_cost=5.0), {"stopped_by": "--max-cost 5.0", "failed": 1, "calls": 9}, ENCODE),
+    (describe("w/b.db", REPLAY, ask="boxes"), {}, BOXES),
     (
-        "describe",
-        config.DescribeConfig(data="photos", store=Path("p.db"), describer="openai:m", max_cost=5.0),
-        {"stopped_by": "--max-cost 5.0", "failed": 1, "calls": 9},
-        "gpt4image encode --store p.db --out p.emb",
-    ),
-    (
-        "encode",
-        config.EncodeConfig(store=Path("p.db"), out=Path("p.emb")),
-        {},
-        "gpt4image label --data 'my photos' --embeddings p.emb --out text-labels.parquet",
-    ),
-    (
-        "review",
-        config.ReviewConfig(data="photos", labels=Path("l.csv")),
-        {"labelled": 0},
-        "",
-    ),
-    (
-        "describe",
-        config.DescribeConfig(data="photos", store=Path("w/b.db"), describer="replay:t.csv", ask="boxes"),
-        {},
-        "gpt4image label --data photos --answers w/b.db --task detection --out w/boxes.parquet",
-    ),
-    (
-        "describe",
-        config.DescribeConfig(data="photos", store=Path("w/p.db"), describer="replay:t.csv", ask="class"),
+        describe("w/p.db", REPLAY, ask="class"),
         {"without_description": 0},
         "gpt4image label --data photos --answers w/p.db --out w/text-labels.parquet",
     ),
     (
-        "descriptions import",
-        config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/p.db")),
+        label(embeddings=TABLE, test_fraction=0.3),
+        {},
+        "gpt4image train --data photos --test-fraction 0.3 --text-labels w/t.parquet --out w/run",
+    ),
+    (
+        label("coco:a.json", answers=ANSWERS, embeddings=TABLE),
+        {"teacher_boxes": 3},
+        "gpt4image train --data coco:a.json --embeddings p.emb --text-labels w/t.parquet --out w/run",
+    ),
+    (
+        label(answers=ANSWERS),
+        {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},  # to be paid for: only told in the text
+        "gpt4image train --data photos --text-labels w/t.parquet --out w/run",
+    ),
+    (
+        ("encode", config.EncodeConfig(store=ANSWERS, out=TABLE)),
+        {},
+        "gpt4image label --data 'my photos' --embeddings p.emb --out text-labels.parquet",
+    ),
+    (("review", config.ReviewConfig(data="photos", labels=Path("l.csv"))), {"labelled": 0}, ""),
+    (
+        ("descriptions import", config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/p.db"))),
         {"descriptions": 3, "boxes": 3},
         "gpt4image encode --store w/p.db --out w/p.emb",
     ),
     (
-        "descriptions import",
-        config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/b.db"), data="photos"),
+        (
+            "descriptions import",
+            config.ImportDescriptionsConfig(file=Path("a.jsonl"), store=Path("w/b.db"), data="photos"),
+        ),
         {"descriptions": 0, "boxes": 3},
-        "gpt4image label --data photos --answers w/b.db --task detection --out w/boxes.parquet",
+        BOXES,
     ),
-    ("train", config.TrainConfig(data="photos", out=Path("run")), SPLITS, "gpt4image evaluate run"),
+    (train(), SPLITS, "gpt4image evaluate run"),
+    (train(), SPLITS | {"test_images": 0}, "gpt4image evaluate run --split val"),
+    (train(), NONE, "gpt4image export run --format timm --out run-timm"),
     (
-        "train",
-        config.TrainConfig(data="photos", out=Path("run")),
-        SPLITS | {"test_images": 0},
-        "gpt4image evaluate run --split val",
-    ),
-    (
-        "train",
-        config.TrainConfig(data="photos", out=Path("run")),
-        {"test_images": 0, "val_images": 0},
-        "gpt4image export run --format timm --out run-timm",
-    ),
-    (
-        "train",
-        config.TrainConfig(data="photos", out=Path("w/run"), task="pretrain"),
+        train("w/run", task="pretrain"),
         SPLITS,
         "gpt4image train --data photos --init w/run/model.safetensors --out w/run-tuned",
     ),
-    ("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val"), {}, "gpt4image evaluate run"),
+    (("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val")), {}, "gpt4image evaluate run"),
     (
-        "compare",
-        config.CompareConfig(data="photos", out=Path("cmp")),
+        ("compare", config.CompareConfig(data="photos", out=Path("cmp"))),
         {},
         "gpt4image export cmp --format timm --out cmp-timm",
     ),
-    ("report", config.ReportConfig(dir=Path("cmp")), {}, "python -m webbrowser w/t.parquet"),
-    ("doctor", config.DoctorConfig(), {}, "gpt4image demo"),
+    (("report", config.ReportConfig(dir=Path("cmp"))), {}, "python -m webbrowser w/t.parquet"),
+    (("doctor", config.DoctorConfig()), {}, "gpt4image demo"),
 ]
 
 
@@ -183,10 +152,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("desk")
-@pytest.mark.parametrize(("name", "options", "summary", "step"), STEPS, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(("given", "summary", "step"), STEPS, ids=lambda value: str(value)[:20])
 def test_the_next_command_has_the_paths_that_were_given(
-    name: str, options: Any, summary: dict[str, Any], step: str
+    given: tuple[str, Any], summary: dict[str, Any], step: str
 ) -> None:
+    name, options = given
     outcome = told(name, summary, Path("w/t.parquet"))
     found = with_next(name, outcome, options, python=False)
     assert found.next == step
@@ -194,16 +164,15 @@ def test_the_next_command_has_the_paths_that_were_given(
 
 
 def test_an_earlier_result_is_not_proposed_as_the_place_of_a_new_one(desk: Path) -> None:
-    label = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
+    labelling = config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("t.parquet"))
     for name, expected in (("run", "run-2"), ("run-2", "run-3")):
         (desk / name).mkdir()
-        found = with_next("label", told("label", {}), label, python=False)
+        found = with_next("label", told("label", {}), labelling, python=False)
         assert found.next == f"gpt4image train --data photos --out {expected}"
 
 
 def test_in_python_the_next_step_is_a_call() -> None:
-    train = config.TrainConfig(data="photos", out=Path("run"))
-    found = with_next("train", told("train", SPLITS), train, python=True)
+    found = with_next("train", told("train", SPLITS), train()[1], python=True)
     assert found.next == "gpt4image.evaluate(run_dir='run')"
     assert found.wrote == ()
 

@@ -202,7 +202,7 @@ def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Pat
 
 
 def test_masks_that_the_finished_baseline_of_the_seed_predicts_teach_self_training(root: Path, tmp_path: Path) -> None:
-    config = options(root, tmp_path / "cmp", arms="self-training", seeds=2)
+    config = options(root, tmp_path / "cmp", arms="self-training", epochs=1)
     plan = make_plan(config)
     assert tuple(plan.members) == ("baseline", "self-training")
     teaching = [job for job in plan.jobs if job.teacher is not None]

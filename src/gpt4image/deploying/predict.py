@@ -32,6 +32,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import PredictConfig
 from gpt4image.config.results import PredictResult
+from gpt4image.data import require_there
 from gpt4image.data.coco import COCO, Id, Ids, coco_ids
 from gpt4image.data.decode import EXTENSIONS, decode
 from gpt4image.data.file_source import read_bounded
@@ -113,6 +114,7 @@ def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
         if not name.startswith(COCO) or os.path.lexists(name):
             names.append(name)
             continue
+        require_there(name)
         found = coco_ids(name.removeprefix(COCO))
         names += found
         ids = {**found, **ids}
