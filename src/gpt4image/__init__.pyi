@@ -272,7 +272,7 @@ def distill(
             conversation, motion, or a text file of your own. See docs/describe.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
             line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
-        box_format (str, optional): How the model writes boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
+        box_format (str, optional): Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
             corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
             of the image sent, or of the file). auto finds it on images with human boxes.
         domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
@@ -301,8 +301,8 @@ def distill(
         task (str, optional): classification (one class per image), multilabel (several), detection (boxes),
             segmentation (masks), video (one class per clip), auto (as the annotations of the dataset are) or pretrain
             (no label is read, see pretrain=).
-        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused), the
-            descriptions (texts), the answers, or class names compared with descriptions (names).
+        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): Evidence that is read: all that is given
+            (fused), the descriptions (texts), the answers, or class names compared with descriptions (names).
         doubtful (int, optional): Number of suspected label errors to show.
         suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
             only.
@@ -421,7 +421,7 @@ def distill(
         yes (bool, optional): Go on without a question, whatever the describer costs.
         ask_again (bool, optional): Ask again about images that an earlier run left without an answer. Without it, they
             are asked about only after a higher max_cost= or limit=.
-        ask (str | None, optional): What one call brings, as for `describe`. Default: description and class; for several
+        ask (str | None, optional): Parts of an answer, as for `describe`. Default: description and class; for several
             labels or masks description and tags, for boxes description and boxes.
         align (bool, optional): Align features to the descriptions too while training, as in the paper. Default: yes for
             boxes, else no.
@@ -532,11 +532,11 @@ def describe(
         store (str | Path): Description store (one SQLite file); made when it does not exist.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
             conversation, motion, or a text file of your own. See docs/describe.md.
-        ask (str, optional): What one call brings, separated by commas: description, class, tags, boxes. See
+        ask (str, optional): Parts of an answer, separated by commas: description, class, tags, boxes. See
             docs/answers.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
             line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
-        box_format (str, optional): How the model writes boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
+        box_format (str, optional): Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
             corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
             of the image sent, or of the file). auto finds it on images with human boxes.
         domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
@@ -562,7 +562,7 @@ def describe(
         workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
 
     Returns:
-        DescribeResult: What ``describe`` did: its images, what became of the answers, and what they cost.
+        DescribeResult: Result of ``describe``: its images, what became of the answers, and what they cost.
     """
 
 def encode(
@@ -637,11 +637,11 @@ def label(
         embeddings (str | Path | None, optional): Embedding table of the descriptions.
         answers (str | Path | None, optional): Description store with the answers to `gpt4image.describe(ask='class')`;
             tags where images have several classes; boxes for detection.
-        task (Literal['auto', 'classification', 'multilabel', 'video', 'detection'], optional): What is predicted: the
+        task (Literal['auto', 'classification', 'multilabel', 'video', 'detection'], optional): Kind of target: the
             class of an image (classification) or clip (video), which of several an image has (multilabel), or boxes of
             objects (detection). auto: as the labels of the dataset are.
-        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused), the
-            descriptions (texts), the answers, or class names compared with descriptions (names).
+        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): Evidence that is read: all that is given
+            (fused), the descriptions (texts), the answers, or class names compared with descriptions (names).
         classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a text file with
             one per line, or a list with commas. Default: those that the answers chose from.
         out (str | Path): Parquet file of class probabilities, or a .csv table for people with the Parquet file beside
@@ -666,7 +666,6 @@ def review(
     classes: StrPath | Sequence[str] | None = None,
     correct: bool = False,
     port: int = 0,
-    seed: int = 0,
     import_tasks: StrPath | None = None,
     export_tasks: StrPath | None = None,
 ) -> ReviewResult:
@@ -693,12 +692,11 @@ def review(
             without it; if there are none either, new names can be typed.
         correct (bool, optional): Begin with suspected label errors instead of images without a label.
         port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
-        seed (int, optional): Seed of the order and of the folds.
         import_tasks (str | Path | None, optional): Read labels from a JSON file of Label Studio into labels=, and end.
         export_tasks (str | Path | None, optional): Write labels and proposals as a JSON file for Label Studio, and end.
 
     Returns:
-        ReviewResult: How many images have a label after ``review``.
+        ReviewResult: Numbers of images with a label after ``review``.
     """
 
 def audit(
@@ -982,8 +980,8 @@ def evaluate(
         model (Module | None, optional): The module that was trained, where `train` was given one in another process.
 
     Returns:
-        EvaluateResult: What ``evaluate`` measured; ``metric`` names the task's primary one. ``rows`` are the
-            predictions of the images.
+        EvaluateResult: Scores by ``evaluate``; ``metric`` names the task's primary one. ``rows`` are the predictions of
+            the images.
     """
 
 def compare(
@@ -1232,7 +1230,7 @@ def report(
         dir (str | Path): Folder written by `train`, `compare` or `demo`.
 
     Returns:
-        ReportResult: What ``report`` found: the first sentence of each comparison, or the score of a run.
+        ReportResult: Findings of ``report``: the first sentence of each comparison, or the score of a run.
     """
 
 def export(
@@ -1315,7 +1313,7 @@ def predict(
         task (Task | None, optional): A task of your own, where the registry has none of its name.
 
     Returns:
-        PredictResult: What ``predict`` predicted; ``rows`` are the predictions, one per image, or one per box.
+        PredictResult: Predictions by ``predict``; ``rows`` has one per image, or one per box.
     """
 
 def search(
@@ -1353,7 +1351,7 @@ def search(
         model (Module | None, optional): The module that was trained, where `train` was given one in another process.
 
     Returns:
-        SearchResult: What ``search`` found; ``rows`` are the images, the most similar ones of each query first.
+        SearchResult: Images found by ``search``: ``rows``, the most similar ones of each query first.
     """
 
 def doctor(
@@ -1372,5 +1370,5 @@ def doctor(
             model to check.
 
     Returns:
-        DoctorResult: What is installed; or, of a path, which of its files are whole.
+        DoctorResult: Packages that are installed; or, of a path, the state of its files.
     """
