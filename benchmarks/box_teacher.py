@@ -28,9 +28,18 @@ from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.labelling import boxes as teacher
-from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
-from gpt4image.labelling.box_errors import KINDS, suspected_boxes
-from gpt4image.labelling.boxes import FEATURES, TaughtBoxes, features, match, prior, quality, teach
+from gpt4image.labelling.answers import AnsweredBoxes, read_boxes
+from gpt4image.labelling.boxes import (
+    FEATURES,
+    KINDS,
+    TaughtBoxes,
+    features,
+    match,
+    prior,
+    quality,
+    suspected_boxes,
+    teach,
+)
 from gpt4image.labelling.text_vectors import Texts, unit
 from gpt4image.tasks.average_precision import coco_metrics
 from gpt4image.tasks.detection import Detection

@@ -25,9 +25,8 @@ from gpt4image.data.labels import rarest_classes
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling import predictions
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
-from gpt4image.labelling.experts import Sources, taught_by_answers
 from gpt4image.labelling.label_noise import suspected
-from gpt4image.labelling.predictions import Predictions, predict_labels
+from gpt4image.labelling.predictions import Inputs, Predictions, predict_labels, taught_by_answers
 from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.multilabel import MultiLabel
@@ -80,7 +79,7 @@ def answers_of(name: str) -> Answers:
 _taught: dict[tuple[bytes, int, int], Any] = {}
 
 
-def _taught_once(sources: Sources, n_classes: int, seed: int) -> Any:
+def _taught_once(sources: Inputs, n_classes: int, seed: int) -> Any:
     """Return the text classifier that is taught by answers; it reads no label, so that one is enough for all draws."""
     answers = b"" if sources.answers is None else sources.answers.first.tobytes()
     key = (answers, hash(sources.vectors.tobytes()), n_classes)

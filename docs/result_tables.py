@@ -17,8 +17,7 @@ from gpt4image.artifacts.run_records import Comparison, Pair
 from gpt4image.comparing.statistics import mean_ci, paired
 from gpt4image.config.arms import ARMS
 from gpt4image.pages.numbers import p_value, percent, points, points_interval
-from gpt4image.reporting.findings import markdown_table
-from gpt4image.reporting.recovered import in_words, recovered
+from gpt4image.reporting.findings import markdown_table, recovered
 
 T = TypeVar("T")
 FOLDER = Path(__file__).parent / "research" / "records"
@@ -339,7 +338,7 @@ def scarce_table() -> str:
         share = recovered(Comparison.model_validate(found.content), "text-labels")
         span = f"{found.mean('baseline')} to {found.mean('oracle')}"
         seeds = f"{found.labels}, {found.seeds} seeds"
-        rows.append([found.named, seeds, span, nearest_names(found), text_labels, in_words(share) if share else "–"])
+        rows.append([found.named, seeds, span, nearest_names(found), text_labels, share.in_words() if share else "–"])
     columns = (
         "setup | labels, seeds | labels only to all labels | nearest class name | **text labels** | recovered (95 %)"
     )

@@ -15,7 +15,7 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.data import load_image_set
 from gpt4image.data.regions import Boxes, ImageBoxes
-from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.labelling.answers import AnsweredBoxes
 
 NAMES = ("red", "green", "blue")
 COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 220))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.box_formats import BOX_FAULTS, box_counts, corners, in_thousandths, overlap, sent_size
+from gpt4image.artifacts.box_formats import BOX_FAULTS, box_counts, corners, in_thousandths, overlap
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.config import BOX_FORMATS
@@ -48,11 +48,6 @@ def test_every_convention_is_read_as_what_it_means(name: str) -> None:
     assert found == Answer(boxes=(box(*MEANT, words="a cat", truncated=True),)) and found.box_faults is None
 
 
-def test_an_image_within_bounds_is_sent_as_it_is() -> None:
-    assert sent_size((300, 200), 768) == (300, 200) == sent_size((300, 200), None)
-    assert sent_size((5000, 1), 100) == (100, 1)
-
-
 def test_boxes_that_are_of_no_use_are_left_out_and_counted() -> None:
     found = in_thousandths(
         answer(
@@ -83,11 +78,6 @@ def test_boxes_that_are_of_no_use_are_left_out_and_counted() -> None:
 def test_a_single_box_may_be_the_whole_image() -> None:
     whole = answer(box(0, 0, 1000, 1000))
     assert in_thousandths(whole).boxes == whole.boxes
-
-
-def test_an_answer_without_boxes_stays_as_it_is() -> None:
-    assert in_thousandths(Answer(tags=("a",))) == Answer(tags=("a",))
-    assert in_thousandths(answer()) == Answer(boxes=())
 
 
 def test_pixels_of_an_image_whose_size_is_not_known_mean_nothing() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
+from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.base.errors import TableError
 from gpt4image.data.regions import Boxes, ImageBoxes
 
@@ -102,21 +102,3 @@ def test_numbers_that_no_run_could_use_are_refused(tmp_path: Path, change: dict[
     written.save(file)
     with pytest.raises(TableError, match=reason):
         BoxLabels.load(file)
-
-
-@pytest.mark.parametrize("value", [np.nan, -0.5, 1.5, np.inf])
-def test_sides_and_weights_are_fractions(tmp_path: Path, value: float) -> None:
-    written = some(5)
-    for part in ("corners", "weights"):
-        changed = np.full_like(getattr(written.boxes, part), value)
-        replace(written, boxes=replace(written.boxes, **{part: changed})).save(tmp_path / "boxes.parquet")
-        with pytest.raises(TableError, match="from 0 to 1"):
-            BoxLabels.load(tmp_path / "boxes.parquet")
-
-
-def test_a_file_says_of_itself_that_it_is_of_boxes(tmp_path: Path) -> None:
-    some(5).save(tmp_path / "boxes.parquet")
-    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "other.parquet")
-    (tmp_path / "broken.parquet").write_bytes(b"PAR1" + bytes(40) + b"PAR1")
-    found = [holds_boxes(tmp_path / f"{name}.parquet") for name in ("boxes", "other", "broken", "none")]
-    assert found == [True, False, False, False]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.label_evidence import LabelEvidence
-from gpt4image.artifacts.text_labels import Facts
+from gpt4image.artifacts.text_labels import Facts, LabelEvidence
 from gpt4image.data.regions import Boxes
 from tables import labels_of_one_image
 

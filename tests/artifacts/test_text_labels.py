@@ -67,22 +67,6 @@ def test_a_file_that_is_no_text_labels_is_refused(tmp_path, spoil: Callable[[Pat
         TextLabels.load(tmp_path / "none.parquet")
 
 
-def test_a_file_of_an_earlier_version_is_read_unless_what_made_it_is_gone(tmp_path):
-    path = tmp_path / "labels.parquet"
-
-    def of_before(**facts: object) -> Path:
-        made().save(path)
-        table = pq.read_table(path)
-        kept = json.loads(table.schema.metadata[FORMAT.encode()])
-        kept |= {"method": "classifier", "targets": "soft", "confidence": 0.0, "run": "", **facts}
-        pq.write_table(table.replace_schema_metadata({FORMAT: json.dumps(kept)}), path)
-        return path
-
-    assert TextLabels.load(of_before()).facts == made().facts
-    with pytest.raises(TableError, match="with targets 'hard', run 'first', which is no longer supported; write"):
-        TextLabels.load(of_before(targets="hard", run="first"))
-
-
 def test_facts_of_later_versions_are_written_only_where_they_say_something(tmp_path):
     path = tmp_path / "labels.parquet"
     made().save(path)

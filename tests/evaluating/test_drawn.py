@@ -13,8 +13,8 @@ import drawn_masks
 from gpt4image.base.files import read_json
 from gpt4image.config import EvaluateConfig, ReportConfig
 from gpt4image.data import load_image_set
-from gpt4image.evaluating.drawn import DrawnMasks
 from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.evaluating.examples import DrawnMasks
 from gpt4image.reporting.report import report
 
 Once = Callable[[str, Callable[[Path], Any]], Path]

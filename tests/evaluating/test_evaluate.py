@@ -23,7 +23,6 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training import prepare
 from gpt4image.training.train import train
 from tables import make_table
-from trained_runs import rewrite_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -113,21 +112,6 @@ def test_texts_that_are_gone_are_no_change_of_the_images(run: Path, tmp_path: Pa
     shutil.rmtree(tmp_path / "table")
     outcome = evaluate(EvaluateConfig(run_dir=run))
     assert "note" not in outcome.summary and "--train-on-val" in outcome.text
-
-
-def test_a_run_of_an_earlier_version_notices_a_set_of_another_size_and_says_what_it_cannot_know(
-    run: Path, colour_folder: Path, tmp_path: Path
-) -> None:
-    config = read_json(run / "config.json")
-    rewrite_config(run, {key: value for key, value in config.items() if key != runs.IMAGES})
-    assert "note" not in evaluate(EvaluateConfig(run_dir=run, split="val")).summary
-    shutil.rmtree(tmp_path / "table")
-    assert "is not known" in evaluate(EvaluateConfig(run_dir=run)).summary["note"]
-    (run / "evaluation-test.json").unlink()
-    for file in sorted((colour_folder / "red").iterdir())[:4]:
-        file.unlink()
-    with pytest.raises(RunError, match="is not what"):
-        evaluate(EvaluateConfig(run_dir=run))
 
 
 def test_what_was_set_aside_is_named_each_time(colour_folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.evaluating import retrieval
-from gpt4image.evaluating.retrieval import recalls, zero_shot_accuracy
+from gpt4image.evaluating.measures import recalls, zero_shot_accuracy
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:

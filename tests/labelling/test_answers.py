@@ -51,7 +51,7 @@ def test_answers_are_read_by_the_name_of_the_class(tmp_path: Path):
     assert found.answers.first.tolist() == [0, 1, -1, -1, -1]
     assert found.answers.second.tolist() == [2, -1, -1, -1, -1]
     assert found.answers.confidence[:2] == pytest.approx([0.7, 0.9])
-    assert found.in_words() == ["1 answers or tags are none of the classes and were not read: 'dragon'."]
+    assert found.strange == {"dragon": 1}
 
 
 def test_several_answers_are_votes(tmp_path: Path):

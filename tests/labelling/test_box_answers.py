@@ -11,7 +11,7 @@ import pytest
 from box_cases import store_boxes
 from gpt4image.artifacts.answers import Answer
 from gpt4image.base.errors import TableError
-from gpt4image.labelling.box_answers import read_boxes
+from gpt4image.labelling.answers import read_boxes
 
 DIGESTS = tuple(f"{number:064x}" for number in range(5))
 CLASSES = ("cat", "owl")
@@ -46,23 +46,6 @@ def test_only_words_that_are_no_class_do_not_say_that_nothing_is_there(tmp_path:
     found, strange = read_boxes(path, DIGESTS[:3], CLASSES)
     assert found.given.tolist() == [False, True, True] and found.boxes.weights.tolist() == [1.0]
     assert strange == {"dog": 2}
-
-
-def test_equal_images_have_the_same_boxes(tmp_path: Path) -> None:
-    path = store(tmp_path, [(0, Answer(boxes=(box("cat", 0, 0, 500, 500),)))])
-    found, _ = read_boxes(path, [DIGESTS[0], DIGESTS[1], DIGESTS[0]], CLASSES)
-    assert found.given.tolist() == [True, False, True]
-    assert np.array_equal(found.boxes.image(0)[0], found.boxes.image(2)[0])
-
-
-def test_some_of_the_images(tmp_path: Path) -> None:
-    rows = [(n, Answer(boxes=(box("cat", 0, 0, 100 * (n + 1), 500, truncated=bool(n)),))) for n in range(3)]
-    found, _ = read_boxes(store(tmp_path, rows), DIGESTS[:3], CLASSES)
-    part = found.take(np.array([2, 0]))
-    assert np.allclose(part.boxes.corners[:, 2], [0.3, 0.1])
-    assert part.truncated.tolist() == [1.0, 0.0]
-    assert part.content() != found.content()
-    assert part.content() == found.take(np.array([2, 0])).content()
 
 
 @pytest.mark.parametrize("answer", [Answer(class_name="cat"), Answer(boxes=(box("dog", 0, 0, 9, 9),))])

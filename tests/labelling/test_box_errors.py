@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gpt4image.data.regions import Boxes
-from gpt4image.labelling.box_errors import KINDS, suspected_boxes
-from gpt4image.labelling.boxes import TaughtBoxes
+from gpt4image.labelling.boxes import KINDS, TaughtBoxes, suspected_boxes
 
 PLACES = ((0.0, 0.0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9))
 

@@ -15,7 +15,8 @@ import openai_stub as server
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.cli import main
 from gpt4image.describing.class_lists import class_list
-from gpt4image.labelling.confusions import Confused, confused_pairs, confused_table, write_classes
+from gpt4image.labelling.confusions import Confused, confused_pairs
+from gpt4image.labelling.shown import confused_table, write_classes
 from openai_cases import openai_settings as openai_settings
 
 COUNT, K = 1000, 10
@@ -45,18 +46,18 @@ def unsure(answers: Any, seed: int = 0, sure: float = 0.7) -> Any:
 EVERYWHERE = np.ones(COUNT, bool)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_labels_show_the_pair_that_is_confused_and_no_other(seed: int):
     true, answers = planted(seed)
     labels = np.where(np.arange(COUNT) < 200, true, -1)
     (pair,) = confused_pairs({"answers": answers}, labels, unsure(answers), EVERYWHERE)
-    assert pair.classes == (3, 5) and pair.by == "labels" and pair.p < 0.001
+    assert pair.classes == (3, 5) and pair.by == "labels"
     both = np.isin(labels, (3, 5)) & np.isin(answers, (3, 5))
     assert (pair.checked, pair.wrong) == (both.sum(), (both & (labels != answers)).sum())
     assert np.array_equal(pair.images, np.flatnonzero(np.isin(answers, (3, 5))))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_texts_show_it_where_labels_are_few_or_absent(seed: int):
     true, answers = planted(seed)
     rng = np.random.default_rng(seed + 9)
@@ -76,7 +77,7 @@ def test_labels_that_show_no_mistakes_of_a_pair_overrule_texts():
     assert not confused_pairs(said, many, unsure(true), EVERYWHERE)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_mistakes_that_are_spread_evenly_show_no_pair(seed: int):
     true, answers = planted(seed, confused=None)
     assert not confused_pairs({"answers": answers}, true, unsure(answers), EVERYWHERE)
@@ -94,7 +95,7 @@ def test_nothing_is_asked_again_without_need():
 
 
 def test_the_class_list_keeps_what_was_written_into_it(tmp_path: Path):
-    pair = Confused((0, 2), 20, 3, "labels", 0.01, np.arange(7))
+    pair = Confused((0, 2), 20, 3, "labels", np.arange(7))
     names, path = ("cat", "owl", "polar_bear"), tmp_path / "t.again-classes.txt"
     write_classes(path, [pair], names, {0: "a pet that meows", 1: "a bird"})
     assert class_list(str(path)) == (("cat", "a pet that meows"), ("polar_bear", ""))

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import TableError
@@ -65,25 +63,6 @@ def test_a_label_does_not_change_its_own_prediction(evidence: Evidence):
     # Shared by all images: how labels are wrong; and of the text classifier its folds, penalty and scale.
     tolerance = 0.05
     assert after.probabilities[3] == pytest.approx(before.probabilities[3], abs=tolerance)
-
-
-@settings(max_examples=5)
-@given(st.integers(0, 1000))
-def test_classes_have_no_order(seed: int):
-    texts, answers, true = made(150, seed)
-    order = np.random.default_rng(seed).permutation(CLASSES)
-    place = np.argsort(order)
-    assert texts.names is not None
-    moved = Texts(texts.vectors, texts.described, texts.names[order])
-    others = Answers(place[answers.first], answers.second, answers.confidence)
-    found = predict_labels(texts, np.full(150, -1), CLASSES, 0, answers=answers, evidence="answers").probabilities
-    again = predict_labels(moved, np.full(150, -1), CLASSES, 0, answers=others, evidence="answers").probabilities
-    assert again == pytest.approx(found[:, order], abs=1e-5)
-    by_name = predict_labels(texts, np.full(150, -1), CLASSES, 0, evidence="names").probabilities
-    assert predict_labels(moved, np.full(150, -1), CLASSES, 0).probabilities == pytest.approx(
-        by_name[:, order], abs=1e-5
-    )
-    assert accuracy(by_name, true) > 0.5
 
 
 @pytest.mark.parametrize("by_class", [False, True])

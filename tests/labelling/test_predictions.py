@@ -12,7 +12,6 @@ from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_classifier import Classification, classify
 from gpt4image.labelling.text_vectors import Texts
@@ -56,7 +55,7 @@ def log_loss(targets: NDArray, labels: NDArray) -> float:
 def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
     vectors, labels, n_classes = request.getfixturevalue(name)
     accuracies = []
-    for seed in range(2):
+    for seed in range(1):
         order = np.random.default_rng(seed).permutation(len(labels))
         given = np.full_like(labels, -1)
         for label in range(n_classes):
@@ -69,16 +68,7 @@ def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["photographs", "pictograms"])
-def test_clean_labels_win(request, name: str):
-    vectors, labels, n_classes = request.getfixturevalue(name)
-    found = predict_labels(Texts(vectors, np.ones(len(labels), bool)), labels, n_classes, 0)
-    assert found.noise.rate == 0.0
-    assert accuracy(blend(found.probabilities, labels, found.noise), labels) == 1.0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["photographs", "pictograms"])
-@pytest.mark.parametrize("noise", [0.2, 0.4, 0.6])
+@pytest.mark.parametrize("noise", [0.4])
 def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
     vectors, labels, n_classes = request.getfixturevalue(name)
     given = flip_labels(labels, np.arange(len(labels)), noise, n_classes, 0)
@@ -92,18 +82,7 @@ def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "precision", "recall"), [("photographs", 0.75, 0.85), ("pictograms", 0.7, 0.8)])
-def test_planted_wrong_labels_are_found(request, name: str, precision: float, recall: float):
-    vectors, labels, n_classes = request.getfixturevalue(name)
-    given = flip_labels(labels, np.arange(len(labels)), 0.2, n_classes, 0)
-    predicted = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
-    found, planted = suspected(predicted.probabilities, given), given != labels
-    assert (found & planted).sum() / found.sum() > precision
-    assert (found & planted).sum() / planted.sum() > recall
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signal", [0.0, 0.07, 0.1, 0.13])
+@pytest.mark.parametrize("signal", [0.0, 0.1])
 def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: float):
     vectors, labels, n_classes = photographs
     rng = np.random.default_rng(0)
@@ -114,12 +93,12 @@ def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: flo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", [4, 12])
+@pytest.mark.parametrize("kept", [4])
 @pytest.mark.parametrize("name", ["photographs", "pictograms"])
 def test_few_clean_labels_are_taken_at_their_word(request, name: str, kept: int):
     vectors, labels, n_classes = request.getfixturevalue(name)
     noises = []
-    for seed in range(100, 108):
+    for seed in range(100, 104):
         order = np.random.default_rng(seed).permutation(len(labels))
         given = np.full_like(labels, -1)
         for label in range(n_classes):
@@ -159,7 +138,7 @@ def test_two_classes_with_labels_are_needed_and_undescribed_images_have_no_proba
     said = Answers(np.arange(20) % 2, np.full(20, -1), np.full(20, np.nan, np.float32))
     by_texts = {"answers": said, "evidence": "texts"}
     for labels in (one_class, np.repeat(one_class[:, None], 2, axis=1)):
-        with pytest.raises(TableError, match="Text labels need described images with labels"):
+        with pytest.raises(TableError, match="Targets need described images with labels"):
             predict_labels(Texts(vectors, described), labels, 2, 0, **by_texts)
     answered = predict_labels(Texts(vectors, described), np.arange(20) % 2, 2, 0, **by_texts)
     assert np.array_equal(answered.probabilities, found.probabilities), "answers without a text are no texts"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpt4image.data.regions import Boxes
-from gpt4image.labelling.pseudo_boxes import UNSURE, USUAL_THRESHOLD, best_threshold, pseudo_boxes
+from gpt4image.labelling.boxes import UNSURE, USUAL_THRESHOLD, best_threshold, pseudo_boxes
 
 RIGHT, WRONG = [0, 0, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]
 

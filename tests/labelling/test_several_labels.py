@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ from gpt4image.labelling.teaching import predict_training, targets_of
 from gpt4image.labelling.text_vectors import Texts, unit
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.prepare import prepare
-from gpt4image.training.targets import Noise, class_targets, explained
 from tables import make_table
 
 CLASSES = ("hat", "<b>bag</b>", "belt")
@@ -96,20 +94,6 @@ def test_wrong_labels_are_named_by_image_and_class() -> None:
     assert {tuple(pair) for pair in named[:3].tolist()} == set(wrong)
 
 
-def test_labels_are_half_of_their_target_where_the_texts_explain_enough() -> None:
-    nan = np.float32("nan")
-    soft = np.array([[0.8, 0.1], [0.8, 0.1], [nan, nan]], np.float32)
-    labels = np.array([[1, -1], [-1, -1], [0, -1]], np.int8)
-    half = class_targets(MultiLabel(), soft, labels, Noise(), 0.7)
-    np.testing.assert_allclose(half, [[0.9, 0.1], [0.8, 0.1], [0, nan]], rtol=1e-6)
-    alone = class_targets(MultiLabel(), soft, labels, Noise(), 0.3)
-    np.testing.assert_allclose(alone, [[1, 0.1], [0.8, 0.1], [0, nan]], rtol=1e-6)
-    true, _ = corpus(100)
-    every, frequencies = np.ones(true.shape, bool), np.tile(true.mean(axis=0), (100, 1))
-    assert explained(frequencies, true, every) == pytest.approx(0, abs=1e-6)
-    assert explained(np.clip(true, 0.01, 0.99), true, every) == pytest.approx(1, abs=0.02)
-
-
 @pytest.fixture
 def spec(tmp_path: Path) -> str:
     """60 pictures of a manifest, a table that tells their classes, and one wrong label: 05.png has no hat."""
@@ -152,26 +136,6 @@ def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None
     assert "hat: present" in page and "<dt>predicted</dt><dd><bdi>hat: absent</bdi>" in page and "<b>bag" not in page
     with pytest.raises(ConfigError, match="--suggest 3 needs one class per image"):
         run(spec, tmp_path, suggest=3)
-
-
-def test_a_run_is_taught_by_the_file_and_refuses_that_of_another_task(spec: str, tmp_path: Path) -> None:
-    run(spec, tmp_path)
-    found = TextLabels.load(tmp_path / "labels.parquet")
-    config = TrainConfig(
-        data=spec, out=tmp_path / "run", image_size=16, batch_size=4, text_labels=tmp_path / "labels.parquet"
-    )
-    data = prepare(config).data
-    assert data.soft is not None
-    by_digest = dict(zip(found.digests, found.probabilities, strict=True))
-    by_text = np.stack([by_digest[digest] for digest in data.image_set.digests])
-    has = data.image_set.labelled
-    assert data.soft[~has] == pytest.approx(by_text[~has])
-    assert data.soft[has] == pytest.approx((by_text[has] + data.labels[has]) / 2, abs=1e-6)
-    other = replace(found, labels=found.probabilities.argmax(axis=1), out_of_fold=np.zeros(60, bool))
-    other = replace(other, facts=replace(found.facts, task="classification"))
-    other.save(tmp_path / "labels.parquet")
-    with pytest.raises(TableError, match="text labels for --task classification, this run is of multilabel"):
-        prepare(config)
 
 
 def test_the_arms_of_a_comparison_are_taught_by_texts_and_by_the_baseline(spec: str, tmp_path: Path) -> None:

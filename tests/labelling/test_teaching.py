@@ -22,7 +22,6 @@ from gpt4image.labelling.teaching import (
     judge_training,
     predict_training,
     targets_of,
-    texts_of,
 )
 from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import check_fitting, with_text_labels
@@ -100,20 +99,6 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
     assert soft(label_trust=0.5)[1:] == pytest.approx(0.9 * own[1:] + 0.1 / 3, abs=1e-6)
     with pytest.raises(TableError, match=r"lacks the classes .blue., .green., .red. of the dataset"):
         soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
-
-
-def test_without_a_table_no_image_has_a_text(colour_folder: Path, tmp_path: Path):
-    assert not texts_of(prepare(options(colour_folder, tmp_path)).data, None).described.any()
-
-
-def test_a_file_of_other_images_is_refused_though_labels_would_do(colour_folder: Path, tmp_path: Path):
-    config = options(colour_folder, tmp_path)
-    data = prepare(config).data
-    labels = TextLabels.load(file_of(data, tmp_path / "labels.parquet"))
-    assert with_text_labels(data, config, labels).soft is not None
-    others = replace(labels, digests=tuple(digest[::-1] for digest in labels.digests))
-    with pytest.raises(TableError, match="holds no text label of a training image"):
-        with_text_labels(data, config, others)
 
 
 def test_a_file_that_learned_from_labels_that_a_run_holds_out_is_refused(

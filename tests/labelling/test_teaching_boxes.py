@@ -12,16 +12,12 @@ import pytest
 
 from box_cases import NAMES, answer_squares, write_squares
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError, TableError
-from gpt4image.base.files import read_json, read_json_lines
+from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.regimes import Regime
-from gpt4image.config import CompareConfig, EncodeConfig, LabelConfig, TrainConfig
-from gpt4image.data import load_image_set
-from gpt4image.encoding.encode import encode
-from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
+from gpt4image.labelling.answers import AnsweredBoxes
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import answers_about, taught_boxes
 from gpt4image.training.prepare import prepare
@@ -78,42 +74,6 @@ def test_the_teacher_of_an_arm_sees_the_boxes_that_are_left(given: tuple[str, Pa
         assert len(labels) == (1 if left.labels.known[image] else 2)
     raw = taught_boxes(left, 0, None, answers, "answers")
     assert (raw.weights[raw.places(train)] == 1).all() and len(raw.labels) > len(boxes.only(boxes.weights > 0).labels)
-
-
-@pytest.mark.slow
-def test_detectors_whose_features_are_aligned_are_compared(given: tuple[str, Path], tmp_path: Path) -> None:
-    spec, store = given
-    images = load_image_set(spec)
-    with DescriptionStore(tmp_path / "texts.db", write=True) as texts:
-        texts.add(
-            Description(
-                digest=digest,
-                prompt=PROMPTS["paper"],
-                describer={"name": "test"},
-                created=0.0,
-                text=f"{NAMES[row % 3]} square, picture {row}",
-            )
-            for row, digest in enumerate(images.digests)
-        )
-    table = tmp_path / "emb"
-    encode(EncodeConfig(store=tmp_path / "texts.db", encoder="bag-of-words:16", out=table))
-    common: dict[str, Any] = {"data": spec, "embeddings": table, "seeds": 1, "jobs": 1, **PLAIN}
-    few = "baseline,fused,fused-aligned"
-    every = "baseline,aligned,shuffled,class-name"
-    of_few: dict[str, Any] = {"answers": store, "labels_per_class": 2}
-    for arms, more in ((few, of_few), (every, dict[str, Any]())):
-        out = tmp_path / arms
-        compare(CompareConfig(**common, **more, arms=arms, out=out, val_fraction=0.3))
-        record = read_json(out / "comparison.json")
-        assert set(record["arms"]) == set(arms.split(","))
-        assert all(arm["description"] for arm in record["arms"].values())
-    align = {
-        folder.parent.name: [row["align_loss"] for row in read_json_lines(folder / "metrics.jsonl")]
-        for folder in (tmp_path / few / "runs").glob("*/seed-0")
-    }
-    found = {name: losses for name, losses in align.items() if losses != [None]}
-    assert {name.split("-2-")[0] for name in found} == {"fused-aligned"}
-    assert all(loss > 0 for losses in found.values() for loss in losses)
 
 
 @pytest.mark.slow

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.labelling import text_classifier
@@ -56,14 +53,6 @@ def test_predictions_of_labelled_images_have_not_seen_their_label():
     assert (result.probabilities.argmax(axis=1) == labels).mean() < 0.62
 
 
-def test_one_label_a_class_uses_the_defaults():
-    vectors, labels = clusters(4, 20, 0.5)
-    result = classify(vectors, hide(labels, 1), 4, seed=0)
-    assert (result.folds, result.c, result.names) == (0, text_classifier.DEFAULT_C, 0.0)
-    assert not result.out_of_fold.any()
-    assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
-
-
 def test_a_thread_that_is_asked_to_stop_does_so_in_the_middle_of_a_fit():
     vectors, labels = clusters(3, 8, 0.5)
     event, tries = threading.Event(), []
@@ -94,17 +83,6 @@ def test_groups_are_whole_in_a_fold_and_too_few_of_them_have_none(
     result = classify(vectors, np.array(labels), 3, seed=0, groups=np.array(groups))
     assert result.folds == folds and result.out_of_fold.any() == (folds > 0)
     np.testing.assert_allclose(result.probabilities[:].sum(axis=1), 1.0, rtol=1e-5)
-
-
-def test_the_only_image_of_a_class_is_in_no_fold():
-    vectors, labels = clusters(3, 10, 0.3)
-    given_labels = hide(labels, 4)
-    only = np.flatnonzero(given_labels == 2)
-    given_labels[only[1:]] = -1
-    result = classify(vectors, given_labels, 3, seed=0)
-    assert not result.out_of_fold[only[0]]
-    assert result.probabilities[only[0]].argmax() == 2
-    assert result.out_of_fold.sum() == 8
 
 
 @pytest.mark.parametrize(
@@ -139,22 +117,6 @@ def test_searches_are_bounded(monkeypatch):
     result = classify(inputs, labels, 4, seed=0)
     assert result.out_of_fold.all()
     assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
-
-
-@pytest.mark.parametrize(("several_from", "threads"), [(1e9, 1), (0, 2)], ids=["few texts", "many"])
-def test_fits_to_few_texts_take_one_thread(monkeypatch, several_from: float, threads: int):
-    seen: set[int] = set()
-
-    def watched(*given: Any, **options: Any) -> Any:
-        seen.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
-        return minimize(*given, **options)
-
-    monkeypatch.setattr(text_classifier, "minimize", watched)
-    monkeypatch.setattr(text_classifier, "_SEVERAL_THREADS", several_from)
-    vectors, labels = clusters(3, 4, 0.5)
-    with threadpool_limits(2, user_api="blas"):
-        classify(vectors, labels, 3, seed=0)
-    assert seen == {threads}
 
 
 @pytest.mark.parametrize("counts", [(15, 15, 15, 15), (15, 10, 4, 1)])

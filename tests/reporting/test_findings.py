@@ -1,13 +1,30 @@
+"""Findings, shares and tables of a comparison: every number where it belongs, no stronger than its seeds allow."""
+
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from gpt4image.artifacts.run_records import Comparison, OtherImages
+from gpt4image.config import ReportConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.reporting import findings
-from synthetic_records import MEANS, arm_record, comparison_record, pair_record
+from gpt4image.reporting.findings import (
+    Share,
+    absent_notes,
+    compact_rows,
+    comparison_tables,
+    metric_label,
+    metric_tables,
+    recovered,
+)
+from gpt4image.reporting.report import report
+from synthetic_records import MEANS, arm_record, comparison_record, pair_record, write_comparison
 
 MAP = {"metric": "mAP", "titles": {"mAP": "mean average precision (mAP)", "f1_macro": "F1, mean over classes"}}
 
@@ -181,3 +198,113 @@ def test_markdown_tables_are_well_formed() -> None:
     assert "a\\|b&lt;i>" in table
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert {row.replace("\\|", "").count("|") for row in rows} == {len(findings.HEADINGS) + 1}
+
+
+def write_report(folder: Path) -> Path:
+    path = report(ReportConfig(dir=folder)).path
+    assert path == folder / "report.html"
+    return path
+
+
+def metric(mean: float, difference: float | None = None, n: int = 3) -> dict[str, Any]:
+    found: dict[str, Any] = {"test": [mean] * n, "mean": mean, "ci95": [mean - 0.01, mean + 0.01]}
+    if difference is not None:
+        found["against_baseline"] = {"difference": difference, "ci95": [0.01, 0.03], "p": 0.0004, "n": n}
+    return found
+
+
+EARLIER = {name: metric(0.35) for name in ("corrupted", "corrupted:jpeg", "corrupted:jpeg:1", "knn:openmoji")}
+"""Metrics of records of earlier versions, which are not shown."""
+
+
+def record(n: int = 3) -> dict[str, Any]:
+    made, recall = comparison_record(means={"baseline": 0.34, "aligned": 0.36}), "image_to_text_recall:1"
+    made["arms"]["baseline"]["metrics"] = {"top5": metric(0.8), recall: metric(0.31), **EARLIER}
+    made["arms"]["aligned"] |= {
+        "metrics": {
+            "top5": metric(0.82, 0.02),
+            recall: metric(0.33, 0.02, n),
+            "zero_shot": metric(0.25),
+        },
+        "absent": {"retrieval": "no image of test or val has a description in the table"},
+    }
+    return made
+
+
+def test_each_metric_has_a_table_of_the_arms_that_have_it() -> None:
+    assert metric_label("image_to_text_recall:5") == "image to text, recall at 5"
+    assert metric_label("own_metric") == "own metric"
+    assert metric_label("own_metric", {"own_metric": "mean IoU"}) == "mean IoU"
+    tables = metric_tables(Comparison.model_validate(record(n=2)))
+    assert list(tables) == ["top-5 accuracy", "image to text, recall at 1", "zero-shot by class names"]
+    assert tables["image to text, recall at 1"] == [
+        ("baseline", "31.0 %", "30.0 to 32.0 %", "", "", ""),
+        ("aligned", "33.0 %", "32.0 to 34.0 %", "+2.0", "+1.0 to +3.0", "< 0.001 *"),
+    ]
+    assert [row[0] for row in tables["zero-shot by class names"]] == ["aligned"]
+
+
+def test_the_terminal_shows_what_was_asked_for_alone() -> None:
+    assert compact_rows(Comparison.model_validate(comparison_record())) == []
+    comparison = Comparison.model_validate(record())
+    assert compact_rows(comparison) == [
+        ("metric", "arm", "mean", "points"),
+        ("image to text, recall at 1", "baseline", "31.0 %", ""),
+        ("image to text, recall at 1", "aligned", "33.0 %", "+2.0"),
+        ("zero-shot by class names", "aligned", "25.0 %", ""),
+    ]
+    text = comparison_tables(record())
+    assert "33.0 %    +2.0" in text and "Not measured: retrieval between images and texts (no image" in text
+    assert absent_notes(Comparison.model_validate(comparison_record())) == []
+    several = {**record(), "comparisons": {"first": record(), "second": comparison_record()}}
+    assert comparison_tables(several).count("33.0 %    +2.0") == 1
+
+
+def test_the_report_shows_them(tmp_path: Path) -> None:
+    page = write_report(write_comparison(tmp_path / "cmp", record())).read_text(encoding="utf-8")
+    assert all(text in page for text in ("Other metrics", "zero-shot by class names", "+1.0 to +3.0"))
+    assert "corrupted" not in page and "knn" not in page
+    assert "Other metrics" not in write_report(write_comparison(tmp_path / "plain")).read_text(encoding="utf-8")
+
+
+LOSSES = {"baseline": 0.3, "aligned": 0.2, "text-labels": 0.47, "oracle": 0.5}
+
+
+def test_the_share_has_the_interval_of_all_ratios_that_a_paired_test_does_not_reject() -> None:
+    comparison = Comparison.model_validate(comparison_record(seeds=5, means=LOSSES))
+    share = recovered(comparison, "text-labels")
+    assert share is not None
+    low, high = share.interval
+    tests = {name: np.array(arm.test) for name, arm in comparison.arms.items()}
+    gain, loss = tests["text-labels"] - tests["baseline"], tests["oracle"] - tests["baseline"]
+    assert share.value == pytest.approx(gain.mean() / loss.mean())
+    for end in (low, high):
+        assert stats.ttest_rel(gain, end * loss).pvalue == pytest.approx(0.05)
+    assert low < share.value < high
+    sentence = findings.findings(comparison)[1]
+    assert sentence.startswith(
+        "Share recovered of the test accuracy lost to missing or wrong labels, with 95 % interval: "
+    )
+    assert f"text labels {share.in_words()}, alignment to the descriptions 0 % (0 to 0 %)" in sentence
+
+
+def test_no_share_is_given_where_there_may_be_no_loss() -> None:
+    small = Comparison.model_validate(comparison_record(means={**LOSSES, "baseline": 0.49}))
+    assert recovered(small, "text-labels") is None
+    assert not any("recovered" in line for line in findings.findings(small))
+    comparison = Comparison.model_validate(comparison_record(means=LOSSES))
+    unsure = OtherImages(ci95=(-0.01, 0.4), p=0.06)
+    pairs = [pair.model_copy(update={"other_images": unsure}) for pair in comparison.pairs]
+    assert recovered(comparison.model_copy(update={"pairs": tuple(pairs)}), "text-labels") is None
+    assert recovered(Comparison.model_validate(comparison_record(seeds=1, means=LOSSES)), "text-labels") is None
+    free = json.loads(json.dumps(comparison_record(means=LOSSES)).replace('"baseline"', '"asked"'))
+    without_labels = Comparison.model_validate(free)
+    assert recovered(without_labels, "text-labels") is None, "nothing says what missing labels cost"
+    assert "(answers only)" in findings.findings(without_labels)[0]
+    assert recovered(comparison, "oracle") is None and recovered(comparison, "absent") is None
+
+
+def test_no_share_is_said_to_be_more_than_all_or_less_than_none() -> None:
+    assert Share(0.563, (0.48, 0.64)).in_words() == "56 % (48 to 64 %)"
+    assert Share(1.04, (0.97, 1.12)).in_words() == "100 % (97 to 100 %)"
+    assert Share(-0.1, (-0.4, 0.2)).in_words() == "0 % (0 to 20 %)"

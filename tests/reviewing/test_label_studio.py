@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
@@ -78,13 +78,6 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_images_are_found_by_the_end_of_their_path(tmp_path: Path, image: str, key: str) -> None:
     assert read(tmp_path, [task(image, {"result": [choice("owl")]})]) == ({key: "owl"}, [])
     assert read(tmp_path, [{"id": 3, "image": image, "label": "owl", "annotator": 1}]) == ({key: "owl"}, [])
-
-
-@pytest.mark.parametrize("name", SIGNS)
-def test_what_is_written_is_a_path_to_a_server(tmp_path: Path, name: str) -> None:
-    write_tasks(tmp_path / "out.json", [(card(name, "cat"), f"photos/{name}")])
-    [task] = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert parse_qs(urlsplit(task["data"]["image"]).query) == {"d": [f"photos/{name}"]}
 
 
 def test_classes_under_another_name_are_refused_with_the_names_there_are(tmp_path: Path) -> None:

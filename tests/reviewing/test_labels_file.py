@@ -303,9 +303,3 @@ def test_class_folders_with_numbers_as_names_keep_their_names(
     LabelsFile(tmp_path / "labels.csv", images).close()
     read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
     assert (read.classes, read.labels.tolist()) == (names, images.labels.tolist())
-
-
-def test_all_class_numbers_from_0_on_stay_numbers(pictures: Path, tmp_path: Path) -> None:
-    names = tuple(map(str, range(11)))
-    LabelsFile(tmp_path / "labels.csv", class_folders(names, pictures / "cat" / "0.png", tmp_path / "numbers")).close()
-    assert load_image_set(f"manifest:{tmp_path / 'labels.csv'}").classes == names

@@ -48,14 +48,6 @@ def test_the_token_becomes_a_cookie_that_scripts_cannot_read(opened: Callable[..
     assert client.get("/?token=wrong").status_code == 403
 
 
-def test_every_sitting_has_an_id_of_its_own_that_is_not_the_token(opened: Callable[..., Session]) -> None:
-    session = opened()
-    one, other = client_of(session), client_of(session)
-    found = [re.findall(r'data-sitting="(\w{16})"', client.get("/").text) for client in (one, one, other)]
-    assert found[0] == found[1] != found[2]
-    assert all(len(ids) == 1 and TOKEN not in ids for ids in found)
-
-
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x"])
 def test_another_token_is_refused_everywhere(opened: Callable[..., Session], token: str) -> None:
     session = opened()

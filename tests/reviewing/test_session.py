@@ -58,15 +58,6 @@ def test_a_label_that_was_confirmed_does_not_come_back(opened: Callable[..., Ses
     assert card.key in keys(session, "correct")
 
 
-def test_an_image_that_lost_its_label_is_there_at_once(opened: Callable[..., Session]) -> None:
-    session = opened()
-    card = session.cards("label", 1)[0]
-    before = session.mark({card.id: Mark("cat", "checked")})
-    wait_for(lambda: card.id not in {session.digests[item] for item in session._opinion.order})
-    session.mark(before)
-    assert card.id in {card.id for card in session.cards("label", 96)}
-
-
 def test_copies_are_labelled_together(opened: Callable[..., Session], pictures: Path) -> None:
     shutil.copy(pictures / "unlabelled" / "5.png", pictures / "unlabelled" / "copy.png")
     session = opened()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.class_shares import (
     ClassShares,
     Probabilities,
@@ -38,8 +39,6 @@ FEW_CLASSES = "gpt4image-text-labels-2"
 """Of many classes: ``probabilities`` are those of ``classes`` of each image, and ``rest`` that of each other one."""
 LATER = {"task": "classification", "evidence": "texts", "weights": {}, "answers": "", "answered": 0}
 """Facts that earlier versions do not know, with what their files mean; written where they say something else."""
-REMOVED = {"method": "classifier", "targets": "soft", "confidence": 0.0, "run": ""}
-"""Facts of files of earlier versions, and the only values of theirs that this version makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class Facts:
         c: inverse strength of the classifier's penalty; of several classifiers the geometric mean.
         folds: folds of its cross-validation.
         seed: seed of the folds.
-        encoders: SPEC of the encoder of the embedding table; a file of an earlier version may name several.
+        encoders: SPEC of the encoder of the embedding table.
         embeddings: absolute path of the table, which may be gone; several as ``encoders``.
         names: part that class names have in the classifier, 0 to 1.
         transition: probability of each given label by true class; empty where a wrong label is any other class alike.
@@ -197,7 +196,6 @@ class TextLabels:
                 name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")
             }
             tuples["transition"] = tuple(map(tuple, values.get("transition", ())))
-            removed = {name: values.pop(name, usual) for name, usual in REMOVED.items()}
             facts = Facts(**{**values, **tuples})
             given = table.column("given_label")
             if is_matrix(given):
@@ -224,12 +222,6 @@ class TextLabels:
                 f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
                 "`gpt4image label`."
             ) from None
-        if removed != REMOVED:
-            what = ", ".join(f"{name} {value!r}" for name, value in removed.items() if value != REMOVED[name])
-            raise TableError(
-                f"{path} was written by an earlier version with {what}, which is no longer supported; write it again "
-                "with `gpt4image label`."
-            )
         return found
 
 
@@ -243,3 +235,52 @@ def _require_probabilities(given: Probabilities) -> None:
         wrong = (values < -ROUNDING) | (values > 1 + ROUNDING)
         if wrong.any():
             raise ValueError(f"{values[wrong][0]:g} is no probability, which is from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEvidence:
+    """What targets were predicted from, by the options of ``label``.
+
+    Attributes:
+        task: classification, multilabel, video or detection.
+        evidence: fused, texts, answers or names.
+        embeddings: absolute paths of the embedding tables that were given; they may be gone.
+        answers: absolute path of the store of answers that was given, which may be gone; else empty.
+        seed: seed of the folds.
+    """
+
+    task: str
+    evidence: str
+    embeddings: tuple[str, ...] = ()
+    answers: str = ""
+    seed: int = 0
+
+    @property
+    def texts_read(self) -> bool:
+        """Whether descriptions were read."""
+        return bool(self.embeddings) and self.evidence != "answers"
+
+    @property
+    def answers_read(self) -> bool:
+        """Whether answers were read, be it to learn what descriptions mean."""
+        return bool(self.answers) and self.evidence != "names"
+
+    @property
+    def asked(self) -> str:
+        """What answers are about, as ``describe --ask`` calls it: class, tags or boxes."""
+        return {"multilabel": "tags", "detection": "boxes"}.get(self.task, "class")
+
+    @classmethod
+    def of(cls, path: Path) -> LabelEvidence | None:
+        """Return what a file of targets was made from; None where it is missing or cannot be read."""
+        try:
+            if holds_boxes(path):
+                known = BoxLabels.load(path).facts
+                table, answers, seed = known.get("embeddings", ""), known.get("answers", ""), known.get("seed", 0)
+                tables, evidence = (str(table),) if table else (), str(known.get("evidence", "fused"))
+                return cls(task="detection", evidence=evidence, embeddings=tables, answers=str(answers), seed=int(seed))
+            facts = TextLabels.load(path).facts
+        except TableError:
+            return None
+        tables = facts.embeddings
+        return cls(task=facts.task, evidence=facts.evidence, embeddings=tables, answers=facts.answers, seed=facts.seed)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.class_shares import built, scattered
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.labelling.pseudo_boxes import best_threshold, pseudo_boxes
+from gpt4image.labelling.boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification, one_hot

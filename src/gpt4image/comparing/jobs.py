@@ -22,8 +22,7 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
-from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.labelling.answers import AnsweredBoxes, Answers
 from gpt4image.labelling.teaching import judge_training, predict_training, targets_of, taught_boxes
 from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number

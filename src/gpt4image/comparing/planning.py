@@ -29,7 +29,7 @@ from gpt4image.config.base import listed
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
-from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.labelling.answers import AnsweredBoxes
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
 from gpt4image.labelling.text_vectors import open_table

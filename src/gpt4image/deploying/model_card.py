@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
 
-from gpt4image.artifacts.label_evidence import LabelEvidence
 from gpt4image.artifacts.run_records import (
     COMPARISON,
     Arm,
@@ -28,6 +27,7 @@ from gpt4image.artifacts.run_records import (
 )
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
+from gpt4image.artifacts.text_labels import LabelEvidence
 from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
@@ -41,7 +41,7 @@ from gpt4image.describing.description_stats import describer_names
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
-from gpt4image.reporting.metric_tables import metric_label
+from gpt4image.reporting.findings import metric_label
 from gpt4image.tasks.multilabel import USUAL
 
 MOST_CLASSES = 100

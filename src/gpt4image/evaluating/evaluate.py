@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import __version__
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.class_shares import ClassShares, chosen
 from gpt4image.artifacts.run_records import REPORTED
@@ -40,10 +39,6 @@ ALWAYS = ("images", "labelled", "classes", "per_class", "support")
 """What the record of a split holds whatever the task."""
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
-NOT_KNOWN = (
-    "whether the images of train and val are those that the run was trained on is not known, only their number is the "
-    "same: what the run recorded also depends on its texts, its comparison or its version"
-)
 
 
 def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult:
@@ -170,37 +165,22 @@ def _load(
         runs.require_classes(config.run_dir, with_run.classes)
     if config.data not in (None, own):
         return (with_run, table), ""
-    same = _is_as_trained(record, image_set, table)
-    if same is False and config.data is None:
+    same = _is_as_trained(record, image_set)
+    if not same and config.data is None:
         raise RunError(
             f"{own} is not what {config.run_dir} was trained on: images, labels or classes of its train or val split "
             "have changed since, and its training images may be in other splits now. Restore the dataset, or give "
             f"--data {own} to measure what is there now."
         )
-    return (with_run, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
+    return (with_run, table), "" if same else CHANGED
 
 
-def _is_as_trained(record: runs.RunRecord, image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
-    """Return whether a dataset is, as far as it was read, what a run was trained on; None where that is not known.
-
-    The fingerprint of its images decides. Runs of earlier versions have only one that covers texts too: where it
-    differs, sizes are compared.
-    """
-    config, sizes = record["config"], record["run"].get("data", {})
-    by_train = config.get("arm") == "train"
-    read = ("train", "val") if by_train else SPLITS
+def _is_as_trained(record: runs.RunRecord, image_set: ImageSet) -> bool:
+    """Return whether a dataset, as far as it was read, is the one of a run, by the fingerprint of its images."""
+    config = record["config"]
+    read = ("train", "val") if config.get("arm") == "train" else SPLITS
     part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
-    if runs.IMAGES in config:
-        return config[runs.IMAGES] == identity_of(part, None, None, [])
-    left_out = {item["name"] for item in record["run"].get("set_aside", ())}
-    broken = [i for i, key in enumerate(part.keys) if key in left_out]
-    if config.get(runs.DATA) in (identity_of(part, table, None, []), identity_of(part, table, None, broken)):
-        return True
-    compared = ("train", "val") if by_train else ("val", "test")
-    differ = any(sizes.get(split, count) != count for split in compared for count in [len(image_set.indices(split))])
-    texts = config.get("embeddings") or config.get("text_labels")
-    comparable = by_train and not texts and record["environment"].get("gpt4image") == __version__
-    return False if differ or comparable else None
+    return config.get(runs.IMAGES) == identity_of(part, None, None, [])
 
 
 def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> Any:

@@ -7,6 +7,7 @@ finished run: what cannot be written is skipped with its reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,18 +19,20 @@ from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.class_shares import Probabilities, chosen
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
 from gpt4image.artifacts.text_labels import TextLabels
-from gpt4image.base.errors import DamagedError
+from gpt4image.base.errors import DamagedError, DecodeError
 from gpt4image.base.files import read_parquet, write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import StatsConfig, TrainConfig
+from gpt4image.data.decode import decode, decode_numbers
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.masks import UNSEEN
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.describing.description_stats import stats
-from gpt4image.evaluating.box_examples import NO_CLASS, write_box_examples
-from gpt4image.evaluating.drawn import DrawnMasks
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
-from gpt4image.pages.cards import SMALL, Thumbnails
+from gpt4image.pages.cards import PICTURE, SMALL, Thumbnails, data_url, mark
+from gpt4image.pages.masks import overlaid
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 from gpt4image.training.training_data import TextTargets
 
@@ -38,6 +41,104 @@ SUSPECTED = 24
 NEIGHBOURS = 3
 AMONG = 20_000
 """Most described training images that neighbours are looked for among."""
+LEAST_SCORE = 0.3
+"""Score of the predicted boxes that are drawn."""
+SIDE = 128
+"""Pixels of the longer side of a picture with a mask."""
+NO_CLASS = "none of the classes"
+"""Label of an annotated image that shows no class, and prediction of none."""
+
+
+def _write_box_examples(
+    path: Path, images: ImageSet, usable: Any, run_dir: Path, name: str, split: str, comparison: str
+) -> bool:
+    """Write the pictures of a split with the lowest scores, and return True; False if the run predicts no boxes."""
+    truth = images.regions
+    if not isinstance(truth, Boxes):
+        return False
+    try:
+        table = read_parquet(run_dir / f"predictions-{split}.parquet", ["key", "score", "boxes"])
+    except DamagedError:  # images with boxes may be classified too
+        return False
+    found: list[dict[str, Any]] = table.to_pylist()
+    row_of = {key: row for row, key in enumerate(images.keys)}
+    scores = np.array([row["score"] for row in found])
+    worst = [found[place] for place in np.argsort(scores, kind="stable") if not np.isnan(scores[place])]
+    pictures = Thumbnails(images, 2 * PICTURE)
+
+    def card(row: dict[str, Any]) -> dict[str, Any] | None:
+        index = row_of.get(row["key"])
+        picture = None if index is None or not usable[index] else pictures.of(index)
+        if index is None or picture is None:
+            return None
+        names, boxes = images.classes, [box for box in row["boxes"] if box[4] >= LEAST_SCORE]
+        corners, labels, weights = truth.image(index)
+        own = [mark("true", corners[k], names[labels[k]], label=False) for k in np.flatnonzero(weights > 0)]
+        return {
+            "key": row["key"],
+            "comparison": comparison,
+            "label": ", ".join(dict.fromkeys(names[label] for label in labels.tolist())) or NO_CLASS,
+            "split": split,
+            "picture": picture,
+            "boxes": [*own, *(mark("found", box[:4], f"{names[int(box[5])]} {box[4]:.2f}") for box in boxes)],
+            "about": f"{name}: {len(boxes)} predicted, {len(own)} true, AP of the picture {row['score']:.2f}",
+        }
+
+    cards = (card(row) for row in worst[: 2 * PER_SPLIT])
+    write_json(path, [shown for shown in cards if shown][:PER_SPLIT])
+    return True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DrawnMasks:
+    """The masks of a held-out split, and those that runs predicted.
+
+    Attributes:
+        images: N images with masks.
+        predicted: by run, then by key, a PNG file of class numbers.
+        scores: by key, the score of the first run; NaN without a mask.
+    """
+
+    images: ImageSet
+    predicted: Mapping[str, Mapping[str, bytes]]
+    scores: Mapping[str, float]
+
+    @classmethod
+    def of_runs(cls, images: ImageSet, run_dirs: Mapping[str, Path], split: str) -> DrawnMasks | None:
+        """Return those of runs by name; None where they predicted no masks."""
+        if not isinstance(images.regions, Masks) or not run_dirs:
+            return None
+        try:
+            tables = {
+                name: read_parquet(folder / f"predictions-{split}.parquet", ["key", "mask", "score"]).to_pydict()
+                for name, folder in run_dirs.items()
+            }
+        except DamagedError:  # of runs for another task
+            return None
+        predicted = {name: dict(zip(table["key"], table["mask"], strict=True)) for name, table in tables.items()}
+        first = next(iter(tables.values()))
+        return cls(images=images, predicted=predicted, scores=dict(zip(first["key"], first["score"], strict=True)))
+
+    def worst_first(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return images at ``rows`` by the score of the first run, the lowest first."""
+        scores = np.array([self.scores.get(self.images.keys[row], np.nan) for row in rows.tolist()], np.float64)
+        return rows[np.argsort(scores, kind="stable")]
+
+    def of(self, row: int) -> dict[str, str]:
+        """Return pictures of an image as data URLs: with its true mask, and with the mask of each run."""
+        regions, key = self.images.regions, self.images.keys[row]
+        unseen = [number for number, name in enumerate(self.images.classes) if name.lower() in UNSEEN]
+        masks: dict[str, NDArray[np.uint8]] = {}
+        try:
+            picture = decode(self.images.read(row))
+            picture.thumbnail((SIDE, SIDE))
+            if isinstance(regions, Masks) and regions.known[row]:
+                masks["true mask"] = regions[row : row + 1].pixels(2 * SIDE)[0]
+            masks |= {name: decode_numbers(own[key]) for name, own in self.predicted.items() if key in own}
+        except (DecodeError, OSError):
+            return {}
+        background = unseen[0] if unseen else -1
+        return {name: data_url(overlaid(picture, mask, background), 80) for name, mask in masks.items()}
 
 
 class Said(NamedTuple):
@@ -150,7 +251,7 @@ def write_examples(
 ) -> None:
     """Write a fixed sample of pictures of a held-out split and of described training pictures, across classes.
 
-    Where boxes are predicted, the pictures of the first run with the lowest scores, see ``box_examples``.
+    Where boxes are predicted, the pictures of the first run with the lowest scores.
 
     Args:
         path: file to write.
@@ -163,7 +264,7 @@ def write_examples(
     """
     text, text_labels, answers = said
     first = next(iter(run_dirs), None)
-    if first and write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
+    if first and _write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
         return
     predictions = {name: read_predictions(folder, split, images) for name, folder in run_dirs.items()}
     drawn = DrawnMasks.of_runs(images, run_dirs, split)

@@ -1,4 +1,8 @@
-"""Class answers of a store as arrays that fit a dataset: first and second class and confidence of each image."""
+"""Answers of a store as arrays that fit a dataset: classes with their confidence, tags, and boxes.
+
+Several answers about one image are votes. An answer is one of the classes where it differs only in case, spaces or
+plural. Legend: N images, K classes, M boxes.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,21 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.box_formats import overlap
 from gpt4image.artifacts.class_shares import Probabilities, blocks, built
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.image_set import ImageSet
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import CLASS
 
@@ -30,18 +37,8 @@ SECOND_SHARE = 0.6  # of what the first class leaves; of photographs 61 % of the
 MOST_CERTAIN = 0.99
 USUAL_CONFIDENCE = 0.85  # of an answer that states none
 BROAD_SHARE = 0.5  # weight of the first answer beside one from a shorter list: one describer repeats its mistakes
-
-
-class _Votes(NamedTuple):
-    """Answers one by one: row of the image, first and second class (-1: none of the classes), and confidence."""
-
-    rows: Ints
-    first: Ints
-    second: Ints
-    confidence: Floats
-
-    def take(self, some: Ints) -> _Votes:
-        return _Votes(self.rows[some], self.first[some], self.second[some], self.confidence[some])
+SAME_OBJECT = 0.5
+"""IoU from which on two boxes are of one object."""
 
 
 class Answers(NamedTuple):
@@ -62,11 +59,11 @@ class Answers(NamedTuple):
     boxes: Boxes | None = None
 
     @property
-    def given(self) -> NDArray[np.bool_]:
+    def given(self) -> Bools:
         """(N,) which images have an answer."""
         return np.asarray((self.first.reshape(len(self.first), -1) >= 0).any(axis=1))
 
-    def take(self, rows: Ints | slice) -> Answers:
+    def take(self, rows: Any) -> Answers:
         """Return the answers about some images."""
         runner_up = None if self.runner_up is None else self.runner_up[rows]
         boxes = None if self.boxes is None else self.boxes[rows]
@@ -74,13 +71,11 @@ class Answers(NamedTuple):
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
-        parts = (self.first, self.second, self.confidence, self.runner_up)
         boxes = b"" if self.boxes is None else self.boxes.content().encode()
-        whole = b"".join(values.tobytes() for values in parts if values is not None)
-        return hashlib.sha256(whole + boxes).hexdigest()
+        return hashlib.sha256(b"".join(part.tobytes() for part in self[:4] if part is not None) + boxes).hexdigest()
 
     def probabilities(self, n_classes: int) -> Probabilities:
-        """Return (N, K) class probabilities, as the answers state them: no label is read.
+        """Return (N, K) class probabilities as the answers state them; no label is read.
 
         The first class has the stated confidence, the second SECOND_SHARE of the rest, and the others share what is
         left. All classes are alike where there is no answer.
@@ -89,8 +84,7 @@ class Answers(NamedTuple):
 
     def stated(self, n_classes: int) -> Floats:
         """Return the same as an array."""
-        given = self.given
-        sure, next_best = _shares(self.confidence, n_classes)
+        given, (sure, next_best) = self.given, _shares(self.confidence, n_classes)
         if self.runner_up is not None:
             next_best = np.where(np.isnan(self.runner_up), next_best, np.minimum(self.runner_up, 1.0 - sure))
         next_best = np.where(self.second >= 0, next_best, 0.0)
@@ -100,6 +94,33 @@ class Answers(NamedTuple):
             rows = np.flatnonzero(given & (classes >= 0))
             found[rows, classes[rows]] = share[rows]
         return found / found.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnsweredBoxes:
+    """Boxes that were answered about N images, M in all.
+
+    Attributes:
+        boxes: classes are as answered, weights are shares of the answers that have the box; ``known`` says which images
+            were asked about.
+        truncated: (M,) float32, share of the answers that call the object cut off; 0 where none says anything.
+    """
+
+    boxes: Boxes
+    truncated: Floats
+
+    @property
+    def given(self) -> Bools:
+        """(N,) which images have an answer."""
+        return self.boxes.known
+
+    def take(self, rows: Ints) -> AnsweredBoxes:
+        """Return the answers about some images."""
+        return AnsweredBoxes(boxes=self.boxes[rows], truncated=self.truncated[self.boxes.places(rows)])
+
+    def content(self) -> str:
+        """Return a digest of all of it, for fingerprints."""
+        return hashlib.sha256(self.boxes.content().encode() + self.truncated.tobytes()).hexdigest()
 
 
 class Read(NamedTuple):
@@ -117,13 +138,6 @@ class Read(NamedTuple):
     again: Bools
     definitions: Mapping[int, str]
 
-    def in_words(self) -> list[str]:
-        """Return a sentence about answers that are none of the classes, if there are any."""
-        if not self.strange:
-            return []
-        words = first_few(word for word, _ in self.strange.most_common())
-        return [f"{self.strange.total()} answers or tags are none of the classes and were not read: {words}."]
-
 
 def answered_classes(path: Path) -> tuple[str, ...]:
     """Return the class list that the answers of a store chose from; the longest, where others are parts of it.
@@ -133,8 +147,7 @@ def answered_classes(path: Path) -> tuple[str, ...]:
         TableError: there is no class answer, or there are several lists.
     """
     with DescriptionStore(path) as store:
-        prompts = dict.fromkeys(row.prompt for row in store.answers() if row.classes)
-        lists = dict.fromkeys(prompt.class_names for prompt in prompts)
+        lists = dict.fromkeys(row.prompt.class_names for row in store.answers() if row.classes)
     longest = max(lists, key=len, default=())
     if lists and all(set(each) <= set(longest) for each in lists):
         return longest
@@ -146,28 +159,19 @@ def read_for(path: Path, images: ImageSet) -> Read:
     """Return the class answers about the images of a dataset, or the tags where they have several classes.
 
     Raises:
-        StoreError, TableError: as ``read_answers``.
+        StoreError: the store is missing or damaged.
+        TableError: it says nothing of these images and classes, or its answers were told the class.
     """
-    read = read_tags if images.labels.ndim == 2 else read_answers
-    return read(path, images.digests, images.classes)
+    return (read_tags if images.labels.ndim == 2 else read_answers)(path, images.digests, images.classes)
 
 
 def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
-    """Return the class answers of a store about images; several about one image are votes.
+    """Return the class answers of a store about N images by digest; errors are those of ``read_for``.
 
     An answer from a list of fewer classes, about an image that has another answer, is evidence among these classes
-    only: it moves probability between them. See ``_moved``.
-
-    Args:
-        path: description store.
-        digests: of N images.
-        classes: of the dataset; an answer is one of them where it differs only in case, spaces or plural.
-
-    Raises:
-        StoreError: the store is missing or damaged.
-        TableError: no image has an answer that names a class, or answers were told the class.
+    only: it moves probability between them.
     """
-    number_of = class_finder(classes)
+    number_of = _class_finder(classes)
     strange: Counter[str] = Counter()
     lists: dict[tuple[int, ...], int] = {(): 0}
     numbers, stated = array("q"), array("f")  # of a million answers, not objects
@@ -180,57 +184,52 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         definitions.update({number: definition for number, definition in told.items() if definition})
         return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
 
-    for row, item in stored_answers(path, digests):
+    for row, item in _stored(path, digests):
         if CLASS not in item.prompt.ask:
             continue
-        first, second = number_of(item.answer.class_name), number_of(item.answer.second)
-        if first < 0 and (word := item.answer.class_name or item.answer.said):
+        answer = item.answer
+        first, second = number_of(answer.class_name), number_of(answer.second)
+        if first < 0 and (word := answer.class_name or answer.said):
             strange[word] += 1
-        sure = item.answer.confidence if item.answer.confidence is not None else item.answer.probability
+        sure = answer.confidence if answer.confidence is not None else answer.probability
         stated.append(USUAL_CONFIDENCE if sure is None else sure)
         place = lists.setdefault(listed(item.prompt), len(lists))
         numbers.extend((place, row, first, second if second != first else -1))
     places, row_of, first, second = np.array(numbers, np.int64).reshape(-1, 4).T
     votes, broad = _Votes(row_of, first, second, np.array(stated, np.float32)), np.zeros(len(digests), bool)
-    broad[votes.rows[(places == 0) & (votes.first >= 0)]] = True
-    only = [places == 0, *((places == place) & ~broad[votes.rows] for place in range(1, len(lists)))]
-    first_time = votes.take(np.concatenate([np.flatnonzero(some) for some in only]))
-    if not (first_time.first >= 0).any():
-        seen = f"; answered were {first_few(strange)}" if strange else ""
-        raise TableError(
-            f"{path} holds no answer about these images that names one of the classes {first_few(classes)}{seen}. Ask "
-            "with `gpt4image describe --ask class`, or leave --answers out."
-        )
-    found, again = _counted(first_time, len(digests), len(classes)), np.zeros(len(digests), bool)
+    broad[row_of[(places == 0) & (first >= 0)]] = True
+    first_time = np.concatenate([np.flatnonzero((places == k) & ((k == 0) | ~broad[row_of])) for k in lists.values()])
+    if not (first[first_time] >= 0).any():
+        raise _nothing(path, "answer about these images", classes, strange, "class`, or leave --answers out.")
+    found = _counted(votes.take(first_time), len(digests), len(classes))
+    again = np.zeros(len(digests), bool)
     for own in sorted(lists, key=len, reverse=True)[:-1]:
-        sharper = votes.take(np.flatnonzero((places == lists[own]) & broad[votes.rows]))
-        again[sharper.rows] = True
-        sharper = sharper.take(np.flatnonzero(np.isin(sharper.first, own)))
-        if len(sharper.rows):
-            found = _moved(found, _counted(sharper, len(digests), len(classes)), np.array(own), len(classes))
+        sharper = np.flatnonzero((places == lists[own]) & broad[row_of])
+        again[row_of[sharper]] = True
+        sharper = sharper[np.isin(first[sharper], own)]
+        if len(sharper):
+            asked = _counted(votes.take(sharper), len(digests), len(classes))
+            found = _moved(found, asked, np.array(own), len(classes))
     return Read(found, strange, again, definitions)
 
 
 def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
-    """Return which classes were seen in images that may have several, by the tags of a store; answers are votes.
+    """Return which classes were seen in images that may have several, by the tags of a store.
 
-    The labels of boxes are the tags of an answer that was asked for boxes alone.
-
-    Args and Raises: as of ``read_answers``.
+    The labels of boxes are the tags of an answer that was asked for boxes alone. Errors are those of ``read_for``.
     """
-    number_of = class_finder(classes)
+    number_of = _class_finder(classes)
     strange: Counter[str] = Counter()
     seen, asked = np.zeros((len(digests), len(classes))), np.zeros(len(digests))
-    for row, item in stored_answers(path, digests):
+    for row, item in _stored(path, digests):
         tags = item.answer.tags
         if tags is None and item.answer.boxes is not None:
             tags = tuple(box["label"] for box in item.answer.boxes)
-        if tags is None:
-            continue
-        numbers = {tag: number_of(tag) for tag in tags}
-        strange.update(tag for tag, number in numbers.items() if number < 0)
-        seen[row, [number for number in numbers.values() if number >= 0]] += 1
-        asked[row] += 1
+        if tags is not None:
+            numbers = {tag: number_of(tag) for tag in tags}
+            strange.update(tag for tag, number in numbers.items() if number < 0)
+            seen[row, [number for number in numbers.values() if number >= 0]] += 1
+            asked[row] += 1
     if not asked.any():
         raise TableError(f"{path} holds no tags of these images. Ask with `gpt4image describe --ask tags`, or boxes.")
     share = seen / np.maximum(asked, 1)[:, None]
@@ -239,14 +238,105 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
     return Read(Answers(first, np.full_like(first, -1), sure), strange, np.zeros(len(digests), bool), {})
 
 
-def stored_answers(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, StoredAnswer]]:
-    """Yield the answers of a store, each with the row of its image; one about equal images comes for each of them.
+def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tuple[AnsweredBoxes, Counter[str]]:
+    """Return the boxes of a store about N images by digest; and words that are none of the classes.
 
     Raises:
-        StoreError: the store is missing or damaged.
-        TableError: answers were told the class.
+        StoreError, TableError: as of ``read_for``.
     """
-    rows: dict[str, int | list[int]] = {}
+    number_of = _class_finder(classes)
+    strange: Counter[str] = Counter()
+    answers: list[list[Answer]] = [[] for _ in digests]
+    for row, item in _stored(path, digests):
+        if (boxes := item.answer.boxes) is not None:
+            numbered = [(number_of(box["label"]), box) for box in boxes]
+            strange.update(box["label"] for number, box in numbered if number < 0)
+            usable = tuple({**box, "label": classes[number]} for number, box in numbered if number >= 0)
+            # Other words for the objects, and none of a class, do not say that there is none of a class.
+            answers[row] += [replace(item.answer, boxes=usable)] if usable or not boxes else []
+    images: list[ImageBoxes | None] = []
+    truncated: list[float] = []
+    for several in answers:
+        voted = box_votes(several)
+        truncated += [box.truncated or 0.0 for box in voted]
+        corners = np.array([box.corners for box in voted], np.float64).reshape(-1, 4) / 1000
+        labels = np.array([number_of(box.label) for box in voted], np.int64)
+        shares = np.array([box.share for box in voted], np.float32)
+        images.append((np.clip(corners, 0, 1).astype(np.float32), labels, shares) if several else None)
+    found = AnsweredBoxes(boxes=Boxes.of_images(images), truncated=np.array(truncated, np.float32))
+    if not len(found.boxes.labels):
+        raise _nothing(path, "box of these images", classes, strange, "boxes`.")
+    return found, strange
+
+
+class VotedBox(NamedTuple):
+    """One object, as several answers have it.
+
+    Attributes:
+        label: its class.
+        corners: (4,) left, top, right, bottom: means in thousandths of the image.
+        share: of the answers that have it, 0 to 1.
+        truncated: share of them that say that a part of it is hidden; None where none says anything.
+        confidence: mean of what they state; None where none states any.
+        words: what they say of it, the most frequent first.
+    """
+
+    label: str
+    corners: NDArray[np.float64]
+    share: float
+    truncated: float | None
+    confidence: float | None
+    words: tuple[str, ...]
+
+
+@dataclass
+class _Object:
+    label: str
+    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    boxes: list[Any] = field(default_factory=list[Any])
+
+    def voted(self, answers: int) -> VotedBox:
+        def stated(name: str) -> list[Any]:
+            return [box[name] for box in self.boxes if box.get(name) is not None]
+
+        truncated, confidence = (
+            float(np.mean(values)) if (values := stated(name)) else None for name in ("truncated", "confidence")
+        )
+        words = tuple(word for word, _ in Counter(stated("words")).most_common())
+        mean, share = self.total / len(self.boxes), len(self.boxes) / answers
+        return VotedBox(self.label, mean, share, truncated, confidence, words)
+
+
+def box_votes(answers: Sequence[Answer]) -> list[VotedBox]:
+    """Return the boxes of answers about one image, those that most answers have first.
+
+    A box joins the object of its class that it overlaps most, by an IoU of 0.5 at least; an answer has one box per
+    object. Answers without boxes, to other questions, do not count.
+    """
+    asked = [answer.boxes for answer in answers if answer.boxes is not None]
+    objects: list[_Object] = []
+    for boxes in asked:
+        corners = np.asarray([box["box_2d"] for box in boxes], np.float64).reshape(-1, 4)
+        before = list(objects)
+        means = np.asarray([one.total / len(one.boxes) for one in before], np.float64).reshape(-1, 4)
+        same = np.asarray([[box["label"] == one.label for one in before] for box in boxes], np.bool_)
+        shared = overlap(corners, means) * same.reshape(len(boxes), len(before))
+        of_box: dict[int, _Object] = {}
+        while shared.size and shared.max() >= SAME_OBJECT:  # the best pair first
+            row, column = np.unravel_index(shared.argmax(), shared.shape)
+            of_box[int(row)] = before[column]
+            shared[row], shared[:, column] = 0, 0
+        for row, box in enumerate(boxes):
+            if row not in of_box:
+                objects.append(of_box.setdefault(row, _Object(box["label"])))
+            of_box[row].total = of_box[row].total + corners[row]
+            of_box[row].boxes.append(box)
+    return sorted((one.voted(len(asked)) for one in objects), key=lambda box: -box.share)
+
+
+def _stored(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, StoredAnswer]]:
+    """Yield the answers of a store, each with the row of its image; one about equal images comes for each of them."""
+    rows: dict[str, int | list[int]] = {}  # lists only for copies: a million images have few
     for row, digest in enumerate(digests):
         same = rows.setdefault(digest, row)
         if same != row:
@@ -265,7 +355,7 @@ def stored_answers(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, St
             yield from ((row, item) for row in (own if isinstance(own, list) else [own]))
 
 
-def class_finder(classes: Sequence[str]) -> Callable[[str | None], int]:
+def _class_finder(classes: Sequence[str]) -> Callable[[str | None], int]:
     """Return what finds the number of the class that a word means, -1 for none."""
     numbers, names = {name: number for number, name in enumerate(classes)}, ClassNames(classes)
 
@@ -274,6 +364,26 @@ def class_finder(classes: Sequence[str]) -> Callable[[str | None], int]:
         return numbers.get(names.find(word) or "", -1) if word else -1
 
     return find
+
+
+def _nothing(path: Path, what: str, classes: Sequence[str], strange: Counter[str], ask: str) -> TableError:
+    seen = f"; answered were {first_few(strange)}" if strange else ""
+    return TableError(
+        f"{path} holds no {what} that names one of the classes {first_few(classes)}{seen}. Ask with "
+        f"`gpt4image describe --ask {ask}"
+    )
+
+
+class _Votes(NamedTuple):
+    """Answers one by one: row of the image, first and second class (-1: none of the classes), and confidence."""
+
+    rows: Ints
+    first: Ints
+    second: Ints
+    confidence: Floats
+
+    def take(self, some: Ints) -> _Votes:
+        return _Votes(self.rows[some], self.first[some], self.second[some], self.confidence[some])
 
 
 def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -313,22 +423,16 @@ def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answ
 
 def _counted(votes: _Votes, total: int, n_classes: int) -> Answers:
     """Return one answer per image: the class with the largest mean probability over its votes, and the next one."""
-    sure, next_best = _shares(votes.confidence, n_classes)
-    shares, classes = np.concatenate([sure, next_best]), np.concatenate([votes.first, votes.second])
+    shares, classes = np.concatenate(_shares(votes.confidence, n_classes)), np.concatenate([votes.first, votes.second])
     known = classes >= 0
     sums = csr_matrix((shares[known], (np.tile(votes.rows, 2)[known], classes[known])), shape=(total, n_classes))
     sums.sum_duplicates()
-    counts = np.bincount(votes.rows, minlength=total)
+    has, counts = np.diff(sums.indptr), np.bincount(votes.rows, minlength=total)
     found = Answers(np.full(total, -1), np.full(total, -1), np.full(total, np.nan, np.float32))
-    owner = np.repeat(np.arange(total), np.diff(sums.indptr))
-    values: Floats = np.asarray(sums.data, np.float32)
-    order = np.lexsort((-values, owner))
-    start = np.searchsorted(owner, np.arange(total))
-    has = np.diff(sums.indptr)
+    order = np.lexsort((-np.asarray(sums.data, np.float32), np.repeat(np.arange(total), has)))
     for place, target in ((0, found.first), (1, found.second)):
         some = np.flatnonzero(has > place)
-        chosen = order[start[some] + place]
-        target[some] = sums.indices[chosen]
-        if place == 0:
-            found.confidence[some] = sums.data[chosen] / counts[some]
+        target[some] = sums.indices[order[sums.indptr[some] + place]]
+    some = np.flatnonzero(has)
+    found.confidence[some] = sums.data[order[sums.indptr[some]]] / counts[some]
     return found

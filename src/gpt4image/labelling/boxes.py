@@ -6,14 +6,15 @@ eight features of an answered box (docs/research/log/box-convention.md says what
 PRIOR_BOXES more boxes: answered boxes as they are, drawn as often as PRIOR_WHOLE and PRIOR_TRUNCATED say, times the
 share of the answers that have the box. So the teacher works from zero annotated images on.
 
-Boxes of annotated images are predicted by folds of images that have not seen their image. Corners stay as answered: a
-regression of their offsets gained nothing.
+Boxes of annotated images are predicted by folds of images that have not seen their image, so human boxes that look
+wrong can be named. Corners stay as answered: a regression of their offsets gained nothing.
 
 Legend: N images, M answered boxes, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,15 +24,16 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.box_formats import overlap
 from gpt4image.artifacts.class_shares import chosen
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.regions import Boxes
-from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.data.regions import Boxes, ImageBoxes
+from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_classifier import FOLDS
 from gpt4image.labelling.text_vectors import Texts
+from gpt4image.tasks.average_precision import Matches
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 BoxEvidence = Literal["fused", "texts", "answers"]
 
 FEATURES = (
@@ -47,11 +49,22 @@ FEATURES = (
 PRIOR_WHOLE, PRIOR_TRUNCATED = 0.9, 0.6
 PRIOR_BOXES = 10.0
 MAX_PRIOR = 5_000  # answered boxes among which the prior is spread
-SAME = 0.5
-"""IoU from which on two boxes are of one object."""
 LEAST = 0.5
 """Probability from which on a box is an object; regions of others count neither as objects nor as background."""
 _BORDER = 0.02  # of a side: a box that near to the border touches it
+NEAR, ALIKE = 0.3, 0.6
+"""IoU from which on boxes are near, and from which on they are in the same place."""
+USUAL_THRESHOLD = 0.5  # score of a predicted box, where no human box of validation can tell
+UNSURE = 0.5
+"""Part of the threshold from which on a predicted box is a region that counts for nothing."""
+
+Kind = Literal["missing", "false", "misplaced", "another class"]
+KINDS: dict[Kind, str] = {
+    "missing": "The teacher is confident of a box, and no human box is near.",
+    "false": "No answered box is near the human box.",
+    "misplaced": "The nearest answered box overlaps the human box only in part.",
+    "another class": "Place and size agree; the teacher is confident of another class.",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +84,7 @@ class TaughtBoxes:
     weights: dict[str, float]
 
     @property
-    def likely(self) -> NDArray[np.bool_]:
+    def likely(self) -> Bools:
         """(M,) which boxes count as objects."""
         return np.asarray(self.probable >= LEAST)
 
@@ -94,7 +107,7 @@ def teach(
     seed: int,
     evidence: BoxEvidence = "fused",
     groups: Ints | None = None,
-    reference: NDArray[np.bool_] | None = None,
+    reference: Bools | None = None,
 ) -> TaughtBoxes:
     """Return the answered boxes as these annotators would draw them.
 
@@ -119,17 +132,15 @@ def teach(
         return TaughtBoxes(boxes=answered.boxes, probable=share, drawn=drawn, weights={"answers": 1.0})
     groups = np.arange(len(human)) if groups is None else groups
     reference = np.ones(len(human), bool) if reference is None else reference
-    image_of = answered.boxes.image_of
-    probable = convention(
-        features(answered), prior(answered), drawn, groups[image_of], seed, reference=reference[image_of]
-    )
+    of = answered.boxes.image_of
+    probable = convention(features(answered), prior(answered), drawn, groups[of], seed, reference=reference[of])
     given = np.where(matched >= 0, human.labels[matched] if len(human.labels) else NO_LABEL, NO_LABEL)
     labels, sure, weights = _classes(answered.boxes, given, texts, n_classes, seed, evidence, reference)
     boxes = replace(answered.boxes, labels=labels, weights=(probable * sure).astype(np.float32))
     return TaughtBoxes(boxes=boxes, probable=probable, drawn=drawn, weights=weights)
 
 
-def match(boxes: Boxes, human: Boxes, least: float = SAME) -> Ints:
+def match(boxes: Boxes, human: Boxes, least: float = SAME_OBJECT) -> Ints:
     """Return (M,) the human box that each box is of, by its position; -1 for none.
 
     Boxes are paired one to one within their image, whatever their classes, so that as many as possible have an IoU of
@@ -155,11 +166,12 @@ def features(answered: AnsweredBoxes) -> Floats:
     largest, inside = np.zeros(len(area)), np.zeros(len(area))
     for image in np.flatnonzero(np.diff(boxes.starts)):
         own = slice(boxes.starts[image], boxes.starts[image + 1])
-        largest[own], inside[own] = area[own].max(), _inside_another(corners[own])
-    centre = (corners[:, :2] + corners[:, 2:]) / 2 - 0.5
+        shared = _inside(corners[own], corners[own])
+        np.fill_diagonal(shared, 0.0)
+        largest[own], inside[own] = area[own].max(), shared.max(axis=1)
+    off_centre = np.linalg.norm((corners[:, :2] + corners[:, 2:]) / 2 - 0.5, axis=1)
     borders = (corners[:, :2] < _BORDER).sum(axis=1) + (corners[:, 2:] > 1 - _BORDER).sum(axis=1)
     aspect = np.abs(np.log(wide / high))
-    off_centre = np.linalg.norm(centre, axis=1)
     columns = (boxes.weights, answered.truncated, area, area - largest, aspect, inside, off_centre, borders)
     return np.stack(columns, axis=1).astype(np.float64)
 
@@ -171,7 +183,7 @@ def prior(answered: AnsweredBoxes) -> Floats:
 
 
 def convention(
-    inputs: Floats, before: Floats, drawn: NDArray[np.int8], groups: Ints, seed: int, *, reference: NDArray[np.bool_]
+    inputs: Floats, before: Floats, drawn: NDArray[np.int8], groups: Ints, seed: int, *, reference: Bools
 ) -> Floats:
     """Return (M,) probability that annotators draw a box.
 
@@ -191,37 +203,30 @@ def convention(
     inputs = np.asarray(StandardScaler().fit(inputs[typical]).transform(inputs))
     if len(typical) > MAX_PRIOR:
         typical = rng.choice(typical, MAX_PRIOR, replace=False)
-    share = PRIOR_BOXES / len(typical)
-    expected = before[typical]
-    known = drawn >= 0
-
-    def predicted(rows: Ints, wanted: NDArray[np.bool_]) -> Floats:
+    share, expected, known = PRIOR_BOXES / len(typical), before[typical], drawn >= 0
+    names, own = np.unique(groups[known], return_inverse=True)
+    folds = np.full(len(inputs), -1)
+    folds[known] = (rng.permutation(len(names)) % FOLDS)[own]
+    found = np.zeros(len(inputs))
+    for fold in np.unique(folds):  # -1: boxes that no human box tells anything of
+        rows = np.flatnonzero(known & (folds != fold))
         model = LogisticRegression(max_iter=1_000)
         model.fit(
             np.concatenate([inputs[rows], inputs[typical], inputs[typical]]),
             np.concatenate([drawn[rows], np.ones(len(typical)), np.zeros(len(typical))]),
             sample_weight=np.concatenate([np.ones(len(rows)), share * expected, share * (1 - expected)]),
         )
-        return model.predict_proba(inputs[wanted])[:, 1]
-
-    found = np.zeros(len(inputs))
-    found[~known] = predicted(np.flatnonzero(known), ~known) if (~known).any() else 0.0
-    names, own = np.unique(groups[known], return_inverse=True)
-    folds = np.full(len(inputs), -1)
-    folds[known] = (rng.permutation(len(names)) % FOLDS)[own]
-    for fold in np.unique(folds[known]):
-        found[folds == fold] = predicted(np.flatnonzero(known & (folds != fold)), folds == fold)
+        found[folds == fold] = model.predict_proba(inputs[folds == fold])[:, 1]
     return found
 
 
-def quality(boxes: Boxes, human: Boxes, chosen: NDArray[np.bool_]) -> dict[str, float | None]:
-    """Return precision and recall of the chosen (M,) boxes at an IoU of SAME on annotated images; None without any."""
+def quality(boxes: Boxes, human: Boxes, chosen: Bools) -> dict[str, float | None]:
+    """Return precision and recall of the chosen (M,) boxes at an IoU of 0.5 on annotated images; None without any."""
     images = human.known & boxes.known
     given = boxes.only(chosen & images[boxes.image_of])
-    sure = human.only((human.weights > 0) & images[human.image_of])
+    objects = int(((human.weights > 0) & images[human.image_of]).sum())
     drawn = _drawn(given, human, match(given, human))
     right, total = int((drawn == 1).sum()), int((drawn >= 0).sum())
-    objects = len(sure.labels)
     return {"precision": right / total if total else None, "recall": right / objects if objects else None}
 
 
@@ -233,16 +238,9 @@ def _drawn(boxes: Boxes, human: Boxes, matched: Ints) -> NDArray[np.int8]:
     ignored = human.only(human.weights == 0)
     for image in np.flatnonzero(np.diff(boxes.starts) * np.diff(ignored.starts)).tolist():
         own = slice(boxes.starts[image], boxes.starts[image + 1])
-        covered = _inside(boxes.corners[own], ignored.image(image)[0]).max(axis=1) >= SAME
+        covered = _inside(boxes.corners[own], ignored.image(image)[0]).max(axis=1) >= SAME_OBJECT
         drawn[own][covered & (matched[own] < 0)] = -1
     return drawn
-
-
-def _inside_another(corners: Floats) -> Floats:
-    """Return (n,) how much of each box lies inside of another one."""
-    shared = _inside(corners, corners)
-    np.fill_diagonal(shared, 0.0)
-    return shared.max(axis=1)
 
 
 def _inside(corners: NDArray[Any], others: NDArray[Any]) -> Floats:
@@ -260,7 +258,7 @@ def _classes(
     n_classes: int,
     seed: int,
     evidence: BoxEvidence,
-    reference: NDArray[np.bool_],
+    reference: Bools,
 ) -> tuple[Ints, Floats, dict[str, float]]:
     """Return the class of each box (M,), its probability, and the weights of what was read.
 
@@ -272,12 +270,9 @@ def _classes(
     pairs, of_box = np.unique(np.stack([boxes.image_of, boxes.labels], axis=1), axis=0, return_inverse=True)
     labels = np.full(len(pairs), NO_LABEL)
     labels[of_box[given >= 0]] = given[given >= 0]
-    nothing = np.full(len(pairs), NO_LABEL)
-    said = Answers(pairs[:, 1], nothing, np.full(len(pairs), np.nan, np.float32))
-    if texts is None:
-        texts = Texts(np.zeros((len(boxes), 1), np.float32), np.zeros(len(boxes), bool))
+    said = Answers(pairs[:, 1], np.full(len(pairs), NO_LABEL), np.full(len(pairs), np.nan, np.float32))
     found = predict_labels(
-        texts.take(pairs[:, 0]),
+        (Texts.none(len(boxes)) if texts is None else texts).take(pairs[:, 0]),
         labels,
         n_classes,
         seed,
@@ -290,3 +285,99 @@ def _classes(
     known = probabilities.any(axis=1)
     sure = np.where(known, probabilities.max(axis=1).astype(np.float64), 1.0)
     return np.where(known, probabilities.argmax(axis=1), boxes.labels), sure, found.weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Suspect:
+    """One suspected error.
+
+    Attributes:
+        kind: of KINDS.
+        image: position of the image.
+        doubt: 0 to 1, how sure the evidence is.
+        corners: (4,) of the human box; of the teacher's, where one is missing.
+        label: class of the same box.
+        taught: corners and class of the teacher's box beside the human one, where it says something else.
+    """
+
+    kind: Kind
+    image: int
+    doubt: float
+    corners: NDArray[np.float32]
+    label: int
+    taught: tuple[NDArray[np.float32], int] | None = None
+
+
+def suspected_boxes(taught: TaughtBoxes, human: Boxes) -> list[Suspect]:
+    """Return suspected errors of human boxes, the surest first; images without an answer or annotation have none."""
+    images = np.flatnonzero(taught.boxes.known & human.known).tolist()
+    found = [suspect for image in images for suspect in _suspected_in(taught, human, image)]
+    return sorted(found, key=lambda suspect: -suspect.doubt)
+
+
+def _suspected_in(taught: TaughtBoxes, human: Boxes, image: int) -> Iterator[Suspect]:
+    own = slice(taught.boxes.starts[image], taught.boxes.starts[image + 1])
+    (answered, classes, sure), probable = taught.boxes.image(image), taught.probable[own]
+    given, labels, weights = human.image(image)
+    shared = overlap(answered, given)
+    counts = taught.likely[own] & (taught.drawn[own] >= 0)  # not in an ignored region
+    for i in np.flatnonzero(counts & (shared.max(axis=1, initial=0.0) < NEAR)):
+        yield Suspect(kind="missing", image=image, doubt=float(probable[i]), corners=answered[i], label=int(classes[i]))
+    judged = np.flatnonzero(weights > 0)
+    # Where the answers know none of the other boxes of the image, they may have missed this one too.
+    alike = (shared.max(axis=0, initial=0.0)[judged] >= ALIKE).sum()
+    trusted = min(1.0, (1 + alike) / (2 + len(judged) - 1))
+    for j in judged:
+        best = int(shared[:, j].argmax()) if len(answered) else -1
+        same = float(shared[best, j]) if len(answered) else 0.0
+        kind: Kind
+        if same < NEAR:
+            kind, doubt = "false", trusted * (1.0 - same)
+        elif same < ALIKE:
+            kind, doubt = "misplaced", float(probable[best]) * (1.0 - same)
+        elif classes[best] != labels[j]:
+            kind, doubt = "another class", float(sure[best])
+        else:
+            continue
+        beside = None if kind == "false" else (answered[best], int(classes[best]))
+        yield Suspect(kind=kind, image=image, doubt=doubt, corners=given[j], label=int(labels[j]), taught=beside)
+
+
+def best_threshold(predictions: NDArray[np.float32], human: Boxes, n_classes: int) -> float | None:
+    """Return the score from which on predicted boxes agree best with human ones: the largest F1 at an IoU of 0.5.
+
+    Args:
+        predictions: (N, D, 6) left, top, right, bottom, score, class of each box, the best of an image first; a score
+            of 0 is no box.
+        human: of the same images.
+        n_classes: K.
+
+    Returns:
+        None where no human box is predicted.
+    """
+    rows = np.flatnonzero(human.known)
+    if not len(rows):
+        return None
+    found = Matches.of(predictions[rows], human[rows], n_classes)
+    scores = np.sort(predictions[rows, :, 4][predictions[rows, :, 4] > 0])[::-1]
+    right = found.right[:, 0].cumsum()
+    if not right.any():
+        return None
+    f1 = 2 * right / (found.counts[:, 0].cumsum() + found.support.sum())
+    return float(scores[f1.argmax()])
+
+
+def pseudo_boxes(predictions: NDArray[np.float32], threshold: float | None) -> Boxes:
+    """Return boxes that a detector predicts, (N, D, 6), as targets of self-training.
+
+    Those that score less than the threshold, but UNSURE of it, are regions that count for nothing. An image without a
+    sure box is not annotated: a weak detector misses much.
+    """
+    sure = USUAL_THRESHOLD if threshold is None else threshold
+
+    def of_image(rows: NDArray[np.float32]) -> ImageBoxes | None:
+        found = rows[(rows[:, 4] > 0) & (rows[:, 4] >= UNSURE * sure)]
+        weights = (found[:, 4] >= sure).astype(np.float32)
+        return (found[:, :4], found[:, 5].astype(np.int64), weights) if weights.any() else None
+
+    return Boxes.of_images([of_image(rows) for rows in predictions])

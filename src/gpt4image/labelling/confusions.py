@@ -1,39 +1,123 @@
-"""Pairs of classes that answers confuse, and the images about which a sharper question among these classes is worth it.
+"""P(word | class): how often each word is said of images of each class. The words are answers, or given labels.
 
-Describers of images make the same few mistakes often: prompts that say what tells two classes apart correct many of
-them (AutoSEP, arXiv 2506.03195). Which classes these are is found here; a person writes what tells them apart.
+It is counted on images whose class is known, surely or by probability, on top of a prior. So answers can be corrected,
+wrong labels are explained, and pairs of classes that answers confuse are found: describers of images make the same few
+mistakes often, and prompts that say what tells two classes apart correct many of them (AutoSEP, arXiv 2506.03195).
+
+Legend: n images, K classes; matrices (K, K) have a row per true class and a column per word.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, triu
 
-from gpt4image.artifacts.class_shares import Probabilities, two_best
-from gpt4image.artifacts.store import ClassOption
-from gpt4image.base.files import write_text
-from gpt4image.base.visible import csv_cell
-from gpt4image.data import ImageSet
-from gpt4image.describing.class_lists import class_list
-from gpt4image.reporting.text_table import text_table
+from gpt4image.artifacts.class_shares import ClassShares, Probabilities, blocks, two_best
 
+Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-AGAIN, AGAIN_CLASSES = ".again.csv", ".again-classes.txt"  # what the files are called, beside those of label
+PSEUDO_ANSWERS = 10.0  # answers per class that count as if they were as stated
+_STEPS = 20
 MOST_PAIRS = 5
 LEVEL = 0.05  # false discovery rate of pairs, and probability below which labels contradict what texts show
 CERTAIN = 0.95  # probability of a class from which on an image is not asked again
-_NO_IMAGES: Ints = np.zeros(0, np.int64)
-_TEXTS = ("taught", "names")  # experts that have read no label and no answer about the image itself
-_HEAD = "# Write after each colon what tells this class from the others; that may also stay empty.\n"
+_TEXTS = ("taught", "names")  # sources that have read no label and no answer about the image itself
+
+
+def counted(words: NDArray[np.integer], true: Floats, n_classes: int) -> NDArray[np.float64]:
+    """Return (K, K) numbers of words (n,) by the probabilities (n, K) of their true classes."""
+    said = csr_matrix((np.ones(len(words)), (words, np.arange(len(words)))), shape=(n_classes, len(words)))
+    return np.asarray(said @ true.astype(np.float64)).T
+
+
+def smoothed(counts: Floats, prior: Floats, strength: float) -> NDArray[np.float64]:
+    """Return P(word | class), (K, K), of counts, on top of so many words per class that follow the prior."""
+    return (strength * prior + counts) / (strength + counts.sum(axis=1, keepdims=True))
+
+
+class Confusions(NamedTuple):
+    """How often answers are given to images of each class, beside how often they should be, as stated.
+
+    How common classes are follows too: a class that is never answered, though images have it, is taken for more common
+    than the answers state (Saerens et al. 2002).
+
+    Attributes:
+        stated: (K, K) P(answer | class) among all images, as the stated confidences have it.
+        expected: (K, K) numbers among labelled images, as stated: labels may have been chosen where answers are unsure.
+        counted: (K, K) numbers among labelled images, by their labels.
+        shift: (K,) how much more common classes are among labelled images; as many labels of each class, say.
+        commoner: (K,) logarithms of how much more common classes are than stated.
+    """
+
+    stated: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    counted: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    commoner: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, first: Ints, probabilities: Probabilities, known: Bools, rows: Ints, true: Floats) -> Confusions:
+        """Count them.
+
+        Args:
+            first: (N,) what was answered.
+            probabilities: (N, K) that the answers state.
+            known: (N,) images with an answer.
+            rows: (n,) labelled images.
+            true: (n, K) probabilities of their classes.
+        """
+        n_classes = probabilities.shape[1]
+        stated = _stated(first, probabilities, np.flatnonzero(known)) + 1e-3 / n_classes
+        counts = counted(first[rows], true, n_classes)
+        common, answered = stated.sum(axis=1), stated.sum(axis=0)
+        common, answered = common / common.sum(), answered / answered.sum()
+        among = PSEUDO_ANSWERS * n_classes * common + counts.sum(axis=1)
+        share = among / among.sum()
+        shift, expected = share / common, np.zeros_like(counts)
+        for part in blocks(len(rows), n_classes):
+            expected += counted(first[rows[part]], _shifted(probabilities[rows[part]], shift), n_classes)
+        stated /= stated.sum(axis=1, keepdims=True)
+        likely = stated * smoothed(counts, stated, PSEUDO_ANSWERS) / smoothed(expected, stated, PSEUDO_ANSWERS)
+        likely /= likely.sum(axis=1, keepdims=True)
+        for _ in range(_STEPS):  # expectation maximisation, from the labels, which decide what the answers leave open
+            share = share * (likely @ (answered / np.maximum(share @ likely, 1e-12)))
+        return cls(stated, expected, counts, shift, np.log(np.maximum(share, 1e-12) / common))
+
+    def ratios(self) -> NDArray[np.float32]:
+        """Return (K, K) logarithms of how much more often class j is answered to images of class k than stated."""
+        more, fewer = (smoothed(counts, self.stated, PSEUDO_ANSWERS) for counts in (self.counted, self.expected))
+        return (np.log(more / fewer) + self.commoner[:, None]).astype(np.float32)
+
+    def without(self, first: Ints, true: Floats, stated: Floats) -> NDArray[np.float32]:
+        """Return (n, K) the same of counted answers ``first``, each as if its own label were not known."""
+        shares = []
+        for counts, own in ((self.counted, true), (self.expected, _shifted(stated, self.shift))):
+            totals = PSEUDO_ANSWERS + np.maximum(counts.sum(axis=1) - own, 0.0)
+            shares.append((PSEUDO_ANSWERS * self.stated.T[first] + np.maximum(counts.T[first] - own, 0.0)) / totals)
+        return (np.log(shares[0] / shares[1]) + self.commoner).astype(np.float32)
+
+
+def _shifted(probabilities: Floats, shift: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return probabilities of images that were drawn with other shares of the classes."""
+    shifted = probabilities * shift
+    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _stated(first: Ints, probabilities: Probabilities, rows: Ints) -> NDArray[np.float64]:
+    """Return ``counted`` of answers that are of each class as their confidence says, of any number of images."""
+    n_classes = probabilities.shape[1]
+    if not isinstance(probabilities, ClassShares):
+        return counted(first[rows], probabilities[rows], n_classes)
+    some, shape = probabilities.take(rows), (n_classes, len(rows))
+    answered = csr_matrix((np.ones(len(rows)), (first[rows], np.arange(len(rows)))), shape=shape)
+    above: Any = answered @ some.above_rest()
+    return (above.toarray() + np.asarray(answered @ some.rest)[:, None]).T
 
 
 class Confused(NamedTuple):
@@ -44,8 +128,6 @@ class Confused(NamedTuple):
         checked: images of a or b, by ``by``, about which a or b was answered.
         wrong: of these, how many were answered with the other one.
         by: what the answers were compared with: labels or texts.
-        p: probability of so many, if all classes were mistaken for each other equally often; adjusted for the number
-            of pairs (Benjamini and Hochberg 1995).
         images: rows to ask again.
     """
 
@@ -53,24 +135,12 @@ class Confused(NamedTuple):
     checked: int
     wrong: int
     by: str
-    p: float
     images: Ints
 
     @property
     def rate(self) -> float:
         """Part of the images that were answered with the other class."""
-        return self.wrong / max(self.checked, 1)
-
-    @property
-    def significant(self) -> bool:
-        """Whether the pair is confused beyond chance."""
-        return self.p < LEVEL
-
-    def contradicts(self, other: Confused) -> bool:
-        """Return whether so few mistakes are improbable if the classes are confused as often as ``other`` has it."""
-        from scipy import stats
-
-        return bool(stats.binom.cdf(self.wrong, self.checked, other.rate) < LEVEL)
+        return self.wrong / self.checked
 
 
 def confused_pairs(
@@ -82,118 +152,55 @@ def confused_pairs(
     texts show is left out if the labels contradict it. Pairs never hold all classes: that is the old question.
 
     Args:
-        said: (N,) classes by name of the expert, -1 where it knows nothing; see ``experts.Fusion``.
+        said: (N,) classes by name of the source, -1 where it knows nothing; see ``Predictions``.
         labels: (N,) given classes, -1 where there is none or where it is not to be trusted.
-        probabilities: (N, K) of all experts; those of labelled images are out of fold.
+        probabilities: (N, K) of all sources; those of labelled images are out of fold.
         askable: (N,) images that may be asked again.
     """
+    from scipy.stats import binom
+
     if "answers" not in said:
         return []
     answered, n_classes = said["answers"], probabilities.shape[1]
-    by_labels = _Compared.of(answered, labels, n_classes, "labels")
+    by_labels, found = _significant(answered, labels, n_classes, "labels")
     texts = next((said[name] for name in _TEXTS if name in said), np.full_like(labels, -1))
-    by_texts = _Compared.of(answered, texts, n_classes, "texts")
-    found = dict(by_labels.significant)
-    for classes, other in by_texts.significant.items():
-        if classes not in found and not by_labels.pair(classes).contradicts(other):
-            found[classes] = other
+    for (a, b), pair in _significant(answered, texts, n_classes, "texts")[1].items():
+        wrong = int(by_labels[a, b] + by_labels[b, a])
+        if binom.cdf(wrong, wrong + int(by_labels[a, a] + by_labels[b, b]), pair.rate) >= LEVEL:
+            found.setdefault((a, b), pair)
     open_ = np.flatnonzero(askable & (answered >= 0) & (probabilities.max(axis=1) < CERTAIN))
     two = np.sort(two_best(probabilities)[0][open_], axis=1)
     place = two[:, 0] * n_classes + two[:, 1]
-    order = np.argsort(place, kind="stable")
-    found = [
-        pair._replace(images=open_[order[slice(*np.searchsorted(place[order], (at, at + 1)))]])
-        for (a, b), pair in sorted(found.items())
-        for at in [a * n_classes + b]
-    ]
+    pairs = [pair._replace(images=open_[place == a * n_classes + b]) for (a, b), pair in sorted(found.items())]
     chosen: list[Confused] = []
-    for pair in sorted(found, key=lambda pair: -pair.rate * len(pair.images)):
+    for pair in sorted(pairs, key=lambda pair: -pair.rate * len(pair.images)):
         listed = {number for other in (*chosen, pair) for number in other.classes}
         if len(pair.images) and len(listed) < n_classes and len(chosen) < MOST_PAIRS:
             chosen.append(pair)
     return chosen
 
 
-class _Compared(NamedTuple):
-    """How often the classes of each pair are mistaken for each other.
+def _significant(
+    answered: Ints, true: Ints, n_classes: int, by: str
+) -> tuple[csr_matrix, dict[tuple[int, int], Confused]]:
+    """Return (K, K) numbers of answers by true class, and the pairs that are confused beyond chance, by their classes.
 
-    Attributes:
-        counts: (K, K) images by true class and answer, without those that do not occur.
-        by: what the answers are compared with.
-        significant: pairs that are confused beyond chance, by their classes.
+    P-values are of so many mistakes if all classes were mistaken for each other equally often, adjusted for the number
+    of pairs (Benjamini and Hochberg 1995).
     """
+    from scipy.stats import binom
 
-    counts: Counter[tuple[int, int]]
-    by: str
-    significant: dict[tuple[int, int], Confused]
-
-    @classmethod
-    def of(cls, answered: Ints, true: Ints, n_classes: int, by: str) -> _Compared:
-        """Count them, and compare with chance."""
-        from scipy import stats
-
-        rows = np.flatnonzero((answered >= 0) & (true >= 0))
-        pairs, times = np.unique(np.stack([true[rows], answered[rows]]), axis=1, return_counts=True)
-        counts = Counter(dict(zip(map(tuple, pairs.T.tolist()), times.tolist(), strict=True)))
-        found = cls(counts, by, {})
-        right = sum(count for (one, other), count in counts.items() if one == other)
-        chance = (1.0 - right / max(len(rows), 1)) / max(n_classes - 1, 1)  # of one wrong class
-        seen = [found.pair(classes) for classes in sorted({(min(p), max(p)) for p in counts if p[0] != p[1]})]
-        if not seen:
-            return found
-        wrong, checked = np.array([[pair.wrong, pair.checked] for pair in seen]).T
-        p = stats.binom.sf(wrong - 1, checked, chance)
-        order, total = np.argsort(p, kind="stable"), n_classes * (n_classes - 1) // 2  # p of all other pairs is 1
-        adjusted = np.minimum.accumulate((p[order] * (total / np.arange(1, len(p) + 1)))[::-1])[::-1]
-        for place, level in zip(order.tolist(), adjusted.tolist(), strict=True):
-            pair = seen[place]._replace(p=min(level, 1.0))
-            if pair.significant:
-                found.significant[pair.classes] = pair
-        return found
-
-    def pair(self, classes: tuple[int, int]) -> Confused:
-        """Return how often two classes are mistaken for each other, without what chance has to do with it."""
-        a, b = classes
-        wrong = self.counts[a, b] + self.counts[b, a]
-        return Confused(classes, wrong + self.counts[a, a] + self.counts[b, b], wrong, self.by, 1.0, _NO_IMAGES)
-
-
-def confused_table(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
-    """Return the pairs as a table for a terminal."""
-    rows = [("classes", "compared with", "confused", "ask again")]
-    for pair in pairs:
-        names = " / ".join(classes[number] for number in pair.classes)
-        rows.append((names, pair.by, f"{pair.wrong:,} of {pair.checked:,}", f"{len(pair.images):,} images"))
-    return text_table("Classes that the answers confuse more often than chance", rows)
-
-
-def write_images(path: Path, pairs: Sequence[Confused], images: ImageSet, probabilities: Probabilities) -> None:
-    """Write the images to ask again as CSV: key, digest, and their first and second class."""
-    buffer = io.StringIO()
-    cells = csv.writer(buffer, lineterminator="\n")
-    cells.writerow(("key", "digest", "first", "second"))
-    for row in np.sort(np.concatenate([pair.images for pair in pairs])).tolist():
-        second, first = np.argsort(probabilities[row])[-2:].tolist()
-        names = (images.keys[row], images.digests[row], images.classes[first], images.classes[second])
-        cells.writerow(map(csv_cell, names))
-    write_text(path, buffer.getvalue())
-
-
-def write_classes(
-    path: Path, pairs: Iterable[Confused], classes: Sequence[str], definitions: Mapping[int, str]
-) -> None:
-    """Write the classes of the pairs as a class list with a place for definitions.
-
-    Args:
-        path: of the list. What a person wrote into an earlier one is kept.
-        pairs: whose classes are listed.
-        classes: names of all classes.
-        definitions: those that answers were given with, by class.
-
-    Raises:
-        ConfigError: the earlier list cannot be read.
-    """
-    written = {name: definition for name, definition in class_list(str(path)) if definition} if path.exists() else {}
-    numbers = dict.fromkeys(number for pair in pairs for number in pair.classes)
-    options = [ClassOption(classes[i], written.get(classes[i], definitions.get(i, ""))) for i in numbers]
-    write_text(path, _HEAD + "".join(f"{name}: {definition}".strip() + "\n" for name, definition in options))
+    rows = np.flatnonzero((answered >= 0) & (true >= 0))
+    counts = csr_matrix((np.ones(len(rows), np.int64), (true[rows], answered[rows])), shape=(n_classes, n_classes))
+    right, both = counts.diagonal(), triu(counts + counts.T, k=1).tocoo()
+    a, b, wrong = both.row, both.col, both.data
+    checked = wrong + right[a] + right[b]
+    chance = (1.0 - int(right.sum()) / max(len(rows), 1)) / max(n_classes - 1, 1)  # of one wrong class
+    p = binom.sf(wrong - 1, checked, chance)
+    order, total = np.argsort(p, kind="stable"), n_classes * (n_classes - 1) // 2  # p of all other pairs is 1
+    adjusted = np.minimum.accumulate((p[order] * (total / np.arange(1, len(p) + 1)))[::-1])[::-1]
+    nobody = np.zeros(0, np.int64)
+    return counts, {
+        (int(a[k]), int(b[k])): Confused((int(a[k]), int(b[k])), int(checked[k]), int(wrong[k]), by, nobody)
+        for k in order[adjusted < LEVEL].tolist()
+    }

@@ -15,6 +15,7 @@ from scipy.special import entr, softmax
 from scipy.stats import beta
 
 from gpt4image.artifacts.class_shares import Probabilities, mapped
+from gpt4image.labelling.confusions import counted, smoothed
 from gpt4image.training.targets import Noise, single_labels
 
 Floats = NDArray[np.floating]
@@ -25,16 +26,14 @@ MIN_NOISE, MAX_NOISE = 0.05, 0.75
 SURE = 2.5  # nats of likelihood that more noise must bring: p = 0.013 by the likelihood-ratio test
 ANCHORS = 0.1  # share of the labelled images, those where the text is surest, that noise is estimated by
 MIN_ANCHORS = 50
-MAX_ANCHOR_NOISE = 0.6  # above, texts that say nothing look alike
+MAX_ANCHOR_NOISE = 0.6  # above, uninformative texts look alike
 MIN_STEADINESS, MIN_STEADINESS_OF_FEW = 0.6, 0.85  # of few: where ANCHORS of the labels would be too few
 CONFIDENCE = 0.99  # that at least MIN_NOISE of the labels are wrong
 PSEUDO_LABELS = 5.0  # labels of each class that the uniform model counts for
 MAX_CLASSES = 100  # of a full transition matrix
 UNLIKELY = 0.2  # of 5 % wrong labels of photographs names .66 with precision .53; confident learning .57 with .41
 TRUST = 0.5  # standard deviation of the logarithm of the power by which evidence that read no label is miscalibrated
-REFUTED = (
-    0.75  # part of the log loss that labels with such noise have at least; texts that predict them better refute it
-)
+REFUTED = 0.75  # part of the least log loss of labels with such noise; texts that predict them better refute it
 MAX_LABELS = 20_000  # labels that noise is estimated by where evidence read none
 MAX_CELLS = 10_000_000  # the same, times the number of classes
 _FOLDS = 5
@@ -59,9 +58,7 @@ def find_noise(probabilities: Probabilities, labels: Ints) -> tuple[Noise, float
     by_anchors = anchor_rate(probabilities, labels)
     if by_anchors > 0.0:
         return Noise(rate=by_anchors), _explain(probabilities, labels, rate=by_anchors)[1]
-    if rate > MIN_NOISE and gain > SURE:
-        return Noise(rate=rate), power
-    return Noise(), 1.0
+    return (Noise(rate=rate), power) if rate > MIN_NOISE and gain > SURE else (Noise(), 1.0)
 
 
 def noise_by_evidence(free: Probabilities, labels: Ints, text_loss: float | None, seed: int) -> tuple[Noise, Noise]:
@@ -85,7 +82,9 @@ def noise_by_evidence(free: Probabilities, labels: Ints, text_loss: float | None
     by_anchors = anchor_rate(free, labels)
     sure = by_anchors > 0.0 or (rate > MIN_NOISE and gain > SURE)
     probable = find_transition(free, labels, Noise(rate=by_anchors or rate), seed)
-    if text_loss is not None and text_loss < REFUTED * _least_loss(probable, free):
+    # Whoever knows the true class and the noise has the least log loss: the entropy of the labels.
+    entropy = entr(probable.matrix(free.shape[1]).astype(np.float64)).sum(axis=1)
+    if text_loss is not None and text_loss < REFUTED * float(free.mean(axis=0) @ entropy):
         return Noise(), Noise()
     return probable if sure else Noise(), probable
 
@@ -97,12 +96,6 @@ def _sample(probabilities: Probabilities, labels: Ints, most: int, seed: int) ->
         return probabilities[:], labels
     some = np.random.default_rng(seed).choice(len(labels), most, replace=False)
     return probabilities[some], labels[some]
-
-
-def _least_loss(noise: Noise, clean: Floats) -> float:
-    """Return the log loss of labels with such noise by whoever knows the true class and the noise: their entropy."""
-    matrix = noise.matrix(clean.shape[1]).astype(np.float64)
-    return float(clean.mean(axis=0) @ entr(matrix).sum(axis=1))
 
 
 def _explain(
@@ -122,17 +115,15 @@ def _explain(
         prior = 0.0 if trust is None else 0.5 * float(log_power / trust) ** 2 / len(labels)
         return prior - float(np.log(np.maximum(other + (1.0 - wrong - other) * own, 1e-12)).mean())
 
-    def fit(start: float, lowest: float, highest: float) -> Any:
-        starts = [(start, log_power) for log_power in (0.0, 1.0)]
+    def fit(lowest: float, highest: float, *starts: float) -> Any:
         bounds = [(lowest, highest), (-2.0, 3.0)]
-        fits: list[Any] = [minimize(loss, each, bounds=bounds) for each in starts]
+        fits: list[Any] = [minimize(loss, (s, power), bounds=bounds) for s in starts for power in (0.0, 1.0)]
         return min(fits, key=lambda result: result.fun)
 
     if rate is not None:
         found = without = fit(rate, rate, rate)
     else:
-        without = fit(MIN_NOISE, MIN_NOISE, MIN_NOISE)
-        found = min((fit(start, 0.0, MAX_NOISE) for start in (0.05, 0.4)), key=lambda result: result.fun)
+        without, found = fit(MIN_NOISE, MIN_NOISE, MIN_NOISE), fit(0.0, MAX_NOISE, 0.05, 0.4)
     return float(found.x[0]), float(np.exp(found.x[1])), len(labels) * float(without.fun - found.fun)
 
 
@@ -140,8 +131,8 @@ def anchor_rate(probabilities: Floats, labels: Ints) -> float:
     """Estimate the part of labels that is wrong by the images of whose text the classifier is surest (anchors: Patrini
     et al. 2017).
 
-    Texts that say little about the classes disagree too; but then agreement falls off from the surest images to all,
-    whereas noise is the same for all. What cannot be told apart from that counts as no noise.
+    Uninformative texts disagree too; but then agreement falls off from the surest images to all, whereas noise is the
+    same for all. What cannot be told apart from that counts as no noise.
 
     Returns:
         0, or a value in [MIN_NOISE, MAX_ANCHOR_NOISE]; always 0 for fewer than 2 * MIN_ANCHORS labels.
@@ -175,31 +166,27 @@ def find_transition(found: Probabilities, labels: Ints, uniform: Noise, seed: in
         return uniform
     clean: Floats = found[:]
     prior = uniform.matrix(n_classes).astype(np.float64)
+
+    def fitted(clean: Floats, labels: Ints) -> NDArray[np.float64]:
+        matrix = prior
+        for _ in range(_STEPS):
+            posterior = clean * matrix.T[labels]
+            posterior /= np.maximum(posterior.sum(axis=1, keepdims=True), 1e-12)
+            matrix = smoothed(counted(labels, posterior, n_classes), prior, PSEUDO_LABELS)
+        return matrix
+
     parts = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
     gain = 0.0
     for part in range(_FOLDS):
         test = parts == part
-        fitted = _maximise(clean[~test], labels[~test], prior)
-        for matrix, sign in ((fitted, 1.0), (prior, -1.0)):
+        for matrix, sign in ((fitted(clean[~test], labels[~test]), 1.0), (prior, -1.0)):
             explained = (clean[test] * matrix.T[labels[test]]).sum(axis=1)
             gain += sign * float(np.log(np.maximum(explained, 1e-12)).sum())
     if gain <= SURE:
         return uniform
-    matrix = _maximise(clean, labels, prior)
+    matrix = fitted(clean, labels)
     kept = clean.sum(axis=0) @ matrix.diagonal() / clean.sum()
     return Noise(rate=float(1.0 - kept), transition=matrix.astype(np.float32))
-
-
-def _maximise(clean: Floats, labels: Ints, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (K, K) transition matrix that explains labels best, given the prior."""
-    matrix = prior
-    for _ in range(_STEPS):
-        posterior = clean * matrix.T[labels]
-        posterior /= np.maximum(posterior.sum(axis=1, keepdims=True), 1e-12)
-        counts = PSEUDO_LABELS * prior
-        np.add.at(counts.T, labels, posterior)
-        matrix = counts / counts.sum(axis=1, keepdims=True)
-    return matrix
 
 
 def suspected(probabilities: Probabilities, labels: Ints) -> Bools:
@@ -224,7 +211,7 @@ def contradicted(labels: Ints, said: Mapping[str, Ints]) -> Bools:
 
     Args:
         labels: (N,) given ones, negative where there is none.
-        said: (N,) classes by name of the expert: ``answers`` and ``taught``, texts that have read answers alone.
+        said: (N,) classes by name of the source: ``answers`` and ``taught``, texts that have read only answers.
     """
     if labels.ndim == 2 or not {"answers", "taught"} <= said.keys():
         return np.zeros(len(labels), bool)
@@ -250,13 +237,8 @@ def suspected_errors(
         unlike = predicted.argmax(axis=1) != given  # a label that is predicted as well is named by nobody
         named = (suspected(predicted, given) | first[rows]) & unlike if labels.ndim == 1 else own < UNLIKELY
         classes = given if labels.ndim == 1 else np.full(len(given), k)
-        pairs += zip(
-            (~first[rows[named]]).tolist(),
-            own[named].tolist(),
-            rows[named].tolist(),
-            classes[named].tolist(),
-            strict=True,
-        )
+        columns = (~first[rows[named]], own[named], rows[named], classes[named])
+        pairs += zip(*(column.tolist() for column in columns), strict=True)
     return np.array([pair[2:] for pair in sorted(pairs)], np.int64).reshape(-1, 2)
 
 

@@ -1,29 +1,36 @@
-"""Class probabilities of images, predicted from their texts by the labels of some; and the noise of those labels."""
+"""The sources of evidence about images, made of answers, texts, class names and labels; and what they say together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from gpt4image.artifacts.class_shares import built, chosen, mapped, scattered
+from gpt4image.artifacts.class_shares import Probabilities, blocks, built, chosen, mapped, scattered
 from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
 from gpt4image.labelling.answers import Answers
-from gpt4image.labelling.experts import Fusion, Sources, by_answers, by_names, combine, taught_by_answers
-from gpt4image.labelling.label_noise import find_noise, find_transition, raise_to
-from gpt4image.labelling.text_classifier import Classification, classify
-from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.labelling.combination import FLOOR, Labels, Source, combine
+from gpt4image.labelling.label_noise import find_noise, find_transition, noise_by_evidence, raise_to
+from gpt4image.labelling.text_classifier import MAX_CELLS, Classification, classify
+from gpt4image.labelling.text_vectors import Texts, Vectors, smooth
 from gpt4image.training.targets import Noise
 
-Labels = NDArray[Any]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+# Weights without labels. Answers are taken at their word. Texts that they teach repeat some of their mistakes: 0.1
+# gains on photographs and costs nothing on pictograms. Only labels give weight to what learns from labels.
+ANSWER_PRIOR, TAUGHT_PRIOR, TEXT_PRIOR = 1.0, 0.1, 0.0
+NAME_SCALE = 8.0  # of cosines between texts and class names; log loss is flat around it on both sets
+MAX_TAUGHT = 20_000  # answers that teach a text classifier
 ROUNDS = 10  # of fitting classifier and noise in turn
 SETTLED = 0.02  # change of a transition matrix at which they agree
 MISSING: dict[Evidence, str] = {
@@ -38,18 +45,24 @@ MISSING: dict[Evidence, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions(Fusion):
-    """What is predicted of N images, by one model, or by one per class.
+class Predictions(Classification):
+    """What is predicted of N images by all sources, by one model, or by one per class.
 
-    As of ``Fusion``, with a row of zeros where there is no evidence. Of several labels per image, ``probabilities`` are
-    those of each class, NaN where there is no evidence, ``out_of_fold`` is (N, K), ``c`` the geometric mean, and no
-    noise is looked for.
+    As of ``Classification``, with a row of zeros where no source knows the image. Of several labels per image,
+    ``probabilities`` are those of each class, NaN where there is no evidence, ``out_of_fold`` is (N, K), ``c`` the
+    geometric mean, and no noise is looked for.
 
     Attributes:
+        noise: how given labels are wrong.
+        weights: of each source.
+        said: (N,) the class that each source finds most probable, -1 where it does not know the image.
         agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
     """
 
-    agreement: float | None
+    noise: Noise = field(default_factory=Noise)
+    weights: dict[str, float] = field(default_factory=dict[str, float])
+    said: dict[str, Ints] = field(default_factory=dict[str, Ints])
+    agreement: float | None = None
 
     @property
     def known(self) -> Bools:
@@ -57,7 +70,7 @@ class Predictions(Fusion):
         return mapped(self.probabilities, lambda found, _: np.nan_to_num(found).any(axis=1))
 
 
-def require_learnable(described: Bools, labels: Labels) -> None:
+def require_learnable(described: Bools, labels: NDArray[Any]) -> None:
     """Refuse images of whose texts nothing can be learned: no two that are described, (N,), have different labels.
 
     Raises:
@@ -72,21 +85,21 @@ def require_learnable(described: Bools, labels: Labels) -> None:
         enough, need, have = count >= 2, "of at least 2 classes", f"labels of {count} class(es)"
     if not enough:
         raise TableError(
-            f"Text labels need described images with labels {need}; {int(described.sum())} of {len(labels)} images are "
+            f"Targets need described images with labels {need}; {int(described.sum())} of {len(labels)} images are "
             f"described and have {have}. Describe labelled images or label more."
         )
 
 
 def predict_labels(
     texts: Texts,
-    labels: Labels,
+    labels: NDArray[Any],
     n_classes: int,
     seed: int,
     *,
     reference: Bools | None = None,
     answers: Answers | None = None,
     evidence: Evidence = "fused",
-    groups: NDArray[np.int64] | None = None,
+    groups: Ints | None = None,
 ) -> Predictions:
     """Predict class probabilities from text embeddings, answers and labels.
 
@@ -98,10 +111,10 @@ def predict_labels(
         reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
         answers: about the N images; where images have several labels, those of each class of them.
         evidence: what is read: all there is (fused), or one source of it.
-        groups: (N,) where texts alone are read, those of a group are predicted by labels of others.
+        groups: (N,) where only texts are read, those of a group are predicted by labels of others.
 
     Raises:
-        TableError: the evidence is not there, or no two described images have different labels where texts alone are
+        TableError: the evidence is not there, or no two described images have different labels where only texts are
             to be learned from.
     """
     answers = None if evidence == "names" else answers
@@ -114,98 +127,235 @@ def predict_labels(
     rows, total = np.flatnonzero(known), len(labels)
     texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    sources = Sources(texts.centred(shaping), texts.described, texts.centred_names(), answers and answers.take(rows))
+    inputs = Inputs(texts.centred(shaping), texts.described, texts.centred_names(), answers and answers.take(rows))
     if labels.ndim == 2:
-        sources = sources._replace(vectors=sources.vectors[:])
-        found, nothing = _several_labels(sources, labels, seed, evidence), np.nan
+        inputs = inputs._replace(vectors=inputs.vectors[:])
+        found, nothing = _several_labels(inputs, labels, seed, evidence), np.nan
     else:
-        described = np.flatnonzero(texts.described[shaping])
-        sources = sources._replace(vectors=smooth(sources.vectors, shaping[described], seed))
+        inputs = inputs._replace(vectors=smooth(inputs.vectors, shaping[texts.described[shaping]], seed))
         groups = None if groups is None else groups[rows]
-        found, nothing = _one_label(sources, labels, n_classes, seed, evidence, groups), 0.0
-    probabilities = scattered(found.probabilities, rows, total, nothing)
+        if only_texts and (labels >= 0).any():
+            fit = partial(classify, inputs.vectors, labels, n_classes, seed=seed, names=inputs.names, groups=groups)
+            found = _by_labels(fit, labels, seed)
+        else:
+            free = _free_sources(inputs, n_classes, seed, evidence)
+            found = _combined(free, inputs, labels, seed, learn_texts=answers is not None and evidence == "fused")
+        nothing = 0.0
     out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
     out_of_fold[rows] = found.out_of_fold
     said = {name: np.full(total, -1) for name in found.said}
     for name, classes in found.said.items():
         said[name][rows] = classes
-    return replace(found, probabilities=probabilities, out_of_fold=out_of_fold, said=said)
+    return replace(
+        found, probabilities=scattered(found.probabilities, rows, total, nothing), out_of_fold=out_of_fold, said=said
+    )
 
 
-def _one_label(
-    sources: Sources,
-    labels: Labels,
-    n_classes: int,
-    seed: int,
-    evidence: Evidence,
-    groups: NDArray[np.int64] | None,
-) -> Predictions:
-    """Return predictions of one class per image."""
-    answers = sources.answers
-    nothing_else = evidence == "texts" or (answers is None and evidence == "fused")
-    if nothing_else and (labels >= 0).any():
-        fit = partial(classify, sources.vectors, labels, n_classes, seed=seed, names=sources.names, groups=groups)
-        return _by_labels(fit, labels, seed)
-    free = []
-    if answers is not None and evidence in ("answers", "fused"):
-        free += by_answers(answers, n_classes)
-    if answers is not None and evidence in ("texts", "fused"):
-        free += taught_by_answers(sources, n_classes, seed)
-    if answers is None and evidence in ("names", "fused"):
-        free += by_names(sources)
+class Inputs(NamedTuple):
+    """What is known of N images before a label is read.
+
+    Attributes:
+        vectors: (N, D) embeddings, as ``text_vectors.smooth`` returns them.
+        described: (N,) which of them come from a text.
+        names: (K, D) embeddings of class names; None where they cannot be had.
+        answers: about the images; None where none were asked for.
+    """
+
+    vectors: Vectors
+    described: Bools
+    names: Floats | None
+    answers: Answers | None
+
+    def of_class(self, k: int) -> Inputs:
+        """Return what is known of the absence (0) and presence (1) of class k."""
+        names = None if self.names is None else np.stack([-self.names[k], self.names[k]])
+        said = self.answers
+        said = said and Answers(said.first[:, k], said.second[:, k], said.confidence[:, k])
+        return self._replace(names=names, answers=said)
+
+
+def by_answers(answers: Answers, n_classes: int) -> Source:
+    """Return the describer's own answers."""
+    stated = answers.probabilities(n_classes)
+    return Source(name="answers", probabilities=stated, known=answers.given, prior=ANSWER_PRIOR, first=answers.first)
+
+
+def by_names(inputs: Inputs) -> list[Source]:
+    """Return the comparison of texts with class names; nothing where there are no names."""
+    if inputs.names is None:
+        return []
+    vectors, names = inputs.vectors, inputs.names.T
+
+    def likeness(rows: slice) -> Floats:
+        return softmax(np.float32(NAME_SCALE) * (vectors[rows] @ names), axis=1)
+
+    alike = built(len(vectors), names.shape[1], likeness)
+    return [Source(name="names", probabilities=alike, known=inputs.described, prior=1.0)]
+
+
+def taught_by_answers(inputs: Inputs, n_classes: int, seed: int) -> list[Source]:
+    """Return a text classifier whose labels are the answers; nothing where answers name one class.
+
+    It needs no human label. Each image is predicted by folds that have not seen its answer, so that what it says of the
+    image is not the answer again: texts of similar images correct answers that are wrong.
+    """
+    if inputs.answers is None:
+        return []
+    usable = np.flatnonzero(inputs.described & inputs.answers.given)
+    if len(usable) > MAX_TAUGHT:
+        usable = np.random.default_rng(seed).choice(usable, MAX_TAUGHT, replace=False)
+    taught = np.full(len(inputs.described), -1)
+    taught[usable] = inputs.answers.first[usable]
+    if len(np.unique(taught[usable])) < 2:
+        return []
+    fit = classify(inputs.vectors, taught, n_classes, seed=seed, names=inputs.names)
+    # Classes that were never answered are possible all the same.
+    found, said = _filled(fit.probabilities, taught, 1e-3 / n_classes), inputs.described
+    first = found.argmax(axis=1)
+    return [Source(name="taught", probabilities=found, known=said, prior=TAUGHT_PRIOR, shrunk=True, first=first)]
+
+
+def _free_sources(inputs: Inputs, n_classes: int, seed: int, evidence: Evidence) -> list[Source]:
+    """Return the sources that read no label. Raises TableError: there are none."""
+    free: list[Source] = []
+    if inputs.answers is not None and evidence in ("answers", "fused"):
+        free.append(by_answers(inputs.answers, n_classes))
+    if evidence in ("texts", "fused"):
+        free += taught_by_answers(inputs, n_classes, seed)
+    if inputs.answers is None and evidence in ("names", "fused"):
+        free += by_names(inputs)
     if not free:
         raise TableError(MISSING[evidence])
-    found = combine(free, sources, labels, seed, learn_texts=answers is not None and evidence == "fused")
-    agreement = None
-    if found.out_of_fold.any():
-        own = labels[found.out_of_fold]
-        agreement = float((found.probabilities.argmax(axis=1)[found.out_of_fold] == own).mean())
-    return Predictions(**vars(found), agreement=agreement)
+    return free
 
 
-def _several_labels(sources: Sources, labels: Labels, seed: int, evidence: Evidence) -> Predictions:
+def _by_texts(fit: Classification, labels: Ints, free: list[Source], described: Bools) -> Source:
+    """Return the text classifier that has read labels.
+
+    What it cannot know, classes without a label and images that it has learned from, is as another source of the texts
+    has it, or alike for all classes.
+    """
+    others = [source.probabilities for source in free if source.name in ("taught", "names")]
+    other = others[0] if others else 1.0 / fit.probabilities.shape[1]
+    predicted = _filled(fit.probabilities, labels, other)
+    seen = np.flatnonzero((labels >= 0) & ~fit.out_of_fold)
+    for rows in blocks(len(seen), predicted.shape[1]):
+        predicted[seen[rows]] = other if isinstance(other, int | float) else other[seen[rows]]
+    return Source(name="texts", probabilities=predicted, known=described, prior=TEXT_PRIOR, shrunk=True)
+
+
+def _filled(predicted: Probabilities, labels: Ints, other: Probabilities | float) -> Probabilities:
+    """Return predictions, changed in place: classes without a label have what ``other`` says, or that number each."""
+    absent = np.ones(predicted.shape[1], bool)
+    absent[labels[labels >= 0]] = False
+    for rows in blocks(len(predicted), predicted.shape[1]):
+        own = predicted[rows]
+        another = np.full_like(own, other) if isinstance(other, int | float) else other[rows]
+        found = np.where(absent, another, own * (1.0 - another[:, absent].sum(axis=1, keepdims=True)))
+        predicted[rows] = found / np.maximum(found.sum(axis=1, keepdims=True), FLOOR)
+    return predicted
+
+
+def _combined(
+    free: list[Source], inputs: Inputs, labels: Ints, seed: int, *, learn_texts: bool, judge_labels: bool = True
+) -> Predictions:
+    """Return what all sources say, and the noise of labels.
+
+    Args:
+        free: sources that have read no label; one at least.
+        inputs: of N images.
+        labels: (N,) given classes, negative where there is none.
+        seed: of all folds.
+        learn_texts: whether a text classifier learns from the labels as well.
+        judge_labels: whether labels may be wrong.
+    """
+    n_classes = free[0].probabilities.shape[1]
+    rows = np.flatnonzero((labels >= 0) & np.any([source.known for source in free], axis=0))
+    read = rows
+    if len(rows) * n_classes > MAX_CELLS:  # what the others say is predicted like that of images without a label
+        read = np.sort(np.random.default_rng(seed).choice(rows, max(MAX_CELLS // n_classes, 1), replace=False))
+    own, noise, fit, sources = labels[read], Noise(), None, free
+    out_of_fold = np.zeros(len(labels), bool)
+    out_of_fold[rows] = True
+    if len(rows):
+        unread = combine([source.of(read) for source in free], Labels.none(n_classes), seed)[0]
+        taught = np.where(inputs.described, labels, -1)
+        learn = partial(classify, inputs.vectors, taught, n_classes, seed=seed, names=inputs.names)
+        if learn_texts and len(np.unique(taught[taught >= 0])) > 1:
+            fit = learn()
+        probable = noise
+        if judge_labels:
+            noise, probable = noise_by_evidence(unread, own, _text_loss(fit, taught), seed)
+        matrix, true = None, np.eye(n_classes, dtype=np.float32)[own]
+        if probable.rate > 0.0:
+            matrix = probable.matrix(n_classes)
+            true = np.maximum(unread[:], np.float32(FLOOR)) * matrix.T[own]
+            true /= true.sum(axis=1, keepdims=True)
+        if fit is not None:
+            fit = learn(transition=noise.matrix(n_classes)) if noise.rate > 0.0 else fit
+            sources = [*free, _by_texts(fit, taught, free, inputs.described)]
+        found, weights = combine(sources, Labels(read, own, true, matrix), seed)
+        if noise.rate > 0.0:
+            noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
+    else:
+        found, weights = combine(free, Labels.none(n_classes), seed)
+    return Predictions(
+        probabilities=found,
+        out_of_fold=out_of_fold,
+        c=None if fit is None else fit.c,
+        names=0.0 if fit is None else fit.names,
+        folds=0 if fit is None else fit.folds,
+        noise=noise,
+        weights=weights,
+        said={each.name: np.where(each.known, each.probabilities.argmax(axis=1), -1) for each in sources},
+        agreement=float((found.argmax(axis=1)[rows] == labels[rows]).mean()) if len(rows) else None,
+    )
+
+
+def _text_loss(fit: Classification | None, labels: Ints) -> float | None:
+    """Return the log loss of labels that the text classifier has not seen; None without such labels."""
+    if fit is None or not fit.out_of_fold.any():
+        return None
+    rows = np.flatnonzero(fit.out_of_fold)
+    return float(-np.log(np.maximum(fit.probabilities[rows, labels[rows]], FLOOR)).mean())
+
+
+def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: Evidence) -> Predictions:
     """Return predictions by one model per class, of whether it is absent or present.
 
     Texts are not averaged with their neighbours here: that blurs which of many things a picture shows (mAP .673 with,
-    .694 without, at 20 labels per class of street photographs). A class that is known by labels
-    alone, all alike, has the probability of Laplace's rule of succession.
+    .694 without, at 20 labels per class of street photographs). A class that is known only by labels, all alike, has
+    the probability of Laplace's rule of succession.
     """
     if evidence == "names":
         raise TableError("--evidence names compares each description with one class name; here images have several.")
-    probabilities = np.full(labels.shape, np.nan, np.float32)
-    out_of_fold = np.zeros(labels.shape, bool)
+    probabilities, out_of_fold = np.full(labels.shape, np.nan, np.float32), np.zeros(labels.shape, bool)
     fits: list[Classification] = []
     weights: list[dict[str, float]] = []
     for k, own in enumerate(labels.T.astype(np.int64)):
-        about = _of_class(sources, k)
-        counts = np.bincount(own[own >= 0], minlength=2)
-        fit: Classification | None = None
+        about, counts = inputs.of_class(k), np.bincount(own[own >= 0], minlength=2)
         if about.answers is not None and evidence != "texts":
-            free = by_answers(about.answers, 2)
-            if evidence == "fused":
-                free += taught_by_answers(about, 2, seed)
-            fit = combine(free, about, own, seed, learn_texts=evidence == "fused", judge_labels=False)
+            free = _free_sources(about, 2, seed, evidence)
+            fit = _combined(free, about, own, seed, learn_texts=evidence == "fused", judge_labels=False)
             weights.append(fit.weights)
         elif counts.all():
-            names, weigh = about.names, bool(counts.min() > 1)
-            fit = classify(about.vectors, own, 2, seed=seed, names=names, weigh=weigh)
+            weigh = bool(counts.min() > 1)
+            fit = classify(about.vectors, own, 2, seed=seed, names=about.names, weigh=weigh)
             weights.append({"texts": 1.0})
-        elif counts.any():
-            probabilities[:, k] = (counts[1] + 1) / (counts.sum() + 2)
-        if fit is not None:
-            known = fit.probabilities.any(axis=1)
-            probabilities[known, k], out_of_fold[:, k] = fit.probabilities[known, 1], fit.out_of_fold
-            fits.append(fit)
+        else:
+            probabilities[:, k] = (counts[1] + 1) / (counts.sum() + 2) if counts.any() else np.nan
+            continue
+        known = fit.probabilities.any(axis=1)
+        probabilities[known, k], out_of_fold[:, k] = fit.probabilities[known, 1], fit.out_of_fold
+        fits.append(fit)
     right = ((probabilities >= 0.5) == labels)[out_of_fold]
     searched = [fit.c for fit in fits if fit.c is not None]
     return Predictions(
         probabilities=probabilities,
         out_of_fold=out_of_fold,
-        noise=Noise(),
         weights={
             name: float(np.mean([each.get(name, 0.0) for each in weights])) for name in dict.fromkeys(chain(*weights))
         },
-        said={},
         agreement=float(right.mean()) if len(right) else None,
         c=float(np.exp(np.mean(np.log(searched)))) if searched else None,
         names=float(np.mean([fit.names for fit in fits])),
@@ -213,46 +363,30 @@ def _several_labels(sources: Sources, labels: Labels, seed: int, evidence: Evide
     )
 
 
-def _of_class(sources: Sources, k: int) -> Sources:
-    """Return what is known of the absence (0) and presence (1) of class k."""
-    names, answers = sources.names, sources.answers
-    return sources._replace(
-        names=None if names is None else np.stack([-names[k], names[k]]),
-        answers=answers and Answers(answers.first[:, k], answers.second[:, k], answers.confidence[:, k]),
-    )
+def _by_labels(fit: Callable[..., Classification], labels: Ints, seed: int) -> Predictions:
+    """Return predictions of a text classifier that learns from labels, and the noise of the labels that they show.
 
-
-def _by_labels(fit: Callable[..., Classification], labels: Labels, seed: int) -> Predictions:
-    """Return predictions of a text classifier that learns from labels, and the noise of the labels that they show."""
+    Where labels are wrong, they are of the clean class; where classes are wrong in ways of their own, classifier and
+    noise are fitted in turn.
+    """
     result, noise, agreement = fit(), Noise(), None
     held_out = result.out_of_fold
+    own = labels[held_out]
     if held_out.any():
-        clean = chosen(result.probabilities, held_out)
-        agreement = float((clean.argmax(axis=1) == labels[held_out]).mean())
-        noise, power = find_noise(clean, labels[held_out])
+        raw = result.probabilities
+        agreement = float((chosen(raw, held_out).argmax(axis=1) == own).mean())
+        noise, power = find_noise(chosen(raw, held_out), own)
         if noise.rate > 0.0:
-            raw = result.probabilities
-            raised = built(len(raw), raw.shape[1], lambda rows: raise_to(raw[rows], power))
-            result = replace(result, probabilities=raised)
-            result, noise = _clean(result, labels, noise, fit, seed)
-    return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, said={}, agreement=agreement)
-
-
-def _clean(
-    result: Classification, labels: Labels, uniform: Noise, fit: Callable[..., Classification], seed: int
-) -> tuple[Classification, Noise]:
-    """Return predictions of the clean class, and the noise, where labels are wrong; ``uniform`` is a first guess of it.
-
-    Where classes are wrong in ways of their own, classifier and noise are fitted in turn.
-    """
-    held_out = result.out_of_fold
-    noise = find_transition(chosen(result.probabilities, held_out), labels[held_out], uniform, seed)
-    for _ in range(ROUNDS):
-        before = noise.transition
-        if before is None:
-            break
-        result = fit(transition=before)
-        noise = find_transition(chosen(result.probabilities, held_out), labels[held_out], uniform, seed)
-        if noise.transition is not None and np.abs(noise.transition - before).max() < SETTLED:
-            break
-    return result, noise
+            uniform = noise
+            result = replace(
+                result, probabilities=built(len(raw), raw.shape[1], lambda rows: raise_to(raw[rows], power))
+            )
+            noise = find_transition(chosen(result.probabilities, held_out), own, uniform, seed)
+            for _ in range(ROUNDS):
+                if (before := noise.transition) is None:
+                    break
+                result = fit(transition=before)
+                noise = find_transition(chosen(result.probabilities, result.out_of_fold), own, uniform, seed)
+                if noise.transition is not None and np.abs(noise.transition - before).max() < SETTLED:
+                    break
+    return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, agreement=agreement)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.class_shares import Probabilities, chosen, two_best
-from gpt4image.base.files import write_text
-from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.labelling.text_vectors import Vectors
 
@@ -49,46 +43,43 @@ def doubt_of(probabilities: Probabilities) -> Floats:
     return 1.0 - (two[:, 0] - two[:, 1])
 
 
-def spread(vectors: Vectors, doubt: Floats, count: int, seed: int, among: Ints | None = None) -> Ints:
-    """Return the positions of at most ``count`` images that are unsure and unlike each other, the best first.
-
-    They are positions in ``among``, rows of the vectors, and in ``doubt``.
-
-    Images, as (n, D) embeddings, are clustered by k-means, each with its doubt, 0 to 1, as weight (Zhdanov 2019, arXiv
-    1901.05954). The image nearest to the centre of each cluster is returned, in the order of the doubt of clusters.
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    rows = np.sort(np.argsort(-doubt, kind="stable")[:MAX_CANDIDATES])
-    weights = doubt[rows] + LEAST_WEIGHT
-    if len(rows) <= count:
-        return rows[np.argsort(-weights, kind="stable")]
-    points = np.asarray(vectors[rows if among is None else among[rows]], np.float64)
-    clusters = KMeans(count, n_init="auto", random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # equal texts: fewer clusters than asked for
-        own = np.asarray(clusters.fit_predict(points, sample_weight=weights))
-    far = np.asarray(clusters.transform(points))[np.arange(len(rows)), own]
-    order = np.lexsort((far, own))
-    nearest = order[np.unique(own[order], return_index=True)[1]]
-    held = np.bincount(own, weights=weights)
-    return rows[nearest[np.argsort(-held[own[nearest]], kind="stable")]]
-
-
 def to_label(
     vectors: Vectors, probabilities: Probabilities, candidates: Ints, count: int, seed: int
 ) -> list[Suggestion]:
     """Return at most ``count`` of the ``candidates``, positions of described images without a label, to label next.
 
+    They are unsure and unlike each other: images are clustered by k-means, each with its doubt, 0 to 1, as weight
+    (Zhdanov 2019, arXiv 1901.05954). The image nearest to the mean of each cluster is returned, in the order of the
+    doubt of clusters.
+
     Args:
         vectors: (N, D) text embeddings.
         probabilities: (N, K) class probabilities.
-        candidates, count, seed: as of ``spread``.
+        candidates, count, seed: which images, how many, and of the clusters.
     """
     doubt, why = doubt_of(chosen(probabilities, candidates)), "stands for others as unsure"
-    best = spread(vectors, doubt, count, seed, candidates)
+    rows = np.sort(np.argsort(-doubt, kind="stable")[:MAX_CANDIDATES])
+    weights = doubt[rows] + LEAST_WEIGHT
+    if len(rows) <= count:
+        best = rows[np.argsort(-weights, kind="stable")]
+    else:
+        best = rows[_means(np.asarray(vectors[candidates[rows]], np.float64), weights, count, seed)]
     return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=why) for i in best]
+
+
+def _means(points: Floats, weights: Floats, count: int, seed: int) -> Ints:
+    """Return the points nearest to the means of clusters, those of the heaviest clusters first."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    clusters = KMeans(count, n_init="auto", random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal texts: fewer clusters than asked for
+        own = np.asarray(clusters.fit_predict(points, sample_weight=weights))
+    far = np.asarray(clusters.transform(points))[np.arange(len(points)), own]
+    order = np.lexsort((far, own))
+    nearest = order[np.unique(own[order], return_index=True)[1]]
+    return nearest[np.argsort(-np.bincount(own, weights=weights)[own[nearest]], kind="stable")]
 
 
 def to_describe(described: NDArray[np.bool_], labels: Ints, candidates: Ints, count: int) -> list[Suggestion]:
@@ -108,19 +99,3 @@ def to_describe(described: NDArray[np.bool_], labels: Ints, candidates: Ints, co
     reasons = [(row, f"its class has {before} described labels before it") for before, _, row in ranked]
     reasons += [(row, "no description") for row in others]
     return [Suggestion(row=row, action="describe", doubt=None, why=why) for row, why in reasons[:count]]
-
-
-def write_suggestions(
-    path: Path, suggestions: Sequence[Suggestion], keys: Sequence[str], guesses: Sequence[str]
-) -> None:
-    """Write suggestions in their order as CSV: rank, action, key, guess (empty where nothing is known), doubt, why."""
-    buffer = io.StringIO()
-    rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(("rank", "action", "key", "guess", "doubt", "why"))
-    ranks: dict[str, int] = defaultdict(int)
-    for item, key, guess in zip(suggestions, keys, guesses, strict=True):
-        ranks[item.action] += 1
-        doubt = "" if item.doubt is None else f"{item.doubt:.4f}"
-        cells = (csv_cell(in_one_line(text)) if text else "" for text in (key, guess))
-        rows.writerow((ranks[item.action], item.action, *cells, doubt, item.why))
-    write_text(path, buffer.getvalue())

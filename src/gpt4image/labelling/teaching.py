@@ -1,4 +1,4 @@
-"""Text labels and boxes of the images that a run reads: what the arms of a comparison are taught by."""
+"""Targets of the images that a run reads: what the arms of a comparison are taught by."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
-from gpt4image.labelling.answers import Answers, read_for
-from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
+from gpt4image.labelling.answers import AnsweredBoxes, Answers, read_boxes, read_for
 from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.predictions import Predictions, predict_labels
@@ -53,14 +52,7 @@ def taught_boxes(
 ) -> Boxes:
     """Return the boxes of all images, those of training images without human ones by the teacher.
 
-    Args:
-        data, names: as of ``texts_of``.
-        seed: of the run.
-        answers: about the images of the run.
-        evidence: fused, texts or answers; see ``teach``.
-
-    Raises:
-        TableError: the evidence does not suffice.
+    ``names`` are (K, D) class names in the space of the texts; errors are those of ``teach``.
     """
     train = data.indices("train")
     human: Boxes = data.labels[train]
@@ -80,7 +72,7 @@ def taught_boxes(
 def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
     """Return the texts of all images; ``names`` are (K, D) class names in their space, None where not known."""
     if data.text is None:
-        return Texts(np.zeros((len(data.labels), 1), np.float32), np.zeros(len(data.labels), bool))
+        return Texts.none(len(data.labels))
     vectors, described, _ = data.text.take(np.arange(len(data.labels)))
     return Texts(unit(vectors.numpy()), described.numpy(), names)
 
@@ -101,16 +93,8 @@ def predict_training(
     """Return predictions by the labels that are left; their rows are the images ``data.indices("train")``.
 
     Neither the texts nor the labels of other splits are read. Byte-equal images are one, with the label of the first
-    that has one: a copy in another fold would tell the label that is to be judged.
-
-    Args:
-        data, names: as of ``texts_of``.
-        seed: of the run.
-        answers: about the images of the run.
-        evidence: what is read.
-
-    Raises:
-        TableError: the evidence does not suffice.
+    that has one: a copy in another fold would tell the label that is to be judged. Errors are those of
+    ``predict_labels``.
     """
     train = data.indices("train")
     labels, digests = labels_of(data, train), [data.image_set.digests[i] for i in train]
@@ -134,12 +118,9 @@ def predict_training(
 
 
 def targets_of(predictions: Predictions, data: TrainingData, trust: float | None) -> Probabilities:
-    """Return (N, K) targets of the training images, none for others.
+    """Return (N, K) targets of the training images, by ``predict_training``, none for others.
 
-    Args:
-        predictions: as ``predict_training`` returns them.
-        data: of N images, with the labels that are left.
-        trust: as of ``class_targets``.
+    ``trust`` is the share of a given label, as of ``class_targets``.
     """
     train = data.indices("train")
     labels, found = labels_of(data, train), predictions.probabilities
@@ -150,7 +131,7 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
 
 
 def judge_training(predictions: Predictions, data: TrainingData) -> dict[str, Any]:
-    """Return how well the texts name the labels of the training images that are not the true ones; see ``judge``."""
+    """Return how well predictions name the labels of the training images that are not the true ones; see ``judge``."""
     rows = np.flatnonzero(predictions.out_of_fold)
     images = data.indices("train")[rows]
     return judge(chosen(predictions.probabilities, rows), data.labels[images], data.image_set.labels[images])

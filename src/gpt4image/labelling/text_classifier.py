@@ -13,8 +13,9 @@ Ideas beyond the plain classifier, all without options:
 * Logits are scaled by one factor fitted to out-of-fold predictions (temperature scaling, Guo et al. 2017,
   arXiv 1706.04599), because the probabilities serve as soft targets. Intercepts are not scaled: they know how many
   labels each class has, and under a strong penalty, where the factor is large, that would drown the texts.
-* Labels of a class that has few count for more, as if every class had FEW more of the same: how few labels are spread
-  over classes says little of how common these are, how many are spread says it.
+* Class weights have add-5 smoothing: how few labels are spread over classes says little of how common these are.
+
+Legend: n labelled rows of D numbers, K classes.
 """
 
 from __future__ import annotations
@@ -84,17 +85,14 @@ class _Logits(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """What was fitted: (D, K) weights and (K,) intercepts, of inputs less their (D,) centre.
-
-    So an intercept is what is known without a text, and nothing that makes up for where the texts lie.
-    """
+    """What was fitted: (D, K) weights and (K,) intercepts, of inputs less their (D,) mean."""
 
     weights: Floats
     intercepts: Floats
-    centre: Floats
+    mean: Floats
 
     def logits(self, inputs: Floats) -> _Logits:
-        return _Logits(inputs @ self.weights - self.centre @ self.weights, self.intercepts)
+        return _Logits(inputs @ self.weights - self.mean @ self.weights, self.intercepts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,7 +124,7 @@ def classify(
         labels: (N,) class indices, negative where there is none; at least two classes must have one.
         n_classes: K.
         seed: seed of the folds; the same seed gives the same result.
-        names: (K, D) unit-length embeddings of the class names, centred; without them, names play no part.
+        names: (K, D) unit-length embeddings of the class names, minus their mean; without them, names play no part.
         transition: (K, K) probability of each given label by true class: the probabilities are then those of the true
             class (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without it, of the given label.
         weigh: whether models are weighed by cross-validation, where a class has two labels.
@@ -138,34 +136,24 @@ def classify(
         read = _stratified_sample(targets, MAX_CELLS // len(present), seed)  # every class is still there
         labelled, targets = labelled[read], targets[read]
     inputs: Floats = np.asarray(vectors[labelled], np.float32)
-    pulls = [np.zeros((vectors.shape[1], len(present)), np.float32)]
-    if names is not None:
-        pulls.append(np.asarray(NAME_STRENGTH * names[present].T, np.float32))
     noise = None if transition is None else _among(transition, present)
-    n_folds = min(FOLDS, int(np.bincount(targets).max())) if weigh else 0
-    if groups is None:
-        folds = make_folds(targets, n_folds, seed) if n_folds > 1 else np.full(len(labelled), -1)
-    else:
-        folds = _folds_of_groups(targets, groups[labelled], n_folds, seed)
+    models = [_Model(c=DEFAULT_C, pull=np.zeros((vectors.shape[1], len(present)), np.float32), transition=noise)]
+    if names is not None:
+        models.append(replace(models[0], pull=np.asarray(NAME_STRENGTH * names[present].T, np.float32)))
+    folds = _folds(targets, None if groups is None else groups[labelled], weigh, seed)
+    n_folds, held_out = int(folds.max()) + 1, np.flatnonzero(folds >= 0)
     few = min(len(vectors), _ROWS) * vectors.shape[1] * n_classes < _SEVERAL_THREADS
     with threadpool_limits(1 if few else None, user_api="blas"):
-        if n_folds < 2 or not (folds >= 0).any():
-            n_folds, folds = 0, np.full(len(labelled), -1)
-            models = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls]
+        if n_folds:
+            models = _weigh(inputs, targets, folds, seed, models)
         else:
-            models = _weigh(
-                inputs, targets, folds, seed, [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls]
-            )
+            models = [replace(model, weight=1 / len(models)) for model in models]
         by_fold = [
             [_fit(inputs[folds != fold], targets[folds != fold], each) for each in models] for fold in range(n_folds)
         ]
-        held_out, scale = np.flatnonzero(folds >= 0), 1.0
-        if len(held_out):
-            some = (
-                held_out
-                if len(held_out) * len(present) <= DENSE_CELLS
-                else held_out[:: 1 + len(held_out) * len(present) // DENSE_CELLS]
-            )
+        scale = 1.0
+        if n_folds:
+            some = held_out[:: 1 + len(held_out) * len(present) // (DENSE_CELLS + 1)]
             scale = _fit_scale(_held_out(inputs[some], folds[some], models, by_fold), targets[some], noise)
         everywhere = [_fit(inputs, targets, each) for each in models]
 
@@ -177,11 +165,11 @@ def classify(
             spread[:, present] = found
             return spread
 
-        probabilities = built(
-            len(vectors),
-            n_classes,
-            lambda rows: predicted(_mixed(models, _logits(everywhere, np.asarray(vectors[rows], np.float32)))),
-        )
+        def by_all(rows: slice) -> Floats:
+            own = np.asarray(vectors[rows], np.float32)
+            return predicted(_mixed(models, [fit.logits(own) for fit in everywhere]))
+
+        probabilities = built(len(vectors), n_classes, by_all)
         for rows in blocks(len(held_out), n_classes):
             some = held_out[rows]
             probabilities[labelled[some]] = predicted(_held_out(inputs[some], folds[some], models, by_fold))
@@ -196,6 +184,21 @@ def classify(
     )
 
 
+def _folds(targets: Ints, groups: Ints | None, weigh: bool, seed: int) -> Ints:
+    """Return (n,) folds, all -1 where nothing can be cross-validated; whole ``groups`` are in one."""
+    n_folds = min(FOLDS, int(np.bincount(targets).max())) if weigh else 0
+    if n_folds < 2:
+        return np.full(len(targets), -1)
+    if groups is None:
+        return make_folds(targets, n_folds, seed)
+    names, of_row = np.unique(groups, return_inverse=True)
+    folds = (np.random.default_rng(seed).permutation(len(names)) % min(n_folds, len(names)))[of_row]
+    for target in range(targets.max() + 1):
+        if len(np.unique(of_row[targets == target])) < 2:  # a class in one group only
+            folds[targets == target] = -1
+    return folds
+
+
 def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
     """Stratified folds; -1, in no fold, where an image is the only one of its class (no model could know the class)."""
     rng = np.random.default_rng(seed)
@@ -204,16 +207,6 @@ def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
         members = rng.permutation(np.flatnonzero(targets == target))
         if len(members) > 1:
             folds[members] = (np.arange(len(members)) + rng.integers(n_folds)) % n_folds
-    return folds
-
-
-def _folds_of_groups(targets: Ints, groups: Ints, n_folds: int, seed: int) -> Ints:
-    """Folds of whole groups; -1 where a class is in one group only."""
-    names, of_row = np.unique(groups, return_inverse=True)
-    folds = (np.random.default_rng(seed).permutation(len(names)) % max(min(n_folds, len(names)), 1))[of_row]
-    for target in range(targets.max() + 1):
-        if len(np.unique(of_row[targets == target])) < 2:
-            folds[targets == target] = -1
     return folds
 
 
@@ -228,8 +221,7 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
         inputs, targets = inputs[chosen], targets[chosen]  # every class is still there
         folds = make_folds(targets, n_folds, seed)
     held_out = folds >= 0
-    count = int(held_out.sum())
-    surely = -np.log(MIN_WEIGHT) / count
+    surely = -np.log(MIN_WEIGHT) / held_out.sum()
     losses: list[float] = []
     models: list[_Model] = []
     for kind, asked in zip(searched, kinds, strict=True):
@@ -249,14 +241,10 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
                 losses.append(own[place])
                 models.append(replace(asked, c=model.c, scale=scale))
                 place += step
-    weights = softmax(-count * np.array(losses))
+    weights = softmax(-int(held_out.sum()) * np.array(losses))
     weights = np.where(weights < MIN_WEIGHT, 0.0, weights)
     weights /= weights.sum()
     return [replace(model, weight=float(weight)) for model, weight in zip(models, weights, strict=True) if weight]
-
-
-def _logits(fits: Sequence[_Fit], inputs: Floats) -> list[_Logits]:
-    return [fit.logits(inputs) for fit in fits]
 
 
 def _mixed(models: Sequence[_Model], logits: Sequence[_Logits]) -> _Logits:
@@ -270,8 +258,7 @@ def _mixed(models: Sequence[_Model], logits: Sequence[_Logits]) -> _Logits:
 
 def _stratified_sample(targets: Ints, size: int, seed: int) -> Ints:
     """Return about ``size`` positions, at least two of each class that has two."""
-    rng = np.random.default_rng(seed)
-    kept = []
+    rng, kept = np.random.default_rng(seed), list[Ints]()
     for target in range(targets.max() + 1):
         members = rng.permutation(np.flatnonzero(targets == target))
         kept.append(members[: max(2, round(len(members) * size / len(targets)))])
@@ -286,12 +273,8 @@ def _few_classes(
     order = np.random.default_rng(seed).permutation(len(counts))
     some = np.sort(order[np.argsort(counts[order] < 2, kind="stable")][:MAX_SEARCH_CLASSES])
     rows = np.flatnonzero(np.isin(targets, some))
-    fewer = [
-        replace(
-            kind, pull=kind.pull[:, some], transition=None if kind.transition is None else _among(kind.transition, some)
-        )
-        for kind in kinds
-    ]
+    noise = None if kinds[0].transition is None else _among(kinds[0].transition, some)
+    fewer = [replace(kind, pull=kind.pull[:, some], transition=noise) for kind in kinds]
     return inputs[rows], np.searchsorted(some, targets[rows]), fewer
 
 
@@ -306,7 +289,7 @@ def _held_out(inputs: Floats, folds: Ints, models: Sequence[_Model], by_fold: Se
     found = _Logits(*np.zeros((2, len(inputs), models[0].pull.shape[1]), dtype=np.float32))
     for fold in np.unique(folds):
         test = folds == fold
-        mixed = _mixed(models, _logits(by_fold[fold], inputs[test]))
+        mixed = _mixed(models, [fit.logits(inputs[test]) for fit in by_fold[fold]])
         found.by_text[test], found.intercepts[test] = mixed
     return found
 
@@ -321,7 +304,7 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
     sizes = np.bincount(targets, minlength=model.pull.shape[1])
     shares = ((sizes + FEW) / np.maximum(sizes, 1))[targets]
     shares = (shares / shares.sum()).astype(np.float32)[:, None]
-    centre = shares[:, 0] @ inputs
+    mean = shares[:, 0] @ inputs
     pull = np.vstack([model.pull, np.zeros_like(model.pull[:1])])
     penalty = np.full((width + 1, 1), 1.0 / (count * model.c), np.float32)
     penalty[-1] = 0.0
@@ -333,7 +316,7 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
         drawn = penalty * (weights - pull)
         value, gradient = 0.5 * float(np.vdot(weights - pull, drawn)), drawn
         for first in range(0, count, at_once):
-            rows, own = inputs[first : first + at_once] - centre, targets[first : first + at_once]
+            rows, own = inputs[first : first + at_once] - mean, targets[first : first + at_once]
             share = shares[first : first + at_once]
             errors = softmax(rows @ weights[:-1] + weights[-1], axis=1)
             if model.transition is None:
@@ -356,7 +339,7 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
     first_guess = pull if start is None else np.vstack([start.weights, start.intercepts])
     result = minimize(loss, first_guess.ravel(), jac=True, method="L-BFGS-B", options=options)
     found = result.x.reshape(pull.shape).astype(np.float32)
-    return _Fit(found[:-1], found[-1], centre)
+    return _Fit(found[:-1], found[-1], mean)
 
 
 def _log_loss(logits: Floats, targets: Ints, transition: Floats | None) -> float:

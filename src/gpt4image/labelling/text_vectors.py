@@ -1,4 +1,4 @@
-"""Embeddings of descriptions as inputs of the text classifier: centred, and smoothed over their nearest neighbours."""
+"""Embeddings of descriptions as inputs of the text classifier: minus their mean, smoothed over nearest neighbours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpt4image.artifacts.class_shares import DENSE_CELLS, blocks
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import TableError
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -26,17 +26,11 @@ class Vectors(Protocol):
     """(N, D) float32 that are indexed by images: an array, or what computes or reads some rows of it."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, D)."""
-        ...
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
-    def __len__(self) -> int:
-        """Return N."""
-        ...
+    def __len__(self) -> int: ...  # noqa: D105
 
-    def __getitem__(self, rows: Any, /) -> Any:
-        """Return those of some images, an array."""
-        ...
+    def __getitem__(self, rows: Any, /) -> Any: ...  # noqa: D105
 
 
 def open_table(path: Path) -> EmbeddingTable:
@@ -63,7 +57,12 @@ class Texts(NamedTuple):
 
     vectors: Vectors
     described: Bools
-    names: NDArray[np.float32] | None = None
+    names: Floats | None = None
+
+    @classmethod
+    def none(cls, total: int) -> Texts:
+        """Return those of images without descriptions."""
+        return cls(np.zeros((total, 1), np.float32), np.zeros(total, bool))
 
     def take(self, rows: Ints) -> Texts:
         """Return the texts of some images."""
@@ -75,28 +74,27 @@ class Texts(NamedTuple):
     def centred(self, reference: Ints) -> Vectors:
         """Return (N, D) embeddings of length 1, minus the mean of the images at ``reference``; zeros without a text."""
         among = reference[self.described[reference]]
-        width = self.vectors.shape[1]
-        total = np.zeros((0, width), np.float32)
-        for rows in blocks(len(among), width):  # in the order of rows, as NumPy adds them
+        total = np.zeros((0, self.vectors.shape[1]), np.float32)
+        for rows in blocks(len(among), total.shape[1]):  # in the order of rows, as NumPy adds them
             total = np.concatenate([total, self.vectors[among[rows]]]).sum(axis=0, keepdims=True)
         return _Centred(self, np.float32(0) if not len(among) else (total[0] / len(among)).astype(np.float32))
 
-    def centred_names(self) -> NDArray[np.float32] | None:
+    def centred_names(self) -> Floats | None:
         """Return (K, D) class names of length 1, minus their own mean; None where there are none."""
         return None if self.names is None else unit(self.names - self.names.mean(axis=0))
 
 
 class _Centred:
-    """Embeddings of ``texts`` minus a centre, of length 1, computed where they are indexed."""
+    """Embeddings of ``texts`` minus their mean, of length 1, computed where they are indexed."""
 
-    def __init__(self, texts: Texts, centre: Any) -> None:
-        self._texts, self._centre, self.shape = texts, centre, texts.vectors.shape
+    def __init__(self, texts: Texts, mean: Any) -> None:
+        self._texts, self._mean, self.shape = texts, mean, texts.vectors.shape
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
-        own = unit(self._texts.vectors[rows] - self._centre)
+    def __getitem__(self, rows: Any) -> Floats:
+        own = unit(self._texts.vectors[rows] - self._mean)
         return np.where(self._texts.described[rows][:, None], own, np.float32(0))
 
 
@@ -112,12 +110,12 @@ class _OnDisk:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __setitem__(self, rows: slice, values: NDArray[np.float32]) -> None:
+    def __setitem__(self, rows: slice, values: Floats) -> None:
         self._file.seek(4 * self.shape[1] * rows.start)
         self._file.write(values.tobytes())
         self._file.flush()
 
-    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+    def __getitem__(self, rows: Any) -> Floats:
         return np.array(np.memmap(self._file, np.float32, "r", shape=self.shape)[rows])
 
 
@@ -148,7 +146,7 @@ def smooth(vectors: Vectors, reference: Ints, seed: int) -> Vectors:
     return smoothed
 
 
-def unit(vectors: Floats) -> NDArray[np.float32]:
+def unit(vectors: NDArray[np.floating]) -> Floats:
     """Return rows brought to length 1; rows of zeros stay."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)

@@ -1,12 +1,17 @@
-"""Pictures inside a page, as small data URLs. templates/cards.html shows one with its words."""
+"""The picture cards of all pages: small pictures as data URLs, boxes over them. templates/cards.html shows one."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
 
 from gpt4image.base.errors import DecodeError
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.visible import visible
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import picture_of
 
@@ -16,17 +21,30 @@ SMALL = 56
 """Pixels a side of a picture beside another one."""
 
 
+def data_url(picture: Image.Image, quality: int = 85) -> str:
+    """Return a picture as a data URL, without metadata."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
 def thumbnail(data: bytes, side: int = PICTURE, *, clips: bool = False) -> str:
-    """Return an image, or frames of a clip, as a data URL of at most ``side`` pixels a side, without metadata.
+    """Return an image, or frames of a clip, as a data URL of at most ``side`` pixels a side.
 
     Raises:
         DecodeError: the image cannot be decoded.
     """
     image = picture_of(data, clips=clips)
     image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=85)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_url(image)
+
+
+def mark(kind: str, corners: Sequence[float], name: str, *, label: bool = True) -> dict[str, Any]:
+    """Return a box over a picture: left, top, right, bottom as fractions of it, with its name beside it or not."""
+    left, top, right, bottom = (round(100 * min(max(float(side), 0.0), 1.0), 2) for side in corners)
+    place = {"x": left, "y": top, "width": round(right - left, 2), "height": round(bottom - top, 2)}
+    name = visible(name)
+    return {"kind": kind, "label": name if label else "", "title": f"{kind}: {name}", "place": place}
 
 
 class Thumbnails:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpt4image.artifacts.run_records import FEW_SEEDS, Arm, Comparison, Pair, comparisons_in
 from gpt4image.config.arms import ARMS, TEXT_ARMS
@@ -18,11 +23,26 @@ from gpt4image.pages.numbers import (
     seeds,
     sentence,
 )
-from gpt4image.reporting.metric_tables import absent_notes, compact_rows, metric_label
-from gpt4image.reporting.recovered import in_words, recovered
 from gpt4image.reporting.text_table import text_table
+from gpt4image.tasks.registry import TITLES
 
 SIGNIFICANT = 0.05
+LABELS = {
+    "zero_shot": "zero-shot by class names",
+    "retrieval": "retrieval between images and texts",
+    "image_to_text_recall": "image to text, recall at",
+    "text_to_image_recall": "text to image, recall at",
+}
+_DIFFERENCE = ("difference", "95 % interval", "p")
+METRIC_HEADINGS = ("arm", "mean", "95 % interval", *_DIFFERENCE)
+HEADINGS = (*METRIC_HEADINGS[:3], "seeds", *_DIFFERENCE, "p, seeds only", "time per run", "memory")
+TERMINAL = (*HEADINGS[:4], "points", *HEADINGS[5:7])
+
+
+def metric_label(metric: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a metric in words, e.g. ``image to text, recall at 5``, by the ``titles`` of its record if it has any."""
+    family, _, detail = metric.partition(":")
+    return f"{({**TITLES, **LABELS, **titles}).get(family, family.replace('_', ' '))} {detail}".strip()
 
 
 def metric_name(comparison: Comparison) -> str:
@@ -73,20 +93,15 @@ def bounds_last(comparison: Comparison) -> dict[str, Arm]:
     return dict(sorted(comparison.arms.items(), key=lambda item: bool(is_bound(*item))))
 
 
-def _equals(p: float) -> str:
-    return p_value(p) if p < 0.001 else f"= {p_value(p)}"
-
-
 def _in_words(difference: str, pair: Pair) -> str:
     """Return a difference with its interval and p-value, in brackets."""
     ci95, p = pair.evidence.ci95, pair.evidence.p
     parts = [difference] if ci95 is None else [difference, f"95 % interval {points_interval(ci95)}"]
     if p is None:
         parts.append("no p-value")
-    elif pair.other_images.p is None:
-        parts.append(f"p {_equals(p)} over {seeds(pair.n)}")
     else:
-        parts.append(f"p {_equals(p)} over {seeds(pair.n)} and the test images")
+        images = "" if pair.other_images.p is None else " and the test images"
+        parts.append(f"p {'' if p < 0.001 else '= '}{p_value(p)} over {seeds(pair.n)}{images}")
     return f"({', '.join(parts)})"
 
 
@@ -122,7 +137,7 @@ def findings(comparison: Comparison) -> list[str]:
     if pairs := text_pairs + others or list(comparison.pairs[:1]):
         first, *rest = (finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs))
         shares = {phrase(arm): recovered(comparison, arm) for arm in TEXT_ARMS}
-        known = [f"{name} {in_words(share)}" for name, share in shares.items() if share is not None]
+        known = [f"{name} {share.in_words()}" for name, share in shares.items() if share is not None]
         lost = (
             f"Share recovered of the {metric_name(comparison)} lost to missing or wrong labels, with 95 % interval: "
             f"{', '.join(known)}."
@@ -132,6 +147,47 @@ def findings(comparison: Comparison) -> list[str]:
     return [f"{sentence(metric_name(comparison))} is {means}; no pair of arms was compared."]
 
 
+class Share(NamedTuple):
+    """A share of the loss, 1 is all of it, and its 95 % interval over seeds."""
+
+    value: float
+    interval: tuple[float, float]
+
+    def in_words(self) -> str:
+        """Return e.g. ``56 % (48 to 64 %)``; ends are 0 and 100 %, as an arm above all labels has lost nothing."""
+        value, low, high = (f"{100 * min(max(end, 0.0), 1.0):.0f}" for end in (self.value, *self.interval))
+        return f"{value} % ({low} to {high} %)"
+
+
+def recovered(comparison: Comparison, arm: str) -> Share | None:
+    """Return the share of the loss by missing or wrong labels that an arm recovers: its gain over the reference, by
+    the gain of all true labels.
+
+    The interval is Fieller's (1954) of a ratio of two means, by seed. None where all true labels were not measured by
+    the same seeds, or by too few, or where an interval of their gain, over seeds or over test images too, contains 0;
+    and where the reference is not only human labels, for then nothing says what was lost.
+    """
+    whole, part = comparison.pair("oracle"), comparison.pair(arm)
+    if comparison.reference != "baseline" or whole is None or part is None or whole.few or arm == "oracle":
+        return None
+    limits = [interval[0] for interval in (whole.ci95, whole.other_images.ci95) if interval is not None]
+    measured = [comparison.arms[name] for name in (arm, "oracle", comparison.reference)]
+    if whole.ci95 is None or min(limits) <= 0.0 or len({one.seeds for one in measured}) > 1:
+        return None
+    from scipy.stats import t
+
+    ours, best, reference = (np.array(one.test) for one in measured)
+    gain, loss = ours - reference, best - reference
+    above, below = float(gain.mean()), float(loss.mean())
+    covariance = np.cov(gain, loss) / len(gain) * float(t.ppf(0.975, len(gain) - 1)) ** 2
+    # The ratios r for which above - r * below does not differ from 0: those between the roots of a parabola.
+    lead, middle = below**2 - float(covariance[1, 1]), above * below - float(covariance[0, 1])
+    if lead <= 0.0:
+        return None
+    half = math.sqrt(max(middle**2 - lead * (above**2 - float(covariance[0, 0])), 0.0))
+    return Share(above / below, ((middle - half) / lead, (middle + half) / lead))
+
+
 def best_text_arm(comparison: Comparison) -> str | None:
     """Return the text arm with the best mean, or None where there is none beside the reference."""
     arms = [name for name in TEXT_ARMS if name in comparison.arms and name != comparison.reference]
@@ -139,52 +195,63 @@ def best_text_arm(comparison: Comparison) -> str | None:
     return max(arms, key=lambda name: sign * comparison.arms[name].mean, default=None)
 
 
-HEADINGS = (
-    "arm",
-    "mean",
-    "95 % interval",
-    "seeds",
-    "difference",
-    "95 % interval",
-    "p",
-    "p, seeds only",
-    "time per run",
-    "memory",
-)
-
-
 def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return one row of texts per arm, under HEADINGS; differences are in points, to the reference."""
     rows: list[tuple[str, ...]] = []
     for name, arm in bounds_last(comparison).items():
-        pair = comparison.pair(name)
-        rows.append(
-            (
-                one_line(name),
-                percent(arm.mean),
-                percent_interval(arm.ci95),
-                " ".join(f"{100 * value:.1f}" for value in arm.test),
-                points(pair.difference) if pair else "",
-                points_interval(pair.evidence.ci95) if pair else "",
-                p_value(pair.evidence.p) + (" *" if pair.few else "") if pair else "",
-                p_value(pair.p) if pair else "",
-                duration(arm.seconds),
-                memory(arm.peak_memory_bytes),
-            )
-        )
+        pair, scores = comparison.pair(name), " ".join(f"{100 * value:.1f}" for value in arm.test)
+        gap = ("",) * 4 if pair is None else (*_gap(pair.difference, pair.evidence, pair.few), p_value(pair.p))
+        mean = (one_line(name), percent(arm.mean), percent_interval(arm.ci95))
+        rows.append((*mean, scores, *gap, duration(arm.seconds), memory(arm.peak_memory_bytes)))
     return rows
 
 
-TERMINAL = (*HEADINGS[:3], "seeds", "points", *HEADINGS[5:7])
+def _gap(difference: float, evidence: Any, few: bool) -> tuple[str, str, str]:
+    """Return a difference in points, its interval and p-value; with a mark where there are few seeds."""
+    return points(difference), points_interval(evidence.ci95), p_value(evidence.p) + (" *" if few else "")
 
 
-def terminal_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return the part of ``table_rows`` that fits a terminal, under TERMINAL; the report has the rest.
+def metrics_of(comparison: Comparison, *, of_task: bool = True) -> list[str]:
+    """Return the known metrics that arms of a comparison have, with or without those of the task.
 
-    In place of the score of every seed, their number.
+    Records of older versions also have metrics that are not known any more.
     """
-    counts = [str(len(arm.test)) for arm in bounds_last(comparison).values()]
-    return [(*row[:3], n, *row[4:7]) for row, n in zip(table_rows(comparison), counts, strict=True)]
+    names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
+    known = {*LABELS, *((*TITLES, *comparison.titles) if of_task else ())}
+    return [name for name in names if name.partition(":")[0] in known]
+
+
+def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
+    """Return the rows of one table per metric, under METRIC_HEADINGS."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for metric in metrics_of(comparison):
+        rows = tables[metric_label(metric, comparison.titles)] = []
+        for name, arm in comparison.arms.items():
+            if found := arm.metrics.get(metric):
+                against = found.against_baseline
+                gap = ("",) * 3 if against is None else _gap(against.difference, against, against.few)
+                rows.append((one_line(name), percent(found.mean), percent_interval(found.ci95), *gap))
+    return tables
+
+
+def compact_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return one row per metric and arm, the headings first: mean, and difference to the reference in points.
+
+    Empty where only metrics of the task were measured.
+    """
+    rows: list[tuple[str, ...]] = [("metric", "arm", "mean", "points")]
+    for metric in metrics_of(comparison, of_task=False):
+        for name, arm in comparison.arms.items():
+            if found := arm.metrics.get(metric):
+                gap = points(found.against_baseline.difference) if found.against_baseline else ""
+                rows.append((metric_label(metric), one_line(name), percent(found.mean), gap))
+    return rows if len(rows) > 1 else []
+
+
+def absent_notes(comparison: Comparison) -> list[str]:
+    """Return which metrics could not be measured, and why, as sentences."""
+    reasons = dict.fromkeys((metric, why) for arm in comparison.arms.values() for metric, why in arm.absent.items())
+    return [f"Not measured: {metric_label(metric)} ({one_line(why)})." for metric, why in reasons]
 
 
 def few_seeds_note(comparison: Comparison) -> str:
@@ -194,18 +261,20 @@ def few_seeds_note(comparison: Comparison) -> str:
 
 
 def comparison_tables(record: dict[str, Any]) -> str:
-    """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal."""
+    """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal.
+
+    In place of the score of every seed, their number: the report has the rest.
+    """
     parts: list[str] = []
     for name, comparison in comparisons_in(record).items():
         images = comparison.data.get("test")
         measured = f"Each score is of {images:,} test images." if images else ""
         lines = [measured, *findings(comparison), few_seeds_note(comparison)]
-        parts += [
-            text_table(name, [TERMINAL, *terminal_rows(comparison)], numbers=True),
-            "\n".join(filter(None, lines)),
-        ]
-        if rows := compact_rows(comparison):
-            parts.append(text_table(name, rows, numbers=True))
+        counts = [str(len(arm.test)) for arm in bounds_last(comparison).values()]
+        rows = [(*row[:3], n, *row[4:7]) for row, n in zip(table_rows(comparison), counts, strict=True)]
+        parts += [text_table(name, [TERMINAL, *rows], numbers=True), "\n".join(filter(None, lines))]
+        if more := compact_rows(comparison):
+            parts.append(text_table(name, more, numbers=True))
         parts += absent_notes(comparison)
     return "\n\n".join(parts)
 
@@ -214,10 +283,13 @@ def markdown_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
     blocks: list[str] = []
     for name, comparison in comparisons_in(record).items():
-        rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *table_rows(comparison)]
-        lines = [
-            "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |" for row in rows
-        ]
         title, note = f"**{one_line(name)}**" if name else "", few_seeds_note(comparison).replace("*", "\\*")
-        blocks += filter(None, [title, "\n".join(lines), note])
+        blocks += filter(None, [title, _markdown([HEADINGS, *table_rows(comparison)]), note])
     return "\n\n".join(blocks) + "\n"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *others = rows
+    lines = [head, ("---", *["---:"] * (len(head) - 1)), *others]
+    cells = ((cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) for row in lines)
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)

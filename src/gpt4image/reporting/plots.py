@@ -14,7 +14,7 @@ from gpt4image.artifacts.run_records import FEW_IMAGES, Epoch, Evaluation, check
 from gpt4image.artifacts.runs import read_evaluation
 from gpt4image.base.errors import RunError
 from gpt4image.base.visible import in_one_line
-from gpt4image.reporting.metric_tables import metric_label
+from gpt4image.reporting.findings import metric_label
 from gpt4image.reporting.run_charts import losses_of
 
 CLASSES_SHOWN = 40

@@ -27,10 +27,9 @@ from gpt4image.config import ReportConfig
 from gpt4image.config.results import ReportResult
 from gpt4image.pages.numbers import duration, one_line, percent, sentence
 from gpt4image.pages.page import render
-from gpt4image.reporting import charts, findings, metric_tables
-from gpt4image.reporting.background import background
-from gpt4image.reporting.done import what_was_done
+from gpt4image.reporting import charts, findings
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
+from gpt4image.reporting.making import background, commands, what_was_done
 from gpt4image.reporting.run_charts import (
     PRETRAINING,
     OfClasses,
@@ -40,7 +39,6 @@ from gpt4image.reporting.run_charts import (
     loss_curves,
     score_curves,
 )
-from gpt4image.reporting.stages import commands
 
 PAGE = "report.html"
 HEADINGS = (
@@ -83,7 +81,7 @@ def _report_comparison(folder: Path) -> ReportResult:
         "comparison.html",
         title=one_line(next(iter(comparisons.values())).question) or "What do descriptions add?",
         sections=sections,
-        headings=metric_tables.HEADINGS,
+        headings=findings.METRIC_HEADINGS,
         skipped=skipped,
         background=background(all_runs),
         few_pictures=charts.FEW_PICTURES,
@@ -219,8 +217,8 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "bounds": bounds,
         "evidence": {arm: pair.evidence for arm, pair in pairs.items() if pair},
         "significant": {arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
-        "metrics": metric_tables.metric_tables(comparison),
-        "absent": metric_tables.absent_notes(comparison),
+        "metrics": findings.metric_tables(comparison),
+        "absent": findings.absent_notes(comparison),
         "intervals": charts.interval_chart(
             f"{identifier}-intervals",
             title,
@@ -253,7 +251,7 @@ def run_sentence(evaluation: Evaluation | None) -> str:
     if evaluation is None or evaluation.score is None:
         return "This run was not evaluated on labelled pictures."
     words = {
-        name: f"{metric_tables.metric_label(name, evaluation.titles)} {percent(value)}"
+        name: f"{findings.metric_label(name, evaluation.titles)} {percent(value)}"
         for name, value in evaluation.scores.items()
     }
     split = {"val": "Validation", "test": "Test", "train": "Training"}.get(evaluation.split, evaluation.split)

@@ -15,7 +15,7 @@ from gpt4image.artifacts.run_records import FEW_IMAGES, Epoch, Evaluation, Run
 from gpt4image.base.visible import in_one_line
 from gpt4image.pages.numbers import sentence
 from gpt4image.reporting import charts
-from gpt4image.reporting.metric_tables import metric_label
+from gpt4image.reporting.findings import metric_label
 
 CONFUSED = 5
 """Pairs of classes named per arm."""

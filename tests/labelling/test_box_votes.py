@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.box_votes import box_votes
+from gpt4image.labelling.answers import box_votes
 
 
 def box(*numbers: float, label: str = "cat", **more: Any) -> dict[str, Any]:

@@ -1,0 +1,203 @@
+"""The one model that joins sources: a product with weights that are learned from labels.
+
+A source gives class probabilities of images that have not seen the label of the image: the describer's answers, the
+text classifier, class names. Their log-probabilities are added, each with a weight >= 0 (a product of experts, Hinton
+2002). Two things are learned from the labelled images, both with a prior, so that no label is needed:
+
+* the weights, by the log loss of the labels. The prior holds that of the answers near ``Source.prior`` with
+  PRIOR_STRENGTH. Those of the texts are shrunk: a prior with a peak and long tails (Cauchy times normal) makes the
+  first steps away cost much and further ones little, so that labels that happen to agree move nothing, and labels that
+  say it clearly move much. These numbers were chosen on photographs of CIFAR-10 and pictograms of OpenMoji together
+  (benchmarks/teacher.py);
+* systematic confusions of the answerer, and of the texts that it taught: see ``Confusions``.
+
+A labelled image is predicted with weights and confusions from the other folds. Where labels may be wrong, both are
+learned under the noise model. Legend: N images, n labelled ones, K classes, S sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+from gpt4image.artifacts.class_shares import Probabilities, blocks, chosen, zeros
+from gpt4image.labelling.confusions import Confusions
+from gpt4image.labelling.text_classifier import FOLDS
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Weights = NDArray[np.float64]
+
+PRIOR_STRENGTH = 30.0  # a weight costs half of this, in nats, where it is 1 away from its prior
+SHRUNK_STRENGTH = 10.0  # the same of a shrunk weight, which costs more near its prior:
+SHRUNK, SHRUNK_WIDTH = 1.5, 0.1  # SHRUNK * log(1 + (distance / SHRUNK_WIDTH)^2), in nats
+MAX_WEIGHT = 4.0
+MAX_LABELS, LEAST_LABELS = 5_000, 500  # labelled images that weights are fitted to; the fewer the more classes
+MAX_CELLS = 5_000_000  # these images times classes
+FLOOR = 1e-9
+MAX_CONFUSED = 3_000  # classes up to which confusions are learned: they are numbers of each class and each other
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """One source of class probabilities of N images.
+
+    Attributes:
+        name: of the evidence.
+        probabilities: (N, K), none of which has seen the label of its image.
+        known: (N,) which images it says something of.
+        prior: weight that it has without labels, where all sources know the image.
+        shrunk: whether its weight leaves the prior only where labels say so clearly.
+        first: (N,) class that was answered, for a source whose confusions are to be learned.
+    """
+
+    name: str
+    probabilities: Probabilities
+    known: Bools
+    prior: float
+    shrunk: bool = False
+    first: Ints | None = None
+
+    def of(self, rows: Ints) -> Source:
+        """Return what it says of some images."""
+        first = None if self.first is None else self.first[rows]
+        return replace(self, probabilities=chosen(self.probabilities, rows), known=self.known[rows], first=first)
+
+
+class Labels(NamedTuple):
+    """What the labels say: ``rows`` (n,) of labelled images, ``given`` (n,) labels, ``true`` (n, K) probabilities of
+    their true classes, and the (K, K) transition from true to given, None where labels are taken at their word."""
+
+    rows: Ints
+    given: Ints
+    true: Floats
+    transition: Floats | None = None
+
+    @classmethod
+    def none(cls, n_classes: int) -> Labels:
+        """Return no labels."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, n_classes), np.float32))
+
+    def among(self, some: Any) -> Labels:
+        """Return some of the labelled images."""
+        return Labels(self.rows[some], self.given[some], self.true[some], self.transition)
+
+
+def combine(sources: Sequence[Source], labels: Labels, seed: int) -> tuple[Probabilities, dict[str, float]]:
+    """Return (N, K) probabilities and the weights of sources; a row of zeros where no source knows the image.
+
+    Images that different sources know are combined with different weights; returned are those of the most images.
+
+    Args:
+        sources: one at least.
+        labels: of images that some source knows.
+        seed: of the folds.
+    """
+    total, n_classes = sources[0].probabilities.shape
+    found = zeros(total, n_classes)
+    weights = {source.name: 0.0 for source in sources}
+    folds = np.random.default_rng(seed).permutation(len(labels.rows)) % FOLDS  # no label decides of its own fold
+    known = np.stack([source.known for source in sources], axis=1)
+    patterns, pattern_of, sizes = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+    pattern_of = pattern_of.reshape(-1)
+    for number in np.argsort(sizes, kind="stable"):
+        there = patterns[number]
+        if not there.any():
+            continue
+        able = [source for source, knows in zip(sources, there, strict=True) if knows]
+        usable = known[labels.rows][:, there].all(axis=1)
+        own, own_folds = labels.among(usable), folds[usable]
+        mine = pattern_of[own.rows] == number
+        model = _Product.fit(able, own, seed)
+        model.predict(able, np.setdiff1d(np.flatnonzero(pattern_of == number), own.rows[mine]), found)
+        for fold in np.unique(own_folds[mine]):
+            of_others = _Product.fit(able, own.among(own_folds != fold), seed)
+            of_others.predict(able, own.rows[mine & (own_folds == fold)], found)
+        fitted = {source.name: float(weight) for source, weight in zip(able, model.weights, strict=True)}
+        weights = dict.fromkeys(weights, 0.0) | fitted
+    return found, weights
+
+
+class _Product(NamedTuple):
+    """A fitted product: (S,) weights, and of each source (K, K) log ratios of how often classes are answered."""
+
+    weights: Weights
+    ratios: list[Floats | None]
+
+    @classmethod
+    def fit(cls, sources: Sequence[Source], labels: Labels, seed: int) -> _Product:
+        """Learn from labels; nothing but priors without them.
+
+        Where there is no answer, sources count for one in all: they read the same texts, and repeat each other's
+        mistakes.
+        """
+        prior = np.array([source.prior for source in sources])
+        prior = prior / max(prior.sum(), FLOOR) if prior.sum() < 1.0 else prior
+        ratios: list[Floats | None] = [None] * len(sources)
+        if not len(labels.rows):
+            return cls(prior, ratios)
+        some, most = labels, min(MAX_LABELS, max(LEAST_LABELS, MAX_CELLS // labels.true.shape[1]))
+        if len(labels.rows) > most:
+            rng = np.random.default_rng(seed)
+            some = labels.among(np.sort(rng.choice(len(labels.rows), most, replace=False)))
+        logs = np.stack([_log(source.probabilities[some.rows]) for source in sources])
+        for number, source in enumerate(sources):
+            first, found = source.first, source.probabilities
+            if first is not None and found.shape[1] <= MAX_CONFUSED:
+                confusions = Confusions.of(first, found, source.known, labels.rows, labels.true)
+                ratios[number] = confusions.ratios()
+                logs[number] += confusions.without(first[some.rows], some.true, found[some.rows])
+        shrunk = np.array([source.shrunk for source in sources])
+        return cls(_fit_weights(logs, some, prior, shrunk), ratios)
+
+    def predict(self, sources: Sequence[Source], rows: Ints, into: Probabilities) -> None:
+        """Write the probabilities of some images."""
+        for part in blocks(len(rows), into.shape[1]):
+            block = rows[part]
+            total = np.zeros((len(block), into.shape[1]), np.float32)
+            for weight, ratios, source in zip(self.weights, self.ratios, sources, strict=True):
+                logs = _log(source.probabilities[block])
+                if source.first is not None and ratios is not None:
+                    logs += ratios.T[source.first[block]]
+                total += np.float32(weight) * logs
+            into[block] = softmax(total, axis=1)
+
+
+def _log(probabilities: Floats) -> Floats:
+    return np.log(np.maximum(probabilities, np.float32(FLOOR)))
+
+
+def _fit_weights(logs: Floats, labels: Labels, prior: Weights, shrunk: Bools) -> Weights:
+    """Return the (S,) weights with the least log loss of labels, (S, n, K) log-probabilities being given."""
+    rows, transition = np.arange(len(labels.given)), labels.transition
+    strength = np.where(shrunk, SHRUNK_STRENGTH, PRIOR_STRENGTH)
+    seen = None if transition is None else transition.T[labels.given]
+
+    def loss(weights: Weights) -> tuple[float, Weights]:
+        errors = softmax(np.tensordot(weights.astype(np.float32), logs, 1), axis=1)
+        if seen is None:
+            likelihood = errors[rows, labels.given]
+            errors[rows, labels.given] -= 1.0
+        else:
+            joint = errors * seen
+            likelihood = joint.sum(axis=1)
+            errors -= joint / np.maximum(likelihood, 1e-30)[:, None]
+        away = weights - prior
+        value = -float(np.log(np.maximum(likelihood, 1e-30)).sum(dtype=np.float64))
+        slope = np.array([float(np.vdot(errors, each)) for each in logs])
+        cost = 0.5 * strength * away**2 + shrunk * SHRUNK * np.log1p((away / SHRUNK_WIDTH) ** 2)
+        rise = strength * away + shrunk * SHRUNK * 2.0 * away / (SHRUNK_WIDTH**2 + away**2)
+        return value + float(cost.sum()), slope + rise
+
+    # With such a prior there may be two minima: one near the prior, and one where the labels want it.
+    starts = (prior, np.full_like(prior, 0.5)) if shrunk.any() else (prior,)
+    bounds = [(0.0, MAX_WEIGHT)] * len(prior)
+    fits: list[Any] = [minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B") for start in starts]
+    return fits[int(np.argmin([fit.fun for fit in fits]))].x
