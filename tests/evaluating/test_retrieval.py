@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.evaluating import retrieval
+from gpt4image.evaluating import measures
 from gpt4image.evaluating.measures import recalls, zero_shot_accuracy
 
 
@@ -23,7 +23,7 @@ def test_recalls_are_those_of_a_plain_loop(n: int, texts: int, chunk: int, seed:
     ids = rng.integers(0, texts, n)
     images, of_text = unit(rng, n, 6), unit(rng, texts, 6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "CHUNK", chunk)
+        patch.setattr(measures, "CHUNK", chunk)
         found = recalls(images, of_text[ids], ids)
     directions = {"image_to_text_recall": (images, of_text[ids]), "text_to_image_recall": (of_text[ids], images)}
     for name, (queries, answers) in directions.items():
