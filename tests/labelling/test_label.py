@@ -123,14 +123,6 @@ def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
     assert outcome.summary["val_accuracy"] < 0.05
 
 
-def test_copies_of_an_image_are_one_row(tmp_path, given):
-    (tmp_path / "0-99.png").write_bytes((tmp_path / "0-01.png").read_bytes())
-    given["label"]["0-99.png"], given["split"]["0-99.png"] = "cat", "train"
-    spec = write_manifest(tmp_path, given["label"], given["split"])
-    table_of(tmp_path, spec)
-    assert run(tmp_path, spec).summary["images"] == 90
-
-
 def test_a_broken_picture_costs_only_itself(tmp_path, given):
     broken = tmp_path / WRONG[0]
     broken.write_bytes(broken.read_bytes()[:300])

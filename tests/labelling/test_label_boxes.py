@@ -102,18 +102,6 @@ def test_boxes_as_a_coco_file(tmp_path: Path) -> None:
         )
 
 
-def test_a_picture_that_is_broken_is_named(tmp_path: Path) -> None:
-    spec = write_squares(tmp_path / "set")
-    broken = tmp_path / "set" / "images" / "train0.png"
-    broken.write_bytes(broken.read_bytes()[:60])
-    content = json.loads((tmp_path / "set" / "train.json").read_text())
-    content["annotations"] = content["annotations"][1:]
-    (tmp_path / "set" / "train.json").write_text(json.dumps(content))
-    outcome = label(config(spec, answer_squares(spec, tmp_path / "a.db"), val_fraction=0.0))
-    assert [item.name for item in outcome.skipped] == ["images/train0.png"]
-    assert "no picture" in (tmp_path / "boxes.html").read_text()
-
-
 def test_a_picture_without_a_size_costs_a_coco_file_no_other(tmp_path: Path) -> None:
     spec = write_squares(tmp_path / "set")
     store = answer_squares(spec, tmp_path / "a.db")
@@ -141,18 +129,6 @@ def test_boxes_in_another_convention_are_told_where_they_fit_no_human_box(tmp_pa
         told[name] = label(config(spec, tmp_path / f"{name}.db", val_fraction=0.0)).text
     assert "Only 0.0% of the human boxes have an answered box. The numbers may be in another" in told["xyxy-1000"]
     assert "convention" not in told["xyxy-original"] and "drew 100.0%" in told["xyxy-original"]
-
-
-@pytest.mark.parametrize(("drawn", "words"), [(None, "keeps none of these"), ([], "keeps none of these")])
-def test_answers_that_nobody_would_draw_end_in_words(tmp_path: Path, drawn: list[int] | None, words: str) -> None:
-    spec = write_squares(tmp_path / "set")
-    content = json.loads((tmp_path / "set" / "train.json").read_text())
-    for one in content["annotations"]:
-        one["bbox"] = [0, 0, 2, 2]
-    content["annotations"] = content["annotations"] if drawn is None else []
-    (tmp_path / "set" / "train.json").write_text(json.dumps(content))
-    outcome = label(config(spec, answer_squares(spec, tmp_path / "a.db"), val_fraction=0.0))
-    assert "drew 0.0% of the answered boxes" in outcome.text and words in outcome.text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data import load_image_set
 from gpt4image.labelling.label import label
-from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.teaching import predict_training, targets_of
 from gpt4image.labelling.text_vectors import Texts, unit
@@ -59,14 +58,6 @@ def test_few_labels_tell_the_classes_of_the_rest_and_names_help() -> None:
     assert plain.agreement is not None and plain.agreement > 0.6
 
 
-def test_a_labelled_image_is_predicted_without_its_label() -> None:
-    rng = np.random.default_rng(0)
-    vectors, labels = unit(rng.standard_normal((200, 300))), rng.integers(0, 2, (200, 2)).astype(np.int8)
-    found = predict_labels(texts(vectors), labels, 2, seed=0)
-    assert found.out_of_fold.all()
-    assert ((found.probabilities >= 0.5) == labels).mean() < 0.6, "texts say nothing: who knows has seen the label"
-
-
 def test_classes_that_do_not_differ_and_images_without_text() -> None:
     true, vectors = corpus(40)
     labels = np.column_stack([true, np.ones(40), np.zeros(40), np.full(40, -1), np.arange(40) == 3]).astype(np.int8)
@@ -81,17 +72,6 @@ def test_classes_that_do_not_differ_and_images_without_text() -> None:
     assert np.isfinite(found.probabilities[described][:, [0, 1, 2, 6]]).all()
     with pytest.raises(TableError, match="of which some have a class and some have not; 39 of 40 images"):
         predict_labels(texts(vectors, described), labels[:, 3:6], 3, seed=0)
-
-
-def test_wrong_labels_are_named_by_image_and_class() -> None:
-    true, vectors = corpus(200, noise=0.1)
-    given = true.copy()
-    wrong = [(3, 0), (50, 2), (120, 1)]
-    for row, k in wrong:
-        given[row, k] = 1 - given[row, k]
-    found = predict_labels(texts(vectors), given, 3, seed=0)
-    named = suspected_errors(found.probabilities, given, found.out_of_fold)
-    assert {tuple(pair) for pair in named[:3].tolist()} == set(wrong)
 
 
 @pytest.fixture

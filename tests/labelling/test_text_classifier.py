@@ -98,18 +98,6 @@ def test_classes_with_fewer_labels_than_others_are_found_as_well(counts: list[in
     assert right[few].mean() > 0.85
 
 
-def test_smoothing_helps_where_labels_are_few():
-    vectors, labels = clusters(6, 60, 2.0)
-    few = hide(labels, 2)
-    hidden = few < 0
-    smoothed = smooth(vectors, np.arange(len(vectors)), 0)
-    right = [
-        (classify(inputs, few, 6, seed=0).probabilities.argmax(axis=1) == labels)[hidden].mean()
-        for inputs in (vectors, smoothed)
-    ]
-    assert right[1] > right[0] + 0.05
-
-
 def test_searches_are_bounded(monkeypatch):
     monkeypatch.setattr(text_classifier, "MAX_SEARCH_LABELS", 60)
     vectors, labels = clusters(4, 50, 0.8)

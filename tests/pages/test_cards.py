@@ -37,9 +37,11 @@ def card(**more: object) -> str:
         "line": "",
         "descriptions": ["<u>"],
     }
-    facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0}
-    shown: dict[str, Any] = {"data": "x", "cards": [labelled | more], "total": 1, "facts": facts, "agreement": 0.5}
-    return render("label-page.html", **shown, head="", suggested={"label": [], "describe": []})
+    labelled |= {"notes": [], "boxes": []}
+    facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0, "doubtful": 1}
+    section = {"heading": "", "note": "", "total": 1, "cards": [labelled | more]}
+    shown: dict[str, Any] = {"data": "x", "sections": [section], "ticks": 0, "facts": facts, "agreement": 0.5}
+    return render("label-page.html", **shown, head="")
 
 
 def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:

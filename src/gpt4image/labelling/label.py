@@ -161,21 +161,9 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         most=config.doubtful,
     )
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
-    usable = predicted.known & known.labelled
     scores, counts = _how_good(task, found, explains, images.labels[predicted.known])
-    facts: dict[str, Any] = {
-        "images": len(images),
-        "described": int(given.texts.described.sum()),
-        **({} if answers is None else {"answered": found.facts.answered}),
-        "coverage": round(float(predicted.known[given.train].mean()), 4),
-        "labelled": int(usable.sum()),
-        "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
-        **scores,
-        "noise": round(found.facts.noise, 4),
-        "class_names": round(found.facts.names, 4),
-        **{f"weight_of_{name}": round(weight, 2) for name, weight in found.facts.weights.items()},
-        "doubtful": len(shown.suspected),
-    }
+    facts = _facts(given, known, predicted, found, scores, answered=answers is not None)
+    facts["doubtful"] = len(shown.suspected)
     file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
     found.save(file)
     sections = shown.sections()
@@ -185,11 +173,7 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
     if config.suggest:
         facts["suggestions"] = config.out.with_suffix(".suggestions.csv")
         write_suggestions(facts["suggestions"], shown)
-    pairs = _confused(read, predicted, known)
-    if read is not None and pairs:
-        facts |= {"again": config.out.with_suffix(AGAIN), "again_classes": config.out.with_suffix(AGAIN_CLASSES)}
-        write_to_ask_again(facts["again"], pairs, known, predicted.probabilities)
-        write_classes(facts["again_classes"], pairs, known.classes, read.definitions)
+    pairs = _ask_again(config, read, predicted, known, facts)
     if file != config.out:
         facts["table"] = config.out
         write_table(config.out, found)
@@ -256,13 +240,39 @@ def _targets(
     )
 
 
-def _confused(read: Read | None, predicted: Predictions, known: ImageSet) -> list[Confused]:
-    """Return the pairs of classes that answers confuse."""
+def _facts(
+    given: _Evidence, known: ImageSet, predicted: Predictions, found: TextLabels, scores: dict[str, Any], answered: bool
+) -> dict[str, Any]:
+    """Return the summary, of the labels ``known``."""
+    usable = predicted.known & known.labelled
+    return {
+        "images": len(known),
+        "described": int(given.texts.described.sum()),
+        **({"answered": found.facts.answered} if answered else {}),
+        "coverage": round(float(predicted.known[given.train].mean()), 4),
+        "labelled": int(usable.sum()),
+        "classes_without_label": len(known.classes) - len(used_classes(known.labels[usable])),
+        **scores,
+        "noise": round(found.facts.noise, 4),
+        "class_names": round(found.facts.names, 4),
+        **{f"weight_of_{name}": round(weight, 2) for name, weight in found.facts.weights.items()},
+    }
+
+
+def _ask_again(
+    config: LabelConfig, read: Read | None, predicted: Predictions, known: ImageSet, facts: dict[str, Any]
+) -> list[Confused]:
+    """Return the pairs of classes that answers confuse; what a sharper question needs is written beside the output."""
     if read is None or known.labels.ndim == 2:
         return []
     trusted = known.labels if predicted.noise.rate == 0.0 else np.full_like(known.labels, NO_LABEL)
     askable = predicted.known & ~read.again & (known.splits != "test")
-    return confused_pairs(predicted.said, trusted, predicted.probabilities, askable)
+    pairs = confused_pairs(predicted.said, trusted, predicted.probabilities, askable)
+    if pairs:
+        facts |= {"again": config.out.with_suffix(AGAIN), "again_classes": config.out.with_suffix(AGAIN_CLASSES)}
+        write_to_ask_again(facts["again"], pairs, known, predicted.probabilities)
+        write_classes(facts["again_classes"], pairs, known.classes, read.definitions)
+    return pairs
 
 
 def _suggestions(config: LabelConfig, given: _Evidence, predicted: Predictions, known: ImageSet) -> list[Suggestion]:
