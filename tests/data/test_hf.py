@@ -86,16 +86,6 @@ def test_tar_shards_are_read_by_their_library_and_pickled_members_are_not(tmp_pa
     assert len(set(images.keys)) == 3 and not (tmp_path / "unpickled").exists()
 
 
-def test_keys_that_splits_share_get_the_split_in_front(tmp_path: Path, png: Png) -> None:
-    def part(seed: int) -> Dataset:
-        return table({"image": [png(seed)], "key": ["bird/0"]}, image=Image(), key=Value("string"))
-
-    DatasetDict({"test": part(0), "train": part(1)}).save_to_disk(tmp_path / "set")
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
-    assert images.keys == ("bird/0", "test/bird/0")
-    assert images.read(0) == png(1)
-
-
 def save(folder: Path, **parts: Dataset) -> str:
     DatasetDict({**parts}).save_to_disk(folder)
     return f"hf:{folder}"

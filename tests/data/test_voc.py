@@ -43,13 +43,9 @@ def test_boxes_difficult_objects_and_images_without_a_file(tmp_path: Path) -> No
         "JPEGImages/c.png": None,
     }
     assert images.skipped == ()
-
-
-def test_pixels_that_begin_at_zero_are_told_by_a_zero(tmp_path: Path) -> None:
-    root = write(tmp_path, a=document(thing(box=(0, 0, 10.5, 20)), thing(box=(10, 5, 30, 15))))
-    assert rows(load_image_set(f"voc:{root}"))["JPEGImages/a.png"] == [
-        ("cat", (0, 0, 10.5, 20), 1), ("cat", (10, 5, 30, 15), 1)
-    ]  # fmt: skip
+    write(tmp_path / "zero", a=document(thing(box=(0, 0, 10.5, 20)), thing(box=(10, 5, 30, 15))))
+    boxes_from_zero = rows(load_image_set(f"voc:{tmp_path / 'zero'}"))["JPEGImages/a.png"]
+    assert boxes_from_zero == [("cat", (0, 0, 10.5, 20), 1), ("cat", (10, 5, 30, 15), 1)]
 
 
 def test_lists_say_the_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,21 +46,6 @@ def test_boxes_polygons_empty_and_missing_label_files(tmp_path: Path) -> None:
     assert load_image_set(f"yolo:{root / 'data.yaml'}").keys == images.keys
 
 
-def test_keypoints_after_a_box_are_no_polygon(tmp_path: Path) -> None:
-    lines = ("0 .5 .5 .5 .5 .45 .45 2 .55 .45 2 .45 .55 2 .9 .9 2\n", "1 .5 .5 1 1 .1 .1 .9 .9\n", "0 .5 .5 .5 .5\n")
-    root = write(tmp_path, YAML + "kpt_shape: [4, 3]\n", train_1=lines[0], train_2=lines[1], train_3=lines[2])
-    cat, dog = [("cat", (10, 5, 30, 15), 1)], [("big dog", (0, 0, 40, 20), 1)]
-    assert list(rows(load_image_set(f"yolo:{root}")).values()) == [cat, dog, cat]
-
-
-def test_without_data_yaml_folders_are_the_splits(tmp_path: Path) -> None:
-    root = write(tmp_path, None, train_1="0 .5 .5 .5 .5", valid_2="1 .5 .5 .5 .5", train_3="1 .5 .5 .5 .5")
-    images = load_image_set(f"yolo:{root}")
-    assert (images.classes, images.splits.tolist()) == (("0", "1"), ["train", "train", "val"])
-    (root / "classes.txt").write_text("cat\ndog\n")
-    assert load_image_set(f"yolo:{root}").classes == ("cat", "dog")
-
-
 @pytest.mark.parametrize(
     "yaml",
     [
@@ -79,6 +64,20 @@ def test_entries_as_other_tools_write_them(tmp_path: Path, yaml: str) -> None:
     images = load_image_set(f"yolo:{tmp_path}")
     assert images.splits.tolist() == ["train", "val"] and len(boxes(images).labels) == 2
     assert ("outside.png cannot be found" in aside_text(images)) == ("train.txt" in yaml)
+
+
+def test_keypoints_and_folders_that_are_the_splits(tmp_path: Path) -> None:
+    lines = ("0 .5 .5 .5 .5 .45 .45 2 .55 .45 2 .45 .55 2 .9 .9 2\n", "1 .5 .5 1 1 .1 .1 .9 .9\n", "0 .5 .5 .5 .5\n")
+    root = write(
+        tmp_path / "points", YAML + "kpt_shape: [4, 3]\n", train_1=lines[0], train_2=lines[1], train_3=lines[2]
+    )
+    cat, dog = [("cat", (10, 5, 30, 15), 1)], [("big dog", (0, 0, 40, 20), 1)]
+    assert list(rows(load_image_set(f"yolo:{root}")).values()) == [cat, dog, cat]
+    root = write(tmp_path / "bare", None, train_1="0 .5 .5 .5 .5", valid_2="1 .5 .5 .5 .5", train_3="1 .5 .5 .5 .5")
+    images = load_image_set(f"yolo:{root}")
+    assert (images.classes, images.splits.tolist()) == (("0", "1"), ["train", "train", "val"])
+    (root / "classes.txt").write_text("cat\ndog\n")
+    assert load_image_set(f"yolo:{root}").classes == ("cat", "dog")
 
 
 def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
