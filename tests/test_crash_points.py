@@ -26,9 +26,9 @@ SLOW = ["describe: batch", "encode", "train: segmentation", "export: timm", "sea
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [
-        (["points", "--most", "20"], FAST),
+        (["points", "--most", "10"], FAST),
         pytest.param(["points", "--most", "3"], SLOW, marks=pytest.mark.slow),
-        (["faults"], ["describe: server"]),
+        pytest.param(["faults"], ["describe: server"], marks=pytest.mark.slow),
         pytest.param(["faults"], ["review", "search", "compare"], marks=pytest.mark.slow),
         pytest.param(["streams"], [*READERS], marks=pytest.mark.slow),
     ],

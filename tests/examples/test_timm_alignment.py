@@ -14,12 +14,12 @@ from PIL import Image
 from timm.data import AugMixDataset, FastCollateMixup, create_dataset
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
-from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver
 from torch import nn
 
 from examples.timm_alignment import AlignedTask, Targets, create_loader_with_texts
-from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data.digests import file_digests
 from gpt4image.own_loop.texts import Texts
 from tables import make_table
@@ -114,31 +114,6 @@ def test_texts_are_mixed_as_timm_mixes_images(texts, colour_folder, mode):
     assert mixed > 10
 
 
-def test_cutmix_and_switching_the_mixing_off(texts, colour_folder):
-    mixup = FastCollateMixup(mixup_alpha=0.0, cutmix_alpha=1.0, num_classes=CLASSES)
-    batches, _ = loader(texts, colour_folder, collate_fn=mixup)
-    assert batches.mixup_enabled
-    off_diagonal = torch.cat([targets.mixing.diagonal() for _, targets in batches])
-    assert off_diagonal.min() < 0.9
-    batches.mixup_enabled = False  # as --mixup-off-epoch does
-    for _, targets in batches:
-        torch.testing.assert_close(targets.mixing, torch.eye(16))
-
-
-def test_splits_of_augmix_repeat_the_targets(texts, colour_folder):
-    batches, _ = loader(texts, colour_folder, num_aug_splits=2, no_aug=False, auto_augment="augmix-m3-w2")
-    images, targets = next(iter(batches))
-    assert len(images) == 32
-    for part in targets[:4]:
-        assert torch.equal(part[:16], part[16:])
-
-
-def test_a_loader_for_evaluation_stays_that_of_timm(texts, colour_folder):
-    batches, _ = loader(texts, colour_folder, is_training=False)
-    _, labels = next(iter(batches))
-    assert labels.tolist() == [0] * 16
-
-
 def test_the_loss_is_the_sum_and_its_gradient_reaches_the_backbone(texts, colour_folder):
     batches, _ = loader(texts, colour_folder)
     images, targets = next(iter(batches))
@@ -152,13 +127,6 @@ def test_the_loss_is_the_sum_and_its_gradient_reaches_the_backbone(texts, colour
     plain = task(images, targets.classes)
     assert plain.keys() == {"loss", "output"}
     torch.testing.assert_close(plain["loss"], LabelSmoothingCrossEntropy()(plain["output"], targets.classes))
-
-
-def test_the_head_is_where_the_model_is(texts):
-    model = timm.create_model("resnet10t", num_classes=CLASSES).to("meta", torch.float64)
-    task = AlignedTask(model, text_width=texts.width)
-    assert {parameter.device.type for parameter in task.parameters()} == {"meta"}
-    assert {parameter.dtype for parameter in task.trainable_module.head.parameters()} == {torch.float64}
 
 
 def test_mixed_batches_train_with_soft_targets(texts, colour_folder):
@@ -238,25 +206,6 @@ def test_a_checkpoint_holds_the_plain_backbone_and_resumes_with_the_head(texts, 
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_and_averaged(texts, colour_folder):
-    images, targets = next(iter(loader(texts, colour_folder)[0]))
-    task = task_of(texts)
-    expected = task(images, targets)["loss"]
-    fresh = task_of(texts)
-    fresh.setup_ema(decay=0.0)
-    torch._dynamo.reset()
-    fresh.compile(backend="eager")
-    fresh.compile_ema(backend="eager")
-    torch.testing.assert_close(fresh(images, targets)["loss"], expected)
-    fresh.update_ema(step=2)
-    for ema in (False, True):
-        assert fresh.get_eval_model(ema=ema).eval()(images).shape == (16, CLASSES)
-    assert not any(name.startswith("head.weight") for name in fresh.get_checkpoint_state()["state_dict"])
-    assert isinstance(fresh.get_checkpoint_state()["state_dict"], dict)
-    timm.create_model("test_resnet", num_classes=CLASSES).load_state_dict(fresh.get_checkpoint_state()["state_dict"])
-
-
 def test_what_cannot_be_joined_is_refused(texts, colour_folder, tmp_path):
     with pytest.raises(ConfigError, match="leave --no-prefetcher out"):
         loader(texts, colour_folder, use_prefetcher=False)
@@ -270,12 +219,6 @@ def test_what_cannot_be_joined_is_refused(texts, colour_folder, tmp_path):
     foreign = Texts(make_table(tmp_path / "foreign", {"ab" * 32: [np.eye(WIDTH)[0]]}))
     with pytest.raises(TableError, match="None of the 48 images has a text"):
         loader(foreign, colour_folder)
-
-
-def test_a_timm_whose_tasks_have_no_state_is_refused(texts, monkeypatch):
-    monkeypatch.delattr(TrainingTask, "get_checkpoint_state")
-    with pytest.raises(ModelError, match=r"pip install 'timm>=1.0.31'"):
-        task_of(texts)
 
 
 def test_texts_by_name(colour_folder, tmp_path):
