@@ -28,7 +28,7 @@ def labels_of(rows: NDArray, labels: NDArray) -> Labels:
     return Labels(rows, labels, np.eye(CLASSES, dtype=np.float32)[labels])
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(st.integers(0, 10_000), st.sampled_from([0, 8, 60]))
 def test_probabilities_sum_to_one_and_classes_have_no_order(seed: int, labelled: int):
     rng = np.random.default_rng(seed)

@@ -19,7 +19,6 @@ from gpt4image.data import NO_LABEL, load_image_set
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import (
-    judge_training,
     predict_training,
     targets_of,
 )
@@ -137,17 +136,6 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
         check_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
     splits[copies[1]] = "train"
     check_fitting(labels, asked, data.image_set.revised(splits=splits), data.task)
-
-
-def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
-    config = options(colour_folder, tmp_path, embeddings=described["all"])
-    data = Regime(label_noise=0.2).apply(prepare(config).data, seed=0)
-    found = judge_training(predict_training(data, 0, None), data)
-    train = data.indices("train")
-    assert found["flipped"] == (data.labels[train] != data.image_set.labels[train]).sum() > 0
-    assert found["recall"] > 0.8
-    assert found["average_precision"] > 0.8
-    assert found["precision"] == pytest.approx(found["recall"] * found["flipped"] / found["named"])
 
 
 def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):

@@ -73,19 +73,6 @@ def test_a_thread_that_is_asked_to_stop_does_so_in_the_middle_of_a_fit():
 
 
 @pytest.mark.parametrize(
-    ("labels", "groups", "folds"),
-    [([0, 1, 2, 1, 0, 2], [0, 0, 1, 1, 2, 2], 2), ([0, 1, 1, 0, -1, -1], [0, 0, 0, 0, 1, 1], 0), ([0, 1], [0, 0], 0)],
-)
-def test_groups_are_whole_in_a_fold_and_too_few_of_them_have_none(
-    labels: list[int], groups: list[int], folds: int
-) -> None:
-    vectors = np.random.default_rng(0).standard_normal((len(labels), 4)).astype(np.float32)
-    result = classify(vectors, np.array(labels), 3, seed=0, groups=np.array(groups))
-    assert result.folds == folds and result.out_of_fold.any() == (folds > 0)
-    np.testing.assert_allclose(result.probabilities[:].sum(axis=1), 1.0, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
     "counts", [[2] + [1] * 9, [10] * 9 + [1], [3] * 5 + [1] * 5, [30] + [2] * 9], ids=["2, 1", "10, 1", "3, 1", "30, 2"]
 )
 def test_classes_with_fewer_labels_than_others_are_found_as_well(counts: list[int]):

@@ -10,22 +10,12 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.reporting.run_charts import (
     CLASSES_SHOWN,
     class_gains,
-    class_scores,
     confusion_matrix,
     confusions,
-    loss_curves,
     losses_of,
     score_curves,
 )
 from synthetic_records import write_run
-
-
-def test_class_scores_are_means_over_runs(tmp_path: Path) -> None:
-    runs = [load_run(write_run(tmp_path / str(seed), seed=seed)) for seed in range(2)]
-    means = class_scores(runs)
-    firsts = [run.evaluation.per_class[0] or 0.0 for run in runs if run.evaluation]
-    assert means["animal"] == (pytest.approx(sum(firsts) / 2), 43)
-    assert "vehicle" not in means, "no test picture of this class in any run"
 
 
 def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
@@ -95,15 +85,3 @@ def test_known_losses_that_are_not_zero_are_drawn_in_words() -> None:
     assert epoch.losses == {"task": 0.0, "simclr": 3.0, "<b>": 1.0}
     aligned = Epoch.model_validate({"epoch": 2, "align_loss": 1.0})
     assert losses_of([epoch, aligned]) == {"align": "alignment", "simclr": "SimCLR"}
-
-
-@pytest.mark.parametrize(
-    ("losses", "names"), [(("simclr",), {"SimCLR"}), (("task", "consistency"), {"task", "consistency"})]
-)
-def test_each_line_of_a_loss_bears_its_name(tmp_path: Path, losses: tuple[str, ...], names: set[str]) -> None:
-    rows = [{"epoch": epoch, **{f"{name}_loss": 3.0 / epoch for name in losses}} for epoch in (1, 2, 3)]
-    run = load_run(write_run(tmp_path / "run")).model_copy(
-        update={"metrics": [Epoch.model_validate(row) for row in rows]}
-    )
-    drawn = set(re.findall(r">([A-Za-z]+)</(?:text|tspan)>", loss_curves("x", {"run": [run]})))
-    assert names <= drawn and not {"alignment"} & drawn

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,7 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
-from gpt4image.reviewing.queue import Source, Teacher, in_turn
-from gpt4image.reviewing.session import Session
+from gpt4image.reviewing.queue import Source, Teacher
 
 CLASSES = ("blue", "green", "red")
 ASKED = replace(PROMPTS["short"], ask=("class",), classes=tuple((name, "") for name in CLASSES))
@@ -125,18 +124,3 @@ def test_what_says_nothing_proposes_nothing() -> None:
     source = Source.of("text", np.array([[0.0, 0.0], [0.2, 0.8]], np.float32))
     assert source.proposed.tolist() == [NO_LABEL, 1]
     assert Source.of("text", np.zeros((2, 0), np.float32)).proposed.tolist() == [NO_LABEL, NO_LABEL]
-
-
-def test_classes_take_turns() -> None:
-    assert in_turn([2, 0, 3, 1], np.array([0, 0, 0, 1])) == [2, 3, 0, 1]
-
-
-def test_the_session_says_why(opened: Callable[..., Session], tmp_path: Path) -> None:
-    session = opened()
-    digests = session.digests
-    path = write_answers(
-        tmp_path / "answers.db", {digest: Answer(class_name="dog", confidence=0.9) for digest in digests}
-    )
-    answered = opened(labels=tmp_path / "more.csv", answers=path)
-    card = answered.cards("label", 1)[0]
-    assert (card.proposal, card.reason) == ("dog", "answer: dog, 0.90")

@@ -1,4 +1,4 @@
-"""Text labels: the file of class probabilities that ``label`` writes.
+"""Targets: the file of class probabilities that ``label`` writes, and what files of targets were made from.
 
 The file is Parquet, with a checksum of each page for those who read it by other means. What is read here, the facts in
 its metadata too, has a sha256 of its own, which does not depend on how Parquet stores it.
