@@ -93,7 +93,7 @@ def test_a_finished_run_may_be_asked_about_any_images(colour_folder: Path, tmp_p
     asked = options(colour_folder).model_copy(
         update={"data": f"manifest:{colour_folder / 'all.csv'}", "select": "best"}
     )
-    with pytest.raises(DataError, match=r"no image is in train \(train 0, val 0, test 48\), so there is nothing to"):
+    with pytest.raises(DataError, match=r"no image is in train \(train 0, val 0, test 48\); there is nothing to"):
         prepare(asked)
     assert len(prepare(asked, ("test",), to_train=False).data.indices("test")) == 48
     small = asked.model_copy(update={"data": f"folder:{colour_folder}", "batch_size": 40, "val_fraction": 0.0})
