@@ -51,7 +51,7 @@ def test_clips_are_of_this_task_and_others_refuse_them(dots: Path, colour_folder
     for alone in ({"frames": 1}, {"model": "transformers:folder"}):
         with pytest.raises(ConfigError, match="--frame-differences needs"):
             TrainConfig(data="", out=Path(), frame_differences=True, **alone)
-    with pytest.raises(ConfigError, match="--memory-format channels_last is for models of images"):
+    with pytest.raises(ConfigError, match="--memory-format channels_last is for models of timm"):
         TrainConfig(data="", out=Path(), model="transformers:folder", memory_format="channels_last")
     for data, task, message in (
         (f"clips:{dots}", "classification", "give --task video"),
