@@ -57,11 +57,6 @@ def resized_crop(images: Tensor, size: int, min_scale: float, flip: bool) -> Ten
     return random_geometry(images.shape[-1], changes, rng(len(images))).pixels(images)
 
 
-def test_no_shift_and_no_flip_leave_pictures_alone() -> None:
-    images = pictures()
-    assert torch.equal(shifted(images, 0, False), images)
-
-
 def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
     images = pictures(200)
     moved = shifted(images, 2, False)
@@ -251,14 +246,6 @@ def test_a_process_makes_of_its_rows_what_one_process_makes_of_them(rows: list[i
     assert torch.equal(part[: len(rows)], whole[rows])
     seconds = [6 + np.flatnonzero(SECOND[IMAGES]).tolist().index(row) for row in rows if SECOND[IMAGES[row]]]
     assert torch.equal(part[len(rows) :], whole[seconds])
-
-
-def test_the_policy_leaves_the_first_views_of_images_with_a_second_one_alone() -> None:
-    plain = views()(few_pictures(), IMAGES, 3)
-    changed = views(policy=Policy("rand-m9-p1", HOW.mean))(few_pictures(), IMAGES, 3)
-    assert torch.equal(changed[[1, 3, 5]], plain[[1, 3, 5]])
-    assert torch.equal(changed[6:], plain[6:])
-    assert not torch.equal(changed[[0, 2, 4]], plain[[0, 2, 4]])
 
 
 @pytest.mark.parametrize("name", [STRONG, "rand-m9-mstd0.5-inc1", "augmix-m3-w3", "original", "v0", "3a"])

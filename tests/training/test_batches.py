@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError
 from gpt4image.parallel import processes
 from gpt4image.training.batches import Stream, make_batches
 
@@ -100,8 +100,3 @@ def test_a_batch_that_processes_cannot_share_kind_by_kind_is_refused(monkeypatch
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(ConfigError, match="5 of --batch-size 10 have a target, which must be a multiple of 2, and 5"):
         make_batches(np.arange(10), np.arange(100, 200), size=10, labelled_share=0.5, seed=0, placing="apart")
-
-
-def test_no_image_with_a_target_is_refused() -> None:
-    with pytest.raises(DataError, match="No training image has a label"):
-        make_batches(np.empty(0, np.int64), np.arange(5), size=4, labelled_share=0.5, seed=0)

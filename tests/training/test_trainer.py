@@ -244,14 +244,6 @@ def test_pictures_and_clips_without_any_class_are_refused_before_they_are_decode
         train(options(tmp_path, tmp_path / "run", data=f"manifest:{manifest}"))
 
 
-def test_consistency_without_unlabelled_pictures_is_refused_before_they_are_decoded(
-    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gpt4image.training.prepare.load_pixels", None)
-    with pytest.raises(ConfigError, match="learns from training images without a label or text label, and all 36 have"):
-        train(options(colour_folder, tmp_path / "run", consistency=1.0))
-
-
 def test_broken_pictures_of_other_splits_are_not_measured_however_pixels_are_read(
     colour_folder: Path, tmp_path: Path
 ) -> None:

