@@ -149,8 +149,8 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     only: Path | None = None
     """CSV file whose rows name the images to ask about, by key or digest, of any split. Default: all of --splits."""
     limit: int | None = Field(default=None, ge=1)
-    """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
-    next run continues."""
+    """Maximum requests of this run (an image, a prompt and a sample each; retries are not counted), spread over all
+    classes. The next run continues."""
     max_cost: float | None = Field(default=None, gt=0.0)
     """Maximum cost in US dollars: of all that the store says this model has cost for the dataset, earlier runs
     included. To ask for more later, give a higher number."""

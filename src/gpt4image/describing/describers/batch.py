@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from gpt4image.artifacts.prompts import load_prompt, turns
 from gpt4image.artifacts.results import Prompt
@@ -95,8 +95,7 @@ class Batch:
     end: _End | None = None
 
 
-@dataclass(frozen=True)
-class _End:
+class _End(NamedTuple):
     status: str
     completed: int = 0
     output_file: str | None = None
@@ -199,17 +198,13 @@ class BatchError(DescriberError):
     """A call of the Batch API failed.
 
     It was ``refused``, and nothing was made; there is ``no room`` until other batches have ended; what was asked for is
-    ``gone``; the server is ``busy``; or it was not heard (``unsure``): the call may have taken effect.
+    ``gone``; the server is ``busy``; or it was not heard (``unsure``): the call may have taken effect. The last two
+    pass.
     """
 
     def __init__(self, message: str, kind: Literal["refused", "no room", "gone", "busy", "unsure"]) -> None:
         super().__init__(message)
-        self.kind = kind
-
-    @property
-    def passes(self) -> bool:
-        """Whether another try may succeed."""
-        return self.kind in ("busy", "unsure")
+        self.kind, self.passes = kind, kind in ("busy", "unsure")
 
 
 class BatchDescriber(OpenAIDescriber):
