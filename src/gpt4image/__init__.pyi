@@ -278,8 +278,8 @@ def distill(
         domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
         word_limit (int, optional): Number of words that prompts may ask for as {word_limit}.
         samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
-        limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
-            counted), spread over all classes. The next run continues.
+        limit (int | None, optional): Maximum requests of this run (an image, a prompt and a sample each; retries are
+            not counted), spread over all classes. The next run continues.
         max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
             for the dataset, earlier runs included. To ask for more later, give a higher number.
         reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
@@ -544,8 +544,8 @@ def describe(
         samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
         only (str | Path | None, optional): CSV file whose rows name the images to ask about, by key or digest, of any
             split. Default: all of splits=.
-        limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
-            counted), spread over all classes. The next run continues.
+        limit (int | None, optional): Maximum requests of this run (an image, a prompt and a sample each; retries are
+            not counted), spread over all classes. The next run continues.
         max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
             for the dataset, earlier runs included. To ask for more later, give a higher number.
         dry_run (bool, optional): Describe a small sample, which is kept, and estimate requests, tokens, cost and time
