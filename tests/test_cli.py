@@ -82,6 +82,7 @@ descriptions view --store gone.db --data photos
 encode --store gone.db --encoder minilm --out new.emb
 label --data gone --embeddings gone.emb --out new.parquet
 label --data photos --embeddings gone.emb --out new.parquet
+export-labels --data gone --targets gone.parquet --format csv --out new.csv
 audit --data gone --targets gone.parquet
 audit --data photos --model gone
 review --data gone --labels new.csv

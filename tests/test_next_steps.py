@@ -180,7 +180,7 @@ def test_in_python_the_next_step_is_a_call() -> None:
 def test_every_command_that_is_not_an_end_has_a_next_step() -> None:
     from gpt4image.next_steps import _NEXT
 
-    assert COMMANDS.keys() - _NEXT.keys() == {"audit", "predict"}
+    assert COMMANDS.keys() - _NEXT.keys() == {"audit", "export-labels", "predict"}
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation", "video"])

@@ -36,7 +36,16 @@ _MODULE_OF = {
     "TextLabels": "artifacts.text_labels",
     **dict.fromkeys(
         (
-            *("Epoch", "DistillResult", "DescribeResult", "EncodeResult", "LabelResult", "ReviewResult", "AuditResult"),
+            *(
+                "Epoch",
+                "DistillResult",
+                "DescribeResult",
+                "EncodeResult",
+                "LabelResult",
+                "ReviewResult",
+                "AuditResult",
+                "ExportLabelsResult",
+            ),
             *("TrainResult", "EvaluateResult", "CompareResult", "ReportResult", "ExportResult", "PredictResult"),
             *("SearchResult", "DoctorResult"),
         ),
@@ -54,6 +63,7 @@ _MODULE_OF = {
     "CompareConfig": "config",
     "ReportConfig": "config",
     "AuditConfig": "config",
+    "ExportLabelsConfig": "config",
     "ReviewConfig": "config",
     "PredictConfig": "config",
     "SearchConfig": "config",
@@ -62,7 +72,19 @@ _MODULE_OF = {
 }
 
 _VERBS = (
-    *("demo", "distill", "describe", "encode", "label", "review", "audit", "train", "evaluate", "compare"),
+    *(
+        "demo",
+        "distill",
+        "describe",
+        "encode",
+        "label",
+        "review",
+        "audit",
+        "export_labels",
+        "train",
+        "evaluate",
+        "compare",
+    ),
     *("report", "export", "predict", "search", "doctor"),
 )
 

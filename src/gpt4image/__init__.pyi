@@ -22,6 +22,7 @@ from gpt4image.config import DistillConfig as DistillConfig
 from gpt4image.config import EncodeConfig as EncodeConfig
 from gpt4image.config import EvaluateConfig as EvaluateConfig
 from gpt4image.config import ExportDescriptionsConfig as ExportDescriptionsConfig
+from gpt4image.config import ExportLabelsConfig as ExportLabelsConfig
 from gpt4image.config import ImportDescriptionsConfig as ImportDescriptionsConfig
 from gpt4image.config import LabelConfig as LabelConfig
 from gpt4image.config import PredictConfig as PredictConfig
@@ -37,6 +38,7 @@ from gpt4image.config.results import DoctorResult as DoctorResult
 from gpt4image.config.results import EncodeResult as EncodeResult
 from gpt4image.config.results import Epoch as Epoch
 from gpt4image.config.results import EvaluateResult as EvaluateResult
+from gpt4image.config.results import ExportLabelsResult as ExportLabelsResult
 from gpt4image.config.results import ExportResult as ExportResult
 from gpt4image.config.results import LabelResult as LabelResult
 from gpt4image.config.results import PredictResult as PredictResult
@@ -736,6 +738,38 @@ def audit(
 
     Returns:
         AuditResult: Shares that are right, estimated from ``looks``; ``shares`` has the interval of each.
+    """
+
+def export_labels(
+    *,
+    image_root: StrPath | None = None,
+    data: Data,
+    targets: StrPath,
+    format: Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio'],
+    out: StrPath,
+    least_confidence: float = 0.0,
+) -> ExportLabelsResult:
+    """Write targets as labels that others read: ``gpt4image export-labels`` as a function.
+
+    Write targets as labels that other programs read.
+
+    Example: gpt4image.export_labels('gpt4image', 'export-labels', data='folder:photos', targets='targets.parquet',
+    format='csv', out='labels.csv')
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC.
+        targets (str | Path): File of targets or of boxes, by label.
+        format (Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio']): csv: a table, which
+            data=manifest:FILE reads; folder: images in class folders; coco, yolo, voc: boxes; hf: a folder for the
+            library datasets; label-studio: tasks with predictions.
+        out (str | Path): New file, or new folder for folder, yolo, voc and hf, which hold the images too.
+        least_confidence (float, optional): Least probability of a class, or weight of a box; what is less sure is left
+            out.
+
+    Returns:
+        ExportLabelsResult: The labels that ``export_labels`` wrote, and how many images have none.
     """
 
 def train(

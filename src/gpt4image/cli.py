@@ -68,6 +68,9 @@ COMMANDS = {
     "audit": Command(
         "how good are targets and model, by a few looks?", "AuditConfig", "reviewing.audit:audit", resumes=True
     ),
+    "export-labels": Command(
+        "write targets as labels that others read", "ExportLabelsConfig", "deploying.export_labels:export_labels"
+    ),
     "train": Command("train a model", "TrainConfig", "training.train:train", recipes=True, shared=True, resumes=True),
     "evaluate": Command("measure a run", "EvaluateConfig", "evaluating.evaluate:evaluate", shared=True),
     "compare": Command(

@@ -27,8 +27,9 @@ from gpt4image.config.results import PredictResult
 from gpt4image.next_steps import with_next
 from gpt4image.options import require_inputs
 
-VERBS = tuple(name for name in COMMANDS if " " not in name)
-RESULTS = {name: f"{name.capitalize()}Result" for name in VERBS} | {"demo": "CompareResult"}
+VERBS = {name.replace("-", "_"): name for name in COMMANDS if " " not in name}
+"""The command of each function."""
+RESULTS = {verb: f"{name.title().replace('-', '')}Result" for verb, name in VERBS.items()} | {"demo": "CompareResult"}
 """The class of what each returns, in ``config.results``."""
 PLOTS = {"train": "plot_run", "compare": "plot_comparison", "demo": "plot_comparison", "evaluate": "plot_classes"}
 GIVEN = {
@@ -78,7 +79,7 @@ OBJECTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 _FLAG = re.compile(
     r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: = | (?=['\"\d/~{.]|[A-Z_]{2,}\b|\w+:|[^\s]*[/_\d]))?"
 )
-_COMMAND = re.compile(rf"`(?:gpt4image )?({'|'.join(VERBS)}) ([^`]*)`")
+_COMMAND = re.compile(rf"`(?:gpt4image )?({'|'.join(VERBS.values())}) ([^`]*)`")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Parameter:
 
 def verb(name: str) -> Callable[..., Outcome]:
     """Return the function of a command: it takes options as keywords, and the words of the command line by place."""
-    command = COMMANDS[name]
+    command = COMMANDS[VERBS[name]]
     config_type: Any = getattr(importlib.import_module("gpt4image.config"), command.config)
 
     def call(*given: Any, **options: Any) -> Outcome:
@@ -164,7 +165,7 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
         _call(GIVEN["model"], passed.pop("model"))
     if name == "predict":
         passed["keep"] = True
-    found: Outcome = _call(COMMANDS[name].stage, config, **passed)
+    found: Outcome = _call(COMMANDS[VERBS[name]].stage, config, **passed)
     if isinstance(found, PredictResult) and renamed:  # images in memory by their number, not by a file of meanwhile
         rows = [{**row, "image": renamed.get(row["image"], row["image"])} for row in found.rows]
         skipped = tuple(Skipped(name=renamed.get(item.name, item.name), reason=item.reason) for item in found.skipped)
@@ -200,7 +201,7 @@ def _plain(kind: Any, name: str, value: Any) -> Any:
 
 def parameters(name: str) -> list[Parameter]:
     """Return the parameters of a function, positional ones first."""
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[name].config)
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[VERBS[name]].config)
     found: list[Parameter] = []
     for key, field in kind.model_fields.items():
         if key == "as_json":
@@ -247,7 +248,7 @@ def in_words(kind: str) -> str:
 
 def documentation(name: str) -> str:
     """Return the docstring of a function: what it does, an example, its parameters and its result."""
-    command = COMMANDS[name]
+    command = COMMANDS[VERBS[name]]
     kind: Any = getattr(importlib.import_module("gpt4image.config"), command.config)
     result: Any = getattr(results, RESULTS[name])
     about, _, example = inspect.cleandoc(kind.__doc__).partition("Example: ")
@@ -257,7 +258,7 @@ def documentation(name: str) -> str:
     ]
     return "\n".join(
         [
-            f"{command.about[0].upper()}{command.about[1:]}: ``gpt4image {name}`` as a function.",
+            f"{command.about[0].upper()}{command.about[1:]}: ``gpt4image {VERBS[name]}`` as a function.",
             "",
             in_python(about.strip(), kind),
             "",
@@ -274,7 +275,7 @@ def documentation(name: str) -> str:
 
 def in_python(message: str, config_type: Any = None) -> str:
     """Return a message in Python's words: ``--val-fraction`` becomes ``val_fraction=``, a command becomes a call."""
-    message = _COMMAND.sub(lambda found: f"`{_as_call(found[1], found[2])}`", message)
+    message = _COMMAND.sub(lambda found: f"`{_as_call(found[1].replace('-', '_'), found[2])}`", message)
     parts = re.split(r"(`gpt4image [^`]*`)", message)  # a command that is no function stays one
     parts[::2] = [_FLAG.sub(lambda flag: flag[1].replace("-", "_") + "=", part) for part in parts[::2]]
     message = "".join(parts)
@@ -299,7 +300,7 @@ def _as_call(name: str, words: str) -> str:
             options[next(reversed(options))].append(_value(part))
         else:
             given.append(_value(part))
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[name].config)
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[VERBS[name]].config)
     most = sum(kind.option(key).isupper() for key in kind.model_fields)
     if len(given) > most > 0:  # the last word may be several
         given[most - 1 :] = [f"[{', '.join(given[most - 1 :])}]"]

@@ -10,6 +10,7 @@ from gpt4image.config.comparing import DemoConfig as DemoConfig
 from gpt4image.config.comparing import DoctorConfig as DoctorConfig
 from gpt4image.config.comparing import ReportConfig as ReportConfig
 from gpt4image.config.deploying import ExportConfig as ExportConfig
+from gpt4image.config.deploying import ExportLabelsConfig as ExportLabelsConfig
 from gpt4image.config.deploying import PredictConfig as PredictConfig
 from gpt4image.config.deploying import SearchConfig as SearchConfig
 from gpt4image.config.describing import BOX_FORMATS as BOX_FORMATS

@@ -122,3 +122,22 @@ class SearchConfig(WithData):
     """Folder of the index of the dataset, made if it is missing. Default: a folder inside the run folder."""
     html: Path | None = None
     """HTML page of the pictures that were found."""
+
+
+class ExportLabelsConfig(WithData):
+    """Write targets as labels that other programs read.
+
+    Example: gpt4image export-labels --data folder:photos --targets targets.parquet --format csv --out labels.csv
+    """
+
+    data: str
+    """Dataset SPEC."""
+    targets: Path
+    """File of targets or of boxes, by label."""
+    format: Literal["csv", "folder", "coco", "yolo", "voc", "hf", "label-studio"]
+    """csv: a table, which --data manifest:FILE reads; folder: images in class folders; coco, yolo, voc: boxes; hf: a
+    folder for the library datasets; label-studio: tasks with predictions."""
+    out: Path
+    """New file, or new folder for folder, yolo, voc and hf, which hold the images too."""
+    least_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Least probability of a class, or weight of a box; what is less sure is left out."""

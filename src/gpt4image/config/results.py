@@ -303,6 +303,16 @@ class DistillResult(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportLabelsResult(Outcome):
+    """The labels that ``export_labels`` wrote, and how many images have none."""
+
+    format: str
+    images: int
+    left_out: int
+    boxes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportResult(Outcome):
     """The model that ``export`` wrote, and on what it was compared to the run."""
 

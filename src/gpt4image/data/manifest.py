@@ -9,6 +9,7 @@ split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path); without a path column also the path
 review        what `review` notes for itself (optional; not read here, but labels are names then: "10" is no number)
 digest        sha256 of the image, by which `review` finds its label again (optional; not read here)
+confidence    of the label, as `export-labels` writes it (optional; not read)
 caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
 
 Columns may have other usual names: image, file or filename for path, class or category for label, text for caption.
@@ -46,7 +47,7 @@ SYNONYMS = {
 }
 """Other usual names of columns."""
 _TYPED = ("path", "label", "labels", "tags", "split", "key", "caption")
-COLUMNS = (*_TYPED, REVIEW, DIGEST)
+COLUMNS = (*_TYPED, REVIEW, DIGEST, "confidence")
 LABEL_COLUMNS = ("label", "labels", "tags")
 CLASS_COLUMN = "label:"
 
