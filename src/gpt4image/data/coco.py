@@ -89,12 +89,12 @@ def load_coco_masks(argument: str) -> ImageSet:
     sizes = picture_sizes(records, source.read)
     segments: list[list[Segment]] = [[] for _ in records]
     present = np.zeros((len(records), len(files.classes)), np.int8)
-    for row, record in enumerate(records):
+    for row, (record, (width, height)) in enumerate(zip(records, sizes.tolist(), strict=True)):
         shown, unsure = list[int](), list[int]()
         for one in record.objects or ():
             label, fault, found = int(one.label), one.fault, None
             if not fault:
-                found, fault = _drawn(one, label, (sizes[row, 0], sizes[row, 1]))
+                found, fault = _drawn(one, label, (width, height))
             if fault:
                 files.faults.add(f"{record.key}, {one.name}", fault)
             if found is not None:
