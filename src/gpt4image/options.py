@@ -96,13 +96,18 @@ def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:
     return _parser(usage, kind, everything=everything).format_help().rstrip()
 
 
+def _short(values: str) -> str:
+    """Return values to choose from for a line that is narrow."""
+    return values if len(values) < WIDTH // 3 else "NAME"
+
+
 def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser:
     columns = min(WIDTH, shutil.get_terminal_size().columns)
     command = usage.removesuffix(" [RECIPE.toml]")
     first = kind.essential | {name for name, field in kind.model_fields.items() if field.is_required()}
     is_short = bool(kind.essential) and not everything
     required = " ".join(
-        option if option.isupper() else f"{option} {metavar(kind, name)}"
+        option if option.isupper() else f"{option} {_short(metavar(kind, name))}"
         for name, field in kind.model_fields.items()
         if field.is_required()
         for option in [kind.option(name)]
