@@ -105,7 +105,7 @@ def _boxes(config: ExportLabelsConfig, images: ImageSet) -> Labelled:
     found = file.by_digest(images.digests)
     kept = _some(np.flatnonzero(found.known).tolist(), config)
     boxes = found[kept]
-    sure: list[tuple[NDArray[Any], ...]] = []
+    sure: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     for corners, labels, weights in map(boxes.image, range(len(kept))):
         enough = weights >= config.least_confidence
         sure.append((corners[enough], labels[enough], weights[enough]))
@@ -299,7 +299,7 @@ def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
                     *(part.tolist() for part in found.boxes.image(row)), strict=True
                 )
             ]  # fmt: skip
-            score = min((result["score"] for result in results), default=1.0)
+            score = float(found.boxes.image(row)[2].min(initial=1.0))
         else:
             names = [found.classes[k] for k, _ in found.named[row]]
             results = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": names}}]
