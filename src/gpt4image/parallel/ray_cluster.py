@@ -2,8 +2,7 @@
 
 Actors are made once, so that a model is loaded once per worker. Ray starts an actor that died again, and gives it its
 calls again. A call whose worker died ``MOST_TRIES`` times is lost: it is reported instead of killing workers for ever.
-Ray waits for a lost machine as long as it takes. A run ends instead, with all that came, as soon as the other machines
-have nothing left to do.
+Where a machine is lost, the run ends with all that came.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError
 MOST_TRIES = 3
 SECONDS_TO_CONNECT = 5.0
 SECONDS_TO_LOOK = 5.0  # without a result, until it is seen whether a machine was lost
+
+_LOST_MACHINE = "The Ray cluster lost a machine. Give the same command again to go on."
 
 Work = Callable[[bytes], bytes]
 
@@ -182,7 +183,8 @@ class Workers:
             self._keep()
             self._closed = True
             for actor in self._actors:
-                ray.kill(actor)
+                with suppress(Exception):  # of a machine that is lost
+                    ray.kill(actor)
             self._cluster.close()
 
     def _keep(self) -> None:
@@ -202,6 +204,8 @@ class Workers:
             payload, fault = ray.get(done)
             return Result(number, payload, fault)
         except RayActorError:
+            if _machines() < self._most_machines:
+                raise RunError(_LOST_MACHINE) from None
             return Result(number, lost=True)
         except RayTaskError:  # a bug in the work, with its traceback
             raise
@@ -226,9 +230,7 @@ class Workers:
             with suppress(RayError):
                 ray.get(answer)
                 return
-        raise RunError(
-            "The Ray cluster lost a machine; the others have no work left. Give the same command again to go on."
-        )
+        raise RunError(_LOST_MACHINE)
 
 
 def _machines() -> int:
