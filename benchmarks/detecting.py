@@ -35,7 +35,6 @@ from gpt4image.models.pyramid import PyramidModel
 from gpt4image.tasks.average_precision import coco_metrics
 from gpt4image.training.augment import Augmentation, BatchRng, random_geometry
 from gpt4image.training.prepare import prepare
-from gpt4image.training.train import resolve
 from gpt4image.training.trainer import build
 from measure import Row, seconds_in_turn
 from training import over_one_batch
@@ -114,8 +113,8 @@ def pipeline(model: str, size: int, batch: int, steps: int, threads: int) -> Row
     with tempfile.TemporaryDirectory() as name:
         options: Any = {"model": model, "image_size": size, "batch_size": batch, "threads": threads}
         data = write_noise(Path(name) / "train.json", images=300, side=96)
-        ready = resolve(prepare(TrainConfig(data=data, out=Path(name) / "run", **options)))
-        return over_one_batch(ready, build(ready.config, ready.data), steps)
+        ready = prepare(TrainConfig(data=data, out=Path(name) / "run", **options))
+        return over_one_batch(ready, build(ready.config.resolved, ready.data), steps)
 
 
 def write_noise(file: Path, images: int, side: int) -> str:

@@ -25,16 +25,13 @@ def prepared(folder: Path, **options: Any) -> Prepared:
     from gpt4image.describing.describe import describe
     from gpt4image.encoding.encode import encode
     from gpt4image.training.prepare import prepare
-    from gpt4image.training.train import resolve
 
     table = folder / "table"
     if not table.is_dir():
         store = folder / "store.db"
         describe(DescribeConfig(data="openmoji", store=store, describer=f"replay:{packaged_descriptions()}"))
         encode(EncodeConfig(store=store, out=table))
-    return resolve(
-        prepare(TrainConfig(data="openmoji", embeddings=table, image_size=48, out=folder / "run", **options))
-    )
+    return prepare(TrainConfig(data="openmoji", embeddings=table, image_size=48, out=folder / "run", **options))
 
 
 def pipeline() -> list[Row]:
@@ -43,7 +40,7 @@ def pipeline() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         ready = prepared(Path(name))
         ready = replace(ready, data=replace(ready.data, text=None))
-        trainer = build(ready.config, ready.data)
+        trainer = build(ready.config.resolved, ready.data)
         return [over_one_batch(ready, trainer), _against_dataloader(ready, trainer)]
 
 
@@ -157,8 +154,8 @@ def alignment() -> list[Row]:
     for model, count in (("resnet18", 5), (None, STEPS)):
         with tempfile.TemporaryDirectory() as name:
             ready = prepared(Path(name), model=model)
-            plain = build(ready.config, replace(ready.data, text=None))
-            aligned = build(ready.config, ready.data)
+            plain = build(ready.config.resolved, replace(ready.data, text=None))
+            aligned = build(ready.config.resolved, ready.data)
 
             def steps(trainer: Any, count: int = count) -> None:
                 numbers = (trainer.batches.batch(number) for number in range(count))
@@ -185,8 +182,10 @@ def precision() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         ready = prepared(Path(name))
         data = replace(ready.data, text=None)
-        chosen = build(ready.config, data)
-        default = build(ready.config.model_copy(update={"precision": "fp32", "memory_format": "contiguous"}), data)
+        chosen = build(ready.config.resolved, data)
+        default = build(
+            ready.config.model_copy(update={"precision": "fp32", "memory_format": "contiguous"}).resolved, data
+        )
 
         def steps(trainer: Any) -> None:
             for number, pixels in enumerate(data.pixels.stream(trainer.batches.batch(n) for n in range(STEPS))):

@@ -197,12 +197,14 @@ class Workers:
 
     def _result(self, done: Any) -> Result:
         import ray
-        from ray.exceptions import RayActorError, RayError, RayTaskError
+        from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
         number, _ = self._waiting.pop(done)
         try:
             payload, fault = ray.get(done)
             return Result(number, payload, fault)
+        except ActorUnavailableError:  # its machine does not answer, and is not yet known to be lost
+            raise RunError(_LOST_MACHINE) from None
         except RayActorError:
             if _machines() < self._most_machines:
                 raise RunError(_LOST_MACHINE) from None
