@@ -415,7 +415,8 @@ def test_a_machine_that_is_lost_while_images_are_described_costs_what_is_in_flig
         out, err = describing.communicate(timeout=300)
         assert describing.returncode == 0, err
         assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
-        assert 41 <= len(stub.calls) <= 41 + 4  # what was in flight on the lost machine is asked again
+        # What was in flight is asked again: by Ray, while the machine is not known to be lost, and by the second run.
+        assert 41 <= len(stub.calls) <= 41 + 2 * 4
 
 
 @pytest.mark.slow

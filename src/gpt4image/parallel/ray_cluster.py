@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError
 MOST_TRIES = 3
 SECONDS_TO_CONNECT = 5.0
 SECONDS_TO_LOOK = 5.0  # without a result, until it is seen whether a machine was lost
+SECONDS_UNTIL_LOST = 60.0  # after which a machine that does not answer is taken for slow
 
 _LOST_MACHINE = "The Ray cluster lost a machine. Give the same command again to go on."
 
@@ -203,9 +205,11 @@ class Workers:
         try:
             payload, fault = ray.get(done)
             return Result(number, payload, fault)
-        except ActorUnavailableError:  # its machine does not answer, and is not yet known to be lost
-            raise RunError(_LOST_MACHINE) from None
-        except RayActorError:
+        except RayActorError as error:
+            # A machine that does not answer is known to be lost only after some health checks.
+            until = time.monotonic() + (SECONDS_UNTIL_LOST if isinstance(error, ActorUnavailableError) else 0)
+            while _machines() >= self._most_machines and time.monotonic() < until:
+                time.sleep(SECONDS_TO_LOOK)
             if _machines() < self._most_machines:
                 raise RunError(_LOST_MACHINE) from None
             return Result(number, lost=True)
