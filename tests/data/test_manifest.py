@@ -236,7 +236,9 @@ KINDS = [kind for kind in vars(config).values() if "data" in getattr(kind, "mode
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(kind, config.StageConfig)])
 def test_every_command_with_data_takes_the_folder_of_images(kind: Any) -> None:
     needed = {name: "a.onnx" for name, field in kind.model_fields.items() if field.is_required()}
-    needed |= {"format": "onnx"} if kind is config.ExportConfig else {}
+    needed |= (
+        {"format": {config.ExportConfig: "onnx", config.ExportLabelsConfig: "csv"}[kind]} if "format" in needed else {}
+    )
     needed |= {"texts": ("a",)} if kind is config.SearchConfig else {}
     needed |= {"answers": "a.db"} if kind is config.LabelConfig else {}
     needed |= {"labels": "a.csv"} if kind is config.ReviewConfig else {}
