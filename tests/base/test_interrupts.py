@@ -7,10 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from gpt4image.base.interrupts import SIGNALS, deferred_interrupt, starting_processes
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """A job that a shell started in the background ignores Ctrl-C; here it is heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press() -> None:
