@@ -204,6 +204,7 @@ def _peak_bytes(folder: Path, server: Running) -> int:
 def ask(folder: Path, server: Running, **options: Any) -> Outcome:
     """Describe the images of a folder as a user would."""
     config = DescribeConfig(
+        splits=("train", "val", "test"),
         data=f"folder:{folder}",
         store=store_of(folder),
         describer="openai:gpt-4o-mini",
