@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Control, format and surrogate characters, line and paragraph separators.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
@@ -18,6 +21,13 @@ _RUN = re.compile(r"'*(?:[=+\-@＝＋－＠\t\r\n]|\Z)")
 def csv_cell(text: str) -> str:
     """Return ``text`` as a CSV cell that no spreadsheet runs as a formula: an apostrophe before what might be one."""
     return f"'{text}" if _RUN.match(text) else text
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """Return texts as a line of a CSV file, in which no spreadsheet finds a formula."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([csv_cell(cell) if cell else "" for cell in cells])
+    return line.getvalue()
 
 
 def from_csv_cell(cell: str) -> str:

@@ -8,7 +8,7 @@ read again, within the rounding of each format.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -137,39 +137,71 @@ def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
     """
     if not isinstance(images.regions, Boxes):
         raise DataError(f"{images.spec} has no boxes.")
+    boxes, labels = images.regions, list(images.classes)
+
+    def columns(datasets: Any) -> dict[str, Any]:
+        number, box = datasets.Value("int64"), datasets.List(datasets.Value("float64"), length=4)
+        one = {"bbox": box, "category": datasets.ClassLabel(names=labels)}
+        one |= {"iscrowd": datasets.Value("bool"), "score": datasets.Value("float64")}
+        return {"width": number, "height": number, "objects": datasets.List(one)}
+
+    def row(image: int, picture: bytes) -> dict[str, Any]:
+        width, height = sides(picture)
+        objects = [
+            {
+                "bbox": [left, top, right - left, bottom - top],
+                "category": label,
+                "iscrowd": weight == 0,
+                "score": weight if 0 < weight < 1 else None,
+            }
+            for (left, top, right, bottom), label, weight in _boxes(boxes, image, (width, height))
+        ]
+        return {"width": width, "height": height, "objects": objects if boxes.known[image] else None}
+
+    return write_tables(folder, images, columns, row, _dataset_card(images))
+
+
+def write_tables(
+    folder: Path,
+    images: ImageSet,
+    columns: Callable[[Any], Mapping[str, Any]],
+    row: Callable[[int, bytes], Mapping[str, Any]],
+    card: str = "",
+) -> tuple[Skipped, ...]:
+    """Write a Parquet file per split, with keys, pictures and other columns, as `datasets` reads it.
+
+    Args:
+        folder: gets ``data/train.parquet``, ``validation.parquet`` and ``test.parquet``.
+        images: dataset whose pictures are copied as they are.
+        columns: gives the features of the other columns, from the module `datasets`.
+        row: gives the other cells of an image, from its position and bytes; may raise DecodeError.
+        card: text of a dataset card, if there is one.
+
+    Returns:
+        Images that cannot be read. They are left out.
+
+    Raises:
+        MissingExtraError: `datasets` is not installed.
+    """
     try:
         import datasets
     except ModuleNotFoundError:
         raise MissingExtraError("Writing tables of datasets", "hf") from None
     import pyarrow as pa
 
-    number, box = datasets.Value("int64"), datasets.List(datasets.Value("float64"), length=4)
-    one = {"bbox": box, "category": datasets.ClassLabel(names=list(images.classes))}
-    one |= {"iscrowd": datasets.Value("bool"), "score": datasets.Value("float64")}
-    columns = {"key": datasets.Value("string"), "image": datasets.Image(), "width": number, "height": number}
-    schema = datasets.Features(columns | {"objects": datasets.List(one)}).arrow_schema
-    boxes, skipped = images.regions, list[Skipped]()
+    first = {"key": datasets.Value("string"), "image": datasets.Image()}
+    schema, skipped = datasets.Features({**first, **columns(datasets)}).arrow_schema, list[Skipped]()
 
     def table(chosen: NDArray[np.int64], group: slice) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
         rows: list[dict[str, Any]] = []
         for image in chosen[group].tolist():
             try:
                 picture = images.read(image)
-                width, height = sides(picture)
+                cells = row(image, picture)
             except (DecodeError, OSError) as error:
                 skipped.append(Skipped(name=images.keys[image], reason=first_line(error)))
                 continue
-            objects = [
-                {
-                    "bbox": [left, top, right - left, bottom - top],
-                    "category": label,
-                    "iscrowd": weight == 0,
-                    "score": weight if 0 < weight < 1 else None,
-                }
-                for (left, top, right, bottom), label, weight in _boxes(boxes, image, (width, height))
-            ]
-            row = {"key": images.keys[image], "image": {"bytes": picture, "path": None}, "width": width}
-            rows.append(row | {"height": height, "objects": objects if boxes.known[image] else None})
+            rows.append({"key": images.keys[image], "image": {"bytes": picture, "path": None}, **cells})
         return pa.Table.from_pylist(rows, schema=schema)
 
     with staging_folder(folder) as staging:
@@ -179,8 +211,21 @@ def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
             file, groups = staging / "data" / f"{name}.parquet", row_groups(len(chosen), IMAGES_IN_GROUP)
             if len(chosen):
                 write_row_groups(file, groups, functools.partial(table, chosen))
-        (staging / "README.md").write_text(_dataset_card(images), encoding="utf-8")
+        if card:
+            (staging / "README.md").write_text(card, encoding="utf-8")
     return tuple(skipped)
+
+
+def readable(images: ImageSet) -> tuple[list[int], list[Size], list[Skipped]]:
+    """Return the positions of images that can be read, width and height of each, and the other images."""
+    rows, sizes, skipped = list[int](), list[Size](), list[Skipped]()
+    for row in range(len(images)):
+        try:
+            sizes.append(sides(images.read(row)))
+            rows.append(row)
+        except (DecodeError, OSError) as error:
+            skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
+    return rows, sizes, skipped
 
 
 def _dataset_card(images: ImageSet) -> str:

@@ -140,6 +140,14 @@ def coco_ids(argument: str) -> dict[str, Ids]:
     return found
 
 
+def ids_of(images: ImageSet) -> list[Ids | None]:
+    """Return the ids of the images of a dataset in its COCO files; None for those of other formats."""
+    if not (images.spec.startswith(COCO) and isinstance(images.source, FileSource)):
+        return [None] * len(images)
+    known, file_of = coco_ids(images.spec.removeprefix(COCO)), images.source.path
+    return [known.get(os.path.realpath(file_of(row))) for row in images.rows.tolist()]
+
+
 def categories_of(ids: Iterable[Ids | None]) -> dict[str, Id]:
     """Return the ids of categories by name; of several files the first that has a name counts."""
     files = {id(one.categories): one.categories for one in ids if one is not None}

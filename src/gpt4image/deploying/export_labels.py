@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +15,24 @@ from PIL import Image
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.text_labels import TextLabels
-from gpt4image.base.errors import ConfigError, DataError, DecodeError, MissingExtraError, first_line
-from gpt4image.base.files import make_folder, row_groups, staging_folder, write_json, write_row_groups, write_text
+from gpt4image.base.errors import ConfigError, DataError, first_line
+from gpt4image.base.files import make_folder, staging_folder, write_json, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
-from gpt4image.base.visible import csv_cell
+from gpt4image.base.visible import csv_line
 from gpt4image.config import ExportLabelsConfig
 from gpt4image.config.results import ExportLabelsResult
 from gpt4image.data import ImageSet, load_image_set
-from gpt4image.data.box_files import IMAGES_IN_GROUP, write_coco, write_hf, write_voc, write_yolo
-from gpt4image.data.decode import EXTENSIONS, sides
+from gpt4image.data.box_files import readable, write_coco, write_hf, write_tables, write_voc, write_yolo
+from gpt4image.data.coco import ids_of
+from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.regions import Boxes
+from gpt4image.reviewing.label_studio import FROM_NAME, TO_NAME, choices, prediction, task_of
 
 PRESENT = 0.5  # probability from which on one of several classes is written
 LONGEST = 200  # characters of a file name
-LOCAL_FILES = "/data/local-files/?d="  # how Label Studio names files of its own machine
 FORMATS = {
     "classification": ("csv", "folder", "hf", "label-studio"),
     "multilabel": ("csv", "hf", "label-studio"),
@@ -43,13 +42,13 @@ FORMATS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """N images with what the targets say of each: its classes, best first, with their probabilities; or boxes."""
+    """N images with what the targets say of each: ``named`` classes, best first, with their probabilities; or boxes."""
 
     images: ImageSet
     classes: tuple[str, ...]
     kind: str
     named: Sequence[Sequence[tuple[int, float]]] = ()
-    boxes: Boxes | None = None
+    boxes: Boxes = field(default_factory=lambda: Boxes.of_images([]))
 
 
 def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
@@ -76,7 +75,7 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
         format=config.format,
         images=len(found.images) - len(skipped),
         left_out=len(images) - len(found.images),
-        boxes=None if found.boxes is None else len(found.boxes.labels),
+        boxes=len(found.boxes.labels) if found.kind == "boxes" else None,
         skipped=(*images.skipped, *skipped),
     )
 
@@ -120,12 +119,12 @@ def _some(rows: list[int], config: ExportLabelsConfig) -> list[int]:
     return rows
 
 
-def _copied(folder: Path, found: Labelled, name_of: Callable[[int], str]) -> tuple[list[int], list[Skipped]]:
-    """Write the images of which ``name_of`` gives a path below a folder; return the rows of these, and the others."""
-    rows, skipped, images = list[int](), list[Skipped](), found.images
+def _copied(folder: Path, images: ImageSet, names: Sequence[str]) -> tuple[list[int], list[Skipped]]:
+    """Write images under their names below a folder; return the positions of these, and the others."""
+    rows, skipped = list[int](), list[Skipped]()
     with progress_bar() as progress:
         for row in progress.track(range(len(images)), description=f"copying images to {folder.name}"):
-            place = folder / name_of(row)
+            place = folder / names[row]
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 if isinstance(images.source, FileSource):
@@ -133,7 +132,7 @@ def _copied(folder: Path, found: Labelled, name_of: Callable[[int], str]) -> tup
                 else:
                     place.write_bytes(images.read(row))
                 rows.append(row)
-            except (DecodeError, OSError) as error:
+            except OSError as error:
                 skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
     return rows, skipped
 
@@ -167,7 +166,7 @@ def _in_split(images: ImageSet, row: int) -> str:
 def _write_csv(out: Path, found: Labelled) -> list[Skipped]:
     """Write a table: of classes one that ``manifest:`` reads, where the images are files; of boxes a row per box."""
     images, lines = found.images, list[list[str]]()
-    if found.boxes is not None:
+    if found.kind == "boxes":
         lines.append(["key", "digest", "class", "left", "top", "right", "bottom", "weight"])
         for row in range(len(images)):
             for corners, label, weight in zip(*found.boxes.image(row), strict=True):
@@ -182,13 +181,8 @@ def _write_csv(out: Path, found: Labelled) -> list[Skipped]:
             shares = SEPARATOR.join(f"{share:.4f}" for _, share in names)
             path = [_path(out, images, row)] if files else []
             lines.append([*path, images.keys[row], label, str(images.splits[row]), images.digests[row], shares])
-    write_text(out, "".join(",".join(map(_cell, line)) + "\n" for line in lines))
+    write_text(out, "".join(map(csv_line, lines)))
     return []
-
-
-def _cell(text: str) -> str:
-    text = csv_cell(text)
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n\r') else text
 
 
 def _path(out: Path, images: ImageSet, row: int) -> str:
@@ -203,130 +197,95 @@ def _write_folder(out: Path, found: Labelled) -> list[Skipped]:
     if strange := next((name for name in found.classes if "/" in name or name.startswith(".")), None):
         raise DataError(f"The class {strange!r} cannot be a folder; give another --format.")
 
-    def name_of(row: int) -> str:
-        images = found.images
-        return f"{images.splits[row]}/{found.classes[found.named[row][0][0]]}/{_file_name(images, row)}"
-
+    images = found.images
+    names = [
+        f"{images.splits[row]}/{found.classes[named[0][0]]}/{_file_name(images, row)}"
+        for row, named in enumerate(found.named)
+    ]
     with staging_folder(out) as staging:
-        return _copied(staging, found, name_of)[1]
+        return _copied(staging, images, names)[1]
 
 
 def _write_hf(out: Path, found: Labelled) -> list[Skipped]:
     """Write a Parquet file per split, with the pictures, as `datasets` reads it."""
     images = found.images
-    if found.boxes is not None:
-        present = np.zeros((len(images), len(found.classes)), np.int8)
-        for row in range(len(images)):
-            present[row, found.boxes.image(row)[1]] = 1
+    if found.kind == "boxes":
+        present = found.boxes.presence(len(found.classes))
         return list(write_hf(out, replace(images, regions=found.boxes, classes=found.classes, labels=present)))
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise MissingExtraError("Writing tables of datasets", "hf") from None
-    several, label = found.kind == "multilabel", datasets.ClassLabel(names=list(found.classes))
-    number = datasets.Value("float32")
-    columns = {"key": datasets.Value("string"), "image": datasets.Image()}
-    columns |= (
-        {"labels": datasets.List(label), "confidences": datasets.List(number)}
-        if several
-        else {"label": label, "confidence": number}
-    )
-    schema, skipped = datasets.Features(columns).arrow_schema, list[Skipped]()
+    several = found.kind == "multilabel"
 
-    def table(chosen: NDArray[np.int64], group: slice) -> Any:
-        import pyarrow as pa
+    def columns(datasets: Any) -> dict[str, Any]:
+        label, number = datasets.ClassLabel(names=list(found.classes)), datasets.Value("float32")
+        if several:
+            return {"labels": datasets.List(label), "confidences": datasets.List(number)}
+        return {"label": label, "confidence": number}
 
-        rows: list[dict[str, Any]] = []
-        for row in chosen[group].tolist():
-            try:
-                picture = {"bytes": images.read(row), "path": _file_name(images, row)}
-            except OSError as error:
-                skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
-                continue
-            numbers, shares = zip(*found.named[row], strict=True)
-            said = (
-                {"labels": numbers, "confidences": shares}
-                if several
-                else {"label": numbers[0], "confidence": shares[0]}
-            )
-            rows.append({"key": images.keys[row], "image": picture, **said})
-        return pa.Table.from_pylist(rows, schema=schema)
+    def cells(image: int, _picture: bytes) -> dict[str, Any]:
+        numbers, shares = zip(*found.named[image], strict=True)
+        if several:
+            return {"labels": numbers, "confidences": shares}
+        return {"label": numbers[0], "confidence": shares[0]}
 
-    with staging_folder(out) as staging:
-        (staging / "data").mkdir()
-        for split, name in {"train": "train", "val": "validation", "test": "test"}.items():
-            if len(chosen := images.indices(split)):
-                file = staging / "data" / f"{name}.parquet"
-                write_row_groups(file, row_groups(len(chosen), IMAGES_IN_GROUP), partial(table, chosen))
-    return skipped
+    return list(write_tables(out, images, columns, cells))
 
 
 def _write_coco(out: Path, found: Labelled) -> list[Skipped]:
-    rows, sizes, skipped = _sizes(found.images)
-    write_coco(out, [_path(out, found.images, row) for row in rows], sizes, _of(found, rows), found.classes)
+    rows, sizes, skipped = readable(found.images)
+    names = [_path(out, found.images, row) for row in rows]
+    write_coco(out, names, sizes, found.boxes[rows], found.classes, ids_of(found.images.select(rows)))
     return skipped
 
 
 def _write_yolo(out: Path, found: Labelled) -> list[Skipped]:
-    rows, skipped = _copied(out / "images", found, partial(_in_split, found.images))
-    write_yolo(out, [_in_split(found.images, row) for row in rows], _of(found, rows), found.classes)
+    names = [_in_split(found.images, row) for row in range(len(found.images))]
+    rows, skipped = _copied(out / "images", found.images, names)
+    write_yolo(out, [names[row] for row in rows], found.boxes[rows], found.classes)
     return skipped
 
 
 def _write_voc(out: Path, found: Labelled) -> list[Skipped]:
-    rows, sizes, skipped = _sizes(found.images)
-    names = [_in_split(found.images, row) for row in rows]
-    _copied(out / "JPEGImages", replace(found, images=found.images.select(rows)), names.__getitem__)
-    write_voc(out, names, sizes, _of(found, rows), found.classes)
+    rows, sizes, skipped = readable(found.images)
+    images = found.images.select(rows)
+    names = [_in_split(images, row) for row in range(len(images))]
+    _copied(out / "JPEGImages", images, names)
+    write_voc(out, names, sizes, found.boxes[rows], found.classes)
     return skipped
 
 
 def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
     """Write tasks of Label Studio, whose predictions are choices or rectangles."""
-    rows, sizes, skipped = _sizes(found.images) if found.boxes is not None else ([*range(len(found.images))], [], [])
-    tasks: list[dict[str, Any]] = []
-    for place, row in enumerate(rows):
-        if found.boxes is not None:
-            width, height = sizes[place]
-            size = {"original_width": width, "original_height": height, "image_rotation": 0}
-            results = [
-                {
-                    "from_name": "label", "to_name": "image", "type": "rectanglelabels", "score": float(weight), **size,
-                    "value": {"x": 100 * left, "y": 100 * top, "width": 100 * (right - left),
-                              "height": 100 * (bottom - top), "rotation": 0, "rectanglelabels": [found.classes[label]]},
-                }
-                for (left, top, right, bottom), label, weight in zip(
-                    *(part.tolist() for part in found.boxes.image(row)), strict=True
-                )
-            ]  # fmt: skip
-            score = float(found.boxes.image(row)[2].min(initial=1.0))
-        else:
-            names = [found.classes[k] for k, _ in found.named[row]]
-            results = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": names}}]
-            score = min(share for _, share in found.named[row])
-        data = {"image": f"{LOCAL_FILES}{quote(_path(out, found.images, row))}", "key": found.images.keys[row]}
-        prediction = {"result": results, "score": score, "model_version": "gpt4image"}
-        tasks.append({"data": {**data, "digest": found.images.digests[row]}, "predictions": [prediction]})
+    images, tasks, skipped = found.images, list[dict[str, Any]](), list[Skipped]()
+    if found.kind == "boxes":
+        rows, sizes, skipped = readable(images)
+        predictions = [_rectangles(found, row, size) for row, size in zip(rows, sizes, strict=True)]
+    else:
+        rows = [*range(len(images))]
+        predictions = [
+            prediction([choices([found.classes[k] for k, _ in names])], min(share for _, share in names))
+            for names in found.named
+        ]
+    for row, said in zip(rows, predictions, strict=True):
+        task = task_of(_path(out, images, row), images.keys[row], images.digests[row])
+        tasks.append({**task, "predictions": [said]})
     write_json(out, tasks, checksum=False)
     return skipped
 
 
-def _of(found: Labelled, rows: list[int]) -> Boxes:
-    """Return the boxes of some images of targets that are boxes, as ``FORMATS`` says."""
-    assert found.boxes is not None  # noqa: S101
-    return found.boxes[rows]
-
-
-def _sizes(images: ImageSet) -> tuple[list[int], list[tuple[int, int]], list[Skipped]]:
-    """Return the rows of images that can be read, width and height of each, and the others."""
-    rows, sizes, skipped = list[int](), list[tuple[int, int]](), list[Skipped]()
-    for row in range(len(images)):
-        try:
-            sizes.append(sides(images.read(row)))
-            rows.append(row)
-        except (DecodeError, OSError) as error:
-            skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
-    return rows, sizes, skipped
+def _rectangles(found: Labelled, row: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the boxes of an image as a prediction; sides are in percent."""
+    corners, labels, weights = found.boxes.image(row)
+    about = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
+    results = [
+        {
+            "from_name": FROM_NAME, "to_name": TO_NAME, "type": "rectanglelabels", "score": weight, **about,
+            "value": {"x": 100 * left, "y": 100 * top, "width": 100 * (right - left),
+                      "height": 100 * (bottom - top), "rotation": 0, "rectanglelabels": [found.classes[label]]},
+        }
+        for (left, top, right, bottom), label, weight in zip(
+            corners.tolist(), labels.tolist(), weights.tolist(), strict=True
+        )
+    ]  # fmt: skip
+    return prediction(results, float(weights.min(initial=1.0)))
 
 
 _WRITERS: dict[str, Callable[[Path, Labelled], list[Skipped]]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +13,14 @@ from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.base.errors import ConfigError, DecodeError, first_few, first_line
+from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
-from gpt4image.data.box_files import write_coco
-from gpt4image.data.coco import COCO, Ids, coco_ids
-from gpt4image.data.decode import sides
-from gpt4image.data.file_source import FileSource
+from gpt4image.data.box_files import readable, write_coco
+from gpt4image.data.coco import ids_of
 from gpt4image.data.labels import note_other_classes, used_classes
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
@@ -406,7 +403,7 @@ def _label_boxes(config: LabelConfig, given: _Evidence) -> LabelResult:
     file = config.out.with_suffix(".parquet")
     found.save(file)
     if config.out != file:
-        unreadable += _write_coco(config.out, found, images, rows)
+        unreadable += _write_coco(config.out, found, images.select(rows))
     unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
     notes = [note for note in (*given.notes, unknown, _other_numbers(facts)) if note]
     return LabelResult.of_facts(
@@ -434,22 +431,11 @@ def _checked(config: LabelConfig) -> tuple[Path, BoxEvidence]:
     return config.answers, config.evidence
 
 
-def _write_coco(path: Path, found: BoxLabels, images: ImageSet, rows: NDArray[np.int64]) -> list[Skipped]:
-    """Write boxes in COCO's format, with the ids of the dataset; return the images that cannot be read."""
-    kept: dict[int, tuple[int, int]] = {}
-    skipped: list[Skipped] = []
-    for place, row in enumerate(rows.tolist()):
-        try:
-            kept[place] = sides(images.read(row))
-        except (DecodeError, OSError) as error:
-            skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
-    places = list(kept)
-    ids: list[Ids | None] = [None] * len(places)
-    if images.spec.startswith(COCO) and isinstance(images.source, FileSource):
-        known, file_of = coco_ids(images.spec.removeprefix(COCO)), images.source.path
-        ids = [known.get(os.path.realpath(file_of(row))) for row in images.rows[rows[places]].tolist()]
-    keys = [found.keys[place] for place in places]
-    write_coco(path, keys, list(kept.values()), found.boxes[places], found.classes, ids)
+def _write_coco(path: Path, found: BoxLabels, images: ImageSet) -> list[Skipped]:
+    """Write boxes of images in COCO's format, with the ids of the dataset; return those that cannot be read."""
+    rows, sizes, skipped = readable(images)
+    kept = images.select(rows)
+    write_coco(path, kept.keys, sizes, found.boxes[rows], found.classes, ids_of(kept))
     return skipped
 
 

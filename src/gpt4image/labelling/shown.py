@@ -17,9 +17,9 @@ from gpt4image.artifacts.class_shares import Probabilities, two_best
 from gpt4image.artifacts.store import ClassOption
 from gpt4image.artifacts.table import Manifest, texts_behind
 from gpt4image.artifacts.text_labels import TextLabels
-from gpt4image.base.files import atomic_path, write_text
+from gpt4image.base.files import write_text
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.visible import csv_cell, in_one_line
+from gpt4image.base.visible import csv_cell, csv_line, in_one_line
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
 from gpt4image.data.regions import Boxes
@@ -304,10 +304,7 @@ def write_classes(
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(
-            [csv_cell(cell) if cell else "" for cell in row] for row in rows
-        )
+    write_text(path, "".join(map(csv_line, rows)))
 
 
 def _line(*cells: str) -> str:

@@ -37,16 +37,27 @@ def write_tasks(path: Path, cards: Iterable[tuple[Card, str]]) -> int:
 
 
 def _task(card: Card, place: str) -> dict[str, Any]:
-    task: dict[str, Any] = {"data": {"image": f"{_LOCAL}{quote(place)}", "key": card.key, "digest": card.id}}
+    task = task_of(place, card.key, card.id)
     if card.label:
-        task["annotations"] = [{"result": [_choice(card.label)], "was_cancelled": False}]
+        task["annotations"] = [{"result": [choices([card.label])], "was_cancelled": False}]
     if card.proposal:
-        task["predictions"] = [{"result": [_choice(card.proposal)], "score": card.share, "model_version": MODEL}]
+        task["predictions"] = [prediction([choices([card.proposal])], card.share)]
     return task
 
 
-def _choice(name: str) -> dict[str, Any]:
-    return {"from_name": FROM_NAME, "to_name": TO_NAME, "type": "choices", "value": {"choices": [name]}}
+def task_of(place: str, key: str, digest: str) -> dict[str, Any]:
+    """Return a task without labels, of an image that lies at ``place`` on the machine of Label Studio."""
+    return {"data": {"image": f"{_LOCAL}{quote(place)}", "key": key, "digest": digest}}
+
+
+def choices(names: Sequence[str]) -> dict[str, Any]:
+    """Return class names as the result of an annotation or a prediction."""
+    return {"from_name": FROM_NAME, "to_name": TO_NAME, "type": "choices", "value": {"choices": list(names)}}
+
+
+def prediction(results: Sequence[Mapping[str, Any]], score: float) -> dict[str, Any]:
+    """Return results that a person may accept or correct."""
+    return {"result": list(results), "score": score, "model_version": MODEL}
 
 
 def read_tasks(path: Path, digest_of: Mapping[str, str]) -> tuple[dict[str, Mark], list[Skipped]]:

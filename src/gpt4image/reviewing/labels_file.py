@@ -6,12 +6,10 @@ those of pictures: the column ``digest`` finds them again where keys have moved 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import posixpath
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -22,7 +20,7 @@ from gpt4image.base.files import atomic_path, make_folder, write_text
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
-from gpt4image.base.visible import csv_cell
+from gpt4image.base.visible import csv_line
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data import IMAGES, ImageSet
 from gpt4image.data.decode import EXTENSIONS
@@ -157,13 +155,13 @@ class LabelsFile:
                 "give the command again: it reads what is there now."
             )
         rows = (line for row, line in enumerate(self._lines) if row not in self._unread or self._marks[row] != Mark())
-        write_text(self.path, "".join([_row(_HEADER), *rows, *self._others]))
+        write_text(self.path, "".join([csv_line(_HEADER), *rows, *self._others]))
         self._state = _state(self.path)
 
     def _line(self, row: int) -> str:
         images, mark = self.images, self._marks[row]
         split, digest = str(images.splits[row]), images.digests[row]
-        return _row((self.paths[row], images.keys[row], mark.label, split, mark.note, digest))
+        return csv_line((self.paths[row], images.keys[row], mark.label, split, mark.note, digest))
 
     def _read(self) -> list[_Saved]:
         """Take over what the file says of each picture; return the rows of pictures that are not there."""
@@ -211,9 +209,9 @@ class LabelsFile:
         waiting: list[_Saved] = []
         for one in others:
             if not one.digest or not (one.key in keys or one.path in paths):
-                lines.append(_row(one))
+                lines.append(csv_line(one))
             elif one.mark != Mark():
-                lines.append(_row(one._replace(path="")))
+                lines.append(csv_line(one._replace(path="")))
                 waiting.append(one)
         if waiting:
             note_once(
@@ -266,12 +264,6 @@ def _locked(path: Path) -> FileLock:
         raise ConfigError(
             f"--labels {path} is written by {error}: go on there, end it, or give another file."
         ) from None
-
-
-def _row(cells: Iterable[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow([csv_cell(cell) if cell else "" for cell in cells])
-    return buffer.getvalue()
 
 
 def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipped]]:
