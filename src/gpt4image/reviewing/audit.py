@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,12 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import parquet_rows, write_parquet
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig
 from gpt4image.config.results import AuditResult
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import read_answers
 from gpt4image.labelling.looks import Floats, Ints, Share, drawn, share_right, strata_of
 from gpt4image.reporting.text_table import text_table
@@ -45,7 +47,7 @@ def audit(config: AuditConfig) -> AuditResult:
     """
     targets = None if config.targets is None else TextLabels.load(config.targets)
     images, classes = _audited(config, targets)
-    found = _predictions(config, images, classes, targets)
+    found, skipped = _predictions(config, images, classes, targets)
     strata, order = _drawn(config, images, _proxy(found))
     rows = order[: config.looks]
     asked = images.select(rows).revised(labels=np.full(len(rows), NO_LABEL))
@@ -68,10 +70,28 @@ def audit(config: AuditConfig) -> AuditResult:
     looked = np.array([bool(mark.label) and mark.note != "unsure" for mark in marks], bool)
     number = {name: k for k, name in enumerate(classes)}
     truth = np.array([number.get(mark.label, len(classes)) for mark in marks], np.int64)  # no prediction is another one
-    outcome = replace(
-        _outcome(config, found, classes, strata, rows[looked], truth[looked]),
+    shares = _shares(found, strata, rows[looked], truth[looked])
+    weak = _weak([*found.values()][-1][rows[looked]].argmax(axis=1), truth[looked], classes)
+    facts = {
+        name: {
+            **asdict(share),
+            "looks_for_3_points": share.looks_for(0.03),
+            "looks_for_2_points": share.looks_for(0.02),
+        }
+        for name, share in shares.items()
+    }
+    outcome = AuditResult(
+        path=config.labels,
+        split=str(images.splits[0]),
+        images=len(images),
+        looks=int(looked.sum()),
         unsure=sum(mark.note == "unsure" for mark in marks),
-        skipped=file.skipped,
+        right={name: round(share.share, 4) for name, share in shares.items()},
+        shares=facts,
+        weak_classes=weak,
+        text=_in_words(shares, weak),
+        read_rows=lambda: [{"what": name, **fact} for name, fact in facts.items()],
+        skipped=(*skipped, *file.skipped),
     )
     if stopped:
         raise KeyboardInterrupt(outcome)
@@ -96,10 +116,10 @@ def _audited(config: AuditConfig, targets: TextLabels | None) -> tuple[ImageSet,
     if images.labels.ndim != 1:
         raise DataError(f"{config.data}: images have several classes each; audit takes one per image.")
     split = config.split or ("train" if config.model is None else "test")
-    first: dict[str, int] = {}
-    for row in images.indices(split).tolist():
-        first.setdefault(images.digests[row], row)
-    rows = [row for digest, row in first.items() if wanted is None or digest in wanted]
+    there = images.indices(split)
+    digests = [images.digests[row] for row in there]
+    distinct = np.unique(representatives(digests, np.zeros(len(there), np.int64)))
+    rows = [int(there[place]) for place in distinct if wanted is None or digests[place] in wanted]
     if not rows:
         raise DataError(f"{config.data} has no images to audit in its {split} split; name another with --split.")
     return images.select(rows), classes
@@ -107,9 +127,9 @@ def _audited(config: AuditConfig, targets: TextLabels | None) -> tuple[ImageSet,
 
 def _predictions(
     config: AuditConfig, images: ImageSet, classes: tuple[str, ...], targets: TextLabels | None
-) -> Probabilities:
-    """Return what each of answers, targets and model says."""
-    found: dict[str, NDArray[np.float32]] = {}
+) -> tuple[Probabilities, tuple[Skipped, ...]]:
+    """Return what each of answers, targets and model says, and images that the model cannot read."""
+    found, skipped = dict[str, NDArray[np.float32]](), tuple[Skipped, ...]()
     if config.answers is not None:
         answers = read_answers(config.answers, images.digests, classes).answers
         found["answers"] = answers.probabilities(len(classes))[:] * answers.given[:, None]
@@ -118,14 +138,13 @@ def _predictions(
             raise ConfigError(f"--targets {config.targets} and --model {config.model} are of different classes.")
         found["targets"] = targets.of(images.digests)[:]
     if config.model is not None:
-        from gpt4image.data.pixels import WorkerPixels, available_cores
-        from gpt4image.training.auto import stored_as
         from gpt4image.training.run_model import load_run_model
 
         model = load_run_model(config.model, None, classes)
-        pixels = WorkerPixels(images, workers=available_cores(), **stored_as(model.config, model.task))
-        found["model"] = model.read(pixels, np.arange(len(images))).predictions[:]
-    return found
+        pixels, rows = model.pixels(images), np.arange(len(images))
+        predictions = model.read(pixels, rows).predictions[:]
+        found["model"], skipped = np.where(pixels.broken(rows)[:, None], 0, predictions), pixels.skipped
+    return found, skipped
 
 
 def _proxy(found: Probabilities) -> Floats:
@@ -157,10 +176,8 @@ def _drawn(config: AuditConfig, images: ImageSet, proxy: Floats) -> tuple[Ints, 
     return strata, order
 
 
-def _outcome(
-    config: AuditConfig, found: Probabilities, classes: tuple[str, ...], strata: Ints, looked: Ints, truth: Ints
-) -> AuditResult:
-    """Return the shares and the weak classes; ``truth`` is (n,) the class of the rows that were ``looked`` at."""
+def _shares(found: Probabilities, strata: Ints, looked: Ints, truth: Ints) -> dict[str, Share]:
+    """Return how often each is right; ``truth`` is (n,) the class of the rows that were ``looked`` at."""
     shares: dict[str, Share] = {}
     for name, probabilities in found.items():
         known = np.asarray(probabilities.any(axis=1))
@@ -168,27 +185,7 @@ def _outcome(
         if seen.sum() >= FEWEST:
             right = probabilities[looked[seen]].argmax(axis=1) == truth[seen]
             shares[name] = share_right(strata[known], row_of[looked[seen]], right)
-    facts = {
-        name: {
-            **asdict(share),
-            "looks_for_3_points": share.looks_for(0.03),
-            "looks_for_2_points": share.looks_for(0.02),
-        }
-        for name, share in shares.items()
-    }
-    weak = _weak([*found.values()][-1][looked].argmax(axis=1), truth, classes)
-    return AuditResult(
-        path=config.labels,
-        split=config.split or ("train" if config.model is None else "test"),
-        images=len(strata),
-        looks=len(looked),
-        unsure=0,
-        right={name: round(share.share, 4) for name, share in shares.items()},
-        shares=facts,
-        weak_classes=weak,
-        text=_in_words(shares, weak),
-        read_rows=lambda: [{"what": name, **fact} for name, fact in facts.items()],
-    )
+    return shares
 
 
 def _weak(predicted: Ints, truth: Ints, classes: tuple[str, ...]) -> dict[str, str]:

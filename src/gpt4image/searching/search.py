@@ -24,7 +24,7 @@ from gpt4image.config import SearchConfig, TrainConfig
 from gpt4image.config.results import SearchResult
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.data.file_source import read_bounded
-from gpt4image.data.pixels import MemoryPixels, WorkerPixels, available_cores, decoded
+from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.pages.cards import Thumbnails, thumbnail
 from gpt4image.pages.page import render
 from gpt4image.reporting.text_table import text_table
@@ -34,7 +34,6 @@ from gpt4image.training.prepare import load_image_set as load_with_splits
 from gpt4image.training.run_model import RunModel, TextSpace, load_run_model, options_of, read_text_space
 
 FOLDER = "search"
-WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
 
 
 @dataclass(frozen=True)
@@ -197,9 +196,7 @@ def _index(
         "split": config.split,
     }
     folder = config.index or config.run_dir / FOLDER / fingerprint(identity)[:16]
-    workers = model.config.workers or available_cores()
-    workers = workers if len(first) > WORTH_WORKERS else 0
-    pixels = WorkerPixels(images, workers=workers, **stored_as(model.config, model.task))
+    pixels = model.pixels(images)
     with progress_bar() as bar:
         task = bar.add_task("index", total=None, note="")
 

@@ -22,9 +22,9 @@ from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_l
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import TrainConfig
-from gpt4image.data.image_set import MemorySource
+from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.masks import MaskFiles
-from gpt4image.data.pixels import Pixels
+from gpt4image.data.pixels import Pixels, WorkerPixels, available_cores
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
@@ -40,6 +40,7 @@ from gpt4image.tasks.multilabel import checked_thresholds
 from gpt4image.tasks.registry import find_task
 from gpt4image.tasks.segmentation import png
 from gpt4image.training.augment import Augmentation
+from gpt4image.training.auto import stored_as
 from gpt4image.training.check import all_have_targets
 from gpt4image.training.predictions import images_at_once
 from gpt4image.training.predictions import outputs as read_outputs
@@ -47,6 +48,7 @@ from gpt4image.training.trainer import augmentation_of, make_backbone
 from gpt4image.training.training_data import TrainingData
 
 Array = NDArray[np.float32]
+WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
 AT_ONCE = 256
 """Images whose predicted masks are in memory before they are packed."""
 
@@ -130,6 +132,12 @@ class RunModel:
     augmentation: Augmentation
     text_space: TextSpace | None = None
     foreign_texts: str = ""
+
+    def pixels(self, images: ImageSet) -> WorkerPixels:
+        """Return images as the run reads its own, decoded when they are asked for; many by worker processes."""
+        workers = self.config.workers or available_cores()
+        workers = workers if len(images) > WORTH_WORKERS else 0
+        return WorkerPixels(images, workers=workers, **stored_as(self.config, self.task))
 
     def read(self, pixels: Pixels, indices: NDArray[np.int64], *, mirrored: bool = False) -> Outputs:
         """Return the outputs of the model for the images at ``indices``."""
