@@ -12,21 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt4image.artifacts import text_labels
-from gpt4image.artifacts.text_labels import FORMAT, Facts, TextLabels
+from gpt4image.artifacts.text_labels import FORMAT, TextLabels
 from gpt4image.base.checksums import fingerprint
 from gpt4image.base.errors import TableError
-
-
-def made() -> TextLabels:
-    return TextLabels(
-        keys=("a", "b", "c"),
-        digests=("0" * 64, "1" * 64, "2" * 64),
-        splits=np.array(["train", "train", "test"]),
-        labels=np.array([0, 1, -1]),
-        probabilities=np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], np.float32),
-        out_of_fold=np.array([True, True, False]),
-        facts=Facts(classes=("cat", "dög"), noise=0.25, agreement=0.5, c=1.0, folds=2, seed=0, encoders=("minilm",)),
-    )
+from text_label_cases import made
 
 
 @pytest.mark.parametrize("rows", [100_000, 2])

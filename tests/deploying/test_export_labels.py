@@ -13,10 +13,10 @@ from PIL import Image
 
 import gpt4image
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set
 from gpt4image.data.regions import Boxes
+from text_label_cases import made_of
 
 CLASSES = ("cat", "dog")
 SHARES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.6]], np.float32)
@@ -35,12 +35,7 @@ def targets(data: str, path: Path, task: str) -> Path:
     """Write targets of three of the four images."""
     images = load_image_set(data).select([0, 1, 2])
     shares = SHARES if task == "multilabel" else SHARES / SHARES.sum(axis=1, keepdims=True)
-    labels = np.full((3, 2) if task == "multilabel" else 3, -1, np.int8 if task == "multilabel" else np.int64)
-    facts = Facts(classes=CLASSES, noise=0, agreement=None, c=None, folds=5, seed=0, encoders=(), task=task)
-    TextLabels(
-        keys=images.keys, digests=tuple(images.digests), splits=images.splits, labels=labels, probabilities=shares,
-        out_of_fold=np.ones(labels.shape, bool), facts=facts,
-    ).save(path)  # fmt: skip
+    made_of(images, CLASSES, shares, task).save(path)
     return path
 
 

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 import gpt4image
-from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import load_image_set
 from gpt4image.reviewing import audit
 from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.session import Session
+from text_label_cases import made_of
 
 IMAGES = 80
 CLASSES = ("cat", "dog")
@@ -44,11 +44,7 @@ def photos(tmp_path: Path) -> Path:
     numbers = np.arange(IMAGES)
     right = np.where(numbers % 10 == 3, 0.4, 0.95).astype(np.float32)
     probabilities = np.where(np.arange(2) == (numbers % 2)[:, None], right[:, None], 1 - right[:, None])
-    TextLabels(
-        keys=images.keys, digests=tuple(images.digests), splits=images.splits, labels=np.full(IMAGES, -1),
-        probabilities=probabilities, out_of_fold=np.ones(IMAGES, bool),
-        facts=Facts(classes=CLASSES, noise=0.0, agreement=None, c=None, folds=5, seed=0, encoders=()),
-    ).save(tmp_path / "targets.parquet")  # fmt: skip
+    made_of(images, CLASSES, probabilities).save(tmp_path / "targets.parquet")
     return tmp_path / "photos"
 
 

@@ -33,6 +33,7 @@ from gpt4image.training.trainer import idle_options
 from gpt4image.training.training_data import TextTargets
 from small_training import SMALL
 from tables import make_table
+from text_label_cases import made
 from training_cases import WIDTH
 
 
@@ -262,18 +263,6 @@ def test_a_file_knows_how_much_its_texts_explain():
         )
         targets = targets_for(CLASSES, file, file.digests, file.labels)
         assert targets[0].tolist() == pytest.approx(expected)
-
-
-def made() -> TextLabels:
-    return TextLabels(
-        keys=("a", "b", "c"),
-        digests=("0" * 64, "1" * 64, "2" * 64),
-        splits=np.array(["train", "train", "test"]),
-        labels=np.array([0, 1, -1]),
-        probabilities=np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], np.float32),
-        out_of_fold=np.array([True, True, False]),
-        facts=Facts(classes=("cat", "dög"), noise=0.25, agreement=0.5, c=1.0, folds=2, seed=0, encoders=("minilm",)),
-    )
 
 
 def test_targets_are_found_by_digest():
