@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gpt4image.base.files import read_json_lines
 from gpt4image.comparing.statistics import mean_ci
 from gpt4image.config import ImportDescriptionsConfig
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
@@ -51,9 +51,9 @@ Given = tuple[Boxes, Boxes]
 
 
 @cache
-def photographs() -> tuple[ImageSet, AnsweredBoxes, Texts]:
+def photographs() -> tuple[Dataset, AnsweredBoxes, Texts]:
     """Return the training photographs, the boxes that were answered about them, and their descriptions, embedded."""
-    images = load_image_set(f"coco:{DATA / 'train.json'}")
+    images = load_dataset(f"coco:{DATA / 'train.json'}")
     images = images.select(images.indices("train"))
     rows = DATA / "answers-boxes.jsonl"
     with tempfile.TemporaryDirectory() as folder:

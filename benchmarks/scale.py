@@ -198,9 +198,7 @@ def train(place: Place) -> Any:
     import gpt4image
 
     labels = place.folder / "labels.parquet"
-    return gpt4image.train(
-        data=place.data, text_labels=labels, out=place.folder / "run", memory_limit_gb=0.001, **TRAINING
-    )
+    return gpt4image.train(data=place.data, targets=labels, out=place.folder / "run", memory_limit_gb=0.001, **TRAINING)
 
 
 def predict(place: Place) -> Any:

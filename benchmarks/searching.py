@@ -21,7 +21,7 @@ def search() -> list[Row]:
 
 def _indexing() -> Row:
     """Images a second of a new index, over decoding the same images and reading them as evaluate does."""
-    from gpt4image.data import load_image_set
+    from gpt4image.data import load_dataset
     from gpt4image.data.pixels import load_pixels
     from gpt4image.describing.describe import describe
     from gpt4image.encoding.encode import encode
@@ -35,7 +35,7 @@ def _indexing() -> Row:
         describe(DescribeConfig(data="openmoji", store=root / "a.db", describer=f"replay:{packaged_descriptions()}"))
         encode(EncodeConfig(store=root / "a.db", encoder="bag-of-words", out=root / "table"))
         train(TrainConfig(data="openmoji", embeddings=root / "table", out=root / "run", epochs=1, precision="fp32"))
-        images = load_image_set("openmoji")
+        images = load_dataset("openmoji")
         model = load_run_model(root / "run", None, images.classes)
         seconds: list[float] = []
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.results import pair
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.pages.numbers import p_value, percent, points, points_interval
 from gpt4image.training.training_data import TrainingData
 
@@ -51,11 +51,11 @@ def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, 
     """Return the training images of a set, and the positions of those that neither runs nor searches have seen."""
     from gpt4image.artifacts.table import EmbeddingTable
     from gpt4image.config import TrainConfig
-    from gpt4image.training.prepare import load_image_set, prepare
+    from gpt4image.training.prepare import load_dataset, prepare
     from gpt4image.training.training_data import TextTargets
 
     config = TrainConfig(data=data, embeddings=embeddings, image_size=image_size, val_fraction=0.0, out=Path("unused"))
-    searched, _ = load_image_set(config.model_copy(update={"only_described": True, "val_fraction": SEARCHED}))
+    searched, _ = load_dataset(config.model_copy(update={"only_described": True, "val_fraction": SEARCHED}))
     found = prepare(config, ("train",)).data
     digests = found.image_set.digests
     held_out = {searched.digests[i] for i in np.flatnonzero(searched.splits != "train")}

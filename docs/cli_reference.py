@@ -25,7 +25,7 @@ Exit codes: 0 done; 1 finished with items skipped, which are named; 2 a mistake 
 interrupted, everything finished is kept; 70 a bug."""
 
 COMPARE = """`compare` takes the options of [train](#train) too, except `--seed`, `--resume`, `--checkpoint-seconds` and
-`--text-labels`, which it sets itself."""
+`--targets`, which it sets itself."""
 
 
 def page() -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from gpt4image import ImageSet, load_image_set
+from gpt4image import Dataset, load_dataset
 from gpt4image.artifacts.runs import is_finished
 from gpt4image.config import DescribeConfig, EncodeConfig, SearchConfig, TrainConfig
 from gpt4image.data.openmoji import packaged_descriptions
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    images = load_image_set("openmoji")
+    images = load_dataset("openmoji")
     if not is_finished(args.out / "run"):
         train_on_described(images, args.out, args.epochs)
     run, texts = args.out / "run", tuple(args.queries)
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"\nsaved {args.out / 'sheet.png'}")
 
 
-def train_on_described(images: ImageSet, out: Path, epochs: int | None) -> None:
+def train_on_described(images: Dataset, out: Path, epochs: int | None) -> None:
     """Train a run whose embedding table knows descriptions of training pictures alone."""
     in_train = {images.keys[i] for i in images.indices("train")}
     lines = packaged_descriptions().read_text(encoding="utf-8").splitlines()
@@ -68,7 +68,7 @@ def train_on_described(images: ImageSet, out: Path, epochs: int | None) -> None:
     train(TrainConfig(data="openmoji", embeddings=out / "train.emb", out=out / "run", epochs=epochs))
 
 
-def draw(images: ImageSet, found: list[dict]) -> Image.Image:
+def draw(images: Dataset, found: list[dict]) -> Image.Image:
     """Return one row of pictures for each query, best first."""
     columns = max(len(row["results"]) for row in found)
     height = TEXT + PICTURE + GAP

@@ -14,7 +14,7 @@ from batch_server import BatchServer, serving
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.config import DescribeConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.describing.describers import batch
 from gpt4image.describing.describers.base import Request
 from gpt4image.describing.describers.batch import BatchDescriber
@@ -73,7 +73,7 @@ def texts(config: DescribeConfig) -> list[str]:
 
 
 def requests_of(config: DescribeConfig) -> list[Request]:
-    images = load_image_set(config.data)
+    images = load_dataset(config.data)
     return [
         Request(
             digest=digest,
@@ -99,7 +99,7 @@ def submit_only(server: BatchServer, config: DescribeConfig) -> None:
 
 
 def on_their_way(config: DescribeConfig) -> Any:
-    return BatchDescriber(config).report(load_image_set(config.data)).facts
+    return BatchDescriber(config).report(load_dataset(config.data)).facts
 
 
 def lines_of(server: BatchServer) -> list[int]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.labelling.answers import AnsweredBoxes
 
@@ -72,7 +72,7 @@ def squares(number: int) -> list[tuple[int, int, int, int]]:
 
 def answer_squares(spec: str, path: Path, names: tuple[str, ...] = NAMES, **more: Any) -> Path:
     """Write a store in which a describer has boxes of both squares of every picture."""
-    images = load_image_set(spec)
+    images = load_dataset(spec)
 
     def answer(key: str) -> Answer:
         number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))

@@ -11,7 +11,7 @@ import pytest
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
 from gpt4image.config import CompareConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from tables import make_table
 
 SMALL: dict[str, Any] = {
@@ -39,7 +39,7 @@ BARE: dict[str, Any] = {
 @pytest.fixture
 def table(colour_folder: Path, tmp_path: Path) -> Path:
     """Embeddings that give the class away, as good descriptions do."""
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     rng = np.random.default_rng(0)
     vectors = np.eye(8)[images.labels] + rng.normal(0, 0.2, (len(images), 8))
     make_table(tmp_path / "table", {digest: vectors[i : i + 1] for i, digest in enumerate(images.digests)})
@@ -49,7 +49,7 @@ def table(colour_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def answers(colour_folder: Path, tmp_path: Path) -> Path:
     """A store in which a describer answers the class of every image, wrong for each seventh one."""
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     said = np.where(np.arange(len(images)) % 7 == 0, images.labels + 1, images.labels) % len(images.classes)
     prompt = Prompt(
         name="class",

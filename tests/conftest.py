@@ -73,11 +73,11 @@ def described_colours(colour_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """That folder with a red picture among the blue ones, and the embeddings of what was written of its pictures."""
     from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
     from gpt4image.config import EncodeConfig
-    from gpt4image.data import load_image_set
+    from gpt4image.data import load_dataset
     from gpt4image.encoding.encode import encode
 
     (colour_folder / "red" / "00.png").rename(colour_folder / "blue" / "wrong.png")
-    images, prompt = load_image_set(f"folder:{colour_folder}"), Prompt("paper", 1, "Describe it.", False)
+    images, prompt = load_dataset(f"folder:{colour_folder}"), Prompt("paper", 1, "Describe it.", False)
     shades = ("bright", "dark", "pale", "deep", "warm", "cold", "soft", "loud")
     names = ["red" if key.endswith("wrong.png") else key.split("/")[0] for key in images.keys]
     with DescriptionStore(tmp_path / "texts.db", write=True) as store:

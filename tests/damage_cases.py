@@ -13,7 +13,7 @@ from drawn_masks import SMALL, draw
 from gpt4image import cli
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.config import TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options, write_boxes
@@ -42,7 +42,7 @@ def build_few(root: Path) -> None:
     say("search", root / "run", QUERY, "--data", spec, "--index", root / "index")
     say("export", root / "run", "--format", "timm", "--out", root / "exported")
     write_boxes(root / "scenes", train=8, test=4)
-    images = load_image_set(f"coco:{root / 'scenes' / 'train.json'}")
+    images = load_dataset(f"coco:{root / 'scenes' / 'train.json'}")
     assert isinstance(images.regions, Boxes)
     BoxLabels(keys=images.keys, digests=images.digests, boxes=images.regions, classes=images.classes).save(
         root / "boxes.parquet"
@@ -83,7 +83,7 @@ def words_of(options: dict[str, object]) -> list[str]:
 
 def answer(spec: str, root: Path) -> None:
     """Write a store of classes and descriptions, and the file that it came from."""
-    keys = load_image_set(spec).keys
+    keys = load_dataset(spec).keys
     said = [{"key": key, "description": f"Number {n}.", "class": key.split("/")[0]} for n, key in enumerate(keys)]
     lines = [json.dumps({**row, "confidence": 0.8 + 0.1 * (n % 2)}) for n, row in enumerate(said)]
     (root / "answers.jsonl").write_text("\n".join(lines), encoding="utf-8")

@@ -30,7 +30,7 @@ from gpt4image.artifacts.run_records import load_comparisons, load_items, load_r
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import UNREADABLE
@@ -327,7 +327,7 @@ TARGETS: dict[str, Target] = {
     "table-offsets": Target(of_stage("model/embeddings/offsets.npy", of_table)),
     "table-embeddings": Target(of_stage("model/embeddings/embeddings.npy", of_table)),
     "index": Target(of_stage(index, lambda path: open_index(path.parent, identity))),
-    "text-labels": Target(of_stage("model/text-labels.parquet", TextLabels.load)),
+    "text-labels": Target(of_stage("model/targets.parquet", Targets.load)),
     "box-table": Target(of_stage("boxes.parquet", BoxLabels.load)),
     "run": Target(of_stage("model/run/run.json", of_run)),
     "run-config": Target(of_stage("model/run/config.json", of_run)),

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.data import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data import NO_LABEL, Dataset, MemorySource
 from gpt4image.data.regions import Masks
 
 Png = Callable[..., bytes]
 
 
-def in_memory(contents: Sequence[bytes], labels: Any = None, **others: Any) -> ImageSet:
+def in_memory(contents: Sequence[bytes], labels: Any = None, **others: Any) -> Dataset:
     """Images of these bytes: keys k0, k1 and so on, all of train; without labels, those of cat and dog in turn."""
     count = len(contents)
     fields: dict[str, Any] = {
@@ -27,7 +27,7 @@ def in_memory(contents: Sequence[bytes], labels: Any = None, **others: Any) -> I
         "source": MemorySource(contents),
         "rows": np.arange(count),
     }
-    return ImageSet(**fields | others)
+    return Dataset(**fields | others)
 
 
 class MasksInMemory:
@@ -49,12 +49,12 @@ def masks_of(values: Sequence[NDArray[np.uint8]], *, classes: int = 4, backgroun
     return Masks(source=MasksInMemory(values), rows=rows, presence_of_classes=present, background=background)
 
 
-def label_names(images: ImageSet) -> dict[str, str | None]:
+def label_names(images: Dataset) -> dict[str, str | None]:
     return {
         key: None if label == NO_LABEL else images.classes[label]
         for key, label in zip(images.keys, images.labels, strict=True)
     }
 
 
-def aside(images: ImageSet) -> dict[str, str]:
+def aside(images: Dataset) -> dict[str, str]:
     return {item.name: item.reason for item in images.skipped}

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gpt4image.base.errors import Gpt4ImageError
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.regions import Boxes, Masks
 
 SIZE = (40, 20)
@@ -51,19 +51,19 @@ def write_coco_set(root: Path, content: dict[str, Any], name: str = "train.json"
     return root / name
 
 
-def boxes(images: ImageSet) -> Boxes:
+def boxes(images: Dataset) -> Boxes:
     assert isinstance(images.regions, Boxes)
     assert np.array_equal(images.labels, images.regions.presence(len(images.classes)))
     return images.regions
 
 
-def masks(images: ImageSet) -> Masks:
+def masks(images: Dataset) -> Masks:
     assert isinstance(images.regions, Masks)
     assert np.array_equal(images.labels, images.regions.presence(len(images.classes)))
     return images.regions
 
 
-def rows(images: ImageSet) -> dict[str, list[tuple[Any, ...]] | None]:
+def rows(images: Dataset) -> dict[str, list[tuple[Any, ...]] | None]:
     """Class name, corners in pixels of SIZE and weight of each box, by key; None where nothing is known."""
     found = boxes(images)
 
@@ -78,14 +78,14 @@ def rows(images: ImageSet) -> dict[str, list[tuple[Any, ...]] | None]:
     return {key: one(row) if found.known[row] else None for row, key in enumerate(images.keys)}
 
 
-def aside_text(images: ImageSet) -> str:
+def aside_text(images: Dataset) -> str:
     return "\n".join(f"{item.name} {item.reason}" for item in images.skipped)
 
 
-def survives(spec: str) -> ImageSet | None:
+def survives(spec: str) -> Dataset | None:
     """Load a damaged dataset: an error of this package, or a set whose regions can all be read."""
     try:
-        images = load_image_set(spec)
+        images = load_dataset(spec)
     except Gpt4ImageError:
         return None
     assert len(images.digests) == len(images)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.store import Prompt
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, digests_to_bytes, text_digest, write_table
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.targets import Facts, Targets
 
 
 def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]) -> EmbeddingTable:
@@ -42,10 +42,10 @@ def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]
     )
 
 
-def labels_of_one_image(**facts: Any) -> TextLabels:
+def labels_of_one_image(**facts: Any) -> Targets:
     """Return text labels of one image, with facts about what they were made from."""
     usual = {"classes": ("a", "b"), "noise": 0.1, "agreement": 0.9, "c": 1.0, "folds": 2, "seed": 0, "encoders": ()}
-    return TextLabels(
+    return Targets(
         keys=("a",),
         digests=("0" * 64,),
         splits=np.array(["train"]),

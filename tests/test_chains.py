@@ -181,14 +181,14 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "distilled, without a label": (lambda: distilled(0), "distill review label train evaluate export predict"),
 }
 WRITTEN = {
-    "few labels": ("work/text-labels.parquet", "work/run/run.json", "work/run-timm/model.safetensors"),
-    "reviewed, with answers": ("text-labels.parquet", "run-2/run.json"),
+    "few labels": ("work/targets.parquet", "work/run/run.json", "work/run-timm/model.safetensors"),
+    "reviewed, with answers": ("targets.parquet", "run-2/run.json"),
     "boxes, as ONNX": ("boxes.parquet", "run.onnx"),
 }
 LEARNED = {
     "no label": "label --data 'my photos' --embeddings 'my photos.emb' --answers 'my photos.db'",
     "reviewed, with answers": "label --data manifest:photos/labels.csv --embeddings photos.emb --answers photos.db",
-    "boxes, aligned": "--embeddings shop.emb --text-labels boxes.parquet --out run",
+    "boxes, aligned": "--embeddings shop.emb --targets boxes.parquet --out run",
 }
 """Options of a step by which it learns from all the evidence there is."""
 

@@ -58,7 +58,7 @@ train --data gone --out new
 train --data folder:gone --out new
 train --data coco:gone.json --out new
 train --data photos --embeddings gone.emb --out new
-train --data photos --text-labels gone.parquet --out new
+train --data photos --targets gone.parquet --out new
 train --data photos --self-train gone --out new
 train --dta photos --out new
 evaluate gone

@@ -43,7 +43,7 @@ ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md
 STARTS_WITH = {
     "descriptions.md": ("photos.db",),
     "encode.md": ("photos.db",),
-    "train.md": ("photos.db", "photos.emb", "text-labels.parquet"),
+    "train.md": ("photos.db", "photos.emb", "targets.parquet"),
     "pretrain.md": ("photos.db", "photos.emb"),
     "evaluate.md": ("photos.db", "photos.emb"),
     "compare.md": ("photos.db", "photos.emb"),
@@ -130,7 +130,7 @@ def write_photos(root: Path) -> None:
     spec, store = f"folder:{root / 'photos'}", root / "photos.db"
     describe(config.DescribeConfig(data=spec, store=store, describer=f"replay:{root / 'captions.jsonl'}"))
     encode(config.EncodeConfig(store=store, out=root / "photos.emb"))
-    label(config.LabelConfig(data=spec, embeddings=root / "photos.emb", out=root / "text-labels.parquet"))
+    label(config.LabelConfig(data=spec, embeddings=root / "photos.emb", out=root / "targets.parquet"))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 from transformers import AutoModelForImageClassification
 
 from gpt4image.base.files import read_json_lines
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.openmoji import packaged_descriptions
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tables import make_table
@@ -29,7 +29,7 @@ def pictograms(tmp_path_factory) -> Path:
     """120 pictograms of three categories in class folders, and embeddings of their descriptions."""
     pytest.importorskip("resvg_py", reason="drawing the pictograms needs the extra 'demo'")
     folder = tmp_path_factory.mktemp("pictograms")
-    images = load_image_set("openmoji")
+    images = load_dataset("openmoji")
     text_of = {row["key"]: row["description"] for row in read_json_lines(packaged_descriptions())}
     chosen = [i for label in range(CLASSES) for i in (images.labels == label).nonzero()[0][:40]]
     for i in chosen:
@@ -115,7 +115,7 @@ def test_the_lightning_module_learns_resumes_and_saves_a_plain_backbone(pictogra
 def test_search_describes_training_pictures_alone_and_draws_what_it_found(tmp_path):
     pytest.importorskip("resvg_py", reason="drawing the pictograms needs the extra 'demo'")
     printed = run("search_openmoji.py", "a fruit", "a red sign", "--epochs", 1, "--top", 5, "--out", tmp_path)
-    images = load_image_set("openmoji")
+    images = load_dataset("openmoji")
     described = {row["key"] for row in read_json_lines(tmp_path / "train.jsonl")}
     assert described == {images.keys[i] for i in images.indices("train")}
     found = re.findall(r"^\d +-?0\.\d{3} +(\S+)", printed, re.MULTILINE)

@@ -24,7 +24,7 @@ from damage_cases import QUERY, RUN, TINY, build_few, build_rest, compare_words,
 from gpt4image import checkup, cli
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.weights import CHECKSUM, header_of
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -65,7 +65,7 @@ def content_of(file: Path) -> Any:
     if file.suffix == ".parquet" and file.name != "predictions-test.parquet":
         if file.name == "boxes.parquet":
             return BoxLabels.load(file)._checksum()
-        return TextLabels.load(file)._checksum()
+        return Targets.load(file)._checksum()
     if file.suffix == ".json":  # the last of many digits may change no number
         return json.loads(file.read_bytes())
     if file.suffix == ".db":
@@ -198,7 +198,7 @@ def result_of(told: Told, root: Path) -> Any:
             elif file.suffix in (".csv", ".npy"):
                 files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
             elif file.suffix == ".parquet":
-                files[file.name] = TextLabels.load(file).probabilities.tolist()
+                files[file.name] = Targets.load(file).probabilities.tolist()
     return facts, files
 
 

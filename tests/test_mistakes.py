@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.cli import main
 from gpt4image.config import EncodeConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.labels import note_once
 from gpt4image.describing.describers.openai import limiter
 from gpt4image.encoding.encode import encode
@@ -92,8 +92,8 @@ MISTAKES: dict[str, tuple[str | int, ...]] = {
         "--classes has the classes 'dogs', and no image of photos has such a label. Is 'dogs' meant to be 'dog'?",
     ),
     "targets of other classes": (
-        f"{TRAIN} --text-labels more.parquet --batch-size 500",
-        "--text-labels more.parquet has the classes 'dgo', and no image of photos has such a label.",
+        f"{TRAIN} --targets more.parquet --batch-size 500",
+        "--targets more.parquet has the classes 'dgo', and no image of photos has such a label.",
     ),
     "corners for sides": (
         "train --data coco:corners/train.json --out new",
@@ -144,7 +144,7 @@ MISTAKES: dict[str, tuple[str | int, ...]] = {
     "no table": (f"{TRAIN} --embeddings gone.emb", "gone.emb", "gpt4image encode"),
     "a table of other images": (f"{TRAIN} --embeddings other.emb", "was made from descriptions of other images"),
     "a table that is a store": (f"{TRAIN} --embeddings other.db", "other.db", "gpt4image encode"),
-    "no text labels": (f"{TRAIN} --text-labels gone.parquet", "gone.parquet", "gpt4image label"),
+    "no text labels": (f"{TRAIN} --targets gone.parquet", "gone.parquet", "gpt4image label"),
     "label without labels": (
         "label --data unnamed --embeddings other.emb --out t.parquet",
         "No image of unnamed has a label",
@@ -156,7 +156,7 @@ MISTAKES: dict[str, tuple[str | int, ...]] = {
     "no images": ("predict run empty", "No image is found: 'empty': holds no image"),
     "no store to count": ("descriptions stats --store gone.db", "gone.db"),
     "labels for all arms": (
-        "compare --data photos --out new --text-labels other.parquet",
+        "compare --data photos --out new --targets other.parquet",
         "labels that an arm must not see",
     ),
     "no such arm": ("compare --data photos --out new --arms alinged", "Did you mean 'aligned'?"),
@@ -218,10 +218,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 digest=digest, text=f"A picture, number {n}.", prompt=Prompt("paper", 1, "Describe it.", False),
                 describer={"kind": "replay"}, created=0.0,
             )
-            for n, digest in enumerate(load_image_set(str(root / "other")).digests)
+            for n, digest in enumerate(load_dataset(str(root / "other")).digests)
         )  # fmt: skip
-    photos = load_image_set(str(root / "photos"))
-    TextLabels(
+    photos = load_dataset(str(root / "photos"))
+    Targets(
         keys=photos.keys, digests=photos.digests, splits=photos.splits, labels=np.full(len(photos), -1),
         probabilities=np.full((len(photos), 3), 1 / 3, np.float32), out_of_fold=np.zeros(len(photos), bool),
         facts=Facts(classes=("cat", "dgo", "dog"), noise=0.0, agreement=None, c=None, folds=0, seed=0, encoders=()),

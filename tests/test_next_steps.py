@@ -78,27 +78,27 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (
         describe("w/p.db", REPLAY, ask="class"),
         {"without_description": 0},
-        "gpt4image label --data photos --answers w/p.db --out w/text-labels.parquet",
+        "gpt4image label --data photos --answers w/p.db --out w/targets.parquet",
     ),
     (
         label(embeddings=TABLE, test_fraction=0.3),
         {},
-        "gpt4image train --data photos --test-fraction 0.3 --text-labels w/t.parquet --out w/run",
+        "gpt4image train --data photos --test-fraction 0.3 --targets w/t.parquet --out w/run",
     ),
     (
         label("coco:a.json", answers=ANSWERS, embeddings=TABLE),
         {"teacher_boxes": 3},
-        "gpt4image train --data coco:a.json --embeddings p.emb --text-labels w/t.parquet --out w/run",
+        "gpt4image train --data coco:a.json --embeddings p.emb --targets w/t.parquet --out w/run",
     ),
     (
         label(answers=ANSWERS),
         {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},  # to be paid for: only told in the text
-        "gpt4image train --data photos --text-labels w/t.parquet --out w/run",
+        "gpt4image train --data photos --targets w/t.parquet --out w/run",
     ),
     (
         ("encode", config.EncodeConfig(store=ANSWERS, out=TABLE)),
         {},
-        "gpt4image label --data 'my photos' --embeddings p.emb --out text-labels.parquet",
+        "gpt4image label --data 'my photos' --embeddings p.emb --out targets.parquet",
     ),
     (("review", config.ReviewConfig(data="photos", labels=Path("l.csv"))), {"labelled": 0}, ""),
     (

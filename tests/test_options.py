@@ -87,3 +87,13 @@ def _stderr(code: str) -> str:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stderr
+
+
+def test_options_are_read_by_their_earlier_names(tmp_path: Path) -> None:
+    words = ["--data", "x", "--out", "run", "--text-labels", "t.parquet", "--teacher=earlier"]
+    for read in (
+        parse("gpt4image train", TrainConfig, words, {}),
+        TrainConfig.model_validate({"data": "x", "out": "run", "text_labels": "t.parquet", "teacher": "earlier"}),
+    ):
+        assert isinstance(read, TrainConfig)
+        assert (read.targets, read.self_train) == (Path("t.parquet"), Path("earlier"))

@@ -12,8 +12,8 @@ from timm.utils.model_ema import ModelEmaV3
 
 from gpt4image.artifacts.runs import read_run
 from gpt4image.config import CompareConfig, TrainConfig
-from gpt4image.data import load_image_set
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data import load_dataset
+from gpt4image.data.dataset import Dataset
 from gpt4image.options import load_recipe
 from gpt4image.training import auto
 from gpt4image.training.train import train
@@ -115,12 +115,12 @@ def family(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> ImageSet:
-    return load_image_set("openmoji")
+def pictures() -> Dataset:
+    return load_dataset("openmoji")
 
 
 @pytest.mark.parametrize(("images", "name"), RECIPES)
-def test_the_schedule_is_that_of_the_official_code(images: str, name: str, pictures: ImageSet) -> None:
+def test_the_schedule_is_that_of_the_official_code(images: str, name: str, pictures: Dataset) -> None:
     given = {} if images.startswith("cifar") else {"data": "folder:imagenet"}
     config = load_recipe(FOLDER / images / f"{name}.toml", TrainConfig, out=Path("out"), **given)
     pair = load_recipe(FOLDER / images / f"{name}.toml", CompareConfig, out=Path("out"), **given)
@@ -175,7 +175,7 @@ def test_the_model_is_the_one_of_the_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "deit-t", "convnext-t"])
 def test_the_smallest_ones_train_with_and_without_text(name: str, colour_folder: Path, tmp_path: Path) -> None:
     data = f"folder:{colour_folder}"
-    images = load_image_set(data)
+    images = load_dataset(data)
     rng = np.random.default_rng(0)
     make_table(tmp_path / "emb", {digest: [unit(rng.standard_normal(8))] for digest in images.digests})
     quick = {"data": data, "epochs": 1, "batch_size": 12, "precision": "fp32", "memory_format": "contiguous"}

@@ -65,7 +65,7 @@ def test_objects_of_python_go_through_all_stages_and_nothing_is_printed(
 
     seen: list[Epoch] = []
     run = gpt4image.train(
-        data=data, text_labels=targets.path, out=tmp_path / "run", model=Features(), on_epoch=seen.append, **SHORT
+        data=data, targets=targets.path, out=tmp_path / "run", model=Features(), on_epoch=seen.append, **SHORT
     )
     assert [(each.epoch, each.epochs) for each in seen] == [(1, 3), (2, 3), (3, 3)]
     assert seen[-1].val is not None and run.val["top1"] == round(seen[-1].val["top1"], 4)

@@ -101,7 +101,7 @@ def test_values_are_those_of_the_stage_and_no_library_speaks_of_them(
     text = 'data = "folder:missing"\nout = "run"\nembeddings = "t.emb"\ntext-labels = "t.parquet"\nlr = 1\n'
     (tmp_path / "r.toml").write_text(text)
     found = read_recipe(tmp_path / "r.toml", TrainConfig)
-    assert found["embeddings"] == Path("t.emb") and found["text_labels"] == Path("t.parquet")
+    assert found["embeddings"] == Path("t.emb") and found["targets"] == Path("t.parquet")
     assert cli.main(["train", str(tmp_path / "r.toml")]) == 2
     said = capsys.readouterr().err
     assert said.splitlines()[-1].startswith("Error: ") and "site-packages" not in said

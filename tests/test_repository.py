@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
 from box_cases import write_squares
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.box_files import write_hf
 from gpt4image.deploying.model_card import front_matter
 from gpt4image.tasks.base import Task
@@ -84,7 +84,7 @@ def test_the_hub_accepts_the_card_of_a_model(task: type[Task], licence: str | No
 
 def test_the_hub_accepts_the_cards_of_datasets(tmp_path: Path) -> None:
     pytest.importorskip("datasets", reason="needs the extra 'hf'")
-    write_hf(tmp_path / "table", load_image_set(write_squares(tmp_path / "squares")))
+    write_hf(tmp_path / "table", load_dataset(write_squares(tmp_path / "squares")))
     for path in (tmp_path / "table" / "README.md", *(ROOT / "src" / "gpt4image" / "packaged").rglob("README.md")):
         data = DatasetCard.load(path).data
         assert data.license in LICENCES and set(data.task_categories) <= TASKS_OF_THE_HUB, path

@@ -124,7 +124,7 @@ def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path)
     for words in (("--help",), train, ("report", "run")):
         run(installed / "gpt4image", *words, cwd=work)
     assert "<html" in (work / "run" / "report.html").read_text(encoding="utf-8")
-    packaged = "from gpt4image.data import load_image_set; print(len(load_image_set('clothes')))"
+    packaged = "from gpt4image.data import load_dataset; print(len(load_dataset('clothes')))"
     assert int(run(installed / "python", "-c", packaged, cwd=work)) == 1722
 
 

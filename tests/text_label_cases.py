@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.data import ImageSet
+from gpt4image.artifacts.targets import Facts, Targets
+from gpt4image.data import Dataset
 
 
-def made() -> TextLabels:
+def made() -> Targets:
     """Return those of three images, the last of test."""
-    return TextLabels(
+    return Targets(
         keys=("a", "b", "c"),
         digests=("0" * 64, "1" * 64, "2" * 64),
         splits=np.array(["train", "train", "test"]),
@@ -24,10 +24,10 @@ def made() -> TextLabels:
     )
 
 
-def made_of(images: ImageSet, classes: Sequence[str], probabilities: Any, task: str = "classification") -> TextLabels:
+def made_of(images: Dataset, classes: Sequence[str], probabilities: Any, task: str = "classification") -> Targets:
     """Return those of images without a label."""
     labels = np.full(probabilities.shape if task == "multilabel" else len(images), -1, np.int64)
-    return TextLabels(
+    return Targets(
         keys=images.keys,
         digests=tuple(images.digests),
         splits=images.splits,

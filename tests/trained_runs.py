@@ -9,7 +9,7 @@ from typing import Any
 from gpt4image.artifacts import runs
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
 from gpt4image.describing.describe import describe
 from gpt4image.encoding.encode import encode
@@ -57,7 +57,7 @@ def described(spec: str, folder: Path, encoder: str = "bag-of-words:64") -> Path
     """Describe the pictures by the packaged texts of a multimodal model, and return their embedding table."""
     rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
     text_of = {row["key"]: row["description"] for row in rows}
-    keys = load_image_set(spec).keys
+    keys = load_dataset(spec).keys
     lines = [json.dumps({"key": key, "description": text_of[Path(key).stem]}) for key in keys]
     (folder / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     describer = f"replay:{folder / 'captions.jsonl'}"

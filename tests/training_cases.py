@@ -11,7 +11,7 @@ import pytest
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.config import EncodeConfig, TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.encoding.encode import encode
 from gpt4image.training.loop import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
@@ -30,7 +30,7 @@ def described(colour_folder: Path, tmp_path: Path) -> dict[str, Any]:
     (colour_folder / "unlabelled").mkdir()
     for path in sorted((colour_folder / "red").iterdir())[:4]:
         path.rename(colour_folder / "unlabelled" / path.name)
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     rng = np.random.default_rng(0)
     names = np.eye(len(images.classes) + 1, WIDTH)
     vectors = {

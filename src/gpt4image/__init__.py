@@ -29,11 +29,11 @@ _MODULE_OF = {
     "info_nce_one_way": "models.alignment_losses",
     "siglip": "models.alignment_losses",
     "cosine": "models.alignment_losses",
-    "ImageSet": "data",
-    "load_image_set": "data",
+    "Dataset": "data",
+    "load_dataset": "data",
     "DescriptionStore": "artifacts.store",
     "EmbeddingTable": "artifacts.table",
-    "TextLabels": "artifacts.text_labels",
+    "Targets": "artifacts.targets",
     **dict.fromkeys(
         (
             *(

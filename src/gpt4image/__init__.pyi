@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch.nn import Module
 from gpt4image.artifacts.store import DescriptionStore as DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable as EmbeddingTable
-from gpt4image.artifacts.text_labels import TextLabels as TextLabels
+from gpt4image.artifacts.targets import Targets as Targets
 from gpt4image.base.errors import Gpt4ImageError as Gpt4ImageError
 from gpt4image.base.outcome import Outcome as Outcome
 from gpt4image.config import AuditConfig as AuditConfig
@@ -46,8 +46,8 @@ from gpt4image.config.results import ReportResult as ReportResult
 from gpt4image.config.results import ReviewResult as ReviewResult
 from gpt4image.config.results import SearchResult as SearchResult
 from gpt4image.config.results import TrainResult as TrainResult
-from gpt4image.data import ImageSet as ImageSet
-from gpt4image.data import load_image_set as load_image_set
+from gpt4image.data import Dataset as Dataset
+from gpt4image.data import load_dataset as load_dataset
 from gpt4image.data.digests import file_digests as file_digests
 from gpt4image.models.aligner import Aligner as Aligner
 from gpt4image.models.alignment_losses import LOSSES as LOSSES
@@ -148,7 +148,7 @@ def distill(
     encode_device: str = 'auto',
     task: str = 'auto',
     evidence: Literal['fused', 'texts', 'answers', 'names'] = 'fused',
-    doubtful: int = 50,
+    suspected: int = 50,
     suggest: int = 0,
     label_trust: float | None = None,
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
@@ -305,7 +305,7 @@ def distill(
             (no label is read, see pretrain=).
         evidence (Literal['fused', 'texts', 'answers', 'names'], optional): Evidence that is read: all that is given
             (fused), the descriptions (texts), the answers, or class names compared with descriptions (names).
-        doubtful (int, optional): Number of suspected label errors to show.
+        suspected (int, optional): Number of suspected label errors to show.
         suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
             only.
         label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
@@ -342,7 +342,7 @@ def distill(
             0 is binary cross-entropy.
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
-            average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
+            average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
@@ -418,7 +418,7 @@ def distill(
             hub. onnx: one file, for any runtime of ONNX. torch-export: one .pt2 file, for torch without timm; predict
             does not load it.
         data_licence (str | None, optional): Licence of the images, for the model card.
-        out (str | Path, optional): Folder of everything that is made: answers.db, embeddings, text-labels.parquet, run,
+        out (str | Path, optional): Folder of everything that is made: answers.db, embeddings, targets.parquet, run,
             model, report.html.
         yes (bool, optional): Go on without a question, whatever the describer costs.
         ask_again (bool, optional): Ask again about images that an earlier run left without an answer. Without it, they
@@ -617,7 +617,7 @@ def label(
     classes: StrPath | Sequence[str] | None = None,
     out: StrPath,
     seed: int = 0,
-    doubtful: int = 50,
+    suspected: int = 50,
     suggest: int = 0,
 ) -> LabelResult:
     """Predict class probabilities from the descriptions: ``gpt4image label`` as a function.
@@ -650,7 +650,7 @@ def label(
             it; for detection of boxes, or a .json file in COCO's format with the Parquet file beside it. An HTML page
             of suspected label errors is written beside it too.
         seed (int, optional): Seed of the folds.
-        doubtful (int, optional): Number of suspected label errors to show.
+        suspected (int, optional): Number of suspected label errors to show.
         suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
             only.
 
@@ -779,7 +779,7 @@ def train(
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     embeddings: StrPath | None = None,
-    text_labels: StrPath | None = None,
+    targets: StrPath | None = None,
     label_trust: float | None = None,
     only_described: bool = False,
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
@@ -864,7 +864,7 @@ def train(
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         embeddings (str | Path | None, optional): Embedding table of the descriptions; the model's features are aligned
             to it (see align_weight=).
-        text_labels (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
+        targets (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
             combined with the label if there is one.
         label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
             text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
@@ -906,7 +906,7 @@ def train(
             0 is binary cross-entropy.
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
-            average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
+            average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
@@ -1025,7 +1025,7 @@ def compare(
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     embeddings: StrPath | None = None,
-    text_labels: StrPath | None = None,
+    targets: StrPath | None = None,
     label_trust: float | None = None,
     only_described: bool = False,
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
@@ -1116,7 +1116,7 @@ def compare(
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         embeddings (str | Path | None, optional): Embedding table of the descriptions; the model's features are aligned
             to it (see align_weight=).
-        text_labels (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
+        targets (str | Path | None, optional): Text labels written by `label`: soft targets of described images,
             combined with the label if there is one.
         label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
             text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
@@ -1158,7 +1158,7 @@ def compare(
             0 is binary cross-entropy.
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
-            average, and the boxes that text_labels= has of images without a mask. With 0 only masks are learned from.
+            average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
         model (str | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of

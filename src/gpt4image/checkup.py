@@ -24,7 +24,7 @@ from gpt4image.artifacts.stage_records import RECORD as STAGES
 from gpt4image.artifacts.store_file import APPLICATION_ID, RowChecksums, connect_reader
 from gpt4image.artifacts.store_file import MEND as STORE_MEND
 from gpt4image.artifacts.table import MANIFEST as TABLE
-from gpt4image.artifacts.text_labels import FEW_CLASSES, FORMAT, TextLabels
+from gpt4image.artifacts.targets import FEW_CLASSES, FORMAT, Targets
 from gpt4image.base.checksums import (
     MEND,
     SEAL,
@@ -301,7 +301,7 @@ def _parquet(path: Path) -> bool | None:
     facts = metadata.get(FORMAT.encode()) or metadata.get(FEW_CLASSES.encode())
     if facts is None:
         return None
-    TextLabels.load(path)
+    Targets.load(path)
     return SEAL.encode() in facts
 
 

@@ -127,7 +127,7 @@ def _label(store: Path, data: str | None, embeddings: Path | None = None) -> Ste
     with DescriptionStore(store) as opened:
         asked = {part for prompt in opened.prompts() for part in prompt.ask}
     boxes = "boxes" in asked and not {"class", "tags"} & asked
-    out = _new((embeddings or store).with_name("boxes.parquet" if boxes else "text-labels.parquet"))
+    out = _new((embeddings or store).with_name("boxes.parquet" if boxes else "targets.parquet"))
     answers = {"answers": store} if asked - {"description"} else {}
     task = {"task": "detection"} if boxes else {}
     return "label", {"data": data or "SPEC", "embeddings": embeddings, **answers, **task, "out": out}
@@ -137,7 +137,7 @@ def _after_label(config: Any, outcome: Any) -> Step:
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
     aligned = {"embeddings": config.embeddings} if outcome.teacher_boxes is not None else {}
     run = _new(config.out.with_name("run"))
-    return "train", {"data": config.data, "text_labels": outcome.path, **aligned, "out": run, **splits}
+    return "train", {"data": config.data, "targets": outcome.path, **aligned, "out": run, **splits}
 
 
 def _after_review(config: Any, outcome: Any) -> Step | None:
@@ -146,7 +146,7 @@ def _after_review(config: Any, outcome: Any) -> Step | None:
     data, evidence = f"manifest:{config.labels}", config.answers or config.embeddings
     if evidence is None:
         return ("train", {"data": data, "out": _new(Path("run"))}) if outcome.labelled else None
-    out = _new(evidence.with_name("text-labels.parquet"))
+    out = _new(evidence.with_name("targets.parquet"))
     return "label", {"data": data, "embeddings": config.embeddings, "answers": config.answers, "out": out}
 
 

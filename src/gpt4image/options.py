@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from gpt4image.base.errors import ConfigError, first_few, nearest
 from gpt4image.base.files import parse_json, parse_toml
-from gpt4image.config.base import StageConfig
+from gpt4image.config.base import EARLIER, StageConfig, flag_of
 
 METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH", dict: "JSON"}
 WIDTH = 100
@@ -63,7 +63,7 @@ def require_inputs(config: StageConfig) -> None:
     from gpt4image.artifacts.run_records import COMPARISON, require_recorded_folder
     from gpt4image.artifacts.store_file import require_store
     from gpt4image.artifacts.table import read_manifest
-    from gpt4image.artifacts.text_labels import TextLabels
+    from gpt4image.artifacts.targets import Targets
     from gpt4image.data import require_there
 
     given: Any = {name: getattr(config, name) for name in type(config).model_fields}
@@ -77,13 +77,13 @@ def require_inputs(config: StageConfig) -> None:
     readers: dict[str, Callable[[Path], Any]] = {
         "embeddings": read_manifest,
         "answers": require_store,
-        "text_labels": TextLabels.load,
+        "targets": Targets.load,
         "self_train": runs.read_run,
         "dir": require_recorded_folder,
         "model": runs.require_model,
     }
     if "seeds" in given:  # a comparison takes no text labels
-        del readers["text_labels"]
+        del readers["targets"]
     if "batch_tokens" in given:  # encode reads the store that others make
         readers["store"] = require_store
     for name, read in readers.items():
@@ -235,7 +235,10 @@ def _json(text: str) -> Any:
 def _with_dashes(word: str) -> str:
     """Return a word of the command line, an option of it with dashes: ``--val_fraction`` is ``--val-fraction``."""
     option, sign, value = word.partition("=")
-    return option.replace("_", "-") + sign + value if word.startswith("--") else word
+    if not word.startswith("--"):
+        return word
+    name = option[2:].replace("-", "_")
+    return flag_of(EARLIER.get(name, name)) + sign + value
 
 
 def _unknown(parser: argparse.ArgumentParser, kind: type[StageConfig], words: Sequence[str]) -> str:
@@ -290,7 +293,7 @@ def _table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     """Return a table with ``_`` for ``-`` in its keys. Raises ConfigError: two keys become one."""
-    names = [key.replace("-", "_") for key in table]
+    names = [EARLIER.get(name, name) for name in (key.replace("-", "_") for key in table)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         both = ", ".join(f"{name.replace('_', '-')} and {name}" for name in twice)
         raise ConfigError(f"Recipe {path}: {both} are the same option, written both ways; keep one of them.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.text_labels import Facts, LabelEvidence
+from gpt4image.artifacts.targets import Facts, LabelEvidence
 from gpt4image.data.regions import Boxes
 from tables import labels_of_one_image
 

@@ -46,7 +46,7 @@ def test_a_result_comes_back_from_its_facts() -> None:
         described=0,
         coverage=1.0,
         labelled=2,
-        doubtful=0,
+        suspected=0,
         quality={"val_accuracy": None},
         weights={"answers": 0.5},
         page=Path("page.html"),

@@ -10,7 +10,7 @@ import pytest
 
 from gpt4image.comparing.arms import Situation, applicable, training_data
 from gpt4image.config.arms import ARMS, TEXT_ARMS
-from gpt4image.data import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data import NO_LABEL, Dataset, MemorySource
 from gpt4image.data.regions import Boxes
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
@@ -24,7 +24,7 @@ TRAIN = np.arange(18) < 15
 
 
 def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) -> Situation:
-    images = ImageSet(
+    images = Dataset(
         spec="made",
         classes=CLASSES,
         keys=tuple(f"k{i}" for i in range(18)),
@@ -50,7 +50,7 @@ def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) ->
         data=data,
         true_labels=TRUE,
         class_names=names,
-        text_labels=lambda: np.full((18, 3), 1 / 3, np.float32),
+        targets=lambda: np.full((18, 3), 1 / 3, np.float32),
         teacher=lambda indices: np.tile(np.array([0.2, 0.3, 0.5], np.float32), (len(indices), 1)),
         seed=0,
     )
@@ -195,9 +195,7 @@ def of_boxes(predictions: np.ndarray | None = None) -> tuple[Situation, Boxes]:
         text=None,
     )
     rows = np.zeros((6, 4, 6), np.float32) if predictions is None else predictions
-    found = replace(
-        plain, data=data, true_labels=human, text_labels=lambda: human, teacher=lambda indices: rows[indices]
-    )
+    found = replace(plain, data=data, true_labels=human, targets=lambda: human, teacher=lambda indices: rows[indices])
     return found, human
 
 

@@ -31,7 +31,7 @@ from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
 from gpt4image.config import TrainConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.training.prepare import prepare, with_table
 from gpt4image.training.trainer import build, make_backbone
@@ -98,7 +98,7 @@ def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_agai
 def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     make_table(tmp_path / "other", {digest: [np.eye(8)[5]] for digest in images.digests})
     out = tmp_path / "cmp"
     variants = {
@@ -150,7 +150,7 @@ def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
 
 
 def test_arms_that_read_another_table_lose_the_same_labels(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     without_first = {digest: [np.eye(8)[5]] for digest in images.digests[1:]}
     make_table(tmp_path / "other", without_first)
     other = {"other-texts": {"arm": "aligned", "embeddings": str(tmp_path / "other")}}
@@ -170,7 +170,7 @@ def test_arms_that_read_another_table_lose_the_same_labels(colour_folder: Path, 
     ("changes", "message"),
     [
         ({"seed": 5}, "--seed 5: .*--first-seed"),
-        ({"text_labels": "x.parquet"}, "--text-labels x.parquet .* labels that an arm must not see"),
+        ({"targets": "x.parquet"}, "--targets x.parquet .* labels that an arm must not see"),
         ({"consistency": 1.0}, "give a variant"),
         ({"noise_kind": "class-dependent"}, "give --label-noise too"),
         ({"label_trust": 0.3}, "^--label-trust: of descriptions, and there are none; give --embeddings too, or leave"),

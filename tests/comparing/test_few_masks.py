@@ -28,8 +28,8 @@ from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, DescribeConfig, EncodeConfig, LabelConfig, TrainConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data import load_image_set
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data import load_dataset
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.describing.describe import describe
 from gpt4image.encoding.encode import encode
@@ -47,7 +47,7 @@ MASKS_ONLY = {"masks-only": {"arm": "baseline", "presence_weight": 0.0}}
 
 
 def write(root: Path) -> None:
-    images = load_image_set(drawn_masks.draw(root / "set", train=36, tagged=6))
+    images = load_dataset(drawn_masks.draw(root / "set", train=36, tagged=6))
     prompt = Prompt(name="tags", version=1, text="Which?", class_conditioned=False, ask=("tags",))
     with DescriptionStore(root / "tags.db", write=True) as store:
         store.add(
@@ -69,7 +69,7 @@ def root(once: Once) -> Path:
     return once("few-masks", write)
 
 
-def answer_boxes(images: ImageSet, path: Path) -> Boxes:
+def answer_boxes(images: Dataset, path: Path) -> Boxes:
     """Write a store with the true boxes of the images of train that have a mask, and return them."""
     assert isinstance(images.regions, Masks)
     boxes = images.regions.around().hidden(images.splits != "train")
@@ -97,7 +97,7 @@ def options(root: Path, out: Path, **changes: Any) -> CompareConfig:
 
 
 def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"masks:{root / 'set'}")
+    images = load_dataset(f"masks:{root / 'set'}")
     boxes = answer_boxes(images, tmp_path / "boxes.db")
     some = [row for row, key in enumerate(images.keys) if "/train/" in key and boxes.known[row]][5:]
     shutil.copytree(root / "set", tmp_path / "set")
@@ -105,7 +105,7 @@ def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Pat
         (tmp_path / "set" / images.keys[row].replace("images", "masks")).unlink()
     shared = {"data": f"masks:{tmp_path / 'set'}", "val_fraction": 0.0}
     label(LabelConfig(**shared, task="detection", answers=tmp_path / "boxes.db", out=tmp_path / "boxes.parquet"))
-    options = {**drawn_masks.SMALL, **shared, "text_labels": tmp_path / "boxes.parquet", "epochs": 1}
+    options = {**drawn_masks.SMALL, **shared, "targets": tmp_path / "boxes.parquet", "epochs": 1}
     data = prepare(TrainConfig(**options, out=tmp_path / "run")).data
     assert data.task.name == "segmentation" and data.labels.boxes is not None
     place = {key: row for row, key in enumerate(data.image_set.keys)}
@@ -165,7 +165,7 @@ def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> Non
 
 
 def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: Path) -> None:
-    boxes = answer_boxes(load_image_set(f"masks:{root / 'set'}"), tmp_path / "boxes.db")
+    boxes = answer_boxes(load_dataset(f"masks:{root / 'set'}"), tmp_path / "boxes.db")
     plan = make_plan(options(root, tmp_path, answers=tmp_path / "boxes.db", arms="baseline,asked"))
     arms = {job.arm: training_data(ARMS[job.arm], situation(job, plan.prepared.data)) for job in plan.jobs}
     asked, data = arms["asked"], arms["baseline"]
@@ -178,7 +178,7 @@ def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: P
     assert ((asked.soft[rows, 1:] >= 0.5) == (shown[:, 1:] == 1)).mean() > 0.95, "labels of boxes are tags"
 
 
-def write_texts(images: ImageSet, folder: Path, rows: Sequence[int]) -> Path:
+def write_texts(images: Dataset, folder: Path, rows: Sequence[int]) -> Path:
     """Describe some images by their classes; return the embedding table."""
     texts = [f"{' and '.join(images.label_names(i))}, number {i}" for i in rows]
     said = [{"key": images.keys[i], "description": text} for i, text in zip(rows, texts, strict=True)]
@@ -191,7 +191,7 @@ def write_texts(images: ImageSet, folder: Path, rows: Sequence[int]) -> Path:
 
 
 def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"masks:{root / 'set'}")
+    images = load_dataset(f"masks:{root / 'set'}")
     table = write_texts(images, tmp_path, range(len(images)))
     own: dict[str, Any] = {"answers": None, "embeddings": table, "arms": "baseline,text-labels", "labelled_images": 30}
     plan = make_plan(options(root, tmp_path / "cmp", **own))

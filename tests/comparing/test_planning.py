@@ -22,7 +22,7 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
-from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.data import NO_LABEL, load_dataset
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding import class_names
 from gpt4image.encoding.class_names import ClassNames
@@ -153,7 +153,7 @@ def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_f
 def members(folder: Path, **options: Any) -> tuple[dict[str, Member], list[str]]:
     table = folder.parent / "table"
     if not table.exists():
-        make_table(table, {digest: np.ones((1, 8)) for digest in load_image_set(f"folder:{folder}").digests})
+        make_table(table, {digest: np.ones((1, 8)) for digest in load_dataset(f"folder:{folder}").digests})
     config = CompareConfig(
         **{"data": f"folder:{folder}", "out": folder, "image_size": 16, "embeddings": table, **options}
     )
@@ -183,7 +183,7 @@ READ_BY_NONE = ("baseline", "self-training", "fixmatch", "oracle")
 
 
 def table_of(folder: Path, path: Path, encoder: str = "given") -> Path:
-    digests = load_image_set(f"folder:{folder}").digests
+    digests = load_dataset(f"folder:{folder}").digests
     make_table(path, {digest: np.random.default_rng(i).normal(size=(1, 8)) for i, digest in enumerate(digests)})
     if encoder != "given":
         manifest = {**read_json(path / "manifest.json"), "encoder": encoder, "revision": ""}
@@ -220,7 +220,7 @@ def test_every_option_of_texts_is_one_of_alignment_or_of_text_labels() -> None:
 @pytest.mark.parametrize("name", sorted(OTHER))
 def test_options_that_an_arm_does_not_read_do_not_tell_its_runs_apart(name: str, ready: Prepared) -> None:
     value = OTHER[name]
-    reads = {arm: ARMS[arm].aligns if name in OF_ALIGNMENT else ARMS[arm].text_labels for arm in ARMS}
+    reads = {arm: ARMS[arm].aligns if name in OF_ALIGNMENT else ARMS[arm].predicts_targets for arm in ARMS}
     assert not any(reads[arm] for arm in READ_BY_NONE) and any(reads.values())
     for arm, read in reads.items():
         plain, other = (given(ready, options, arm) for options in ({}, {name: value}))
@@ -252,7 +252,7 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
         return {arm for arm in ARMS if first[arm] != others[arm]}
 
     first = keys()
-    reading = {arm for arm in ARMS if ARMS[arm].text and (ARMS[arm].text_labels or ARMS[arm].names)}
+    reading = {arm for arm in ARMS if ARMS[arm].text and (ARMS[arm].predicts_targets or ARMS[arm].names)}
     assert {"text-labels", "zero-shot", "class-name"} <= reading
     monkeypatch.setattr("gpt4image.encoding.text_encoders.bag_of_words.fingerprint", lambda _: "later")
     assert told_apart(keys()) == reading, "the same table, read by another encoder"

@@ -20,7 +20,7 @@ from gpt4image.config import (
 )
 from gpt4image.config.arms import ARMS
 
-MADE_HERE = {"as_json", "data", "out", "store", "embeddings", "answers", "text_labels", "run_dir", "resume", "dry_run"}
+MADE_HERE = {"as_json", "data", "out", "store", "embeddings", "answers", "targets", "run_dir", "resume", "dry_run"}
 GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
 LEFT_OUT = {
     DescribeConfig: {"only"},  # all images are asked about

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.box_files import write_coco, write_hf, write_masks, write_voc, write_yolo
 from gpt4image.data.coco import Ids
 from gpt4image.data.regions import Boxes, palette
@@ -55,7 +55,7 @@ def require_same(found: Boxes, given: Boxes, tolerance: float) -> None:
 
 def read_again(spec: str, keys: list[str]) -> Boxes:
     """Read a dataset again, in the order of keys and with the classes numbered as given."""
-    images = load_image_set(spec).with_classes(CLASSES)
+    images = load_dataset(spec).with_classes(CLASSES)
     assert isinstance(images.regions, Boxes)
     return images.regions[[images.keys.index(key) for key in keys]]
 
@@ -126,9 +126,9 @@ def test_hf(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
     root = tmp_path_factory.mktemp("hf")
     pictures(root, "images")
     write_yolo(root, NAMES, given, CLASSES)
-    images = load_image_set(f"yolo:{root}").with_classes(CLASSES)
+    images = load_dataset(f"yolo:{root}").with_classes(CLASSES)
     assert write_hf(root / "table", images) == ()
-    again = load_image_set(f"hf:{root / 'table'}")
+    again = load_dataset(f"hf:{root / 'table'}")
     assert again.keys == images.keys and again.classes == CLASSES and again.splits.tolist() == ["train"] * 3
     assert again.digests == images.digests
     assert isinstance(again.regions, Boxes) and isinstance(images.regions, Boxes)
@@ -141,7 +141,7 @@ def test_a_table_of_datasets_has_its_splits_and_leaves_out_what_cannot_be_read(t
         picture(tmp_path / "images" / name)
     boxes = Boxes.of_images([(np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.ones(1, np.float32))] * 3)
     write_yolo(tmp_path, names, boxes, CLASSES)
-    images = load_image_set(f"yolo:{tmp_path}")
+    images = load_dataset(f"yolo:{tmp_path}")
     (tmp_path / "images" / names[1]).write_bytes(b"broken")
     (skipped,) = write_hf(tmp_path / "table", images)
     assert skipped.name == "images/train/2.png"
@@ -165,7 +165,7 @@ def test_lines_stay_boxes_in_voc_and_a_single_pixel_gets_a_second_one(tmp_path: 
     picture(tmp_path / "JPEGImages/1.png")
     boxes = Boxes.of_images([(corners, np.zeros(4, np.int64), np.ones(4, np.float32))])
     write_voc(tmp_path, ["1.png"], [SIZE], boxes, ["cat"])
-    found = load_image_set(f"voc:{tmp_path}")
+    found = load_dataset(f"voc:{tmp_path}")
     assert isinstance(found.regions, Boxes) and found.skipped == ()
     again = (found.regions.corners * np.tile(SIZE, 2)).round(2).tolist()
     assert again == [*pixels[:2], [5, 6, 7, 7], [SIZE[0] - 2, SIZE[1] - 1, *SIZE]]
@@ -204,7 +204,7 @@ def test_masks(tmp_path: Path) -> None:
     for name in names:
         picture(tmp_path / "images" / name)
     write_masks(tmp_path, names, numbers, ("background", "skin", "hat"))
-    images = load_image_set(f"masks:{tmp_path}")
+    images = load_dataset(f"masks:{tmp_path}")
     assert images.classes == ("background", "skin", "hat") and images.keys == tuple(f"images/{name}" for name in names)
     found = masks(images)
     for row in range(2):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.coco import Segment, SegmentSource, bounds, segment
 from gpt4image.data.regions import VOID
 from region_cases import aside_text, boxes, coco, masks, picture, rows, write_coco_set
@@ -36,7 +36,7 @@ def test_boxes_classes_by_id_crowds_and_images_without_objects(tmp_path: Path) -
             images=3,
         ),
     )
-    images = load_image_set(f"coco:{file}")
+    images = load_dataset(f"coco:{file}")
     assert images.classes == ("dog", "cat")
     assert rows(images) == {
         "1.png": [("cat", (4, 5, 14, 15), 1), ("dog", (0, 0, 40, 20), 0), ("cat", (1, 1, 3, 3), 0.25)],
@@ -72,10 +72,10 @@ def test_the_file_of_train_brings_other_splits(
         (tmp_path / name).write_text(json.dumps(content))
         word = {"train": "train2017", "val": "val2017"}.get(split, split)
         picture((tmp_path / word if folder.name == "annotations" else folder) / f"{place}.png")
-    images = load_image_set(f"coco:{tmp_path / argument}")
+    images = load_dataset(f"coco:{tmp_path / argument}")
     assert sorted(images.splits.tolist()) == sorted(["train", *others.values()])
     assert len(boxes(images).labels) == len(images) and images.skipped == ()
-    alone = load_image_set(f"coco:{tmp_path / next(iter(others))}")
+    alone = load_dataset(f"coco:{tmp_path / next(iter(others))}")
     assert alone.splits.tolist() == [next(iter(others.values()))]
 
 
@@ -85,7 +85,7 @@ def test_images_of_a_file_without_annotations_are_not_annotated(tmp_path: Path) 
     del more["annotations"]
     more["images"] = [{"id": 9, "file_name": "images/9.png"}]
     write_coco_set(tmp_path, more, "unlabelled.json")
-    images = load_image_set(f"coco:{tmp_path / 'train.json'}")
+    images = load_dataset(f"coco:{tmp_path / 'train.json'}")
     assert rows(images) == {"1.png": [("cat", (4, 5, 14, 15), 1)], "images/9.png": None}
     assert images.splits.tolist() == ["train", "train"]
     assert images.labelled.tolist() == [True, False]
@@ -123,7 +123,7 @@ def test_what_cannot_be_used_is_named_and_costs_nothing_else(
     file = write_coco_set(root, content)
     (root / "missing.png").unlink()
     picture(tmp_path / "outside.png")
-    images = load_image_set(f"coco:{file}")
+    images = load_dataset(f"coco:{file}")
     assert rows(images) == {"1.png": [("cat", (4, 5, 14, 15), 1)], "2.png": [("cat", (30, 10, 40, 20), 1)]}
     text = aside_text(images)
     for part in (
@@ -151,12 +151,10 @@ def test_what_cannot_be_used_is_named_and_costs_nothing_else(
 def test_corners_for_sides_are_refused_where_they_explain_what_reaches_beyond(tmp_path: Path) -> None:
     corners = [one(bbox=(20 + n, 5, 30 + n, 18)) for n in range(3)]  # of pictures of 40 x 20
     file = write_coco_set(tmp_path, coco(*corners, one(bbox=(20, 2, 15, 12))))
-    assert len(boxes(load_image_set(f"coco:{file}")).labels) == 4, (
-        "no corners: the right side would be left of the left"
-    )
+    assert len(boxes(load_dataset(f"coco:{file}")).labels) == 4, "no corners: the right side would be left of the left"
     file = write_coco_set(tmp_path, coco(*corners, one(bbox=(2, 2, 9, 9))))
     with pytest.raises(DataError, match=r"3 of 4 boxes reach beyond .* such as 20, 5, 30, 18 of '1.png, annotation 1'"):
-        load_image_set(f"coco:{file}")
+        load_dataset(f"coco:{file}")
 
 
 def polygon(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
@@ -172,7 +170,7 @@ def test_masks_lie_in_the_picture_where_its_stated_size_is_wrong_or_missing(tmp_
         del content["images"][image]["width"]
     file = write_coco_set(tmp_path, content)
     (tmp_path / "4.png").write_bytes(b"damaged")
-    images = load_image_set(f"coco-masks:{file}")
+    images = load_dataset(f"coco-masks:{file}")
     expected = np.zeros((20, 40), np.uint8)
     expected[:, 20:] = 2
     found = masks(images)
@@ -189,10 +187,10 @@ def test_an_image_that_lost_all_its_annotations_is_not_annotated(tmp_path: Path)
     del content["annotations"][3]["bbox"]
     file = write_coco_set(tmp_path, content)
     usual = [("cat", (4, 5, 14, 15), 1)]
-    assert rows(load_image_set(f"coco:{file}")) == {"1.png": usual, "5.png": []} | dict.fromkeys(
+    assert rows(load_dataset(f"coco:{file}")) == {"1.png": usual, "5.png": []} | dict.fromkeys(
         ("2.png", "3.png", "4.png")
     )
-    assert masks(load_image_set(f"coco-masks:{file}")).known.tolist() == [True, False, False, False, True]
+    assert masks(load_dataset(f"coco-masks:{file}")).known.tolist() == [True, False, False, False, True]
 
 
 def test_of_a_damaged_segment_the_box_counts_for_nothing_and_its_class_is_not_absent(tmp_path: Path) -> None:
@@ -200,7 +198,7 @@ def test_of_a_damaged_segment_the_box_counts_for_nothing_and_its_class_is_not_ab
     whole = one(1, 3, (30, 10, 10, 10), segmentation=polygon(30, 10, 40, 20))
     lost = one(2, 7, (90, 0, 5, 5), segmentation=damaged)
     content = coco(one(1, 7, (0, 0, 20, 10), segmentation=damaged), whole, lost, whole | {"image_id": 2})
-    images = load_image_set(f"coco-masks:{write_coco_set(tmp_path, content)}")
+    images = load_dataset(f"coco-masks:{write_coco_set(tmp_path, content)}")
     expected = np.zeros((20, 40), np.uint8)
     expected[10:, 30:] = 1
     assert np.array_equal(masks(images).source.read(1), expected)
@@ -230,13 +228,13 @@ def test_polygons_and_run_lengths_as_boxes_and_as_masks(tmp_path: Path) -> None:
         {"image_id": 2, "category_id": 7, "bbox": [0, 0, 5, 5]},
     )
     file = write_coco_set(tmp_path, content)
-    as_boxes = load_image_set(f"coco:{file}")
+    as_boxes = load_dataset(f"coco:{file}")
     assert rows(as_boxes)["1.png"] == [
         ("cat", (4, 4, 24, 14), 1),
         ("dog", (10, 2, 14, 6), 1),
         ("cat", (35, 0, 40, 20), 0),
     ]
-    images = load_image_set(f"coco-masks:{file}")
+    images = load_dataset(f"coco-masks:{file}")
     assert images.classes == ("background", "dog", "cat")
     expected = np.zeros((20, 40), np.uint8)
     expected[:, 35:] = VOID
@@ -254,24 +252,22 @@ def test_polygons_and_run_lengths_as_boxes_and_as_masks(tmp_path: Path) -> None:
 def test_no_file_or_another_one_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(DataError, match=r"no list 'images'"):
-        load_image_set(f"coco:{tmp_path / 'a.json'}")
+        load_dataset(f"coco:{tmp_path / 'a.json'}")
     (tmp_path / "b.json").write_text("{}")
     with pytest.raises(DataError, match=r"cannot be told: there are 'a.json', 'b.json'"):
-        load_image_set(f"coco:{tmp_path}")
+        load_dataset(f"coco:{tmp_path}")
     (tmp_path / "a.json").write_text(json.dumps(coco(one())))
     with pytest.raises(DataError, match=r"none of its images can be found"):
-        load_image_set(f"coco:{tmp_path / 'a.json'}")
+        load_dataset(f"coco:{tmp_path / 'a.json'}")
     names = [{"id": n, "name": f"c{n}"} for n in range(255)]
     with pytest.raises(DataError, match=r"up to 255"):
-        load_image_set(f"coco-masks:{write_coco_set(tmp_path, coco(categories=names), 'many.json')}")
+        load_dataset(f"coco-masks:{write_coco_set(tmp_path, coco(categories=names), 'many.json')}")
     with pytest.raises(DataError, match=r"the name '\\ud800' holds half a character"):
-        load_image_set(
-            f"coco:{write_coco_set(tmp_path, coco(categories=[{'id': 1, 'name': chr(0xD800)}]), 'half.json')}"
-        )
+        load_dataset(f"coco:{write_coco_set(tmp_path, coco(categories=[{'id': 1, 'name': chr(0xD800)}]), 'half.json')}")
 
 
 def test_groceries(shared_data: Path) -> None:
-    images = load_image_set(f"coco:{shared_data / 'groceries/train.json'}")
+    images = load_dataset(f"coco:{shared_data / 'groceries/train.json'}")
     assert len(images.classes) == 25 and images.skipped == ()
     counted = {split: len(boxes(images)[images.indices(split)].labels) for split in ("train", "test")}
     assert counted == {"train": 2405, "test": 1154}

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import Dataset, load_dataset
 from loaded_sets import aside, label_names
 
 Write = Callable[..., None]
 
 
-def load(root: Path) -> ImageSet:
-    return load_image_set(f"folder:{root}")
+def load(root: Path) -> Dataset:
+    return load_dataset(f"folder:{root}")
 
 
 def test_class_folders(tmp_path: Path, write_images: Write) -> None:

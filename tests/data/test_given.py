@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.data import NO_LABEL, load_dataset
 from gpt4image.data.decode import decode
 from gpt4image.data.given import as_files, dataset
 
@@ -30,7 +30,7 @@ def test_arrays_and_pictures_are_one_dataset_with_the_digest_of_their_pixels() -
     spec = dataset((PIXELS, labels))
     assert dataset(([Image.fromarray(each) for each in PIXELS], labels.tolist())) == spec
     assert dataset((PIXELS, labels[::-1])) != spec
-    images = load_image_set(spec)
+    images = load_dataset(spec)
     assert (images.spec, images.classes, images.labels.tolist()) == (spec, ("0", "1"), [1, 0, 1, NO_LABEL])
     assert images.keys[:2] == ("0000000", "0000001") and images.splits.tolist() == ["train"] * 4
     sent = pickle.loads(pickle.dumps(images))  # noqa: S301  (as a worker process gets it)
@@ -51,11 +51,11 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
         }
     )
     frame.loc[3, "label"] = "cat"
-    images = load_image_set(dataset(frame))
+    images = load_dataset(dataset(frame))
     assert (images.keys, images.splits.tolist()) == (("0.png", "1.png", "3.png"), ["train", "train", "val"])
     assert images.labels.tolist() == [0, NO_LABEL, 0] and [item.name for item in images.skipped] == ["gone.png"]
     assert images.digests[0] == hashlib.sha256((tmp_path / "0.png").read_bytes()).hexdigest()
-    several = load_image_set(dataset((["0.png", "1.png"], [["a", "b"], ["b"]])))
+    several = load_dataset(dataset((["0.png", "1.png"], [["a", "b"], ["b"]])))
     assert several.labels.tolist() == [[1, 1], [0, 1]]
 
 
@@ -80,8 +80,8 @@ def test_data_that_is_not_on_this_machine_must_be_given_again(cache: Path) -> No
     spec = dataset((PIXELS, None))
     (cache / "gpt4image" / "given" / spec.partition(":")[2] / "table.json").unlink()
     with pytest.raises(DataError, match=rf"{spec} is data that a call in Python was given.*as data= again"):
-        load_image_set(spec)
-    assert dataset((PIXELS, None)) == spec and len(load_image_set(spec)) == 4
+        load_dataset(spec)
+    assert dataset((PIXELS, None)) == spec and len(load_dataset(spec)) == 4
 
 
 def test_images_to_predict_are_files_for_as_long_as_they_are_needed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Se
 
 from arrow_tables import no_network, table  # noqa: F401  (autouse)
 from gpt4image.base.errors import DataError, MissingExtraError
-from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.data import NO_LABEL, load_dataset
 from loaded_sets import Png
 from region_cases import SIZE, aside_text, mask_bytes, masks, rows
 
@@ -29,7 +29,7 @@ def test_parquet_folder_with_splits(tmp_path: Path, png: Png) -> None:
     for name, seeds, labels in (("train", [0, 1, 2], [1, 0, -1]), ("validation", [3], [0]), ("test", [4], [1])):
         columns = {"image": [png(seed) for seed in seeds], "label": labels}
         table(columns, image=Image(), label=label).to_parquet(tmp_path / f"set/{name}-00000-of-00001.parquet")
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    images = load_dataset(f"hf:{tmp_path / 'set'}")
     assert images.classes == ("cat", "dog")
     assert images.labels.tolist() == [1, 0, NO_LABEL, 0, 1]
     assert images.splits.tolist() == ["train"] * 3 + ["val", "test"]
@@ -46,7 +46,7 @@ def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
     DatasetDict({"train": data, "extra": data}).save_to_disk(tmp_path / "dict")
     data.save_to_disk(tmp_path / "single")
     for folder in ("dict", "single"):
-        images = load_image_set(f"hf:{tmp_path / folder}")
+        images = load_dataset(f"hf:{tmp_path / folder}")
         assert images.keys == ("a", "b", "c")
         assert images.classes == ("cat", "dog")
         assert images.labels.tolist() == [1, NO_LABEL, 0]
@@ -57,7 +57,7 @@ def test_one_parquet_file_and_rows_without_an_image(tmp_path: Path, png: Png) ->
     data = table({"image": [png(0), png(1)], "fine_label": [2, 0]}, image=Image(), fine_label=Value("int32"))
     data = data.add_item({"image": None, "fine_label": 7})  # a class that no image has
     data.to_parquet(tmp_path / "some.parquet")
-    images = load_image_set(f"hf:{tmp_path / 'some.parquet'}")
+    images = load_dataset(f"hf:{tmp_path / 'some.parquet'}")
     assert images.classes == ("0", "1", "2")
     assert images.labels.tolist() == [2, 0]
     assert {item.name: item.reason for item in images.skipped} == {"train/0000002": "has no image"}
@@ -80,7 +80,7 @@ def test_tar_shards_are_read_by_their_library_and_pickled_members_are_not(tmp_pa
         write_tar(
             folder / f"{shard}.tar", {f"{name}.png": png(int(label)), f"{name}.cls": label, f"{name}.pyd": pickled}
         )
-    images = load_image_set(str(folder))
+    images = load_dataset(str(folder))
     assert (images.classes, images.labels.tolist()) == (("0", "1"), [1, 0, 1])
     assert (images.splits.tolist(), images.read(1)) == (["train", "train", "val"], png(0))
     assert len(set(images.keys)) == 3 and not (tmp_path / "unpickled").exists()
@@ -97,16 +97,16 @@ def test_labels_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
         return table(columns, image=Image(), label=Value("string")).class_encode_column("label")
 
     train, test = part(range(3), ["ant", "bee", "cow"]), part(range(3, 6), ["bee", "cow", "bee"])
-    images = load_image_set(save(tmp_path / "set", train=train, test=test))
+    images = load_dataset(save(tmp_path / "set", train=train, test=test))
     assert [images.classes[label] for label in images.labels] == ["ant", "bee", "cow", "bee", "cow", "bee"]
     swapped = train.cast_column("label", ClassLabel(names=["cow", "bee", "ant"]))
-    images = load_image_set(save(tmp_path / "swapped", train=train, validation=swapped, test=test))
+    images = load_dataset(save(tmp_path / "swapped", train=train, validation=swapped, test=test))
     assert images.labels.tolist() == [0, 1, 2, 2, 1, 0, 1, 2, 1]
     with pytest.raises(DataError, match=r"split 'test': its ClassLabel has the class 'ant', which .* 'bee', 'cow'"):
-        load_image_set(save(tmp_path / "unknown", train=test, test=train))
+        load_dataset(save(tmp_path / "unknown", train=test, test=train))
     text = train.cast_column("label", Value("string"))
     with pytest.raises(DataError, match="'label' is a ClassLabel in 'train', but not in 'test'; cast it"):
-        load_image_set(save(tmp_path / "mixed", train=train, test=text))
+        load_dataset(save(tmp_path / "mixed", train=train, test=text))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_lists_are_several_classes_per_image(
 ) -> None:
     columns = {"image": [png(seed) for seed in range(3)], column: cells}
     table(columns, image=Image(), **{column: Sequence(kind)}).to_parquet(tmp_path / "set.parquet")
-    images = load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+    images = load_dataset(f"hf:{tmp_path / 'set.parquet'}")
     assert (images.classes, images.labels.tolist()) == (classes, labels)
 
 
@@ -145,7 +145,7 @@ def test_class_labels_out_of_range_are_refused(tmp_path: Path, png: Png, number:
     kinds = Features(image=Image(), label=ClassLabel(names=["a", "b"]))
     pq.write_table(data.data.table.replace_schema_metadata(kinds.arrow_schema.metadata), tmp_path / "set.parquet")
     with pytest.raises(DataError, match=rf"split 'train': labels must be in 0..1, or -1 for none; got {number}\."):
-        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+        load_dataset(f"hf:{tmp_path / 'set.parquet'}")
 
 
 def test_paths_in_a_table_cannot_lead_out(tmp_path: Path, png: Png) -> None:
@@ -154,7 +154,7 @@ def test_paths_in_a_table_cannot_lead_out(tmp_path: Path, png: Png) -> None:
     data = Dataset.from_dict({"image": rows}, features=Features({"image": Image()}))
     (tmp_path / "set").mkdir()
     pq.write_table(data.data.table, tmp_path / "set" / "train.parquet")  # `datasets` itself would embed the file
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    images = load_dataset(f"hf:{tmp_path / 'set'}")
     assert len(images) == 1
     assert "leads out" in images.skipped[0].reason
 
@@ -186,16 +186,16 @@ def test_sets_that_do_not_fit_are_refused_with_their_cause(
         "empty": r"could not be read: IndexError: .*`datasets` itself must be able to load it",
     }.items():
         with pytest.raises(DataError, match=message):
-            load_image_set(f"hf:{tmp_path / name}")
+            load_dataset(f"hf:{tmp_path / name}")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"\[hf\]"):
-        load_image_set("hf:some/set")
+        load_dataset("hf:some/set")
 
 
 def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> None:
     data = table({"image": [png(i, side=100) for i in range(40)]}, image=Image())
     data.save_to_disk(tmp_path / "set")
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    images = load_dataset(f"hf:{tmp_path / 'set'}")
     assert images.read(7) == png(7, side=100)
     pickled = pickle.dumps(images.source)
     assert len(pickled) < 40_000
@@ -212,7 +212,7 @@ def test_a_relative_path_starts_at_the_set(tmp_path: Path, png: Png, monkeypatch
         pa.table({"image": [{"bytes": None, "path": name} for name in names]}), tmp_path / "set" / "set.parquet"
     )
     monkeypatch.chdir(tmp_path / "elsewhere")
-    images = load_image_set("hf:../set/set.parquet")
+    images = load_dataset("hf:../set/set.parquet")
     assert [images.read(i) for i in range(len(images))] == [png(0)]
     assert images.digests == (hashlib.sha256(png(0)).hexdigest(),)
     assert "leads out" in images.skipped[0].reason
@@ -240,7 +240,7 @@ def test_a_struct_of_lists_with_class_labels(tmp_path: Path) -> None:
         },
         {"bbox": [], "category": [], "iscrowd": []},
     ]
-    images = load_image_set(save_objects(tmp_path / "set", {"objects": cells}, objects=kind))
+    images = load_dataset(save_objects(tmp_path / "set", {"objects": cells}, objects=kind))
     assert images.classes == ("cat", "dog")
     assert rows(images) == {
         "train/0000000": [("dog", (4, 5, 14, 15), 1), ("cat", (0, 0, 40, 20), 0)],
@@ -263,7 +263,7 @@ def test_a_list_of_structs_with_names_or_numbers(tmp_path: Path, kind: Any) -> N
         "width": Value("int64"),
         "height": Value("int64"),
     }
-    images = load_image_set(save_objects(tmp_path / "set", {"objects": cells, **sizes}, **kinds))
+    images = load_dataset(save_objects(tmp_path / "set", {"objects": cells, **sizes}, **kinds))
     cat, dog = images.classes
     assert (cat, dog) == (("cat", "dog") if kind == Value("string") else ("0", "1"))
     assert rows(images) == {
@@ -282,7 +282,7 @@ def test_each_split_has_the_names_of_its_own_class_label(tmp_path: Path) -> None
         save_objects(tmp_path / name, {"objects": cells}, objects=kind)
     parts = {name: DatasetDict.load_from_disk(tmp_path / name)["train"] for name in ("train", "test")}
     DatasetDict(parts).save_to_disk(tmp_path / "set")
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    images = load_dataset(f"hf:{tmp_path / 'set'}")
     assert images.classes == ("cat", "dog", "fox")
     shown = [images.label_names(row) for row in range(len(images))]
     assert shown == [("cat",), ("dog",), ("fox",), ("dog",), ("fox",), ("cat",), ()]
@@ -306,7 +306,7 @@ def test_rows_without_a_picture_of_their_own_are_skipped_by_name(
     (tmp_path / "set").mkdir()
     table = pa.table({"image": pictures, name: [cell] * 3}, schema=schema)
     pq.write_table(table, tmp_path / "set" / "train.parquet")
-    images = load_image_set(f"hf:{tmp_path / 'set' / 'train.parquet'}")
+    images = load_dataset(f"hf:{tmp_path / 'set' / 'train.parquet'}")
     assert len(images) == 1
     assert {item.reason for item in images.skipped} >= {
         "has no image",
@@ -319,7 +319,7 @@ def test_a_column_of_masks(tmp_path: Path) -> None:
     numbers = np.zeros(SIZE[::-1], np.uint8)
     numbers[5:] = 2
     cells = [{"bytes": data, "path": None} for data in (mask_bytes(numbers), mask_bytes(numbers[:5]))] + [None]
-    images = load_image_set(save_objects(tmp_path / "set", {"label": cells}, label=Image()))
+    images = load_dataset(save_objects(tmp_path / "set", {"label": cells}, label=Image()))
     assert images.classes == ("0", "1", "2")
     found = masks(images)
     assert found.known.tolist() == [True, False, False]
@@ -335,4 +335,4 @@ def test_splits_with_other_fields_are_refused(tmp_path: Path) -> None:
         save_objects(tmp_path / name, cells, objects=kind)
         DatasetDict.load_from_disk(tmp_path / name)["train"].to_parquet(tmp_path / f"set/{name}.parquet")
     with pytest.raises(DataError, match=r"has other fields in some splits|could not be read"):
-        load_image_set(f"hf:{tmp_path / 'set'}")
+        load_dataset(f"hf:{tmp_path / 'set'}")

@@ -14,16 +14,16 @@ import pytest
 from gpt4image import config
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CheckConfig
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.data import NO_LABEL, Dataset, load_dataset
 
 Write = Callable[..., None]
 
 
 @pytest.fixture(params=["csv", "parquet"])
-def load(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, list[Any]]], ImageSet]:
+def load(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, list[Any]]], Dataset]:
     """Writes a table of both kinds and loads it."""
 
-    def write_and_load(columns: dict[str, list[Any]]) -> ImageSet:
+    def write_and_load(columns: dict[str, list[Any]]) -> Dataset:
         path = tmp_path / f"set.{request.param}"
         if request.param == "parquet":
             pq.write_table(pa.table(columns), path)
@@ -32,12 +32,12 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, 
                 writer = csv.writer(file)
                 writer.writerow(columns)
                 writer.writerows(zip(*columns.values(), strict=True))
-        return load_image_set(f"manifest:{path}")
+        return load_dataset(f"manifest:{path}")
 
     return write_and_load
 
 
-Load = Callable[[dict[str, list[Any]]], ImageSet]
+Load = Callable[[dict[str, list[Any]]], Dataset]
 NAMES = ["a.png", "sub dir/b.png", "c\nd.png", "ü.png"]
 
 
@@ -68,7 +68,7 @@ def test_labels_that_are_no_single_class_are_refused(tmp_path: Path, write_image
     write_images(tmp_path, "a.png", "b.png")
     pq.write_table(pa.table({"path": ["a.png", "b.png"], "label": [None, label]}), tmp_path / "set.parquet")
     with pytest.raises(DataError, match=rf"of row 2 is a {type(label).__name__}; one class each is needed"):
-        load_image_set(f"manifest:{tmp_path / 'set.parquet'}")
+        load_dataset(f"manifest:{tmp_path / 'set.parquet'}")
 
 
 def test_splits_and_keys(tmp_path: Path, write_images: Write, load: Load) -> None:
@@ -152,7 +152,7 @@ def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: 
         load({"path": NAMES, "lable": ["x"] * 4})
     (tmp_path / "twice.csv").write_text("path,label,label\na,x,y\n")
     with pytest.raises(DataError, match="column 'label' is there more than once"):
-        load_image_set(f"manifest:{tmp_path / 'twice.csv'}")
+        load_dataset(f"manifest:{tmp_path / 'twice.csv'}")
     with pytest.raises(DataError, match="'path' is missing"):
         load({"label": ["x"]})
     with pytest.raises(DataError, match=r"none of its 1 rows.*'gone.png'"):
@@ -199,7 +199,7 @@ def test_a_class_that_train_lacks_is_refused(write_images: Write, tmp_path: Path
 def test_a_damaged_csv_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "set.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        load_image_set(f"manifest:{tmp_path / 'set.csv'}")
+        load_dataset(f"manifest:{tmp_path / 'set.csv'}")
 
 
 def test_cells_that_a_spreadsheet_would_run_are_read_without_their_apostrophe(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_cells_that_a_spreadsheet_would_run_are_read_without_their_apostrophe(tm
     (tmp_path / "'quoted'.png").write_bytes(b"another picture")
     text = "\ufeffpath, label,review\r\n'=1.png,'+x,checked\r\n'quoted'.png,'y',\r\n\r\n"  # with a byte order mark
     (tmp_path / "set.csv").write_text(text, encoding="utf-8", newline="")
-    images = load_image_set(f"manifest:{tmp_path / 'set.csv'}")
+    images = load_dataset(f"manifest:{tmp_path / 'set.csv'}")
     assert images.keys == ("=1.png", "'quoted'.png")
     assert [images.label_names(row) for row in range(2)] == [("+x",), ("'y'",)]
 
@@ -219,15 +219,15 @@ def test_images_may_lie_below_another_folder_that_is_named(tmp_path: Path, write
     table.parent.mkdir()
     rows = [root / "a.png", "b/c.png", tmp_path / "elsewhere.png"]
     table.write_text("path\n" + "".join(f"{row}\n" for row in rows))
-    images = load_image_set(CheckConfig(data=str(table), store=Path("a.db"), image_root=root).data)
+    images = load_dataset(CheckConfig(data=str(table), store=Path("a.db"), image_root=root).data)
     assert images.keys == ("a.png", "b/c.png") and images.read(1) == (root / "b/c.png").read_bytes()
     assert [(item.name, "leads out" in item.reason) for item in images.skipped] == [(str(rows[2]), True)]
     with pytest.raises(DataError, match=r"leads out of the folder of the dataset; give --image-root DIR"):
-        load_image_set(f"manifest:{table}")
+        load_dataset(f"manifest:{table}")
     with pytest.raises(DataError, match=r"--image-root /no/where is no folder"):
-        load_image_set(f"{table} --image-root /no/where")
+        load_dataset(f"{table} --image-root /no/where")
     with pytest.raises(ConfigError, match=r"--image-root is for tables of images"):
-        load_image_set(f"folder:{root} --image-root {root}")
+        load_dataset(f"folder:{root} --image-root {root}")
 
 
 KINDS = [kind for kind in vars(config).values() if "data" in getattr(kind, "model_fields", {})]

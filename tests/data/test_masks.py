@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import MemorySource, load_image_set
+from gpt4image.data import MemorySource, load_dataset
 from gpt4image.data.masks import MaskFiles, masks_of
 from gpt4image.data.records import Faults, Record
 from gpt4image.data.regions import VOID
@@ -39,7 +39,7 @@ def test_masks_tags_and_images_of_which_nothing_is_known(tmp_path: Path) -> None
     mask = mask_bytes(NUMBERS)
     root = write(tmp_path, train_1=mask, test_2=mask, tagged_3=None, tagged_4=None, tagged_5=None, tagged_6=None)
     (root / "tags.csv").write_text("key,tags\n3,hat|skin\nimages/tagged/4.jpg,|\n5,\n1,skin\nnone,hat\n6,coat\n")
-    images = load_image_set(str(root))
+    images = load_dataset(str(root))
     assert images.spec == f"masks:{root}" and images.classes == ("background", "skin", "hat")
     labels = dict(zip(images.keys, images.labels.tolist(), strict=True))
     assert labels == {
@@ -64,7 +64,7 @@ def test_a_misspelt_tag_makes_no_class_absent_and_the_second_row_of_an_image_is_
     tagged: dict[str, bytes | None] = dict.fromkeys(("tagged_2", "tagged_3"))
     root = write(tmp_path, train_1=mask_bytes(NUMBERS), **tagged)
     (root / "tags.csv").write_text("key,tags\n2,hat|skn\n3,\n3,hat\nimages/tagged/3.jpg,skin\n")
-    images = load_image_set(f"masks:{root}")
+    images = load_dataset(f"masks:{root}")
     assert images.labels.tolist() == [[-1, -1, 1], [-1, 0, 1], [1, 0, 1]]
     assert "another row of tags.csv has tags of its image: 'tags.csv, row 4'" in aside_text(images)
 
@@ -74,7 +74,7 @@ def test_two_folders_and_masks_without_names(tmp_path: Path) -> None:
         tmp_path, None, _1=mask_bytes(NUMBERS), _2=mask_bytes(np.where(NUMBERS == 2, np.uint8(3), np.uint8(0))), _3=None
     )
     (tmp_path / "masks").rename(tmp_path / "seg")
-    images = load_image_set(f"masks:{tmp_path / 'images'},{tmp_path / 'seg'}")
+    images = load_dataset(f"masks:{tmp_path / 'images'},{tmp_path / 'seg'}")
     assert images.classes == ("0", "1", "2", "3")
     assert images.labels.tolist() == [[1, 0, 1, 0], [1, 0, 0, 1], [-1] * 4]
 
@@ -82,7 +82,7 @@ def test_two_folders_and_masks_without_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("classes", [None, "back\nfront\n"])
 def test_black_and_white_masks_have_two_classes(tmp_path: Path, classes: str | None) -> None:
     write(tmp_path, classes, _1=mask_bytes(np.where(NUMBERS == 2, 255, 0).astype(np.uint8)))
-    images = load_image_set(f"masks:{tmp_path}")
+    images = load_dataset(f"masks:{tmp_path}")
     assert images.classes == (("background", "foreground") if classes is None else ("back", "front"))
     assert images.labels.tolist() == [[1, 1]]
     assert set(np.unique(masks(images).pixels(20)).tolist()) == {0, 1}
@@ -103,7 +103,7 @@ def test_masks_that_cannot_be_used_are_named_and_cost_nothing_else(tmp_path: Pat
     (root / "masks/99.png").write_bytes(good)
     (root / "masks/3.png").rename(root / "masks/sub.png")
     (root / "masks/3.png").symlink_to("/etc/passwd")
-    images = load_image_set(f"masks:{root}")
+    images = load_dataset(f"masks:{root}")
     assert masks(images).known.tolist() == [True, *[False] * 7]
     assert (images.labels[1:] == -1).all()
     text = aside_text(images)
@@ -124,17 +124,17 @@ def test_masks_that_cannot_be_used_are_named_and_cost_nothing_else(tmp_path: Pat
 def test_wrong_lists_of_classes(tmp_path: Path, classes: str) -> None:
     write(tmp_path, classes, _1=mask_bytes(NUMBERS))
     with pytest.raises(DataError, match=r"give 2 to 255 class names"):
-        load_image_set(f"masks:{tmp_path}")
+        load_dataset(f"masks:{tmp_path}")
 
 
 def test_wrong_folders(tmp_path: Path) -> None:
     write(tmp_path, _1=b"no picture")
     with pytest.raises(DataError, match=r"no image has a mask that can be used.*not an image"):
-        load_image_set(f"masks:{tmp_path}")
+        load_dataset(f"masks:{tmp_path}")
     (tmp_path / "masks/1.png").write_bytes(mask_bytes(NUMBERS))
     (tmp_path / "tags.csv").write_text("name;tags\n")
     with pytest.raises(DataError, match=r"first line of tags.csv is 'name;tags'; it must be 'key,tags'"):
-        load_image_set(f"masks:{tmp_path}")
+        load_dataset(f"masks:{tmp_path}")
 
 
 def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path) -> None:
@@ -142,14 +142,14 @@ def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path
     write(tmp_path, train_1=mask_bytes(NUMBERS), **others)
     for name in ("2.png", "train/3.png"):
         (tmp_path / "masks" / name).write_bytes(mask_bytes(NUMBERS))
-    images = load_image_set(f"masks:{tmp_path}")
+    images = load_dataset(f"masks:{tmp_path}")
     assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if known] == ["images/train/1.jpg"]
     assert "several images have the name of the mask: 'masks/2.png'" in aside_text(images)
     assert "the mask has no image of its name: 'masks/train/3.png'" in aside_text(images)
 
 
 def test_clothing(shared_data: Path) -> None:
-    images = load_image_set(f"masks:{shared_data / 'clothing'}")
+    images = load_dataset(f"masks:{shared_data / 'clothing'}")
     known = masks(images).known
     assert (known & (images.splits == "train")).sum() == 704 and (known & (images.splits == "test")).sum() == 150
     assert (~known & (images.labels[:, 1:] >= 0).all(axis=1)).sum() == 1094

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt4image.data import load_image_set, openmoji
+from gpt4image.data import load_dataset, openmoji
 from gpt4image.data.decode import decode
 from gpt4image.data.openmoji import packaged_descriptions
 
 
 def test_the_set(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = load_image_set("openmoji")
+    images = load_dataset("openmoji")
     assert len(images) == 1537
     assert len(images.classes) == 18
     assert Counter(images.splits.tolist()) == {"train": 998, "val": 155, "test": 384}
@@ -35,19 +35,19 @@ def test_the_set(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert abs(counts["val"] - 0.10 * total) <= spare
 
     monkeypatch.setattr(openmoji, "_draw", lambda keys: pytest.fail("drawn again"))
-    assert load_image_set("openmoji").digests == images.digests
+    assert load_dataset("openmoji").digests == images.digests
 
     monkeypatch.setattr(openmoji, "_draw", lambda keys: [images.read(i) for i in range(len(keys))])
     (stored,) = own_cache.glob("openmoji-*.npz")
     stored.write_bytes(stored.read_bytes()[:10_000])  # cut short
-    assert load_image_set("openmoji").digests == images.digests
+    assert load_dataset("openmoji").digests == images.digests
     assert len(stored.read_bytes()) > 10_000
 
 
 def test_drawing_needs_no_writable_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_cache.write_text("in the way")
     monkeypatch.setattr(openmoji, "_draw", lambda keys: [key.encode() for key in keys])
-    assert load_image_set("openmoji").read(0) == b"0023-FE0F-20E3"
+    assert load_dataset("openmoji").read(0) == b"0023-FE0F-20E3"
 
 
 def test_every_description_has_a_picture() -> None:

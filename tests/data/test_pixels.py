@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import ImageSet, MemorySource, pixels
+from gpt4image.data import Dataset, MemorySource, pixels
 from gpt4image.data.decode import decode_square
 from gpt4image.data.pixels import MemoryPixels, WorkerPixels, load_pixels
 from loaded_sets import in_memory
@@ -25,7 +25,7 @@ def files(png: Callable[..., bytes]) -> list[bytes]:
     return [png(seed) for seed in range(COUNT)]
 
 
-def image_set(files: list[bytes]) -> ImageSet:
+def image_set(files: list[bytes]) -> Dataset:
     return in_memory(files, keys=tuple(f"key {i}" for i in range(len(files))))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.base.errors import DataError
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.splits import (
     flip_labels,
     keep_labels_per_class,
@@ -21,18 +21,18 @@ from gpt4image.data.splits import (
 from loaded_sets import in_memory
 
 
-def image_set(images: list[bytes], labels: list[int], splits: list[str] | None = None, prefix: str = "") -> ImageSet:
+def image_set(images: list[bytes], labels: list[int], splits: list[str] | None = None, prefix: str = "") -> Dataset:
     keys = tuple(f"{prefix}{i}" for i in range(len(images)))
     own = np.array(splits or ["train"] * len(images))
     return in_memory(images, np.array(labels, np.int64), classes=tuple("abcdefgh"), keys=keys, splits=own)
 
 
-def numbered(counts: dict[int, int]) -> ImageSet:
+def numbered(counts: dict[int, int]) -> Dataset:
     labels = [label for label, count in counts.items() for _ in range(count)]
     return image_set([str(i).encode() for i in range(len(labels))], labels)
 
 
-def split_by_digest(images: ImageSet) -> dict[str, str]:
+def split_by_digest(images: Dataset) -> dict[str, str]:
     return dict(zip(images.digests, images.splits.tolist(), strict=True))
 
 

@@ -11,7 +11,7 @@ import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.decode import decode
 
 
@@ -44,7 +44,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_keys_labels_and_pixels(tmp_path: Path, tiny: np.ndarray, name: str) -> None:
-    images = load_image_set(f"{name}:{tmp_path}")
+    images = load_dataset(f"{name}:{tmp_path}")
     assert images.classes == ("cat", "dog", "bird")
     assert images.keys == ("bird/0000", "cat/0000", "bird/0001", "bird/0002", "test/cat/0000", "test/bird/0000")
     assert images.labels.tolist() == [2, 0, 2, 2, 0, 2]
@@ -61,5 +61,5 @@ def test_a_changed_file_is_never_unpickled(tmp_path: Path, tiny: np.ndarray, mon
 
     (tmp_path / CIFAR10.base_folder / "two").write_bytes(pickle.dumps(Attack()))
     with pytest.raises(DataError, match="does not hold the official files"):
-        load_image_set(f"cifar10:{tmp_path}")
+        load_dataset(f"cifar10:{tmp_path}")
     assert not (tmp_path / "ran").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.voc import parse_xml
 from region_cases import SIZE, aside_text, boxes, picture, rows
 
@@ -35,7 +35,7 @@ def write(root: Path, **documents: str | None) -> Path:
 def test_boxes_difficult_objects_and_images_without_a_file(tmp_path: Path) -> None:
     hard = thing("dog", (1, 1, 40, 20), "<difficult>1</difficult>")
     root = write(tmp_path, a=document(thing(), hard), b=document(), c=None)
-    images = load_image_set(str(root))
+    images = load_dataset(str(root))
     assert images.spec == f"voc:{root}" and images.classes == ("cat", "dog")
     assert rows(images) == {
         "JPEGImages/a.png": [("cat", (10, 5, 30, 15), 1), ("dog", (0, 0, 40, 20), 0)],
@@ -44,7 +44,7 @@ def test_boxes_difficult_objects_and_images_without_a_file(tmp_path: Path) -> No
     }
     assert images.skipped == ()
     write(tmp_path / "zero", a=document(thing(box=(0, 0, 10.5, 20)), thing(box=(10, 5, 30, 15))))
-    boxes_from_zero = rows(load_image_set(f"voc:{tmp_path / 'zero'}"))["JPEGImages/a.png"]
+    boxes_from_zero = rows(load_dataset(f"voc:{tmp_path / 'zero'}"))["JPEGImages/a.png"]
     assert boxes_from_zero == [("cat", (0, 0, 10.5, 20), 1), ("cat", (10, 5, 30, 15), 1)]
 
 
@@ -56,7 +56,7 @@ def test_lists_say_the_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (root / "ImageSets/Segmentation/train.txt").write_text("c\n")
     for name, text in lists.items():
         (root / f"ImageSets/Main/{name}.txt").write_text(text)
-    images = load_image_set(f"voc:{root}")
+    images = load_dataset(f"voc:{root}")
     splits = dict(zip(images.keys, images.splits.tolist(), strict=True))
     expected = {"a": "train", "b": "val", "c": "test", "e": "train"}
     assert splits == {f"JPEGImages/{name}.png": split for name, split in expected.items()}
@@ -70,14 +70,14 @@ def test_other_layouts(tmp_path: Path) -> None:
         (tmp_path / f"flat/{split}/1.xml").write_text(document(thing("a" if split == "train" else "b")))
     picture(tmp_path / "flat/train/2.png")
     (tmp_path / "flat/train/2.xml").write_text(document(thing("b")))
-    images = load_image_set(f"voc:{tmp_path / 'flat'}")
+    images = load_dataset(f"voc:{tmp_path / 'flat'}")
     assert images.splits.tolist() == ["train", "train", "val"]
     assert [images.label_names(row) for row in range(3)] == [("a",), ("b",), ("b",)]
     picture(tmp_path / "named/images/x.png")
     picture(tmp_path / "named/masks/x.png")
     (tmp_path / "named/annotations").mkdir()
     (tmp_path / "named/annotations/5.xml").write_text(document(thing(), filename="C:\\pictures\\x.png"))
-    images = load_image_set(f"voc:{tmp_path / 'named'}")
+    images = load_dataset(f"voc:{tmp_path / 'named'}")
     assert images.keys == ("images/x.png",) and len(boxes(images).labels) == 1
 
 
@@ -89,7 +89,7 @@ def test_a_file_is_never_paired_with_an_image_of_another_split_or_of_a_folder_wi
     (tmp_path / "a").mkdir()
     for name in ("a/3", "test/2", "4"):  # a/3.png and test/2.png are missing
         (tmp_path / f"{name}.xml").write_text(document(thing("wrong")))
-    images = load_image_set(f"voc:{tmp_path}")
+    images = load_dataset(f"voc:{tmp_path}")
     assert images.classes == ("right",) and len(boxes(images).labels) == 4
     text = aside_text(images)
     assert "there is no image of this name: 'test/2.xml'" in text
@@ -119,7 +119,7 @@ def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path:
         f="<!DOCTYPE a [<!ENTITY x 'y'>]>" + document(thing("&x;")),
     )
     (root / "Annotations/g.xml").write_text(document(thing()))
-    images = load_image_set(f"voc:{root}")
+    images = load_dataset(f"voc:{root}")
     found = rows(images)
     usual = [("cat", (10, 5, 30, 15), 1)]
     assert found == {f"JPEGImages/{name}.png": usual for name in "abcd"} | {
@@ -169,6 +169,6 @@ def test_xml_that_attacks_is_refused_at_once(text: str) -> None:
 def test_an_xml_file_of_another_kind_does_not_say_that_there_is_no_object(tmp_path: Path) -> None:
     other = document(thing()).replace("annotation>", "doc>")  # some tools have a root of their own
     root = write(tmp_path, a="<svg/>", b=document(), c=other)
-    images = load_image_set(f"voc:{root}")
+    images = load_dataset(f"voc:{root}")
     assert [found if found is None else len(found) for found in rows(images).values()] == [None, 0, 1]
     assert "its root is <svg>, and an XML file of VOC has <annotation>: 'Annotations/a.xml'" in aside_text(images)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from region_cases import aside_text, boxes, picture, rows
 
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: big dog\n"
@@ -32,7 +32,7 @@ def test_boxes_polygons_empty_and_missing_label_files(tmp_path: Path) -> None:
     root = write(
         tmp_path, train_1="0 0.5 0.5 0.5 0.5\n\n" + polygon, train_2="", train_3=None, val_4="1 .5 .5 1 1 0.25"
     )
-    images = load_image_set(f"yolo:{root}")
+    images = load_dataset(f"yolo:{root}")
     assert images.classes == ("cat", "big dog")
     assert rows(images) == {
         "images/train/1.png": [("cat", (10, 5, 30, 15), 1), ("big dog", (10, 10, 20, 20), 1)],
@@ -42,8 +42,8 @@ def test_boxes_polygons_empty_and_missing_label_files(tmp_path: Path) -> None:
     }
     assert images.splits.tolist() == ["train", "train", "train", "val"]
     assert images.skipped == ()
-    assert load_image_set(str(root)).spec == f"yolo:{root}"
-    assert load_image_set(f"yolo:{root / 'data.yaml'}").keys == images.keys
+    assert load_dataset(str(root)).spec == f"yolo:{root}"
+    assert load_dataset(f"yolo:{root / 'data.yaml'}").keys == images.keys
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_entries_as_other_tools_write_them(tmp_path: Path, yaml: str) -> None:
         (tmp_path / split / "labels/1.txt").write_text("0 0.5 0.5 0.5 0.5")
     (tmp_path / "train.txt").write_text("./train/images/1.png\n\n../outside.png\n")
     (tmp_path / "data.yaml").write_text(yaml)
-    images = load_image_set(f"yolo:{tmp_path}")
+    images = load_dataset(f"yolo:{tmp_path}")
     assert images.splits.tolist() == ["train", "val"] and len(boxes(images).labels) == 2
     assert ("outside.png cannot be found" in aside_text(images)) == ("train.txt" in yaml)
 
@@ -72,12 +72,12 @@ def test_keypoints_and_folders_that_are_the_splits(tmp_path: Path) -> None:
         tmp_path / "points", YAML + "kpt_shape: [4, 3]\n", train_1=lines[0], train_2=lines[1], train_3=lines[2]
     )
     cat, dog = [("cat", (10, 5, 30, 15), 1)], [("big dog", (0, 0, 40, 20), 1)]
-    assert list(rows(load_image_set(f"yolo:{root}")).values()) == [cat, dog, cat]
+    assert list(rows(load_dataset(f"yolo:{root}")).values()) == [cat, dog, cat]
     root = write(tmp_path / "bare", None, train_1="0 .5 .5 .5 .5", valid_2="1 .5 .5 .5 .5", train_3="1 .5 .5 .5 .5")
-    images = load_image_set(f"yolo:{root}")
+    images = load_dataset(f"yolo:{root}")
     assert (images.classes, images.splits.tolist()) == (("0", "1"), ["train", "train", "val"])
     (root / "classes.txt").write_text("cat\ndog\n")
-    assert load_image_set(f"yolo:{root}").classes == ("cat", "dog")
+    assert load_dataset(f"yolo:{root}").classes == ("cat", "dog")
 
 
 def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
     ]
     root = write(tmp_path, train_1="\n".join(lines), train_2="0 .5 .5 .5 .5")
     (root / "labels/train/2.txt").write_bytes(b"\xff\xfe0 0 0")
-    images = load_image_set(f"yolo:{root}")
+    images = load_dataset(f"yolo:{root}")
     assert rows(images) == {"images/train/1.png": [("cat", (10, 5, 30, 15), 1)], "images/train/2.png": None}
     text = aside_text(images)
     for part in (
@@ -120,7 +120,7 @@ def test_label_files_without_an_image_are_named(tmp_path: Path) -> None:
     (root / "val.txt").write_text("images/val/2.png\n")  # the third picture is there, and in no split
     for name in ("gone.txt", "1.png.txt", "classes.txt", "notes.md"):
         (root / "labels/train" / name).write_text("0 .5 .5 .5 .5\n")
-    images = load_image_set(f"yolo:{root}")
+    images = load_dataset(f"yolo:{root}")
     assert images.keys == ("images/train/1.png", "images/val/2.png")
     reason = "there is no image of its name: 'labels/train/1.png.txt', 'labels/train/gone.txt'"
     assert aside_text(images) == f"label files: 2 annotations {reason}"
@@ -147,7 +147,7 @@ def test_label_files_without_an_image_are_named(tmp_path: Path) -> None:
 def test_a_wrong_data_yaml_is_an_error(tmp_path: Path, yaml: str, reason: str) -> None:
     write(tmp_path / "set/inner", yaml, train_1="0 .5 .5 .5 .5")
     with pytest.raises(DataError, match=reason):
-        load_image_set(f"yolo:{tmp_path / 'set/inner'}")
+        load_dataset(f"yolo:{tmp_path / 'set/inner'}")
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_class_numbers_that_begin_at_1_are_told(
     root = write(tmp_path, train_1=first, train_2=second)
     if told:
         with pytest.raises(DataError, match=told):
-            load_image_set(f"yolo:{root}")
+            load_dataset(f"yolo:{root}")
         return
-    load_image_set(f"yolo:{root}")
+    load_dataset(f"yolo:{root}")
     assert ("If yours begin at 1" in capsys.readouterr().err) == (numbers == "1 1")
 
 
@@ -184,4 +184,4 @@ def test_numbers_and_names_that_cost_minutes_or_cannot_be_written_are_refused(
     picture(tmp_path / "images" / "1.png")
     (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=reason):
-        load_image_set(f"yolo:{tmp_path}")
+        load_dataset(f"yolo:{tmp_path}")

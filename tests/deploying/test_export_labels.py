@@ -14,7 +14,7 @@ from PIL import Image
 import gpt4image
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
 from text_label_cases import made_of
 
@@ -33,14 +33,14 @@ def photos(tmp_path: Path) -> str:
 
 def targets(data: str, path: Path, task: str) -> Path:
     """Write targets of three of the four images."""
-    images = load_image_set(data).select([0, 1, 2])
+    images = load_dataset(data).select([0, 1, 2])
     shares = SHARES if task == "multilabel" else SHARES / SHARES.sum(axis=1, keepdims=True)
     made_of(images, CLASSES, shares, task).save(path)
     return path
 
 
 def boxes(data: str, path: Path) -> Path:
-    images = load_image_set(data).select([0, 1, 2])
+    images = load_dataset(data).select([0, 1, 2])
     one = (np.array([[0.1, 0.2, 0.5, 0.8]], np.float32), np.array([1]), np.array([0.75], np.float32))
     none = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
     found = Boxes.of_images([one, none, one])
@@ -53,9 +53,9 @@ def test_a_class_per_image_goes_around_in_every_format(photos: str, tmp_path: Pa
     common: dict[str, Any] = {"data": photos, "targets": file, "least_confidence": 0.7}
     found = gpt4image.export_labels(**common, format="csv", out=tmp_path / "labels.csv")
     assert (found.images, found.left_out) == (2, 2), "one is less sure, one has no target"
-    table = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    table = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
     assert [table.label_names(row) for row in range(2)] == [("cat",), ("dog",)]
-    assert set(table.digests) == set(load_image_set(photos).digests[:2])
+    assert set(table.digests) == set(load_dataset(photos).digests[:2])
     gpt4image.export_labels(**common, format="folder", out=tmp_path / "classes")
     assert {path.relative_to(tmp_path / "classes").as_posix() for path in (tmp_path / "classes").rglob("*.png")} == {
         "train/cat/unlabelled__0.png", "train/dog/unlabelled__1.png"
@@ -96,9 +96,9 @@ def test_boxes_go_around_in_every_format(photos: str, tmp_path: Path) -> None:
     for name, out in (("coco", "coco.json"), ("yolo", "yolo"), ("voc", "voc")):
         found = gpt4image.export_labels(data=photos, targets=file, format=name, out=tmp_path / out)
         assert (found.images, found.boxes, found.left_out) == (3, 2, 1)
-        again = load_image_set(f"{name}:{tmp_path / out}")
+        again = load_dataset(f"{name}:{tmp_path / out}")
         assert isinstance(again.regions, Boxes) and again.regions.known.sum() == 3
-        place = list(again.digests).index(load_image_set(photos).digests[0])
+        place = list(again.digests).index(load_dataset(photos).digests[0])
         corners, labels, _ = again.regions.image(place)
         assert corners[0] == pytest.approx([0.1, 0.2, 0.5, 0.8], abs=0.06) and again.classes[labels[0]] == "dog"
     gpt4image.export_labels(data=photos, targets=file, format="label-studio", out=tmp_path / "tasks.json")

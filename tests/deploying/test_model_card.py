@@ -139,7 +139,7 @@ def test_a_run_that_learned_from_answers_says_so_and_who_gave_them(small_run: Pa
             by = {"kind": "openai", "name": model}
             store.add([Description(digest="0" * 64, prompt=prompt, describer=by, created=0.0, **got)])
     labels = written_labels(tmp_path, evidence="answers", answers=str(tmp_path / "answers.db"), answered=1)
-    card = taught_card(small_run, tmp_path, text_labels=labels)
+    card = taught_card(small_run, tmp_path, targets=labels)
     assert "During training it also learned from answers about its images." in card
     assert "- Answers about the class of an image. Describer: openai\\:gpt-x." in card
     assert "Descriptions: none were used" in card and "Text encoder" not in card and "missing" not in card
@@ -148,11 +148,11 @@ def test_a_run_that_learned_from_answers_says_so_and_who_gave_them(small_run: Pa
 
 def test_a_run_that_learned_from_answered_boxes_or_from_lost_labels_says_so(small_run: Path, tmp_path: Path) -> None:
     labels = written_labels(tmp_path, boxes=True, evidence="fused", answers=str(tmp_path / "gone.db"), embeddings="")
-    card = taught_card(small_run, tmp_path, text_labels=labels)
+    card = taught_card(small_run, tmp_path, targets=labels)
     assert "- Answers about the boxes of objects. Describer: unknown" in card and "Text encoder" not in card
     labels.unlink()
     shutil.rmtree(tmp_path / "run")
-    card = taught_card(small_run, tmp_path, text_labels=labels)
+    card = taught_card(small_run, tmp_path, targets=labels)
     assert "the file of labels is missing" in card and "none were used" not in card and "Text encoder" not in card
     shutil.rmtree(tmp_path / "run")
     card = taught_card(small_run, tmp_path, arm="asked")

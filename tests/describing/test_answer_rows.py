@@ -66,9 +66,9 @@ def stored(path: Path) -> list[StoredAnswer]:
 
 
 def by_key(path: Path, data: str) -> dict[str, Answer]:
-    from gpt4image.data import load_image_set
+    from gpt4image.data import load_dataset
 
-    images = load_image_set(data)
+    images = load_dataset(data)
     keys = dict(zip(images.digests, images.keys, strict=True))
     return {keys[one.digest]: one.answer for one in stored(path)}
 

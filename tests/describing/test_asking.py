@@ -16,7 +16,7 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.interrupts import Interrupt
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.splits import with_splits
 from gpt4image.describing.asking import Asking, Budget
 from gpt4image.describing.describers.base import Answer, Request
@@ -44,7 +44,7 @@ def no_limit(limit: int | None = None) -> Budget:
     return Budget(limit=limit, max_cost=None, price=None, max_tokens=1)
 
 
-def asking_all(images: ImageSet, prompts: Sequence[Prompt] = (PAPER,), samples: int = 1, **options: Any) -> Asking:
+def asking_all(images: Dataset, prompts: Sequence[Prompt] = (PAPER,), samples: int = 1, **options: Any) -> Asking:
     wanted = {digest: frozenset(range(samples)) for digest in images.digests}
     return Asking(images, [Missing(prompt, dict(wanted), dict(wanted)) for prompt in prompts], **options)
 
@@ -190,7 +190,7 @@ def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_or
     assert asked_of(asking_all(images.select(range(999, -1, -1))), no_limit(200)) == asked
 
 
-def numbered(count: int) -> ImageSet:
+def numbered(count: int) -> Dataset:
     return in_memory([bytes([number]) for number in range(count)], [0] * count)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.boxes import IMAGES_PROBED, box_facts, find_box_format, how_read, probed_images
 from loaded_sets import in_memory, masks_of
@@ -20,7 +20,7 @@ ME: dict[str, Any] = {"kind": "test"}
 KEY = '{"kind":"test"}'
 
 
-def dataset(count: int, *, weights: float = 1.0, splits: Sequence[str] | None = None, drawn: bool = True) -> ImageSet:
+def dataset(count: int, *, weights: float = 1.0, splits: Sequence[str] | None = None, drawn: bool = True) -> Dataset:
     """Images without content that can be shown, each with a box of its own."""
     corners = [np.array([[0.1, 0.2, 0.5, 0.3 + 0.6 * n / count]], np.float32) for n in range(count)]
     each = [(box, np.zeros(1, np.int64), np.full(1, weights, np.float32)) for box in corners]

@@ -21,7 +21,7 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
 from gpt4image.config import DescribeConfig
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
@@ -30,7 +30,7 @@ from gpt4image.labelling.answers import read_answers
 from loaded_sets import in_memory
 
 
-def image_set(count: int, **others: Any) -> ImageSet:
+def image_set(count: int, **others: Any) -> Dataset:
     """N images; the last one has the bytes of the first."""
     contents = [f"image {number}".encode() for number in range(count - 1)] + [b"image 0"]
     return in_memory(contents, **others)
@@ -58,13 +58,13 @@ class Scripted:
     def arrived(self) -> Sequence[Answer]:
         return ()
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         return Report()
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def run_with(describer: Any, images: ImageSet, **options: Any) -> Any:
+    def run_with(describer: Any, images: Dataset, **options: Any) -> Any:
         monkeypatch.setitem(DESCRIBERS, "scripted", lambda _name, _options: describer)  # type: ignore[arg-type]
         monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
         config = DescribeConfig(data="memory", store=tmp_path / "a.db", describer="scripted", **options)

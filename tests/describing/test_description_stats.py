@@ -12,7 +12,7 @@ import gpt4image.describing.missing
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import StoreError
 from gpt4image.config import StatsConfig
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.describing.description_stats import describer_names, stats, stored_flaws
 from loaded_sets import in_memory
 
@@ -22,7 +22,7 @@ MODEL: dict[str, Any] = {"kind": "openai", "model": "m", "temperature": 0.5}
 
 
 @pytest.fixture(autouse=True)
-def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Five images, the last one without a label, known as any SPEC."""
     contents = [f"image {number}".encode() for number in range(5)]
     five = in_memory(contents, [0, 1, 0, 1, NO_LABEL], classes=("cat", "big_dog"))
@@ -42,7 +42,7 @@ def store_of(folder: Path, rows: list[Description]) -> Path:
     return folder / "a.db"
 
 
-def test_stats_count_what_is_there(tmp_path: Path, images: ImageSet) -> None:
+def test_stats_count_what_is_there(tmp_path: Path, images: Dataset) -> None:
     imported = Prompt("imported", 1, "", class_conditioned=False)
     told = Prompt("class-conditioned", 1, "", class_conditioned=True)
     path = store_of(
@@ -71,7 +71,7 @@ def test_stats_count_what_is_there(tmp_path: Path, images: ImageSet) -> None:
     json.dumps([summary, record])
 
 
-def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path, images: ImageSet) -> None:
+def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path, images: Dataset) -> None:
     other = {**MODEL, "temperature": 1.0}
     refusal = "I'm sorry, but I can't assist with that."
     paid: dict[str, Any] = {"tokens_in": 100, "cost_usd": 0.25, "finish_reason": "stop"}
@@ -122,7 +122,7 @@ def test_describers_have_short_names_that_tell_them_apart() -> None:
     assert [names[canonical_json(describer)] for describer, _ in expected] == [name for _, name in expected]
 
 
-def test_texts_from_outside_do_not_act_on_the_terminal(tmp_path: Path, images: ImageSet) -> None:
+def test_texts_from_outside_do_not_act_on_the_terminal(tmp_path: Path, images: Dataset) -> None:
     nasty = "\x1b[2J\x1b]0;x\x07 [bold]A cat[/bold]\u202e"
     rows = [result(digest, nasty, describer={"name": nasty}) for digest in images.digests[:2]]
     outcome = stats(StatsConfig(store=store_of(tmp_path, [*rows, result(images.digests[2], None, error=nasty)])))

@@ -21,14 +21,14 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, StoreError
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
 from loaded_sets import in_memory
 
 KINDS = ("d.jsonl", "d.csv", "d.parquet")
 
 
-def image_set(count: int, twins: bool = False) -> ImageSet:
+def image_set(count: int, twins: bool = False) -> Dataset:
     contents = [f"image {number}".encode() for number in range(count)]
     if twins:
         contents[-1] = contents[0]
@@ -36,15 +36,15 @@ def image_set(count: int, twins: bool = False) -> ImageSet:
 
 
 @pytest.fixture(autouse=True)
-def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Five images, known as SPEC memory."""
     five = image_set(5)
     known_as_any_spec(monkeypatch, five)
     return five
 
 
-def known_as_any_spec(patch: pytest.MonkeyPatch, images: ImageSet) -> None:
-    patch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: images)
+def known_as_any_spec(patch: pytest.MonkeyPatch, images: Dataset) -> None:
+    patch.setattr(gpt4image.describing.descriptions, "load_dataset", lambda _spec: images)
     patch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
 
 
@@ -130,7 +130,7 @@ def test_export_and_import_are_inverse(
             assert list(store.descriptions()) == before
 
 
-def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: ImageSet) -> None:
+def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Dataset) -> None:
     rows = [
         {"key": "k0", "description": "a cat"},
         {"key": "nobody", "description": "a ghost"},
@@ -238,7 +238,7 @@ def test_a_csv_export_is_harmless_in_a_spreadsheet_and_comes_back_the_same(tmp_p
 
 
 def test_check_names_what_is_missing_extra_double_and_contradicting(
-    tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skipped = Skipped(name="gone.jpg", reason="cannot be found: No such file or directory")
     partial = dataclasses.replace(images, skipped=(skipped,))

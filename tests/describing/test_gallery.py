@@ -16,7 +16,7 @@ from browser import SCHEMES, act, fits
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import ViewConfig
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.describing.gallery import view
 from loaded_sets import in_memory
 
@@ -32,16 +32,16 @@ def png(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def image_set(contents: list[bytes], keys: list[str] | None = None) -> ImageSet:
+def image_set(contents: list[bytes], keys: list[str] | None = None) -> Dataset:
     labels = [NO_LABEL, *(number % 2 for number in range(1, len(contents)))]
     return in_memory(contents, labels, classes=("cat", "big_dog"), **({"keys": tuple(keys)} if keys else {}))
 
 
 @pytest.fixture
-def images(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Forty different images."""
     forty = image_set([png(number) for number in range(40)])
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_image_set", lambda _spec: forty)
+    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: forty)
     return forty
 
 
@@ -62,7 +62,7 @@ def keys_of(page: str) -> list[str]:
     return re.findall(r'<div class="key"><bdi>([^<]*)</bdi>', page)
 
 
-def test_all_that_was_said_is_shown_with_what_is_known_about_it(tmp_path: Path, images: ImageSet) -> None:
+def test_all_that_was_said_is_shown_with_what_is_known_about_it(tmp_path: Path, images: Dataset) -> None:
     told = Prompt("told", 3, "This is a {class_name}. Describe it.", class_conditioned=True)
     rows = [
         result(images.digests[1], GOOD, tokens_in=300, tokens_out=20, cost_usd=0.00012, latency_s=1.5),
@@ -126,7 +126,7 @@ class Reader(HTMLParser):
 def test_nothing_from_outside_becomes_part_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nasty = image_set([png(number) for number in range(len(NASTY))], NASTY)
     object.__setattr__(nasty, "classes", (NASTY[0], NASTY[1]))
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_image_set", lambda _spec: nasty)
+    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: nasty)
     rows = [
         result(
             digest,
@@ -154,7 +154,7 @@ def test_nothing_from_outside_becomes_part_of_the_page(tmp_path: Path, monkeypat
     assert "default-src 'none'" in page and "49" not in reader.text.split("{{ 7 * 7 }}")[1][:20]
 
 
-def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path, images: ImageSet) -> None:
+def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path, images: Dataset) -> None:
     rows = [result(digest, GOOD) for digest in images.digests[:30]]
     rows += [result(digest, f"The image shows {GOOD}") for digest in images.digests[30:36]]
     rows += [result(digest, REFUSAL, error="refusal") for digest in images.digests[36:]]
@@ -176,7 +176,7 @@ def test_equal_images_share_a_card_and_broken_ones_have_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strange = image_set([png(1), b"no image", png(1)])
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_image_set", lambda _spec: strange)
+    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: strange)
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         store.add([result(digest, GOOD) for digest in strange.digests[:2]])
     outcome = view(ViewConfig(store=tmp_path / "a.db", data="memory", out=tmp_path / "page.html"))
@@ -186,7 +186,7 @@ def test_equal_images_share_a_card_and_broken_ones_have_no_picture(
     assert outcome.summary["images_shown"] == 2
 
 
-def test_one_flaw_one_prompt_or_only_texts(tmp_path: Path, images: ImageSet) -> None:
+def test_one_flaw_one_prompt_or_only_texts(tmp_path: Path, images: Dataset) -> None:
     other = Prompt("other", 1, "Describe.", class_conditioned=False)
     rows = [
         result(images.digests[0], GOOD),
@@ -201,7 +201,7 @@ def test_one_flaw_one_prompt_or_only_texts(tmp_path: Path, images: ImageSet) -> 
     assert sorted(keys_of(page)) == sorted(images.digests[:4]) and GOOD in page and "<img" not in page
 
 
-def test_mistakes_say_what_to_do(tmp_path: Path, images: ImageSet) -> None:
+def test_mistakes_say_what_to_do(tmp_path: Path, images: Dataset) -> None:
     with pytest.raises(StoreError, match="nothing in this store"):
         page_of(tmp_path, [])
     with pytest.raises(StoreError, match="descriptions check"):
@@ -228,7 +228,7 @@ CHOOSE = """
 
 
 @pytest.mark.slow
-def test_one_class_is_shown_alone_without_a_server_or_a_script(tmp_path: Path, images: ImageSet) -> None:
+def test_one_class_is_shown_alone_without_a_server_or_a_script(tmp_path: Path, images: Dataset) -> None:
     rows = [result(digest, GOOD) for digest in images.digests[:5]]
     page = page_of(tmp_path, [*rows, result(images.digests[5], REFUSAL, error="refusal")])
     assert "<script" not in page
@@ -242,6 +242,6 @@ def test_one_class_is_shown_alone_without_a_server_or_a_script(tmp_path: Path, i
 def test_the_page_fits_every_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     nasty = image_set([png(number) for number in range(len(NASTY))], ["k" * 200, *NASTY[1:]])
     object.__setattr__(nasty, "classes", (NASTY[0], "c" * 120))
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_image_set", lambda _spec: nasty)
+    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: nasty)
     rows = [result(digest, text * 9, finish_reason=text) for digest, text in zip(nasty.digests, NASTY, strict=True)]
     fits(page_of(tmp_path, rows), tmp_path, scheme)

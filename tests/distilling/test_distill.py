@@ -19,11 +19,11 @@ from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of
 from gpt4image import cli
 from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.stage_records import RECORD
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.distilling.stages import STAGES
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 from tiny_videos import write_dots
@@ -42,7 +42,7 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
         f"wrote: {out / 'model'}, {out / 'report.html'}" in shown
         and f"next: gpt4image predict {out / 'model'}" in shown
     )
-    assert all((out / name).exists() for name in ("answers.db", "embeddings", "text-labels.parquet", "run", "model"))
+    assert all((out / name).exists() for name in ("answers.db", "embeddings", "targets.parquet", "run", "model"))
     assert "<html" in (out / "report.html").read_text(encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != RECORD}
     assert cli.main([*words, "--json"]) == 0
@@ -70,7 +70,7 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY)
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
     assert made.path == out and made.skipped == () and "gpt4image review" in made.text
-    found = TextLabels.load(out / "text-labels.parquet")
+    found = Targets.load(out / "targets.parquet")
     assert found.classes == ("blue", "green", "red") and (found.labels == -1).all()
     assert {key[0] for key in found.keys} == {"b", "g", "r"}
     named = [found.classes[k][0] for k in found.probabilities.argmax(axis=1)]
@@ -230,7 +230,7 @@ def squares(tmp_path: Path) -> tuple[str, str]:
 
 def boxes_said_of(spec: str, file: Path) -> str:
     rows: list[dict[str, Any]] = []
-    for key in load_image_set(spec).keys:
+    for key in load_dataset(spec).keys:
         number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
         places = [[round(1000 * side / SIDE) for side in place] for place in squares_of(number)]
         boxes = [{"label": NAMES[number % 3], "box_2d": place} for place in places]
@@ -250,7 +250,7 @@ def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
     assert f"ask       {replay} for description and boxes" in told and "mAP" in told
     assert f"wrote: {out / 'model.onnx'}" in shown
     assert f"next: gpt4image predict {out / 'model.onnx'}" in shown
-    assert holds_boxes(out / "text-labels.parquet")
+    assert holds_boxes(out / "targets.parquet")
     options = read_json(out / "run" / "config.json")
     assert options["task"] == "detection" and options["embeddings"] == str(out / "embeddings")
     assert read_json(out / "comparison" / "comparison.json")["arms"].keys() == {"baseline", "fused-aligned"}
@@ -286,7 +286,7 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
     draw: Callable[[Path], str], asked: str, task: str, tmp_path: Path
 ) -> None:
     spec, out, rows = draw(tmp_path / "set"), tmp_path / "out", list[dict[str, Any]]()
-    images = load_image_set(spec)
+    images = load_dataset(spec)
     for row, key in enumerate(images.keys):
         names = [name for name in images.label_names(row) if name != "background"]
         rows.append({"key": key, "description": f"{names}, {row}", "class": names[0] if names else None, "tags": names})
@@ -303,7 +303,7 @@ def test_masks_are_not_measured_on_test_images_with_only_tags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = drawn_masks.draw(tmp_path / "set", train=20, test=6)
-    images = load_image_set(spec)
+    images = load_dataset(spec)
     names = [[name for name in images.label_names(row) if name != "background"] for row in range(len(images))]
     lines = [f"{images.keys[row].removeprefix('images/')},{'|'.join(names[row])}" for row in images.indices("test")]
     (tmp_path / "set" / "tags.csv").write_text("\n".join(["key,tags", *lines]))
@@ -326,7 +326,7 @@ def test_masks_are_not_measured_on_test_images_with_only_tags(
 
 def several_labels(root: Path) -> str:
     folder = clips(root)
-    keys = load_image_set(folder).keys
+    keys = load_dataset(folder).keys
     lines = [f"{key},{'left|fast' if 'left' in key else 'right|slow'}" for key in keys]
     (root / "several.csv").write_text("\n".join(["path,labels", *lines]))
     return f"{folder}/several.csv"

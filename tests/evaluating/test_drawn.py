@@ -12,7 +12,7 @@ import pytest
 import drawn_masks
 from gpt4image.base.files import read_json
 from gpt4image.config import EvaluateConfig, ReportConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import DrawnMasks
 from gpt4image.reporting.report import report
@@ -28,7 +28,7 @@ def root(once: Once) -> Path:
 
 
 def test_masks_of_a_run_are_drawn_worst_first(root: Path) -> None:
-    images = load_image_set(f"masks:{root / 'set'}")
+    images = load_dataset(f"masks:{root / 'set'}")
     drawn = DrawnMasks.of_runs(images, {"predicted": root / "run"}, "test")
     assert drawn is not None
     order = drawn.worst_first(images.indices("test"))
@@ -52,7 +52,7 @@ def test_a_report_shows_iou_per_class_and_the_masks(root: Path) -> None:
 
 
 def test_runs_without_masks_draw_none(root: Path, colour_folder: Path, small_run: Path) -> None:
-    assert DrawnMasks.of_runs(load_image_set(f"folder:{colour_folder}"), {"a": small_run}, "test") is None
-    images = load_image_set(f"masks:{root / 'set'}")
+    assert DrawnMasks.of_runs(load_dataset(f"folder:{colour_folder}"), {"a": small_run}, "test") is None
+    images = load_dataset(f"masks:{root / 'set'}")
     assert DrawnMasks.of_runs(images, {}, "test") is None
     assert np.isnan(DrawnMasks(images=images, predicted={}, scores={}).scores.get("x", np.nan))

@@ -15,8 +15,8 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest, texts_behind
 from gpt4image.base.files import read_json, write_parquet
 from gpt4image.config import EvaluateConfig, LabelConfig, ReportConfig, TrainConfig
-from gpt4image.data import load_image_set
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data import load_dataset
+from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.openmoji import load_openmoji
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import (
@@ -57,17 +57,17 @@ def test_neighbours_are_the_pictures_of_the_most_similar_other_texts(seed: int, 
         assert {other for other, _ in others} <= set(among)
 
 
-def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> ImageSet:
+def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> Dataset:
     n = len(data)
-    return ImageSet(
+    return Dataset(
         spec="memory", source=MemorySource(data), keys=tuple(f"p{i}" for i in range(n)), classes=("a", "b", "c"),
         labels=labels, splits=np.full(n, split), rows=np.arange(n),
     )  # fmt: skip
 
 
-def examples_of(path: Path, images: ImageSet, text: TextTargets | None, **more: Any) -> list[Example]:
+def examples_of(path: Path, images: Dataset, text: TextTargets | None, **more: Any) -> list[Example]:
     usable = np.ones(len(images), bool)
-    said = Said(text, more.pop("text_labels", None), more.pop("answers", None))
+    said = Said(text, more.pop("targets", None), more.pop("answers", None))
     write_examples(path, images, usable, said, **{"run_dirs": {}, **more})
     return [Example.model_validate(row) for row in read_json(path)]
 
@@ -134,7 +134,7 @@ def test_right_guesses_of_several_classes_are_right(tmp_path: Path) -> None:
     table = pa.table({"key": list(images.keys), "prediction": pa.array(predicted, pa.list_(pa.int64()))})
     write_parquet(tmp_path / "predictions-test.parquet", table)
     texts = np.array([[0.9, 0.6, 0.1], [0.2, 0.1, 0.4], [0.5, 0.9, 0.3], [np.nan] * 3, [0.8, 0.1, 0.1]], np.float32)
-    found = examples_of(tmp_path / "x.json", images, None, run_dirs={"predicted": tmp_path}, text_labels=texts)
+    found = examples_of(tmp_path / "x.json", images, None, run_dirs={"predicted": tmp_path}, targets=texts)
     by_key = {example.key: example for example in found}
     of_images = [by_key[key] for key in images.keys]
     assert [example.label for example in of_images] == ["a, b", "none of the classes", "a", None, None]
@@ -167,10 +167,10 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     with DescriptionStore(tmp_path / "texts.db", write=True) as store:
         store.add(
             Description(digest=digest, prompt=own, describer={}, created=0.0, text="It is a class.")
-            for digest in load_image_set(data).digests
+            for digest in load_dataset(data).digests
         )
     label(LabelConfig(data=data, embeddings=table, out=tmp_path / "labels.parquet", val_fraction=0.2))
-    options: dict[str, Any] = {"embeddings": table, "text_labels": tmp_path / "labels.parquet", "val_fraction": 0.2}
+    options: dict[str, Any] = {"embeddings": table, "targets": tmp_path / "labels.parquet", "val_fraction": 0.2}
     train(TrainConfig(data=data, out=run, **options, **SMALL))
     assert not (run / "examples.json").exists()
     assert evaluate(EvaluateConfig(run_dir=run)).skipped == ()

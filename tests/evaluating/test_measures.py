@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gpt4image.config import TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.encoding.class_names import ClassNames
 from gpt4image.evaluating.evaluate import measure_run
 from gpt4image.evaluating.measures import measure_more
@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingData]:
         for number in range(16):
             noisy = np.clip(np.array(colour) + rng.normal(0, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(root / "colours" / name / f"{number:02}.png")
-    images = load_image_set(f"folder:{root / 'colours'}")
+    images = load_dataset(f"folder:{root / 'colours'}")
     vectors = np.eye(8)[images.labels] + rng.normal(0, 0.05, (len(images), 8))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     make_table(root / "table", {digest: [vectors[i]] for i, digest in enumerate(images.digests)})

@@ -20,7 +20,7 @@ from transformers import (
 
 from examples.hf_alignment import AlignedClassifier, collate_described
 from gpt4image.base.errors import ConfigError
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages
 from tables import make_table
 
@@ -39,7 +39,7 @@ TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 @pytest.fixture
 def pairs(colour_folder, tmp_path) -> DescribedImages:
     """Three colours, two thirds of the pictures described; the text of a picture says its colour."""
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     rng = np.random.default_rng(0)
     texts = np.eye(WIDTH)[images.labels] + 0.3 * rng.standard_normal((len(images), WIDTH))
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)

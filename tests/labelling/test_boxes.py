@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from box_cases import simulated
 from gpt4image.base.errors import TableError
 from gpt4image.config import ImportDescriptionsConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
@@ -188,7 +188,7 @@ def test_quality_by_hand() -> None:
 
 def test_four_photographs_per_class_teach_what_is_drawn_on_shelves(shared_data: Path, tmp_path: Path) -> None:
     """The numbers of docs/research/log/box-convention.md, of one draw."""
-    images = load_image_set(f"coco:{shared_data / 'groceries' / 'train.json'}")
+    images = load_dataset(f"coco:{shared_data / 'groceries' / 'train.json'}")
     images = images.select(images.indices("train"))
     rows = shared_data / "groceries" / "answers-boxes.jsonl"
     import_descriptions(ImportDescriptionsConfig(file=rows, store=tmp_path / "a.db", data=images.spec))

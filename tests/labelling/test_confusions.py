@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import openai_stub as server
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.cli import main
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.confusions import Confused, confused_pairs
@@ -151,7 +151,7 @@ def test_only_confused_images_are_asked_again_and_are_labelled_better(
         return json.loads(capsys.readouterr().out)
 
     def accuracy() -> float:
-        found = TextLabels.load(tmp_path / "t.parquet")
+        found = Targets.load(tmp_path / "t.parquet")
         names = [found.facts.classes[number] for number in found.probabilities.argmax(axis=1)]
         return float(np.mean([named(Path(key)) == name for key, name in zip(found.keys, names, strict=True)]))
 
@@ -174,7 +174,7 @@ def test_only_confused_images_are_asked_again_and_are_labelled_better(
         Path("t.again-classes.txt").write_text("".join(f"{name}: {what}\n" for name, what in DEFINITIONS.items()))
         again = run(*ask, "--classes", "t.again-classes.txt", "--only", "t.again.csv")
         assert again["images"] == again["described"] == stub.count - 120 == len(rows)
-        assert again["next"] == "gpt4image label --data photos --answers p.db --out text-labels.parquet"
+        assert again["next"] == "gpt4image label --data photos --answers p.db --out targets.parquet"
         second, after = run(*teach), accuracy()
     assert "again" not in second, "the same images are not asked a third time"
     assert before < 0.9 and after > 0.98

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import write_json
 from gpt4image.cli import main
@@ -76,7 +76,7 @@ def test_wrong_labels_come_first_and_are_shown(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec)
     outcome = run(tmp_path, spec)
-    found = TextLabels.load(tmp_path / "out.parquet")
+    found = Targets.load(tmp_path / "out.parquet")
     assert {Path(found.keys[i]).name for i in np.argsort(-np.nan_to_num(found.doubt))[:2]} == set(WRONG)
     assert outcome.summary["val_accuracy"] > 0.95
     assert outcome.summary["coverage"] == 1.0
@@ -111,13 +111,13 @@ def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec)
     run(tmp_path, spec)
-    before = TextLabels.load(tmp_path / "out.parquet")
+    before = Targets.load(tmp_path / "out.parquet")
     moved = {
         name: value if given["split"][name] == "train" else CLASSES[(CLASSES.index(value) + 1) % 3]
         for name, value in given["label"].items()
     }
     outcome = run(tmp_path, write_manifest(tmp_path, moved, given["split"]))
-    after = TextLabels.load(tmp_path / "out.parquet")
+    after = Targets.load(tmp_path / "out.parquet")
     assert np.array_equal(before.probabilities, after.probabilities)
     assert (after.labels[after.splits != "train"] == -1).all()
     assert outcome.summary["val_accuracy"] < 0.05
@@ -131,7 +131,7 @@ def test_a_broken_picture_costs_only_itself(tmp_path, given):
     outcome = run(tmp_path, spec)
     assert [Path(item.name).name for item in outcome.skipped] == [WRONG[0]]
     assert "no picture" in (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert len(TextLabels.load(tmp_path / "out.parquet").keys) == 90
+    assert len(Targets.load(tmp_path / "out.parquet").keys) == 90
 
 
 def test_texts_that_were_told_the_class_are_refused(tmp_path, given):
@@ -161,7 +161,7 @@ def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "“By paper.”" in page
     assert "class-conditioned" not in page
-    assert TextLabels.load(tmp_path / "out.parquet").facts.embeddings == (str(tmp_path / "table"),)
+    assert Targets.load(tmp_path / "out.parquet").facts.embeddings == (str(tmp_path / "table"),)
 
 
 def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
@@ -193,7 +193,7 @@ def test_images_to_label_and_to_describe_are_suggested(tmp_path, given):
     again = Path(outcome.summary["suggestions"]).read_bytes()
     with Path(outcome.summary["suggestions"]).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    described = {Path(key).name for key in TextLabels.load(tmp_path / "out.parquet").keys}
+    described = {Path(key).name for key in Targets.load(tmp_path / "out.parquet").keys}
     labelled = {name for name, label in given["label"].items() if label}
     for row in rows:
         name = Path(row["key"]).name
@@ -204,7 +204,7 @@ def test_images_to_label_and_to_describe_are_suggested(tmp_path, given):
     assert [row["action"] for row in rows] == ["label"] * 5 + ["describe"] * 5
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "Worth a label next" in page
-    assert page.count("<article") == 10 + outcome.summary["doubtful"]
+    assert page.count("<article") == 10 + outcome.summary["suspected"]
     assert Path(run(tmp_path, spec, suggest=5).summary["suggestions"]).read_bytes() == again
     assert "suggestions" not in run(tmp_path, spec).summary
 
@@ -227,14 +227,14 @@ def noisy(tmp_path: Path, given: dict[str, dict[str, str]]) -> str:
 
 
 def test_wrong_labels_are_no_measure_of_the_texts_and_need_not_be_shown(tmp_path, noisy):
-    outcome = run(tmp_path, noisy, doubtful=0)
+    outcome = run(tmp_path, noisy, suspected=0)
     assert outcome.summary["noise"] > 0.1
     assert outcome.summary["agreement_with_given_labels"] < 0.85
     assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
     assert "calibration cannot be measured" in outcome.text and "--label-trust 0.5" in outcome.text
     assert "Labels that agree with the description: 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert f"{outcome.summary['doubtful']} suspected label errors; none shown, as asked." in outcome.text
-    assert outcome.summary["doubtful"] > 0
+    assert f"{outcome.summary['suspected']} suspected label errors; none shown, as asked." in outcome.text
+    assert outcome.summary["suspected"] > 0
 
 
 def called(*words: object) -> int | str | None:
@@ -268,7 +268,7 @@ def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, u
     table_of(tmp_path, spec)
     out = tmp_path / "targets.parquet"
     assert called("label", "--data", spec, "--answers", store, "--embeddings", tmp_path / "table", "--out", out) == 0
-    found = TextLabels.load(out)
+    found = Targets.load(out)
     true = np.array([int(Path(key).name[0]) for key in found.keys])
     assert set(found.classes) == set(CLASSES) and found.facts.evidence == "fused" and found.facts.answered == 90
     of_truth = found.probabilities[np.arange(90), [found.classes.index(CLASSES[k]) for k in true]]
@@ -278,7 +278,7 @@ def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, u
     assert found.facts.weights["answers"] > found.facts.weights["taught"] > 0
     assert not found.out_of_fold.any() and (found.labels == -1).all()
     words = ("--model", "resnet10t", "--epochs", 1, "--batch-size", 16, "--image-size", 32, "--out", tmp_path / "run")
-    assert called("train", "--data", spec, "--text-labels", out, *words) == 0, capsys.readouterr().err
+    assert called("train", "--data", spec, "--targets", out, *words) == 0, capsys.readouterr().err
     run_record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert run_record
 
@@ -287,7 +287,7 @@ def test_answers_alone_need_no_descriptions_and_classes_can_be_listed(tmp_path, 
     spec, store = unlabelled
     out = tmp_path / "out.parquet"
     outcome = label(LabelConfig(data=spec, answers=store, out=out, classes=[*CLASSES, "emu"], suggest=4))
-    found = TextLabels.load(out)
+    found = Targets.load(out)
     assert found.classes == (*CLASSES, "emu") and found.facts.embeddings == ()
     assert outcome.summary["answered"] == 90 and outcome.summary["described"] == 0
     with (tmp_path / "out.suggestions.csv").open(encoding="utf-8") as file:

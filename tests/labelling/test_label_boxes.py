@@ -16,7 +16,7 @@ from box_cases import NAMES, answer_squares, write_squares
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import DescribeConfig, LabelConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.describe import describe
 from gpt4image.labelling.label import label
@@ -33,7 +33,7 @@ def test_boxes_of_train_are_human_ones_and_others_follow_the_convention(tmp_path
     store = answer_squares(spec, tmp_path / "a.db")
     outcome = label(config(spec, store, val_fraction=0.3))
     found = BoxLabels.load(tmp_path / "boxes.parquet")
-    images = load_image_set(spec)
+    images = load_dataset(spec)
     assert isinstance(images.regions, Boxes)
     assert found.classes == images.classes == NAMES
     assert len(found.facts["human"]) == outcome.summary["labelled"] < len(found.keys) == len(images)
@@ -58,7 +58,7 @@ def test_wrong_boxes_are_listed_and_drawn(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     outcome = label(config(spec, store, val_fraction=0.0))
     page = (tmp_path / "boxes.html").read_text()
-    assert outcome.summary["doubtful"] >= 2
+    assert outcome.summary["suspected"] >= 2
     assert page.count("<svg>") >= 2 and 'class="human"' in page and 'class="teacher"' in page
     assert "<script>alert" not in page and "\x1b" not in page
     with (tmp_path / "boxes.suspected.csv").open(newline="") as lines:
@@ -87,7 +87,7 @@ def test_boxes_as_a_coco_file(tmp_path: Path) -> None:
     store = answer_squares(spec, tmp_path / "a.db")
     outcome = label(config(spec, store, out=tmp_path / "set" / "taught.json", val_fraction=0.3))
     assert outcome.path == tmp_path / "set" / "taught.parquet"
-    again = load_image_set(f"coco:{tmp_path / 'set' / 'taught.json'}")
+    again = load_dataset(f"coco:{tmp_path / 'set' / 'taught.json'}")
     found = BoxLabels.load(outcome.path)
     assert isinstance(again.regions, Boxes) and len(again) == len(found.keys)
     assert len(again.regions.labels) == len(found.boxes.labels)
@@ -114,7 +114,7 @@ def test_a_picture_without_a_size_costs_a_coco_file_no_other(tmp_path: Path) -> 
 
 def test_boxes_in_another_convention_are_told_where_they_fit_no_human_box(tmp_path: Path) -> None:
     spec = write_squares(tmp_path / "set")
-    images = load_image_set(spec)
+    images = load_dataset(spec)
     rows = [  # pixels, where thousandths are expected
         {"key": key, "boxes": [{"label": NAMES[images.regions.image(row)[1][0]], "box_2d": box}]}
         for row, key in enumerate(images.keys)

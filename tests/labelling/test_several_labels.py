@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.outcome import Outcome
 from gpt4image.comparing.arms import Situation, training_data
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.labelling.label import label
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.teaching import predict_training, targets_of
@@ -88,7 +88,7 @@ def spec(tmp_path: Path) -> str:
         rows.append(f"{i:02}.png,{given},{'train' if i < 40 else 'val' if i < 50 else 'test'}")
     (tmp_path / "set.csv").write_text("\n".join(rows) + "\n")
     spec = f"manifest:{tmp_path / 'set.csv'}"
-    images = load_image_set(spec)
+    images = load_dataset(spec)
     number = [int(Path(key).stem) for key in images.keys]
     make_table(tmp_path / "table", {d: [vectors[i]] for i, d in zip(number, images.digests, strict=True)})
     return spec
@@ -101,7 +101,7 @@ def run(spec: str, folder: Path, **options: object) -> Outcome:
 
 def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None:
     outcome = run(spec, tmp_path)
-    found = TextLabels.load(tmp_path / "labels.parquet")
+    found = Targets.load(tmp_path / "labels.parquet")
     assert (found.facts.task, found.labels.shape, found.labels.dtype) == ("multilabel", (60, 3), np.int8)
     assert found.classes == tuple(sorted(CLASSES)) and found.out_of_fold.sum() == 90
     assert (found.labels[found.splits != "train"] == -1).all()
@@ -110,7 +110,7 @@ def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None
     assert 0.3 < outcome.summary["labels_explained"] < 1 and outcome.summary["calibration_error"] < 0.3
     row = found.keys.index(next(key for key in found.keys if key.endswith("05.png")))
     assert found.doubt[row, found.classes.index("hat")] == np.nanmax(found.doubt) > 0.5
-    assert outcome.summary["doubtful"] >= 1
+    assert outcome.summary["suspected"] >= 1
     assert "hat: present" in outcome.text and "hat: absent" in outcome.text
     page = (tmp_path / "labels.html").read_text(encoding="utf-8")
     assert "hat: present" in page and "<dt>predicted</dt><dd><bdi>hat: absent</bdi>" in page and "<b>bag" not in page
@@ -128,7 +128,7 @@ def test_the_arms_of_a_comparison_are_taught_by_texts_and_by_the_baseline(spec: 
         data=data,
         true_labels=data.labels,
         class_names=None,
-        text_labels=lambda: targets_of(found, data, None),
+        targets=lambda: targets_of(found, data, None),
         teacher=lambda indices: np.full((len(indices), 3), 0.3, np.float32),
         seed=0,
     )

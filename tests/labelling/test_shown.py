@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from browser import SCHEMES, act, fits
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.config import LabelConfig
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.openmoji import load_openmoji
 from gpt4image.data.regions import Boxes
 from gpt4image.labelling.boxes import TaughtBoxes, suspected_boxes
@@ -23,19 +23,17 @@ from gpt4image.labelling.suggest import Suggestion, to_describe, to_label
 from tables import make_table
 
 HOSTILE = "=1+1,\"<script>alert(1)</script>'\u202egnp\n&amp;"
-FACTS = {"labelled": 6, "described": 6, "images": 8, "noise": 0.25, "doubtful": 3}
+FACTS = {"labelled": 6, "described": 6, "images": 8, "noise": 0.25, "suspected": 3}
 
 
 def image_set(pictures: list[bytes], classes: tuple[str, ...], keys: tuple[str, ...], labels: Any, **more: Any) -> Any:
     rows = np.arange(len(keys))
     splits = np.full(len(keys), "train")
     source = MemorySource(pictures)
-    return ImageSet(
-        spec="x", source=source, classes=classes, keys=keys, labels=labels, splits=splits, rows=rows, **more
-    )
+    return Dataset(spec="x", source=source, classes=classes, keys=keys, labels=labels, splits=splits, rows=rows, **more)
 
 
-def shown(images: ImageSet, probabilities: Any, suspected: Any, most: int = 50) -> ShownClasses:
+def shown(images: Dataset, probabilities: Any, suspected: Any, most: int = 50) -> ShownClasses:
     return ShownClasses(
         images=images,
         probabilities=np.array(probabilities, np.float32),
@@ -102,7 +100,7 @@ def test_the_page_fits_every_screen(page: str, tmp_path: Path, scheme: str) -> N
     assert all(one["smallest"] < 9999 for one in fits(page, tmp_path, scheme)), "there are such pictures"
 
 
-def pair(labels: Any) -> ImageSet:
+def pair(labels: Any) -> Dataset:
     return image_set([b"a", b"b"], ("cat", "dog"), ("a.png", "b.png"), np.array(labels))
 
 
@@ -168,7 +166,7 @@ def test_what_is_drawn_is_the_suspect_and_what_speaks_against_it(human: Boxes, d
 def test_the_page_of_boxes_is_safe_and_a_broken_picture_is_named(tmp_path: Path) -> None:
     found = shown_boxes(boxes((LEFT, 0)), BOTH)
     config = LabelConfig(data="made", answers=tmp_path / "a.db", out=tmp_path / "b.parquet")
-    facts = {"labelled": 1, "doubtful": 1, "answered": 1, "images": 1, "answered_boxes": 2}
+    facts = {"labelled": 1, "suspected": 1, "answered": 1, "images": 1, "answered_boxes": 2}
     path, unreadable = write_page(config, found.images, None, found.sections(), facts)
     assert "<img src=x" not in path.read_text() and "&gt;&lt;img" in path.read_text()
     assert [item.name for item in unreadable] == ["=shelf.png"]
@@ -212,7 +210,7 @@ def test_lists_are_no_formulas(tmp_path: Path) -> None:
 def test_targets_as_a_table_for_people(tmp_path: Path, given: Any, probabilities: Any, expected: Any) -> None:
     facts = Facts(classes=("cat", "=dog", "owl"), noise=0.0, agreement=1.0, c=1.0, folds=2, seed=0, encoders=())
     labels, count = np.array(given), len(given)
-    targets = TextLabels(
+    targets = Targets(
         keys=tuple(f"{row}.jpg" for row in range(count)),
         digests=tuple(f"{row:064x}" for row in range(count)),
         splits=np.array(["train"] * count),

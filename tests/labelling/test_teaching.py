@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import TableError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
-from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.data import NO_LABEL, load_dataset
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import (
@@ -23,7 +23,7 @@ from gpt4image.labelling.teaching import (
     targets_of,
 )
 from gpt4image.training.prepare import prepare
-from gpt4image.training.targets import check_fitting, with_text_labels
+from gpt4image.training.targets import check_fitting, with_file
 from gpt4image.training.training_data import TrainingData
 from tables import make_table
 
@@ -31,7 +31,7 @@ from tables import make_table
 @pytest.fixture
 def described(colour_folder: Path, tmp_path: Path) -> dict[str, Path]:
     """Two tables that give the class away: one of all images, one of those at even places."""
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     rng = np.random.default_rng(0)
     vectors = np.eye(8)[images.labels] + rng.normal(0, 0.2, (len(images), 8))
     narrow = np.eye(3)[images.labels] + rng.normal(0, 0.2, (len(images), 3))
@@ -68,7 +68,7 @@ def file_of(data: TrainingData, path: Path, learned: Sequence[int] = (), **facts
     probabilities = 0.8 * np.eye(3)[labels] + 0.2 / 3
     probabilities[0] = 1 / 3
     known: dict[str, Any] = {"noise": 0.0, "agreement": None, "c": 1.0, "folds": 0, "seed": 0, "encoders": ("given",)}
-    TextLabels(
+    Targets(
         keys=data.image_set.keys,
         digests=data.image_set.digests,
         splits=data.image_set.splits,
@@ -86,10 +86,10 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
     path = file_of(data, tmp_path / "labels.parquet")
 
     def soft(**changes: Any) -> NDArray[np.float32]:
-        asked = config.model_copy(update={"text_labels": path, **changes})
-        labels = TextLabels.load(asked.text_labels or path)
+        asked = config.model_copy(update={"targets": path, **changes})
+        labels = Targets.load(asked.targets or path)
         check_fitting(labels, asked, data.image_set, data.task)
-        found = with_text_labels(data, asked, labels).soft
+        found = with_file(data, asked, labels).soft
         assert found is not None
         return found
 
@@ -97,7 +97,7 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
     assert soft() == pytest.approx(own), "how much the texts explain is not known"
     assert soft(label_trust=0.5)[1:] == pytest.approx(0.9 * own[1:] + 0.1 / 3, abs=1e-6)
     with pytest.raises(TableError, match=r"lacks the classes .blue., .green., .red. of the dataset"):
-        soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
+        soft(targets=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
 
 
 def test_a_file_that_learned_from_labels_that_a_run_holds_out_is_refused(
@@ -108,7 +108,7 @@ def test_a_file_that_learned_from_labels_that_a_run_holds_out_is_refused(
         label(LabelConfig(**asked, embeddings=described[table], out=tmp_path / f"{table}.parquet"))
 
     def prepared(labels: str, **changes: Any) -> TrainingData:
-        config = options(colour_folder, tmp_path, text_labels=tmp_path / f"{labels}.parquet", **asked)
+        config = options(colour_folder, tmp_path, targets=tmp_path / f"{labels}.parquet", **asked)
         return prepare(TrainConfig.model_validate({**config.model_dump(), **changes}), ("train", "val")).data
 
     assert prepared("all").soft is not None
@@ -129,7 +129,7 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
     data = prepare(options(colour_folder, tmp_path)).data
     copies = [row for row, key in enumerate(data.image_set.keys) if key in ("blue/00.png", "blue/copy.png")]
     asked = options(colour_folder, tmp_path)
-    labels = TextLabels.load(file_of(data, tmp_path / "labels.parquet", learned=copies[:1]))
+    labels = Targets.load(file_of(data, tmp_path / "labels.parquet", learned=copies[:1]))
     splits = np.full_like(data.image_set.splits, "train")
     splits[copies] = "test"
     with pytest.raises(TableError, match="1 of its test split"):
@@ -143,7 +143,7 @@ def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
     for path in list(colour_folder.rglob("*.png")):
         path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
     rng = np.random.default_rng(0)
-    digests = sorted(set(load_image_set(f"folder:{colour_folder}").digests))
+    digests = sorted(set(load_dataset(f"folder:{colour_folder}").digests))
     make_table(tmp_path / "noise", {digest: [rng.normal(size=64)] for digest in digests})
     config = options(colour_folder, tmp_path, embeddings=tmp_path / "noise")
     data = prepare(config).data

@@ -39,7 +39,7 @@ def test_a_file_of_boxes_leaves_human_ones_as_they_are(given: tuple[str, Path], 
     spec, store = given
     label(LabelConfig(data=spec, answers=store, out=tmp_path / "b.parquet", val_fraction=0.3, evidence="answers"))
     plain = prepare(options(spec, tmp_path)).data
-    ready = prepare(options(spec, tmp_path, text_labels=tmp_path / "b.parquet"))
+    ready = prepare(options(spec, tmp_path, targets=tmp_path / "b.parquet"))
     data = ready.data
     assert data.soft is None and ready.config.task == "detection"
     assert data.labels.content() == plain.labels.content(), "all training images have human boxes"
@@ -51,9 +51,9 @@ def test_boxes_that_learned_from_images_that_a_run_holds_out_are_refused(
     spec, store = given
     label(LabelConfig(data=spec, answers=store, out=tmp_path / "b.parquet", val_fraction=0.0))
     with pytest.raises(TableError, match="learned from labels of images that this run holds out: 6 of its val split"):
-        prepare(options(spec, tmp_path, text_labels=tmp_path / "b.parquet"))
+        prepare(options(spec, tmp_path, targets=tmp_path / "b.parquet"))
     with pytest.raises(TableError, match="text labels for --task detection, this run is of multilabel"):
-        prepare(options(spec, tmp_path, text_labels=tmp_path / "b.parquet", task="multilabel"))
+        prepare(options(spec, tmp_path, targets=tmp_path / "b.parquet", task="multilabel"))
 
 
 def test_the_teacher_of_an_arm_sees_the_boxes_that_are_left(given: tuple[str, Path], tmp_path: Path) -> None:
@@ -95,13 +95,13 @@ def test_a_file_of_boxes_is_enough_where_nobody_drew_any(given: tuple[str, Path]
     data = f"folder:{tmp_path / 'set' / 'images'}"
     file = tmp_path / "boxes.parquet"
     label(LabelConfig(data=data, task="detection", classes=",".join(NAMES), answers=store, out=file))
-    found = prepare(options(data, tmp_path / "run", text_labels=file))
+    found = prepare(options(data, tmp_path / "run", targets=file))
     train_rows = found.data.indices("train")
     assert found.config.task == "detection" and found.data.labels.known[train_rows].all()
     assert not np.delete(found.data.labels.known, train_rows).any(), "others are held out"
     made = BoxLabels.load(file)
     fewer = replace(made, boxes=made.boxes.only(made.boxes.image_of > 0))
     fewer.save(tmp_path / "fewer.parquet")
-    assert prepare(options(data, tmp_path, text_labels=tmp_path / "fewer.parquet")).fingerprint != found.fingerprint
-    summary = train(options(data, tmp_path / "run", text_labels=file)).summary
+    assert prepare(options(data, tmp_path, targets=tmp_path / "fewer.parquet")).fingerprint != found.fingerprint
+    summary = train(options(data, tmp_path / "run", targets=file)).summary
     assert summary["labelled"] == 0 and summary["described"] == summary["train_images"]

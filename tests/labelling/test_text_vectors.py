@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpt4image.artifacts import class_shares
+from gpt4image.artifacts import top_k_probs
 from gpt4image.labelling import text_vectors
 from gpt4image.labelling.text_vectors import Texts, smooth, unit
 from tables import make_table
@@ -50,9 +50,9 @@ def test_many_texts_are_read_and_kept_in_blocks_on_disk(monkeypatch: pytest.Monk
     centred = texts.centred(reference)[:]
     whole = smooth(centred, reference, 0)
     monkeypatch.setattr(text_vectors, "_BLOCK", 7 * len(reference))
-    for module in (text_vectors, class_shares):
+    for module in (text_vectors, top_k_probs):
         monkeypatch.setattr(module, "DENSE_CELLS", 10)
-    monkeypatch.setattr(class_shares, "BLOCK_CELLS", 12)
+    monkeypatch.setattr(top_k_probs, "BLOCK_CELLS", 12)
     some = Texts(vectors, vectors.described).take(np.arange(50)).centred(reference)
     assert np.array_equal(some[:], centred) and not some[45:].any()
     found = smooth(some, reference, 0)

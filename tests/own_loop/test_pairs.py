@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from gpt4image.artifacts.table import digests_to_bytes, write_table
 from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.data import ImageSet
+from gpt4image.data import Dataset
 from gpt4image.data.digests import file_digests
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages, WithTexts
@@ -41,7 +41,7 @@ def unit(seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def image_set() -> ImageSet:
+def image_set() -> Dataset:
     """Six training images and two test images; number 5 has no label, number 3 is damaged."""
     images = [picture(10 * i) for i in range(8)]
     images[3] = images[3][:60]
@@ -258,7 +258,7 @@ def test_a_table_of_images_is_found_by_the_digests_of_files(tmp_path):
     assert not texts[str(file)].described
 
 
-class Numbers(Dataset):
+class Numbers(torch.utils.data.Dataset):
     """A user's data set of the most plain kind."""
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.openmoji import load_openmoji
 from gpt4image.pages.cards import Thumbnails, thumbnail
 from gpt4image.pages.page import render
@@ -19,7 +19,7 @@ def test_a_thumbnail_is_small_and_broken_pictures_are_set_aside_once() -> None:
     good = load_openmoji().read(0)
     with Image.open(io.BytesIO(base64.b64decode(thumbnail(good, 32).partition(",")[2]))) as image:
         assert image.format == "WEBP" and max(image.size) == 32
-    images = ImageSet(
+    images = Dataset(
         spec="memory", source=MemorySource([good, b"no picture"]), keys=("good", "bad"), classes=("a", "b"),
         labels=np.zeros(2, np.int64), splits=np.full(2, "train"), rows=np.arange(2),
     )  # fmt: skip
@@ -38,7 +38,7 @@ def card(**more: object) -> str:
         "descriptions": ["<u>"],
     }
     labelled |= {"notes": [], "boxes": []}
-    facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0, "doubtful": 1}
+    facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0, "suspected": 1}
     section = {"heading": "", "note": "", "total": 1, "cards": [labelled | more]}
     shown: dict[str, Any] = {"data": "x", "sections": [section], "ticks": 0, "facts": facts, "agreement": 0.5}
     return render("label-page.html", **shown, head="")

@@ -24,8 +24,8 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.config import DescribeConfig, EncodeConfig
-from gpt4image.data import load_image_set
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data import load_dataset
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.asking import Asking, Budget
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer
@@ -63,17 +63,17 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> ImageSet:
+def photos(tmp_path: Path) -> Dataset:
     """41 small pictures in a folder, all different."""
     folder = tmp_path / "photos" / "class"
     folder.mkdir(parents=True)
     for number in range(41):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number:02}.png")
-    return load_image_set(f"folder:{folder.parent}")
+    return load_dataset(f"folder:{folder.parent}")
 
 
 @pytest.fixture
-def replay_file(tmp_path: Path, photos: ImageSet) -> Path:
+def replay_file(tmp_path: Path, photos: Dataset) -> Path:
     """Descriptions of all pictures but one."""
     file = tmp_path / "texts.jsonl"
     rows = [{"key": key, "description": f"picture {key}"} for key in photos.keys[1:]]
@@ -85,12 +85,12 @@ def config_of(describer: str, **options: Any) -> DescribeConfig:
     return DescribeConfig(data="-", store=Path("-"), describer=describer, engine="ray", **{"workers": 2, **options})
 
 
-def everything(images: ImageSet, samples: int = 1) -> Asking:
+def everything(images: Dataset, samples: int = 1) -> Asking:
     wanted = {digest: frozenset(range(samples)) for digest in images.digests}
     return Asking(images, [Missing(PROMPTS["paper"], wanted, wanted)])
 
 
-def ask(describer: Any, images: ImageSet, samples: int = 1) -> Iterator[Sequence[Answer]]:
+def ask(describer: Any, images: Dataset, samples: int = 1) -> Iterator[Sequence[Answer]]:
     asking = everything(images, samples)
     return describer.describe(asking.requests(Budget(limit=None, max_cost=None, price=None, max_tokens=1), Interrupt()))
 
@@ -104,7 +104,7 @@ def answered(answers: Iterator[Sequence[Answer]]) -> dict[tuple[str, int], dict[
     }
 
 
-def test_replayed_answers_are_those_of_the_engine_local(photos: ImageSet, replay_file: Path) -> None:
+def test_replayed_answers_are_those_of_the_engine_local(photos: Dataset, replay_file: Path) -> None:
     config = config_of(f"replay:{replay_file}", batch_size=4)
     describer = RayDescriber(config, photos)
     local = load_describer(config)
@@ -119,7 +119,7 @@ def test_replayed_answers_are_those_of_the_engine_local(photos: ImageSet, replay
     assert describer.report(photos).facts == {**local.report(photos).facts, "workers": 2}
 
 
-def test_structured_answers_come_as_with_the_engine_local(tmp_path: Path, photos: ImageSet) -> None:
+def test_structured_answers_come_as_with_the_engine_local(tmp_path: Path, photos: Dataset) -> None:
     file = tmp_path / "classes.jsonl"
     rows = [{"key": key, "class": "class", "confidence": 0.5} for key in photos.keys]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -134,7 +134,7 @@ def test_structured_answers_come_as_with_the_engine_local(tmp_path: Path, photos
     assert found[0] == found[1] and found[0][0].answer.confidence == 0.5
 
 
-def test_requests_are_pulled_only_as_far_ahead_as_the_workers_have_room(photos: ImageSet, replay_file: Path) -> None:
+def test_requests_are_pulled_only_as_far_ahead_as_the_workers_have_room(photos: Dataset, replay_file: Path) -> None:
     pulled = 0
     most_ahead = answered = 0
 
@@ -154,7 +154,7 @@ def test_requests_are_pulled_only_as_far_ahead_as_the_workers_have_room(photos: 
     assert most_ahead <= 2  # one call, and one at hand
 
 
-def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: ImageSet, replay_file: Path) -> None:
+def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: Dataset, replay_file: Path) -> None:
     describer = RayDescriber(config_of(f"replay:{replay_file}"), photos)
     replay_file.unlink()  # the driver saw it, the workers do not: as where machines share no files
     with pytest.raises(DescriberError, match="there is no such file"):
@@ -162,7 +162,7 @@ def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: ImageSet, 
 
 
 def test_a_worker_that_would_write_something_else_is_refused(
-    photos: ImageSet, replay_file: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Dataset, replay_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ReplayDescriber, "settings", {"kind": "replay", "file": "another.jsonl"})
     describer = RayDescriber(config_of(f"replay:{replay_file}"), photos)
@@ -178,7 +178,7 @@ def server() -> Iterator[Any]:
 
 
 def test_workers_share_a_server_and_its_limits(
-    photos: ImageSet, server: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    photos: Dataset, server: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     config = config_of("openai:tiny", base_url=server.url, concurrency=8, batch_size=2)
@@ -196,7 +196,7 @@ def test_workers_share_a_server_and_its_limits(
     assert logs and not [file for file in logs if KEY.encode() in file.read_bytes()]
 
 
-def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def until_the_tenth(call: Call) -> Reply:
@@ -265,14 +265,14 @@ def test_closing_gives_up_what_runs_and_keeps_what_came(tmp_path: Path) -> None:
     assert 1 <= len(came) < 29 and first.number not in {result.number for result in came}
 
 
-def test_more_workers_than_there_is_room_for_are_refused(photos: ImageSet, replay_file: Path) -> None:
+def test_more_workers_than_there_is_room_for_are_refused(photos: Dataset, replay_file: Path) -> None:
     describer = RayDescriber(config_of(f"replay:{replay_file}", workers=3), photos)
     with pytest.raises(ConfigError, match="--workers 3: each takes a CPU, and the Ray cluster has 2"):
         list(ask(describer, photos))
 
 
 @pytest.mark.parametrize("address", ["http://me:hunter2@localhost:1/v1", "http://localhost:1/v1?api-key=hunter2"])
-def test_a_secret_in_an_address_is_not_sent_to_workers(address: str, photos: ImageSet) -> None:
+def test_a_secret_in_an_address_is_not_sent_to_workers(address: str, photos: Dataset) -> None:
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL on every machine") as caught:
         RayDescriber(config_of("openai:tiny", base_url=address), photos)
     assert "hunter2" not in str(caught.value)
@@ -293,7 +293,7 @@ def rows_of(store_path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_the_store_is_that_of_the_engine_local(photos: ImageSet, replay_file: Path, tmp_path: Path) -> None:
+def test_the_store_is_that_of_the_engine_local(photos: Dataset, replay_file: Path, tmp_path: Path) -> None:
     def run(store: str, **options: Any) -> dict[str, Any]:
         config = DescribeConfig(
             data=photos.spec,
@@ -315,7 +315,7 @@ def test_the_store_is_that_of_the_engine_local(photos: ImageSet, replay_file: Pa
 
 
 @pytest.mark.slow
-def test_interrupted_it_keeps_what_came_prints_no_noise_and_leaves_no_process(photos: ImageSet, tmp_path: Path) -> None:
+def test_interrupted_it_keeps_what_came_prints_no_noise_and_leaves_no_process(photos: Dataset, tmp_path: Path) -> None:
     folder = photos.spec.removeprefix("folder:")
     with serve(lambda call: answer("a red square", delay=0.5)) as stub:
         command = [sys.executable, "-m", "gpt4image", "describe", "--data", f"folder:{folder}", "--engine", "ray"]
@@ -398,7 +398,7 @@ def ended_by_a_lost_machine(process: subprocess.Popen[str]) -> bool:
 
 @pytest.mark.slow
 def test_a_machine_that_is_lost_while_images_are_described_costs_what_is_in_flight_alone(
-    machines: Any, photos: ImageSet, tmp_path: Path
+    machines: Any, photos: Dataset, tmp_path: Path
 ) -> None:
     machines.add_node(num_cpus=1)
     lost = machines.add_node(num_cpus=1)

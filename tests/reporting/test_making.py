@@ -128,7 +128,7 @@ def test_labels_are_made_again_by_what_they_were_made_from(
     if "embeddings" in facts:
         facts = facts | {"embeddings": tuple(path.format(tmp_path) for path in facts["embeddings"])}
     replace(LABELS, facts=replace(LABELS.facts, **facts)).save(tmp_path / "t.parquet")
-    runs = [run_of(data="folder:photos", embeddings="p.emb", text_labels="t.parquet")]
+    runs = [run_of(data="folder:photos", embeddings="p.emb", targets="t.parquet")]
     assert commands(None, runs, []) == [f"gpt4image label --data folder:photos {given} --out t.parquet"]
 
 
@@ -137,7 +137,7 @@ def test_boxes_are_made_again_and_lost_labels_are_left_out(tmp_path: Path, monke
     facts = {"evidence": "answers", "answers": "/a.db", "embeddings": "", "seed": 0}
     boxes = BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts)
     boxes.save(tmp_path / "t.parquet")
-    runs = [run_of(data="coco:b.json", text_labels="t.parquet")]
+    runs = [run_of(data="coco:b.json", targets="t.parquet")]
     (command,) = commands(None, runs, [])
     assert command == (
         "gpt4image label --data coco:b.json --answers /a.db --task detection --evidence answers --out t.parquet"

@@ -244,7 +244,7 @@ def test_an_unfinished_run_is_named_and_the_others_are_shown(tmp_path: Path) -> 
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run that was evaluated, with pictures and descriptions, and its report."""
     folder = write_run(tmp_path_factory.mktemp("of-a-run") / "run", "aligned", top1=0.437)
-    config = {"model": "resnet10t", "embeddings": "/data/photos.emb", "text_labels": "labels.parquet"}
+    config = {"model": "resnet10t", "embeddings": "/data/photos.emb", "targets": "labels.parquet"}
     write_json(folder / "config.json", read_json(folder / "config.json") | config)
     pictures = examples(12)
     for picture, arm in zip(pictures, ("baseline", "text-labels") * 6, strict=True):

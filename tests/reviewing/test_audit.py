@@ -12,7 +12,7 @@ from PIL import Image
 
 import gpt4image
 from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.reviewing import audit
 from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.session import Session
@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     for number in range(IMAGES):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number:03}.png")
-    images = load_image_set(f"folder:{tmp_path / 'photos'}")
+    images = load_dataset(f"folder:{tmp_path / 'photos'}")
     numbers = np.arange(IMAGES)
     right = np.where(numbers % 10 == 3, 0.4, 0.95).astype(np.float32)
     probabilities = np.where(np.arange(2) == (numbers % 2)[:, None], right[:, None], 1 - right[:, None])

@@ -10,7 +10,7 @@ import pytest
 
 from gpt4image.base.errors import DataError
 from gpt4image.config import ReviewConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
 from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.review import review
@@ -150,7 +150,7 @@ def test_a_folder_stays_a_folder_beside_its_labels(pictures: Path, tmp_path: Pat
     (tmp_path / "in.json").write_text(json.dumps([task]), encoding="utf-8")
     assert review(ReviewConfig(**options, import_tasks=tmp_path / "in.json")).checked == 1
     assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).checked == 1
-    assert load_image_set(str(pictures)).spec == f"manifest:{pictures / 'labels.csv'}", "other stages read the labels"
+    assert load_dataset(str(pictures)).spec == f"manifest:{pictures / 'labels.csv'}", "other stages read the labels"
 
 
 def test_a_copy_of_another_file_is_found_by_its_own_path(pictures: Path, tmp_path: Path) -> None:
@@ -160,5 +160,5 @@ def test_a_copy_of_another_file_is_found_by_its_own_path(pictures: Path, tmp_pat
     options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
     outcome = review(ReviewConfig(**options, import_tasks=tmp_path / "in.json"))
     assert (outcome.skipped, outcome.checked) == ((), 1)
-    read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    read = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
     assert read.label_names(read.keys.index("unlabelled/5.png")) == ("dog",)

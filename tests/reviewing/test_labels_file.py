@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import ImageSet, MemorySource, load_image_set
+from gpt4image.data import Dataset, MemorySource, load_dataset
 from gpt4image.reviewing.labels_file import LabelsFile, Mark
 from hostile_names import HOSTILE
 from loaded_sets import in_memory
@@ -21,9 +21,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_file_is_a_manifest_of_all_images_with_the_labels_of_the_dataset(pictures: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"folder:{pictures}")
+    images = load_dataset(f"folder:{pictures}")
     LabelsFile(tmp_path / "labels.csv", images).close()
-    read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    read = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
     assert read.keys == images.keys
     assert read.digests == images.digests
     assert [read.label_names(i) for i in range(len(read))] == [images.label_names(i) for i in range(len(images))]
@@ -31,11 +31,11 @@ def test_the_file_is_a_manifest_of_all_images_with_the_labels_of_the_dataset(pic
 
 
 def test_labels_are_on_disk_when_set_returns_and_are_read_again(pictures: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"folder:{pictures}")
+    images = load_dataset(f"folder:{pictures}")
     row = images.keys.index(f"unlabelled/{HOSTILE[0]}")
     file = LabelsFile(tmp_path / "labels.csv", images)
     file.set({row: Mark("+1, really", "checked"), 0: Mark("", "unsure")})
-    read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    read = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
     assert read.label_names(read.keys.index(images.keys[row])) == ("+1, really",)
     assert read.label_names(0) == ()
     file.close()
@@ -45,15 +45,15 @@ def test_labels_are_on_disk_when_set_returns_and_are_read_again(pictures: Path, 
     again.close()
 
 
-def saved(contents: Sequence[bytes], path: Path) -> ImageSet:
+def saved(contents: Sequence[bytes], path: Path) -> Dataset:
     """A dataset whose keys are row numbers."""
     path.parent.mkdir(exist_ok=True)
     pq.write_table(pa.table({"image": [{"bytes": content, "path": None} for content in contents]}), path)
-    return load_image_set(f"hf:{path}")
+    return load_dataset(f"hf:{path}")
 
 
 def labels_by_digest(path: Path) -> dict[str, str]:
-    images = load_image_set(f"manifest:{path}")
+    images = load_dataset(f"manifest:{path}")
     return {digest: "".join(images.label_names(row)) for row, digest in enumerate(images.digests)}
 
 
@@ -85,21 +85,21 @@ def test_the_label_of_a_picture_whose_key_another_has_is_kept_and_comes_back(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, photo, other = tmp_path / "labels.csv", pictures / "unlabelled" / "5.png", pictures / "cat" / "1.png"
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     row = file.images.keys.index("unlabelled/5.png")
     file.set({row: Mark("dog", "checked")})
     file.close()
     before = photo.read_bytes()
     photo.write_bytes(other.read_bytes() + b"another")
     for _ in range(2):
-        file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+        file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
         assert file[row] == Mark()
         file.close()
     said = capsys.readouterr().err
     assert "no longer has: 1, such as 'unlabelled/5.png'" in said
     assert "dog" not in {labels_by_digest(path)[file.images.digests[row]]}
     photo.write_bytes(before)
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     assert file[row] == Mark("dog", "checked")
     file.close()
     assert len(rows_of(path)) == len(file.images)
@@ -109,12 +109,12 @@ def test_a_moved_file_keeps_what_a_person_said_and_gets_the_class_of_its_new_fol
     pictures: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "labels.csv"
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     file.set({file.images.keys.index("cat/0.png"): Mark("cat", "checked")})
     file.close()
     for name in ("0.png", "1.png"):
         (pictures / "cat" / name).rename(pictures / "dog" / name)
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     moved = [file[file.images.keys.index(f"dog/{name}")] for name in ("0.png", "1.png")]
     file.close()
     assert moved == [Mark("cat", "checked"), Mark("dog", "")]
@@ -122,12 +122,12 @@ def test_a_moved_file_keeps_what_a_person_said_and_gets_the_class_of_its_new_fol
 
 def test_a_file_of_an_earlier_version_is_read_by_key(pictures: Path, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     file.set({0: Mark("dog", "checked")})
     file.close()
     without_digests(path)
     assert "digest" not in rows_of(path)[0]
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     assert file[0] == Mark("dog", "checked")
     file.close()
     assert [row["digest"] for row in rows_of(path)] == list(file.images.digests)
@@ -137,17 +137,17 @@ def test_pictures_that_were_all_saved_anew_are_told_and_can_be_found_by_their_na
     pictures: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "labels.csv"
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     file.set({0: Mark("dog", "checked")})
     file.close()
     before = path.read_bytes()
     for picture in pictures.rglob("*.png"):
         picture.write_bytes(picture.read_bytes() + b"anew")
     with pytest.raises(DataError, match=r"none of its images is there\. .*saved anew, remove the column 'digest'"):
-        LabelsFile(path, load_image_set(f"folder:{pictures}"))
+        LabelsFile(path, load_dataset(f"folder:{pictures}"))
     assert path.read_bytes() == before
     without_digests(path)
-    file = LabelsFile(path, load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(path, load_dataset(f"folder:{pictures}"))
     assert file[0] == Mark("dog", "checked")
     file.close()
 
@@ -195,14 +195,14 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_no_label_is_lost(pictur
 
 
 def test_no_cell_is_a_formula(pictures: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"folder:{pictures}")
+    images = load_dataset(f"folder:{pictures}")
     file = LabelsFile(pictures / "labels.csv", images)
     file.set({row: Mark("=cmd|' /C calc'!A0", "checked") for row in range(len(images))})
     file.close()
     with (pictures / "labels.csv").open(encoding="utf-8", newline="") as lines:
         cells = [cell for row in csv.reader(lines) for cell in row]
     assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == []
-    assert load_image_set(f"manifest:{pictures / 'labels.csv'}").classes == ("=cmd|' /C calc'!A0",)
+    assert load_dataset(f"manifest:{pictures / 'labels.csv'}").classes == ("=cmd|' /C calc'!A0",)
 
 
 def test_images_that_are_no_files_are_written_beside_the_labels(pictures: Path, tmp_path: Path) -> None:
@@ -211,23 +211,23 @@ def test_images_that_are_no_files_are_written_beside_the_labels(pictures: Path, 
     file = LabelsFile(tmp_path / "own" / "labels.csv", images)
     assert file.copies == [[0, 2], [1]]
     file.close()
-    read = load_image_set(f"manifest:{tmp_path / 'own' / 'labels.csv'}")
+    read = load_dataset(f"manifest:{tmp_path / 'own' / 'labels.csv'}")
     assert (read.keys, read.digests) == (images.keys, images.digests)
     assert {path.parent for path in (tmp_path / "own").rglob("*.png")} == {tmp_path / "own" / "labels.images"}
 
 
 def test_what_may_not_be_replaced_is_refused(pictures: Path, colour_folder: Path, tmp_path: Path) -> None:
-    images, path = load_image_set(f"folder:{pictures}"), tmp_path / "labels.csv"
+    images, path = load_dataset(f"folder:{pictures}"), tmp_path / "labels.csv"
     path.write_text("path,label\nphotos/cat/0.png,cat\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"not written by review, as it has no column 'key'"):
         LabelsFile(path, images)
     with pytest.raises(ConfigError, match=r"is the file that --data reads"):
-        LabelsFile(path, load_image_set(f"manifest:{path}"))
+        LabelsFile(path, load_dataset(f"manifest:{path}"))
     path.write_text("path,key,label,split,review\nphotos/cat/0.png,cat/0.png,cat,train,1\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"review is '1' for 'cat/0.png'"):
         LabelsFile(path, images)
     path.unlink()
-    LabelsFile(path, load_image_set(f"folder:{colour_folder}")).close()
+    LabelsFile(path, load_dataset(f"folder:{colour_folder}")).close()
     before = path.read_bytes()
     with pytest.raises(DataError, match=r"is of other images than folder:"):
         LabelsFile(path, images)
@@ -236,14 +236,14 @@ def test_what_may_not_be_replaced_is_refused(pictures: Path, colour_folder: Path
 
 
 def test_images_elsewhere_are_refused_with_a_place_that_works(pictures: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"folder:{pictures}")
+    images = load_dataset(f"folder:{pictures}")
     with pytest.raises(DataError, match=r"images lie elsewhere, such as .*; give a file there: --labels ") as refused:
         LabelsFile(tmp_path / "other" / "labels.csv", images)
     LabelsFile(Path(str(refused.value).rpartition("--labels ")[2]), images).close()
 
 
 def test_what_another_program_writes_meanwhile_is_not_overwritten(pictures: Path, tmp_path: Path) -> None:
-    path, images = tmp_path / "labels.csv", load_image_set(f"folder:{pictures}")
+    path, images = tmp_path / "labels.csv", load_dataset(f"folder:{pictures}")
     row = images.keys.index("unlabelled/5.png")
     file = LabelsFile(path, images)
     file.set({0: Mark("dog", "checked")})
@@ -266,21 +266,21 @@ def test_what_another_program_writes_meanwhile_is_not_overwritten(pictures: Path
 
 
 def test_rows_of_images_that_are_gone_are_kept(pictures: Path, tmp_path: Path) -> None:
-    file = LabelsFile(tmp_path / "labels.csv", load_image_set(f"folder:{pictures}"))
+    file = LabelsFile(tmp_path / "labels.csv", load_dataset(f"folder:{pictures}"))
     file.set({0: Mark("cat", "checked")})
     file.close()
     gone = pictures / file.images.keys[0]
     content = gone.read_bytes()
     gone.unlink()
-    LabelsFile(tmp_path / "labels.csv", load_image_set(f"folder:{pictures}")).close()
+    LabelsFile(tmp_path / "labels.csv", load_dataset(f"folder:{pictures}")).close()
     gone.write_bytes(content)
-    again = LabelsFile(tmp_path / "labels.csv", load_image_set(f"folder:{pictures}"))
+    again = LabelsFile(tmp_path / "labels.csv", load_dataset(f"folder:{pictures}"))
     assert again[0] == Mark("cat", "checked")
     again.close()
 
 
 def test_a_second_server_on_the_same_file_is_refused(pictures: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"folder:{pictures}")
+    images = load_dataset(f"folder:{pictures}")
     file = LabelsFile(tmp_path / "labels.csv", images)
     with pytest.raises(ConfigError, match=r"is written by another process \(id \d+\): go on there"):
         LabelsFile(tmp_path / "labels.csv", images)
@@ -288,11 +288,11 @@ def test_a_second_server_on_the_same_file_is_refused(pictures: Path, tmp_path: P
     LabelsFile(tmp_path / "labels.csv", images).close()
 
 
-def class_folders(names: Sequence[str], picture: Path, folder: Path) -> ImageSet:
+def class_folders(names: Sequence[str], picture: Path, folder: Path) -> Dataset:
     for number, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         (folder / name / "1.png").write_bytes(picture.read_bytes() + bytes([number]))
-    return load_image_set(f"folder:{folder}")
+    return load_dataset(f"folder:{folder}")
 
 
 @pytest.mark.parametrize("names", [("10", "20", "30"), ("1", "2", "3"), ("0", "1", "2"), ("7", "cat"), ("0", "1", "3")])
@@ -301,5 +301,5 @@ def test_class_folders_with_numbers_as_names_keep_their_names(
 ) -> None:
     images = class_folders(names, pictures / "cat" / "0.png", tmp_path / "numbers")
     LabelsFile(tmp_path / "labels.csv", images).close()
-    read = load_image_set(f"manifest:{tmp_path / 'labels.csv'}")
+    read = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
     assert (read.classes, read.labels.tolist()) == (names, images.labels.tolist())

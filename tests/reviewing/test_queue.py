@@ -11,7 +11,7 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import TableError
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.reviewing.queue import Source, Teacher
 
 CLASSES = ("blue", "green", "red")
@@ -30,16 +30,16 @@ def write_answers(path: Path, answers: Mapping[str, Answer]) -> Path:
 
 
 @pytest.fixture
-def colours(described_colours: tuple[Path, Path]) -> tuple[ImageSet, Path, list[str]]:
+def colours(described_colours: tuple[Path, Path]) -> tuple[Dataset, Path, list[str]]:
     """Pictures of colours without a label, the table of their texts, and what they are."""
     folder, table = described_colours
-    images = load_image_set(f"folder:{folder}")
+    images = load_dataset(f"folder:{folder}")
     true = ["red" if key.endswith("wrong.png") else key.split("/")[0] for key in images.keys]
     return images.revised(labels=np.full(len(images), NO_LABEL)), table, true
 
 
 @pytest.fixture
-def answers(colours: tuple[ImageSet, Path, list[str]], tmp_path: Path) -> Path:
+def answers(colours: tuple[Dataset, Path, list[str]], tmp_path: Path) -> Path:
     """Answers that are right, except about the first picture, and unsure about the second."""
     images, _, true = colours
     said = {digest: Answer(class_name=name, confidence=0.95) for digest, name in zip(images.digests, true, strict=True)}
@@ -48,7 +48,7 @@ def answers(colours: tuple[ImageSet, Path, list[str]], tmp_path: Path) -> Path:
     return write_answers(tmp_path / "answers.db", said)
 
 
-def test_answers_propose_before_there_is_a_label(colours: tuple[ImageSet, Path, list[str]], answers: Path) -> None:
+def test_answers_propose_before_there_is_a_label(colours: tuple[Dataset, Path, list[str]], answers: Path) -> None:
     images, _, true = colours
     opinion = Teacher(images, answers, None, 0).opinion(images.labels, CLASSES)
     proposed = [CLASSES[k] for k in opinion.all.proposed]
@@ -61,7 +61,7 @@ def test_answers_propose_before_there_is_a_label(colours: tuple[ImageSet, Path, 
 
 
 def test_texts_speak_against_an_answer_and_both_are_the_reason(
-    colours: tuple[ImageSet, Path, list[str]], answers: Path
+    colours: tuple[Dataset, Path, list[str]], answers: Path
 ) -> None:
     images, table, true = colours
     opinion = Teacher(images, answers, table, 0).opinion(images.labels, CLASSES)
@@ -76,7 +76,7 @@ def test_texts_speak_against_an_answer_and_both_are_the_reason(
 
 
 def test_a_label_against_which_answers_and_texts_agree_comes_first(
-    colours: tuple[ImageSet, Path, list[str]], answers: Path
+    colours: tuple[Dataset, Path, list[str]], answers: Path
 ) -> None:
     images, table, true = colours
     labels = np.array([CLASSES.index(name) for name in true])
@@ -92,7 +92,7 @@ def test_a_label_against_which_answers_and_texts_agree_comes_first(
 
 
 def test_the_first_images_are_unlike_each_other_where_nothing_else_is_known(
-    colours: tuple[ImageSet, Path, list[str]],
+    colours: tuple[Dataset, Path, list[str]],
 ) -> None:
     images, table, true = colours
     opinion = Teacher(images, None, table, 0).opinion(images.labels, ())
@@ -102,7 +102,7 @@ def test_the_first_images_are_unlike_each_other_where_nothing_else_is_known(
 
 
 def test_test_images_come_last_and_their_labels_teach_nothing(
-    colours: tuple[ImageSet, Path, list[str]], answers: Path
+    colours: tuple[Dataset, Path, list[str]], answers: Path
 ) -> None:
     images, _, _ = colours
     splits = np.where(np.arange(len(images)) < 10, "test", "train")
@@ -114,7 +114,7 @@ def test_test_images_come_last_and_their_labels_teach_nothing(
     assert np.array_equal(opinion.probabilities, teacher.opinion(images.labels, CLASSES).probabilities)
 
 
-def test_answers_about_other_images_are_refused(colours: tuple[ImageSet, Path, list[str]], tmp_path: Path) -> None:
+def test_answers_about_other_images_are_refused(colours: tuple[Dataset, Path, list[str]], tmp_path: Path) -> None:
     path = write_answers(tmp_path / "other.db", {"a" * 64: Answer(class_name="red")})
     with pytest.raises(TableError, match="no answer about these images"):
         Teacher(colours[0], path, None, 0).opinion(colours[0].labels, CLASSES)

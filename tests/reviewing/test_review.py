@@ -24,7 +24,7 @@ from driven_browser import Browser
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EncodeConfig, LabelConfig, ReviewConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.reviewing.review import review
 from hostile_names import HOSTILE
 
@@ -77,13 +77,13 @@ def post(address: str, path: str, value: Any) -> Any:
 
 
 def labels_of(path: Path) -> dict[str, str]:
-    images = load_image_set(f"manifest:{path}")
+    images = load_dataset(f"manifest:{path}")
     return {key: "".join(images.label_names(row)) for row, key in enumerate(images.keys)}
 
 
 def test_a_killed_server_loses_no_click_and_goes_on(pictures: Path, tmp_path: Path) -> None:
     words, key = ("--data", f"folder:{pictures}", "--labels", "labels.csv"), f"unlabelled/{HOSTILE[0]}"
-    images = load_image_set(f"folder:{pictures}")
+    images = load_dataset(f"folder:{pictures}")
     digest = images.digests[images.keys.index(key)]
     with served(*words, cwd=tmp_path) as (process, address):
         post(address, "/marks", {digest: {"label": "dog", "note": "checked"}})
@@ -117,7 +117,7 @@ def test_labels_go_to_label_studio_and_come_back(pictures: Path, tmp_path: Path)
     options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
     assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).path == tmp_path / "out.json"
     tasks = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert {task["data"]["key"] for task in tasks} == set(load_image_set(f"folder:{pictures}").keys)
+    assert {task["data"]["key"] for task in tasks} == set(load_dataset(f"folder:{pictures}").keys)
     choice = {"from_name": "label", "to_name": "image", "type": "choices"}
     for task in tasks:
         task["annotations"] = [{"result": [choice | {"value": {"choices": ["dog"]}}]}]
@@ -213,7 +213,7 @@ def test_keys_alone_type_a_new_class_undo_and_see_another_tab(pictures: Path, tm
         browser.wait_for("document.querySelector('#large[open] img').naturalWidth")
         browser.press("Escape")
         browser.wait_for(f"{FOCUSED} !== undefined")
-        images = load_image_set(f"folder:{pictures}")
+        images = load_dataset(f"folder:{pictures}")
         digest = images.digests[images.keys.index(first)]
         post(address, "/marks", {digest: {"label": "", "note": "unsure"}})
         browser.wait_for("document.querySelectorAll('.card.unsure').length === 2")
@@ -288,11 +288,11 @@ def pictograms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def text_accuracy(spec: str, folder: Path, true: dict[str, str]) -> float:
     """Return how right the text classifier is on the training images, whatever their labels are."""
-    from gpt4image.artifacts.text_labels import TextLabels
+    from gpt4image.artifacts.targets import Targets
     from gpt4image.labelling.label import label
 
-    label(LabelConfig(data=spec, embeddings=folder / "texts.emb", out=folder / "text-labels.parquet", doubtful=0))
-    found = TextLabels.load(folder / "text-labels.parquet")
+    label(LabelConfig(data=spec, embeddings=folder / "texts.emb", out=folder / "targets.parquet", suspected=0))
+    found = Targets.load(folder / "targets.parquet")
     guess = [found.facts.classes[k] for k in found.probabilities.argmax(axis=1)]
     train = [row for row, split in enumerate(found.splits) if split == "train"]
     return float(np.mean([guess[row] == true[found.keys[row]] for row in train]))
@@ -410,7 +410,7 @@ def test_a_real_server_keeps_out_sockets_other_users_and_its_token_in(pictures: 
         assert not any(token.encode() in answer or b"root:" in answer for answer in answers)
         assert b"200 OK" in raw(address, f"GET /news HTTP/1.1\n{own}{upgrade}\n"), "no socket is opened"
 
-        digests = load_image_set(f"folder:{pictures}").digests
+        digests = load_dataset(f"folder:{pictures}").digests
         users = {"cat": digests[: len(digests) // 2], "dog": digests[len(digests) // 2 :]}
 
         def click(name: str) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("starlette", reason="the page: pip install 'gpt4image[review
 from starlette.testclient import TestClient
 
 from gpt4image.base.visible import in_one_line
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.reviewing.server import PAGE, make_app
 from gpt4image.reviewing.session import Session
 from hostile_names import HOSTILE
@@ -139,7 +139,7 @@ def test_hostile_names_and_texts_stay_text(opened: Callable[..., Session]) -> No
     assert {f"unlabelled/{in_one_line(name)}" for name in HOSTILE} < {card["key"] for card in cards}
     assert client.get("/cards?mode=label&count=96").headers["content-type"] == "application/json"
     assert label(client, cards[0]["id"], "=1+1").status_code == 200
-    read = load_image_set(f"manifest:{session.file.path}")
+    read = load_dataset(f"manifest:{session.file.path}")
     assert read.label_names(read.keys.index(cards[0]["key"])) == ("=1+1",)
 
 
@@ -152,7 +152,7 @@ def test_a_click_is_on_disk_when_it_is_answered_and_can_be_undone(opened: Callab
     assert answer["cards"][card["id"]]["label"] == "dog"
 
     def on_disk() -> tuple[str, ...]:
-        read = load_image_set(f"manifest:{session.file.path}")
+        read = load_dataset(f"manifest:{session.file.path}")
         return read.label_names(read.keys.index(card["key"]))
 
     assert on_disk() == ("dog",)

@@ -20,7 +20,7 @@ from gpt4image.config import EvaluateConfig, SearchConfig
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.searching.search import search
-from gpt4image.training.prepare import load_image_set
+from gpt4image.training.prepare import load_dataset
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from search_cases import COLOURS, ask, keys, noisy, paint, table_of
@@ -80,7 +80,7 @@ def test_a_split_is_the_one_of_the_run_also_where_described_images_alone_are_tra
     table = table_of(folder, tmp_path / "table", "bag-of-words:64", texts.__getitem__)
     chosen = {"only_described": True, "val_fraction": 0.4, "epochs": 1}
     train(options(folder, tmp_path / "run", embeddings=table, **chosen))
-    images, _ = load_image_set(load_run_model(tmp_path / "run", None, "abc").config)
+    images, _ = load_dataset(load_run_model(tmp_path / "run", None, "abc").config)
     found = ask(tmp_path, "red", split="val", top=100)
     assert sorted(keys(found)) == sorted(images.keys[i] for i in images.indices("val"))
 

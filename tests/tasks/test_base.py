@@ -16,7 +16,7 @@ from PIL import Image
 from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig, TrainConfig, TrainOptions
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Metric, Task
@@ -111,8 +111,8 @@ def test_a_task_is_found_by_the_name_that_it_has(name: str) -> None:
     assert {metric.name for metric in (task.primary, *task.metrics)} <= TITLES.keys()
 
 
-def image_set(labels: np.ndarray) -> ImageSet:
-    return ImageSet(
+def image_set(labels: np.ndarray) -> Dataset:
+    return Dataset(
         spec="memory",
         classes=("cat", "dog"),
         keys=("a", "b", "c"),

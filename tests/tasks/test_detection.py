@@ -15,7 +15,7 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.config import ExportConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
@@ -44,7 +44,7 @@ def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
 
 
 def _images_by_class(run: Path) -> list[list[bool]]:
-    images = load_image_set(runs.read_run(run)["config"]["data"])
+    images = load_dataset(runs.read_run(run)["config"]["data"])
     boxes = images.regions
     assert isinstance(boxes, Boxes)
     own = boxes[images.indices("test")]
@@ -138,7 +138,7 @@ def test_crops_move_boxes_and_drop_what_little_is_left() -> None:
 
 
 def test_a_set_without_boxes_is_refused(pictograms: Path) -> None:
-    images = load_image_set(f"coco:{pictograms / 'train.json'}")
+    images = load_dataset(f"coco:{pictograms / 'train.json'}")
     with pytest.raises(DataError, match="--task detection learns from"):
         Detection().annotations(replace(images, regions=None))
     none = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))])

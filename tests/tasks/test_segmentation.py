@@ -24,7 +24,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json
 from gpt4image.config import EvaluateConfig, TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import VOID
 from gpt4image.evaluating.evaluate import evaluate
@@ -191,7 +191,7 @@ def test_tags_stay_known_until_they_are_taken_away_and_background_is_no_tag() ->
 
 def test_a_set_without_masks_or_with_one_class_is_refused(colour_folder: Path) -> None:
     with pytest.raises(DataError, match="has no masks, which --task segmentation needs"):
-        Segmentation().annotations(load_image_set(f"folder:{colour_folder}"))
+        Segmentation().annotations(load_dataset(f"folder:{colour_folder}"))
     with pytest.raises(DataError, match="masks of 1 class"):
         Segmentation().require(masks_of(np.zeros((1, 2, 2), np.uint8)), ("all",), "masks:here")
 
@@ -224,7 +224,7 @@ def test_a_run_learns_shapes_and_its_records_hold_masks(run: Path, drawn: str) -
     table = pq.read_table(run / "predictions-test.parquet")
     masks = np.stack([np.asarray(Image.open(io.BytesIO(cell))) for cell in table["mask"].to_pylist()])
     assert masks.shape == (8, 32, 32) and masks.dtype == np.uint8
-    images = load_image_set(drawn)
+    images = load_dataset(drawn)
     labels = Segmentation().annotations(images)[images.indices("test")]
     again = Segmentation().measure(masks, labels, images.classes)
     assert again["mIoU"] == facts["mIoU"]

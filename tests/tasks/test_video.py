@@ -15,7 +15,7 @@ import gpt4image
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.config import TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.tasks.classification import Video
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.prepare import prepare
@@ -43,7 +43,7 @@ def dots(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
 
 
 def test_clips_are_of_this_task_and_others_refuse_them(dots: Path, colour_folder: Path) -> None:
-    clips, options = load_image_set(f"clips:{dots}"), TrainConfig(data="", out=Path())
+    clips, options = load_dataset(f"clips:{dots}"), TrainConfig(data="", out=Path())
     assert task_of(clips, options).name == "video"
     shuffled = TrainConfig(data="", out=Path(), frames=3, frame_order="shuffled")
     assert find_task("video", shuffled) == Video(3, "shuffled")

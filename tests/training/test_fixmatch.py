@@ -12,7 +12,7 @@ import torch
 import small_training
 from gpt4image.artifacts import runs
 from gpt4image.config import TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.training import loop
 from gpt4image.training.loop import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
@@ -94,7 +94,7 @@ def test_it_resumes_mid_epoch_to_the_same_bits(changes: dict[str, Any], few_labe
 
 
 def test_described_images_without_a_label_are_aligned_as_well(few_labels: Path, tmp_path: Path) -> None:
-    images = load_image_set(f"folder:{few_labels}")
+    images = load_dataset(f"folder:{few_labels}")
     rng = np.random.default_rng(0)
     make_table(tmp_path / "table", {digest: [rng.normal(size=8)] for digest in images.digests[::2]})
     found = losses(built(options(few_labels, embeddings=tmp_path / "table")))

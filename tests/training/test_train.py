@@ -129,7 +129,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_exits_130(colour_folder: Path, tmp_path: 
             "--optimizer kron cannot be used",
             marks=pytest.mark.filterwarnings("ignore:.*opt_einsum"),
         ),
-        ({"label_trust": 0.5}, ConfigError, "--label-trust: .*give --text-labels"),
+        ({"label_trust": 0.5}, ConfigError, "--label-trust: .*give --targets"),
         ({"device": "cuda:9"}, ConfigError, "not available here"),
         ({"mixup": 1.0, "batch_size": 7}, ConfigError, "--batch-size 7 must be a multiple of 2"),
         ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),
@@ -274,7 +274,7 @@ def test_a_run_says_what_it_does_and_how_each_epoch_went(
     verbs.verb("label")(data=folder, embeddings=table, out=tmp_path / "t.parquet")
     capsys.readouterr()
     short = {"epochs": 2, "batch_size": 8, "image_size": 16, "model": "resnet10t", "device": "cpu"}
-    outcome = verbs.verb("train")(data=folder, text_labels=tmp_path / "t.parquet", out=tmp_path / "run", **short)
+    outcome = verbs.verb("train")(data=folder, targets=tmp_path / "t.parquet", out=tmp_path / "run", **short)
     told = capsys.readouterr().err.splitlines()
     assert told[0] == f"reading {folder} and decoding its images"
     (line,) = [line for line in told if line.startswith("train on")]

@@ -15,12 +15,12 @@ from hypothesis.extra import numpy as hnp
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import DamagedError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
@@ -38,7 +38,7 @@ from training_cases import WIDTH
 
 
 def table_for(folder: Path, out: Path, *, every: int = 1, width: int = 4) -> Path:
-    images = load_image_set(f"folder:{folder}")
+    images = load_dataset(f"folder:{folder}")
     rng = np.random.default_rng(0)
     make_table(out, {digest: rng.normal(size=(1, width)) for digest in images.digests[::every]})
     return out
@@ -228,9 +228,9 @@ class TestSaysNothing:
 
 
 def test_a_run_reads_no_text_labels_that_say_nothing_unless_it_is_told_to(colour_folder: Path, tmp_path: Path):
-    images = load_image_set(f"folder:{colour_folder}")
+    images = load_dataset(f"folder:{colour_folder}")
     count, train = len(images), images.splits == "train"
-    file = TextLabels(
+    file = Targets(
         keys=images.keys,
         digests=tuple(images.digests),
         splits=images.splits,
@@ -240,12 +240,12 @@ def test_a_run_reads_no_text_labels_that_say_nothing_unless_it_is_told_to(colour
         facts=Facts(classes=images.classes, noise=0.0, agreement=0.3, c=1.0, folds=2, seed=0, encoders=("minilm",)),
     )
     file.save(tmp_path / "labels.parquet")
-    shared = {"data": images.spec, "out": tmp_path / "run", "text_labels": tmp_path / "labels.parquet", **SMALL}
+    shared = {"data": images.spec, "out": tmp_path / "run", "targets": tmp_path / "labels.parquet", **SMALL}
     shared |= {"val_fraction": 0.0, "test_fraction": 0.0}
     ready = prepare(TrainConfig(**shared))
     assert ready.data.soft is None and ready.data.from_text is None
     (note,) = idle_options(ready.config, ready.data)
-    assert note == "--text-labels: no effect, since its texts say next to nothing of these classes."
+    assert note == "--targets: no effect, since its texts say next to nothing of these classes."
     told = prepare(TrainConfig(**shared, label_trust=1.0))
     assert told.data.from_text is not None and told.data.from_text.all()
 

@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from gpt4image import cli
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.runs import CHECKPOINT
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.data.openmoji import packaged_descriptions
 from gpt4image.data.regions import Boxes
 from gpt4image.training.checkpoint import save_checkpoint
@@ -53,14 +53,14 @@ def answers() -> None:
     text_of = {row["key"]: row["description"] for row in rows}
     lines = [
         json.dumps({"key": key, "description": text_of[Path(key).stem], "class": key.partition("/")[0]})
-        for key in load_image_set("folder:photos").keys
+        for key in load_dataset("folder:photos").keys
     ]
     Path("answers.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 def boxes() -> None:
     """Write a file of boxes: one around the middle of each picture."""
-    images = load_image_set("folder:photos")
+    images = load_dataset("folder:photos")
     middle, sure = np.array([[0.25, 0.25, 0.75, 0.75]], np.float32), np.ones(1, np.float32)
     each = Boxes.of_images([(middle, np.array([label]), sure) for label in images.labels.tolist()])
     found = BoxLabels(keys=images.keys, digests=images.digests, boxes=each, classes=images.classes)

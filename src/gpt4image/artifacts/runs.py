@@ -37,6 +37,7 @@ from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.secrets import hidden
+from gpt4image.config.base import current_names
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
@@ -167,7 +168,7 @@ def is_finished(run_dir: Path) -> bool:
 
 def read_config(run_dir: Path) -> dict[str, Any]:
     """Return the options of a run that has begun. Raises RunError."""
-    return _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"})
+    return current_names(_read_record(run_dir / CONFIG, {"data"}, tables={"chosen"}))
 
 
 def read_run(run_dir: Path) -> RunRecord:

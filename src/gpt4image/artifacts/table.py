@@ -26,7 +26,7 @@ from gpt4image.artifacts import folder
 from gpt4image.artifacts.folder import open_arrays, save_array
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.base.errors import DamagedError, TableError
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -153,7 +153,7 @@ class EmbeddingTable:
         found = self.of_images(digests)
         return found[:], found.described
 
-    def require_own(self, images: ImageSet) -> None:
+    def require_own(self, images: Dataset) -> None:
         """Refuse a table that describes no training image of a dataset. Raises TableError."""
         train = images.indices("train")
         if not self.of_images([images.digests[i] for i in train]).described.any():
@@ -233,7 +233,7 @@ def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
     if path.is_file():
         if path.suffix == ".parquet":
-            raise TableError(f"{path} is a file, not an embedding table; text labels go to --text-labels.")
+            raise TableError(f"{path} is a file, not an embedding table; text labels go to --targets.")
         raise TableError(
             f"{path} is a file, not an embedding table, which is a folder; if it is the description store, make the "
             f"table of it: `gpt4image encode --store {path} --out {path.with_suffix('.emb')}`."

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.class_shares import built, scattered
+from gpt4image.artifacts.top_k_probs import built, scattered
 from gpt4image.config.arms import ARMS, Arm
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.labelling.boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.tasks.base import Labels, Task
@@ -34,7 +34,7 @@ class Situation:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
         true_labels: (N, ...) labels before any were taken away or flipped; only for the oracle.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
-        text_labels: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
+        targets: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
         teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
         seed: of the run.
         teacher_run: folder of that run; None where it comes after none.
@@ -43,7 +43,7 @@ class Situation:
     data: TrainingData
     true_labels: Labels
     class_names: NDArray[np.float32] | None
-    text_labels: Callable[[], Labels]
+    targets: Callable[[], Labels]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
     teacher_run: Path | None = None
@@ -79,7 +79,7 @@ def training_data(arm: Arm, given: Situation) -> TrainingData:
     elif arm.evidence == "names":
         data = _zero_shot(given)
     elif arm.evidence:
-        data = with_targets(data, given.text_labels())
+        data = with_targets(data, given.targets())
     else:
         data = replace(data, soft=None)
     return replace(data, text=_aligned_to(arm, given))
@@ -148,7 +148,7 @@ def applicable(
     def applies(arm: Arm) -> bool:
         text, answers = arm.text, arm.answers
         if boxes:  # a teacher of boxes always starts from answers; texts only help to tell their class
-            text, answers = arm.aligns or arm.evidence == "texts", arm.text_labels
+            text, answers = arm.aligns or arm.evidence == "texts", arm.predicts_targets
         return (
             arm.suits(task.output)
             and (described or not text)
@@ -157,7 +157,7 @@ def applicable(
             and (scarce or not arm.scarce_only)
             and (unlabelled or not arm.consistent)
             and (task.exclusive or boxes or not arm.exclusive)
-            and (not arm.text_labels or (task.text_labels and not (class_conditioned and arm.text)))
+            and (not arm.predicts_targets or (task.learns_targets and not (class_conditioned and arm.text)))
         )
 
     return tuple(name for name, arm in ARMS.items() if applies(arm))

@@ -11,9 +11,9 @@ from functools import cached_property, partial
 from typing import Any
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.class_shares import chosen, scattered
 from gpt4image.artifacts.run_records import COMPARISON
 from gpt4image.artifacts.table import read_manifest
+from gpt4image.artifacts.top_k_probs import chosen, scattered
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped

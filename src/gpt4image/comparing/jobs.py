@@ -117,7 +117,7 @@ def situation(
             raise ValueError(f"the arm {job.arm} comes after no other")
         return run_predictions(job.teacher, data, indices)
 
-    def text_labels() -> Labels:
+    def predicted() -> Labels:
         evidence = ARMS[job.arm].evidence or "fused"
         if isinstance(job.answers, AnsweredBoxes):
             return taught_boxes(left, seed, job.class_names.vectors, job.answers, evidence)
@@ -130,7 +130,7 @@ def situation(
         data=left,
         true_labels=data.labels,
         class_names=job.class_names.vectors,
-        text_labels=text_labels,
+        targets=predicted,
         teacher=teacher,
         teacher_run=job.teacher,
         seed=seed,

@@ -109,13 +109,13 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     members, notes = members_of(config, ready.data, left, class_conditioned=class_conditioned)
     arms = [ARMS[member.arm] for member in members.values()]
     scarce = Regime.of(config).is_label_scarce or not _known(ready.data).all()
-    if table is not None and (scarce or any(arm.scarce_only or arm.text_labels for arm in arms)):
+    if table is not None and (scarce or any(arm.scarce_only or arm.predicts_targets for arm in arms)):
         for member, arm in zip(members.values(), arms, strict=True):
             if arm.text:
                 open_table(member.options.get("embeddings", table))  # refuses class-conditioned texts
     jobs = {name: _jobs(config, ready, name, members, answers, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
-    reading = (job.class_names for job in every if ARMS[job.arm].text_labels and ARMS[job.arm].text)
+    reading = (job.class_names for job in every if ARMS[job.arm].predicts_targets and ARMS[job.arm].text)
     return Plan(
         config=config,
         prepared=ready,
@@ -239,7 +239,7 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) ->
     output = left.task.output
     if not arm.suits(output):
         return "--task detection" if arm.boxes_only else "a task of classes"
-    if output == "boxes" and arm.text_labels and config.answers is None:
+    if output == "boxes" and arm.predicts_targets and config.answers is None:
         return "--answers STORE, made by `gpt4image describe --ask boxes`"
     if arm.text and config.embeddings is None:
         return "--embeddings DIR, made by `gpt4image encode`"
@@ -278,16 +278,16 @@ def set_up(
     answers leave them. Raises ConfigError, TableError: the options do not fit each other or the data.
     """
     own = _with_options(ready, {**arm.options, **options})
-    unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.text_labels else OF_TEXT_LABELS)}
+    unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.predicts_targets else OF_TEXT_LABELS)}
     config = own.config.model_copy(update={name: TextOptions.model_fields[name].default for name in unread})
     own = replace(own, config=config)
     names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
     content: dict[str, Any] = {
         runs.DATA: own.fingerprint,
-        "class_names": [names.revision] if arm.names or arm.text_labels else [],  # revision of the encoder
+        "class_names": [names.revision] if arm.names or arm.predicts_targets else [],  # revision of the encoder
         "taught_by": taught_by,
     }
-    if not (arm.answers or (arm.text_labels and isinstance(answers, AnsweredBoxes))):
+    if not (arm.answers or (arm.predicts_targets and isinstance(answers, AnsweredBoxes))):
         answers = None
     if answers is not None:
         content |= {"evidence": arm.evidence, "answers": answers.content()}
@@ -414,7 +414,7 @@ def _require_runnable(
     by_class_name = arm.aligned_to == "names"
     check_selectable(own.ready.config, ready.data.task, ready.data.all_labels[ready.data.indices("val")])
     described = None if ready.data.text is None else ready.data.text.described
-    for seed in config.seed_range if arm.text_labels or by_class_name else ():
+    for seed in config.seed_range if arm.predicts_targets or by_class_name else ():
         left = regime.apply(own.ready.data, seed, described)
         train = left.indices("train")
         has_text, labels = _described(left)[train], labels_of(left, train)
@@ -423,7 +423,7 @@ def _require_runnable(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )
         try:
-            if arm.text_labels and (own.answers is None or (left.task.boxes and arm.evidence == "texts")):
+            if arm.predicts_targets and (own.answers is None or (left.task.boxes and arm.evidence == "texts")):
                 require_learnable(has_text, left.task.groups(labels) if left.task.boxes else labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
@@ -436,9 +436,9 @@ def _require_runnable(
 
 def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
-    if arm.text_labels or arm.evidence == "names" or arm.after is not None:
+    if arm.predicts_targets or arm.evidence == "names" or arm.after is not None:
         has_target = _described(data)
-        if arm.text_labels:
+        if arm.predicts_targets:
             has_target = has_target | data.task.known(data.labels)
         if own.answers is not None:
             has_target = has_target | own.answers.given

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.splits import flip_labels, keep_labels_per_class, some_images
 from gpt4image.training.training_data import TrainingData
 

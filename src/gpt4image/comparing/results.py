@@ -92,7 +92,7 @@ def summarise(
 
 def _asked_of(members: Mapping[str, Member]) -> str:
     """Return what the arms learn from besides labels, for the question that a comparison answers."""
-    answers = any(ARMS[member.arm].text_labels and ARMS[member.arm].answers for member in members.values())
+    answers = any(ARMS[member.arm].predicts_targets and ARMS[member.arm].answers for member in members.values())
     return "an LLM's answers" if answers else "descriptions"
 
 
@@ -121,7 +121,7 @@ def uninformative_texts(
     notes: list[str] = []
     for name, member in members.items():
         of_seeds = zip(seeds, facts[name], strict=True)
-        none = [seed for seed, fact in of_seeds if ARMS[member.arm].text_labels and is_uninformative(fact["data"])]
+        none = [seed for seed, fact in of_seeds if ARMS[member.arm].predicts_targets and is_uninformative(fact["data"])]
         if none:
             which = "any seed" if len(none) == len(seeds) else f"seed {', '.join(map(str, none))}"
             notes.append(

@@ -64,7 +64,7 @@ class Arm:
         return self.evidence in ("answers", "fused")
 
     @property
-    def text_labels(self) -> bool:
+    def predicts_targets(self) -> bool:
         """Whether targets are predicted from its evidence, by the labels that are left."""
         return self.evidence in ("texts", "answers", "fused")
 

@@ -48,6 +48,15 @@ _PLAIN = {
 """Advice for a wrong value, by the kind of pydantic's error, with or without its last word."""
 
 
+EARLIER = {"text_labels": "targets", "teacher": "self_train", "doubtful": "suspected"}
+"""Options by their earlier names, which are read, too."""
+
+
+def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their present names."""
+    return {EARLIER.get(name, name): value for name, value in options.items()}
+
+
 class StageConfig(BaseModel):
     """Base of all stage configurations."""
 
@@ -70,7 +79,7 @@ class StageConfig(BaseModel):
     @classmethod
     def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[StageConfig]) -> StageConfig:
         try:
-            return handler(value)
+            return handler(current_names(value) if isinstance(value, dict) else value)
         except ValidationError as error:
             raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
 

@@ -18,7 +18,7 @@ COMMON = frozenset(
     {
         *DataOptions.model_fields,
         *RunningOptions.model_fields,
-        *("text_labels", "only_described", "min_scale"),  # pixels are kept at a size that min_scale decides
+        *("targets", "only_described", "min_scale"),  # pixels are kept at a size that min_scale decides
         *(
             "task",
             "frames",
@@ -108,9 +108,9 @@ class CompareConfig(TrainOptions):
                 f"--task {self.task} makes no predictions to compare. Train such runs, and compare what is fine-tuned "
                 "from their weights: variants with --init FILE, see docs/pretrain.md."
             )
-        if self.text_labels is not None:
+        if self.targets is not None:
             raise ConfigError(
-                f"--text-labels {self.text_labels} may have learned from labels that an arm must not see. Leave it "
+                f"--targets {self.targets} may have learned from labels that an arm must not see. Leave it "
                 "out: arms that learn from an LLM make their own per seed, from the labels left."
             )
         if self.consistency > 0.0:

@@ -31,7 +31,7 @@ from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.config.training import LabelConfig, TrainConfig
 
 Config = TypeVar("Config", bound=StageConfig)
-ANSWERS, EMBEDDINGS, TEXT_LABELS = "answers.db", "embeddings", "text-labels.parquet"
+ANSWERS, EMBEDDINGS, TARGETS = "answers.db", "embeddings", "targets.parquet"
 RUN, MODEL, COMPARISON = "run", "model", "comparison"
 """Names of what stages make in the folder of distill."""
 ANSWERED = frozenset({"class", "tags", "boxes"})
@@ -71,7 +71,7 @@ _Encoding = _part(
     EncodeConfig, "Embeddings of the descriptions.", prefix="encode", without={"prompt", "engine", "workers"}
 )
 _Labelling = _part(LabelConfig, "The teacher, which makes the targets.", without={"seed", "classes"})
-_Text = _part(TextOptions, "What is learned from text.", without={"text_labels", "only_described"})
+_Text = _part(TextOptions, "What is learned from text.", without={"targets", "only_described"})
 _Training = _part(TrainConfig, "The run.", without={"resume", *TrainOptions.model_fields})
 _Exporting = _part(ExportConfig, "The exported model.", without={"run_dir", "push_to_hub"}, defaults={"format": "timm"})
 
@@ -106,7 +106,7 @@ class DistillConfig(
     data: Positional[str]
     """Folder of images, with or without labels, or another dataset SPEC."""
     out: Path = Path("distilled")
-    """Folder of everything that is made: answers.db, embeddings, text-labels.parquet, run, model, report.html."""
+    """Folder of everything that is made: answers.db, embeddings, targets.parquet, run, model, report.html."""
     yes: bool = False
     """Go on without a question, whatever the describer costs."""
     ask_again: bool = False
@@ -168,15 +168,13 @@ class DistillConfig(
             task="detection" if "boxes" in asked and {"class", "tags"}.isdisjoint(asked) else task,
             answers=self.out / ANSWERS if ANSWERED & {*asked} else None,
             embeddings=self.out / EMBEDDINGS if "description" in asked else None,
-            out=self.out / TEXT_LABELS,
+            out=self.out / TARGETS,
         )
 
     def train(self) -> TrainConfig:
         """Return the options of training; a run that was begun goes on."""
         embeddings = self.out / EMBEDDINGS if self.align else None
-        return self.of(
-            TrainConfig, embeddings=embeddings, text_labels=self.out / TEXT_LABELS, out=self.out / RUN, resume=True
-        )
+        return self.of(TrainConfig, embeddings=embeddings, targets=self.out / TARGETS, out=self.out / RUN, resume=True)
 
     def comparison(self, asked: Collection[str], *, boxes: bool) -> CompareConfig:
         """Return the options of the comparison of what was ``asked`` for with human labels alone.

@@ -45,7 +45,7 @@ class TextOptions(StageConfig):
 
     embeddings: Path | None = None
     """Embedding table of the descriptions; the model's features are aligned to it (see --align-weight)."""
-    text_labels: Path | None = None
+    targets: Path | None = None
     """Text labels written by `label`: soft targets of described images, combined with the label if there is one."""
     label_trust: Fraction | None = None
     """Weight of the given label in the target of an image with text labels; the text label has the rest. Default: 0.5
@@ -95,7 +95,7 @@ class TextOptions(StageConfig):
         return self
 
 
-OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "text_labels", "only_described", "labelled_share"})
+OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "targets", "only_described", "labelled_share"})
 """Options among those of texts that concern runs without a text too."""
 OF_TEXT_LABELS = frozenset({"label_trust"})
 """Options that say how text labels are used."""
@@ -135,7 +135,7 @@ class ModelOptions(StageConfig):
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     presence_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the losses of presence and of boxes, for segmentation: which classes an image shows, known from its
-    mask, its tags or text labels, how much of it is background on average, and the boxes that --text-labels has of
+    mask, its tags or text labels, how much of it is background on average, and the boxes that --targets has of
     images without a mask. With 0 only masks are learned from."""
     model: str | None = None
     """Any timm model, or one of transformers for classes, masks or clips: transformers:NAME_OR_PATH. Default: a
@@ -290,8 +290,6 @@ class TrainOptions(
     @model_validator(mode="before")
     @classmethod
     def _views_differ(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "teacher" in given:
-            raise ConfigError("--teacher RUN is called --self-train RUN now.")
         pretrained = isinstance(given, dict) and cast("dict[str, Any]", given).get("task") == PRETRAIN
         return VIEW_DEFAULTS | given if pretrained else given
 

@@ -18,7 +18,7 @@ CAPTIONS = "captions"
 """The objective that reads descriptions."""
 VIEW_DEFAULTS = {"min_scale": 0.2, "colour": 0.4}
 """Defaults of the task: views of an image that are too alike teach nothing (SimCLR, arXiv 2002.05709, section 3)."""
-WITHOUT_USE = ("freeze", "consistency", "mixup", "cutmix", "text_labels", "paper_compat")
+WITHOUT_USE = ("freeze", "consistency", "mixup", "cutmix", "targets", "paper_compat")
 """Options of training that it refuses."""
 
 

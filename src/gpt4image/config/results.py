@@ -145,9 +145,9 @@ class LabelResult(Rows):
     noise: float | None = None
     class_names: float | None = None
     weights: Facts = several("weight_of_")
-    doubtful: int
+    suspected: int
     page: Path | None = None
-    suspected: Path | None = None
+    suspected_boxes: Path | None = None
     suggestions: Path | None = None
     again: Path | None = None
     again_classes: Path | None = None

@@ -42,7 +42,7 @@ class LabelConfig(DataOptions):
     written beside it too."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
-    doubtful: int = Field(default=50, ge=0)
+    suspected: int = Field(default=50, ge=0)
     """Number of suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
     """Number of images to suggest for labelling next, and for describing; classification only."""
@@ -68,7 +68,7 @@ class LabelConfig(DataOptions):
     @classmethod
     def _beside_its_page(cls, value: Path) -> Path:
         if value.suffix == ".html" or not value.name:
-            raise ValueError("give a file such as text-labels.parquet; its page is written beside it")
+            raise ValueError("give a file such as targets.parquet; its page is written beside it")
         return value
 
 
@@ -81,7 +81,7 @@ class TrainConfig(TrainOptions):
     essential: ClassVar[frozenset[str]] = frozenset(
         {
             "embeddings",
-            "text_labels",
+            "targets",
             "only_described",
             "task",
             "model",

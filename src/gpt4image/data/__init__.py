@@ -1,6 +1,6 @@
 """Datasets: images, labels and splits.
 
-`load_image_set` turns a SPEC string into a dataset; `load_with_splits` also cuts the splits that it lacks.
+`load_dataset` turns a SPEC string into a dataset; `load_with_splits` also cuts the splits that it lacks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 from gpt4image.base.errors import ConfigError, DataError, nearest
 from gpt4image.config.base import IMAGE_ROOT
+from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
-from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
 from gpt4image.data.labels import note_once, note_same_but_case, require_trained
 from gpt4image.data.splits import KeepInTrain, with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
@@ -64,7 +64,7 @@ IMAGES = ".images"
 """Suffix of the folder of images beside a table that ``review`` writes."""
 
 
-def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
+def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
     """Load the dataset that a SPEC string names.
 
     Args:
@@ -89,7 +89,7 @@ def load_image_set(spec: str, *, aside: Path | None = None) -> ImageSet:
     if name in ON_DISK and not _is_there(name, argument.partition(IMAGE_ROOT)[0]):
         raise DataError(f"{spec}: there is no such file or folder.")
     module, function = LOADERS[name]
-    load: Callable[..., ImageSet] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
+    load: Callable[..., Dataset] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
     images = load() if name in PACKAGED else load(argument)
     require_trained(images.classes, images.labels, images.splits, spec)
     note_same_but_case(images.classes, spec)
@@ -111,7 +111,7 @@ def full_spec(spec: str, aside: Path | None = None) -> str:
 
 
 def require_there(spec: str) -> None:
-    """Refuse a dataset of files at a path where there is nothing. Raises as ``load_image_set``, whose words these are.
+    """Refuse a dataset of files at a path where there is nothing. Raises as ``load_dataset``, whose words these are.
 
     Nothing is read where there is something.
     """
@@ -119,7 +119,7 @@ def require_there(spec: str) -> None:
     name, _, argument = place.partition(":")
     there = _is_there(name, argument) if name in ON_DISK else name in LOADERS
     if not there and not expanded(place).exists():
-        load_image_set(spec)
+        load_dataset(spec)
 
 
 def _is_there(name: str, place: str) -> bool:
@@ -197,13 +197,13 @@ def load_with_splits(
     test_fraction: float,
     keep_in_train: KeepInTrain | None = None,
     unlabelled: bool = False,
-) -> ImageSet:
+) -> Dataset:
     """Load a dataset and cut the validation and test splits that it lacks from train; see `splits.with_splits`.
 
     Notes on standard error say which equal pictures are on two sides, or have two labels.
     """
     images = with_splits(
-        load_image_set(spec),
+        load_dataset(spec),
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         keep_in_train=keep_in_train,
@@ -238,10 +238,10 @@ def require_apart(config: Any) -> None:
 __all__ = [
     "NO_LABEL",
     "SPLITS",
-    "ImageSet",
+    "Dataset",
     "ImageSource",
     "MemorySource",
-    "load_image_set",
+    "load_dataset",
     "load_with_splits",
     "require_there",
 ]

@@ -20,8 +20,8 @@ from gpt4image.base.errors import DataError, DecodeError, MissingExtraError, fir
 from gpt4image.base.files import row_groups, staging_folder, write_json, write_row_groups
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.coco import Ids, categories_of, category_ids, numbered
+from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.decode import sides
-from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.regions import Boxes, palette
 from gpt4image.data.voc import CORNERS
 
@@ -118,7 +118,7 @@ def _voc_corners(corners: Sequence[float], size: Size) -> tuple[int, int, int, i
     return left, top, right, bottom
 
 
-def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
+def write_hf(folder: Path, images: Dataset) -> tuple[Skipped, ...]:
     """Write a Parquet file per split, with the pictures and a column ``objects``, as `datasets` reads it.
 
     Boxes are left, top, width and height in pixels of the upright picture. A weight of 0 becomes ``iscrowd``, one below
@@ -163,7 +163,7 @@ def write_hf(folder: Path, images: ImageSet) -> tuple[Skipped, ...]:
 
 def write_tables(
     folder: Path,
-    images: ImageSet,
+    images: Dataset,
     columns: Callable[[Any], Mapping[str, Any]],
     row: Callable[[int, bytes], Mapping[str, Any]],
     card: str = "",
@@ -216,7 +216,7 @@ def write_tables(
     return tuple(skipped)
 
 
-def readable(images: ImageSet) -> tuple[list[int], list[Size], list[Skipped]]:
+def readable(images: Dataset) -> tuple[list[int], list[Size], list[Skipped]]:
     """Return the positions of images that can be read, width and height of each, and the other images."""
     rows, sizes, skipped = list[int](), list[Size](), list[Skipped]()
     for row in range(len(images)):
@@ -228,7 +228,7 @@ def readable(images: ImageSet) -> tuple[list[int], list[Size], list[Skipped]]:
     return rows, sizes, skipped
 
 
-def _dataset_card(images: ImageSet) -> str:
+def _dataset_card(images: Dataset) -> str:
     """Return what the Hugging Face hub reads and shows of a dataset with boxes; the owner adds its licence."""
     from huggingface_hub import DatasetCardData
 

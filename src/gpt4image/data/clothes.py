@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.dataset import NO_LABEL, Dataset, MemorySource
 from gpt4image.data.records import Record, to_dataset
 
 PACKAGED = Path(__file__).parents[1] / "packaged" / "clothes"
@@ -21,7 +21,7 @@ ANSWERS = PACKAGED / "answers.jsonl"
 """What an LLM said of the training photographs: JSON lines with key, class, second, confidence and description."""
 
 
-def load_clothes() -> ImageSet:
+def load_clothes() -> Dataset:
     """Load the packaged photographs: 1,200 train, 150 val and 372 test; the shorter side has 160 pixels."""
     records, pictures = list[Record](), list[bytes]()
     for name, split in FILES.items():
@@ -31,7 +31,7 @@ def load_clothes() -> ImageSet:
     return to_dataset("clothes", records, MemorySource(pictures))
 
 
-def load_clothes_unlabelled() -> ImageSet:
+def load_clothes_unlabelled() -> Dataset:
     """Load the same photographs; none of train has a label."""
     images = load_clothes()
     hidden = np.where(images.splits == "train", NO_LABEL, images.labels)

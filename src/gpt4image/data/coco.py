@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import SPLIT_OF, Dataset, split_named, split_of_file
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named, split_of_file
 from gpt4image.data.records import (
     UNKNOWN_SIZE,
     Corners,
@@ -62,7 +62,7 @@ _REFUSED = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, Memo
 """What faster-coco-eval raises for what it cannot read."""
 
 
-def load_coco(argument: str) -> ImageSet:
+def load_coco(argument: str) -> Dataset:
     """Load images and the boxes of their objects; keys are paths of images from the folder of the dataset.
 
     Skipped by name: images that cannot be found or lie outside, annotations that cannot be used.
@@ -77,7 +77,7 @@ def load_coco(argument: str) -> ImageSet:
     )
 
 
-def load_coco_masks(argument: str) -> ImageSet:
+def load_coco_masks(argument: str) -> Dataset:
     """Load images and masks of their objects; see ``load_coco``. The first class is the background.
 
     A crowd, and an object of which only the box can be used, count for nothing.
@@ -140,7 +140,7 @@ def coco_ids(argument: str) -> dict[str, Ids]:
     return found
 
 
-def ids_of(images: ImageSet) -> list[Ids | None]:
+def ids_of(images: Dataset) -> list[Ids | None]:
     """Return the ids of the images of a dataset in its COCO files; None for those of other formats."""
     if not (images.spec.startswith(COCO) and isinstance(images.source, FileSource)):
         return [None] * len(images)

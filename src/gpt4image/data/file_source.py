@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import is_unicode
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_digests
-from gpt4image.data.image_set import is_unicode
 
 OUTSIDE = "leads out of the folder of the dataset"
 MAX_FILE_BYTES = 512 * 1024 * 1024

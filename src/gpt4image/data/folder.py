@@ -26,9 +26,9 @@ from dataclasses import replace
 from gpt4image.base.errors import DataError, first_few, install_command
 from gpt4image.base.outcome import Skipped
 from gpt4image.config.base import IMAGE_ROOT
+from gpt4image.data.dataset import SPLIT_OF, Dataset, is_unicode
 from gpt4image.data.decode import EXTENSIONS, HEIF, PICTURES
 from gpt4image.data.file_source import FileSource, expanded, is_below
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, is_unicode
 from gpt4image.data.labels import note_once
 from gpt4image.data.manifest import load_manifest
 from gpt4image.data.records import Record, to_dataset
@@ -38,7 +38,7 @@ UNLABELLED = ("unlabelled", "unlabeled")
 _SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
 
 
-def load_folder(argument: str) -> ImageSet:
+def load_folder(argument: str) -> Dataset:
     """Load the images below a folder; keys are paths relative to it, with forward slashes.
 
     Skipped by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
@@ -47,7 +47,7 @@ def load_folder(argument: str) -> ImageSet:
     return _class_folder_images("folder", argument, EXTENSIONS)
 
 
-def load_clips(argument: str) -> ImageSet:
+def load_clips(argument: str) -> Dataset:
     """Load the clips below a folder, or those that a table lists."""
     require_decoder("clips:")
     if expanded(argument.partition(IMAGE_ROOT)[0]).suffix in (".csv", ".parquet"):
@@ -55,7 +55,7 @@ def load_clips(argument: str) -> ImageSet:
     return replace(_class_folder_images("clips", argument, VIDEO_EXTENSIONS), clips=True)
 
 
-def _class_folder_images(name: str, argument: str, extensions: Collection[str]) -> ImageSet:
+def _class_folder_images(name: str, argument: str, extensions: Collection[str]) -> Dataset:
     spec, what = f"{name}:{argument}", "clips" if name == "clips" else "images"
     root = expanded(argument)
     if not root.is_dir():

@@ -23,9 +23,9 @@ from PIL import Image
 from gpt4image.base.errors import DataError, DecodeError
 from gpt4image.base.files import atomic_path, fingerprint, make_folder, read_json, user_cache, write_json
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.decode import upright_rgb
 from gpt4image.data.file_source import FileSource, locate_all
-from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.manifest import LABEL_COLUMNS, SYNONYMS
 from gpt4image.data.records import Record, to_dataset
 
@@ -89,7 +89,7 @@ def dataset(data: Any) -> str:
     return _kept(table, images)
 
 
-def load_given(argument: str) -> ImageSet:
+def load_given(argument: str) -> Dataset:
     """Load what ``dataset`` has kept under a name. Raises DataError: it is not there, or its table has a fault."""
     spec, folder = f"{KIND}:{argument}", _folder(argument)
     if not argument.isalnum() or not (folder / TABLE).is_file():

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import NO_LABEL, SPLIT_OF, Dataset
 from gpt4image.data.digests import file_digests
 from gpt4image.data.file_source import expanded, is_below, read_bounded
-from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, MAX_CLASSES
 from gpt4image.data.masks import MaskFiles, masks_of
 from gpt4image.data.records import (
@@ -39,7 +39,7 @@ from gpt4image.data.records import (
 )
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset as Table
 
 IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
 # Types of the two fields of an image; "null" where no row has one.
@@ -54,7 +54,7 @@ SCORE = "score"
 MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "semantic_mask")
 
 
-def load_hf(argument: str) -> ImageSet:
+def load_hf(argument: str) -> Dataset:
     """Load the splits of a dataset that `datasets` reads.
 
     The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
@@ -94,7 +94,7 @@ def load_hf(argument: str) -> ImageSet:
     return to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped).select(rows)
 
 
-def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
+def _load(argument: str, spec: str) -> Mapping[str, Table]:
     try:
         import datasets
     except ModuleNotFoundError:
@@ -124,7 +124,7 @@ def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
         raise DataError(f"{spec} {where}: {_why(error)}.{advice}") from error
 
 
-def _known_splits(loaded: Mapping[str, Dataset]) -> tuple[list[tuple[str, Dataset]], list[str]]:
+def _known_splits(loaded: Mapping[str, Table]) -> tuple[list[tuple[str, Table]], list[str]]:
     """Return the splits whose name is known, train first, and the names of the others; a single split is train."""
     if len(loaded) == 1 and not set(loaded) & set(SPLIT_OF):
         return [("train", next(iter(loaded.values())))], []
@@ -139,7 +139,7 @@ def _why(error: BaseException) -> str:
     return named if error.__cause__ is None else f"{named} ({_why(error.__cause__)})"
 
 
-def _image_column(parts: Sequence[tuple[str, Dataset]], spec: str) -> str:
+def _image_column(parts: Sequence[tuple[str, Table]], spec: str) -> str:
     image = _first([name for name, kind in parts[0][1].features.items() if _holds_image(kind)], IMAGE_NAMES)
     for split, part in parts:
         if image is None or not _holds_image(part.features.get(image)):
@@ -164,7 +164,7 @@ def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
     return next((name for name in preferred if name in names), next(iter(names), None))
 
 
-def _keys(parts: Sequence[tuple[str, Dataset]], splits: Sequence[str]) -> list[str]:
+def _keys(parts: Sequence[tuple[str, Table]], splits: Sequence[str]) -> list[str]:
     column = next((name for name in KEY_NAMES if all(name in part.features for _, part in parts)), None)
     if column is None:
         return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
@@ -175,7 +175,7 @@ def _keys(parts: Sequence[tuple[str, Dataset]], splits: Sequence[str]) -> list[s
 
 
 def _add_labels(
-    parts: Sequence[tuple[str, Dataset]], records: Sequence[Record], faults: Mapping[int, str], spec: str
+    parts: Sequence[tuple[str, Table]], records: Sequence[Record], faults: Mapping[int, str], spec: str
 ) -> Sequence[str] | None:
     """Give the records without a fault their labels; return the class names of a ClassLabel, None without."""
     import datasets
@@ -236,7 +236,7 @@ def _element(kind: Any) -> Any:
     return kind.feature if _is_list(kind) else kind
 
 
-def _cells(part: Dataset, name: str) -> list[Any]:
+def _cells(part: Table, name: str) -> list[Any]:
     """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
     with parsing(f"the column {name!r} of the dataset is damaged"):
         column = part.data.column(name)
@@ -244,7 +244,7 @@ def _cells(part: Dataset, name: str) -> list[Any]:
         return column.to_pylist()
 
 
-def _objects_column(part: Dataset) -> tuple[str, str, str] | None:
+def _objects_column(part: Table) -> tuple[str, str, str] | None:
     for name in OBJECTS:
         fields = _fields(part, name)
         box, label = (next((one for one in names if one in fields), None) for names in (BOX_NAMES, CLASS_NAMES))
@@ -253,14 +253,14 @@ def _objects_column(part: Dataset) -> tuple[str, str, str] | None:
     return None
 
 
-def _fields(part: Dataset, column: str) -> dict[str, Any]:
+def _fields(part: Table, column: str) -> dict[str, Any]:
     """Return the features of the fields of one object, of a list of structs or of a struct of lists."""
     inner = _element(part.features.get(column))
     return dict(inner) if isinstance(inner, dict) else {}
 
 
 def _add_objects(
-    parts: Sequence[tuple[str, Dataset]], names: tuple[str, str, str], records: Sequence[Record], spec: str
+    parts: Sequence[tuple[str, Table]], names: tuple[str, str, str], records: Sequence[Record], spec: str
 ) -> tuple[str, ...]:
     """Give the records their objects; return the class names. An empty cell is an image that is not annotated."""
     column, box, label = names
@@ -309,7 +309,7 @@ def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object
     return found
 
 
-def _mask_column(parts: Sequence[tuple[str, Dataset]], image: str) -> str | None:
+def _mask_column(parts: Sequence[tuple[str, Table]], image: str) -> str | None:
     import datasets
 
     every = [part.features for _, part in parts]
@@ -326,7 +326,7 @@ class ArrowSource:
         folders: real paths of the folders in which such files may lie; a path that is not absolute starts in the first.
     """
 
-    def __init__(self, tables: Sequence[Dataset], column: str, folders: Sequence[str]) -> None:
+    def __init__(self, tables: Sequence[Table], column: str, folders: Sequence[str]) -> None:
         self._tables, self._column, self._folders = tables, column, folders
 
     def __getstate__(self) -> dict[str, Any]:

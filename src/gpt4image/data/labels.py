@@ -149,7 +149,7 @@ def presence(cells: Sequence[object]) -> NDArray[np.int8] | None:
 
 
 def used_classes(labels: NDArray[Any]) -> list[int]:
-    """Return the numbers of the classes that some image has, in order; labels are those of an ``ImageSet``."""
+    """Return the numbers of the classes that some image has, in order; labels are those of a ``Dataset``."""
     used = np.flatnonzero((labels == 1).any(axis=0)) if labels.ndim == 2 else np.setdiff1d(labels, [NO_LABEL])
     return used.tolist()
 

@@ -33,8 +33,8 @@ from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, pa
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import IMAGE_ROOT
+from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
-from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode, note_once, presence
 from gpt4image.data.records import Record, to_dataset
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
@@ -52,7 +52,7 @@ LABEL_COLUMNS = ("label", "labels", "tags")
 CLASS_COLUMN = "label:"
 
 
-def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
+def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     """Load the images that a CSV (UTF-8, comma) or Parquet file lists; ``name`` is that of the SPEC.
 
     Rows whose file is missing or lies outside the manifest's folder are skipped by name. Where most files are videos,

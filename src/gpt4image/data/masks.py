@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, DecodeError, first_few, parsing
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
+from gpt4image.data.dataset import Dataset, ImageSource, split_in_folders, splits_differ
 from gpt4image.data.decode import decode_numbers, sides
 from gpt4image.data.file_source import FileSource, expanded, pictures_below, read_bounded, usable
-from gpt4image.data.image_set import ImageSet, ImageSource, split_in_folders, splits_differ
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.records import Faults, Record, to_dataset
 from gpt4image.data.regions import VOID, Masks
@@ -40,7 +40,7 @@ BACKGROUND = ("background", "foreground")
 BAR_FROM = 2000
 
 
-def load_masks(argument: str) -> ImageSet:
+def load_masks(argument: str) -> Dataset:
     """Load images and masks; keys are paths of images from the folder, or from the one that holds both.
 
     Skipped by name: images that lie outside, masks that cannot be used, tags that name no class or no image.

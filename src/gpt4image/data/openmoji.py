@@ -19,7 +19,7 @@ import numpy as np
 
 from gpt4image.base.errors import MissingExtraError
 from gpt4image.base.files import atomic_path, user_cache
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.records import Record, to_dataset
 
 SIZE = 72
@@ -31,7 +31,7 @@ def packaged_descriptions() -> Path:
     return PACKAGED / "descriptions-plain.jsonl"
 
 
-def load_openmoji() -> ImageSet:
+def load_openmoji() -> Dataset:
     """Load the packaged dataset: 72 x 72 PNG on white, fixed split of 998 train, 155 val and 384 test pictograms.
 
     Keys are the pictograms' hex codes. Those with the same first code point, which show one figure with other hair or

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from gpt4image.base.errors import DataError, DecodeError
 from gpt4image.base.interrupts import started, starting_processes
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.decode import decode_square
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import Frames, decode_clip
 from gpt4image.parallel import launch
 
@@ -76,7 +76,7 @@ class WorkerPixels:
     """N images decoded a few batches ahead by ``workers`` processes, or by this one with 0; see ``MemoryPixels``."""
 
     def __init__(
-        self, image_set: ImageSet, size: int, *, workers: int, squash: bool = False, frames: Frames | None = None
+        self, image_set: Dataset, size: int, *, workers: int, squash: bool = False, frames: Frames | None = None
     ) -> None:
         self.size = size
         self.workers = workers
@@ -155,7 +155,7 @@ Pixels = MemoryPixels | WorkerPixels | KeptFeatures
 
 
 def load_pixels(
-    image_set: ImageSet,
+    image_set: Dataset,
     size: int,
     *,
     memory_limit_gb: float,
@@ -225,10 +225,10 @@ def _decode_all(decoder: WorkerPixels, workers: int) -> torch.Tensor:
     return images
 
 
-class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
+class _Decoding(torch.utils.data.Dataset[tuple[torch.Tensor, Broken]]):
     """Decodes and edits whole batches: what a worker process runs."""
 
-    def __init__(self, image_set: ImageSet, size: int, edit: Edit | None, squash: bool, frames: Frames | None) -> None:
+    def __init__(self, image_set: Dataset, size: int, edit: Edit | None, squash: bool, frames: Frames | None) -> None:
         self.image_set = image_set
         self.size = size
         self.edit = edit

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, DecodeError, first_few
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import NO_LABEL, Dataset, ImageSource
 from gpt4image.data.decode import sides
-from gpt4image.data.image_set import NO_LABEL, ImageSet, ImageSource
 from gpt4image.data.labels import MAX_SEVERAL, encode, label_matrix, note_once
 from gpt4image.data.regions import Boxes, Regions
 
@@ -110,7 +110,7 @@ def to_dataset(
     regions: Regions | None = None,
     skipped: Sequence[Skipped] = (),
     clips: bool = False,
-) -> ImageSet:
+) -> Dataset:
     """Return the dataset of records, of which ``source`` gives the bytes in the same order.
 
     Without ``classes``, the labels of records make them. With ``regions``, these say which classes are present; else
@@ -128,7 +128,7 @@ def to_dataset(
             labels = label_matrix(present, len(classes))
         else:
             labels = np.array([place.get(record.label, NO_LABEL) for record in records], np.int64)
-    return ImageSet(
+    return Dataset(
         spec=spec,
         classes=tuple(classes),
         keys=tuple(record.key for record in records),

@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError
-from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
+from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset
 
 KeepInTrain = Callable[[Sequence[str]], NDArray[np.bool_]]
 
 
 def with_splits(
-    image_set: ImageSet,
+    image_set: Dataset,
     *,
     val_fraction: float,
     test_fraction: float,
     keep_in_train: KeepInTrain | None = None,
     unlabelled: bool = False,
-) -> ImageSet:
+) -> Dataset:
     """Return the dataset with a test and a validation split, cut from train where it brings none.
 
     First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. Each cut
@@ -159,7 +159,7 @@ def representatives(digests: Sequence[str], rank: NDArray[np.integer]) -> NDArra
     return np.array([first[digest] for digest in digests], dtype=np.int64)
 
 
-def wrong_copies(image_set: ImageSet) -> list[str]:
+def wrong_copies(image_set: Dataset) -> list[str]:
     """Return what is wrong with equal pictures, in sentences: they are on two sides, or have two labels in train."""
     rows: dict[str, dict[str, list[int]]] = {split: {} for split in SPLITS}
     for row, (digest, split) in enumerate(zip(image_set.digests, image_set.splits.tolist(), strict=True)):

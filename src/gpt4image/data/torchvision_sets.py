@@ -16,29 +16,29 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import user_cache
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.file_source import expanded
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.records import Record, to_dataset
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 
 
-def load_cifar10(root: str = "") -> ImageSet:
+def load_cifar10(root: str = "") -> Dataset:
     """Load CIFAR-10; see `_load`."""
     from torchvision.datasets import CIFAR10
 
     return _load("cifar10", CIFAR10, root)
 
 
-def load_cifar100(root: str = "") -> ImageSet:
+def load_cifar100(root: str = "") -> Dataset:
     """Load CIFAR-100 with its 100 fine classes; see `_load`."""
     from torchvision.datasets import CIFAR100
 
     return _load("cifar100", CIFAR100, root)
 
 
-def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
+def _load(name: str, kind: type[CIFAR10], root: str) -> Dataset:
     """Load both splits. Key of the k-th image of a class, in the official order: ``bird/000k``, ``test/bird/000k``.
 
     torchvision unpickles the archive's files, which is safe only for these: it first compares the md5 of each file

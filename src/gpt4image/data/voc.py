@@ -18,9 +18,9 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from gpt4image.base.errors import DataError
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import SPLIT_OF, Dataset, split_in_folders, splits_differ
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders, splits_differ
 from gpt4image.data.labels import MAX_LABEL_LETTERS, note_once
 from gpt4image.data.records import Faults, Object, Record, boxes_of, number, require_few, to_dataset, weight_of
 
@@ -31,7 +31,7 @@ MASKS = ("segmentationclass", "segmentationobject", "masks")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def load_voc(argument: str) -> ImageSet:
+def load_voc(argument: str) -> Dataset:
     """Load images and their boxes; keys are paths of images from the folder.
 
     Skipped by name: XML files that cannot be read or have no image, objects that cannot be used.

@@ -22,8 +22,8 @@ from typing import Any
 
 from gpt4image.base.errors import DataError, first_few, parsing
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import SPLIT_OF, Dataset, split_in_folders
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_in_folders
 from gpt4image.data.labels import MAX_SEVERAL, note_once
 from gpt4image.data.records import Corners, Faults, Object, Record, boxes_of, require_few, to_dataset, weight_of
 
@@ -36,7 +36,7 @@ CLASSES = "classes.txt"
 """Class names, one per line; some tools write it among the label files."""
 
 
-def load_yolo(argument: str) -> ImageSet:
+def load_yolo(argument: str) -> Dataset:
     """Load images and their boxes; keys are paths of images from the folder of ``data.yaml``.
 
     Skipped by name: images that cannot be found or lie outside, label files without an image, and lines of label files

@@ -26,7 +26,7 @@ from gpt4image.config.results import ExportResult
 from gpt4image.deploying.loading import CARD
 
 if TYPE_CHECKING:
-    from gpt4image.data import ImageSet
+    from gpt4image.data import Dataset
     from gpt4image.tasks.base import Task
 
 
@@ -140,7 +140,7 @@ def _card(config: ExportConfig, path: Path) -> Path:
     return path / CARD if config.format == "timm" else path.with_name(f"{path.name}.md")
 
 
-def _images(config: ExportConfig, run: TrainConfig) -> ImageSet:
+def _images(config: ExportConfig, run: TrainConfig) -> Dataset:
     from gpt4image.data import load_with_splits
 
     spec = config.data or run.data

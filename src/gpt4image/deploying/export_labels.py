@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DataError, first_line
 from gpt4image.base.files import make_folder, staging_folder, write_json, write_text
 from gpt4image.base.outcome import Skipped
@@ -22,7 +22,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_line
 from gpt4image.config import ExportLabelsConfig
 from gpt4image.config.results import ExportLabelsResult
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.box_files import readable, write_coco, write_hf, write_tables, write_voc, write_yolo
 from gpt4image.data.coco import ids_of
 from gpt4image.data.decode import EXTENSIONS
@@ -44,7 +44,7 @@ FORMATS = {
 class Labelled:
     """N images with what the targets say of each: ``named`` classes, best first, with their probabilities; or boxes."""
 
-    images: ImageSet
+    images: Dataset
     classes: tuple[str, ...]
     kind: str
     named: Sequence[Sequence[tuple[int, float]]] = ()
@@ -63,7 +63,7 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     """
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise ConfigError(f"--out {config.out} exists already; give a new name.")
-    images = load_image_set(config.data)
+    images = load_dataset(config.data)
     found = (_boxes if holds_boxes(config.targets) else _classes)(config, images)
     if config.format not in FORMATS[found.kind]:
         allowed = ", ".join(FORMATS[found.kind])
@@ -80,8 +80,8 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     )
 
 
-def _classes(config: ExportLabelsConfig, images: ImageSet) -> Labelled:
-    targets = TextLabels.load(config.targets)
+def _classes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
+    targets = Targets.load(config.targets)
     probabilities = np.nan_to_num(targets.of(images.digests)[:])
     several = targets.facts.task == "multilabel"
     least = max(config.least_confidence, PRESENT if several else np.finfo(np.float32).tiny)
@@ -99,7 +99,7 @@ def _classes(config: ExportLabelsConfig, images: ImageSet) -> Labelled:
     )
 
 
-def _boxes(config: ExportLabelsConfig, images: ImageSet) -> Labelled:
+def _boxes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
     file = BoxLabels.load(config.targets)
     found = file.by_digest(images.digests)
     kept = _some(np.flatnonzero(found.known).tolist(), config)
@@ -119,7 +119,7 @@ def _some(rows: list[int], config: ExportLabelsConfig) -> list[int]:
     return rows
 
 
-def _copied(folder: Path, images: ImageSet, names: Sequence[str]) -> tuple[list[int], list[Skipped]]:
+def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[int], list[Skipped]]:
     """Write images under their names below a folder; return the positions of these, and the others."""
     rows, skipped = list[int](), list[Skipped]()
     with progress_bar() as progress:
@@ -145,7 +145,7 @@ def _link(file: str, place: Path) -> None:
         place.write_bytes(Path(file).read_bytes())
 
 
-def _file_name(images: ImageSet, row: int) -> str:
+def _file_name(images: Dataset, row: int) -> str:
     """Return the name of an image as a file: its key without folders, or its digest where that is no name."""
     name = images.keys[row].replace("/", "__").replace("\\", "__")
     if name.startswith(".") or len(name) > LONGEST or not name.isprintable():
@@ -159,7 +159,7 @@ def _file_name(images: ImageSet, row: int) -> str:
     return name
 
 
-def _in_split(images: ImageSet, row: int) -> str:
+def _in_split(images: Dataset, row: int) -> str:
     return f"{images.splits[row]}/{_file_name(images, row)}"
 
 
@@ -185,7 +185,7 @@ def _write_csv(out: Path, found: Labelled) -> list[Skipped]:
     return []
 
 
-def _path(out: Path, images: ImageSet, row: int) -> str:
+def _path(out: Path, images: Dataset, row: int) -> str:
     """Return the path of an image from the folder of a file; its key where it is no file."""
     if not isinstance(images.source, FileSource):
         return images.keys[row]

@@ -34,7 +34,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError, MissingExtraError, first_line
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped
-from gpt4image.data import ImageSet
+from gpt4image.data import Dataset
 from gpt4image.data.coco import category_ids
 from gpt4image.data.pixels import load_pixels
 from gpt4image.deploying.loading import CONFIG, EXTRA_FILE, ONNX_KEY, TASK, THRESHOLDS, WEIGHTS, Classifier, Metadata
@@ -243,7 +243,7 @@ class Agreement(NamedTuple):
     largest_difference: float
 
 
-def images_to_compare(image_set: ImageSet) -> ImageSet:
+def images_to_compare(image_set: Dataset) -> Dataset:
     """Return up to MOST_IMAGES images, spread evenly over the test split, or else validation, or else all."""
     splits = (image_set.indices(split) for split in ("test", "val"))
     indices = next((found for found in splits if len(found)), np.arange(len(image_set)))
@@ -251,7 +251,7 @@ def images_to_compare(image_set: ImageSet) -> ImageSet:
 
 
 def run_probabilities(
-    model: RunModel, images: ImageSet
+    model: RunModel, images: Dataset
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[Skipped, ...]]:
     """Return what the model of a run predicts for images, in float32 on the CPU.
 
@@ -268,7 +268,7 @@ def run_probabilities(
     return replace(model, config=options).read(pixels, indices).predictions, indices, skipped
 
 
-def exported_probabilities(classifier: Classifier, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+def exported_probabilities(classifier: Classifier, images: Dataset, indices: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (n, K) class probabilities that an exported model gives the images at ``indices``."""
     at_once = min(64, images_at_once(classifier.task, len(classifier.classes), classifier.preprocessing.size))
     pixels = np.stack([classifier.preprocessing.pixels(images.read(int(index))) for index in indices])

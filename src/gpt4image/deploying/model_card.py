@@ -27,7 +27,7 @@ from gpt4image.artifacts.run_records import (
 )
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.artifacts.text_labels import LabelEvidence
+from gpt4image.artifacts.targets import LabelEvidence
 from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
@@ -197,7 +197,7 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
     (whether the file of its text labels is gone). A table or a store that is gone gives no names.
     """
     config, task, arm = exported.model.config, exported.model.task, ARMS.get(exported.arm or "")
-    labels = None if config.text_labels is None else LabelEvidence.of(config.text_labels)
+    labels = None if config.targets is None else LabelEvidence.of(config.targets)
     used = config.embeddings is not None and (arm.text if arm else config.align_weight > 0.0)
     tables = [config.embeddings] if used and config.embeddings is not None else []
     if labels is not None and labels.texts_read:
@@ -207,7 +207,7 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
     if labels is not None and labels.answers_read:
         asked = labels.asked
         answers = {"asked": asked, "describers": _describers(labels.answers, lambda prompt: asked in prompt.ask)}
-    elif arm and arm.text_labels and (arm.answers or task.output == "boxes"):
+    elif arm and arm.predicts_targets and (arm.answers or task.output == "boxes"):
         asked = "boxes" if task.output == "boxes" else "class" if task.exclusive else "tags"
         answers = {"asked": asked, "describers": []}
     found: dict[str, list[Any]] = {"encoders": [], "prompts": [], "describers": []}
@@ -222,7 +222,7 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
         "tuned": config.tune_text != "none",
         **{name: list(dict.fromkeys(some)) for name, some in found.items()},
         "answers": answers,
-        "lost": config.text_labels is not None and labels is None,
+        "lost": config.targets is not None and labels is None,
     }
 
 

@@ -20,7 +20,7 @@ from gpt4image.artifacts.results import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import Skipped
-from gpt4image.data import ImageSet
+from gpt4image.data import Dataset
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.missing import NO_SAMPLES, Missing, Samples
 from gpt4image.describing.prices import FREE, Price
@@ -236,7 +236,7 @@ class Asking:
 
     def __init__(
         self,
-        images: ImageSet,
+        images: Dataset,
         missing: Sequence[Missing],
         *,
         only: Collection[str] | None = None,

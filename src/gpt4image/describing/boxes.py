@@ -13,7 +13,7 @@ from gpt4image.artifacts.results import Description, canonical_json
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import BOX_FORMATS
-from gpt4image.data import ImageSet
+from gpt4image.data import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.flaws import CUT_OFF
 
@@ -23,7 +23,7 @@ FEWEST_PAIRS = 5
 """Human boxes with a box of the describer, without which the convention of the question is taken."""
 
 
-def probed_images(images: ImageSet) -> dict[str, NDArray[np.float64]]:
+def probed_images(images: Dataset) -> dict[str, NDArray[np.float64]]:
     """Return a few training images with human boxes, by digest: always the same ones, with their boxes (n, 4).
 
     Of masks these are boxes around classes in one piece: several objects have a box each, in answers.
@@ -39,7 +39,7 @@ def probed_images(images: ImageSet) -> dict[str, NDArray[np.float64]]:
     return {images.digests[row]: boxes.image(i)[0].astype(np.float64) * 1000 for i, row in enumerate(chosen)}
 
 
-def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images: ImageSet) -> dict[str, Any]:
+def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
     """Note in the store in which convention the boxes of a describer fit the human ones best, and return how well.
 
     Nothing is noted or returned where too few answers are about images with human boxes.

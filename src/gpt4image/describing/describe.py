@@ -38,7 +38,7 @@ from gpt4image.base.secrets import hidden
 from gpt4image.config import DescribeConfig, Flaw
 from gpt4image.config.base import listed
 from gpt4image.config.results import DescribeResult
-from gpt4image.data import SPLITS, ImageSet
+from gpt4image.data import SPLITS, Dataset
 from gpt4image.data.decode import sides
 from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
@@ -157,7 +157,7 @@ def _through_batches(config: DescribeConfig) -> bool:
     return config.batch and not config.dry_run  # a sample is worth its full price: nobody waits a day for it
 
 
-def _classes_of(config: DescribeConfig, images: ImageSet, *, replayed: bool) -> tuple[ClassOption, ...]:
+def _classes_of(config: DescribeConfig, images: Dataset, *, replayed: bool) -> tuple[ClassOption, ...]:
     """Return the classes to choose from. Tags are words where images have one class, and in a file as they stand."""
     ask = listed(config.ask)
     if {CLASS, BOXES, TAGS}.isdisjoint(ask) and config.classes is not None:
@@ -245,8 +245,8 @@ class _Run:
     config: DescribeConfig
     store: DescriptionStore
     describer: Describer
-    dataset: ImageSet
-    images: ImageSet
+    dataset: Dataset
+    images: Dataset
     budget: Budget
     classes: tuple[ClassOption, ...]
     unknown: Sequence[Skipped]
@@ -551,7 +551,7 @@ class _Run:
         return own if own[0] else rows  # without an answer to these prompts, the price of others is the nearest
 
 
-def _sample_of(images: ImageSet) -> set[str]:
+def _sample_of(images: Dataset) -> set[str]:
     """Return the digests of a few images from all over the dataset; always the same ones for the same dataset."""
     distinct = list(dict.fromkeys(images.digests))
     count = min(IMAGES_IN_SAMPLE, len(distinct))

@@ -22,7 +22,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
 from gpt4image.config.results import StatsResult
-from gpt4image.data import ImageSet
+from gpt4image.data import Dataset
 from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.flaws import flaws
 from gpt4image.describing.missing import asked_images
@@ -95,7 +95,7 @@ def all_results(
     yield from store.descriptions(prompt_name=prompt_name, digests=digests, status="failed")
 
 
-def class_names(images: ImageSet) -> dict[str, str]:
+def class_names(images: Dataset) -> dict[str, str]:
     """Return the class of each image that has exactly one by digest, as folders and manifests write it."""
     return {digest: names[0] for row, digest in enumerate(images.digests) if len(names := images.label_names(row)) == 1}
 

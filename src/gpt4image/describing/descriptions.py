@@ -20,7 +20,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.secrets import hidden
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.config.results import BackupResult, CheckResult, ExportDescriptionsResult, ImportResult
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.decode import sides
 from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.class_lists import ClassNames, class_list, class_names
@@ -47,7 +47,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
     in_pixels = config.box_format.endswith("-original")
     if in_pixels and config.data is None:
         raise ConfigError(f"--box-format {config.box_format} needs --data, whose pictures say how large they are.")
-    images = None if config.data is None else load_image_set(config.data)
+    images = None if config.data is None else load_dataset(config.data)
     importer = _Importer(images, prompt, describer, _classes_of(config, images), config.box_format)
     waiting = iter(read_rows(config.file))
     with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
@@ -84,7 +84,7 @@ class _Importer:
 
     def __init__(
         self,
-        images: ImageSet | None,
+        images: Dataset | None,
         prompt: Prompt,
         describer: Mapping[str, Any],
         class_list: tuple[ClassOption, ...],
@@ -195,7 +195,7 @@ class _Importer:
         return sides(self._images.read(self._row_of[digest]))
 
 
-def _classes_of(config: ImportDescriptionsConfig, images: ImageSet | None) -> tuple[ClassOption, ...]:
+def _classes_of(config: ImportDescriptionsConfig, images: Dataset | None) -> tuple[ClassOption, ...]:
     if config.classes is not None:
         return class_list(config.classes)
     return () if images is None else tuple(map(ClassOption, images.classes))
@@ -214,7 +214,7 @@ def export_descriptions(config: ExportDescriptionsConfig) -> ExportDescriptionsR
     """
     keys_of: dict[str, list[str]] = {}
     if config.data is not None:
-        images = load_image_set(config.data)
+        images = load_dataset(config.data)
         for key, digest in zip(images.keys, images.digests, strict=True):
             keys_of.setdefault(digest, []).append(key)
     counts = Counter[str]()

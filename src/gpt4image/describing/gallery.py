@@ -16,7 +16,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, ViewConfig
 from gpt4image.config.results import ViewResult
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.describing.class_lists import NONE_OF_THESE
 from gpt4image.describing.description_stats import all_results, class_names, describer_names, stored_flaws
 from gpt4image.describing.questions import CLASS
@@ -54,7 +54,7 @@ def view(config: ViewConfig) -> ViewResult:
     """
     if config.out.is_dir():
         raise ConfigError(f"--out {config.out}: this is a folder; give the name of an HTML file in it.")
-    images = None if config.data is None else load_image_set(config.data)
+    images = None if config.data is None else load_dataset(config.data)
     keys: dict[str, list[str]] = {}
     if images is not None:
         for key, digest in zip(images.keys, images.digests, strict=True):

@@ -30,7 +30,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import listed
 from gpt4image.config.describing import AskedOptions
-from gpt4image.data import ImageSet, load_with_splits
+from gpt4image.data import Dataset, load_with_splits
 from gpt4image.describing.class_lists import readable
 from gpt4image.describing.questions import CLASS, DESCRIPTION, TAGS, asking_for, tags_of_list
 from gpt4image.describing.rows import SYNONYMS
@@ -44,7 +44,7 @@ SURE = 0.9
 _TEXTS_AT_ONCE = 256
 
 
-def asked_images(options: AskedOptions, spec: str) -> tuple[ImageSet, ImageSet]:
+def asked_images(options: AskedOptions, spec: str) -> tuple[Dataset, Dataset]:
     """Return a dataset with all its splits, and the images of those that are asked about.
 
     Raises:
@@ -62,7 +62,7 @@ def asked_images(options: AskedOptions, spec: str) -> tuple[ImageSet, ImageSet]:
     return dataset, dataset if len(chosen) == len(dataset) else dataset.select(chosen)
 
 
-def chosen_images(images: ImageSet, path: Path) -> tuple[ImageSet, list[Skipped]]:
+def chosen_images(images: Dataset, path: Path) -> tuple[Dataset, list[Skipped]]:
     """Return the images that rows of a CSV file name, with all their copies, and the rows of no image.
 
     A row names its image by ``digest``, otherwise by ``key``; other columns are ignored.

@@ -30,7 +30,7 @@ from gpt4image.base.secrets import hidden
 from gpt4image.comparing.compare import compare
 from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
 from gpt4image.config.base import flag_of, listed
-from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, RUN, TEXT_LABELS
+from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, RUN, TARGETS
 from gpt4image.config.results import (
     CompareResult,
     DescribeResult,
@@ -39,7 +39,7 @@ from gpt4image.config.results import (
     LabelResult,
     ReportResult,
 )
-from gpt4image.data import SPLITS, ImageSet, load_with_splits
+from gpt4image.data import SPLITS, Dataset, load_with_splits
 from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import require_onnx
 from gpt4image.describing.class_lists import class_list, compare_with
@@ -74,7 +74,7 @@ UNMEASURED = (
     "`gpt4image review`. Then give the same command again, with the file of labels as DATA if it is not labels.csv in "
     "the folder of the images; no answer is paid for twice."
 )
-PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "text_labels", "run_dir", "as_json"})
+PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "targets", "run_dir", "as_json"})
 """Options that say where something lies."""
 
 
@@ -124,7 +124,7 @@ def distill(config: DistillConfig) -> DistillResult:
     return _outcome(config, images, int(annotated.sum()), stages, time.monotonic() - started)
 
 
-def _task(config: DistillConfig, images: ImageSet) -> Task:
+def _task(config: DistillConfig, images: Dataset) -> Task:
     """Return the task. Raises DataError: it needs boxes or masks, and the dataset has none."""
     training = config.train()
     task = task_of(images, training) if config.task == "auto" else find_task(config.task, training)
@@ -133,7 +133,7 @@ def _task(config: DistillConfig, images: ImageSet) -> Task:
     return task
 
 
-def _what_to_ask(config: DistillConfig, images: ImageSet, task: Task) -> str:
+def _what_to_ask(config: DistillConfig, images: Dataset, task: Task) -> str:
     """Return what one call brings. Raises ConfigError: that cannot be asked or teach, or there are no classes."""
     several = images.labels.ndim == 2
     if config.task == "multilabel" and not several:
@@ -154,7 +154,7 @@ def _what_to_ask(config: DistillConfig, images: ImageSet, task: Task) -> str:
     return ask
 
 
-def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> None:
+def _require_learnable(config: DistillConfig, images: Dataset, task: Task) -> None:
     """Refuse what `train` would refuse after the answers are paid for.
 
     Raises:
@@ -172,7 +172,7 @@ def _require_learnable(config: DistillConfig, images: ImageSet, task: Task) -> N
     try_build(training.resolved, task, sorted(classes))
 
 
-def _measurable(images: ImageSet, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:
+def _measurable(images: Dataset, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:
     """Return the split to measure on: the first with an annotated image; "" for none."""
     for split in ("test", "val"):
         if annotated[images.indices(split)].any():
@@ -180,7 +180,7 @@ def _measurable(images: ImageSet, annotated: NDArray[np.bool_]) -> Literal["test
     return ""
 
 
-def _suited(config: DistillConfig, images: ImageSet, task: Task, ask: str) -> DistillConfig:
+def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> DistillConfig:
     """Return the options with what boxes, masks and clips call for, where nothing else is given.
 
     Raises:
@@ -252,7 +252,7 @@ def _recorded(config: DistillConfig) -> dict[str, Any]:
     return {name: hidden(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
-def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig, annotated: int) -> str:
+def _plan(config: DistillConfig, images: Dataset, describing: DescribeConfig, annotated: int) -> str:
     """Return what will be done."""
     counts = ", ".join(f"{count:,} {split}" for split in SPLITS if (count := len(images.indices(split))))
     rows = {
@@ -301,7 +301,7 @@ def _after_answers(
     else:
         stages.leave_out("encode", "no descriptions were asked for")
     taught = [data, content, encoder, _options(config.label(asked)), asked]
-    labels = out / TEXT_LABELS
+    labels = out / TARGETS
     pages = sorted(out.glob(f"{labels.stem}.*"))
     stages.do("label", lambda: label(config.label(asked)), summaries.of_labels, key=taught, made=pages, needs=[labels])
     trained = [*taught, _options(config.train(), runs.NOT_IDENTITY)]
@@ -352,7 +352,7 @@ def _report(out: Path) -> ReportResult:
     return replace(written, path=out / PAGE)
 
 
-def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: Stages, seconds: float) -> DistillResult:
+def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Stages, seconds: float) -> DistillResult:
     """Return what was made, how good it is as far as that is known, and what was skipped."""
     out, model = config.out, config.export().out
     answers, labels = stages.result(DescribeResult), stages.result(LabelResult)
@@ -371,7 +371,7 @@ def _outcome(config: DistillConfig, images: ImageSet, annotated: int, stages: St
         )
     if measured is None:
         notes.append(UNMEASURED)
-    made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TEXT_LABELS, EMBEDDINGS, ANSWERS))]
+    made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
         images=len(images),

@@ -161,7 +161,7 @@ def of_labels(done: LabelResult) -> str:
     """Return what the teacher knows, and how right it is."""
     right = _first(done.quality, "cross_validated_" if done.teacher_boxes is None else "precision_of_teacher")
     said = "" if right is None else f", {right[1]:.1%} right on {_images(done, right[0])}labels held out"
-    return f"targets for {done.coverage:.1%} of the training images{said}; suspected label errors: {done.doubtful:,}"
+    return f"targets for {done.coverage:.1%} of the training images{said}; suspected label errors: {done.suspected:,}"
 
 
 def of_run(done: TrainResult) -> str:

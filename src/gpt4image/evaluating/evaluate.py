@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.class_shares import ClassShares, chosen
 from gpt4image.artifacts.run_records import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
+from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
 from gpt4image.base.files import ROW_GROUP, parquet_rows, require_writable, row_groups, write_json, write_row_groups
@@ -22,7 +22,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.config.results import EvaluateResult
-from gpt4image.data import SPLITS, ImageSet
+from gpt4image.data import SPLITS, Dataset
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
 from gpt4image.evaluating.measures import measure_more
@@ -31,7 +31,7 @@ from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
 from gpt4image.training.check import check_labelled
-from gpt4image.training.prepare import identity_of, load_image_set, prepare
+from gpt4image.training.prepare import identity_of, load_dataset, prepare
 from gpt4image.training.run_model import load_run_model, options_of
 from gpt4image.training.training_data import TrainingData
 
@@ -68,7 +68,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
             options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
         elif not options.only_described and options.embeddings and not is_table(options.embeddings):
             options = options.model_copy(update={"embeddings": None})  # accuracy needs none
-        options = options.model_copy(update={"text_labels": None})
+        options = options.model_copy(update={"targets": None})
         described = options.embeddings is not None and (config.run_dir / runs.HEAD).is_file()
         splits = dict.fromkeys((config.split, "val") if described else (config.split,))  # see held_out_described
         with processes.joined(choose_device(options.device)):
@@ -141,7 +141,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _load(
     config: EvaluateConfig, record: runs.RunRecord, options: TrainConfig
-) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
+) -> tuple[tuple[Dataset, EmbeddingTable | None], str]:
     """Return the dataset with the classes of the run, its table, and a note where it may not be as it was trained on.
 
     Raises:
@@ -151,7 +151,7 @@ def _load(
     """
     own = record["config"]["data"]
     try:
-        image_set, table = load_image_set(options)
+        image_set, table = load_dataset(options)
     except (DataError, ConfigError, MissingExtraError) as error:
         if config.data is not None:
             raise
@@ -175,7 +175,7 @@ def _load(
     return (with_run, table), "" if same else CHANGED
 
 
-def _is_as_trained(record: runs.RunRecord, image_set: ImageSet) -> bool:
+def _is_as_trained(record: runs.RunRecord, image_set: Dataset) -> bool:
     """Return whether a dataset, as far as it was read, is the one of a run, by the fingerprint of its images."""
     config = record["config"]
     read = ("train", "val") if config.get("arm") == "train" else SPLITS
@@ -274,7 +274,7 @@ def _write_predictions(
             }
         )
 
-    if isinstance(predictions, ClassShares):
+    if isinstance(predictions, TopKProbs):
         write_row_groups(path, row_groups(len(indices), ROW_GROUP), table)
     else:
         write_row_groups(path, [slice(None)], table)

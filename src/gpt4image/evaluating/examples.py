@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import holds_boxes
-from gpt4image.artifacts.class_shares import Probabilities, chosen
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.errors import DamagedError, DecodeError
 from gpt4image.base.files import read_parquet, write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import StatsConfig, TrainConfig
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.decode import decode, decode_numbers
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.describing.description_stats import stats
@@ -50,7 +50,7 @@ NO_CLASS = "none of the classes"
 
 
 def _write_box_examples(
-    path: Path, images: ImageSet, usable: Any, run_dir: Path, name: str, split: str, comparison: str
+    path: Path, images: Dataset, usable: Any, run_dir: Path, name: str, split: str, comparison: str
 ) -> bool:
     """Write the pictures of a split with the lowest scores, and return True; False if the run predicts no boxes."""
     truth = images.regions
@@ -99,12 +99,12 @@ class DrawnMasks:
         scores: by key, the score of the first run; NaN without a mask.
     """
 
-    images: ImageSet
+    images: Dataset
     predicted: Mapping[str, Mapping[str, bytes]]
     scores: Mapping[str, float]
 
     @classmethod
-    def of_runs(cls, images: ImageSet, run_dirs: Mapping[str, Path], split: str) -> DrawnMasks | None:
+    def of_runs(cls, images: Dataset, run_dirs: Mapping[str, Path], split: str) -> DrawnMasks | None:
         """Return those of runs by name; None where they predicted no masks."""
         if not isinstance(images.regions, Masks) or not run_dirs:
             return None
@@ -146,12 +146,12 @@ class Said(NamedTuple):
 
     Attributes:
         text: embeddings of the descriptions, by which pictures have neighbours.
-        text_labels: (N, K) class probabilities predicted from the descriptions, zeros where there are none.
+        targets: (N, K) class probabilities predicted from the descriptions, zeros where there are none.
         answers: classes that a describer answered.
     """
 
     text: TextTargets | None = None
-    text_labels: Probabilities | None = None
+    targets: Probabilities | None = None
     answers: Answers | None = None
 
 
@@ -167,7 +167,7 @@ def write_all(work: Mapping[str, Callable[[], None]]) -> list[Skipped]:
 
 
 def write_run_extras(
-    run_dir: Path, config: TrainConfig, images: ImageSet, table: EmbeddingTable | None, split: str
+    run_dir: Path, config: TrainConfig, images: Dataset, table: EmbeddingTable | None, split: str
 ) -> list[Skipped]:
     """Write what the report of a run shows: pictures that it gets wrong and right, its texts, suspected label errors.
 
@@ -182,12 +182,12 @@ def write_run_extras(
         What could not be written.
     """
     text = None if table is None else TextTargets.of(table, images.digests)
-    path = config.text_labels if config.text_labels and config.text_labels.is_file() else None
+    path = config.targets if config.targets and config.targets.is_file() else None
     # Boxes give no class of the whole image to show.
-    text_labels = cache(lambda: None if path is None or holds_boxes(path) else TextLabels.load(path))
+    targets = cache(lambda: None if path is None or holds_boxes(path) else Targets.load(path))
 
     def examples() -> None:
-        soft, labels = None, text_labels()
+        soft, labels = None, targets()
         if labels is not None:
             soft = labels.of(images.digests)
         write_examples(
@@ -200,7 +200,7 @@ def write_run_extras(
         )
 
     def label_errors() -> None:
-        if (labels := text_labels()) is None:
+        if (labels := targets()) is None:
             return
         row_of = {digest: row for row, digest in enumerate(images.digests)}
         pairs = suspected_errors(labels.probabilities, labels.labels, labels.out_of_fold)
@@ -241,7 +241,7 @@ def write_descriptions(path: Path, manifest: Manifest, described: NDArray[np.boo
 
 def write_examples(
     path: Path,
-    images: ImageSet,
+    images: Dataset,
     usable: NDArray[np.bool_],
     said: Said,
     *,
@@ -262,7 +262,7 @@ def write_examples(
         split: the held-out split.
         comparison: whose predictions and text labels these are, where a report has several.
     """
-    text, text_labels, answers = said
+    text, targets, answers = said
     first = next(iter(run_dirs), None)
     if first and _write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
         return
@@ -291,7 +291,7 @@ def write_examples(
 
     def row(index: int, picture: str) -> dict[str, Any]:
         key = images.keys[index]
-        by_text = np.zeros(1) if text_labels is None else np.nan_to_num(text_labels[index])  # NaN: not known
+        by_text = np.zeros(1) if targets is None else np.nan_to_num(targets[index])  # NaN: not known
         guess: dict[str, Any] = {"class": predicted_of(images, index, np.flatnonzero(by_text >= 0.5))}
         if images.labels.ndim == 1:
             guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
@@ -313,7 +313,7 @@ def write_examples(
 
 
 def _sample(
-    images: ImageSet,
+    images: Dataset,
     held_out: NDArray[np.int64],
     train: NDArray[np.int64],
     predictions: Sequence[Mapping[str, dict[str, Any]]],
@@ -370,7 +370,7 @@ def nearest_texts(
 
 def write_suspected(
     path: Path,
-    images: ImageSet,
+    images: Dataset,
     rows: NDArray[np.int64],
     given: NDArray[np.int64],
     probabilities: Probabilities,
@@ -416,7 +416,7 @@ def write_suspected(
     write_json(path, found)
 
 
-def answer_of(images: ImageSet, answers: Answers | None, index: int) -> dict[str, Any] | None:
+def answer_of(images: Dataset, answers: Answers | None, index: int) -> dict[str, Any] | None:
     """Return the class that a describer answered about an image, and its stated confidence; None without one."""
     if answers is None or answers.first.ndim > 1 or answers.first[index] < 0:
         return None
@@ -424,7 +424,7 @@ def answer_of(images: ImageSet, answers: Answers | None, index: int) -> dict[str
     return {"class": images.classes[int(answers.first[index])], "probability": None if np.isnan(stated) else stated}
 
 
-def read_predictions(run_dir: Path, split: str, images: ImageSet) -> dict[str, dict[str, Any]]:
+def read_predictions(run_dir: Path, split: str, images: Dataset) -> dict[str, dict[str, Any]]:
     """Return the predicted class, or all classes, of each image by key, and the probability where there is one."""
     path = run_dir / f"predictions-{split}.parquet"
     try:
@@ -442,13 +442,13 @@ def read_predictions(run_dir: Path, split: str, images: ImageSet) -> dict[str, d
     }
 
 
-def label_of(images: ImageSet, index: int) -> str | None:
+def label_of(images: Dataset, index: int) -> str | None:
     """Return the classes of an image in words; None where no class is known to be there, and not all to be absent."""
     absent = images.labels.ndim == 2 and (images.labels[index] == 0).all()
     return ", ".join(images.label_names(index)) or (NO_CLASS if absent else None)
 
 
-def predicted_of(images: ImageSet, index: int, predicted: NDArray[Any]) -> str:
+def predicted_of(images: Dataset, index: int, predicted: NDArray[Any]) -> str:
     """Return predicted classes in words, to be compared with ``label_of``: without those that the label leaves open."""
     classes = predicted.astype(np.int64)
     if images.labels.ndim == 2 and label_of(images, index) is not None:

@@ -21,10 +21,10 @@ from scipy.sparse import csr_matrix
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.box_formats import overlap
-from gpt4image.artifacts.class_shares import Probabilities, blocks, built
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
+from gpt4image.artifacts.top_k_probs import Probabilities, blocks, built
 from gpt4image.base.errors import TableError, first_few
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import CLASS
@@ -155,7 +155,7 @@ def answered_classes(path: Path) -> tuple[str, ...]:
     raise TableError(f"{path} holds {what}, so that the classes are not known; name them with --classes.")
 
 
-def read_for(path: Path, images: ImageSet) -> Read:
+def read_for(path: Path, images: Dataset) -> Read:
     """Return the class answers about the images of a dataset, or the tags where they have several classes.
 
     Raises:

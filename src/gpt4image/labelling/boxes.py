@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_formats import overlap
-from gpt4image.artifacts.class_shares import chosen
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.artifacts.top_k_probs import chosen
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import predict_labels

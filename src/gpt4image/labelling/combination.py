@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from gpt4image.artifacts.class_shares import Probabilities, blocks, chosen, zeros
+from gpt4image.artifacts.top_k_probs import Probabilities, blocks, chosen, zeros
 from gpt4image.labelling.confusions import Confusions
 from gpt4image.labelling.text_classifier import FOLDS
 

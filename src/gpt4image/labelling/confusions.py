@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, triu
 
-from gpt4image.artifacts.class_shares import ClassShares, Probabilities, blocks, two_best
+from gpt4image.artifacts.top_k_probs import Probabilities, TopKProbs, blocks, two_best
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -112,7 +112,7 @@ def _shifted(probabilities: Floats, shift: NDArray[np.float64]) -> NDArray[np.fl
 def _stated(first: Ints, probabilities: Probabilities, rows: Ints) -> NDArray[np.float64]:
     """Return ``counted`` of answers that are of each class as their confidence says, of any number of images."""
     n_classes = probabilities.shape[1]
-    if not isinstance(probabilities, ClassShares):
+    if not isinstance(probabilities, TopKProbs):
         return counted(first[rows], probabilities[rows], n_classes)
     some, shape = probabilities.take(rows), (n_classes, len(rows))
     answered = csr_matrix((np.ones(len(rows)), (first[rows], np.arange(len(rows)))), shape=shape)

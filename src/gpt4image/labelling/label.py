@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.class_shares import chosen
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.targets import Facts, Targets
+from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
-from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
+from gpt4image.data import NO_LABEL, Dataset, load_with_splits
 from gpt4image.data.box_files import readable, write_coco
 from gpt4image.data.coco import ids_of
 from gpt4image.data.labels import note_other_classes, used_classes
@@ -73,7 +73,7 @@ TEXTS_SAY_NOTHING = (
 class _Evidence(NamedTuple):
     """The dataset, each picture once, and its texts; their table, if any, and why something cannot be read."""
 
-    images: ImageSet
+    images: Dataset
     texts: Texts
     table: EmbeddingTable | None
     notes: list[str]
@@ -102,7 +102,7 @@ def label(config: LabelConfig) -> LabelResult:
     return (_label_boxes if boxes else _label_classes)(config, given)
 
 
-def _images(config: LabelConfig) -> ImageSet:
+def _images(config: LabelConfig) -> Dataset:
     """Return the dataset, each picture once, with class names: those of the answers where no image has a label."""
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     names = tuple(option.name for option in class_list(config.classes)) if config.classes else images.classes
@@ -119,7 +119,7 @@ def _images(config: LabelConfig) -> ImageSet:
     return images.select(np.unique(representatives(images.digests, preferred)))  # no copy may be in another fold
 
 
-def _with_texts(config: LabelConfig, images: ImageSet) -> _Evidence:
+def _with_texts(config: LabelConfig, images: Dataset) -> _Evidence:
     if config.embeddings is None:
         return _Evidence(images, Texts.none(len(images)), None, [])
     table = open_table(config.embeddings)
@@ -155,12 +155,12 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         suspected=suspected_errors(predicted.probabilities, labels, predicted.out_of_fold, certain),
         suggestions=_suggestions(config, given, predicted, known),
         answers=answers if labels.ndim == 1 else None,
-        most=config.doubtful,
+        most=config.suspected,
     )
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
     scores, counts = _how_good(task, found, explains, images.labels[predicted.known])
     facts = _facts(given, known, predicted, found, scores, answered=answers is not None)
-    facts["doubtful"] = len(shown.suspected)
+    facts["suspected"] = len(shown.suspected)
     file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
     found.save(file)
     sections = shown.sections()
@@ -189,7 +189,7 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
     )
 
 
-def _task_of(config: LabelConfig, images: ImageSet) -> Task:
+def _task_of(config: LabelConfig, images: Dataset) -> Task:
     """Return the task that labels are of. Raises ConfigError: other options are given."""
     task = MultiLabel() if images.labels.ndim == 2 else Video() if images.clips else Classification()
     if config.task not in ("auto", task.name):
@@ -204,13 +204,13 @@ def _task_of(config: LabelConfig, images: ImageSet) -> Task:
 
 def _targets(
     config: LabelConfig, given: _Evidence, labels: NDArray[Any], predicted: Predictions, read: Read | None, task: Task
-) -> TextLabels:
+) -> Targets:
     """Return what is written: the images with evidence."""
     images, rows, matrix = given.images, np.flatnonzero(predicted.known), predicted.noise.transition
     evidence: str = config.evidence
     if evidence == "fused" and read is None:
         evidence = "texts" if "texts" in predicted.weights else "names"
-    return TextLabels(
+    return Targets(
         keys=tuple(images.keys[i] for i in rows),
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
@@ -238,7 +238,7 @@ def _targets(
 
 
 def _facts(
-    given: _Evidence, known: ImageSet, predicted: Predictions, found: TextLabels, scores: dict[str, Any], answered: bool
+    given: _Evidence, known: Dataset, predicted: Predictions, found: Targets, scores: dict[str, Any], answered: bool
 ) -> dict[str, Any]:
     """Return the summary, of the labels ``known``."""
     usable = predicted.known & known.labelled
@@ -257,7 +257,7 @@ def _facts(
 
 
 def _ask_again(
-    config: LabelConfig, read: Read | None, predicted: Predictions, known: ImageSet, facts: dict[str, Any]
+    config: LabelConfig, read: Read | None, predicted: Predictions, known: Dataset, facts: dict[str, Any]
 ) -> list[Confused]:
     """Return the pairs of classes that answers confuse; what a sharper question needs is written beside the output."""
     if read is None or known.labels.ndim == 2:
@@ -272,7 +272,7 @@ def _ask_again(
     return pairs
 
 
-def _suggestions(config: LabelConfig, given: _Evidence, predicted: Predictions, known: ImageSet) -> list[Suggestion]:
+def _suggestions(config: LabelConfig, given: _Evidence, predicted: Predictions, known: Dataset) -> list[Suggestion]:
     """Return the images to label next, then those to describe next, best first."""
     if not config.suggest:
         return []
@@ -287,7 +287,7 @@ def _suggestions(config: LabelConfig, given: _Evidence, predicted: Predictions, 
     ]
 
 
-def _warnings(task: Task, found: TextLabels, explains: float | None) -> list[str]:
+def _warnings(task: Task, found: Targets, explains: float | None) -> list[str]:
     if found.facts.noise > 0.0:
         return [LABELS_WRONG]
     if says_nothing_in(task, found):
@@ -303,7 +303,7 @@ def _strange(read: Read) -> list[str]:
 
 
 def _how_good(
-    task: Task, found: TextLabels, explains: float | None, true: NDArray[Any]
+    task: Task, found: Targets, explains: float | None, true: NDArray[Any]
 ) -> tuple[dict[str, float | None], dict[str, int]]:
     """Return how right targets are on labels that were held out, and on those of the val split, ``true``; and on how
     many labelled images each was measured.
@@ -335,7 +335,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _calibration_error(found: TextLabels) -> float | None:
+def _calibration_error(found: Targets) -> float | None:
     """Return the expected calibration error of out-of-fold predictions against the given labels."""
     held_out = found.out_of_fold
     if not held_out.any():
@@ -365,7 +365,7 @@ def _label_boxes(config: LabelConfig, given: _Evidence) -> LabelResult:
     )
     targets = taught.targets(human)
     suspected = suspected_boxes(taught, human)
-    shown = ShownBoxes(images=images, human=human, taught=taught, suspected=suspected, most=config.doubtful)
+    shown = ShownBoxes(images=images, human=human, taught=taught, suspected=suspected, most=config.suspected)
     weights = targets.weights[targets.places(targets.known & ~human.known)]
     scores, counts = _how_good_boxes(taught, human, every.hidden(images.splits != "val"))
     facts: dict[str, Any] = {
@@ -380,12 +380,12 @@ def _label_boxes(config: LabelConfig, given: _Evidence) -> LabelResult:
         "ignore_regions": int((weights == 0).sum()),
         **scores,
         **{f"weight_of_{name}": round(weight, 2) for name, weight in taught.weights.items()},
-        "doubtful": len(suspected),
+        "suspected": len(suspected),
     }
     manifest = None if given.table is None else given.table.manifest
     page, unreadable = write_page(config, images, manifest, shown.sections(), facts)
-    facts |= {"page": page, "suspected": config.out.with_suffix(".suspected.csv")}
-    shown.write(facts["suspected"])
+    facts |= {"page": page, "suspected_boxes": config.out.with_suffix(".suspected.csv")}
+    shown.write(facts["suspected_boxes"])
     rows = np.flatnonzero(targets.known)
     found = BoxLabels(
         keys=tuple(images.keys[row] for row in rows),
@@ -409,7 +409,7 @@ def _label_boxes(config: LabelConfig, given: _Evidence) -> LabelResult:
     return LabelResult.of_facts(
         facts,
         path=file,
-        wrote=tuple(dict.fromkeys((file, config.out, page, facts["suspected"]))),
+        wrote=tuple(dict.fromkeys((file, config.out, page, facts["suspected_boxes"]))),
         notes=notes,
         counts=counts,
         read_rows=partial(parquet_rows, file),
@@ -431,7 +431,7 @@ def _checked(config: LabelConfig) -> tuple[Path, BoxEvidence]:
     return config.answers, config.evidence
 
 
-def _write_coco(path: Path, found: BoxLabels, images: ImageSet) -> list[Skipped]:
+def _write_coco(path: Path, found: BoxLabels, images: Dataset) -> list[Skipped]:
     """Write boxes of images in COCO's format, with the ids of the dataset; return those that cannot be read."""
     rows, sizes, skipped = readable(images)
     kept = images.select(rows)
@@ -469,7 +469,7 @@ def _other_numbers(facts: dict[str, Any]) -> str:
     )
 
 
-def _boxes_in_words(facts: dict[str, Any], images: ImageSet) -> str:
+def _boxes_in_words(facts: dict[str, Any], images: Dataset) -> str:
     """Return what the teacher has learned, in a sentence or two."""
     if facts["precision_of_answers"] is None:
         taken = "Answered boxes are taken at their word, those cut off with less weight"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gpt4image.artifacts.class_shares import Probabilities, blocks, built, chosen, mapped, scattered
+from gpt4image.artifacts.top_k_probs import Probabilities, blocks, built, chosen, mapped, scattered
 from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
 from gpt4image.labelling.answers import Answers

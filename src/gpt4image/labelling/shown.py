@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.class_shares import Probabilities, two_best
 from gpt4image.artifacts.store import ClassOption
 from gpt4image.artifacts.table import Manifest, texts_behind
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.top_k_probs import Probabilities, two_best
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import csv_cell, csv_line, in_one_line
 from gpt4image.config import LabelConfig
-from gpt4image.data import ImageSet
+from gpt4image.data import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.answers import Answers
@@ -70,7 +70,7 @@ class Section(NamedTuple):
 
 def write_page(
     config: LabelConfig,
-    images: ImageSet,
+    images: Dataset,
     table: Manifest | None,
     sections: Sequence[Section],
     facts: Mapping[str, Any],
@@ -113,7 +113,7 @@ class ShownClasses:
         most: number of suspected errors to show.
     """
 
-    images: ImageSet
+    images: Dataset
     probabilities: Probabilities
     suspected: NDArray[np.int64]
     suggestions: Sequence[Suggestion]
@@ -181,7 +181,7 @@ class ShownBoxes:
     """What is to be shown of N images with boxes: ``human`` ones that were learned from, what the teacher says, and
     suspected errors, the surest first, of which at most ``most`` of each kind."""
 
-    images: ImageSet
+    images: Dataset
     human: Boxes
     taught: TaughtBoxes
     suspected: Sequence[Suspect]
@@ -233,7 +233,7 @@ class ShownBoxes:
         return Card(one.image, cells, claims, boxes=[own, *against])
 
 
-def write_table(path: Path, labels: TextLabels) -> None:
+def write_table(path: Path, labels: Targets) -> None:
     """Write key, split, given class, predicted class and its probability, and the second class with its own.
 
     Of several classes per image, those that are likely are listed with bars between them.
@@ -277,7 +277,7 @@ def confused_table(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
     return text_table("Classes that the answers confuse more often than chance", rows)
 
 
-def write_to_ask_again(path: Path, pairs: Sequence[Confused], images: ImageSet, probabilities: Probabilities) -> None:
+def write_to_ask_again(path: Path, pairs: Sequence[Confused], images: Dataset, probabilities: Probabilities) -> None:
     """Write the images to ask again as CSV: key, digest, and their first and second class."""
     rows = np.sort(np.concatenate([pair.images for pair in pairs])).tolist()
     best = (np.argsort(probabilities[row])[-2:][::-1].tolist() for row in rows)

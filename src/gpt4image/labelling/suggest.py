@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.class_shares import Probabilities, chosen, two_best
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen, two_best
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.labelling.text_vectors import Vectors
 
 Floats = NDArray[np.floating]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.class_shares import Probabilities, chosen, scattered
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered
 from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import AnsweredBoxes, Answers, read_boxes, read_for

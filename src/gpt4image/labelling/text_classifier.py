@@ -30,7 +30,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from gpt4image.artifacts.class_shares import BLOCK_CELLS, DENSE_CELLS, Probabilities, blocks, built
+from gpt4image.artifacts.top_k_probs import BLOCK_CELLS, DENSE_CELLS, Probabilities, blocks, built
 from gpt4image.base.interrupts import stop_here
 from gpt4image.labelling.text_vectors import Vectors
 

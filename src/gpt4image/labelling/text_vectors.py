@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.class_shares import DENSE_CELLS, blocks
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.top_k_probs import DENSE_CELLS, blocks
 from gpt4image.base.errors import TableError
 
 Floats = NDArray[np.float32]

@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.utils.data
 from PIL import Image
-from torch.utils.data import Dataset
 
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import DataError, DecodeError, TableError, nearest
 from gpt4image.config import DataOptions
-from gpt4image.data import ImageSet, load_with_splits
+from gpt4image.data import Dataset, load_with_splits
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.decode import decode
-from gpt4image.data.image_set import NO_LABEL
 from gpt4image.own_loop.texts import NO_TEXT, Text, Texts, coverage
 
 IGNORED_LABEL = -100  # F.cross_entropy leaves such images out by default
@@ -56,7 +56,7 @@ class DescribedImage(NamedTuple):
         return DescribedImage(*(field.to(device, non_blocking=True) for field in self))
 
 
-class WithTexts(Dataset[DescribedImage]):
+class WithTexts(torch.utils.data.Dataset[DescribedImage]):
     """A data set of your own, of pairs (image, label), joined to the texts of its images by key.
 
     Args:
@@ -73,7 +73,7 @@ class WithTexts(Dataset[DescribedImage]):
         TableError: no image has a text.
     """
 
-    def __init__(self, dataset: Dataset[Any], texts: Texts, keys: Sequence[str]) -> None:
+    def __init__(self, dataset: torch.utils.data.Dataset[Any], texts: Texts, keys: Sequence[str]) -> None:
         size = len(dataset)  # pyright: ignore[reportArgumentType]
         if len(keys) != size:
             raise DataError(f"{len(keys)} keys for {size} images: give one for each, in the order of the data set.")
@@ -91,14 +91,14 @@ class WithTexts(Dataset[DescribedImage]):
         return DescribedImage(image, label, *self.texts[self.keys[index]])
 
 
-class DescribedImages(Dataset[DescribedImage]):
+class DescribedImages(torch.utils.data.Dataset[DescribedImage]):
     """A dataset joined to its text embeddings by content: names and order of the files do not matter.
 
     The table stays a memory map, in worker processes too. A picture that cannot be decoded gives a warning that names
     it, and a white picture without label and description, which takes part in no loss.
 
     Args:
-        data: SPEC as ``gpt4image train --data`` takes it (missing splits are cut as there), or an ImageSet.
+        data: SPEC as ``gpt4image train --data`` takes it (missing splits are cut as there), or an Dataset.
         embeddings: folder of the embedding table written by ``gpt4image encode``, or the open table.
         split: train, val or test; None for all images.
         transform: from an RGB PIL image to what the model takes, e.g. of torchvision.transforms.
@@ -115,7 +115,7 @@ class DescribedImages(Dataset[DescribedImage]):
 
     def __init__(
         self,
-        data: str | ImageSet,
+        data: str | Dataset,
         embeddings: str | Path | EmbeddingTable,
         *,
         split: str | None = "train",

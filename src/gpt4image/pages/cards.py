@@ -12,7 +12,7 @@ from PIL import Image
 from gpt4image.base.errors import DecodeError
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import visible
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.video import picture_of
 
 PICTURE = 192
@@ -54,7 +54,7 @@ class Thumbnails:
         skipped: images that cannot be decoded; they have none, and their cards say so.
     """
 
-    def __init__(self, images: ImageSet, side: int = PICTURE) -> None:
+    def __init__(self, images: Dataset, side: int = PICTURE) -> None:
         self._images, self._side = images, side
         self.skipped: list[Skipped] = []
 

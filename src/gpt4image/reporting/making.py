@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from gpt4image.artifacts.run_records import Run
-from gpt4image.artifacts.text_labels import LabelEvidence
+from gpt4image.artifacts.targets import LabelEvidence
 from gpt4image.base.outcome import Skipped
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.extras import Descriptions
@@ -128,7 +128,7 @@ def commands(known: Descriptions | None, runs: Sequence[Run], last: Sequence[str
 def _of_texts(known: Descriptions | None, runs: Sequence[Run]) -> Iterator[str]:
     table, labels, data = (
         next((str(found) for run in runs if (found := run.config.get(name))), "")
-        for name in ("embeddings", "text_labels", "data")
+        for name in ("embeddings", "targets", "data")
     )
     if known is not None and known.store:
         for by in known.describers:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import parquet_rows, write_parquet
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig
 from gpt4image.config.results import AuditResult
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import read_answers
 from gpt4image.labelling.looks import Floats, Ints, Share, drawn, share_right, strata_of
@@ -45,7 +45,7 @@ def audit(config: AuditConfig) -> AuditResult:
         MissingExtraError: the server of the page is not installed.
         KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every look is on disk.
     """
-    targets = None if config.targets is None else TextLabels.load(config.targets)
+    targets = None if config.targets is None else Targets.load(config.targets)
     images, classes = _audited(config, targets)
     found, skipped = _predictions(config, images, classes, targets)
     strata, order = _drawn(config, images, _proxy(found))
@@ -98,14 +98,14 @@ def audit(config: AuditConfig) -> AuditResult:
     return outcome
 
 
-def _audited(config: AuditConfig, targets: TextLabels | None) -> tuple[ImageSet, tuple[str, ...]]:
+def _audited(config: AuditConfig, targets: Targets | None) -> tuple[Dataset, tuple[str, ...]]:
     """Return the distinct images that are audited, and the classes."""
     if config.model is None and targets is not None:
-        images, classes = load_image_set(config.data, aside=config.labels), targets.classes
+        images, classes = load_dataset(config.data, aside=config.labels), targets.classes
         wanted = frozenset(targets.digests)
     elif config.model is not None:
         record = runs.read_run(config.model)
-        from gpt4image.training.prepare import load_image_set as load_as_the_run
+        from gpt4image.training.prepare import load_dataset as load_as_the_run
         from gpt4image.training.run_model import options_of
 
         same = {"data": config.data, "embeddings": None, "only_described": False}
@@ -126,7 +126,7 @@ def _audited(config: AuditConfig, targets: TextLabels | None) -> tuple[ImageSet,
 
 
 def _predictions(
-    config: AuditConfig, images: ImageSet, classes: tuple[str, ...], targets: TextLabels | None
+    config: AuditConfig, images: Dataset, classes: tuple[str, ...], targets: Targets | None
 ) -> tuple[Probabilities, tuple[Skipped, ...]]:
     """Return what each of answers, targets and model says, and images that the model cannot read."""
     found, skipped = dict[str, NDArray[np.float32]](), tuple[Skipped, ...]()
@@ -155,7 +155,7 @@ def _proxy(found: Probabilities) -> Floats:
     return np.where(judge.any(axis=1), by_judge, last.max(axis=1)).astype(np.float64)
 
 
-def _drawn(config: AuditConfig, images: ImageSet, proxy: Floats) -> tuple[Ints, Ints]:
+def _drawn(config: AuditConfig, images: Dataset, proxy: Floats) -> tuple[Ints, Ints]:
     """Return (N,) the stratum of each image, and all rows in the order to look at; as the first run noted them."""
     import pyarrow as pa
 

@@ -22,7 +22,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_line
 from gpt4image.config.base import IMAGE_ROOT
-from gpt4image.data import IMAGES, ImageSet
+from gpt4image.data import IMAGES, Dataset
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state
 from gpt4image.data.file_source import FileSource, is_below
@@ -69,7 +69,7 @@ class LabelsFile:
         skipped: images that cannot be read.
     """
 
-    def __init__(self, path: Path, images: ImageSet) -> None:
+    def __init__(self, path: Path, images: Dataset) -> None:
         """Take the lock, read the labels that the file has, and those of the dataset for other images; write all.
 
         Raises:
@@ -101,7 +101,7 @@ class LabelsFile:
             raise
 
     @property
-    def distinct(self) -> ImageSet:
+    def distinct(self) -> Dataset:
         """The images without copies of the same bytes; ``copies`` has the rows of each."""
         return self.images.select([rows[0] for rows in self.copies])
 
@@ -266,7 +266,7 @@ def _locked(path: Path) -> FileLock:
         ) from None
 
 
-def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipped]]:
+def _paths(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skipped]]:
     """Return where each image lies, relative to the folder of the labels, and the rows that cannot be read.
 
     Images that are no files of their own are written to a folder beside the labels.
@@ -285,7 +285,7 @@ def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipp
     return [os.path.relpath(place, root) for place in places], {}
 
 
-def _copied(path: Path, images: ImageSet) -> tuple[Sequence[str], dict[int, Skipped]]:
+def _copied(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skipped]]:
     """Write images to a folder; return their places, and the rows that cannot be read. Raises OSError: no room."""
     folder = path.with_suffix(IMAGES)
     places: list[str] = []

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.class_shares import Probabilities, chosen, scattered, zeros
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered, zeros
 from gpt4image.base.errors import TableError
-from gpt4image.data import NO_LABEL, ImageSet
+from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.labelling.answers import Answers, read_answers
 from gpt4image.labelling.suggest import doubt_of, to_label
@@ -86,7 +86,7 @@ class Opinion:
 class Teacher:
     """Forms an opinion of N distinct images from answers, texts and the labels of some. Slow: not for requests."""
 
-    def __init__(self, images: ImageSet, answers: Path | None, embeddings: Path | None, seed: int) -> None:
+    def __init__(self, images: Dataset, answers: Path | None, embeddings: Path | None, seed: int) -> None:
         """Open the evidence.
 
         Raises:

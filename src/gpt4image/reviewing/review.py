@@ -13,7 +13,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import ReviewConfig
 from gpt4image.config.results import ReviewResult
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.answers import answered_classes
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
@@ -37,7 +37,7 @@ def review(config: ReviewConfig) -> ReviewResult:
     if config.import_tasks is None and config.export_tasks is None:
         require_server()
     say(f"Reading the images of {config.data}")
-    images = load_image_set(config.data, aside=config.labels)
+    images = load_dataset(config.data, aside=config.labels)
     file = LabelsFile(config.labels, images)
     skipped, stopped = list[Skipped](), False
     try:

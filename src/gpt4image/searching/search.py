@@ -22,7 +22,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
 from gpt4image.config.results import SearchResult
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.pages.cards import Thumbnails, thumbnail
@@ -30,7 +30,7 @@ from gpt4image.pages.page import render
 from gpt4image.reporting.text_table import text_table
 from gpt4image.searching.index import Index, most_similar, up_to_date
 from gpt4image.training.auto import stored_as
-from gpt4image.training.prepare import load_image_set as load_with_splits
+from gpt4image.training.prepare import load_dataset as load_with_splits
 from gpt4image.training.run_model import RunModel, TextSpace, load_run_model, options_of, read_text_space
 
 FOLDER = "search"
@@ -144,11 +144,11 @@ def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"query": each["query"], **hit} for each in answers for hit in each["results"]]
 
 
-def _images(config: SearchConfig, options: TrainConfig) -> ImageSet:
+def _images(config: SearchConfig, options: TrainConfig) -> Dataset:
     """Return the images to search; splits are cut as the run cut them."""
     spec = config.data or options.data
     if config.split == "all":
-        return load_image_set(spec)
+        return load_dataset(spec)
     table = options.embeddings if options.only_described else None  # alone says which images val takes
     images, _ = load_with_splits(options.model_copy(update={"data": spec, "embeddings": table}))
     chosen = images.indices(config.split)
@@ -183,7 +183,7 @@ def _queries(texts: Sequence[str], images: Sequence[Path], model: RunModel, spac
 def _index(
     config: SearchConfig,
     model: RunModel,
-    images: ImageSet,
+    images: Dataset,
     digests: NDArray[np.uint8],
     first: NDArray[np.int64],
     width: int,
@@ -211,7 +211,7 @@ def _index(
 
 
 def _write_page(
-    path: Path, images: ImageSet, queries: Queries, found: Sequence[Sequence[Hit]], facts: dict[str, Any]
+    path: Path, images: Dataset, queries: Queries, found: Sequence[Sequence[Hit]], facts: dict[str, Any]
 ) -> list[Skipped]:
     """Write a self-contained page of the hits of each query; return the images whose picture cannot be shown."""
     pictures = Thumbnails(images)

@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.class_shares import Probabilities
+from gpt4image.artifacts.top_k_probs import Probabilities
 from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.labels import rarest_classes
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.video import Frames
 
 Labels = Any
 """Annotations of N images, indexed by images like an array: (N, ...) labels, or boxes or masks (``data.regions``)."""
-Targets = Any
+Target = Any
 """Targets of a batch: a tensor, or what has ``to`` as a tensor has."""
 Floats = NDArray[np.float32]
 Predictions = NDArray[Any]
@@ -69,7 +69,7 @@ class Task(Protocol):
     """Whether an image has one class, so that predictions are probabilities that sum to 1."""
     no_target: ClassVar[float] = 0.0
     """Probability of every class in the target of an image without one."""
-    text_labels: ClassVar[bool] = False
+    learns_targets: ClassVar[bool] = False
     """Whether targets can be predicted from descriptions (``label``)."""
     targets_from: ClassVar[tuple[str, ...]] = ()
     """Tasks whose text labels are targets for it; its own without one."""
@@ -100,7 +100,7 @@ class Task(Protocol):
         """Which frames of a clip are read; None for a task on images."""
         return None
 
-    def annotations(self, image_set: ImageSet) -> Labels:
+    def annotations(self, image_set: Dataset) -> Labels:
         """Return what the task learns of a set. Raises DataError: the set has no such annotations."""
         if image_set.clips and self.frames is None:
             raise DataError(f"{image_set.spec} holds clips, which --task {self.name} does not read: give --task video.")
@@ -156,7 +156,7 @@ class Task(Protocol):
         """Return the model of a backbone with K outputs for inputs of ``size`` pixels; most tasks use it as it is."""
         return backbone
 
-    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Targets:
+    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Target:
         """Return the targets (B, ...) of a batch.
 
         Args:
@@ -181,13 +181,13 @@ class Task(Protocol):
 
     def with_labels(self, soft: Any, labels: Labels, trust: float) -> Probabilities:
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
-        raise ConfigError(f"--text-labels: task {self.name} learns from no class probabilities; leave it out.")
+        raise ConfigError(f"--targets: task {self.name} learns from no class probabilities; leave it out.")
 
-    def without_target(self, targets: Targets, images: Tensor) -> Targets:
+    def without_target(self, targets: Target, images: Tensor) -> Target:
         """Return targets in which the images of a mask (B,) count for nothing."""
         ...
 
-    def loss(self, outputs: Tensor, targets: Targets, smoothing: float) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Target, smoothing: float) -> Tensor:
         """Return the scalar loss of the batches of all processes: the same on each.
 
         Args:

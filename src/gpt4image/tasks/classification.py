@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.class_shares import ClassShares, Probabilities, as_columns, built, chosen, zeros
+from gpt4image.artifacts.top_k_probs import Probabilities, TopKProbs, as_columns, built, chosen, zeros
 from gpt4image.base.errors import DataError, first_few
+from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.video import USUAL_FRAMES, FrameOrder, Frames
 from gpt4image.models.hugging_face import OfTransformers
 from gpt4image.models.temporal import temporal
@@ -58,7 +58,7 @@ def measure(probabilities: Probabilities, labels: NDArray[np.int64], classes: Se
 
     Returns:
         top1, top5 (of min(5, K)), mean_class_accuracy, ece (15 bins, Guo et al. 2017), loss; support; per_class (None
-        for a class without images). Fractions in 0..1. Of ``ClassShares``, the loss of a class that is not among the
+        for a class without images). Fractions in 0..1. Of ``TopKProbs``, the loss of a class that is not among the
         most probable ones is that of their ``rest``.
     """
     count = len(classes)
@@ -99,7 +99,7 @@ def _share(right: NDArray[np.bool_]) -> float:
 
 def _best(found: Probabilities, count: int) -> NDArray[np.int64]:
     """Return (N, count) the most probable classes, in no order beyond the first."""
-    if isinstance(found, ClassShares):
+    if isinstance(found, TopKProbs):
         return found.classes[:, :count].astype(np.int64)
     return torch.from_numpy(found).topk(count, dim=1).indices.numpy()
 
@@ -127,7 +127,7 @@ class Classification(Task):
     image_score: ClassVar[str] = "whether the class is right"
     mixes: ClassVar[bool] = True
     exclusive: ClassVar[bool] = True
-    text_labels: ClassVar[bool] = True
+    learns_targets: ClassVar[bool] = True
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse several labels per image, and a single class. Raises DataError."""
@@ -215,7 +215,7 @@ class Video(Classification):
         """Which frames of a clip are read."""
         return Frames(self.count, self.order)
 
-    def annotations(self, image_set: ImageSet) -> Labels:
+    def annotations(self, image_set: Dataset) -> Labels:
         """Return the labels of clips. Raises DataError: these are images."""
         if not image_set.clips:
             raise DataError(f"{image_set.spec} holds images, and --task video reads clips: give --data clips:PATH.")

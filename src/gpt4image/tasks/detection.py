@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.base.errors import DataError
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.models.detector import LEAST_SCORE, MOST, BestBoxes, Detector, detection_loss
 from gpt4image.tasks.average_precision import Matches, coco_metrics
@@ -45,14 +45,14 @@ class Detection(Task):
         Metric(name="AP_large", title="average precision of large boxes"),
     )
     image_score: ClassVar[str] = "average precision of the boxes of one image, all classes together"
-    text_labels: ClassVar[bool] = True
+    learns_targets: ClassVar[bool] = True
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
     hub_task: ClassVar[str] = "object-detection"
     output: ClassVar[str] = "boxes"
     smooths: ClassVar[bool] = False
 
-    def annotations(self, image_set: ImageSet) -> Boxes:
+    def annotations(self, image_set: Dataset) -> Boxes:
         """Return the boxes of a set. Raises DataError: it has none."""
         if not isinstance(image_set.regions, Boxes):
             raise DataError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from gpt4image.artifacts.class_shares import as_columns
+from gpt4image.artifacts.top_k_probs import as_columns
 from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.processes import gather
@@ -55,7 +55,7 @@ class MultiLabel(Task):
     )
     image_score: ClassVar[str] = "label ranking average precision"
     mixes: ClassVar[bool] = True
-    text_labels: ClassVar[bool] = True
+    learns_targets: ClassVar[bool] = True
     has_thresholds: ClassVar[bool] = True
     no_target: ClassVar[float] = float("nan")
 

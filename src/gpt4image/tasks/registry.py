@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import TrainOptions
 from gpt4image.config.pretraining import PRETRAIN
+from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.regions import Boxes
 from gpt4image.data.video import USUAL_FRAMES
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
@@ -37,7 +37,7 @@ class Pretraining(Task):
     image_score: ClassVar[str] = "nothing"
     smooths: ClassVar[bool] = False
 
-    def annotations(self, image_set: ImageSet) -> Labels:
+    def annotations(self, image_set: Dataset) -> Labels:
         """Return (N,) no class for any image."""
         return np.full(len(image_set), NO_LABEL)
 
@@ -117,7 +117,7 @@ def with_options(task: Task, options: TrainOptions) -> Task:
     return found if type(found) is type(task) else task
 
 
-def task_of(image_set: ImageSet, options: TrainOptions) -> Task:
+def task_of(image_set: Dataset, options: TrainOptions) -> Task:
     """Return the task that a set is of: boxes, masks, clips (video), a column per class (multi-label), else a label
     per image."""
     if image_set.regions is not None:

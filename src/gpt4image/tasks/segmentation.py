@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.base.errors import DataError
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import VOID, Masks
 from gpt4image.models.hugging_face import STRIDE, OfTransformers
@@ -58,7 +58,7 @@ class Segmentation(Task):
     primary: ClassVar[Metric] = Metric(name="mIoU", title="mean intersection over union")
     metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="pixel_accuracy", title="pixel accuracy"),)
     image_score: ClassVar[str] = "intersection over union, mean over the classes of the image"
-    text_labels: ClassVar[bool] = True
+    learns_targets: ClassVar[bool] = True
     no_target: ClassVar[float] = MultiLabel.no_target
     targets_from: ClassVar[tuple[str, ...]] = (MultiLabel.name, "detection")
     squash: ClassVar[bool] = True
@@ -67,7 +67,7 @@ class Segmentation(Task):
     output: ClassVar[str] = "mask"
     value: ClassVar[str] = "area"
 
-    def annotations(self, image_set: ImageSet) -> Masks:
+    def annotations(self, image_set: Dataset) -> Masks:
         """Return the masks. Raises DataError: there are none."""
         if not isinstance(image_set.regions, Masks):
             raise DataError(

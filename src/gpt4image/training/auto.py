@@ -15,7 +15,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.config.pretraining import PRETRAIN
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.video import USUAL_FRAMES, Frames
 from gpt4image.models.backbones import convolves, has_batch_norm, has_small_stem, pretrained_weights
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
@@ -42,7 +42,7 @@ OF_FROZEN = {"flip": False, "shift": 0.0}
 PRETRAINED_SIZE = 96
 
 
-def choose(config: TrainOptions, image_set: ImageSet) -> tuple[Any, dict[str, Any]]:
+def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any]]:
     """Fill in every option that is None or "auto".
 
     Returns:
@@ -113,7 +113,7 @@ def model_of_run(init: str) -> dict[str, Any]:
     return {name: own[name] for name in ("model", "model_args", "stem", "image_size") if own.get(name)}
 
 
-def image_size(image_set: ImageSet, count: int, init: str) -> int:
+def image_size(image_set: Dataset, count: int, init: str) -> int:
     """Return the input side in pixels from the typical shorter side of the training images."""
     side = typical_side(image_set)
     for limit, size in ((40, 32), (56, 48), (100, 64)):
@@ -122,7 +122,7 @@ def image_size(image_set: ImageSet, count: int, init: str) -> int:
     return 128 if (count < SMALL_SET and init == "scratch") or side < 192 else 224
 
 
-def typical_side(image_set: ImageSet) -> int:
+def typical_side(image_set: Dataset) -> int:
     """Return the median shorter side, in pixels, of training images spread evenly over the set (headers are read)."""
     from gpt4image.data.decode import sides
     from gpt4image.data.video import frame_size

@@ -10,7 +10,7 @@ from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import ResolvedOptions, TrainOptions
 from gpt4image.config.pretraining import PRETRAIN
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.parallel.sharding import unshardable
 from gpt4image.tasks.base import Labels, Task
 
@@ -19,7 +19,7 @@ OPTIONS_OF = {"focus_negatives": "multilabel", "presence_weight": "segmentation"
 OF_CLIPS = ("frames", "frame_order", "frame_differences")
 
 
-def check(config: ResolvedOptions, task: Task, images: ImageSet | None = None, *, targets: bool = False) -> None:
+def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *, targets: bool = False) -> None:
     """Refuse options that no run of a task has; with ``images``, the whole set, also those that do not fit them."""
     name, output = task.name, task.output
     for wrong, message in (
@@ -66,7 +66,7 @@ def check(config: ResolvedOptions, task: Task, images: ImageSet | None = None, *
         _check_images(config, task, images, targets=targets)
 
 
-def _check_images(config: ResolvedOptions, task: Task, images: ImageSet, *, targets: bool) -> None:
+def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targets: bool) -> None:
     labels, train, val = task.annotations(images), images.indices("train"), images.indices("val")
     size, parts = config.batch_size, config.grad_accumulation
     if size * parts > len(train):  # an epoch would be several passes

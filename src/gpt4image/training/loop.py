@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.class_shares import ClassShares, chosen
+from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
 from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.errors import TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
@@ -210,7 +210,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
         return None
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
-    if not np.isfinite(predictions.values if isinstance(predictions, ClassShares) else predictions).all():
+    if not np.isfinite(predictions.values if isinstance(predictions, TopKProbs) else predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
     found: Any = chosen(predictions, seen)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.class_shares import joined, packed
+from gpt4image.artifacts.top_k_probs import joined, packed
 from gpt4image.base.progress import say
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.pixels import KeptFeatures, Pixels
@@ -89,7 +89,7 @@ def outputs(
         augmentation: how images are normalised.
         config: device, precision and memory format.
         at_once: images of a batch; see ``images_at_once``.
-        few_classes: whether of the first, probabilities, only the classes with mass are kept; see ``ClassShares``.
+        few_classes: whether of the first, probabilities, only the classes with mass are kept; see ``TopKProbs``.
     """
     device = choose_device(config.device)
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.class_shares import Probabilities
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.top_k_probs import Probabilities
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.data import load_with_splits
-from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
+from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset
 from gpt4image.data.labels import note_other_classes
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
@@ -30,12 +30,12 @@ from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
 from gpt4image.training.batches import NO_TARGET
 from gpt4image.training.check import check, check_labelled
-from gpt4image.training.targets import check_fitting, load_text_labels, with_text_labels
+from gpt4image.training.targets import check_fitting, load_targets, with_file
 from gpt4image.training.trainer import try_build
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 
-def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
+def load_dataset(config: TrainOptions) -> tuple[Dataset, EmbeddingTable | None]:
     """Load the image set with its splits and the embedding table, and check that they belong together."""
     table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
     if table is None and config.only_described:
@@ -90,7 +90,7 @@ def prepare(
     *,
     to_train: bool = True,
     task: Task | None = None,
-    loaded: tuple[ImageSet, EmbeddingTable | None] | None = None,
+    loaded: tuple[Dataset, EmbeddingTable | None] | None = None,
     labelled: str = "",
     targets: bool = False,
 ) -> Prepared:
@@ -101,7 +101,7 @@ def prepare(
         splits: those whose pixels are read.
         task: of the run, where it is not one of the registry; without it as ``config`` and the labels say.
         to_train: whether the data must do for training; a finished run may be asked about any images.
-        loaded: what ``load_image_set`` returned for these options, where it was called already.
+        loaded: what ``load_dataset`` returned for these options, where it was called already.
         labelled: a split of which an image must have a label; said before pixels are read.
         targets: whether images must have targets as the options say; said before pixels are read, too.
 
@@ -113,24 +113,24 @@ def prepare(
     """
     if task is None and config.task != "auto":
         task = find_task(config.task, config)
-    text_labels = load_text_labels(config.text_labels)
-    image_set, table = loaded or load_image_set(config)
+    taught = load_targets(config.targets)
+    image_set, table = loaded or load_dataset(config)
     as_loaded = image_set
-    if text_labels is not None and set(image_set.classes) <= set(text_labels.classes):
-        note_other_classes(f"--text-labels {config.text_labels}", text_labels.classes, image_set.classes, config.data)
-        image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
-    if isinstance(text_labels, BoxLabels) and config.task in ("auto", Detection.name):
+    if taught is not None and set(image_set.classes) <= set(taught.classes):
+        note_other_classes(f"--targets {config.targets}", taught.classes, image_set.classes, config.data)
+        image_set = image_set.with_classes(taught.classes)  # no image has a label of the others
+    if isinstance(taught, BoxLabels) and config.task in ("auto", Detection.name):
         image_set = with_room_for_boxes(image_set)
     task = task or task_of(image_set, config)
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
-    if text_labels is not None:
-        check_fitting(text_labels, config, image_set, task)
-    if not (task.boxes and isinstance(text_labels, BoxLabels)):
+    if taught is not None:
+        check_fitting(taught, config, image_set, task)
+    if not (task.boxes and isinstance(taught, BoxLabels)):
         _check_annotations(task, image_set, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     # In `compare` text may name the classes of images, if there are classes.
-    unnamed = to_train and text_labels is None and (targets or not image_set.classes)
+    unnamed = to_train and taught is None and (targets or not image_set.classes)
     _check_splits(image_set, task, ("train",) if to_train else splits, labelled=labelled, targets=unnamed)
     config, chosen = auto.choose(config, image_set)
     chosen = {**named, **chosen}
@@ -153,11 +153,11 @@ def prepare(
         text=None if table is None else TextTargets.of(table, image_set.digests),
         skipped=(*image_set.skipped, *broken),
     )
-    if text_labels is not None:
-        data = with_text_labels(data, config, text_labels)
+    if taught is not None:
+        data = with_file(data, config, taught)
     # Broken images are known before training where pixels are in memory: such a run has other batches.
     identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
-    if isinstance(text_labels, BoxLabels):
+    if isinstance(taught, BoxLabels):
         identity = fingerprint([identity, data.labels.content()])
     images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
     return Prepared(
@@ -171,7 +171,7 @@ def prepare(
     )
 
 
-def _check_splits(image_set: ImageSet, task: Task, splits: Sequence[str], *, labelled: str, targets: bool) -> None:
+def _check_splits(image_set: Dataset, task: Task, splits: Sequence[str], *, labelled: str, targets: bool) -> None:
     """Refuse splits without an image, the split ``labelled`` without a label and, if asked, no target to train on."""
     there = ", ".join(f"{split} {len(image_set.indices(split)):,}" for split in SPLITS)
     if not any(len(image_set.indices(split)) for split in splits):
@@ -184,7 +184,7 @@ def _check_splits(image_set: ImageSet, task: Task, splits: Sequence[str], *, lab
         raise DataError(NO_TARGET)
 
 
-def _check_annotations(task: Task, image_set: ImageSet, spec: str) -> None:
+def _check_annotations(task: Task, image_set: Dataset, spec: str) -> None:
     try:
         task.require(task.annotations(image_set), image_set.classes, spec)
     except DataError as error:  # with what was skipped: often all annotations were
@@ -192,7 +192,7 @@ def _check_annotations(task: Task, image_set: ImageSet, spec: str) -> None:
         raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
 
 
-def with_room_for_boxes(image_set: ImageSet) -> ImageSet:
+def with_room_for_boxes(image_set: Dataset) -> Dataset:
     """Return a set of images without any regions as one with boxes of which none is known."""
     if image_set.regions is not None or image_set.clips:
         return image_set
@@ -200,9 +200,7 @@ def with_room_for_boxes(image_set: ImageSet) -> ImageSet:
     return replace(image_set, labels=nothing, regions=Boxes.of_images([None] * len(image_set)))
 
 
-def identity_of(
-    image_set: ImageSet, table: EmbeddingTable | None, soft: Probabilities | None, broken: list[int]
-) -> str:
+def identity_of(image_set: Dataset, table: EmbeddingTable | None, soft: Probabilities | None, broken: list[int]) -> str:
     """Return what tells the data of a run from others: its images, labels and splits, its texts, what is skipped."""
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     if image_set.regions is not None:

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.class_shares import Probabilities, built, chosen, scattered
 from gpt4image.artifacts.run_records import checked
 from gpt4image.artifacts.table import read_manifest
+from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, scattered
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import TrainConfig
-from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.masks import MaskFiles
 from gpt4image.data.pixels import Pixels, WorkerPixels, available_cores
 from gpt4image.encoding.text_encoders.base import TextEncoder
@@ -133,7 +133,7 @@ class RunModel:
     text_space: TextSpace | None = None
     foreign_texts: str = ""
 
-    def pixels(self, images: ImageSet) -> WorkerPixels:
+    def pixels(self, images: Dataset) -> WorkerPixels:
         """Return images as the run reads its own, decoded when they are asked for; many by worker processes."""
         workers = self.config.workers or available_cores()
         workers = workers if len(images) > WORTH_WORKERS else 0

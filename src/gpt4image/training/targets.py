@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
-from gpt4image.artifacts.class_shares import Probabilities, built, chosen
 from gpt4image.artifacts.table import is_table
-from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.artifacts.targets import Facts, Targets
+from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
-from gpt4image.data.image_set import SPLITS, ImageSet
+from gpt4image.data.dataset import SPLITS, Dataset
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.tasks.base import Task
 from gpt4image.training.training_data import TrainingData
@@ -166,54 +166,54 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
 
 
 def targets_for(
-    task: Task, text_labels: TextLabels, digests: Sequence[str], labels: Ints, trust: float | None = None
+    task: Task, found: Targets, digests: Sequence[str], labels: Ints, trust: float | None = None
 ) -> Probabilities:
     """Return the targets (n, K) that a file of text labels gives, where these say something."""
-    labels = task.image_labels(labels, len(text_labels.classes))
-    probabilities = text_labels.of(digests, task.no_target)
-    explains = explained(text_labels.probabilities, text_labels.labels, text_labels.out_of_fold)
-    return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
+    labels = task.image_labels(labels, len(found.classes))
+    probabilities = found.of(digests, task.no_target)
+    explains = explained(found.probabilities, found.labels, found.out_of_fold)
+    return class_targets(task, probabilities, labels, Noise.of(found.facts), explains, trust)
 
 
-def says_nothing_in(task: Task, found: TextLabels, trust: float | None = None) -> bool:
+def says_nothing_in(task: Task, found: Targets, trust: float | None = None) -> bool:
     """Return ``says_nothing`` of a file of text labels."""
     return says_nothing(task, found.probabilities, found.labels, found.out_of_fold, Noise.of(found.facts), trust)
 
 
-def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
+def load_targets(path: Path | None) -> Targets | BoxLabels | None:
     """Return the text labels of a run, or its boxes, if it has some."""
     if path is not None and path.suffix == ".csv":
-        raise TableError(f"--text-labels {path} is the table for people; give {path.with_suffix('.parquet')}.")
+        raise TableError(f"--targets {path} is the table for people; give {path.with_suffix('.parquet')}.")
     if path is None:
         return None
     if is_table(path):
-        raise TableError(f"--text-labels {path} is an embedding table: give it to --embeddings.")
-    return BoxLabels.load(path) if holds_boxes(path) else TextLabels.load(path)
+        raise TableError(f"--targets {path} is an embedding table: give it to --embeddings.")
+    return BoxLabels.load(path) if holds_boxes(path) else Targets.load(path)
 
 
-def check_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_set: ImageSet, task: Task) -> None:
+def check_fitting(labels: Targets | BoxLabels, config: TrainOptions, image_set: Dataset, task: Task) -> None:
     """Refuse text labels that a run cannot learn from."""
     made_for = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
     if made_for not in (task.targets_from or (task.name,)):
         raise TableError(
-            f"{config.text_labels} holds text labels for --task {made_for}, this run is of {task.name}; run "
+            f"{config.targets} holds text labels for --task {made_for}, this run is of {task.name}; run "
             "`gpt4image label` on this dataset."
         )
     if lacks := [name for name in image_set.classes if name not in labels.classes]:
         raise TableError(
-            f"{config.text_labels} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
+            f"{config.targets} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
             f"{len(image_set.classes)}; it has {first_few(labels.classes)}); run `gpt4image label` on this dataset."
         )
     _check_held_out(_learned_from(labels), config, image_set)
 
 
-def _learned_from(labels: TextLabels | BoxLabels) -> list[str]:
+def _learned_from(labels: Targets | BoxLabels) -> list[str]:
     """Return the digests of the images whose labels text labels have learned from."""
     rows = labels.human if isinstance(labels, BoxLabels) else np.unique(np.nonzero(labels.labels >= 0)[0]).tolist()
     return [labels.digests[row] for row in rows]
 
 
-def _check_held_out(learned: Sequence[str], config: TrainOptions, image_set: ImageSet) -> None:
+def _check_held_out(learned: Sequence[str], config: TrainOptions, image_set: Dataset) -> None:
     """Refuse text labels that have learned from the label of an image that is held out; copies in train are not."""
     split_of: dict[str, str] = {}
     for digest, split in zip(image_set.digests, image_set.splits.tolist(), strict=True):
@@ -230,7 +230,7 @@ def _check_held_out(learned: Sequence[str], config: TrainOptions, image_set: Ima
             "describe"
         )
     raise TableError(
-        f"{config.text_labels} has learned from labels of images that this run holds out: {' and '.join(found)}. Those "
+        f"{config.targets} has learned from labels of images that this run holds out: {' and '.join(found)}. Those "
         f"labels would teach it, and it would be measured on them; {advice}."
     )
 
@@ -240,7 +240,7 @@ def with_targets(data: TrainingData, targets: Probabilities | Boxes) -> Training
     return replace(data, labels=targets, soft=None) if isinstance(targets, Boxes) else replace(data, soft=targets)
 
 
-def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels | BoxLabels) -> TrainingData:
+def with_file(data: TrainingData, config: TrainOptions, labels: Targets | BoxLabels) -> TrainingData:
     """Return the data with class targets of text labels that fit, or with their boxes; see ``check_fitting``."""
     known = set(labels.digests)
     if isinstance(labels, BoxLabels):
@@ -267,5 +267,5 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
 def _require_some(count: int, config: TrainOptions) -> None:
     if not count:
         raise TableError(
-            f"{config.text_labels} holds no text label of a training image; run `gpt4image label` on this dataset."
+            f"{config.targets} holds no text label of a training image; run `gpt4image label` on this dataset."
         )

@@ -71,9 +71,9 @@ def train(
 
 def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
     """Return what the run reads and its options; None where it is finished."""
-    if config.text_labels is None and config.label_trust is not None:
+    if config.targets is None and config.label_trust is not None:
         raise ConfigError(
-            "--label-trust: how targets are made of text labels, of which there are none; give --text-labels."
+            "--label-trust: how targets are made of text labels, of which there are none; give --targets."
         )
     check_trackers(config.trackers)
     if config.resume and runs.has_begun(config.out):

@@ -331,7 +331,7 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
     alone = "labelled_share" in changed and not len(data.pools()[1])  # looked up only if asked: it reads all targets
     reasons = {
         f"no features are aligned to texts{unread}": () if aligned else OF_ALIGNMENT - of_views,
-        "its texts say next to nothing of these classes": {"text_labels"} if data.from_text is None else (),
+        "its texts say next to nothing of these classes": {"targets"} if data.from_text is None else (),
         "crops of --min-scale take its place": {"shift"} if config.min_scale < 1.0 and config.shift > 0.0 else (),
         "--init scratch has only new layers": {"new_layers_lr_scale"} if config.init == "scratch" else (),
         f"--task {data.task.name} has no labels to smooth": () if data.task.smooths else {"label_smoothing"},

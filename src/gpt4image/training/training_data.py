@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.artifacts.class_shares import Probabilities, chosen
 from gpt4image.artifacts.table import EmbeddingTable, require_finite
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.outcome import Skipped
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
-from gpt4image.tasks.base import Labels, Targets, Task
+from gpt4image.tasks.base import Labels, Target, Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,7 +129,7 @@ class TrainingData:
         skipped: images known to be unusable before training.
     """
 
-    image_set: ImageSet
+    image_set: Dataset
     pixels: Pixels
     usable: NDArray[np.bool_]
     task: Task
@@ -179,7 +179,7 @@ class TrainingData:
         met = processes.united(every[self.pixels.broken(every)].tolist())
         return replace(self, usable=self.usable & ~np.isin(every, met)) if met else self
 
-    def targets(self, indices: NDArray[np.int64], geometry: Geometry | None = None) -> Targets:
+    def targets(self, indices: NDArray[np.int64], geometry: Geometry | None = None) -> Target:
         """Return the targets (B, ...) of images, cut as ``geometry`` says; see ``Task.targets``."""
         soft = None if self.soft is None else self.soft[indices]
         return self.task.targets(self.labels[indices], soft, self.task.outputs(self.classes), geometry)

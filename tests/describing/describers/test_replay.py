@@ -11,14 +11,14 @@ import pytest
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescriberOptions
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Describer, Request
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from loaded_sets import in_memory
 
 
-def requests(images: ImageSet) -> list[Request]:
+def requests(images: Dataset) -> list[Request]:
     return [
         Request(digest=digest, keys=(key,), prompt=PROMPTS["paper"], turns=("?",), read=lambda: b"")
         for key, digest in zip(images.keys, images.digests, strict=True)
@@ -29,7 +29,7 @@ def load(path: Path | str) -> Describer:
     return load_describer(DescriberOptions(describer=f"replay:{path}"))
 
 
-def answers_of(describer: Describer, images: ImageSet) -> list[Answer]:
+def answers_of(describer: Describer, images: Dataset) -> list[Answer]:
     return [answer for group in describer.describe(requests(images)) for answer in group]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.prices import Price
 
 
@@ -132,6 +132,6 @@ class Describer(Protocol):
         """Return answers that came but were not yielded because ``describe`` was interrupted."""
         ...
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         """Return facts and unused items once the run is over."""
         ...

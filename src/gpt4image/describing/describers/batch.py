@@ -26,7 +26,7 @@ from gpt4image.artifacts.store_file import References, connect_writer, explained
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError
 from gpt4image.base.progress import console, say
 from gpt4image.config import DescribeConfig
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import data_urls, why_unusable
 from gpt4image.describing.describers.openai.chat import Choice, Job, Verdict, completion_of, fault_of_response
@@ -257,7 +257,7 @@ class BatchDescriber(OpenAIDescriber):
         """Nothing: answers wait at the server."""
         return ()
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         """Return what is still pending."""
         with Ledger(self._config.store, self.settings) as ledger:
             count = len(ledger.open_batches())

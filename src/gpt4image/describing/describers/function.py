@@ -16,7 +16,7 @@ from PIL import Image
 
 from gpt4image.base.errors import ConfigError, DecodeError, first_line
 from gpt4image.config import DescriberOptions
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import pictures, why_unusable
 from gpt4image.describing.prices import FREE
@@ -72,7 +72,7 @@ class FunctionDescriber:
         """Nothing is on its way."""
         return ()
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         """Nothing is left to tell."""
         return Report()
 

@@ -18,7 +18,7 @@ from typing import Any
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError, Gpt4ImageError, first_few
 from gpt4image.config import DescribeConfig, DescriberOptions
-from gpt4image.data.image_set import ImageSet, ImageSource
+from gpt4image.data.dataset import Dataset, ImageSource
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.server import query_secrets
 from gpt4image.describing.describers.registry import load_describer
@@ -31,7 +31,7 @@ _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "
 class RayDescriber:
     """Spreads requests over a Ray cluster, which is started when ``describe`` is first called."""
 
-    def __init__(self, config: DescribeConfig, images: ImageSet) -> None:
+    def __init__(self, config: DescribeConfig, images: Dataset) -> None:
         """Prepare.
 
         Raises:
@@ -92,7 +92,7 @@ class RayDescriber:
         results = () if self._workers is None else self._workers.received()
         return [answer for result in results for answer in self._unpack(result)[0]]
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         """End the workers; return their number, and the report of a replayed file (others report their own calls)."""
         if self._workers is not None:
             self._workers.close()

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import DescriberOptions
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.prices import FREE
 from gpt4image.describing.questions import DESCRIPTION
@@ -109,7 +109,7 @@ class ReplayDescriber:
         text = row.description if ask == (DESCRIPTION,) else row.as_json(ask)
         return Answer(request=request, text=text, probability=row.fields["probability"])
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         """Return how many rows belong to no image of the set, with the lines that could not be used."""
         facts = {
             "replay_rows": len(self._places),
@@ -118,7 +118,7 @@ class ReplayDescriber:
         }
         return Report(facts=facts, skipped=self._skipped)
 
-    def require_answers(self, images: ImageSet, ask: Sequence[str]) -> None:
+    def require_answers(self, images: Dataset, ask: Sequence[str]) -> None:
         """Refuse a file that has nothing for the dataset, or for a part that is asked for. Raises ConfigError."""
         if lacking := [part for part in ask if part not in self._parts]:
             left = ",".join(part for part in ask if part in self._parts)
@@ -134,7 +134,7 @@ class ReplayDescriber:
         )
 
 
-def _names_of(images: ImageSet) -> Iterator[tuple[str, str]]:
+def _names_of(images: Dataset) -> Iterator[tuple[str, str]]:
     """Yield once what each image may be called in a row."""
     yield from (("key", key) for key in images.keys)
     yield from (("digest", digest) for digest in set(images.digests))

@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, first_line
 from gpt4image.base.files import fingerprint, read_json
 from gpt4image.config import DescriberOptions
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import pictures, why_unusable
 from gpt4image.describing.prices import FREE
@@ -158,7 +158,7 @@ class TransformersDescriber:
         """A batch arrives as a whole."""
         return ()
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         """Return the batch size that the memory held, if that was less than asked for."""
         return Report(facts={"batch_size_used": self._fewest} if self._fewest < self._options.batch_size else {})
 

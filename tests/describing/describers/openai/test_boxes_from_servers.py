@@ -16,7 +16,7 @@ import gpt4image.describing.missing
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import BOX_FORMATS, DescribeConfig, StatsConfig
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.describe import describe
 from gpt4image.describing.description_stats import stats
@@ -48,10 +48,10 @@ def objects(number: int) -> list[tuple[int, int, int, int]]:
 
 
 @pytest.fixture
-def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], ImageSet]]:
+def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Dataset]]:
     """A maker of datasets of so many images, of which the first few have human boxes."""
 
-    def make(count: int, drawn: int) -> ImageSet:
+    def make(count: int, drawn: int) -> Dataset:
         scale = np.array([*SIZE, *SIZE])
         one = [(np.array(objects(n), np.float32) / scale, np.arange(2), np.ones(2, np.float32)) for n in range(drawn)]
         found = in_memory(
@@ -118,7 +118,7 @@ def stored(folder: Path) -> list[StoredAnswer]:
         return list(store.answers())
 
 
-def error_of(folder: Path, images: ImageSet) -> float:
+def error_of(folder: Path, images: Dataset) -> float:
     """The largest distance of a stored box from the true one, in thousandths."""
     true = dict(zip(images.digests, map(objects, range(len(images))), strict=True))
     scale = np.array([*SIZE, *SIZE]) / 1000
@@ -131,7 +131,7 @@ def error_of(folder: Path, images: ImageSet) -> float:
 
 @pytest.mark.parametrize("name", BOX_FORMATS[::5])  # one of each order and unit
 def test_the_convention_is_found_on_human_boxes_and_remembered(
-    tmp_path: Path, images: Callable[[int, int], ImageSet], name: str
+    tmp_path: Path, images: Callable[[int, int], Dataset], name: str
 ) -> None:
     some = images(6, 4)
     outcome, calls = run(tmp_path, says(name))
@@ -145,7 +145,7 @@ def test_the_convention_is_found_on_human_boxes_and_remembered(
 
 
 def test_images_with_human_boxes_are_asked_about_first_and_a_wrong_model_is_stopped_there(
-    tmp_path: Path, images: Callable[[int, int], ImageSet]
+    tmp_path: Path, images: Callable[[int, int], Dataset]
 ) -> None:
     images(30, 4)
     asked: list[Call] = []
@@ -162,7 +162,7 @@ def test_images_with_human_boxes_are_asked_about_first_and_a_wrong_model_is_stop
 
 
 def test_without_human_boxes_the_convention_of_the_question_is_taken_and_another_costs_nothing(
-    tmp_path: Path, images: Callable[[int, int], ImageSet]
+    tmp_path: Path, images: Callable[[int, int], Dataset]
 ) -> None:
     some = images(5, 0)
     outcome, calls = run(tmp_path, says("yxyx-sent"))
@@ -177,7 +177,7 @@ def test_without_human_boxes_the_convention_of_the_question_is_taken_and_another
 
 
 def test_answers_that_are_there_are_probed_when_human_boxes_come(
-    tmp_path: Path, images: Callable[[int, int], ImageSet]
+    tmp_path: Path, images: Callable[[int, int], Dataset]
 ) -> None:
     images(5, 0)
     run(tmp_path, says("yxyx-1000"))
@@ -213,7 +213,7 @@ def listed(*boxes: Any) -> str:
 )
 def test_good_boxes_are_kept_from_broken_answers(
     tmp_path: Path,
-    images: Callable[[int, int], ImageSet],
+    images: Callable[[int, int], Dataset],
     text: str,
     finish: str,
     faults: dict[str, int],

@@ -25,7 +25,7 @@ from typing import Any
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, MissingExtraError
 from gpt4image.base.progress import say
 from gpt4image.config import DescriberOptions
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import data_urls, why_unusable
 from gpt4image.describing.describers.openai.chat import (
@@ -166,7 +166,7 @@ class OpenAIDescriber:
             answers.append(answer)
         return answers
 
-    def report(self, images: ImageSet) -> Report:
+    def report(self, images: Dataset) -> Report:
         """Return how many calls were sent, how many for each answer, and how many failed with which fault."""
         facts: dict[str, Any] = {"calls": self._calls}
         if self._answers:

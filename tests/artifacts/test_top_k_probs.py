@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import softmax
 
-from gpt4image.artifacts import class_shares
-from gpt4image.artifacts.class_shares import MOST, ClassShares, built, chosen, mapped, scattered, two_best, zeros
-from gpt4image.artifacts.text_labels import FEW_CLASSES, Facts, TextLabels
+from gpt4image.artifacts import top_k_probs
+from gpt4image.artifacts.targets import FEW_CLASSES, Facts, Targets
+from gpt4image.artifacts.top_k_probs import MOST, TopKProbs, built, chosen, mapped, scattered, two_best, zeros
 from gpt4image.base.errors import TableError
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
@@ -26,8 +26,8 @@ N, K = 300, 60
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything counts as large, and is computed in small blocks."""
-    monkeypatch.setattr(class_shares, "DENSE_CELLS", 0)
-    monkeypatch.setattr(class_shares, "BLOCK_CELLS", 7 * K)
+    monkeypatch.setattr(top_k_probs, "DENSE_CELLS", 0)
+    monkeypatch.setattr(top_k_probs, "BLOCK_CELLS", 7 * K)
 
 
 def softmaxes(seed: int, sharpness: float) -> np.ndarray:
@@ -41,7 +41,7 @@ def softmaxes(seed: int, sharpness: float) -> np.ndarray:
 def test_the_classes_with_mass_are_kept_and_the_others_share_the_rest(few: None, sharpness: float) -> None:
     dense = softmaxes(0, sharpness)
     shares = built(N, K, lambda rows: dense[rows])
-    assert isinstance(shares, ClassShares) and shares.shape == dense.shape and len(shares) == N
+    assert isinstance(shares, TopKProbs) and shares.shape == dense.shape and len(shares) == N
     np.testing.assert_allclose(shares[:].sum(axis=1), dense.sum(axis=1), atol=1e-6)
     assert np.array_equal(shares.max(axis=1), dense.max(axis=1)) and np.array_equal(shares.any(), dense.any(axis=1))
     assert np.array_equal(shares.argmax(axis=1), dense.argmax(axis=1))
@@ -49,7 +49,7 @@ def test_the_classes_with_mass_are_kept_and_the_others_share_the_rest(few: None,
     kept = shares[:] == dense
     assert kept[rank < 1].all() and (sharpness > 1 or kept[(rank < MOST) & dense.any(axis=1, keepdims=True)].all())
     lost = np.abs(shares[:] - dense).max(axis=1)
-    assert (lost <= np.sort(dense, axis=1)[:, -MOST - 1] + class_shares.LEFT).all()
+    assert (lost <= np.sort(dense, axis=1)[:, -MOST - 1] + top_k_probs.LEFT).all()
     rows, classes = np.arange(N), np.random.default_rng(1).integers(K, size=N)
     assert np.array_equal(shares[rows, classes], shares[:][rows, classes])
     assert np.array_equal(shares[5], shares[:][5]) and np.array_equal(shares[3:9], shares[:][3:9])
@@ -64,11 +64,11 @@ def test_the_classes_with_mass_are_kept_and_the_others_share_the_rest(few: None,
 def test_small_tables_and_few_classes_stay_plain_arrays() -> None:
     assert isinstance(zeros(10, 1000), np.ndarray) and isinstance(zeros(1_000_000, 10), np.ndarray)
     large = zeros(20_000, 2_000)
-    assert isinstance(large, ClassShares) and large.values.nbytes + large.classes.nbytes < 3e6
+    assert isinstance(large, TopKProbs) and large.values.nbytes + large.classes.nbytes < 3e6
 
 
-def text_labels(probabilities: np.ndarray | ClassShares) -> TextLabels:
-    return TextLabels(
+def saved_targets(probabilities: np.ndarray | TopKProbs) -> Targets:
+    return Targets(
         keys=tuple(map(str, range(N))),
         digests=tuple(f"{row:064x}" for row in range(N)),
         splits=np.full(N, "train"),
@@ -85,15 +85,15 @@ def text_labels(probabilities: np.ndarray | ClassShares) -> TextLabels:
 @pytest.mark.parametrize("sharpness", [0.5, 40.0])
 def test_a_file_of_text_labels_holds_the_few_classes(few: None, tmp_path: Path, sharpness: float) -> None:
     dense = softmaxes(2, sharpness)
-    written = text_labels(built(N, K, lambda rows: dense[rows]))
+    written = saved_targets(built(N, K, lambda rows: dense[rows]))
     written.save(tmp_path / "few.parquet")
-    text_labels(dense).save(tmp_path / "all.parquet")
-    read = TextLabels.load(tmp_path / "few.parquet")
+    saved_targets(dense).save(tmp_path / "all.parquet")
+    read = Targets.load(tmp_path / "few.parquet")
     assert np.array_equal(read.probabilities[:], written.probabilities[:])
     assert np.array_equal(read.doubt, written.doubt, equal_nan=True)
     best, _ = two_best(read.probabilities)
     assert (best[:, 0] != best[:, 1]).all()
-    assert np.array_equal(TextLabels.load(tmp_path / "all.parquet").probabilities, dense)
+    assert np.array_equal(Targets.load(tmp_path / "all.parquet").probabilities, dense)
     some = read.of(["f" * 64, f"{7:064x}"])
     assert not some[0].any() and np.array_equal(some[1], read.probabilities[7])
     table = pq.read_table(tmp_path / "few.parquet")
@@ -101,7 +101,7 @@ def test_a_file_of_text_labels_holds_the_few_classes(few: None, tmp_path: Path, 
     at = table.column_names.index("rest")
     pq.write_table(table.set_column(at, "rest", [[0.5] * N]), tmp_path / "few.parquet")
     with pytest.raises(TableError, match="does not match its checksum"):
-        TextLabels.load(tmp_path / "few.parquet")
+        Targets.load(tmp_path / "few.parquet")
 
 
 def test_a_teacher_of_many_classes_says_what_it_says_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +125,8 @@ def test_a_teacher_of_many_classes_says_what_it_says_of_few(monkeypatch: pytest.
         return found.probabilities[:], targets[:], numbers, set(wrong[:, 0].tolist())
 
     dense = everything()
-    monkeypatch.setattr(class_shares, "DENSE_CELLS", 0)
-    monkeypatch.setattr(class_shares, "BLOCK_CELLS", 100 * K)
+    monkeypatch.setattr(top_k_probs, "DENSE_CELLS", 0)
+    monkeypatch.setattr(top_k_probs, "BLOCK_CELLS", 100 * K)
     few = everything()
     for found, expected in zip(few[:2], dense[:2], strict=True):
         moved = np.abs(found - expected).sum(axis=1) / 2  # part of an image's probability that lies elsewhere

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
-from gpt4image.artifacts.class_shares import (
-    ClassShares,
+from gpt4image.artifacts.top_k_probs import (
     Probabilities,
+    TopKProbs,
     as_array,
     as_column,
     as_columns,
@@ -32,7 +32,7 @@ from gpt4image.artifacts.class_shares import (
 from gpt4image.base.checksums import SEAL, canonical
 from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import ROW_GROUP, UNREADABLE, parse_json, read_parquet, row_groups, write_row_groups
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.dataset import NO_LABEL
 
 FORMAT = "gpt4image-text-labels-1"
 FEW_CLASSES = "gpt4image-text-labels-2"
@@ -85,7 +85,7 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TextLabels:
+class Targets:
     """Text labels of N described images, one row per digest.
 
     Attributes:
@@ -131,7 +131,7 @@ class TextLabels:
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
         facts = {**self.facts.to_json(), SEAL: self._checksum()}
-        name = FEW_CLASSES if isinstance(self.probabilities, ClassShares) else FORMAT
+        name = FEW_CLASSES if isinstance(self.probabilities, TopKProbs) else FORMAT
         metadata = {name: json.dumps(facts, ensure_ascii=False)}
 
         def table(rows: slice) -> Any:
@@ -167,7 +167,7 @@ class TextLabels:
 
     def _checksum(self) -> str:
         """Return the sha256 of everything that ``load`` returns: its fingerprint as JSON, which is never whole."""
-        found = self.probabilities if isinstance(self.probabilities, ClassShares) else self.probabilities.astype("<f4")
+        found = self.probabilities if isinstance(self.probabilities, TopKProbs) else self.probabilities.astype("<f4")
         numbers = hashlib.sha256(found.tobytes()).hexdigest()
         content = hashlib.sha256(f"[{canonical(self.facts.to_json())},[".encode())
         lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
@@ -181,7 +181,7 @@ class TextLabels:
         return content.hexdigest()
 
     @staticmethod
-    def load(path: Path) -> TextLabels:
+    def load(path: Path) -> Targets:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
         if path.suffix == ".csv":
             raise TableError(f"{path} is the table for people; give {path.with_suffix('.parquet')} beside it.")
@@ -203,7 +203,7 @@ class TextLabels:
             else:
                 place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
                 labels = np.array([place[name] for name in given.to_pylist()], dtype=np.int64)
-            found = TextLabels(
+            found = Targets(
                 keys=tuple(table.column("key").to_pylist()),
                 digests=tuple(table.column("digest").to_pylist()),
                 splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
@@ -231,7 +231,7 @@ ROUNDING = 1e-3
 
 def _require_probabilities(given: Probabilities) -> None:
     """Refuse numbers that are no probabilities; NaN stands for an image of which nothing is said. Raises ValueError."""
-    for values in (given.values, given.rest) if isinstance(given, ClassShares) else (given,):
+    for values in (given.values, given.rest) if isinstance(given, TopKProbs) else (given,):
         wrong = (values < -ROUNDING) | (values > 1 + ROUNDING)
         if wrong.any():
             raise ValueError(f"{values[wrong][0]:g} is no probability, which is from 0 to 1")
@@ -279,7 +279,7 @@ class LabelEvidence:
                 table, answers, seed = known.get("embeddings", ""), known.get("answers", ""), known.get("seed", 0)
                 tables, evidence = (str(table),) if table else (), str(known.get("evidence", "fused"))
                 return cls(task="detection", evidence=evidence, embeddings=tables, answers=str(answers), seed=int(seed))
-            facts = TextLabels.load(path).facts
+            facts = Targets.load(path).facts
         except TableError:
             return None
         tables = facts.embeddings

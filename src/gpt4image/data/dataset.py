@@ -68,7 +68,7 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ImageSet:
+class Dataset:
     """N images of one dataset. Immutable; selecting images shares the source.
 
     Attributes:
@@ -176,7 +176,7 @@ class ImageSet:
         """Return the positions of the images of one split, in order."""
         return np.flatnonzero(self.splits == split)
 
-    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageSet:
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
         """Return the images at ``indices``, in that order; digests that are known stay known."""
         chosen = np.asarray(indices, dtype=np.int64)
         return self._changed(
@@ -188,7 +188,7 @@ class ImageSet:
             regions=None if self.regions is None else self.regions[chosen],
         )
 
-    def _changed(self, chosen: NDArray[np.int64] | None = None, **changes: Any) -> ImageSet:
+    def _changed(self, chosen: NDArray[np.int64] | None = None, **changes: Any) -> Dataset:
         """Return the dataset with other fields; digests that are known stay known, of the ``chosen`` images."""
         other = replace(self, **changes)
         if "digests" in self.__dict__:
@@ -196,7 +196,7 @@ class ImageSet:
             other.__dict__["digests"] = own if chosen is None else tuple(own[i] for i in chosen)
         return other
 
-    def with_classes(self, names: Sequence[str]) -> ImageSet:
+    def with_classes(self, names: Sequence[str]) -> Dataset:
         """Return the same images among more classes; ``names`` holds those that there are.
 
         Raises:
@@ -224,7 +224,7 @@ class ImageSet:
             regions = regions.with_classes(place) if boxes else regions.with_classes(place, len(names))
         return self._changed(classes=tuple(names), labels=labels, regions=regions)
 
-    def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
+    def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> Dataset:
         """Return the same images with other labels or splits; digests that are known stay known."""
         labels, splits = self.labels if labels is None else labels, self.splits if splits is None else splits
         return self._changed(labels=labels, splits=splits)

@@ -1,6 +1,6 @@
 """Class probabilities of many images: of many classes only those that have mass are kept, never N x K numbers.
 
-``zeros`` gives a plain array where that is small, else ``ClassShares``. Both are indexed by images alike: what is read
+``zeros`` gives a plain array where that is small, else ``TopKProbs``. Both are indexed by images alike: what is read
 is a plain array (n, K), what is written is one too, and goes in whole or as the classes with most of it. So a function
 of all images goes through them in blocks, and is the same for both.
 """
@@ -24,7 +24,7 @@ DENSE_CELLS = 10_000_000  # up to so many numbers, 40 MB, all are kept
 BLOCK_CELLS = 4_000_000  # numbers that are computed at once
 
 
-class ClassShares:
+class TopKProbs:
     """Probabilities (N, K) as M classes of each image, the most probable first, and the share of each other class.
 
     Attributes:
@@ -41,7 +41,7 @@ class ClassShares:
         self.classes, self.values, self.rest, self.n_classes = classes, values, rest, n_classes
 
     @classmethod
-    def nothing(cls, total: int, n_classes: int, most: int = MOST) -> ClassShares:
+    def nothing(cls, total: int, n_classes: int, most: int = MOST) -> TopKProbs:
         """Return rows of zeros."""
         most = min(most, n_classes)
         number = np.uint16 if n_classes <= np.iinfo(np.uint16).max else np.int32
@@ -98,9 +98,9 @@ class ClassShares:
         self.classes[rows], self.rest[rows] = classes, others
         self.values[rows] = np.where(kept, values, others[:, None])
 
-    def take(self, rows: Any) -> ClassShares:
+    def take(self, rows: Any) -> TopKProbs:
         """Return those of some images."""
-        return ClassShares(self.classes[rows], self.values[rows], self.rest[rows], self.n_classes)
+        return TopKProbs(self.classes[rows], self.values[rows], self.rest[rows], self.n_classes)
 
     def any(self, axis: int = 1) -> NDArray[np.bool_]:
         """Return (N,) of which images something is known."""
@@ -128,14 +128,14 @@ class ClassShares:
         return csr_matrix((more, self.classes.ravel().astype(np.int64), starts), shape=self.shape)
 
 
-Probabilities = Floats | ClassShares
+Probabilities = Floats | TopKProbs
 
 
 def zeros(total: int, n_classes: int, most: int = MOST) -> Probabilities:
     """Return (N, K) zeros: an array where it is small or nothing is saved, else shares of ``most`` classes."""
     if _is_small(total, n_classes):
         return np.zeros((total, n_classes), np.float32)
-    return ClassShares.nothing(total, n_classes, most)
+    return TopKProbs.nothing(total, n_classes, most)
 
 
 def _is_small(total: int, n_classes: int) -> bool:
@@ -146,7 +146,7 @@ def packed(found: Floats, total: int) -> Probabilities:
     """Return some rows of ``total``, (n, K), as ``zeros`` would have them."""
     if _is_small(total, found.shape[1]):
         return found
-    kept = ClassShares.nothing(*found.shape)
+    kept = TopKProbs.nothing(*found.shape)
     kept[:] = found
     return kept
 
@@ -175,25 +175,25 @@ def mapped(found: Probabilities, make: Callable[[Floats, slice], Any]) -> NDArra
 
 def chosen(found: Probabilities, rows: Any) -> Probabilities:
     """Return the probabilities of some images, kept as they were."""
-    return found.take(rows) if isinstance(found, ClassShares) else found[rows]
+    return found.take(rows) if isinstance(found, TopKProbs) else found[rows]
 
 
 def joined(parts: Sequence[Any]) -> Any:
     """Return the rows of several arrays, or of several shares."""
-    if not isinstance(parts[0], ClassShares):
+    if not isinstance(parts[0], TopKProbs):
         return np.concatenate(parts)
     classes, values, rest = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "values", "rest")
     )
-    return ClassShares(classes, values, rest, parts[0].n_classes)
+    return TopKProbs(classes, values, rest, parts[0].n_classes)
 
 
 def scattered(found: Probabilities, rows: Ints, total: int, nothing: float = 0.0) -> Probabilities:
     """Return the probabilities of ``total`` images, of which ``found`` are those at ``rows``, in order."""
     if len(rows) == total:
         return found
-    if isinstance(found, ClassShares):
-        spread = ClassShares.nothing(total, found.n_classes, found.values.shape[1])
+    if isinstance(found, TopKProbs):
+        spread = TopKProbs.nothing(total, found.n_classes, found.values.shape[1])
         spread.classes[rows], spread.values[rows], spread.rest[rows] = found.classes, found.values, found.rest
         return spread
     dense = np.full((total, found.shape[1]), nothing, np.float32)
@@ -203,7 +203,7 @@ def scattered(found: Probabilities, rows: Ints, total: int, nothing: float = 0.0
 
 def two_best(found: Probabilities) -> tuple[Ints, Floats]:
     """Return (N, 2) the most probable class of each image and the next one, and their probabilities."""
-    if isinstance(found, ClassShares):
+    if isinstance(found, TopKProbs):
         return found.classes[:, :2].astype(np.int64), found.values[:, :2]
     two: Ints = np.argsort(found, axis=1)[:, :-3:-1]
     return two, np.take_along_axis(found, two, axis=1)
@@ -214,7 +214,7 @@ def as_columns(found: Probabilities) -> dict[str, Any]:
     than the ``rest``, which is the number of each other class."""
     import pyarrow as pa
 
-    if not isinstance(found, ClassShares):
+    if not isinstance(found, TopKProbs):
         return {"probabilities": as_column(found)}
     named = found.named
     starts = pa.array(np.append(0, np.cumsum(named.sum(axis=1))), pa.int32())
@@ -237,7 +237,7 @@ def of_columns(table: Any, n_classes: int) -> Probabilities:
         or not 0 <= classes.min(initial=0) <= classes.max(initial=0) < n_classes
     ):
         raise ValueError(f"classes {classes.min(initial=0)} to {classes.max(initial=0)} of {n_classes}")
-    found = ClassShares.nothing(len(counts), n_classes, most)
+    found = TopKProbs.nothing(len(counts), n_classes, most)
     rows = np.repeat(np.arange(len(counts)), counts)
     places = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
     found.rest[:] = table.column("rest").to_numpy()

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import ImageSet, MemorySource, load_image_set, spec_of
-from gpt4image.data.image_set import split_of_file
+from gpt4image.data import Dataset, MemorySource, load_dataset, spec_of
+from gpt4image.data.dataset import split_of_file
 
 
-def make(**changes: Any) -> ImageSet:
+def make(**changes: Any) -> Dataset:
     fields: dict[str, Any] = {
         "spec": "test",
         "classes": ("a", "b"),
@@ -26,7 +26,7 @@ def make(**changes: Any) -> ImageSet:
         "source": MemorySource([b"1", b"2", b"3"]),
         "rows": np.arange(3),
     }
-    return ImageSet(**{**fields, **changes})
+    return Dataset(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_spec_that_cannot_be_loaded_says_why(
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "linked" / "cat").symlink_to(tmp_path / "far" / "cat")
     with pytest.raises((ConfigError, DataError), match=message):
-        load_image_set(spec)
+        load_dataset(spec)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_a_folder_called_as_a_packaged_dataset_is_not_taken_for_it(
     write_images(tmp_path / "clothes", "cat/1.png", "dog/2.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"give \./clothes for the folder, clothes: for the packaged one"):
-        load_image_set("clothes")
-    assert load_image_set("./clothes").classes == ("cat", "dog")
-    assert len(load_image_set("clothes:")) == 1722
+        load_dataset("clothes")
+    assert load_dataset("./clothes").classes == ("cat", "dog")
+    assert len(load_dataset("clothes:")) == 1722
 
 
 def test_a_folder_may_be_called_as_a_kind_of_dataset(
@@ -205,9 +205,9 @@ def test_a_folder_may_be_called_as_a_kind_of_dataset(
 ) -> None:
     write_images(tmp_path / "folder", "cat/1.png", "dog/2.png")
     monkeypatch.chdir(tmp_path)
-    assert load_image_set("folder").spec == "folder:folder"
+    assert load_dataset("folder").spec == "folder:folder"
     with pytest.raises(ConfigError, match=r"'masks:' lacks DIR"):
-        load_image_set("masks")
+        load_dataset("masks")
 
 
 def test_classes_that_differ_in_case_alone_are_told_once_and_letters_are_not(
@@ -216,6 +216,6 @@ def test_classes_that_differ_in_case_alone_are_told_once_and_letters_are_not(
     write_images(tmp_path, "Cat/1.png", "a/2.png", "A/3.png")
     write_images(tmp_path, "cat/4.png")
     for _ in range(2):
-        assert load_image_set(f"folder:{tmp_path}").classes == ("A", "Cat", "a", "cat")
+        assert load_dataset(f"folder:{tmp_path}").classes == ("A", "Cat", "a", "cat")
     told = capsys.readouterr().err
     assert told == f"Note: folder:{tmp_path} has the classes 'Cat', 'cat'; if they are one class, give them one name.\n"
