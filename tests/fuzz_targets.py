@@ -31,7 +31,6 @@ from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import Targets
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
@@ -50,6 +49,7 @@ from gpt4image.describing.prices import _read_table
 from gpt4image.describing.questions import asking_for
 from gpt4image.describing.rows import read_rows
 from gpt4image.models.hugging_face import find_folder
+from gpt4image.models.weights import load_tensors
 from gpt4image.options import read_recipe
 from gpt4image.reporting.extras import Descriptions, Example
 from gpt4image.reviewing.label_studio import read_tasks

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import TrainConfig
+from gpt4image.models.weights import load_tensors
 from gpt4image.training import loop
 from gpt4image.training.train import train
 

@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 
 from damage_cases import QUERY, RUN, TINY, build_few, build_rest, compare_words, damaged, words_of
-from gpt4image import checkup, cli
+from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.targets import Targets
-from gpt4image.artifacts.weights import CHECKSUM, header_of
+from gpt4image.models.weights import CHECKSUM, header_of
+from gpt4image.reporting import doctor
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 FEW = ("texts.db", "answers.db", "texts.emb", "index", "labels.parquet", "boxes.parquet", "run", "exported")
@@ -287,13 +288,13 @@ def test_doctor_refuses_what_no_stage_wrote(tmp_path: Path) -> None:
 
 def test_files_of_others_that_vanish_or_cannot_be_read_end_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "other.db-shm").write_bytes(b"x")
-    known = checkup._store
+    known = doctor._store
 
     def vanished(path: Path) -> bool:
         if path.name == "other.db-shm":
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return known(path)
 
-    monkeypatch.setattr(checkup, "_store", vanished)
+    monkeypatch.setattr(doctor, "_store", vanished)
     told = cli_of("doctor", copy)
     assert told.code == cli.OK and "other.db-shm" not in told.out

@@ -85,7 +85,7 @@ COMMANDS = {
     "export": Command("write a model as others load it", "ExportConfig", "deploying.export:export"),
     "predict": Command("name the classes of images", "PredictConfig", "deploying.predict:predict"),
     "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
-    "doctor": Command("check the installation, or the checksums of PATH", "DoctorConfig", "checkup:doctor"),
+    "doctor": Command("check the installation, or the checksums of PATH", "DoctorConfig", "reporting.doctor:doctor"),
 }
 
 

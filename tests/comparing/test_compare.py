@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from comparing_cases import BARE, SMALL, options
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import training_data
@@ -33,6 +32,7 @@ from gpt4image.config import TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data import load_dataset
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.models.weights import save_tensors
 from gpt4image.training.prepare import prepare, with_table
 from gpt4image.training.trainer import build, make_backbone
 from held_folders import held_by_another

@@ -20,11 +20,11 @@ from gpt4image import cli
 from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.targets import Targets
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.data import load_dataset
 from gpt4image.distilling.stages import STAGES
+from gpt4image.models.weights import load_tensors
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 from tiny_videos import write_dots
 

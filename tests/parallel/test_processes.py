@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.files import read_json_lines
 from gpt4image.config import TrainConfig
+from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.training.train import train
 from several_processes import (

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.config import ExportConfig
@@ -19,6 +18,7 @@ from gpt4image.data import load_dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
+from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.config import CompareConfig, EvaluateConfig, TrainConfig
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.segmentation import Segmentation

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import CompareConfig, EvaluateConfig, ExportConfig, PredictConfig, ReportConfig, TrainConfig
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.feature_heads import Headed, Plain
+from gpt4image.models.weights import load_tensors
 from gpt4image.training.loop import batch_losses, pixels_of, seed_step, validate
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer

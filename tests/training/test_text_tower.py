@@ -12,12 +12,12 @@ import torch
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, ModelError, TableError
 from gpt4image.config import EncodeConfig, TrainConfig
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER, WEIGHTS
+from gpt4image.models.weights import load_tensors
 from gpt4image.training.run_model import read_text_space
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.train import train

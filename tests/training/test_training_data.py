@@ -16,12 +16,12 @@ from hypothesis.extra import numpy as hnp
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import Facts, Targets
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import DamagedError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.pixels import MemoryPixels
+from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.auto import stored_size

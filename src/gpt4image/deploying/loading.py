@@ -179,8 +179,8 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
     import timm
     from timm.models._hub import load_model_config_from_path
 
-    from gpt4image.artifacts.weights import load_tensors
     from gpt4image.models.backbones import require_architecture, require_backed, require_plain_args
+    from gpt4image.models.weights import load_tensors
 
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")

@@ -27,8 +27,7 @@ from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.flaws import flaws
 from gpt4image.describing.missing import asked_images
 from gpt4image.describing.questions import CLASS
-from gpt4image.pages.numbers import one_line, percent
-from gpt4image.reporting.text_table import text_table
+from gpt4image.pages.numbers import one_line, percent, text_table
 
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
 _KINDS = ("descriptions", "answers", "rejected", "no_answer")

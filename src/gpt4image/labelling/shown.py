@@ -29,9 +29,8 @@ from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes
 from gpt4image.labelling.confusions import Confused
 from gpt4image.labelling.suggest import Suggestion
 from gpt4image.pages.cards import PICTURE, Thumbnails, mark
-from gpt4image.pages.numbers import percent
+from gpt4image.pages.numbers import percent, text_table
 from gpt4image.pages.page import render
-from gpt4image.reporting.text_table import text_table
 
 LIKELY = 0.5  # probability from which a class counts as present, where images have several
 SUGGESTED = (

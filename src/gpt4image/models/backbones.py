@@ -11,6 +11,7 @@ import copy
 import difflib
 import functools
 import importlib.util
+import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -24,11 +25,12 @@ from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
-from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
+from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import ModelError, first_few, first_line
+from gpt4image.base.files import read_json
 from gpt4image.models import small_stem
 from gpt4image.models.hugging_face import OF_TRANSFORMERS, create_of_transformers, hub_asked_once
+from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import batch_layers
 
 Stem = Literal["standard", "small"]
@@ -462,6 +464,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             f"{path}: weights are read only from .safetensors files, since a pickled checkpoint can run code; convert "
             "it with safetensors.torch.save_file."
         )
-    if path.is_file() and runs.is_finished(path.parent):
-        runs.recorded_file(path.parent, path.name)
+    record = path.with_name("run.json")
+    if path.is_file() and record.is_file():  # weights of a run
+        require_recorded(path.parent, path.name, read_json(record), largest=math.inf)
     return load_tensors(path)[0]

@@ -22,8 +22,8 @@ from gpt4image.pages.numbers import (
     points_interval,
     seeds,
     sentence,
+    text_table,
 )
-from gpt4image.reporting.text_table import text_table
 from gpt4image.tasks.registry import TITLES
 
 SIGNIFICANT = 0.05

@@ -20,7 +20,7 @@ from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import read_answers
 from gpt4image.labelling.looks import Floats, Ints, Share, drawn, share_right, strata_of
-from gpt4image.reporting.text_table import text_table
+from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import LabelsFile
 from gpt4image.reviewing.queue import Teacher
 from gpt4image.reviewing.review import require_server, serve

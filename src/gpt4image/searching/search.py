@@ -26,8 +26,8 @@ from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.pages.cards import Thumbnails, thumbnail
+from gpt4image.pages.numbers import text_table
 from gpt4image.pages.page import render
-from gpt4image.reporting.text_table import text_table
 from gpt4image.searching.index import Index, most_similar, up_to_date
 from gpt4image.training.auto import stored_as
 from gpt4image.training.prepare import load_dataset as load_with_splits

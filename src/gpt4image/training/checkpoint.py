@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimisers and a JSON state as one file of ``artifacts.weights``.
+"""Checkpoints: weights, optimisers and a JSON state as one file of ``models.weights``.
 
 Training never goes on from a damaged one. It is one file, because a checkpoint of two can be killed between them.
 """
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.errors import DamagedError, ModelError, RunError
+from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel.sharding import like
 
 Modules = Mapping[str, nn.Module]

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
-from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.errors import TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.geometry import Geometry
 from gpt4image.encoding.text_encoders.tuning import FOLDER
+from gpt4image.models.weights import save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, clip_gradients, whole

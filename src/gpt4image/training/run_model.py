@@ -16,7 +16,6 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import checked
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, scattered
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
 from gpt4image.base.files import read_json, write_json
@@ -32,6 +31,7 @@ from gpt4image.models.aligner import Head, projection_head
 from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
 from gpt4image.models.feature_heads import Headed, classified
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
+from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError
 from gpt4image.base.files import fingerprint, read_json, write_json
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, to_device
+from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 
 FOLDER = "text_encoder"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.errors import ModelError
+from gpt4image.models.weights import load_tensors, save_tensors
 
 
 def test_tied_weights_and_channels_last_survive(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from gpt4image import checkup, cli
+from gpt4image import cli
 from gpt4image.base.errors import install_command
+from gpt4image.reporting import doctor
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 
@@ -24,8 +25,8 @@ def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture
 def test_a_missing_package_is_told_with_the_way_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = checkup._version
-    monkeypatch.setattr(checkup, "_version", lambda name: None if name in ("datasets", "timm") else known(name))
+    known = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("datasets", "timm") else known(name))
     assert cli.main(["doctor"]) == cli.OK
     told = capsys.readouterr().out
     assert install_command("hf") in told

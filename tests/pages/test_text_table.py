@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt4image.reporting.text_table import text_table
+from gpt4image.pages.numbers import text_table
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_nothing_acts_on_the_terminal() -> None:

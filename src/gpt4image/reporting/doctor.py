@@ -279,7 +279,7 @@ def _own_checksum(path: Path) -> bool | None:
         read_json_lines(path)
         return False
     if path.suffix == ".safetensors" and (path.name == runs.CHECKPOINT or beside & {runs.CONFIG, "tuned.json"}):
-        from gpt4image.artifacts.weights import CHECKSUM, header_of, load_tensors
+        from gpt4image.models.weights import CHECKSUM, header_of, load_tensors
 
         load_tensors(path)
         return CHECKSUM in header_of(path)
