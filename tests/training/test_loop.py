@@ -12,9 +12,10 @@ import torch
 from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 
-from gpt4image.artifacts import runs, weights
+from gpt4image.artifacts import runs
 from gpt4image.base.errors import RunError, TrainingError
 from gpt4image.config import TrainConfig
+from gpt4image.models import weights
 from gpt4image.models.weights import load_tensors
 from gpt4image.training import loop
 from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
