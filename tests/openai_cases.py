@@ -43,8 +43,12 @@ def describer(url: str, **options: Any) -> OpenAIDescriber:
     return OpenAIDescriber("tiny", DescriberOptions(describer="openai:tiny", base_url=url, **options))
 
 
-def ask(maker: OpenAIDescriber, *requests: Request) -> list[Answer]:
-    return [answer for group in maker.describe(iter(requests)) for answer in group]
+def ask(maker: OpenAIDescriber, *requests: Request, into: list[Answer] | None = None) -> list[Answer]:
+    """All answers; ``into`` also holds those that came before an error."""
+    answers = [] if into is None else into
+    for group in maker.describe(iter(requests)):
+        answers += group
+    return answers
 
 
 def ask_one(
@@ -52,10 +56,6 @@ def ask_one(
 ) -> tuple[list[Answer], server.Stub]:
     with server.serve(handler) as stub:
         return ask(describer(stub.url, **options), question or request()), stub
-
-
-def facts(maker: OpenAIDescriber) -> dict[str, Any]:
-    return dict(maker.report(None).facts)  # type: ignore[arg-type]
 
 
 def body(message: str = "no", **fields: object) -> bytes:

@@ -1,4 +1,4 @@
-"""A small OpenAI-like server for tests: one function from call to reply, on a free port of this machine.
+"""A small server for tests: one function from call to reply, on a free port of this machine; replies as OpenAI's.
 
 with serve(lambda call: answer("a red square")) as stub:
     ...  # stub.url is the base URL; stub.calls, stub.most_in_flight
@@ -21,10 +21,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Call:
-    """One request: its number from 0 on, when it came (loop time, seconds), path, headers and body."""
+    """One request, with its number from 0 on."""
 
     number: int
-    time: float
+    method: str
     path: str
     headers: dict[str, str]
     content: bytes
@@ -68,14 +68,18 @@ class Reply:
 Handler = Callable[[Call], Reply]
 
 
-def answer(*texts: str | None, finish: str = "stop", delay: float = 0.0, tokens: tuple[int, int] = (100, 10)) -> Reply:
-    """A chat completion with one choice per text."""
+def completion(*texts: str | None, finish: str = "stop", tokens: tuple[int, int] = (100, 10)) -> dict[str, Any]:
+    """The body of a chat completion with one choice per text."""
     choices = [
         {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
         for i, text in enumerate(texts)
     ]
     usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
-    return json_reply({"object": "chat.completion", "choices": choices, "usage": usage}, delay=delay)
+    return {"object": "chat.completion", "choices": choices, "usage": usage}
+
+
+def answer(*texts: str | None, delay: float = 0.0, **others: Any) -> Reply:
+    return json_reply(completion(*texts, **others), delay=delay)
 
 
 def json_reply(value: Any, status: int = 200, delay: float = 0.0, **headers: str) -> Reply:
@@ -96,32 +100,35 @@ class Stub:
         self.handler = handler
         self.calls: list[Call] = []
         self.most_in_flight = 0
-        self.keep_calls = True
         self.transports: set[asyncio.Transport] = set()
         self.waiting: set[asyncio.Transport] = set()
-        self.count = 0
+        self.mistakes: list[Exception] = []
         self.port = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def received(self, head: bytes, content: bytes, time: float) -> Reply:
+    @property
+    def count(self) -> int:
+        return len(self.calls)
+
+    def received(self, head: bytes, content: bytes) -> Reply:
         first, *rest = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in rest)}
-        call = Call(self.count, time, first.split(" ")[1], headers, content)
-        self.count += 1
-        if self.keep_calls:
-            self.calls.append(call)
+        method, path, _ = first.split(" ")
+        self.calls.append(call := Call(self.count, method, path, headers, content))
         self.most_in_flight = max(self.most_in_flight, len(self.waiting))
-        return self.handler(call)
+        try:
+            return self.handler(call)
+        except Exception as error:  # a mistake of the test
+            self.mistakes.append(error)
+            return failure(400, repr(error))
 
 
 class _Connection(asyncio.Protocol):
     def __init__(self, stub: Stub) -> None:
-        self.stub = stub
-        self.parts: list[bytes] = []
-        self.missing = 0
+        self.stub, self.parts, self.missing = stub, list[bytes](), 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -139,20 +146,14 @@ class _Connection(asyncio.Protocol):
             return
         whole = b"".join(self.parts)
         head, blank, content = whole.partition(b"\r\n\r\n")
-        length = next(
-            (int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length")), 0
-        )
-        self.missing = length - len(content) if blank else 1
+        lengths = (line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        self.missing = int(next(lengths, 0)) - len(content) if blank else 1
         self.parts = [whole]
         if blank and self.missing <= 0:
             self.parts, self.missing = [], 0
-            loop = asyncio.get_running_loop()
             self.stub.waiting.add(self.transport)
-            reply = self.stub.received(head, content, loop.time())
-            if reply.delay:
-                loop.call_later(reply.delay, self.send, reply)
-            else:
-                self.send(reply)
+            reply = self.stub.received(head, content)
+            asyncio.get_running_loop().call_later(reply.delay, self.send, reply)
 
     def send(self, reply: Reply) -> None:
         data = (reply.head + reply.content)[: reply.cut]
@@ -176,7 +177,7 @@ class _Connection(asyncio.Protocol):
 
 @contextlib.contextmanager
 def serve(handler: Handler) -> Iterator[Stub]:
-    """Run the server in a thread until the block ends."""
+    """Run the server in a thread until the block ends; a mistake of the handler fails the test."""
     stub = Stub(handler)
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(loop.create_server(lambda: _Connection(stub), "127.0.0.1", 0, backlog=1024))
@@ -191,3 +192,4 @@ def serve(handler: Handler) -> Iterator[Stub]:
         loop.call_soon_threadsafe(loop.call_later, 0.01, loop.stop)
         thread.join(5)
         loop.close()
+    assert not stub.mistakes
