@@ -20,7 +20,7 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DescriberError, StoreError
 from gpt4image.config import DescribeConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import load_dataset
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers import batch as batch_api
 from gpt4image.describing.describers.base import Request
@@ -75,7 +75,7 @@ def run(config: DescribeConfig, **counts: Any) -> Any:
 
 
 def requests_of(config: DescribeConfig) -> list[Request]:
-    images, prompt = load_image_set(config.data), PROMPTS["short"]
+    images, prompt = load_dataset(config.data), PROMPTS["short"]
     return [
         Request(digest=digest, keys=(key,), prompt=prompt, turns=(prompt.text,), read=lambda row=row: images.read(row))
         for row, (key, digest) in enumerate(zip(images.keys, images.digests, strict=True))
@@ -96,7 +96,7 @@ def submit_only(server: BatchServer, config: DescribeConfig) -> None:
 
 def on_their_way(config: DescribeConfig) -> tuple[Any, ...]:
     """Open batches, and answers that are pending in them."""
-    return tuple(BatchDescriber(config).report(load_image_set(config.data)).facts.values())
+    return tuple(BatchDescriber(config).report(load_dataset(config.data)).facts.values())
 
 
 def lines_of(server: BatchServer) -> list[int]:
