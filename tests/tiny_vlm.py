@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-IMAGE_SIDE = 32
-PATCH = 16
-WIDTH = 64
+SIDE, PATCH = 32, 16
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<image>", "<system>", "<user>", "<assistant>")
 TEXT = (
     "the a an and of in on at with by from to is are its it that this there two one some near under over behind beside "
@@ -38,7 +37,6 @@ TEXT = (
     "stripe spot edge corner centre front back side top left right water sand snow wood metal glass stone stands sits "
     "runs flies looks holds carries shows hangs lies leans turns shines rests walks swims grows faces covers fills"
 )
-WORDS = TEXT.split()
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<' + message['role'] + '>' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -55,79 +53,58 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_vlm(tmp_path_factory.mktemp("model") / "tiny-vlm")
 
 
-def make_tiny_vlm(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE) -> Path:
-    """Save the model, its processor and its generation configuration in ``folder``, and return it.
-
-    Args:
-        folder: made where it does not exist.
-        seed: of the weights.
-        template: chat template; None saves a processor without one.
-    """
+def make_tiny_vlm(folder: Path, *, template: str | None = TEMPLATE) -> Path:
+    """Save model, processor with this chat template or none, and generation configuration in ``folder``; return it."""
     tokenizer = _tokenizer()
+    size: Any = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
     LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size={"shortest_edge": IMAGE_SIDE}, crop_size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-        ),
+        image_processor=CLIPImageProcessor(**size),
         tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=template,
     ).save_pretrained(folder)
-    _save(_model(tokenizer, seed), folder)
+    model = _model(tokenizer)
+    # As the published LLaVA checkpoints name their weights.
+    weights = {
+        name.replace("vision_tower.", "vision_tower.vision_model."): weight.contiguous()
+        for name, weight in model.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
     return folder
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=4096,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=4096, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([f" {TEXT}"] * 2, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        extra_special_tokens={"image_token": "<image>"},
-        model_max_length=1024,
-        padding_side="left",
-    )
+    special: Any = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    special["extra_special_tokens"] = {"image_token": "<image>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=1024, padding_side="left", **special)
 
 
-def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForConditionalGeneration:
+def _model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+    layers: Any = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends: Any = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=IMAGE_SIDE,
-            patch_size=PATCH,
-            projection_dim=WIDTH,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=1024,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        ),
+        vision_config=CLIPVisionConfig(**layers, image_size=SIDE, patch_size=PATCH, projection_dim=64),
+        text_config=LlamaConfig(**layers, **ends, vocab_size=len(tokenizer), max_position_embeddings=1024),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(IMAGE_SIDE // PATCH) ** 2,
+        image_seq_length=(SIDE // PATCH) ** 2,
         vision_feature_layer=-1,
     )
     model = LlavaForConditionalGeneration(config)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
+    # Whole words and the end of the answer have large logits, and all else the logit 0.
+    words = {tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids("Ġ" + word) for word in TEXT.split())}
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("bias"):
@@ -135,34 +112,8 @@ def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForConditional
             elif "norm" not in name:
                 fan_in = weight[0].numel() if weight.ndim > 1 else len(weight)
                 weight.normal_(0.0, 1.5 / math.sqrt(fan_in), generator=generator)
-        _say_words_only(model.lm_head.weight, tokenizer)
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        # Whatever the weights, a greedy walk over few words comes back to where it was; this keeps it from looping.
-        repetition_penalty=1.5,
-    )
+        model.lm_head.weight *= 4.0
+        model.lm_head.weight[[token for token in range(len(tokenizer)) if token not in words]] = 0.0
+    # Whatever the weights, a greedy walk over few words comes back to where it was; the penalty keeps it from looping.
+    model.generation_config = GenerationConfig(do_sample=False, repetition_penalty=1.5, **ends)
     return model
-
-
-def _save(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    """Save as the published LLaVA checkpoints name their weights: vLLM knows no other names."""
-    weights = {
-        name.replace("vision_tower.", "vision_tower.vision_model."): weight.contiguous()
-        for name, weight in model.state_dict().items()
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    model.config.architectures = [type(model).__name__]
-    model.config.dtype = "float32"
-    model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
-
-
-def _say_words_only(head: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Give whole words and the end of the answer large logits, and all else the logit 0."""
-    said = {tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids("Ġ" + word) for word in WORDS)}
-    mute = [token for token in range(len(head)) if token not in said]
-    head *= 4.0
-    head[mute] = 0.0

@@ -1,4 +1,4 @@
-"""Structured answers as models write them: JSON within anything, broken in any way, and hostile."""
+"""Answers as models write them: JSON within anything, broken in any way, and hostile; kept, rejected or a failure."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ from gpt4image.describing.answer_json import (
     share,
 )
 from gpt4image.describing.class_lists import ClassNames, class_list
+from gpt4image.describing.describe import Judged, judge
+from gpt4image.describing.describers import base
 from gpt4image.describing.questions import asking_for
 
 CLASSES = class_list("cat, dog, sport_ball")
 ALL = asking_for(PROMPTS["short"], ("description", "class", "tags"), CLASSES)
-CLASS = asking_for(PROMPTS["short"], ("class",), CLASSES)
-BOXES = asking_for(PROMPTS["short"], ("boxes",), CLASSES)
+CLASS, BOXES = (asking_for(PROMPTS["short"], (part,), CLASSES) for part in ("class", "boxes"))
 NAMES = ClassNames(ALL.class_names)
 GOOD = {"description": "A cat {on} a mat.", "class": "cat", "second": "dog", "confidence": 0.9, "tags": ["fur", "mat"]}
+TEXT = json.dumps(GOOD)
 WHOLE = Parsed("A cat {on} a mat.", Answer(class_name="cat", second="dog", confidence=0.9, tags=("fur", "mat")))
 
 
@@ -40,18 +42,21 @@ def parse(text: str, prompt: Any = ALL) -> Parsed | str:
     return parse_answer(text, prompt, NAMES)
 
 
+def parsed(value: Any, prompt: Any = ALL) -> Parsed:
+    found = parse(value if isinstance(value, str) else json.dumps(value), prompt)
+    assert isinstance(found, Parsed)
+    return found
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        json.dumps(GOOD),
-        json.dumps(GOOD, indent=2),
-        f"Sure! Here it is:\n```json\n{json.dumps(GOOD)}\n```\nAnything else?",
-        f'<think>Perhaps {{"class": "dog"}}?</think>{json.dumps(GOOD)}',
-        f'I see {{a cat}}: {json.dumps(GOOD)} {{"class": "dog"}}',
-        json.dumps(GOOD)[:-2] + ",],}",
-        json.dumps(GOOD)[:-1],
-        json.dumps(GOOD).replace("0.9", '"90 %"'),
+        *(TEXT, json.dumps(GOOD, indent=2), TEXT[:-2] + ",],}", TEXT[:-1], TEXT.replace("0.9", '"90 %"')),
+        f"Sure! Here it is:\n```json\n{TEXT}\n```\nAnything else?",
+        f'<think>Perhaps {{"class": "dog"}}?</think>{TEXT}',
+        f'I see {{a cat}}: {TEXT} {{"class": "dog"}}',
         json.dumps({**GOOD, "said": "wolf", "boxes": [1], "probability": 7, "more": {"deep": [[[]]]}}),
+        json.dumps({**GOOD, "tags": "fur, mat, , fur"}),
     ],
 )
 def test_an_answer_is_found_in_what_models_write_around_it(text: str) -> None:
@@ -61,14 +66,10 @@ def test_an_answer_is_found_in_what_models_write_around_it(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no JSON object"),
-        ("A cat on a mat.", "no JSON object"),
-        ("[1, 2]", "no JSON object"),
-        ("{" * 100_000, "no JSON object"),
-        ('{"class": ' * 50_000, "no JSON object"),
+        *((text, "no JSON object") for text in ("", "A cat on a mat.", "[1, 2]", "{" * 100_000, '{"class": ' * 50_000)),
         ('{"class": "cat"}', "lacks 'description'"),
-        ('{"description": "A cat"}', "lacks 'class'"),
         ('{"description": " ", "class": "cat"}', "lacks 'description'"),
+        ('{"description": "A cat"}', "lacks 'class'"),
         ('{"description": ["A"], "class": {"name": "cat"}}', "lacks 'description' and 'class'"),
         ('{"description": "A ball.", "class": "sport_b', "lacks 'class'"),
     ],
@@ -78,28 +79,24 @@ def test_what_is_no_answer_says_why(text: str, reason: str) -> None:
     assert isinstance(found, str) and reason in found and "\n" not in found
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_an_image_may_show_nothing_but_what_says_nothing_about_boxes_is_no_answer() -> None:
+    for text in (
         *("", "no boxes here", "{" * 50_000, '{"boxes": "none"}', '{"boxes": [', '{"boxes": [{"label": "cat", "box'),
         *('{"boxes": [{"label": "cat", "box_2d": ["1", "2", "3", "4"]}]}', '{"boxes": [[1, 2, 3, 4]]}'),
         *('{"boxes": null}', '{"class": "cat"}', '[{"label": "cat"}]', '{"boxes": {"cat": [1, 2, 3, 4]}}'),
-    ],
-)
-def test_what_says_nothing_about_boxes_is_no_answer(text: str) -> None:
-    assert isinstance(parse(text, BOXES), str)
-
-
-@pytest.mark.parametrize("text", ['{"boxes": []}', "[]", "```json\n[]\n```", '{"boxes": []'])
-def test_an_image_may_show_nothing(text: str) -> None:
-    assert parse(text, BOXES) == Parsed(None, Answer(boxes=()))
+    ):
+        assert isinstance(parse(text, BOXES), str), text
+    for text in ('{"boxes": []}', "[]", "```json\n[]\n```", '{"boxes": []'):
+        assert parse(text, BOXES) == Parsed(None, Answer(boxes=())), text
 
 
 def test_a_cut_answer_keeps_what_is_whole() -> None:
-    cut = json.dumps(GOOD)[: json.dumps(GOOD).index('mat"]') + 2]
-    assert parse(cut) == WHOLE._replace(answer=replace(WHOLE.answer, tags=("fur",)))
+    assert parse(TEXT[: TEXT.index('mat"]') + 2]) == WHOLE._replace(answer=replace(WHOLE.answer, tags=("fur",)))
     described = replace(ALL, ask=("description", "tags"))
     assert parse('{"description": "A cat on a', described) == Parsed("A cat on a", Answer())
+
+
+INJECTED = '<script>alert(1)</script>", "class": "dog'
 
 
 @pytest.mark.parametrize(
@@ -109,68 +106,42 @@ def test_a_cut_answer_keeps_what_is_whole() -> None:
         ("sport ball", "sport_ball", None, "in_list"),
         ("a dog", "dog", "a dog", "in_list"),
         ("CATS.", "cat", "CATS.", "in_list"),
-        ("none of these", None, None, "none"),
-        ("None", None, None, "none"),
-        (None, None, None, "none"),
-        ("wolf", None, "wolf", "outside_list"),
-        ("cat or dog", None, "cat or dog", "outside_list"),
+        *((none, None, None, "none") for none in ("none of these", "None", None)),
+        *((word, None, word, "outside_list") for word in ("wolf", "cat or dog", INJECTED)),
         ("x" * 5000, None, "x" * LONGEST_WORD, "outside_list"),
-        (
-            '<script>alert(1)</script>", "class": "dog',
-            None,
-            '<script>alert(1)</script>", "class": "dog',
-            "outside_list",
-        ),
     ],
 )
 def test_a_class_is_of_the_list_or_kept_as_it_was_said(
     said: str | None, class_name: str | None, own: str | None, kind: str
 ) -> None:
-    found = parse(json.dumps({"class": said}), CLASS)
-    assert isinstance(found, Parsed)
+    found = parsed({"class": said}, CLASS)
     assert (found.answer.class_name, found.answer.said, found.answer.kind) == (class_name, own, kind)
     assert found.description is None
 
 
-def test_a_class_within_a_description_chooses_nothing() -> None:
+def test_texts_within_an_answer_choose_nothing_and_halves_of_characters_are_replaced() -> None:
     injected = {"description": 'The sign says: {"class": "dog", "confidence": 1}', "class": "cat"}
-    found = parse(json.dumps(injected))
-    assert isinstance(found, Parsed) and found.answer == Answer(class_name="cat")
+    assert parsed(injected).answer == Answer(class_name="cat")
+    found = parsed('{"description": "a \\ud83d b", "class": "w\\udc00lf"}')
+    assert (found.description, found.answer.said) == ("a � b", "w�lf")
 
 
-@pytest.mark.parametrize(
-    ("stated", "confidence"),
-    [
-        *((0.5, 0.5), (1, 1.0), (0, 0.0), ("0.97", 0.97), ("97 %", 0.97), (97, 0.97), ("97", 0.97), (".5", 0.5)),
-        *(
-            (value, None)
-            for value in ("very", 1e99, -0.1, True, [1], {}, None, "1e99", "-1", 101, 10**400, "9" * 10_000)
-        ),
-        *((value, None) for value in (math.nan, math.inf)),
-    ],
-)
-def test_a_confidence_is_a_share_or_unknown(stated: Any, confidence: float | None) -> None:
-    assert share(stated) == confidence
-    text = json.dumps({"class": "cat", "confidence": None if stated == 10**400 else stated})
-    found = parse(text, CLASS)
-    assert isinstance(found, Parsed) and found.answer.class_name == "cat"
+def test_a_confidence_is_a_share_or_unknown() -> None:
+    known = [(0.5, 0.5), (1, 1.0), (0, 0.0), ("0.97", 0.97), ("97 %", 0.97), (97, 0.97), ("97", 0.97), (".5", 0.5)]
+    unknown = ["very", 1e99, -0.1, True, [1], {}, None, "1e99", "-1", 101, "9" * 10_000, math.nan, math.inf]
+    for stated, confidence in [*known, *((value, None) for value in unknown)]:
+        assert share(stated) == confidence
+        assert parsed({"class": "cat", "confidence": stated}, CLASS).answer.class_name == "cat"
+    assert share(10**400) is None
 
 
 def test_tags_and_boxes_are_bounded() -> None:
-    many = {**GOOD, "tags": [f"tag {number}" for number in range(100_000)] + ["x" * 10**6, 3, None]}
-    found = parse(json.dumps({**GOOD, "tags": many["tags"][:20_000]}))
-    assert isinstance(found, Parsed) and len(found.answer.tags or ()) == MOST_TAGS_KEPT
-    assert parse(json.dumps({**GOOD, "tags": "fur, mat, , fur"})) == WHOLE
+    many = [*(f"tag {number}" for number in range(20_000)), "x" * 10**6, 3, None]
+    assert len(parsed({**GOOD, "tags": many}).answer.tags or ()) == MOST_TAGS_KEPT
     box = {"label": "cat", "box_2d": [1, 2, 3, 4], "truncated": True}
     bad = [{"label": "cat"}, {"label": 3, "box_2d": [1, 2, 3, 4]}, {"label": "a", "box_2d": [1, 2, 3, math.nan]}, 7]
     assert boxes([box, *bad]) == (box,)
     assert len(boxes([box] * 5000) or ()) == MOST_BOXES and boxes("cat") is None
-
-
-def test_halves_of_characters_are_replaced() -> None:
-    found = parse('{"description": "a \\ud83d b", "class": "w\\udc00lf"}')
-    assert isinstance(found, Parsed)
-    assert (found.description, found.answer.said) == ("a � b", "w�lf")
 
 
 @given(
@@ -189,11 +160,9 @@ def test_halves_of_characters_are_replaced() -> None:
 def test_any_answer_comes_back_and_any_part_of_it_never_fails(value: dict[str, Any], around: str, cut: int) -> None:
     for ascii_only in (True, False):
         text = json.dumps(value, ensure_ascii=ascii_only)
-        found = parse(around.format(text) if "{}" in around else text)
-        assert isinstance(found, Parsed)
-        assert (found.description or "").split() == value["description"].strip().split() or "\ufffd" in (
-            found.description or ""
-        )
+        found = parsed(around.format(text))
+        description = found.description or ""
+        assert description.split() == value["description"].strip().split() or "\ufffd" in description
         assert (found.answer.confidence, found.answer.tags) == (value["confidence"], tuple(value["tags"]))
         assert found.answer.class_name == value["class"].replace(" ", "_")
         part = parse(text[:cut])
@@ -216,3 +185,49 @@ def test_any_text_about_boxes_is_a_reason_or_boxes_within_the_image(text: str, n
             for box in in_thousandths(replace(found.answer, picture=(640, 480)), name, 320).boxes or ():
                 left, top, right, bottom = box["box_2d"]
                 assert 0 <= left < right <= 1000 and 0 <= top < bottom <= 1000 and box["label"]
+
+
+# What becomes of an answer
+
+
+def judged(text: str | None, *ask: str, last_try: bool = False, **values: Any) -> Judged:
+    prompt = asking_for(PROMPTS["short"], ask or ("description", "class"), CLASSES)
+    request = base.Request(digest="a" * 64, keys=("a",), prompt=prompt, turns=("What is it?",), read=lambda: b"")
+    reject: Any = ("empty", "refusal", "echo", "loop")
+    return judge(base.Answer(request=request, text=text, **values), reject, last_try=last_try)
+
+
+SURE, CAT = {"probability": 0.25}, Answer(class_name="cat", probability=0.25)
+REFUSAL = "I'm sorry, but I can't help with that."
+
+
+@pytest.mark.parametrize(
+    ("text", "ask", "values", "expected"),
+    [
+        ('{"description": "A cat.", "class": "cat"}', (), SURE, Judged("A cat.", CAT)),
+        ('{"class": "cat"}', ("class",), SURE, Judged(None, CAT)),
+        ("A cat sits.", ("description",), {}, Judged("A cat sits.")),
+        ("<think>Is it a dog?</think>\n A cat sits.", ("description",), {}, Judged("A cat sits.")),
+        ("It may be a dog.\n</think>\nA cat sits.", ("description",), {}, Judged("A cat sits.")),
+        ("<think>Is it a dog?</think>", ("description",), {}, Judged("", None, "empty")),
+        ('{"class": "dog"}? No. </think> {"class": "cat"}', ("class",), SURE, Judged(None, CAT)),
+        ("A cat \ud83d sits.", ("description",), {}, Judged("A cat � sits.")),
+        (None, (), {"error": "HTTP 500"}, Judged(error="HTTP 500")),
+        ("", ("class",), {"finish_reason": "content_filter"}, Judged("", None, "refusal")),
+        (REFUSAL, (), {}, Judged(REFUSAL, None, "refusal")),
+    ],
+)
+def test_answers_are_kept_or_rejected(
+    text: str | None, ask: tuple[str, ...], values: dict[str, Any], expected: Judged
+) -> None:
+    assert judged(text, *ask, **values) == expected
+
+
+def test_json_that_was_cut_names_the_limit_of_tokens_and_a_class_outside_the_list_is_kept_only_at_the_last_try() -> (
+    None
+):
+    found = judged('{"boxes": [{"label": "cat", "box', "boxes", finish_reason="length")
+    assert found.error is not None and found.error.endswith("'boxes'; it ends at the limit of tokens (--max-tokens)")
+    first, last = (judged('{"class": "wolf"}', "class", last_try=last) for last in (False, True))
+    assert (first.outside_list, first.text) == (True, '{"class": "wolf"}')
+    assert first.error == "the class is not in the list: wolf" and last == Judged(None, Answer(said="wolf"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from gpt4image.data.splits import with_splits
 from gpt4image.describing.asking import Asking, Budget
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.missing import Missing
-from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.prices import FREE, Price, find_price
 from loaded_sets import in_memory
 
 PRICE = Price(1.0, 4.0)
@@ -71,13 +73,9 @@ def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> N
     assert budget.admit(request(0))
     with pytest.raises(DescriberError, match="does not say how many tokens"):
         budget.settle(Answer(request=request(0), text="x"))
-
-
-@pytest.mark.parametrize("price", [None, FREE])
-def test_without_a_price_money_cannot_be_limited(price: Price | None) -> None:
-    """A private address counts as free; what stands behind a gateway there sends bills all the same."""
-    with pytest.raises(ConfigError, match="give --prices FILE"):
-        Budget(limit=None, max_cost=1.0, price=price, max_tokens=10)
+    for price in (None, FREE):  # a private address counts as free; what stands behind a gateway there sends bills
+        with pytest.raises(ConfigError, match="give --prices FILE"):
+            Budget(limit=None, max_cost=1.0, price=price, max_tokens=10)
 
 
 def test_after_few_answers_a_much_longer_input_is_reckoned_with_and_after_many_it_is_not() -> None:
@@ -109,7 +107,7 @@ def test_a_prompt_that_was_never_answered_is_reckoned_with_by_its_text(
         assert budget.admit(request(0, "short", turns)) is admitted
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(max_cost=st.floats(0.001, 2.0), in_flight=st.integers(1, 60), seed=st.integers(0, 1000))
 def test_money_is_never_overrun_whatever_the_order_of_answers(max_cost: float, in_flight: int, seed: int) -> None:
     rng, budget = random.Random(seed), costly(max_cost, 500)
@@ -226,3 +224,27 @@ def test_what_failed_in_an_earlier_run_comes_last_and_nothing_once_the_user_want
     assert not set(failed) & set(asked[:30]) and set(asked[30:]) < set(failed)
     interrupt.requested = True
     assert list(requests) == [] and not asking.finished() and asking.goes_on(no_limit())
+
+
+# Prices
+
+OPENAI = "https://api.openai.com/v1"
+
+
+def test_the_users_table_of_prices_comes_first_and_the_published_list_knows_models_by_server(tmp_path: Path) -> None:
+    assert find_price("gpt-4o-mini", OPENAI, None) == pytest.approx(Price(0.15, 0.6))
+    assert find_price("gpt-4o-mini", "http://localhost:8000/v1", None) is None
+    assert find_price("no-such-model-of-anyone", OPENAI, None) is None
+    table = tmp_path / "prices.json"
+    table.write_text(json.dumps({"gpt-4o-mini": {"input": 1, "output": 2}, "mine": {"input": 0, "output": 0.5}}))
+    assert find_price("gpt-4o-mini", OPENAI, table) == Price(1.0, 2.0)
+    assert find_price("mine", "http://localhost:8000/v1", table) == Price(0.0, 0.5)
+    assert find_price("gpt-4o", OPENAI, table) == find_price("gpt-4o", OPENAI, None)
+    assert Price(2.0, 10.0).of(500_000, 100_000) == pytest.approx(2.0)
+    assert Price(2.0, 10.0).scaled(0.5).of(1_000_000, 1_000_000) == pytest.approx(6.0)
+    for content in ("{", "[1]", '{"m": 3}', '{"m": {"input": 1}}', '{"m": {"input": -1, "output": 1}}'):
+        table.write_text(content)
+        with pytest.raises(ConfigError, match="US"):
+            find_price("m", OPENAI, table)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find_price("m", OPENAI, tmp_path / "none.json")

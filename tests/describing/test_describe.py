@@ -7,7 +7,7 @@ import itertools
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,35 +25,35 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
+from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.prices import FREE, Price
 from gpt4image.labelling.answers import read_answers
 from loaded_sets import in_memory
 
 
-def image_set(count: int, **others: Any) -> Dataset:
+def of(count: int, **others: Any) -> Dataset:
     """N images; the last one has the bytes of the first."""
-    contents = [f"image {number}".encode() for number in range(count - 1)] + [b"image 0"]
-    return in_memory(contents, **others)
+    return in_memory([f"image {number}".encode() for number in range(count - 1)] + [b"image 0"], **others)
 
 
 class Scripted:
-    """A describer that answers what a function says, in reversed groups of three: answers come in any order."""
+    """A describer that answers what a function says, in reversed groups: answers come in any order."""
 
     settings: Mapping[str, Any] = MappingProxyType({"kind": "scripted"})
 
     def __init__(self, answer: Any, price: Price | None = FREE, repeatable: bool = False, group: int = 3) -> None:
-        self.answer = answer
-        self.price = price
-        self.repeatable = repeatable
-        self.group = group
+        self.answer, self.price, self.repeatable, self.group = answer, price, repeatable, group
         self.asked: list[Request] = []
+
+    @property
+    def keys(self) -> set[str]:
+        return {request.keys[0] for request in self.asked}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         waiting = iter(requests)
         while group := list(itertools.islice(waiting, self.group)):
             self.asked += group
-            answers = [(self.answer(request), request) for request in reversed(group)]
-            yield [answer for answer, _ in answers]
+            yield [self.answer(request) for request in reversed(group)]
 
     def arrived(self) -> Sequence[Answer]:
         return ()
@@ -62,13 +62,15 @@ class Scripted:
         return Report()
 
 
+Run = Callable[..., Any]
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run_with(describer: Any, images: Dataset, **options: Any) -> Any:
         monkeypatch.setitem(DESCRIBERS, "scripted", lambda _name, _options: describer)  # type: ignore[arg-type]
         monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
-        config = DescribeConfig(data="memory", store=tmp_path / "a.db", describer="scripted", **options)
-        return describe(config)
+        return describe(DescribeConfig(data="memory", store=tmp_path / "a.db", describer="scripted", **options))
 
     return run_with
 
@@ -77,81 +79,76 @@ def ok(request: Request) -> Answer:
     return Answer(request=request, text=f"text of {request.read().decode()}", tokens_in=1, tokens_out=1, cost_usd=0.5)
 
 
-def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: Any, tmp_path: Path) -> None:
+def rows_of(folder: Path, status: Any = "ok") -> list[Any]:
+    with DescriptionStore(folder / "a.db") as store:
+        return list(store.descriptions(status=status))
+
+
+def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: Run, tmp_path: Path) -> None:
     describer = Scripted(ok)
-    outcome = run(describer, image_set(10))
-    assert outcome.summary == {
-        "images": 10,
-        "distinct_images": 9,
-        "already_described": 0,
-        "described": 9,
-        "failed": 0,
-        "rejected": 0,
-        "answered_train": 10,
-        "without_description": 0,
-        "cost_usd": 4.5,
-    }
-    assert outcome.skipped == ()
+    outcome = run(describer, of(10))
+    counts = {"images": 10, "distinct_images": 9, "described": 9, "answered_train": 10, "cost_usd": 4.5}
+    none = dict.fromkeys(("already_described", "failed", "rejected", "without_description"), 0)
+    assert outcome.summary == counts | none and outcome.skipped == ()
     assert next(r for r in describer.asked if "k0" in r.keys).keys == ("k0", "k9")
     again = Scripted(ok)
-    assert run(again, image_set(10)).summary["already_described"] == 9 and not again.asked
+    assert run(again, of(10)).summary["already_described"] == 9 and not again.asked
     more = Scripted(ok)
-    run(more, image_set(12))  # two new images, each paid for once
+    run(more, of(12))  # two new images, each paid for once
     assert len(more.asked) == 2
-    with DescriptionStore(tmp_path / "a.db") as store:
-        texts = {row.digest: row.text for row in store.texts()}
-    images = image_set(12)
-    assert texts == {digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)}
+    images = of(12)
+    assert {row.digest: row.text for row in rows_of(tmp_path)} == {
+        digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)
+    }
 
 
-def test_a_store_with_a_changed_bit_is_refused_before_anything_is_asked(run: Any, tmp_path: Path) -> None:
-    run(Scripted(ok), image_set(10))
+def test_a_store_with_a_changed_bit_is_refused_before_anything_is_asked(run: Run, tmp_path: Path) -> None:
+    run(Scripted(ok), of(10))
     with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
         connection.execute("UPDATE results SET text = 'uext' || substr(text, 5) WHERE id = 4")
     more = Scripted(ok)
     with pytest.raises(StoreError, match="row 4 of its results does not match its checksum"):
-        run(more, image_set(12))
+        run(more, of(12))
     assert not more.asked
-    assert run(more, image_set(10)).summary["described"] == 0, "where nothing is asked, nothing is checked either"
+    assert run(more, of(10)).summary["described"] == 0, "where nothing is asked, nothing is checked either"
 
 
-def test_clips_are_not_asked_about_an_image_without_a_word(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    clips = replace(image_set(4), clips=True)
+def test_clips_are_not_asked_about_an_image_without_a_word(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = replace(of(4), clips=True)
     assert run(Scripted(ok), clips).summary["described"] == 3
     assert "for clips, --prompt motion asks what moves" in capsys.readouterr().err
     run(Scripted(ok), clips, prompt=("motion",))
-    run(Scripted(ok), image_set(4))
+    run(Scripted(ok), of(4))
     assert "--prompt motion" not in capsys.readouterr().err
 
 
-def test_only_the_images_of_a_file_are_asked_and_unknown_ones_are_named(run: Any, tmp_path: Path) -> None:
+def test_only_the_images_of_a_file_are_asked_and_unknown_ones_are_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("key\nk3\nlost\nk0\n")
     describer = Scripted(ok)
-    outcome = run(describer, image_set(10), only=tmp_path / "some.csv")
+    outcome = run(describer, of(10), only=tmp_path / "some.csv")
     assert sorted(request.keys for request in describer.asked) == [("k0", "k9"), ("k3",)]
     assert (outcome.summary["images"], outcome.summary["described"]) == (3, 2)
     assert [item.name for item in outcome.skipped] == ["lost"]
     rest = Scripted(ok)
-    assert run(rest, image_set(10)).summary["already_described"] == 2 and len(rest.asked) == 7
+    assert run(rest, of(10)).summary["already_described"] == 2 and len(rest.asked) == 7
 
 
-def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Any, tmp_path: Path) -> None:
+def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Run, tmp_path: Path) -> None:
     def sometimes(request: Request) -> Answer:
         if request.keys[0] in ("k2", "k5"):
             return Answer(request=request, error="refused", finish_reason="content_filter")
         return ok(request)
 
-    outcome = run(Scripted(sometimes), image_set(8))
+    outcome = run(Scripted(sometimes), of(8))
     assert sorted((item.name, item.reason) for item in outcome.skipped) == [("k2", "refused"), ("k5", "refused")]
     assert outcome.summary["failed"] == 2 and outcome.summary["without_description"] == 2
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert [row.finish_reason for row in store.descriptions(status="failed")] == ["content_filter"] * 2
+    assert [row.finish_reason for row in rows_of(tmp_path, "failed")] == ["content_filter"] * 2
     again = Scripted(ok)
-    assert run(again, image_set(8)).summary["described"] == 2 and len(again.asked) == 2
+    assert run(again, of(8)).summary["described"] == 2 and len(again.asked) == 2
 
 
 def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(
-    run: Any, tmp_path: Path
+    run: Run, tmp_path: Path
 ) -> None:
     def refuses(request: Request) -> Answer:
         tries[request.keys[0]] += 1
@@ -160,44 +157,42 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
         return ok(request)
 
     tries: Counter[str] = Counter()
-    outcome = run(Scripted(refuses), image_set(8))
+    outcome = run(Scripted(refuses), of(8))
     assert tries["k2"] == tries["k3"] == 2 and tries.total() == 9
     assert [(item.name, item.reason) for item in outcome.skipped] == [("k2", "the answer is no description: refusal")]
     assert outcome.summary["rejected"] == 1 and outcome.summary["described"] == 6
     assert outcome.summary["cost_usd"] == 4.5
-    with DescriptionStore(tmp_path / "a.db") as store:
-        rows = [*store.descriptions(status="failed"), *store.descriptions()]
+    rows = [*rows_of(tmp_path, "failed"), *rows_of(tmp_path)]
     assert [(row.error, row.text) for row in rows[:1]] == [("refusal", "I'm sorry, but I can't assist with that.")]
     assert sum(row.cost_usd or 0 for row in rows) == 4.5  # what was spent, tries that failed included
-    again = run(Scripted(ok), image_set(8))
+    again = run(Scripted(ok), of(8))
     assert again.summary["described"] == 0 and again.summary["already_described"] == 6
     assert [item.name for item in again.skipped] == ["k2"] and "--retry-rejected" in again.skipped[0].reason
-    assert run(Scripted(ok), image_set(8), retry_rejected=True).summary["described"] == 1
+    assert run(Scripted(ok), of(8), retry_rejected=True).summary["described"] == 1
 
 
-def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path: Path) -> None:
+def test_several_prompts_and_samples_are_results_of_their_own(run: Run, tmp_path: Path) -> None:
     def told(request: Request) -> Answer:
         return Answer(request=request, text=f"{request.prompt.name} of {request.keys[0]}")
 
-    outcome = run(Scripted(told), image_set(4), prompt=("paper", "attributes"), samples=2)
+    outcome = run(Scripted(told), of(4), prompt=("paper", "attributes"), samples=2)
     assert outcome.summary["described"] == 3 * 2 * 2 and outcome.summary["without_description"] == 0
     more = Scripted(told)
-    assert run(more, image_set(4), prompt=("paper", "attributes"), samples=3).summary["described"] == 6
+    assert run(more, of(4), prompt=("paper", "attributes"), samples=3).summary["described"] == 6
     assert {request.sample for request in more.asked} == {2}
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert len(list(store.texts("paper"))) == 9
-    fewer = run(Scripted(told), image_set(5), prompt=("paper", "attributes")).summary
+    assert sum(row.prompt.name == "paper" for row in rows_of(tmp_path)) == 9
+    fewer = run(Scripted(told), of(5), prompt=("paper", "attributes")).summary
     assert (fewer["already_described"], fewer["described"], fewer["without_description"]) == (6, 2, 0)
     with pytest.raises(ConfigError, match="each name once"):
-        run(Scripted(told), image_set(4), prompt=("paper", "paper"))
+        run(Scripted(told), of(4), prompt=("paper", "paper"))
     with pytest.raises(ConfigError, match="nothing is known to ask"):
-        run(Scripted(told), image_set(4), prompt="my own name")
+        run(Scripted(told), of(4), prompt="my own name")
     with pytest.raises(ConfigError, match="every answer would be the same"):
-        run(Scripted(told, repeatable=True), image_set(4), samples=2)
+        run(Scripted(told, repeatable=True), of(4), samples=2)
 
 
-@pytest.mark.parametrize("group", [1, 3, 50])
-def test_the_budget_is_never_overrun_and_nearly_used_up(run: Any, group: int) -> None:
+@pytest.mark.parametrize("group", [1, 50])
+def test_the_budget_is_never_overrun_and_nearly_used_up(run: Run, group: int) -> None:
     """Calls cost 1 to 2 dollars, the dearest outcome is reserved: 1.25 times the longest input and all tokens out."""
 
     def priced(request: Request) -> Answer:
@@ -207,10 +202,10 @@ def test_the_budget_is_never_overrun_and_nearly_used_up(run: Any, group: int) ->
 
     price = Price(1.0, 1.0)
     describer = Scripted(priced, price=price, group=group)
-    outcome = run(describer, image_set(60), max_cost=20.0, max_tokens=1_000_000)
+    outcome = run(describer, of(60), max_cost=20.0, max_tokens=1_000_000)
     assert 18.0 <= outcome.summary["cost_usd"] <= 20.0
     assert outcome.summary["stopped_by"] == "--max-cost 20"
-    rest = run(Scripted(priced, price=price, group=group), image_set(60), max_cost=1000.0, max_tokens=1_000_000)
+    rest = run(Scripted(priced, price=price, group=group), of(60), max_cost=1000.0, max_tokens=1_000_000)
     assert rest.summary["without_description"] == 0 and "stopped_by" not in rest.summary
 
 
@@ -218,7 +213,7 @@ class Killed(BaseException):
     """What a process that is killed never sees."""
 
 
-def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Any, tmp_path: Path) -> None:
+def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Run, tmp_path: Path) -> None:
     """Four runs are killed with five calls each in flight, whose answers nobody hears, and one comes to its end."""
     price, billed = Price(1.0, 1.0), list[float]()
 
@@ -242,48 +237,47 @@ def test_a_limit_is_of_the_bill_whatever_happens_to_the_runs(run: Any, tmp_path:
     limit = {"max_cost": 120.0, "max_tokens": 600_000}
     for _ in range(4):
         with pytest.raises(Killed):
-            run(Bills(priced, price, repeatable=True), image_set(300), **limit)
-    outcome = run(Bills(priced, price), image_set(300), **limit)
+            run(Bills(priced, price, repeatable=True), of(300), **limit)
+    outcome = run(Bills(priced, price), of(300), **limit)
     assert outcome.summary["stopped_by"] == "--max-cost 120" and sum(billed) <= 120.0
     earlier = outcome.summary["cost_usd_earlier"]
-    with DescriptionStore(tmp_path / "a.db") as store:
-        stored = sum(row.cost_usd or 0.0 for row in store.descriptions())
+    stored = sum(row.cost_usd or 0.0 for row in rows_of(tmp_path))
     assert stored + 20 * 0.9 <= outcome.summary["cost_usd"] <= 120.0, "what was in flight counts as if it had been paid"
     assert earlier > 40.0 and stored > 60.0
     assert outcome.text.startswith(f"Cost: ${outcome.summary['cost_usd']:.4f}, of it ${earlier:.4f} earlier (at most $")
     assert "a higher number asks for the rest" in outcome.text
     same = Bills(priced, price)
-    again = run(same, image_set(300), **limit).summary
+    again = run(same, of(300), **limit).summary
     assert len(same.asked) <= 1 and again["without_description"] and again["stopped_by"] == "--max-cost 120"
     more = Bills(priced, price)
-    assert run(more, image_set(300), max_cost=130.0, max_tokens=600_000).summary["cost_usd"] <= 130.0 and more.asked
+    assert run(more, of(300), max_cost=130.0, max_tokens=600_000).summary["cost_usd"] <= 130.0 and more.asked
 
 
-def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: Any, tmp_path: Path) -> None:
+def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: Run, tmp_path: Path) -> None:
     splits = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 3)
     images = in_memory([f"image {number}".encode() for number in range(9)], splits=splits)
     describer = Scripted(ok)
     outcome = run(describer, images)
-    assert {request.keys[0] for request in describer.asked} == {"k0", "k1", "k2", "k3"}
+    assert describer.keys == {"k0", "k1", "k2", "k3"}
     counts = {name: outcome.summary[f"answered_{name}"] for name in ("train", "val", "test")}
     assert counts == {"train": 4, "val": 0, "test": 0} and outcome.summary["images"] == 4
     more = Scripted(ok)
     summary = run(more, images, splits="test,train").summary
-    assert {request.keys[0] for request in more.asked} == {"k6", "k7", "k8"} and summary["answered_test"] == 3
+    assert more.keys == {"k6", "k7", "k8"} and summary["answered_test"] == 3
     (tmp_path / "some.csv").write_text("key\nk5\n")
     assert run(Scripted(ok), images, only=tmp_path / "some.csv").summary["answered_val"] == 1, "named ones of any split"
     with pytest.raises(ConfigError, match="--splits val: memory has no image of it, only 10 of train"):
-        run(Scripted(ok), image_set(10), splits="val")
+        run(Scripted(ok), of(10), splits="val")
     with pytest.raises(ConfigError, match="'tets' is not one of"):
         run(Scripted(ok), images, splits="tets")
 
 
-def test_a_misspelt_class_is_told_before_the_first_call(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_class_is_told_before_the_first_call(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     describer = Scripted(ok)
     with pytest.raises(ConfigError, match=r"'dogg' \(of the data: 'dog'\) is almost the name of a class of memory"):
-        run(describer, image_set(4), ask="class", classes="cat, dogg, bird")
+        run(describer, of(4), ask="class", classes="cat, dogg, bird")
     assert not describer.asked
-    run(Scripted(classes_of({})), image_set(4), ask="class", classes="Cats, bird")
+    run(Scripted(classes_of({})), of(4), ask="class", classes="Cats, bird")
     told = " ".join(capsys.readouterr().err.split())
     assert "'bird': in --classes, but no labelled image" in told and "'dog': class of memory, but not in" in told
 
@@ -301,7 +295,7 @@ def classes_of(said: Mapping[str, tuple[str, float, str]]) -> Any:
 
 
 def test_after_a_class_is_added_only_images_that_may_be_of_it_are_asked_again(
-    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = {
         "k1": ("none of these", 0.99, "An animal."),
@@ -310,32 +304,32 @@ def test_after_a_class_is_added_only_images_that_may_be_of_it_are_asked_again(
         "k4": ("dog", 0.97, "A dog with a stick, a puppy."),
     }
     options = {"ask": "description,class", "classes": "cat, dog"}
-    run(Scripted(classes_of(said)), image_set(8), **options)
+    run(Scripted(classes_of(said)), of(8), **options)
     longer = {**options, "classes": "cat, dog, fox"}
     again = Scripted(classes_of({"k3": ("fox", 0.97, "")}))
-    outcome = run(again, image_set(8), **longer)
-    assert {request.keys[0] for request in again.asked} == {"k1", "k2", "k3"}
+    outcome = run(again, of(8), **longer)
+    assert again.keys == {"k1", "k2", "k3"}
     assert {request.prompt.ask for request in again.asked} == {("class",)}, "their descriptions stay"
     told = " ".join(capsys.readouterr().err.split())
     assert "'fox' came to the list later: of 7 images with an answer, 3 may be of an added class" in told
     assert outcome.summary["without_description"] == 0 and outcome.summary["answered_train"] == 8
     nothing = Scripted(classes_of({}))
-    run(nothing, image_set(8), **longer)
+    run(nothing, of(8), **longer)
     assert not nothing.asked
-    images = image_set(8)
+    images = of(8)
     read = read_answers(tmp_path / "a.db", images.digests, ("cat", "dog", "fox")).answers
     assert read.given.all() and read.first.tolist() == [0, 0, 0, 2, 1, 0, 0, 0]
     other = Scripted(classes_of({}))
-    run(other, image_set(8), **{**options, "classes": "cat, wolf"})
+    run(other, of(8), **{**options, "classes": "cat, wolf"})
     assert len(other.asked) == 7, "another list is another question"
 
 
-def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any) -> None:
+def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Run) -> None:
     def priced(request: Request) -> Answer:
         return Answer(request=request, text="fine", tokens_in=1000, tokens_out=100, cost_usd=0.0012, latency_s=4.0)
 
     describer = Scripted(priced, price=Price(1.0, 2.0))
-    outcome = run(describer, image_set(1001), dry_run=True, batch_size=8)
+    outcome = run(describer, of(1001), dry_run=True, batch_size=8)
     assert len(describer.asked) == 8 and outcome.summary["described"] == 8
     assert outcome.summary["estimate_requests"] == 992
     assert outcome.summary["estimate_tokens_in"] == 992_000 and outcome.summary["estimate_tokens_out"] == 99_200
@@ -346,28 +340,26 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any)
         "0:08:16 at the speed of the sample. In all $1.2000, of it $0.0096 spent already."
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
-    assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
-    halved = run(again, image_set(1001), dry_run=True, batch=True).summary
+    assert run(again, of(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
+    halved = run(again, of(1001), dry_run=True, batch=True).summary
     assert halved["estimate_usd"] == pytest.approx(992 * 0.0006, abs=1e-4) and "estimate_seconds" not in halved
-    slow = run(again, image_set(1001), dry_run=True, requests_per_minute=1.0, limit=60)
+    slow = run(again, of(1001), dry_run=True, requests_per_minute=1.0, limit=60)
     assert slow.summary["estimate_seconds"] == 3600
 
 
-def test_limit_counts_only_images_that_can_be_described(run: Any, tmp_path: Path) -> None:
+def test_limit_counts_only_images_that_can_be_described(run: Run, tmp_path: Path) -> None:
     rows = [json.dumps({"key": f"k{number}", "description": f"text {number}"}) for number in range(5, 9)]
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
-    from gpt4image.describing.describers.replay import ReplayDescriber
-
     for described in (2, 2, 0):
-        outcome = run(ReplayDescriber(str(tmp_path / "d.jsonl")), image_set(12), limit=2)
+        outcome = run(ReplayDescriber(str(tmp_path / "d.jsonl")), of(12), limit=2)
         assert outcome.summary["described"] == described
     assert outcome.summary["already_described"] == 4
 
 
-def test_a_class_conditioned_prompt_tells_the_class_and_sets_unlabelled_images_aside(run: Any) -> None:
+def test_a_class_conditioned_prompt_tells_the_class_and_sets_unlabelled_images_aside(run: Run) -> None:
     describer = Scripted(ok)
     labels = np.array([0, 1, -1, 1, -1])
-    outcome = run(describer, image_set(5, labels=labels), prompt="class-conditioned")
+    outcome = run(describer, of(5, labels=labels), prompt="class-conditioned")
     assert {request.keys[0]: request.turns for request in describer.asked} == {
         key: (PROMPTS["class-conditioned"].text.replace("{class_name}", name),)
         for key, name in (("k0", "cat"), ("k1", "dog"), ("k3", "dog"))
@@ -375,19 +367,18 @@ def test_a_class_conditioned_prompt_tells_the_class_and_sets_unlabelled_images_a
     assert [item.name for item in outcome.skipped] == ["k2"]
 
 
-def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Any, tmp_path: Path) -> None:
+def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Run, tmp_path: Path) -> None:
     def quota(request: Request) -> Answer:
         if request.keys[0] == "k4":
             raise ModelError("quota exhausted")
         return ok(request)
 
     with pytest.raises(ModelError, match="quota exhausted"):
-        run(Scripted(quota), image_set(9))
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert len(store.settled(PROMPTS["short"], Scripted.settings)) == 3
+        run(Scripted(quota), of(9))
+    assert len(rows_of(tmp_path)) == 3
 
 
-def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again(run: Any) -> None:
+def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again(run: Run) -> None:
     refusal = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
-    assert run(refusal, image_set(4)).summary["rejected"] == 3 and len(refusal.asked) == 3
-    assert run(refusal, image_set(4), retry_rejected=True, reject=()).summary["described"] == 3
+    assert run(refusal, of(4)).summary["rejected"] == 3 and len(refusal.asked) == 3
+    assert run(refusal, of(4), retry_rejected=True, reject=()).summary["described"] == 3

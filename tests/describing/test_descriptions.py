@@ -1,4 +1,4 @@
-"""descriptions: rows join by key and digest only, import is idempotent, export and import are inverse."""
+"""Files of descriptions and answers: rows join by key and digest only, import is idempotent, export is its inverse."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +15,32 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import gpt4image.describing.descriptions
 import gpt4image.describing.missing
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import ConfigError, DataError, StoreError
 from gpt4image.base.outcome import Skipped
-from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
+from gpt4image.config import (
+    CheckConfig,
+    DescribeConfig,
+    ExportDescriptionsConfig,
+    ImportDescriptionsConfig,
+    StatsConfig,
+    ViewConfig,
+)
+from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
+from gpt4image.describing.describe import describe
+from gpt4image.describing.description_stats import stats
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
+from gpt4image.describing.gallery import view
+from gpt4image.describing.rows import Row, describer_settings, parse_line, parse_row, to_fields, write_rows
 from loaded_sets import in_memory
 
 KINDS = ("d.jsonl", "d.csv", "d.parquet")
-
-
-def image_set(count: int, twins: bool = False) -> Dataset:
-    contents = [f"image {number}".encode() for number in range(count)]
-    if twins:
-        contents[-1] = contents[0]
-    return in_memory(contents, classes=("cat", "big_dog"))
-
-
-@pytest.fixture(autouse=True)
-def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Five images, known as SPEC memory."""
-    five = image_set(5)
-    known_as_any_spec(monkeypatch, five)
-    return five
-
-
-def known_as_any_spec(patch: pytest.MonkeyPatch, images: Dataset) -> None:
-    patch.setattr(gpt4image.describing.descriptions, "load_dataset", lambda _spec: images)
-    patch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
 
 
 def write_lines(path: Path, rows: list[Any]) -> Path:
@@ -53,19 +48,104 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def bring(tmp_path: Path, rows: list[Any], **options: Any) -> Any:
-    file = write_lines(tmp_path / "in.jsonl", rows)
-    return import_descriptions(
-        ImportDescriptionsConfig(store=tmp_path / "a.db", file=file, **{"data": "memory", **options})
-    )
+def bring(folder: Path, rows: list[Any] | Path, data: str | None = "memory", **options: Any) -> Any:
+    file = rows if isinstance(rows, Path) else write_lines(folder / "in.jsonl", rows)
+    return import_descriptions(ImportDescriptionsConfig(store=folder / "a.db", file=file, data=data, **options))
 
 
-def pairs(store_path: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    with DescriptionStore(store_path) as store:
-        for digest, text, _, _ in store.texts():
-            found.setdefault(digest, []).append(text)
-    return found
+def export(folder: Path, name: str, **options: Any) -> Any:
+    return export_descriptions(ExportDescriptionsConfig(store=folder / "a.db", file=folder / name, **options))
+
+
+def stored(folder: Path, name: str = "a.db") -> list[Description]:
+    with DescriptionStore(folder / name) as store:
+        return list(store.descriptions())
+
+
+def pairs(folder: Path) -> dict[str, list[str]]:
+    with DescriptionStore(folder / "a.db") as store:
+        texts = list(store.texts())
+    return {row.digest: [text.text for text in texts if text.digest == row.digest] for row in texts}
+
+
+# One row
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (3, "a row is an object"),
+        ({"digest": "abc", "description": "x"}, "64 hexadecimal digits, got 'abc'"),
+        ({"key": "a", "description": " \n"}, "the description is empty or missing"),
+        ({"key": "a", "description": ["x"]}, "description must be of type str"),
+        ({"key": True, "description": "x"}, "key must be of type str, got True"),
+        ({"key": "a", "description": "x", "sample": -1}, "sample is out of range: -1"),
+        ({"key": "a", "description": "x", "tokens_in": 2**70}, "tokens_in is out of range"),
+        ({"key": "a", "description": "x", "cost_usd": float("nan")}, "cost_usd is out of range"),
+        ({"key": "a", "description": "\ud800"}, "description is not valid Unicode"),
+        ({"key": "a", "class": ["cat"]}, "class must be of type str"),
+        ({"key": "a", "class": "cat", "tags": 3}, "tags must be a list of texts"),
+        ({"key": "a", "boxes": [{"label": "cat"}]}, "boxes must be a list of objects with label and box_2d"),
+        ({"key": "a", "boxes": "[[["}, "boxes must be a list"),
+        ({"key": "a", "class": None}, "so are class, tags and boxes"),
+        ({"key": "a", "class": "cat", "asked": "no json"}, "asked is not what an export writes"),
+        ({"key": "a", "class": "cat", "asked": '{"ask": ["description"], "classes": []}'}, "description is empty"),
+    ],
+)
+def test_what_is_no_row_is_named_with_its_reason(value: Any, reason: str) -> None:
+    found = parse_row(value, "row 7")
+    assert isinstance(found, Skipped) and found.name == "row 7" and reason in found.reason
+
+
+def test_lines_may_be_blank_or_broken_and_a_describer_may_be_a_name() -> None:
+    assert parse_line(b" \n", "line 1") is None
+    row = parse_line(b'\xef\xbb\xbf{"key": 7, "description": "x"}', "line 2")
+    assert isinstance(row, Row) and row.key == "7", "numbers are keys, and a byte order mark is no text"
+    for line in (b"{", b"\xff", b"[" * 100_000):
+        found = parse_line(line, "line 3")
+        assert isinstance(found, Skipped) and found.reason.startswith("not a line of JSON")
+    assert describer_settings('{"kind": "x"}') == {"kind": "x"}
+    for text in ("gpt-5", "[1]", "7", "true", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 100_000):
+        assert describer_settings(text) == {"name": text}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_write_that_fails_leaves_the_old_file_alone(name: str, tmp_path: Path) -> None:
+    prompt = Prompt("paper", 1, "Describe it.", False)
+    description = Description(digest="0" * 64, prompt=prompt, describer={"n": 1}, created=0.0, text="ü, \U0001f408\n")
+    row = to_fields(description, "a.png")
+    write_rows(tmp_path / name, [row])
+    before = (tmp_path / name).read_bytes()
+
+    def failing() -> Iterator[dict[str, Any]]:
+        yield row
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\); no half of it is left"):
+        write_rows(tmp_path / name, failing())
+    assert (tmp_path / name).read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(ConfigError, match=r"unknown kind of file '\.txt'"):
+        write_rows(tmp_path / "a.txt", [])
+
+
+# Descriptions
+
+
+def dataset(count: int, twins: bool = False) -> Dataset:
+    contents = [f"image {number}".encode() for number in range(count)]
+    return in_memory([*contents[: count - twins], *contents[:twins]], classes=("cat", "big_dog"))
+
+
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Five images, known as SPEC memory."""
+    return known(monkeypatch, dataset(5))
+
+
+def known(patch: pytest.MonkeyPatch, images: Dataset) -> Dataset:
+    patch.setattr(gpt4image.describing.descriptions, "load_dataset", lambda _spec: images)
+    patch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
+    return images
 
 
 @settings(deadline=None, max_examples=10)
@@ -73,40 +153,32 @@ def pairs(store_path: Path) -> dict[str, list[str]]:
 def test_shuffled_dropped_and_doubled_rows_never_shift_a_pairing(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], dropped: set[int], doubled: list[int]
 ) -> None:
-    folder = tmp_path_factory.mktemp("join")
-    images = image_set(8)
-    rows: list[Any] = [
-        {"key": f"k{n}", "description": f"text {n}"}
-        if n % 2
-        else {"digest": images.digests[n], "description": f"text {n}"}
-        for n in [*order, *doubled]
-        if n not in dropped
-    ]
+    folder, images = tmp_path_factory.mktemp("join"), dataset(8)
+    names: list[Any] = [{"key": f"k{n}"} if n % 2 else {"digest": images.digests[n]} for n in range(8)]
+    rows = [{**names[n], "description": f"text {n}"} for n in [*order, *doubled] if n not in dropped]
     random.Random(0).shuffle(rows)
-    file = write_lines(folder / "in.jsonl", rows)
     with pytest.MonkeyPatch.context() as patch:
-        known_as_any_spec(patch, images)
-        outcome = import_descriptions(ImportDescriptionsConfig(store=folder / "a.db", file=file, data="memory"))
-    assert outcome.skipped == ()
-    assert outcome.summary["added"] == 8 - len(dropped)
-    assert outcome.summary["unchanged"] == len(rows) - outcome.summary["added"]
-    assert pairs(folder / "a.db") == {images.digests[n]: [f"text {n}"] for n in range(8) if n not in dropped}
+        known(patch, images)
+        outcome = bring(folder, rows)
+    added = 8 - len(dropped)
+    assert outcome.skipped == () and (outcome.added, outcome.unchanged) == (added, len(rows) - added)
+    assert pairs(folder) == {images.digests[n]: [f"text {n}"] for n in range(8) if n not in dropped}
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+names = st.sampled_from(["paper", "mine", "my-attributes"])
+counts = st.none() | st.integers(0, 10**9)
 results = st.builds(
     Description,
-    digest=st.sampled_from(image_set(4).digests),
-    prompt=st.builds(
-        Prompt, st.sampled_from(["paper", "mine", "my-attributes"]), st.integers(1, 3), st.text("ab{}"), st.booleans()
-    ),
+    digest=st.sampled_from(dataset(4).digests),
+    prompt=st.builds(Prompt, names, st.integers(1, 3), st.text("ab{}"), st.booleans()),
     describer=st.dictionaries(st.sampled_from(["model", "t"]), st.one_of(st.text("xy"), st.integers(), st.booleans())),
     created=st.floats(0, 1e10),
     sample=st.integers(0, 2),
     text=texts,
     finish_reason=st.none() | st.just("stop"),
-    tokens_in=st.none() | st.integers(0, 10**9),
-    tokens_out=st.none() | st.integers(0, 10**9),
+    tokens_in=counts,
+    tokens_out=counts,
     cost_usd=st.none() | st.floats(0, 10),
     latency_s=st.none() | st.floats(0, 100),
 )
@@ -120,14 +192,12 @@ def test_export_and_import_are_inverse(
     folder = tmp_path_factory.mktemp("trip")
     with DescriptionStore(folder / "a.db", write=True) as store:
         store.add(rows)
-        before = list(store.descriptions())
-    export_descriptions(ExportDescriptionsConfig(store=folder / "a.db", file=folder / kind, data="memory"))
+    before = stored(folder)
+    export(folder, kind)
     for attempt in range(2):
         outcome = import_descriptions(ImportDescriptionsConfig(store=folder / "b.db", file=folder / kind))
-        assert outcome.skipped == ()
-        assert outcome.summary["added"] == (0 if attempt else len(before))
-        with DescriptionStore(folder / "b.db") as store:
-            assert list(store.descriptions()) == before
+        assert outcome.skipped == () and outcome.added == (0 if attempt else len(before))
+        assert stored(folder, "b.db") == before
 
 
 def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Dataset) -> None:
@@ -135,132 +205,92 @@ def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Da
         {"key": "k0", "description": "a cat"},
         {"key": "nobody", "description": "a ghost"},
         {"key": "k1", "description": ""},
-        {"key": "k2"},
         {"key": "k0", "description": "a cat"},
         {"key": "k0", "description": "not a cat"},
         {"description": "whose?"},
         {"digest": "xyz", "description": "short"},
-        {"key": "k3", "description": "a dog", "tokens_in": 2**70},
-        {"key": "k3", "description": "a dog", "created": float("nan")},
         {"key": "k4", "description": "a dog", "class_conditioned": True},
     ]
     outcome = bring(tmp_path, rows)
-    assert outcome.summary == {
-        "rows": 11,
-        "added": 2,
-        "unchanged": 1,
-        "descriptions": 3,
-        "unknown_keys": 1,
-        "conflicting_texts": 1,
-        "bad_rows": 6,
-    }
-    assert [item.name for item in outcome.skipped] == [f"in.jsonl, line {n}" for n in (2, 3, 4, 7, 8, 9, 10, 6)]
-    reasons = {item.name: item.reason for item in outcome.skipped}
-    assert "nobody" in reasons["in.jsonl, line 2"] and "another answer" in reasons["in.jsonl, line 6"]
-    assert pairs(tmp_path / "a.db") == {images.digests[0]: ["a cat"], images.digests[4]: ["a dog"]}
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert [prompt.name for prompt, *_ in store.counts()] == ["class-conditioned", "imported"]
+    counts = {"rows": 8, "added": 2, "unchanged": 1, "descriptions": 3}
+    assert outcome.summary == {**counts, "unknown_keys": 1, "conflicting_texts": 1, "bad_rows": 3}
+    reasons = {int(item.name.removeprefix("in.jsonl, line ")): item.reason for item in outcome.skipped}
+    assert [*reasons] == [2, 3, 6, 7, 5] and "nobody" in reasons[2] and "another answer" in reasons[5]
+    assert pairs(tmp_path) == {images.digests[0]: ["a cat"], images.digests[4]: ["a dog"]}
+    assert {row.prompt.name for row in stored(tmp_path)} == {"class-conditioned", "imported"}
     again = bring(tmp_path, rows)
-    assert again.summary["added"] == 0 and again.summary["unchanged"] == 3
+    assert (again.added, again.unchanged) == (0, 3)
 
 
 def test_equal_files_under_several_keys_keep_the_text_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    twins = image_set(3, twins=True)
-    known_as_any_spec(monkeypatch, twins)
+    twins = known(monkeypatch, dataset(3, twins=True))
     rows = [{"key": f"k{number}", "description": f"text {number}"} for number in range(3)]
     for _ in range(2):
-        assert bring(tmp_path, rows).skipped == ()
-    assert pairs(tmp_path / "a.db") == {twins.digests[0]: ["text 0", "text 2"], twins.digests[1]: ["text 1"]}
-    assert bring(tmp_path, [{"key": "k0", "description": "one too many"}]).summary["conflicting_texts"] == 1
+        assert bring(tmp_path, rows, prompt="paper").skipped == ()
+    assert pairs(tmp_path) == {twins.digests[0]: ["text 0", "text 2"], twins.digests[1]: ["text 1"]}
+    outcome = bring(tmp_path, [{"key": "k0", "description": "one too many"}], prompt="paper")
+    assert outcome.summary["conflicting_texts"] == 1
+    bring(tmp_path, [{"key": "k0", "description": "other"}])
+    outcome = export(tmp_path, "out.jsonl", data="memory", prompt="paper")
+    assert outcome.summary == {"descriptions": 3, "rows": 5}, "a row per key"
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {(row["key"], row["description"]) for row in rows} == {
+        *((key, text) for key in ("k0", "k2") for text in ("text 0", "text 2")),
+        ("k1", "text 1"),
+    }
+    with pytest.raises(StoreError, match="Did you mean 'paper'"):
+        export(tmp_path, "out.jsonl", prompt="papr")
 
 
-def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = image_set(3)
-    known_as_any_spec(monkeypatch, images)
-    file = tmp_path / "d.csv"
-    file.write_text(
+def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, images: Dataset) -> None:
+    (tmp_path / "d.csv").write_text(
         "key,description,prompt,prompt_text,class_conditioned,sample,cost_usd\n"
         'k0,"A cat, asleep.",mine,Tell of it.,TRUE,0,0.5\nk0,Some cat.,mine,Tell of it.,true,1,\n'
         "k1,A dog.,mine,It is a {class_name}.,false,,\nk2,A fox.,mine,,perhaps,,\nk2,A fox.,mine,,,-1,\n"
         "k2,A fox, awake.,mine,,,,\n",
         "utf-8-sig",
     )
-    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=file, data="memory"))
+    outcome = bring(tmp_path, tmp_path / "d.csv")
     assert [(item.name, item.reason) for item in outcome.skipped] == [
         ("d.csv, row 4", "class_conditioned must be of type bool, got 'perhaps'"),
         ("d.csv, row 5", "sample is out of range: -1"),
         ("d.csv, row 6", "more cells than columns; quote texts that hold a comma"),
     ]
-    with DescriptionStore(tmp_path / "a.db") as store:
-        rows = list(store.descriptions())
-    assert {(row.text, row.sample, row.cost_usd) for row in rows} == {
-        ("A cat, asleep.", 0, 0.5),
-        ("Some cat.", 1, None),
-        ("A dog.", 0, None),
-    }
+    rows, expected = stored(tmp_path), {("A cat, asleep.", 0, 0.5), ("Some cat.", 1, None), ("A dog.", 0, None)}
+    assert {(row.text, row.sample, row.cost_usd) for row in rows} == expected
     assert all(row.prompt.class_conditioned for row in rows), "a prompt with a place for the class tells it"
 
 
-def test_export_adds_every_key_and_filters_by_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    twins = image_set(3, twins=True)
-    known_as_any_spec(monkeypatch, twins)
-    bring(tmp_path, [{"key": "k0", "description": "t0"}, {"key": "k1", "description": "t1"}], prompt="paper")
-    bring(tmp_path, [{"key": "k0", "description": "other"}])
-    outcome = export_descriptions(
-        ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data="memory", prompt="paper")
-    )
-    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert {(row["key"], row["description"]) for row in rows} == {("k0", "t0"), ("k2", "t0"), ("k1", "t1")}
-    assert outcome.summary == {"descriptions": 2, "rows": 3}
-    with pytest.raises(StoreError, match="Did you mean 'paper'"):
-        export_descriptions(
-            ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", prompt="papr")
-        )
-
-
-@pytest.mark.parametrize(
-    "text", ["=1+1", "'=1+1", "''+x", "-a", "@a", "\ta", "\ra", "\na", "＝1", "'", "'twas", "x" * 200_000]
-)
-def test_a_csv_export_is_harmless_in_a_spreadsheet_and_comes_back_the_same(tmp_path: Path, text: str) -> None:
-    prompt = Prompt("=mine()", 1, "", False)
-    row = Description(digest="0" * 64, prompt=prompt, describer={"a": 1}, text=text, created=1.0, finish_reason="")
+def test_a_csv_export_is_harmless_in_a_spreadsheet_and_comes_back_the_same(tmp_path: Path) -> None:
+    cells = ["=1+1", "'=1+1", "''+x", "-a", "@a", "\ta", "\ra", "\na", "＝1", "'", "'twas", "x" * 200_000]
+    prompt, given = Prompt("=mine()", 1, "", False), {"describer": {"a": 1}, "created": 1.0, "finish_reason": ""}
+    rows = [Description(digest=f"{n:064x}", prompt=prompt, text=text, **given) for n, text in enumerate(cells)]
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([row])
-    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "all.csv"))
+        store.add(rows)
+    export(tmp_path, "all.csv")
+    csv.field_size_limit(2**31 - 1)
     with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
-        csv.field_size_limit(2**31 - 1)
-        cells = [cell for line in csv.reader(file) for cell in line]
-    assert not [cell for cell in cells if cell.startswith(tuple("=+-@\t\r\n＝"))]
-    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "b.db", file=tmp_path / "all.csv"))
-    assert outcome.skipped == ()
-    with DescriptionStore(tmp_path / "b.db") as store:
-        assert list(store.descriptions()) == [row]
+        assert not [cell for line in csv.reader(file) for cell in line if cell.startswith(tuple("=+-@\t\r\n＝"))]
+    (tmp_path / "a.db").unlink()
+    assert bring(tmp_path, tmp_path / "all.csv", data=None).skipped == () and stored(tmp_path) == rows
 
 
 def test_check_names_what_is_missing_extra_double_and_contradicting(
     tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skipped = Skipped(name="gone.jpg", reason="cannot be found: No such file or directory")
-    partial = dataclasses.replace(images, skipped=(skipped,))
-    known_as_any_spec(monkeypatch, partial)
+    known(monkeypatch, dataclasses.replace(images, skipped=(skipped,)))
     bring(tmp_path, [{"digest": "ab" * 32, "description": "orphan"}], data=None)
     with pytest.raises(StoreError, match="belongs to other images"):
         check(CheckConfig(store=tmp_path / "a.db", data="memory"))
-    bring(tmp_path, [{"key": f"k{number}", "description": "the same"} for number in range(2)])
-    bring(tmp_path, [{"key": "k2", "description": "one"}])
+    bring(tmp_path, [{"key": key, "description": text} for key, text in zip(("k0", "k1", "k2"), "aab", strict=True)])
     bring(tmp_path, [{"key": "k2", "description": "another", "describer": "b"}])
     outcome = check(CheckConfig(store=tmp_path / "a.db", data="memory"))
-    assert outcome.summary == {
-        "images": 5,
-        "images_described": 3,
-        "images_without_description": 2,
-        "images_skipped": 1,
-        "descriptions_without_image": 1,
-        "texts_of_several_images": 1,
-        "images_with_conflicting_texts": 1,
-    }
+    images_of = {"images": 5, "images_described": 3, "images_without_description": 2, "images_skipped": 1}
+    found = ("descriptions_without_image", "texts_of_several_images", "images_with_conflicting_texts")
+    assert outcome.summary == images_of | dict.fromkeys(found, 1)
     assert [item.name for item in outcome.skipped] == ["gone.jpg", "k3", "k4"]
-    for name in ("ab" * 32, "'the same'", "'k2'"):
+    for name in ("ab" * 32, "'a'", "'k2'"):
         assert name in outcome.text
 
 
@@ -277,18 +307,196 @@ def parquet(path: Path) -> None:
         ("d.parquet", parquet, DataError, "only key, caption"),
         ("d.parquet", lambda path: path.write_bytes(b"PAR1 not really"), DataError, "cannot be read as Parquet"),
         ("folder", lambda path: path.mkdir(), ConfigError, "no such file"),
+        (
+            "d.jsonl",
+            lambda path: write_lines(path, [{"key": "x/1", "description": "t"}]),
+            DataError,
+            "no row belongs to memory.*'k0'",
+        ),
     ],
 )
 def test_files_that_cannot_be_imported_are_named(
-    tmp_path: Path, name: str, make: Any, error: type[Exception], message: str
+    tmp_path: Path, images: Dataset, name: str, make: Any, error: type[Exception], message: str
 ) -> None:
     make(tmp_path / name)
     with pytest.raises(error, match=message):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / name, data="memory"))
+        bring(tmp_path, tmp_path / name)
 
 
-def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="need --data"):
-        bring(tmp_path, [{"key": "k0", "description": "t"}], data=None)
-    with pytest.raises(DataError, match=r"no row belongs to memory.*'k0'"):
-        bring(tmp_path, [{"key": "x/1", "description": "t"}, {"key": "x/2", "description": "t"}])
+# Structured answers
+
+BOX = {"label": "cat", "box_2d": [10, 20, 500, 900.5], "truncated": True, "words": "sleeps", "confidence": 0.5}
+DOG = {"label": "dog", "box_2d": [0, 0, 1, 1]}
+CSV_TEXT = "A cat, =1+1 “große”."
+ROWS: list[dict[str, Any]] = [
+    {"key": "cat/0.png", "class": "cat", "second": None, "confidence": 0.98},
+    {"key": "cat/1.png", "class": "Big Dogs", "second": "cat", "confidence": 1e-5, "description": CSV_TEXT},
+    {"key": "big_dog/0.png", "class": None, "confidence": 0.3, "tags": ["fur", "a, b", "|"]},
+    {"key": "big_dog/1.png", "class": "wolf", "tags": [], "boxes": [BOX, DOG]},
+    {"key": "owl/0.png", "description": "An owl."},
+]
+EXPECTED = {
+    "cat/0.png": Answer(class_name="cat", confidence=0.98),
+    "cat/1.png": Answer(class_name="big_dog", said="Big Dogs", second="cat", confidence=1e-5),
+    "big_dog/0.png": Answer(confidence=0.3, tags=("fur", "a, b", "|")),
+    "big_dog/1.png": Answer(said="wolf", tags=(), boxes=(BOX, DOG)),
+}
+ALL = "train,val,test"
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> str:
+    for number, row in enumerate(ROWS):
+        path = tmp_path / "pets" / row["key"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 20), (number, 0, 0)).save(path)
+    return f"folder:{tmp_path / 'pets'}"
+
+
+def answers_of(path: Path) -> list[StoredAnswer]:
+    with DescriptionStore(path) as store:
+        return list(store.answers())
+
+
+def by_key(folder: Path, data: str) -> dict[str, Answer]:
+    images = load_dataset(data)
+    keys = dict(zip(images.digests, images.keys, strict=True))
+    return {keys[one.digest]: one.answer for one in answers_of(folder / "a.db")}
+
+
+def test_answers_are_imported_and_a_class_outside_the_list_is_counted(tmp_path: Path, pets: str) -> None:
+    outcome = bring(tmp_path, ROWS, pets)
+    facts = {"added": 5, "boxes": 2, "boxes_outside_list": 1, "class_in_list": 2, "class_none": 1}
+    facts["class_outside_list"] = 1
+    assert outcome.skipped == () and {name: outcome.summary[name] for name in facts} == facts
+    assert by_key(tmp_path, pets) == EXPECTED
+    one = answers_of(tmp_path / "a.db")[0]
+    assert one.classes == ("big_dog", "cat", "owl") and one.describer == {"name": "imported"}
+    again = bring(tmp_path, ROWS, pets)
+    assert (again.unchanged, again.added) == (5, 0)
+    assert bring(tmp_path, [{**ROWS[0], "class": "owl"}], pets).summary["conflicting_texts"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_answers_come_back_the_same(tmp_path: Path, pets: str, kind: str) -> None:
+    bring(tmp_path, ROWS, pets)
+    before, found = stored(tmp_path), answers_of(tmp_path / "a.db")
+    export(tmp_path, kind)
+    (tmp_path / "a.db").unlink()
+    assert bring(tmp_path, tmp_path / kind, None).skipped == ()
+    assert stored(tmp_path) == before and answers_of(tmp_path / "a.db") == found
+
+
+def test_boxes_in_files_are_made_fit_for_use_once(tmp_path: Path, pets: str) -> None:
+    large = [{"label": "Big Dog", "box_2d": [-5, 0, 1004, 300]}, {"label": "owl", "box_2d": [0, 0, 999, 1000]}]
+    rows = [{"key": "cat/0.png", "boxes": [BOX, BOX, *large]}]
+    summary = bring(tmp_path, rows, pets).summary
+    counts = {"boxes": 2, "boxes_clipped": 1, "boxes_duplicates": 1, "boxes_whole_image": 1}
+    assert {name: summary[name] for name in counts} == counts
+    expected = (BOX, {"label": "big_dog", "box_2d": [0, 0, 1000, 300]})
+    assert by_key(tmp_path, pets)["cat/0.png"].boxes == expected
+    assert bring(tmp_path, rows, pets).unchanged == 1
+    export(tmp_path, "out.jsonl")
+    assert bring(tmp_path, tmp_path / "out.jsonl", None).unchanged == 1
+    assert tuple(json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))["boxes"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("box_format", "written"),
+    [("xyxy-1000", [250, 500, 750, 750]), ("yxhw-1", [0.5, 0.25, 0.25, 0.5]), ("xywh-original", [10, 10, 20, 5])],
+)
+def test_boxes_in_files_are_read_as_the_option_says(
+    tmp_path: Path, pets: str, box_format: str, written: list[float]
+) -> None:
+    rows = [{"key": "cat/0.png", "boxes": [{"label": "cat", "box_2d": written}]}]
+    bring(tmp_path, rows, pets, box_format=box_format)
+    assert by_key(tmp_path, pets)["cat/0.png"].boxes == ({"label": "cat", "box_2d": [250, 500, 750, 750]},)
+    assert bring(tmp_path, rows, pets, box_format=box_format).unchanged == 1
+
+
+def test_boxes_in_pixels_need_their_picture_and_keys_their_dataset(tmp_path: Path, pets: str) -> None:
+    rows = [{"digest": "a" * 64, "boxes": [BOX]}, {"key": "cat/0.png", "boxes": [BOX]}]
+    outcome = bring(tmp_path, rows, pets, box_format="xyxy-original")
+    assert outcome.added == 1 and "picture cannot be read" in outcome.skipped[0].reason
+    for data, options, message in (
+        (None, {"box_format": "xyxy-original"}, "needs --data"),
+        (None, {}, "need --data"),
+        (pets, {"box_format": "xyxy-sent"}, "is not one of: xywh-1,"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            bring(tmp_path, rows, data, **options)
+
+
+def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:
+    (tmp_path / "by-hand.csv").write_text(
+        "key,class,second,confidence,tags\ncat/0.png,Cat,,97 %,fur|whiskers\n"
+        "cat/1.png,none of these,,very,\nbig_dog/0.png,,,,\n"
+    )
+    outcome = bring(tmp_path, tmp_path / "by-hand.csv", pets)
+    assert (outcome.added, outcome.summary["bad_rows"]) == (2, 1)
+    assert by_key(tmp_path, pets) == {
+        "cat/0.png": Answer(class_name="cat", said="Cat", confidence=0.97, tags=("fur", "whiskers")),
+        "cat/1.png": Answer(),
+    }
+
+
+def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
+    file = write_lines(tmp_path / "in.jsonl", [*ROWS[:4], {**ROWS[4], "class": "owl", "confidence": 0.5}])
+
+    def replay(ask: str, store: str = "a.db") -> dict[str, Any]:
+        config: Any = {"data": pets, "store": tmp_path / store, "describer": f"replay:{file}", "splits": ALL}
+        return describe(DescribeConfig(**config, ask=ask)).summary
+
+    summary = replay("class")
+    assert (summary["described"], summary["class_outside_list"]) == (5, 1)
+    assert by_key(tmp_path, pets)["cat/1.png"] == EXPECTED["cat/1.png"]
+    assert replay("class")["already_described"] == 5
+    both = replay("description,class", "b.db")
+    assert (both["described"], both["without_description"]) == (2, 3)
+    assert replay("boxes", "c.db")["described"] == 1
+    assert answers_of(tmp_path / "c.db")[0].answer.boxes == EXPECTED["big_dog/1.png"].boxes
+    assert replay("description", "d.db")["described"] == 2
+    with pytest.raises(ConfigError, match=r"no row has .*; leave it out: --ask description"):
+        file.write_text('{"key": "cat/0.png", "description": "A cat."}\n')
+        replay("description,tags", "e.db")
+
+
+def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
+    bring(tmp_path, ROWS, pets)
+    counted = stats(StatsConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
+    facts = {"answers": 4, "images_answered": 4, "descriptions": 2, "answer_coverage": 0.8, "class_outside_list": 1}
+    facts |= {"boxes": 2, "boxes_outside_list": 1, "boxes_clipped": 0}
+    assert {name: counted.summary[name] for name in facts} == facts
+    assert counted.record["classes"] == {"cat": 1, "big_dog": 1} and counted.record["outside_list"] == {"wolf": 1}
+    assert counted.record["confidence_histogram"] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert all(part in counted.text for part in ("outside the class list", "0.9 to 1.0", "fur"))
+    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
+    facts = {"answers_outside_list": 1, "boxes": 2, "boxes_outside_list": 1}
+    assert {name: checked.summary[name] for name in facts} == facts
+    assert "big_dog/1.png (wolf)" in checked.text and "boxes outside list: 'big_dog/1.png (dog)'" in checked.text
+    view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for part in (
+        "cat · confidence 0.98",
+        "“wolf” (not in the class list)",
+        "none of these · confidence 0.30",
+        "2 boxes: cat (“sleeps”), dog",
+        '<title>cat · sleeps</title><rect x="1.0%" y="2.0%" width="49.0%" height="88.05%"/>',
+    ):
+        assert part in page, part
+
+
+def test_what_boxes_are_called_acts_on_no_page(tmp_path: Path, pets: str) -> None:
+    hostile = {"label": "</text></title><script>a()</script>", "box_2d": [0, 0, 9, 9], "words": '"><img src=x>\u202e'}
+    bring(tmp_path, [{"key": "cat/0.png", "boxes": [hostile, BOX]}], pets)
+    view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<rect ") == 2 and "<script>a" not in page and "<img src=x" not in page and "\u202e" not in page
+
+
+def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: str) -> None:
+    bring(tmp_path, ROWS[:1], pets, classes="cat, zebra")
+    bring(tmp_path, [{**ROWS[2], "class": "zebra"}], pets, classes="cat, zebra")
+    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
+    assert (checked.summary["images_described"], checked.summary["images_without_description"]) == (2, 3)
+    assert "big_dog/0.png (zebra)" in checked.text, "a class that the set does not have"

@@ -18,115 +18,67 @@ def found(text: str, *, finish_reason: str | None = "stop", turns: tuple[str, ..
     return set(flaws(text, finish_reason=finish_reason, turns=turns))
 
 
-def test_a_good_description_has_no_flaw() -> None:
-    assert flaws(GOOD, finish_reason="stop", turns=ASKED) == []
-    assert flaws("cat", finish_reason=None, turns=()) == []
+NONE = [
+    *(GOOD, "cat", f"{GOOD}\n\n{GOOD}", f"{GOOD}\n----------------", "no no no", "A cat.\n\nA cat."),
+    "Describe this image in detail: a red car drives on snow.",
+    "Surely a cat on a poster with the image of a dog, of course.",
+    "A red square, a red circle, a red triangle and a red star.",
+    "one dog, two dogs, three dogs, four dogs",
+    "\n".join(f"- A {colour} cup" for colour in ("red", "blue", "green", "yellow", "white", "black", "grey")),
+    "Top row: red, blue, red, blue. Bottom row: blue, red, blue, red.",
+    "the cat is on the left, the dog is on the right, the bird is on the top, the fish is on the bottom",
+]
+EMPTY = ["", " \n", "…", "42", "\u200b\u202e", "-----"]
+THOUGHTS = ["<think>The user wants", "\n<think>A dog.</think>\n\nA dog.", "<Thinking> Let me", "◁think▷Hm. A cat"]
+ECHOES = [
+    "Describe this image in detail.",
+    "describe this image in detail",
+    "Describe this image in detail. Describe this image in detail.",
+    "User: Describe this image in detail. Assistant:",
+    "Describe the image in detail.",
+]
+LOOPS = [
+    *("The cat is black and sits on a mat. " * 8, "a red car " * 6, "no " * 50, "ha" * 100, f"{GOOD} {'!' * 80}"),
+    *("A face " + "😀" * 60, "黑色的猫坐在垫子上。" * 5),
+    f"{GOOD} A lake lies beyond it, under grey clouds, and a boat with two men drifts by. {'It is nice. ' * 6}It i",
+    "\n".join(f"{number}. A tall tree." for number in range(9)),
+]
+BOILERPLATE = [
+    *("The image shows a cat", "In this image, we can see a cat", "Certainly! Here is a description: a cat"),
+    *("Sure, here's a caption: a cat", "Here is a detailed description of the image: a cat"),
+    *("**Description:** a cat", "This photograph captures a man"),
+]
 
 
-@pytest.mark.parametrize("text", ["", " \n", "…", "42", "\u200b\u202e", "-----"])
-def test_empty_has_no_letters(text: str) -> None:
-    assert found(text) == {"empty"}
+def test_every_flaw_is_found_where_it_is_and_nowhere_else() -> None:
+    assert [text for text in NONE if found(text)] == [] and flaws("cat", finish_reason=None, turns=()) == []
+    for flaw, texts in (("empty", EMPTY), ("echo", ECHOES), ("boilerplate", BOILERPLATE)):
+        assert [text for text in texts if found(text) != {flaw}] == []
+    assert [text for text in LOOPS if "loop" not in found(text)] == []
+    assert found(GOOD, finish_reason="length") == {"truncated"}
+    for reason in ("content_filter", "refusal"):  # what the server kept back
+        assert found("", finish_reason=reason) == found(GOOD, finish_reason=reason) == {"refusal"}
 
 
-@pytest.mark.parametrize(
-    "text", ["<think>The user wants", "\n<think>A dog.</think>\n\nA dog.", "<Thinking> Let me", "◁think▷Hm. A cat"]
-)
+@pytest.mark.parametrize("text", THOUGHTS)
 def test_thoughts_where_the_answer_should_begin_are_none(text: str) -> None:
     assert "empty" in found(text)
     assert found(text, finish_reason="refusal") == {"refusal"}
     assert not found(f"A card on which {text} is written in large red letters.")
 
 
-@pytest.mark.parametrize("reason", ["content_filter", "refusal"])
-def test_what_the_server_kept_back_is_a_refusal(reason: str) -> None:
-    assert found("", finish_reason=reason) == {"refusal"}
-    assert found(GOOD, finish_reason=reason) == {"refusal"}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Describe this image in detail.",
-        "describe this image in detail",
-        "Describe this image in detail. Describe this image in detail.",
-        "User: Describe this image in detail. Assistant:",
-        "Describe the image in detail.",
-    ],
-)
-def test_the_prompt_given_back_is_an_echo(text: str) -> None:
-    assert found(text) == {"echo"}
+def test_an_echo_may_be_of_any_turn_and_shares_more_than_words() -> None:
     turns = (*ASKED, "What else can be seen?")
-    assert all(found(echo, turns=turns) == {"echo"} for echo in (text, turns[1], "\n\n".join(turns)))
-
-
-@pytest.mark.parametrize(
-    "text", ["Describe this image in detail: a red car drives on snow.", "image", "a photo of a dog"]
-)
-def test_an_answer_that_shares_words_with_the_prompt_is_no_echo(text: str) -> None:
-    assert "echo" not in found(text)
-    assert "echo" not in found(text, turns=("A photo of a cat",))
+    assert all(found(echo, turns=turns) == {"echo"} for echo in (*ECHOES, turns[1], "\n\n".join(turns)))
+    for text in ("Describe this image in detail: a red car drives on snow.", "image", "a photo of a dog"):
+        assert "echo" not in found(text) | found(text, turns=("A photo of a cat",))
     assert "echo" not in found("A dog.", turns=("What is this? One of: a cat, a dog, a bird.",))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "The cat is black and sits on a mat. " * 8,
-        "a red car " * 6,
-        "no " * 50,
-        "ha" * 100,
-        f"{GOOD} {'!' * 80}",
-        "A face " + "😀" * 60,
-        "黑色的猫坐在垫子上。" * 5,
-        f"{GOOD} A lake lies beyond it, under grey clouds, and a boat with two men drifts by. {'It is nice. ' * 6}It i",
-        "\n".join(f"{number}. A tall tree." for number in range(9)),
-    ],
-)
-def test_loops_are_found(text: str) -> None:
-    assert "loop" in found(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "A red square, a red circle, a red triangle and a red star.",
-        "no no no",
-        "A cat.\n\nA cat.",
-        f"{GOOD}\n\n{GOOD}",
-        "one dog, two dogs, three dogs, four dogs",
-        "\n".join(f"- A {colour} cup" for colour in ("red", "blue", "green", "yellow", "white", "black", "grey")),
-        "Top row: red, blue, red, blue. Bottom row: blue, red, blue, red.",
-        "the cat is on the left, the dog is on the right, the bird is on the top, the fish is on the bottom",
-        f"{GOOD}\n----------------",
-    ],
-)
-def test_natural_repetition_is_no_loop(text: str) -> None:
-    assert not found(text)
-
-
-def test_cut_off_and_stock_openings_are_found() -> None:
-    assert found(GOOD, finish_reason="length") == {"truncated"}
-    for text in [
-        "The image shows a cat",
-        "In this image, we can see a cat",
-        "Certainly! Here is a description: a cat",
-        "Sure, here's a caption: a cat",
-        "Here is a detailed description of the image: a cat",
-        "**Description:** a cat",
-        "This photograph captures a man",
-    ]:
-        assert found(text) == {"boilerplate"}
-    assert not found("Surely a cat on a poster with the image of a dog, of course.")
-
-
-def require_no_flaw(text: str) -> None:
-    texts = [json.loads(line)["description"] for line in text.splitlines()]
-    assert len(texts) > 1500
-    assert [text for text in texts if found(text)] == []
-
-
 def test_no_packaged_description_would_be_thrown_away() -> None:
-    require_no_flaw((files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl").read_text("utf-8"))
+    file = files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
+    texts = [json.loads(line)["description"] for line in file.read_text("utf-8").splitlines()]
+    assert len(texts) > 1500 and [text for text in texts if found(text)] == []
 
 
 REFUSALS = """\
@@ -195,9 +147,6 @@ Unable to stand, a foal lies in the straw.
 I refuse to sink is written on a T-shirt."""
 
 
-def test_refusals_are_found() -> None:
+def test_refusals_are_found_and_what_sounds_like_one_is_none() -> None:
     assert [text for text in REFUSALS.splitlines() if not is_refusal(text)] == []
-
-
-def test_what_sounds_like_a_refusal_is_none() -> None:
     assert [text for text in NO_REFUSALS.splitlines() if is_refusal(text)] == []

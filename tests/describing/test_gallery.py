@@ -1,8 +1,9 @@
-"""descriptions view: one page that shows everything, trusts nothing and chooses the same images every time."""
+"""descriptions stats and view: every count is of what is in the store; a page shows everything and trusts nothing."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,18 +13,31 @@ import pytest
 from PIL import Image
 
 import gpt4image.describing.gallery
+import gpt4image.describing.missing
 from browser import SCHEMES, act, fits
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError
-from gpt4image.config import ViewConfig
+from gpt4image.config import StatsConfig, ViewConfig
 from gpt4image.data.dataset import NO_LABEL, Dataset
+from gpt4image.describing.description_stats import describer_names, stats, stored_flaws
 from gpt4image.describing.gallery import view
 from loaded_sets import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
-MODEL: dict[str, Any] = {"kind": "openai", "model": "m"}
+TOLD = Prompt("told", 3, "This is a {class_name}. Describe it.", class_conditioned=True)
+MODEL: dict[str, Any] = {"kind": "openai", "model": "m", "temperature": 0.5}
+HOT = {**MODEL, "temperature": 1.0}
 REFUSAL = "I'm sorry, but I can't assist with that."
 GOOD = "A black dog lies on the grass"
+
+
+def known(patch: pytest.MonkeyPatch, contents: list[bytes], **others: Any) -> Dataset:
+    """Images of these bytes, the first one without a label, known as any SPEC."""
+    labels = [NO_LABEL, *(number % 2 for number in range(1, len(contents)))]
+    images = in_memory(contents, labels, **{"classes": ("cat", "big_dog"), **others})
+    patch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: images)
+    patch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: images)
+    return images
 
 
 def png(number: int) -> bytes:
@@ -32,29 +46,26 @@ def png(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def image_set(contents: list[bytes], keys: list[str] | None = None) -> Dataset:
-    labels = [NO_LABEL, *(number % 2 for number in range(1, len(contents)))]
-    return in_memory(contents, labels, classes=("cat", "big_dog"), **({"keys": tuple(keys)} if keys else {}))
-
-
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Forty different images."""
-    forty = image_set([png(number) for number in range(40)])
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: forty)
-    return forty
+    return known(monkeypatch, [png(number) for number in range(40)])
 
 
 def result(digest: str, text: str | None, **values: Any) -> Description:
-    return Description(
-        **{"digest": digest, "prompt": PAPER, "describer": MODEL, "created": 0.0, "text": text, **values}
-    )
+    given = {"digest": digest, "prompt": PAPER, "describer": MODEL, "created": 0.0, "text": text}
+    return Description(**{**given, **values})
+
+
+def store_of(folder: Path, rows: list[Description]) -> Path:
+    with DescriptionStore(folder / "a.db", write=True) as store:
+        store.add(rows)
+    return folder / "a.db"
 
 
 def page_of(folder: Path, rows: list[Description], **options: Any) -> str:
-    with DescriptionStore(folder / "a.db", write=True) as store:
-        store.add(rows)
-    view(ViewConfig(**{"store": folder / "a.db", "data": "memory", "out": folder / "page.html", **options}))
+    given = {"store": store_of(folder, rows), "data": "memory", "out": folder / "page.html"}
+    view(ViewConfig(**{**given, **options}))
     return (folder / "page.html").read_text(encoding="utf-8")
 
 
@@ -62,37 +73,110 @@ def keys_of(page: str) -> list[str]:
     return re.findall(r'<div class="key"><bdi>([^<]*)</bdi>', page)
 
 
+# Counts
+
+
+def test_stats_count_what_is_there(tmp_path: Path, images: Dataset) -> None:
+    imported = {"prompt": Prompt("imported", 1, "", class_conditioned=False), "describer": {"name": "imported"}}
+    rows = [
+        result(images.digests[2], "A Cat here", **imported),
+        result(images.digests[1], "five words are in this", **imported),
+        result(images.digests[3], "big dog", prompt=TOLD),
+        result("0" * 64, None, describer={}, error="x"),
+    ]
+    outcome = stats(StatsConfig(store=store_of(tmp_path, rows), data="memory"))
+    summary, record = outcome.summary, outcome.record
+    assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
+    assert record["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "p99": 4.96, "max": 5}
+    assert record["words_histogram"] == {"edges": [2, 3, 4, 5, 6], "counts": [1, 1, 0, 1]}
+    prompts = {row["name"]: (row["descriptions"], row["class_conditioned"]) for row in record["prompts"]}
+    assert prompts == {"told": (1, True), "imported": (2, False), "paper": (0, False)}
+    assert summary["coverage"] == 3 / 40 and summary["class_named"] == round(2 / 3, 6)
+    assert not {"cost_usd", "tokens_in", "truncated_share"} & summary.keys()
+    echo = result(images.digests[1], "This is a big dog. Describe it.", prompt=TOLD)
+    assert stored_flaws(echo, "big_dog") == ["echo"], "the class in a prompt is filled in before an answer is judged"
+    json.dumps([summary, record])
+
+
+def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path, images: Dataset) -> None:
+    paid: dict[str, Any] = {"tokens_in": 100, "cost_usd": 0.25, "finish_reason": "stop"}
+    cut, late = {**paid, "finish_reason": "length"}, "429: request req-{} came too soon"
+    rows = [
+        result(images.digests[0], "The image shows a cat.", **paid, tokens_out=10, latency_s=1.0),
+        result(images.digests[1], "A dog on a", **cut, tokens_out=30, latency_s=3.0),
+        result(images.digests[2], "A cat", describer=HOT),
+        result(images.digests[3], REFUSAL, error="refusal", **paid, tokens_out=20, latency_s=2.0),
+        result(images.digests[4], None, error=late.format("a1b2c3d4e5"), cost_usd=0.5),
+        result(images.digests[4], None, error=late.format("f6a7b8c9d0"), describer=HOT),
+    ]
+    outcome = stats(StatsConfig(store=store_of(tmp_path, rows)))
+    record = outcome.record
+    facts = {"failures": 3, "rejected": 1, "no_answer": 2, "flawed": 2, "truncated_share": 0.5}
+    facts |= {"tokens_in": 300, "tokens_out": 60, "cost_usd": 1.25}
+    assert {name: outcome.summary[name] for name in facts} == facts
+    assert record["flaws"] == {
+        "refusal": {"descriptions": 0, "rejected": 1},
+        "truncated": {"descriptions": 1, "rejected": 0},
+        "boilerplate": {"descriptions": 1, "rejected": 0},
+    }
+    assert record["rejected_reasons"] == {"refusal": 1}
+    assert record["no_answer_reasons"] == {"429: request … came too soon": 2}
+    assert record["answer_tokens"]["median"] == 20 and record["latency_s"]["max"] == 3.0
+    columns = ("describer", "descriptions", "rejected", "no_answer", "tokens_out", "cost_usd")
+    assert [tuple(row[column] for column in columns) for row in record["describers"]] == [
+        ("openai:m (temperature=0.5)", 2, 1, 1, 60, 1.25),
+        ("openai:m (temperature=1.0)", 1, 0, 1, None, None),
+    ]
+    for shown in ["openai:m (temperature=1.0)", "429: request … came too soon", "refusal", "1.25", "latency s"]:
+        assert shown in outcome.text
+
+
+def test_describers_have_short_names_that_tell_them_apart() -> None:
+    expected: list[tuple[dict[str, Any], str]] = [
+        (MODEL, "openai:m (temperature=0.5)"),
+        (HOT, "openai:m (temperature=1.0)"),
+        ({"kind": "replay", "file": "f"}, "replay:f"),
+        ({"name": "Claude"}, "Claude"),
+        ({}, "{}"),
+        ({"x": 1}, '{"x":1}'),
+    ]
+    names = describer_names(describer for describer, _ in expected)
+    assert [names[canonical_json(describer)] for describer, _ in expected] == [name for _, name in expected]
+
+
+def test_texts_from_outside_do_not_act_on_the_terminal(tmp_path: Path, images: Dataset) -> None:
+    nasty = "\x1b[2J\x1b]0;x\x07 [bold]A cat[/bold]\u202e"
+    rows = [result(digest, nasty, describer={"name": nasty}) for digest in images.digests[:2]]
+    outcome = stats(StatsConfig(store=store_of(tmp_path, [*rows, result(images.digests[2], None, error=nasty)])))
+    assert "\x1b" not in outcome.text and "\u202e" not in outcome.text and "[bold]A cat[/bold]" in outcome.text
+
+
+def test_an_empty_store_is_counted_and_a_missing_one_refused(tmp_path: Path, images: Dataset) -> None:
+    outcome = stats(StatsConfig(store=store_of(tmp_path, []), data="memory"))
+    assert outcome.summary["descriptions"] == 0 and outcome.record["words"] is None and outcome.text == ""
+    with pytest.raises(StoreError, match="no description store"):
+        stats(StatsConfig(store=tmp_path / "none.db"))
+
+
+# The page
+
+
 def test_all_that_was_said_is_shown_with_what_is_known_about_it(tmp_path: Path, images: Dataset) -> None:
-    told = Prompt("told", 3, "This is a {class_name}. Describe it.", class_conditioned=True)
     rows = [
         result(images.digests[1], GOOD, tokens_in=300, tokens_out=20, cost_usd=0.00012, latency_s=1.5),
-        result(images.digests[1], "A dog on a", prompt=told, finish_reason="length", sample=1),
+        result(images.digests[1], "A dog on a", prompt=TOLD, finish_reason="length", sample=1),
         result(images.digests[2], REFUSAL, error="refusal", describer={"name": "other"}),
         result(images.digests[3], None, error="HTTP 429"),
     ]
     page = page_of(tmp_path, rows)
     for shown in [
-        GOOD,
-        "big dog",
-        "300 tokens in",
-        "20 tokens out",
-        "$0.00012",
-        "1.5 s",
-        "openai:m",
-        "other",
-        'title="cut off at the limit of tokens">truncated<',
-        "sample 2",
-        "This is a {class_name}. Describe it.",
-        "version 3, class-conditioned",
-        "Rejected: <bdi>refusal",
-        "No answer: <bdi>HTTP 429",
-        "I&#39;m sorry",
+        *(GOOD, "big dog", "300 tokens in", "20 tokens out", "$0.00012", "1.5 s", "openai:m", "other", "sample 2"),
+        *('title="cut off at the limit of tokens">truncated<', "This is a {class_name}. Describe it."),
+        *("version 3, class-conditioned", "Rejected: <bdi>refusal", "No answer: <bdi>HTTP 429", "I&#39;m sorry"),
     ]:
         assert shown in page
-    assert keys_of(page) == ["k2", "k3", "k1"]
-    assert page.index("Rejected and failed</h2>") < page.index("Flawed</h2>")
-    assert "Good</h2>" not in page
-    assert page.count("data:image/webp;base64,") == 3
+    assert keys_of(page) == ["k2", "k3", "k1"] and page.count("data:image/webp;base64,") == 3
+    assert page.index("Rejected and failed</h2>") < page.index("Flawed</h2>") and "Good</h2>" not in page
 
 
 NASTY = [
@@ -124,33 +208,21 @@ class Reader(HTMLParser):
 
 
 def test_nothing_from_outside_becomes_part_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nasty = image_set([png(number) for number in range(len(NASTY))], NASTY)
-    object.__setattr__(nasty, "classes", (NASTY[0], NASTY[1]))
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: nasty)
-    rows = [
-        result(
-            digest,
-            text,
-            prompt=Prompt(text, 1, text, class_conditioned=False),
-            describer={"name": text, text: text},
-            finish_reason=text,
-            error=error,
-        )
-        for digest, text in zip(nasty.digests, NASTY, strict=True)
-        for error in (None, text)
-    ]
-    rows = [row if row.error is None else result(row.digest, None, error=row.error) for row in rows]
+    pictures = [png(number) for number in range(len(NASTY))]
+    nasty = known(monkeypatch, pictures, keys=tuple(NASTY), classes=tuple(NASTY[:2]))
+    rows = [result(digest, None, error=text) for digest, text in zip(nasty.digests, NASTY, strict=True)]
+    for digest, text in zip(nasty.digests, NASTY, strict=True):
+        given: dict[str, Any] = {"describer": {"name": text, text: text}, "finish_reason": text}
+        rows.append(result(digest, text, prompt=Prompt(text, 1, text, class_conditioned=False), **given))
     page = page_of(tmp_path, rows, data=NASTY[0])
     reader = Reader()
     reader.feed(page)
     assert not reader.tags & {"script", "iframe", "object", "embed", "form", "base"}
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
-    links = [value for name, value in reader.attributes if name in ("src", "href")]
-    assert all(re.match(r"data:(image/webp;base64,|,)|#[\w-]+$", link) for link in [link or "data:," for link in links])
-    assert all(text in reader.text for text in NASTY[:5])
-    assert NASTY[6] in reader.text
-    assert not re.search("[\u202a-\u202e\u2066-\u2069\u2028\x00\x1b]", page)
-    assert "\\u202egnp.exe" in page
+    links = [value or "data:," for name, value in reader.attributes if name in ("src", "href")]
+    assert all(re.match(r"data:(image/webp;base64,|,)|#[\w-]+$", link) for link in links)
+    assert all(text in reader.text for text in (*NASTY[:5], NASTY[6]))
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u2028\x00\x1b]", page) and "\\u202egnp.exe" in page
     assert "default-src 'none'" in page and "49" not in reader.text.split("{{ 7 * 7 }}")[1][:20]
 
 
@@ -163,11 +235,10 @@ def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path
     assert len(set(number)) == 12
     assert [sum(low <= n < high for n in number) for low, high in [(36, 40), (30, 36), (0, 30)]] == [3, 3, 6]
     assert page_of(tmp_path, [], limit=12) == page
-    assert len(keys_of(page_of(tmp_path, []))) == 40
-    for limit in (1, 2, 3):
+    for limit in (1, 2, 40):
         assert len(keys_of(page_of(tmp_path, [], limit=limit))) == limit
-    few_are_good = [result(digest, f"The image shows {GOOD}") for digest in images.digests[:20]]
     (tmp_path / "few").mkdir()
+    few_are_good = [result(digest, f"The image shows {GOOD}") for digest in images.digests[:20]]
     page = page_of(tmp_path / "few", [*few_are_good, result(images.digests[20], GOOD)], limit=10)
     assert len(keys_of(page)) == 10 and "k20" in keys_of(page), "the flawed fill the page"
 
@@ -175,43 +246,39 @@ def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path
 def test_equal_images_share_a_card_and_broken_ones_have_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strange = image_set([png(1), b"no image", png(1)])
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: strange)
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([result(digest, GOOD) for digest in strange.digests[:2]])
-    outcome = view(ViewConfig(store=tmp_path / "a.db", data="memory", out=tmp_path / "page.html"))
+    strange = known(monkeypatch, [png(1), b"no image", png(1)])
+    store = store_of(tmp_path, [result(digest, GOOD) for digest in strange.digests[:2]])
+    outcome = view(ViewConfig(store=store, data="memory", out=tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
     assert keys_of(page) == ["k0", "k1"] and "and 1 equal image" in page and "no picture" in page
-    assert [item.name for item in outcome.skipped] == ["k1"]
-    assert outcome.summary["images_shown"] == 2
+    assert [item.name for item in outcome.skipped] == ["k1"] and outcome.summary["images_shown"] == 2
 
 
 def test_one_flaw_one_prompt_or_only_texts(tmp_path: Path, images: Dataset) -> None:
-    other = Prompt("other", 1, "Describe.", class_conditioned=False)
     rows = [
         result(images.digests[0], GOOD),
         result(images.digests[1], GOOD, finish_reason="length"),
         result(images.digests[2], REFUSAL, error="refusal"),
-        result(images.digests[3], GOOD, prompt=other),
+        result(images.digests[3], GOOD, prompt=TOLD),
     ]
     assert keys_of(page_of(tmp_path, rows, flaw="truncated")) == ["k1"]
     assert keys_of(page_of(tmp_path, [], flaw="refusal")) == ["k2"]
-    assert keys_of(page_of(tmp_path, [], prompt="other")) == ["k3"]
+    assert keys_of(page_of(tmp_path, [], prompt="told")) == ["k3"]
     page = page_of(tmp_path, [], data=None)
     assert sorted(keys_of(page)) == sorted(images.digests[:4]) and GOOD in page and "<img" not in page
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path, images: Dataset) -> None:
-    with pytest.raises(StoreError, match="nothing in this store"):
-        page_of(tmp_path, [])
-    with pytest.raises(StoreError, match="descriptions check"):
-        page_of(tmp_path, [result("ab" * 32, GOOD)])
-    with pytest.raises(StoreError, match="Did you mean 'paper'"):
-        page_of(tmp_path, [], prompt="papr")
-    with pytest.raises(StoreError, match="no answer with the flaw loop"):
-        page_of(tmp_path, [result(images.digests[0], GOOD)], flaw="loop")
-    with pytest.raises(ConfigError, match="this is a folder"):
-        page_of(tmp_path, [], out=tmp_path)
+    stranger, own = result("ab" * 32, GOOD), result(images.digests[0], GOOD)
+    for rows, options, error, message in (
+        ([], {}, StoreError, "nothing in this store"),
+        ([stranger], {}, StoreError, "descriptions check"),
+        ([], {"prompt": "papr"}, StoreError, "Did you mean 'paper'"),
+        ([own], {"flaw": "loop"}, StoreError, "no answer with the flaw loop"),
+        ([], {"out": tmp_path}, ConfigError, "this is a folder"),
+    ):
+        with pytest.raises(error, match=message):
+            page_of(tmp_path, rows, **options)
     assert not (tmp_path / "page.html").exists()
 
 
@@ -240,8 +307,7 @@ def test_one_class_is_shown_alone_without_a_server_or_a_script(tmp_path: Path, i
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_page_fits_every_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    nasty = image_set([png(number) for number in range(len(NASTY))], ["k" * 200, *NASTY[1:]])
-    object.__setattr__(nasty, "classes", (NASTY[0], "c" * 120))
-    monkeypatch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: nasty)
+    pictures = [png(number) for number in range(len(NASTY))]
+    nasty = known(monkeypatch, pictures, keys=("k" * 200, *NASTY[1:]), classes=(NASTY[0], "c" * 120))
     rows = [result(digest, text * 9, finish_reason=text) for digest, text in zip(nasty.digests, NASTY, strict=True)]
     fits(page_of(tmp_path, rows), tmp_path, scheme)

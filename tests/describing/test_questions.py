@@ -1,23 +1,34 @@
-"""The question for several things at once: what it says, in which order, and the schema of its answer."""
+"""The question for several things at once, the schema of its answer, and class lists: which class a word means."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.describing.class_lists import NONE_OF_THESE, class_list, readable
+from gpt4image.base.errors import ConfigError
+from gpt4image.config import DescribeConfig
+from gpt4image.describing.class_lists import NONE_OF_THESE, ClassNames, class_list, is_none, readable
 from gpt4image.describing.questions import asked_again, asking_for, question, schema_of
 
 SHORT = PROMPTS["short"]
 CLASSES = class_list("big_dog: {class_name}, and more\ncat\nowl\n")
 
 
+def properties(prompt: Any) -> dict[str, Any]:
+    schema = schema_of(prompt)
+    assert schema is not None and schema["required"] == [*schema["properties"]]
+    return schema["properties"]
+
+
 def test_a_description_alone_is_asked_as_ever() -> None:
     assert asking_for(SHORT, ("description",), CLASSES) is SHORT
     assert question(SHORT, "", "ab", 0) == (SHORT.text,) and schema_of(SHORT) is None
+    assert asking_for(replace(SHORT, text=""), ("description", "class"), CLASSES).text == "", "no text asks nothing"
 
 
 def test_one_question_asks_for_everything() -> None:
@@ -26,25 +37,19 @@ def test_one_question_asks_for_everything() -> None:
     (text,) = question(prompt, "owl", "ab", 0)
     assert SHORT.text in text and text.index('"description"') < text.index('"class"') < text.index('"tags"')
     assert "\n- big dog: {class_name}, and more\n" in text and text.endswith(f"- {NONE_OF_THESE}")
-    schema = schema_of(prompt)
-    assert schema is not None
-    assert schema["required"] == ["description", "class", "second", "confidence", "tags"]
-    assert schema["properties"]["class"]["enum"] == ["big dog", "cat", "owl", NONE_OF_THESE]
+    assert [*properties(prompt)] == ["description", "class", "second", "confidence", "tags"]
+    assert properties(prompt)["class"]["enum"] == ["big dog", "cat", "owl", NONE_OF_THESE]
 
 
 def test_boxes_are_asked_for_by_class_or_in_the_words_of_the_model() -> None:
     prompt = asking_for(SHORT, ("boxes",), CLASSES)
     (text,) = question(prompt, "", "ab", 0)
     assert (prompt.name, prompt.classes) == ("boxes", CLASSES) and "- cat" in text and NONE_OF_THESE not in text
-    schema = schema_of(prompt)
-    assert schema is not None and schema["required"] == ["boxes"]
-    box = schema["properties"]["boxes"]["items"]["properties"]
+    box = properties(prompt)["boxes"]["items"]["properties"]
     assert box["label"] == {"type": "string", "enum": ["big dog", "cat", "owl"]} and box["box_2d"]["maxItems"] == 4
     (free,) = question(without := asking_for(SHORT, ("boxes",), ()), "", "ab", 0)
     assert "Classes:" not in free and "what it is" in free
-    schema = schema_of(without)
-    assert schema is not None
-    assert schema["properties"]["boxes"]["items"]["properties"]["label"] == {"type": "string"}
+    assert properties(without)["boxes"]["items"]["properties"]["label"] == {"type": "string"}
 
 
 def test_a_class_alone_does_not_depend_on_the_prompt() -> None:
@@ -69,19 +74,12 @@ def test_a_second_try_names_the_mistake_once() -> None:
     assert turns[0].startswith("Which?") and "not in the list" in turns[0] and asked_again(turns) == turns
 
 
-def test_a_prompt_without_text_asks_nothing() -> None:
-    silent = replace(SHORT, text="")
-    assert asking_for(silent, ("description", "class"), CLASSES).text == ""
-
-
 def test_tags_without_a_class_are_those_of_the_list() -> None:
     prompt = asking_for(SHORT, ("description", "tags"), CLASSES)
     (text,) = question(prompt, "", "a" * 64, 0)
     assert prompt.classes == CLASSES and "all classes of the list below" in text and "short words" not in text
     assert all(f"- {readable(name)}" in text for name, _ in CLASSES) and "none of these" not in text
-    schema = schema_of(prompt)
-    assert schema is not None
-    assert schema["properties"]["tags"]["items"]["enum"] == [readable(name) for name, _ in CLASSES]
+    assert properties(prompt)["tags"]["items"]["enum"] == [readable(name) for name, _ in CLASSES]
     words = asking_for(SHORT, ("description", "tags"), ())
     assert words.classes == () and "short words" in words.text
 
@@ -89,6 +87,65 @@ def test_tags_without_a_class_are_those_of_the_list() -> None:
 @pytest.mark.parametrize("ask", [("class", "tags"), ("boxes", "tags")])
 def test_tags_beside_a_class_or_boxes_are_words(ask: tuple[str, ...]) -> None:
     prompt = asking_for(SHORT, ask, CLASSES)
-    schema = schema_of(prompt)
-    assert schema is not None and "enum" not in schema["properties"]["tags"]["items"]
+    assert "enum" not in properties(prompt)["tags"]["items"]
     assert "short words or phrases" in prompt.text
+
+
+# Class lists
+
+
+def test_a_list_is_written_with_commas_or_lines_or_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text(
+        "\ufeff# people first\nperson: any human, athletes too\n\n  big_dog  \nscore 1:0\n", encoding="utf-8"
+    )
+    assert class_list("cat, big_dog ,person: a human") == (("cat", ""), ("big_dog", ""), ("person", "a human"))
+    expected = (("person", "any human, athletes too"), ("big_dog", ""), ("score 1:0", ""))
+    assert class_list(str(file)) == expected
+    assert class_list("person: any human, athletes too\nbig_dog\nscore 1:0") == expected
+    config = DescribeConfig(
+        data="x",
+        store=tmp_path / "a.db",
+        describer="y",
+        ask=("class", "description"),  # type: ignore[arg-type]
+        classes=["person: any human, athletes too"],  # type: ignore[arg-type]
+    )
+    assert config.ask == "description,class" and class_list(config.classes or "") == expected[:1]
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        class_list(str(file))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (" , ", "0 classes"),
+        ("cat,Cat", "cannot be told from another"),
+        ("a,b,a", "cannot be told from another"),
+        ("big_dog,big dog", "cannot be told"),
+        ("cat,none of these", "offered in any case"),
+        ("x" * 201, "201 characters"),
+    ],
+)
+def test_a_list_of_no_use_is_refused(given: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        class_list(given)
+
+
+def test_a_word_means_the_class_that_differs_in_spelling() -> None:
+    names = ClassNames(["cat", "big_dog", "puppy", "box", "glass", "glasses", "Bass", "BASS", "Cafe\u0301"])
+    meant = {
+        **{"cat": "cat", "Cats": "cat", "the Cat!": "cat", "BIG-DOG": "big_dog", "puppies": "puppy", "boxes": "box"},
+        **{"glass": "glass", "glasses": "glasses", "wolf": None, "": None, "cat dog": None},
+        **{"Bass": "Bass", "bass": None},  # either of two
+        **{"caf\u00e9": "Cafe\u0301"},  # as macOS stores names
+    }
+    assert {said: names.find(said) for said in meant} == meant
+
+
+def test_words_for_no_class_are_none_unless_a_class_is_called_so() -> None:
+    words = [None, "", "None of these", "none-of-these.", "N/A", "none"]
+    assert all(map(is_none, words)) and not is_none("nun")
+    assert ClassNames(["none", "cat"]).find("none") == "none" and ClassNames(["cat"]).find("none") is None
+    assert ClassNames([]).find("none of these") is None
+    assert ClassNames([]).find("wolf") == "wolf", "without a list every word is a class"

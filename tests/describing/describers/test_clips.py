@@ -29,9 +29,7 @@ from tiny_vlm import tiny_vlm
 __all__ = ["openai_settings", "tiny_vlm"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
 CLIP = video(moving_dot(0, 3, 10, side=64))
-ANSWER = json.dumps(
-    {"description": "A white dot goes to the right.", "class": "right", "second": None, "confidence": 0.9}
-)
+ANSWER = '{"description": "A white dot goes to the right.", "class": "right", "second": null, "confidence": 0.9}'
 
 
 def images_of(body: dict[str, Any]) -> list[Image.Image]:
@@ -53,10 +51,7 @@ def test_the_frames_are_shown_in_their_order_and_bounded() -> None:
     assert len(data_urls(asked, options())) == 8
     (sheet,) = pictures(asked, options(contact_sheet=True))
     assert sheet.size == (4 * 68, 2 * 68)
-
-
-def test_what_is_not_the_default_is_a_part_of_the_identity_of_results() -> None:
-    assert options().clip_settings == {}
+    assert options().clip_settings == {}, "what is not the default is a part of the identity of results"
     assert options(frames=1, contact_sheet=True).clip_settings == {"frames": 1, "contact_sheet": True}
 
 
@@ -65,11 +60,10 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
         (tmp_path / "clips" / name).mkdir(parents=True)
     (tmp_path / "clips" / "right" / "1.mp4").write_bytes(CLIP)
     (tmp_path / "clips" / "left" / "2.mp4").write_bytes(sound())
-    data, store = f"clips:{tmp_path / 'clips'}", tmp_path / "clips.db"
+    store, rows = tmp_path / "clips.db", tmp_path / "rows.jsonl"
+    asked: Any = {"data": f"clips:{tmp_path / 'clips'}", "prompt": "motion", "ask": "description,class"}
     with server.serve(lambda call: server.answer(ANSWER)) as stub:
-        outcome = gpt4image.describe(
-            data=data, store=store, describer="openai:tiny", base_url=stub.url, prompt="motion", ask="description,class"
-        )
+        outcome = gpt4image.describe(**asked, store=store, describer="openai:tiny", base_url=stub.url)
     (call,) = stub.calls
     shown = images_of(call.body)
     assert [picture.size for picture in shown] == [(64, 64)] * 8
@@ -79,13 +73,10 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
     assert [(item.name, item.reason) for item in outcome.skipped] == [
         ("left/2.mp4", "cannot be decoded: holds no video: only sound, or cut off")
     ]
-    rows, again = tmp_path / "rows.jsonl", tmp_path / "again.db"
     export_descriptions(ExportDescriptionsConfig(file=rows, store=store))
     (row,) = map(json.loads, rows.read_text().splitlines())
     assert (row["digest"], row["class"]) == (hashlib.sha256(CLIP).hexdigest(), "right")
-    replayed = gpt4image.describe(
-        data=data, store=again, describer=f"replay:{rows}", prompt="motion", ask="description,class"
-    )
+    replayed = gpt4image.describe(**asked, store=tmp_path / "again.db", describer=f"replay:{rows}")
     assert replayed.summary["described"] == 1
 
 

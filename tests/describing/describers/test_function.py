@@ -1,4 +1,4 @@
-"""A function as describer: what it says is an answer, what it raises is the error of that image."""
+"""Describers by name, and a function as one: what it says is an answer, what it raises is the error of that image."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from PIL import Image
 import gpt4image
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError
+from gpt4image.config import DescriberOptions
+from gpt4image.describing.describers.registry import DESCRIBERS, load_describer
+from gpt4image.reporting import doctor
 
 
 def by_colour(image: Image.Image, question: str) -> str | dict[str, Any]:
@@ -24,12 +27,8 @@ def by_colour(image: Image.Image, question: str) -> str | dict[str, Any]:
 
 
 def test_a_function_answers_and_its_errors_cost_no_other_answer(colour_folder: Path, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {
-        "data": colour_folder,
-        "store": tmp_path / "a.db",
-        "ask": "class",
-        "splits": "train,val,test",
-    }
+    asked: dict[str, Any] = {"data": colour_folder, "store": tmp_path / "a.db", "splits": "train,val,test"}
+    asked["ask"] = "class"
     done = gpt4image.describe(**asked, describer=("by-colour", by_colour))
     assert (done.described, done.failed, done.already_described) == (32, 16, 0)
     assert {item.reason for item in done.skipped} == {"RuntimeError: no words"}
@@ -59,3 +58,16 @@ def test_the_command_line_imports_a_function_from_the_working_folder(
     for name in ("my_words:tell", "absent_words:say", "gone"):
         with pytest.raises(ConfigError, match=re.escape(f"describer=python:{name}: ")):
             gpt4image.describe(**asked, describer=f"python:{name}")
+
+
+def test_the_describers_that_extras_are_for_are_there_and_a_mistyped_one_is_guessed() -> None:
+    told = [brings for brings in doctor.EXTRAS.values() if brings.startswith("describer")]
+    named = {name for brings in told for name in re.findall(r"([\w-]+):", brings)}
+    assert named and named <= DESCRIBERS.keys()
+    for spec, message in (
+        ("reply:x", "Did you mean 'replay'"),
+        ("gpt-4.1-mini", r"Did you mean 'openai:gpt-4\.1-mini'\?"),
+        ("claude:sonnet", r"'claude' is not one of: openai.*openai:MODEL --base-url ADDRESS\.$"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_describer(DescriberOptions(describer=spec))

@@ -107,34 +107,23 @@ def test_requests_are_pulled_in_groups(tmp_path: Path) -> None:
     assert load(path).settings == before, "its identity is its name: it may grow"
 
 
-def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'replay'"):
-        load_describer(DescriberOptions(describer="reply:x"))
-    with pytest.raises(ConfigError, match=r"Did you mean 'openai:gpt-4\.1-mini'\?"):
-        load_describer(DescriberOptions(describer="gpt-4.1-mini"))
-    with pytest.raises(ConfigError, match=r"'claude' is not one of: openai.*openai:MODEL --base-url ADDRESS\.$"):
-        load_describer(DescriberOptions(describer="claude:sonnet"))
-    with pytest.raises(ConfigError, match="there is no such file"):
-        load(tmp_path / "none.jsonl")
-    with pytest.raises(ConfigError, match="line 1: not a line of JSON"):
-        load(write_lines(tmp_path / "d.jsonl", ["key,description"]))
-
-
 @pytest.mark.parametrize("columns", ["key,description", "image,caption", "path,text"])
 def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, columns: str) -> None:
     path = tmp_path / "texts.csv"
     path.write_text(f"{columns}\nk0,one\nk1,two\nk1,two\nk0,other\n,none\n", encoding="utf-8")
-    images = in_memory([b"0", b"1"])
-    describer = load(path)
+    images, describer = in_memory([b"0", b"1"]), load(path)
     assert [answer.text for answer in answers_of(describer, images)] == ["one", "two"]
     report = describer.report(images)
     assert report.facts["replay_rows_twice"] == 1
     assert [item.name for item in report.skipped] == ["texts.csv, row 4", "texts.csv, row 5"]
 
 
-def test_a_file_of_other_images_is_an_error_that_shows_both_kinds_of_keys(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "texts.jsonl", [{"key": "photos/1.jpg", "description": "one"}])
-    describer = load(path)
+def test_files_without_a_row_for_the_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load(tmp_path / "none.jsonl")
+    with pytest.raises(ConfigError, match="line 1: not a line of JSON"):
+        load(write_lines(tmp_path / "d.jsonl", ["key,description"]))
+    describer = load(write_lines(tmp_path / "texts.jsonl", [{"key": "photos/1.jpg", "description": "one"}]))
     assert isinstance(describer, ReplayDescriber)
     with pytest.raises(ConfigError, match=r"none of its 1 rows belongs.*'photos/1.jpg'.*look like 'k0', 'k1'"):
         describer.require_answers(in_memory([b"0", b"1"]), ("description",))

@@ -1,30 +1,64 @@
-"""A model on this machine: the same answers as alone, whatever the batch, the memory or the neighbours."""
+"""A model on this machine: the same answers as alone, whatever the batch, the memory, the neighbours or the server."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
-from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.decode import decode
 from gpt4image.describing.describe import describe
+from gpt4image.describing.describers import transformers_model
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.transformers_model import TransformersDescriber, messages
-from picture_requests import COLOURS, QUESTION, noise, plain, request
-from tiny_vlm import TEMPLATE, make_tiny_vlm
+from tiny_vlm import TEMPLATE, make_tiny_vlm, tiny_vlm
 
-PICTURES = [*(plain(colour) for colour in COLOURS), noise(0), noise(1)]
+__all__ = ["tiny_vlm"]
+QUESTION = "Describe this image in detail."
 generate = LlavaForConditionalGeneration.generate
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def noise(seed: int) -> bytes:
+    return png(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)))
+
+
+COLOURS = ("red", "green", "blue", "white", "black", "orange", "purple")
+PICTURES = [*(png(Image.new("RGB", (64, 48), colour)) for colour in COLOURS), noise(0), noise(1)]
+
+
+def request(data: bytes, *turns: str, sample: int = 0, read: Callable[[], bytes] | None = None) -> Request:
+    digest, turns = hashlib.sha256(data).hexdigest(), turns or (QUESTION,)
+    prompt = Prompt("asked", 1, "\n---\n".join(turns), class_conditioned=False)
+    given: Any = {"prompt": prompt, "turns": turns, "sample": sample, "read": read or (lambda: data)}
+    return Request(digest=digest, keys=(f"{digest[:8]}.png",), **given)
 
 
 def describer(model: Path, **options: Any) -> TransformersDescriber:
@@ -43,49 +77,44 @@ def texts(made: TransformersDescriber, requests: Sequence[Request]) -> dict[tupl
     return {(answer.request.digest, answer.request.sample): answer.text for answer in answers(made, requests)}
 
 
-@pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that the model was given."""
-    sizes: list[int] = []
-
-    def counted(self: Any, **inputs: Any) -> Any:
-        sizes.append(len(inputs["input_ids"]))
-        return generate(self, **inputs)
-
-    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", counted)
-    return sizes
+Hold = Callable[[Callable[[list[int]], Any]], list[int]]
 
 
 @pytest.fixture
-def holds(monkeypatch: pytest.MonkeyPatch, batches: list[int]) -> Any:
-    """Make the memory hold so many rows."""
+def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
+    """Call a function with the sizes of the batches before each; return their sizes."""
 
-    def hold(rows: int, full: Any) -> None:
+    def held(before: Callable[[list[int]], Any]) -> list[int]:
+        sizes: list[int] = []
+
         def bounded(self: Any, **inputs: Any) -> Any:
-            batches.append(len(inputs["input_ids"]))
-            if batches[-1] > rows:
-                full()
+            sizes.append(len(inputs["input_ids"]))
+            before(sizes)
             return generate(self, **inputs)
 
         monkeypatch.setattr(LlavaForConditionalGeneration, "generate", bounded)
+        return sizes
 
-    return hold
+    return held
 
 
 def out_of_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
 
+def too_large() -> None:
+    torch.empty(2**60, dtype=torch.uint8)  # The error of the CPU's own allocator.
+
+
 def alone(model: Path, data: bytes, conversation: Sequence[str], max_tokens: int = 48) -> tuple[str, int, int]:
     """What the model says to one image without any of our code: its text, tokens in and tokens out."""
     processor = AutoProcessor.from_pretrained(model)
     network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-    roles = ("user", "assistant")
-    said = [
-        {"role": roles[number % 2], "content": [{"type": "text", "text": text}]}
+    said: list[Any] = [
+        {"role": ("user", "assistant")[number % 2], "content": [{"type": "text", "text": text}]}
         for number, text in enumerate(conversation)
     ]
-    said[0]["content"].insert(0, {"type": "image", "image": decode(data)})  # type: ignore[arg-type]
+    said[0]["content"].insert(0, {"type": "image", "image": decode(data)})
     inputs = processor.apply_chat_template(
         said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
@@ -112,8 +141,7 @@ def test_answers_each_image_as_the_model_does_alone_whatever_stands_beside_it(ti
 
 def test_a_conversation_goes_on_with_what_was_answered(tiny_vlm: Path) -> None:
     follow_up = "What else can be seen?"
-    long = request(PICTURES[0], QUESTION, follow_up)
-    short = request(PICTURES[1])
+    long, short = request(PICTURES[0], QUESTION, follow_up), request(PICTURES[1])
     found = {answer.request.digest: answer for answer in answers(describer(tiny_vlm, system=""), [long, short])}
     first, first_in, first_out = alone(tiny_vlm, PICTURES[0], [QUESTION])
     second, second_in, second_out = alone(tiny_vlm, PICTURES[0], [QUESTION, first, follow_up])
@@ -129,25 +157,21 @@ def test_samples_differ_and_a_second_run_brings_the_same(tiny_vlm: Path) -> None
     before = torch.random.get_rng_state()
     first = texts(made, requests)
     assert torch.equal(torch.random.get_rng_state(), before), "the random state of others is left alone"
-    assert not made.repeatable
-    assert len(first) == 9 and len(set(first.values())) == 9
+    assert not made.repeatable and len(first) == len(set(first.values())) == 9
     assert texts(describer(tiny_vlm, temperature=1.5), requests) == first
     assert texts(made, requests) != first, "asked again in the same run, another try is wanted"
 
 
 def test_temperature_0_is_greedy_and_without_one_the_model_decides(tiny_vlm: Path, tmp_path: Path) -> None:
-    drawing = tmp_path / "drawing"
-    shutil.copytree(tiny_vlm, drawing)
+    drawing = Path(shutil.copytree(tiny_vlm, tmp_path / "drawing"))
     own = json.loads((drawing / "generation_config.json").read_text())
     own |= {"do_sample": True, "temperature": 2.0, "top_p": 0.9}
     (drawing / "generation_config.json").write_text(json.dumps(own))
-    requests = [request(data) for data in PICTURES]
-    greedy = texts(describer(tiny_vlm), requests)
-    assert describer(tiny_vlm).repeatable
-    assert describer(drawing, temperature=0).repeatable
-    assert texts(describer(drawing, temperature=0), requests) == greedy
-    assert not describer(drawing).repeatable
-    assert texts(describer(drawing), requests) != greedy
+    requests = [request(data) for data in PICTURES[:4]]
+    found = [describer(tiny_vlm), describer(drawing, temperature=0), describer(drawing)]
+    assert [made.repeatable for made in found] == [True, True, False]
+    greedy, forced, drawn = (texts(made, requests) for made in found)
+    assert greedy == forced != drawn
 
 
 def test_an_image_that_cannot_be_read_or_asked_about_costs_no_other(tiny_vlm: Path) -> None:
@@ -169,55 +193,35 @@ def test_an_image_that_cannot_be_read_or_asked_about_costs_no_other(tiny_vlm: Pa
     assert kept == texts(describer(tiny_vlm), good)
 
 
-def too_large() -> None:
-    torch.empty(2**60, dtype=torch.uint8)  # The error of the CPU's own allocator.
-
-
 @pytest.mark.parametrize("full", [out_of_memory, too_large])
-def test_a_full_memory_halves_the_batch(tiny_vlm: Path, batches: list[int], holds: Any, full: Any) -> None:
+def test_a_full_memory_halves_the_batch(tiny_vlm: Path, hold: Hold, full: Callable[[], None]) -> None:
     requests = [request(data) for data in PICTURES]
     whole = texts(describer(tiny_vlm), requests)
-    batches.clear()
-    holds(2, full)
+    batches = hold(lambda sizes: sizes[-1] > 2 and full())
     made = describer(tiny_vlm, batch_size=8)
-    assert texts(made, requests) == whole
-    assert batches == [8, 4, 2, 2, 2, 2, 1]
+    assert texts(made, requests) == whole and batches == [8, 4, 2, 2, 2, 2, 1]
     assert made.report(None).facts == {"batch_size_used": 2}  # type: ignore[arg-type]
 
 
-def test_an_image_that_no_memory_holds_has_an_error(tiny_vlm: Path, holds: Any) -> None:
-    holds(0, out_of_memory)
+def test_an_image_that_no_memory_holds_has_an_error(tiny_vlm: Path, hold: Hold) -> None:
+    hold(lambda _: out_of_memory())
     found = answers(describer(tiny_vlm, batch_size=2), [request(data) for data in PICTURES[:3]])
-    assert len(found) == 3
-    assert all(answer.text is None and "lower --max-side" in (answer.error or "") for answer in found)
+    assert [answer.text for answer in found] == [None] * 3
+    assert all("lower --max-side" in (answer.error or "") for answer in found)
 
 
-def test_one_odd_image_does_not_slow_down_all_that_come_after_it(
-    tiny_vlm: Path, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = describer(tiny_vlm, batch_size=2, max_tokens=1)
-
-    def full_at_first(self: Any, **inputs: Any) -> Any:
-        batches.append(len(inputs["input_ids"]))
-        if len(batches) == 1:
-            out_of_memory()
-        return generate(self, **inputs)
-
-    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", full_at_first)
-    answers(made, [request(noise(seed)) for seed in range(24)])
+def test_one_odd_image_does_not_slow_down_all_that_come_after_it(tiny_vlm: Path, hold: Hold) -> None:
+    batches = hold(lambda sizes: len(sizes) == 1 and out_of_memory())
+    answers(describer(tiny_vlm, batch_size=2, max_tokens=1), [request(noise(seed)) for seed in range(24)])
     assert batches == [2, *[1] * 16, *[2] * 4]
 
 
-def test_a_model_that_fails_stops_the_run_and_keeps_what_came(
-    tiny_vlm: Path, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails_later(self: Any, **inputs: Any) -> Any:
-        batches.append(len(inputs["input_ids"]))
-        if len(batches) > 1:
+def test_a_model_that_fails_stops_the_run_and_keeps_what_came(tiny_vlm: Path, hold: Hold) -> None:
+    def fails_later(sizes: list[int]) -> None:
+        if len(sizes) > 1:
             raise RuntimeError("CUDA error: device-side assert triggered\nmore lines")
-        return generate(self, **inputs)
 
-    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", fails_later)
+    hold(fails_later)
     kept: list[Answer] = []
     with pytest.raises(DescriberError, match=r"the model failed: CUDA error: device-side assert triggered$"):
         for group in describer(tiny_vlm, batch_size=2).describe([request(data) for data in PICTURES]):
@@ -227,28 +231,20 @@ def test_a_model_that_fails_stops_the_run_and_keeps_what_came(
 
 def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for native, precision in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(
-            "gpt4image.describing.describers.transformers_model.computes_bf16", lambda _, native=native: native
-        )
+        monkeypatch.setattr(transformers_model, "computes_bf16", lambda _, native=native: native)
         made = describer(tiny_vlm, precision="auto")
         assert made.settings["precision"] == precision
-        assert all(answer.text for answer in answers(made, [request(data) for data in PICTURES]))
+        assert all(answer.text for answer in answers(made, [request(data) for data in PICTURES[:2]]))
         assert made._model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
 def test_classes_are_parsed_from_what_a_model_writes(
     tiny_vlm: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = DescribeConfig(
-        data=f"folder:{colour_folder}",
-        store=tmp_path / "store.db",
-        describer=f"transformers:{tiny_vlm}",
-        ask="class",
-        splits="train,val,test",
-        max_tokens=32,
-    )
+    data: Any = {"data": str(colour_folder), "store": tmp_path / "a.db", "describer": f"transformers:{tiny_vlm}"}
+    config = DescribeConfig(**data, ask="class", limit=12, max_tokens=16)
     babbled = describe(config)  # this model writes words, and no JSON
-    assert babbled.summary["described"] == 0 and babbled.summary["rejected"] == 48
+    assert (babbled.summary["described"], babbled.summary["rejected"]) == (0, 12)
     assert all("JSON" in item.reason or "description" in item.reason for item in babbled.skipped)
     generate = TransformersDescriber._generate
 
@@ -259,11 +255,11 @@ def test_classes_are_parsed_from_what_a_model_writes(
 
     monkeypatch.setattr(TransformersDescriber, "_generate", in_json)
     answered = describe(config.model_copy(update={"retry_rejected": True}))
-    assert answered.summary["described"] == 48
+    assert answered.summary["described"] == 12
     with DescriptionStore(config.store) as store:
-        answers = [one.answer for one in store.answers()]
-    assert all(answer.confidence == 0.9 for answer in answers), "greedy: asked once, and kept as it was said"
-    assert sum(answer.is_unmapped for answer in answers) == answered.summary["class_outside_list"] > 0
+        found = [one.answer for one in store.answers()]
+    assert all(answer.confidence == 0.9 for answer in found), "greedy: asked once, and kept as it was said"
+    assert sum(answer.is_unmapped for answer in found) == answered.summary["class_outside_list"] > 0
 
 
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -291,26 +287,31 @@ def test_a_template_that_cannot_ask_stops_the_run(
         assert answers(describer(model, system=""), [request(PICTURES[0])])[0].text
 
 
-def test_models_that_cannot_be_used_are_named(tiny_vlm: Path, tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(tiny_vlm, model)
-    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
-    with pytest.raises(DescriberError, match="cannot be loaded as an image-text-to-text model"):
-        answers(describer(model), [request(PICTURES[0])])
-    (model / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ConfigError, match="bert is no image-text-to-text model"):
-        describer(model)
+def test_models_that_cannot_be_used_are_refused(tiny_vlm: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^transformers:/nowhere/model: there is no folder '/nowhere/model'; give"):
+        describer(Path("/nowhere/model"))
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="--device cuda is not available here"):
             describer(tiny_vlm, device="cuda")
+    model = Path(shutil.copytree(tiny_vlm, tmp_path / "model"))
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(DescriberError, match="cannot be loaded as an image-text-to-text model"):
+        answers(describer(model), [request(PICTURES[0])])
+    for content, reason in (('{"model_type": "bert"}', "bert is no image-text-to-text"), ("[1, 2", "read as JSON")):
+        (model / "config.json").write_text(content)
+        with pytest.raises(ConfigError, match=reason):
+            describer(model)
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="pickled weights are never loaded"):
+        describer(model)
 
 
 def test_messages_put_the_image_first_and_answers_between_the_questions() -> None:
     image = decode(PICTURES[0])
     asked = messages(["One?", "Two?", "Three?"], [image], "Be brief.", ["1"])
-    assert [message["role"] for message in asked] == ["system", "user", "assistant", "user"]
+    told = [(message["role"], message["content"][-1]["text"]) for message in asked]
+    assert told == [("system", "Be brief."), ("user", "One?"), ("assistant", "1"), ("user", "Two?")]
     assert [part["type"] for part in asked[1]["content"]] == ["image", "text"]
-    assert [message["content"][-1]["text"] for message in asked] == ["Be brief.", "One?", "1", "Two?"]
     assert messages(["One?"], [image], "")[0]["role"] == "user"
 
 
@@ -343,7 +344,7 @@ def test_identity_is_the_content_of_the_folder_not_its_place(
     moved = Path(shutil.copytree(tiny_vlm, tmp_path / "elsewhere" / "tiny-vlm"))
     (moved / "README.md").write_text("Another read-me.")
     assert describer(moved).settings == before
-    monkeypatch.setattr("gpt4image.describing.describers.transformers_model._PIECE_BYTES", 256)
+    monkeypatch.setattr(transformers_model, "_PIECE_BYTES", 256)
     large = describer(moved).settings  # the weights are known by their size and pieces of them
     for name in ("model.safetensors", "chat_template.jinja", "tokenizer.json"):
         content = (moved / name).read_bytes()
@@ -353,13 +354,49 @@ def test_identity_is_the_content_of_the_folder_not_its_place(
     assert describer(moved).settings == large
 
 
-def test_files_that_cannot_be_used_are_refused(tiny_vlm: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^transformers:/nowhere/model: there is no folder '/nowhere/model'; give"):
-        describer(Path("/nowhere/model"))
-    model = Path(shutil.copytree(tiny_vlm, tmp_path / "model"))
-    (model / "config.json").write_text("[1, 2")
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read as JSON"):
-        describer(model)
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="pickled weights are never loaded"):
-        describer(model)
+@contextlib.contextmanager
+def transformers_serve(model: Path, log: Path) -> Iterator[str]:
+    """Serve ``model`` by ``transformers serve`` on the loopback interface; yield the base URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--device", "cpu", "--dtype", "float32"]  # fp32: the same text in any batch
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with log.open("wb") as output:
+        streams: Any = {"stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
+        process = subprocess.Popen(command, env=environment, **streams)
+    try:
+        deadline, healthy = time.monotonic() + 120, False
+        while not healthy:
+            assert time.monotonic() < deadline and process.poll() is None, log.read_text(errors="replace")[-2000:]
+            time.sleep(0.1)
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                healthy = True
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_others_wrote_answers_as_the_same_model_here(tiny_vlm: Path, tmp_path: Path) -> None:
+    for name, data in {"red": PICTURES[0], "blue": PICTURES[2], "1": noise(1), "2": b"no image"}.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "a.png").write_bytes(data)
+    options: Any = {"data": f"folder:{tmp_path / 'photos'}", "splits": "train,val,test", "reject": (), "concurrency": 4}
+    options |= {"prompt": ("paper", "class-conditioned", "conversation"), "precision": "fp32", "temperature": 0}
+    options |= {"max_tokens": 40, "max_side": 96, "image_format": "png"}  # which loses nothing
+
+    def described(describer: str, **address: str) -> dict[tuple[str, str], Any]:
+        store = tmp_path / f"{describer.partition(':')[0]}.db"
+        outcome = describe(DescribeConfig(describer=describer, store=store, **address, **options))
+        assert {item.name for item in outcome.skipped} == {"2/a.png"}
+        with DescriptionStore(store) as opened:
+            rows = list(opened.descriptions())
+        return {(r.digest, r.prompt.name): (r.text, r.finish_reason, r.tokens_in, r.tokens_out) for r in rows}
+
+    with transformers_serve(tiny_vlm, tmp_path / "log.txt") as base_url:
+        served = described(f"openai:{tiny_vlm}", base_url=base_url)
+    assert served == described(f"transformers:{tiny_vlm}")
+    assert len(served) == 3 * 3 and len(set(served.values())) > 6, "the images must matter"

@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai.chat import class_probability
 from openai_cases import openai_settings
-from openai_stub import Call, Handler, Reply, answer, json_reply, serve
+from openai_stub import Call, Handler, Reply, answer, completion, json_reply, serve
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -32,13 +31,18 @@ ASK = "description,class,tags"
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two pictures of each colour."""
-    for name, colour in COLOURS.items():
-        for number in range(2):
-            path = tmp_path / "photos" / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40 + number, 30), colour).save(path)
+    """Two pictures of each colour, and prices."""
+    (tmp_path / "prices.json").write_text('{"tiny": {"input": 10, "output": 100}}')
+    for name in COLOURS:
+        paint(tmp_path / "photos", name, 2)
     return tmp_path / "photos"
+
+
+def paint(folder: Path, name: str, count: int) -> Path:
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (40 + number, 30), COLOURS[name]).save(folder / name / f"{number}.png")
+    return folder
 
 
 def colour_of(call: Call) -> str:
@@ -46,26 +50,26 @@ def colour_of(call: Call) -> str:
     return min(COLOURS, key=lambda name: math.dist(COLOURS[name], (red, green, blue)))
 
 
-def good(call: Call, **changes: Any) -> dict[str, Any]:
+def good(call: Call, **changes: Any) -> str:
     colour = colour_of(call)
     fields = {"description": f"A {colour} sheet.", "class": colour, "second": None, "confidence": 0.9, "tags": [colour]}
-    return {**fields, **changes}
+    return json.dumps({**fields, **changes})
 
 
-def says(**changes: Any) -> Handler:
-    return lambda call: answer(json.dumps(good(call, **changes)))
+def says(call: Call) -> Reply:
+    return answer(good(call))
 
 
 def question(call: Call) -> str:
     return call.body["messages"][-1]["content"][-1]["text"]
 
 
-def run(photos: Path, handler: Handler, **options: Any) -> tuple[Any, list[Call]]:
+def run(photos: Path, handler: Handler = says, **options: Any) -> tuple[dict[str, Any], list[Call]]:
     with serve(handler) as stub:
-        base_url = options.pop("base_url", stub.url)
-        options = {"ask": ASK, "server_name": "stub", "data": f"folder:{photos}", "splits": "train,val,test", **options}
-        config = DescribeConfig(store=photos.parent / "a.db", describer="openai:tiny", base_url=base_url, **options)
-        return describe(config), stub.calls
+        values: Any = {"ask": ASK, "server_name": "stub", "data": f"folder:{photos}", "splits": "train,val,test"}
+        calls: Any = {"store": photos.parent / "a.db", "describer": "openai:tiny", "base_url": stub.url}
+        outcome = describe(DescribeConfig(**{**values, **calls, **options}))
+        return {**outcome.summary, "skipped": outcome.skipped}, stub.calls
 
 
 def stored(photos: Path) -> list[StoredAnswer]:
@@ -78,67 +82,62 @@ def rows(photos: Path, status: Any = "ok") -> list[Any]:
         return list(store.descriptions(status=status))
 
 
+def classes(summary: dict[str, Any]) -> list[int]:
+    return [summary[f"class_{kind}"] for kind in ("in_list", "none", "outside_list")]
+
+
 def test_one_call_brings_everything_and_asking_again_costs_nothing(photos: Path) -> None:
-    outcome, calls = run(photos, says())
-    assert len(calls) == 8 and outcome.skipped == ()
-    summary = {name: value for name, value in outcome.summary.items() if name.startswith("class_")}
-    assert summary == {"class_in_list": 8, "class_none": 0, "class_outside_list": 0}
+    summary, calls = run(photos)
+    assert len(calls) == 8 and summary["skipped"] == () and classes(summary) == [8, 0, 0]
     form = calls[0].body["response_format"]
     assert form["type"] == "json_schema" and form["json_schema"]["strict"] is True
     assert form["json_schema"]["schema"]["properties"]["class"]["enum"] == [*COLOURS, "none of these"]
-    answers = stored(photos)
-    assert len(answers) == 8 and answers[0].classes == tuple(COLOURS)
-    with DescriptionStore(photos.parent / "a.db") as store:
-        described = {row.digest: row.text for row in store.texts()}
-    for one in answers:
-        assert described[one.digest] == f"A {one.answer.class_name} sheet."
-        assert one.answer == Answer(
-            class_name=one.answer.class_name, confidence=0.9, tags=(one.answer.class_name or "",)
-        )
+    texts = {row.digest: row.text for row in rows(photos)}
+    for one in stored(photos):
+        name = one.answer.class_name or ""
+        assert one.classes == tuple(COLOURS) and texts[one.digest] == f"A {name} sheet."
+        assert one.answer == Answer(class_name=name, confidence=0.9, tags=(name,))
     for ask in (ASK, "class", "description", "tags,class"):
-        again, calls = run(photos, says(), ask=ask)
-        assert not calls and again.summary["already_described"] == 8, ask
+        again, calls = run(photos, ask=ask)
+        assert not calls and again["already_described"] == 8, ask
 
 
 def test_what_is_missing_is_asked_for_and_nothing_else(photos: Path) -> None:
-    run(photos, says(), ask="description", limit=3)
-    outcome, calls = run(photos, says())
+    run(photos, ask="description", limit=3)
+    summary, calls = run(photos)
     assert Counter("Describe" in question(call) for call in calls) == {True: 5, False: 3}
-    assert outcome.summary["already_described"] == 0 and outcome.summary["described"] == 8
-    redefined = "blue: like the sky\ngreen\nred\nwhite\n"
-    outcome, calls = run(photos, says(), classes=redefined)
-    assert len(calls) == 8 and all(
-        "Describe" not in question(call) and "like the sky" in question(call) for call in calls
-    )
+    assert summary["already_described"] == 0 and summary["described"] == 8
+    _, calls = run(photos, classes="blue: like the sky\ngreen\nred\nwhite\n")
+    asked = [question(call) for call in calls]
+    assert len(asked) == 8 and all("Describe" not in text and "like the sky" in text for text in asked)
     assert {one.prompt.classes[0].definition for one in stored(photos)} == {"", "like the sky"}
     assert len(rows(photos)) == 8 + 3 + 8
 
 
+NO_LOGPROBS = "Unsupported parameter: 'logprobs' is not supported with this model."
+NO_SCHEMA = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+
+
 @pytest.mark.parametrize(
-    ("code", "error"),
+    ("field", "code", "error"),
     [
-        (
-            400,
-            {"message": "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."},
-        ),
-        (400, {"message": "no", "param": "response_format"}),
-        (422, {"message": "This response_format type is unavailable now"}),
-        (403, {"message": "You are not allowed to request logprobs from this model"}),
-        (400, {"message": "Unsupported parameter: 'logprobs' is not supported with this model.", "param": "logprobs"}),
+        ("response_format", 400, {"message": NO_SCHEMA}),
+        ("response_format", 400, {"message": "no", "param": "response_format"}),
+        ("response_format", 422, {"message": "This response_format type is unavailable now"}),
+        ("logprobs", 403, {"message": "You are not allowed to request logprobs from this model"}),
+        ("logprobs", 400, {"message": NO_LOGPROBS, "param": "logprobs"}),
     ],
 )
 def test_a_server_that_refuses_a_field_is_asked_without_it_from_then_on(
-    photos: Path, code: int, error: dict[str, Any]
+    photos: Path, field: str, code: int, error: dict[str, Any]
 ) -> None:
-    field = "logprobs" if "logprobs" in error["message"] else "response_format"
-
     def handler(call: Call) -> Reply:
         if field in call.body:
             return json_reply({"error": {"type": "invalid_request_error", **error}}, code)
-        return answer(f"Here you are:\n```json\n{json.dumps(good(call))}\n```")
+        return answer(f"Here you are:\n```json\n{good(call)}\n```")
 
-    outcome, calls = run(photos, handler, concurrency=1)
-    assert outcome.summary["described"] == 8 and outcome.summary["class_in_list"] == 8
+    summary, calls = run(photos, handler, concurrency=1)
+    assert summary["described"] == summary["class_in_list"] == 8
     assert [field in call.body for call in calls] == [True] + [False] * 8
 
 
@@ -148,51 +147,38 @@ def test_a_class_outside_the_list_is_asked_for_once_more_and_then_kept(photos: P
     def handler(call: Call) -> Reply:
         colour = colour_of(call)
         asked[colour] += 1
-        again = "not in the list" in question(call)
-        if colour == "red":
-            return answer(json.dumps(good(call, **{"class": "red" if again else "crimson"})))
-        said = {"blue": "navy", "green": "none of these", "white": " WHITES"}[colour]
-        return answer(json.dumps(good(call, **{"class": said})))
+        red = "red" if "not in the list" in question(call) else "crimson"
+        said = {"blue": "navy", "green": "none of these", "white": " WHITES", "red": red}[colour]
+        return answer(good(call, **{"class": said}))
 
-    outcome, _ = run(photos, handler)
-    assert asked == {"red": 4, "blue": 4, "green": 2, "white": 2}
-    assert {name: outcome.summary[f"class_{name}"] for name in ("in_list", "none", "outside_list")} == {
-        "in_list": 4,
-        "none": 2,
-        "outside_list": 2,
-    }
-    assert Counter((one.answer.class_name, one.answer.said) for one in stored(photos)) == {
-        ("red", None): 2,
-        (None, "navy"): 2,
-        (None, None): 2,
-        ("white", "WHITES"): 2,
-    }
-    assert outcome.summary["rejected"] == 0 and not rows(photos, "failed")
+    summary, _ = run(photos, handler)
+    assert asked == {"red": 4, "blue": 4, "green": 2, "white": 2} and classes(summary) == [4, 2, 2]
+    kept = {("red", None): 2, (None, "navy"): 2, (None, None): 2, ("white", "WHITES"): 2}
+    assert Counter((one.answer.class_name, one.answer.said) for one in stored(photos)) == kept
+    assert summary["rejected"] == 0 and not rows(photos, "failed")
 
 
-HOSTILE: dict[str, Callable[[Call], Any]] = {
-    "cut": lambda call: json.dumps(good(call))[:30],
-    "prose": lambda call: "It is red, I think.",
-    "refusal": lambda call: "I'm sorry, but I can't assist with that request.",
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_broken_answers_are_failures_with_a_reason_and_asked_once_more(photos: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('{"description": "A red sheet.", "class": "re', "JSON"),
+        ("It is red, I think.", "JSON"),
+        ("I'm sorry, but I can't assist with that request.", "refusal"),
+    ],
+)
+def test_broken_answers_are_failures_with_a_reason_and_asked_once_more(photos: Path, said: str, reason: str) -> None:
     def handler(call: Call) -> Reply:
-        return answer(HOSTILE[kind](call) if colour_of(call) == "red" else json.dumps(good(call)))
+        return answer(said if colour_of(call) == "red" else good(call))
 
-    outcome, calls = run(photos, handler)
-    assert outcome.summary["described"] == 6 and outcome.summary["rejected"] == 2
-    assert len(calls) == 6 + 2 * 2
-    reasons = {item.reason for item in outcome.skipped}
-    assert len(reasons) == 1
-    assert ("refusal" if kind == "refusal" else "JSON") in reasons.pop()
+    summary, calls = run(photos, handler)
+    assert (summary["described"], summary["rejected"], len(calls)) == (6, 2, 6 + 2 * 2)
+    (told,) = {item.reason for item in summary["skipped"]}
+    assert reason in told
     failed = rows(photos, "failed")
     assert len(failed) == 2 and all(row.text and row.answer is None and row.error for row in failed)
     again, calls = run(photos, handler)
-    assert not calls and again.summary["without_description"] == 2
-    _, calls = run(photos, says(), retry_rejected=True)
+    assert not calls and again["without_description"] == 2
+    _, calls = run(photos, retry_rejected=True)
     assert len(calls) == 2 and len(stored(photos)) == 8
 
 
@@ -210,9 +196,7 @@ def tokens(*pairs: tuple[Any, Any]) -> dict[str, Any]:
         (tokens(('{"class": "', -0.1), ("red", 0.0), ('"}', -1)), 1.0),
         (tokens(('{"class": ', -1), ('"red"', -0.5), ("}", -1)), math.exp(-0.5)),
         (tokens(('{"a": "\\"class\\": \\"', -1), ("red", -1), ('"}', -1)), None),
-        (tokens(('{"class": "', -1), ("red", None), ('"}', -1)), None),
-        (tokens(('{"class": "', -1), ("red", math.nan), ('"}', -1)), None),
-        (tokens(('{"class": "', -1), ("red", 5.0), ('"}', -1)), None),
+        *((tokens(('{"class": "', -1), ("red", value), ('"}', -1)), None) for value in (None, math.nan, 5.0)),
         (tokens(('{"class": "', -1), (7, -1), ('"}', -1)), None),
         *((value, None) for value in (None, {}, [], "x", {"content": "x"}, {"content": [3]})),
     ],
@@ -224,24 +208,21 @@ def test_the_probability_of_the_class_is_that_of_its_tokens(logprobs: Any, proba
 def test_the_probability_is_stored_where_the_server_tells(photos: Path) -> None:
     def handler(call: Call) -> Reply:
         assert call.body["logprobs"] is True
-        message = {"role": "assistant", "content": json.dumps(good(call))}
-        pairs = tokens(('{"class": "', -1), (colour_of(call), math.log(0.25)), ('"}', -1))
-        return json_reply({"choices": [{"message": message, "finish_reason": "stop", "logprobs": pairs}]})
+        whole = completion(good(call))
+        whole["choices"][0]["logprobs"] = tokens(('{"class": "', -1), (colour_of(call), math.log(0.25)), ('"}', -1))
+        return json_reply(whole)
 
     run(photos, handler, ask="class")
     assert {round(one.answer.probability or 0, 6) for one in stored(photos)} == {0.25}
 
 
 def test_very_many_classes_are_all_offered_without_a_schema_of_their_names(photos: Path) -> None:
-    classes = "\n".join([*(f"kind {number}" for number in range(300)), *COLOURS, ""])
-
-    def handler(call: Call) -> Reply:
+    many = "\n".join([*(f"kind {number}" for number in range(300)), *COLOURS, ""])
+    summary, calls = run(photos, classes=many)
+    assert len(calls) == 8 and summary["class_in_list"] == 8
+    for call in calls:
         assert len(re.findall("^- ", question(call), re.MULTILINE)) == 305
         assert "enum" not in json.dumps(call.body["response_format"])
-        return answer(json.dumps(good(call)))
-
-    outcome, calls = run(photos, handler, classes=classes)
-    assert len(calls) == 8 and outcome.summary["class_in_list"] == 8
 
 
 @pytest.mark.parametrize(
@@ -260,93 +241,72 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
     photos: Path, options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        run(photos, says(), **options)
+        run(photos, **options)
 
 
 @pytest.mark.parametrize("kind", ["labels", "masks"])
 def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list(photos: Path, kind: str) -> None:
-    pictures = sorted(photos.rglob("*.png"))
+    pictures, root = sorted(photos.rglob("*.png")), photos.parent
     if kind == "labels":
-        lines = (f"{picture.relative_to(photos.parent)},big_dog|cat" for picture in pictures)
-        (photos.parent / "set.csv").write_text("\n".join(["path,labels", *lines]) + "\n")
-        data = f"manifest:{photos.parent / 'set.csv'}"
+        lines = (f"{picture.relative_to(root)},big_dog|cat" for picture in pictures)
+        (root / "set.csv").write_text("\n".join(["path,labels", *lines]) + "\n")
+        data = f"manifest:{root / 'set.csv'}"
     else:
-        (photos.parent / "classes.txt").write_text("background\nbig_dog\ncat\n")
+        (root / "classes.txt").write_text("background\nbig_dog\ncat\n")
         for picture in pictures:
-            mask = photos.parent / "masks" / picture.relative_to(photos)
+            mask = root / "masks" / picture.relative_to(photos)
             mask.parent.mkdir(parents=True, exist_ok=True)
             with Image.open(picture) as opened:
                 Image.new("L", opened.size, 1).save(mask)
-        data = f"masks:{photos},{photos.parent / 'masks'}"
-    told = {"description": "A plain sheet of one colour.", "tags": ["Big dogs", "cat", "moon"]}
-    _, calls = run(photos, lambda _: answer(json.dumps(told)), data=data, ask="description,tags")
+        data = f"masks:{photos},{root / 'masks'}"
+    told = json.dumps({"description": "A plain sheet of one colour.", "tags": ["Big dogs", "cat", "moon"]})
+    _, calls = run(photos, lambda _: answer(told), data=data, ask="description,tags")
     assert all(sorted(question(call).split("Classes:")[1].split("\n")[1:]) == ["- big dog", "- cat"] for call in calls)
     assert {row.answer.tags for row in stored(photos)} == {("big_dog", "cat", "moon")}
     given = "background, cat" if kind == "masks" else "cat"
-    _, calls = run(photos, lambda _: answer(json.dumps({"tags": []})), data=data, ask="tags", classes=given)
+    _, calls = run(photos, lambda _: answer('{"tags": []}'), data=data, ask="tags", classes=given)
     assert len(calls) == len(pictures) and all(question(call).endswith("Classes:\n- cat") for call in calls)
 
 
 def test_without_classes_a_list_is_needed(tmp_path: Path) -> None:
-    folder = tmp_path / "set" / "unlabelled"
-    folder.mkdir(parents=True)
-    Image.new("RGB", (40, 30), COLOURS["red"]).save(folder / "a.png")
+    folder = paint(tmp_path / "photos", "red", 1)
+    (folder / "red").rename(folder / "unlabelled")
     with pytest.raises(ConfigError, match="has no classes; give a list or a file as --classes"):
-        run(tmp_path / "set", says())
-    outcome, _ = run(tmp_path / "set", says(), classes="red, blue")
-    assert outcome.summary["class_in_list"] == 1
+        run(folder)
+    assert run(folder, classes="red, blue")[0]["class_in_list"] == 1
+
+
+EACH = (100 * 10 + 60 * 100) / 1e6
+
+
+def priced(call: Call) -> Reply:
+    return answer(good(call), tokens=(100, 60))
 
 
 def test_the_money_of_structured_answers_is_counted(photos: Path) -> None:
-    prices = photos.parent / "prices.json"
-    prices.write_text('{"tiny": {"input": 10, "output": 100}}')
-
-    def handler(call: Call) -> Reply:
-        return answer(json.dumps(good(call)), tokens=(100, 60))
-
-    dry, calls = run(photos, handler, prices=prices, dry_run=True, ask="description")
-    assert len(calls) == 8 and dry.summary["estimate_requests"] == 0
-    outcome, calls = run(photos, handler, prices=prices, max_cost=0.2, max_tokens=100)
-    each = (100 * 10 + 60 * 100) / 1e6
-    assert outcome.cost_usd - outcome.cost_usd_earlier == pytest.approx(each * 8) and len(calls) == 8
+    limits: dict[str, Any] = {"prices": photos.parent / "prices.json", "max_tokens": 100}
+    summary, calls = run(photos, priced, max_cost=0.2, **limits)
+    assert summary["cost_usd"] == pytest.approx(EACH * 8) and len(calls) == 8
     with pytest.raises(DescriberError, match="--max-cost cannot be kept"):
-        run(photos, lambda call: json_reply({"choices": [{"message": {"content": json.dumps(good(call))}}]}),
-            prices=prices, max_cost=0.3, classes="red, blue, green, white, black")  # fmt: skip
+        untold = lambda call: json_reply({**completion(good(call)), "usage": None})  # noqa: E731
+        run(photos, untold, max_cost=0.3, classes="red, blue", **limits)
 
 
 def test_the_estimate_of_a_sample_counts_classes_and_samples(tmp_path: Path) -> None:
-    for number in range(30):
-        path = tmp_path / "photos" / "red" / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40 + number, 30), COLOURS["red"]).save(path)
-    prices = tmp_path / "prices.json"
-    prices.write_text('{"tiny": {"input": 10, "output": 100}}')
-    handler: Handler = lambda call: answer(json.dumps(good(call)), tokens=(100, 60))  # noqa: E731
-    outcome, calls = run(
-        tmp_path / "photos",
-        handler,
-        prices=prices,
-        dry_run=True,
-        ask="class",
-        samples=3,
-        temperature=1.0,
-        classes="red",
-    )
+    folder = paint(tmp_path / "photos", "red", 30)
+    (tmp_path / "prices.json").write_text('{"tiny": {"input": 10, "output": 100}}')
+    options = {"ask": "class", "samples": 3, "temperature": 1.0, "classes": "red", "prices": tmp_path / "prices.json"}
+    summary, calls = run(folder, priced, dry_run=True, **options)
     assert len(calls) == 24
-    assert outcome.summary["estimate_requests"] == 66 and outcome.summary["estimate_tokens_out"] == 66 * 60
-    assert outcome.summary["estimate_usd"] == pytest.approx(66 * (100 * 10 + 60 * 100) / 1e6, abs=1e-4)
+    assert summary["estimate_requests"] == 66 and summary["estimate_tokens_out"] == 66 * 60
+    assert summary["estimate_usd"] == pytest.approx(66 * EACH, abs=1e-4)
 
 
 def test_the_function_takes_lists(photos: Path) -> None:
-    with serve(says()) as stub:
-        outcome = gpt4image.describe(
-            data=f"folder:{photos}",
-            store=photos.parent / "a.db",
-            describer="openai:tiny",
-            base_url=stub.url,
-            ask=("description", "class"),
-            splits=("train", "val", "test"),
-            classes=["red: the colour of blood, roses and fire", "blue", "green", "white"],
-        )
-    assert outcome.summary["class_in_list"] == 8
+    given: Any = {"ask": ("description", "class"), "splits": ("train", "val", "test")}
+    given["classes"] = ["red: the colour of blood, roses and fire", "blue", "green", "white"]
+    with serve(says) as stub:
+        store = photos.parent / "a.db"
+        done = gpt4image.describe(data=photos, store=store, describer="openai:tiny", base_url=stub.url, **given)
+    assert done.summary["class_in_list"] == 8
     assert stored(photos)[0].prompt.classes[0] == ("red", "the colour of blood, roses and fire")
