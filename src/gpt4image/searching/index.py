@@ -4,17 +4,15 @@ INDEX/index.json           what the numbers are, which files hold them, and chec
                            after the files
 INDEX/embeddings-NAME.npy  (N, D) float16, unit length: one row per distinct image
 INDEX/digests-NAME.npy     (N, 32) uint8, sorted: sha256 of the bytes of each image
-INDEX/.rows-IDENTITY/      rows that are not in these files yet; an interrupted run goes on with them
 
-An index is brought up to date by digest: only images that it lacks are read, those that are gone leave it.
+An index is brought up to date by digest: only images that it lacks are read, those that are gone leave it. It is written
+again whenever it has grown by a quarter, so that an interrupted run goes on from there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,12 +26,12 @@ from gpt4image import __version__
 from gpt4image.artifacts.folder import finish, open_arrays, read_manifest, save_array, writing
 from gpt4image.artifacts.table import find_digests
 from gpt4image.base.errors import DamagedError, DataError, TableError
-from gpt4image.base.files import atomic_path, fingerprint, make_folder
+from gpt4image.base.files import atomic_path
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
 BLOCK = 4_096  # rows in memory at once: 6 MB of 384 numbers in fp32, which stay in the cache of a core
-AT_ONCE = 4_096  # images whose rows an interruption may cost
+AT_ONCE = 4_096  # images whose rows an interruption may cost; more where there are many rows already
 A_FEW = 32
 
 Digests = NDArray[np.uint8]
@@ -74,17 +72,13 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     if differ := sorted(key for key in identity if manifest.identity.get(key) != identity[key]):
         was = "; ".join(f"{key}: {manifest.identity.get(key)} there, {identity[key]} now" for key in differ)
         raise TableError(f"{folder} holds another index ({was}); give another --index, or delete the folder.")
-    embeddings, digests = _files(manifest.name)
+    embeddings, digests = f"embeddings-{manifest.name}", f"digests-{manifest.name}"
     shapes = {embeddings: (np.float16, (manifest.images, manifest.width)), digests: (np.uint8, (manifest.images, 32))}
     try:
         arrays = open_arrays(folder, manifest.files, shapes)
     except DamagedError:
         return None
     return Index(embeddings=arrays[embeddings], digests=arrays[digests])
-
-
-def _files(name: str) -> tuple[str, str]:
-    return f"embeddings-{name}", f"digests-{name}"
 
 
 def up_to_date(
@@ -99,33 +93,22 @@ def up_to_date(
         width: D.
         embed: gives the rows of images by their position in ``digests``.
 
-    Raises TableError: the folder holds another index, cannot be written, or another process writes to it.
+    Raises TableError: the folder holds another index, or cannot be written; DataError: no image can be decoded.
     """
-    index, tried, read = open_index(folder, identity), order[:0], None
-    unfinished = folder / f".rows-{fingerprint(identity)[:16]}"  # there after a kill too, when all is in the index
-    if index is not None and not _gone(index, digests) and not unfinished.exists():
-        tried = order[find_digests(index.digests, digests)[order] < 0][: A_FEW + 1]
-        if not len(tried):
-            return index, 0
-        # Broken images are tried again each time; where there are few, a folder that cannot be written does no harm.
-        read = embed(tried) if len(tried) <= A_FEW else None
-        if read is not None and not read[1].any():
-            return index, 0
-    with writing(folder, option="--index"):
-        index = open_index(folder, identity)  # who held the lock before may have done the work
-        rows = _Rows(unfinished, width)
-        known = _found(rows.digests(), digests) >= 0
-        if index is not None:
-            known |= find_digests(index.digests, digests) >= 0
-        missing, added = order[~known[order]], 0
-        for start in range(0, len(missing), AT_ONCE):
-            part = missing[start : start + AT_ONCE]
-            vectors, readable = read if read is not None and np.array_equal(part, tried) else embed(part)
-            rows.append(vectors[readable], digests[part[readable]])
-            added += int(readable.sum())
-        if index is None or len(rows.digests()) or _gone(index, digests):
-            index = _write(folder, identity, digests, index, rows)
-        shutil.rmtree(unfinished, ignore_errors=True)
+    index, added = open_index(folder, identity), 0
+    missing = order if index is None else order[find_digests(index.digests, digests)[order] < 0]
+    gone = index is not None and bool((find_digests(digests, index.digests) < 0).any())
+    # Broken images are tried again each time; where there are few, a folder that cannot be written does no harm.
+    if len(missing) > A_FEW:
+        with writing(folder, option="--index"):
+            pass  # it is known before images are read
+    while len(missing) or gone or index is None:
+        size = AT_ONCE if index is None else max(AT_ONCE, len(index.digests) // 4)
+        part, missing = missing[:size], missing[size:]
+        vectors, readable = embed(part) if len(part) else (np.empty((0, width), np.float32), np.zeros(0, np.bool_))
+        added += int(readable.sum())
+        if readable.any() or gone or not len(missing) and index is None:
+            index, gone = _written(folder, identity, digests, part[readable], vectors[readable]), False
     return index, added
 
 
@@ -139,101 +122,56 @@ def most_similar(
     Returns:
         (Q, min(count, N)) rows, and their cosines. Equal ones come in the order of the index.
     """
-    rows, cosines = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-    for start in range(0, len(index.embeddings), BLOCK):
-        # All of it by torch: with two libraries of threads, each waits for those of the other.
-        block = torch.from_numpy(np.array(index.embeddings[start : start + BLOCK])).float()
-        found = (torch.from_numpy(queries) @ block.T).numpy()
-        best = np.stack([_largest(row, count) for row in found])
-        rows = np.hstack([rows, start + best])
-        cosines = np.hstack([cosines, np.take_along_axis(found, best, axis=1)])
-    best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(rows, best, axis=1), np.take_along_axis(cosines, best, axis=1)
+    # All of it by torch: with two libraries of threads, each waits for those of the other.
+    blocks = (index.embeddings[start : start + BLOCK] for start in range(0, len(index.embeddings), BLOCK))
+    found = [(torch.from_numpy(queries) @ torch.from_numpy(np.array(block)).float().T).numpy() for block in blocks]
+    cosines = np.concatenate(found, axis=1)
+    rows = np.stack([_largest(row, count) for row in cosines])
+    return rows, np.take_along_axis(cosines, rows, axis=1)
 
 
 def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Return where the ``count`` largest of some values are, largest first, equal ones in order."""
+    near = np.arange(len(values))
     if count < len(values):
-        least = np.partition(-values, count - 1)[count - 1]
-        near = np.flatnonzero(-values <= least)
-    else:
-        near = np.arange(len(values))
+        near = np.flatnonzero(values >= -np.partition(-values, count - 1)[count - 1])
     return near[np.argsort(-values[near], kind="stable")[:count]]
 
 
-class _Rows:
-    """Rows in the making: appended to two plain files, vectors first; a row counts once its digest is there."""
-
-    def __init__(self, folder: Path, width: int) -> None:
-        self.width, self._folder = width, folder
-        make_folder(folder)
-        bytes_of = {folder / "vectors": 2 * width, folder / "digests": 32}
-        for path in bytes_of:
-            path.touch()
-        count = min(path.stat().st_size // size for path, size in bytes_of.items())
-        for path, size in bytes_of.items():
-            os.truncate(path, count * size)
-
-    def append(self, vectors: NDArray[np.float32], digests: Digests) -> None:
-        """Add rows, on disk when this returns."""
-        for name, values in (("vectors", vectors.astype(np.float16)), ("digests", digests)):
-            with (self._folder / name).open("ab") as file:
-                file.write(np.ascontiguousarray(values).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-
-    def digests(self) -> Digests:
-        """(M, 32) in the order of the rows."""
-        return np.fromfile(self._folder / "digests", np.uint8).reshape(-1, 32)
-
-    def vectors(self) -> NDArray[np.float16]:
-        """(M, D), a memory map."""
-        if not len(self.digests()):  # an empty file cannot be mapped
-            return np.empty((0, self.width), np.float16)
-        return np.memmap(self._folder / "vectors", np.float16, mode="r").reshape(-1, self.width)
-
-
-def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier: Index | None, rows: _Rows) -> Index:
-    """Write the index of those of ``digests`` whose row is known, and return it."""
-    sources = [(rows.vectors(), _found(rows.digests(), digests))]
-    if earlier is not None:
-        sources.append((earlier.embeddings, find_digests(earlier.digests, digests)))
-    known = np.flatnonzero(np.logical_or.reduce([places >= 0 for _, places in sources]))
-    if not len(known):
-        raise DataError(f"{identity['data']}: none of its images can be decoded, so there is nothing to search.")
-    name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
-    files = _files(name)
-    with atomic_path(folder / f"{files[0]}.npy") as temporary:
-        matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(known), rows.width))
-        for start in range(0, len(known), BLOCK):
-            part = known[start : start + BLOCK]
-            for vectors, places in sources:
-                has = places[part] >= 0
-                matrix[start : start + len(part)][has] = vectors[places[part[has]]]
-        matrix.flush()
-    save_array(folder / f"{files[1]}.npy", digests[known])
-    manifest = Manifest(
-        format_version=FORMAT_VERSION, identity=dict(identity), name=name, images=len(known), width=rows.width
-    )
-    finish(folder / MANIFEST, asdict(manifest), files)
+def _written(
+    folder: Path, identity: Mapping[str, Any], digests: Digests, new: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> Index:
+    """Write the index of those of ``digests`` that are ``new``, or in the one that is there; return it."""
+    with writing(folder, option="--index"):
+        earlier = open_index(folder, identity)
+        row_of = np.full(len(digests), -1)
+        row_of[new] = np.arange(len(new))
+        old = np.full(len(digests), -1) if earlier is None else find_digests(earlier.digests, digests)
+        known = np.flatnonzero((row_of >= 0) | (old >= 0))
+        if not len(known):
+            raise DataError(f"{identity['data']}: none of its images can be decoded, so there is nothing to search.")
+        name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
+        files, width = (f"embeddings-{name}", f"digests-{name}"), vectors.shape[1]
+        with atomic_path(folder / f"{files[0]}.npy") as temporary:
+            matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(known), width))
+            for start in range(0, len(known), BLOCK):
+                part = known[start : start + BLOCK]
+                is_new, block = row_of[part] >= 0, matrix[start : start + len(part)]
+                block[is_new] = vectors[row_of[part[is_new]]]
+                if earlier is not None:
+                    block[~is_new] = earlier.embeddings[old[part[~is_new]]]
+            matrix.flush()
+        save_array(folder / f"{files[1]}.npy", digests[known])
+        manifest = Manifest(
+            format_version=FORMAT_VERSION, identity=dict(identity), name=name, images=len(known), width=width
+        )
+        finish(folder / MANIFEST, asdict(manifest), files)
+        for path in folder.iterdir():  # files of earlier indexes, and those that killed runs have left half written
+            old_name = re.fullmatch(r"(?:embeddings|digests)-([0-9a-f]{16})\.npy", path.name)
+            half = re.fullmatch(r"\.(?:embeddings-|digests-|index\.json).*\.tmp", path.name)
+            if half or (old_name and old_name[1] != name):
+                path.unlink(missing_ok=True)
     index = open_index(folder, identity)
     if index is None:
         raise TableError(f"{folder}: what was written here cannot be read back; give another --index.")
-    for path in folder.iterdir():  # files of earlier indexes, and those that killed runs have left half written
-        old = re.fullmatch(r"(?:embeddings|digests)-([0-9a-f]{16})\.npy", path.name)
-        half = re.fullmatch(r"\.(?:embeddings-|digests-|index\.json).*\.tmp", path.name)
-        if half or (old and old[1] != name):
-            path.unlink(missing_ok=True)
     return index
-
-
-def _gone(index: Index, digests: Digests) -> bool:
-    """Return whether an index holds images that are not among ``digests``."""
-    return bool((find_digests(digests, index.digests) < 0).any())
-
-
-def _found(known: Digests, wanted: Digests) -> NDArray[np.int64]:
-    """Return (n,) where each of ``wanted`` stands in ``known``, of any order; -1 where it does not."""
-    order = np.argsort(np.ascontiguousarray(known).view("S32").reshape(-1), kind="stable")
-    place = find_digests(known[order], wanted)
-    return np.where(place >= 0, order[place], -1) if len(order) else place
