@@ -34,7 +34,7 @@ from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.missing import Missing
 from gpt4image.encoding.encode import encode
-from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
 from tiny_text_models import make_sentence_transformer
 
@@ -234,7 +234,7 @@ def drain(workers: Workers) -> list[Result]:
 def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_up(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    workers = Workers(Cluster(), Sleepy, (str(tmp_path),), count=2, calls=1, gpu=False)
+    workers = Workers(Sleepy, lambda _count: (str(tmp_path),), 2, calls=1, gpu=False)
     try:
         workers.send(b"first")
         victim = int(workers.receive().payload)
@@ -255,7 +255,7 @@ def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_
 
 
 def test_closing_gives_up_what_runs_and_keeps_what_came(tmp_path: Path) -> None:
-    workers = Workers(Cluster(), Sleepy, (str(tmp_path),), count=2, calls=1, gpu=False)
+    workers = Workers(Sleepy, lambda _count: (str(tmp_path),), 2, calls=1, gpu=False)
     for _ in range(30):
         workers.send(b"item")
     first = workers.receive()
@@ -279,7 +279,7 @@ def test_a_secret_in_an_address_is_not_sent_to_workers(address: str, photos: Dat
 
 
 def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from gpt4image.parallel.ray_cluster import Cluster; Cluster()"]
+    command = [sys.executable, "-c", "from gpt4image.parallel.ray_cluster import connect; connect()"]
     done = subprocess.run(
         command, env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}, capture_output=True, text=True, timeout=30
     )

@@ -1,4 +1,8 @@
-"""The engine ray of ``encode``: batches of texts become vectors on the workers of a cluster, and come back in order."""
+"""The engine ray of ``encode``: batches of texts become vectors on the workers of a cluster, and come back in order.
+
+Workers that compute in another precision than this machine are refused. The weights must be found on every machine under
+the SPEC of the encoder.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ModelError
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Workers
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Workers
 
 
 @contextlib.contextmanager
@@ -22,29 +26,10 @@ def encoding_over_ray(
 ) -> Generator[Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]]:
     """Give a function that encodes batches of texts, a few ahead, and yields the (N, D) vectors of each in order.
 
-    Workers that compute in another precision than this machine are refused. The weights must be found on every machine
-    under the SPEC of the encoder.
-
-    Args:
-        encoder: the encoder of a local run.
-        device: auto, cpu, cuda or mps, on the workers.
-        workers: number of workers; None for one per GPU, or per core.
-
-    Raises:
-        ConfigError: the cluster has no room for as many workers.
-        MissingExtraError: Ray is not installed.
-        ModelError: the encoder cannot be used on a worker, or kills it.
-        RunError: the cluster failed.
+    Raises as ``Workers``, and ModelError: the encoder cannot be used on a worker, or kills it.
     """
-    cluster = Cluster()
-    try:
-        on_gpu = cluster.gpus > 0 and device in ("auto", "cuda")
-        arguments = (encoder.spec, device, encoder.revision, encoder.precision)
-        count = cluster.workers(workers, on_gpu=on_gpu)
-        crew = Workers(cluster, _EncodeWork, arguments, count=count, calls=2, gpu=on_gpu)
-    except BaseException:
-        cluster.close()
-        raise
+    given = (encoder.spec, device, encoder.revision, encoder.precision)
+    crew = Workers(_EncodeWork, lambda _count: given, workers, calls=2, gpu=device in ("auto", "cuda"))
     try:
         yield lambda batches: _in_order(crew, batches, encoder.width)
     finally:
@@ -52,9 +37,7 @@ def encoding_over_ray(
 
 
 def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
-    waiting = iter(batches)
-    ready: dict[int, bytes] = {}
-    following = 0
+    waiting, ready, following = iter(batches), dict[int, bytes](), 0
     while True:
         # Results that are ready too early count as in flight, so that they do not pile up behind one slow batch.
         while crew.has_room and len(ready) < crew.room and (batch := next(waiting, None)) is not None:
@@ -75,12 +58,12 @@ class _EncodeWork:
 
     def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
         self._encoder, self._lock = load_text_encoder(spec, device), threading.Lock()
-        here = {"revision": self._encoder.revision[:12], "precision": self._encoder.precision}
-        there = {"revision": revision[:12], "precision": precision}
+        here, there = (self._encoder.revision[:12], self._encoder.precision), (revision[:12], precision)
         if here != there:
             raise ModelError(
-                f"{spec}: a worker would encode with {here}, the driver with {there}; rows of one table must be made "
-                f"alike. Run on machines of one kind, with the same weights, or give --device cpu."
+                f"{spec}: a worker would encode with revision and precision {here}, the driver with {there}; rows of "
+                "one table must be made alike. Run on machines of one kind, with the same weights, or give --device "
+                "cpu."
             )
 
     def __call__(self, payload: bytes) -> bytes:

@@ -16,9 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError, RunError, first_line
 
@@ -42,8 +41,7 @@ _RAY_SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What became of the payload with a number: what the work made of it, or the message of its Gpt4ImageError
     (``fault``), or nothing, because every worker that had it died (``lost``).
     """
@@ -64,86 +62,83 @@ def require_ray() -> None:
         raise MissingExtraError("--engine ray", "ray") from None
 
 
-class Cluster:
-    """The Ray cluster of this process: one it is connected to already, that of RAY_ADDRESS, or a new one here.
+def connect() -> bool:
+    """Join the Ray cluster of RAY_ADDRESS, or start one here; return whether it is to be left again.
 
     Raises:
         MissingExtraError: Ray is not installed.
         RunError: there is no cluster at RAY_ADDRESS.
     """
+    require_ray()
+    import ray
 
-    def __init__(self) -> None:
-        require_ray()
-        import ray
-
-        self._ours = not ray.is_initialized()
-        if self._ours:
-            address = os.environ.get("RAY_ADDRESS", "")
-            try:
-                host, _, port = address.removeprefix("ray://").rpartition(":")
-                if host and port.isdigit():  # Ray itself retries for minutes
-                    socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            except (OSError, ValueError, RuntimeError) as error:
-                where = f"there is no Ray cluster at RAY_ADDRESS={address}" if address else "Ray does not start here"
-                raise RunError(f"--engine ray: {where} ({first_line(error)}).") from None
-        resources = ray.cluster_resources()
-        self.cpus, self.gpus = (int(resources.get(kind, 0)) for kind in ("CPU", "GPU"))
-
-    def workers(self, wanted: int | None, *, on_gpu: bool) -> int:
-        """Return how many workers to start: as many as there is room for without ``wanted``. Raises ConfigError."""
-        room, what = (self.gpus, "GPU") if on_gpu else (self.cpus, "CPU")
-        if (wanted is not None and wanted > room) or room == 0:
-            raise ConfigError(f"--workers {wanted or 1}: each takes a {what}, and the Ray cluster has {room}.")
-        return wanted or room
-
-    def close(self) -> None:
-        """Leave the cluster where it was joined here; one that was started here ends."""
-        if self._ours:
-            import ray
-
-            ray.shutdown()
+    if ray.is_initialized():
+        return False
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():  # Ray itself retries for minutes
+            socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"there is no Ray cluster at RAY_ADDRESS={address}" if address else "Ray does not start here"
+        raise RunError(f"--engine ray: {where} ({first_line(error)}).") from None
+    return True
 
 
 class Workers:
     """A number of workers, each with a copy of the same work. For one thread; ``close`` it in the end.
 
+    Args:
+        make: a function or class that the workers can import; its result turns payloads into results.
+        arguments: gives its arguments for a number of workers; they are sent once to each.
+        wanted: number of workers; without it, as many as there is room for, and at most ``most``.
+        calls: how many calls a worker has at once, each in a thread.
+        gpu: whether each takes a GPU, where the cluster has some, in place of a CPU.
+
     Attributes:
+        count: number of workers.
         room: number of payloads that keep all workers busy.
+
+    Raises:
+        ConfigError: the cluster has no room for as many workers.
+        MissingExtraError, RunError: as ``connect``.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
         make: Callable[..., Work],
-        arguments: Sequence[Any],
+        arguments: Callable[[int], Sequence[Any]],
+        wanted: int | None,
         *,
-        count: int,
         calls: int,
         gpu: bool,
+        most: int | None = None,
     ) -> None:
-        """Prepare ``count`` workers that hold ``make(*arguments)`` each, made at their first call.
-
-        Args:
-            cluster: where they run.
-            make: a function or class that the workers can import.
-            arguments: its arguments, sent once to each worker.
-            count: number of workers.
-            calls: how many calls a worker has at once, each in a thread.
-            gpu: reserve one GPU per worker in place of one CPU.
-        """
-        import ray
-
-        takes = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": 1}
-        # One thread more than calls, which answers where the worker is.
-        remote: Any = ray.remote
-        retrying = {"max_restarts": -1, "max_task_retries": MOST_TRIES - 1}
-        actor = remote(**takes, **retrying, max_concurrency=calls + 1)(_Worker)
-        self._actors: list[Any] = [actor.remote(make, tuple(arguments), str(Path.cwd())) for _ in range(count)]
-        self._cluster, self._calls, self.room = cluster, calls, count * calls
         self._waiting: dict[Any, tuple[int, int]] = {}  # number of the payload and of its worker
         self._sent, self._closed, self._kept = 0, False, list[Result]()
-        self._most_machines = _machines()
+        self._actors: list[Any] = []
+        self._ours = connect()
+        import ray
+
+        try:
+            resources = ray.cluster_resources()
+            kind = "GPU" if gpu and resources.get("GPU", 0) >= 1 else "CPU"
+            room = int(resources.get(kind, 0))
+            if (wanted or 1) > room:
+                raise ConfigError(f"--workers {wanted or 1}: each takes a {kind}, and the Ray cluster has {room}.")
+            self.count = min(wanted or room, most or room)
+            self.room = self.count * calls
+            takes = {"num_gpus": 1, "num_cpus": 0} if kind == "GPU" else {"num_cpus": 1}
+            remote: Any = ray.remote
+            retrying = {"max_restarts": -1, "max_task_retries": MOST_TRIES - 1}
+            actor = remote(**takes, **retrying, max_concurrency=calls)(_Worker)
+            given = make, tuple(arguments(self.count)), str(Path.cwd())
+            self._actors += [actor.remote(*given) for _ in range(self.count)]
+            self._most_machines = _machines()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def pending(self) -> int:
@@ -168,7 +163,8 @@ class Workers:
         import ray
 
         while not (done := ray.wait(list(self._waiting), timeout=SECONDS_TO_LOOK)[0]):
-            self._require_machines()
+            if self._lost_machine():
+                raise RunError(_LOST_MACHINE)
         return self._result(done[0])
 
     def received(self) -> Iterator[Result]:
@@ -187,7 +183,8 @@ class Workers:
             for actor in self._actors:
                 with suppress(Exception):  # of a machine that is lost
                     ray.kill(actor)
-            self._cluster.close()
+            if self._ours:
+                ray.shutdown()
 
     def _keep(self) -> None:
         import ray
@@ -208,9 +205,9 @@ class Workers:
         except RayActorError as error:
             # A machine that does not answer is known to be lost only after some health checks.
             until = time.monotonic() + (SECONDS_UNTIL_LOST if isinstance(error, ActorUnavailableError) else 0)
-            while _machines() >= self._most_machines and time.monotonic() < until:
+            while not (lost := self._lost_machine()) and time.monotonic() < until:
                 time.sleep(SECONDS_TO_LOOK)
-            if _machines() < self._most_machines:
+            if lost:
                 raise RunError(_LOST_MACHINE) from None
             return Result(number, lost=True)
         except RayTaskError:  # a bug in the work, with its traceback
@@ -220,23 +217,11 @@ class Workers:
                 f"The Ray cluster failed: {first_line(error)}. Give the same command again to go on."
             ) from None
 
-    def _require_machines(self) -> None:
-        """Raise RunError where a machine is lost, nothing took its place, and no other one is at work."""
-        import ray
-        from ray.exceptions import RayError
-
+    def _lost_machine(self) -> bool:
+        """Return whether there are fewer machines than there were."""
         alive = _machines()
         self._most_machines = max(self._most_machines, alive)
-        if alive == self._most_machines:
-            return
-        at_work = {worker for _, worker in self._waiting.values()}
-        for answer in ray.wait([self._actors[worker].is_alive.remote() for worker in at_work], timeout=SECONDS_TO_LOOK)[
-            0
-        ]:
-            with suppress(RayError):
-                ray.get(answer)
-                return
-        raise RunError(_LOST_MACHINE)
+        return alive < self._most_machines
 
 
 def _machines() -> int:
@@ -263,7 +248,3 @@ class _Worker:
             return work(payload), None
         except Gpt4ImageError as error:
             return b"", str(error)
-
-    def is_alive(self) -> bool:
-        """Return at once."""
-        return True

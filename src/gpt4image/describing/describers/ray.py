@@ -22,7 +22,7 @@ from gpt4image.data.dataset import Dataset, ImageSource
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.server import query_secrets
 from gpt4image.describing.describers.registry import load_describer
-from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
@@ -100,23 +100,21 @@ class RayDescriber:
         return Report(facts={**own.facts, "workers": self._worker_count}, skipped=own.skipped)
 
     def _start(self) -> Workers:
-        config, cluster = self._config, Cluster()
-        try:
-            on_gpu = self._kind == "transformers" and cluster.gpus > 0 and config.device in ("auto", "cuda")
-            count = cluster.workers(config.workers, on_gpu=on_gpu)
-            at_once = config.batch_size
+        config, is_server = self._config, self._kind == "openai"
+
+        def arguments(count: int) -> Sequence[Any]:
             given = config.model_dump(include=set(DescriberOptions.model_fields))
-            if self._kind == "openai":  # workers share the limits of the server
-                count = min(count, config.concurrency)
-                at_once = given["concurrency"] = max(1, config.concurrency // count)
+            if is_server:  # workers share the limits of the server
+                self._batch_size = given["concurrency"] = max(1, config.concurrency // count)
             for name in ("requests_per_minute", "tokens_per_minute"):
                 given[name] = given[name] and given[name] / count
-            self._worker_count, self._batch_size = count, at_once
-            arguments = DescriberOptions(**given), dict(self.settings), self._images.source
-            return Workers(cluster, _DescribeWork, arguments, count=count, calls=2, gpu=on_gpu)
-        except BaseException:
-            cluster.close()
-            raise
+            return DescriberOptions(**given), dict(self.settings), self._images.source
+
+        on_gpu = self._kind == "transformers" and config.device in ("auto", "cuda")
+        most = config.concurrency if is_server else None
+        workers = Workers(_DescribeWork, arguments, config.workers, calls=2, gpu=on_gpu, most=most)
+        self._worker_count = workers.count
+        return workers
 
     def _pack(self, batch: Sequence[Request]) -> bytes:
         rows = self._images.rows
