@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from box_cases import simulated
 from gpt4image.base.errors import TableError
 from gpt4image.config import ImportDescriptionsConfig
-from gpt4image.data import load_dataset
+from gpt4image.data import annotation, load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
@@ -30,7 +30,6 @@ from gpt4image.labelling.boxes import (
     teach,
 )
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.tasks.detection import Detection
 
 CLASSES = 3
 
@@ -195,7 +194,7 @@ def test_four_photographs_per_class_teach_what_is_drawn_on_shelves(shared_data: 
     answered, _ = read_boxes(tmp_path / "a.db", images.digests, images.classes)
     human = images.regions
     assert isinstance(human, Boxes)
-    kept = keep_labels_per_class(Detection().groups(human), np.arange(len(human)), 4, 0) >= 0
+    kept = keep_labels_per_class(annotation.groups(human), np.arange(len(human)), 4, 0) >= 0
     taught = teach(answered, human.hidden(~kept), None, len(images.classes), seed=0)
     found = quality(taught.boxes, human.hidden(kept), taught.likely)
     assert found["precision"] is not None and found["precision"] > 0.88

@@ -16,6 +16,7 @@ from PIL import Image
 from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig, TrainConfig, TrainOptions
+from gpt4image.data import annotation
 from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.reporting.report import report
@@ -56,7 +57,11 @@ class Side(Task):
         each = [errors[labels[labels >= 0] == k].mean() if (labels == k).any() else None for k in (0, 1)]
         facts = {"images": len(labels), "labelled": len(errors), "classes": list(classes), "per_class": each}
         loss = {"error": errors.mean(), "agree": (errors < 1).mean(), "loss": np.square(errors).mean()}
-        return {**facts, "support": self.counts(labels, 2).tolist(), **{name: float(x) for name, x in loss.items()}}
+        return {
+            **facts,
+            "support": annotation.counts(labels, 2).tolist(),
+            **{name: float(x) for name, x in loss.items()},
+        }
 
     def scores(self, predictions: Any, labels: Any) -> Any:
         return -np.abs(predictions[:, 0] - (2.0 * labels - 1))[labels >= 0].astype(np.float64)
@@ -143,9 +148,8 @@ def test_a_task_that_the_registry_lacks_has_its_own_options() -> None:
 def test_no_label_is_read_and_all_images_take_part() -> None:
     task = find_task("pretrain", TrainOptions(data="x"))
     labels = task.annotations(image_set(np.array([0, 1, -1])))
-    task.require(labels, (), "x")
-    assert not task.known(labels).any() and task.has_target(labels, None).all()
-    assert task.counts(labels, 2).tolist() == [0, 0] and task.groups(labels).tolist() == [-1] * 3
+    assert not annotation.known(labels).any() and task.has_target(labels, None).all()
+    assert annotation.counts(labels, 2).tolist() == [0, 0] and annotation.groups(labels).tolist() == [-1] * 3
     assert task.outputs(("a", "b", "c")) == 1
     assert not task.primary.better(2.0, 1.0) and task.primary.better(1.0, 2.0)
 
@@ -158,12 +162,3 @@ def test_its_loss_is_zero_with_a_gradient_for_each_parameter() -> None:
     loss.backward()
     assert loss == 0 and outputs.grad is not None and not outputs.grad.any()
     assert task.tail()(outputs) is outputs
-
-
-@pytest.mark.parametrize("labels", [np.array([0, 1]), np.zeros((2, 3), np.int8)])
-def test_it_measures_nothing(labels: np.ndarray) -> None:
-    task = find_task("pretrain", TrainOptions(data="x"))
-    predictions = np.zeros((2, 1), np.float32)
-    assert task.measure(predictions, labels, ("a",)) == {"images": 2, "labelled": 0, "classes": ["a"]}
-    assert task.columns(predictions, labels) == {} and len(task.scores(predictions, labels)) == 0
-    assert list(task.rows(predictions, ("a",), 1)) == [{}, {}]

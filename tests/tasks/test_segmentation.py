@@ -24,7 +24,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json
 from gpt4image.config import EvaluateConfig, TrainConfig
-from gpt4image.data import load_dataset
+from gpt4image.data import annotation, load_dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import VOID
 from gpt4image.evaluating.evaluate import evaluate
@@ -62,12 +62,12 @@ def test_a_probability_counts_by_how_far_it_is_from_what_is_usual_of_its_class()
 
 def test_texts_that_say_the_same_of_all_images_teach_no_presence() -> None:
     task, drawn = Segmentation(), masks_of(np.zeros((3, 8, 8), np.uint8), classes=3)
-    given = task.untagged(drawn.hidden(np.array([False, True, True])))
+    given = annotation.untagged(drawn.hidden(np.array([False, True, True])))
     soft = np.array([[np.nan, 0.9, 0.1]] * 3, np.float32)
-    targets = task.targets(given, task.with_labels(soft, task.image_labels(given, 3), 1.0), 3, None)
+    targets = task.targets(given, task.with_labels(soft, annotation.of_images(given, 3), 1.0), 3, None)
     assert targets.presence[1:].abs().max() < 1e-6
     soft[1, 1] = 1.0
-    targets = task.targets(given, task.with_labels(soft, task.image_labels(given, 3), 1.0), 3, None)
+    targets = task.targets(given, task.with_labels(soft, annotation.of_images(given, 3), 1.0), 3, None)
     assert targets.presence[1, :, 1].tolist() == [1.0, 1.0] and targets.presence[2, 0, 1] > 0
 
 
@@ -180,13 +180,12 @@ def test_a_teacher_says_what_images_without_a_mask_show() -> None:
 
 
 def test_tags_stay_known_until_they_are_taken_away_and_background_is_no_tag() -> None:
-    task = Segmentation()
-    labels = task.hidden(masks_of(np.full((2, 4, 4), 2, np.uint8)), np.array([False, True]))
-    assert task.known(labels).tolist() == [True, False]
-    assert task.image_labels(labels, 4).tolist() == [[-1, 0, 1, 0]] * 2
-    assert task.image_labels(task.untagged(labels), 4).tolist() == [[-1, 0, 1, 0], [-1] * 4]
-    assert task.counts(labels, 4).tolist() == [0, 0, 1, 0]
-    assert task.groups(labels).tolist() == [2, -1]
+    labels = annotation.hidden(masks_of(np.full((2, 4, 4), 2, np.uint8)), np.array([False, True]))
+    assert annotation.known(labels).tolist() == [True, False]
+    assert annotation.of_images(labels, 4).tolist() == [[-1, 0, 1, 0]] * 2
+    assert annotation.of_images(annotation.untagged(labels), 4).tolist() == [[-1, 0, 1, 0], [-1] * 4]
+    assert annotation.counts(labels, 4).tolist() == [0, 0, 1, 0]
+    assert annotation.groups(labels).tolist() == [2, -1]
 
 
 def test_a_set_without_masks_or_with_one_class_is_refused(colour_folder: Path) -> None:
@@ -263,7 +262,7 @@ def step_on_each(count: int, data: str, out: Path) -> None:
         config = TrainConfig(**SHARED | VIT | {"image_size": 32, "data": data, "out": out, "lr": 0.01} | changes)
         ready = prepare(config, ("train",)).data
         hidden = np.arange(len(ready.labels)) % 3 > 0
-        left = ready.task.hidden(ready.labels, hidden).with_boxes(ready.labels.around()).shown_by_boxes()
+        left = annotation.hidden(ready.labels, hidden).with_boxes(ready.labels.around()).shown_by_boxes()
         found[name] = gradient_of(config, replace(ready, labels=left))
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")

@@ -15,6 +15,7 @@ import drawn_masks
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import TrainConfig
+from gpt4image.data import annotation
 from gpt4image.data.regions import VOID
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.prepare import prepare
@@ -83,7 +84,7 @@ def test_a_predicted_mask_teaches_pixels_but_not_what_the_image_shows() -> None:
     values = np.zeros((2, 8, 8), np.uint8)
     values[:, :4] = 1
     drawn = masks_of(values)
-    labels = Segmentation().untagged(drawn.hidden(np.array([False, True])))
+    labels = annotation.untagged(drawn.hidden(np.array([False, True])))
     given = labels.with_taught(drawn.source, np.array([-1, 1]))
     targets = Segmentation().targets(given, None, 4, None)
     assert (targets.masks[1] == targets.masks[0]).all() and not targets.presence[1].any()

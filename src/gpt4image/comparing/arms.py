@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.top_k_probs import built, scattered
 from gpt4image.config.arms import ARMS, Arm
+from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.labelling.boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_vectors import Texts
@@ -87,7 +88,7 @@ def training_data(arm: Arm, given: Situation) -> TrainingData:
 
 def _aligned_to(arm: Arm, given: Situation) -> TextTargets | None:
     if arm.aligned_to == "names":
-        rows = np.where(given.text.described, given.data.task.groups(given.data.labels), NO_LABEL)
+        rows = np.where(given.text.described, annotation.groups(given.data.labels), NO_LABEL)
         return TextTargets.one_each(given.names, rows)
     if arm.aligned_to == "shuffled":
         # A random cycle, since a permutation leaves one image in its place, on average.

@@ -24,6 +24,7 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig, ReportConfig
 from gpt4image.config.results import CompareResult
+from gpt4image.data import annotation
 from gpt4image.data.splits import wrong_copies
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.evaluating.examples import (
@@ -139,7 +140,7 @@ class Finished:
 
     def labelled(self) -> int:
         """Return the number of training images with a label."""
-        return int(self.data.task.known(self.data.labels[self.data.indices("train")]).sum())
+        return int(annotation.known(self.data.labels[self.data.indices("train")]).sum())
 
 
 def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[Skipped]:

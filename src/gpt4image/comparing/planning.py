@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.top_k_probs import built
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.base.files import fingerprint, read_json, write_json
@@ -27,6 +28,7 @@ from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import listed
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
+from gpt4image.data import annotation
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
 from gpt4image.labelling.answers import AnsweredBoxes
@@ -141,7 +143,7 @@ def jobs_at_once(config: CompareConfig) -> int:
 
 def _known(data: TrainingData) -> NDArray[np.bool_]:
     """Return which training images have a label."""
-    return data.task.known(data.labels[data.indices("train")])
+    return annotation.known(data.labels[data.indices("train")])
 
 
 def _described(data: TrainingData) -> NDArray[np.bool_]:
@@ -151,7 +153,7 @@ def _described(data: TrainingData) -> NDArray[np.bool_]:
 
 def _require_labels(config: CompareConfig, data: TrainingData, left: TrainingData) -> None:
     """Refuse data on which no arm could be measured, or none trained that needs a label. Raises DataError."""
-    if not data.task.known(data.labels[data.indices("test")]).any():
+    if not annotation.known(data.labels[data.indices("test")]).any():
         raise DataError(
             f"{config.data}: no image of the test split has a label, so that no arm can be measured: label some, or "
             f"give another --test-fraction than {config.test_fraction}."
@@ -424,7 +426,7 @@ def _require_runnable(
             )
         try:
             if arm.predicts_targets and (own.answers is None or (left.task.boxes and arm.evidence == "texts")):
-                require_learnable(has_text, left.task.groups(labels) if left.task.boxes else labels)
+                require_learnable(has_text, annotation.groups(labels) if left.task.boxes else labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
             raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
@@ -439,7 +441,7 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     if arm.predicts_targets or arm.evidence == "names" or arm.after is not None:
         has_target = _described(data)
         if arm.predicts_targets:
-            has_target = has_target | data.task.known(data.labels)
+            has_target = has_target | annotation.known(data.labels)
         if own.answers is not None:
             has_target = has_target | own.answers.given
         if arm.after is not None:
@@ -447,6 +449,10 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
         if data.task.boxes:
             data = replace(data, labels=replace(data.labels, known=data.labels.known | has_target))
         else:
-            data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
+            nothing, count = np.float32(data.task.no_target), data.task.outputs(data.classes)
+            some = built(
+                len(has_target), count, lambda rows: np.where(has_target[rows, None], np.float32(0.5), nothing)
+            )
+            data = replace(data, soft=some)
     plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     build(own.ready.config.model_copy(update=plain).resolved, data if arm.aligns else replace(data, text=None))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
+from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.splits import flip_labels, keep_labels_per_class, some_images
 from gpt4image.training.training_data import TrainingData
@@ -78,16 +79,16 @@ class Regime:
             described = data.text.described  # these keep their labels first: text labels are fitted on both
         labels, train = data.labels, data.indices("train")
         if self.labelled_images is not None:
-            chosen = some_images(train[data.task.known(labels[train])], self.labelled_images, seed, first=described)
-            labels = data.task.hidden(labels, np.isin(np.arange(len(labels)), np.setdiff1d(train, chosen)))
+            chosen = some_images(train[annotation.known(labels[train])], self.labelled_images, seed, first=described)
+            labels = annotation.hidden(labels, np.isin(np.arange(len(labels)), np.setdiff1d(train, chosen)))
         if self.labels_per_class is not None:
-            groups = data.task.groups(labels)
+            groups = annotation.groups(labels)
             kept = keep_labels_per_class(
                 groups, train, self.labels_per_class, seed, first=described, classes=data.classes
             )
             gone = np.zeros(len(groups), bool)
             gone[train[kept[train] == NO_LABEL]] = True
-            labels = data.task.hidden(labels, gone)
+            labels = annotation.hidden(labels, gone)
         if self.label_noise > 0.0:
             given = labels
             by_class = self.noise_kind == "class-dependent"
@@ -98,7 +99,7 @@ class Regime:
                     f"--label-noise {_exact(self.label_noise)} of {count} labels in train is not one wrong label: give "
                     f"at least {1 / count:.2g}, or leave it out."
                 )
-        return replace(data, labels=data.task.untagged(labels))  # no arm reads tags of images without an annotation
+        return replace(data, labels=annotation.untagged(labels))  # no arm reads tags of images without an annotation
 
 
 def _exact(number: float) -> str:

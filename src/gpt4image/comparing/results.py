@@ -23,6 +23,7 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
+from gpt4image.data import annotation
 from gpt4image.data.splits import wrong_copies
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
@@ -101,7 +102,7 @@ def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | N
 
     ``labels`` are (N, ...), of the training images before any was taken away; ``k`` is None for all.
     """
-    counts = task.counts(labels, len(classes))
+    counts = annotation.counts(labels, len(classes))
     small = np.flatnonzero((counts > 0) & (counts < (k or 0))).tolist()
     named = first_few((classes[label] for label in small), limit=10)
     return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."] if small else []

@@ -39,7 +39,7 @@ from gpt4image.config.results import (
     LabelResult,
     ReportResult,
 )
-from gpt4image.data import SPLITS, Dataset, load_with_splits
+from gpt4image.data import SPLITS, Dataset, annotation, load_with_splits
 from gpt4image.deploying.export import export
 from gpt4image.deploying.formats import require_onnx
 from gpt4image.describing.class_lists import class_list, compare_with
@@ -95,7 +95,7 @@ def distill(config: DistillConfig) -> DistillResult:
     task = _task(config, images)
     ask = _what_to_ask(config, images, task)
     _require_learnable(config, images, task)
-    annotated = task.known(task.annotations(images))
+    annotated = annotation.known(task.annotations(images))
     config = _suited(config, images, task, ask)
     describing = config.describe(ask)
     with runs.writing(config.out):

@@ -1,7 +1,7 @@
 """The engine ray of ``encode``: batches of texts become vectors on the workers of a cluster, and come back in order.
 
-Workers that compute in another precision than this machine are refused. The weights must be found on every machine under
-the SPEC of the encoder.
+Workers that compute in another precision than this machine are refused. The weights must be found on every machine
+under the SPEC of the encoder.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.config.results import EvaluateResult
-from gpt4image.data import SPLITS, Dataset
+from gpt4image.data import SPLITS, Dataset, annotation
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
 from gpt4image.evaluating.measures import measure_more
@@ -261,7 +261,7 @@ def _write_predictions(
 
     image_set, labels = data.image_set, data.all_labels[indices]
     scores = np.full(len(indices), np.nan)  # NaN: no label
-    scores[task.known(labels)] = task.scores(predictions, labels)
+    scores[annotation.known(labels)] = task.scores(predictions, labels)
 
     def table(rows: slice) -> Any:
         some: Any = chosen(predictions, rows)

@@ -18,7 +18,7 @@ from gpt4image.base.files import parquet_rows
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
-from gpt4image.data import NO_LABEL, Dataset, load_with_splits
+from gpt4image.data import NO_LABEL, Dataset, annotation, load_with_splits
 from gpt4image.data.box_files import readable, write_coco
 from gpt4image.data.coco import ids_of
 from gpt4image.data.labels import note_other_classes, used_classes
@@ -322,13 +322,13 @@ def _how_good(
         scores = {"agreement_with_given_labels": _rounded(found.facts.agreement)}
     else:
         scores = {
-            f"cross_validated_{metric}": score(given, task.known(given)),
+            f"cross_validated_{metric}": score(given, annotation.known(given)),
             "labels_explained": _rounded(explains),
             "calibration_error": _rounded(_calibration_error(found)),
         }
-    counts = dict.fromkeys(scores, int(task.known(given).sum()))
+    counts = dict.fromkeys(scores, int(annotation.known(given).sum()))
     of_val = f"val_{metric}"
-    return {**scores, of_val: score(true, val)}, {**counts, of_val: int((task.known(true) & val).sum())}
+    return {**scores, of_val: score(true, val)}, {**counts, of_val: int((annotation.known(true) & val).sum())}
 
 
 def _rounded(value: float | None) -> float | None:

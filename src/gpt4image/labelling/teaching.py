@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered
 from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
+from gpt4image.data import annotation
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
@@ -78,8 +79,8 @@ def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
 
 
 def labels_of(data: TrainingData, images: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the labels of whole images that training may see; see ``Task.image_labels``."""
-    return data.task.image_labels(data.labels[images], len(data.classes))
+    """Return the labels of whole images that training may see; see ``annotation.of_images``."""
+    return annotation.of_images(data.labels[images], len(data.classes))
 
 
 def predict_training(
@@ -98,7 +99,7 @@ def predict_training(
     """
     train = data.indices("train")
     labels, digests = labels_of(data, train), [data.image_set.digests[i] for i in train]
-    known = data.task.known(data.labels[train])
+    known = annotation.known(data.labels[train])
     distinct, copy_of = np.unique(representatives(digests, (~known).astype(int)), return_inverse=True)
     rows = train[distinct]
     found = predict_labels(

@@ -5,8 +5,8 @@ INDEX/index.json           what the numbers are, which files hold them, and chec
 INDEX/embeddings-NAME.npy  (N, D) float16, unit length: one row per distinct image
 INDEX/digests-NAME.npy     (N, 32) uint8, sorted: sha256 of the bytes of each image
 
-An index is brought up to date by digest: only images that it lacks are read, those that are gone leave it. It is written
-again whenever it has grown by a quarter, so that an interrupted run goes on from there.
+An index is brought up to date by digest: only images that it lacks are read, those that are gone leave it. It is
+written again whenever it has grown by a quarter, so that an interrupted run goes on from there.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def up_to_date(
         part, missing = missing[:size], missing[size:]
         vectors, readable = embed(part) if len(part) else (np.empty((0, width), np.float32), np.zeros(0, np.bool_))
         added += int(readable.sum())
-        if readable.any() or gone or not len(missing) and index is None:
+        if readable.any() or gone or (not len(missing) and index is None):
             index, gone = _written(folder, identity, digests, part[readable], vectors[readable]), False
     return index, added
 

@@ -16,16 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.artifacts.top_k_probs import Probabilities
+from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data.dataset import NO_LABEL, Dataset
+from gpt4image.data.annotation import Labels, known
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.labels import rarest_classes
-from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.video import Frames
 
-Labels = Any
-"""Annotations of N images, indexed by images like an array: (N, ...) labels, or boxes or masks (``data.regions``)."""
 Target = Any
 """Targets of a batch: a tensor, or what has ``to`` as a tensor has."""
 Floats = NDArray[np.float32]
@@ -73,8 +70,6 @@ class Task(Protocol):
     """Whether targets can be predicted from descriptions (``label``)."""
     targets_from: ClassVar[tuple[str, ...]] = ()
     """Tasks whose text labels are targets for it; its own without one."""
-    squash: ClassVar[bool] = False
-    """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
     in_timm: ClassVar[bool] = True
     """Whether the model is one of timm, which loads it without more."""
     hub_task: ClassVar[str] = "image-classification"
@@ -96,6 +91,11 @@ class Task(Protocol):
         return self.output == "boxes"
 
     @property
+    def squash(self) -> bool:
+        """Whether pictures are stretched to the square, so that nothing at their borders is lost or cut off."""
+        return self.output != "probabilities"
+
+    @property
     def frames(self) -> Frames | None:
         """Which frames of a clip are read; None for a task on images."""
         return None
@@ -109,44 +109,6 @@ class Task(Protocol):
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse annotations of another task, or that nothing can be learned from. Raises DataError."""
         ...
-
-    def known(self, labels: Labels) -> NDArray[np.bool_]:
-        """Return (N,) which images have an annotation."""
-        if isinstance(labels, Boxes | Masks):
-            return labels.known
-        return labels != NO_LABEL if labels.ndim == 1 else (labels != NO_LABEL).any(axis=1)
-
-    def hidden(self, labels: Labels, images: NDArray[np.bool_]) -> Labels:
-        """Return annotations of which those of some images (N,) are not known."""
-        if isinstance(labels, Boxes | Masks):
-            return labels.hidden(images)
-        kept = labels.copy()
-        kept[images] = NO_LABEL
-        return kept
-
-    def untagged(self, labels: Labels) -> Labels:
-        """Return annotations without what is known of images that are not annotated themselves, such as tags."""
-        return labels
-
-    def image_labels(self, labels: Labels, classes: int) -> NDArray[Any]:
-        """Return the labels of whole images, by which a teacher learns: (N,) classes, or (N, K) which are present."""
-        return labels
-
-    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
-        """Return (K,) how many images have each class."""
-        if isinstance(labels, np.ndarray) and labels.ndim == 1:
-            return np.bincount(labels[labels != NO_LABEL], minlength=classes)
-        return (_shown(labels, classes) == 1).sum(axis=0)
-
-    def groups(self, labels: Labels) -> NDArray[np.int64]:
-        """Return (N,) a class per image, the rarest, or NO_LABEL: by these splits and few labels are drawn."""
-        if isinstance(labels, Boxes):
-            return rarest_classes(_shown(labels, int(labels.labels.max(initial=0)) + 1))
-        if isinstance(labels, Masks):
-            shown = _shown(labels, labels.presence_of_classes.shape[1])
-            shown[:, [labels.background] if labels.background >= 0 else []] = NO_LABEL
-            return rarest_classes(shown)
-        return labels if labels.ndim == 1 else rarest_classes(labels)
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return K, the outputs of the model."""
@@ -169,15 +131,11 @@ class Task(Protocol):
 
     def has_target(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
         """Return (B,) which images have a target."""
-        return self.known(labels)
+        return known(labels)
 
     def weak(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
         """Return (B,) which of them have a target of a weaker kind; a batch has a share of its own for them."""
         return np.zeros(len(labels), np.bool_)
-
-    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Probabilities:
-        """Return (N, K) targets as of a teacher that knows nothing but which images have one."""
-        return np.zeros((len(has_target), outputs), np.float32)
 
     def with_labels(self, soft: Any, labels: Labels, trust: float) -> Probabilities:
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
@@ -185,7 +143,7 @@ class Task(Protocol):
 
     def without_target(self, targets: Target, images: Tensor) -> Target:
         """Return targets in which the images of a mask (B,) count for nothing."""
-        ...
+        return targets.masked_fill(images.view(-1, *[1] * (targets.ndim - 1)), 0.0)
 
     def loss(self, outputs: Tensor, targets: Target, smoothing: float) -> Tensor:
         """Return the scalar loss of the batches of all processes: the same on each.
@@ -212,8 +170,15 @@ class Task(Protocol):
     def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return the record of the predictions of a split.
 
-        At least ``images``, ``labelled`` and ``classes``; where an image has an annotation also the metrics, ``loss``
-        where there is one, and per class ``support`` and ``per_class`` (None for a class without images).
+        It has ``images``, ``labelled`` and ``classes``, and what ``measured`` gives where an image has an annotation.
+        """
+        there = known(labels)
+        facts = {"images": len(labels), "labelled": int(there.sum()), "classes": list(classes)}
+        return facts | (self.measured(chosen(predictions, there), labels[there], classes) if there.any() else {})
+
+    def measured(self, predictions: Any, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+        """Return what ``measure`` finds of annotated images: the metrics, ``loss`` where there is one, and per class
+        ``support`` and ``per_class`` (None for a class without images).
         """
         ...
 
@@ -249,9 +214,3 @@ class Task(Protocol):
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> Task:
         """Return the task with the thresholds of a run or an exported model."""
         return self
-
-
-def _shown(labels: Labels, classes: int) -> NDArray[np.int8]:
-    """Return (N, K) which classes annotated images show: 1 present, 0 absent, -1 not known."""
-    found = labels.presence(classes) if isinstance(labels, Boxes | Masks) else labels
-    return np.where(labels.known[:, None], found, np.int8(NO_LABEL)) if isinstance(labels, Masks) else found

@@ -46,14 +46,12 @@ class Detection(Task):
     )
     image_score: ClassVar[str] = "average precision of the boxes of one image, all classes together"
     learns_targets: ClassVar[bool] = True
-    squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
     hub_task: ClassVar[str] = "object-detection"
     output: ClassVar[str] = "boxes"
     smooths: ClassVar[bool] = False
 
     def annotations(self, image_set: Dataset) -> Boxes:
-        """Return the boxes of a set. Raises DataError: it has none."""
         if not isinstance(image_set.regions, Boxes):
             raise DataError(
                 f"{image_set.spec} has no boxes, which --task detection learns from: give coco:FILE.json, yolo:DIR, "
@@ -62,17 +60,14 @@ class Detection(Task):
         return image_set.regions
 
     def require(self, labels: Boxes, classes: Sequence[str], spec: str) -> None:
-        """Refuse sets without a single box. Raises DataError."""
         if not len(labels.labels):
             raise DataError(f"{spec} has no box at all, so there is nothing to learn: give annotations with boxes.")
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
-        """Return FCOS on a backbone with K outputs."""
         classes: Any = backbone.num_classes
         return Detector(backbone, size, int(classes))
 
     def targets(self, labels: Boxes, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
-        """Return (B, D, 6): left, top, right, bottom, class, weight; what a crop leaves too little of is no box."""
         rows = torch.from_numpy(labels.padded())
         if geometry is None:
             return rows
@@ -85,43 +80,33 @@ class Detection(Task):
         return torch.cat([inside, classes[..., None], rows[..., 5:]], dim=-1)
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
-        """Return targets in which some images count for nothing."""
         return without_boxes(targets, images)
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """Return the loss of FCOS; see ``detection_loss``."""
         return detection_loss(outputs, targets)
 
     def tail(self) -> nn.Module:
-        """Return what turns outputs into boxes, best first."""
         return BestBoxes()
 
     def shape(self, classes: int, size: int) -> tuple[int, ...]:
-        """Return the shape of the prediction of an image."""
         return MOST, 6
 
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
-        """Return by how much a box differs at most from the one most like it in the other predictions."""
         if np.isnan(ours).any() or np.isnan(theirs).any():
             return float("nan")
         return max(
             (_unlike(*pair) for a, b in zip(ours, theirs, strict=True) for pair in ((a, b), (b, a))), default=0.0
         )
 
-    def measure(self, predictions: Predictions, labels: Boxes, classes: Sequence[str]) -> dict[str, Any]:
+    def measured(self, predictions: Predictions, labels: Boxes, classes: Sequence[str]) -> dict[str, Any]:
         """Return COCO's metrics, and of each class the average precision and how many images show it."""
-        known = labels.known
-        facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
-        if not known.any():
-            return facts
-        found = coco_metrics(predictions[known], labels[known], len(classes))
+        found = coco_metrics(predictions, labels, len(classes))
         there = labels.weights > 0
         shown = np.unique(np.column_stack([labels.image_of[there], labels.labels[there]]), axis=0)[:, 1]
         support = np.bincount(shown, minlength=len(classes)).tolist()
-        return {**facts, **{"mAP": 0.0, "AP50": 0.0, "AP75": 0.0} | found, "class_metric": "AP", "support": support}
+        return {"mAP": 0.0, "AP50": 0.0, "AP75": 0.0} | found | {"class_metric": "AP", "support": support}
 
     def scores(self, predictions: Predictions, labels: Boxes) -> NDArray[np.float64]:
-        """Return (n,) the average precision of each image alone; see ``Matches.of_images``."""
         known = labels.known
         classes = int(max(labels.labels.max(initial=0), predictions[..., 5].max(initial=0))) + 1
         return Matches.of(predictions[known], labels[known], classes).of_images()
@@ -129,7 +114,6 @@ class Detection(Task):
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Boxes, classes: int, times: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
-        """Return (R,) mAP of resamples; see ``tasks.base.Task``."""
         predictions = np.zeros((len(labels), MOST, 6), np.float32)
         for index, boxes in enumerate(columns["boxes"]):
             if boxes:
@@ -137,7 +121,6 @@ class Detection(Task):
         return Matches.of(predictions, labels, classes).mean_average_precision(times)
 
     def columns(self, predictions: Predictions, labels: Boxes | None) -> Mapping[str, Any]:
-        """Return the classes of the boxes of at least SURE, and all boxes as lists of six numbers."""
         import pyarrow as pa
 
         found = [rows[rows[:, 4] > 0] for rows in predictions]
@@ -152,7 +135,6 @@ class Detection(Task):
         return {"label": pa.array(given, pa.list_(pa.int64())), **columns}
 
     def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        """Yield the boxes of each image, best first, with their classes and scores."""
         for rows in predictions:
             found = rows[rows[:, 4] > 0]
             yield {

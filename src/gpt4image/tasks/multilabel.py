@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from gpt4image.artifacts.top_k_probs import as_columns
 from gpt4image.base.errors import DataError
+from gpt4image.data.annotation import Labels, known
 from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.processes import gather
-from gpt4image.tasks.base import Floats, Labels, Metric, Task
+from gpt4image.tasks.base import Floats, Metric, Task
 from gpt4image.tasks.classification import ranked
 
 NOT_KNOWN = -1
@@ -60,7 +61,6 @@ class MultiLabel(Task):
     no_target: ClassVar[float] = float("nan")
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
-        """Refuse one label per image. Raises DataError."""
         if labels.ndim != 2:
             raise DataError(
                 f"{spec} has one label per image, which is --task classification. For several, give a column 'labels' "
@@ -68,19 +68,12 @@ class MultiLabel(Task):
             )
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
-        """Return (B, 2, K): weight of each class, and the part of it that says "present"."""
         given = torch.from_numpy(labels.astype(np.float32) if soft is None else soft)
         counts = (given >= 0).float()
         return torch.stack([counts, given.clamp(min=0.0).nan_to_num()], dim=1)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
-        """Return (B,) which images have a class that is known; NaN and negative numbers are not."""
-        known: NDArray[np.bool_] = (labels if soft is None else soft) >= 0
-        return np.asarray(known.any(axis=1))
-
-    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
-        """Return a probability of one half for all classes, NaN without a target."""
-        return np.where(has_target[:, None], np.float32(0.5), np.full(outputs, np.nan, np.float32))
+        return np.asarray(((labels if soft is None else soft) >= 0).any(axis=1))
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
         """Return a teacher's probabilities, ``trust`` of which is the given label where a class is known.
@@ -91,19 +84,13 @@ class MultiLabel(Task):
         both = np.where(np.isnan(soft), given, (1 - trust) * soft + trust * given)
         return np.where(labels != NOT_KNOWN, both, soft).astype(np.float32)
 
-    def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
-        """Return targets in which some images count for nothing."""
-        return targets.masked_fill(images[:, None, None], 0.0)
-
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """Return the binary cross-entropy, the mean over all known classes of all images; see ``binary_loss``."""
         return binary_loss(outputs, targets, smoothing, self.focus)
 
     def tail(self) -> nn.Module:
-        """Return the sigmoid."""
         return nn.Sigmoid()
 
-    def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+    def measured(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return mAP (the mean over classes of the average precision), F1, and the average precision per class.
 
         F1 is that of the classes that count as present by ``thresholds``; its mean is over the classes that are present
@@ -112,12 +99,7 @@ class MultiLabel(Task):
         """
         from torchmetrics.functional.classification import binary_average_precision
 
-        known = self.known(labels)
-        facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
-        if not known.any():
-            return facts
-        given = torch.from_numpy(labels[known].astype(np.int64))
-        scores = torch.from_numpy(predictions[known])
+        given, scores = torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(predictions)
         support = (given == 1).sum(dim=0).tolist()
         counts = given != NOT_KNOWN
         per_class = [
@@ -127,7 +109,6 @@ class MultiLabel(Task):
         measured = [value for value in per_class if value is not None]
         loss = F.binary_cross_entropy(scores.clamp(1e-7, 1 - 1e-7), given.clamp(min=0).float(), reduction="none")
         return {
-            **facts,
             "mAP": float(np.mean(measured)) if measured else 0.0,
             **_f1(self.present(predictions), labels),
             "ranking_precision": float(self.scores(predictions, labels).mean()),
@@ -139,27 +120,23 @@ class MultiLabel(Task):
         }
 
     def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
-        """Return (n,) how well the present classes of each image are ranked above the absent ones, 0 to 1."""
-        known = self.known(labels)
-        return np.array([_ranking(row, given) for row, given in zip(predictions[known], labels[known], strict=True)])
+        there = known(labels)
+        return np.array([_ranking(row, given) for row, given in zip(predictions[there], labels[there], strict=True)])
 
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return (R,) mAP of resamples; see ``tasks.base.Task``."""
         predictions = np.array(columns["probabilities"], np.float32)
         found = np.stack([_average_precisions(*pair, times) for pair in zip(predictions.T, labels.T, strict=True)])
         there = ~np.isnan(found)
         return np.where(there, found, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
-        """Return the classes that are known, those predicted to be present, as numbers, and all probabilities."""
         present = [np.flatnonzero(row).tolist() for row in self.present(predictions)]
         found = {"prediction": present, **as_columns(predictions)}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        """Yield the most probable classes of each image, and ``present``: those that count as present, best first."""
         every, present = np.argsort(-predictions, axis=1, kind="stable"), self.present(predictions)
         for best, order, there in zip(ranked(predictions, classes, top), every, present, strict=True):
             yield {**best, "present": [classes[k] for k in order if there[k]]}
@@ -169,11 +146,9 @@ class MultiLabel(Task):
         return (predictions >= np.asarray(self.thresholds or USUAL)).astype(np.int64)
 
     def best_thresholds(self, predictions: Floats, labels: Labels) -> tuple[float, ...]:
-        """Return the thresholds that validation images speak for."""
         return best_thresholds(predictions, labels)
 
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> MultiLabel:
-        """Return the task with other thresholds."""
         return replace(self, thresholds=thresholds)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import Boxes
 from gpt4image.data.video import USUAL_FRAMES
-from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
+from gpt4image.tasks.base import Floats, Labels, Metric, Task
 from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
@@ -38,51 +38,22 @@ class Pretraining(Task):
     smooths: ClassVar[bool] = False
 
     def annotations(self, image_set: Dataset) -> Labels:
-        """Return (N,) no class for any image."""
         return np.full(len(image_set), NO_LABEL)
 
-    def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
-        """Take any labels, and none."""
-
     def outputs(self, classes: Sequence[str]) -> int:
-        """Return 1, the least that a classifier can have."""
         return 1
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
-        """Return (B, 1) zeros."""
         return torch.zeros(len(labels), outputs)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
-        """Return (B,) True: all images take part."""
         return np.ones(len(labels), np.bool_)
 
-    def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
-        """Return the targets as they are."""
-        return targets
-
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """Return 0, by which each parameter of the classifier has a gradient, as processes that share a run need."""
         return 0.0 * outputs.sum()
 
     def tail(self) -> nn.Module:
-        """Return what leaves outputs as they are."""
         return nn.Identity()
-
-    def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the number of images: there is nothing to measure predictions by."""
-        return {"images": len(labels), "labelled": 0, "classes": list(classes)}
-
-    def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
-        """Return the score of no image."""
-        return np.zeros(0)
-
-    def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
-        """Return no column."""
-        return {}
-
-    def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        """Yield an empty row for each image."""
-        yield from ({} for _ in predictions)
 
 
 TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {

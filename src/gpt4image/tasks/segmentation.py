@@ -61,14 +61,12 @@ class Segmentation(Task):
     learns_targets: ClassVar[bool] = True
     no_target: ClassVar[float] = MultiLabel.no_target
     targets_from: ClassVar[tuple[str, ...]] = (MultiLabel.name, "detection")
-    squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
     hub_task: ClassVar[str] = "image-segmentation"
     output: ClassVar[str] = "mask"
     value: ClassVar[str] = "area"
 
     def annotations(self, image_set: Dataset) -> Masks:
-        """Return the masks. Raises DataError: there are none."""
         if not isinstance(image_set.regions, Masks):
             raise DataError(
                 f"{image_set.spec} has no masks, which --task segmentation needs: give --data masks:DIR or "
@@ -78,25 +76,10 @@ class Segmentation(Task):
         return replace(image_set.regions, background=next((names.index(n) for n in UNSEEN if n in names), -1))
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
-        """Refuse fewer than two classes. Raises DataError."""
         if len(classes) < 2:
             raise DataError(f"{spec} has masks of {len(classes)} class(es); two are needed, background among them.")
 
-    def untagged(self, labels: Labels) -> Masks:
-        """Return the masks without what is known of images that have none."""
-        return replace(
-            labels, presence_of_classes=np.where(labels.known[:, None], labels.presence_of_classes, np.int8(NOT_KNOWN))
-        )
-
-    def image_labels(self, labels: Labels, classes: int) -> NDArray[np.int8]:
-        """Return (N, K) which classes images show: 1 present, 0 absent, -1 not known, as always of the background."""
-        shown = labels.presence(classes).copy()
-        if labels.background >= 0:
-            shown[:, labels.background] = NOT_KNOWN
-        return shown
-
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
-        """Return the classifier with a head that gives logits of cells; what gives them already stays as it is."""
         return backbone if isinstance(backbone, OfTransformers) else Segmenter(backbone, size)
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
@@ -128,18 +111,12 @@ class Segmentation(Task):
         return PixelTargets(masks=masks, presence=presence, background=labels.background, share=share, boxes=boxes)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
-        """Return (B,) which images have a mask, if only of a teacher, or a class that is known to be there or not."""
         return labels.known | self.weak(labels, soft)
 
     def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
-        """Return (B,) of which images only classes are known, or the mask that a teacher predicts."""
         tags: NDArray[np.bool_] = (labels.presence_of_classes if soft is None else soft) >= 0
         learned = labels.drawn | (tags.any(axis=1) if self.presence > 0.0 else False)
         return np.asarray(~labels.known & learned)
-
-    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
-        """Return a probability of one half for all classes, NaN without a target."""
-        return MultiLabel().placeholder(has_target, outputs)
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
         """Return (N, K) what a teacher's probabilities of presence tell of N images, ``trust`` of it what is known.
@@ -150,11 +127,9 @@ class Segmentation(Task):
         return MultiLabel().with_labels(beyond_usual(soft), labels, trust)
 
     def without_target(self, targets: PixelTargets, images: Tensor) -> PixelTargets:
-        """Return targets in which some images count for nothing."""
         return targets.without(images)
 
     def loss(self, outputs: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
-        """Return the cross-entropy of the pixels of all masks, and the weighted ones of presence, share and boxes."""
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         total = pixel_loss(outputs, targets.masks, smoothing)
         if self.presence == 0.0:
@@ -165,36 +140,28 @@ class Segmentation(Task):
         return total + self.presence * weak
 
     def tail(self) -> nn.Module:
-        """Return the most probable class of each pixel."""
         return Largest()
 
     def shape(self, classes: int, size: int) -> tuple[int, ...]:
-        """Return the shape of the mask of an image."""
         return (size // STRIDE * STRIDE,) * 2
 
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
-        """Return the part of the pixels whose class differs."""
         return float((ours != theirs).mean())
 
-    def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+    def measured(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return mIoU (the mean over the classes of the masks, background among them), pixel accuracy, IoU per class.
 
         Both are of the pixels of all masks together, at the size of the predictions: that of the model's input. Classes
         that no mask has are not measured, except that their pixels are wrong. Where no pixel counts there is no metric.
         """
-        known, count = labels.known, len(classes)
-        facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
-        if not known.any():
-            return facts
-        total = np.zeros((count, count), np.int64)
-        support = np.zeros(count, np.int64)
+        count = len(classes)
+        total, support = np.zeros((count, count), np.int64), np.zeros(count, np.int64)
         for table in confusions(predictions, labels, count):
             total += table
             support += table.any(axis=1)
         ious, counts = class_ious(total), total.sum()
         metrics = {"mIoU": float(np.nanmean(ious)), "pixel_accuracy": float(np.trace(total) / counts)} if counts else {}
         return {
-            **facts,
             **metrics,
             "measured_at": list(predictions.shape[1:]),
             "class_metric": "IoU",
@@ -203,7 +170,6 @@ class Segmentation(Task):
         }
 
     def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
-        """Return (n,) the mean IoU over the classes of each image with a mask; NaN where none of its pixels counts."""
         count = labels.presence_of_classes.shape[1]
         means = [class_ious(table) for table in confusions(predictions, labels, count)]
         return np.array([np.nan if np.isnan(ious).all() else np.nanmean(ious) for ious in means], np.float64)
@@ -211,7 +177,6 @@ class Segmentation(Task):
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return (R,) mIoU of resamples; see ``tasks.base.Task``."""
         from PIL import Image
 
         masks = (np.asarray(Image.open(io.BytesIO(file))) for file in columns["mask"])
@@ -220,7 +185,6 @@ class Segmentation(Task):
         return np.array([np.nanmean(class_ious(total)) for total in totals], np.float64)
 
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
-        """Return the classes that masks show, as numbers, the masks as PNG files, and ``label`` as far as known."""
         found = {"prediction": [np.unique(mask).tolist() for mask in predictions], "mask": list(map(png, predictions))}
         if labels is None:
             return found
@@ -228,7 +192,6 @@ class Segmentation(Task):
         return {"label": [np.flatnonzero(row == 1).tolist() for row in shown], **found}
 
     def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        """Yield the ``top`` classes of each image by the part of it that they cover, and all that it shows."""
         for mask in predictions:
             areas = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
             order = [k for k in np.argsort(-areas, kind="stable").tolist() if areas[k] > 0]

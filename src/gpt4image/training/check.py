@@ -10,6 +10,7 @@ from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import ResolvedOptions, TrainOptions
 from gpt4image.config.pretraining import PRETRAIN
+from gpt4image.data import annotation
 from gpt4image.data.dataset import Dataset
 from gpt4image.parallel.sharding import unshardable
 from gpt4image.tasks.base import Labels, Task
@@ -81,7 +82,7 @@ def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targe
                 f"{task.name}."
             )
         runs.require_classes(config.self_train, images.classes)
-        if task.known(labels[train]).all():
+        if annotation.known(labels[train]).all():
             raise ConfigError(all_have_targets(f"--self-train {config.self_train}", len(train)))
     if targets and config.consistency > 0.0 and task.has_target(labels[train], None).all():
         raise ConfigError(all_have_targets(f"--consistency {config.consistency:g}", len(train)))
@@ -90,7 +91,7 @@ def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targe
 def check_selectable(config: TrainOptions, task: Task, held_out: Labels) -> None:
     """Refuse to select weights by validation images that are not there; pretraining has their loss."""
     by_loss = bool(config.pretraining) and len(held_out)
-    if config.select == "best" and not by_loss and not task.known(held_out).any():
+    if config.select == "best" and not by_loss and not annotation.known(held_out).any():
         raise ConfigError(
             "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
         )
@@ -105,5 +106,5 @@ def all_have_targets(option: str, count: int) -> str:
 
 def check_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
     """Refuse to measure where no image has a label."""
-    if not task.known(labels).any():
+    if not annotation.known(labels).any():
         raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")

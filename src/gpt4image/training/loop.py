@@ -24,6 +24,7 @@ from gpt4image.base.errors import TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config.learning import ResolvedOptions
+from gpt4image.data import annotation
 from gpt4image.data.geometry import Geometry
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.weights import save_tensors
@@ -206,7 +207,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     if trainer.config.pretraining:
         return held_out_loss(trainer, indices)
     labels = data.all_labels[indices]
-    if not len(indices) or not (task.has_thresholds or task.known(labels).any()):
+    if not len(indices) or not (task.has_thresholds or annotation.known(labels).any()):
         return None
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
@@ -214,7 +215,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
     found: Any = chosen(predictions, seen)
-    measured = task.measure(found, labels[seen], data.classes) if task.known(labels[seen]).any() else {}
+    measured = task.measure(found, labels[seen], data.classes) if annotation.known(labels[seen]).any() else {}
     facts = {name: measured[name] for name in (task.primary.name, "loss") if measured.get(name) is not None}
     if task.has_thresholds and seen.any():
         facts[THRESHOLDS] = task.best_thresholds(found, labels[seen])

@@ -21,6 +21,7 @@ from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_l
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import TrainConfig
+from gpt4image.data import annotation
 from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.masks import MaskFiles
 from gpt4image.data.pixels import Pixels, WorkerPixels, available_cores
@@ -244,7 +245,7 @@ def self_trained(data: TrainingData, run_dir: Path) -> TrainingData:
     """Return the data with what a finished run predicts, as targets of the training images without one (Lee 2013)."""
     runs.require_classes(run_dir, data.classes)
     train, masks = data.indices("train"), data.task.output == "mask"
-    unknown = train[~(data.task.known(data.labels[train]) if masks else data.has_target(train))]
+    unknown = train[~(annotation.known(data.labels[train]) if masks else data.has_target(train))]
     if not len(unknown):
         raise ConfigError(all_have_targets(f"--self-train {run_dir}", len(train)))
     model = processes.together(lambda: load_run_model(run_dir, data.task, data.classes))

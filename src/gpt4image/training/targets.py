@@ -22,6 +22,7 @@ from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
+from gpt4image.data import annotation
 from gpt4image.data.dataset import SPLITS, Dataset
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.tasks.base import Task
@@ -169,7 +170,7 @@ def targets_for(
     task: Task, found: Targets, digests: Sequence[str], labels: Ints, trust: float | None = None
 ) -> Probabilities:
     """Return the targets (n, K) that a file of text labels gives, where these say something."""
-    labels = task.image_labels(labels, len(found.classes))
+    labels = annotation.of_images(labels, len(found.classes))
     probabilities = found.of(digests, task.no_target)
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
     return class_targets(task, probabilities, labels, Noise.of(found.facts), explains, trust)

@@ -15,6 +15,7 @@ from torch import Tensor
 from gpt4image.artifacts.table import EmbeddingTable, require_finite
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen
 from gpt4image.base.outcome import Skipped
+from gpt4image.data import annotation
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.pixels import Pixels
@@ -166,7 +167,7 @@ class TrainingData:
     @property
     def labelled(self) -> NDArray[np.bool_]:
         """(N,) bool, the images that people labelled; boxes of a teacher stand where there are no human ones."""
-        known = self.task.known(self.labels)
+        known = annotation.known(self.labels)
         return known & ~self.from_text if self.task.boxes and self.from_text is not None else known
 
     def indices(self, split: str) -> NDArray[np.int64]:
