@@ -24,9 +24,7 @@ BENCHMARKS = {
     "resuming": "describing:resuming",
     "many": "describing:many",
     "searching": "searching:search",
-    "curator": "against_curator:curator",
 }
-ONLY_WHEN_NAMED = {"curator"}  # installs a package
 OUT = Path("bench-out")
 
 
@@ -63,4 +61,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--only"]:
         run_one(sys.argv[2])
     else:
-        run_all(sys.argv[1:] or [name for name in BENCHMARKS if name not in ONLY_WHEN_NAMED])
+        run_all(sys.argv[1:] or list(BENCHMARKS))

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cli_reference
-import cost_plot
 import front_page
 import licences
 import plots
@@ -51,12 +50,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "front-table": lambda: front_page.table(results.FOLDER),
     "asked": results.asked_table,
     "scarce": results.scarce_table,
-    "rivals": results.rivals_table,
-    "aligned": results.aligned_table,
-    "aligned-unseen": results.unseen_table,
-    "aligned-few": results.few_aligned_table,
-    "mixed": results.mixed_table,
-    "all-right": results.all_right_table,
     "scale": scale_plot.table,
     "tree": tree,
 }
@@ -94,7 +87,6 @@ def pages() -> dict[Path, str]:
     """Return all generated pages, and all pages with generated parts, as they should be."""
     partly = [
         *(ROOT / name for name in SHOW_THE_ADDRESS),
-        DOCS / "alignment.md",
         DOCS / "reference" / "modules.md",
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "scale.md",
@@ -110,7 +102,7 @@ def main() -> int:
     """Rewrite or check the pages."""
     wanted = pages()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    drawn = {plot.PLOT: plot for plot in (front_page, cost_plot, scale_plot)}
+    drawn = {plot.PLOT: plot for plot in (front_page, scale_plot)}
     stale += [path for path, plot in drawn.items() if not plots.is_current(path, plot.points(results.FOLDER))]
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")

@@ -1,43 +1,64 @@
-"""The stages that are stopped at every durable operation and put under faults, small ones, and what they start from.
+"""Small stages, stopped before every durable operation and put under faults; the next run must end as if undisturbed.
 
 PYTHONPATH=src:tests python tests/crash_stages.py points [--most N] [STAGE ...]   stops them, at N disks each or at all
-PYTHONPATH=src:tests python tests/crash_stages.py faults [STAGE ...]              full disks, streams, signals, clocks
+PYTHONPATH=src:tests python tests/crash_stages.py faults [STAGE ...]              full disks, signals, a second writer
 
 Both print a line of JSON per stage: operations, distinct disks, and what was lost, left behind or paid twice.
+
+A stage runs in a forked process, which asks before each durable operation: names (rename, link, unlink, mkdir), files
+that are made or cut, fsync, and commits of SQLite. Two disks may be left there: ``killed``, all that was written; and
+``dropped``, a power failure that kept neither content nor names beyond fsync. Files of SQLite stand as they are, as
+SQLite syncs them itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
+import copy
+import errno
 import gc
 import importlib
 import io
-import itertools
 import json
 import os
 import re
-import resource
+import shutil
 import signal
 import sqlite3
+import stat
+import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from crash_disk import Disk, Each, Ended, Tree, forked, read_tree, write_tree
-from crash_inputs import Server, make_inputs
+import batch_server
+import drawn_masks
+import openai_stub
+from box_cases import answer_squares, write_squares
 
-TINY = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous",
-        "--model", "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16",
-        "--batch-size", "4"]  # fmt: skip
+Tree = dict[str, bytes | None]
+"""Content by path below the folder of a test; None is a folder."""
+Each = Callable[[int, str, str], bytes]
+"""The answer to an operation, by its number, kind and path: b"." lets it happen, b"E" says that the disk is full, the
+number of a signal sends it."""
 SHM = "/dev/shm"  # memory, where fsync takes no time, and no inode has the number of an earlier one
-VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "time",
-            "texts_per_second", "bytes", "sha256", "record_sha256", "run_file_sha256"}  # fmt: skip
+SQLITE = re.compile(r"\.(db|sqlite)(-wal|-shm|-journal)?$")
+EVENTS = {"os.remove": (0, 1), "os.rmdir": (0, 1), "os.mkdir": (0, 2), "os.rename": (1, 3), "os.link": (1, 3)}
+"""Audit events: where in them the path is, and the folder that it may be relative to."""
+COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
+TINY = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous", "--model",
+        "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16",
+        "--batch-size", "4"]  # fmt: skip
+VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "time", "bytes",
+            "texts_per_second", "sha256", "record_sha256", "run_file_sha256"}  # fmt: skip
 """What differs from run to run: times, and sums of files with times."""
 RESUMED = {"described", "already_described", "class_in_list", "texts_encoded", "texts_kept", "notes"}
 """What distill.json says of the run that ended a stage, not of what the stage made."""
@@ -74,71 +95,254 @@ STAGES = {
     "label: boxes": Stage("label --data coco:squares/train.json --answers boxes.db --out boxes.parquet",
                           "squares boxes.db"),
     "train": Stage(f"{TRAIN} --out run RESUMABLE", "pictures table texts.db"),
-    "train: detection": Stage("train --data coco:squares/train.json --out detector RESUMABLE --image-size 32",
-                              "squares"),
+    "train: detection": Stage("train --data coco:squares/train.json --out det RESUMABLE --image-size 32", "squares"),
     "train: segmentation": Stage("train --data masks:shapes --out segmenter RESUMABLE", "shapes"),
-    "train: clips": Stage("train --data clips:dots --frames 2 --out clips RESUMABLE", "dots"),
-    "train: pretrain": Stage("train --data folder:pictures --task pretrain --pretrain simclr --out pre RESUMABLE",
-                             "pictures"),
     "evaluate": Stage("evaluate run", "pictures run table texts.db"),
     "report": Stage("report run", "pictures run table texts.db"),
     "compare": Stage("compare --data folder:pictures --embeddings table --arms baseline,aligned --seeds 1"
                      " --out comparison TINY --epochs 1", "pictures table texts.db"),
     "export: timm": Stage("export run --format timm --out model", "pictures run", done="exists already"),
     "export: onnx": Stage("export run --format onnx --out model.onnx", "pictures run", done="exists already"),
-    "export: torch-export": Stage("export run --format torch-export --out m.pt2", "pictures run",
-                                  done="exists already"),
     "predict": Stage("predict run pictures --format csv --out found.csv --device cpu", "pictures run"),
     "search": Stage("search run red --index index --html found.html", "pictures run table texts.db"),
     "review": Stage("review --data folder:pictures --labels labels.csv", "pictures"),
     "distill": Stage(DISTILL, "pictures answers.jsonl"),
     "distill: changed": Stage(f"{DISTILL} --lr 0.01", "pictures answers.jsonl all"),
 }  # fmt: skip
-READERS = {
-    "descriptions stats": Stage("descriptions stats --store texts.db", "texts.db"),
-    "descriptions check": Stage("descriptions check --store texts.db --data folder:pictures", "pictures texts.db"),
-    "descriptions view": Stage("descriptions view --store texts.db --out view.html", "texts.db"),
-    "doctor": Stage("doctor texts.db", "texts.db"),
-}
-"""Commands that change nothing, or a page; only what becomes of their output is tried."""
 MAKERS = {"texts.db": "describe: replay", "table": "encode", "run": "train", "all": "distill"}
 """Which stage makes what others start from."""
+
+
+def read_tree(root: Path) -> Tree:
+    tree: Tree = {}
+    for folder, folders, files in os.walk(root):
+        place = os.path.relpath(folder, root)
+        tree |= {os.path.normpath(f"{place}/{name}"): None for name in folders}
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                tree[os.path.normpath(f"{place}/{name}")] = Path(folder, name).read_bytes()
+    return tree
+
+
+def write_tree(root: Path, tree: Tree) -> None:
+    """Make a folder what ``tree`` says."""
+    shutil.rmtree(root, ignore_errors=True)
+    for name in ("", *sorted(tree)):
+        content = tree.get(name)
+        (root / name if content is None else (root / name).parent).mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            (root / name).write_bytes(content)
+
+
+class Disk:
+    """What a folder in memory, whose inodes have numbers of their own for ever, holds for sure."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[int, dict[str, tuple[int, bool]]] = {}
+        self._content: dict[int, bytes] = {}
+        for folder, _, files in os.walk(root):
+            for name in (".", *files):
+                self.sync(f"{folder}/{name}")
+
+    def sync(self, path: str) -> None:
+        """Note that a file, or the names in a folder, are on disk."""
+        facts = Path(path).stat()
+        if stat.S_ISDIR(facts.st_mode):
+            with os.scandir(path) as entries:
+                self._names[facts.st_ino] = {entry.name: (entry.inode(), entry.is_dir()) for entry in entries}
+        else:
+            self._content[facts.st_ino] = Path(path).read_bytes()
+
+    def ends(self) -> dict[str, Tree]:
+        killed, dropped = read_tree(self.root), Tree()
+        self._rebuild(self.root.stat().st_ino, "", dropped)
+        for name in [name for name in dropped if SQLITE.search(name)]:
+            dropped |= {side: killed[side] for end in ("", "-wal", "-shm") if (side := name + end) in killed}
+        return {"killed": killed, "dropped": dropped}
+
+    def _rebuild(self, folder: int, place: str, tree: Tree) -> None:
+        for name, (inode, is_folder) in self._names.get(folder, {}).items():
+            tree[place + name] = None if is_folder else self._content.get(inode, b"")
+            if is_folder:
+                self._rebuild(inode, f"{place}{name}/", tree)
+
+
+class Ended(NamedTuple):
+    """How a forked process ended, what it printed, and how many operations it asked about."""
+
+    code: int
+    said: str
+    operations: int
+
+
+def forked(work: Callable[[], int], root: Path, said: Path, each: Each | None = None) -> Ended:
+    """Do ``work`` in a process of its own, which asks ``each`` before its operations on files below ``root``."""
+    asked, answered = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        code = 99
+        sys.stdout = sys.stderr = open(said, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        try:
+            if each:
+                Asking(root, asked[1], answered[0]).install()
+            code = work()
+        except BaseException:  # noqa: BLE001  (the test is to read it)
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    os.close(asked[1])
+    number = 0
+    with open(asked[0], encoding="utf-8") as questions:  # noqa: PTH123
+        for line in questions:
+            kind, _, path = line.removesuffix("\n").partition(" ")
+            os.write(answered[1], each(number, kind, path) if each else b".")
+            number += kind != "synced"
+    for end in answered:
+        os.close(end)
+    return Ended(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read_text("utf-8", "replace"), number)
+
+
+class Asking:
+    """Asks, from when it is installed in this process, before each operation; after an fsync tells that it is done."""
+
+    def __init__(self, root: Path, ask: int, answer: int) -> None:
+        self._root, self._ask, self._answer = str(root), ask, answer
+        self._lock, self._process, self._connect = threading.RLock(), os.getpid(), sqlite3.connect
+
+    def install(self) -> None:
+        os.fsync = self._synced(os.fsync, lambda file: file)
+        np.memmap.flush = self._synced(np.memmap.flush, lambda array: array.filename)  # type: ignore[method-assign]
+        sqlite3.connect = self._connected  # type: ignore[assignment]
+        sys.addaudithook(self._hook)
+
+    def _about(self, kind: str, path: Any, folder: int = -1) -> None:
+        if isinstance(path, int):
+            path = os.readlink(f"/proc/self/fd/{path}")  # noqa: PTH115
+        near = os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else os.getcwd()  # noqa: PTH109, PTH115
+        path = os.path.normpath(os.path.join(near, os.fsdecode(path)))  # noqa: PTH118
+        if os.getpid() == self._process and path.startswith(self._root):
+            with self._lock:
+                os.write(self._ask, f"{kind} {path}\n".encode())
+                if (reply := os.read(self._answer, 1)) == b"E":
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+                if reply != b".":
+                    os.kill(self._process, reply[0])
+
+    def _hook(self, event: str, told: tuple[Any, ...]) -> None:
+        if event == "open" and told[2] & (os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+            self._about("open", told[0])
+        elif event in EVENTS:
+            path, folder = EVENTS[event]
+            self._about(event.removeprefix("os."), told[path], told[folder])
+
+    def _connected(self, database: Any, *given: Any, **options: Any) -> sqlite3.Connection:
+        path = str(database).removeprefix("file:").removeprefix("//").partition("?")[0]
+        connection = self._connect(database, *given, **options)
+        if self._root in path:
+            connection.set_trace_callback(lambda sql: self._traced(sql, path))
+        return connection
+
+    def _traced(self, sql: str, path: str) -> None:
+        if re.search(r"synchronous\s*=\s*(OFF|NORMAL|0|1)", sql):
+            os._exit(98)  # commits would not be on disk when they return
+        if sql == "COMMIT":
+            self._about("commit", path)
+
+    def _synced(self, real: Callable[[Any], Any], path_of: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(file: Any) -> None:
+            if path_of(file):
+                self._about("fsync", path_of(file))
+            real(file)
+            if path_of(file):
+                self._about("synced", path_of(file))
+
+        return call
+
+
+class Server:
+    """What is paid for: chat completions or batches, with states that can be gone back to; "" is nobody."""
+
+    def __init__(self, kind: str, stack: contextlib.ExitStack) -> None:
+        self._paid: dict[Any, int] = {}
+        self._batch = stack.enter_context(batch_server.serving(batch_server.BatchServer())) if kind == "batch" else None
+        chat = stack.enter_context(openai_stub.serve(self._answer)) if kind == "chat" else None
+        self.url = chat.url if chat else self._batch.url if self._batch else ""
+        self._states: list[Any] = [self._state()]
+
+    def _answer(self, call: openai_stub.Call) -> openai_stub.Reply:
+        self._paid[call.image] = self._paid.get(call.image, 0) + 1
+        mean = np.asarray(Image.open(io.BytesIO(call.image)).convert("RGB"), float).mean(axis=(0, 1))
+        name = min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
+        said = {"description": f"A {name} sheet.", "class": name, "second": None, "confidence": 0.9}
+        return openai_stub.answer(json.dumps(said))
+
+    def _state(self) -> Any:
+        if not self._batch:
+            return dict(self._paid)
+        own = ("lock", "answer", "url", "requests", "authorisations")  # kept whatever state it goes back to
+        with self._batch.lock:
+            return copy.deepcopy({name: value for name, value in vars(self._batch).items() if name not in own})
+
+    def count(self) -> int:
+        """Return how many answers were paid for."""
+        return sum((self._batch.paid if self._batch else self._paid).values())
+
+    def save(self) -> int:
+        """Keep the state, and return its number."""
+        if repr(self._states[-1]) != repr(state := self._state()):
+            self._states.append(state)
+        return len(self._states) - 1
+
+    def back_to(self, number: int) -> None:
+        state = copy.deepcopy(self._states[number])
+        if self._batch:
+            with self._batch.lock:
+                vars(self._batch).update(state)
+        else:
+            self._paid = state
+
+
+def make_inputs(root: Path) -> int:
+    """Draw what the first stages start from."""
+    rng, rows = np.random.default_rng(0), list[str]()
+    for name, colour in COLOURS.items():
+        for number in range(6):
+            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+            for folder in ("pictures", "few") if number == 0 else ("pictures",):
+                (root / folder / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(noisy).save(root / folder / name / f"{number}.png")
+            said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
+            rows.append(json.dumps({"key": f"{name}/{number}.png", **said}))
+    (root / "answers.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    drawn_masks.draw(root / "shapes", train=8, test=4)
+    answer_squares(write_squares(root / "squares"), root / "boxes.db")
+    return 0
 
 
 class Bench:
     """Runs stages in forked processes: libraries are imported once, and no process computes before it is forked."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        self.folder, self.root = folder, folder / "root"
-        self.server, self._stack = Server("", stack), stack
-        self._runs = 0
+        self.folder, self.root, self.server = folder, folder / "root", Server("", stack)
         self.root.mkdir()
-        forked(lambda: make_inputs(self.root) or 0, self.root, folder)
+        forked(lambda: make_inputs(self.root), self.root, folder / "said")
         self.base = read_tree(self.root)
 
-    def run(
-        self, stage: Stage, each: Each | None = None, first: Callable[[], None] | None = None, **streams: Any
-    ) -> Ended:
-        """Run a stage on the folder as it is; ``each`` is called before each operation, ``first`` at once."""
-        known = {
-            "TINY": TINY,
-            "RESUMABLE": [*TINY, "--epochs", "2", "--checkpoint-seconds", "0", "--resume"],
-            "URL": [self.server.url],
-        }
+    def run(self, stage: Stage, each: Each | None = None) -> Ended:
+        """Run a stage on the folder as it is; ``each`` is called before each operation."""
+        known = {"TINY": TINY, "URL": [self.server.url]}
+        known["RESUMABLE"] = [*TINY, "--epochs", "2", "--checkpoint-seconds", "0", "--resume"]
         words = [part for word in stage.words.split() for part in known.get(word, [word])]
-        (place := self.folder / f"said-{self._runs}").mkdir()
-        self._runs += 1
 
         def work() -> int:
-            os.chdir(self.root)
-            os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")  # free to be lost
-            if first:
-                first()
             from gpt4image import cli
 
+            os.chdir(self.root)
+            os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")  # free to be lost
             return cli.main(words)
 
-        return forked(work, self.root, place, each, **streams)
+        return forked(work, self.root, Path(tempfile.mkstemp(dir=self.folder)[1]), each)
 
     def begin(self, stage: Stage) -> None:
         """Lay out what a stage starts from; what other stages make of it is made once."""
@@ -153,22 +357,20 @@ class Bench:
         """Run a stage that nothing disturbs, and return what is in the folder then."""
         self.begin(stage)
         done = self.run(stage)
-        assert done.code == 0, f"{stage.words}: {done.code}\n{done.out}\n{done.err}"
+        assert done.code == 0, f"{stage.words}: {done.code}\n{done.said}"
         return read_tree(self.root)
 
 
 class Trial:
     """A stage that is disturbed, and all that is then not as promised."""
 
-    def __init__(self, bench: Bench, name: str, most: int | None) -> None:
-        self.bench, self.name, self.most, self.stage = bench, name, most, (STAGES | READERS)[name]
-        bench.server = Server(self.stage.server, bench._stack)
+    def __init__(self, bench: Bench, name: str, stack: contextlib.ExitStack) -> None:
+        self.bench, self.name, self.stage = bench, name, STAGES[name]
+        bench.server = Server(self.stage.server, stack)
         self.expected, again = bench.finished(self.stage), bench.finished(self.stage)
-        self.paid = bench.server.count()
-        self.volatile = frozenset[str]()
-        self.volatile = frozenset(line.removesuffix(" differs") for line in self.differences(again))
-        self.wrong: list[str] = []
-        self.in_flight = 0
+        self.paid, self.in_flight, self.wrong = bench.server.count(), 0, list[str]()
+        self.volatile: set[str] = set()
+        self.volatile = {line.removesuffix(" differs") for line in self.differences(again)}
 
     def differences(self, found: Tree) -> list[str]:
         """Return what differs from an undisturbed run; names that only an observer would see do not count."""
@@ -176,8 +378,8 @@ class Trial:
                         for tree in (self.expected, found))  # fmt: skip
         names = [f"{name} is missing" for name in ours.keys() - theirs.keys()]
         names += [f"{name} is left behind" for name in theirs.keys() - ours.keys()]
-        both = ours.keys() & theirs.keys()
-        return sorted(names + [f"{name} differs" for name in both if not self._same(name, ours[name], theirs[name])])
+        both = sorted(ours.keys() & theirs.keys())
+        return names + [f"{name} differs" for name in both if not self._same(name, ours[name], theirs[name])]
 
     def _same(self, name: str, ours: bytes | None, theirs: bytes | None) -> bool:
         if ours and theirs and re.search(r"embeddings-[0-9a-f]+\.npy$", name) and ours[:128] == theirs[:128]:
@@ -191,34 +393,27 @@ class Trial:
         if name.endswith(".db"):
             return rows_of(content)
         if name.endswith((".json", ".jsonl")):
-            skip = VOLATILE | (RESUMED if name.endswith("distill.json") else set())
-            return [
-                steady(json.loads(each), skip) for each in (content.splitlines() if name.endswith("l") else [content])
-            ]
+            parts = content.splitlines() if name.endswith("l") else [content]
+            return [steady(json.loads(part), VOLATILE | (RESUMED if "distill" in name else set())) for part in parts]
         return re.sub(rb"\d+", b"0", content) if name in self.volatile or name.endswith(".html") else content
 
-    def runs(
-        self, what: str, *codes: int, says: str = "Error", again: bool = True, ends: bool = True, **how: Any
-    ) -> Ended:
+    def disturbed(self, what: str, *codes: int, says: str, each: Each) -> Ended:
         """Run the stage under a fault, then once more, and note what is wrong."""
         self.bench.begin(self.stage)
-        done = self.bench.run(self.stage, **how)
+        done = self.bench.run(self.stage, each)
         self.expect(what, done, *codes, says=says)
-        if ends:
-            self.ends(what, again=again)
+        self.ends(what)
         return done
 
     def expect(self, what: str, done: Ended, *codes: int, says: str = "") -> None:
-        if done.code not in codes or "Traceback" in done.err or (done.code not in (0, 1) and says not in done.err):
-            self.wrong.append(f"{self.name}, {what}: exit {done.code}: {(done.out + done.err).strip()[-700:]}")
+        if done.code not in codes or "Traceback" in done.said or (done.code not in (0, 1) and says not in done.said):
+            self.wrong.append(f"{self.name}, {what}: exit {done.code}: {done.said.strip()[-700:]}")
 
-    def ends(self, what: str, *, again: bool = True) -> None:
-        """Note what the next run leaves other than an undisturbed one."""
-        finished = False
-        if again:
-            done = self.bench.run(self.stage)
-            if not (finished := bool(self.stage.done) and self.stage.done in done.err):
-                self.expect(f"{what}, the next run", done, 0)
+    def ends(self, what: str) -> None:
+        """Give the command again, and note what it leaves other than an undisturbed one."""
+        done = self.bench.run(self.stage)
+        if not (finished := bool(self.stage.done) and self.stage.done in done.said):
+            self.expect(f"{what}, the next run", done, 0)
         found = self.differences(read_tree(self.bench.root))
         found = [line for line in found if not (finished and UNFINISHED.search(line))]  # the next writer removes those
         more, allowed = self.bench.server.count() - self.paid, int(self.stage.server == "chat")
@@ -227,12 +422,11 @@ class Trial:
         self.wrong += [f"{self.name}, {what}: {'; '.join(found)}"] if found else []
 
 
-def stopped_everywhere(trial: Trial) -> dict[str, Any]:
+def stopped_everywhere(trial: Trial, most: int | None) -> dict[str, Any]:
     """Stop a stage before every operation, run it again from each distinct disk, and compare."""
-    most, bench, stage = trial.most, trial.bench, trial.stage
-    bench.begin(stage)
-    disk, contents = Disk(bench.root), dict[bytes, bytes]()
-    moments: dict[Any, tuple[str, Tree, int]] = {}
+    bench, contents = trial.bench, dict[bytes, bytes]()
+    bench.begin(trial.stage)
+    disk, moments = Disk(bench.root), dict[Any, tuple[str, Tree, int]]()
 
     def photographed(number: int, kind: str, path: str) -> bytes:
         if kind == "synced":
@@ -245,23 +439,22 @@ def stopped_everywhere(trial: Trial) -> dict[str, Any]:
             moments.setdefault((state, key), (f"{end} at operation {number} ({kind})", tree, state))
         return b"."
 
-    done = bench.run(stage, photographed)
+    done = bench.run(trial.stage, photographed)
     trial.expect("undisturbed", done, 0)
     photographed(done.operations, "end", "")
     found = list(moments.values())
-    step = max(1, -(-len(found) // most)) if most else 1
-    for what, tree, state in found[::step]:
+    for what, tree, state in found[:: max(1, -(-len(found) // most)) if most else 1]:
         write_tree(bench.root, tree)
         bench.server.back_to(state)
         trial.ends(what)
     return {"operations": done.operations, "disks": len(found)}
 
 
-def under_faults(trial: Trial) -> dict[str, Any]:
-    """Full disks, read-only folders, streams that are gone, signals, clocks and other writers cost nothing."""
-    bench, stage, kinds = trial.bench, trial.stage, list[str]()
-    bench.begin(stage)
-    bench.run(stage, lambda number, kind, _: kinds.append(kind) or b".")
+def under_faults(trial: Trial, _most: int | None) -> dict[str, Any]:
+    """A disk that fills, signals and a second writer cost nothing."""
+    bench, kinds = trial.bench, list[str]()
+    bench.begin(trial.stage)
+    bench.run(trial.stage, lambda number, kind, _: kinds.append(kind) or b".")
     kinds = [kind for kind in kinds if kind != "synced"]
     files = [number for number, kind in enumerate(kinds) if kind != "commit"]
 
@@ -276,50 +469,16 @@ def under_faults(trial: Trial) -> dict[str, Any]:
 
     for share in (0.3, 0.9):
         where, each = at(share, lambda: b"E", later=True)
-        trial.runs(f"disk full {where}", 0, 1, 2, each=each)
-    limit = (2048, resource.RLIM_INFINITY)
-    trial.runs("files of at most 2 KB", 0, 1, 2, first=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-    bench.begin(stage)
-    folders = [bench.root, *(path for path in bench.root.rglob("*") if path.is_dir())]
-    before = read_tree(bench.root)
-    for folder in folders:
-        folder.chmod(0o555)
-    trial.expect("read-only folder", bench.run(stage, first=without_rights), 2, says="Error")
-    for folder in folders:
-        folder.chmod(0o755)
-    trial.wrong += ["a read-only folder was changed"] if read_tree(bench.root) != before else []
-    trial.ends("read-only folder")
+        trial.disturbed(f"disk full {where}", 0, 1, 2, says="Error", each=each)
     for sign, share in ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.5), (signal.SIGHUP, 0.8)):
         where, each = at(share, lambda sign=sign: bytes([sign]))
         codes = (130,) if share < 0.8 else (0, 130)
-        trial.runs(f"{sign.name} {where}", *codes, says="Interrupted", each=each)
-    real, jumps = time.time, itertools.cycle([365 * 86_400.0, -365 * 86_400.0])
-    trial.runs("clock jumps", 0, again=False, first=lambda: setattr(time, "time", lambda: real() + next(jumps)))
+        trial.disturbed(f"{sign.name} {where}", *codes, says="Interrupted", each=each)
     second: list[Ended] = []
-    where, each = at(0.5, lambda: second.append(bench.run(stage)) or b".")
-    first = trial.runs(f"two writers {where}", 0, 2, each=each)
+    where, each = at(0.5, lambda: second.append(bench.run(trial.stage)) or b".")
+    first = trial.disturbed(f"two writers {where}", 0, 2, says="Error", each=each)
     trial.expect("second writer", second[0], 0, *([2] if first.code == 0 else []))
-    return closed_and_gone(trial)
-
-
-def closed_and_gone(trial: Trial) -> dict[str, Any]:
-    """Standard output or error is closed, or its reader has gone."""
-    trial.bench.begin(trial.stage)
-    start = read_tree(trial.bench.root)
-    trial.runs("output closed", 2, says="standard output is closed", ends=False, closed=(1,))
-    trial.wrong += ["something was written without standard output"] if read_tree(trial.bench.root) != start else []
-    for what, how in (("closed", (2,)), ("gone", (1,)), ("gone", (1, 2))):
-        trial.runs(f"{what} {how}", 0, again=False, **{what: how})
     return {}
-
-
-def without_rights() -> None:
-    """Take from root, in this process, the right to write where nobody may (CAP_DAC_OVERRIDE)."""
-    libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable rights; then those of higher numbers
-    assert libc.capget(header, sets) == 0
-    sets[0] &= ~(1 << 1)
-    assert libc.capset(header, sets) == 0
 
 
 def steady(value: Any, skip: set[str]) -> Any:
@@ -340,7 +499,7 @@ def rows_of(content: bytes) -> list[Any]:
         ).fetchall()
 
 
-def imported(*, exports: bool) -> None:
+def imported() -> None:
     """Import what stages import, without computing anything; what would wait or leave this process is replaced."""
     from gpt4image import cli
     from gpt4image.comparing import jobs
@@ -348,14 +507,9 @@ def imported(*, exports: bool) -> None:
     from gpt4image.reviewing import review
     from gpt4image.reviewing.labels_file import Mark
 
-    for command in cli.COMMANDS.values():
-        importlib.import_module("gpt4image." + command.stage.split(":")[0])
-    names = ["timm", "torchvision", "torchmetrics", "sklearn.linear_model", "openai", "genai_prices", "pyarrow.parquet",
-             "gpt4image.training.trainer", "gpt4image.describing.describers.openai.describer"]  # fmt: skip
-    for name in [
-        *names,
-        *(["onnxscript", "onnxruntime", "torch._dynamo", "torch.export", "torch.onnx"] if exports else []),
-    ]:
+    for name in ["timm", "torchvision", "torchmetrics", "sklearn.linear_model", "openai", "genai_prices",
+                 "pyarrow.parquet", "gpt4image.training.trainer", "gpt4image.describing.describers.openai.describer",
+                 *(f"gpt4image.{command.stage.split(':')[0]}" for command in cli.COMMANDS.values())]:  # fmt: skip
         importlib.import_module(name)
 
     def click(session: Any, *_: Any) -> None:
@@ -370,7 +524,7 @@ def imported(*, exports: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wanted", choices=["points", "faults", "streams"])
+    parser.add_argument("wanted", choices=["points", "faults"])
     parser.add_argument("stages", nargs="*", metavar="STAGE")
     parser.add_argument("--most", type=int, help="distinct disks that are tried of each stage (default: all)")
     given = parser.parse_intermixed_args()
@@ -378,14 +532,13 @@ def main() -> None:
         signal.signal(ending, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ |= {"OPENAI_API_KEY": "sk-local", "CUDA_VISIBLE_DEVICES": ""}
-    names = given.stages or list(STAGES)
-    imported(exports=any(name in names for name in ("export: onnx", "export: torch-export")))
+    imported()
+    tried = {"points": stopped_everywhere, "faults": under_faults}[given.wanted]
     with tempfile.TemporaryDirectory(dir=SHM) as folder, contextlib.ExitStack() as stack:
         bench = Bench(Path(folder).resolve(), stack)
-        for name in names:
-            begun, trial = time.monotonic(), Trial(bench, name, given.most)
-            what = {"points": stopped_everywhere, "faults": under_faults, "streams": closed_and_gone}[given.wanted]
-            row = {"stage": name, **what(trial), "in_flight": trial.in_flight, "wrong": trial.wrong}
+        for name in given.stages or STAGES:
+            begun, trial = time.monotonic(), Trial(bench, name, stack)
+            row = {"stage": name, **tried(trial, given.most), "in_flight": trial.in_flight, "wrong": trial.wrong}
             print(json.dumps(row | {"seconds": round(time.monotonic() - begun, 1)}), flush=True)
 
 

@@ -2,17 +2,15 @@
 
     python tests/fuzz.py                                    100,000 inputs for each parser
     python tests/fuzz.py coco voc --count 5000 --seed 7     some parsers, with inputs of another seed
-    python tests/fuzz.py coco --input fuzz-out/coco-12      one input again, with its traceback
 
 A parser runs in a process of its own, so that one that crashes it, hangs or takes too much memory ends no other. An
-input that fails is written to --out. Inputs depend on the seed alone; those of fuzz_corpus/ failed once and come first.
+input that fails is in --out; in fuzz_corpus/PARSER, `pytest tests/test_fuzz.py -k PARSER` tries it first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
 import multiprocessing
 import os
 import random
@@ -61,7 +59,7 @@ def mutated(whole: bytes, rng: random.Random) -> bytes:
 
 
 def inputs(name: str, seeds: Sequence[bytes], numbers: range, seed: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield inputs by number: first those that once failed, then damaged ones."""
+    """Yield inputs by number: first those that once failed, then valid ones, then damaged ones."""
     known = [*(path.read_bytes() for path in sorted((CORPUS / name).glob("*"))), *seeds]
     for number in numbers:
         rng = random.Random(f"{name} {seed} {number}")
@@ -84,54 +82,42 @@ def failure(read: Callable[[bytes], Any], content: bytes, allowed: tuple[type[Ex
     return f"MemoryError: it took {grown:.0f} MiB" if grown > MEBIBYTES else ""
 
 
-def note(name: str, number: int, content: bytes, out: Path, text: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}-{number}").write_bytes(content)
-    print(f"{name}, {text.strip().splitlines()[-1][:200]}\n  python tests/fuzz.py {name} --input {out}/{name}-{number}")
-
-
-def work(name: str, numbers: range, seed: int, out: Path, at: Any, failed: Any) -> None:
-    """Try inputs in this process; the alarm ends it at one that takes too long, also in code of C."""
-    from fuzz_targets import TARGETS
+def work(name: str, numbers: range, seed: int, out: Path, at: Any) -> None:
+    """Try inputs in this process, until one fails; the alarm ends it at one that takes too long, also in code of C."""
+    from fuzz_targets import ALLOWED, TARGETS
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries of C speak there
-    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as place:
         os.environ.update(XDG_CACHE_HOME=f"{place}/cache", HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=f"{place}/hf")
-        seeds, read = TARGETS[name].prepare(Path(place))
+        seeds, read = TARGETS[name](Path(place))
         for content in seeds:  # libraries load here
             read(content)
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + 4 * MEBIBYTES * 2**20, resource.RLIM_INFINITY))
         for at.value, content in inputs(name, seeds, numbers, seed):
+            (out / name).write_bytes(content)
             signal.alarm(SECONDS)
-            if found := failure(read, content, TARGETS[name].allowed):
-                note(name, at.value, content, out, found)
-                failed.value += 1
-                if failed.value >= TOLERATED:
-                    break
-    signal.alarm(0)
+            if found := failure(read, content, ALLOWED):
+                print(f"{name}: {found.strip().splitlines()[-1][:200]}", flush=True)
+                os._exit(2)
 
 
 def fuzz(name: str, count: int, seed: int, out: Path) -> dict[str, Any]:
-    """Try ``count`` inputs of a parser, and return what came of it; those that fail are written to ``out``."""
-    from fuzz_targets import TARGETS
-
-    context, begun = multiprocessing.get_context("fork"), time.monotonic()
-    at, failed = context.Value("q", -1), context.Value("q", 0)
-    while at.value + 1 < count and failed.value < TOLERATED:
-        process = context.Process(target=work, args=(name, range(at.value + 1, count), seed, out, at, failed))
+    """Try ``count`` inputs of a parser, and return what came of it; those that fail are kept in ``out``."""
+    context, begun, failures = multiprocessing.get_context("fork"), time.monotonic(), 0
+    at = context.Value("q", -1)
+    out.mkdir(parents=True, exist_ok=True)
+    while at.value + 1 < count and failures < TOLERATED:
+        process = context.Process(target=work, args=(name, range(at.value + 1, count), seed, out, at))
         process.start()
         process.join()
-        if process.exitcode:  # 1: a valid input is refused
-            failed.value += 1 if at.value >= 0 else TOLERATED
-            with tempfile.TemporaryDirectory() as place:
-                seeds, _ = TARGETS[name].prepare(Path(place))
-            content = next(inputs(name, seeds, range(max(0, at.value), count), seed))[1]
-            note(name, at.value, content, out, f"the process ended with {process.exitcode}")
-    took = round(time.monotonic() - begun, 1)
-    return {"parser": name, "seed": seed, "inputs": at.value + 1, "failures": failed.value, "seconds": took}
+        if process.exitcode:
+            failures += 1
+            (out / name).rename(out / f"{name}-{at.value}")
+    (out / name).unlink(missing_ok=True)
+    seconds = round(time.monotonic() - begun, 1)
+    return {"parser": name, "seed": seed, "inputs": at.value + 1, "failures": failures, "seconds": seconds}
 
 
 def main() -> int:
@@ -142,20 +128,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000, help="inputs per parser (default 100,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default 0)")
     parser.add_argument("--out", type=Path, default=Path("fuzz-out"), help="folder of inputs that fail")
-    parser.add_argument("--input", type=Path, help="try only this file, by one parser")
     given = parser.parse_args()
-    failed = 0
+    failures = 0
     for name in given.parsers or TARGETS:
-        if given.input:
-            with tempfile.TemporaryDirectory() as place:
-                _, read = TARGETS[name].prepare(Path(place))
-                found = failure(read, given.input.read_bytes(), TARGETS[name].allowed)
-            print(found or "it is read, or refused with an error of gpt4image")
-            return bool(found)
-        row = fuzz(name, given.count, given.seed, given.out)
-        failed += row["failures"]
-        print(json.dumps(row), flush=True)
-    return bool(failed)
+        print(json.dumps(row := fuzz(name, given.count, given.seed, given.out)), flush=True)
+        failures += row["failures"]
+    return bool(failures)
 
 
 if __name__ == "__main__":

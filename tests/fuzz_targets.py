@@ -13,7 +13,6 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from gpt4image.config import TrainConfig
 from gpt4image.data.coco import bounds, segment
 from gpt4image.data.decode import bare_jpeg, decode_numbers, decode_square, sides
 from gpt4image.data.video import Frames, decode_frames
-from gpt4image.deploying.loading import Metadata, load_classifier
+from gpt4image.deploying.loading import load_classifier
 from gpt4image.describing.answer_json import parse_answer
 from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.describers.batch import line_number
@@ -51,7 +50,7 @@ from gpt4image.describing.rows import read_rows
 from gpt4image.models.hugging_face import find_folder
 from gpt4image.models.weights import load_tensors
 from gpt4image.options import read_recipe
-from gpt4image.reporting.extras import Descriptions, Example
+from gpt4image.reporting.extras import Example
 from gpt4image.reviewing.label_studio import read_tasks
 from gpt4image.searching.index import open_index
 from region_cases import coco, mask_bytes, picture, survives, write_coco_set
@@ -67,9 +66,6 @@ CHOICE = {"message": {"role": "assistant", "content": json.dumps(SAID), "refusal
 REPLY = {"choices": [CHOICE], "usage": {"prompt_tokens": 812, "completion_tokens": 31}}
 FAULT = {"error": {"message": "Rate limit reached; try again in 2s", "code": "rate_limit_exceeded", "param": "model"}}
 LINE = {"custom_id": "3", "response": {"status_code": 200, "body": REPLY}}
-PIXELS = {"size": 32, "resize": 36, "fit": "crop", "mean": [0.5] * 3, "std": [0.2] * 3}
-METADATA = {"format": 1, "classes": ["cat", "dog"], "task": "multilabel", "thresholds": [0.5, 0.4]}
-METADATA |= {"source": {"run": "a"}, "preprocessing": PIXELS}
 POLYGON, RUNS = [[4.0, 4.0, 30.0, 4.0, 30.0, 16.0, 4.0, 16.0]], {"counts": "P14X1o00000X1", "size": [20, 40]}
 ROWS = [{"digest": f"{n:064x}", "description": f"Ein Käuzchen, number {n}.", "prompt": "mine", "prompt_version": n,
          "prompt_text": "Tell of it.", "describer": '{"model": "m", "t": [1, {"a": 0.5}]}', "class": "owl",
@@ -87,13 +83,7 @@ RECIPE = 'epochs = 3\nlr = 0.5\nmodel = """resnet10t"""\nmodel_args = {"channels
 Prepare = Callable[[Path], tuple[list[bytes], Callable[[bytes], Any]]]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A parser: ``prepare`` returns valid inputs and what reads one, ``allowed`` are exceptions that are answers."""
-
-    prepare: Prepare
-    slow: bool = False
-    allowed: tuple[type[Exception], ...] = (Gpt4ImageError,)
+ALLOWED = (Gpt4ImageError,)
 
 
 def of_bytes(read: Callable[[bytes], Any], *seeds: Any) -> Prepare:
@@ -118,11 +108,14 @@ def of_file(name: str, write: Callable[[Path], Any], read: Callable[[Path], Any]
     return prepare
 
 
-def of_set(name: str, write: Callable[[Path], Any], spec: Callable[[Path], str]) -> Prepare:
-    """Return what prepares a file of a dataset, all of which is loaded and its first image read."""
+def of_set(name: str, write: Callable[[Path], Any], kind: str, *, above: int = 0) -> Prepare:
+    """Return what prepares a file of a dataset, all of which is loaded and its first image read.
+
+    The dataset is the file itself, or a folder ``above`` it.
+    """
 
     def read(path: Path) -> None:
-        images = survives(spec(path))
+        images = survives(f"{kind}:{path.parents[above - 1] if above else path}")
         if images is not None and len(images):
             with contextlib.suppress(OSError):  # told of this image alone
                 images.read(0)
@@ -161,7 +154,9 @@ def table(columns: Any) -> Callable[[Path], Any]:
         for number in (1, 2):
             picture(path.with_name(f"{number}.png"))
         whole = pyarrow.Table.from_pylist(columns) if isinstance(columns, list) else pyarrow.table(columns)
-        if path.suffix == ".parquet":
+        if path.suffix == ".jsonl":
+            path.write_text("\n".join(map(json.dumps, columns)), "utf-8")
+        elif path.suffix == ".parquet":
             pyarrow.parquet.write_table(whole, path)
         else:
             rows = [
@@ -242,6 +237,19 @@ def read_picture(content: bytes) -> None:
     assert decode_square(content, 16).shape == (16, 16, 3)
 
 
+def read_prompt(path: Path) -> None:
+    load_prompt(str(path))
+
+
+def read_classes(path: Path) -> None:
+    class_list(str(path))
+
+
+def read_transformers(path: Path) -> None:
+    with contextlib.suppress(LookupError):
+        find_folder(str(path.parent), ["*.json"])
+
+
 def read_all_rows(path: Path) -> None:
     assert all(row is not None for row in read_rows(path))
     if path.suffix == ".jsonl":
@@ -258,85 +266,52 @@ def read_store(path: Path) -> None:
         store.settled(ASKED, {"model": "m"})
 
 
-def of_run(path: Path) -> None:
-    load_run(path.parent)
-
-
-def of_table(path: Path) -> None:
-    EmbeddingTable.open(path.parent).vectors([f"{number:064x}" for number in range(4)])
-
-
-def masks(path: Path) -> str:
-    return f"masks:{next(folder for folder in path.parents if folder.name == 'set')}"
-
-
 def write_masks(path: Path) -> None:
     drawn_masks.draw(next(folder for folder in path.parents if folder.name == "set"), train=3, test=1, tagged=1)
-
-
-def model(path: Path) -> None:
-    load_classifier(path if path.suffix == ".onnx" else path.parent, threads=1)
 
 
 numbers = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
 image = {"image": [{"bytes": encoded("PNG"), "path": None}] * 3, "label": [0, 1, 0], "key": ["a", "b", "c"]}
 index = "aligned/search/1c993cab03cbaa17/index.json"
 identity = json.loads((WRITTEN / index).read_text("utf-8"))["identity"]
-TARGETS: dict[str, Target] = {
-    "answer-json": Target(of_bytes(read_answer, SAID, f"Here:\n```json\n{json.dumps(SAID)},\n```".encode(), BOXES)),
-    "stored-answer": Target(of_bytes(read_stored_answer, {"class": "cat", "confidence": 0.5, "tags": ["a"]})),
-    "server-answer": Target(of_bytes(read_reply, REPLY, FAULT)),
-    "batch-line": Target(of_bytes(read_batch_line, LINE)),
-    "coco-segment": Target(of_bytes(read_segment, POLYGON, RUNS)),
-    "picture": Target(of_bytes(read_picture, *map(encoded, ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")))),
-    "mask-numbers": Target(of_bytes(decode_numbers, mask_bytes(numbers), mask_bytes(numbers, "P"))),
-    "video": Target(of_bytes(lambda content: decode_frames(content, Frames(4)), video(moving_dot(0, 3, 10)),
-                             video(moving_dot(0, 3, 10), container="avi", codec="mjpeg")), slow=True),
-    "onnx-metadata": Target(of_bytes(
-        lambda content: Metadata.from_json(content.decode("utf-8", errors="surrogateescape"), "m.onnx"), METADATA)),
-    "rows-jsonl": Target(of_file("rows.jsonl", text("\n".join(map(json.dumps, ROWS))), read_all_rows)),
-    "rows-csv": Target(of_file("rows.csv", table(ROWS), read_all_rows)),
-    "rows-parquet": Target(of_file("rows.parquet", table(ROWS), read_all_rows)),
-    "manifest-csv": Target(of_set("set.csv", table(MANIFEST), lambda path: f"manifest:{path}")),
-    "manifest-parquet": Target(of_set("set.parquet", table(MANIFEST), lambda path: f"manifest:{path}")),
-    "arrow": Target(of_set("images.parquet", table(image), lambda path: f"hf:{path}"), slow=True),
-    "coco": Target(of_set("train.json", write_coco, lambda path: f"coco:{path}")),
-    "coco-masks": Target(of_set("train.json", write_coco, lambda path: f"coco-masks:{path}")),
-    "yolo-boxes": Target(of_set("labels/train/1.txt", write_yolo, lambda path: f"yolo:{path.parents[2]}")),
-    "yolo-yaml": Target(of_set("data.yaml", write_yolo, lambda path: f"yolo:{path.parent}")),
-    "voc": Target(of_set("Annotations/a.xml", write_voc, lambda path: f"voc:{path.parents[1]}")),
-    "mask-png": Target(of_set("set/masks/train/000.png", write_masks, masks)),
-    "mask-tags": Target(of_set("set/tags.csv", write_masks, masks)),
-    "mask-classes": Target(of_set("set/classes.txt", write_masks, masks)),
-    "label-studio": Target(of_file("tasks.json", text(TASKS),
-                                   lambda path: read_tasks(path, {"photos/1.png": "0" * 64}))),
-    "recipe": Target(of_file("r.toml", text(RECIPE), lambda path: read_recipe(path, TrainConfig))),
-    "prompt-file": Target(of_file("p.txt", text("Describe the {class_name}.\n---\nShorter.\n"),
-                                  lambda path: load_prompt(str(path)))),
-    "class-list": Target(of_file("c.txt", text("cat: any cat\ndog\n# note\nfire engine: red\n"),
-                                 lambda path: class_list(str(path)))),
-    "prices": Target(of_file("p.json", text({"tiny": {"input": 1.0, "output": 10}}), _read_table)),
-    "transformers-config": Target(of_file("m/config.json", text(TRANSFORMERS),
-                                          lambda path: find_folder(str(path.parent), ["*.json"])),
-                                  allowed=(Gpt4ImageError, LookupError)),
-    "weights": Target(of_stage("begun/checkpoint.safetensors", load_tensors)),
-    "timm-config": Target(of_stage("model/model/config.json", model), slow=True),
-    "onnx": Target(of_stage("model.onnx", model), slow=True),
-    "store": Target(of_stage("model/answers.db", read_store)),
-    "table-manifest": Target(of_stage("model/embeddings/manifest.json", of_table)),
-    "table-offsets": Target(of_stage("model/embeddings/offsets.npy", of_table)),
-    "table-embeddings": Target(of_stage("model/embeddings/embeddings.npy", of_table)),
-    "index": Target(of_stage(index, lambda path: open_index(path.parent, identity))),
-    "text-labels": Target(of_stage("model/targets.parquet", Targets.load)),
-    "box-table": Target(of_stage("boxes.parquet", BoxLabels.load)),
-    "run": Target(of_stage("model/run/run.json", of_run)),
-    "run-config": Target(of_stage("model/run/config.json", of_run)),
-    "run-environment": Target(of_stage("model/run/environment.json", of_run)),
-    "run-metrics": Target(of_stage("model/run/metrics.jsonl", of_run)),
-    "run-evaluation": Target(of_stage("model/run/evaluation-test.json", of_run)),
-    "comparison": Target(of_stage("comparison/comparison.json", lambda path: load_comparisons(path.parent))),
-    "report-extras": Target(of_stage("comparison/descriptions.json", lambda path: load_items(path, Descriptions))),
-    "examples": Target(of_stage("model/run/examples.json", lambda path: load_items(path, Example))),
-    "stage-record": Target(of_stage("model/distill.json",
-                                    lambda path: StageRecords(path.parent).finished("describe", "b"))),
+TARGETS: dict[str, Prepare] = {
+    "answer-json": of_bytes(read_answer, SAID, f"Here:\n```json\n{json.dumps(SAID)},\n```".encode(), BOXES),
+    "stored-answer": of_bytes(read_stored_answer, {"class": "cat", "confidence": 0.5, "tags": ["a"]}),
+    "server-answer": of_bytes(read_reply, REPLY, FAULT),
+    "batch-line": of_bytes(read_batch_line, LINE),
+    "coco-segment": of_bytes(read_segment, POLYGON, RUNS),
+    "picture": of_bytes(read_picture, *map(encoded, ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"))),
+    "mask-numbers": of_bytes(decode_numbers, mask_bytes(numbers), mask_bytes(numbers, "P")),
+    "video": of_bytes(lambda content: decode_frames(content, Frames(4)), video(moving_dot(0, 3, 10)),
+                      video(moving_dot(0, 3, 10), container="avi", codec="mjpeg")),
+    **{f"rows-{kind}": of_file(f"rows.{kind}", table(ROWS), read_all_rows) for kind in ("jsonl", "csv", "parquet")},
+    **{f"manifest-{kind}": of_set(f"set.{kind}", table(MANIFEST), "manifest") for kind in ("csv", "parquet")},
+    "arrow": of_set("images.parquet", table(image), "hf"),
+    "coco": of_set("train.json", write_coco, "coco"),
+    "coco-masks": of_set("train.json", write_coco, "coco-masks"),
+    "yolo-boxes": of_set("labels/train/1.txt", write_yolo, "yolo", above=3),
+    "yolo-yaml": of_set("data.yaml", write_yolo, "yolo", above=1),
+    "voc": of_set("Annotations/a.xml", write_voc, "voc", above=2),
+    "mask-png": of_set("set/masks/train/000.png", write_masks, "masks", above=3),
+    "mask-tags": of_set("set/tags.csv", write_masks, "masks", above=1),
+    "mask-classes": of_set("set/classes.txt", write_masks, "masks", above=1),
+    "label-studio": of_file("tasks.json", text(TASKS), lambda path: read_tasks(path, {"photos/1.png": "0" * 64})),
+    "recipe": of_file("r.toml", text(RECIPE), lambda path: read_recipe(path, TrainConfig)),
+    "prompt-file": of_file("p.txt", text("Describe the {class_name}.\n---\nShorter.\n"), read_prompt),
+    "class-list": of_file("c.txt", text("cat: any cat\ndog\n# note\nfire engine: red\n"), read_classes),
+    "prices": of_file("p.json", text({"tiny": {"input": 1.0, "output": 10}}), _read_table),
+    "transformers-config": of_file("m/config.json", text(TRANSFORMERS), read_transformers),
+    "weights": of_stage("begun/checkpoint.safetensors", load_tensors),
+    "timm-config": of_stage("model/model/config.json", lambda path: load_classifier(path.parent, threads=1)),
+    "onnx": of_stage("model.onnx", lambda path: load_classifier(path, threads=1)),
+    "store": of_stage("model/answers.db", read_store),
+    "table-manifest": of_stage("model/embeddings/manifest.json", lambda path: EmbeddingTable.open(path.parent)),
+    "index": of_stage(index, lambda path: open_index(path.parent, identity)),
+    "targets": of_stage("model/text-labels.parquet", Targets.load),
+    "box-table": of_stage("boxes.parquet", BoxLabels.load),
+    **{f"run-{name.partition('.')[0]}": of_stage(f"model/run/{name}", lambda path: load_run(path.parent))
+       for name in ("run.json", "config.json", "environment.json", "metrics.jsonl", "evaluation-test.json")},
+    "comparison": of_stage("comparison/comparison.json", lambda path: load_comparisons(path.parent)),
+    "examples": of_stage("model/run/examples.json", lambda path: load_items(path, Example)),
+    "stage-record": of_stage("model/distill.json", lambda path: StageRecords(path.parent).finished("describe", "b")),
 }  # fmt: skip

@@ -13,26 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from crash_disk import Disk
-from crash_stages import READERS, SHM
-from gpt4image.cli import COMMANDS, main
+from crash_stages import SHM, Disk
 
 PROGRAM = Path(__file__).with_name("crash_stages.py")
 pytestmark = pytest.mark.skipif(not Path(SHM).is_dir(), reason="fork, /proc and /dev/shm are those of Linux")
-FAST = ["describe: server", "descriptions export", "review"]
-SLOW = ["describe: batch", "encode", "train: segmentation", "export: timm", "search", "compare", "distill: changed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [
-        (["points", "--most", "10"], FAST),
-        pytest.param(["points", "--most", "3"], SLOW, marks=pytest.mark.slow),
-        pytest.param(["faults"], ["describe: server"], marks=pytest.mark.slow),
-        pytest.param(["faults"], ["review", "search", "compare"], marks=pytest.mark.slow),
-        pytest.param(["streams"], [*READERS], marks=pytest.mark.slow),
+        (["points", "--most", "3"], ["describe: server", "describe: batch", "train: segmentation", "distill: changed"]),
+        (["faults"], ["describe: server", "search"]),
     ],
-    ids=lambda value: " ".join(value)[:20],
+    ids=lambda value: value[0],
 )
 def test_stopped_anywhere_or_disturbed_the_next_run_ends_as_if_nothing_had_happened(
     wanted: list[str], names: list[str]
@@ -50,29 +44,15 @@ def test_stopped_anywhere_or_disturbed_the_next_run_ends_as_if_nothing_had_happe
         assert rows[0]["in_flight"] > 0, "a call that was in flight is asked again, and no other"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_works_for_a_closed_output(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    assert main(name.split()) == 2
-    sys.stdout.close()
-    assert capsys.readouterr().err.startswith("Error: standard output is closed")
-
-
 def test_the_harness_sees_what_is_lost(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is written in place, without fsync, is torn."""
+    """What is written in place, without fsync, is lost."""
     folder = tmp_path_factory.mktemp("disk")
     (folder / "old").write_bytes(b"whole")
     disk = Disk(folder)
     (folder / "old").write_bytes(b"whole and more")
     (folder / "new").write_bytes(b"12")
     disk.sync(str(folder / "new"))
-    found = disk.ends()
-    assert found["killed"] == {"old": b"whole and more", "new": b"12"}
-    assert found["torn"] == {"old": b"whole and", "new": b"12"}
-    assert found["dropped"] == {"old": b"whole"}, "the name of the new file was not on disk"
-    (folder / "folder").mkdir()
+    assert disk.ends()["killed"] == {"old": b"whole and more", "new": b"12"}
+    assert disk.ends()["dropped"] == {"old": b"whole"}, "the name of the new file was not on disk"
     disk.sync(str(folder))
-    (folder / "folder").rmdir()
-    assert disk.ends()["dropped"] == {"old": b"whole", "new": b"12", "folder": None}
+    assert disk.ends()["dropped"] == {"old": b"whole", "new": b"12"}
