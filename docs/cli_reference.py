@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from gpt4image import config
 from gpt4image.cli import COMMANDS, Command
 from gpt4image.config import StageConfig
+from gpt4image.config.base import RARE
 from gpt4image.options import metavar
 
 BEFORE = """# Command line
@@ -45,7 +46,10 @@ def section(name: str, command: Command) -> str:
         shared = config.TrainConfig.model_fields.keys() & fields.keys() - {"out"}
         fields = {key: field for key, field in fields.items() if key not in shared}
         parts.append(COMPARE)
-    for title, options in groups(model, fields):
+    rare = {key: field for key, field in fields.items() if RARE in field.metadata}
+    usual = {key: field for key, field in fields.items() if key not in rare}
+    tables = [*groups(model, usual), *([("Not in the help: keys of recipes, mostly", list(rare))] if rare else [])]
+    for title, options in tables:
         rows = ["| option | default | meaning |", "|---|---|---|", *(row(model, key, fields[key]) for key in options)]
         parts += [f"**{title}**"] if title else []
         parts.append("\n".join(rows))

@@ -47,11 +47,9 @@ SOFT = "text labels"  # how the names of cases begin whose targets are class pro
 
 # Runs of all kinds; shards are for more than one process.
 RUNS = {
-    "copies": RESNET
-    | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2, "clip_grad": 1.0}
-    | {"lr": 0.05, "epochs": 4},
+    "copies": RESNET | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2} | {"lr": 0.05, "epochs": 4},
     "shards": VIT
-    | {"fsdp": True, "ema": 0.9, "clip_grad": 0.1}
+    | {"fsdp": True, "ema": 0.9}
     | {"head": "mlp-bn", "checkpoint_activations": True, "drop_path": 0.3, "select": "best", "lr": 1e-3},
     "meta": VIT | {"fsdp": True, "align_weight": 0.0, "lr": 1e-3},
 }

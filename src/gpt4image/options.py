@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from gpt4image.base.errors import ConfigError, first_few, nearest
 from gpt4image.base.files import parse_json, parse_toml
-from gpt4image.config.base import EARLIER, StageConfig, flag_of
+from gpt4image.config.base import EARLIER, RARE, StageConfig, flag_of
 
 METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH", dict: "JSON"}
 WIDTH = 100
@@ -116,7 +116,7 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
         prog=command,
         usage=f"{usage} {required + ' ' if required else ''}[OPTIONS]",
         description=_folded(inspect.cleandoc(kind.__doc__ or ""), columns),
-        epilog=f"{command} --help-all lists all {len(kind.model_fields)} options." if is_short else None,
+        epilog=_epilog(command, kind) if is_short else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=columns),
         add_help=False,
         allow_abbrev=False,
@@ -126,8 +126,14 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
     for title, names in _groups(kind, first).items():
         group = parser.add_argument_group(title)
         for name in names:
-            _add(group, kind, name, shown=not is_short or name in first)
+            shown = RARE not in kind.model_fields[name].metadata and (not is_short or name in first)
+            _add(group, kind, name, shown=shown)
     return parser
+
+
+def _epilog(command: str, kind: type[StageConfig]) -> str:
+    rare = sum(RARE in field.metadata for field in kind.model_fields.values())
+    return f"{command} --help-all lists {len(kind.model_fields) - rare} options; docs/reference/cli.md has {rare} more."
 
 
 def _folded(text: str, columns: int) -> str:

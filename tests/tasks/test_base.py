@@ -142,7 +142,7 @@ def test_a_task_that_the_registry_lacks_has_its_own_options() -> None:
     class Own(MultiLabel):
         pass
 
-    assert with_options(own := Own(focus=3.0), OPTIONS) is own
+    assert with_options(own := Own(), OPTIONS) is own
 
 
 def test_no_label_is_read_and_all_images_take_part() -> None:

@@ -58,7 +58,7 @@ def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "optimizer": "sgd", "lr": 0.05, "clip_grad": 1.0},
+        {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "optimizer": "sgd", "lr": 0.05},
         {"grad_accumulation": 2, "min_scale": 0.5, "colour": 0.3, "erase": 0.3, "select": "best"},
         {
             "model": "vit_tiny_patch16_224",

@@ -71,7 +71,6 @@ def test_what_a_task_does_not_allow_is_refused(colour_folder: Path) -> None:
         with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is for clips, and task classification"):
             prepare(of_clips)
     for name, value, own in (
-        ("focus_negatives", 2.0, "multilabel"),
         ("presence_weight", 0.0, "segmentation"),
         ("pretrain", "captions", "pretrain"),
     ):

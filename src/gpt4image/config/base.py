@@ -18,6 +18,9 @@ T = TypeVar("T")
 POSITIONAL = "positional"
 Positional = Annotated[T, POSITIONAL]
 """The type of an option that is a word of the command line by its place."""
+RARE = "rare"
+Rare = Annotated[T, RARE]
+"""The type of an option that no help shows: keys of recipes, mostly."""
 
 
 def listed(value: str) -> tuple[str, ...]:

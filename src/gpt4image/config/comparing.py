@@ -11,7 +11,7 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, Positional, StageConfig, flag_of, known_list
+from gpt4image.config.base import JsonTable, Positional, Rare, StageConfig, flag_of, known_list
 from gpt4image.config.learning import OF_TEXT_LABELS, DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
@@ -83,7 +83,7 @@ class CompareConfig(TrainOptions):
     """Fraction of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
     """Class that a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
-    variants: JsonTable = Field(default_factory=dict)
+    variants: Rare[JsonTable] = Field(default_factory=dict)
     """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
     jobs: int | None = Field(default=None, ge=1)

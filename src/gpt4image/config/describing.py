@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import nearest
-from gpt4image.config.base import JsonTable, Positional, StageConfig, WithData, known_list, listed
+from gpt4image.config.base import JsonTable, Positional, Rare, StageConfig, WithData, known_list, listed
 
 ASKABLE = ("description", "class", "tags", "boxes")
 SPLITS = ("train", "val", "test")
@@ -40,13 +40,13 @@ class DescriberOptions(StageConfig):
     """Maximum tokens per answer."""
     max_side: int = Field(default=768, ge=32)
     """Maximum longer side of the image that is sent, in pixels; larger images are resized."""
-    image_format: Literal["jpeg", "png", "webp"] = "jpeg"
+    image_format: Rare[Literal["jpeg", "png", "webp"]] = "jpeg"
     """Format in which images are sent to a server. Metadata is never sent."""
     frames: int = Field(default=8, ge=1, le=64)
     """Frames of a clip that are sent with one question, spread evenly over it."""
-    contact_sheet: bool = False
+    contact_sheet: Rare[bool] = False
     """Send the frames of a clip on one picture, for models that take one image."""
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Rare[Literal["auto", "low", "high"]] = "auto"
     """Detail in which a server looks at the image, if it knows this setting; low takes few tokens. auto is not sent."""
     extra_body: JsonTable = Field(default_factory=dict)
     """Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'."""
@@ -55,16 +55,16 @@ class DescriberOptions(StageConfig):
     base_url: str | None = None
     """Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default: OPENAI_BASE_URL, otherwise
     OpenAI. The key is read from OPENAI_API_KEY."""
-    server_name: str | None = None
+    server_name: Rare[str | None] = None
     """Name of the server in the identity of results, instead of its address. Give one if the address may change and the
     model stays the same."""
     concurrency: int = Field(default=32, ge=1)
     """Maximum calls in flight; fewer are used when the server has no room."""
-    requests_per_minute: float | None = Field(default=None, gt=0.0)
+    requests_per_minute: Rare[float | None] = Field(default=None, gt=0.0)
     """Maximum calls per minute. Default: as many as the server accepts."""
-    tokens_per_minute: float | None = Field(default=None, gt=0.0)
+    tokens_per_minute: Rare[float | None] = Field(default=None, gt=0.0)
     """Maximum tokens per minute, input and output. Default: as many as the server accepts."""
-    timeout: float = Field(default=120.0, gt=0.0)
+    timeout: Rare[float] = Field(default=120.0, gt=0.0)
     """Maximum wait for an answer, in seconds."""
     retries: int = Field(default=8, ge=0)
     """Maximum retries of a failed call, whatever the error."""
@@ -140,7 +140,7 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     auto finds it on images with human boxes."""
     domain: str = ""
     """Subject of the images in a few words ("birds"); prompts may use it as {domain}."""
-    word_limit: int = Field(default=100, ge=1)
+    word_limit: Rare[int] = Field(default=100, ge=1)
     """Number of words that prompts may ask for as {word_limit}."""
     samples: int = Field(default=1, ge=1)
     """Descriptions per image and prompt; several need a temperature above 0."""
@@ -167,7 +167,7 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     # How the requests travel
     batch: bool = False
     """Send the requests through the Batch API of OpenAI: half the price, answers within a day."""
-    poll_seconds: float = Field(default=60.0, gt=0.0)
+    poll_seconds: Rare[float] = Field(default=60.0, gt=0.0)
     """Time between two looks at a batch, in seconds."""
     engine: Literal["local", "ray"] = "local"
     """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
@@ -328,7 +328,7 @@ class EncodeConfig(StageConfig):
     """Encode only descriptions that answer the prompt of this name. Default: all in the store."""
     long: Literal["cut", "pool"] = "pool"
     """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops what is too long."""
-    batch_tokens: int = Field(default=8192, ge=64)
+    batch_tokens: Rare[int] = Field(default=8192, ge=64)
     """Tokens per encoding batch, padding included."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""

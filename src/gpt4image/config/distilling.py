@@ -1,4 +1,4 @@
-"""Options of distill: those of its stages; clashing options get the stage as prefix."""
+"""Options of distill: those of its stages."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ RUN, MODEL, COMPARISON = "run", "model", "comparison"
 """Names of what stages make in the folder of distill."""
 ANSWERED = frozenset({"class", "tags", "boxes"})
 """Parts of an answer besides a description."""
+_OF_TRAINING = frozenset({"batch_size", "frames", "temperature", "workers"})
+"""Options of training that describing and encoding have too, and mean otherwise."""
 _MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
 """Options that distill sets."""
 
@@ -51,24 +53,23 @@ def _part(
     title: str,
     *,
     without: Collection[str] = (),
-    prefix: str = "",
     defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """Return the options of a stage as a base of another one; with ``prefix`` where training has one of that name."""
+    """Return the options of a stage as a base of another one."""
     fields: dict[str, Any] = {}
     for name, field in stage.model_fields.items():
         if name not in _MADE_HERE and name not in without:
             own = copy.copy(field)
             own.default = defaults.get(name, own.default)
-            fields[f"{prefix}_{name}" if prefix and name in TrainConfig.model_fields else name] = field.annotation, own
+            fields[name] = field.annotation, own
     return create_model(f"{stage.__name__}Part", __base__=_Part, __doc__=title, __module__=__name__, **fields)
 
 
 _Describing = _part(
-    DescribeConfig, "Describing, and what is asked.", prefix="describe", without={"dry_run", "ask", "only"}
+    DescribeConfig, "Describing, and what is asked.", without={"dry_run", "ask", "only", *TrainConfig.model_fields}
 )
 _Encoding = _part(
-    EncodeConfig, "Embeddings of the descriptions.", prefix="encode", without={"prompt", "engine", "workers"}
+    EncodeConfig, "Embeddings of the descriptions.", without={"prompt", "engine", "workers", *TrainConfig.model_fields}
 )
 _Labelling = _part(LabelConfig, "The teacher, which makes the targets.", without={"seed", "classes"})
 _Text = _part(TextOptions, "What is learned from text.", without={"targets", "only_described"})
@@ -140,13 +141,12 @@ class DistillConfig(
 
     def of(self, stage: type[Config], **own: Any) -> Config:
         """Return the configuration of a stage: its options as they are given here, and its ``own``."""
-        prefix, here = stage.__name__.removesuffix("Config").lower(), type(self).model_fields
-        named = {name: f"{prefix}_{name}" if f"{prefix}_{name}" in here else name for name in stage.model_fields}
-        given = {name: getattr(self, mine) for name, mine in named.items() if mine in here and name != "as_json"}
-        defaults = {name: field.get_default(call_default_factory=True) for name, field in stage.model_fields.items()}
+        asks = stage in (DescribeConfig, EncodeConfig)
+        left_out = {"as_json", *(_OF_TRAINING if asks else ())}
+        names = (stage.model_fields.keys() & type(self).model_fields.keys()) - left_out
         # What nobody gave stays open: a stage chooses some of its defaults by the task, see training.auto.
-        said = {name for name, mine in named.items() if mine in self.model_fields_set}
-        told = {name: value for name, value in given.items() if name in said or value != defaults[name]}
+        given = {name: getattr(self, name) for name in names}
+        told = {name: given[name] for name in names if name in self.model_fields_set} | stage.changed(given)
         return stage(**(told | own))
 
     def describe(self, ask: str) -> DescribeConfig:

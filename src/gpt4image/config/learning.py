@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, field_validator, model_validator
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, WithData, known_list, listed
+from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, Rare, StageConfig, WithData, known_list, listed
 from gpt4image.config.pretraining import (
     CAPTIONS,
     PRETRAIN,
@@ -65,7 +65,7 @@ class TextOptions(StageConfig):
     """Reproduce the official code of the paper, including its defects."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
-    labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    labelled_share: Rare[Annotated[float, Field(gt=0.0, lt=1.0)]] = 0.5
     """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
     consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
     image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this
@@ -113,7 +113,7 @@ class SemiSupervisedOptions(StageConfig):
     consistency: float = Field(default=0.0, ge=0.0)
     """Weight of consistency training (FixMatch) on images without a target: a confident prediction for a weakly
     augmented view is the target of a strongly augmented one. 0 turns it off; 1 is usual."""
-    confidence: Fraction = 0.8
+    confidence: Rare[Fraction] = 0.8
     """Minimum probability of such a prediction, as a fraction of the largest one that --label-smoothing allows."""
 
 
@@ -131,9 +131,7 @@ class ModelOptions(StageConfig):
     frame_differences: bool = False
     """For clips: the model reads by how much each frame differs from the one before, in place of the frames. It then
     sees what moves and no still background, and learns it from far fewer clips."""
-    focus_negatives: float = Field(default=0.0, ge=0.0)
-    """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
-    presence_weight: float = Field(default=1.0, ge=0.0)
+    presence_weight: Rare[float] = Field(default=1.0, ge=0.0)
     """Weight of the losses of presence and of boxes, for segmentation: which classes an image shows, known from its
     mask, its tags or text labels, how much of it is background on average, and the boxes that --targets has of
     images without a mask. With 0 only masks are learned from."""
@@ -150,7 +148,7 @@ class ModelOptions(StageConfig):
     """Train only the classifier, for boxes and masks also the head, on the weights of --init, which stay as they are: a
     linear probe. Without --flip, --shift and other changes of pixels, as is then the default for classes, the features
     of each image are computed only once, so that many epochs take seconds."""
-    stem: Literal["auto", "standard", "small"] = "auto"
+    stem: Rare[Literal["auto", "standard", "small"]] = "auto"
     """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
     has such a stem."""
     image_size: int | None = Field(default=None, ge=8, le=4096)
@@ -184,18 +182,16 @@ class ScheduleOptions(StageConfig):
     """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
     sgd, 1e-3 for others; a tenth of it from given weights, except for models with batch norm trained by adamw or
     similar."""
-    new_layers_lr_scale: float = Field(default=10.0, gt=0.0)
+    new_layers_lr_scale: Rare[float] = Field(default=10.0, gt=0.0)
     """With --init: learning rate of new layers (classifier, alignment head), as a multiple of that of the others."""
     weight_decay: float | None = Field(default=None, ge=0.0)
     """Weight decay of weights; biases and norms have none. Default: 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
-    momentum: Fraction = 0.9
+    momentum: Rare[Fraction] = 0.9
     """Momentum of the optimisers that have one: muon, sgd, momentum, ..."""
-    warmup_fraction: Fraction = 0.05
+    warmup_fraction: Rare[Fraction] = 0.05
     """Fraction of the steps in which the learning rate rises linearly."""
-    min_lr: float = Field(default=1e-5, ge=0.0)
+    min_lr: Rare[float] = Field(default=1e-5, ge=0.0)
     """Learning rate at the end of the cosine."""
-    clip_grad: float | None = Field(default=None, gt=0.0)
-    """Maximum norm of the gradient."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the moving average of the weights, which is evaluated and kept; 0 for none. Early in a run it averages
     over the last eighth of the steps so far."""
@@ -204,29 +200,29 @@ class ScheduleOptions(StageConfig):
 class RegularisationOptions(StageConfig):
     """Regularisation and augmentation."""
 
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    label_smoothing: Rare[Annotated[float, Field(ge=0.0, lt=1.0)]] = 0.1
     """Label smoothing."""
     mixup: float = Field(default=0.0, ge=0.0)
     """Mixup alpha; labels and text targets are mixed with the images."""
-    cutmix: float = Field(default=0.0, ge=0.0)
+    cutmix: Rare[float] = Field(default=0.0, ge=0.0)
     """CutMix alpha; labels and text targets are mixed with the images."""
     flip: bool = True
     """Flip images left to right at random."""
-    shift: Fraction = 0.125
+    shift: Rare[Fraction] = 0.125
     """Maximum random shift, as a fraction of the side."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Minimum area of a random resized crop, as a fraction of the image; 1 for none. With --task pretrain: 0.2."""
     auto_augment: str | None = None
     """Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1 (RandAugment), original, v0, 3a, ..."""
-    repeated_augmentation: int = Field(default=1, ge=1)
+    repeated_augmentation: Rare[int] = Field(default=1, ge=1)
     """Copies of each image in a row, each augmented anew; the number of steps per epoch stays the same."""
-    colour: Fraction = 0.0
+    colour: Rare[Fraction] = 0.0
     """Strength of random brightness, contrast and saturation. With --task pretrain: 0.4."""
-    erase: Fraction = 0.0
+    erase: Rare[Fraction] = 0.0
     """Probability of random erasing."""
-    erase_with: Literal["mean", "noise"] = "mean"
+    erase_with: Rare[Literal["mean", "noise"]] = "mean"
     """What erased pixels become: the mean colour, or normal noise (as for DeiT and ConvNeXt)."""
-    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    drop_path: Rare[Annotated[float, Field(ge=0.0, lt=1.0)]] = 0.0
     """Stochastic depth."""
 
     @property
@@ -246,7 +242,7 @@ class RunningOptions(StageConfig):
     """auto, cpu, cuda or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the device multiplies it natively, else fp32."""
-    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    memory_format: Rare[Literal["auto", "contiguous", "channels_last"]] = "auto"
     """auto: channels_last for models that convolve, on CPUs and on GPUs that compute bf16, else contiguous."""
     compile: bool = False
     """Compile the model with torch.compile: faster steps after up to some minutes for the first one. Results differ

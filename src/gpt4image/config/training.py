@@ -10,7 +10,7 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.arms import Evidence
-from gpt4image.config.base import Positional, WithData
+from gpt4image.config.base import Positional, Rare, WithData
 from gpt4image.config.describing import class_lines
 from gpt4image.config.learning import DataOptions, TrainOptions
 
@@ -101,7 +101,7 @@ class TrainConfig(TrainOptions):
     """Train on the validation images too: for the last run, when nothing is left to choose."""
     resume: bool = False
     """Continue from the last checkpoint in --out."""
-    checkpoint_seconds: float = Field(default=30.0, ge=0.0)
+    checkpoint_seconds: Rare[float] = Field(default=30.0, ge=0.0)
     """Minimum time between checkpoints, in seconds."""
 
 

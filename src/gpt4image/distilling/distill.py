@@ -212,8 +212,7 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
     if any(fingerprint(earlier) == records.begun("describe") for earlier in _with_fewer_classes(config, questions)):
         return
     before, now = records.options, _recorded(config)
-    names = (f"describe_{name}" if f"describe_{name}" in now else name for name in questions)
-    differ = [flag_of(name) for name in names if name in before and before[name] != now.get(name)]
+    differ = [flag_of(name) for name in questions if name in before and before[name] != now.get(name)]
     raise RunError(
         f"{config.out} holds answers to other questions: {', '.join(differ) or 'a file of them'} was different, and a "
         "teacher reads all answers that are there. Give the same options, or another --out."

@@ -56,18 +56,6 @@ def averaging(parallel: nn.Module, *, last: bool) -> contextlib.AbstractContextM
     return parallel.no_sync() if copied and not last else contextlib.nullcontext()
 
 
-def clip_gradients(model: nn.Module, most: float) -> None:
-    """Scale the gradients of ``model`` down to a norm of ``most``, where it is larger."""
-    if processes.count() == 1:
-        nn.utils.clip_grad_norm_(model.parameters(), most)
-        return
-    having = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    kinds = [[p for p in having if is_sharded(p) is sharded] for sharded in (True, False)]
-    norms = [whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds if kind]
-    for kind in kinds:
-        nn.utils.clip_grads_with_norm_(kind, most, torch.stack(norms).norm())
-
-
 def shard(model: nn.Module, device: torch.device) -> None:
     """Spread the weights of ``model`` over all processes, in place; blocks are put together when they are needed."""
     from torch.distributed.device_mesh import init_device_mesh

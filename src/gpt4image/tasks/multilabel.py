@@ -40,12 +40,9 @@ class MultiLabel(Task):
     Labels are (N, K) int8: 1 present, 0 absent, -1 not known.
 
     Attributes:
-        focus: power by which the loss of absent classes falls where they are predicted well (asymmetric loss, Ridnik et
-            al. 2021, arXiv 2009.14119); 0 is binary cross-entropy.
         thresholds: probability of each class from which on it counts as present; one half without them.
     """
 
-    focus: float = 0.0
     thresholds: tuple[float, ...] | None = None
     name: ClassVar[str] = "multilabel"
     primary: ClassVar[Metric] = Metric(name="mAP", title="mean average precision")
@@ -85,7 +82,7 @@ class MultiLabel(Task):
         return np.where(labels != NOT_KNOWN, both, soft).astype(np.float32)
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        return binary_loss(outputs, targets, smoothing, self.focus)
+        return binary_loss(outputs, targets, smoothing)
 
     def tail(self) -> nn.Module:
         return nn.Sigmoid()
@@ -197,17 +194,16 @@ def _ranking(scores: Floats, labels: NDArray[np.int8]) -> float:
     return float((right / above).mean())
 
 
-def binary_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0, focus: float = 0.0) -> Tensor:
+def binary_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Binary cross-entropy against soft targets, the mean over what counts, on all processes::
 
         p = sigmoid(logits[i, k]);  count, present = targets[i, :, k]
-        term(i, k) = -present * log(p) - (count - present) * p ** focus * log(1 - p)
+        term(i, k) = -present * log(p) - (count - present) * log(1 - p)
 
     Args:
         logits: (B, K) of any float dtype; computed in float32 or better.
         targets: (B, 2, K): how much the image counts for the class, and how much of that says "present".
         smoothing: share of each target that is spread evenly over present and absent.
-        focus: see ``MultiLabel.focus``.
 
     Returns:
         Scalar >= 0, the same on every process; 0 where nothing counts.
@@ -216,8 +212,6 @@ def binary_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0, focus: 
     count, present = targets.to(logits.dtype).unbind(dim=1)
     present = (1 - smoothing) * present + smoothing * count / 2
     absent = (count - present) * (-F.logsigmoid(-logits))
-    if focus > 0.0:
-        absent = absent * logits.sigmoid().pow(focus)
     total = (absent - present * F.logsigmoid(logits)).sum()
     sums = gather(torch.stack([total, count.sum()])[None]).sum(dim=0)
     return sums[0] / sums[1].clamp(min=torch.finfo(logits.dtype).tiny)

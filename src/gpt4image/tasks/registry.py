@@ -59,7 +59,7 @@ class Pretraining(Task):
 TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "classification": lambda options: Classification(),
     "detection": lambda options: Detection(),
-    "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
+    "multilabel": lambda options: MultiLabel(),
     "pretrain": lambda options: Pretraining(),
     "segmentation": lambda options: Segmentation(presence=options.presence_weight),
     "video": lambda options: Video(

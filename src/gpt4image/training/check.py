@@ -15,7 +15,7 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.parallel.sharding import unshardable
 from gpt4image.tasks.base import Labels, Task
 
-OPTIONS_OF = {"focus_negatives": "multilabel", "presence_weight": "segmentation", "pretrain": "pretrain"}
+OPTIONS_OF = {"presence_weight": "segmentation", "pretrain": "pretrain"}
 """Options that only one task reads."""
 OF_CLIPS = ("frames", "frame_order", "frame_differences")
 

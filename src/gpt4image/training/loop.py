@@ -30,7 +30,7 @@ from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.weights import save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
-from gpt4image.parallel.sharding import averaging, clip_gradients, whole
+from gpt4image.parallel.sharding import averaging, whole
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
 from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt4image.training.objectives import Batch, Outputs
@@ -142,8 +142,6 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
     for scheduler in trainer.schedulers:
         scheduler.step_update(step)
     means = gradient_of_step(trainer, step, epoch, *pixels)
-    if trainer.config.clip_grad is not None:
-        clip_gradients(trainer.model, trainer.config.clip_grad)
     for optimizer in trainer.optimizers.values():
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
