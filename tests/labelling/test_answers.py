@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,19 @@ from hypothesis import strategies as st
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import TableError
-from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_tags
+from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_by_describer, read_tags
 
 DIGESTS = tuple(f"{number:064x}" for number in range(5))
 CLASSES = ("cat", "polar_bear", "owl")
 
 
-def store_of(path: Path, rows: Sequence[tuple[int, Answer]], classes: Sequence[str] = CLASSES, **facts: Any) -> Path:
+def store_of(
+    path: Path,
+    rows: Sequence[tuple[int, Answer]],
+    classes: Sequence[str] = CLASSES,
+    describer: Mapping[str, Any] | None = None,
+    **facts: Any,
+) -> Path:
     """A store of answers about DIGESTS; several about one image are samples."""
     prompt = Prompt(
         name="class",
@@ -33,7 +39,12 @@ def store_of(path: Path, rows: Sequence[tuple[int, Answer]], classes: Sequence[s
             store.add(
                 [
                     Description(
-                        digest=DIGESTS[number], prompt=prompt, describer={}, created=0, answer=answer, sample=sample
+                        digest=DIGESTS[number],
+                        prompt=prompt,
+                        describer=describer or {},
+                        created=0,
+                        answer=answer,
+                        sample=sample,
                     )
                 ]
             )
@@ -66,6 +77,22 @@ def test_several_answers_are_votes(tmp_path: Path):
     assert (found.first[0], found.second[0]) == (2, 0)
     assert found.confidence[0] == pytest.approx(0.4)
     assert found.confidence[1] == pytest.approx(0.4), "half of its answers are none of the classes"
+
+
+def test_each_describer_of_a_store_is_read_by_itself(tmp_path: Path):
+    path = store_of(tmp_path / "a.db", [(0, Answer(class_name="cat")), (1, Answer(class_name="cat"))])
+    for model, name in (("small", "owl"), ("large", "polar bear")):
+        who = {"kind": "openai", "model": model, "max_tokens": 9}
+        store_of(path, [(0, Answer(class_name=name))], describer=who)
+    found = read_by_describer(path, DIGESTS, CLASSES)
+    assert {name: read.answers.first[0] for name, read in found.items()} == {
+        "{}": 0,
+        "openai:large": 1,
+        "openai:small": 2,
+    }
+    assert found["openai:small"].answers.given.tolist() == [True, False, False, False, False]
+    with pytest.raises(TableError, match="holds no answer about these images"):
+        read_by_describer(path, ["9" * 64], CLASSES)
 
 
 def test_an_answer_about_equal_images_is_about_each_of_them(tmp_path: Path):

@@ -122,3 +122,9 @@ class StoredAnswer(NamedTuple):
 def canonical_json(value: Mapping[str, Any]) -> str:
     """Return ``value`` as JSON with sorted keys: equal settings are equal text."""
     return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def describer_name(settings: Mapping[str, Any]) -> str:
+    """Return kind and model of a describer, whatever its other settings are: ``openai:gpt-4.1-mini``."""
+    parts = (settings.get(part) for part in ("kind", "name", "model", "file", "function"))
+    return ":".join([part for part in parts if isinstance(part, str)][:2]) or canonical_json(settings)[:60]

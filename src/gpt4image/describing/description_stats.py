@@ -17,6 +17,7 @@ import numpy as np
 
 from gpt4image.artifacts.answers import KINDS, Answer
 from gpt4image.artifacts.prompts import turns
+from gpt4image.artifacts.results import describer_name
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
@@ -109,7 +110,7 @@ def stored_flaws(result: Description, class_name: str | None) -> list[Flaw]:
 def describer_names(describers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return short names of describers by their settings as canonical JSON; if two would be equal, what differs."""
     settings = {canonical_json(describer): describer for describer in describers}
-    short = {key: _short_name(describer) for key, describer in settings.items()}
+    short = {key: describer_name(describer) for key, describer in settings.items()}
     names: dict[str, str] = {}
     for key, describer in settings.items():
         namesakes = [settings[other] for other, name in short.items() if name == short[key] and other != key]
@@ -120,11 +121,6 @@ def describer_names(describers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         ]
         names[key] = f"{short[key]} ({', '.join(own)})" if own else short[key]
     return names
-
-
-def _short_name(describer: Mapping[str, Any]) -> str:
-    parts = [describer[part] for part in ("kind", "name", "model", "file") if isinstance(describer.get(part), str)]
-    return ":".join(parts[:2]) or canonical_json(describer)[:_LONGEST_TEXT]
 
 
 class _Stats:

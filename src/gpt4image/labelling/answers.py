@@ -6,6 +6,7 @@ plural. Legend: N images, K classes, M boxes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from array import array
@@ -21,6 +22,7 @@ from scipy.sparse import csr_matrix
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.box_formats import overlap
+from gpt4image.artifacts.results import describer_name
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.artifacts.top_k_probs import Probabilities, blocks, built
 from gpt4image.base.errors import TableError, first_few
@@ -165,11 +167,25 @@ def read_for(path: Path, images: Dataset) -> Read:
     return (read_tags if images.labels.ndim == 2 else read_answers)(path, images.digests, images.classes)
 
 
-def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
-    """Return the class answers of a store about N images by digest; errors are those of ``read_for``.
+def read_by_describer(path: Path, digests: Sequence[str], classes: Sequence[str]) -> dict[str, Read]:
+    """Return the class answers of each describer of a store by its name, see ``describer_name``; errors as above.
 
-    An answer from a list of fewer classes, about an image that has another answer, is evidence among these classes
-    only: it moves probability between them.
+    Describers without an answer about these images are left out.
+    """
+    with DescriptionStore(path) as store:
+        names = dict.fromkeys(describer_name(who) for prompt, who, _, _ in store.counts() if CLASS in prompt.ask)
+    found = dict[str, Read]()
+    for name in names:
+        with contextlib.suppress(TableError):
+            found[name] = read_answers(path, digests, classes, name)
+    return found or {"": read_answers(path, digests, classes)}  # which says what is there
+
+
+def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], describer: str | None = None) -> Read:
+    """Return the class answers of a store about N images by digest, of one describer or as votes of all.
+
+    Errors are those of ``read_for``. An answer from a list of fewer classes, about an image that has another answer, is
+    evidence among these classes only: it moves probability between them.
     """
     number_of = _class_finder(classes)
     strange: Counter[str] = Counter()
@@ -185,7 +201,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
 
     for row, item in _stored(path, digests):
-        if CLASS not in item.prompt.ask:
+        if CLASS not in item.prompt.ask or describer not in (None, describer_name(item.describer)):
             continue
         answer = item.answer
         first, second = number_of(answer.class_name), number_of(answer.second)
