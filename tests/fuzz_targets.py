@@ -24,6 +24,7 @@ from PIL import Image
 import drawn_masks
 from gpt4image.artifacts.answers import answer_of_json
 from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.image_index import open_index
 from gpt4image.artifacts.prompts import PROMPTS, load_prompt
 from gpt4image.artifacts.run_records import load_comparisons, load_items, load_run
 from gpt4image.artifacts.stage_records import StageRecords
@@ -52,7 +53,6 @@ from gpt4image.models.weights import load_tensors
 from gpt4image.options import read_recipe
 from gpt4image.reporting.extras import Example
 from gpt4image.reviewing.label_studio import read_tasks
-from gpt4image.searching.index import open_index
 from region_cases import coco, mask_bytes, picture, survives, write_coco_set
 from tiny_videos import moving_dot, video
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.image_index import Index, most_similar, up_to_date
 from gpt4image.artifacts.table import digests_to_bytes, find_digests
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, DecodeError, RunError
@@ -28,7 +29,6 @@ from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.pages.cards import Thumbnails, thumbnail
 from gpt4image.pages.numbers import text_table
 from gpt4image.pages.page import render
-from gpt4image.searching.index import Index, most_similar, up_to_date
 from gpt4image.training.auto import stored_as
 from gpt4image.training.prepare import load_dataset as load_with_splits
 from gpt4image.training.run_model import RunModel, TextSpace, load_run_model, options_of, read_text_space

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.image_index import Index, most_similar, open_index, up_to_date
 from gpt4image.artifacts.table import find_digests
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.searching import index as module
-from gpt4image.searching.index import Index, most_similar, open_index, up_to_date
 
 WIDTH = 8
 IDENTITY = {"run": "a", "data": "folder:photos"}
@@ -114,7 +114,7 @@ def test_broken_images_are_left_out_and_tried_again_without_writing(tmp_path: Pa
 def test_another_index_is_refused_and_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
     digests = digests_of(*range(5))
     indexed(tmp_path / "i", digests)
-    with pytest.raises(TableError, match=r"another index \(run: a there, b now\); give another --index"):
+    with pytest.raises(TableError, match=r"another index \(run: a there, b now\); give another folder"):
         indexed(tmp_path / "i", digests, run="b")
     next((tmp_path / "i").glob("embeddings-*")).write_bytes(b"cut short")
     index, reader = indexed(tmp_path / "i", digests)

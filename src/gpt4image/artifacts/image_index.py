@@ -1,4 +1,6 @@
-"""The index of a dataset: where each distinct image lies in the text space of a run, as one memory-mapped matrix.
+"""The index of a dataset: one vector of each distinct image, as one memory-mapped matrix.
+
+It holds embeddings in the text space of a run, for search, or features of pictures, for the teacher.
 
 INDEX/index.json           what the numbers are, which files hold them, and checksums of these; replaced in one step,
                            after the files
@@ -71,7 +73,7 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     manifest = read_manifest(folder / MANIFEST, Manifest, FORMAT_VERSION, "an index")
     if differ := sorted(key for key in identity if manifest.identity.get(key) != identity[key]):
         was = "; ".join(f"{key}: {manifest.identity.get(key)} there, {identity[key]} now" for key in differ)
-        raise TableError(f"{folder} holds another index ({was}); give another --index, or delete the folder.")
+        raise TableError(f"{folder} holds another index ({was}); give another folder, or delete this one.")
     embeddings, digests = f"embeddings-{manifest.name}", f"digests-{manifest.name}"
     shapes = {embeddings: (np.float16, (manifest.images, manifest.width)), digests: (np.uint8, (manifest.images, 32))}
     try:
@@ -82,7 +84,13 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
 
 
 def up_to_date(
-    folder: Path, identity: Mapping[str, Any], digests: Digests, order: NDArray[np.int64], width: int, embed: Embed
+    folder: Path,
+    identity: Mapping[str, Any],
+    digests: Digests,
+    order: NDArray[np.int64],
+    width: int,
+    embed: Embed,
+    option: str = "--index",
 ) -> tuple[Index, int]:
     """Return the index of a set of images, and how many were added now; the folder is written only where it must be.
 
@@ -92,6 +100,7 @@ def up_to_date(
         order: (n,) the order in which reading them is fast.
         width: D.
         embed: gives the rows of images by their position in ``digests``.
+        option: that names the folder, for messages.
 
     Raises TableError: the folder holds another index, or cannot be written; DataError: no image can be decoded.
     """
@@ -100,7 +109,7 @@ def up_to_date(
     gone = index is not None and bool((find_digests(digests, index.digests) < 0).any())
     # Broken images are tried again each time; where there are few, a folder that cannot be written does no harm.
     if len(missing) > A_FEW:
-        with writing(folder, option="--index"):
+        with writing(folder, option=option):
             pass  # it is known before images are read
     while len(missing) or gone or index is None:
         size = AT_ONCE if index is None else max(AT_ONCE, len(index.digests) // 4)
@@ -108,7 +117,8 @@ def up_to_date(
         vectors, readable = embed(part) if len(part) else (np.empty((0, width), np.float32), np.zeros(0, np.bool_))
         added += int(readable.sum())
         if readable.any() or gone or (not len(missing) and index is None):
-            index, gone = _written(folder, identity, digests, part[readable], vectors[readable]), False
+            index = _written(folder, identity, digests, part[readable], vectors[readable], option)
+            gone = False
     return index, added
 
 
@@ -139,17 +149,22 @@ def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def _written(
-    folder: Path, identity: Mapping[str, Any], digests: Digests, new: NDArray[np.int64], vectors: NDArray[np.float32]
+    folder: Path,
+    identity: Mapping[str, Any],
+    digests: Digests,
+    new: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    option: str,
 ) -> Index:
     """Write the index of those of ``digests`` that are ``new``, or in the one that is there; return it."""
-    with writing(folder, option="--index"):
+    with writing(folder, option=option):
         earlier = open_index(folder, identity)
         row_of = np.full(len(digests), -1)
         row_of[new] = np.arange(len(new))
         old = np.full(len(digests), -1) if earlier is None else find_digests(earlier.digests, digests)
         known = np.flatnonzero((row_of >= 0) | (old >= 0))
         if not len(known):
-            raise DataError(f"{identity['data']}: none of its images can be decoded, so there is nothing to search.")
+            raise DataError(f"{identity['data']}: none of its images can be decoded.")
         name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
         files, width = (f"embeddings-{name}", f"digests-{name}"), vectors.shape[1]
         with atomic_path(folder / f"{files[0]}.npy") as temporary:
@@ -173,5 +188,5 @@ def _written(
                 path.unlink(missing_ok=True)
     index = open_index(folder, identity)
     if index is None:
-        raise TableError(f"{folder}: what was written here cannot be read back; give another --index.")
+        raise TableError(f"{folder}: what was written here cannot be read back; give another {option}.")
     return index
