@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gpt4image.artifacts import image_index as module
 from gpt4image.artifacts.image_index import Index, most_similar, open_index, up_to_date
 from gpt4image.artifacts.table import find_digests
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.searching import index as module
 
 WIDTH = 8
 IDENTITY = {"run": "a", "data": "folder:photos"}

@@ -9,7 +9,7 @@ Ideas beyond the plain classifier, all without options:
   2024, arXiv 2312.12730, pull a linear probe to zero-shot prototypes).
 * How strong the penalty is, and whether names help, is not chosen but averaged over, by weights exp(-n loss) of the
   cross-validated log loss of n labels (pseudo-BMA, Yao et al. 2018, arXiv 1704.02030). Few labels cannot choose; many
-  give one model all the weight.
+  give one model all the weight. An image is predicted by weights and scale that its own fold had no part in.
 * Logits are scaled by one factor fitted to out-of-fold predictions (temperature scaling, Guo et al. 2017,
   arXiv 1706.04599), because the probabilities serve as soft targets. Intercepts are not scaled: they know how many
   labels each class has, and under a strong penalty, where the factor is large, that would drown the texts.
@@ -97,13 +97,15 @@ class _Fit(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Model:
-    """One way to fit: penalty, (D, K) weights that it pulls to, (K, K) noise if any; scale of its logits; weight."""
+    """One way to fit: penalty, (D, K) weights that it pulls to, (K, K) noise if any; scale of its logits; weight, and
+    its weight in predictions of each fold, by the labels of the others."""
 
     c: float
     pull: Floats
     transition: Floats | None
     scale: float = 1.0
     weight: float = 1.0
+    in_fold: tuple[float, ...] = ()
 
 
 def classify(
@@ -151,13 +153,17 @@ def classify(
         by_fold = [
             [_fit(inputs[folds != fold], targets[folds != fold], each) for each in models] for fold in range(n_folds)
         ]
-        scale = 1.0
+        scale, scales = 1.0, np.ones((n_folds, 1), np.float32)
         if n_folds:
             some = held_out[:: 1 + len(held_out) * len(present) // (DENSE_CELLS + 1)]
-            scale = _fit_scale(_held_out(inputs[some], folds[some], models, by_fold), targets[some], noise)
+            known, own = _held_out(inputs[some], folds[some], models, by_fold), folds[some]
+            scale = _fit_scale(known, targets[some], noise)
+            for fold in range(n_folds):
+                if (rest := own != fold).any():
+                    scales[fold] = _fit_scale(_Logits(*(part[rest] for part in known)), targets[some][rest], noise)
         everywhere = [_fit(inputs, targets, each) for each in models]
 
-        def predicted(logits: _Logits) -> Floats:
+        def predicted(logits: _Logits, scale: Any) -> Floats:
             found = softmax(logits.scaled(scale), axis=1)
             if len(present) == n_classes:
                 return found
@@ -167,12 +173,13 @@ def classify(
 
         def by_all(rows: slice) -> Floats:
             own = np.asarray(vectors[rows], np.float32)
-            return predicted(_mixed(models, [fit.logits(own) for fit in everywhere]))
+            return predicted(_mixed(models, [fit.logits(own) for fit in everywhere]), scale)
 
         probabilities = built(len(vectors), n_classes, by_all)
         for rows in blocks(len(held_out), n_classes):
             some = held_out[rows]
-            probabilities[labelled[some]] = predicted(_held_out(inputs[some], folds[some], models, by_fold))
+            held = _held_out(inputs[some], folds[some], models, by_fold)
+            probabilities[labelled[some]] = predicted(held, scales[folds[some]])
     out_of_fold = labels >= 0
     out_of_fold[labelled[folds < 0]] = False
     return Classification(
@@ -212,7 +219,7 @@ def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
 
 def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequence[_Model]) -> list[_Model]:
     """Return the models that deserve weight: each kind, with C up and down the path until it is surely worse."""
-    n_folds, searched = int(folds.max()) + 1, list(kinds)
+    n_folds, searched, asked_folds = int(folds.max()) + 1, list(kinds), folds
     if kinds[0].pull.shape[1] > MAX_SEARCH_CLASSES:
         inputs, targets, searched = _few_classes(inputs, targets, kinds, seed)
         folds = make_folds(targets, n_folds, seed)
@@ -222,7 +229,7 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
         folds = make_folds(targets, n_folds, seed)
     held_out = folds >= 0
     surely = -np.log(MIN_WEIGHT) / held_out.sum()
-    losses: list[float] = []
+    losses: list[NDArray[np.float64]] = []  # of each fold, in nats
     models: list[_Model] = []
     for kind, asked in zip(searched, kinds, strict=True):
         own: dict[int, float] = {}
@@ -235,24 +242,34 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
                     _fit(inputs[folds != fold], targets[folds != fold], model, fits[fold] if fits else None)
                     for fold in range(folds.max() + 1)
                 ]
-                logits = _held_out(inputs[held_out], folds[held_out], [model], [[fit] for fit in fits])
+                alone = replace(model, in_fold=(1.0,) * n_folds)
+                logits = _held_out(inputs[held_out], folds[held_out], [alone], [[fit] for fit in fits])
                 scale = _fit_scale(logits, targets[held_out], model.transition)
-                own[place] = _log_loss(logits.scaled(scale), targets[held_out], model.transition)
-                losses.append(own[place])
+                loss = _log_losses(logits.scaled(scale), targets[held_out], model.transition)
+                own[place] = float(loss.mean())
+                losses.append(np.bincount(folds[held_out], weights=loss, minlength=n_folds))
                 models.append(replace(asked, c=model.c, scale=scale))
                 place += step
-    weights = softmax(-int(held_out.sum()) * np.array(losses))
-    weights = np.where(weights < MIN_WEIGHT, 0.0, weights)
-    weights /= weights.sum()
-    return [replace(model, weight=float(weight)) for model, weight in zip(models, weights, strict=True) if weight]
+    table = np.array(losses)
+    own_folds = table if folds is asked_folds else np.zeros_like(table)  # of a sample, no fold is that of an image
+    nats = np.column_stack([table.sum(axis=1), table.sum(axis=1, keepdims=True) - own_folds])
+    weights = softmax(-nats, axis=0)
+    weights = np.where((weights < MIN_WEIGHT).all(axis=1, keepdims=True), 0.0, weights)
+    weights /= weights.sum(axis=0)
+    return [
+        replace(model, weight=float(each[0]), in_fold=tuple(each[1:].tolist()))
+        for model, each in zip(models, weights, strict=True)
+        if each.any()
+    ]
 
 
-def _mixed(models: Sequence[_Model], logits: Sequence[_Logits]) -> _Logits:
-    """Return the weighted sum of the scaled logits of models."""
-    pairs = list(zip(models, logits, strict=True))
+def _mixed(models: Sequence[_Model], logits: Sequence[_Logits], fold: int | None = None) -> _Logits:
+    """Return the weighted sum of the scaled logits of models, for all images or for those of a fold."""
+    weights = [model.weight if fold is None else model.in_fold[fold] for model in models]
+    parts = list(zip(weights, models, logits, strict=True))
     return _Logits(
-        np.add.reduce([model.weight * model.scale * own.by_text for model, own in pairs]),
-        np.add.reduce([model.weight * own.intercepts for model, own in pairs]),
+        np.add.reduce([weight * model.scale * own.by_text for weight, model, own in parts]),
+        np.add.reduce([weight * own.intercepts for weight, _, own in parts]),
     )
 
 
@@ -289,7 +306,7 @@ def _held_out(inputs: Floats, folds: Ints, models: Sequence[_Model], by_fold: Se
     found = _Logits(*np.zeros((2, len(inputs), models[0].pull.shape[1]), dtype=np.float32))
     for fold in np.unique(folds):
         test = folds == fold
-        mixed = _mixed(models, [fit.logits(inputs[test]) for fit in by_fold[fold]])
+        mixed = _mixed(models, [fit.logits(inputs[test]) for fit in by_fold[fold]], fold)
         found.by_text[test], found.intercepts[test] = mixed
     return found
 
@@ -342,14 +359,14 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
     return _Fit(found[:-1], found[-1], mean)
 
 
-def _log_loss(logits: Floats, targets: Ints, transition: Floats | None) -> float:
-    """Return the mean log loss of given labels."""
+def _log_losses(logits: Floats, targets: Ints, transition: Floats | None) -> NDArray[np.float64]:
+    """Return the (n,) log losses of given labels."""
     likely = softmax(logits, axis=1)
     if transition is None:
         given = likely[np.arange(len(targets)), targets]
     else:
         given = (likely * transition.T[targets]).sum(axis=1)
-    return float(-np.log(np.maximum(given, 1e-30)).mean())
+    return -np.log(np.maximum(given, 1e-30))
 
 
 def _fit_scale(logits: _Logits, targets: Ints, transition: Floats | None) -> float:
@@ -362,7 +379,9 @@ def _fit_scale(logits: _Logits, targets: Ints, transition: Floats | None) -> flo
 
     def loss(log_scale: float) -> float:
         scaled = logits.scaled(np.exp(log_scale))  # a scalar of NumPy makes them float64
-        return (1.0 - weight) * _log_loss(scaled, targets, transition) - weight * float(log_softmax(scaled, 1).mean())
+        return (1.0 - weight) * float(_log_losses(scaled, targets, transition).mean()) - weight * float(
+            log_softmax(scaled, 1).mean()
+        )
 
     result: Any = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
     return float(np.exp(result.x))
