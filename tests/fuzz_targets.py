@@ -35,7 +35,7 @@ from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
 from gpt4image.data.coco import bounds, segment
-from gpt4image.data.decode import bare_jpeg, decode_numbers, decode_square, sides
+from gpt4image.data.decode import decode_numbers, decode_square, sides
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.describing.answer_json import parse_answer
@@ -233,7 +233,6 @@ def read_segment(content: bytes) -> None:
 def read_picture(content: bytes) -> None:
     with contextlib.suppress(Gpt4ImageError):
         sides(content)
-        bare_jpeg(content, 4096)
     assert decode_square(content, 16).shape == (16, 16, 3)
 
 

@@ -229,7 +229,6 @@ def _crashed() -> int:
 
 
 def _interrupted(words: list[str]) -> str:
-    """Return what an interrupted command leaves, and how to go on."""
     command = COMMANDS.get(words[0])
     if command is None or not command.resumes:
         return "Interrupted; no partial file is left. Give the same command again to start over."
@@ -296,7 +295,6 @@ def _loading() -> Generator[None]:
 
 
 def _names(recipes: list[str]) -> list[str]:
-    """Return what to call what each recipe asks for: the name of its file, and of its folder where that tells more."""
     names = [Path(recipe).stem for recipe in recipes]
     if len(set(names)) == len(names):
         return names
@@ -340,7 +338,6 @@ def _overview(prefix: str = "") -> str:
 
 
 def _in_words(value: Any) -> str:
-    """Return a fact without the signs of Python: ``epochs 3, model resnet18``."""
     if isinstance(value, Mapping):
         return ", ".join(f"{str(key).replace('_', ' ')} {_in_words(each)}" for key, each in value.items()) or "none"
     if isinstance(value, list | tuple):

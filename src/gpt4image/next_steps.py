@@ -57,7 +57,6 @@ def with_next(name: str, outcome: Outcome, config: Any, *, python: bool) -> Outc
 
 
 def _kind(name: str) -> Any:
-    """Return the configuration of a command."""
     from gpt4image import config
 
     return getattr(config, f"{name.split()[-1].capitalize()}Config")
@@ -160,7 +159,6 @@ def _after_train(config: Any, outcome: Any) -> Step | None:
 
 
 def _options_of(folder: Path) -> Mapping[str, Any]:
-    """Return the options of a run, or of the first one of a comparison."""
     from gpt4image.artifacts import runs
 
     own = folder if runs.has_begun(folder) else next((path.parent for path in folder.rglob(runs.CONFIG)), None)
@@ -168,7 +166,6 @@ def _options_of(folder: Path) -> Mapping[str, Any]:
 
 
 def _export(folder: Path) -> Step | None:
-    """Return how the model of a run or of a comparison is written; one that cannot be predicts as it is."""
     options = _options_of(folder)
     beyond_timm = options.get("task") in BEYOND_TIMM
     if beyond_timm and not all(map(importlib.util.find_spec, OF_ONNX)):
@@ -188,7 +185,6 @@ def _after_distill(config: Any, outcome: Any) -> Step | None:
 
 
 def _predict(model: Path, data: str) -> Step | None:
-    """Return how a model predicts the pictures of its dataset: any others can stand in their place."""
     if model.suffix == ".pt2":
         return None
     place = Path(data if Path(data).exists() else data.partition(":")[2]).expanduser()
@@ -199,7 +195,6 @@ def _predict(model: Path, data: str) -> Step | None:
 
 
 def _new(path: Path) -> Path:
-    """Return a path where there is nothing yet: this one, or one with a number."""
     others = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
     return next(each for each in itertools.chain([path], others) if not each.exists())
 

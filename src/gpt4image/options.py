@@ -97,7 +97,6 @@ def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:
 
 
 def _short(values: str) -> str:
-    """Return values to choose from for a line that is narrow."""
     return values if len(values) < WIDTH // 3 else "NAME"
 
 
@@ -193,7 +192,6 @@ def _add(group: Any, kind: type[StageConfig], name: str, *, shown: bool) -> None
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """Return the types that an annotation is made of: tuple and str of ``tuple[str, ...] | None``."""
     origin = get_origin(annotation)
     if origin is None:
         return [annotation]
@@ -239,7 +237,6 @@ def _json(text: str) -> Any:
 
 
 def _with_dashes(word: str) -> str:
-    """Return a word of the command line, an option of it with dashes: ``--val_fraction`` is ``--val-fraction``."""
     option, sign, value = word.partition("=")
     if not word.startswith("--"):
         return word
@@ -298,7 +295,6 @@ def _table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
-    """Return a table with ``_`` for ``-`` in its keys. Raises ConfigError: two keys become one."""
     names = [EARLIER.get(name, name) for name in (key.replace("-", "_") for key in table)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         both = ", ".join(f"{name.replace('_', '-')} and {name}" for name in twice)
@@ -307,7 +303,6 @@ def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(path: Path, stage: type[StageConfig], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the values as the stage has them: a path is a Path."""
     known = stage.model_fields.keys() - {"as_json"}
     if unknown := [key for key in options if key not in known]:
         raise ConfigError("\n".join(f"Recipe {path}: {_unknown_key(key, options[key], known)}" for key in unknown))

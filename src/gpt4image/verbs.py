@@ -175,7 +175,6 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
 
 
 def _drawing(name: str, path: Path | None) -> Callable[[], Any] | None:
-    """Return what draws the result of a command; matplotlib is loaded only when it is asked for."""
     return None if path is None or name not in PLOTS else partial(_call, f"reporting.plots:{PLOTS[name]}", path)
 
 
@@ -314,5 +313,4 @@ def _as_call(name: str, words: str) -> str:
 
 
 def _value(word: str) -> str:
-    """Return a word of the command line as a value: numbers and names in capitals stay as they are."""
     return word if re.fullmatch(r"-?\d+(\.\d+)?|[A-Z][A-Z_]+", word) else repr(word)

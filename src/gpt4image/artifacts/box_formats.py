@@ -118,7 +118,6 @@ def box_counts(answers: Iterable[Answer], classes: Iterable[str] = ()) -> dict[s
 
 
 def _distinct(inside: NDArray[np.float64], labels: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rows that are no duplicate of an earlier one."""
     classes = np.unique(labels, return_inverse=True)[1][rows] if len(rows) else rows
     same = (overlap(inside[rows], inside[rows]) > _SAME) & (classes[:, None] == classes[None])
     kept: list[int] = []

@@ -65,7 +65,6 @@ class BoxLabels:
         write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
 
     def _checksum(self) -> str:
-        """Return the sha256 of everything that ``load`` returns."""
         about = [list(self.classes), json.loads(json.dumps(dict(self.facts)))]
         return fingerprint([about, list(self.keys), list(self.digests), self.boxes.content()])
 

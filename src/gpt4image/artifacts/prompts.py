@@ -109,11 +109,7 @@ def load_prompt(name: str) -> Prompt:
 
 
 def fill(prompt: Prompt, *, domain: str, word_limit: int, classes: Sequence[str]) -> Prompt:
-    """Return the prompt with the places filled in that are the same for every image of the run.
-
-    Raises:
-        ConfigError: the prompt lists the classes, and the dataset has none; or the domain has a place of its own.
-    """
+    """Return the prompt with the places filled in that are the same for every image of the run. Raises ConfigError."""
     if "{" in domain or "}" in domain:
         raise ConfigError(
             f"--domain {domain!r}: give words without braces, such as 'bird'; places stand in the prompt."
@@ -136,5 +132,4 @@ def _turns(text: str) -> tuple[str, ...]:
 
 
 def _readable(class_name: str) -> str:
-    """Return a class name as words: folder names often have underscores."""
     return class_name.replace("_", " ")

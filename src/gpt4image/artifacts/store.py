@@ -87,10 +87,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         """Open the store at ``path``.
 
         With ``write``, which allows ``add``, the file is made if missing; another writer is waited for ``wait_s``
-        seconds.
-
-        Raises:
-            StoreError: missing, foreign, of another version, locked by another writer or not accessible.
+        seconds. Raises StoreError.
         """
         self.path = path
         self._lock = _become_writer(path, wait_s) if write else None
@@ -125,11 +122,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             self._lock.release()
 
     def back_up(self, copy: Path) -> None:
-        """Copy the store, as it is now, to a new file; others may write meanwhile.
-
-        Raises:
-            StoreError: ``copy`` is there already or cannot be written, or the store is damaged.
-        """
+        """Copy the store, as it is now, to a new file; others may write meanwhile. Raises StoreError."""
         back_up(self._connection, copy)
 
     def add(self, rows: Iterable[Description]) -> int:
@@ -138,8 +131,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         Returns:
             Number of results that were new or took the place of a failure.
 
-        Raises:
-            StoreError: the disk is full or the file cannot be written; nothing of ``rows`` is in the store then.
+        Raises StoreError.
         """
         ids, fields = self._references, operator.attrgetter(*_FIELDS)
         with explained(self.path), ids.kept_on_success(), self._connection:
@@ -163,10 +155,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         return added
 
     def _note_written(self, added: int) -> None:
-        """Write the number of results to the file beside the store; merge the log now and then.
-
-        The file is not flushed: after a loss of power the number may be too small, and less is then noticed.
-        """
+        """Write the number of results to the file beside the store; merge the log now and then."""
         self._total += added
         with contextlib.suppress(OSError):  # the results are stored already
             if self._count is None:
@@ -416,7 +405,6 @@ def samples_by_digest(rows: Iterable[tuple[str, int]]) -> dict[str, frozenset[in
 
 
 def _payee(describer: Mapping[str, Any]) -> str:
-    """Return which model of which server is paid, as far as the settings of a describer tell."""
     return canonical_json({name: describer.get(name) for name in ("kind", "model", "server")})
 
 

@@ -104,11 +104,7 @@ def explained(path: Path) -> Generator[None]:
 def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     """Open the store for writing, or make it; every commit is on disk when it returns.
 
-    With ``any_thread``, other threads than this one may use the connection, one at a time.
-
-    Raises:
-        StoreError: the file is no store or damaged, or it is gone and its log is still there.
-        OSError: the file cannot be made.
+    With ``any_thread``, other threads than this one may use the connection, one at a time. Raises StoreError, OSError.
     """
     if path.exists() and not path.is_file():
         raise StoreError(f"{path}: this is not a file; give another --store.")
@@ -208,7 +204,6 @@ def _is_absent(path: Path) -> bool:
 
 
 def _logs(path: Path) -> list[Path]:
-    """Return the non-empty files beside a store in which SQLite keeps what is not merged into it yet."""
     file = path.resolve()
     beside = (file.with_name(file.name + suffix) for suffix in ("-wal", "-journal", "-shm"))
     return [log for log in beside if log.is_file() and log.stat().st_size]
@@ -269,10 +264,7 @@ def written(connection: sqlite3.Connection) -> int:
 
 
 def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
-    """Compare the results in a store to the number beside it, before anything is paid for again.
-
-    A copy of the log is kept, since SQLite deletes it when the store is closed. Raises StoreError: there are fewer.
-    """
+    """Compare the results in a store to the number beside it, before anything is paid for again."""
     aside = count_file(path)
     try:
         known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile

@@ -62,12 +62,7 @@ def sealed(value: Any) -> Any:
 
 
 def unsealed(value: Any, where: object) -> Any:
-    """Return a JSON value, read from ``where``, without its checksum and version.
-
-    Raises:
-        ValueError: the content is not the one that was written.
-        NewerError: it is of a later version.
-    """
+    """Return a JSON value, read from ``where``, without its checksum and version. Raises ValueError, NewerError."""
     content = _checked(value)
     if isinstance(content, dict):
         require_known(where, content.pop(VERSION, 1), RECORDS)

@@ -106,7 +106,6 @@ def require_writable(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that a link leads to: it is written, and the link stays."""
     return path.resolve() if path.is_symlink() else path
 
 
@@ -126,10 +125,7 @@ def _temporary_name(name: str) -> str:
 
 @functools.cache
 def _machine() -> str:
-    """Return an id of where process numbers mean the same: this machine since it started, or this container.
-
-    Others may write to the same folder, over a network or on a shared volume, under the same host name.
-    """
+    """Return an id of where process numbers mean the same: this machine since it started, or this container."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):  # there are no such files outside Linux
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
@@ -139,10 +135,7 @@ def _machine() -> str:
 
 @functools.cache
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders of processes that were killed; once per folder.
-
-    Whether a process runs is known on this machine; what others made goes when nobody has touched it for a week.
-    """
+    """Remove the temporary files and folders of processes that were killed; once per folder."""
     with contextlib.suppress(OSError):  # names may not be listed here
         for path in list(folder.iterdir()):
             if made := _LEFTOVER.fullmatch(path.name):

@@ -17,11 +17,7 @@ class LockedError(Exception):
 def acquire_lock(path: Path, wait_s: float) -> FileLock:
     """Hold the lock file ``path`` until the result is released or the process ends, however it ends.
 
-    The file holds the process id of its owner and stays in place.
-
-    Raises:
-        LockedError: another process still holds it after ``wait_s`` seconds.
-        OSError: the file cannot be made.
+    The file holds the process id of its owner and stays in place. Raises LockedError, OSError.
     """
     lock = filelock.FileLock(path, timeout=wait_s)
     try:

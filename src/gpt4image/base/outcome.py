@@ -108,7 +108,6 @@ class Outcome:
 
     @classmethod
     def _fields(cls) -> list[Field[Any]]:
-        """Return the fields that are facts."""
         own = {item.name for item in fields(Rows)}
         return [item for item in fields(cls) if item.name not in own]
 

@@ -44,7 +44,6 @@ def without(text: str, secrets: Iterable[str]) -> str:
 
 @functools.lru_cache
 def _spellings(secret: str) -> re.Pattern[str]:
-    """Return what finds a secret whose characters are encoded, each in any way, or several times over."""
     return re.compile("".join(map(_spelling, secret)))
 
 

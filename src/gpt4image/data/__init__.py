@@ -72,10 +72,7 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
             ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``, ``coco:FILE.json`` or ``clips:PATH``.
         aside: a table that does not decide what a folder is, as ``review`` writes it there itself.
 
-    Raises:
-        ConfigError: the SPEC has an unknown name, lacks what must follow it, or has more than its name.
-        DataError: the dataset cannot be read as asked.
-        MissingExtraError: it needs an optional dependency.
+    Raises ConfigError, DataError, MissingExtraError.
     """
     spec = full_spec(spec, aside)
     name, _, argument = spec.partition(":")
@@ -130,10 +127,7 @@ def _is_there(name: str, place: str) -> bool:
 def spec_of(path: str, aside: Path | None = None) -> str:
     """Return the SPEC of a path, by what is there: a table, shards, boxes, masks, or a folder of class folders.
 
-    A table ``aside``, and the folder of images beside it, count as if they were not there.
-
-    Raises:
-        ConfigError: there is nothing, or nothing that is known.
+    A table ``aside``, and the folder of images beside it, count as if they were not there. Raises ConfigError.
     """
     place = expanded(path)
     if place.is_file() and place.suffix in KINDS:

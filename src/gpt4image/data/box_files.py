@@ -109,7 +109,6 @@ def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: 
 
 
 def _voc_corners(corners: Sequence[float], size: Size) -> tuple[int, int, int, int]:
-    """Return first and last column and row of a box, from 1 on; of a single pixel two columns, as one is a click."""
     left, top, right, bottom = map(round, corners)
     left, top = min(left + 1, size[0]), min(top + 1, size[1])
     right, bottom = max(left, right), max(top, bottom)
@@ -131,9 +130,7 @@ def write_hf(folder: Path, images: Dataset) -> tuple[Skipped, ...]:
     Returns:
         Images that cannot be read. They are left out.
 
-    Raises:
-        DataError: the dataset has no boxes.
-        MissingExtraError: `datasets` is not installed.
+    Raises DataError, MissingExtraError.
     """
     if not isinstance(images.regions, Boxes):
         raise DataError(f"{images.spec} has no boxes.")
@@ -180,8 +177,7 @@ def write_tables(
     Returns:
         Images that cannot be read. They are left out.
 
-    Raises:
-        MissingExtraError: `datasets` is not installed.
+    Raises MissingExtraError.
     """
     try:
         import datasets
@@ -273,11 +269,7 @@ def _annotated(boxes: Boxes, folder: Path, names: Sequence[str], suffix: str) ->
 
 
 def _files(folder: Path, names: Sequence[str], suffix: str) -> list[Path]:
-    """Return a file for each picture; their folders are made.
-
-    Raises:
-        DataError: a name leads out of the folder, or two pictures differ only in their ending.
-    """
+    """Return a file for each picture; their folders are made."""
     files: list[Path] = []
     for name in names:
         path = PurePosixPath(name)

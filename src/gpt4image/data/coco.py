@@ -124,11 +124,7 @@ class Ids(NamedTuple):
 
 
 def coco_ids(argument: str) -> dict[str, Ids]:
-    """Return the ids of a COCO dataset, by the real path of each image that can be found.
-
-    Raises:
-        DataError: as ``load_coco``, except that the list may be empty.
-    """
+    """Return the ids of a COCO dataset, by the real path of each image that can be found. Raises DataError."""
     files, found = _Files(f"{COCO}{argument}", argument), dict[str, Ids]()
     for file in files.files:
         whole, classes = _parsed(file, files.spec), list[str]()
@@ -196,11 +192,9 @@ class _Files:
         self.faults = Faults()
 
     def source(self) -> FileSource:
-        """Return the source of the images."""
         return FileSource(self.root, [record.key for record in self.records])
 
     def all_skipped(self) -> list[Skipped]:
-        """Return skipped images and annotations."""
         return [*self.skipped, *self.faults.skipped(self.files[0].name)]
 
     def read(self, classes: Sequence[str] = ()) -> None:
@@ -277,7 +271,6 @@ def _siblings(file: Path) -> list[Path]:
 
 
 def _folders(root: Path, file: Path, split: str) -> Iterator[str]:
-    """Yield the folders in which images may lie, from the root: of the file, of the dataset, of the split."""
     bases = dict.fromkeys((file.absolute().parent, root))
     places = [base / name for base in bases for name in FOLDERS if (base / name).is_dir()]
     yield from (place.relative_to(root).as_posix() for place in places)
@@ -301,13 +294,11 @@ def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[t
 
 
 def _size(image: Mapping[str, Any]) -> tuple[float, float]:
-    """Return width and height as the file has them; of more pixels than are decoded, no numbers."""
     width, height = number(image.get("width")), number(image.get("height"))
     return UNKNOWN_SIZE if width * height > MAX_PIXELS else (width, height)
 
 
 def _hashable(value: object) -> object:
-    """Return an id that is a number or a text; None for anything else."""
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
 
@@ -369,10 +360,7 @@ class Segment:
 
 
 def _drawn(one: Object, label: int, size: tuple[float, float]) -> tuple[Segment | None, str]:
-    """Return the region of an object, and what cannot be used of it.
-
-    Which pixels show an object of which only the box can be used is not known: those of its box are not background.
-    """
+    """Return the region of an object, and what cannot be used of it."""
     found = segment(one.outline, size, VOID if one.weight == 0 else label)
     if isinstance(found, Segment):
         return found, ""

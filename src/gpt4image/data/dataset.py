@@ -189,7 +189,6 @@ class Dataset:
         )
 
     def _changed(self, chosen: NDArray[np.int64] | None = None, **changes: Any) -> Dataset:
-        """Return the dataset with other fields; digests that are known stay known, of the ``chosen`` images."""
         other = replace(self, **changes)
         if "digests" in self.__dict__:
             own = self.digests
@@ -197,11 +196,7 @@ class Dataset:
         return other
 
     def with_classes(self, names: Sequence[str]) -> Dataset:
-        """Return the same images among more classes; ``names`` holds those that there are.
-
-        Raises:
-            DataError: it lacks one.
-        """
+        """Return the same images among more classes; ``names`` holds those that there are. Raises DataError."""
         if tuple(names) == self.classes:
             return self
         if lost := set(self.classes) - set(names):

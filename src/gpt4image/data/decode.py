@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 import warnings
 import zlib
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.JpegImagePlugin import JpegImageFile
 
 from gpt4image.base.errors import DecodeError, install_command
 from gpt4image.base.files import UNREADABLE
@@ -27,13 +25,12 @@ with suppress(ImportError):  # the extra heic
     pillow_heif.register_heif_opener(thumbnails=False)
 # An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are no pictures. Not every build of
 # Pillow has all of these.
-_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 HEIF = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
-PICTURES = (
-    frozenset({*HEIF, ".avif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}) - EXTENSIONS
-)
+_OTHERS = {".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}
+PICTURES = (HEIF | _OTHERS) - EXTENSIONS
 """Extensions of pictures that are not read."""
 EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")
 """Formats that keep the numbers of a mask."""
@@ -42,17 +39,6 @@ LOSSY = ("jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")
 COLOURED = ("F", "CMYK", "YCbCr", "LAB", "HSV")
 """Modes of Pillow whose channels are no numbers of a mask."""
 MAX_PIXELS = 50_000_000
-MOST_TILES = 16_384
-MOST_PIXELS_PER_BYTE, SMALL = 1000, 1_000_000
-"""Of a JPEG 2000 file, as OpenJPEG takes 20 bytes for each pixel; photographs have less than 100. Small ones may."""
-# SOC and SIZ markers, length, capability, picture, tiles, channels (ISO 15444-1, A.5.1)
-_SIZ = struct.Struct(">4sHH8IH")
-# Of JPEG (ITU-T T.81, annex B). In a scan, FF is followed by 00, by a restart marker or by another FF.
-_MARKER = re.compile(rb"\xff+([\x01-\xfe])", re.DOTALL)
-_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]", re.DOTALL)
-_START, _SCAN, _END, _COMMENT = 0xD8, 0xDA, 0xD9, 0xFE
-# JFIF 1.1, no density, no thumbnail. It says that the colours are YCbCr.
-_JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
 _OF_LIBRARIES = (struct.error, zlib.error, Image.DecompressionBombError)
@@ -73,10 +59,7 @@ def decode(data: bytes, *, draft_side: int | None = None) -> Image.Image:
 
     EXIF orientation is applied, transparency lies on white, 16-bit grey is scaled to 8 bit, an animation gives its
     first frame. With ``draft_side``, JPEG files may be decoded at a reduced scale, as long as the longer side keeps so
-    many pixels.
-
-    Raises:
-        DecodeError: the bytes are empty, not an image, damaged, of more than MAX_PIXELS or of a mode without a range.
+    many pixels. Raises DecodeError.
     """
     with _opened(data) as image:
         if draft_side is not None and max(image.size) > draft_side:
@@ -92,10 +75,7 @@ def decode_square(
 
     A square image of that size keeps its pixels exactly. JPEG files far larger than ``size`` are decoded at a reduced
     scale, never below twice ``size``. With ``squash`` both sides are resized, which loses the proportions and keeps the
-    borders.
-
-    Raises:
-        DecodeError: as ``decode``.
+    borders. Raises DecodeError.
     """
     with _opened(data) as image:
         image.draft(None, (2 * size, 2 * size))
@@ -131,9 +111,7 @@ def decode_numbers(data: bytes) -> NDArray[np.uint8]:
     """Decode a mask to the numbers of its pixels: (height, width) uint8, upright.
 
     Palettes give their indices; grey of 1 to 16 bits its values, and so do RGB files with three equal channels.
-
-    Raises:
-        DecodeError: as ``decode``; also a format that changes values, colours, or a number above 255.
+    Raises DecodeError.
     """
     with _opened(data) as image:
         if image.format not in EXACT:
@@ -160,56 +138,10 @@ def decode_numbers(data: bytes) -> NDArray[np.uint8]:
 
 
 def _scale(image: Any) -> float:
-    """Return by how much Pillow multiplies the numbers of a file, to fill the range of its mode."""
     args = image.tile[0].args if image.tile else ""
     if image.format == "PPM" and image.mode != "F" and isinstance(args, tuple):
         return (65535 if image.mode == "I" else 255) / args[1]
     return {"L;2": 85.0, "L;4": 17.0}.get((args if isinstance(args, str) else args[0])[:3], 1.0)
-
-
-def bare_jpeg(data: bytes, max_side: int) -> bytes | None:
-    """Return a JPEG file without metadata, thumbnail, comments and what lies behind its end, not compressed again.
-
-    The pixels stay the same. None where it must be compressed again: it is another format, turned, of colours other
-    than grey and YCbCr, has a side above ``max_side`` or an unusual structure. It is decoded to its end, at an eighth
-    of its size.
-
-    Raises:
-        DecodeError: as ``decode``; other formats are not decoded.
-    """
-    with _opened(data) as image:
-        # Pillow calls files of several pictures MPO.
-        if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode not in ("L", "RGB"):
-            return None
-        # An Adobe marker, or components of these names, may say that the colours are not YCbCr.
-        other_colours = "adobe" in image.info or [layer[0] for layer in image.layer] == list(b"RGB")
-        turned = "exif" in image.info and _orientation(image) != 1
-        if other_colours or turned or max(image.size) > max_side:
-            return None
-        image.draft(None, (1, 1))
-        image.load()
-    return _tables_and_scans(data)
-
-
-def _tables_and_scans(data: bytes) -> bytes | None:
-    if data[:2] != bytes((0xFF, _START)):
-        return None
-    parts, place = [data[:2], _JFIF], 2
-    while (found := _MARKER.match(data, place)) is not None:
-        marker, start = found[1][0], found.end()
-        if marker == _END:
-            return b"".join([*parts, bytes((0xFF, _END))])
-        place = start + int.from_bytes(data[start : start + 2], "big")
-        if 0xD0 <= marker <= _START or not start + 2 <= place <= len(data):
-            return None
-        if not 0xE0 <= marker < 0xF0 and marker != _COMMENT:
-            parts += (bytes((0xFF, marker)), data[start:place])
-        if marker == _SCAN:
-            if (end := _END_OF_SCAN.search(data, place)) is None:
-                return None
-            parts.append(data[place : end.start()])
-            place = end.start()
-    return None
 
 
 @contextmanager
@@ -222,7 +154,7 @@ def _opened(data: bytes) -> Generator[Image.Image]:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
-            _refuse_bomb(image, data)
+            _refuse_bomb(image)
             yield image
     except Image.UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"hevc"):
@@ -234,42 +166,13 @@ def _opened(data: bytes) -> Generator[Image.Image]:
         raise DecodeError(f"damaged: {error or type(error).__name__}") from None
 
 
-def _refuse_bomb(image: Image.Image, data: bytes) -> None:
-    """Raise DecodeError if a header claims too much memory, which decoders allocate before they read the picture.
-
-    Of the two headers of JPEG 2000, Pillow checks the first, but OpenJPEG allocates tiles and channels by the second,
-    some 10 KB each: 50 KB in a file become a terabyte. TIFF decoders allocate a whole tile.
-    """
+def _refuse_bomb(image: Image.Image) -> None:
+    """Raise DecodeError if a tile of a TIFF file claims too much memory: decoders allocate it before they read."""
     if image.format == "TIFF":
         tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
-        width, height = int(tags.get(322, 0)), int(tags.get(323, 0))  # of a tile
+        width, height = int(tags.get(322, 0)), int(tags.get(323, 0))
         if width * height > MAX_PIXELS:
             raise DecodeError(f"its header claims {width} x {height} pixels, more than the allowed {MAX_PIXELS:,}")
-    elif image.format == "JPEG2000":
-        right, bottom, left, top, wide, high, start_x, start_y, channels = _SIZ.unpack_from(data, _codestream(data))[3:]
-        pixels, tiles = (right - left) * (bottom - top), -((start_x - right) // wide) * -((start_y - bottom) // high)
-        if pixels > min(MAX_PIXELS, max(SMALL, MOST_PIXELS_PER_BYTE * len(data))):
-            raise DecodeError(f"its header claims {pixels:,} pixels in a file of {len(data):,} bytes")
-        if channels > 4 or tiles > MOST_TILES:
-            raise DecodeError(
-                f"its header claims {channels:,} channels in {tiles:,} tiles, more than the allowed 4 in {MOST_TILES:,}"
-            )
-
-
-def _codestream(data: bytes) -> int:
-    """Return where the codestream of a JPEG 2000 file begins: at once, or in the box jp2c of a JP2 file."""
-    start = 0
-    while not data.startswith(b"\xff\x4f\xff\x51", start):
-        length, kind = struct.unpack_from(">I4s", data, start)
-        header = 8
-        if length == 1:
-            (length,), header = struct.unpack_from(">Q", data, start + 8), 16
-        if kind == b"jp2c":
-            return start + header
-        if length < header:
-            raise DecodeError("damaged: a JPEG 2000 file without a picture")
-        start += length
-    return start
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

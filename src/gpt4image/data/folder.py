@@ -114,10 +114,7 @@ def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
 
 
 def _has_train(tree: _Tree, top: Sequence[str]) -> bool:
-    """Return whether class folders lie below train: the folder may also be a class of trains.
-
-    It is the split if it holds folders, and others are splits too or it holds no image itself.
-    """
+    """Return whether class folders lie below train: the folder may also be a class of trains."""
     train = [name for name in top if _split(name) == "train" and tree.folders(name)]
     has_others = any(_split(name) not in (None, "train") for name in top)
     has_classes = any(_split(name) is None and not _is_unlabelled(name) for name in top)
@@ -162,7 +159,6 @@ def _class_names(split_of: dict[str, str], spec: str) -> tuple[str, ...]:
 
 
 def _name(path: str) -> str:
-    """Return the name of a folder in Unicode's composed form: systems differ in how they store accents."""
     return unicodedata.normalize("NFC", path.rsplit("/", 1)[-1])
 
 
@@ -182,15 +178,12 @@ class _Tree:
         self._read_before: dict[str, tuple[list[str], list[str]]] = {}
 
     def skipped(self) -> str:
-        """Return what was skipped and why, as a sentence; "" for nothing."""
         return f" Skipped: {first_few(f'{path}: {why}' for path, why in self.reasons.items())}." if self.reasons else ""
 
     def folders(self, folder: str) -> list[str]:
-        """Return the names of the visible folders directly in a folder."""
         return self._read(folder)[0]
 
     def images(self, folder: str) -> list[str]:
-        """Return the names of the images directly in a folder."""
         return self._read(folder)[1]
 
     def holds_only_folders(self, folder: str) -> bool:
@@ -201,11 +194,7 @@ class _Tree:
             self.reasons[_join(folder, name)] = "lies outside the class folders"
 
     def images_below(self, folder: str) -> list[str]:
-        """Return the paths of all images below a folder, each real folder read once.
-
-        The order is that of torchvision's ImageFolder, so that lists which others released fit: by the paths of
-        folders, compared as text, then by file name.
-        """
+        """Return the paths of all images below a folder, each real folder read once."""
         found: list[str] = []
         parts = folder.split("/") if folder else []
         seen = {self._real("/".join(parts[:count])) for count in range(len(parts))}

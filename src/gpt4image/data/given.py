@@ -65,8 +65,7 @@ def dataset(data: Any) -> str:
         data: a pair of images and labels, or a table with columns. Images are paths, PIL pictures or arrays of uint8,
             (H, W, 3), (H, W, 4) or (H, W). A label is a name or number, None without, or a list of several.
 
-    Raises:
-        DataError: it is something else, or a picture cannot be taken.
+    Raises DataError.
     """
     columns = _columns(data)
     images = columns.pop("path")
@@ -123,8 +122,7 @@ def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]
     Args:
         images: a path or a picture, a sequence of them, or a table with a column path or image.
 
-    Raises:
-        DataError: a picture cannot be taken.
+    Raises DataError.
     """
     if hasattr(images, "columns"):
         images = _columns(images)["path"]
@@ -183,7 +181,6 @@ def _columns(data: Any) -> dict[str, list[Any]]:
 
 
 def _plain(cell: Any) -> Any:
-    """Return a cell as JSON has it: numbers of NumPy as those of Python, None for what is missing."""
     if isinstance(cell, list | tuple | np.ndarray):
         return [_plain(each) for each in cell]
     cell = cell.item() if isinstance(cell, np.generic) else cell

@@ -125,7 +125,6 @@ def _load(argument: str, spec: str) -> Mapping[str, Table]:
 
 
 def _known_splits(loaded: Mapping[str, Table]) -> tuple[list[tuple[str, Table]], list[str]]:
-    """Return the splits whose name is known, train first, and the names of the others; a single split is train."""
     if len(loaded) == 1 and not set(loaded) & set(SPLIT_OF):
         return [("train", next(iter(loaded.values())))], []
     known = sorted((name for name in loaded if name in SPLIT_OF), key=list(SPLIT_OF).index)
@@ -133,7 +132,6 @@ def _known_splits(loaded: Mapping[str, Table]) -> tuple[list[tuple[str, Table]],
 
 
 def _why(error: BaseException) -> str:
-    """Return what an error of `datasets` says, and what led to it, each in one line that may be cut."""
     text = " ".join(str(error).split())[:MAX_CAUSE].rstrip(".")
     named = text if text and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
     return named if error.__cause__ is None else f"{named} ({_why(error.__cause__)})"
@@ -237,7 +235,6 @@ def _element(kind: Any) -> Any:
 
 
 def _cells(part: Table, name: str) -> list[Any]:
-    """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
     with parsing(f"the column {name!r} of the dataset is damaged"):
         column = part.data.column(name)
         column.validate(full=True)
@@ -254,7 +251,6 @@ def _objects_column(part: Table) -> tuple[str, str, str] | None:
 
 
 def _fields(part: Table, column: str) -> dict[str, Any]:
-    """Return the features of the fields of one object, of a list of structs or of a struct of lists."""
     inner = _element(part.features.get(column))
     return dict(inner) if isinstance(inner, dict) else {}
 
@@ -350,11 +346,7 @@ class ArrowSource:
         return tuple(next(of_files) if isinstance(one, str) else one.hexdigest() for one in found)
 
     def faults(self) -> dict[int, str]:
-        """Return the rows that cannot be used, with the reason, without touching the image bytes.
-
-        Raises:
-            Exception: one of Arrow's, where the tables are damaged: rows would be read from anywhere in memory.
-        """
+        """Return the rows that cannot be used, with the reason, without touching the image bytes. Raises Exception."""
         faults: dict[int, str] = {}
         for start, (data, paths) in zip(self._starts, self._chunks, strict=True):
             data.validate(full=True)
@@ -365,14 +357,12 @@ class ArrowSource:
         return faults
 
     def _fault(self, path: str | None) -> str:
-        """Return why the file of an image without bytes is not read; nothing where it may be."""
         if path is None:
             return "has no image"
         inside = any(is_below(os.path.realpath(self._file(path)), folder) for folder in self._folders)
         return "" if inside else "has no bytes, and its path leads out of the dataset"
 
     def _cell(self, row: int) -> tuple[bytes | None, Any]:
-        """Return the bytes of an image, and the path that a row without has."""
         chunk = bisect.bisect_right(self._starts, row) - 1
         data, paths = self._chunks[chunk]
         offset = row - self._starts[chunk]
@@ -395,7 +385,6 @@ class ArrowSource:
 
 
 def _allowed_folders(argument: str) -> list[str]:
-    """Return where the files of a set without embedded bytes may lie: its own folder and the caches of downloads."""
     from datasets.config import HF_DATASETS_CACHE
     from huggingface_hub.constants import HF_HUB_CACHE
 

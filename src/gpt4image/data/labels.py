@@ -45,8 +45,7 @@ def encode_labels(
         rows: N row numbers for messages, where they are not 1 to N.
         names: whether whole numbers are names, too.
 
-    Raises:
-        DataError: a number is below -1 or too large; a cell holds several values, or bytes.
+    Raises DataError.
     """
     rows = rows or range(1, len(cells) + 1)
     for row, cell in zip(rows, cells, strict=True):
@@ -83,9 +82,7 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
 
     A cell is a list of names or of class numbers, or a text of names between bars: ``red|round``. None, NaN, an empty
     text and -1 mean no label (a row of -1); an empty list and a single bar mean that no class is present.
-
-    Raises:
-        DataError: a value is no class or comes twice, there are too many classes, or names have no bars between them.
+    Raises DataError.
     """
     lists = [_several(cell) for cell in cells]
     _require_bars(cells, spec)
@@ -118,9 +115,7 @@ def encode(
     """Return class names and labels of cells: (N,) one class each, or (N, K) if ``several``.
 
     Most class numbers must have an image: of others, such as years, each number below the largest would be a class.
-
-    Raises:
-        DataError: as ``encode_labels`` and ``encode_several``.
+    Raises DataError.
     """
     classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec, names=names)
     used = [classes[label] for label in used_classes(labels)]

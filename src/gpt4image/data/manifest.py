@@ -91,7 +91,6 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
 
 
 def _keys(given: Sequence[str], located: Sequence[tuple[str, str]], stated: str) -> list[str]:
-    """Return the paths as keys; below a folder that is stated, absolute ones without it, as others may mount it."""
     return [
         posixpath.normpath(file if stated and file and posixpath.isabs(path) else path)
         for path, (file, _) in zip(given, located, strict=True)
@@ -160,7 +159,6 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> di
 
 
 def _usual_name(name: str, names: Sequence[str], cells: Sequence[Any]) -> str:
-    """Return what a column is called here; one whose usual name is there too, or that may be a class, keeps its own."""
     every = SYNONYMS | {column: column for column in COLUMNS}
     usual = every.get(name.lower(), name)
     first = next(other for other in names if every.get(other.lower(), other) == usual)
@@ -169,7 +167,6 @@ def _usual_name(name: str, names: Sequence[str], cells: Sequence[Any]) -> str:
 
 
 def _is_class(name: str, cells: Sequence[Any]) -> bool:
-    """Return whether a column of another name says which images have a class of that name; no slip such as "lable"."""
     if name.startswith(CLASS_COLUMN) and name != CLASS_COLUMN:
         return True
     known = presence(cells)
@@ -205,7 +202,6 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
 
 
 def _are_class_numbers(cells: Sequence[Any]) -> bool:
-    """Return whether the classes are 0 to K-1, all of them: then names and numbers are the same, but for the order."""
     found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
     return found == set(map(str, range(len(found))))
 

@@ -114,8 +114,7 @@ def masks_of(
         faults: collects masks that are not used.
         spec: of the dataset.
 
-    Raises:
-        DataError: no mask can be used.
+    Raises DataError.
     """
     used = np.zeros((len(rows), VOID + 1), np.bool_)
     with_mask = np.flatnonzero(rows >= 0).tolist()
@@ -180,10 +179,7 @@ def _folders(argument: str, spec: str) -> tuple[Path, Path]:
 def _paired(
     keys: Sequence[str], masks: Sequence[str], root: Path, folders: tuple[Path, Path], faults: Faults
 ) -> NDArray[np.int64]:
-    """Return (N,) the mask of each image, -1 without: of the same path except for its ending, else of the same name.
-
-    The name counts only where one image and one mask have it. A mask of another split belongs to no image of this one.
-    """
+    """Return (N,) the mask of each image, -1 without: of the same path except for its ending, else of the same name."""
     own = [(root / key).relative_to(folders[0]).with_suffix("").as_posix() for key in keys]
     names = [(root / path).relative_to(folders[1]).with_suffix("").as_posix() for path in masks]
     place = {name: row for row, name in enumerate(names)}

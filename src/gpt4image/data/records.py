@@ -196,8 +196,7 @@ def boxes_of(
         read: gives the bytes of a picture; None where boxes are parts of their pictures, not pixels.
         from_sides: whether the format has left, top, width and height.
 
-    Raises:
-        DataError: all boxes are parts of their pictures where pixels are expected, or corners where sides are.
+    Raises DataError.
     """
     found = [(row, one) for row, record in enumerate(records) for one in record.objects or ()]
     image = np.array([row for row, _ in found], np.int64)
@@ -270,10 +269,7 @@ def _require_pixels(boxes: NDArray[np.float64], size: Sizes, names: Sequence[str
 
 
 def _require_sides(boxes: NDArray[np.float64], size: Sizes, names: Sequence[str], spec: str) -> None:
-    """Refuse boxes that are left, top, right and bottom where the format has left, top, width and height.
-
-    Such boxes all lie inside of their pictures as they are; read as sides, many of them reach beyond.
-    """
+    """Refuse boxes that are left, top, right and bottom where the format has left, top, width and height."""
     usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(size).all(axis=1))
     corners, far = boxes[usable].copy(), size[usable] * (1 + TOLERANCE)
     beyond = (corners[:, 2:] > far).any(axis=1)

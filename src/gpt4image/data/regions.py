@@ -84,7 +84,6 @@ class Boxes:
         return self._taken(self.places(rows), np.diff(self.starts)[rows], self.known[rows])
 
     def _taken(self, place: NDArray[Any], counts: NDArray[Any], known: NDArray[np.bool_]) -> Boxes:
-        """Return the boxes at positions, of which each image has ``counts`` (N,)."""
         return Boxes(
             starts=np.cumsum([0, *counts], dtype=np.int64),
             corners=self.corners[place],
@@ -295,7 +294,6 @@ def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:
 
 
 def _in_one_piece(pixels: NDArray[np.bool_]) -> bool:
-    """Return whether the largest connected part of some pixels (S, S) holds nearly all of them."""
     from scipy import ndimage
 
     labelled: Any = ndimage.label(pixels, structure=np.ones((3, 3)))

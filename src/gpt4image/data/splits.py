@@ -75,8 +75,7 @@ def keep_labels_per_class(
         first: (N,) images whose labels are chosen before those of others.
         classes: class names for messages.
 
-    Raises:
-        DataError: no class has more than k labels.
+    Raises DataError.
     """
     kept = labels.copy()
     kept[train_indices] = NO_LABEL
@@ -187,7 +186,6 @@ def wrong_copies(image_set: Dataset) -> list[str]:
 
 
 def _contradict(labels: NDArray[np.integer]) -> bool:
-    """Return whether labels (n,) or (n, K) of one picture differ where they are known."""
     known = np.where(labels == NO_LABEL, labels.max(axis=0), labels)
     return bool((known != known[0]).any())
 

@@ -74,11 +74,7 @@ def container_of(data: bytes) -> str | None:
 def decode_frames(data: bytes, frames: Frames, make: Callable[[Image.Image], Made] = lambda frame: frame) -> list[Made]:
     """Return what ``make`` makes of the T frames of a clip, RGB and upright; a file of fewer shows some several times.
 
-    One frame of full size is in memory at a time.
-
-    Raises:
-        DecodeError: the bytes are empty, no video, damaged, cut off, without a frame, of a codec that is not allowed,
-            or beyond the bounds above.
+    One frame of full size is in memory at a time. Raises DecodeError.
     """
     with _opened(data) as container:
         places = _places(_count_frames(container), frames, data)
@@ -128,7 +124,6 @@ def frame_size(data: bytes) -> tuple[int, int]:
 
 
 def _places(count: int, frames: Frames, data: bytes) -> list[int]:
-    """Return the number of each frame to show, out of ``count``: from the middle of each of T equal parts."""
     if frames.order == "still":
         return [count // 2] * frames.count
     places = [(2 * part + 1) * count // (2 * frames.count) for part in range(frames.count)]

@@ -97,7 +97,6 @@ def parse_xml(data: bytes) -> Element:
 
 
 def _annotation(document: Element) -> Element:
-    """Return a document of VOC. Raises ValueError: it is of another kind, and says nothing about objects."""
     if document.tag.lower() != "annotation" and document.find("object") is None:
         raise ValueError(f"its root is <{document.tag:.50}>, and an XML file of VOC has <annotation>")
     return document
@@ -148,7 +147,6 @@ def _paired(root: Path, documents: Sequence[str], pictures: Sequence[str], fault
 
 
 def _common(picture: str, document: str) -> int:
-    """Return how near two files are: folders of one name that both have, wherever they stand."""
     own, other = _folders(picture), _folders(document)
     return len(set(own) & set(other)) * 100 - len(own)
 
@@ -206,10 +204,7 @@ def _objects(document: Element) -> list[Object]:
 
 
 def _count_from_zero(records: Sequence[Record]) -> None:
-    """Subtract 1 from left and top, unless a box begins at 0: VOC counts from 1 and names the last pixel of a box.
-
-    Tools that begin at 0 write the edge behind it. 1x1 boxes keep no area, and are dropped: nobody drew a box there.
-    """
+    """Subtract 1 from left and top, unless a box begins at 0: VOC counts from 1 and names the last pixel of a box."""
     objects = [one for record in records for one in record.objects or () if not one.fault]
     if not any(min(one.corners[:2]) < 1 for one in objects):
         for one in objects:

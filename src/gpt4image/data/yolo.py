@@ -118,7 +118,6 @@ def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spe
 
 
 def _place(root: Path, base: str, entry: str) -> Path | None:
-    """Return the folder or list that an entry of data.yaml means; some tools write ``../`` before it."""
     tries = [Path(base) / entry, Path(entry), Path(entry.lstrip("./"))]
     return next((root / one for one in tries if _is_inside(root, root / one)), None)
 
@@ -135,7 +134,6 @@ def _images_of(root: Path, base: str, place: Path, spec: str) -> Iterator[str]:
 
 
 def _is_inside(root: Path, place: Path) -> bool:
-    """Return whether there is a file or folder that lies in the root, or is it."""
     if not os.path.exists(place):  # noqa: PTH110  (Path.exists raises where a name is too long)
         return False
     real, real_root = os.path.realpath(place), os.path.realpath(root)
@@ -143,14 +141,12 @@ def _is_inside(root: Path, place: Path) -> bool:
 
 
 def _label_files(root: Path, keys: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the label file of each image, or why there is none: below ``labels``, else beside the image."""
     apart = [_below_labels(PurePosixPath(key).with_suffix(".txt").as_posix()) for key in keys]
     beside = locate_all(root, [PurePosixPath(key).with_suffix(".txt").as_posix() for key in keys])
     return [one if not one[1] else other for one, other in zip(locate_all(root, apart), beside, strict=True)]
 
 
 def _below_labels(path: str) -> str:
-    """Return a path with ``labels`` for its last ``images``; without one as it is."""
     above, images, inside = f"/{path}".rpartition("/images/")
     return f"{above}/labels/{inside}".lstrip("/") if images else inside.lstrip("/")
 
@@ -205,11 +201,7 @@ def _box(line: str, *, keypoints: bool) -> tuple[int, Corners, float] | str:
 
 
 def _require_from_zero(numbers: Sequence[int], classes: Sequence[str], spec: str) -> None:
-    """Refuse class numbers that begin at 1. Where they may, but need not, a note on standard error says so.
-
-    Raises:
-        DataError: no box has the class 0, and one has the number behind the last name.
-    """
+    """Refuse class numbers that begin at 1. Where they may, but need not, a note on standard error says so."""
     if min(numbers, default=0) != 1 or not classes:
         return
     what = f"{spec}: no box has the class 0, {classes[0]!r}; class numbers of YOLO begin at 0"

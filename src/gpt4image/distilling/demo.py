@@ -42,11 +42,7 @@ LETTERS_PER_TOKEN = 4
 
 
 def demo(config: DemoConfig) -> CompareResult:
-    """Distill the packaged photographs, then compare; finished parts are not made again.
-
-    Raises:
-        MissingExtraError: the packaged weights are not installed.
-    """
+    """Distill the packaged photographs, then compare; finished parts are not made again. Raises MissingExtraError."""
     started, used = time.monotonic(), _cpu_seconds()
     say("demo: 1,200 photographs of clothes without a label; an LLM's recorded answers about them are replayed")
     from gpt4image.comparing.compare import compare
@@ -91,7 +87,6 @@ def demo(config: DemoConfig) -> CompareResult:
 
 
 def _cpu_seconds() -> float:
-    """Return the processor time of this process, and of its children that have ended."""
     return sum(os.times()[:4])
 
 

@@ -125,7 +125,6 @@ def distill(config: DistillConfig) -> DistillResult:
 
 
 def _task(config: DistillConfig, images: Dataset) -> Task:
-    """Return the task. Raises DataError: it needs boxes or masks, and the dataset has none."""
     training = config.train()
     task = task_of(images, training) if config.task == "auto" else find_task(config.task, training)
     if task.output != "probabilities":
@@ -155,12 +154,7 @@ def _what_to_ask(config: DistillConfig, images: Dataset, task: Task) -> str:
 
 
 def _require_learnable(config: DistillConfig, images: Dataset, task: Task) -> None:
-    """Refuse what `train` would refuse after the answers are paid for.
-
-    Raises:
-        DataError: the dataset does not do for the task.
-        ConfigError, ModelError: there is no such model, or none that is built with these options.
-    """
+    """Refuse what `train` would refuse after the answers are paid for."""
     named = config.describe("class").classes
     if named:
         compare_with(class_list(named), images.classes, config.data)
@@ -173,7 +167,6 @@ def _require_learnable(config: DistillConfig, images: Dataset, task: Task) -> No
 
 
 def _measurable(images: Dataset, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:
-    """Return the split to measure on: the first with an annotated image; "" for none."""
     for split in ("test", "val"):
         if annotated[images.indices(split)].any():
             return split
@@ -181,12 +174,7 @@ def _measurable(images: Dataset, annotated: NDArray[np.bool_]) -> Literal["test"
 
 
 def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> DistillConfig:
-    """Return the options with what boxes, masks and clips call for, where nothing else is given.
-
-    Raises:
-        ConfigError: the format has no models of the task.
-        MissingExtraError: the model is to be written as ONNX, and the extra is not installed.
-    """
+    """Return the options with what boxes, masks and clips call for, where nothing else is given."""
     own: dict[str, Any] = {}
     if "boxes" in listed(ask):
         own["max_tokens"] = TOKENS_OF_BOXES
@@ -220,7 +208,6 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
 
 
 def _with_fewer_classes(config: DistillConfig, questions: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the same questions with each shorter list of classes that answers in the folder chose from."""
     with DescriptionStore(config.out / ANSWERS) as store:
         lists = {prompt.classes for prompt in store.prompts() if prompt.classes}
     for classes in lists:
@@ -230,7 +217,6 @@ def _with_fewer_classes(config: DistillConfig, questions: Mapping[str, Any]) -> 
 
 
 def _asks_again(config: DistillConfig, earlier: DescribeResult, options: Mapping[str, Any]) -> bool:
-    """Return whether images that a finished run left without an answer are asked about again."""
     if not earlier.without_description:
         return False
     name = (earlier.stopped_by or "").removeprefix("--").partition(" ")[0].replace("-", "_")
@@ -246,13 +232,11 @@ def _has_answers(path: Path) -> bool:
 
 
 def _recorded(config: DistillConfig) -> dict[str, Any]:
-    """Return the options as they are recorded: without a password in an address."""
     options: dict[str, Any] = config.model_dump(mode="json")
     return {name: hidden(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
 def _plan(config: DistillConfig, images: Dataset, describing: DescribeConfig, annotated: int) -> str:
-    """Return what will be done."""
     counts = ", ".join(f"{count:,} {split}" for split in SPLITS if (count := len(images.indices(split))))
     rows = {
         "images": f"{len(images):,} ({counts}), {annotated:,} with a human label",
@@ -393,12 +377,10 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
 
 
 def _questions(config: DescribeConfig) -> dict[str, Any]:
-    """Return what is asked: a list of classes and a prompt by what their file says."""
     return {**_options(config, MACHINE), "prompt": [load_prompt(name).row for name in config.prompt]}
 
 
 def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, Any]:
-    """Return the options of a stage that decide what comes of it."""
     found = {name: value for name, value in config.model_dump(mode="json").items() if name not in PLACES | without}
     return found | ({"classes": class_list(found["classes"])} if found.get("classes") else {})
 
@@ -415,11 +397,7 @@ def require_payer(config: DistillConfig, describing: DescribeConfig, images: int
 
 
 def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
-    """Estimate the cost and ask, where nobody agreed before.
-
-    Raises:
-        KeyboardInterrupt: the answer is no.
-    """
+    """Estimate the cost and ask, where nobody agreed before. Raises KeyboardInterrupt."""
     if _agreed(config, describing):
         return
     say("A small sample is asked first, to estimate the rest; its answers are kept.")

@@ -74,8 +74,7 @@ class Stages:
             made: files and folders that make room where it begins anew.
             needs: those without which it is not finished.
 
-        Raises:
-            RunError: distill did not make what is to make room.
+        Raises RunError.
         """
         head = self._head(name)
         key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
@@ -172,13 +171,11 @@ def of_run(done: TrainResult) -> str:
 
 
 def _first(facts: Mapping[str, float | None], prefix: str = "") -> tuple[str, float] | None:
-    """Return the first fraction that is known of the facts with a prefix, after its name."""
     known = ((name, value) for name, value in facts.items() if name.startswith(prefix) and value is not None)
     return next(known, None)
 
 
 def _images(done: Outcome, name: str) -> str:
-    """Return on how many images a fact was measured, with a space after it; nothing where that is not known."""
     return f"{done.counts[name]:,} " if name in done.counts else ""
 
 

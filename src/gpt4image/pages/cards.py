@@ -29,11 +29,7 @@ def data_url(picture: Image.Image, quality: int = 85) -> str:
 
 
 def thumbnail(data: bytes, side: int = PICTURE, *, clips: bool = False) -> str:
-    """Return an image, or frames of a clip, as a data URL of at most ``side`` pixels a side.
-
-    Raises:
-        DecodeError: the image cannot be decoded.
-    """
+    """Return an image, or frames of a clip, as a data URL of at most ``side`` pixels a side. Raises DecodeError."""
     image = picture_of(data, clips=clips)
     image.thumbnail((side, side))
     return data_url(image)

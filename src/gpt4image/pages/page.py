@@ -32,7 +32,6 @@ def digest(script: str) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """Return text from outside with its invisible characters made visible; markup of ours stays as it is."""
     return visible(value) if type(value) is str else value
 
 

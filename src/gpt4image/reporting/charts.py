@@ -311,7 +311,6 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _figure(width: int, height: int) -> Figure:
-    """Return an empty figure of CSS pixels; SVG units are points, so one point is one pixel here."""
     return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
 
 
@@ -332,7 +331,6 @@ def _percent_axis(axes: Axes, which: str, *, bins: int) -> None:
 
 
 def _clean(text: str) -> str:
-    """Return a text as one line of characters that XML can hold."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
@@ -386,7 +384,6 @@ def _inline(svg: str, identifier: str, kind: str, title: str, words: str) -> str
 
 
 def _page_style(style: str) -> str:
-    """Return a style of matplotlib's with colours as CSS variables and without its font family."""
     style = re.sub(r"font: (\d+ )?([\d.]+px) [^;]*", r"font-weight: \1; font-size: \2", style)  # before matplotlib 3.11
     style = re.sub(r"font-family: [^;]*; |font-weight: ; ", "", style)
     for name, colour in COLOURS.items():

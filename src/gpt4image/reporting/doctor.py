@@ -231,7 +231,6 @@ def _listed(folder: Path) -> Iterator[tuple[Path, _Listed]]:
 
 
 def _is_card(path: Path) -> bool:
-    """Return whether a text is the card of an exported model."""
     if path.name == CARD and (path.parent / runs.CONFIG).is_file():
         with contextlib.suppress(DamagedError):
             return TASK in read_json(path.parent / runs.CONFIG)
@@ -263,10 +262,7 @@ def _check(path: Path, how: _Listed | None) -> Checked | None:
 
 
 def _own_checksum(path: Path) -> bool | None:
-    """Read a file; return whether it carries a checksum of its own, None where no stage wrote it.
-
-    Raises Gpt4ImageError: it is damaged.
-    """
+    """Read a file; return whether it carries a checksum of its own, None where no stage wrote it."""
     beside = {name for name in FOLDERS if (path.parent / name).is_file()}
     if path.suffix == ".json":
         is_evaluation = path.name.startswith("evaluation-")

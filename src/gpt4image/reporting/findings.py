@@ -207,7 +207,6 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def _gap(difference: float, evidence: Any, few: bool) -> tuple[str, str, str]:
-    """Return a difference in points, its interval and p-value; with a mark where there are few seeds."""
     return points(difference), points_interval(evidence.ci95), p_value(evidence.p) + (" *" if few else "")
 
 

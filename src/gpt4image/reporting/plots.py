@@ -65,7 +65,6 @@ def _line(axes: Axes, epochs: Sequence[Epoch], values: Sequence[float | None], n
 
 
 def _plain(name: str) -> str:
-    """Return a name of others as text: matplotlib would set what stands between two dollars as a formula."""
     return in_one_line(name).replace("$", r"\$")
 
 
@@ -90,11 +89,7 @@ def plot_comparison(folder: Path) -> Plot:
 
 
 def plot_classes(record: Path) -> Plot:
-    """Draw the score of each class of a run that ``evaluate`` measured, best first.
-
-    Raises:
-        RunError: no class has a score.
-    """
+    """Draw the score of each class of a run that ``evaluate`` measured, best first. Raises RunError."""
     evaluation = checked(record, lambda: Evaluation.model_validate(read_evaluation(record)))
     pairs = zip(evaluation.classes, evaluation.per_class, strict=True)
     scored = sorted(((score, name) for name, score in pairs if score is not None), reverse=True)[:CLASSES_SHOWN]

@@ -52,11 +52,7 @@ HEADINGS = (
 
 
 def report(config: ReportConfig) -> ReportResult:
-    """Write report.html into a run or comparison folder.
-
-    Raises:
-        RunError: the folder holds neither a comparison nor a finished run, or a record in it is malformed.
-    """
+    """Write report.html into a run or comparison folder. Raises RunError."""
     folder = config.dir
     if (folder / COMPARISON).is_file():
         return _report_comparison(folder)
@@ -176,10 +172,7 @@ def example_groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
 def _extras(
     identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]], given: Sequence[str]
 ) -> tuple[dict[str, Any], list[Skipped]]:
-    """Return what the templates of both pages show beside results, and what could not be read.
-
-    ``given`` are the commands that wrote the folder, as far as they are recorded.
-    """
+    """Return what the templates of both pages show beside results, and what could not be read."""
     examples, bad_examples = load_items(folder / EXAMPLES, Example)
     errors, bad_errors = load_items(folder / DOUBTFUL, SuspectedError)
     descriptions, bad_descriptions = load_items(folder / DESCRIPTIONS, Descriptions)

@@ -87,7 +87,6 @@ def score_curves(
 
 
 def _primary(runs: Mapping[str, Sequence[Run]]) -> tuple[str, str]:
-    """Return the primary metric of runs, and its name in words; without an evaluation, the first validation score."""
     every = [run for several in runs.values() for run in several]
     for evaluation in (run.evaluation for run in every if run.evaluation):
         return evaluation.metric, metric_label(evaluation.metric, evaluation.titles)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.data.decode import bare_jpeg
 from gpt4image.describing.describers.images import bounded, data_url, encoded
 
 
@@ -79,8 +78,6 @@ def test_whatever_is_sent_decodes_to_what_was_read(garbage: bytes, place: int, r
         return
     here, there = (np.asarray(bounded(content, 768)).astype(int) for content in (damaged, sent))
     assert here.shape == there.shape
-    if bare_jpeg(damaged, 768) == sent:
-        assert np.array_equal(here, there)
 
 
 def test_images_are_prepared_in_threads_without_warnings() -> None:

@@ -9,11 +9,11 @@ from PIL import Image
 
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import DescriberOptions
-from gpt4image.data.decode import bare_jpeg, decode
+from gpt4image.data.decode import decode
 from gpt4image.data.video import Frames, contact_sheet, decode_frames
 from gpt4image.describing.describers.base import Request
 
-_OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
+_OPTIONS = {"jpeg": {"quality": 95}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
 
 
 def bounded(data: bytes, max_side: int) -> Image.Image:
@@ -63,12 +63,7 @@ def why_unusable(error: OSError | DecodeError) -> str:
 
 
 def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
-    """Return the mime type and the bytes of the bounded image, without metadata, as ``jpeg``, ``png`` or ``webp``.
-
-    A JPEG file within bounds is not compressed again, only stripped. Raises DecodeError as ``bounded``.
-    """
-    if image_format == "jpeg" and (bare := bare_jpeg(data, max_side)) is not None:
-        return "image/jpeg", bare
+    """Return the mime type and the bytes of the bounded image, without metadata, as ``jpeg``, ``png`` or ``webp``."""
     return _saved(bounded(data, max_side), image_format)
 
 
