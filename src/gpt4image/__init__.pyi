@@ -115,6 +115,7 @@ def distill(
     contact_sheet: bool = False,
     detail: Literal['auto', 'low', 'high'] = 'auto',
     extra_body: Mapping[str, Any] = {},
+    per_call: int = 1,
     base_url: str | None = None,
     server_name: str | None = None,
     concurrency: int = 32,
@@ -125,6 +126,7 @@ def distill(
     prices: StrPath | None = None,
     prompt: str | Sequence[str] = ('short',),
     classes: StrPath | Sequence[str] | None = None,
+    examples: int = 0,
     box_format: str = 'auto',
     domain: str = '',
     word_limit: int = 100,
@@ -230,8 +232,9 @@ def distill(
         splits (str, optional): Splits whose images are asked about, separated by commas: train, val, test. Models learn
             from train alone.
         describer (str | Callable[[Image, str], str | Mapping] | (name, Callable)): Describer SPEC: openai:MODEL (any
-            OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a
-            picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description).
+            OpenAI-compatible server), anthropic:MODEL, gemini:MODEL, ollama:MODEL, transformers:MODEL_OR_PATH (on this
+            machine), python:MODULE:FUNCTION (of a picture and a question), or replay:FILE (JSON lines, CSV or Parquet
+            with key or digest, and description).
         system (str, optional): System message; an empty one is not sent, since some chat templates know none.
         max_tokens (int, optional): Maximum tokens per answer.
         max_side (int, optional): Maximum longer side of the image that is sent, in pixels; larger images are resized.
@@ -241,8 +244,11 @@ def distill(
         detail (Literal['auto', 'low', 'high'], optional): Detail in which a server looks at the image, if it knows this
             setting; low takes few tokens. auto is not sent.
         extra_body (Mapping[str, Any], optional): Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'.
+        per_call (int, optional): Images per call to a server, numbered, each with an answer of its own; 16 cost a
+            fraction of 16 calls.
         base_url (str | None, optional): Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default:
-            OPENAI_BASE_URL, otherwise OpenAI. The key is read from OPENAI_API_KEY.
+            that of the provider; of openai:MODEL first OPENAI_BASE_URL. The key is read from OPENAI_API_KEY
+            (ANTHROPIC_API_KEY, GEMINI_API_KEY).
         server_name (str | None, optional): Name of the server in the identity of results, instead of its address. Give
             one if the address may change and the model stays the same.
         concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
@@ -257,6 +263,8 @@ def distill(
             conversation, motion, or a text file of your own. See docs/describe.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
             line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
+        examples (int, optional): Labelled training images per class that a server is shown with every question, as
+            small pictures. They help where classes look unlike their names.
         box_format (str, optional): Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
             corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
             of the image sent, or of the file). auto finds it on images with human boxes.
@@ -429,6 +437,7 @@ def describe(
     contact_sheet: bool = False,
     detail: Literal['auto', 'low', 'high'] = 'auto',
     extra_body: Mapping[str, Any] = {},
+    per_call: int = 1,
     base_url: str | None = None,
     server_name: str | None = None,
     concurrency: int = 32,
@@ -445,6 +454,7 @@ def describe(
     prompt: str | Sequence[str] = ('short',),
     ask: str = 'description',
     classes: StrPath | Sequence[str] | None = None,
+    examples: int = 0,
     box_format: str = 'auto',
     domain: str = '',
     word_limit: int = 100,
@@ -476,8 +486,9 @@ def describe(
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split; as
             for `train`.
         describer (str | Callable[[Image, str], str | Mapping] | (name, Callable)): Describer SPEC: openai:MODEL (any
-            OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a
-            picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description).
+            OpenAI-compatible server), anthropic:MODEL, gemini:MODEL, ollama:MODEL, transformers:MODEL_OR_PATH (on this
+            machine), python:MODULE:FUNCTION (of a picture and a question), or replay:FILE (JSON lines, CSV or Parquet
+            with key or digest, and description).
         system (str, optional): System message; an empty one is not sent, since some chat templates know none.
         temperature (float | None, optional): Sampling temperature; 0 always takes the most probable token. Default:
             that of the model.
@@ -490,8 +501,11 @@ def describe(
         detail (Literal['auto', 'low', 'high'], optional): Detail in which a server looks at the image, if it knows this
             setting; low takes few tokens. auto is not sent.
         extra_body (Mapping[str, Any], optional): Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'.
+        per_call (int, optional): Images per call to a server, numbered, each with an answer of its own; 16 cost a
+            fraction of 16 calls.
         base_url (str | None, optional): Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default:
-            OPENAI_BASE_URL, otherwise OpenAI. The key is read from OPENAI_API_KEY.
+            that of the provider; of openai:MODEL first OPENAI_BASE_URL. The key is read from OPENAI_API_KEY
+            (ANTHROPIC_API_KEY, GEMINI_API_KEY).
         server_name (str | None, optional): Name of the server in the identity of results, instead of its address. Give
             one if the address may change and the model stays the same.
         concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
@@ -516,6 +530,8 @@ def describe(
             docs/answers.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
             line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
+        examples (int, optional): Labelled training images per class that a server is shown with every question, as
+            small pictures. They help where classes look unlike their names.
         box_format (str, optional): Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
             corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
             of the image sent, or of the file). auto finds it on images with human boxes.

@@ -109,7 +109,11 @@ class StoredText(NamedTuple):
 
 
 class StoredAnswer(NamedTuple):
-    """A structured answer for the stages that learn from it."""
+    """A structured answer for the stages that learn from it.
+
+    ``was_example``: the label of this image was shown with every question of the describer, so that the answer is no
+    evidence of how good the describer is.
+    """
 
     digest: str
     answer: Answer
@@ -117,6 +121,7 @@ class StoredAnswer(NamedTuple):
     prompt: Prompt
     describer: Mapping[str, Any]
     sample: int
+    was_example: bool = False
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:

@@ -273,10 +273,12 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
         With ``as_written``, the numbers of boxes are those of the model.
         """
+        shown = self.examples()
         for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests, as_written):
             if row.answer is not None:
-                prompt = row.prompt
-                yield StoredAnswer(row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample)
+                prompt, own = row.prompt, shown and shown.get(canonical_json(row.describer), ())
+                fields = row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample
+                yield StoredAnswer(*fields, was_example=row.digest in own)
 
     def _results(
         self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None, as_written: bool = False
@@ -322,6 +324,24 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         with explained(self.path), self._references.kept_on_success(), self._connection:
             values = self._references.describer(describer), name, canonical_json(evidence)
             self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
+
+    def examples(self) -> dict[str, dict[str, str]]:
+        """Return the labelled images that the questions of describers began with.
+
+        By settings of the describer as canonical JSON: the class of each example, by its digest.
+        """
+        found: dict[str, dict[str, str]] = {}
+        sql = "SELECT d.settings, lower(hex(e.digest)), e.class FROM examples AS e JOIN describers AS d "
+        for settings, digest, name in self._query(f"{sql} ON d.id = e.describer ORDER BY d.id, e.digest"):
+            found.setdefault(settings, {})[digest] = name
+        return found
+
+    def note_examples(self, describer: Mapping[str, Any], classes: Mapping[str, str]) -> None:
+        """Note the class of each example of a describer, by digest. Raises StoreError as ``add``."""
+        with explained(self.path), self._references.kept_on_success(), self._connection:
+            number = self._references.describer(describer)
+            rows = [(number, bytes.fromhex(digest), name) for digest, name in classes.items()]
+            self._connection.executemany("INSERT OR REPLACE INTO examples VALUES (?, ?, ?)", rows)
 
     @property
     def dataset(self) -> str | None:

@@ -41,13 +41,16 @@ COMMIT;
 # written: how many results were ever written, counted in the transaction that wrote them. The same number stands in a
 # file beside the store, where a log that is cut or damaged cannot take it along: SQLite skips such a log silently.
 # box_formats: how describers write boxes. uncertain_costs: what a model may have cost besides the answers here.
-# batches, batch_items: requests at a Batch API. dataset: what answers were last brought for.
+# batches, batch_items: requests at a Batch API. dataset: what answers were last brought for. examples: labelled images
+# that every question of a describer began with.
 _LATER = {
     "written": "(results INTEGER NOT NULL) STRICT",
     "box_formats": "(describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, "
     "evidence TEXT NOT NULL) STRICT",
     "uncertain_costs": "(payee TEXT PRIMARY KEY, usd REAL NOT NULL) STRICT",
     "dataset": "(spec TEXT NOT NULL) STRICT",
+    "examples": "(describer INTEGER NOT NULL REFERENCES describers, digest BLOB NOT NULL, class TEXT NOT NULL, "
+    "PRIMARY KEY (describer, digest)) STRICT, WITHOUT ROWID",
     "batches": "(id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE, "
     "created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT",
     "batch_items": "(digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts, "

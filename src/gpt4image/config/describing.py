@@ -27,9 +27,9 @@ class DescriberOptions(StageConfig):
     """The describer."""
 
     describer: str
-    """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH (on this machine),
-    python:MODULE:FUNCTION (of a picture and a question), or replay:FILE (JSON lines, CSV or Parquet with key or digest,
-    and description)."""
+    """Describer SPEC: openai:MODEL (any OpenAI-compatible server), anthropic:MODEL, gemini:MODEL, ollama:MODEL,
+    transformers:MODEL_OR_PATH (on this machine), python:MODULE:FUNCTION (of a picture and a question), or replay:FILE
+    (JSON lines, CSV or Parquet with key or digest, and description)."""
 
     # What is asked
     system: str = GUARD
@@ -52,9 +52,11 @@ class DescriberOptions(StageConfig):
     """Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'."""
 
     # A server
+    per_call: int = Field(default=1, ge=1, le=100)
+    """Images per call to a server, numbered, each with an answer of its own; 16 cost a fraction of 16 calls."""
     base_url: str | None = None
-    """Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default: OPENAI_BASE_URL, otherwise
-    OpenAI. The key is read from OPENAI_API_KEY."""
+    """Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default: that of the provider; of
+    openai:MODEL first OPENAI_BASE_URL. The key is read from OPENAI_API_KEY (ANTHROPIC_API_KEY, GEMINI_API_KEY)."""
     server_name: Rare[str | None] = None
     """Name of the server in the identity of results, instead of its address. Give one if the address may change and the
     model stays the same."""
@@ -134,6 +136,9 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     classes: str | None = None
     """Classes to choose from: a text file with one class per line, or a list with commas; "person: any human" adds a
     definition. Default: the class names of the dataset."""
+    examples: int = Field(default=0, ge=0)
+    """Labelled training images per class that a server is shown with every question, as small pictures. They help where
+    classes look unlike their names."""
     box_format: str = "auto"
     """Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two corners), xywh or yxhw (corner
     and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels of the image sent, or of the file).

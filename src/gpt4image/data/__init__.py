@@ -10,10 +10,12 @@ import importlib
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpt4image.base.errors import ConfigError, DataError, nearest
+from gpt4image.base import plugins
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_line, nearest
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource
 from gpt4image.data.decode import EXTENSIONS
@@ -85,12 +87,32 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
         raise ConfigError(f"--data '{name}:' lacks {follows[name]}.")
     if name in ON_DISK and not _is_there(name, argument.partition(IMAGE_ROOT)[0]):
         raise DataError(f"{spec}: there is no such file or folder.")
-    module, function = LOADERS[name]
-    load: Callable[..., Dataset] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
-    images = load() if name in PACKAGED else load(argument)
+    images = _loaded(name, argument) if name in LOADERS else _read_by_other(name, argument, spec)
     require_trained(images.classes, images.labels, images.splits, spec)
     note_same_but_case(images.classes, spec)
     return images
+
+
+def _loaded(name: str, argument: str) -> Dataset:
+    module, function = LOADERS[name]
+    load: Callable[..., Dataset] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
+    return load() if name in PACKAGED else load(argument)
+
+
+def _read_by_other(name: str, argument: str, spec: str) -> Dataset:
+    """Return what a reader of another package reads: a dataset, or what a call in Python may give as ``data``."""
+    read = plugins.find("readers", name)
+    assert read is not None  # noqa: S101  (full_spec has found it)
+    try:
+        found = read(argument)
+    except Gpt4ImageError:
+        raise
+    except Exception as error:
+        raise DataError(f"{spec}: the reader {name!r} failed ({type(error).__name__}: {first_line(error)}).") from error
+    if not isinstance(found, Dataset):
+        given = importlib.import_module("gpt4image.data.given")
+        found = given.load_given(given.dataset(found).partition(":")[2])
+    return replace(found, spec=spec)
 
 
 def full_spec(spec: str, aside: Path | None = None) -> str:
@@ -104,6 +126,8 @@ def full_spec(spec: str, aside: Path | None = None) -> str:
         )
     if name in LOADERS and (colon or name in ALONE or not expanded(place).exists()):
         return spec
+    if colon and not expanded(place).exists() and plugins.find("readers", name):
+        return spec
     return spec_of(place, aside) + sign + root
 
 
@@ -113,8 +137,9 @@ def require_there(spec: str) -> None:
     Nothing is read where there is something.
     """
     place = spec.partition(IMAGE_ROOT)[0]
-    name, _, argument = place.partition(":")
+    name, colon, argument = place.partition(":")
     there = _is_there(name, argument) if name in ON_DISK else name in LOADERS
+    there = there or bool(colon and plugins.find("readers", name))
     if not there and not expanded(place).exists():
         load_dataset(spec)
 
@@ -138,7 +163,8 @@ def spec_of(path: str, aside: Path | None = None) -> str:
     what = "" if colon else "there is no such file or folder; "
     if place.is_file():
         what = f"a table ends with {', '.join(KINDS)}; "
-    one_of = f"NAME is one of {', '.join(sorted(LOADERS))}." if "/" in name else nearest(name, LOADERS)
+    known = sorted([*LOADERS, *plugins.names("readers")])
+    one_of = f"NAME is one of {', '.join(known)}." if "/" in name else nearest(name, known)
     raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE; {one_of}")
 
 

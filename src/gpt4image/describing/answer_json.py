@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +19,7 @@ from gpt4image.artifacts.answers import Answer, is_box
 from gpt4image.artifacts.store import Prompt
 from gpt4image.describing.class_lists import LONGEST_NAME, ClassNames, is_none, readable
 from gpt4image.describing.flaws import without_thoughts
-from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS, asks_of_list
+from gpt4image.describing.questions import ANSWERS, BOXES, CLASS, DESCRIPTION, TAGS, asks_of_list
 
 MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, LONGEST_NAME, 1000
 _FIELDS = ("class", "second", "confidence", "tags", "boxes")
@@ -49,6 +50,49 @@ def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: floa
             return Parsed(description, to_answer(own, prompt.ask, names, probability))
         missing = f"it lacks {' and '.join(map(repr, lacking))}"
     return f"the answer is not the JSON that was asked for: {missing}"
+
+
+def items_of_sheet(text: str, prompt: Prompt, count: int) -> dict[int, str]:
+    """Return the answers about each of ``count`` images in one about all of them, by the number of the image from 1 on.
+
+    Each is the text that would answer ``prompt`` about the image alone. Items that are cut or no objects are left out,
+    and so are those whose number is used twice or is of no image. Never raises.
+    """
+    listed = (fields[ANSWERS] for fields in _objects(text) if isinstance(fields.get(ANSWERS), list))
+    items = [item for item in next(listed, _bare_list(text)) if isinstance(item, dict)]
+    given = [_number_of(item.get("image")) for item in items]
+    if len(items) == count and (not any("image" in item for item in items) or given == [*range(count)]):
+        given = [*range(1, count + 1)]  # not numbered, or from 0 on
+    if 0 in given:
+        return {}
+    uses = Counter(given)
+    return {
+        number: answer
+        for number, item in zip(given, items, strict=True)
+        if number is not None and number <= count and uses[number] == 1 and (answer := _answer_of(item, prompt))
+    }
+
+
+def _answer_of(item: Mapping[str, Any], prompt: Prompt) -> str:
+    if prompt.ask != (DESCRIPTION,):
+        return json.dumps({name: value for name, value in item.items() if name != "image"}, ensure_ascii=False)
+    return value if isinstance(value := item.get(DESCRIPTION), str) else ""
+
+
+def _number_of(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 5:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _bare_list(text: str) -> list[Any]:
+    """Return the list that an answer consists of, as some models write it; an empty one where it is something else."""
+    text = without_thoughts(text[:_LONGEST_TEXT])
+    try:
+        value = _LENIENT.raw_decode(_without_trailing_commas(text[text.find("[") :]))[0]
+    except (ValueError, RecursionError):
+        return []
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def to_answer(
@@ -164,7 +208,7 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     if starts:
         rest = _without_trailing_commas(text[starts[0] :])
         if (value := _decoded(lambda cut: from_json(cut, allow_partial=True), rest)) is not None:
-            yield _with_whole_boxes(value, rest)
+            yield _with_whole_items(value, rest)
         # A text may be cut, a class may not: "do" is no dog.
         if (value := _decoded(lambda cut: from_json(cut, allow_partial="trailing-strings"), rest)) is not None:
             yield {name: value[name] for name in value if name == DESCRIPTION}
@@ -180,15 +224,13 @@ def _open_brackets(text: str) -> int:
     return sum((piece in "{[") - (piece in "}]") for piece in pieces)
 
 
-def _with_whole_boxes(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
-    """Return a cut object without the box within which it was cut: 4 may have been the beginning of 412."""
-    found = value.get(BOXES)
-    if not isinstance(found, list):
-        return value
+def _with_whole_items(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
+    """Return a cut object without the box or answer within which it was cut: 4 may have been the beginning of 412."""
     depth = _open_brackets(rest)
-    whole = cast("list[Any]", found)[: -1 if depth > 2 else None]
+    lists = {name: cast("list[Any]", value[name]) for name in (BOXES, ANSWERS) if isinstance(value.get(name), list)}
+    whole = {name: items[: -1 if depth > 2 else None] for name, items in lists.items()}
     # An answer that was cut before its first box does not say that there is none.
-    return {**value, BOXES: whole if whole or depth < 2 else None}
+    return {**value, **{name: items if items or depth < 2 else None for name, items in whole.items()}}
 
 
 def _loose_boxes(text: str) -> Iterator[Mapping[str, Any]]:

@@ -271,7 +271,7 @@ class Asking:
                     self._again.popleft()
                 else:
                     self._next = None
-            yield replace(request, pay_again=partial(budget.pay_again, request))
+            yield replace(request, pay_again=lambda it=request: not interrupt.requested and budget.pay_again(it))
 
     def goes_on(self, budget: Budget) -> bool:
         """Return whether ``requests`` would yield one."""
@@ -293,7 +293,7 @@ class Asking:
         with self._lock:
             if answer.request.name not in self._asked_again:
                 self._asked_again.add(answer.request.name)
-                request = answer.request
+                request = replace(answer.request, again=True)
                 self._again.append(replace(request, turns=asked_again(request.turns)) if outside_list else request)
 
     def _was_sent(self, request: Request) -> bool:

@@ -10,7 +10,7 @@ import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -49,8 +49,11 @@ from gpt4image.describing.boxes import box_facts, find_box_format, how_read, pro
 from gpt4image.describing.class_lists import class_list, class_names, compare_with
 from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch import BatchDescriber, pending
-from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.describers.openai.describer import OpenAIDescriber
+from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
+from gpt4image.describing.describers.sheets import SheetDescriber
+from gpt4image.describing.examples import choose_examples
 from gpt4image.describing.flaws import CUT_OFF, flaws, without_thoughts
 from gpt4image.describing.missing import (
     NO_SAMPLES,
@@ -68,6 +71,8 @@ from gpt4image.describing.prices import HALF_PRICE, bill
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 
 IMAGES_IN_SAMPLE = 8
+ASKED_ALONE = 2
+"""Images of a sample that are asked alone, where the others share calls: what shows the saving."""
 
 
 def describe(config: DescribeConfig) -> DescribeResult:
@@ -87,6 +92,8 @@ def describe(config: DescribeConfig) -> DescribeResult:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     dataset, images = asked_images(config, config.data)
+    if dataset.clips and config.per_call > 1 and not config.contact_sheet:
+        raise ConfigError(f"--per-call {config.per_call}: a clip has to be one picture for that; add --contact-sheet.")
     if isinstance(describer, ReplayDescriber):
         describer.require_answers(dataset, listed(config.ask))
     elif dataset.clips and config.prompt == DescribeConfig.model_fields["prompt"].default:
@@ -102,6 +109,8 @@ def describe(config: DescribeConfig) -> DescribeResult:
     filling: dict[str, Any] = {"domain": config.domain, "word_limit": config.word_limit, "classes": images.classes}
     prompts = [fill(prompt, **filling) for prompt in prompts]
     with DescriptionStore(config.store, write=True) as store:
+        if config.examples:
+            describer = _with_examples(describer, config, store, dataset, classes)
         run = _Run(config, store, describer, dataset, images, budget, classes, unknown)
         run.plan(prompts)
         store.note_dataset(hidden(config.data))
@@ -136,6 +145,11 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
             raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} has several turns; use one with one turn.")
         if CLASS in ask and prompts[0].class_conditioned:
             raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} tells the class; use another prompt.")
+    single = [prompt.name for prompt in prompts if prompt.class_conditioned or len(turns(prompt, "")) > 1]
+    if config.per_call > 1 and single:
+        raise ConfigError(
+            f"--per-call {config.per_call}: the prompt {single[0]!r} has several turns or tells the class; use another."
+        )
     unknown = [prompt.name for prompt in prompts if not prompt.text]
     if unknown and not config.describer.startswith("replay:"):
         raise ConfigError(
@@ -146,11 +160,38 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
 
 
 def _describer_of(config: DescribeConfig) -> Describer:
+    if config.per_call > 1 and config.batch:
+        raise ConfigError(
+            f"--per-call {config.per_call}: a batch asks about one image per question; leave out --batch."
+        )
+    if config.examples and CLASS not in listed(config.ask):
+        raise ConfigError(f"--examples shows what classes look like, but --ask is {config.ask}; add class.")
+    if config.examples and (config.engine != "local" or config.describer.partition(":")[0] not in SERVERS):
+        servers = ", ".join(f"{name}:" for name in SERVERS)
+        raise ConfigError(f"--examples goes with {servers} and --engine local; leave it out.")
     if not _through_batches(config):
         return load_describer(config)
     if config.engine != "local":
         raise ConfigError("--batch sends everything from here; leave out --engine ray.")
     return BatchDescriber(config)
+
+
+def _with_examples(
+    describer: Describer,
+    config: DescribeConfig,
+    store: DescriptionStore,
+    dataset: Dataset,
+    classes: Sequence[ClassOption],
+) -> Describer:
+    """Return the describer that shows examples with every question; the store notes them."""
+    if dataset.labels.ndim == 2:
+        raise ConfigError(f"--examples needs one class per image, but images of {config.data} have several.")
+    examples = choose_examples(dataset, classes, config.examples, store.examples().values())
+    server = describer.asked if isinstance(describer, SheetDescriber) else describer
+    assert isinstance(server, OpenAIDescriber)  # noqa: S101  (others were refused)
+    server.show(examples)
+    store.note_examples(describer.settings, {example.digest: example.class_name for example in examples})
+    return describer
 
 
 def _through_batches(config: DescribeConfig) -> bool:
@@ -265,7 +306,11 @@ class _Run:
     def plan(self, prompts: Sequence[Prompt]) -> None:
         """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
         config, settings, ask = self.config, self.describer.settings, listed(self.config.ask)
-        self.only = _sample_of(self.images) if config.dry_run else None
+        self.only = None
+        if config.dry_run:
+            self.only = _sample_of(self.images, max(IMAGES_IN_SAMPLE, config.per_call + ASKED_ALONE))
+            if isinstance(self.describer, SheetDescriber):
+                self.describer.alone = ASKED_ALONE
         digests, samples = set(self.images.digests), frozenset(range(config.samples))
         of_list = tags_of_list(ask, self.classes) or asks_of_list(ask)
         classes = self.classes if of_list else ()
@@ -501,9 +546,11 @@ class _Run:
         requests = min(outcome.without_description, config.limit or sys.maxsize)
         found, failed = self._rows_of_sample()
         facts: dict[str, Any] = {"estimate_from_answers": len(found), "estimate_requests": requests}
-        tokens = [
-            (row.tokens_in, row.tokens_out) for row in found if row.tokens_in is not None and row.tokens_out is not None
-        ]
+        alone: list[tuple[int, int]] = []
+        if config.per_call > 1 and len(found) > ASKED_ALONE:  # whose share in a call is all of it
+            found.sort(key=lambda row: row.tokens_in or 0)
+            alone, found = _tokens(found[-ASKED_ALONE:]), found[:-ASKED_ALONE]
+        tokens = _tokens(found)
         if tokens:
             facts["estimate_tokens_in"], facts["estimate_tokens_out"] = (
                 round(requests * fmean(one)) for one in zip(*tokens, strict=True)
@@ -522,14 +569,18 @@ class _Run:
                     half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
                     ends = max(0.0, fmean(costs) - half), fmean(costs) + half
                     facts["estimate_usd_ci95"] = [round(end * requests, 4) for end in ends]
+                if alone:
+                    facts["estimate_usd_one_per_call"] = round(requests * fmean(price.of(*pair) for pair in alone), 4)
+            if alone:
+                facts["estimate_tokens_in_one_per_call"] = round(requests * fmean(pair[0] for pair in alone))
         latencies = [row.latency_s for row in found if row.latency_s is not None]
         if latencies and not config.batch:
             at_once = config.concurrency  # which workers share
-            if not config.describer.startswith("openai:"):
+            if config.describer.partition(":")[0] not in SERVERS:
                 at_once = config.batch_size * (config.workers or 1)
             seconds = requests * fmean(latencies) / at_once
             if config.requests_per_minute is not None:
-                seconds = max(seconds, 60 * requests / config.requests_per_minute)
+                seconds = max(seconds, 60 * requests / config.per_call / config.requests_per_minute)
             if config.tokens_per_minute is not None and tokens:
                 seconds = max(seconds, 60 * requests * fmean(map(sum, tokens)) / config.tokens_per_minute)
             facts["estimate_seconds"] = round(seconds, 1)
@@ -551,10 +602,14 @@ class _Run:
         return own if own[0] else rows  # without an answer to these prompts, the price of others is the nearest
 
 
-def _sample_of(images: Dataset) -> set[str]:
+def _tokens(rows: Iterable[Description]) -> list[tuple[int, int]]:
+    return [(row.tokens_in, row.tokens_out) for row in rows if row.tokens_in is not None and row.tokens_out is not None]
+
+
+def _sample_of(images: Dataset, most: int) -> set[str]:
     """Return the digests of a few images from all over the dataset; always the same ones for the same dataset."""
     distinct = list(dict.fromkeys(images.digests))
-    count = min(IMAGES_IN_SAMPLE, len(distinct))
+    count = min(most, len(distinct))
     return {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
 
 
@@ -562,11 +617,14 @@ def _in_words(facts: Mapping[str, Any]) -> str:
     """Return an estimate as a sentence."""
     parts = [f"{facts['estimate_requests']:,} requests"]
     if "estimate_tokens_in" in facts:
-        parts.append(f"{facts['estimate_tokens_in']:,} tokens in and {facts['estimate_tokens_out']:,} out")
+        one = facts.get("estimate_tokens_in_one_per_call")
+        instead = f" (one image per call: {one:,})" if one else ""
+        parts.append(f"{facts['estimate_tokens_in']:,} tokens in{instead} and {facts['estimate_tokens_out']:,} out")
     if "estimate_usd" in facts:
         low_high = facts.get("estimate_usd_ci95")
         interval = f" (${low_high[0]:,.2f} to {low_high[1]:,.2f})" if low_high else ""
-        parts.append(f"${facts['estimate_usd']:,.2f}{interval}")
+        one = facts.get("estimate_usd_one_per_call")
+        parts.append(f"${facts['estimate_usd']:,.2f}{interval}" + (f" instead of ${one:,.2f}" if one else ""))
     if "estimate_seconds" in facts:
         parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the speed of the sample")
     spent = ""

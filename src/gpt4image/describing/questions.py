@@ -21,7 +21,10 @@ MOST_TAGS = 12
 MOST_OFFERED = 100
 """Classes of a dataset up to which tags are taken from them by default."""
 _MOST_IN_SCHEMA = 250  # servers refuse a schema with very many choices
+ANSWERS = "answers"
+"""Field of the list in the answer to a sheet of images."""
 _OPTIONS = "{class_options}"
+_ONE_OBJECT = "Answer with one JSON object and nothing else. Its fields, in this order:"
 _AGAIN = (
     "\n\nAn earlier answer named a class that is not in the list. Copy one name of the list exactly, or say "
     f'"{NONE_OF_THESE}".'
@@ -38,7 +41,7 @@ def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption
         return prompt
     if DESCRIPTION not in ask:
         prompt = Prompt("-".join(ask), 1, "answers", class_conditioned=False)
-    lines = ["Answer with one JSON object and nothing else. Its fields, in this order:"]
+    lines = [_ONE_OBJECT]
     if DESCRIPTION in ask:
         lines.append(f'"description": {prompt.text}')
     if CLASS in ask:
@@ -93,6 +96,26 @@ def question(prompt: Prompt, class_name: str, digest: str, sample: int) -> tuple
 def asked_again(question: Sequence[str]) -> tuple[str, ...]:
     """Return the turns of a question whose answer named a class that is not in the list."""
     return (*question[:-1], question[-1].removesuffix(_AGAIN) + _AGAIN)
+
+
+def sheet_question(prompt: Prompt, question: str) -> str:
+    """Return the question about several numbered images at once, of which each is asked ``question``."""
+    fields = (
+        f'"description": {question}' if prompt.ask == (DESCRIPTION,) else question.removeprefix(_ONE_OBJECT).strip()
+    )
+    return (
+        "Above are several images, each after its number. Look at each by itself, as if it were the only one. Answer "
+        f'with one JSON object and nothing else: {{"{ANSWERS}": [...]}}, with one item per image, in the order of '
+        f'their numbers. The fields of an item, in this order:\n"image": the number of the image.\n{fields}'
+    )
+
+
+@lru_cache(maxsize=64)
+def sheet_schema(prompt: Prompt) -> Mapping[str, Any]:
+    """Return the JSON schema of the answer about several images; the same for any number of them."""
+    schema = schema_of(prompt) or _object({DESCRIPTION: {"type": "string"}})
+    item = _object({"image": {"type": "integer"}, **schema["properties"]})
+    return _object({ANSWERS: {"type": "array", "items": item}})
 
 
 @lru_cache(maxsize=64)  # the requests of a batch wait with it

@@ -25,6 +25,7 @@ from gpt4image.artifacts.store_file import APPLICATION_ID, RowChecksums, connect
 from gpt4image.artifacts.store_file import MEND as STORE_MEND
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.targets import FEW_CLASSES, FORMAT, Targets
+from gpt4image.base import plugins
 from gpt4image.base.checksums import (
     MEND,
     SEAL,
@@ -54,7 +55,7 @@ EXTRAS = {
     "hf": "Hugging Face datasets: --data hf:",
     "heic": "pictures of phones: HEIC and HEIF files",
     "video": "video files: --data clips:",
-    "api": "describer openai:, also with --batch; prices",
+    "api": "describers openai:, anthropic:, gemini:, ollama:; --batch; prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",
     "review": "the page of gpt4image review",
@@ -65,7 +66,10 @@ EXTRAS = {
     "trackio": "--track trackio",
     "ray": "--engine ray",
 }
-ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "RAY_ADDRESS", "CXX")
+ENVIRONMENT = (
+    *("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_KEY"),
+    *("HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "RAY_ADDRESS", "CXX"),
+)
 
 
 def doctor(config: DoctorConfig) -> DoctorResult:
@@ -79,6 +83,7 @@ def doctor(config: DoctorConfig) -> DoctorResult:
     packages = {name: _version(name) for name in _required()}
     missing = {extra: [name for name in _required(extra) if _version(name) is None] for extra in EXTRAS}
     environment = {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT}
+    others = plugins.states()
     sections = {
         "machine": machine,
         "packages": {name: version or "MISSING: install gpt4image again" for name, version in packages.items()},
@@ -87,12 +92,14 @@ def doctor(config: DoctorConfig) -> DoctorResult:
             for name, brings in EXTRAS.items()
         },
         "environment": environment,
+        **({"parts of other packages": others} if others else {}),
     }
     return DoctorResult(
         machine=machine,
         packages=packages,
         extras={name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
         environment=environment,
+        plugins=others,
         text="\n\n".join(_table(title, rows) for title, rows in sections.items()),
     )
 

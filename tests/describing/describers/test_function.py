@@ -67,7 +67,7 @@ def test_the_describers_that_extras_are_for_are_there_and_a_mistyped_one_is_gues
     for spec, message in (
         ("reply:x", "Did you mean 'replay'"),
         ("gpt-4.1-mini", r"Did you mean 'openai:gpt-4\.1-mini'\?"),
-        ("claude:sonnet", r"'claude' is not one of: openai.*openai:MODEL --base-url ADDRESS\.$"),
+        ("claude:sonnet", r"'claude' is not one of: anthropic.*openai:MODEL --base-url ADDRESS\.$"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_describer(DescriberOptions(describer=spec))

@@ -319,7 +319,7 @@ def test_messages_put_the_image_first_and_answers_between_the_questions() -> Non
 OTHER: dict[str, Any] = {
     **{"as_json": True, "describer": "transformers:elsewhere/model", "server_name": "mine", "device": "cpu"},
     **{"image_format": "png", "detail": "low", "extra_body": {"seed": 1}, "base_url": "http://localhost:1/v1"},
-    **dict.fromkeys(("concurrency", "retries", "batch_size", "max_tokens"), 1),
+    **dict.fromkeys(("concurrency", "retries", "batch_size", "max_tokens", "per_call"), 1),
     **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "timeout"), 1.0),
     **{"prices": Path("prices.json")},
     **{"system": "", "temperature": 0.5, "max_side": 32, "precision": "bf16"},

@@ -32,7 +32,9 @@ class Request:
         schema: JSON schema of the answer, where it is no text; describers that can hold a model to it do so.
         read: returns the image bytes or raises OSError.
         clips: whether these are the bytes of a video, of which several frames are shown.
-        pay_again: asks whether this may be paid for once more, after a paid call that brought nothing; from any thread.
+        again: it was asked before in this run, and answered with nothing of use.
+        pay_again: asks whether this may be asked once more, after a call that brought nothing; from any thread.
+        sheet: the requests about several images, numbered from 1 on, that this one call is to answer; empty for one.
     """
 
     digest: str
@@ -43,7 +45,9 @@ class Request:
     schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] = field(repr=False, compare=False)
     clips: bool = False
+    again: bool = False
     pay_again: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
+    sheet: tuple[Request, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> tuple[str, Prompt, int]:

@@ -5,7 +5,9 @@ A call in Python gives the function itself; the command line names it, as ``pyth
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,15 +55,25 @@ class FunctionDescriber:
     price = FREE
     repeatable = False
 
-    def __init__(self, name: str, options: DescriberOptions) -> None:
-        """Find the function. Raises ConfigError: there is none of this name."""
-        self._name, self._options = name, options.model_copy(update={"contact_sheet": True})
-        self._function = GIVEN[name] if name in GIVEN else _imported(name)
+    def __init__(
+        self, name: str, options: DescriberOptions, *, function: Answering | None = None, kind: str = KIND
+    ) -> None:
+        """Take a function that another package brings, or find it. Raises ConfigError: there is none that answers."""
+        self._name, self._kind, self._options = name, kind, options.model_copy(update={"contact_sheet": True})
+        self._function = function or (GIVEN[name] if name in GIVEN else _imported(name))
+        with contextlib.suppress(ValueError):  # of some that are written in C nothing is known
+            try:
+                inspect.signature(self._function).bind(None, "")
+            except TypeError as error:
+                raise ConfigError(
+                    f"--describer {kind}:{name} cannot be called with an image and a question ({error}); give a "
+                    "function (image, question) that returns a text, or a dictionary of what is asked for."
+                ) from None
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Kind and name of the function."""
-        return {"kind": KIND, "function": self._name}
+        return {"kind": self._kind, "function": self._name}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers, one by one."""

@@ -41,6 +41,8 @@ def pictures(request: Request, options: DescriberOptions) -> list[Image.Image]:
 
 def data_urls(request: Request, options: DescriberOptions) -> tuple[bytes, ...]:
     """Return what is shown for a request as data URLs in ASCII. Raises DecodeError, OSError as ``pictures``."""
+    if request.sheet:
+        return tuple(url for one in request.sheet for url in data_urls(one, options))
     if not request.clips:
         return (data_url(request.read(), options.max_side, options.image_format),)
     shown = (_saved(picture, options.image_format) for picture in pictures(request, options))

@@ -21,7 +21,7 @@ from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.dataset import Dataset, ImageSource
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.server import query_secrets
-from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
@@ -100,12 +100,13 @@ class RayDescriber:
         return Report(facts={**own.facts, "workers": self._worker_count}, skipped=own.skipped)
 
     def _start(self) -> Workers:
-        config, is_server = self._config, self._kind == "openai"
+        config, is_server = self._config, self._kind in SERVERS
 
         def arguments(count: int) -> Sequence[Any]:
             given = config.model_dump(include=set(DescriberOptions.model_fields))
             if is_server:  # workers share the limits of the server
-                self._batch_size = given["concurrency"] = max(1, config.concurrency // count)
+                given["concurrency"] = max(1, config.concurrency // count)
+                self._batch_size = given["concurrency"] * config.per_call
             for name in ("requests_per_minute", "tokens_per_minute"):
                 given[name] = given[name] and given[name] / count
             return DescriberOptions(**given), dict(self.settings), self._images.source
@@ -123,7 +124,7 @@ class RayDescriber:
                 {
                     **{
                         name: getattr(request, name)
-                        for name in ("digest", "keys", "turns", "sample", "schema", "clips")
+                        for name in ("digest", "keys", "turns", "sample", "schema", "clips", "again")
                     },
                     "prompt": dataclasses.asdict(request.prompt),
                     "row": int(rows[self._position_of[request.keys[0]]]),

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
+from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Describer
+from gpt4image.describing.describers.function import FunctionDescriber
+from gpt4image.describing.describers.openai.server import PROVIDERS
 from gpt4image.describing.prices import FREE
 
+SERVERS = tuple(PROVIDERS)
+"""Describers behind a server, with calls in flight."""
 DESCRIBERS: dict[str, str | Callable[[str, DescriberOptions], Describer]] = {
-    "openai": "openai.describer:OpenAIDescriber",
+    **dict.fromkeys(SERVERS, "openai.describer:OpenAIDescriber"),
     "transformers": "transformers_model:TransformersDescriber",
     "replay": "replay:ReplayDescriber",
     "python": "function:FunctionDescriber",
@@ -19,6 +25,8 @@ DESCRIBERS: dict[str, str | Callable[[str, DescriberOptions], Describer]] = {
 """By the first word of a SPEC: what makes a describer of the rest and the options, or the module and class."""
 LOCAL = ("transformers", "replay", "python")
 """Describers that nobody is paid for."""
+_PARTS = ("settings", "price", "repeatable", "describe", "arrived", "report")
+"""What a describer of another package has at least."""
 
 
 def is_free(options: DescriberOptions) -> bool:
@@ -27,21 +35,33 @@ def is_free(options: DescriberOptions) -> bool:
 
 
 def load_describer(options: DescriberOptions) -> Describer:
-    """Return the describer of ``options.describer``, a SPEC: one of DESCRIBERS, a colon and a name.
+    """Return the describer of ``options.describer``, a SPEC: one of DESCRIBERS or of another package, colon and name.
 
     Raises:
         ConfigError: the SPEC names no describer, or what it names cannot be used.
         MissingExtraError: it needs a package that is not installed.
     """
     kind, colon, name = options.describer.partition(":")
-    if kind not in DESCRIBERS:
-        message = f"Unknown describer: {nearest(kind, DESCRIBERS)}"
+    make = DESCRIBERS.get(kind) or plugins.find("describers", kind)
+    if make is None:
+        message = f"Unknown describer: {nearest(kind, [*DESCRIBERS, *plugins.names('describers')])}"
         if kind and not colon and "Did you mean" not in message:
-            message += f" Did you mean 'openai:{kind}'?"
+            whose = {"claude": "anthropic", "gemini": "gemini"}.get(kind.partition("-")[0], "openai")
+            message += f" Did you mean '{whose}:{kind}'?"
         raise ConfigError(f"{message} Services that speak the protocol of OpenAI: openai:MODEL --base-url ADDRESS.")
-    make = DESCRIBERS[kind]
+    if options.per_call > 1 and kind not in SERVERS:
+        raise ConfigError(f"--per-call goes with {', '.join(f'{name}:' for name in SERVERS)}, not with {kind}:.")
     if isinstance(make, str):
         module, _, described = make.partition(":")
         make = getattr(import_module(f"gpt4image.describing.describers.{module}"), described)
-    maker: Callable[[str, DescriberOptions], Describer] = make
-    return maker(name, options)
+    maker: Callable[[str, DescriberOptions], Any] = make
+    made = maker(name, options)
+    if options.per_call > 1:
+        from gpt4image.describing.describers.sheets import SheetDescriber
+
+        return SheetDescriber(made, options.per_call)
+    if kind in DESCRIBERS or all(hasattr(made, part) for part in _PARTS):
+        return made
+    if callable(made):
+        return FunctionDescriber(name, options, function=made, kind=kind)
+    raise ConfigError(f"{kind}: brings a {type(made).__name__}; a describer or a function (image, question) is needed.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, ModelError, nearest
 from gpt4image.encoding.text_encoders.base import TextEncoder
 
@@ -61,7 +62,7 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
 
     Args:
         spec: minilm, sentence-transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED,
-            bag-of-words[:WIDTH] or tuned:RUN_DIR.
+            bag-of-words[:WIDTH], tuned:RUN_DIR, or one of another package.
         device: auto, cpu, cuda or mps.
 
     Raises:
@@ -70,9 +71,10 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
         ModelError: the model cannot be found, or has no safetensors weights.
     """
     kind, _, name = spec.partition(":")
-    if kind not in TEXT_ENCODERS:
-        raise ConfigError(f"Unknown text encoder: {nearest(kind, TEXT_ENCODERS)}")
-    return TEXT_ENCODERS[kind](name, device)
+    make = TEXT_ENCODERS.get(kind) or plugins.find("encoders", kind)
+    if make is None:
+        raise ConfigError(f"Unknown text encoder: {nearest(kind, [*TEXT_ENCODERS, *plugins.names('encoders')])}")
+    return make(name, device)
 
 
 def load_known_encoder(spec: str, device: str, *, revision: str, width: int | None, whose: str) -> TextEncoder:

@@ -162,7 +162,7 @@ def test_the_key_the_client_and_a_model_are_needed(monkeypatch: pytest.MonkeyPat
 
 def test_a_private_address_is_free_unless_it_is_a_gateway_to_openai(tmp_path: Path) -> None:
     def price_at(url: str, **options: Any) -> Price | None:
-        return OpenAIDescriber("gpt-4o-mini", DescriberOptions(describer="-", base_url=url, **options)).price
+        return OpenAIDescriber("gpt-4o-mini", DescriberOptions(describer="openai:x", base_url=url, **options)).price
 
     assert describer("http://localhost:1/v1").price == FREE
     assert describer("http://models.example.com/v1").price is None

@@ -14,6 +14,7 @@ from typing import Any
 
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescriberOptions
+from gpt4image.describing.class_lists import readable
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.openai.server import (
     MAX_NAME,
@@ -25,6 +26,7 @@ from gpt4image.describing.describers.openai.server import (
     redacted,
     sequence,
 )
+from gpt4image.describing.examples import Example
 from gpt4image.describing.prices import FREE, Price
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
@@ -145,7 +147,7 @@ class Job:
     """A request on its way, with what was answered and paid for so far.
 
     Attributes:
-        pictures: data URLs of the image, or of the frames of a clip.
+        pictures: data URLs of the image, of the frames of a clip, or of the images of a sheet.
         turns: answers to the first turns of the conversation.
         latency: seconds that the successful calls took.
         tries: failed calls.
@@ -327,6 +329,10 @@ def _timestamp(date: str) -> float | None:
         return None
 
 
+def _text_part(text: str) -> bytes:
+    return json.dumps({"type": "text", "text": text}).encode()
+
+
 class Dialect:
     """The body of a call for one model; models and servers differ in what they accept."""
 
@@ -334,11 +340,12 @@ class Dialect:
         self._model, self._options = model, options
         self._limit_name = _LIMIT_NAMES[0] if server.is_openai else _LIMIT_NAMES[1]
         self._refused = set[str]()
+        self._examples = list[tuple[str, tuple[bytes, bytes]]]()
 
     def body(self, job: Job) -> bytes:
         """Return the JSON body of the next call of a job."""
-        options, turns = self._options, job.request.turns
-        fields: dict[str, Any] = {"model": self._model, self._limit_name: options.max_tokens}
+        options, turns, sheet = self._options, job.request.turns, job.request.sheet
+        fields: dict[str, Any] = {"model": self._model, self._limit_name: options.max_tokens * max(1, len(sheet))}
         if options.temperature is not None:
             fields["temperature"] = options.temperature
         if (schema := job.request.schema) is not None:
@@ -350,14 +357,35 @@ class Dialect:
         if options.system:
             head += json.dumps({"role": "system", "content": options.system}) + ", "
         head += '{"role": "user", "content": ['
-        end = '"}}, ' if options.detail == "auto" else f'", "detail": "{options.detail}"}}}}, '
-        tail = json.dumps({"type": "text", "text": turns[0]}) + "]}"
+        tail = _text_part(turns[0]).decode() + "]}"
         for turn, answer in zip(turns[1:], job.turns, strict=False):
             tail += ", " + json.dumps({"role": "assistant", "content": answer.text})
             tail += ", " + json.dumps({"role": "user", "content": turn})
-        # Images go between ready-made parts: as JSON they would be searched for characters to escape.
-        images = (part for url in job.pictures for part in (_IMAGE, url, end.encode()))
+        shown = [*self._shown({job.request.digest, *(one.digest for one in sheet)})]
+        for number, url in enumerate(job.pictures, start=1):
+            shown += [_text_part(f"Image {number}:")] if sheet else []
+            shown.append(self._image_part(url))
+        images = (part for image in shown for part in (image, b", "))
         return b"".join((head.encode(), *images, tail.encode(), b"]}"))
+
+    def show(self, examples: Sequence[Example]) -> None:
+        """Begin every question with examples."""
+        self._examples = [
+            (example.digest, (self._image_part(example.url), _text_part(f"Class: {readable(example.class_name)}")))
+            for example in examples
+        ]
+
+    def _shown(self, about: set[str]) -> Iterator[bytes]:
+        """Yield the parts of the examples except those that are themselves asked about."""
+        if self._examples:
+            yield _text_part("Examples of the classes, labelled by people:")
+            yield from (part for digest, parts in self._examples if digest not in about for part in parts)
+            yield _text_part("These were the examples.")
+
+    def _image_part(self, url: bytes) -> bytes:
+        # Between ready-made parts: as JSON it would be searched for characters to escape.
+        detail = "" if self._options.detail == "auto" else f', "detail": "{self._options.detail}"'
+        return b"".join((_IMAGE, url, b'"', detail.encode(), b"}}"))
 
     def refuse(self, field: str) -> None:
         """Send a field no more: this server does not take it, or does not need it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import os
 import queue
@@ -22,6 +23,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
+from gpt4image.artifacts.results import canonical_json
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, MissingExtraError
 from gpt4image.base.progress import say
 from gpt4image.config import DescriberOptions
@@ -42,6 +44,7 @@ from gpt4image.describing.describers.openai.chat import (
 from gpt4image.describing.describers.openai.limiter import Limiter
 from gpt4image.describing.describers.openai.server import (
     OPENAI_URL,
+    PROVIDERS,
     NotJsonError,
     RedirectedError,
     TooLargeError,
@@ -49,6 +52,7 @@ from gpt4image.describing.describers.openai.server import (
     parse_json,
     read_async,
 )
+from gpt4image.describing.examples import Example
 from gpt4image.describing.prices import FREE, Price, find_price
 
 _RESERVED = ("messages", "model", "n", "stream")
@@ -73,12 +77,12 @@ class OpenAIDescriber:
                 without OPENAI_API_KEY.
             MissingExtraError: the client is not installed.
         """
+        kind = options.describer.partition(":")[0]
         if not all(map(find_spec, ("openai", "genai_prices"))):
-            raise MissingExtraError("openai:", "api")
+            raise MissingExtraError(f"{kind}:", "api")
         if not name:
-            raise ConfigError(
-                "openai:MODEL needs the name of a model, as the server knows it, e.g. openai:gpt-4.1-mini."
-            )
+            example = f"{kind}:{PROVIDERS[kind].model}"
+            raise ConfigError(f"{kind}:MODEL needs the name of a model, as the server knows it, e.g. {example}.")
         for field in options.extra_body:
             if field in _RESERVED:
                 raise ConfigError(f"--extra-body: {field!r} is set by gpt4image itself; leave it out.")
@@ -87,12 +91,12 @@ class OpenAIDescriber:
                     "--extra-body: the limit of tokens is set by --max-tokens, which --max-cost reckons with."
                 )
         self._options, self._model = options, name
-        self._server = server = find_server(options.base_url)
+        self._server = server = find_server(options.base_url, kind)
         self._price = find_price(name, server.url, options.prices)
         if self._price is None and server.is_private:
             # At a private address models are free, unless OpenAI sells them: then it is a gateway to OpenAI.
             self._price = find_price(name, OPENAI_URL, None) or FREE
-        self._dialect = Dialect(name, options, server)
+        self._dialect, self._examples = Dialect(name, options, server), dict[str, Any]()
         self._limiter = Limiter(
             options.concurrency,
             requests_per_minute=options.requests_per_minute,
@@ -115,7 +119,14 @@ class OpenAIDescriber:
             "server": options.server_name or self._server.url,
             **{name: getattr(options, name) for name in names},
             **options.clip_settings,
+            **self._examples,
         }
+
+    def show(self, examples: Sequence[Example]) -> None:
+        """Begin every question with examples, which are a part of the settings from now on."""
+        self._dialect.show(examples)
+        shown = canonical_json({example.digest: example.class_name for example in examples}).encode()
+        self._examples = {"examples": len(examples), "examples_sha256": hashlib.sha256(shown).hexdigest()}
 
     @property
     def price(self) -> Price | None:
@@ -328,7 +339,7 @@ class OpenAIDescriber:
         if fault.kind == _REDIRECT:
             return f"{url} sends the request elsewhere {reason}. If that is right, give its address as --base-url."
         if fault.kind == "401":
-            return f"{url} does not accept the key in OPENAI_API_KEY {reason}."
+            return f"{url} does not accept the key in {self._server.key_name} {reason}."
         if fault.kind == "403":
             return f"{url} does not let this key use {self._model} {reason}."
         if fault.kind == "404":

@@ -14,7 +14,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from gpt4image.base.errors import ConfigError, DescriberError
@@ -25,6 +25,27 @@ if TYPE_CHECKING:
     import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+
+class Provider(NamedTuple):
+    """A service that speaks OpenAI's protocol: address, environment variable with its key, and one of its models."""
+
+    title: str
+    url: str
+    key: str
+    model: str
+    needs_key: bool = True
+
+
+PROVIDERS = {
+    "openai": Provider("OpenAI", OPENAI_URL, "OPENAI_API_KEY", "gpt-4.1-mini"),
+    "anthropic": Provider("Anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "claude-haiku-4-5"),
+    "gemini": Provider(
+        "Gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", "gemini-2.5-flash"
+    ),
+    "ollama": Provider("Ollama", "http://localhost:11434/v1", "OLLAMA_API_KEY", "qwen2.5vl:3b", needs_key=False),
+}
+"""By the first word of a describer's SPEC."""
 MAX_BODY = 16 * 2**20
 """Maximum bytes of an answer, decompressed, and of a line in a file of answers."""
 MAX_ERROR = 2**20
@@ -60,7 +81,7 @@ class RedirectedError(DescriberError):
 class Server:
     """Where the model is and how to get in: base URL without secrets, parameters and headers of every call, API key.
 
-    ``secrets`` may not appear anywhere; the longest is first.
+    ``key_name`` is the variable that the key was read from. ``secrets`` may not appear anywhere; the longest is first.
     """
 
     url: str
@@ -68,6 +89,7 @@ class Server:
     headers: Mapping[str, str]
     key: str
     secrets: tuple[str, ...]
+    key_name: str
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -103,14 +125,16 @@ class Server:
         return redacted(" ".join("".join(c if c.isprintable() else " " for c in shown).split()), (), MAX_MESSAGE)
 
 
-def find_server(base_url: str | None) -> Server:
-    """Return the server of ``base_url``, else of OPENAI_BASE_URL, else OpenAI; the key is read from OPENAI_API_KEY.
+def find_server(base_url: str | None, kind: str = "openai") -> Server:
+    """Return the server of ``base_url``, else of OPENAI_BASE_URL for ``openai``, else the one of PROVIDERS.
 
     Raises:
-        ConfigError: the address is invalid, or OpenAI is asked without a key.
+        ConfigError: the address is invalid, or a provider is asked without a key.
     """
+    provider = PROVIDERS[kind]
     hide_in_logs("httpx2", "openai._base_client")  # they write whole addresses
-    given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
+    in_place = os.environ.get("OPENAI_BASE_URL", "").strip() if kind == "openai" else ""
+    given = base_url or in_place or provider.url
     try:
         parts = urlsplit(given.strip())
         host, port = parts.hostname, parts.port
@@ -121,9 +145,11 @@ def find_server(base_url: str | None) -> Server:
         raise ConfigError(f"--base-url {shown}: write the whole address, e.g. http://localhost:8000/v1.")
     name = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    key = os.environ.get(provider.key, "").strip()
     if not key.isascii():
-        raise ConfigError("OPENAI_API_KEY holds characters that no key has (a quotation mark, or ...?); copy it again.")
+        raise ConfigError(
+            f"{provider.key} holds characters that no key has (a quotation mark, or ...?); copy it again."
+        )
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     login = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
     secrets = {key, password, parts.password or "", login, *query_secrets(given)}
@@ -134,9 +160,12 @@ def find_server(base_url: str | None) -> Server:
         headers={"Authorization": f"Basic {login}"} if login else {},
         key=key or "none",
         secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
+        key_name=provider.key,
     )
-    if server.is_openai and not key:
-        raise ConfigError("OPENAI_API_KEY is not set: put your OpenAI key there, or give --base-url of another server.")
+    if not key and (server.is_openai or (provider.needs_key and server.url == provider.url)):
+        raise ConfigError(
+            f"{provider.key} is not set: put your {provider.title} key there, or give --base-url of another server."
+        )
     return server
 
 

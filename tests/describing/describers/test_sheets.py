@@ -1,0 +1,267 @@
+"""--per-call: several numbered images in one call, an answer about each of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.config import DescribeConfig
+from gpt4image.data import load_dataset
+from gpt4image.data.decode import decode
+from gpt4image.describing.answer_json import items_of_sheet
+from gpt4image.describing.describe import describe
+from openai_cases import KEY, openai_settings
+from openai_stub import Call, Reply, Stub, answer, failure, serve
+
+__all__ = ["openai_settings"]
+pytestmark = pytest.mark.usefixtures("openai_settings")
+TEXT, CLASS = Prompt("paper", 1, "Describe it.", False), Prompt("class", 1, "?", False, ("class",))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of 20 pictures of 2 classes: the grey of each is its number."""
+    for number in range(20):
+        folder = tmp_path / "photos" / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 10 * number).save(folder / f"{number:02}.png")
+    return tmp_path / "photos"
+
+
+def numbers(call: Call) -> list[int]:
+    """The numbers of the pictures of a call, from their greys."""
+    parts = [part["image_url"]["url"] for part in call.body["messages"][-1]["content"] if part["type"] == "image_url"]
+    return [round(decode(base64.b64decode(url.partition(",")[2])).getpixel((8, 8))[0] / 10) for url in parts]  # type: ignore[index]
+
+
+def item(number: int, shown: int) -> dict[str, Any]:
+    return {"image": number, "description": f"a picture of the grey {shown}", "class": "cat" if shown % 2 else "dog"}
+
+
+def told(call: Call, items: Sequence[dict[str, Any]] | None = None, **how: Any) -> Reply:
+    """The answer to a call: about every picture in it, 100 tokens for each and 300 for the question."""
+    shown = numbers(call)
+    found = [item(place, one) for place, one in enumerate(shown, 1)] if items is None else items
+    alone = "Above are several" not in call.content.decode()
+    text = json.dumps({name: v for name, v in found[0].items() if name != "image"} if alone else {"answers": found})
+    return answer(text, tokens=(300 + 100 * len(shown), 10 * len(shown)), **how)
+
+
+def run(photos: Path, url: str, **options: Any) -> Any:
+    own = {"per_call": 8, "server_name": "stub", "ask": "description,class", "splits": "train,val,test", **options}
+    store = photos.parent / "a.db"
+    return describe(DescribeConfig(data=f"folder:{photos}", store=store, describer="openai:tiny", base_url=url, **own))
+
+
+def rows(photos: Path) -> list[Description]:
+    with DescriptionStore(photos.parent / "a.db") as store:
+        return [*store.descriptions()]
+
+
+def described(photos: Path, handler: Callable[[Call], Reply], **options: Any) -> tuple[Any, Stub]:
+    with serve(handler) as stub:
+        return run(photos, stub.url, **options), stub
+
+
+def right(photos: Path) -> bool:
+    """Whether each answer in the store is about its own picture."""
+    images = load_dataset(f"folder:{photos}")
+    key_of = dict(zip(images.digests, images.keys, strict=True))
+    return all(int(key_of[row.digest][-6:-4]) == int((row.text or "").rpartition(" ")[2]) for row in rows(photos))
+
+
+def test_images_share_calls_and_each_answer_is_kept_by_itself(photos: Path) -> None:
+    outcome, stub = described(photos, told)
+    assert outcome.described == 20 and sorted(len(numbers(call)) for call in stub.calls) == [4, 8, 8]
+    assert right(photos) and {row.finish_reason for row in rows(photos)} == {"stop"}
+    # Neighbours of a folder do not sit together, and the question has the form of a list.
+    shown = [numbers(call) for call in stub.calls]
+    assert all(sorted(sheet) != sheet and len({one % 2 for one in sheet}) == 2 for sheet in shown if len(sheet) == 8)
+    body = stub.calls[0].body
+    assert [part["text"] for part in body["messages"][-1]["content"] if part["type"] == "text"][:2] == [
+        "Image 1:",
+        "Image 2:",
+    ]
+    item_schema = body["response_format"]["json_schema"]["schema"]["properties"]["answers"]["items"]
+    assert [*item_schema["properties"]] == ["image", "description", "class", "second", "confidence"]
+    assert body["max_tokens"] == 8 * 512 and KEY not in stub.calls[0].content.decode()
+    # All tokens of a call are paid for by its images, and the next run asks nothing.
+    assert sum(row.tokens_in or 0 for row in rows(photos)) == 3 * 300 + 20 * 100
+    assert all(row.describer["per_call"] == 8 and row.answer is not None for row in rows(photos))
+    again, stub = described(photos, told)
+    assert again.already_described == 20 and not stub.calls
+
+
+def test_a_missing_item_costs_only_itself_and_is_asked_again(photos: Path) -> None:
+    asked = Counter[int]()
+
+    def forgets(call: Call) -> Reply:
+        shown = numbers(call)
+        asked.update(shown)
+        items = [item(place, one) for place, one in enumerate(shown, 1) if len(shown) == 1 or one != 7]
+        return told(call, items)
+
+    outcome, stub = described(photos, forgets)
+    assert outcome.described == 20 and right(photos) and asked.pop(7) == 2 and set(asked.values()) == {1}
+    own = next(row for row in rows(photos) if "grey 7" in (row.text or ""))
+    assert own.tokens_in == 400 + (300 + 800) // 8 or own.tokens_in == 400 + 175  # with its share of the first call
+    assert len(stub.calls) == 4
+
+
+def test_a_malformed_item_is_asked_alone(photos: Path) -> None:
+    def spoils(call: Call) -> Reply:
+        shown = numbers(call)
+        items = [item(place, one) for place, one in enumerate(shown, 1)]
+        for one, number in zip(items, shown, strict=True):
+            if number in (3, 4) and len(shown) > 1:
+                del one["class"]
+        return told(call, items)
+
+    outcome, stub = described(photos, spoils)
+    assert outcome.described == 20 and right(photos)
+    assert sorted(numbers(call)[0] for call in stub.calls if len(numbers(call)) == 1) == [3, 4]
+
+
+@pytest.mark.parametrize("how", ["refusal", "filter", "prose", "server error"])
+def test_a_sheet_that_is_refused_is_split_until_one_image_is_left(photos: Path, how: str) -> None:
+    def refuses(call: Call) -> Reply:
+        if 7 not in numbers(call):
+            return told(call)
+        if how == "filter":
+            return failure(400, "flagged", "content_policy_violation")
+        if how == "server error":
+            return failure(400, "this image is not accepted")
+        return answer("I'm sorry, but I can't assist with that.", finish="refusal" if how == "refusal" else "stop")
+
+    outcome, stub = described(photos, refuses)
+    assert outcome.described == 19 and right(photos) and [s.name for s in outcome.skipped] == ["cat/07.png"]
+    sizes = sorted(len(numbers(call)) for call in stub.calls if 7 in numbers(call))
+    assert sizes in ([1, 1, 2, 4, 8], [1, 2, 4, 8], [1, 1, 2, 4], [1, 2, 4])
+    assert outcome.failed + outcome.rejected == 1
+
+
+def test_a_sheet_that_is_cut_keeps_its_whole_items(photos: Path) -> None:
+    def cut(call: Call) -> Reply:
+        shown = numbers(call)
+        whole = json.dumps({"answers": [item(place, one) for place, one in enumerate(shown, 1)]})
+        if len(shown) < 8:
+            return told(call)
+        return answer(whole[: whole.index('"image": 6') + 40], finish="length", tokens=(1100, 50))
+
+    outcome, stub = described(photos, cut)
+    assert outcome.described == 20 and right(photos)
+    assert Counter(len(numbers(call)) for call in stub.calls) == {8: 2, 4: 1, 3: 2}
+
+
+def test_an_unreadable_image_costs_only_itself(photos: Path) -> None:
+    (photos / "cat" / "07.png").write_bytes(b"no picture")
+    outcome, stub = described(photos, told)
+    assert outcome.described == 19 and right(photos) and len(stub.calls) < 8
+    assert "cannot be decoded" in outcome.skipped[0].reason and outcome.skipped[0].name == "cat/07.png"
+
+
+def test_the_cost_is_kept_within_its_limit_and_shared_out(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text('{"tiny": {"input": 1000, "output": 1000}}')
+    most = {"prices": tmp_path / "prices.json", "max_tokens": 10}
+    outcome, stub = described(photos, told, max_cost=2.0, **most)
+    paid = sum(300 + 110 * len(numbers(call)) for call in stub.calls) / 1000
+    assert outcome.cost_usd == pytest.approx(paid) and 1.2 < paid <= 2.0 and outcome.stopped_by == "--max-cost 2"
+    outcome, more = described(photos, told, max_cost=10.0, **most)
+    assert outcome.without_description == 0 and right(photos)
+    assert sum(row.cost_usd or 0 for row in rows(photos)) == pytest.approx(
+        sum(300 + 110 * len(numbers(call)) for call in [*stub.calls, *more.calls]) / 1000
+    )
+
+
+def test_the_estimate_shows_what_sheets_save(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text('{"tiny": {"input": 1, "output": 1}}')
+    outcome, stub = described(photos, told, dry_run=True, prices=tmp_path / "prices.json")
+    assert sorted(len(numbers(call)) for call in stub.calls) == [1, 1, 8]
+    assert outcome.estimate_tokens_in == round(10 * (100 + 300 / 8))
+    assert outcome.estimate_tokens_in_one_per_call == 4000
+    assert outcome.estimate_usd_one_per_call > 2 * outcome.estimate_usd
+    assert "one image per call: 4,000" in outcome.text and "instead of $" in outcome.text
+
+
+def test_what_cannot_share_a_call_is_refused_before_anything_is_asked(photos: Path) -> None:
+    for own, words in (
+        ({"describer": "replay:x.jsonl"}, "goes with openai:"),
+        ({"batch": True}, "leave out --batch"),
+        ({"ask": "description", "prompt": "conversation"}, "several turns"),
+        ({"ask": "description", "prompt": "class-conditioned"}, "tells the class"),
+    ):
+        fields = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1", "per_call": 4, **own}
+        with pytest.raises(ConfigError, match=words):
+            describe(DescribeConfig(data=f"folder:{photos}", store=photos.parent / "b.db", **fields))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"answers": [{"image": 1, "description": "a"}, {"image": 2, "description": "b"}]}', {1: "a", 2: "b"}),
+        ('```json\n[{"image": 2, "description": "b"}, {"image": "1", "description": "a"},]\n```', {1: "a", 2: "b"}),
+        ('{"answers": [{"description": "a"}, {"description": "b"}]}', {1: "a", 2: "b"}),
+        ('{"answers": [{"image": 0, "description": "a"}, {"image": 1, "description": "b"}]}', {1: "a", 2: "b"}),
+        ('{"answers": [{"image": 0, "description": "a"}]}', {}),
+        ('{"answers": [{"description": "a"}]}', {}),
+        ('{"answers": [{"image": 1, "description": "a"}, {"image": 1, "description": "b"}]}', {}),
+        ('{"answers": [{"image": 3, "description": "a"}, {"image": 2, "description": "b"}]}', {2: "b"}),
+        ('{"answers": [{"image": 1, "description": "a"}, {"image": 2, "descrip', {1: "a"}),
+        ('{"answers": [{"image": 1, "description": ""}, "b", null, {"image": true}]}', {}),
+        ("no", {}),
+        ("[" * 100_000, {}),
+    ],
+)
+def test_items_belong_to_the_image_whose_number_they_have(text: str, found: dict[int, str]) -> None:
+    assert items_of_sheet(text, TEXT, 2) == found
+
+
+def test_an_item_with_a_class_reads_as_the_answer_about_one_image() -> None:
+    found = items_of_sheet('{"answers": [{"image": 2, "class": "cat", "second": null}]}', CLASS, 2)
+    assert json.loads(found[2]) == {"class": "cat", "second": None}
+    assert not re.search("image", found[2])
+
+
+def test_a_killed_run_goes_on_and_pays_for_no_stored_answer_again(photos: Path) -> None:
+    with serve(lambda call: replace(told(call), delay=0.05 if stub.count < 3 else 60.0)) as stub:
+        options = ("--per-call", "4", "--concurrency", "1", "--ask", "description,class", "--splits", "train,val,test")
+        where = ("--data", f"folder:{photos}", "--store", str(photos.parent / "a.db"), "--server-name", "stub")
+        who = ("--describer", "openai:tiny", "--base-url", stub.url)
+        process = subprocess.Popen([sys.executable, "-m", "gpt4image", "describe", *where, *who, *options])
+        while stub.count < 3 and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    kept = {row.digest for row in rows(photos)}
+    assert len(kept) == 8
+    outcome, stub = described(photos, told, per_call=4)
+    assert outcome.already_described == 8 and outcome.described == 12 and len(stub.calls) == 3 and right(photos)
+
+
+def test_what_was_paid_is_known_where_the_run_stops_before_a_smaller_sheet(photos: Path) -> None:
+    def breaks(call: Call) -> Reply:
+        return answer("no list", tokens=(800, 80)) if len(numbers(call)) == 8 else failure(401, "key withdrawn")
+
+    with serve(breaks) as stub, pytest.raises(DescriberError, match="does not accept the key"):
+        run(photos, stub.url, concurrency=1)
+    with DescriptionStore(photos.parent / "a.db") as store:
+        failed = [*store.descriptions(status="failed")]
+    assert (
+        len(failed) % 8 == 0
+        and {row.tokens_in for row in failed} == {100}
+        and {row.tokens_out for row in failed} == {10}
+    )
