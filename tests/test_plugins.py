@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image import checkup
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base import plugins
 from gpt4image.base.errors import ConfigError, DataError
@@ -19,6 +18,7 @@ from gpt4image.config import DescribeConfig, DoctorConfig
 from gpt4image.data import load_dataset, load_with_splits
 from gpt4image.describing.describe import describe
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.reporting import doctor as checkup
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
