@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,18 +17,11 @@ from gpt4image.base.errors import ConfigError, DecodeError, first_few
 from gpt4image.base.progress import say
 from gpt4image.data import Dataset
 from gpt4image.describing.class_lists import ClassNames, readable
+from gpt4image.describing.describers.base import Example
 from gpt4image.describing.describers.images import data_url
 
 MOST, SIDE = 300, 192
 """Maximum examples of a question, and the longer side of each in pixels."""
-
-
-class Example(NamedTuple):
-    """A picture with its class: digest, name of the class, and small JPEG picture as data URL."""
-
-    digest: str
-    class_name: str
-    url: bytes
 
 
 def choose_examples(

@@ -10,12 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.prices import Price
+
+
+class Example(NamedTuple):
+    """A labelled picture that a question begins with: digest, class, and small JPEG picture as data URL."""
+
+    digest: str
+    class_name: str
+    url: bytes
 
 
 @dataclass(frozen=True, kw_only=True)

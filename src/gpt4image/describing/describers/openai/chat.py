@@ -15,7 +15,7 @@ from typing import Any
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.class_lists import readable
-from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.describing.describers.base import Answer, Example, Request
 from gpt4image.describing.describers.openai.server import (
     MAX_NAME,
     MAX_TEXT,
@@ -26,7 +26,6 @@ from gpt4image.describing.describers.openai.server import (
     redacted,
     sequence,
 )
-from gpt4image.describing.examples import Example
 from gpt4image.describing.prices import FREE, Price
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")

@@ -28,7 +28,7 @@ from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, Miss
 from gpt4image.base.progress import say
 from gpt4image.config import DescriberOptions
 from gpt4image.data.dataset import Dataset
-from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Example, Report, Request
 from gpt4image.describing.describers.images import data_urls, why_unusable
 from gpt4image.describing.describers.openai.chat import (
     LONGEST_WAIT_S,
@@ -52,7 +52,6 @@ from gpt4image.describing.describers.openai.server import (
     parse_json,
     read_async,
 )
-from gpt4image.describing.examples import Example
 from gpt4image.describing.prices import FREE, Price, find_price
 
 _RESERVED = ("messages", "model", "n", "stream")
