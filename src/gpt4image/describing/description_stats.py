@@ -32,10 +32,8 @@ from gpt4image.pages.numbers import one_line, percent, text_table
 
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
 _KINDS = ("descriptions", "answers", "rejected", "no_answer")
-_PART_COLUMNS = ("prompt", "describer", *_KINDS, *_SUMS)
 _MOST_COMMON = ("rejected_reasons", "no_answer_reasons", "outside_list", "tags")
-_SHOWN = 5
-_CLASSES_SHOWN = 100
+_SHOWN, _CLASSES_SHOWN = 5, 100
 _LONGEST_TEXT = 100
 _BINS = 24
 # Request ids and the like, which would make every reason a reason of its own.
@@ -58,41 +56,37 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sta
     dataset, images = (None, None) if config.data is None else asked_images(config, config.data)
     names = {} if dataset is None else class_names(dataset)
     found = _Stats()
-    with DescriptionStore(config.store) as store, progress_bar() as bar:
-        task = bar.add_task("read", total=sum(count for *_, count in store.counts()), note="")
-        for result in all_results(store):
+    with DescriptionStore(config.store) as store:
+        for result in all_results(store, task="read"):
             if prompts is None or result.prompt in prompts:
                 found.add(result, names.get(result.digest))
-            bar.update(task, advance=1)
-    summary = found.summary() | {
-        "bytes_per_description": round(
-            config.store.stat().st_size / max(1, found.totals["descriptions"] or found.totals["answers"])
-        ),
-    }
+    summary, record = found.summary(), found.record()
+    stored = max(1, found.totals["descriptions"] or found.totals["answers"])
+    summary["bytes_per_description"] = round(config.store.stat().st_size / stored)
     if images is not None:
         covered = sum(digest in found.described for digest in images.digests)
         summary |= {"images_in_set": len(images), "images_described": covered, "coverage": _share(covered, len(images))}
         if found.answered:
-            share = _share(sum(digest in found.answered for digest in images.digests), len(images))
-            summary["answer_coverage"] = share
-    record = found.record()
+            answered = sum(digest in found.answered for digest in images.digests)
+            summary["answer_coverage"] = _share(answered, len(images))
     text = _tables(summary, record)
+    described, of = summary.pop("descriptions"), summary.pop("images")
     return StatsResult(
-        path=config.store,
-        descriptions=summary.pop("descriptions"),
-        images=summary.pop("images"),
-        details=summary,
-        distributions=record,
-        text=text,
+        path=config.store, descriptions=described, images=of, details=summary, distributions=record, text=text
     )
 
 
 def all_results(
-    store: DescriptionStore, prompt_name: str | None = None, digests: Sequence[str] | None = None
+    store: DescriptionStore, prompt: str | None = None, digests: Sequence[str] | None = None, *, task: str = ""
 ) -> Iterator[Description]:
-    """Yield the descriptions of a store, then what was rejected or failed."""
-    yield from store.descriptions(prompt_name=prompt_name, digests=digests)
-    yield from store.descriptions(prompt_name=prompt_name, digests=digests, status="failed")
+    """Yield the descriptions of a store, then what was rejected or failed; ``task`` names it in a progress bar."""
+    with progress_bar() as bar:
+        shown = bar.add_task(task, total=sum(count for *_, count in store.counts()), note="") if task else None
+        for status in ("ok", "failed"):
+            for result in store.descriptions(prompt_name=prompt, digests=digests, status=status):
+                yield result
+                if shown is not None:
+                    bar.update(shown, advance=1)
 
 
 def class_names(images: Dataset) -> dict[str, str]:
@@ -127,7 +121,6 @@ class _Stats:
     """Counts results one by one.
 
     Attributes:
-        boxes: what ``box_facts`` says of all of them.
         parts: counts and sums by prompt and by the settings of the describer as canonical JSON; a sum is missing as
             long as nothing is known.
         spreads: words per description; tokens per answer and seconds to it, if they are known.
@@ -135,43 +128,34 @@ class _Stats:
     """
 
     def __init__(self) -> None:
-        self.described: set[str] = set()
-        self.answered: set[str] = set()
+        self.described, self.answered = set[str](), set[str]()
         self.parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
-        self.spreads: dict[str, array[Any]] = {
-            "words": array("q"),
-            "answer_tokens": array("q"),
-            "latency_s": array("d"),
-        }
+        self.spreads = {"words": array("q"), "answer_tokens": array("q"), "latency_s": array("d")}
         self.counts: dict[str, Counter[Any]] = defaultdict(Counter)
         self.totals, self.boxes = Counter[str](), Counter[str]()
 
     def add(self, result: Description, class_name: str | None) -> None:
         """Count a result of an image of a class; None if the class is unknown."""
-        failure = "no_answer" if result.text is None and result.answer is None else "rejected"
-        kinds = [failure] if result.status == "failed" else []
-        if not kinds:
+        if result.status == "failed":
+            kinds = ["no_answer" if result.text is None and result.answer is None else "rejected"]
+        else:
             there = {"descriptions": result.text, "answers": result.answer}
             kinds = [kind for kind, content in there.items() if content is not None]
-        counted = dict.fromkeys(kinds, 1) | {
-            name: value for name in _SUMS if (value := getattr(result, name)) is not None
-        }
-        self.parts[result.prompt, canonical_json(result.describer)].update(counted)
-        self.totals.update(counted)
-        if result.answer is not None and "answers" in kinds:
-            self._add_answer(result.digest, result.prompt, result.answer)
-            self.boxes.update(box_facts([result], result.prompt.class_names))
-        kind = kinds[0]
+        sums = {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
+        for counter in (self.parts[result.prompt, canonical_json(result.describer)], self.totals):
+            counter.update(dict.fromkeys(kinds, 1) | sums)
+        if "answers" in kinds and result.answer is not None:
+            self._add_answer(result, result.answer)
         if result.error is not None:
-            self.counts[f"{kind}_reasons"][_PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_TEXT]] += 1
+            reason = _PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_TEXT]
+            self.counts[f"{kinds[0]}_reasons"][reason] += 1
         if result.text is None:
             return
-        if result.tokens_out is not None:
-            self.spreads["answer_tokens"].append(result.tokens_out)
-        if result.latency_s is not None:
-            self.spreads["latency_s"].append(result.latency_s)
+        for name, value in (("answer_tokens", result.tokens_out), ("latency_s", result.latency_s)):
+            if value is not None:
+                self.spreads[name].append(value)
         found = stored_flaws(result, class_name)
-        self.counts[f"flaws_of_{kind}"].update(found)
+        self.counts[f"flaws_of_{kinds[0]}"].update(found)
         if result.error is None:
             text = result.text.lower()
             self.described.add(result.digest)
@@ -180,9 +164,11 @@ class _Stats:
             if class_name is not None:
                 self.counts["named"][class_name.replace("_", " ").lower() in text] += 1
 
-    def _add_answer(self, digest: str, prompt: Prompt, answer: Answer) -> None:
-        self.answered.add(digest)
-        if CLASS in prompt.ask:
+    def _add_answer(self, result: Description, answer: Answer) -> None:
+        self.answered.add(result.digest)
+        self.boxes.update(box_facts([result], result.prompt.class_names))
+        self.counts["tags"].update(answer.tags or ())
+        if CLASS in result.prompt.ask:
             self.counts["answer_kinds"][answer.kind] += 1
             if answer.class_name is not None:
                 self.counts["classes"][answer.class_name] += 1
@@ -190,36 +176,22 @@ class _Stats:
                 self.counts["outside_list"][one_line(visible(answer.said))] += 1
             if answer.confidence is not None:
                 self.counts["confidence"][min(9, int(answer.confidence * 10))] += 1
-        self.counts["tags"].update(answer.tags or ())
 
     def summary(self) -> dict[str, Any]:
         """Return the facts of the whole store; unknown ones are left out."""
-        totals, named = self.totals, self.counts["named"]
-        facts = {
-            "descriptions": totals["descriptions"],
-            "images": len(self.described | self.answered),
-            **self._answers(),
+        totals, named, kinds = self.totals, self.counts["named"], self.counts["answer_kinds"]
+        facts = {"descriptions": totals["descriptions"], "images": len(self.described | self.answered)}
+        if self.answered:
+            facts |= {"answers": totals["answers"], "images_answered": len(self.answered)}
+            facts |= {f"class_{kind}": kinds[kind] for kind in KINDS if kinds} | self.boxes
+        more = {
             "failures": totals["rejected"] + totals["no_answer"],
-            "rejected": totals["rejected"],
-            "no_answer": totals["no_answer"],
-            "flawed": totals["flawed"],
+            **{name: totals[name] for name in ("rejected", "no_answer", "flawed")},
             "truncated_share": _share(self.counts["flaws_of_descriptions"]["truncated"], totals["with_reason"]),
             **{name: totals.get(name) for name in _SUMS},
             "class_named": _share(named[True], named.total()),
         }
-        return {name: value for name, value in facts.items() if value is not None}
-
-    def _answers(self) -> dict[str, Any]:
-        """Return the facts of structured answers; none where there is none."""
-        if not self.answered:
-            return {}
-        kinds = self.counts["answer_kinds"]
-        return {
-            "answers": self.totals["answers"],
-            "images_answered": len(self.answered),
-            **{f"class_{kind}": kinds[kind] for kind in KINDS if kinds},
-            **self.boxes,
-        }
+        return {name: value for name, value in (facts | more).items() if value is not None}
 
     def record(self) -> dict[str, Any]:
         """Return the distributions, and the counts by prompt, describer, flaw and reason."""
@@ -227,25 +199,20 @@ class _Stats:
         described = Counter[Prompt]()
         for (prompt, _), part in self.parts.items():
             described[prompt] += part["descriptions"]
-        flawed, rejected = (self.counts[f"flaws_of_{kind}"] for kind in ("descriptions", "rejected"))
+        flawed = {kind: self.counts[f"flaws_of_{kind}"] for kind in ("descriptions", "rejected")}
+        of_flaws = {flaw: {kind: counts[flaw] for kind, counts in flawed.items()} for flaw in get_args(Flaw)}
+        confidence = self.counts["confidence"]
         return {
             **{name: _distribution(values) for name, values in self.spreads.items()},
             "words_histogram": _histogram(self.spreads["words"]),
-            "flaws": {
-                flaw: {"descriptions": flawed[flaw], "rejected": rejected[flaw]}
-                for flaw in get_args(Flaw)
-                if flawed[flaw] or rejected[flaw]
-            },
+            "flaws": {flaw: counts for flaw, counts in of_flaws.items() if any(counts.values())},
             **{name: dict(self.counts[name].most_common(_SHOWN)) for name in _MOST_COMMON},
             "classes": dict(self.counts["classes"].most_common()),
-            "confidence_histogram": [self.counts["confidence"][place] for place in range(10)]
-            if self.answered
-            else None,
+            "confidence_histogram": [confidence[place] for place in range(10)] if self.answered else None,
             "prompts": [{**asdict(prompt), "descriptions": count} for prompt, count in sorted(described.items())],
             "describers": [
                 {
-                    "prompt": prompt.name,
-                    "describer": names[settings],
+                    **{"prompt": prompt.name, "describer": names[settings]},
                     **{name: part[name] for name in _KINDS},
                     **{name: part.get(name) for name in _SUMS},
                     "settings": json.loads(settings),
@@ -282,45 +249,45 @@ def _share(part: int, whole: int) -> float | None:
 def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Return the record as tables for a terminal."""
 
-    def share(count: int) -> str:
-        return percent(_share(count, summary["descriptions"]))
+    def shares(counts: Mapping[str, int], whole: str) -> list[tuple[Any, ...]]:
+        return [(name, count, percent(_share(count, summary[whole]))) for name, count in counts.items() if count]
 
-    spreads = [(name, record[name]) for name in ("words", "answer_tokens", "latency_s") if record[name]]
-    flawed = [(flaw, count["descriptions"], count["rejected"]) for flaw, count in record["flaws"].items()]
-    chosen = [(name, count, percent(_share(count, summary["answers"]))) for name, count in record["classes"].items()]
-    stated = [
-        (f"{place / 10:.1f} to {(place + 1) / 10:.1f}", count, percent(_share(count, summary["answers"])))
-        for place, count in enumerate(record["confidence_histogram"] or ())
-        if count
-    ]
-    tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[Any]]], ...] = (
+    spreads = {
+        name.replace("_", " "): values for name in ("words", "answer_tokens", "latency_s") if (values := record[name])
+    }
+    flawed = [
         (
-            "per description",
-            [*spreads[0][1]] if spreads else [],
-            [(name.replace("_", " "), *row.values()) for name, row in spreads],
-        ),
-        ("prompt", _PART_COLUMNS[1:], [[part[column] for column in _PART_COLUMNS] for part in record["describers"]]),
-        ("flaw", ("descriptions", "share", "rejected answers"), [(f, n, share(n), r) for f, n, r in flawed]),
+            flaw,
+            counts["descriptions"],
+            percent(_share(counts["descriptions"], summary["descriptions"])),
+            counts["rejected"],
+        )
+        for flaw, counts in record["flaws"].items()
+    ]
+    stated = enumerate(record["confidence_histogram"] or ())
+    confidence = {f"{place / 10:.1f} to {(place + 1) / 10:.1f}": count for place, count in stated}
+    columns, headings = ("prompt", "describer", *_KINDS, *_SUMS), next(iter(spreads.values()), ())
+    tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[Any]]], ...] = (
+        ("per description", [*headings], [(name, *values.values()) for name, values in spreads.items()]),
+        ("prompt", columns[1:], [[part[column] for column in columns] for part in record["describers"]]),
+        ("flaw", ("descriptions", "share", "rejected answers"), flawed),
         ("rejected because", ("answers",), [*record["rejected_reasons"].items()]),
         ("no answer because", ("requests",), [*record["no_answer_reasons"].items()]),
-        ("class", ("answers", "share"), chosen[:_CLASSES_SHOWN]),
+        ("class", ("answers", "share"), shares(record["classes"], "answers")[:_CLASSES_SHOWN]),
         ("outside the class list", ("answers",), [*record["outside_list"].items()]),
-        ("stated confidence", ("answers", "share"), stated),
+        ("stated confidence", ("answers", "share"), shares(confidence, "answers")),
         ("most frequent tag", ("answers",), [*record["tags"].items()]),
     )
     return "\n\n".join(
         text_table(
-            title,
-            [["", *(heading.replace("_", " ") for heading in headings)], *([_cell(v) for v in row] for row in rows)],
+            title, [["", *(name.replace("_", " ") for name in names)], *([_cell(v) for v in row] for row in rows)]
         )
-        for title, headings, rows in tables
+        for title, names, rows in tables
         if rows
     )
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return one_line(value)
+    if value is None or isinstance(value, str):
+        return "–" if value is None else one_line(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from gpt4image.artifacts.answers import KINDS, Answer
@@ -43,13 +44,10 @@ def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
         DataError: the file or the dataset cannot be read, or no row belongs to the dataset.
         StoreError: the store cannot be written.
     """
-    prompt, describer = find_prompt(config.prompt), describer_settings(config.describer)
-    in_pixels = config.box_format.endswith("-original")
-    if in_pixels and config.data is None:
+    if config.box_format.endswith("-original") and config.data is None:
         raise ConfigError(f"--box-format {config.box_format} needs --data, whose pictures say how large they are.")
     images = None if config.data is None else load_dataset(config.data)
-    importer = _Importer(images, prompt, describer, _classes_of(config, images), config.box_format)
-    waiting = iter(read_rows(config.file))
+    importer, waiting = _Importer(config, images), iter(read_rows(config.file))
     with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
         task = bar.add_task("import", total=None, note="")
         if config.data is not None:
@@ -57,24 +55,23 @@ def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
         while group := list(itertools.islice(waiting, _ROWS_PER_TRANSACTION)):
             importer.add(store, group)
             bar.update(task, advance=len(group))
-    if images is not None and importer.unknown_keys and not importer.added + importer.unchanged:
+    counts, here = importer.counts, importer.counts["added"] + importer.counts["unchanged"]
+    if images is not None and importer.unknown_keys and not here:
         raise DataError(
-            f"{config.file}: no row belongs to {config.data}: it has no {first_few(importer.unknown_keys[:3])}; its "
+            f"{config.file}: no row belongs to {config.data}: it has no {first_few(importer.unknown_keys)}; its "
             f"keys look like {first_few(images.keys[:3])}."
         )
+    classes = importer.classes
     return ImportResult(
         path=config.store,
-        rows=importer.added + importer.unchanged + len(importer.skipped),
-        added=importer.added,
-        unchanged=importer.unchanged,
-        descriptions=importer.texts,
-        unknown_keys=len(importer.unknown_keys),
-        conflicting_texts=importer.conflicts,
-        bad_rows=len(importer.skipped) - importer.conflicts - len(importer.unknown_keys),
-        details={
-            **{f"class_{kind}": importer.classes[kind] for kind in KINDS if importer.classes},
-            **importer.boxes,
-        },
+        rows=here + len(importer.skipped),
+        added=counts["added"],
+        unchanged=counts["unchanged"],
+        descriptions=counts["texts"],
+        unknown_keys=counts["unknown_keys"],
+        conflicting_texts=counts["conflicts"],
+        bad_rows=len(importer.skipped) - counts["conflicts"] - counts["unknown_keys"],
+        details={**{f"class_{kind}": classes[kind] for kind in KINDS if classes}, **importer.boxes},
         skipped=tuple(importer.skipped),
     )
 
@@ -82,103 +79,98 @@ def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
 class _Importer:
     """Decides row by row what is new, and counts."""
 
-    def __init__(
-        self,
-        images: Dataset | None,
-        prompt: Prompt,
-        describer: Mapping[str, Any],
-        class_list: tuple[ClassOption, ...],
-        box_format: str,
-    ) -> None:
-        self._images = images
-        self._box_format = box_format
-        in_pixels = box_format.endswith("-original")
-        self._row_of = {digest: row for row, digest in enumerate(images.digests if images and in_pixels else ())}
-        self._digest_of = None if images is None else dict(zip(images.keys, images.digests, strict=True))
+    def __init__(self, config: ImportDescriptionsConfig, images: Dataset | None) -> None:
+        self._images, self._box_format = images, config.box_format
+        self._prompt, self._describer = find_prompt(config.prompt), describer_settings(config.describer)
+        digests = () if images is None else images.digests
+        self._row_of = {digest: row for row, digest in enumerate(digests)}
+        self._digest_of = None if images is None else dict(zip(images.keys, digests, strict=True))
         # Equal files under several keys may each bring a text; an image has as many texts as keys.
-        self._keys_of = Counter(() if images is None else images.digests)
-        self._prompt = prompt
-        self._describer = describer
-        self._class_list = class_list
-        self._prompts: dict[tuple[Prompt, tuple[str, ...]], Prompt] = {}  # a long class list is checked only once
-        self.classes = Counter[str]()
-        self.boxes = Counter[str]()
-        self.added = 0
-        self.texts = 0
-        self.unchanged = 0
-        self.conflicts = 0
+        self._keys_of = Counter(digests)
+        if config.classes is not None:
+            classes = class_list(config.classes)
+        else:
+            classes = () if images is None else tuple(map(ClassOption, images.classes))
+
+        @cache
+        def asking(prompt: Prompt, ask: tuple[str, ...]) -> Prompt:
+            return replace(prompt, ask=ask, classes=classes if asks_of_list(ask) else ())
+
+        self._asking = asking  # a long class list is checked only once
+        self.counts, self.classes, self.boxes = Counter[str](), Counter[str](), Counter[str]()
         self.unknown_keys: list[str] = []
         self.skipped: list[Skipped] = []
 
     def add(self, store: DescriptionStore, rows: Sequence[Row | Skipped]) -> None:
         """Write the new ones of ``rows`` in one transaction."""
-        candidates = [candidate for row in rows if (candidate := self._resolve(row)) is not None]
+        candidates: list[tuple[Row, str]] = []
+        for row in rows:
+            if isinstance(row, Skipped):
+                self.skipped.append(row)
+            elif digest := self._digest(row):
+                candidates.append((row, digest))
         known: dict[tuple[str, Prompt, str], dict[int, _Content]] = {}
         for there in store.descriptions(digests=[digest for _, digest in candidates]):
             known.setdefault(_identity(there), {})[there.sample] = there.text, there.answer
         new: list[Description] = []
         for row, digest in candidates:
             try:
-                picture = self._picture(row, digest)
+                description = self._description(row, digest)
             except (OSError, DecodeError, KeyError):
-                reason = "its boxes are in pixels, and its picture cannot be read or is not in the dataset"
-                self.skipped.append(Skipped(name=row.where, reason=reason))
+                self._skip(row, "its boxes are in pixels, and its picture cannot be read or is not in the dataset")
                 continue
-            description = self._to_description(row, digest, picture)
             content = description.text, description.answer
             contents = known.setdefault(_identity(description), {})
             sample = self._free_sample(row, digest, content, contents)
             if sample is not None:
                 contents[sample] = content
-                self.texts += description.text is not None
+                self.counts["texts"] += description.text is not None
                 new.append(replace(description, sample=sample))
                 if description.answer is not None and CLASS in description.prompt.ask:
                     self.classes[description.answer.kind] += 1
                 self.boxes.update(box_facts([description], description.prompt.class_names))
-        self.added += store.add(new)
+        self.counts["added"] += store.add(new)
 
-    def _resolve(self, row: Row | Skipped) -> tuple[Row, str] | None:
-        if isinstance(row, Skipped):
-            self.skipped.append(row)
-        elif row.digest is not None:
-            return row, row.digest
-        elif row.key is None:
-            self.skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
-        elif self._digest_of is None:
+    def _skip(self, row: Row, reason: str) -> None:
+        self.skipped.append(Skipped(name=row.where, reason=reason))
+
+    def _digest(self, row: Row) -> str | None:
+        if row.digest is not None:
+            return row.digest
+        if row.key is None:
+            return self._skip(row, "neither key nor digest")
+        if self._digest_of is None:
             raise ConfigError(f"{row.where}: rows by key need --data, the dataset that the keys belong to.")
-        elif row.key in self._digest_of:
-            return row, self._digest_of[row.key]
-        else:
-            self.unknown_keys.append(row.key)
-            self.skipped.append(Skipped(name=row.where, reason=f"the dataset has no image with key {row.key!r}"))
-        return None
+        if row.key not in self._digest_of:
+            self.counts["unknown_keys"] += 1
+            self.unknown_keys = [*self.unknown_keys, row.key][:3]
+            return self._skip(row, f"the dataset has no image with key {row.key!r}")
+        return self._digest_of[row.key]
 
     def _free_sample(self, row: Row, digest: str, content: _Content, contents: Mapping[int, _Content]) -> int | None:
         """Return the number under which the answer is new; None if it is there already or has no place."""
         if content in (contents.values() if row.sample is None else [contents.get(row.sample)]):
-            self.unchanged += 1
-            self.texts += content[0] is not None
+            self.counts["unchanged"] += 1
+            self.counts["texts"] += content[0] is not None
             return None
         if row.sample is not None and row.sample not in contents:
             return row.sample
         if row.sample is None and len(contents) < max(1, self._keys_of[digest]):
             return next(number for number in itertools.count() if number not in contents)
-        self.conflicts += 1
-        reason = (
-            f"another answer for {row.key or digest!r} with the same prompt and describer is in the store; it stays"
+        self.counts["conflicts"] += 1
+        name = row.key or digest
+        return self._skip(
+            row, f"another answer for {name!r} with the same prompt and describer is in the store; it stays"
         )
-        self.skipped.append(Skipped(name=row.where, reason=reason))
-        return None
 
-    def _to_description(self, row: Row, digest: str, picture: tuple[int, int] | None) -> Description:
+    def _description(self, row: Row, digest: str) -> Description:
+        """Return what a row brings. Raises OSError, DecodeError, KeyError: its boxes need their picture."""
+        picture = None
+        if BOXES in row.ask and self._images is not None and self._box_format.endswith("-original"):
+            picture = sides(self._images.read(self._row_of[digest]))
+        prompt = row.prompt or self._prompt
+        prompt = replace(prompt, **row.asked) if row.asked else self._asking(prompt, row.ask)
         rest: dict[str, Any] = {"created": time.time(), **row.result}
-        classes = self._class_list if asks_of_list(row.ask) else ()
-        prompt = self._prompt if row.prompt is None else row.prompt
-        if row.asked:
-            prompt = replace(prompt, **row.asked)
-        else:
-            own = self._prompts.get((prompt, row.ask)) or replace(prompt, ask=row.ask, classes=classes)
-            prompt = self._prompts.setdefault((prompt, row.ask), own)
         return Description(
             digest=digest,
             prompt=prompt,
@@ -187,18 +179,6 @@ class _Importer:
             answer=row.answer(class_names(prompt.class_names), self._box_format, picture),
             **rest,
         )
-
-    def _picture(self, row: Row, digest: str) -> tuple[int, int] | None:
-        """Return width and height of an image with boxes in pixels. Raises OSError, DecodeError, KeyError."""
-        if self._images is None or not self._row_of or BOXES not in row.ask:
-            return None
-        return sides(self._images.read(self._row_of[digest]))
-
-
-def _classes_of(config: ImportDescriptionsConfig, images: Dataset | None) -> tuple[ClassOption, ...]:
-    if config.classes is not None:
-        return class_list(config.classes)
-    return () if images is None else tuple(map(ClassOption, images.classes))
 
 
 def _identity(description: Description) -> tuple[str, Prompt, str]:
@@ -257,10 +237,10 @@ def check(config: CheckConfig) -> CheckResult:
         StoreError: there is no store, or it shares no image with the dataset.
     """
     images, asked = asked_images(config, config.data)
-    described, answered, conflicting, outside = set[str](), set[str](), list[str](), list[tuple[str, str | None]]()
-    in_set, boxes, outside_boxes = ClassNames(images.classes), Counter[str](), list[tuple[str, str | None]]()
-    first_image: dict[bytes, str] = {}
-    duplicates: dict[bytes, str] = {}
+    in_set, boxes = ClassNames(images.classes), Counter[str]()
+    described, answered, conflicting = set[str](), set[str](), list[str]()
+    outside, outside_boxes = list[tuple[str, str | None]](), list[tuple[str, str | None]]()
+    first_image, duplicates = dict[bytes, str](), dict[bytes, str]()
     with DescriptionStore(config.store) as store:
         for digest, rows in itertools.groupby(store.texts(), key=lambda row: row.digest):
             described.add(digest)

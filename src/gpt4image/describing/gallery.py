@@ -12,7 +12,6 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError, nearest
 from gpt4image.base.files import write_text
-from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, ViewConfig
 from gpt4image.config.results import ViewResult
@@ -55,16 +54,15 @@ def view(config: ViewConfig) -> ViewResult:
     if config.out.is_dir():
         raise ConfigError(f"--out {config.out}: this is a folder; give the name of an HTML file in it.")
     images = None if config.data is None else load_dataset(config.data)
-    keys: dict[str, list[str]] = {}
-    if images is not None:
-        for key, digest in zip(images.keys, images.digests, strict=True):
-            keys.setdefault(digest, []).append(key)
     names = {} if images is None else class_names(images)
     with DescriptionStore(config.store) as store:
         if images is None:
-            keys = {result.digest: [result.digest] for result in all_results(store, config.prompt)}
-        formats = {key: {"box_format": name} for key, name in store.box_formats().items()}
-        groups = _groups(store, config, keys.keys(), names)
+            rows = {result.digest: [0] for result in all_results(store, config.prompt)}
+        else:
+            rows: dict[str, list[int]] = {}
+            for row, digest in enumerate(images.digests):
+                rows.setdefault(digest, []).append(row)
+        groups = _groups(store, config, rows, names)
         sizes = [len(group) for group in groups]
         if not any(sizes):
             raise StoreError(_nothing_to_show(store, config))
@@ -76,41 +74,33 @@ def view(config: ViewConfig) -> ViewResult:
         results: dict[str, list[Description]] = {digest: [] for digest in itertools.chain(*shown)}
         for result in all_results(store, config.prompt, list(results)):
             results[result.digest].append(result)
-    rows = {} if images is None else dict(zip(reversed(images.digests), reversed(range(len(images))), strict=True))
+        formats = {key: {"box_format": name} for key, name in store.box_formats().items()}
     every = list(itertools.chain(*results.values()))
-    side = 2 * PICTURE if any(True for result in every for _ in _drawn(result)) else PICTURE
+    side = 2 * PICTURE if any(_drawn(result) for result in every) else PICTURE
     thumbnails = None if images is None else Thumbnails(images, side)
     described_by = describer_names(result.describer for result in every)
-
-    labels = {
-        digest: None if (name := names.get(digest)) is None else visible(name.replace("_", " ")) for digest in results
-    }
+    labels = {digest: visible(names[digest].replace("_", " ")) if digest in names else None for digest in results}
     counts = Counter(labels.values())
     kinds = {name: f"k{number}" for number, name in enumerate(sorted(counts, key=lambda name: (name is None, name)))}
 
     def card(digest: str) -> dict[str, Any]:
-        name = names.get(digest)
         own = sorted(results[digest], key=lambda one: (one.prompt, canonical_json(one.describer), one.sample))
+        row, *twins = rows[digest]
         return {
-            "key": visible(keys[digest][0]),
-            "twins": len(keys[digest]) - 1,
+            "key": visible(digest if images is None else images.keys[row]),
+            "twins": len(twins),
             "label": labels[digest],
             "kind": kinds[labels[digest]],
-            "picture": None if thumbnails is None else thumbnails.of(rows[digest]),
-            "boxes": list(itertools.islice(itertools.chain(*map(_drawn, own)), _BOXES_DRAWN)),
-            "answers": [_answer(result, described_by[canonical_json(result.describer)], name) for result in own],
+            "picture": None if thumbnails is None else thumbnails.of(row),
+            "boxes": list(itertools.chain(*map(_drawn, own)))[:_BOXES_DRAWN],
+            "answers": [
+                _answer(result, described_by[canonical_json(result.describer)], names.get(digest)) for result in own
+            ],
         }
 
-    summary: dict[str, Any] = {
-        "images_shown": len(results),
-        "images_answered": sum(sizes),
-        "images_in_set": len(keys),
-        "with_failures": sizes[0],
-        "with_flaws": sizes[1],
-    }
-    settings = {
-        key: {**one.describer, **formats.get(key, {})} for one in every for key in [canonical_json(one.describer)]
-    }
+    summary: dict[str, Any] = {"images_shown": len(results), "images_answered": sum(sizes), "images_in_set": len(rows)}
+    summary |= {"with_failures": sizes[0], "with_flaws": sizes[1]}
+    describers = {canonical_json(one.describer): one.describer for one in every}
     page = render(
         "gallery.html",
         data=visible(config.data or str(config.store)),
@@ -126,8 +116,10 @@ def view(config: ViewConfig) -> ViewResult:
             for prompt in sorted({result.prompt for result in every})
         ],
         describers={
-            visible(described_by[key]): {visible(option): visible(str(value)) for option, value in options.items()}
-            for key, options in sorted(settings.items())
+            visible(described_by[key]): {
+                visible(option): visible(str(value)) for option, value in {**settings, **formats.get(key, {})}.items()
+            }
+            for key, settings in sorted(describers.items())
         },
         meanings=MEANINGS,
         kinds=[{"id": kind, "name": name, "cards": counts[name]} for name, kind in kinds.items()],
@@ -142,14 +134,11 @@ def _groups(
 ) -> list[list[str]]:
     """Return the images of each section, in the order of the dataset."""
     worst: dict[str, int] = {}
-    with progress_bar() as bar:
-        task = bar.add_task("judge", total=sum(count for *_, count in store.counts()), note="")
-        for result in all_results(store, config.prompt):
-            bar.update(task, advance=1)
-            found = stored_flaws(result, names.get(result.digest))
-            if config.flaw is None or config.flaw in found:
-                rank = 0 if result.status == "failed" else 1 if found else 2
-                worst[result.digest] = min(rank, worst.get(result.digest, rank))
+    for result in all_results(store, config.prompt, task="judge"):
+        found = stored_flaws(result, names.get(result.digest))
+        if config.flaw is None or config.flaw in found:
+            rank = 0 if result.status == "failed" else 1 if found else 2
+            worst[result.digest] = min(rank, worst.get(result.digest, rank))
     return [[digest for digest in digests if worst.get(digest) == rank] for rank in range(len(_SECTIONS))]
 
 
@@ -178,14 +167,17 @@ def _nothing_to_show(store: DescriptionStore, config: ViewConfig) -> str:
 
 
 def _answer(result: Description, describer: str, class_name: str | None) -> dict[str, Any]:
+    texts = {
+        "text": result.text or "",
+        "error": result.error or "",
+        "prompt": result.prompt.name,
+        "describer": describer,
+        "structured": "" if result.answer is None else _in_words(result.prompt, result.answer),
+    }
     return {
         "kind": "description" if result.status == "ok" else "no answer" if result.text is None else "rejected",
-        "text": visible(result.text or ""),
-        "error": visible(result.error or ""),
-        "prompt": visible(result.prompt.name),
-        "describer": visible(describer),
+        **{name: visible(text) for name, text in texts.items()},
         "flaws": stored_flaws(result, class_name),
-        "structured": None if result.answer is None else visible(_in_words(result.prompt, result.answer)),
         "facts": [visible(fact) for fact in _facts(result)],
     }
 
@@ -208,13 +200,15 @@ def _in_words(prompt: Prompt, answer: Answer) -> str:
     return " · ".join(parts)
 
 
-def _drawn(result: Description) -> Iterator[dict[str, Any]]:
-    """Yield the boxes of an answer in percent of the picture, with what they are of."""
+def _drawn(result: Description) -> list[dict[str, Any]]:
+    """Return the boxes of an answer in percent of the picture, with what they are of."""
+    drawn: list[dict[str, Any]] = []
     for box in () if result.answer is None or result.status == "failed" else result.answer.boxes or ():
         left, top, right, bottom = (value / 10 for value in box["box_2d"])
-        title = " · ".join((box["label"], *([box["words"]] if "words" in box else [])))
+        title = visible(" · ".join(filter(None, (box["label"], box.get("words")))))
         place = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-        yield {"label": visible(box["label"]), "title": visible(title), "place": place}
+        drawn.append({"label": visible(box["label"]), "title": title, "place": place})
+    return drawn
 
 
 def _facts(result: Description) -> Iterator[str]:
@@ -222,10 +216,9 @@ def _facts(result: Description) -> Iterator[str]:
         yield f"sample {result.sample + 1}"
     if result.finish_reason is not None:
         yield result.finish_reason
-    if result.tokens_in is not None:
-        yield f"{result.tokens_in:,} tokens in"
-    if result.tokens_out is not None:
-        yield f"{result.tokens_out:,} tokens out"
+    for name, tokens in (("in", result.tokens_in), ("out", result.tokens_out)):
+        if tokens is not None:
+            yield f"{tokens:,} tokens {name}"
     if result.cost_usd is not None:
         yield f"${result.cost_usd:.6f}".rstrip("0").rstrip(".")
     if result.latency_s is not None:

@@ -2,7 +2,7 @@
 
 A row has ``description``, ``class``, ``tags`` or ``boxes``, and names its image by ``digest`` or ``key`` (or only by
 its place). Exported rows carry the rest of the result too; every other column is ignored. A bad row is named and costs
-no other row. A file that is written appears when it is whole: what fails, on a full disk say, leaves what was there.
+no other row. A file that is written appears when it is whole.
 """
 
 from __future__ import annotations
@@ -29,39 +29,22 @@ from gpt4image.describing.answer_json import boxes, share, tags, to_answer
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
 
+_STATED = ("confidence", "probability")
+_CLASS_COLUMNS = ("class", "said", "second", *_STATED)
+_RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 COLUMNS: Mapping[str, type] = {
-    "digest": str,
-    "key": str,
-    "description": str,
-    "class": str,
-    "said": str,
-    "second": str,
-    "confidence": float,
-    "probability": float,
-    "tags": list,
-    "boxes": list,
-    "prompt": str,
-    "prompt_version": int,
-    "prompt_text": str,
-    "class_conditioned": bool,
-    "asked": str,
-    "describer": str,
-    "sample": int,
-    "finish_reason": str,
-    "tokens_in": int,
-    "tokens_out": int,
-    "cost_usd": float,
-    "latency_s": float,
-    "created": float,
+    **dict.fromkeys(("digest", "key", "description", "class", "said", "second"), str),
+    **dict.fromkeys(_STATED, float),
+    **dict.fromkeys(("tags", "boxes"), list),
+    **{"prompt": str, "prompt_version": int, "prompt_text": str, "class_conditioned": bool, "asked": str},
+    **{"describer": str, "sample": int, "finish_reason": str, "tokens_in": int, "tokens_out": int},
+    **dict.fromkeys(("cost_usd", "latency_s", "created"), float),
 }
 SYNONYMS = {
     **dict.fromkeys(("caption", "text"), "description"),
     **dict.fromkeys(("path", "image", "file", "filename", "file_name"), "key"),
 }
 """Other usual names of columns."""
-_STATED = ("confidence", "probability")
-_CLASS_COLUMNS = ("class", "said", "second", "confidence", "probability")
-_RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 ROWS_PER_GROUP = 4096
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit would refuse the file for a long text
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no UTF-8 holds it
@@ -138,12 +121,16 @@ def parse_row(value: Any, where: str) -> Row | Skipped:
             raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {digest!r:.80}")
         if description is not None and not description.strip():
             description = None
+        there = {
+            DESCRIPTION: description is not None,
+            CLASS: any(fields[name] is not None for name in _CLASS_COLUMNS),
+            **{part: fields[part] is not None for part in (TAGS, BOXES)},
+        }
         asked = None if fields["asked"] is None else _asked(fields["asked"])
-        ask = _ask(fields, description) if asked is None else asked["ask"]
+        ask = tuple(part for part in there if there[part]) if asked is None else asked["ask"]
         if description is None and (DESCRIPTION in ask or not ask):
-            raise ValueError(
-                "the description is empty or missing" + ("" if ask else ", and so are class, tags and boxes")
-            )
+            others = "" if ask else ", and so are class, tags and boxes"
+            raise ValueError(f"the description is empty or missing{others}")
         return Row(
             where=where,
             description=description,
@@ -161,158 +148,16 @@ def parse_row(value: Any, where: str) -> Row | Skipped:
         return Skipped(name=where, reason=str(error))
 
 
-def parse_line(line: bytes, where: str) -> Row | Skipped | None:
-    """Return the row of one JSON line, why it cannot be used, or None for a blank line."""
-    if not line.strip():
-        return None
-    try:
-        return parse_row(json.loads(line.decode("utf-8-sig")), where)
-    except (ValueError, RecursionError) as error:
-        return Skipped(name=where, reason=f"not a line of JSON ({error})")
-
-
-def read_rows(path: Path, *, lines: bool = False) -> Iterator[Row | Skipped]:
-    """Yield the rows of a file, in its order, with the bad ones as Skipped; with ``lines``, it is one of JSON lines.
-
-    Raises:
-        ConfigError: the file is missing or of no known kind.
-        DataError: it cannot be read as what its name says, or has no column ``description``.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv or *.parquet.")
-    kind = ".jsonl" if lines else path.suffix.lower()
-    readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet}
-    if kind not in readers:
-        raise ConfigError(f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv or *.parquet.")
-    return readers[kind](path)
-
-
-def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | Skipped]:
-    """Yield the rows of a CSV file: UTF-8, commas, the names of the columns in its first line; an empty cell is none.
-
-    Cells that an export made harmless for spreadsheets are read as what they were, see ``csv_cell``.
-
-    Args:
-        path: the file.
-        columns: which columns to read, and the name of each in the file, which must have them all; by default the
-            columns of an exported row that are there.
-
-    Raises:
-        DataError: it is no such file, or lacks a column.
-    """
-    read = columns or {name: name for name in COLUMNS}
-    csv.field_size_limit(_LONGEST_CELL)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = reader.fieldnames if columns else _usual_names(reader.fieldnames or ())
-            if columns is None:
-                _require_answer(path, reader.fieldnames or ())
-            for name in () if columns is None else columns.values():
-                _require_column(path, reader.fieldnames or (), name)
-            for number, row in enumerate(reader, start=1):
-                where = f"{path.name}, row {number}"
-                if None in row:
-                    yield Skipped(name=where, reason="more cells than columns; quote texts that hold a comma")
-                else:
-                    yield parse_row({name: _from_cell(name, row.get(given)) for name, given in read.items()}, where)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8: {error}.") from None
-
-
-def _usual_names(names: Sequence[str]) -> list[str]:
-    """Return what columns are called here; one keeps its own name where the usual one is there too."""
-    return [name if SYNONYMS.get(name, name) in names else SYNONYMS[name] for name in names]
-
-
-def _from_cell(name: str, cell: str | None) -> Any:
-    """Return the value of a cell; what is no such number or truth stays text, which ``parse_row`` then refuses."""
-    if not cell:
-        return None
-    kind = COLUMNS[name]
-    if kind is bool:
-        return {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
-    if kind in (str, list):
-        return from_csv_cell(cell)
-    try:
-        return kind(cell)
-    except ValueError:
-        return cell
-
-
-def to_fields(description: Description, key: str | None) -> dict[str, Any]:
-    """Return a stored description as a row; ``parse_row`` reads it back without loss."""
-    return {
-        "digest": description.digest,
-        "key": key,
-        "description": description.text,
-        **_answer_fields(description.answer),
-        "asked": description.prompt.row[-1] or None,
-        "prompt": description.prompt.name,
-        "prompt_version": description.prompt.version,
-        "prompt_text": description.prompt.text,
-        "class_conditioned": description.prompt.class_conditioned,
-        "describer": canonical_json(description.describer),
-        "sample": description.sample,
-        **{name: getattr(description, name) for name in _RESULT_COLUMNS},
-    }
-
-
-def _answer_fields(answer: Answer | None) -> dict[str, Any]:
-    if answer is None:
-        return {}
-    values = {name: getattr(answer, name) for name in _CLASS_COLUMNS[1:]}
-    lists = {
-        name: None if value is None else list(value) for name in (TAGS, BOXES) for value in [getattr(answer, name)]
-    }
-    return {"class": answer.class_name, **values, **lists}
-
-
-def _ask(fields: Mapping[str, Any], description: str | None) -> tuple[str, ...]:
-    """Return what a row brings."""
-    there = {
-        DESCRIPTION: description is not None,
-        CLASS: any(fields[name] is not None for name in _CLASS_COLUMNS),
-        **{part: fields[part] is not None for part in (TAGS, BOXES)},
-    }
-    return tuple(part for part in there if there[part])
-
-
-def _asked(text: str) -> Mapping[str, Any]:
-    """Return ``ask`` and ``classes`` of a prompt, as an export writes them."""
-    try:
-        asked = json.loads(text)
-        prompt = Prompt("", 1, "", class_conditioned=False, ask=asked["ask"], classes=asked["classes"])
-        words: list[Any] = [*prompt.ask, *itertools.chain(*prompt.classes)]
-        if all(isinstance(word, str) for word in words):
-            return {"ask": prompt.ask, "classes": prompt.classes}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise ValueError(f"asked is not what an export writes: {_SHORT.repr(text):.60}")
-
-
-def describer_settings(text: str) -> Mapping[str, Any]:
-    """Return the settings that exported rows carry as JSON, or those of a plain name."""
-    try:
-        settings = json.loads(text)
-        canonical_json(settings).encode()  # what no store can hold is a name: NaN, deep nesting, half characters
-    except (ValueError, RecursionError, TypeError):  # TypeError: JSON, but no object
-        settings = None
-    return settings if isinstance(settings, dict) else {"name": text}
-
-
 def _checked(name: str, kind: type, value: Any) -> Any:
-    """Return ``value`` as ``kind``; keys that are numbers are taken as their text."""
+    """Return ``value`` as ``kind``; keys that are numbers are taken as their text. Raises ValueError."""
     if value is None:
         return None
-    if name == "key" and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
     if kind is list:
         return _checked_list(name, value)
     if name in _STATED:
         return share(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if type(value) is int and (kind is float or name == "key"):
+        value = kind(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{name} must be of type {kind.__name__}, got {_SHORT.repr(value):.60}")
     if kind in (int, float) and not (0 <= value < 2**63):  # not a number either
@@ -336,16 +181,94 @@ def _checked_list(name: str, value: Any) -> list[Any]:
     return list(usable)
 
 
+def _asked(text: str) -> Mapping[str, Any]:
+    """Return ``ask`` and ``classes`` of a prompt, as an export writes them."""
+    try:
+        asked = json.loads(text)
+        prompt = Prompt("", 1, "", class_conditioned=False, ask=asked["ask"], classes=asked["classes"])
+        words: list[Any] = [*prompt.ask, *itertools.chain(*prompt.classes)]
+        if all(isinstance(word, str) for word in words):
+            return {"ask": prompt.ask, "classes": prompt.classes}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise ValueError(f"asked is not what an export writes: {_SHORT.repr(text):.60}")
+
+
 def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
-    name = fields["prompt"]
     columns = {"version": "prompt_version", "text": "prompt_text", "class_conditioned": "class_conditioned"}
     known = {part: fields[column] for part, column in columns.items() if fields[column] is not None}
-    if name is None:
+    if (name := fields["prompt"]) is None:
         return PROMPTS["class-conditioned"] if known.get("class_conditioned") else None
     if CLASS_NAME in known.get("text", ""):
         known["class_conditioned"] = True
     # If everything is known, the name may be like that of another prompt.
     return Prompt(name, **known) if len(known) == len(columns) else replace(find_prompt(name), **known)
+
+
+def describer_settings(text: str) -> Mapping[str, Any]:
+    """Return the settings that exported rows carry as JSON, or those of a plain name."""
+    try:
+        settings = json.loads(text)
+        canonical_json(settings).encode()  # what no store can hold is a name: NaN, deep nesting, half characters
+    except (ValueError, RecursionError, TypeError):  # TypeError: JSON, but no object
+        settings = None
+    return settings if isinstance(settings, dict) else {"name": text}
+
+
+def to_fields(description: Description, key: str | None) -> dict[str, Any]:
+    """Return a stored description as a row; ``parse_row`` reads it back without loss."""
+    answer, prompt = description.answer, description.prompt
+    said: dict[str, Any] = {}
+    if answer is not None:
+        said = {"class": answer.class_name, **{name: getattr(answer, name) for name in _CLASS_COLUMNS[1:]}}
+        lists = {name: getattr(answer, name) for name in (TAGS, BOXES)}
+        said |= {name: None if value is None else list(value) for name, value in lists.items()}
+    return {
+        "digest": description.digest,
+        "key": key,
+        "description": description.text,
+        **said,
+        "asked": prompt.row[-1] or None,
+        "prompt": prompt.name,
+        "prompt_version": prompt.version,
+        "prompt_text": prompt.text,
+        "class_conditioned": prompt.class_conditioned,
+        "describer": canonical_json(description.describer),
+        "sample": description.sample,
+        **{name: getattr(description, name) for name in _RESULT_COLUMNS},
+    }
+
+
+# Reading
+
+
+def read_rows(path: Path, *, lines: bool = False) -> Iterator[Row | Skipped]:
+    """Yield the rows of a file, in its order, with the bad ones as Skipped; with ``lines``, it is one of JSON lines.
+
+    Raises:
+        ConfigError: the file is missing or of no known kind.
+        DataError: it cannot be read as what its name says, or has no column ``description``.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv or *.parquet.")
+    readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet}
+    return _of_kind(path, ".jsonl" if lines else path.suffix.lower(), readers)(path)
+
+
+def _of_kind(path: Path, kind: str, functions: Mapping[str, Any]) -> Any:
+    if kind not in functions:
+        raise ConfigError(f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv or *.parquet.")
+    return functions[kind]
+
+
+def parse_line(line: bytes, where: str) -> Row | Skipped | None:
+    """Return the row of one JSON line, why it cannot be used, or None for a blank line."""
+    if not line.strip():
+        return None
+    try:
+        return parse_row(json.loads(line.decode("utf-8-sig")), where)
+    except (ValueError, RecursionError) as error:
+        return Skipped(name=where, reason=f"not a line of JSON ({error})")
 
 
 def _read_lines(path: Path) -> Iterator[Row | Skipped]:
@@ -358,35 +281,80 @@ def _read_lines(path: Path) -> Iterator[Row | Skipped]:
             place += len(line)
 
 
+def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | Skipped]:
+    """Yield the rows of a CSV file: UTF-8, commas, the names of the columns in its first line; an empty cell is none.
+
+    Cells that an export made harmless for spreadsheets are read as what they were, see ``csv_cell``.
+
+    Args:
+        path: the file.
+        columns: which columns to read, and the name of each in the file, which must have them all; by default the
+            columns of an exported row that are there.
+
+    Raises:
+        DataError: it is no such file, or lacks a column.
+    """
+    read = columns or {name: name for name in COLUMNS}
+    csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = list(reader.fieldnames or ())
+            if columns is None:  # one that has a usual name keeps its own where the usual one is there too
+                names = [name if SYNONYMS.get(name, name) in names else SYNONYMS[name] for name in names]
+            reader.fieldnames = names
+            _require_columns(path, names, None if columns is None else columns.values())
+            for number, row in enumerate(reader, start=1):
+                where = f"{path.name}, row {number}"
+                if None in row:
+                    yield Skipped(name=where, reason="more cells than columns; quote texts that hold a comma")
+                else:
+                    yield parse_row({name: _from_cell(name, row.get(given)) for name, given in read.items()}, where)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a CSV file in UTF-8: {error}.") from None
+
+
+def _from_cell(name: str, cell: str | None) -> Any:
+    """Return the value of a cell; what is no such number or truth stays text, which ``parse_row`` then refuses."""
+    if not cell:
+        return None
+    kind = COLUMNS[name]
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
+    if kind in (str, list):
+        return from_csv_cell(cell)
+    try:
+        return kind(cell)
+    except ValueError:
+        return cell
+
+
 def _read_parquet(path: Path) -> Iterator[Row | Skipped]:
     import pyarrow.parquet
 
     with parsing(f"{path}: cannot be read as Parquet"), pyarrow.parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        _require_answer(path, names)
+        _require_columns(path, names, None)
         batches = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=[name for name in names if name in COLUMNS])
-        for number, value in enumerate(itertools.chain.from_iterable(map(_values, batches)), start=1):
+        rows = (batch.slice(row, 1) for batch in batches for row in range(batch.num_rows))
+        for number, row in enumerate(rows, start=1):
             where = f"{path.name}, row {number}"
-            yield Skipped(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
+            try:
+                yield parse_row(row.to_pylist()[0], where)
+            except (ValueError, OverflowError):  # text that is not UTF-8, a time that Python cannot hold
+                yield Skipped(name=where, reason="a value in it is damaged")
 
 
-def _values(batch: Any) -> Iterator[Any]:
-    """Yield the rows of an Arrow batch; None for one that Python cannot hold, such as text that is not UTF-8."""
-    for row in range(batch.num_rows):
-        try:
-            yield batch.slice(row, 1).to_pylist()[0]
-        except (ValueError, OverflowError):
-            yield None
+def _require_columns(path: Path, columns: Sequence[str], names: Iterable[str] | None) -> None:
+    """Refuse a table without these columns, or with nothing that could be an answer. Raises DataError."""
+    if names is None:
+        names = () if {CLASS, TAGS, BOXES}.intersection(columns) else (DESCRIPTION,)
+    if lacking := [name for name in names if name not in columns]:
+        has = f"only {', '.join(columns)}; rename the one that is"
+        raise DataError(f"{path}: there is no column {lacking[0]!r}, {has}.")
 
 
-def _require_answer(path: Path, columns: Iterable[str]) -> None:
-    if not {CLASS, TAGS, BOXES}.intersection(columns):
-        _require_column(path, columns, DESCRIPTION)
-
-
-def _require_column(path: Path, columns: Iterable[str], name: str) -> None:
-    if name not in columns:
-        raise DataError(f"{path}: there is no column {name!r}, only {', '.join(columns)}; rename the one that is.")
+# Writing
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -396,13 +364,11 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         ConfigError: the suffix is unknown.
         StoreError: the file cannot be written; what was there before is still there.
     """
-    kind = path.suffix.lower()
     writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
-    if kind not in writers:
-        raise ConfigError(f"{path}: unknown kind of file {kind!r}; allowed are *.jsonl, *.csv and *.parquet.")
+    write = _of_kind(path, path.suffix.lower(), writers)
     try:
         with atomic_path(path) as temporary:
-            writers[kind](temporary, rows)
+            write(temporary, rows)
         flush(path.parent)
     except Gpt4ImageError:
         raise
@@ -421,24 +387,21 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(present, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _flat(value: Any) -> Any:
+    """Return a value as one cell: a list as JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) if isinstance(value, list) else value
+
+
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    def cell(value: Any) -> Any:
+        value = str(value).lower() if isinstance(value, bool) else _flat(value)
+        return csv_cell(value) if isinstance(value, str) else value
+
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)  # CR and LF end its lines, so cells that hold one are quoted
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: _to_cell(value) for name, value in row.items()})
-
-
-def _to_cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    value = _flat(value)
-    return csv_cell(value) if isinstance(value, str) else value
-
-
-def _flat(value: Any) -> Any:
-    """Return a value as one cell: a list as JSON."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False) if isinstance(value, list) else value
+            writer.writerow({name: cell(value) for name, value in row.items()})
 
 
 def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

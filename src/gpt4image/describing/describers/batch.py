@@ -68,33 +68,6 @@ DELETE FROM batch_items WHERE describer = ? AND EXISTS (
 """
 
 
-@dataclass
-class Batch:
-    """A batch that is not closed.
-
-    Attributes:
-        row: in the ledger.
-        token: unique name, sent to the server with the batch: finds it again where the id was not noted.
-        created: when the ledger noted it, in seconds since 1970-01-01 UTC.
-        input_file: the server's id of the uploaded file; None before the upload. Only with it a batch can exist.
-        server_id: the server's id of the batch; None where the creation was not heard of.
-        wanted: by line, the requests that this run waits for, each with the choice that is its answer.
-        done: requests that the server is done with.
-        ended: when it was first seen to have ended, in seconds of the monotonic clock.
-        end: what the server tells of it once it has ended and the file of its answers is there.
-    """
-
-    row: int
-    token: str
-    created: float
-    input_file: str | None = None
-    server_id: str | None = None
-    wanted: dict[int, list[tuple[Request, int]]] = field(default_factory=dict[int, list[tuple[Request, int]]])
-    done: int = 0
-    ended: float | None = None
-    end: _End | None = None
-
-
 class _End(NamedTuple):
     status: str
     completed: int = 0
@@ -104,14 +77,30 @@ class _End(NamedTuple):
     reason: str = ""
 
 
+@dataclass
+class Batch:
+    """A batch that is not closed, by its row in the ledger."""
+
+    row: int
+    token: str  # unique name, sent with the batch: finds it again where the id was not noted
+    created: float  # when the ledger noted it, in seconds since 1970-01-01 UTC
+    input_file: str | None = None  # the server's id of the uploaded file; only with it a batch can exist
+    server_id: str | None = None  # the server's id of the batch; None where the creation was not heard of
+    wanted: dict[int, Request] = field(default_factory=dict[int, Request])  # by line, what this run waits for
+    done: int = 0  # requests that the server is done with
+    ended: float | None = None  # when it was first seen to have ended, in seconds of the monotonic clock
+    end: _End | None = None  # what the server tells of it once the file of its answers is there
+
+
 class Ledger(contextlib.AbstractContextManager["Ledger", None]):
-    """Open batches of one describer. Use as a context manager, in one thread, while nobody else writes the store."""
+    """Open batches of the describer with these settings, in the store at ``path``.
+
+    Use as a context manager, in one thread, while nobody else writes the store. All methods may raise StoreError, and
+    then nothing is noted.
+    """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Open the ledger in the store at ``path``; items whose answer is in the store already are forgotten.
-
-        Batches of describers with other ``settings`` are not seen. Raises StoreError.
-        """
+        """Open it; items whose answer is in the store already are forgotten."""
         self._path = path
         with explained(path):
             self._connection = connect_writer(path)
@@ -130,9 +119,9 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         sql = f"SELECT {columns} FROM batches WHERE describer = ? AND closed IS NULL ORDER BY id"
         return [Batch(*row) for row in self._run(sql, self._describer)]
 
-    def place(self, request: Request) -> tuple[int, int, int] | None:
-        """Return row, line and choice of a request that is in a batch."""
-        sql = "SELECT batch, line, choice FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
+    def place(self, request: Request) -> tuple[int, int] | None:
+        """Return row and line of a request that is in a batch."""
+        sql = "SELECT batch, line FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
         return next(iter(self._run(sql, *self._key(request))), None)
 
     def samples(self, prompt: Prompt) -> dict[str, frozenset[int]]:
@@ -141,14 +130,14 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         return samples_by_digest(self._run(sql, self._prompt(prompt), self._describer))
 
     def add(self, lines: Sequence[Request]) -> Batch:
-        """Note a batch that is about to be sent, with a request per line. Raises StoreError: nothing is noted."""
+        """Note a batch that is about to be sent, with a request per line."""
         keys, token, created = [self._key(request) for request in lines], secrets.token_hex(16), time.time()
         with explained(self._path), self._connection:
             sql = "INSERT INTO batches (describer, token, created) VALUES (?, ?, ?) RETURNING id"
             row = self._connection.execute(sql, (self._describer, token, created)).fetchone()[0]
-            items = ((*key, row, line, 0) for line, key in enumerate(keys))
-            self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, ?)", items)
-        return Batch(row, token, created, wanted={line: [(request, 0)] for line, request in enumerate(lines)})
+            items = ((*key, row, line) for line, key in enumerate(keys))
+            self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, 0)", items)
+        return Batch(row, token, created, wanted=dict(enumerate(lines)))
 
     def note(self, batch: Batch, column: Literal["input_file", "server_id"], value: str) -> None:
         """Note an id that the server gave. From ``input_file`` on, the batch may exist at the server."""
@@ -169,9 +158,8 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
 
     def close_batch(self, row: int) -> None:
         """Close a batch: nothing more comes of it, and what is left of its items may be submitted anew."""
-        with explained(self._path), self._connection:
-            self._connection.execute("DELETE FROM batch_items WHERE batch = ?", (row,))
-            self._connection.execute("UPDATE batches SET closed = ? WHERE id = ?", (time.time(), row))
+        self._run("DELETE FROM batch_items WHERE batch = ?", row)
+        self._run("UPDATE batches SET closed = ? WHERE id = ?", time.time(), row)
 
     def _run(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with explained(self._path), self._connection:
@@ -215,11 +203,7 @@ class BatchDescriber(OpenAIDescriber):
     """
 
     def __init__(self, config: DescribeConfig) -> None:
-        """Check that the requests can be sent this way.
-
-        Raises:
-            ConfigError: the describer is no ``openai:``, or a prompt has several turns.
-        """
+        """Check that the requests can be sent this way. Raises ConfigError: no ``openai:``, or a prompt of turns."""
         kind, _, model = config.describer.partition(":")
         if kind != "openai":
             raise ConfigError(f"--batch goes with openai:MODEL, not with {config.describer}; leave it out.")
@@ -247,7 +231,13 @@ class BatchDescriber(OpenAIDescriber):
             self._source, self._backlog, self._exhausted = iter(requests), deque[Request](), False
             self._has_room, self._max_lines, self._heard = True, MAX_LINES, time.monotonic()
             try:
-                yield from self._all()
+                yield from self._resume()
+                with console.status("Batches") as status:
+                    while waiting := (yield from self._go_on()):
+                        done = sum(batch.done for batch in waiting)
+                        status.update(f"batches at the server: {len(waiting)}, requests they have done: {done:,}")
+                        if not self._may_submit():
+                            yield from _rest(config.poll_seconds)
             except (GeneratorExit, KeyboardInterrupt):
                 if left := self._ledger.items_left():
                     say(f"{left:,} answers are pending; the same command collects them.")
@@ -262,33 +252,6 @@ class BatchDescriber(OpenAIDescriber):
         with Ledger(self._config.store, self.settings) as ledger:
             count = len(ledger.open_batches())
             return Report(facts={"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {})
-
-    def _all(self) -> Iterator[Sequence[Answer]]:
-        """Yield the answers of requests, and empty groups while waiting."""
-        yield from self._resume()
-        with console.status("Batches") as status:
-            while True:
-                if self._may_submit():
-                    yield from self._submit()
-                for batch in list(self._open.values()):
-                    if batch.end is None:
-                        self._look(batch)
-                    if batch.end is not None and batch.wanted:
-                        yield from self._collect(batch, batch.end)
-                waiting = [batch for batch in self._open.values() if batch.wanted]
-                if not waiting and not self._backlog and self._exhausted:
-                    return
-                done = sum(batch.done for batch in waiting)
-                status.update(f"batches at the server: {len(waiting)}, requests they have done: {done:,}")
-                if not self._may_submit():
-                    yield from _rest(self._config.poll_seconds)
-
-    def _may_submit(self) -> bool:
-        more = bool(self._backlog) or not self._exhausted
-        return more and self._has_room and self._running() < MAX_OPEN
-
-    def _running(self) -> int:
-        return sum(batch.end is None for batch in self._open.values())
 
     def _resume(self) -> Iterator[Sequence[Answer]]:
         """Find the batches that earlier runs left at the server."""
@@ -306,6 +269,26 @@ class BatchDescriber(OpenAIDescriber):
             else:  # all answers came otherwise, and what still runs would be paid for
                 self._quietly(self._client.batches.cancel, batch.server_id)
                 self._close(batch)
+
+    def _go_on(self) -> Generator[Sequence[Answer], None, list[Batch]]:
+        """Submit what there is room for and yield what has come; return the batches that are waited for."""
+        while True:
+            if self._may_submit():
+                yield from self._submit()
+            for batch in list(self._open.values()):
+                if batch.end is None:
+                    self._look(batch)
+                if batch.end is not None and batch.wanted:
+                    yield from self._collect(batch, batch.end)
+            waiting = [batch for batch in self._open.values() if batch.wanted]
+            if waiting or (self._exhausted and not self._backlog):
+                return waiting
+
+    def _may_submit(self) -> bool:
+        return (bool(self._backlog) or not self._exhausted) and self._has_room and self._running() < MAX_OPEN
+
+    def _running(self) -> int:
+        return sum(batch.end is None for batch in self._open.values())
 
     def _close(self, batch: Batch) -> None:
         if batch.input_file is not None:
@@ -345,8 +328,8 @@ class BatchDescriber(OpenAIDescriber):
             if (place := self._ledger.place(request)) is None:
                 yield request
             else:
-                row, line, choice = place
-                self._open[row].wanted.setdefault(line, []).append((request, choice))
+                row, line = place
+                self._open[row].wanted[line] = request
         self._exhausted = True
 
     def _send(self, lines: Sequence[Request], spool: BinaryIO) -> None:
@@ -370,8 +353,8 @@ class BatchDescriber(OpenAIDescriber):
 
     def _create(self, batch: Batch, input_file: str) -> str:
         """Create a batch at the server, once: where a call may have taken effect unheard, it is looked for first."""
-        unsure, tries = False, 0
-        while True:
+        unsure = False
+        for attempt in itertools.count(1):
             if unsure and (found := self._find(batch)):
                 return found
             try:
@@ -385,10 +368,11 @@ class BatchDescriber(OpenAIDescriber):
                     created = _id(made.id)
                 return (self._find(batch) if unsure else None) or created
             except BatchError as error:
-                unsure, tries = unsure or error.kind == "unsure", tries + 1
-                if not error.passes or tries == _TRIES:
+                unsure = unsure or error.kind == "unsure"
+                if not error.passes or attempt == _TRIES:
                     raise (DescriberError(str(error)) if unsure else error) from None
-                time.sleep(_FIRST_WAIT_S * 2**tries)
+                time.sleep(_FIRST_WAIT_S * 2**attempt)
+        raise AssertionError
 
     def _find(self, batch: Batch) -> str | None:
         """Return the server's id of a batch by its token. Of several, all but the first are cancelled."""
@@ -459,8 +443,7 @@ class BatchDescriber(OpenAIDescriber):
             self._close(batch)
             if _NO_ROOM.isdisjoint(end.codes):
                 raise DescriberError(f"Batch API: the server refuses the requests: {end.reason}")
-            requests = [request for wanted in batch.wanted.values() for request, _ in wanted]
-            self._wait_for_room(requests, count, end.reason)
+            self._wait_for_room(list(batch.wanted.values()), count, end.reason)
             return
         answers = self._results(batch, end)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
@@ -485,13 +468,13 @@ class BatchDescriber(OpenAIDescriber):
                 for line in lines_of(spool):
                     try:
                         row = parse_json(line)
-                        number = line_number(row)
+                        request = batch.wanted.pop(line_number(row), None)
                     except NotJsonError:
                         unreadable += line.endswith(b"\n")  # else the transfer was cut within it
                         continue
                     readable += 1
-                    for request, choice in batch.wanted.pop(number, ()):  # else it was read before
-                        yield self._read(row, request, choice)
+                    if request is not None:  # else it was read before
+                        yield self._read(row, request)
                 lost = lost or unreadable > 0 or not whole
                 expected = end.completed if file == end.output_file and whole else 0
                 if readable + unreadable < expected or (expected and not readable):
@@ -500,16 +483,11 @@ class BatchDescriber(OpenAIDescriber):
                         "of them are still at the server; give the same command again."
                     )
         while batch.wanted:
-            for request, choice in batch.wanted.popitem()[1]:
-                yield _failure(request, reason, unpriced=lost and not choice)
+            yield _failure(batch.wanted.popitem()[1], reason, unpriced=lost)
 
     def _download(self, file: str, into: BinaryIO) -> bool:
-        """Write the contents of a file to ``into``, from its start; return whether it ends within MAX_FILE.
-
-        A file that ends within a line was cut on the way; if it stays so, try after try, it is taken as it came.
-        """
-        for attempt in range(_TRIES):
-            last = attempt == _TRIES - 1
+        """Write the contents of a file to ``into``, from its start; return whether it ends within MAX_FILE."""
+        for attempt in itertools.count(1):
             into.seek(0)
             into.truncate()
             try:
@@ -521,22 +499,19 @@ class BatchDescriber(OpenAIDescriber):
                         if into.tell() + len(part) > MAX_FILE:
                             return False
                         into.write(part)
-                if last or not _is_cut(into):
-                    break
+                return True
             except BatchError as error:
-                if last or not error.passes:
+                if attempt == _TRIES or not error.passes:
                     raise
             time.sleep(_FIRST_WAIT_S * 2**attempt)
-        return True
+        raise AssertionError
 
-    def _read(self, row: Any, request: Request, choice: int) -> Answer:
-        """Return an answer in a line of the file; several choices, for which older versions asked, cost one call."""
+    def _read(self, row: Any, request: Request) -> Answer:
         match row:
             case {"response": {"status_code": 200, "body": body}}:
                 job, completion = Job(request), completion_of(body, self._server.keys)
-                if not choice:
-                    job.pay(completion, wasted=not completion.choices)
-                job.turns += completion.choices[choice : choice + 1]
+                job.pay(completion, wasted=not completion.choices)
+                job.turns += completion.choices[:1]
                 return job.answer(self.price, None if job.turns else _NO_ANSWER)
             case {"response": {"status_code": int(status), "body": body}}:
                 fault = fault_of_response(status, {}, json.dumps(body).encode(), self._server)
@@ -547,7 +522,7 @@ class BatchDescriber(OpenAIDescriber):
             case {"error": {"message": str(message)}}:
                 return _failure(request, self._server.one_line(message), unpriced=False)
             case _:
-                return _failure(request, _NO_ANSWER, unpriced=not choice)
+                return _failure(request, _NO_ANSWER, unpriced=True)
 
     def _quietly(self, call: Callable[[str], object], name: str) -> None:
         """Cancel a batch or delete a file; where that fails, the server's own expiry does it."""
@@ -603,16 +578,6 @@ def lines_of(file: BinaryIO) -> Iterator[bytes]:
             end = file.readline(MAX_BODY)
         if line.strip():
             yield line if end is line or not end.endswith(b"\n") else line + b"\n"
-
-
-def _is_cut(lines: BinaryIO) -> bool:
-    """Return whether a file of JSON lines ends within one."""
-    last = next(iter(deque(lines_of(lines), maxlen=1)), b"\n")
-    with contextlib.suppress(NotJsonError):
-        if not last.endswith(b"\n"):
-            parse_json(last)
-        return False
-    return True
 
 
 def line_number(row: Any) -> int:

@@ -25,6 +25,7 @@ from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
+_REQUEST = ("digest", "keys", "turns", "sample", "schema", "clips", "again")
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
 
 
@@ -48,10 +49,9 @@ class RayDescriber:
         self.settings: Mapping[str, Any] = self._describer.settings
         self.price, self.repeatable = self._describer.price, self._describer.repeatable
         self._config, self._images = config, images
-        self._kind = config.describer.partition(":")[0]
-        self._position_of = {key: position for position, key in enumerate(images.keys)}
+        self._kind, self._batch_size = config.describer.partition(":")[0], config.batch_size
+        self._row_of = dict(zip(images.keys, map(int, images.rows), strict=True))
         self._workers: Workers | None = None
-        self._worker_count, self._batch_size = 0, config.batch_size
         self._asked: dict[int, list[Request]] = {}
         self._answered_any = False
 
@@ -70,10 +70,8 @@ class RayDescriber:
         waiting, fault = iter(requests), None
         try:
             while True:
-                while (
-                    fault is None and workers.has_room and (batch := list(itertools.islice(waiting, self._batch_size)))
-                ):
-                    self._asked[workers.send(self._pack(batch))] = batch
+                while not fault and workers.has_room and (batch := list(itertools.islice(waiting, self._batch_size))):
+                    self._asked[workers.send(_to_json(list(map(self._packed, batch))))] = batch
                 if not workers.pending:
                     break
                 answers, its_fault = self._unpack(workers.receive())
@@ -97,7 +95,8 @@ class RayDescriber:
         if self._workers is not None:
             self._workers.close()
         own = self._describer.report(images) if self._kind == "replay" else Report()
-        return Report(facts={**own.facts, "workers": self._worker_count}, skipped=own.skipped)
+        count = 0 if self._workers is None else self._workers.count
+        return Report(facts={**own.facts, "workers": count}, skipped=own.skipped)
 
     def _start(self) -> Workers:
         config, is_server = self._config, self._kind in SERVERS
@@ -113,26 +112,13 @@ class RayDescriber:
 
         on_gpu = self._kind == "transformers" and config.device in ("auto", "cuda")
         most = config.concurrency if is_server else None
-        workers = Workers(_DescribeWork, arguments, config.workers, calls=2, gpu=on_gpu, most=most)
-        self._worker_count = workers.count
-        return workers
+        return Workers(_DescribeWork, arguments, config.workers, calls=2, gpu=on_gpu, most=most)
 
-    def _pack(self, batch: Sequence[Request]) -> bytes:
-        rows = self._images.rows
-        return _to_json(
-            [
-                {
-                    **{
-                        name: getattr(request, name)
-                        for name in ("digest", "keys", "turns", "sample", "schema", "clips", "again")
-                    },
-                    "prompt": dataclasses.asdict(request.prompt),
-                    "row": int(rows[self._position_of[request.keys[0]]]),
-                    "pay_again": self._config.max_cost is None,  # the budget is here: a worker cannot ask it
-                }
-                for request in batch
-            ]
-        )
+    def _packed(self, request: Request) -> dict[str, Any]:
+        fields = {name: getattr(request, name) for name in _REQUEST}
+        pay_again = self._config.max_cost is None  # the budget is here: a worker cannot ask it
+        row, prompt = self._row_of[request.keys[0]], dataclasses.asdict(request.prompt)
+        return {**fields, "prompt": prompt, "row": row, "pay_again": pay_again}
 
     def _unpack(self, result: Result) -> tuple[list[Answer], str | None]:
         """Return the answers of a batch, and the fault that stops all calls, if any."""
@@ -165,7 +151,7 @@ class _DescribeWork:
 
     def __call__(self, payload: bytes) -> bytes:
         """Return the answers of a batch, and the fault that stops all calls, if any."""
-        requests = [self._request(fields) for fields in json.loads(payload)]
+        requests = [self._request(**fields) for fields in json.loads(payload)]
         positions = {id(request): position for position, request in enumerate(requests)}
         answers = list[Any]()
         with self._lock:
@@ -178,10 +164,11 @@ class _DescribeWork:
                 self._fault = str(error)
         return _to_json({"answers": answers, "fault": self._fault or None})
 
-    def _request(self, fields: dict[str, Any]) -> Request:
-        row, pay_again, prompt = (fields.pop(name) for name in ("row", "pay_again", "prompt"))
-        fields |= {"keys": tuple(fields["keys"]), "turns": tuple(fields["turns"]), "prompt": Prompt(**prompt)}
-        return Request(**fields, read=partial(self._source.read, row), pay_again=lambda: pay_again)
+    def _request(
+        self, prompt: Any, row: int, pay_again: bool, keys: list[str], turns: list[str], **own: Any
+    ) -> Request:
+        own |= {"prompt": Prompt(**prompt), "keys": tuple(keys), "turns": tuple(turns)}
+        return Request(**own, read=partial(self._source.read, row), pay_again=lambda: pay_again)
 
 
 def _to_json(value: Any) -> bytes:
