@@ -13,7 +13,7 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
-from gpt4image.describing.boxes import IMAGES_PROBED, box_facts, find_box_format, how_read, probed_images
+from gpt4image.describing.boxes import IMAGES_PROBED, find_box_format, how_read, probed_images
 from loaded_sets import in_memory, masks_of
 
 ME: dict[str, Any] = {"kind": "test"}
@@ -86,10 +86,3 @@ def test_answers_of_others_and_files_and_too_few_show_nothing(tmp_path: Path) ->
         assert store.box_formats() == {}
         store.add([result(human[4][0], *human[4][1], sample=1)])
         assert find_box_format(store, ME, images)["box_format_human_boxes"] == 5
-
-
-def test_answers_that_were_cut_off_are_counted() -> None:
-    results = [result("a" * 64, [1, 2, 3, 4], finish_reason=reason) for reason in ("stop", "length", None)]
-    facts = box_facts([*results, result("b" * 64, answer=None, text="A cat.", finish_reason="length")], ["dog"])
-    assert (facts["boxes"], facts["boxes_cut_off"], facts["boxes_outside_list"]) == (3, 1, 3)
-    assert box_facts([result("b" * 64, answer=None, text="A cat.")]) == {}

@@ -122,17 +122,6 @@ def test_clips_are_not_asked_about_an_image_without_a_word(run: Run, capsys: pyt
     assert "--prompt motion" not in capsys.readouterr().err
 
 
-def test_only_the_images_of_a_file_are_asked_and_unknown_ones_are_named(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "some.csv").write_text("key\nk3\nlost\nk0\n")
-    describer = Scripted(ok)
-    outcome = run(describer, of(10), only=tmp_path / "some.csv")
-    assert sorted(request.keys for request in describer.asked) == [("k0", "k9"), ("k3",)]
-    assert (outcome.summary["images"], outcome.summary["described"]) == (3, 2)
-    assert [item.name for item in outcome.skipped] == ["lost"]
-    rest = Scripted(ok)
-    assert run(rest, of(10)).summary["already_described"] == 2 and len(rest.asked) == 7
-
-
 def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Run, tmp_path: Path) -> None:
     def sometimes(request: Request) -> Answer:
         if request.keys[0] in ("k2", "k5"):
@@ -189,24 +178,6 @@ def test_several_prompts_and_samples_are_results_of_their_own(run: Run, tmp_path
         run(Scripted(told), of(4), prompt="my own name")
     with pytest.raises(ConfigError, match="every answer would be the same"):
         run(Scripted(told, repeatable=True), of(4), samples=2)
-
-
-@pytest.mark.parametrize("group", [1, 50])
-def test_the_budget_is_never_overrun_and_nearly_used_up(run: Run, group: int) -> None:
-    """Calls cost 1 to 2 dollars, the dearest outcome is reserved: 1.25 times the longest input and all tokens out."""
-
-    def priced(request: Request) -> Answer:
-        tokens_out = 500_000 + 500_000 * (int(request.keys[0][1:]) % 3) // 2
-        cost = price.of(500_000, tokens_out)
-        return Answer(request=request, text="fine", tokens_in=500_000, tokens_out=tokens_out, cost_usd=cost)
-
-    price = Price(1.0, 1.0)
-    describer = Scripted(priced, price=price, group=group)
-    outcome = run(describer, of(60), max_cost=20.0, max_tokens=1_000_000)
-    assert 18.0 <= outcome.summary["cost_usd"] <= 20.0
-    assert outcome.summary["stopped_by"] == "--max-cost 20"
-    rest = run(Scripted(priced, price=price, group=group), of(60), max_cost=1000.0, max_tokens=1_000_000)
-    assert rest.summary["without_description"] == 0 and "stopped_by" not in rest.summary
 
 
 class Killed(BaseException):

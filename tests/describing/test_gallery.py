@@ -190,40 +190,25 @@ NASTY = [
 ]
 
 
-class Reader(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_nothing_from_outside_becomes_part_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [png(number) for number in range(len(NASTY))]
     nasty = known(monkeypatch, pictures, keys=tuple(NASTY), classes=tuple(NASTY[:2]))
     rows = [result(digest, None, error=text) for digest, text in zip(nasty.digests, NASTY, strict=True)]
-    for digest, text in zip(nasty.digests, NASTY, strict=True):
-        given: dict[str, Any] = {"describer": {"name": text, text: text}, "finish_reason": text}
-        rows.append(result(digest, text, prompt=Prompt(text, 1, text, class_conditioned=False), **given))
+    for digest, said in zip(nasty.digests, NASTY, strict=True):
+        given: dict[str, Any] = {"describer": {"name": said, said: said}, "finish_reason": said}
+        rows.append(result(digest, said, prompt=Prompt(said, 1, said, class_conditioned=False), **given))
     page = page_of(tmp_path, rows, data=NASTY[0])
-    reader = Reader()
+    reader, seen, text = HTMLParser(), list[tuple[str, dict[str, str | None]]](), list[str]()
+    reader.handle_starttag = lambda tag, attrs: seen.append((tag, dict(attrs)))  # type: ignore[method-assign]
+    reader.handle_data = text.append  # type: ignore[method-assign]
     reader.feed(page)
-    assert not reader.tags & {"script", "iframe", "object", "embed", "form", "base"}
-    assert not [name for name, _ in reader.attributes if name.startswith("on")]
-    links = [value or "data:," for name, value in reader.attributes if name in ("src", "href")]
+    assert not {tag for tag, _ in seen} & {"script", "iframe", "object", "embed", "form", "base"}
+    assert not [name for _, attributes in seen for name in attributes if name.startswith("on")]
+    links = [found[name] or "data:," for _, found in seen for name in ("src", "href") if name in found]
     assert all(re.match(r"data:(image/webp;base64,|,)|#[\w-]+$", link) for link in links)
-    assert all(text in reader.text for text in (*NASTY[:5], NASTY[6]))
+    assert all(nasty in "".join(text) for nasty in (*NASTY[:5], NASTY[6]))
     assert not re.search("[\u202a-\u202e\u2066-\u2069\u2028\x00\x1b]", page) and "\\u202egnp.exe" in page
-    assert "default-src 'none'" in page and "49" not in reader.text.split("{{ 7 * 7 }}")[1][:20]
+    assert "default-src 'none'" in page and "49" not in "".join(text).split("{{ 7 * 7 }}")[1][:20]
 
 
 def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path, images: Dataset) -> None:

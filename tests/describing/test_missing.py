@@ -47,11 +47,8 @@ def wanted(path: Path, rows: list[Description], **options: Any) -> tuple[dict[tu
     return {one.prompt.ask: set(one.wanted) for one in missing if one.wanted}, done
 
 
-def test_a_fresh_image_is_asked_for_everything(tmp_path: Path) -> None:
-    assert wanted(tmp_path, []) == ({BOTH: {A, B, C}}, 0)
-
-
 def test_parts_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
+    assert wanted(tmp_path, []) == ({BOTH: {A, B, C}}, 0)
     rows = [row(A, SHORT), row(B, asking_for(SHORT, ("class",), CLASSES)), row(C, asking_for(SHORT, BOTH, CLASSES))]
     assert wanted(tmp_path, rows) == ({("class",): {A}, ("description",): {B}}, 1)
     assert wanted(tmp_path, [], ask=("description",)) == ({("description",): {B}}, 2)
@@ -74,27 +71,12 @@ def test_another_class_list_or_prompt_is_another_question(
     assert wanted(tmp_path, rows, **options)[0] == {parts: {A, B, C}}
 
 
-def test_rejected_answers_are_let_be_unless_they_are_asked_for_again(tmp_path: Path) -> None:
-    rows = [row(A, asking_for(SHORT, BOTH, CLASSES), text="no json", answer=None, error="broken")]
-    assert wanted(tmp_path, rows) == ({BOTH: {B, C}}, 0)
-    assert wanted(tmp_path, [], retry_rejected=True)[0] == {BOTH: {A, B, C}}
-
-
-def test_answers_of_others_and_failures_do_not_count(tmp_path: Path) -> None:
+def test_answers_of_others_and_failures_do_not_count_and_rejected_ones_only_until_asked_for(tmp_path: Path) -> None:
     both = asking_for(SHORT, BOTH, CLASSES)
     rows = [row(A, both, describer={"kind": "other"}), row(B, both, text=None, answer=None, error="HTTP 500")]
-    assert wanted(tmp_path, rows)[0] == {BOTH: {A, B, C}}
-
-
-def test_only_the_samples_that_are_missing_are_wanted(tmp_path: Path) -> None:
-    both = asking_for(SHORT, BOTH, CLASSES)
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([row(A, both, sample=1), row(A, both, sample=7)])
-        samples = frozenset({0, 1, 2})
-        (one,), done = find_missing(
-            store, ME, [SHORT], BOTH, CLASSES, digests=(A, B), samples=samples, retry_rejected=False
-        )
-    assert done == 1 and one.wanted == {A: frozenset({0, 2}), B: samples} == one.lacking
+    rows += [row(C, both, text="no json", answer=None, error="broken")]
+    assert wanted(tmp_path, rows) == ({BOTH: {A, B}}, 0)
+    assert wanted(tmp_path, [], retry_rejected=True)[0] == {BOTH: {A, B, C}}
 
 
 def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: Path) -> None:
@@ -112,25 +94,20 @@ def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: 
 IMAGES = in_memory([b"a", b"b", b"c", b"a"], keys=("a.png", "=b.png", "c.png", "copy of a.png"))
 
 
-@pytest.mark.parametrize(
-    ("text", "keys"),
-    [
-        ("rank,key\n1,c.png\n2,'=b.png\n", ("=b.png", "c.png")),
-        ("path,label\na.png,cat\n", ("a.png", "copy of a.png")),
-        (f"key,digest\nold name.png,{IMAGES.digests[2].upper()}\n", ("c.png",)),
-    ],
-)
-def test_rows_name_images_by_key_or_digest(tmp_path: Path, text: str, keys: tuple[str, ...]):
-    (tmp_path / "rows.csv").write_text(text, encoding="utf-8-sig")
-    images, unknown = chosen_images(IMAGES, tmp_path / "rows.csv")
-    assert images.keys == keys and not unknown
+def chosen(folder: Path, content: str | bytes | None) -> tuple[tuple[str, ...], list[str]]:
+    """Keys of the images that a file names, and what it names besides."""
+    if content is not None:
+        (folder / "rows.csv").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8-sig"))
+    images, unknown = chosen_images(IMAGES, folder / "rows.csv")
+    return images.keys, [item.name for item in unknown]
 
 
-def test_rows_of_no_image_are_named(tmp_path: Path):
-    (tmp_path / "rows.csv").write_text(f"key,digest\nc.png,\nlost.png,\n,{'0' * 64}\n,\n")
-    images, unknown = chosen_images(IMAGES, tmp_path / "rows.csv")
-    assert images.keys == ("c.png",)
-    assert [item.name for item in unknown] == ["lost.png", "0" * 64, "rows.csv, row 4"]
+def test_rows_name_images_by_key_or_digest_and_others_are_named(tmp_path: Path) -> None:
+    assert chosen(tmp_path, "rank,key\n1,c.png\n2,'=b.png\n") == (("=b.png", "c.png"), [])
+    assert chosen(tmp_path, "path,label\na.png,cat\n") == (("a.png", "copy of a.png"), [])
+    assert chosen(tmp_path, f"key,digest\nold name.png,{IMAGES.digests[2].upper()}\n") == (("c.png",), [])
+    found = chosen(tmp_path, f"key,digest\nc.png,\nlost.png,\n,{'0' * 64}\n,\n")
+    assert found == (("c.png",), ["lost.png", "0" * 64, "rows.csv, row 4"])
 
 
 @pytest.mark.parametrize(
@@ -143,8 +120,6 @@ def test_rows_of_no_image_are_named(tmp_path: Path):
         (b"key\nlost.png\n", "none of its 1 rows names an image of memory, whose keys look like 'a.png'"),
     ],
 )
-def test_what_names_no_image_is_refused(tmp_path: Path, content: bytes | None, message: str):
-    if content is not None:
-        (tmp_path / "rows.csv").write_bytes(content)
+def test_what_names_no_image_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        chosen_images(IMAGES, tmp_path / "rows.csv")
+        chosen(tmp_path, content)

@@ -44,16 +44,10 @@ _BOILERPLATE = re.compile(rf"[\W_]*(?:{'|'.join(_STOCK_PHRASES)})", re.IGNORECAS
 _NOTHING_NEW = frozenset(
     ("user", "assistant", "human", "system", "question", "prompt", "answer", "a", "an", "the", "this")
 )
-_FEW_WORDS = 3
-_NEARLY = 0.8
-
-_SHINGLE = 4
-_LEAST_LOOP = 12
-_ROUNDS = 3
+_FEW_WORDS, _NEARLY = 3, 0.8
+_SHINGLE, _LEAST_LOOP, _ROUNDS, _LEAST_SIGNS = 4, 12, 3, 40
 # The text backwards: a unit of a few signs, over and over, at its end.
 _SIGNS_AT_END = re.compile(r"(.{1,12}?)\1{15,}", re.DOTALL)
-_LEAST_SIGNS = 40
-
 
 # A refusal in English, or a placeholder for no answer: every sentence must be a refusal or a courtesy, so that no
 # description is taken for one.
@@ -148,25 +142,21 @@ def _repeats(own: list[str], question: list[str]) -> bool:
 
 
 def _is_loop(text: str, own: list[str]) -> bool:
+    """Whether most of a text, or its end, is one passage over and over; its very last word may be cut off."""
     shingles = len(own) - _SHINGLE + 1
     if shingles >= _LEAST_LOOP:
         distinct = len(set(zip(*(own[start:] for start in range(_SHINGLE)), strict=False)))
-        if distinct <= shingles / 2 or _ends_in_rounds(own):
+        if distinct <= shingles / 2:
             return True
+        last = len(own) - 2
+        for period in range(1, len(own) // _ROUNDS + 1):
+            place = last
+            while place >= period and own[place] == own[place - period]:
+                place -= 1
+            if last - place + period >= max(_LEAST_LOOP, _ROUNDS * period):
+                return True
     at_end = _SIGNS_AT_END.match(text.rstrip()[: -1 - 4 * _LEAST_SIGNS : -1])
     return at_end is not None and len(at_end[0]) >= _LEAST_SIGNS
-
-
-def _ends_in_rounds(own: list[str]) -> bool:
-    """Whether the last words are one passage, three times or more. The very last word may be cut off."""
-    last = len(own) - 2
-    for period in range(1, len(own) // _ROUNDS + 1):
-        place = last
-        while place >= period and own[place] == own[place - period]:
-            place -= 1
-        if last - place + period >= max(_LEAST_LOOP, _ROUNDS * period):
-            return True
-    return False
 
 
 def is_refusal(text: str) -> bool:

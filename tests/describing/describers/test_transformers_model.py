@@ -32,7 +32,7 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers import transformers_model
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.registry import load_describer
-from gpt4image.describing.describers.transformers_model import TransformersDescriber, messages
+from gpt4image.describing.describers.transformers_model import TransformersDescriber
 from tiny_vlm import TEMPLATE, make_tiny_vlm, tiny_vlm
 
 __all__ = ["tiny_vlm"]
@@ -238,30 +238,6 @@ def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.Monkey
         assert made._model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
-def test_classes_are_parsed_from_what_a_model_writes(
-    tiny_vlm: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data: Any = {"data": str(colour_folder), "store": tmp_path / "a.db", "describer": f"transformers:{tiny_vlm}"}
-    config = DescribeConfig(**data, ask="class", limit=12, max_tokens=16)
-    babbled = describe(config)  # this model writes words, and no JSON
-    assert (babbled.summary["described"], babbled.summary["rejected"]) == (0, 12)
-    assert all("JSON" in item.reason or "description" in item.reason for item in babbled.skipped)
-    generate = TransformersDescriber._generate
-
-    def in_json(self: TransformersDescriber, rows: Any, inputs: Any) -> None:
-        generate(self, rows, inputs)
-        for row in rows:
-            row.texts[-1] = f'Well: ```{{"class": "{row.texts[-1][:40]}", "confidence": "90 %",}}```'
-
-    monkeypatch.setattr(TransformersDescriber, "_generate", in_json)
-    answered = describe(config.model_copy(update={"retry_rejected": True}))
-    assert answered.summary["described"] == 12
-    with DescriptionStore(config.store) as store:
-        found = [one.answer for one in store.answers()]
-    assert all(answer.confidence == 0.9 for answer in found), "greedy: asked once, and kept as it was said"
-    assert sum(answer.is_unmapped for answer in found) == answered.summary["class_outside_list"] > 0
-
-
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 SKIPS_SYSTEM = TEMPLATE.replace("for message in messages", "for message in messages if message['role'] != 'system'")
 ONE_TURN = "{% if messages | length > 2 %}{{ raise_exception('One turn only') }}{% endif %}"
@@ -304,15 +280,6 @@ def test_models_that_cannot_be_used_are_refused(tiny_vlm: Path, tmp_path: Path) 
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="pickled weights are never loaded"):
         describer(model)
-
-
-def test_messages_put_the_image_first_and_answers_between_the_questions() -> None:
-    image = decode(PICTURES[0])
-    asked = messages(["One?", "Two?", "Three?"], [image], "Be brief.", ["1"])
-    told = [(message["role"], message["content"][-1]["text"]) for message in asked]
-    assert told == [("system", "Be brief."), ("user", "One?"), ("assistant", "1"), ("user", "Two?")]
-    assert [part["type"] for part in asked[1]["content"]] == ["image", "text"]
-    assert messages(["One?"], [image], "")[0]["role"] == "user"
 
 
 # One other value for every option there is: a new option must be thought about here.

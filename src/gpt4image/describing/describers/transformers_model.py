@@ -67,6 +67,11 @@ class _Row:
     def goes_on(self) -> bool:
         return len(self.texts) < len(self.request.turns) and all(self.texts)
 
+    def answer(self, seconds: float) -> Answer:
+        given: dict[str, Any] = {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out, "latency_s": seconds}
+        text = "\n\n".join(filter(None, self.texts))
+        return Answer(request=self.request, text=text, finish_reason=self.finish_reason, cost_usd=0.0, **given)
+
 
 class TransformersDescriber:
     """A model with its own processor and chat template; it is loaded when it is first asked."""
@@ -205,14 +210,11 @@ class TransformersDescriber:
     def _generation_config(self, own: GenerationConfig, tokenizer: Any) -> GenerationConfig:
         """Return the model's own generation configuration with the user's options."""
         config = copy.deepcopy(own)
-        config.do_sample = not self.repeatable
-        config.max_length = None
-        config.max_new_tokens = self._options.max_tokens
-        config.num_return_sequences = 1
-        if config.eos_token_id is None:
-            config.eos_token_id = tokenizer.eos_token_id
-        if config.pad_token_id is None:
-            config.pad_token_id = tokenizer.pad_token_id
+        config.do_sample, config.num_return_sequences = not self.repeatable, 1
+        config.max_length, config.max_new_tokens = None, self._options.max_tokens
+        for name in ("eos_token_id", "pad_token_id"):
+            if getattr(config, name) is None:
+                setattr(config, name, getattr(tokenizer, name))
         if self.repeatable:
             config.temperature = config.top_p = config.top_k = None
         elif self._options.temperature is not None:
@@ -226,18 +228,7 @@ class TransformersDescriber:
         while asked := [row for row in fresh if row.goes_on]:
             self._next_turn(asked)
         seconds = time.perf_counter() - start
-        return [
-            Answer(
-                request=row.request,
-                text="\n\n".join(filter(None, row.texts)),
-                finish_reason=row.finish_reason,
-                tokens_in=row.tokens_in,
-                tokens_out=row.tokens_out,
-                cost_usd=0.0,
-                latency_s=seconds,
-            )
-            for row in fresh
-        ]
+        return [row.answer(seconds) for row in fresh]
 
     def _next_turn(self, rows: Sequence[_Row]) -> None:
         """Add the next answer to each row. Raises BatchError: the memory does not hold them, or an image is refused."""
@@ -296,24 +287,13 @@ class TransformersDescriber:
 def messages(
     turns: Sequence[str], images: Sequence[Image.Image], system: str, answers: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return the messages of a conversation up to its next question.
-
-    Args:
-        turns: questions, in order; the images go with the first.
-        images: what is shown.
-        system: system message; an empty one is left out.
-        answers: the model's answers so far.
-    """
-
-    def message(role: str, text: str, images: Sequence[Image.Image] = ()) -> dict[str, Any]:
-        shown = [{"type": "image", "image": image} for image in images]
-        return {"role": role, "content": [*shown, {"type": "text", "text": text}]}
-
-    asked = [message("system", system)] if system else []
-    asked.append(message("user", turns[0], images))
+    """Return the messages of a conversation up to its next question; the images go with the first one."""
+    said = [("user", turns[0])]
     for answer, turn in zip(answers, turns[1:], strict=False):
-        asked += [message("assistant", answer), message("user", turn)]
-    return asked
+        said += [("assistant", answer), ("user", turn)]
+    asked: list[dict[str, Any]] = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
+    asked[0]["content"] = [*({"type": "image", "image": image} for image in images), *asked[0]["content"]]
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, *asked] if system else asked
 
 
 def _read_ahead(requests: Iterable[Request], options: DescriberOptions) -> Iterator[tuple[list[_Row], list[Answer]]]:
@@ -324,12 +304,11 @@ def _read_ahead(requests: Iterable[Request], options: DescriberOptions) -> Itera
     waiting = iter(requests)
     with ThreadPoolExecutor(1, thread_name_prefix="read-images") as pool:
         coming: deque[Future[tuple[list[_Row], list[Answer]]]] = deque()
-        while batch := list(itertools.islice(waiting, options.batch_size)):
-            coming.append(pool.submit(_read, batch, options))
-            if len(coming) > 1:
+        while (batch := list(itertools.islice(waiting, options.batch_size))) or coming:
+            if batch:
+                coming.append(pool.submit(_read, batch, options))
+            if len(coming) > bool(batch):
                 yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def _read(batch: Sequence[Request], options: DescriberOptions) -> tuple[list[_Row], list[Answer]]:

@@ -106,20 +106,6 @@ def test_a_cap_is_reached_and_hardly_ever_crossed(server: str, told: str) -> Non
     assert result.rate >= 0.95 * 20 and result.calls_per_answer <= 1.1
 
 
-@pytest.mark.parametrize(
-    ("accepts", "answers", "rate", "calls"),
-    [
-        (bucket(20, 1), 2000, 0.65 * 20, 1.1),  # a strict server without any burst
-        (windows(5), 100, 0.93 * 5, 2.0),
-        (windows(200), 4000, 0.9 * 200, 1.1),
-        (windows(60, 60.0, phase=20.0), 600, 0.9, 1.15),  # a budget per minute
-    ],
-)
-def test_other_limits_are_learned(accepts: Accepts, answers: int, rate: float, calls: float) -> None:
-    result = run(Limiter(128), accepts, answers)
-    assert result.rate >= rate and result.calls_per_answer <= calls
-
-
 def test_a_cap_that_is_lifted_is_noticed() -> None:
     capped = windows(20)
     assert run(Limiter(256), lambda now: capped(now) if now < 20 else None, 20_000).seconds < 100

@@ -259,14 +259,6 @@ def test_images_that_always_meet_a_fault_are_named_and_cost_the_others_nothing(f
         assert server.calls == counts | {name: counts[name] + 1 for name in fault_of}
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "reset", "html 502"])
-def test_a_server_that_never_works_ends_the_run_within_its_retries(fault: str, run: Run) -> None:
-    with serving(lambda number, name: fault) as server:
-        ran = run(server, "--limit", "2")
-        assert ran.code == ITEMS_SKIPPED and ran.texts == {} and len(ran.skipped) == 2
-        assert list(server.calls.values()) == [1 + RETRIES] * 2
-
-
 @pytest.mark.parametrize("fault", FAULTS["stops"])
 def test_what_every_call_would_meet_stops_the_run_and_keeps_what_came(
     fault: str, run: Run, secret: list[str], pictures: Path, tmp_path: Path

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import gpt4image
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
@@ -300,13 +299,3 @@ def test_the_estimate_of_a_sample_counts_classes_and_samples(tmp_path: Path) -> 
     assert len(calls) == 24
     assert summary["estimate_requests"] == 66 and summary["estimate_tokens_out"] == 66 * 60
     assert summary["estimate_usd"] == pytest.approx(66 * EACH, abs=1e-4)
-
-
-def test_the_function_takes_lists(photos: Path) -> None:
-    given: Any = {"ask": ("description", "class"), "splits": ("train", "val", "test")}
-    given["classes"] = ["red: the colour of blood, roses and fire", "blue", "green", "white"]
-    with serve(says) as stub:
-        store = photos.parent / "a.db"
-        done = gpt4image.describe(data=photos, store=store, describer="openai:tiny", base_url=stub.url, **given)
-    assert done.summary["class_in_list"] == 8
-    assert stored(photos)[0].prompt.classes[0] == ("red", "the colour of blood, roses and fire")
