@@ -41,7 +41,6 @@ class ReplayDescriber:
                 f"replay:{name}: there is no such file; give JSON lines, CSV or Parquet with key or digest, and "
                 "description or class."
             )
-        self.settings: Mapping[str, Any] = {"kind": "replay", "file": self._path.name}
         self._is_table = self._path.suffix in (".csv", ".parquet")
         self._skipped, self._duplicates, self._parts = list[Skipped](), 0, set[str]()
         self._places: dict[tuple[str, str], Row | int] = {}
@@ -76,6 +75,11 @@ class ReplayDescriber:
             found = parse_line(file.readline(), self._path.name)
             return found if isinstance(found, Row) else None
         return place
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Kind and name of the file."""
+        return {"kind": "replay", "file": self._path.name}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the row of each image, or an empty answer if there is none."""
