@@ -65,20 +65,12 @@ def comparison_record(seeds: int = 3, means: Mapping[str, float] = MEANS, **more
     pairs = [pair_record(arms, name) for name in arms if name != "baseline"]
     if {"text-labels", "zero-shot"} <= arms.keys():
         pairs.append(pair_record(arms, "text-labels", "zero-shot"))
+    data = {"spec": "openmoji", "train": 1007, "val": 112, "test": 430, "classes": len(CLASSES), "labelled": 90}
     return {
         "metric": "top1",
         "arms": arms,
         "pairs": pairs,
-        "data": {
-            "spec": "openmoji",
-            "train": 1007,
-            "val": 112,
-            "test": 430,
-            "classes": len(CLASSES),
-            "labelled": 90,
-            "described": 1007,
-            "labels_per_class": 5,
-        },
+        "data": {**data, "described": 1007, "labels_per_class": 5},
         "question": "What do descriptions buy with 5 labels a category?",
         "command": "gpt4image compare --data openmoji --labels-per-class 5 --seeds 3 --out cmp",
         "notes": ["The text classifier is right for 71 % of the training pictures."],
@@ -98,58 +90,24 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
     )
     for epoch in range(1, epochs + 1):
         reached = 1 - np.exp(-epoch / 6)
-        append_json_line(
-            folder / "metrics.jsonl",
-            {
-                "epoch": epoch,
-                "step": 16 * epoch,
-                "lr": 0.002,
-                "loss": 3.0,
-                "task_loss": float(2.3 - 1.2 * reached + rng.normal(0, 0.03)),
-                "align_loss": float(4 - reached) if arm == "aligned" else None,
-                "val": {"top1": float(top1 * reached + rng.normal(0, 0.01)), "loss": 1.5},
-                "seconds": 1.7,
-            },
-        )
+        task_loss = float(2.3 - 1.2 * reached + rng.normal(0, 0.03))
+        row = {"epoch": epoch, "step": 16 * epoch, "lr": 0.002, "loss": 3.0, "task_loss": task_loss, "seconds": 1.7}
+        val = {"top1": float(top1 * reached + rng.normal(0, 0.01)), "loss": 1.5}
+        align_loss = float(4 - reached) if arm == "aligned" else None
+        append_json_line(folder / "metrics.jsonl", {**row, "align_loss": align_loss, "val": val})
     accuracy = np.clip(top1 + rng.normal(0, 0.15, len(CLASSES)), 0.02, 0.98)
     count = len(CLASSES)
     taken = rng.multinomial(43, np.ones(count) / count, size=count)
     confused = [[a, b, int(taken[a, b])] for a in range(count) for b in range(count) if a != b and taken[a, b]]
-    write_json(
-        folder / "evaluation-test.json",
-        {
-            "split": "test",
-            "metric": "top1",
-            "titles": dict(
-                zip(SCORES, ("accuracy", "top-5 accuracy", "calibration error", "mean class accuracy"), strict=True)
-            ),
-            "images": 430,
-            "labelled": 430,
-            "top1": top1,
-            "top5": 0.9,
-            "ece": 0.041,
-            "mean_class_accuracy": top1 - 0.01,
-            "classes": list(CLASSES),
-            "support": [43] * len(CLASSES),
-            "per_class": [*accuracy[:-1].tolist(), None],
-            "confused": confused,
-            "loss": 1.4,
-        },
-    )
-    write_json(
-        folder / "run.json",
-        {
-            "status": "finished",
-            "classes": list(CLASSES),
-            "seconds": 42.0,
-            "peak_memory_bytes": 612_000_000,
-            "steps": 384,
-            "images_per_second": 570.2,
-            "parameters": 701_034,
-            "set_aside": [{"name": "broken.png", "reason": "cannot identify image file"}],
-            "data": comparison_record()["data"],
-        },
-    )
+    titles = dict(zip(SCORES, ("accuracy", "top-5 accuracy", "calibration error", "mean class accuracy"), strict=True))
+    scores = {"top1": top1, "top5": 0.9, "ece": 0.041, "mean_class_accuracy": top1 - 0.01, "loss": 1.4}
+    of_classes = {"classes": list(CLASSES), "support": [43] * count, "per_class": [*accuracy[:-1].tolist(), None]}
+    measured = {"split": "test", "metric": "top1", "titles": titles, "images": 430, "labelled": 430, **scores}
+    write_json(folder / "evaluation-test.json", {**measured, **of_classes, "confused": confused})
+    facts = {"status": "finished", "classes": list(CLASSES), "seconds": 42.0, "peak_memory_bytes": 612_000_000}
+    facts |= {"steps": 384, "images_per_second": 570.2, "parameters": 701_034, "data": comparison_record()["data"]}
+    skipped = [{"name": "broken.png", "reason": "cannot identify image file"}]
+    write_json(folder / "run.json", {**facts, "set_aside": skipped})
     return folder
 
 
@@ -184,34 +142,16 @@ def examples(count: int = 8) -> list[dict[str, Any]]:
 
 def descriptions() -> dict[str, Any]:
     """Return the content of a descriptions.json."""
+    encoding = {"encoder": "minilm", "width": 384, "max_tokens": 256, "truncated": 0.012, "length_policy": "pool"}
+    describer = {"prompt": "paper", "describer": "openai:gpt-4.1-mini", "descriptions": 1600, "cost_usd": 0.6115}
     return {
-        "images": 1549,
-        "described": 1524,
-        "encoding": {
-            "encoder": "minilm",
-            "width": 384,
-            "max_tokens": 256,
-            "truncated": 0.012,
-            "length_policy": "pool",
-        },
-        "descriptions": 1600,
-        "flawed": 16,
-        "failures": 25,
+        "images": 1549, "described": 1524, "encoding": encoding, "descriptions": 1600, "flawed": 16, "failures": 25,
         "words": {"min": 17, "median": 25.0, "mean": 24.9, "p95": 29.0, "p99": 31.0, "max": 133},
         "words_histogram": {"edges": [17, 20, 23, 26, 29, 32], "counts": [40, 260, 700, 480, 120]},
         "flaws": {"refusal": {"descriptions": 0, "rejected": 25}, "loop": {"descriptions": 16, "rejected": 0}},
         "prompts": [{"name": "paper", "version": 1, "text": "Describe this image.", "class_conditioned": False}],
-        "describers": [
-            {
-                "prompt": "paper",
-                "describer": "openai:gpt-4.1-mini",
-                "descriptions": 1600,
-                "tokens_in": 1_240_000,
-                "tokens_out": 72_000,
-                "cost_usd": 0.6115,
-            }
-        ],
-    }
+        "describers": [{**describer, "tokens_in": 1_240_000, "tokens_out": 72_000}],
+    }  # fmt: skip
 
 
 def write_comparison(folder: Path, record: Mapping[str, Any] | None = None) -> Path:

@@ -16,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 
-from gpt4image import cli
 from gpt4image.cli import COMMANDS, main
 
 
@@ -109,21 +108,6 @@ def test_a_wrong_path_is_told_before_torch_is_loaded_by_every_command(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["photos"], "nothing is left behind"
 
 
-def test_facts_are_shown_in_words_and_not_as_python_writes_them(capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = {"batch_size": 16, "lr": 0.123456, "model_args": {"channels": [8, 16]}, "notes": ()}
-    cli._show(
-        types.SimpleNamespace(
-            summary={"chosen": chosen, "classes": ["cat", "dog"]},
-            behind=lambda _name: "",
-            **{"text": "", "wrote": (), "next": "", "skipped": ()},
-        ),
-        False,
-    )
-    assert capsys.readouterr().out == (
-        "chosen: batch size 16, lr 0.1235, model args channels 8, 16, notes none\nclasses: cat, dog\n"
-    )
-
-
 def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(
     colour_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,18 +175,6 @@ def test_output_that_cannot_be_written_is_a_plain_error(words: str) -> None:
     result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert result.returncode == 2
     assert "No space left on device" in result.stderr and "Traceback" not in result.stderr
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="streams of a POSIX shell")
-def test_a_closed_output_is_a_plain_error(tmp_path: Path) -> None:
-    for words in ("predict run photos", "--help"):
-        code = f"{sys.executable} -m gpt4image {words} >&-"
-        result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, cwd=tmp_path)
-        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
-        assert result.stderr.startswith("Error: standard output is closed")
-    code = f"{sys.executable} -m gpt4image trian 2>&- <&-"
-    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
-    assert (result.returncode, result.stdout) == (2, ""), "errors do not go among the output"
 
 
 KEPT = "what was finished is kept. Give the same command again"

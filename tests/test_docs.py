@@ -146,7 +146,8 @@ def server() -> Iterator[str]:
 
 
 def run_commands(block: Block) -> None:
-    lines = [line.replace("--image-size 160", "--image-size 48") for line in command_lines(block)]
+    faster = {"--image-size 160": "--image-size 48", "distill wardrobe ": "distill wardrobe --encoder bag-of-words:64 "}
+    lines = [re.sub("|".join(faster), lambda slow: faster[slow[0]], line) for line in command_lines(block)]
     for number, line in enumerate(lines, start=1):
         words = options_of(line)
         if words is not None:

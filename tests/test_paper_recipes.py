@@ -23,75 +23,20 @@ from tables import make_table
 FOLDER = Path(__file__).parents[1] / "recipes" / "paper"
 SETS = {"imagenet": 1_281_167, "cifar10": 50_000, "cifar100": 50_000}
 # Millions of parameters with 1,000 classes and timm's own stem; published with each model.
-MODELS = {
-    "resnet18": 11.69,
-    "resnet34": 21.80,
-    "resnet50": 25.56,
-    "resnet101": 44.55,
-    "deit-t": 5.72,
-    "deit-s": 22.05,
-    "deit-b": 86.57,
-    "convnext-t": 28.59,
-    "convnext-s": 50.22,
-    "convnext-b": 88.59,
-}
+MODELS = {"resnet18": 11.69, "resnet34": 21.80, "resnet50": 25.56, "resnet101": 44.55, "deit-t": 5.72, "deit-s": 22.05,
+          "deit-b": 86.57, "convnext-t": 28.59, "convnext-s": 50.22, "convnext-b": 88.59}  # fmt: skip
 # The arguments of the official code (resnet/main.py, deit/main.py, description2embedding.py; ConvNeXt's own main.py).
+OF_TRANSFORMERS = {"epochs": 300, "optimizer": "adamw", "weight_decay": 0.05, "label_smoothing": 0.1, "mixup": 0.8,
+                   "cutmix": 1.0, "erase": 0.25, "erase_with": "noise", "auto_augment": "rand-m9-mstd0.5-inc1",
+                   "flip": True, "head": "mlp", "temperature": 0.05}  # fmt: skip
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "resnet": {
-        "epochs": 120,
-        "optimizer": "momentum",
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "warmup_epochs": 0,
-        "min_lr": 1e-5,
-        "label_smoothing": 0.0,
-        "mixup": 0.0,
-        "cutmix": 0.0,
-        "ema": 0.0,
-        "drop_path": 0.0,
-        "erase": 0.0,
-        "auto_augment": None,
-        "repeated_augmentation": 1,
-        "flip": True,
-        "head": "mlp-bn",
-        "temperature": 0.2,
-    },
-    "deit": {
-        "epochs": 300,
-        "optimizer": "adamw",
-        "weight_decay": 0.05,
-        "warmup_epochs": 5,
-        "min_lr": 1e-5,
-        "label_smoothing": 0.1,
-        "mixup": 0.8,
-        "cutmix": 1.0,
-        "drop_path": 0.1,
-        "erase": 0.25,
-        "erase_with": "noise",
-        "auto_augment": "rand-m9-mstd0.5-inc1",
-        "repeated_augmentation": 3,
-        "flip": True,
-        "head": "mlp",
-        "temperature": 0.05,
-    },
-    "convnext": {
-        "epochs": 300,
-        "optimizer": "adamw",
-        "weight_decay": 0.05,
-        "warmup_epochs": 20,
-        "min_lr": 1e-6,
-        "label_smoothing": 0.1,
-        "mixup": 0.8,
-        "cutmix": 1.0,
-        "erase": 0.25,
-        "erase_with": "noise",
-        "auto_augment": "rand-m9-mstd0.5-inc1",
-        "repeated_augmentation": 1,
-        "flip": True,
-        "head": "mlp",
-        "temperature": 0.05,
-    },
-}
+    "resnet": {"epochs": 120, "optimizer": "momentum", "momentum": 0.9, "weight_decay": 1e-4, "warmup_epochs": 0,
+               "min_lr": 1e-5, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "ema": 0.0, "drop_path": 0.0,
+               "erase": 0.0, "auto_augment": None, "repeated_augmentation": 1, "flip": True, "head": "mlp-bn",
+               "temperature": 0.2},
+    "deit": OF_TRANSFORMERS | {"warmup_epochs": 5, "min_lr": 1e-5, "drop_path": 0.1, "repeated_augmentation": 3},
+    "convnext": OF_TRANSFORMERS | {"warmup_epochs": 20, "min_lr": 1e-6, "repeated_augmentation": 1},
+}  # fmt: skip
 LR = {"resnet": 0.1 / 256, "deit": 5e-4 / 512, "convnext": 4e-3 / 4096}  # per image of a batch
 AVERAGES = {"resnet": 0.0, "deit": 0.99996, "convnext": 0.9999}
 BATCH = {"resnet": 4 * 256, "deit": 8 * 128, "convnext": 32 * 128}

@@ -14,7 +14,6 @@ from gpt4image.config.arms import ARMS
 
 ROOT = Path(__file__).parents[1]
 SPACES = ROOT / "benchmarks" / "spaces"
-RECORDS = sorted((ROOT / "docs" / "research" / "records" / "searches").glob("*.jsonl"))
 TOOL = runpy.run_path(str(ROOT / "benchmarks" / "search.py"), run_name="search")
 
 
@@ -53,18 +52,6 @@ def test_a_line_that_was_cut_short_costs_its_own_trial_alone(tmp_path: Path) -> 
     asked.out.write_text(whole[:-1], encoding="utf-8")
     TOOL["mend"](asked.out)
     assert asked.out.read_text(encoding="utf-8") == whole
-
-
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
-def test_a_space_has_the_trials_of_its_record(record: Path) -> None:
-    trials = TOOL["trials"](search(SPACES / f"{record.stem}.toml", record))
-    rows = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
-    assert trials.keys() <= {row["trial"] for row in rows}, "a record also keeps trials of options that were removed"
-    # The default of that search's first day, which its record does not name; compiled or not, a model is the same.
-    default = {"align_weight": 0.3} if record.stem == "all-labels" else {}
-    for row in (row for row in rows if row["trial"] in trials):
-        found, meant = default | row["options"], trials[row["trial"]]
-        assert found | {"compile": True} == meant | {"compile": True}, row["trial"]
 
 
 @pytest.mark.parametrize("space", sorted(SPACES.glob("*.toml")), ids=lambda path: path.stem)

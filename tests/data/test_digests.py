@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sqlite3
 import time
 from pathlib import Path
 
@@ -87,3 +89,14 @@ def test_a_file_that_cannot_be_read_joins_to_nothing(files: list[str]) -> None:
     assert (found[0], found[3]) == truth(files[:2])
     assert len(set(found)) == 4
     assert all(len(digest) == 64 for digest in found)
+
+
+def test_a_damaged_digest_in_the_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "1.png").write_bytes(b"content")
+    with monkeypatch.context() as later:
+        later.setattr("time.time_ns", lambda: 2**62)  # of a file that was written a moment ago nothing is kept
+        digests = file_digests([str(tmp_path / "1.png")])
+    with contextlib.closing(sqlite3.connect(tmp_path / "gpt4image" / "digests.sqlite")) as connection, connection:
+        assert connection.execute("UPDATE digests SET digest = 5").rowcount == 1
+    assert file_digests([str(tmp_path / "1.png")]) == digests
