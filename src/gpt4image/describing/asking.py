@@ -46,31 +46,17 @@ class Budget:
 
     The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
     to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
-    A call that was paid for and does not tell its price counts at the same dearest outcome, with the small margin.
-    Before the first answer nothing is known about the length of the input, so the first request goes alone, unless
-    earlier runs left answers (``learn``). A prompt without an answer has at most the longest input of the others and a
-    token per byte of its own text. Where the large margin leaves no room, requests go one by one with the small one.
-    So ``max_cost`` is overrun only by inputs that exceed their margin: requests come as if shuffled, and with n answers
-    known, one in n + 1 is longer than all.
+    Before the first answer nothing is known about the input, so the first request goes alone. A prompt without an
+    answer has at most the longest input of the others and a token per byte of its own text. Where the large margin
+    leaves no room, requests go one by one with the small one. So ``max_cost`` is overrun only by inputs that exceed
+    their margin: requests come as if shuffled, and with n answers known, one in n + 1 is longer than all.
 
-    Attributes:
-        spent: what all answers have cost, those of earlier runs included, in US dollars.
-        earlier: how much of it was spent before this run.
-        uncertain: how much of it is an upper bound: calls whose answers were lost, or did not tell their price.
+    ``spent`` counts all answers in US dollars, ``earlier`` of it those of earlier runs, ``uncertain`` of it what is an
+    upper bound: calls whose answers were lost, or did not tell their price.
     """
 
     def __init__(self, *, limit: int | None, max_cost: float | None, price: Price | None, max_tokens: int) -> None:
-        """Start with nothing spent.
-
-        Args:
-            limit: maximum number of requests.
-            max_cost: maximum cost, in US dollars.
-            price: of tokens; None if unknown.
-            max_tokens: maximum tokens per answer to one turn.
-
-        Raises:
-            ConfigError: the cost is limited and the price is unknown or zero.
-        """
+        """Start with nothing spent. Raises ConfigError: the cost is limited and the price is unknown or zero."""
         if max_cost is not None and price in (None, FREE):
             known = "none is known for this model" if price is None else "this model counts as free"
             raise ConfigError(
@@ -89,13 +75,10 @@ class Budget:
         self.asked = 0
 
     def begin(self, known: float, uncertain: float, note: Callable[[float], None] | None) -> None:
-        """Count what earlier runs have spent.
+        """Count what earlier runs have spent: ``known``, and what lost calls may have cost besides.
 
-        Args:
-            known: what their answers have cost.
-            uncertain: what lost calls may have cost besides.
-            note: keeps what may have been spent besides the answers that are stored, before a call is sent; from any
-                thread. None where a call that is in flight is known to the next run.
+        ``note`` keeps, from any thread and before a call is sent, what may have been spent besides the stored answers;
+        None where a call in flight is known to the next run.
         """
         self.spent = self.earlier = known + uncertain
         self.uncertain, self._note, self._noted = uncertain, note, uncertain
@@ -243,14 +226,10 @@ class Asking:
         last: Collection[str] = (),
         sent: Mapping[Prompt, Samples] | None = None,
     ) -> None:
-        """Prepare to ask.
+        """Prepare to ask what is missing about ``only`` some digests; None for all.
 
-        Args:
-            images: the dataset.
-            missing: what each prompt is to be asked.
-            only: digests to ask about; None for all.
-            last: digests to ask about after all others: a run that began with what failed before would fail.
-            sent: samples that an earlier run sent, by prompt and digest: they come first, as they cost money anyway.
+        Samples that an earlier run ``sent`` come first, as they cost money anyway. Digests that failed before come
+        ``last``: a run that began with them would fail.
         """
         self._images, self._missing, self._sent = images, missing, sent or {}
         self._main = self._all(only, last)

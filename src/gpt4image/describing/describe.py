@@ -58,14 +58,11 @@ from gpt4image.describing.flaws import CUT_OFF, flaws, without_thoughts
 from gpt4image.describing.missing import (
     NO_SAMPLES,
     Missing,
-    Samples,
     asked_images,
     brings,
     chosen_images,
     find_missing,
     is_shorter,
-    refuse_to_pay_again,
-    refuse_to_pay_for_parts,
 )
 from gpt4image.describing.prices import HALF_PRICE, bill
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
@@ -78,16 +75,16 @@ ASKED_ALONE = 2
 def describe(config: DescribeConfig) -> DescribeResult:
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
+    However it ends, every answer that came is in the store.
+
     Raises:
-        ConfigError: the SPEC of the dataset or the describer, a prompt, the class list, the list of images or the
-            budget is wrong, or what is asked for is pending in a batch and would be paid for again.
+        ConfigError: an option is wrong, or what is asked for is pending in a batch and would be paid for again.
         DataError: the dataset cannot be read.
-        DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
+        DescriberError: the describer cannot be used or stopped answering.
         StoreError: the store cannot be written.
-        KeyboardInterrupt: the user stopped it; every answer that came is in the store.
     """
-    prompts = _load_prompts(config)
-    describer = _describer_of(config)
+    prompts = _checked_prompts(config)
+    describer = BatchDescriber(config) if _through_batches(config) else load_describer(config)
     if config.samples > 1 and describer.repeatable:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
@@ -110,7 +107,7 @@ def describe(config: DescribeConfig) -> DescribeResult:
     prompts = [fill(prompt, **filling) for prompt in prompts]
     with DescriptionStore(config.store, write=True) as store:
         if config.examples:
-            describer = _with_examples(describer, config, store, dataset, classes)
+            _show_examples(describer, config, store, dataset, classes)
         run = _Run(config, store, describer, dataset, images, budget, classes, unknown)
         run.plan(prompts)
         store.note_dataset(hidden(config.data))
@@ -132,58 +129,48 @@ def describe(config: DescribeConfig) -> DescribeResult:
         return outcome if run.only is None else run.estimate(outcome)
 
 
-def _load_prompts(config: DescribeConfig) -> list[Prompt]:
-    prompts = [load_prompt(name) for name in config.prompt]
-    names = [prompt.name for prompt in prompts]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"--prompt {' '.join(config.prompt)}: at least one prompt is needed, each name once.")
-    ask = listed(config.ask)
-    if ask != (DESCRIPTION,):
-        if len(prompts) > 1:
-            raise ConfigError(f"--ask {config.ask} goes with one --prompt, not with {' '.join(config.prompt)}.")
-        if len(turns(prompts[0], "")) > 1:
-            raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} has several turns; use one with one turn.")
-        if CLASS in ask and prompts[0].class_conditioned:
-            raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} tells the class; use another prompt.")
-    single = [prompt.name for prompt in prompts if prompt.class_conditioned or len(turns(prompt, "")) > 1]
-    if config.per_call > 1 and single:
-        raise ConfigError(
-            f"--per-call {config.per_call}: the prompt {single[0]!r} has several turns or tells the class; use another."
-        )
-    unknown = [prompt.name for prompt in prompts if not prompt.text]
-    if unknown and not config.describer.startswith("replay:"):
-        raise ConfigError(
-            f"--prompt {unknown[0]}: nothing is known to ask; give a text file with the question, or one of the named "
-            f"prompts (see `gpt4image describe --help`)."
-        )
+def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
+    """Return the prompts. Raises ConfigError: one is unknown, or options do not go together."""
+    prompts, ask = [load_prompt(name) for name in config.prompt], listed(config.ask)
+    names, kind = [prompt.name for prompt in prompts], config.describer.partition(":")[0]
+    several = first_few(prompt.name for prompt in prompts if len(turns(prompt, "")) > 1)
+    telling = first_few(prompt.name for prompt in prompts if prompt.class_conditioned)
+    unknown = first_few(prompt.name for prompt in prompts if not prompt.text)
+    asked, given, sheet = f"--ask {config.ask}", f"--prompt {' '.join(config.prompt)}", f"--per-call {config.per_call}"
+    structured, sheets, alone = ask != (DESCRIPTION,), config.per_call > 1, config.engine == "local"
+    for is_wrong, reason in (
+        (not names or len(set(names)) < len(names), f"{given}: at least one prompt is needed, each name once."),
+        (structured and len(names) > 1, f"{asked} goes with one --prompt, not with {given[9:]}."),
+        (structured and several, f"{asked}: the prompt {several} has several turns; use one with one turn."),
+        (CLASS in ask and telling, f"{asked}: the prompt {telling} tells the class; use another prompt."),
+        (sheets and several, f"{sheet}: the prompt {several} has several turns; use another."),
+        (sheets and telling, f"{sheet}: the prompt {telling} tells the class; use another."),
+        (sheets and config.batch, f"{sheet}: a batch asks about one image per question; leave out --batch."),
+        (config.examples and CLASS not in ask, f"--examples shows what classes look like; add class to {asked}."),
+        (
+            config.examples and not (alone and kind in SERVERS),
+            f"--examples goes with {', '.join(f'{name}:' for name in SERVERS)} and --engine local; leave it out.",
+        ),
+        (config.batch and not alone, "--batch sends everything from here; leave out --engine ray."),
+        (
+            unknown and kind != "replay",
+            f"--prompt: nothing is known to ask for {unknown}; give a text file with the question, or one of the named "
+            "prompts (see `gpt4image describe --help`).",
+        ),
+    ):
+        if is_wrong:
+            raise ConfigError(reason)
     return prompts
 
 
-def _describer_of(config: DescribeConfig) -> Describer:
-    if config.per_call > 1 and config.batch:
-        raise ConfigError(
-            f"--per-call {config.per_call}: a batch asks about one image per question; leave out --batch."
-        )
-    if config.examples and CLASS not in listed(config.ask):
-        raise ConfigError(f"--examples shows what classes look like, but --ask is {config.ask}; add class.")
-    if config.examples and (config.engine != "local" or config.describer.partition(":")[0] not in SERVERS):
-        servers = ", ".join(f"{name}:" for name in SERVERS)
-        raise ConfigError(f"--examples goes with {servers} and --engine local; leave it out.")
-    if not _through_batches(config):
-        return load_describer(config)
-    if config.engine != "local":
-        raise ConfigError("--batch sends everything from here; leave out --engine ray.")
-    return BatchDescriber(config)
-
-
-def _with_examples(
+def _show_examples(
     describer: Describer,
     config: DescribeConfig,
     store: DescriptionStore,
     dataset: Dataset,
     classes: Sequence[ClassOption],
-) -> Describer:
-    """Return the describer that shows examples with every question; the store notes them."""
+) -> None:
+    """Let the describer show examples with every question; the store notes them."""
     if dataset.labels.ndim == 2:
         raise ConfigError(f"--examples needs one class per image, but images of {config.data} have several.")
     examples = choose_examples(dataset, classes, config.examples, store.examples().values())
@@ -191,7 +178,6 @@ def _with_examples(
     assert isinstance(server, OpenAIDescriber)  # noqa: S101  (others were refused)
     server.show(examples)
     store.note_examples(describer.settings, {example.digest: example.class_name for example in examples})
-    return describer
 
 
 def _through_batches(config: DescribeConfig) -> bool:
@@ -272,15 +258,8 @@ def _sides(answer: Answer) -> tuple[int, int]:
 class _Run:
     """Asks, judges and commits answers as they arrive, and counts them.
 
-    Attributes:
-        dataset: all its splits.
-        images: those of them that are asked about.
-        unknown: images that were to be asked about and are not in the dataset.
-        only: images of a sample to ask about; None for all.
-        sent: samples that are pending in a batch, by prompt.
-        tried: samples in a batch that are the second try of a rejected answer.
-        failed: images whose answer was not kept because the call failed, by digest, prompt and sample; so ``rejected``.
-        probed: how it was found out in which form the describer writes boxes.
+    ``images`` of the whole ``dataset`` are asked about, of a sample ``only`` some. ``sent`` is what is pending in a
+    batch, ``tried`` what of it is the second try of a rejected answer.
     """
 
     config: DescribeConfig
@@ -293,7 +272,7 @@ class _Run:
     unknown: Sequence[Skipped]
     only: set[str] | None = None
     missing: list[Missing] = field(default_factory=list[Missing])
-    sent: dict[Prompt, Samples] = field(default_factory=dict[Prompt, Samples])
+    sent: dict[Prompt, dict[str, frozenset[int]]] = field(default_factory=dict[Prompt, dict[str, frozenset[int]]])
     tried: set[tuple[str, Prompt, int]] = field(default_factory=set[tuple[str, Prompt, int]])
     askings: list[Asking] = field(default_factory=list[Asking])
     described: Counter[str] = field(default_factory=Counter[str])
@@ -330,7 +309,7 @@ class _Run:
             for prompt in mine:
                 inputs = self.store.inputs(prompt, settings)
                 self.budget.learn(prompt, [tokens for digest, tokens in inputs if digest in digests])
-        self._look_for_batches(prompts, ask, classes, samples, digests if self.only is None else self.only)
+        self._look_for_batches(prompts, ask, classes, samples)
         self._tell_of_added()
         if BOXES in ask and config.box_format != "auto":
             self.store.set_box_format(settings, config.box_format, {"given": True})
@@ -338,34 +317,39 @@ class _Run:
             self.store.require_whole()
 
     def _look_for_batches(
-        self,
-        bases: Sequence[Prompt],
-        ask: tuple[str, ...],
-        classes: Sequence[ClassOption],
-        samples: frozenset[int],
-        named: set[str],
+        self, bases: Sequence[Prompt], ask: tuple[str, ...], classes: Sequence[ClassOption], samples: frozenset[int]
     ) -> None:
-        config, settings, mine = self.config, self.describer.settings, [one.prompt for one in self.missing]
+        """Refuse what is pending in a batch and would be paid for again; a run through batches waits for its own."""
+        mine, named = [one.prompt for one in self.missing], self.only or set(self.images.digests)
         others = [
             prompt
             for prompt in self.store.prompts()
             if prompt not in mine and any(brings(prompt, part, base, ask, classes) for base in bases for part in ask)
         ]
-        sent, batches = pending(config.store, settings, others)
-        in_others = {digest for own in sent.values() for digest in own}
-        refuse_to_pay_for_parts(in_others, self.missing, named, batches)
-        sent, batches = pending(config.store, settings, mine)
-        self.sent = {prompt: {d: own & samples for d, own in by_digest.items()} for prompt, by_digest in sent.items()}
-        if not _through_batches(config):
-            refuse_to_pay_again(self.sent, self.missing, named, batches)
-            self.sent = {}
+        sent, batches = pending(self.config.store, self.describer.settings, [*mine, *others])
+        elsewhere = {digest for prompt in others for digest in sent.get(prompt, ())} & named
+        if count := sum(any(digest in one.wanted for one in self.missing) for digest in elsewhere):
+            raise ConfigError(
+                f"{count:,} images are pending in {first_few(batches)} of the Batch API, which covers some of the "
+                "requested fields: they would be paid for twice. Collect them first, with --batch and the same --ask, "
+                "--classes and --prompt as then."
+            )
+        own = [(one, d, found & samples) for one in self.missing for d, found in sent.get(one.prompt, {}).items()]
+        if not _through_batches(self.config):
+            lacking = (len(found & one.lacking.get(d, NO_SAMPLES)) for one, d, found in own if d in named)
+            if count := sum(lacking):
+                raise ConfigError(
+                    f"{count:,} requests are pending in {first_few(batches)} of the Batch API, and calls would pay for "
+                    "them a second time; collect them with --batch, without --dry-run. To give them up, cancel what "
+                    "still runs at the server, then give --batch once more: it keeps what was done by then."
+                )
             return
-        for one in self.missing:
-            for digest, own in self.sent.get(one.prompt, {}).items():
-                again = own & one.lacking.get(digest, NO_SAMPLES) - one.wanted.get(digest, NO_SAMPLES)
-                if again:
-                    one.wanted[digest] = again | one.wanted.get(digest, NO_SAMPLES)
-                    self.tried |= {(digest, one.prompt, sample) for sample in again}
+        for one, digest, found in own:
+            self.sent.setdefault(one.prompt, {})[digest] = found
+            wanted = one.wanted.get(digest, NO_SAMPLES)
+            if again := found & one.lacking.get(digest, NO_SAMPLES) - wanted:
+                one.wanted[digest] = again | wanted
+                self.tried |= {(digest, one.prompt, sample) for sample in again}
 
     def _tell_of_added(self) -> None:
         """Say how many images are asked again because classes were added to the list."""
@@ -558,9 +542,10 @@ class _Run:
             if price is not None:
                 price = price.scaled(HALF_PRICE) if config.batch else price
                 costs = [price.of(*pair) for pair in tokens]
-                if not config.batch:  # second tries and rejected answers cost too; the tokens are those of the last try
-                    spent = [row.cost_usd for row in (*found, *failed) if row.cost_usd]
-                    costs = spent if sum(spent) > sum(costs) else costs
+                spent = [row.cost_usd for row in (*found, *failed) if row.cost_usd]
+                # Rejected answers and second tries cost too; examples that the server keeps cost less.
+                if not config.batch and (sum(spent) > sum(costs) or (config.examples and len(spent) >= len(costs))):
+                    costs = spent
                 facts["estimate_usd"] = round(fmean(costs) * requests, 4)
                 facts["estimate_usd_in_all"] = round(facts["estimate_usd"] + (outcome.cost_usd or 0.0), 4)
                 if len(costs) > 1:

@@ -206,37 +206,6 @@ def _minus(some: Samples, others: Samples) -> Samples:
     return {digest: samples for digest, samples in left.items() if samples}
 
 
-def refuse_to_pay_again(
-    sent: Mapping[Prompt, Samples], missing: Sequence[Missing], digests: Collection[str], batches: Sequence[str]
-) -> None:
-    """Raise ConfigError where answers that are missing about some of the images are in batches."""
-    count = sum(
-        len(samples & one.lacking.get(digest, NO_SAMPLES))
-        for one in missing
-        for digest, samples in sent.get(one.prompt, {}).items()
-        if digest in digests
-    )
-    if count:
-        raise ConfigError(
-            f"{count:,} requests are pending in {first_few(batches)} of the Batch API, and calls would pay for them a "
-            "second time; collect them with --batch, without --dry-run. To give them up, cancel what still runs at the "
-            "server, then give --batch once more: it keeps what was done by then."
-        )
-
-
-def refuse_to_pay_for_parts(
-    sent: Collection[str], missing: Sequence[Missing], digests: Collection[str], batches: Sequence[str]
-) -> None:
-    """Raise ConfigError where batches with other fields cover some of what is missing about images of ``sent``."""
-    count = sum(any(digest in one.wanted for one in missing) for digest in sent if digest in digests)
-    if count:
-        raise ConfigError(
-            f"{count:,} images are pending in {first_few(batches)} of the Batch API, which covers some of the "
-            "requested fields: they would be paid for twice. Collect them first, with --batch and the same --ask, "
-            "--classes and --prompt as then."
-        )
-
-
 def _may_be_added(
     store: DescriptionStore,
     settings: Mapping[str, Any],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt4image.base.errors import ConfigError
@@ -13,18 +13,20 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Price:
-    """Price of tokens, in US dollars per million."""
+    """Price of tokens, in US dollars per million; ``cached`` of input that the server has kept from earlier calls."""
 
     input: float
     output: float
+    cached: float | None = field(default=None, compare=False)
 
-    def of(self, tokens_in: float, tokens_out: float) -> float:
-        """Return the price of a call, in US dollars."""
-        return (self.input * tokens_in + self.output * tokens_out) / _MILLION
+    def of(self, tokens_in: float, tokens_out: float, cached: float = 0.0) -> float:
+        """Return the price of a call in US dollars; ``cached`` of its input tokens the server had kept."""
+        saved = 0.0 if self.cached is None else (self.input - self.cached) * min(cached, tokens_in)
+        return (self.input * tokens_in - saved + self.output * tokens_out) / _MILLION
 
     def scaled(self, factor: float) -> Price:
         """Return the price times ``factor``."""
-        return Price(self.input * factor, self.output * factor)
+        return Price(self.input * factor, self.output * factor, None if self.cached is None else self.cached * factor)
 
 
 FREE = Price(0.0, 0.0)
@@ -48,7 +50,8 @@ def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
         return own[model]
     from genai_prices import Usage, calc_price
 
-    calls = Usage(input_tokens=_MILLION // 100), Usage(output_tokens=_MILLION // 100)
+    many = _MILLION // 100
+    calls = Usage(input_tokens=many), Usage(output_tokens=many), Usage(input_tokens=many, cache_read_tokens=many)
     try:
         costs = [calc_price(call, model_ref=model, provider_api_url=base_url).total_price for call in calls]
     except LookupError:

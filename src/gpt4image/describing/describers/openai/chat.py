@@ -73,6 +73,8 @@ class Completion:
     choices: tuple[Choice, ...] = ()
     tokens_in: int | None = None
     tokens_out: int | None = None
+    cached: int = 0
+    """Tokens of the request that the server had kept from earlier calls."""
 
 
 def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
@@ -86,9 +88,9 @@ def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
     """
     usage = mapping(mapping(body).get("usage"))
     found = [] if mapping(body).get("error") else sequence(mapping(body).get("choices"))
-    return Completion(
-        tuple(_choices(found, secrets)), _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    )
+    tokens_in, tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    cached = _count(mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    return Completion(tuple(_choices(found, secrets)), tokens_in, tokens_out, cached or 0)
 
 
 def _count(value: Any) -> int | None:
@@ -161,6 +163,7 @@ class Job:
     turns: list[Choice] = field(default_factory=list[Choice])
     tokens_in: int | None = None
     tokens_out: int | None = None
+    cached: int = 0
     latency: float = 0.0
     tries: int = 0
     wasted: int = 0
@@ -174,6 +177,7 @@ class Job:
             self.tokens_in = (self.tokens_in or 0) + completion.tokens_in
         if completion.tokens_out is not None:
             self.tokens_out = (self.tokens_out or 0) + completion.tokens_out
+        self.cached += completion.cached
         self.wasted += wasted
         self.unpriced += wasted and None in (completion.tokens_in, completion.tokens_out)
 
@@ -201,7 +205,7 @@ class Job:
             error=error,
             tokens_in=self.tokens_in,
             tokens_out=self.tokens_out,
-            cost_usd=price.of(self.tokens_in or 0, self.tokens_out or 0) if price and known else None,
+            cost_usd=price.of(self.tokens_in or 0, self.tokens_out or 0, self.cached) if price and known else None,
             latency_s=self.latency or None,
             wasted=self.wasted,
             unpriced=self.unpriced,
