@@ -8,13 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gpt4image.artifacts.answers import Answer, answer_of_json
-from gpt4image.artifacts.box_formats import in_thousandths
+from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.config import BOX_FORMATS
 from gpt4image.describing.answer_json import (
     LONGEST_WORD,
     MOST_BOXES,
@@ -142,23 +138,6 @@ def test_tags_and_boxes_are_bounded() -> None:
     bad = [{"label": "cat"}, {"label": 3, "box_2d": [1, 2, 3, 4]}, {"label": "a", "box_2d": [1, 2, 3, math.nan]}, 7]
     assert boxes([box, *bad]) == (box,)
     assert len(boxes([box] * 5000) or ()) == MOST_BOXES and boxes("cat") is None
-
-
-SCRAPS = [
-    *('{"boxes": [', '{"label": "cat", ', '"box_2d": [', "1, 2, 30, 400", "]", "}", "},", "1e99, NaN", '"', "```", "-"),
-    *('"truncated": true', ", ", "[[", '"words": "a', '"confidence": 2', "0.5, 0.25", '"boxes": ', "[]", "4000, -7"),
-]
-
-
-@given(st.lists(st.sampled_from(SCRAPS), max_size=14).map("".join) | st.text(max_size=40), st.sampled_from(BOX_FORMATS))
-def test_any_text_about_boxes_is_a_reason_or_boxes_within_the_image(text: str, name: str) -> None:
-    for ask in (("boxes",), ("class", "boxes")):
-        found = parse_answer(text, asking_for(PROMPTS["short"], ask, CLASSES), NAMES)
-        if isinstance(found, Parsed):
-            assert answer_of_json(found.answer.to_json()) == found.answer
-            for box in in_thousandths(replace(found.answer, picture=(640, 480)), name, 320).boxes or ():
-                left, top, right, bottom = box["box_2d"]
-                assert 0 <= left < right <= 1000 and 0 <= top < bottom <= 1000 and box["label"]
 
 
 # What becomes of an answer

@@ -51,21 +51,6 @@ def asking_all(images: Dataset, prompts: Sequence[Prompt] = (PAPER,), samples: i
     return Asking(images, [Missing(prompt, dict(wanted), dict(wanted)) for prompt in prompts], **options)
 
 
-def test_a_limit_counts_requests_and_not_second_tries() -> None:
-    budget = no_limit(2)
-    assert [budget.admit(request(number)) for number in range(4)] == [True, True, False, False]
-    assert budget.admit(request(0), again=True) and budget.asked == 2
-    budget.take_back(Answer(request=request(0)))
-    assert budget.admit(request(3)) and not budget.allows(request(4))
-
-
-def test_the_first_request_goes_alone_until_the_length_of_the_input_is_known() -> None:
-    budget = costly(max_tokens=1000)
-    assert budget.admit(request(0)) and not budget.admit(request(1))
-    budget.settle(answer(request(0), 1000, 1000))
-    assert budget.admit(request(1)) and budget.admit(request(2))
-
-
 def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> None:
     budget = costly(max_tokens=10)
     assert budget.admit(request(0))
@@ -190,17 +175,6 @@ def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_or
 
 def numbered(count: int) -> Dataset:
     return in_memory([bytes([number]) for number in range(count)], [0] * count)
-
-
-def test_one_more_try_comes_at_once_and_only_once() -> None:
-    asking, budget, asked = asking_all(numbered(3)), no_limit(), list[str]()
-    for one in asking.requests(budget, Interrupt()):
-        asked.append(one.keys[0])
-        if one.keys[0] == "k1":
-            asking.ask_again(Answer(request=one, text=""))
-    again = asked.index("k1") + 1
-    assert asked.pop(again) == "k1" and sorted(asked) == ["k0", "k1", "k2"]
-    assert budget.asked == 3 and asking.finished()
 
 
 def test_a_limit_leaves_room_for_one_more_try_of_each_image() -> None:

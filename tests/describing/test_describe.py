@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.missing
-from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
 from gpt4image.config import DescribeConfig
@@ -325,17 +324,6 @@ def test_limit_counts_only_images_that_can_be_described(run: Run, tmp_path: Path
         outcome = run(ReplayDescriber(str(tmp_path / "d.jsonl")), of(12), limit=2)
         assert outcome.summary["described"] == described
     assert outcome.summary["already_described"] == 4
-
-
-def test_a_class_conditioned_prompt_tells_the_class_and_sets_unlabelled_images_aside(run: Run) -> None:
-    describer = Scripted(ok)
-    labels = np.array([0, 1, -1, 1, -1])
-    outcome = run(describer, of(5, labels=labels), prompt="class-conditioned")
-    assert {request.keys[0]: request.turns for request in describer.asked} == {
-        key: (PROMPTS["class-conditioned"].text.replace("{class_name}", name),)
-        for key, name in (("k0", "cat"), ("k1", "dog"), ("k3", "dog"))
-    }
-    assert [item.name for item in outcome.skipped] == ["k2"]
 
 
 def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Run, tmp_path: Path) -> None:

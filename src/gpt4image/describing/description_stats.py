@@ -43,15 +43,8 @@ _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> StatsResult:
     """Count descriptions, structured answers, flaws, prompts, describers and failures, and the coverage of a dataset.
 
-    Coverage is of the splits that are asked about.
-
-    Args:
-        config: options of the command.
-        prompts: prompts whose answers count; None for all.
-
-    Raises:
-        DataError: the dataset cannot be read.
-        StoreError: there is no store.
+    Coverage is of the splits that are asked about. Only answers to ``prompts`` count; None means all. Raises DataError,
+    StoreError.
     """
     dataset, images = (None, None) if config.data is None else asked_images(config, config.data)
     names = {} if dataset is None else class_names(dataset)
@@ -118,19 +111,17 @@ def describer_names(describers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 class _Stats:
-    """Counts results one by one.
-
-    Attributes:
-        parts: counts and sums by prompt and by the settings of the describer as canonical JSON; a sum is missing as
-            long as nothing is known.
-        spreads: words per description; tokens per answer and seconds to it, if they are known.
-        counts: results by flaw and reason; labelled descriptions by whether they name their class.
-    """
+    """Counts results one by one."""
 
     def __init__(self) -> None:
         self.described, self.answered = set[str](), set[str]()
+        # By prompt and settings of the describer; a sum is missing as long as nothing is known.
         self.parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
-        self.spreads = {"words": array("q"), "answer_tokens": array("q"), "latency_s": array("d")}
+        self.spreads: dict[str, array[Any]] = {
+            "words": array("q"),
+            "answer_tokens": array("q"),
+            "latency_s": array("d"),
+        }
         self.counts: dict[str, Counter[Any]] = defaultdict(Counter)
         self.totals, self.boxes = Counter[str](), Counter[str]()
 

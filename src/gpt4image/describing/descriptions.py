@@ -38,11 +38,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
     """Bring the rows of a file into the store; rows that are there already change nothing.
 
     A bad row, an unknown key or a second, different text for the same image is skipped by name; the first text stays.
-
-    Raises:
-        ConfigError: the options contradict each other or the file.
-        DataError: the file or the dataset cannot be read, or no row belongs to the dataset.
-        StoreError: the store cannot be written.
+    Raises ConfigError, DataError where no row belongs to the dataset, and StoreError.
     """
     if config.box_format.endswith("-original") and config.data is None:
         raise ConfigError(f"--box-format {config.box_format} needs --data, whose pictures say how large they are.")
@@ -188,9 +184,7 @@ def _identity(description: Description) -> tuple[str, Prompt, str]:
 def export_descriptions(config: ExportDescriptionsConfig) -> ExportDescriptionsResult:
     """Write the descriptions of a store to a file that ``import_descriptions`` reads back without loss.
 
-    Raises:
-        ConfigError: the suffix is unknown.
-        StoreError: there is no store, nothing in it to export, or no room for the file.
+    Raises ConfigError, and StoreError where there is nothing to export or no room for the file.
     """
     keys_of: dict[str, list[str]] = {}
     if config.data is not None:
@@ -214,11 +208,7 @@ def export_descriptions(config: ExportDescriptionsConfig) -> ExportDescriptionsR
 
 
 def back_up(config: BackupConfig) -> BackupResult:
-    """Copy a store to a new file, as it is at one moment; a run may write into it meanwhile.
-
-    Raises:
-        StoreError: there is no store, it is damaged, or the copy is there already or cannot be written.
-    """
+    """Copy a store to a new file, as it is at one moment; a run may write into it meanwhile. Raises StoreError."""
     with DescriptionStore(config.store) as store:
         store.back_up(config.out)
     with DescriptionStore(config.out) as copy:
@@ -230,11 +220,7 @@ def check(config: CheckConfig) -> CheckResult:
     """Compare a store with a dataset: what lacks a description or an image, which texts and classes are suspicious.
 
     Images of the splits that are asked about without a description, and those that were skipped when the dataset was
-    loaded, are named; the rest is counted and the first ones named.
-
-    Raises:
-        DataError: the dataset cannot be read.
-        StoreError: there is no store, or it shares no image with the dataset.
+    loaded, are named; the rest is counted and the first ones named. Raises DataError, StoreError.
     """
     images, asked = asked_images(config, config.data)
     in_set, boxes = ClassNames(images.classes), Counter[str]()

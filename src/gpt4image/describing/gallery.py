@@ -44,12 +44,7 @@ def view(config: ViewConfig) -> ViewResult:
     """Write a page of a random sample of images with their answers, flaws, tokens and cost; what is wrong comes first.
 
     Images with a failure and images with a flaw fill a quarter of the page each, more only if the others are few.
-
-    Raises:
-        ConfigError: the file is a folder.
-        DataError: the dataset cannot be read.
-        StoreError: there is no store, or no answer in it is about an image of the dataset, to the prompt and with the
-            flaw that were asked for.
+    Raises ConfigError, DataError, and StoreError where there is nothing to show.
     """
     if config.out.is_dir():
         raise ConfigError(f"--out {config.out}: this is a folder; give the name of an HTML file in it.")

@@ -54,41 +54,27 @@ _SHORT.maxlevel = 2  # a pickle of a few bytes may hold lists that are endless w
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One answer that came from a file.
+    """One answer that came from a file; None is what the row does not have."""
 
-    Attributes:
-        where: file and line, or number of the row.
-        place: where its line begins in a file of JSON lines.
-        description: None where only other things were asked for.
-        ask: what the row brings.
-        fields: class, tags and boxes as the row has them, checked for their kind.
-        asked: what the prompt asked for and its class list, if the row has them.
-        describer: settings of its describer, if the row has them.
-        result: the other columns of an exported result, as Description takes them.
-    """
-
-    where: str
-    place: int = 0
+    where: str  # file and line, or number of the row
+    place: int = 0  # where its line begins in a file of JSON lines
     description: str | None
-    ask: tuple[str, ...] = (DESCRIPTION,)
-    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    asked: Mapping[str, Any] | None = None
+    ask: tuple[str, ...] = (DESCRIPTION,)  # what the row brings
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])  # class, tags and boxes, checked for their kind
+    asked: Mapping[str, Any] | None = None  # what the prompt asked for, and its class list
     digest: str | None = None
     key: str | None = None
     prompt: Prompt | None = None
     describer: Mapping[str, Any] | None = None
     sample: int | None = None
-    result: Mapping[str, Any]
+    result: Mapping[str, Any]  # the other columns of an exported result, as Description takes them
 
     def answer(
         self, names: ClassNames, box_format: str = AS_ASKED, picture: tuple[int, int] | None = None
     ) -> Answer | None:
         """Return the structured part; a class outside the list is kept as ``said``.
 
-        Args:
-            names: the class list.
-            box_format: how its boxes are written; see ``box_formats``.
-            picture: width and height of the image, which boxes in pixels need.
+        ``picture`` is width and height of the image, which boxes in pixels need.
         """
         if self.ask == (DESCRIPTION,):
             return None
@@ -245,9 +231,7 @@ def to_fields(description: Description, key: str | None) -> dict[str, Any]:
 def read_rows(path: Path, *, lines: bool = False) -> Iterator[Row | Skipped]:
     """Yield the rows of a file, in its order, with the bad ones as Skipped; with ``lines``, it is one of JSON lines.
 
-    Raises:
-        ConfigError: the file is missing or of no known kind.
-        DataError: it cannot be read as what its name says, or has no column ``description``.
+    Raises ConfigError, or DataError where it cannot be read as what its name says.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv or *.parquet.")
@@ -284,15 +268,8 @@ def _read_lines(path: Path) -> Iterator[Row | Skipped]:
 def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | Skipped]:
     """Yield the rows of a CSV file: UTF-8, commas, the names of the columns in its first line; an empty cell is none.
 
-    Cells that an export made harmless for spreadsheets are read as what they were, see ``csv_cell``.
-
-    Args:
-        path: the file.
-        columns: which columns to read, and the name of each in the file, which must have them all; by default the
-            columns of an exported row that are there.
-
-    Raises:
-        DataError: it is no such file, or lacks a column.
+    ``columns`` are those to read, with the name of each in the file, which must have them all; by default those of an
+    exported row that are there. Raises DataError: it is no such file, or lacks a column.
     """
     read = columns or {name: name for name in COLUMNS}
     csv.field_size_limit(_LONGEST_CELL)
@@ -358,12 +335,7 @@ def _require_columns(path: Path, columns: Sequence[str], names: Iterable[str] | 
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows (see ``to_fields``) in the format that the name of ``path`` says.
-
-    Raises:
-        ConfigError: the suffix is unknown.
-        StoreError: the file cannot be written; what was there before is still there.
-    """
+    """Write rows (see ``to_fields``) in the format that the name of ``path`` says. Raises ConfigError, StoreError."""
     writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
     write = _of_kind(path, path.suffix.lower(), writers)
     try:

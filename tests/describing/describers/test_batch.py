@@ -506,15 +506,6 @@ def test_a_batch_of_another_project_is_not_paid_again_and_one_long_gone_is(api: 
 # Money
 
 
-def test_an_answer_that_cannot_be_read_counts_at_its_dearest(api: Api) -> None:
-    api.server.answer = in_turn(describe_ok, then=completion() | {"usage": None})
-    outcome = api.run(prices=api.folder / "prices.json", max_cost=0.01, max_tokens=20)
-    call, dearest, unreadable = 0.002 / 2, 0.00325 / 2, outcome.summary["failed"]
-    assert unreadable and outcome.summary["cost_usd"] == pytest.approx(call + unreadable * dearest)
-    assert outcome.summary["cost_usd"] <= 0.01
-    assert sum(row.cost_usd or 0.0 for row in api.rows()) == pytest.approx(call)
-
-
 def test_what_is_in_a_batch_counts_in_the_limit_of_the_next_run(api: Api) -> None:
     limits = {"prices": api.folder / "prices.json", "max_tokens": 20}
     api.run(limit=1, max_cost=1.0, **limits)

@@ -33,12 +33,7 @@ class RayDescriber:
     """Spreads requests over a Ray cluster, which is started when ``describe`` is first called."""
 
     def __init__(self, config: DescribeConfig, images: Dataset) -> None:
-        """Prepare.
-
-        Raises:
-            ConfigError: the describer cannot be used, or a password or key stands in the address of the server.
-            MissingExtraError: Ray, or a package that the describer needs, is not installed.
-        """
+        """Prepare. Raises ConfigError, MissingExtraError."""
         require_ray()
         if config.base_url is not None and ("@" in config.base_url or query_secrets(config.base_url)):
             raise ConfigError(
@@ -60,11 +55,7 @@ class RayDescriber:
 
         A server has at most ``concurrency`` calls at once. Answers come here with the slowest of their batch, so that a
         kill of this process may cost twice as many. A worker that dies costs at most ``MOST_TRIES`` tries of its
-        batches.
-
-        Raises:
-            DescriberError: what stops every call, after all answers that came.
-            RunError: the cluster failed.
+        batches. Raises DescriberError after all answers that came, and RunError where the cluster failed.
         """
         workers = self._workers = self._workers or self._start()
         waiting, fault = iter(requests), None

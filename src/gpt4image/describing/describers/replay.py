@@ -30,11 +30,7 @@ class ReplayDescriber:
     repeatable = True
 
     def __init__(self, name: str, _options: DescriberOptions | None = None) -> None:
-        """Index the file; bad lines and rows that contradict an earlier one are skipped.
-
-        Raises:
-            ConfigError: the file is missing, or has no usable row.
-        """
+        """Index the file; bad lines and rows that contradict an earlier one are skipped. Raises ConfigError."""
         self._path = Path(name)
         if not name or not self._path.is_file():
             raise ConfigError(

@@ -79,11 +79,7 @@ class TransformersDescriber:
     price = FREE
 
     def __init__(self, name: str, options: DescriberOptions) -> None:
-        """Find the model ``name``, a folder or a Hugging Face id.
-
-        Raises:
-            ConfigError: it is not there, not for images and text, or needs pickled weights; the device is not there.
-        """
+        """Find the model ``name``, a folder or a Hugging Face id. Raises ConfigError."""
         self._spec, self._options = f"transformers:{name}", options
         try:
             self._folder = find_folder(name, _FILES_THAT_COUNT)
@@ -134,9 +130,7 @@ class TransformersDescriber:
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers batch by batch; halves of a batch if it cannot be answered together.
 
-        Raises:
-            ConfigError: the model or its chat template does not take the questions.
-            DescriberError: the model cannot be loaded, or fails.
+        Raises ConfigError where the model or its chat template does not take the questions, else DescriberError.
         """
         requests = iter(requests)
         if self._model is None:
@@ -322,10 +316,7 @@ def _read(batch: Sequence[Request], options: DescriberOptions) -> tuple[list[_Ro
 
 
 def _seed_of(rows: Sequence[_Row], tries: int) -> int:
-    """Return a seed for sampling tokens, below 2**31: the same run gives the same answers.
-
-    ``tries`` makes another one for a question that is asked again in the same run.
-    """
+    """Return a seed below 2**31: the same run gives the same answers; ``tries`` makes another in the same run."""
     names = [f"{row.request.digest} {row.request.sample} {row.request.turns}" for row in rows]
     return int.from_bytes(hashlib.sha256(repr((tries, names)).encode()).digest()[:4]) >> 1
 

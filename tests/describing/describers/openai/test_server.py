@@ -1,14 +1,19 @@
-"""What a server sends is bounded, read without surprises, and free of the key before it is cut."""
+"""What a server sends is bounded, read without surprises and free of the key; what its errors mean; the limiter."""
 
 from __future__ import annotations
 
 import gzip
+import heapq
 import io
+import itertools
 import json
+import random
 import socketserver
 import threading
+from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +26,9 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers import batch
 from gpt4image.describing.describers.batch import lines_of
 from gpt4image.describing.describers.openai import server as untrusted
-from gpt4image.describing.describers.openai.server import NotJsonError, parse_json, redacted
+from gpt4image.describing.describers.openai.chat import Fault, Verdict, fault_of_response, retry_after
+from gpt4image.describing.describers.openai.limiter import Limiter
+from gpt4image.describing.describers.openai.server import NotJsonError, find_server, parse_json, redacted
 from openai_cases import KEY, ask, ask_one, body, describer, openai_settings, picture, request
 
 __all__ = ["openai_settings"]
@@ -227,3 +234,221 @@ def test_an_error_in_a_200_is_a_failed_call_that_counts(config: Any, more: dict[
         outcome = describe(config(stub.url, limit=2, max_cost=1.0, concurrency=1))
     assert outcome.summary["described"] == 2 and stub.count == 4
     assert outcome.summary["cost_usd"] >= 3 * CALL + DEAREST, "one tells its tokens, one counts at its dearest"
+
+
+# What an error means
+
+
+MEANINGS = {
+    Verdict.LIMITED: [
+        (429, body("slow down", code="rate_limit_exceeded")),
+        (429, body("You exceeded your current quota, retry in 34 s", code="RESOURCE_EXHAUSTED")),
+    ],
+    Verdict.STOP: [
+        *((401, body()), (402, b""), (403, body()), (404, b"<html>")),
+        (429, body("pay", code="insufficient_quota")),
+        (400, body("pay", code="billing_hard_limit_reached")),
+        (400, body("Your credit balance is too low to access the API.")),
+        (400, body("Insufficient funds", type="invalid_request_error")),
+        (400, body("Access denied", code="Arrearage")),
+    ],
+    Verdict.GIVE_UP: [
+        *((400, body("bad image")), (400, body("the image shows a credit card")), (413, b"")),
+        (422, b'{"detail": [{"loc": ["body"]}]}'),
+    ],
+    Verdict.FILTERED: [
+        (403, body("Your input was flagged", code=403)),
+        (400, body(code="content_policy_violation")),
+        (400, body(code="x", innererror={"code": "ResponsibleAIPolicyViolation"})),
+    ],
+    Verdict.RETRY: [(408, b""), (409, b""), (500, b"<html>oops</html>"), (502, b"\xff\xfe")],
+    Verdict.OVERLOADED: [(503, b""), (529, b"[]")],
+}
+
+
+@pytest.mark.parametrize("verdict", MEANINGS)
+def test_a_status_has_a_meaning(verdict: Verdict) -> None:
+    for status, content in MEANINGS[verdict]:
+        fault = fault_of_response(status, {}, content)
+        assert (fault.verdict, fault.kind) == (verdict, str(status)), content
+
+
+NOW = 1_700_000_000
+
+
+def test_when_to_come_again() -> None:
+    waits = [
+        *(({"retry-after": "3"}, 3.0), ({"retry-after": "0.25"}, 0.25), ({"retry-after": "soon"}, None), ({}, None)),
+        *(({"retry-after-ms": "250", "retry-after": "1"}, 0.25), ({"retry-after": "nan"}, None)),
+        ({"retry-after": formatdate(NOW + 10, usegmt=True)}, 10.0),
+        ({"retry-after": formatdate(1_600_000_000, usegmt=True)}, 0.0),
+        # The server's clock is a day ahead.
+        ({"retry-after": formatdate(NOW + 86_410), "date": formatdate(NOW + 86_400)}, 10.0),
+        ({"retry-after": formatdate(NOW + 10), "date": "today"}, 10.0),
+    ]
+    assert [retry_after(headers, now=NOW) for headers, _ in waits] == [seconds for _, seconds in waits]
+    stops = {"600": False, "601": True, "86400": True, "604801": False, formatdate(4_102_444_800): False, "-1": False}
+    for wait, expected in stops.items():
+        assert (fault_of_response(429, {"retry-after": wait}, b"").verdict is Verdict.STOP) == expected, wait
+
+
+@pytest.mark.parametrize(
+    ("error", "parameter"),
+    [
+        ({"message": "Unsupported parameter.", "param": "max_tokens"}, "max_tokens"),
+        ({"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}, "max_tokens"),
+        ({"message": "extra fields not permitted: max_completion_tokens"}, "max_completion_tokens"),
+        ({"message": "Unsupported value: 'temperature' does not support 0.2"}, "temperature"),
+        ({"message": "The image is too large"}, None),
+    ],
+)
+def test_the_parameter_that_a_model_does_not_take_is_named(error: dict[str, str], parameter: str | None) -> None:
+    assert fault_of_response(400, {}, json.dumps({"error": error}).encode()).parameter == parameter
+
+
+SERVER = find_server("http://localhost:1/v1")
+
+
+@given(st.binary(max_size=300), st.integers(300, 599))
+def test_any_response_is_a_fault(content: bytes, status: int) -> None:
+    assert "\n" not in fault_of_response(status, {}, content, SERVER).message
+
+
+# The limiter, against servers that are a few lines, in virtual time
+
+
+Accepts = Callable[[float], float | None]
+"""Time of a call -> None where it is accepted, else the seconds until the server is open again."""
+
+
+def windows(cap: int, seconds: float = 1.0, phase: float = 0.0) -> Accepts:
+    """At most ``cap`` calls in each window of the server's clock."""
+    taken: dict[int, int] = {}
+
+    def accepts(now: float) -> float | None:
+        window = int((now + phase) // seconds)
+        taken[window] = taken.get(window, 0) + 1
+        return None if taken[window] <= cap else (window + 1) * seconds - phase - now
+
+    return accepts
+
+
+def bucket(rate: float, burst: float) -> Accepts:
+    tokens, filled = burst, 0.0
+
+    def accepts(now: float) -> float | None:
+        nonlocal tokens, filled
+        tokens, filled = min(burst, tokens + (now - filled) * rate), now
+        if tokens < 1:
+            return (1 - tokens) / rate
+        tokens -= 1
+        return None
+
+    return accepts
+
+
+class Result(NamedTuple):
+    seconds: float
+    calls: list[float]
+    rate: float
+    calls_per_answer: float
+
+
+def run(
+    limiter: Limiter,
+    accepts: Accepts,
+    answers: int,
+    *,
+    latency: float = 0.05,
+    told: str = "",
+    tokens: int | None = None,
+) -> Result:
+    """Send until so many calls were answered; timers are up to 3 ms late, refusals come after 5 ms."""
+    rng, order = random.Random(0), itertools.count()
+    now, calls, done, in_flight, wanted = 0.0, list[float](), 0, 0, answers
+    arriving: list[tuple[float, int, float, float, float | None]] = []
+    again: list[float] = []
+    while done < answers:
+        while (wanted or (again and again[0] <= now)) and in_flight < limiter.concurrency and limiter.delay(now) <= 0:
+            if again and again[0] <= now:
+                heapq.heappop(again)
+            else:
+                wanted -= 1
+            in_flight += 1
+            expected, closed = limiter.sent(now), accepts(now + 0.001)
+            calls.append(now)
+            back = now + (latency if closed is None else 0.005) + rng.uniform(0, 0.003)
+            heapq.heappush(arriving, (back, next(order), now, expected, closed))
+        times = [arriving[0][0]] if arriving else []
+        times += [again[0]] if again and again[0] > now else []
+        if (wanted or (again and again[0] <= now)) and in_flight < limiter.concurrency:
+            times.append(now + limiter.delay(now) + rng.uniform(1e-6, 0.003))
+        now = min(times)
+        while arriving and arriving[0][0] <= now:
+            _, _, sent_at, expected, closed = heapq.heappop(arriving)
+            in_flight -= 1
+            if closed is None:
+                limiter.answered(now, sent_at, expected, tokens)
+                done += 1
+            else:
+                wait = {"": None, "ms": closed, "s": max(1.0, round(closed))}[told]
+                assert limiter.failed(now, sent_at, expected, Fault("429", Verdict.LIMITED, "", wait)) is None
+                heapq.heappush(again, now + (wait or 0.0) + rng.uniform(0, 0.5))
+    return Result(now, calls, done / now, len(calls) / done)
+
+
+SERVERS = {
+    **{f"windows, phase {phase}": lambda phase=phase: windows(20, phase=phase) for phase in (0.0, 0.3, 0.7, 0.95)},
+    **{f"bucket of {burst}": lambda burst=burst: bucket(20, burst) for burst in (5, 20, 40)},
+}
+
+
+@pytest.mark.parametrize("told", ["", "ms", "s"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_cap_is_reached_and_hardly_ever_crossed(server: str, told: str) -> None:
+    result = run(Limiter(64), SERVERS[server](), 2000, told=told)
+    assert result.rate >= 0.95 * 20 and result.calls_per_answer <= 1.1
+
+
+def test_a_cap_that_is_lifted_is_noticed() -> None:
+    capped = windows(20)
+    assert run(Limiter(256), lambda now: capped(now) if now < 20 else None, 20_000).seconds < 100
+
+
+@pytest.mark.parametrize(("latency", "seconds"), [(0.05, 30), (1.0, 60)])
+def test_a_server_without_a_cap_is_kept_busy(latency: float, seconds: float) -> None:
+    result = run(Limiter(256), lambda _: None, int(seconds * 256 / latency), latency=latency)
+    assert result.rate >= 0.97 * 256 / (latency + 0.0015)
+    assert result.calls[5] > 0.1, "the first calls are not sent all at once"
+
+
+def test_the_users_limits_hold_in_every_minute() -> None:
+    result = run(Limiter(64, requests_per_minute=120), lambda _: None, 600)
+    for start in range(0, len(result.calls), 7):
+        assert sum(result.calls[start] <= time < result.calls[start] + 60 for time in result.calls) <= 121
+    assert result.rate >= 0.97 * 2
+    by_tokens = run(Limiter(64, tokens_per_minute=60_000), lambda _: None, 600, tokens=250)
+    assert by_tokens.rate == pytest.approx(4.0, rel=0.1)
+
+
+@pytest.mark.parametrize(("verdict", "times"), [(Verdict.OVERLOADED, 1), (Verdict.LOST, 3)])
+def test_an_overloaded_server_gets_fewer_calls_at_a_time_and_all_again_once_it_answers(
+    verdict: Verdict, times: int
+) -> None:
+    limiter = Limiter(32)
+    for number in range(times):
+        assert limiter.concurrency == 32
+        limiter.failed(number, number - 0.5, 0.0, Fault("503", verdict, ""))
+    assert limiter.concurrency == 24
+    limiter.failed(times - 0.5, times - 2.0, 0.0, Fault("503", verdict, ""))
+    assert limiter.concurrency == 24, "calls that were in flight together count once"
+    for number in range(40):
+        limiter.answered(number, number - 0.5, 0.0, None)
+    assert limiter.concurrency == 32
+
+
+def test_a_server_that_does_not_answer_for_a_minute_ends_the_run() -> None:
+    limiter, fault = Limiter(4), Fault("500", Verdict.RETRY, "HTTP 500: oops")
+    limiter.answered(0.0, -1.0, 0.0, None)
+    told = [limiter.failed(float(second), second - 0.5, 0.0, fault) for second in range(1, 70)]
+    assert told[:60] == [None] * 60 and "has not answered for 61 s" in (told[61] or "")

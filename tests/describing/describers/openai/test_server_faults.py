@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
@@ -21,7 +21,6 @@ from PIL import Image
 from canaries import Watch, with_secrets
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import DescriberError
-from gpt4image.cli import ITEMS_SKIPPED, OK, USER_MISTAKE, main
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai import describer as calls
@@ -182,31 +181,29 @@ def secret(watched: Watch, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return watched.texts
 
 
-class Ran:
-    """What a run came to: exit code, output and the stored texts by image."""
+class Ran(NamedTuple):
+    """What a run came to: reasons by key of what was skipped, and the stored texts by image."""
 
-    def __init__(self, code: int, out: str, err: str, store: Path, pictures: Path) -> None:
-        self.code, self.err = code, err
-        items = json.loads(out).get("skipped", ()) if out else ()
-        self.skipped = {item["name"]: item["reason"] for item in items}
-        names = {hashlib.sha256(image.read_bytes()).hexdigest(): image.stem for image in pictures.glob("*/*.png")}
-        with DescriptionStore(store) as opened:
-            self.texts = {names[row.digest]: row.text for row in opened.texts()}
+    skipped: dict[str, str]
+    texts: dict[str, str]
 
 
 Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(tmp_path: Path, pictures: Path, capfd: pytest.CaptureFixture[str], secret: list[str]) -> Run:
-    def run_with(server: Server, *options: str, retries: int = RETRIES) -> Ran:
-        url = with_secrets(server.stub.url, login=False)
-        command = f"describe --data folder:{pictures} --store {tmp_path / 's.db'} --describer openai:tiny --json "
-        command += f"--base-url {url} --concurrency {CONCURRENCY} --retries {retries} --timeout 2 --image-format png"
-        code = main([*command.split(), *options])
-        out, err = capfd.readouterr()
-        secret.extend([out, err])
-        return Ran(code, out, err, tmp_path / "s.db", pictures)
+def run(tmp_path: Path, pictures: Path, secret: list[str]) -> Run:
+    names = {hashlib.sha256(image.read_bytes()).hexdigest(): image.stem for image in pictures.glob("*/*.png")}
+
+    def run_with(server: Server, **options: Any) -> Ran:
+        data: Any = {"data": f"folder:{pictures}", "store": tmp_path / "s.db", "image_format": "png"}
+        calls: Any = {"concurrency": CONCURRENCY, "retries": RETRIES, "timeout": 2.0, "describer": "openai:tiny"}
+        calls["base_url"] = with_secrets(server.stub.url, login=False)
+        outcome = describe(DescribeConfig(**{**data, **calls, **options}))
+        secret.append(json.dumps([outcome.summary, str(outcome.skipped)]))
+        with DescriptionStore(tmp_path / "s.db") as opened:
+            texts = {names[row.digest]: row.text for row in opened.texts()}
+        return Ran({item.name: item.reason for item in outcome.skipped}, texts)
 
     return run_with
 
@@ -220,18 +217,16 @@ def in_pairs(names: Sequence[str]) -> Script:
 def test_faults_that_pass_cost_one_more_call_each(run: Run) -> None:
     once = dict(zip(NAMES, [*FAULTS["slow"], *FAULTS["answer"]], strict=False))
     with serving(lambda number, name: once.get(name) if number == 0 else None) as server:
-        ran = run(server)
-        assert (ran.code, ran.texts) == (OK, GOOD), ran.err
+        assert run(server) == ({}, GOOD)
         assert server.calls == dict.fromkeys(NAMES, 1) | dict.fromkeys(once, 2)
         assert server.stub.most_in_flight <= CONCURRENCY
         calls = server.stub.count
-        assert run(server).code == OK and server.stub.count == calls, "a finished dataset is not asked about again"
+        assert run(server) == ({}, GOOD) and server.stub.count == calls, "a finished dataset is not asked about again"
 
 
 def test_faults_of_all_kinds_at_once_lose_and_double_nothing(run: Run) -> None:
     with serving(in_pairs(list(FAULTS["passes"]))) as server:
-        ran = run(server)
-        assert (ran.code, ran.texts) == (OK, GOOD), ran.err
+        assert run(server) == ({}, GOOD)
         assert set(server.calls.values()) == {3}
 
 
@@ -243,7 +238,6 @@ def test_images_that_always_meet_a_fault_are_named_and_cost_the_others_nothing(f
     fault_of = dict(zip(NAMES[::2], faults, strict=False))
     with serving(lambda number, name: fault_of.get(name)) as server:
         ran = run(server, retries=1)
-        assert ran.code == ITEMS_SKIPPED
         assert ran.texts == {name: text for name, text in GOOD.items() if name not in fault_of}
         assert sorted(ran.skipped) == sorted(map(key_of, fault_of))
         counts = dict(server.calls)
@@ -254,23 +248,20 @@ def test_images_that_always_meet_a_fault_are_named_and_cost_the_others_nothing(f
             assert reason and len(reason) <= 400 and "\n" not in reason, fault
 
         server.script = lambda number, name: None
-        again = run(server, "--retry-rejected")
-        assert (again.code, again.texts) == (OK, GOOD)
+        assert run(server, retry_rejected=True) == ({}, GOOD)
         assert server.calls == counts | {name: counts[name] + 1 for name in fault_of}
 
 
 @pytest.mark.parametrize("fault", FAULTS["stops"])
 def test_what_every_call_would_meet_stops_the_run_and_keeps_what_came(
-    fault: str, run: Run, secret: list[str], pictures: Path, tmp_path: Path
+    fault: str, run: Run, secret: list[str], tmp_path: Path
 ) -> None:
     with serving(lambda number, name: fault if name == "d" else None) as server:
-        ran = run(server)
-        assert ran.code == USER_MISTAKE and ran.err.startswith("Error: ") and "Traceback" not in ran.err
-        assert WORDS.get(fault, "there is no quota left") in " ".join(ran.err.split())
-        assert set(server.calls.values()) == {1}
-        assert set(ran.texts) == set(+server.paid), "an answer that was paid for was dropped"
-        data: Any = {"data": f"folder:{pictures}", "store": tmp_path / "s.db", "image_format": "png"}
-        with pytest.raises(DescriberError) as caught:
-            describe(DescribeConfig(describer="openai:tiny", base_url=with_secrets(server.stub.url), **data))
-        secret.append("".join(traceback.format_exception(caught.value)))
-        assert max(server.paid.values()) <= 1, "what is described is not paid for again"
+        for _ in range(2):
+            with pytest.raises(DescriberError, match=WORDS.get(fault, "there is no quota left")) as caught:
+                run(server)
+            secret.append("".join(traceback.format_exception(caught.value)))
+        with DescriptionStore(tmp_path / "s.db") as opened:
+            kept = {row.text for row in opened.texts()}
+    assert kept == {GOOD[name] for name in +server.paid}, "an answer that was paid for was dropped"
+    assert max(server.paid.values()) == 1, "what is described is not paid for again"

@@ -204,17 +204,6 @@ def test_the_probability_of_the_class_is_that_of_its_tokens(logprobs: Any, proba
     assert class_probability(logprobs) == (None if probability is None else pytest.approx(probability))
 
 
-def test_the_probability_is_stored_where_the_server_tells(photos: Path) -> None:
-    def handler(call: Call) -> Reply:
-        assert call.body["logprobs"] is True
-        whole = completion(good(call))
-        whole["choices"][0]["logprobs"] = tokens(('{"class": "', -1), (colour_of(call), math.log(0.25)), ('"}', -1))
-        return json_reply(whole)
-
-    run(photos, handler, ask="class")
-    assert {round(one.answer.probability or 0, 6) for one in stored(photos)} == {0.25}
-
-
 def test_very_many_classes_are_all_offered_without_a_schema_of_their_names(photos: Path) -> None:
     many = "\n".join([*(f"kind {number}" for number in range(300)), *COLOURS, ""])
     summary, calls = run(photos, classes=many)
@@ -243,36 +232,21 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
         run(photos, **options)
 
 
-@pytest.mark.parametrize("kind", ["labels", "masks"])
-def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list(photos: Path, kind: str) -> None:
-    pictures, root = sorted(photos.rglob("*.png")), photos.parent
-    if kind == "labels":
-        lines = (f"{picture.relative_to(root)},big_dog|cat" for picture in pictures)
-        (root / "set.csv").write_text("\n".join(["path,labels", *lines]) + "\n")
-        data = f"manifest:{root / 'set.csv'}"
-    else:
-        (root / "classes.txt").write_text("background\nbig_dog\ncat\n")
-        for picture in pictures:
-            mask = root / "masks" / picture.relative_to(photos)
-            mask.parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(picture) as opened:
-                Image.new("L", opened.size, 1).save(mask)
-        data = f"masks:{photos},{root / 'masks'}"
+def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list(photos: Path) -> None:
+    root = photos.parent
+    (root / "classes.txt").write_text("background\nbig_dog\ncat\n")
+    for picture in photos.rglob("*.png"):
+        mask = root / "masks" / picture.relative_to(photos)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(picture) as opened:
+            Image.new("L", opened.size, 1).save(mask)
+    data = f"masks:{photos},{root / 'masks'}"
     told = json.dumps({"description": "A plain sheet of one colour.", "tags": ["Big dogs", "cat", "moon"]})
     _, calls = run(photos, lambda _: answer(told), data=data, ask="description,tags")
     assert all(sorted(question(call).split("Classes:")[1].split("\n")[1:]) == ["- big dog", "- cat"] for call in calls)
     assert {row.answer.tags for row in stored(photos)} == {("big_dog", "cat", "moon")}
-    given = "background, cat" if kind == "masks" else "cat"
-    _, calls = run(photos, lambda _: answer('{"tags": []}'), data=data, ask="tags", classes=given)
-    assert len(calls) == len(pictures) and all(question(call).endswith("Classes:\n- cat") for call in calls)
-
-
-def test_without_classes_a_list_is_needed(tmp_path: Path) -> None:
-    folder = paint(tmp_path / "photos", "red", 1)
-    (folder / "red").rename(folder / "unlabelled")
-    with pytest.raises(ConfigError, match="has no classes; give a list or a file as --classes"):
-        run(folder)
-    assert run(folder, classes="red, blue")[0]["class_in_list"] == 1
+    _, calls = run(photos, lambda _: answer('{"tags": []}'), data=data, ask="tags", classes="background, cat")
+    assert len(calls) == 8 and all(question(call).endswith("Classes:\n- cat") for call in calls)
 
 
 EACH = (100 * 10 + 60 * 100) / 1e6
