@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 
 import openai_stub as server
+from encoded_images import encoded
 from gpt4image.artifacts.store import Prompt
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Answer, Request
@@ -29,9 +29,7 @@ def openai_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture(number: int = 0) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), (number % 256, number // 256, 100)).save(file, "png")
-    return file.getvalue()
+    return encoded(Image.new("RGB", (40, 30), (number % 256, number // 256, 100)))
 
 
 def request(number: int = 0, **changes: Any) -> Request:

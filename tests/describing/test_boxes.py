@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import gpt4image.describing.missing
+from encoded_images import encoded
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore, StoredAnswer
@@ -38,9 +39,7 @@ def picture(number: int) -> bytes:
     image = Image.new("RGB", SIZE, (128, 128, 128))
     for colour, place in zip(((0, 0, 255), (255, 0, 0)), objects(number), strict=True):
         image.paste(colour, place)
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue()
+    return encoded(image)
 
 
 def objects(number: int) -> list[tuple[int, int, int, int]]:

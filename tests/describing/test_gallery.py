@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from html.parser import HTMLParser
@@ -15,6 +14,7 @@ from PIL import Image
 import gpt4image.describing.gallery
 import gpt4image.describing.missing
 from browser import SCHEMES, act, fits
+from encoded_images import encoded
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import StatsConfig, ViewConfig
@@ -41,9 +41,7 @@ def known(patch: pytest.MonkeyPatch, contents: list[bytes], **others: Any) -> Da
 
 
 def png(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (8, 8), (number % 256, number // 256, 0)))
 
 
 @pytest.fixture

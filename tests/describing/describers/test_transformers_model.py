@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
+from encoded_images import encoded
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig, DescriberOptions
@@ -40,18 +40,12 @@ QUESTION = "Describe this image in detail."
 generate = LlavaForConditionalGeneration.generate
 
 
-def png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
 def noise(seed: int) -> bytes:
-    return png(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)))
+    return encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)))
 
 
 COLOURS = ("red", "green", "blue", "white", "black", "orange", "purple")
-PICTURES = [*(png(Image.new("RGB", (64, 48), colour)) for colour in COLOURS), noise(0), noise(1)]
+PICTURES = [*(encoded(Image.new("RGB", (64, 48), colour)) for colour in COLOURS), noise(0), noise(1)]
 
 
 def request(data: bytes, *turns: str, sample: int = 0, read: Callable[[], bytes] | None = None) -> Request:

@@ -64,10 +64,9 @@ class SheetDescriber:
         return self.asked.report(images)
 
     def _unanswered(self) -> list[Request]:
-        """Return paid requests that are still to be asked again, and forget them."""
-        left = [one for sheet in self._left for one in sheet if one.name in self._paid]
+        """Return paid requests without an answer, also of calls that were taken and never sent."""
         self._left.clear()
-        return left
+        return [paid.request for paid in self._paid.values()]
 
     def _calls(self, source: Iterator[Request]) -> Iterator[Request]:
         """Yield one request per call, for a sheet or for an image that goes alone."""

@@ -220,6 +220,7 @@ def test_faults_that_pass_cost_one_more_call_each(run: Run) -> None:
         assert run(server) == ({}, GOOD)
         assert server.calls == dict.fromkeys(NAMES, 1) | dict.fromkeys(once, 2)
         assert server.stub.most_in_flight <= CONCURRENCY
+        assert all("api-version=2" in call.path for call in server.stub.calls)
         calls = server.stub.count
         assert run(server) == ({}, GOOD) and server.stub.count == calls, "a finished dataset is not asked about again"
 
