@@ -53,10 +53,7 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
     assert (facts["human_labels"], facts["answered"]) == (36, 27) and 0 <= facts["accuracy"] <= 1
     assert set(facts["stages"]) == {*STAGES} and facts["skipped"] == []
     weights = load_tensors(out / "run" / "model.safetensors")[0]
-    for file in [
-        *out.glob("run/*"),
-        *out.glob("embeddings/*"),
-    ]:  # as a power failure leaves folders
+    for file in [*out.glob("run/*"), *out.glob("embeddings/*")]:  # as a power failure leaves folders
         file.unlink()
     assert cli.main(words) == 0, capsys.readouterr().err
     again = load_tensors(out / "run" / "model.safetensors")[0]
@@ -96,6 +93,7 @@ def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
     assert (out / "run" / "head.safetensors").is_file(), "features were aligned to the descriptions"
 
 
+@pytest.mark.slow
 def test_other_options_and_later_labels_make_again_what_depends_on_them_and_lose_no_model(
     bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,48 +147,12 @@ def test_answers_without_what_was_asked_for_are_told(bare: Photos, tmp_path: Pat
         gpt4image.distill(bare.folder, describer=bare.replay, **options)
 
 
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({"model": "resnet19"}, ModelError),
-        ({"init": "none.safetensors"}, Gpt4ImageError),
-        ({"encoder": "minlm"}, ConfigError),
-    ],
-)
-def test_what_a_later_stage_would_not_find_is_told_before_anything_is_asked(
-    bare: Photos, tmp_path: Path, options: dict[str, Any], error: type[Exception]
-) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(error, match=next(iter(options.values()))[:6]):
-        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY | options)
-    assert not (out / "answers.db").exists()
-
-
 def test_a_first_try_that_brought_no_answer_does_not_bind_the_next(bare: Photos, tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"key": "elsewhere.jpg", "description": "x", "class": "red"}')
     options = {"classes": CLASSES, "out": tmp_path / "out", **TINY}
     with pytest.raises(ConfigError, match="belongs to an image"):
         gpt4image.distill(bare.folder, describer=f"replay:{tmp_path / 'other.jsonl'}", **options)
     assert gpt4image.distill(bare.folder, describer=bare.replay, **options).images == 36
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"align_weight": 0.5}, "align_weight=: of the alignment; give align= too"),
-        ({"ask": "boxes"}, "ask=boxes"),
-        ({"ask": "class", "align": True}, "align= needs descriptions"),
-        ({"task": "multilabel"}, "task= multilabel needs a dataset that says so"),
-        ({"epochs": 0}, "epochs=0: give 1 or more"),
-        ({"tune_text": "lora"}, "tune_text="),
-    ],
-)
-def test_options_that_do_not_fit_are_refused_before_anything_is_asked(
-    bare: Photos, tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=tmp_path / "out", **options)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("openai_settings")
@@ -299,6 +261,7 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
     assert read_json(out / "run" / "config.json")["task"] == task
 
 
+@pytest.mark.slow
 def test_masks_are_not_measured_on_test_images_with_only_tags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -338,60 +301,37 @@ def pictures(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("draw", "options", "reason"),
+    ("options", "error", "message"),
     [
-        (clips, {"task": "classification"}, "holds clips, which task= classification does not read"),
-        (several_labels, {}, "has several labels per clip"),
-        (pictures, {"task": "video", "classes": "a, b"}, "holds images, and task= video reads clips"),
-        (pictures, {"classes": "a"}, "has one class, 'a'"),
+        ({"align_weight": 0.5}, ConfigError, "align_weight=: of the alignment; give align= too"),
+        ({"ask": "boxes"}, ConfigError, "ask=boxes"),
+        ({"ask": "class", "align": True}, ConfigError, "align= needs descriptions"),
+        ({"task": "multilabel"}, ConfigError, "task= multilabel needs a dataset that says so"),
+        ({"epochs": 0}, ConfigError, "epochs=0: give 1 or more"),
+        ({"tune_text": "lora"}, ConfigError, "tune_text="),
+        ({"model": "resnet19"}, ModelError, "resnet"),
+        ({"init": "none.safetensors"}, Gpt4ImageError, "none.s"),
+        ({"encoder": "minlm"}, ConfigError, "minlm"),
+        ({"data": clips, "task": "classification"}, DataError, "holds clips, which task= classification does not read"),
+        ({"data": several_labels}, DataError, "has several labels per clip"),
+        (
+            {"data": pictures, "task": "video", "classes": "a, b"},
+            DataError,
+            "holds images, and task= video reads clips",
+        ),
+        ({"data": pictures, "classes": "a"}, DataError, "has one class, 'a'"),
+        ({"data": write_squares, "format": "timm"}, ConfigError, "timm has no models for detection"),
+        ({"data": write_squares, "task": "segmentation"}, DataError, "has no masks"),
+        ({"data": shapes, "task": "detection"}, DataError, "has no boxes"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_is_asked(
-    draw: Callable[[Path], str], options: dict[str, Any], reason: str, tmp_path: Path
+def test_what_does_not_fit_is_refused_before_anything_is_asked(
+    bare: Photos, tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    config = gpt4image.DistillConfig(
-        data=draw(tmp_path / "set"), describer=f"replay:{tmp_path / 'none.jsonl'}", out=tmp_path / "out", **options
-    )
-    with pytest.raises(DataError, match=reason):
-        gpt4image.distill(config)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "error", "reason"),
-    [
-        (["--format", "timm"], ConfigError, "timm has no models for detection"),
-        (["--task", "segmentation"], DataError, "has no masks"),
-    ],
-)
-def test_a_set_with_boxes_is_refused_before_anything_is_asked(
-    squares: tuple[str, str], words: list[str], error: type[Exception], reason: str, tmp_path: Path
-) -> None:
-    spec, replay = squares
-    flags = {word.removeprefix("--"): value for word, value in zip(words[::2], words[1::2], strict=True)}
-    with pytest.raises(error, match=reason):
-        gpt4image.distill(gpt4image.DistillConfig(data=spec, describer=replay, out=tmp_path / "out", **flags, **TINY))
-    assert not (tmp_path / "out").exists()
-
-
-def test_masks_give_no_detector(tmp_path: Path) -> None:
-    config = gpt4image.DistillConfig(
-        data=shapes(tmp_path / "set"), describer="replay:none.jsonl", task="detection", out=tmp_path / "out", **TINY
-    )
-    with pytest.raises(DataError, match="has no boxes"):
-        gpt4image.distill(config)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_a_comparison_is_made_where_it_is_asked_for(
-    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given, out = photos(6), tmp_path / "out"
-    words = ["distill", str(given.folder), "--describer", given.replay, "--out", str(out), "--ask", "class", *WORDS]
-    assert cli.main([*words, "--compare", "1"]) == 0
-    shown, told = capsys.readouterr()
-    assert "1/8 describe" in told and "8/8 compare" in told and "asked" in shown
-    assert read_json(out / "comparison" / "comparison.json")["arms"].keys() == {"baseline", "asked"}
-    assert cli.main([*words, "--compare", "1"]) == 0
-    assert capsys.readouterr().err.count("as before") == 7, "there was nothing to encode"
+    options = {"data": bare.folder, "classes": CLASSES, **TINY} | options
+    if callable(draw := options["data"]):
+        options = {"classes": None} | {name: value for name, value in options.items() if value is not CLASSES}
+        options["data"] = draw(tmp_path / "set")
+    with pytest.raises(error, match=message):
+        gpt4image.distill(options.pop("data"), describer=bare.replay, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "answers.db").exists()

@@ -113,6 +113,7 @@ def test_what_was_left_unanswered_is_asked_again_only_when_told_and_the_run_is_k
         assert stub.count == asked + 3 and "without_answer" not in json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_class_that_was_forgotten_is_added_without_paying_for_all_again(
     paid: Callable[[Stub], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,22 +75,16 @@ def test_ids_are_unique_over_the_charts_of_a_page(draw: Draw) -> None:
 
 
 @ALL
-def test_the_page_chooses_colours_and_fonts(draw: Draw) -> None:
-    chart = draw()
+def test_the_page_chooses_colours_and_fonts_and_hostile_names_stay_text(draw: Draw) -> None:
+    chart = draw(HOSTILE)
     assert not re.findall(r"(?<!, )#[0-9a-f]{6}\b", chart)
     assert "var(--ink, #1d2126)" in chart and "<text" in chart
-    assert not any(word in chart for word in ("DejaVu", "<style", "<?xml", "<metadata"))
-
-
-@ALL
-def test_hostile_names_stay_text(draw: Draw) -> None:
-    chart = draw(HOSTILE)
-    assert "<script" not in chart
+    assert not any(word in chart for word in ("DejaVu", "<style", "<?xml", "<metadata", "<script"))
     names = [element.text for element in ElementTree.fromstring(chart).iter(f"{{{charts.SVG}}}text")]
     assert any((name or "").startswith("<script>alert") for name in names)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.text(max_size=30))
 def test_any_class_name_can_be_drawn(name: str) -> None:
     chart = classes(name)

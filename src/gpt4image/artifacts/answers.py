@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 
 Kind = Literal["in_list", "none", "outside_list"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +33,17 @@ class Answer:
         box_faults: number of boxes by what was wrong with them; no part of what the answer says.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
+
     class_name: str | None = None
     said: str | None = None
     second: str | None = None
-    confidence: float | None = None
-    probability: float | None = None
+    confidence: Share | None = None
+    probability: Share | None = None
     tags: tuple[str, ...] | None = None
     boxes: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
-    picture: tuple[int, int] | None = None
-    box_faults: Mapping[str, int] | None = field(default=None, hash=False, compare=False)
+    picture: tuple[Count, Count] | None = None
+    box_faults: Mapping[str, Count] | None = field(default=None, hash=False, compare=False)
 
     @property
     def is_unmapped(self) -> bool:
@@ -56,28 +61,12 @@ class Answer:
         return json.dumps(known, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-_FIELDS = tuple(Answer.__dataclass_fields__)
+_FIELDS = tuple(one.name for one in fields(Answer))
 
 
 def answer_of_json(text: str) -> Answer:
-    """Return the answer that ``Answer.to_json`` wrote. Raises ValueError or TypeError: a damaged file gives others."""
-    values: Any = json.loads(text)
-    if not isinstance(values, dict) or not values.keys() <= set(_FIELDS):
-        raise ValueError(f"an answer is {text!r:.40}")
-    words = [values.get(name) for name in ("class_name", "said", "second")]
-    shares = [values.get(name) for name in ("confidence", "probability")]
-    tags, boxes, picture, faults = (values.get(name) for name in ("tags", "boxes", "picture", "box_faults"))
-    if not all(word is None or isinstance(word, str) for word in words):
-        raise TypeError(f"an answer names a class that is no text: {text!r:.40}")
-    if not all(share is None or _is_share(share) for share in shares):
-        raise TypeError(f"an answer has a confidence that is not from 0 to 1: {text!r:.40}")
-    if not (_is_list_of(tags, str) and _is_list_of(boxes, dict) and all(map(is_box, boxes or ()))):
-        raise TypeError(f"an answer has tags or boxes of another kind: {text!r:.40}")
-    sides, counts = (0, 0) if picture is None else picture, {} if faults is None else dict(faults)
-    if len(sides) != 2 or not all(type(n) is int and 0 <= n < 2**31 for n in (*sides, *counts.values())):
-        raise TypeError(f"an answer has an image size or counts of another kind: {text!r:.40}")
-    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return Answer(**known)
+    """Return the answer that ``Answer.to_json`` wrote. Raises ValueError: a damaged file gives others."""
+    return _READER.validate_json(text)
 
 
 def is_box(value: Mapping[str, Any]) -> bool:
@@ -93,9 +82,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9  # nor NaN
 
 
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+def _whole(answer: Answer) -> Answer:
+    if not all(map(is_box, answer.boxes or ())):
+        raise ValueError("a box has no label or no four numbers")
+    return answer
 
 
-def _is_list_of(values: Sequence[Any] | None, kind: type) -> bool:
-    return values is None or (isinstance(values, list) and all(isinstance(value, kind) for value in values))
+_READER: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, AfterValidator(_whole)])
