@@ -29,7 +29,7 @@ from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import data_urls, why_unusable
-from gpt4image.describing.describers.openai.chat import Choice, Job, Verdict, completion_of, fault_of_response
+from gpt4image.describing.describers.openai.chat import Completion, Job, Verdict, completion_of, fault_of_response
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 from gpt4image.describing.describers.openai.server import (
     MAX_BODY,
@@ -510,13 +510,13 @@ class BatchDescriber(OpenAIDescriber):
         match row:
             case {"response": {"status_code": 200, "body": body}}:
                 job, completion = Job(request), completion_of(body, self._server.keys)
-                job.pay(completion, wasted=not completion.choices)
-                job.turns += completion.choices[:1]
+                job.pay(completion, wasted=completion.text is None)
+                job.turns += [completion] if completion.text is not None else []
                 return job.answer(self.price, None if job.turns else _NO_ANSWER)
             case {"response": {"status_code": int(status), "body": body}}:
                 fault = fault_of_response(status, {}, json.dumps(body).encode(), self._server)
                 if fault.verdict is Verdict.FILTERED:
-                    return Job(request, turns=[Choice("", "content_filter")]).answer(self.price)
+                    return Job(request, turns=[Completion("", "content_filter")]).answer(self.price)
                 way = """; give --extra-body '{"response_format": null}' to ask without a schema"""
                 return Job(request).answer(None, fault.message + way * (fault.parameter == "response_format"))
             case {"error": {"message": str(message)}}:

@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
@@ -57,58 +57,52 @@ _LONGEST_BELIEVED_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One answer of the model."""
-
-    text: str
-    finish_reason: str | None
-    probability: float | None = None
-    """Of the tokens of the class, where the answer is JSON with one and the server gives log-probabilities."""
-
-
-@dataclass(frozen=True)
 class Completion:
-    """What a response holds: no choice where it is malformed; tokens are paid for all the same."""
+    """What a response holds. It is malformed if ``text`` is None; its tokens are paid for all the same.
 
-    choices: tuple[Choice, ...] = ()
+    ``probability`` is that of the tokens of the class, where the answer is JSON with one and the server tells.
+    ``cached`` are tokens of the request that the server had kept from earlier calls.
+    """
+
+    text: str | None = None
+    finish_reason: str | None = None
+    probability: float | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
     cached: int = 0
-    """Tokens of the request that the server had kept from earlier calls."""
 
 
 def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
-    """Return what a decoded response body holds. Never raises: whatever is of another shape is left out.
+    """Return what a decoded response body holds, without ``secrets``. Never raises: other shapes are left out.
 
     A body with an error has no answer, whatever else it holds; the tokens that it reports are paid for.
-
-    Args:
-        body: the JSON value.
-        secrets: what texts may not hold.
     """
     usage = mapping(mapping(body).get("usage"))
-    found = [] if mapping(body).get("error") else sequence(mapping(body).get("choices"))
-    tokens_in, tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    cached = _count(mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
-    return Completion(tuple(_choices(found, secrets)), tokens_in, tokens_out, cached or 0)
+    paid = Completion(
+        tokens_in=_count(usage.get("prompt_tokens")),
+        tokens_out=_count(usage.get("completion_tokens")),
+        cached=_count(mapping(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0,
+    )
+    for choice in map(mapping, [] if mapping(body).get("error") else sequence(mapping(body).get("choices"))):
+        message, reason = mapping(choice.get("message")), choice.get("finish_reason")
+        refusal, text = message.get("refusal"), _text(message)
+        if reason == "error":
+            continue
+        if isinstance(refusal, str) and refusal:
+            return replace(paid, text=redacted(refusal, secrets, MAX_TEXT), finish_reason="refusal")
+        if text is not None:
+            reason = redacted(reason, secrets, MAX_NAME) if isinstance(reason, str) else None
+            return replace(
+                paid,
+                text=redacted(text, secrets, MAX_TEXT),
+                finish_reason=reason if len(text) <= MAX_TEXT else "length",
+                probability=class_probability(choice.get("logprobs")),
+            )
+    return paid
 
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
-
-
-def _choices(choices: Sequence[Any], secrets: Sequence[str]) -> Iterator[Choice]:
-    for choice in map(mapping, choices):
-        message, reason = mapping(choice.get("message")), choice.get("finish_reason")
-        if reason == "error":
-            continue
-        refusal = message.get("refusal")
-        reason = redacted(reason, secrets, MAX_NAME) if isinstance(reason, str) else None
-        if isinstance(refusal, str) and refusal:
-            yield Choice(redacted(refusal, secrets, MAX_TEXT), "refusal")
-        elif (text := _text(message)) is not None:
-            reason = reason if len(text) <= MAX_TEXT else "length"
-            yield Choice(redacted(text, secrets, MAX_TEXT), reason, class_probability(choice.get("logprobs")))
 
 
 def _text(message: Mapping[str, Any]) -> str | None:
@@ -149,7 +143,7 @@ class Job:
 
     Attributes:
         pictures: data URLs of the image, of the frames of a clip, or of the images of a sheet.
-        turns: answers to the first turns of the conversation.
+        turns: responses to the first turns of the conversation.
         latency: seconds that the successful calls took.
         tries: failed calls.
         wasted: those of them that were paid for.
@@ -160,7 +154,7 @@ class Job:
 
     request: Request
     pictures: tuple[bytes, ...] = field(default=(), repr=False)
-    turns: list[Choice] = field(default_factory=list[Choice])
+    turns: list[Completion] = field(default_factory=list[Completion])
     tokens_in: int | None = None
     tokens_out: int | None = None
     cached: int = 0
@@ -194,9 +188,9 @@ class Job:
 
     def answer(self, price: Price | None, error: str | None = None) -> Answer:
         """Return all turns as one answer, with the first finish reason that is out of the ordinary; or an error."""
-        reasons = [choice.finish_reason for choice in self.turns]
+        reasons = [turn.finish_reason for turn in self.turns]
         known = price == FREE or None not in (self.tokens_in, self.tokens_out)
-        texts = [choice.text for choice in self.turns if choice.text]
+        texts = [turn.text for turn in self.turns if turn.text]
         return Answer(
             request=self.request,
             text=None if error else "\n\n".join(texts),

@@ -32,7 +32,6 @@ from gpt4image.describing.describers.base import Answer, Example, Report, Reques
 from gpt4image.describing.describers.images import data_urls, why_unusable
 from gpt4image.describing.describers.openai.chat import (
     LONGEST_WAIT_S,
-    Choice,
     Completion,
     Dialect,
     Fault,
@@ -256,7 +255,7 @@ class OpenAIDescriber:
                     continue
                 return job.answer(self._price)
             if fault.verdict is Verdict.FILTERED:
-                job.turns.append(Choice("", "content_filter"))
+                job.turns.append(Completion("", "content_filter"))
                 return job.answer(self._price)
             if fault.verdict is Verdict.STOP:
                 return job.answer(self._price, fault.message) if job.is_paid else None
@@ -318,7 +317,7 @@ class OpenAIDescriber:
             known = [count for count in (completion.tokens_in, completion.tokens_out) if count is not None]
             self._limiter.answered(now, sent_at, expected, sum(known) if known else None)
             job.latency += now - sent_at
-            job.turns.append(completion.choices[0])
+            job.turns.append(completion)
             return None
         self._faults[fault.kind] += 1
         asked = "" if fault.retry_after is None else f" (the server asks for {fault.retry_after:.0f} s)"
@@ -397,7 +396,7 @@ class OpenAIDescriber:
         completion = Completion()
         with contextlib.suppress(NotJsonError):
             completion = completion_of(parse_json(content), server.keys)
-        if completion.choices:
+        if completion.text is not None:
             return completion, None
         text = content.decode("utf-8", errors="replace") or "nothing"
         what = f"status {response.status_code} without an answer: {text}"
