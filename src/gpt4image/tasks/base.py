@@ -108,7 +108,7 @@ class Task(Protocol):
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse annotations of another task, or that nothing can be learned from. Raises DataError."""
-        ...
+        raise NotImplementedError
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return K, the outputs of the model."""
@@ -180,11 +180,11 @@ class Task(Protocol):
         """Return what ``measure`` finds of annotated images: the metrics, ``loss`` where there is one, and per class
         ``support`` and ``per_class`` (None for a class without images).
         """
-        ...
+        raise NotImplementedError
 
     def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
         """Return (n,) ``image_score`` of each image with an annotation, for statistics paired by image."""
-        ...
+        raise NotImplementedError
 
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
