@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Metric:
         return one > other if self.higher_is_better else one < other
 
 
-class Task(Protocol):
+class Task:
     """A task. Implementations derive from it; they are small objects without state, pickled to worker processes."""
 
     name: ClassVar[str]
@@ -127,7 +127,7 @@ class Task(Protocol):
             outputs: K.
             geometry: crop, shift and flip of each image, the same as of its pixels; None for images as they are.
         """
-        ...
+        raise NotImplementedError
 
     def has_target(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
         """Return (B,) which images have a target."""
@@ -153,11 +153,11 @@ class Task(Protocol):
             targets: (B, ...), as ``targets`` returns them, or averages of them where ``mixes``.
             smoothing: label smoothing.
         """
-        ...
+        raise NotImplementedError
 
     def tail(self) -> nn.Module:
         """Return what turns outputs into predictions (softmax, sigmoid, ...); part of every exported model."""
-        ...
+        raise NotImplementedError
 
     def shape(self, classes: int, size: int) -> tuple[int, ...]:
         """Return the shape of the prediction of an image of ``size`` pixels."""
