@@ -80,7 +80,7 @@ def joined_as(rank: int, count: int, port: int) -> contextlib.AbstractContextMan
 
 
 def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    from gpt4image.training import predictions
+    from gpt4image.training import run_model as predictions
 
     torch.set_num_threads(1)
     predictions.EVAL_BATCH = 4  # so that each process reads several batches, and not all as many
@@ -143,11 +143,12 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
 
 def detection_gradients(count: int, options: dict[str, Any], out: Path) -> None:
     """Write the loss and the gradients of one step of a detector; few images have a box, and some are not annotated."""
+    from gpt4image.data import annotation
     from gpt4image.training.prepare import prepare
 
     config = TrainConfig(**options, **SHARED | {"image_size": 64}, **RESNET, lr=0.01, weight_decay=0.0, out=out)
     data = prepare(config, ("train",)).data
-    hidden = data.task.hidden(data.labels, np.arange(len(data.labels)) % 3 == 0)
+    hidden = annotation.hidden(data.labels, np.arange(len(data.labels)) % 3 == 0)
     found = gradient(config.model_copy(update={"task": data.task.name}), replace(data, labels=hidden))
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")
@@ -171,7 +172,7 @@ def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
 
 def said(config: TrainConfig, data: Any, images: int) -> Tensor:
     from gpt4image.training.auto import choose
-    from gpt4image.training.predictions import predict
+    from gpt4image.training.run_model import predict
     from gpt4image.training.trainer import build
 
     trainer = build(choose(config, data.image_set)[0], data)

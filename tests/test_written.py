@@ -24,7 +24,7 @@ from gpt4image.artifacts.runs import CHECKPOINT, RUN
 from gpt4image.base import checksums
 from gpt4image.base.checksums import FILES
 from gpt4image.base.files import read_json, write_json
-from gpt4image.training.checkpoint import load_checkpoint
+from gpt4image.training.loop import load_checkpoint
 from written import make
 
 WRITTEN = sorted(Path(make.__file__).parent.glob("format-*"))

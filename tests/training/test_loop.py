@@ -18,7 +18,7 @@ from gpt4image.config import TrainConfig
 from gpt4image.models import weights
 from gpt4image.models.weights import load_tensors
 from gpt4image.training import loop
-from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
+from gpt4image.training.loop import load_checkpoint, save_checkpoint
 from gpt4image.training.train import train
 from small_training import SMALL, StoppedError, options, resumed, same, stop_after
 from training_cases import losses_at, trainer_of

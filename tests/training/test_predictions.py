@@ -19,8 +19,8 @@ from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.segmentation import Segmentation
-from gpt4image.training import predictions
-from gpt4image.training.predictions import images_at_once, outputs, predict
+from gpt4image.training import run_model as predictions
+from gpt4image.training.run_model import images_at_once, outputs, predict
 from gpt4image.training.train import train
 from small_models import small_resnet
 from training_cases import trainer_of

@@ -23,8 +23,7 @@ from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training import trainer as trainers
-from gpt4image.training.check import check
-from gpt4image.training.prepare import prepare
+from gpt4image.training.prepare import check, prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import idle_options, parameter_groups
 from region_cases import coco, write_coco_set

@@ -24,7 +24,7 @@ from gpt4image.artifacts.runs import CHECKPOINT
 from gpt4image.data import load_dataset
 from gpt4image.data.openmoji import packaged_descriptions
 from gpt4image.data.regions import Boxes
-from gpt4image.training.checkpoint import save_checkpoint
+from gpt4image.training.loop import save_checkpoint
 from trained_runs import write_pictures
 
 ARGS = {"channels": [4, 4, 4, 4], "stem_width": 4}

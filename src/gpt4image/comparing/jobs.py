@@ -28,8 +28,8 @@ from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.training.loop import tidy
-from gpt4image.training.predictions import with_features
 from gpt4image.training.prepare import Prepared, prepare, with_table
+from gpt4image.training.run_model import with_features
 from gpt4image.training.train import about, run
 from gpt4image.training.training_data import TrainingData
 

@@ -39,8 +39,7 @@ from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import with_options
 from gpt4image.training import auto
-from gpt4image.training.check import check_selectable
-from gpt4image.training.prepare import Prepared, prepare, with_table
+from gpt4image.training.prepare import Prepared, check, check_selectable, prepare, with_table
 from gpt4image.training.train import check_trackers
 from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
@@ -454,5 +453,6 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
                 len(has_target), count, lambda rows: np.where(has_target[rows, None], np.float32(0.5), nothing)
             )
             data = replace(data, soft=some)
+    check(own.ready.config.resolved, data.task)
     plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     build(own.ready.config.model_copy(update=plain).resolved, data if arm.aligns else replace(data, text=None))

@@ -44,8 +44,7 @@ from gpt4image.models import small_stem
 from gpt4image.models.pyramid import PyramidModel
 from gpt4image.tasks.base import Predictions, Task
 from gpt4image.training.auto import stored_as
-from gpt4image.training.predictions import images_at_once
-from gpt4image.training.run_model import RunModel, timm_form
+from gpt4image.training.run_model import RunModel, images_at_once, timm_form
 
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
 KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes

@@ -57,9 +57,8 @@ from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
-from gpt4image.training.prepare import identity_of, with_room_for_boxes
+from gpt4image.training.prepare import identity_of, try_build, with_room_for_boxes
 from gpt4image.training.train import train
-from gpt4image.training.trainer import try_build
 
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}

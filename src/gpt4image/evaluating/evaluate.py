@@ -30,8 +30,7 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
-from gpt4image.training.check import check_labelled
-from gpt4image.training.prepare import identity_of, load_dataset, prepare
+from gpt4image.training.prepare import check_labelled, identity_of, load_dataset, prepare
 from gpt4image.training.run_model import load_run_model, options_of
 from gpt4image.training.training_data import TrainingData
 

@@ -164,3 +164,10 @@ def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
     if not apart:
         return processes.rows(size)
     return np.concatenate([processes.rows(own), own + processes.rows(others)])
+
+
+def all_have_targets(option: str, count: int) -> str:
+    """Return why an option that learns from images without a target is refused."""
+    return (
+        f"{option} learns from training images without a label or text label, and all {count:,} have one: leave it out."
+    )

@@ -16,25 +16,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
-from gpt4image.base.errors import TrainingError
+from gpt4image.base.errors import DamagedError, ModelError, RunError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation
 from gpt4image.data.geometry import Geometry
 from gpt4image.encoding.text_encoders.tuning import FOLDER
-from gpt4image.models.weights import save_tensors
+from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, memory_format_of, peak_memory_bytes, reset_peak_memory
-from gpt4image.parallel.sharding import averaging, whole
+from gpt4image.parallel.sharding import averaging, like, whole
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
-from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt4image.training.objectives import Batch, Outputs
-from gpt4image.training.predictions import predict
+from gpt4image.training.run_model import predict
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.trainer import Trainer
 
@@ -42,6 +41,8 @@ THRESHOLDS = runs.THRESHOLDS
 VALIDATIONS = 10
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
+Modules = Mapping[str, nn.Module]
+Optimizers = Mapping[str, torch.optim.Optimizer]
 OnStep = Callable[[int, int, str], None]
 MayStop = Callable[[Mapping[str, Any]], bool | None]
 
@@ -371,3 +372,75 @@ def tidy(out: Path) -> None:
 def _sweep(out: Path) -> None:
     for name in (runs.CHECKPOINT, runs.MODEL, runs.HEAD):  # of a process that was killed while it wrote weights
         remove_unfinished(out / name)
+
+
+def save_checkpoint(path: Path, modules: Modules, optimizers: Optimizers, state: Any) -> None:
+    """Write weights, the state of optimisers and a JSON ``state``; names are without a dot, and all different."""
+    tensors = {f"{part}.{name}": value for part, one in modules.items() for name, value in one.state_dict().items()}
+    numbers: dict[str, dict[str, Any]] = {part: {} for part in optimizers}
+    groups: dict[str, list[dict[str, float]]] = {}
+    for part, optimizer in optimizers.items():
+        known = optimizer.state_dict()
+        groups[part] = [_of_group(group) for group in known["param_groups"]]
+        for index, slots in known["state"].items():
+            for name, value in slots.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{part}.{index}.{name}"] = value
+                else:
+                    numbers[part][f"{index}.{name}"] = value
+    save_tensors(path, tensors, {**numbers, "groups": groups, "state": state})
+
+
+def _of_group(group: Mapping[str, Any]) -> dict[str, float]:
+    # Some optimisers count their steps in a group of parameters; its learning rate is set by the schedule.
+    found = {name: value.item() if isinstance(value, Tensor) else value for name, value in group.items()}
+    return {name: value for name, value in found.items() if name != "lr" and isinstance(value, int | float)}
+
+
+def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any:
+    """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state.
+
+    Raises:
+        DamagedError: the file is damaged, or no checkpoint of these optimisers.
+        RunError: it belongs to another model.
+    """
+    state = {f"{part}.{name}": value for part, one in modules.items() for name, value in one.state_dict().items()}
+    parameters = {
+        part: dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+        for part, optimizer in optimizers.items()
+    }
+
+    def place(full_name: str, value: Tensor) -> Tensor:
+        """Keep this process's shard of what is sharded; the slots of a parameter are sharded as it is."""
+        part, name = full_name.split(".", 1)
+        slots_of = parameters.get(part)
+        target = state.get(full_name) if slots_of is None else slots_of.get(int(name.split(".", 1)[0]))
+        return like(value, target) if target is not None and target.shape == value.shape else value
+
+    try:
+        tensors, saved = load_tensors(path, place)
+        if not isinstance(saved, dict) or not {"state", "groups", *optimizers} <= saved.keys():
+            raise DamagedError(f"{path} holds weights, but no state to go on from.")
+    except (ModelError, DamagedError) as error:
+        raise DamagedError(
+            f"{error} Training does not go on from a damaged checkpoint: bring back a copy of it, or remove it and "
+            "give the same command with --resume again, which trains from the first step."
+        ) from None
+    found: dict[str, dict[str, Any]] = {part: {} for part in (*modules, *optimizers)}
+    numbers = {f"{part}.{name}": value for part in optimizers for name, value in saved[part].items()}
+    for full_name, value in (tensors | numbers).items():
+        part, name = full_name.split(".", 1)
+        found.setdefault(part, {})[name] = value
+    try:
+        for part, module in modules.items():
+            module.load_state_dict(found[part])
+    except RuntimeError as error:
+        raise RunError(f"{path} belongs to another model: {error}") from None
+    for part, optimizer in optimizers.items():
+        slots: dict[int, dict[str, Any]] = {}
+        for name, value in found[part].items():
+            index, slot = name.split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        groups = zip(optimizer.state_dict()["param_groups"], saved["groups"][part], strict=True)
+        optimizer.load_state_dict({"state": slots, "param_groups": [{**group, **own} for group, own in groups]})
+    return saved["state"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,27 +13,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.top_k_probs import Probabilities
-from gpt4image.base.errors import DataError, TableError
+from gpt4image.base.errors import ConfigError, DataError, RunError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainConfig, TrainOptions
-from gpt4image.data import load_with_splits
+from gpt4image.config.base import flag_of
+from gpt4image.config.learning import ResolvedOptions
+from gpt4image.config.pretraining import PRETRAIN
+from gpt4image.data import annotation, load_with_splits
 from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset
 from gpt4image.data.labels import note_other_classes
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import wrong_copies
-from gpt4image.tasks.base import Task
+from gpt4image.models.compiling import checkpoint_activations
+from gpt4image.models.feature_heads import Plain
+from gpt4image.parallel.sharding import structure_alone, unshardable
+from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
-from gpt4image.training.batches import NO_TARGET
-from gpt4image.training.check import check, check_labelled
+from gpt4image.training.augment import Policy
+from gpt4image.training.batches import NO_TARGET, all_have_targets, own_rows
 from gpt4image.training.targets import check_fitting, load_targets, with_file
-from gpt4image.training.trainer import try_build
+from gpt4image.training.trainer import augmentation_of, make_backbone, make_optimizer, of_task
 from gpt4image.training.training_data import TextTargets, TrainingData
+
+OPTIONS_OF = {"presence_weight": "segmentation", "pretrain": "pretrain"}
+"""Options that only one task reads."""
+OF_CLIPS = ("frames", "frame_order", "frame_differences")
 
 
 def load_dataset(config: TrainOptions) -> tuple[Dataset, EmbeddingTable | None]:
@@ -216,3 +228,101 @@ def with_table(ready: Prepared, embeddings: Path) -> Prepared:
     table.require_own(ready.data.image_set)
     data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
     return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
+
+
+def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *, targets: bool = False) -> None:
+    """Refuse options that no run of a task has; with ``images``, the whole set, also those that do not fit them."""
+    name, output = task.name, task.output
+    for wrong, message in (
+        (
+            config.mixes and not task.mixes,
+            f"--mixup and --cutmix average targets, which those of task {name} do not allow: leave them out.",
+        ),
+        (
+            config.auto_augment is not None and output in ("boxes", "mask"),
+            f"--auto-augment {config.auto_augment} may turn and shear pictures, and the {output} of --task {name} "
+            "would stay: leave it out. --colour changes colours.",
+        ),
+        (
+            config.consistency > 0.0 and not task.exclusive,
+            f"--consistency takes the most probable class for a label: task {name} has no such one.",
+        ),
+        (
+            config.self_train is not None and (task.boxes or name == PRETRAIN),
+            f"--self-train {config.self_train} is for masks and classes, not for --task {name}.",
+        ),
+        *(
+            (
+                name != own and getattr(config, option) != TrainOptions.model_fields[option].default,
+                f"{flag_of(option)} {getattr(config, option)} is for --task {own}, not for {name}: leave it out.",
+            )
+            for option, own in OPTIONS_OF.items()
+        ),
+        *(
+            (
+                task.frames is None and bool(getattr(config, option)),
+                f"{flag_of(option)} is for clips, and task {name} reads images: leave it out.",
+            )
+            for option in OF_CLIPS
+        ),
+        (
+            config.fsdp and config.tune_text != "none",
+            f"--tune-text {config.tune_text} trains whole weights: leave out --fsdp, or --tune-text.",
+        ),
+        (config.fsdp and bool(unshardable(config.optimizer)), f"--fsdp {unshardable(config.optimizer)}"),
+    ):
+        if wrong:
+            raise ConfigError(message)
+    if images is not None:
+        _check_images(config, task, images, targets=targets)
+
+
+def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targets: bool) -> None:
+    labels, train, val = task.annotations(images), images.indices("train"), images.indices("val")
+    size, parts = config.batch_size, config.grad_accumulation
+    if size * parts > len(train):  # an epoch would be several passes
+        step = f"--batch-size {size}" + (f" times --grad-accumulation {parts}" if parts > 1 else "")
+        raise DataError(f"{step} is larger than the train split ({len(train)} images); give at most {len(train)}.")
+    check_selectable(config, task, labels[val])
+    if config.self_train is not None:
+        record = runs.read_run(config.self_train)["config"]
+        if record.get("task") != task.name:
+            raise RunError(
+                f"--self-train {config.self_train} was trained with --task {record.get('task')}; give a run of --task "
+                f"{task.name}."
+            )
+        runs.require_classes(config.self_train, images.classes)
+        if annotation.known(labels[train]).all():
+            raise ConfigError(all_have_targets(f"--self-train {config.self_train}", len(train)))
+    if targets and config.consistency > 0.0 and task.has_target(labels[train], None).all():
+        raise ConfigError(all_have_targets(f"--consistency {config.consistency:g}", len(train)))
+
+
+def check_selectable(config: TrainOptions, task: Task, held_out: Labels) -> None:
+    """Refuse to select weights by validation images that are not there; pretraining has their loss."""
+    by_loss = bool(config.pretraining) and len(held_out)
+    if config.select == "best" and not by_loss and not annotation.known(held_out).any():
+        raise ConfigError(
+            "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
+        )
+
+
+def check_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
+    """Refuse to measure where no image has a label."""
+    if not annotation.known(labels).any():
+        raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")
+
+
+def try_build(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
+    """Build what needs no image, and drop it: mistakes are told before all pictures are decoded."""
+    plain, _, new_layers = make_backbone(
+        config, task.outputs(classes), structure_alone if config.fsdp else contextlib.nullcontext
+    )
+    backbone, new_layers = of_task(task, plain, new_layers, config)
+    if config.checkpoint_activations:
+        checkpoint_activations(backbone, config.model)
+    make_optimizer(Plain(backbone), config, new_layers)
+    if config.auto_augment is not None:
+        Policy(config.auto_augment, augmentation_of(config, backbone).mean)
+    if not config.consistency:  # else it depends on the images
+        own_rows(config.batch_size, 0, mixing=config.mixes, apart=False)

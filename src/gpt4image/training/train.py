@@ -56,7 +56,7 @@ def train(
         TrainingError: the loss is not finite.
     """
     from gpt4image.training.loop import tidy
-    from gpt4image.training.predictions import with_features
+    from gpt4image.training.run_model import with_features
 
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:

@@ -36,8 +36,7 @@ from gpt4image.parallel.devices import choose_device, computes_bf16, memory_form
 from gpt4image.parallel.sharding import Place, replicate, shard, structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
-from gpt4image.training.batches import Batches, make_batches, own_rows
-from gpt4image.training.check import all_have_targets, check
+from gpt4image.training.batches import Batches, all_have_targets, make_batches
 from gpt4image.training.objectives import VIEWS_HEAD, Objective, alignment, consistency, view_head, views
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.training_data import TrainingData
@@ -118,7 +117,6 @@ class Trainer:
 
 def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     """Build a run from resolved options."""
-    check(config, data.task)
     device = choose_device(config.device)
     batch_size, count = config.batch_size, len(data.indices("train"))
     torch.manual_seed(config.seed)
@@ -219,22 +217,6 @@ def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module)
     if config.compares_views:
         found.append(views(config.temperature))
     return tuple(found)
-
-
-def try_build(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
-    """Build what needs no image, and drop it: mistakes are told before all pictures are decoded."""
-    check(config, task)
-    plain, _, new_layers = make_backbone(
-        config, task.outputs(classes), structure_alone if config.fsdp else contextlib.nullcontext
-    )
-    backbone, new_layers = of_task(task, plain, new_layers, config)
-    if config.checkpoint_activations:
-        checkpoint_activations(backbone, config.model)
-    make_optimizer(Plain(backbone), config, new_layers)
-    if config.auto_augment is not None:
-        Policy(config.auto_augment, augmentation_of(config, backbone).mean)
-    if not config.consistency:  # else it depends on the images
-        own_rows(config.batch_size, 0, mixing=config.mixes, apart=False)
 
 
 def placed(
