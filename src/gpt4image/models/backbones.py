@@ -97,9 +97,6 @@ def create_backbone(
         model_args: other arguments of timm.create_model; they win over those that follow from the options above.
         drop_path: rate of stochastic depth.
         task: what a model of transformers is made for.
-
-    Raises:
-        ModelError: the name, stem, arguments, image size or weights cannot be used.
     """
     if name.startswith(OF_PYTHON):
         if stem != "standard" or drop_path > 0 or model_args or init == "pretrained":

@@ -45,9 +45,6 @@ class Detector(PyramidModel):
         backbone: a timm classifier with K classes.
         size: side of the input in pixels.
         classes: K.
-
-    Raises:
-        ModelError: the model does not give its feature maps.
     """
 
     def __init__(self, backbone: nn.Module, size: int, classes: int) -> None:

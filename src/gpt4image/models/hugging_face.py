@@ -37,10 +37,6 @@ def find_folder(name: str, patterns: Sequence[str]) -> Path:
     Args:
         name: path of a folder, or a Hugging Face id.
         patterns: names of the files to fetch.
-
-    Raises:
-        LookupError: there is no such folder and the hub does not give it, or the model brings code; the message says
-            which.
     """
     folder = Path(name).expanduser()
     if not name or not folder.is_dir():

@@ -44,9 +44,6 @@ class PyramidModel(nn.Module):
         coarsest: largest stride of a map; maps that the model lacks are made by convolutions of stride 2, until a
             map has two cells a side.
         width: C; without it, what suits the model.
-
-    Raises:
-        ModelError: the model does not give its feature maps.
     """
 
     def __init__(
@@ -194,9 +191,6 @@ class Segmenter(PyramidModel):
     Args:
         backbone: a timm classifier of K classes.
         size: S.
-
-    Raises:
-        ModelError: the model does not give its feature maps.
     """
 
     def __init__(self, backbone: nn.Module, size: int) -> None:

@@ -33,11 +33,7 @@ def shrink_stem(model: Any, stride: int) -> bool:
 
 
 def small_stem_resnet(pretrained: bool = False, *, base: object, stride: int, **kwargs: Any) -> nn.Module:
-    """Create the timm model ``base`` with a small stem; its weights are those that the folder or repository holds.
-
-    Raises:
-        ValueError: ``base`` is no plain name of a model: a folder or repository is never opened by it.
-    """
+    """Create the timm model ``base`` with a small stem; its weights are those that the folder or repository holds."""
     if not isinstance(base, str) or not base.isidentifier() or not is_model(base):
         raise ValueError(f"base must be the name of a ResNet of timm, not {base!r}")
     model: Any = timm.create_model(base, pretrained=False, **kwargs)

@@ -89,11 +89,6 @@ def load_tensors(
     Args:
         path: the file.
         place: maps each name and tensor to the tensor that is kept; tensors are read one by one.
-
-    Raises:
-        ModelError: the file is missing or no safetensors file; a pickled checkpoint is never opened.
-        DamagedError: its content is not the one that was written.
-        NewerError: it is of a later format.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist; give a .safetensors file.")

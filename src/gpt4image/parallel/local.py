@@ -49,12 +49,6 @@ def run_jobs(
         title: of the bar.
         first: how many of the jobs must have ended before the others begin; without it none waits for another.
         on_end: called with number and result of each job that has ended.
-
-    Raises:
-        RunError: a worker process died (out of memory, killed).
-        Exception: whatever a job raised, ours with the name of the job; jobs that had started are finished first, the
-            others are not started.
-        KeyboardInterrupt: after the workers have stopped.
     """
     if not jobs:
         return []

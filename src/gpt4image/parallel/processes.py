@@ -85,9 +85,6 @@ def together(work: Callable[[], T], *, first_ahead: bool = False) -> T:
     Args:
         work: must not communicate with other processes.
         first_ahead: whether the first process goes first and the others follow, who then find its caches filled.
-
-    Raises:
-        Gpt4ImageError, OSError: what ``work`` raised here, or else the message of a process in which it failed.
     """
     if count() == 1:
         return work()

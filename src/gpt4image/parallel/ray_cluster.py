@@ -63,12 +63,7 @@ def require_ray() -> None:
 
 
 def connect() -> bool:
-    """Join the Ray cluster of RAY_ADDRESS, or start one here; return whether it is to be left again.
-
-    Raises:
-        MissingExtraError: Ray is not installed.
-        RunError: there is no cluster at RAY_ADDRESS.
-    """
+    """Join the Ray cluster of RAY_ADDRESS, or start one here; return whether it is to be left again."""
     require_ray()
     import ray
 
@@ -99,10 +94,6 @@ class Workers:
     Attributes:
         count: number of workers.
         room: number of payloads that keep all workers busy.
-
-    Raises:
-        ConfigError: the cluster has no room for as many workers.
-        MissingExtraError, RunError: as ``connect``.
     """
 
     def __init__(

@@ -213,9 +213,6 @@ class Policy:
 
     timm draws from the global random states of Python and numpy. Both are set for each image and put back at the end,
     so that an image is changed as its own seed says. What comes from outside an image gets the ``mean`` colour (0..1).
-
-    Raises:
-        ConfigError: timm knows no such policy, or it sets the largest magnitude (mmax).
     """
 
     def __init__(self, name: str, mean: tuple[float, ...]) -> None:

@@ -121,10 +121,6 @@ def make_batches(
         mixing: whether images are mixed in pairs, from both ends.
         placing: where the others are: "among" the images with a target; "apart" from them, not mixed and seen twice; or
             "on-top" of ``size`` images with a target, in the same proportion, and at most about as often as these.
-
-    Raises:
-        ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
-        DataError: no image has a target.
     """
     if not len(targeted):
         raise DataError(NO_TARGET)

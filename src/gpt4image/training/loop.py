@@ -398,12 +398,7 @@ def _of_group(group: Mapping[str, Any]) -> dict[str, float]:
 
 
 def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any:
-    """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state.
-
-    Raises:
-        DamagedError: the file is damaged, or no checkpoint of these optimisers.
-        RunError: it belongs to another model.
-    """
+    """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state."""
     state = {f"{part}.{name}": value for part, one in modules.items() for name, value in one.state_dict().items()}
     parameters = {
         part: dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))

@@ -116,12 +116,6 @@ def prepare(
         loaded: what ``load_dataset`` returned for these options, where it was called already.
         labelled: a split of which an image must have a label; said before pixels are read.
         targets: whether images must have targets as the options say; said before pixels are read, too.
-
-    Raises:
-        DataError: no usable or no labelled image; to train: no training image, a single class, or a batch larger than
-            the train split.
-        ConfigError, ModelError: to train: no validation image to select weights by; options that no run is built from.
-        TableError: the embedding table or the text labels do not fit the set or its splits.
     """
     if task is None and config.task != "auto":
         task = find_task(config.task, config)

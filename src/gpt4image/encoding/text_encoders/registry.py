@@ -64,11 +64,6 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
         spec: minilm, sentence-transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED,
             bag-of-words[:WIDTH], tuned:RUN_DIR, or one of another package.
         device: auto, cpu, cuda or mps.
-
-    Raises:
-        ConfigError: the SPEC names no encoder.
-        MissingExtraError: the library of the encoder is not installed.
-        ModelError: the model cannot be found, or has no safetensors weights.
     """
     kind, _, name = spec.partition(":")
     make = TEXT_ENCODERS.get(kind) or plugins.find("encoders", kind)
