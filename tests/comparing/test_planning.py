@@ -267,14 +267,6 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
     assert given(ready, {}, "text-labels").class_names.missing == "the encoder is not here any more"
 
 
-def test_tables_of_other_images_and_none_are_refused(ready: Prepared, tmp_path: Path) -> None:
-    make_table(tmp_path / "foreign", {"0" * 64: np.ones((1, 8))})
-    with pytest.raises(TableError, match=r"None of the 36 training images of .* has an embedding in .*foreign"):
-        given(ready, {"embeddings": tmp_path / "foreign"}, "aligned")
-    with pytest.raises(ConfigError, match="embeddings null would leave the texts of the comparison in place"):
-        given(ready, {"embeddings": None}, "aligned")
-
-
 @pytest.fixture
 def data(colour_folder: Path, tmp_path: Path) -> TrainingData:
     config = TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, batch_size=4)
@@ -326,14 +318,3 @@ def test_noise_that_flips_no_label_is_refused(data: TrainingData) -> None:
     left = Regime(labels_per_class=2, label_noise=0.17).apply(data, seed=0)
     train = left.indices("train")
     assert (left.labels[train] != data.labels[train])[left.labels[train] != NO_LABEL].sum() == 1
-
-
-def test_names_tell_regimes_apart(tmp_path: Path) -> None:
-    config = CompareConfig(
-        data="folder:x", out=tmp_path, labels_per_class=5, label_noise=0.4, noise_kind="class-dependent",
-    )  # fmt: skip
-    regime = Regime.of(config)
-    assert regime.name == "5-labels-0.4-wrong-by-class" and regime.is_label_scarce
-    assert regime.asked == "--labels-per-class 5 --label-noise 0.4 --noise-kind class-dependent"
-    assert Regime(label_noise=0.1234567).name != Regime(label_noise=0.1234568).name, "no two numbers share runs"
-    assert Regime().asked == "" and Regime().name == "all-labels" and not Regime().is_label_scarce

@@ -19,7 +19,7 @@ from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_json, write_parquet
 from gpt4image.comparing.compare import compare, write_extras
 from gpt4image.comparing.planning import Member, make_plan
-from gpt4image.comparing.results import method, pair, recorded, scores_of, small_classes, uninformative_texts
+from gpt4image.comparing.results import method, pair, scores_of, uninformative_texts
 from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.reporting.extras import Descriptions, Example
@@ -59,19 +59,6 @@ def test_variants_that_keep_other_weights_are_named(colour_folder: Path, select:
     plain = " ".join(method(config, members, Classification()))
     assert "They need a score per image: whether the class is right." in plain
     assert "found by 1,000 bootstrap samples" in " ".join(method(config, members, MultiLabel()))
-
-
-def test_classes_too_small_for_the_labels_asked_for_are_named() -> None:
-    labels, classes = np.array([0] * 5 + [1] * 2 + [-1] * 9), ("bird", "cat", "not in train")
-    assert small_classes(Classification(), labels, classes, 3) == [
-        "Classes with fewer than 3 labels in train keep all that they have: 'cat'."
-    ]
-    assert all(small_classes(Classification(), labels, classes, k) == [] for k in (2, None))
-
-
-def test_options_of_a_variant_are_recorded_as_text() -> None:
-    options = {"embeddings": Path("a.emb"), "model_args": {"depth": 2}, "lr": 0.1}
-    assert recorded(options) == {"embeddings": "a.emb", "model_args": {"depth": 2}, "lr": 0.1}
 
 
 def test_scores_by_image_are_read_without_images_that_have_no_label(tmp_path: Path) -> None:
@@ -250,12 +237,3 @@ def test_a_bootstrap_finds_a_difference_that_is_there_and_none_where_there_is_no
     with pytest.raises(ValueError, match="one shape"):
         bootstrapped(one, other[:4])
     assert bootstrapped(one[:1], other[:1]).p is None, "one seed says nothing of others"
-
-
-def test_a_mean_over_images_is_judged_alike_by_its_resamples():
-    rng = np.random.default_rng(0)
-    scores = 0.02 + rng.normal(0, 0.02, (4, 1)) + rng.normal(0, 0.1, (1, 400)) + rng.normal(0, 0.2, (4, 400))
-    times = rng.multinomial(400, np.full(400, 1 / 400), size=4000)
-    by_scores, by_resamples = crossed(scores, 0 * scores), bootstrapped(scores @ times.T / 400, np.zeros((4, 4000)))
-    assert by_resamples.p == pytest.approx(by_scores.p, rel=0.1)
-    assert by_resamples.ci95 == pytest.approx(by_scores.ci95, abs=0.003)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import gpt4image
 import trained_runs
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ExportError, ModelError
+from gpt4image.base.errors import ExportError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.deploying.formats import ExportedModel, agreement, write_onnx, write_timm, write_torch_export
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
@@ -190,15 +190,6 @@ def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, t
         classifier = load_classifier(path)
         assert classifier.task == MultiLabel(thresholds=THRESHOLDS) and classifier.classes == CLASSES
         assert classifier.probabilities(images) == pytest.approx(outputs.sigmoid().numpy(), abs=1e-5)
-
-
-def test_a_task_that_is_not_known_is_named(several: ExportedModel, tmp_path: Path) -> None:
-    path = tmp_path / "timm"
-    write_timm(path, several)
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    (path / "config.json").write_text(json.dumps({**config, "gpt4image_task": "dreams"}), encoding="utf-8")
-    with pytest.raises(ModelError, match="another task than those known here: --task 'dreams'"):
-        load_classifier(path)
 
 
 @pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])

@@ -192,11 +192,6 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     assert labels == list(names), "the model itself keeps the names as they are"
 
 
-def test_the_interval_is_wilsons() -> None:
-    assert model_card.wilson(153 / 430, 430) == pytest.approx((0.3120, 0.4022), abs=5e-5)
-    assert model_card.wilson(None, count=3) is None and model_card.wilson(0.5, 0) is None
-
-
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

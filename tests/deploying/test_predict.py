@@ -29,13 +29,11 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config import ExportConfig, PredictConfig, TrainOptions
 from gpt4image.deploying.export import export
-from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.predict import Drawing, decode_ahead, find_images, predict
 from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.deploying.rows import CocoResults, Prediction
 from gpt4image.tasks.registry import find_task
-from gpt4image.training.run_model import load_run_model
 from trained_runs import rewrite_config
 
 CLASSES = ("animal", "food", "vehicle")
@@ -327,22 +325,6 @@ def test_pixels_come_in_the_order_of_their_files(folder: Path, batch_size: int, 
     assert [int(Path(path).stem) for batch in batches for path in batch.paths] == list(range(12))
 
 
-def test_broken_files_cost_only_themselves(folder: Path) -> None:
-    (folder / "b" / "00.png").write_bytes(b"")
-    (folder / "b" / "03.PNG").write_text("no picture")
-    (folder / "b" / "04.png").unlink()
-    (folder / "b" / "04.png").symlink_to("nowhere")
-    os.mkfifo(folder / "b" / "05b.png")
-    [batch] = decode_ahead(find_images(["photos/b"]), HOW, batch_size=64, threads=1)
-    assert batch.pixels[:, 0, 0, 0].tolist() == [1, 2, 5]
-    assert [(Path(item.name).name, item.reason) for item in batch.skipped] == [
-        ("00.png", "the file is empty (0 bytes)"),
-        ("03.PNG", "not an image, or damaged at its start"),
-        ("04.png", "a link to nothing"),
-        ("05b.png", "no file"),
-    ]
-
-
 def test_no_more_than_a_few_batches_are_ever_held(folder: Path) -> None:
     asked = 0
 
@@ -564,12 +546,6 @@ def test_an_exported_model_brings_the_ids_of_its_categories(said: object) -> Non
     writer.end()
     (row,) = json.loads(stream.getvalue())
     assert row["category_id"] == (20 if said == {"star": 20, "frog": 7} else 2) and row["image_id"] == 12
-
-
-def test_category_ids_are_written_into_an_exported_model(detector_run: Path) -> None:
-    classes = runs.class_names(detector_run)
-    model = ExportedModel(run_dir=detector_run, model=load_run_model(detector_run, None, classes), classes=classes)
-    assert model.metadata.source["category_ids"] == {"apple": 1, "star": 2, "frog": 3}
 
 
 @pytest.mark.parametrize(("first", "second"), [("a/0001.png", "b/0001.png"), ("a/0001.png", "b/1.jpg")])

@@ -295,13 +295,6 @@ def test_every_description_finds_its_text_and_equal_texts_are_one(tmp_path: Path
         assert text_digest(of_row[int(row)]) == bytes(digest)
 
 
-def test_one_prompt_alone_and_none_that_is_there(tmp_path: Path) -> None:
-    with filled(tmp_path / "a.db", ROWS) as store:
-        assert len(read_descriptions(store, "short").text_of) == 2
-        with pytest.raises(StoreError, match="absent"):
-            read_descriptions(store, "absent")
-
-
 def test_the_plan_depends_on_texts_images_encoder_and_policy(tmp_path: Path) -> None:
     plans = set[str]()
     for number, rows in enumerate((ROWS, ROWS[:-1], [*ROWS[:-1], ("b", 1, "Another.")])):

@@ -9,7 +9,6 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gpt4image.base.errors import ConfigError, ModelError
@@ -113,17 +112,6 @@ class TestAligner:
             Aligner(OwnNetwork(), WIDTH, loss="infonse")
         with pytest.raises(ConfigError, match=r"head 'mpl'.*Did you mean 'mlp'"):
             Aligner(OwnNetwork(), WIDTH, head="mpl")  # pyright: ignore[reportArgumentType]
-
-    def test_backbone_stays_plain(self, tmp_path):
-        backbone = torchvision.models.resnet18(num_classes=CLASSES)
-        keys = list(backbone.state_dict())
-        model = Aligner(backbone, WIDTH)
-        model(images())
-        assert list(model.backbone.state_dict()) == keys
-        save_file(model.backbone.state_dict(), tmp_path / "plain.safetensors")
-        plain = torchvision.models.resnet18(num_classes=CLASSES)
-        plain.load_state_dict(load_file(tmp_path / "plain.safetensors"), strict=True)
-        torch.testing.assert_close(plain.eval()(images()), model.eval()(images())[0])
 
     def test_release_gives_the_backbone_back_without_the_hook(self):
         backbone = torchvision.models.resnet18(num_classes=CLASSES)

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,16 +58,6 @@ def test_value_and_gradients_equal_the_naive_loop(name, batch, temperature, bias
     slow = run(lambda *args, **learned: by_loops(name, *args, **options, **learned))
     for mine, theirs in zip(fast, slow, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
-
-
-def test_without_options_it_is_the_loss_of_clip():
-    image_emb, text_emb = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
-    logits = F.normalize(image_emb, dim=1) @ F.normalize(text_emb, dim=1).T / 0.07
-    numbers = torch.arange(9)
-    clip = (F.cross_entropy(logits, numbers) + F.cross_entropy(logits.T, numbers)) / 2
-    torch.testing.assert_close(info_nce(image_emb, text_emb, temperature=0.07), clip)
-    one_way = info_nce_one_way(image_emb, text_emb, temperature=0.07)
-    torch.testing.assert_close(one_way, F.cross_entropy(logits, numbers))
 
 
 @pytest.mark.parametrize("loss", LOSSES.values())

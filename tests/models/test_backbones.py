@@ -27,7 +27,7 @@ from gpt4image.models.backbones import (
     load_weights,
     pretrained_weights,
 )
-from gpt4image.models.compiling import checkpoint_activations, compiler_missing
+from gpt4image.models.compiling import checkpoint_activations
 from gpt4image.models.detector import Detector
 from gpt4image.models.pyramid import Segmenter
 from small_models import CLASSES, images, small_resnet
@@ -42,13 +42,10 @@ class TestCreateBackbone:
         [
             ("resnet18", 32, "small"),
             ("resnet26d", 32, "small"),
-            ("seresnet18", 64, "standard"),
             ("convnext_atto", 32, "small"),
             ("convnext_atto_ols", 32, "small"),
             ("vit_tiny_patch16_224", 32, "small"),
             ("deit_tiny_patch16_224", 28, "small"),
-            ("vit_tiny_patch16_224", 64, "standard"),
-            ("mixer_s32_224", 64, "standard"),
             ("mobilenetv3_small_050", 64, "standard"),
         ],
     )
@@ -58,7 +55,7 @@ class TestCreateBackbone:
         assert module.eval()(images(image_size)).shape == (2, CLASSES)
         assert notes == new_layers == ()
 
-    @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "skresnet18", "convnext_atto", "convnext_atto_ols"])
+    @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "convnext_atto"])
     def test_a_small_stem_keeps_the_resolution(self, name):
         small = create_backbone(name, classes=CLASSES, image_size=32, stem="small").module
         standard = create_backbone(name, classes=CLASSES, image_size=32).module
@@ -79,7 +76,7 @@ class TestCreateBackbone:
         assert module.patch_embed.grid_size == (4, 4)
         assert len(module.blocks) == 1
 
-    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "mobilenetv3_small_050"])
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
     def test_unknown_model_args_are_named(self, name):
         with pytest.raises(ModelError, match="no argument 'colour'"):
             create_backbone(name, classes=CLASSES, image_size=64, model_args={"colour": "red"})
@@ -224,15 +221,6 @@ def test_models_that_cannot_checkpoint_activations_say_so(name, message):
         module = create_backbone(name, classes=3, image_size=224).module
     with pytest.raises(ModelError, match=message):
         checkpoint_activations(module, name)
-
-
-def test_triton_needs_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
-    monkeypatch.setattr("shutil.which", lambda name: name if name == "clang" else None)
-    assert compiler_missing(torch.device("cuda")) == ""
-    monkeypatch.setattr("shutil.which", lambda _name: None)
-    assert "no C compiler" in compiler_missing(torch.device("cuda"))
-    assert "no C++ compiler" in compiler_missing(torch.device("cpu"))
 
 
 CASES: dict[str, dict[str, Any]] = {

@@ -77,12 +77,6 @@ def test_loss_and_gradient_are_those_of_torchvision(reference: FCOS) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_picture_without_a_box_is_background_as_in_torchvision(reference: FCOS) -> None:
-    targets = torch.tensor([[[0.0, 0.0, 0.0, 0.0, NO_BOX, 0.0]]])
-    outputs, losses = both(reference, targets)
-    torch.testing.assert_close(detection_loss(outputs, targets), sum(losses.values()))
-
-
 def outputs_for(classes: int = 3) -> Tensor:
     torch.manual_seed(0)
     points = torch.cat([points_of(8), points_of(4)])

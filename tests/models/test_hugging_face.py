@@ -90,18 +90,6 @@ def test_python_files_are_refused_and_a_file_that_no_library_can_read_is_left_to
         find_folder(str(tmp_path), ("*.json",))
 
 
-def test_classes_of_the_libraries_are_no_code_of_the_model(tmp_path: Path) -> None:
-    models, modules = "sentence_transformers.models", "sentence_transformers.sentence_transformer.modules"
-    parts = [{"type": f"{models}.Transformer"}, {"type": f"{modules}.pooling.Pooling"}, {"type": f"{models}.Dense"}]
-    (tmp_path / "modules.json").write_text(json.dumps(parts))
-    (tmp_path / "config.json").write_text(json.dumps({"activation_function": "gelu", "auto_map": None, "type": 3}))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    (tmp_path / "2_Dense").mkdir()
-    activation = {"activation_function": "torch.nn.modules.activation.Tanh"}
-    (tmp_path / "2_Dense" / "config.json").write_text(json.dumps(activation))
-    assert find_folder(str(tmp_path), ("*.json",)) == tmp_path
-
-
 def test_what_a_library_raises_becomes_an_error_of_ours() -> None:
     with pytest.raises(ModelError, match=r"^the model: no such thing$"), loading("the model", ModelError):
         raise Exception("no such thing\nand more")

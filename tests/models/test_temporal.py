@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.temporal import FramePool, shifted, temporal
+from gpt4image.models.temporal import shifted, temporal
 
 
 def by_loops(x: torch.Tensor, frames: int, axis: int) -> torch.Tensor:
@@ -97,16 +97,6 @@ def test_order_matters_and_both_forms_of_a_clip_are_the_same(model: nn.Module) -
     assert torch.allclose(model(last), logits, atol=1e-5)
     assert not torch.allclose(model(clips.flip(1)), logits, atol=1e-3)
     assert torch.allclose(model(clips[:1]), logits[:1], atol=1e-5), "a clip knows nothing of its neighbours"
-
-
-def test_attention_prefers_what_the_query_looks_for() -> None:
-    pool = FramePool(2)
-    pool.query.data = torch.tensor([50.0, 0.0])
-    pool.frames = 2
-    rows = torch.tensor([[1.0, 3.0], [0.0, 5.0]])
-    assert torch.allclose(pool.pool(pool, (rows,))[0], torch.tensor([[1.0, 3.0]]))
-    wide = pool.pool(pool, (rows.view(2, 2, 1, 1),))[0]
-    assert torch.allclose(wide, torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)), "a convolutional classifier"
 
 
 def test_names_of_weights_stay_and_an_aligner_reads_one_feature_per_clip(model: nn.Module) -> None:

@@ -179,14 +179,6 @@ def test_descriptions_in_a_csv_become_vectors_of_the_encoder(texts, captions):
         np.testing.assert_allclose(texts[key].text.numpy(), vector, atol=2e-3)
 
 
-def test_equal_texts_share_an_identity_and_an_unknown_key_has_none(texts):
-    assert texts["dog/1.jpg"].text_id == texts["dog/2.jpg"].text_id
-    assert len({texts[key].text_id for key in CAPTIONS}) == 3
-    nothing = texts["cat/3.jpg"]
-    assert (nothing.described, nothing.text_id, nothing.text.count_nonzero()) == (False, NO_TEXT, 0)
-    assert nothing.text.shape == (texts.width,)
-
-
 def test_encoding_is_done_once_and_new_texts_cost_only_themselves(tmp_path, monkeypatch):
     encoded: list[str] = []
     encoder = load_text_encoder(ENCODER, "cpu")
@@ -215,15 +207,6 @@ def test_rows_that_cannot_be_used_are_named_and_cost_no_other(tmp_path):
         texts = Texts.from_csv(file, key="file", text="caption", encoder=ENCODER, table=tmp_path / "table")
     assert texts["a.jpg"].described
     assert texts.table.manifest.images == 1
-
-
-def test_what_is_no_text_is_left_out(tmp_path):
-    pairs = [("a.jpg", "A red ball."), ("b.jpg", float("nan")), ("c.jpg", "  "), ("d.jpg", None)]
-    with pytest.warns(UserWarning, match=r"3 keys have no text and are left out: 'b.jpg', 'c.jpg', 'd.jpg'"):
-        texts = Texts.encoded(pairs, tmp_path / "table", encoder=ENCODER)
-    assert texts.table.manifest.images == 1 and not texts["c.jpg"].described
-    with pytest.raises(DataError, match="no texts to encode"):
-        Texts.encoded([("a.jpg", "")], tmp_path / "other", encoder=ENCODER)
 
 
 def test_mistakes_say_what_to_do(tmp_path):

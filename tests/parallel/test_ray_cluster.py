@@ -119,21 +119,6 @@ def test_replayed_answers_are_those_of_the_engine_local(photos: Dataset, replay_
     assert describer.report(photos).facts == {**local.report(photos).facts, "workers": 2}
 
 
-def test_structured_answers_come_as_with_the_engine_local(tmp_path: Path, photos: Dataset) -> None:
-    file = tmp_path / "classes.jsonl"
-    rows = [{"key": key, "class": "class", "confidence": 0.5} for key in photos.keys]
-    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    found: list[list[Any]] = []
-    for engine in ("local", "ray"):
-        config = config_of(f"replay:{file}", ask="class", batch_size=4)
-        of = {"data": photos.spec, "splits": "train,val,test", "store": tmp_path / f"{engine}.db", "engine": engine}
-        config = config.model_copy(update=of)
-        assert describe(config).summary["class_in_list"] == 41
-        with DescriptionStore(config.store) as store:
-            found.append(list(store.answers()))
-    assert found[0] == found[1] and found[0][0].answer.confidence == 0.5
-
-
 def test_requests_are_pulled_only_as_far_ahead_as_the_workers_have_room(photos: Dataset, replay_file: Path) -> None:
     pulled = 0
     most_ahead = answered = 0
@@ -252,17 +237,6 @@ def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_
         assert capfd.readouterr().out == ""  # it belongs to the JSON of the stage
     finally:
         workers.close()
-
-
-def test_closing_gives_up_what_runs_and_keeps_what_came(tmp_path: Path) -> None:
-    workers = Workers(Sleepy, lambda _count: (str(tmp_path),), 2, calls=1, gpu=False)
-    for _ in range(30):
-        workers.send(b"item")
-    first = workers.receive()
-    time.sleep(1)
-    workers.close()
-    came = list(workers.received())
-    assert 1 <= len(came) < 29 and first.number not in {result.number for result in came}
 
 
 def test_more_workers_than_there_is_room_for_are_refused(photos: Dataset, replay_file: Path) -> None:
@@ -419,39 +393,6 @@ def test_a_machine_that_is_lost_while_images_are_described_costs_what_is_in_flig
         assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
         # What was in flight is asked again: by Ray, while the machine is not known to be lost, and by the second run.
         assert 41 <= len(stub.calls) <= 41 + 2 * 4
-
-
-@pytest.mark.slow
-def test_a_machine_that_is_lost_while_texts_are_encoded_costs_no_byte(machines: Any, tmp_path: Path) -> None:
-    store, table = tmp_path / "a.db", tmp_path / "emb"
-    with DescriptionStore(store, write=True) as opened:
-        opened.add(
-            Description(
-                digest=f"{n:064x}",
-                prompt=PROMPTS["paper"],
-                describer={},
-                created=0.0,
-                text=f"{n} " + "very " * 60,  # a batch of each text
-            )
-            for n in range(2000)
-        )
-    lost = machines.add_node(num_cpus=2)  # with all workers, as batches are too short for two machines to be caught
-    encoded = ("--store", str(store), "--encoder", "bag-of-words:8", "--batch-tokens", "64", "--out", str(table))
-    encoding, rows = start("encode", *encoded), table / ".partial" / "embeddings.npy"
-    while not rows.exists() or rows.stat().st_size < 8192:
-        time.sleep(0.02)
-        assert encoding.poll() is None, encoding.communicate()
-    lose(machines, lost)
-    assert ended_by_a_lost_machine(encoding)
-    assert not (table / "manifest.json").exists()
-    machines.add_node(num_cpus=2)
-    encoding = start("encode", *encoded)
-    _, err = encoding.communicate(timeout=300)
-    assert encoding.returncode == 0, err
-    local = EncodeConfig(store=store, encoder="bag-of-words:8", batch_tokens=64, out=tmp_path / "local")
-    encode(local)
-    for name in ("embeddings.npy", "texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
-        assert (local.out / name).read_bytes() == (table / name).read_bytes(), name
 
 
 @pytest.mark.slow

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,8 @@ import pytest
 
 from browser import SCHEMES, fits
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
+from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.cli import main
 from gpt4image.config import EvaluateConfig, SearchConfig
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
@@ -83,39 +80,6 @@ def test_a_split_is_the_one_of_the_run_also_where_described_images_alone_are_tra
     images, _ = load_dataset(load_run_model(tmp_path / "run", None, "abc").config)
     found = ask(tmp_path, "red", split="val", top=100)
     assert sorted(keys(found)) == sorted(images.keys[i] for i in images.indices("val"))
-
-
-def test_a_set_that_changed_costs_its_new_images_alone(copied: Path, decoded: list[int]) -> None:
-    ask(copied, "red")
-    decoded.clear()
-    colours = copied / "colours"
-    (colours / "red" / "00.png").unlink()
-    (colours / "red" / "01.png").rename(colours / "red" / "moved.png")
-    shutil.copy(colours / "red" / "02.png", colours / "red" / "copy.png")
-    noisy((255, 0, 0), 7).save(colours / "red" / "new.png")
-    found = ask(copied, "red", top=16)
-    assert len(decoded) == found.summary["indexed_now"] == 1
-    assert {"red/moved.png", "red/new.png"} <= set(keys(found)) and not {"red/00.png", "red/01.png"} & set(keys(found))
-    assert len({"red/02.png", "red/copy.png"} & set(keys(found))) == 1, "equal images are shown once"
-
-
-def test_a_broken_image_is_named_and_costs_nothing_else(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (copied / "colours" / "red" / "broken.png").write_bytes(b"no picture")
-    words = ["search", str(copied / "run"), "red", "--data", f"folder:{copied / 'colours'}", "--json"]
-    assert main(words) == 1
-    answer = json.loads(capsys.readouterr().out)
-    assert [item["name"] for item in answer["skipped"]] == ["red/broken.png"] and answer["images"] == 48
-    assert answer["queries"][0]["results"][0]["key"].startswith("red/")
-    assert main(words) == 1, "it is named again by the next query"
-    capsys.readouterr()
-
-
-def test_an_index_of_ones_choice_is_not_taken_for_another(copied: Path) -> None:
-    chosen = copied / "index"
-    assert ask(copied, "red", index=chosen).summary["index"] == str(chosen)
-    assert not (copied / "run" / "search").exists()
-    with pytest.raises(TableError, match=r"another index .*split: all there, test now"):
-        ask(copied, "red", index=chosen, split="test")
 
 
 def test_what_cannot_be_searched_says_what_to_do(copied: Path, trained: Path, tmp_path: Path) -> None:

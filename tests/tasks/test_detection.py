@@ -23,7 +23,6 @@ from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options
 from several_processes import COUNTS, detection_gradients, on_each_count
-from small_training import resumed, same
 
 
 def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
@@ -57,32 +56,6 @@ def test_a_class_is_supported_by_images_and_not_by_boxes() -> None:
     boxes = Boxes.of_images([one, (corners[:1], np.array([0]), np.ones(1, np.float32)), None])
     facts = Detection().measure(np.zeros((3, 100, 6), np.float32), boxes, ["car", "bus"])
     assert facts["support"] == [2, 0]
-
-
-def test_it_resumes_to_the_same_bits(pictograms: Path, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"memory_limit_gb": 0.0, "workers": 1, "ema": 0.9}
-    config = detector_options(pictograms, tmp_path / "whole", epochs=2, **changes)
-    train(config)
-    resumed(config, tmp_path / "parts", steps=8)
-    assert same(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_pretrained_weights_learn_more_slowly_than_the_new_layers(
-    detector_run: Path, pictograms: Path, tmp_path: Path
-) -> None:
-    from safetensors.torch import load_file, save_file
-
-    own = {key.removeprefix("backbone."): value for key, value in load_file(detector_run / runs.MODEL).items()}
-    save_file(
-        {key: value for key, value in own.items() if not key.startswith(("levels", "head"))},
-        tmp_path / "backbone.safetensors",
-    )
-    chosen = runs.read_run(detector_run)["config"]
-    same_model = {name: chosen[name] for name in ("model", "model_args", "stem")}
-    out = tmp_path / "run"
-    train(detector_options(pictograms, out, init=str(tmp_path / "backbone.safetensors"), epochs=1, **same_model))
-    config = runs.read_run(out)["config"]
-    assert (config["optimizer"], config["lr"], config["new_layers_lr_scale"]) == ("muon", pytest.approx(2e-3), 10.0)
 
 
 def test_a_detector_starts_from_the_weights_of_another(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
@@ -166,14 +139,3 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Pat
     for shared in others:
         assert shared.keys() == alone.keys()
         assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-9
-
-
-def test_the_difference_of_what_is_no_number_is_none() -> None:
-    found = np.zeros((1, 100, 6), np.float32)
-    found[0, 0] = [0, 0, 0.2, 0.2, 0.9, 0]
-    assert Detection().difference(found, found) == 0.0
-    for column in range(6):
-        broken = found.copy()
-        broken[0, 0, column] = np.nan
-        for pair in ((broken, found), (found, broken), (broken, broken)):
-            assert np.isnan(Detection().difference(*pair)), "or an export that computes NaN would pass its check"

@@ -19,7 +19,6 @@ from gpt4image.data import load_dataset
 from gpt4image.tasks.classification import Video
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.prepare import prepare
-from small_training import resumed, same
 from tiny_videos import sound, write_dots
 
 SMALL: dict[str, Any] = {
@@ -129,10 +128,3 @@ def test_exports_take_clips_and_agree_with_the_run(run: Path, dots: Path, tmp_pa
         names: dict[str, Any] = {}
         exec(compile(code, "card", "exec"), names)
         assert max(names["probabilities"]) == pytest.approx(one[0]["predictions"][0]["probability"], abs=1e-3)
-
-
-def test_a_run_that_is_stopped_ends_with_the_same_bits(run: Path, dots: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"data": f"clips:{dots}", "out": run, "epochs": 2, "frames": 4, **SMALL}
-    options["frame_differences"] = True
-    resumed(TrainConfig(**options), tmp_path / "run", steps=3)
-    assert same(run, tmp_path / "run")

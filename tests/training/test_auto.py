@@ -129,16 +129,6 @@ def test_pictures_that_cannot_be_read_count_for_nothing_and_end_nothing(tmp_path
     assert choose(tmp_path)[0].image_size == 64
 
 
-def test_larger_sets_get_larger_batches_and_fewer_epochs_but_enough_steps() -> None:
-    counts = [50, 299, 300, 1000, 2000, 10_000, 50_000, 199_999, 1_281_167]
-    batches = [auto.batch_size(count) for count in counts]
-    assert batches == sorted(batches) and batches[0] == 16 and batches[-1] == 256
-    scratch = [auto.epochs(count, "scratch") for count in (100, 500, 1000, 2000, 3000, 50_000, 300_000)]
-    assert scratch == [200, 200, 200, 120, 80, 60, 90]
-    assert [auto.epochs(count, "pretrained") for count in (100, 500, 1000, 2000, 50_000)] == [200, 120, 60, 30, 30]
-    assert all(auto.epochs(count, "scratch") * count // auto.batch_size(count) >= 600 for count in counts)
-
-
 def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_folder: Path, tmp_path: Path) -> None:
     own = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 2}, "stem": "small", "image_size": 40}
     write_json(tmp_path / "config.json", {"data": "x", **own})

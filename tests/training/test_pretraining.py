@@ -11,8 +11,6 @@ import torch
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import CompareConfig, EvaluateConfig, ExportConfig, PredictConfig, ReportConfig, TrainConfig
-from gpt4image.models.aligner import Aligner
-from gpt4image.models.feature_heads import Headed, Plain
 from gpt4image.models.weights import load_tensors
 from gpt4image.training.loop import batch_losses, pixels_of, seed_step, validate
 from gpt4image.training.train import train
@@ -162,23 +160,3 @@ def test_options_that_do_not_fit_are_refused(changes: dict[str, Any], message: s
 def test_runs_without_predictions_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="makes no predictions to compare"):
         CompareConfig(data="x", out=tmp_path, task="pretrain")
-
-
-@pytest.mark.parametrize(
-    ("changes", "kind", "heads"),
-    [
-        ({}, Aligner, set()),
-        ({"align_weight": 0.0}, Plain, None),
-        ({"task": "pretrain", "pretrain": "simclr", "embeddings": None}, Headed, {"views"}),
-        ({"task": "pretrain", "pretrain": "simclr,captions"}, Aligner, {"views"}),
-        ({"task": "pretrain", "pretrain": "captions"}, Aligner, set()),
-    ],
-)
-def test_heads_are_those_of_the_objectives(
-    changes: dict[str, Any], kind: type, heads: set[str] | None, worded: dict[str, Any]
-) -> None:
-    trainer = trainer_of(worded, **changes)
-    assert type(trainer.model) is kind
-    assert (set(trainer.model.heads) if heads is not None else None) == heads  # pyright: ignore
-    named = {objective.name for objective in trainer.objectives}
-    assert named == ({"align"} if kind is Aligner else set()) | ({"simclr"} if heads else set())

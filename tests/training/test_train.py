@@ -31,7 +31,7 @@ from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training import train as training
 from gpt4image.training.prepare import prepare
-from gpt4image.training.train import about, block, check_trackers, time_left, tracked, train
+from gpt4image.training.train import block, check_trackers, time_left, tracked, train
 from held_folders import held_by_another
 from small_training import SMALL, StoppedError, options, resumed, same, stop_after
 
@@ -292,14 +292,6 @@ def test_images_with_only_tags_are_counted_apart(tmp_path: Path) -> None:
     ready = prepare(TrainConfig(data=data, out=tmp_path / "run", **SMALL, val_fraction=0.0))
     told = block(ready).splitlines()
     assert told[0] == "train on  14 images: 8 labels, 6 only tags"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "about a second"), (80, "about 80 seconds"), (600, "about 10 minutes"), (9000, "about 2.5 hours")],
-)
-def test_a_duration_has_the_unit_that_a_person_would_choose(seconds: float, words: str) -> None:
-    assert about(seconds) == words
 
 
 def test_the_time_left_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:

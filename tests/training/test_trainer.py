@@ -12,12 +12,11 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 import gpt4image
-from box_cases import write_squares
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.models.backbones import create_backbone, load_own_layers
+from gpt4image.models.backbones import create_backbone
 from gpt4image.models.feature_heads import Plain
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
@@ -25,7 +24,7 @@ from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training import trainer as trainers
 from gpt4image.training.prepare import check, prepare
 from gpt4image.training.train import train
-from gpt4image.training.trainer import idle_options, parameter_groups
+from gpt4image.training.trainer import idle_options
 from region_cases import coco, write_coco_set
 from small_training import SMALL, options
 from training_cases import trainer_of
@@ -102,13 +101,6 @@ def test_an_option_without_effect_is_named(
     assert line.startswith(expected)
 
 
-def test_boxes_have_no_labels_to_smooth(tmp_path: Path) -> None:
-    (line,) = told(
-        write_squares(tmp_path / "set"), tmp_path / "run", label_smoothing=0.3, stem="standard", image_size=32
-    )
-    assert line == "--label-smoothing: no effect, since --task detection has no labels to smooth."
-
-
 def test_options_with_an_effect_are_not_named(colour_folder: Path, tmp_path: Path) -> None:
     some = next(iter(sorted((colour_folder / "red").iterdir())))
     (colour_folder / "unlabelled").mkdir()
@@ -159,30 +151,6 @@ def test_layers_that_start_anew_learn_faster_than_given_weights(
         )
     scratch = trainer_of(described, optimizer=optimizer, new_layers_lr_scale=5.0, **changes)
     assert all("lr_scale" not in group for group in scratch.optimizers["optimizer"].param_groups)
-
-
-class Scaled(nn.Module):
-    """A model of one's own: a backbone, and a parameter outside of all layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Linear(2, 2)
-        self.scale = nn.Parameter(torch.ones(2))
-
-
-def test_a_parameter_outside_of_layers_starts_anew_alone(tmp_path: Path) -> None:
-    file, model = tmp_path / "model.safetensors", Scaled()
-    save_file({"backbone.weight": torch.zeros(2, 2)}, file)
-    new = load_own_layers(model, file)
-    assert new == ("scale",)
-    config = TrainConfig(data="d", out=tmp_path / "run", init=str(file), weight_decay=0.1, new_layers_lr_scale=5.0)
-    groups = parameter_groups(Plain(model), config, new)  # type: ignore[arg-type]
-    scales = {id(parameter): group.get("lr_scale", 1.0) for group in groups for parameter in group["params"]}
-    assert {name: scales[id(each)] for name, each in model.named_parameters()} == {
-        "scale": 5.0,
-        "backbone.weight": 1.0,
-        "backbone.bias": 1.0,
-    }
 
 
 @pytest.mark.parametrize(("native", "computed"), [(True, torch.bfloat16), (False, torch.float32)])

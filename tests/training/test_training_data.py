@@ -81,13 +81,6 @@ def test_a_table_of_other_images_is_refused(colour_folder: Path, tmp_path: Path)
         with_table(prepare(options(colour_folder)), tmp_path / "table")
 
 
-def test_another_table_gives_another_fingerprint(colour_folder: Path, tmp_path: Path) -> None:
-    first = table_for(colour_folder, tmp_path / "a")
-    second = table_for(colour_folder, tmp_path / "b", every=2)
-    prints = {prepare(options(colour_folder, embeddings=path)).fingerprint for path in (first, second, None, first)}
-    assert len(prints) == 3
-
-
 def test_a_finished_run_may_be_asked_about_any_images(colour_folder: Path, tmp_path: Path) -> None:
     rows = [f"{path.parent.name}/{path.name},{path.parent.name},test" for path in sorted(colour_folder.rglob("*.png"))]
     (colour_folder / "all.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
@@ -131,15 +124,6 @@ def test_targets_are_the_mean_of_an_images_own_texts(counts: np.ndarray, seed: i
         assert int(identity[position]) == (targets.rows[first:end].min() if len(own) else -1)
 
 
-def test_the_same_texts_in_another_order_are_the_same() -> None:
-    targets = TextTargets(
-        matrix=np.eye(3, dtype=np.float32), offsets=np.array([0, 2, 4, 5]), rows=np.array([0, 1, 1, 0, 2])
-    )
-    vectors, _, ids = targets.take(np.array([0, 1, 2]))
-    assert torch.equal(vectors[0], vectors[1])
-    assert ids.tolist() == [0, 0, 2]
-
-
 @given(counts=COUNTS, seed=st.integers(0, 99))
 def test_texts_of_others_are_all_of_theirs(counts: np.ndarray, seed: int) -> None:
     text, rng = some_targets(counts, seed), np.random.default_rng(seed)
@@ -150,12 +134,6 @@ def test_texts_of_others_are_all_of_theirs(counts: np.ndarray, seed: int) -> Non
     assert (given_.identity[chosen] == text.identity[others]).all()
     assert torch.equal(given_.take(chosen)[0], text.take(others)[0])
     assert not given_.described[order[len(order) // 2 :]].any()
-
-
-def test_one_each_gives_an_image_its_row() -> None:
-    targets = TextTargets.one_each(np.eye(3, dtype=np.float32), np.array([2, -1, 0]))
-    assert targets.take(np.array([0, 1, 2]))[0].tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
-    assert targets.described.tolist() == [True, False, True]
 
 
 CLASSES = Classification()
@@ -265,14 +243,6 @@ def test_a_file_knows_how_much_its_texts_explain():
         assert targets[0].tolist() == pytest.approx(expected)
 
 
-def test_targets_are_found_by_digest():
-    targets = targets_for(CLASSES, made(), ["2" * 64, "f" * 64, "f" * 64, "0" * 64], np.array([-1, 1, -1, 0]))
-    assert targets[0] == pytest.approx([0.3, 0.7])
-    assert targets[1] == pytest.approx([0, 1])
-    assert targets[3].argmax() == 0
-    assert targets.any(axis=1).tolist() == [True, True, False, True]
-
-
 def test_predictions_are_those_of_the_classifier_on_the_features(small_run: Path) -> None:
     model = load_run_model(small_run, None, runs.class_names(small_run))
     side = stored_size(model.config)
@@ -283,12 +253,6 @@ def test_predictions_are_those_of_the_classifier_on_the_features(small_run: Path
     assert np.allclose(logits.softmax(1).detach().numpy(), found.predictions, atol=1e-5)
     some = found.only(np.array([True, False, True, False, False]))
     assert np.array_equal(some.features, found.features[[0, 2]]) and len(some.predictions) == 2
-
-
-def test_a_run_without_an_alignment_has_no_place_for_texts(small_run: Path) -> None:
-    model = load_run_model(small_run, None, runs.class_names(small_run))
-    with pytest.raises(RunError, match="it has no projection head"):
-        model.embed(np.zeros((1, 8), np.float32))
 
 
 def test_another_number_of_classes_is_refused(small_run: Path) -> None:
