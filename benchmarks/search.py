@@ -93,7 +93,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
     """Return the validation accuracy of one run, and its seconds."""
     from gpt4image.artifacts.runs import read_run
     from gpt4image.comparing.arms import training_data
-    from gpt4image.comparing.jobs import situation
+    from gpt4image.comparing.compare import situation
     from gpt4image.comparing.planning import Job
     from gpt4image.comparing.regimes import Regime
     from gpt4image.config import TrainConfig

@@ -30,7 +30,7 @@ from torch.utils.data import default_collate
 from gpt4image.base.errors import ConfigError, DataError, ModelError
 from gpt4image.data.digests import file_digests
 from gpt4image.models.aligner import Aligner, Head
-from gpt4image.own_loop.texts import Texts
+from gpt4image.own_loop.pairs import Texts
 
 _logger = logging.getLogger(__name__)  # as timm says it, whose script sets logging up
 

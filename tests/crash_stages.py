@@ -502,7 +502,7 @@ def rows_of(content: bytes) -> list[Any]:
 def imported() -> None:
     """Import what stages import, without computing anything; what would wait or leave this process is replaced."""
     from gpt4image import cli
-    from gpt4image.comparing import jobs
+    from gpt4image.comparing import compare as jobs
     from gpt4image.describing.describers import batch
     from gpt4image.reviewing import review
     from gpt4image.reviewing.labels_file import Mark

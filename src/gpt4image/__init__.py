@@ -22,7 +22,7 @@ _MODULE_OF = {
     "create_backbone": "models.backbones",
     "DescribedImages": "own_loop.pairs",
     "WithTexts": "own_loop.pairs",
-    "Texts": "own_loop.texts",
+    "Texts": "own_loop.pairs",
     "file_digests": "data.digests",
     "LOSSES": "models.alignment_losses",
     "info_nce": "models.alignment_losses",

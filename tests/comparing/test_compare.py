@@ -23,8 +23,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import compare
-from gpt4image.comparing.jobs import situation
+from gpt4image.comparing.compare import compare, situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed

@@ -20,10 +20,9 @@ from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableError
 from gpt4image.base.files import read_json
-from gpt4image.comparing import jobs
+from gpt4image.comparing import compare as jobs
 from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import Finished, compare, write_extras
-from gpt4image.comparing.jobs import situation
+from gpt4image.comparing.compare import Finished, compare, situation, write_extras
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, DescribeConfig, EncodeConfig, LabelConfig, TrainConfig

@@ -30,9 +30,8 @@ from gpt4image.base.visible import from_csv_cell
 from gpt4image.config import ExportConfig, PredictConfig, TrainOptions
 from gpt4image.deploying.export import export
 from gpt4image.deploying.loading import Classifier, load_classifier
-from gpt4image.deploying.predict import Drawing, decode_ahead, find_images, predict
+from gpt4image.deploying.predict import CocoResults, Drawing, Prediction, decode_ahead, find_images, predict
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.deploying.rows import CocoResults, Prediction
 from gpt4image.tasks.registry import find_task
 from trained_runs import rewrite_config
 

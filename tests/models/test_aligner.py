@@ -13,9 +13,8 @@ from torch import nn
 
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config.learning import PAPER_LOSSES
-from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, projection_head
 from gpt4image.models.alignment_losses import LOSSES, info_nce, info_nce_one_way
-from gpt4image.models.feature_heads import Headed, freeze_all_but_classifier
 from small_models import CLASSES, images, small_resnet
 
 WIDTH = 24

@@ -20,6 +20,7 @@ from gpt4image.base.errors import ModelError
 from gpt4image.base.files import write_json
 from gpt4image.models import backbones, small_stem
 from gpt4image.models.backbones import (
+    checkpoint_activations,
     classifier_names,
     create_backbone,
     in_timm,
@@ -27,7 +28,6 @@ from gpt4image.models.backbones import (
     load_weights,
     pretrained_weights,
 )
-from gpt4image.models.compiling import checkpoint_activations
 from gpt4image.models.detector import Detector
 from gpt4image.models.pyramid import Segmenter
 from small_models import CLASSES, images, small_resnet

@@ -12,8 +12,14 @@ from safetensors.torch import save_file
 
 from gpt4image.base.errors import ModelError
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import convolves, create_backbone, has_batch_norm, has_small_stem
-from gpt4image.models.compiling import checkpoint_activations, compile_training
+from gpt4image.models.backbones import (
+    checkpoint_activations,
+    compile_training,
+    convolves,
+    create_backbone,
+    has_batch_norm,
+    has_small_stem,
+)
 
 SEGFORMER: dict[str, Any] = {
     "model_type": "segformer",

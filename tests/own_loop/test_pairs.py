@@ -20,8 +20,7 @@ from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import Dataset
 from gpt4image.data.digests import file_digests
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages, WithTexts
-from gpt4image.own_loop.texts import NO_TEXT, Texts
+from gpt4image.own_loop.pairs import IGNORED_LABEL, NO_TEXT, DescribedImages, Texts, WithTexts
 from loaded_sets import in_memory
 from tables import make_table
 

@@ -112,7 +112,7 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
 def test_runs_of_a_comparison_share_their_features(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt4image.comparing.jobs import run_job
+    from gpt4image.comparing.compare import run_job
     from gpt4image.comparing.planning import make_plan
 
     computed: list[int] = []

@@ -16,8 +16,8 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.models.aligner import Plain
 from gpt4image.models.backbones import create_backbone
-from gpt4image.models.feature_heads import Plain
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation

@@ -38,8 +38,8 @@ from gpt4image.data import Dataset
 from gpt4image.data.coco import category_ids
 from gpt4image.data.pixels import load_pixels
 from gpt4image.deploying.loading import CONFIG, EXTRA_FILE, ONNX_KEY, TASK, THRESHOLDS, WEIGHTS, Classifier, Metadata
+from gpt4image.deploying.predict import ids_of_run
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
-from gpt4image.deploying.rows import ids_of_run
 from gpt4image.models import small_stem
 from gpt4image.models.pyramid import PyramidModel
 from gpt4image.tasks.base import Predictions, Task

@@ -12,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import math
 import os
 import shutil
+import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -51,7 +53,7 @@ from gpt4image.config.results import EncodeResult
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.parallel.ray_cluster import require_ray
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Workers, require_ray
 
 SECONDS_BETWEEN_REPORTS = 2.0
 _TEXTS_PER_READ = 4096
@@ -368,7 +370,7 @@ class _Work:
 def _encoding(config: EncodeConfig, encoder: TextEncoder) -> contextlib.AbstractContextManager[EncodeBatches]:
     """Return the engine: a context with a function that turns batches of texts into their vectors, in order."""
     if config.engine == "ray":
-        from gpt4image.encoding.ray import encoding_over_ray
+        from gpt4image.encoding.encode import encoding_over_ray
 
         return encoding_over_ray(encoder, config.device, config.workers)
     return contextlib.nullcontext(partial(map, encoder.encode))
@@ -380,3 +382,54 @@ def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterat
         if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
             yield start, stop
             start = stop
+
+
+@contextlib.contextmanager
+def encoding_over_ray(
+    encoder: TextEncoder, device: str, workers: int | None
+) -> Generator[Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]]:
+    """Give a function that encodes batches of texts, a few ahead, and yields the (N, D) vectors of each in order.
+
+    Raises as ``Workers``, and ModelError: the encoder cannot be used on a worker, or kills it.
+    """
+    given = (encoder.spec, device, encoder.revision, encoder.precision)
+    crew = Workers(_EncodeWork, lambda _count: given, workers, calls=2, gpu=device in ("auto", "cuda"))
+    try:
+        yield lambda batches: _in_order(crew, batches, encoder.width)
+    finally:
+        crew.close()
+
+
+def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
+    waiting, ready, following = iter(batches), dict[int, bytes](), 0
+    while True:
+        # Results that are ready too early count as in flight, so that they do not pile up behind one slow batch.
+        while crew.has_room and len(ready) < crew.room and (batch := next(waiting, None)) is not None:
+            crew.send(json.dumps(list(batch)).encode("ascii"))
+        if not crew.pending:
+            return
+        result = crew.receive()
+        if result.fault is not None or result.lost:
+            raise ModelError(result.fault or f"Workers died {MOST_TRIES} times over the same texts; free some memory.")
+        ready[result.number] = result.payload
+        while following in ready:
+            yield np.frombuffer(ready.pop(following), dtype=np.float32).reshape(-1, width)
+            following += 1
+
+
+class _EncodeWork:
+    """Turns a JSON list of texts into the bytes of their vectors, float32 (N, D); one list at a time."""
+
+    def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
+        self._encoder, self._lock = load_text_encoder(spec, device), threading.Lock()
+        here, there = (self._encoder.revision[:12], self._encoder.precision), (revision[:12], precision)
+        if here != there:
+            raise ModelError(
+                f"{spec}: a worker would encode with revision and precision {here}, the driver with {there}; rows of "
+                "one table must be made alike. Run on machines of one kind, with the same weights, or give --device "
+                "cpu."
+            )
+
+    def __call__(self, payload: bytes) -> bytes:
+        with self._lock:
+            return self._encoder.encode(json.loads(payload)).astype(np.float32).tobytes()

@@ -11,10 +11,16 @@ for batch in DataLoader(pairs, batch_size=128, shuffle=True):
 
 from __future__ import annotations
 
+import hashlib
+import re
+import tempfile
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,12 +28,13 @@ import torch.utils.data
 from PIL import Image
 
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.errors import DataError, DecodeError, TableError, nearest
+from gpt4image.base.errors import DataError, DecodeError, TableError, first_few, nearest
+from gpt4image.base.outcome import Skipped
 from gpt4image.config import DataOptions
 from gpt4image.data import Dataset, load_with_splits
 from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.decode import decode
-from gpt4image.own_loop.texts import NO_TEXT, Text, Texts, coverage
+from gpt4image.training.training_data import TextTargets
 
 IGNORED_LABEL = -100  # F.cross_entropy leaves such images out by default
 BLANK_SIZE = (224, 224)
@@ -163,3 +170,195 @@ class DescribedImages(torch.utils.data.Dataset[DescribedImage]):
             torch.from_numpy(label) if label.ndim else IGNORED_LABEL if label == NO_LABEL else int(label),
             *text,
         )
+
+
+NO_TEXT = -1
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class Text(NamedTuple):
+    """What is known of one image by text.
+
+    Attributes:
+        text: (D,) float32, mean embedding of its descriptions at unit length; zeros where there is none.
+        described: whether there is a description.
+        text_id: identity of its texts, whatever their order: images that share it must not be each other's negatives;
+            NO_TEXT where there is none.
+    """
+
+    text: torch.Tensor
+    described: bool
+    text_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How well images and an embedding table fit together.
+
+    Attributes:
+        images: number of images of the dataset.
+        described: number of those that have an embedding.
+        missing: keys of those that have none.
+        unused: number of images of the table that are not in the dataset.
+    """
+
+    images: int
+    described: int
+    missing: tuple[str, ...]
+    unused: int
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return f"{self.described} of {self.images} images described; {self.unused} other images in the table"
+
+
+class Texts:
+    """Text embeddings, looked up by the digest of an image or by any other key. The table stays a memory map.
+
+    A key of 64 hexadecimal digits is the sha256 of an image's bytes, as in every table that ``gpt4image encode``
+    writes (``file_digests`` gives those of files). Any other key is a name, as ``from_csv`` and ``encoded`` take them.
+
+    Attributes:
+        table: the open table.
+        width: D, width of an embedding.
+    """
+
+    def __init__(self, table: str | Path | EmbeddingTable) -> None:
+        """Open an embedding table, by its folder. Raises TableError: there is none."""
+        self.table = table if isinstance(table, EmbeddingTable) else EmbeddingTable.open(table)
+        self.width = self.table.width
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        *,
+        key: str = "key",
+        text: str = "description",
+        table: str | Path | None = None,
+        **options: Any,
+    ) -> Self:
+        """Encode the descriptions in a CSV file, once: see ``encoded``, also for the options that are not named here.
+
+        Rows without a key or text, or with too many cells, are left out with a warning that names them.
+
+        Args:
+            path: CSV file: UTF-8, commas, names of the columns in its first line. Several rows may share a key.
+            key: column of the keys.
+            text: column of the descriptions.
+            table: by default beside the file, ``captions.emb`` for ``captions.csv``.
+
+        Raises:
+            DataError: the file cannot be read, lacks a column, or has no row that can be used.
+        """
+        from gpt4image.describing.rows import read_csv
+
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file; give a CSV file with the columns {key!r} and {text!r}.")
+        good: list[tuple[str, str]] = []
+        bad: list[str] = []
+        for row in read_csv(path, {"key": key, "description": text}):
+            if isinstance(row, Skipped):
+                bad.append(f"{row.name}: {row.reason}")
+            elif row.key is None or row.description is None:
+                bad.append(f"{row.where}: no {key if row.key is None else text}")
+            else:
+                good.append((row.key, row.description))
+        if not good:
+            raise DataError(f"{path}: no row has both a {key!r} and a {text!r}; look at its first lines.")
+        if bad:
+            warnings.warn(f"{len(bad)} rows are left out: {first_few(bad)}.", stacklevel=2)
+        return cls.encoded(good, table or path.with_suffix(".emb"), **options)
+
+    @classmethod
+    def encoded(
+        cls, texts: Iterable[tuple[str, Any]], table: str | Path, *, encoder: str = "minilm", device: str = "auto"
+    ) -> Self:
+        """Encode descriptions into a table on disk, once: the next time only new texts are encoded.
+
+        Args:
+            texts: pairs of a key and a description; a key may come again. No text: left out, with a warning.
+            table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
+            encoder: SPEC of the text encoder, as ``gpt4image encode --encoder``.
+            device: auto, cpu, cuda or mps.
+
+        Raises:
+            ConfigError, ModelError: the encoder cannot be used.
+            DataError: there are no texts.
+            TableError: the folder holds the table of another encoder, or cannot be written.
+        """
+        from gpt4image.parallel import processes
+
+        pairs, empty = [], []
+        for key, text in dict.fromkeys((key, text) for key, text in texts):
+            if isinstance(text, str) and text.strip():
+                pairs.append((_digest_of(key), text))
+            else:
+                empty.append(key)
+        if not pairs:
+            raise DataError("there are no texts to encode; give pairs of a key and a description.")
+        if empty:
+            warnings.warn(f"{len(empty)} keys have no text and are left out: {first_few(empty)}.", stacklevel=2)
+        processes.together(lambda: _encode(pairs, Path(table), encoder, device), first_ahead=True)
+        return cls(table)
+
+    def __getitem__(self, key: str) -> Text:
+        """Return the text of one image; a key without a description gets zeros, and ``described`` says so."""
+        digest = _digest_of(key)
+        vectors, described = self.table.vectors([digest])
+        _, rows = self.table.rows_of([digest])
+        return Text(torch.from_numpy(vectors[0]), bool(described[0]), int(rows.min()) if len(rows) else NO_TEXT)
+
+    def coverage(self, keys: Sequence[str]) -> Coverage:
+        """Return which of these images have a description. Raises TableError: none has."""
+        digests = [_digest_of(key) for key in keys]
+        found = coverage(self.table, keys, digests, among=digests)
+        if not found.described:
+            raise TableError(
+                f"None of the {len(keys)} images has a text in {self.table.path}: keys such as {first_few(keys[:3])} "
+                "must be those that the texts were encoded with."
+            )
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the path of the table to worker processes, for a pickled memory map is a copy of its file."""
+        return type(self), (self.table.path,)
+
+
+def coverage(table: EmbeddingTable, keys: Sequence[str], digests: Sequence[str], *, among: Sequence[str]) -> Coverage:
+    """Return how images and a table fit together; the table's images that are not ``among`` the digests are unused."""
+    described = TextTargets.of(table, digests).described
+    used = TextTargets.of(table, list(dict.fromkeys(among))).described
+    return Coverage(
+        images=len(keys),
+        described=int(described.sum()),
+        missing=tuple(key for key, has in zip(keys, described, strict=True) if not has),
+        unused=table.manifest.images - int(used.sum()),
+    )
+
+
+def _digest_of(key: object) -> str:
+    """Return the digest that stands for a key in a table; a name gets one that no image has. DataError: no text."""
+    if not isinstance(key, str):
+        raise DataError(f"a key must be a text, and {key!r} is of type {type(key).__name__}; give str(key), always so.")
+    return key.lower() if _DIGEST.fullmatch(key) else hashlib.sha256(b"key\0" + key.encode()).hexdigest()
+
+
+def _encode(pairs: Sequence[tuple[str, str]], table: Path, encoder: str, device: str) -> None:
+    """Bring the table up to date through a store that is needed no longer than that."""
+    from gpt4image.artifacts.prompts import find_prompt
+    from gpt4image.artifacts.store import Description, DescriptionStore
+    from gpt4image.config import EncodeConfig
+    from gpt4image.encoding.encode import encode
+
+    of_all: dict[str, Any] = {"prompt": find_prompt("imported"), "describer": {"name": "imported"}}
+    seen, now, rows = Counter[str](), time.time(), list[Description]()
+    for digest, text in pairs:
+        rows.append(Description(digest=digest, sample=seen[digest], text=text, created=now, **of_all))
+        seen[digest] += 1
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "texts.db"
+        with DescriptionStore(store, write=True) as writer:
+            writer.add(rows)
+        encode(EncodeConfig(store=store, out=table, encoder=encoder, device=device))

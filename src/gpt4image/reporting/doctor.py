@@ -122,7 +122,7 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from gpt4image.data.pixels import available_cores
-    from gpt4image.models.compiling import compiler_missing
+    from gpt4image.models.backbones import compiler_missing
     from gpt4image.parallel.devices import choose_device, suited_precision
 
     device = choose_device("auto")

@@ -29,8 +29,8 @@ from gpt4image.data.labels import note_other_classes
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import wrong_copies
-from gpt4image.models.compiling import checkpoint_activations
-from gpt4image.models.feature_heads import Plain
+from gpt4image.models.aligner import Plain
+from gpt4image.models.backbones import checkpoint_activations
 from gpt4image.parallel.sharding import structure_alone, unshardable
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection

@@ -29,9 +29,8 @@ from gpt4image.data.pixels import KeptFeatures, Pixels, WorkerPixels, available_
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
-from gpt4image.models.aligner import Head, projection_head
+from gpt4image.models.aligner import Head, Headed, classified, projection_head
 from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
-from gpt4image.models.feature_heads import Headed, classified
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes

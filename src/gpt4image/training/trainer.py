@@ -25,10 +25,15 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
-from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import CLASSIFIER, Backbone, create_backbone, load_own_layers
-from gpt4image.models.compiling import checkpoint_activations, compile_training
-from gpt4image.models.feature_heads import Headed, Plain, Tapped, freeze_all_but_classifier
+from gpt4image.models.aligner import Aligner, Headed, Plain, Tapped, freeze_all_but_classifier
+from gpt4image.models.backbones import (
+    CLASSIFIER,
+    Backbone,
+    checkpoint_activations,
+    compile_training,
+    create_backbone,
+    load_own_layers,
+)
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
