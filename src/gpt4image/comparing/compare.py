@@ -162,10 +162,6 @@ class Finished:
 def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[Skipped]:
     """Write beside comparison.json what the report shows, of the first plan that has it.
 
-    Args:
-        plans: finished comparisons of one folder.
-        names: of the comparisons, where there are several.
-
     Returns:
         What could not be written.
     """

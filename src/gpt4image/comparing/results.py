@@ -37,14 +37,7 @@ RESAMPLES = 1000
 def summarise(
     config: CompareConfig, members: Mapping[str, Member], data: TrainingData, plan_notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the record of one comparison, as comparison.json holds it.
-
-    Args:
-        config: its options.
-        members: with finished and measured runs.
-        data: before anything was taken away.
-        plan_notes: of its plan.
-    """
+    """Return the record of one comparison, as comparison.json holds it."""
     left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [runs.read_evaluation(run / "evaluation-test.json") for run in folders[name]] for name in members}

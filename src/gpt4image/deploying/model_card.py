@@ -75,14 +75,6 @@ def model_card(
 ) -> str:
     """Return the card.
 
-    Args:
-        exported: the model.
-        form: timm, onnx or torch-export.
-        path: where the exported file or folder will be.
-        agreement: how it compares to the model of the run.
-        data_licence: licence of the images.
-        repository: USER/NAME on the hub.
-
     Raises RunError: a record of the run cannot be read.
     """
     config, exclusive = exported.model.config, exported.model.task.exclusive

@@ -294,15 +294,7 @@ def _below(folder: str, extensions: Collection[str]) -> Iterator[str | Skipped]:
 def decode_ahead(
     found: Iterable[str | Skipped], preprocessing: Preprocessing, *, batch_size: int, threads: int, sized: bool = False
 ) -> Generator[Decoded]:
-    """Yield images in batches, in order, while threads decode the next ones: two batches per thread are held.
-
-    Args:
-        found: paths, and what was skipped already.
-        preprocessing: what makes pixels of a file.
-        batch_size: files per batch.
-        threads: how many decode side by side.
-        sized: whether the sides of the pictures themselves are asked for: their headers are read a second time.
-    """
+    """Yield images in batches, in order, while threads decode the next ones: two batches per thread are held."""
     remaining = iter(found)
     batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
     waiting: deque[Future[Decoded]] = deque()
@@ -375,10 +367,6 @@ class Drawing:
 
     def drawn(self, prediction: Prediction, found: Predictions) -> Prediction:
         """Draw a prediction, and return it with the file of its mask, if it has one.
-
-        Args:
-            prediction: of an image file.
-            found: what the model gave of it: boxes, or a mask (S, S) uint8.
 
         Raises:
             DecodeError: this image is gone, or is too large to be drawn.

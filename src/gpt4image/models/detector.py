@@ -39,13 +39,7 @@ ROUNDS = 32
 
 
 class Detector(PyramidModel):
-    """Images to outputs (B, P, K + POINT): class logits, distances in strides, centerness, and the point.
-
-    Args:
-        backbone: a timm classifier with K classes.
-        size: side of the input in pixels.
-        classes: K.
-    """
+    """Images to outputs (B, P, K + POINT): class logits, distances in strides, centerness, and the point."""
 
     def __init__(self, backbone: nn.Module, size: int, classes: int) -> None:
         super().__init__(backbone, size, finest=FINEST, coarsest=min(COARSEST, (size - 1) // int(FIRST)))

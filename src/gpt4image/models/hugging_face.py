@@ -32,12 +32,7 @@ _CLASS_OF_A_LIBRARY = re.compile(r"(sentence_transformers|torch\.nn)\.(\w+\.)*[A
 
 
 def find_folder(name: str, patterns: Sequence[str]) -> Path:
-    """Return the folder of a model: ``name`` itself, or its copy of the Hugging Face hub (fetched once).
-
-    Args:
-        name: path of a folder, or a Hugging Face id.
-        patterns: names of the files to fetch.
-    """
+    """Return the folder of a model: ``name`` itself, or its copy of the Hugging Face hub (fetched once)."""
     folder = Path(name).expanduser()
     if not name or not folder.is_dir():
         if not name or folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:

@@ -118,14 +118,7 @@ class PyramidModel(nn.Module):
 
 
 class PlainPyramid(nn.Module):
-    """Maps of several strides from the one map of a plain ViT, the simple feature pyramid of Li et al. 2022.
-
-    Args:
-        channels: of the map.
-        width: C.
-        ups: how many maps are finer than it, each by 2.
-        coarser: makes the others.
-    """
+    """Maps of several strides from the one map of a plain ViT, the simple feature pyramid of Li et al. 2022."""
 
     def __init__(self, channels: int, width: int, ups: int, coarser: Coarser) -> None:
         super().__init__()
@@ -187,10 +180,6 @@ class Segmenter(PyramidModel):
 
     Kirillov et al. 2019, arXiv 1901.02446. The classifier has no part in the logits of cells: it sees the whole
     picture, and would tell that a class is there, but not where.
-
-    Args:
-        backbone: a timm classifier of K classes.
-        size: S.
     """
 
     def __init__(self, backbone: nn.Module, size: int) -> None:

@@ -27,12 +27,7 @@ SHIFTED = 8  # one channel of so many goes to each side, as in the paper
 
 
 class FramePool(nn.Module):
-    """Attention over the T features of a clip; at first their mean. Holds the hooks of the whole model.
-
-    Args:
-        width: C of the features.
-        differences: whether the model reads the T - 1 differences of neighbouring frames, in place of T frames.
-    """
+    """Attention over the T features of a clip; at first their mean. Holds the hooks of the whole model."""
 
     def __init__(self, width: int, *, differences: bool = False) -> None:
         super().__init__()

@@ -84,12 +84,7 @@ class _Checksum:
 def load_tensors(
     path: Path, place: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor
 ) -> tuple[dict[str, Tensor], Any]:
-    """Return the tensors of a safetensors file and the JSON value in its header, None if there is none.
-
-    Args:
-        path: the file.
-        place: maps each name and tensor to the tensor that is kept; tensors are read one by one.
-    """
+    """Return the tensors of a safetensors file and the JSON value in its header, None if there is none."""
     if not path.is_file():
         raise ModelError(f"{path} does not exist; give a .safetensors file.")
     tensors: dict[str, Tensor] = {}

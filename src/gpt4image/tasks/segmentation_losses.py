@@ -75,10 +75,6 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
     Nobody is asked for the background, and tags must not take cells from it: only masks teach what belongs to it. So it
     has no part in p, unless there is only one other class, and q gives no gradient.
 
-    Args:
-        logits: (B, K, h, w) float32 or better.
-        targets: of the images.
-
     Returns:
         Scalar >= 0, the same on every process; 0 where nothing is known.
     """
@@ -104,11 +100,6 @@ def share_loss(logits: Tensor, targets: PixelTargets, smoothing: float) -> Tenso
     Tags say nothing of how much is background. In a long run the model knows the masks by heart, and a class that
     nearly all images show spreads over the background of images without one. So the share of the background is held
     there: expectation regularization (Mann and McCallum 2007, "Simple, robust, scalable semi-supervised learning").
-
-    Args:
-        logits: (B, K, h, w) float32 or better.
-        targets: of the images.
-        smoothing: as of ``pixel_loss``, which teaches the model to be no surer.
 
     Returns:
         Scalar >= 0, the same on every process; 0 where there is no background, or no image of one of both kinds.

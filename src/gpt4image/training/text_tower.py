@@ -57,14 +57,7 @@ class TextBatch(NamedTuple):
 
 
 class TextTower(nn.Module):
-    """A text encoder with some weights that learn; the others are no part of its state.
-
-    Args:
-        targets: which texts belong to an image.
-        table: their table, made by the encoder that learns.
-        how: ``lora`` or ``full``.
-        device: where it is trained.
-    """
+    """A text encoder with some weights that learn; the others are no part of its state."""
 
     def __init__(self, targets: TextTargets, table: EmbeddingTable, how: How, device: torch.device) -> None:
         super().__init__()

@@ -60,9 +60,6 @@ class TextTargets:
     def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the targets of a batch.
 
-        Args:
-            indices: (B,) positions of the images.
-
         Returns:
             (B, D) float32, the mean text of each image (zeros where there is none); (B,) bool, whether it has any;
             (B,) int64 identity of its texts: images that share it must not be each other's negatives.
