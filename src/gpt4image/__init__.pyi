@@ -57,8 +57,8 @@ from gpt4image.models.alignment_losses import info_nce_one_way as info_nce_one_w
 from gpt4image.models.alignment_losses import siglip as siglip
 from gpt4image.models.backbones import create_backbone as create_backbone
 from gpt4image.own_loop.pairs import DescribedImages as DescribedImages
-from gpt4image.own_loop.pairs import WithTexts as WithTexts
 from gpt4image.own_loop.pairs import Texts as Texts
+from gpt4image.own_loop.pairs import WithTexts as WithTexts
 from gpt4image.tasks.base import Task
 
 class _Frame(Protocol):
