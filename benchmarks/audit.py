@@ -1,4 +1,4 @@
-"""How often the intervals of `gpt4image audit` hold, and how wide they are, on real answers and simulated models.
+"""How often intervals and promises by the looks of `gpt4image audit` hold, on real answers and simulated models.
 
     python benchmarks/audit.py [DRAWS]
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.files import read_json_lines
-from gpt4image.labelling.looks import drawn, share_right, strata_of
+from gpt4image.labelling.looks import promise, share_right
 from text_labels import DATA
 
 Ints = NDArray[np.int64]
@@ -54,16 +54,14 @@ def settings() -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
                 yield f"{name}, {describer}, model of {chance}", model == truth, np.where(model == said, sure, others)
 
 
-def main(draws: int) -> None:
-    for looks in (20, 50, 100):
+def intervals(draws: int) -> None:
+    """Print the coverage and the half width of the interval of each setting, and those without a proxy."""
+    for looks in (20, 30, 50, 100, 200):
         cells: list[tuple[float, float, float]] = []
         for name, right, proxy in settings():
-            strata = strata_of(proxy, looks)
-            found, plain = [], []
-            for seed in range(draws):
-                rows, others = drawn(strata, seed)[:looks], np.random.default_rng(seed).permutation(len(right))[:looks]
-                found.append(share_right(strata, rows, right[rows]))
-                plain.append(share_right(np.zeros_like(strata), others, right[others]))
+            nothing, rng = np.ones(len(right)), np.random.default_rng(0)
+            samples = [rng.permutation(len(right))[:looks] for _ in range(draws)]
+            found, plain = ([share_right(one, rows, right[rows]) for rows in samples] for one in (proxy, nothing))
             covered = float(np.mean([share.low <= right.mean() <= share.high for share in found]))
             widths = [float(np.mean([share.high - share.low for share in each]) / 2) for each in (found, plain)]
             cells.append((covered, *widths))
@@ -74,5 +72,26 @@ def main(draws: int) -> None:
         print(f"{looks:3} looks: coverage at least {least:.3f}, mean {mean[0]:.3f}; {width}", flush=True)
 
 
+def promises(draws: int) -> None:
+    """Print how often a promise about answers is kept, and how many images it is about."""
+    for name, right, proxy in settings():
+        if not name.endswith("answers"):
+            continue
+        order = np.argsort(-proxy, kind="stable")
+        for max_error, looks in ((0.02, 200), (0.02, 400), (0.02, 800), (0.05, 100), (0.05, 200), (0.1, 100)):
+            rng, sizes, kept = np.random.default_rng(0), [], []
+            for _ in range(draws):
+                rows = rng.permutation(len(right))[:looks]
+                size = promise(proxy, rows, ~right[rows], max_error).images
+                sizes.append(size / len(right))
+                kept.append((~right[order[:size]]).sum() <= max_error * size)
+            best = np.flatnonzero(np.cumsum(~right[order]) <= max_error * np.arange(1, len(right) + 1))
+            print(f"{name:32} at most {max_error:.0%} wrong, {looks:3} looks: kept {np.mean(kept):.3f}, images "
+                  f"{np.mean(sizes):.3f}, some {np.mean(np.array(sizes) > 0):.3f}; with all labels "
+                  f"{(best[-1] + 1) / len(right) if len(best) else 0:.3f}", flush=True)  # fmt: skip
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    promises(count)
+    intervals(count)

@@ -505,16 +505,16 @@ def imported() -> None:
     from gpt4image.comparing import compare as jobs
     from gpt4image.describing.describers import batch
     from gpt4image.reviewing import review
-    from gpt4image.reviewing.labels_file import Mark
 
     for name in ["timm", "torchvision", "torchmetrics", "sklearn.linear_model", "openai", "genai_prices",
                  "pyarrow.parquet", "gpt4image.training.trainer", "gpt4image.describing.describers.openai.describer",
                  *(f"gpt4image.{command.stage.split(':')[0]}" for command in cli.COMMANDS.values())]:  # fmt: skip
         importlib.import_module(name)
 
-    def click(session: Any, *_: Any) -> None:
+    def click(sessions: Any, *_: Any) -> None:
+        session = sessions["label"]
         for card in session.all_cards()[:4]:  # as a person does: each label is on disk when it is shown as saved
-            session.mark({card.id: Mark("red", "checked")})
+            session.mark({card.id: ("red", "checked")})
 
     jobs.run_jobs = lambda work, todo, names, **_: [work(job, lambda *_: None) for job in todo]
     review.serve = click

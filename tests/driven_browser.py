@@ -129,6 +129,18 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float], *, touch: bool = False) -> None:
+        """Drag from one place of the screen to another, by mouse or finger."""
+        places = [start, ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), end]
+        if touch:
+            for kind, place in zip(("touchStart", "touchMove", "touchMove"), places, strict=True):
+                self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": place[0], "y": place[1]}])
+            self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+            return
+        kinds = ("mousePressed", "mouseMoved", "mouseMoved", "mouseReleased")
+        for kind, (x, y) in zip(kinds, [*places, end], strict=True):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
     def screen(self, width: int, height: int, scheme: str = "light") -> None:
         """Set the size of the screen in CSS pixels, and whether the person prefers light or dark."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

@@ -145,6 +145,8 @@ def distill(
     evidence: Literal['fused', 'texts', 'answers', 'names'] = 'fused',
     suspected: int = 50,
     suggest: int = 0,
+    max_error: float | None = None,
+    audit: StrPath = 'audit.csv',
     label_trust: float | None = None,
     align_loss: Literal['infonce', 'infonce-one-way', 'siglip', 'cosine'] = 'infonce',
     align_weight: float = 1.0,
@@ -297,6 +299,9 @@ def distill(
         suspected (int, optional): Number of suspected label errors to show.
         suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
             only.
+        max_error (float | None, optional): Keep only the surest targets of training images, of which at most this share
+            is wrong, with 95 % confidence by the looks of `audit`; one class per image.
+        audit (str | Path, optional): File of the looks of `audit`, for max_error=.
         label_trust (float | None, optional): Weight of the given label in the target of an image with text labels; the
             text label has the rest. Default: 0.5 if the labels look right, 1 if the descriptions say little of the
             classes, otherwise the posterior under the label noise that `label` estimated.
@@ -613,6 +618,8 @@ def label(
     seed: int = 0,
     suspected: int = 50,
     suggest: int = 0,
+    max_error: float | None = None,
+    audit: StrPath = 'audit.csv',
 ) -> LabelResult:
     """Predict class probabilities from the descriptions: ``gpt4image label`` as a function.
 
@@ -647,6 +654,9 @@ def label(
         suspected (int, optional): Number of suspected label errors to show.
         suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
             only.
+        max_error (float | None, optional): Keep only the surest targets of training images, of which at most this share
+            is wrong, with 95 % confidence by the looks of `audit`; one class per image.
+        audit (str | Path, optional): File of the looks of `audit`, for max_error=.
 
     Returns:
         LabelResult: The targets that ``label`` wrote, and how right they are; ``rows`` are the targets, one per image.
@@ -656,9 +666,12 @@ def review(
     *,
     image_root: StrPath | None = None,
     data: Data,
+    task: Literal['auto', 'classification', 'multilabel', 'detection'] = 'auto',
     labels: StrPath,
     answers: StrPath | None = None,
     embeddings: StrPath | None = None,
+    targets: StrPath | None = None,
+    model: StrPath | None = None,
     classes: StrPath | Sequence[str] | None = None,
     correct: bool = False,
     port: int = 0,
@@ -674,15 +687,19 @@ def review(
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
             or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image: folder:PATH,
-            manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100, clothes, openmoji. Datasets with boxes, masks or several
-            classes per image are refused.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image, several, or boxes:
+            folder:PATH, manifest:FILE, coco:FILE, hf:NAME and others. Datasets with masks are refused.
+        task (Literal['auto', 'classification', 'multilabel', 'detection'], optional): What an image gets: one class,
+            several (multilabel), or boxes (detection). auto: as in targets=, else as in the dataset.
         labels (str | Path): CSV file of all labels, which data=manifest:FILE reads; it lies in the folder of the
             images, or above it.
         answers (str | Path | None, optional): Description store with class answers: proposals, and the order of the
             images.
         embeddings (str | Path | None, optional): Embedding table: proposals learned from the labels, and the order of
             the images.
+        targets (str | Path | None, optional): File of targets, by label: proposals of classes, tags or boxes, and a tab
+            to audit them. Beside answers= or embeddings=, images without a target come first.
+        model (str | Path | None, optional): Run folder: a tab to audit the model on the test images.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from, besides those of the dataset: a
             text file with one class per line, or a list with commas. Where the dataset has none, those of the answers
             without it; if there are none either, new names can be typed.
@@ -706,7 +723,6 @@ def audit(
     looks: int = 60,
     labels: StrPath = 'audit.csv',
     port: int = 0,
-    seed: int = 0,
 ) -> AuditResult:
     """How good are targets and model, by a few looks?: ``gpt4image audit`` as a function.
 
@@ -717,18 +733,16 @@ def audit(
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
             or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC: classes, tags or boxes.
         targets (str | Path | None, optional): File of targets, by label. Without model=, its training images are
             audited.
         model (str | Path | None, optional): Run folder. It is audited on the test images, which it did not learn from.
-        answers (str | Path | None, optional): Description store: audits the class answers, too.
+        answers (str | Path | None, optional): Description store: audits the class answers, too; one class per image.
         split (Literal['train', 'val', 'test'] | None, optional): Images that are audited. Default: train, with model=
             test.
         looks (int, optional): Number of images to look at; a higher number later adds to them.
-        labels (str | Path, optional): CSV file of the looks; it lies in the folder of the images, or above it. The draw
-            is noted beside it.
+        labels (str | Path, optional): CSV file of the looks; it lies in the folder of the images, or above it.
         port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
-        seed (int, optional): Seed of the draw.
 
     Returns:
         AuditResult: Shares that are right, estimated from ``looks``; ``shares`` has the interval of each.
@@ -983,6 +997,7 @@ def evaluate(
     image_root: StrPath | None = None,
     data: Data | None = None,
     split: Literal['train', 'val', 'test'] = 'test',
+    audit: StrPath = 'audit.csv',
     task: Task | None = None,
     model: Module | None = None,
 ) -> EvaluateResult:
@@ -999,6 +1014,8 @@ def evaluate(
         data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC. Default: the dataset of the
             run.
         split (Literal['train', 'val', 'test'], optional): Split to measure on.
+        audit (str | Path, optional): File of the looks of `audit`: they estimate the accuracy with an interval, also
+            without labels.
         task (Task | None, optional): A task of your own, where the registry has none of its name.
         model (Module | None, optional): The module that was trained, where `train` was given one in another process.
 

@@ -66,7 +66,7 @@ COMMANDS = {
     "label": Command("predict class probabilities from the descriptions", "LabelConfig", "labelling.label:label"),
     "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),
     "audit": Command(
-        "how good are targets and model, by a few looks?", "AuditConfig", "reviewing.audit:audit", resumes=True
+        "how good are targets and model, by a few looks?", "AuditConfig", "reviewing.review:audit", resumes=True
     ),
     "export-labels": Command(
         "write targets as labels that others read", "ExportLabelsConfig", "deploying.export_labels:export_labels"

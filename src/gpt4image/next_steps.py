@@ -15,6 +15,7 @@ from typing import Any
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.secrets import hidden
+from gpt4image.config.distilling import RUN, TARGETS
 from gpt4image.config.results import LabelResult
 
 Step = tuple[str, Mapping[str, Any]]
@@ -133,6 +134,9 @@ def _label(store: Path, data: str | None, embeddings: Path | None = None) -> Ste
 
 
 def _after_label(config: Any, outcome: Any) -> Step:
+    if config.max_error is not None:  # the others are looked at
+        evidence = {"answers": config.answers, "embeddings": config.embeddings, "targets": outcome.path}
+        return "review", {"data": config.data, **evidence, "labels": beside(config.data, "labels.csv")}
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
     aligned = {"embeddings": config.embeddings} if outcome.teacher_boxes is not None else {}
     run = _new(config.out.with_name("run"))
@@ -177,11 +181,22 @@ def _export(folder: Path) -> Step | None:
 def _after_distill(config: Any, outcome: Any) -> Step | None:
     if outcome.measured_on:
         return _predict(outcome.model, config.data)
-    folder = Path(config.data.removeprefix("folder:"))
-    labels = folder / "labels.csv" if folder.is_dir() else Path("labels.csv")
     table = config.out / "embeddings"
     evidence = {"answers": config.out / "answers.db", "embeddings": table if table.exists() else None}
-    return "review", {"data": config.data, **evidence, "labels": labels}
+    return "review", {"data": config.data, **evidence, "labels": beside(config.data, "labels.csv")}
+
+
+def audit_of(config: Any, *, held_out: bool) -> dict[str, Any]:
+    """Return the options of `audit` that estimate how good what `distill` made is: its model on ``held_out`` images,
+    or else its targets."""
+    made = {"targets": config.out / TARGETS, "model": config.out / RUN if held_out else None}
+    return {"data": config.data, **made, "labels": beside(config.data, "audit.csv")}
+
+
+def beside(data: str, name: str) -> Path:
+    """Return where a file of labels may lie: in the folder of the images, where they are files."""
+    folder = Path(data.removeprefix("folder:"))
+    return folder / name if folder.is_dir() else Path(name)
 
 
 def _predict(model: Path, data: str) -> Step | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +68,7 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
         gpt4image.distill(bare.folder, describer=bare.replay, out=out, **TINY)
     made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY)
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
-    assert made.path == out and made.skipped == () and "gpt4image review" in made.text
+    assert made.path == out and made.skipped == () and "gpt4image audit" in made.text
     found = Targets.load(out / "targets.parquet")
     assert found.classes == ("blue", "green", "red") and (found.labels == -1).all()
     assert {key[0] for key in found.keys} == {"b", "g", "r"}
@@ -76,6 +78,23 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     assert predicted.predicted == 36
     rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert {name for row in rows[1:] for name in COLOURS if name in row} <= {*COLOURS}
+
+
+def test_looks_take_the_place_of_labels(bare: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(sessions: Any, *_: Any) -> None:
+        session = sessions["audit"]
+        for card in session.cards("label", 96):
+            session.mark({card.id: (next(name for name in COLOURS if name[0] == card.key[0]), "checked")})
+
+    asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": tmp_path / "out", **TINY}
+    made = gpt4image.distill(bare.folder, **asked)
+    words = re.search(r"\n  (gpt4image audit .*)", made.text)
+    assert words and "--labels" in words[1]
+    monkeypatch.setattr("gpt4image.reviewing.review.serve", look)
+    assert cli.main(shlex.split(words[1])[1:]) == 0
+    again = gpt4image.distill(bare.folder, **asked)
+    assert "Accuracy of the targets, by 36 looks at 36 images: 100.0% (100.0% to 100.0%)." in again.text
+    assert "gpt4image audit --data NEW --split train --model" in again.text
 
 
 def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(

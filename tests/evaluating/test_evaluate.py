@@ -208,3 +208,22 @@ def test_a_dataset_that_lacks_a_class_of_the_run_is_measured_by_the_names_of_the
     assert record["classes"] == classes and record["support"][0] == 0 and record["per_class"][0] is None
     whole = evaluate(EvaluateConfig(run_dir=measured, data=str(own), split="train"))
     assert sum(record["support"]) < whole.labelled
+
+
+def test_looks_estimate_the_accuracy_where_no_test_image_has_a_label(colour_folder: Path, tmp_path: Path) -> None:
+    images = load_with_splits(f"folder:{colour_folder}", val_fraction=0.1, test_fraction=0.25)
+    rows = list(zip(images.keys, images.splits, images.digests, images.labels.tolist(), strict=True))
+    names = images.classes
+    table = "".join(f"{key},{'' if split == 'test' else names[k]},{split}\n" for key, split, _, k in rows)
+    (colour_folder / "set.csv").write_text(f"path,label,split\n{table}", encoding="utf-8")
+    out = trained(f"manifest:{colour_folder / 'set.csv'}", tmp_path / "run")
+    looks = tmp_path / "audit.csv"
+    with pytest.raises(DataError, match="label"):
+        evaluate(EvaluateConfig(run_dir=out, audit=looks))
+    test = "".join(f"{key},{names[k]},test,checked,{digest}\n" for key, split, digest, k in rows if split == "test")
+    looks.write_text(f"path,label,split,review,digest\n{test}", encoding="utf-8")
+    found = evaluate(EvaluateConfig(run_dir=out, audit=looks))
+    assert (found.labelled, found.looks) == (0, test.count("\n")) and found.scores == {}
+    measured = evaluate(EvaluateConfig(run_dir=out, data=f"folder:{colour_folder}"))
+    assert found.right_ci95 == [found.right] * 2, "all were looked at"
+    assert found.right is not None and 0 <= found.right <= 1 and measured.accuracy is not None

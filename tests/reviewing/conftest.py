@@ -13,7 +13,7 @@ from PIL import Image
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_dataset
 from gpt4image.reviewing.labels_file import LabelsFile
-from gpt4image.reviewing.review import open_session
+from gpt4image.reviewing.review import kind_asked, open_session
 from gpt4image.reviewing.session import Session
 from hostile_names import HOSTILE
 
@@ -41,7 +41,7 @@ def opened(pictures: Path) -> Iterator[Callable[..., Session]]:
 
     def start(wait: bool = True, **options: Any) -> Session:
         config = ReviewConfig(**{"data": f"folder:{pictures}", "labels": pictures.parent / "labels.csv"} | options)
-        file = LabelsFile(config.labels, load_dataset(config.data))
+        file = LabelsFile(config.labels, load_dataset(config.data), kind_asked(config))
         running.append(open_session(config, file, wait=wait))
         return running[-1]
 

@@ -12,7 +12,6 @@ from gpt4image.base.errors import DataError
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_dataset
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
-from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.review import review
 from gpt4image.reviewing.session import Card
 
@@ -40,8 +39,8 @@ def read(folder: Path, tasks: Any) -> tuple[dict[str, str], list[str]]:
     path = folder / "tasks.json"
     path.write_text(tasks if isinstance(tasks, str) else json.dumps(tasks), encoding="utf-8")
     found, skipped = read_tasks(path, DIGESTS)
-    assert {mark.note for mark in found.values()} <= {"checked"}
-    return {digest.removeprefix("digest of "): mark.label for digest, mark in found.items()}, [
+    assert {note for _, note in found.values()} <= {"checked"}
+    return {digest.removeprefix("digest of "): name for digest, (name, _) in found.items()}, [
         item.reason for item in skipped
     ]
 
@@ -55,7 +54,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert (second["predictions"][0]["score"], second["predictions"][0]["result"]) == (0.9, [choice("dog")])
     found, skipped = read_tasks(tmp_path / "out.json", DIGESTS)
     assert (skipped, found) == (
-        [], {"digest of cat/1.png": Mark("cat", "checked"), "digest of dog/2.png": Mark("=1", "checked")}
+        [], {"digest of cat/1.png": ("cat", "checked"), "digest of dog/2.png": ("=1", "checked")}
     )  # fmt: skip
 
 
@@ -98,7 +97,7 @@ def test_a_task_of_a_picture_that_was_changed_labels_no_other(tmp_path: Path) ->
     tasks = [task("cat/1.png", done, digest=old, key="cat/1.png"), task("cat/1.png", done, digest=new)]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
     found, skipped = read_tasks(tmp_path / "tasks.json", {"cat/1.png": new})
-    assert found == {new: Mark("cat", "checked")}
+    assert found == {new: ("cat", "checked")}
     [refused] = skipped
     assert refused.name == "cat/1.png" and "no picture with its digest" in refused.reason
     found, skipped = read_tasks(tmp_path / "tasks.json", {"cat/1.png": "c" * 64})

@@ -219,7 +219,7 @@ def test_images_that_are_no_files_are_written_beside_the_labels(pictures: Path, 
 def test_what_may_not_be_replaced_is_refused(pictures: Path, colour_folder: Path, tmp_path: Path) -> None:
     images, path = load_dataset(f"folder:{pictures}"), tmp_path / "labels.csv"
     path.write_text("path,label\nphotos/cat/0.png,cat\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"not written by review, as it has no column 'key'"):
+    with pytest.raises(DataError, match=r"not written by review of these images, as it has no column 'key'"):
         LabelsFile(path, images)
     with pytest.raises(ConfigError, match=r"is the file that --data reads"):
         LabelsFile(path, load_dataset(f"manifest:{path}"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from gpt4image.reviewing.queue import Source, Teacher
 
 CLASSES = ("blue", "green", "red")
 ASKED = replace(PROMPTS["short"], ask=("class",), classes=tuple((name, "") for name in CLASSES))
+
+
+def cells(labels: Any) -> list[str]:
+    return [CLASSES[k] if k >= 0 else "" for k in labels]
 
 
 def write_answers(path: Path, answers: Mapping[str, Answer]) -> Path:
@@ -50,11 +55,11 @@ def answers(colours: tuple[Dataset, Path, list[str]], tmp_path: Path) -> Path:
 
 def test_answers_propose_before_there_is_a_label(colours: tuple[Dataset, Path, list[str]], answers: Path) -> None:
     images, _, true = colours
-    opinion = Teacher(images, answers, None, 0).opinion(images.labels, CLASSES)
-    proposed = [CLASSES[k] for k in opinion.all.proposed]
+    opinion = Teacher(images, answers).opinion(cells(images.labels), CLASSES)
+    proposed = [opinion.shown(row).proposal for row in range(len(images))]
     assert proposed == ["green", *true[1:]]
-    assert opinion.reason(0, CLASSES) == "answer: green, 0.50"
-    assert opinion.ranked(0, 2) == [1, 0]
+    assert opinion.shown(0).reason == "answer: green, 0.50"
+    assert list(opinion.shown(0).likely[:2]) == ["green", "blue"]
     assert set(opinion.order[:2]) == {0, 1}, "those that the answerer was least sure of"
     assert opinion.wrong is not None and 0 < opinion.wrong < 0.2
     assert (opinion.labelled, opinion.suspects) == ([], 0)
@@ -64,15 +69,14 @@ def test_texts_speak_against_an_answer_and_both_are_the_reason(
     colours: tuple[Dataset, Path, list[str]], answers: Path
 ) -> None:
     images, table, true = colours
-    opinion = Teacher(images, answers, table, 0).opinion(images.labels, CLASSES)
-    alone = Teacher(images, answers, None, 0).opinion(images.labels, CLASSES)
-    answer, text = opinion.reason(0, CLASSES).split("; ")
+    opinion = Teacher(images, answers, table).opinion(cells(images.labels), CLASSES)
+    alone = Teacher(images, answers).opinion(cells(images.labels), CLASSES)
+    answer, text = opinion.shown(0).reason.split("; ")
     assert answer == "answer: green, 0.50"
     assert text.startswith("text: blue, 0.")
-    assert [CLASSES[k] for k in opinion.all.proposed[1:]] == true[1:]
-    green, blue = (CLASSES.index(name) for name in ("green", "blue"))
-    assert opinion.probabilities[0, green] < 0.95 * alone.probabilities[0, green]
-    assert opinion.probabilities[0, blue] > 1.1 * alone.probabilities[0, blue]
+    assert [opinion.shown(row).proposal for row in range(1, len(images))] == true[1:]
+    assert opinion.shown(0).proposal == alone.shown(0).proposal == "green"
+    assert opinion.shown(0).share < 0.95 * alone.shown(0).share
 
 
 def test_a_label_against_which_answers_and_texts_agree_comes_first(
@@ -83,7 +87,7 @@ def test_a_label_against_which_answers_and_texts_agree_comes_first(
     wrong = images.keys.index("red/05.png")
     labels[wrong] = CLASSES.index("blue")
     for evidence in ((answers, table), (answers, None), (None, table)):
-        opinion = Teacher(images, *evidence, 0).opinion(labels, CLASSES)
+        opinion = Teacher(images, *evidence).opinion(cells(labels), CLASSES)
         assert opinion.labelled[0] == wrong or (evidence[1] is None and wrong in opinion.labelled[:2])
         assert opinion.suspects >= 1
         assert sorted(opinion.labelled) == list(range(len(images)))
@@ -95,9 +99,9 @@ def test_the_first_images_are_unlike_each_other_where_nothing_else_is_known(
     colours: tuple[Dataset, Path, list[str]],
 ) -> None:
     images, table, true = colours
-    opinion = Teacher(images, None, table, 0).opinion(images.labels, ())
+    opinion = Teacher(images, None, table).opinion([""] * len(images), ())
     assert sorted(opinion.order) == list(range(len(images)))
-    assert opinion.reason(0, ()) == ""
+    assert opinion.shown(0).reason == ""
     assert {true[row] for row in opinion.order[:9]} == set(CLASSES)
 
 
@@ -106,18 +110,19 @@ def test_test_images_come_last_and_their_labels_teach_nothing(
 ) -> None:
     images, _, _ = colours
     splits = np.where(np.arange(len(images)) < 10, "test", "train")
-    teacher = Teacher(images.revised(splits=splits), answers, None, 0)
-    assert set(teacher.opinion(images.labels, CLASSES).order[-10:]) == set(range(10))
+    teacher = Teacher(images.revised(splits=splits), answers)
+    assert set(teacher.opinion(cells(images.labels), CLASSES).order[-10:]) == set(range(10))
     labels = np.where(splits == "test", 2, NO_LABEL)
-    opinion = teacher.opinion(labels, CLASSES)
+    opinion = teacher.opinion(cells(labels), CLASSES)
     assert opinion.suspects == 0
-    assert np.array_equal(opinion.probabilities, teacher.opinion(images.labels, CLASSES).probabilities)
+    without = teacher.opinion(cells(images.labels), CLASSES)
+    assert [opinion.shown(row) for row in range(30)] == [without.shown(row) for row in range(30)]
 
 
 def test_answers_about_other_images_are_refused(colours: tuple[Dataset, Path, list[str]], tmp_path: Path) -> None:
     path = write_answers(tmp_path / "other.db", {"a" * 64: Answer(class_name="red")})
     with pytest.raises(TableError, match="no answer about these images"):
-        Teacher(colours[0], path, None, 0).opinion(colours[0].labels, CLASSES)
+        Teacher(colours[0], path).opinion(cells(colours[0].labels), CLASSES)
 
 
 def test_what_says_nothing_proposes_nothing() -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from gpt4image.config import EncodeConfig, LabelConfig, ReviewConfig
 from gpt4image.data import load_dataset
 from gpt4image.reviewing.review import review
 from hostile_names import HOSTILE
+from text_label_cases import made_of
 
 pytest.importorskip("uvicorn", reason="the page: pip install 'gpt4image[review]'")
 
@@ -73,6 +75,13 @@ def post(address: str, path: str, value: Any) -> Any:
     port = base.rpartition(":")[2]
     headers = {"Origin": base, "Cookie": f"gpt4image-review-{port}={token}"}
     with urlopen(Request(base + path, data=json.dumps(value).encode(), headers=headers), timeout=60) as answer:
+        return json.load(answer)
+
+
+def get(address: str, path: str) -> Any:
+    base, _, token = address.partition("/?token=")
+    cookie = f"gpt4image-review-{base.rpartition(':')[2]}={token}"
+    with urlopen(Request(base + path, headers={"Cookie": cookie}), timeout=60) as answer:
         return json.load(answer)
 
 
@@ -247,6 +256,118 @@ def test_undo_outlives_a_reload_but_not_the_sitting(pictures: Path, tmp_path: Pa
             shown = "document.querySelector('.card') && document.body.dataset.sitting"
             browser.wait_for(f"({shown} || '{sitting}') !== '{sitting}'")
             assert browser.read("document.querySelector('#undo').disabled") is True
+
+
+def boxes_of(path: Path, key: str) -> list[list[Any]] | None:
+    with path.open(encoding="utf-8", newline="") as file:
+        [cell] = [row["boxes"] for row in csv.DictReader(file) if row["key"] == key]
+    return json.loads(cell) if cell else None
+
+
+@pytest.mark.slow
+def test_boxes_are_drawn_moved_renamed_and_deleted_by_mouse_keys_and_finger(pictures: Path, tmp_path: Path) -> None:
+    words = ("--data", f"folder:{pictures}", "--labels", "labels.csv", "--task", "detection", "--classes", "cat,dog")
+    with served(*words, cwd=tmp_path) as (_, address), Browser(tmp_path) as browser:
+        browser.screen(1280, 900)
+        browser.open(address)
+        browser.wait_for(FOCUSED)
+        key = browser.read(FOCUSED)
+        browser.press(" ")
+        browser.wait_for("document.querySelector('#drawing').viewBox.baseVal?.width")
+
+        def at(x: float, y: float) -> tuple[float, float]:
+            """Return where a place of the picture is on the screen."""
+            point = f"new DOMPoint({x:f} * b.width, {y:f} * b.height).matrixTransform(s.getScreenCTM())"
+            found = browser.read(
+                f"(() => {{ const s = document.querySelector('#drawing'), b = s.viewBox.baseVal, p = {point}; "
+                "return [p.x, p.y]; })()"
+            )
+            return found[0], found[1]
+
+        def saved(count: int) -> list[list[Any]]:
+            browser.wait_for(f"document.querySelectorAll('#boxes button').length === {count}")
+            browser.wait_for("![...document.querySelectorAll('.state')].some(e => e.textContent.includes('saving'))")
+            found = boxes_of(tmp_path / "labels.csv", key)
+            assert found is not None and len(found) == count
+            return found
+
+        def near(box: list[Any], name: str, *sides: float) -> bool:
+            return box[0] == name and bool(np.allclose(box[1:], sides, atol=0.02))
+
+        browser.drag(at(0.1, 0.1), at(0.5, 0.4))
+        browser.wait_for("document.querySelector('#choose[open] li')")
+        for letter in ("c", "a", "Enter"):
+            browser.press(letter)
+        assert near(saved(1)[0], "cat", 0.1, 0.1, 0.5, 0.4), saved(1)
+        browser.drag(at(0.3, 0.3), at(0.5, 0.5))
+        assert near(saved(1)[0], "cat", 0.3, 0.3, 0.7, 0.6), "moved"
+        browser.drag(at(0.7, 0.6), at(0.9, 0.9))
+        assert near(saved(1)[0], "cat", 0.3, 0.3, 0.9, 0.9), "resized"
+        browser.press("2")
+        assert near(saved(1)[0], "dog", 0.3, 0.3, 0.9, 0.9), "renamed"
+        browser.press("ArrowLeft")
+        assert near(saved(1)[0], "dog", 0.29, 0.3, 0.89, 0.9)
+        browser.press("n")
+        assert near(saved(2)[1], "dog", 0.3, 0.3, 0.7, 0.7)
+        browser.press("Delete")
+        saved(1)
+        browser.press("Backspace")
+        saved(2)
+        names = "[...document.querySelectorAll('#large button')].filter(e => !(e.ariaLabel || e.textContent.trim()))"
+        assert browser.read(f"{names}.length") == 0
+        browser.press("Enter")
+        browser.wait_for("document.querySelector('#large .key').textContent !== " + json.dumps(key))
+        key = browser.read("document.querySelector('#large .key').textContent")
+        browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+        browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=2, mobile=True)
+        browser.wait_for("document.querySelector('#large img').complete && innerWidth === 390")
+        assert browser.read("document.querySelector('#large').scrollWidth <= 390")
+        browser.drag(at(0.2, 0.2), at(0.8, 0.7), touch=True)
+        assert near(saved(1)[0], "dog", 0.2, 0.2, 0.8, 0.7), "drawn by a finger"
+        assert browser.messages == []
+    read = load_dataset(f"manifest:{tmp_path / 'labels.csv'}")
+    assert (read.classes, int(read.regions.known.sum())) == (("dog",), 2)  # pyright: ignore
+
+
+@pytest.mark.slow
+def test_tags_and_an_audit_are_tabs_of_5000_images_that_answer_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(5000):
+        (folder / f"{number:04}.ppm").write_bytes(b"P6 4 4 255 " + bytes([number % 256, number // 256, 0]) * 16)
+    images = load_dataset(f"folder:{folder}")
+    made_of(images, ("cat", "dog"), np.full((5000, 2), 0.6, np.float32), "multilabel").save(tmp_path / "t.parquet")
+    words = ("--data", f"folder:{folder}", "--labels", "labels.csv", "--targets", "t.parquet")
+    with served(*words, cwd=tmp_path) as (_, address), Browser(tmp_path) as browser:
+        browser.screen(1280, 900)
+        browser.open(address)
+        browser.wait_for(FOCUSED)
+        assert browser.read("document.querySelectorAll('.card img').length") == 24
+        key = browser.read(FOCUSED)
+        browser.press("1")
+        browser.wait_for("document.querySelector('.card.done')")
+        with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
+            cells = {row["key"]: row["labels"] for row in csv.DictReader(file)}
+        assert cells[key] == "dog" and len(cells) == 5000, "one of the two proposed tags is gone"
+        browser.click("[data-mode=audit]")
+        browser.wait_for("document.querySelector('#intro').textContent.startsWith('Images at random')")
+        browser.wait_for("document.querySelector('.card') && !document.querySelector('.card.done')")
+        for count in range(1, 6):
+            browser.press("1")
+            browser.press("Enter")
+            browser.wait_for(f"document.querySelectorAll('.card.done').length === {count}")
+        browser.wait_for("document.querySelector('#gain').textContent.includes('targets that are right 50.0%')")
+        digest = images.digests[0]
+        took: list[float] = []
+        for path, sent in (("/cards?mode=label&count=24", None), ("/news?since=0", None), ("/marks?mode=label", 1)):
+            for turn in range(5):
+                body = None if sent is None else {digest: {"label": ["cat"] * (turn % 2), "note": "checked"}}
+                started = time.perf_counter()
+                post(address, path, body) if body else get(address, path)
+                took.append(time.perf_counter() - started)
+        assert np.median(took) < 0.1, took
+        assert browser.messages == []
+    assert (tmp_path / "audit.csv").read_text(encoding="utf-8").count(",checked,") == 5
 
 
 @pytest.fixture(scope="module")

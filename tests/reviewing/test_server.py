@@ -24,7 +24,9 @@ ORIGIN = "http://127.0.0.1:8000"
 
 
 def client_of(session: Session, *, token: str | None = TOKEN, finish: Callable[[], None] = lambda: None) -> TestClient:
-    client = TestClient(make_app(session, TOKEN, finish, "label"), base_url=ORIGIN, headers={"Origin": ORIGIN})
+    client = TestClient(
+        make_app({"label": session, "correct": session}, TOKEN, finish), base_url=ORIGIN, headers={"Origin": ORIGIN}
+    )
     if token is not None:
         client.cookies.set("gpt4image-review-8000", token)
     return client

@@ -10,7 +10,6 @@ import pytest
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import stop_here
-from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.queue import Teacher
 from gpt4image.reviewing.session import Session, new_class
 
@@ -39,9 +38,9 @@ def test_without_evidence_the_order_is_shuffled_and_fixed(opened: Callable[..., 
 def test_not_sure_comes_last_also_after_a_restart(opened: Callable[..., Session]) -> None:
     session = opened()
     first, second, *others = (card.id for card in session.cards("label", 96))
-    session.mark({first: Mark("", "unsure")})
+    session.mark({first: ("", "unsure")})
     assert [card.id for card in session.cards("label", 96)] == [second, *others, first]
-    session.mark({second: Mark("cat", "checked")})
+    session.mark({second: ("cat", "checked")})
     session.end()
     session.file.close()
     again = opened()
@@ -52,7 +51,7 @@ def test_not_sure_comes_last_also_after_a_restart(opened: Callable[..., Session]
 def test_a_label_that_was_confirmed_does_not_come_back(opened: Callable[..., Session]) -> None:
     session = opened()
     card = session.cards("correct", 1)[0]
-    before = session.mark({card.id: Mark(card.label, "checked")})
+    before = session.mark({card.id: (card.label, "checked")})
     assert card.key not in keys(session, "correct")
     session.mark(before)
     assert card.key in keys(session, "correct")
@@ -63,7 +62,7 @@ def test_copies_are_labelled_together(opened: Callable[..., Session], pictures: 
     session = opened()
     assert session.news(0)["total"] == 11
     [card] = [card for card in session.cards("label", 96) if card.key in ("unlabelled/5.png", "unlabelled/copy.png")]
-    session.mark({card.id: Mark("dog", "checked")})
+    session.mark({card.id: ("dog", "checked")})
     images = session.file.images
     assert [session.file[row].label for row, key in enumerate(images.keys) if "5.png" in key or "copy" in key] == [
         "dog"
@@ -76,15 +75,15 @@ def test_new_classes_can_be_typed_only_where_none_are_given(opened: Callable[...
     session = opened()
     assert (session.classes, session.is_open) == ([], True)
     first, second, third, *_ = (card.id for card in session.cards("label", 96))
-    session.mark({first: Mark("  red   fox ", "checked"), second: Mark("owl", "checked")})
-    session.mark({third: Mark("Red Fox", "checked")})
+    session.mark({first: ("  red   fox ", "checked"), second: ("owl", "checked")})
+    session.mark({third: ("Red Fox", "checked")})
     assert session.classes == ["red fox", "owl"]
     session.end()
     session.file.close()
     given = opened(classes="red fox, hen")
     assert (given.classes, given.is_open) == (["red fox", "hen", "owl"], False)
     with pytest.raises(ConfigError, match="class 'bear' is not one of: hen, owl, red fox"):
-        given.mark({first: Mark("bear", "checked")})
+        given.mark({first: ("bear", "checked")})
 
 
 def test_names_of_one_import_that_differ_in_case_are_one_class(opened: Callable[..., Session], pictures: Path) -> None:
@@ -92,7 +91,7 @@ def test_names_of_one_import_that_differ_in_case_are_one_class(opened: Callable[
         shutil.rmtree(pictures / name)
     session = opened()
     given = dict(zip(session.digests, ("Cat", "cat", "owl", "CAT"), strict=False))
-    assert session.mark_known({digest: Mark(name, "checked") for digest, name in given.items()}) == []
+    assert session.mark_known({digest: (name, "checked") for digest, name in given.items()}) == []
     assert session.classes == ["Cat", "owl"]
     assert session.file.labels() == ["Cat", "owl"]
 
@@ -109,9 +108,9 @@ def test_the_teacher_outlives_a_fault_of_a_library_and_says_it(
 
     with monkeypatch.context() as patched:
         patched.setattr(session._teacher, "opinion", broken)
-        session.mark({first: Mark("cat", "checked")})
+        session.mark({first: ("cat", "checked")})
         wait_for(lambda: session.news(0)["fault"] == "ValueError: Input X contains NaN.")
-    session.mark({second: Mark("cat", "checked")})
+    session.mark({second: ("cat", "checked")})
     wait_for(lambda: session.news(0)["fault"] == "")
 
 
@@ -132,7 +131,7 @@ def test_the_page_does_not_wait_for_what_is_learned_and_the_end_not_either(
     session = opened(**given, labels=folder.parent / "labels.csv")
     assert begun.wait(60) and session.news(0)["learning"] and session.news(0)["wrong"] is None
     card = session.cards("correct", 1)[0]
-    session.mark({card.id: Mark("blue", "checked")})
+    session.mark({card.id: ("blue", "checked")})
     go_on.set()
     wait_for(lambda: not session.news(0)["learning"])
     assert session.cards("correct", 1)[0].proposal
@@ -166,6 +165,6 @@ def test_the_teacher_learns_meanwhile(opened: Callable[..., Session], described_
     before = session.news(0)["wrong"]
     assert 0 < before < 0.5
     for card in session.cards("label", 96)[:8]:
-        session.mark({card.id: Mark(card.proposal, "checked")})
+        session.mark({card.id: (card.proposal, "checked")})
     wait_for(lambda: session.news(0)["wrong"] != before)
     assert session.news(0)["wrong_before"] == before

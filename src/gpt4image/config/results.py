@@ -237,7 +237,8 @@ class EvaluateResult(Rows):
     """Scores by ``evaluate``; ``metric`` names the task's primary one. ``rows`` are the predictions of the images.
 
     Attributes:
-        scores: of all metrics, by name.
+        scores: of all metrics, by name; none without labels.
+        looks: images of ``audit`` by which ``right`` is estimated, the share of predictions that are right.
     """
 
     split: str
@@ -245,6 +246,9 @@ class EvaluateResult(Rows):
     labelled: int
     scores: Facts = several()
     note: str | None = None
+    looks: int | None = None
+    right: float | None = None
+    right_ci95: list[float] | None = None
     metric: str = unshown("")
     not_measured: Facts | None = unshown()
 

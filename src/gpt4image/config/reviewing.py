@@ -20,14 +20,22 @@ class ReviewConfig(WithData):
     """
 
     data: str
-    """Dataset SPEC, with one class per image: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    cifar10, cifar100, clothes, openmoji. Datasets with boxes, masks or several classes per image are refused."""
+    """Dataset SPEC, with one class per image, several, or boxes: folder:PATH, manifest:FILE, coco:FILE, hf:NAME and
+    others. Datasets with masks are refused."""
+    task: Literal["auto", "classification", "multilabel", "detection"] = "auto"
+    """What an image gets: one class, several (multilabel), or boxes (detection). auto: as in --targets, else as in the
+    dataset."""
     labels: Path
     """CSV file of all labels, which --data manifest:FILE reads; it lies in the folder of the images, or above it."""
     answers: Path | None = None
     """Description store with class answers: proposals, and the order of the images."""
     embeddings: Path | None = None
     """Embedding table: proposals learned from the labels, and the order of the images."""
+    targets: Path | None = None
+    """File of targets, by label: proposals of classes, tags or boxes, and a tab to audit them. Beside --answers or
+    --embeddings, images without a target come first."""
+    model: Path | None = None
+    """Run folder: a tab to audit the model on the test images."""
     classes: str | None = None
     """Classes to choose from, besides those of the dataset: a text file with one class per line, or a list with commas.
     Where the dataset has none, those of the answers without it; if there are none either, new names can be typed."""
@@ -66,20 +74,18 @@ class AuditConfig(WithData):
     """
 
     data: str
-    """Dataset SPEC, with one class per image."""
+    """Dataset SPEC: classes, tags or boxes."""
     targets: Path | None = None
     """File of targets, by label. Without --model, its training images are audited."""
     model: Path | None = None
     """Run folder. It is audited on the test images, which it did not learn from."""
     answers: Path | None = None
-    """Description store: audits the class answers, too."""
+    """Description store: audits the class answers, too; one class per image."""
     split: Literal["train", "val", "test"] | None = None
     """Images that are audited. Default: train, with --model test."""
     looks: int = Field(default=60, ge=5, le=10_000)
     """Number of images to look at; a higher number later adds to them."""
     labels: Path = Path("audit.csv")
-    """CSV file of the looks; it lies in the folder of the images, or above it. The draw is noted beside it."""
+    """CSV file of the looks; it lies in the folder of the images, or above it."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the page on 127.0.0.1; 0 takes a free one."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the draw."""

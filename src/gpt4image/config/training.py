@@ -46,6 +46,11 @@ class LabelConfig(DataOptions):
     """Number of suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
     """Number of images to suggest for labelling next, and for describing; classification only."""
+    max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Keep only the surest targets of training images, of which at most this share is wrong, with 95 % confidence by
+    the looks of `audit`; one class per image."""
+    audit: Path = Path("audit.csv")
+    """File of the looks of `audit`, for --max-error."""
 
     @check("classes", mode="before")
     @classmethod
@@ -117,3 +122,5 @@ class EvaluateConfig(WithData):
     """Dataset SPEC. Default: the dataset of the run."""
     split: Literal["train", "val", "test"] = "test"
     """Split to measure on."""
+    audit: Path = Path("audit.csv")
+    """File of the looks of `audit`: they estimate the accuracy with an interval, also without labels."""

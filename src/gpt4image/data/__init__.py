@@ -62,6 +62,8 @@ KINDS = {
 FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or videos
 MANIFESTS = ("manifest", "metadata", "labels")
 """Names of a table that decides what a folder is, whatever else lies there."""
+AUDIT = "audit"
+"""Beginning of the name of a table that `audit` writes: it does not decide what a folder is."""
 IMAGES = ".images"
 """Suffix of the folder of images beside a table that ``review`` writes."""
 
@@ -177,6 +179,7 @@ def _spec_of_folder(path: str, place: Path, aside: Path | None) -> str:
     ignored = (aside.name, aside.with_suffix(IMAGES).name) if aside is not None and is_here else ()
     children = [child for child in place.iterdir() if child.name not in ignored]
     tables = [child for child in children if child.suffix in (".csv", ".parquet") and child.is_file()]
+    tables = [table for table in tables if not table.stem.startswith(AUDIT)]  # looks at some images
     named = [table for table in tables if table.stem.lower() in MANIFESTS]
     folders = [child for child in children if child.is_dir() and not child.name.startswith(".")]
     if len(named) == 1 or (len(tables) == 1 and len(folders) < 2):

@@ -4,6 +4,8 @@ path          image or video file, relative to the manifest's folder; may not le
               " --image-root DIR" in the SPEC, that folder takes its place
 label         class name or number; empty or -1 for none (optional)
 labels, tags  several classes per image instead: names with bars between them, in Parquet also lists (optional)
+boxes         or boxes of objects: a JSON list of [class, left, top, right, bottom], parts of the picture from 0 to 1,
+              perhaps with a weight; empty where nobody looked (optional)
 label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path); without a path column also the path
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import math
 import posixpath
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +33,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
+from gpt4image.base.files import parse_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
 from gpt4image.data.labels import SEPARATOR, encode, note_once, presence
-from gpt4image.data.records import Record, to_dataset
+from gpt4image.data.records import Faults, Object, Record, boxes_of, number, to_dataset, weight_of
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
 REVIEW, DIGEST = "review", "digest"
@@ -46,9 +50,10 @@ SYNONYMS = {
     **dict.fromkeys(("text", "description"), "caption"),
 }
 """Other usual names of columns."""
-_TYPED = ("path", "label", "labels", "tags", "split", "key", "caption")
+_TYPED = ("path", "label", "labels", "tags", "boxes", "split", "key", "caption")
 COLUMNS = (*_TYPED, REVIEW, DIGEST, "confidence")
 LABEL_COLUMNS = ("label", "labels", "tags")
+BOXES = "boxes"
 CLASS_COLUMN = "label:"
 
 
@@ -77,6 +82,7 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     if not rows:
         first = f" The first: {skipped[0].name!r}, {skipped[0].reason}." if skipped else ""
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
+    objects = {row: _objects(table[BOXES][row]) for row in rows} if BOXES in table else {}
     classes, labels = _labels(table, [not fault for _, fault in located], spec)
     splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
     keys = [_text(key) for key in table["key"]] if "key" in table else _keys(given, located, stated)
@@ -85,9 +91,36 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     videos = sum(given[row].lower().endswith(tuple(VIDEO_EXTENSIONS)) for row in rows)
     if clips := 2 * videos > len(rows):
         require_decoder(f"{spec}, a table of videos,")
-    records = [Record(key=keys[row], split=splits[row]) for row in rows]
+    records = [Record(key=keys[row], split=splits[row], objects=objects.get(row)) for row in rows]
     source = FileSource(root, [located[row][0] for row in rows])
+    if BOXES in table:
+        faults, names = Faults(), {str(one.label) for some in objects.values() for one in some or () if one.label}
+        boxes = boxes_of(records, sorted(names), faults, spec)
+        skipped += faults.skipped(file.name)
+        return to_dataset(spec, records, source, classes=sorted(names), regions=boxes, skipped=skipped, clips=clips)
     return to_dataset(spec, records, source, classes=classes, labels=labels[rows], skipped=skipped, clips=clips)
+
+
+def _objects(cell: Any) -> list[Object] | None:
+    """Return the objects of a cell of the column of boxes; None where it is empty."""
+    if not (text := _text(cell).strip()):
+        return None
+    try:
+        each = [(str(name), list(map(number, numbers))) for name, *numbers in parse_json(text.encode())]
+    except (ValueError, TypeError):
+        return [
+            Object(
+                "boxes",
+                "",
+                (math.nan, math.nan, math.nan, math.nan),
+                fault="the cell is no JSON list of [class, numbers ...]",
+            )
+        ]
+    objects = list[Object]()
+    for place, (name, numbers) in enumerate(each, 1):
+        left, top, right, bottom, weight = (numbers + [math.nan] * 5)[:5]
+        objects.append(Object(f"box {place}", name, (left, top, right, bottom), weight_of(weight == 0, weight)))
+    return objects
 
 
 def _keys(given: Sequence[str], located: Sequence[tuple[str, str]], stated: str) -> list[str]:
@@ -152,8 +185,8 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> di
             )
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
-            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, digest, and "
-            f"one column per class with 0, 1 or empty cells.{advice}"
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), boxes, split, key, caption, review, "
+            f"digest, and one column per class with 0, 1 or empty cells.{advice}"
         )
     return table
 
@@ -179,7 +212,7 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
     class_columns = {name.removeprefix(CLASS_COLUMN): name for name in table if name not in COLUMNS}
     if twice := [name for name, column in class_columns.items() if column != name and name in table]:
         raise DataError(f"{spec}: columns 'label:{twice[0]}' and {twice[0]!r} are the same class; keep one.")
-    given = [name for name in LABEL_COLUMNS if name in table]
+    given = [name for name in (*LABEL_COLUMNS, BOXES) if name in table]
     if len(given) + bool(class_columns) > 1:
         raise DataError(
             f"{spec}: its columns {first_few([*given, *class_columns.values()])} all give labels; keep 'label' for one "
@@ -189,6 +222,8 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
         classes = tuple(sorted(class_columns))
         columns = [_presence(class_columns[name], table[class_columns[name]], spec) for name in classes]
         return classes, np.stack(columns, axis=1)
+    if given == [BOXES]:
+        return (), np.zeros((len(usable), 0), np.int8)
     name = given[0] if given else "label"
     cells = table.get(name, [None] * len(usable))
     cells = [cell if is_usable else None for cell, is_usable in zip(cells, usable, strict=True)]

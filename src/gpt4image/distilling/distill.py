@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.prompts import load_prompt
 from gpt4image.artifacts.run_records import COMPARISON as COMPARISON_RECORD
 from gpt4image.artifacts.stage_records import StageRecords
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
+from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, write_text
 from gpt4image.base.progress import console, say
@@ -49,9 +51,10 @@ from gpt4image.distilling import stages as summaries
 from gpt4image.distilling.stages import COMPARE, STAGES, Stages
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
-from gpt4image.next_steps import command
+from gpt4image.labelling.looks import share_of_targets
+from gpt4image.next_steps import audit_of, command
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
@@ -69,9 +72,11 @@ MACHINE = frozenset(
 TOKENS_OF_BOXES = 2048
 """Room for the boxes of one image."""
 UNMEASURED = (
-    "There is no accuracy: no held-out image has a human label to measure on. Label a few images on the page of "
-    "`gpt4image review`. Then give the same command again, with the file of labels as DATA if it is not labels.csv in "
-    "the folder of the images; no answer is paid for twice."
+    "No held-out image has a human label, so it is not known yet how good this is. Look at 60 images on a page to "
+    "estimate the accuracy{}, with an interval; then give this command again:\n  {}"
+)
+NOTHING_HELD_OUT = (
+    "The model learned from all images. New ones show how good it is: gpt4image audit --data NEW --split train --model"
 )
 PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "targets", "run_dir", "as_json"})
 """Options that say where something lies."""
@@ -352,7 +357,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
             "with --ask-again asks about them once more."
         )
     if measured is None:
-        notes.append(UNMEASURED)
+        notes.append(_by_looks(config, held_out=bool(len(images.indices("test")))))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
@@ -373,6 +378,19 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
     )
+
+
+def _by_looks(config: DistillConfig, *, held_out: bool) -> str:
+    """Return how good model or targets are by the looks of `audit`, or the command that makes the looks."""
+    out, asked = config.out, audit_of(config, held_out=held_out)
+    if held_out:
+        share, _ = share_by_looks(EvaluateConfig(run_dir=out / RUN, audit=asked["labels"]))
+    else:
+        share = None if holds_boxes(out / TARGETS) else share_of_targets(Targets.load(out / TARGETS), asked["labels"])
+    what, more = ("", "") if held_out else (" of the targets", f"\n{NOTHING_HELD_OUT} {out / RUN}")
+    if share is None:
+        return UNMEASURED.format(what, command("audit", asked)) + more
+    return f"Accuracy{what}, by {share.looks} looks at {share.total:,} images: {share}.{more}"
 
 
 def _questions(config: DescribeConfig) -> dict[str, Any]:

@@ -14,18 +14,22 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
+from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.top_k_probs import TopKProbs, chosen
 from gpt4image.base.checksums import damaged
 from gpt4image.base.errors import ConfigError, DamagedError, DataError, MissingExtraError, RunError
 from gpt4image.base.files import ROW_GROUP, parquet_rows, require_writable, row_groups, write_json, write_row_groups
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.progress import say
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.config.results import EvaluateResult
 from gpt4image.data import SPLITS, Dataset, annotation
+from gpt4image.data.splits import representatives
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
 from gpt4image.evaluating.measures import measure_more
+from gpt4image.labelling.looks import FEWEST, Share, expected_right, looks_at, share_of_classes
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
@@ -36,6 +40,8 @@ from gpt4image.training.training_data import TrainingData
 
 ALWAYS = ("images", "labelled", "classes", "per_class", "support")
 """What the record of a split holds whatever the task."""
+MANY_LABELS = 300
+"""Labels of a split from which on looks add nothing."""
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
 
@@ -60,6 +66,14 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     runs.require_predicting(config.run_dir)
     own_options = options = options_of(record)
     skipped: list[Skipped] = []
+    share, labelled = share_by_looks(config)
+    looked: dict[str, Any] = {}
+    if share is not None:
+        looked = {"looks": share.looks, "right": round(share.share, 4)}
+        looked["right_ci95"] = [round(share.low, 4), round(share.high, 4)]
+        say(f"Right predictions of all {share.total:,} images of {config.split}, by {share.looks} looks: {share}.")
+        if not labelled:
+            return EvaluateResult(path=config.run_dir, split=config.split, images=share.total, labelled=0, **looked)
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     if config.data is not None or not path.is_file() or _facts(path).get("absent"):
@@ -100,6 +114,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         split=config.split,
         images=facts["images"],
         labelled=facts["labelled"],
+        **looked,
         scores={**shown, **facts.get("metrics", {})},
         note=facts.get("note") or None,
         metric=facts["metric"],
@@ -109,6 +124,40 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
         skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )
+
+
+def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
+    """Return the share of right predictions, from the looks of ``audit``, and the number of labels of the split.
+
+    There is none without enough looks, with many labels, for other tasks than classification, and of training images.
+
+    Raises:
+        RunError, DataError: as of ``evaluate``.
+    """
+    record = runs.read_run(config.run_dir)
+    options = options_of(record)
+    if not config.audit.is_file() or options.task not in ("classification", "video") or config.split == "train":
+        return None, 0
+    data = {} if config.data is None else {"data": config.data}
+    plain = options.model_copy(update={**data, "embeddings": None, "only_described": False, "targets": None})
+    (images, _), _ = _load(config, record, plain)
+    images = images.select(images.indices(config.split))
+    labelled = int(images.labelled.sum())
+    images = images.select(np.unique(representatives(images.digests, np.zeros(len(images), np.int64))))
+    rows, truth = looks_at(config.audit, images.digests)
+    known = [place for place, name in enumerate(truth) if name]
+    if labelled >= MANY_LABELS or len(known) < FEWEST:
+        return None, labelled
+    model = load_run_model(config.run_dir, None, images.classes)
+    pixels, every = model.pixels(images), np.arange(len(images))
+    found = np.where(pixels.broken(every)[:, None], 0, model.read(pixels, every).predictions[:])
+    judge = None
+    if options.targets is not None and options.targets.is_file():
+        targets = Targets.load(options.targets)
+        judge = targets.of(images.digests)[:] if targets.classes == images.classes else None
+    best, proxy = expected_right(found, judge)
+    said = [images.classes[k] if k >= 0 else "" for k in best.tolist()]
+    return share_of_classes(said, proxy, rows[known], [truth[place] for place in known]), labelled
 
 
 def _on_all_labels(config: EvaluateConfig, options: TrainConfig) -> list[str]:

@@ -30,6 +30,7 @@ from gpt4image.labelling.answers import Read, answered_classes, read_boxes, read
 from gpt4image.labelling.boxes import BoxEvidence, TaughtBoxes, quality, suspected_boxes, teach
 from gpt4image.labelling.confusions import Confused, confused_pairs
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
+from gpt4image.labelling.looks import promised
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.shown import (
     ShownBoxes,
@@ -147,6 +148,10 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         evidence=config.evidence,
     )
     found = _targets(config, given, labels, predicted, read, task)
+    promises = list[str]()
+    if config.max_error is not None:
+        found, said = promised(found, config.audit, config.max_error)
+        promises = [said]
     known = images.revised(labels=labels)
     certain = contradicted(labels, predicted.said)
     shown = ShownClasses(
@@ -174,7 +179,8 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
     if file != config.out:
         facts["table"] = config.out
         write_table(config.out, found)
-    notes = [*_warnings(task, found, explains), *given.notes, *([] if read is None else _strange(read))]
+    facts |= {"promised": len(found.keys)} if promises else {}
+    notes = [*promises, *_warnings(task, found, explains), *given.notes, *([] if read is None else _strange(read))]
     confused = [confused_table(pairs, images.classes)] if pairs else []
     again = [facts[name] for name in ("again", "again_classes") if name in facts]
     return LabelResult.of_facts(

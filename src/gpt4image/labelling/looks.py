@@ -1,31 +1,53 @@
-"""How many of many images are right, from a person's looks at a few: which to draw, and an interval that holds.
+"""How many of many images are right, from a person's looks at a few, with intervals and promises that hold.
 
-Images are drawn within strata of a *proxy*, an expected probability to be right: the confidence of a target, or the
-target's probability of a model's prediction. Within a stratum they are drawn at random, so a proxy that is wrong widens
-the interval and does not make it false.
+Images are looked at in a random order that depends on their bytes alone, so the first looks at any images are a simple
+random sample of them. A *proxy*, an expected probability to be right, only sorts the looks into strata afterwards: one
+that is wrong widens the interval and does not make it false.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import bdtr
+from scipy.stats import beta, hypergeom, norm, t
+
+from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.top_k_probs import chosen
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.data.manifest import BOXES, DIGEST, LABEL_COLUMNS, REVIEW, read_table
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-MOST_STRATA = 4
-LOOKS_PER_STRATUM = 25
-LEAST_SPREAD = 0.2  # of an image whose proxy is sure: it may be over-confident, so some looks go there, too
+LOOKS = Path("audit.csv")
+"""File of the looks, where no other is named."""
+FEWEST = 5
+"""Looks from which on a share is told."""
+MANY = 50
+"""Looks from which on there are three strata, not two."""
+TAIL, ERROR = 0.025, 0.05
+MID_P_TAIL = 0.0225
+"""Mid-p limits cover a little less than they say, where strata are combined."""
+LEAST_SPREAD = 0.2
+"""Of an image whose proxy is sure, as it may be over-confident: sure images do not all share one stratum."""
+SAME_BOX = 0.5
+"""IoU from which on two boxes are of one object."""
+STEPS, STARTS = 50, 2
+"""Sets of surest images among which the largest is sought that keeps a promise, and those that share the error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A share of ``total`` images with its 95 % interval, estimated from ``looks`` of them."""
+    """A share of ``total`` images, or of things in them, with its 95 % interval, estimated from ``looks`` at images."""
 
     share: float
     low: float
@@ -42,6 +64,42 @@ class Share:
         left = (1 / self.looks - 1 / self.total) * (half_width / now) ** 2
         return min(self.total, math.ceil(1 / (1 / self.total + left)))
 
+    def __str__(self) -> str:
+        """The share and its interval in percent."""
+        return f"{self.share:.1%} ({self.low:.1%} to {self.high:.1%})"
+
+
+def order_of(digests: Sequence[str]) -> Ints:
+    """Return all rows in the order to look at them, which is random and stays when images come or go."""
+    return np.argsort([hashlib.sha256(f"look {digest}".encode()).hexdigest() for digest in digests], kind="stable")
+
+
+def looks_at(path: Path, digests: Sequence[str]) -> tuple[Ints, list[str]]:
+    """Return the rows that a person has looked at, a simple random sample of all, and the labels given.
+
+    A label is the cell of the file; it is empty where the person was not sure.
+
+    Args:
+        path: file that ``audit`` wrote; without one there is no look.
+        digests: of all N images.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    if not path.is_file():
+        return np.zeros(0, np.int64), []
+    table = read_table(path, str(path))
+    column = next((name for name in (BOXES, *LABEL_COLUMNS) if name in table), "")
+    if not column or not {DIGEST, REVIEW} <= table.keys():
+        raise DataError(f"{path} was not written by `gpt4image audit`; give the file of its looks.")
+    rows = zip(table[DIGEST], table[column], table[REVIEW], strict=True)
+    said = {digest: str(cell) if note == "checked" else "" if note else None for digest, cell, note in rows}
+    order = order_of(digests).tolist()
+    # Where an image is missing, the file is of other images, too; what comes before it is still a random sample.
+    asked = next((place for place, row in enumerate(order) if digests[row] not in said), len(order))
+    seen = [(row, cell) for row in order[:asked] if (cell := said[digests[row]]) is not None]
+    return np.array([row for row, _ in seen], np.int64), [cell for _, cell in seen]
+
 
 def strata_of(proxy: Floats, looks: int) -> Ints:
     """Return (N,) strata of equal spread, for which equally many looks each are best.
@@ -49,47 +107,243 @@ def strata_of(proxy: Floats, looks: int) -> Ints:
     The spread of an image is the standard deviation of being right, by its proxy (Neyman 1934; Dalenius and Hodges
     1959).
     """
-    strata = int(np.clip(looks // LOOKS_PER_STRATUM, 1, MOST_STRATA))
     spread = np.maximum(np.sqrt(np.clip(proxy * (1 - proxy), 0, None)), LEAST_SPREAD)
     order = np.argsort(proxy, kind="stable")
     middle = np.cumsum(spread[order]) - spread[order] / 2
     found = np.empty(len(proxy), np.int64)
-    found[order] = (middle / spread.sum() * strata).astype(np.int64)
+    found[order] = (middle / spread.sum() * (2 if looks < MANY else 3)).astype(np.int64)
     return found
 
 
-def drawn(strata: Ints, seed: int) -> Ints:
-    """Return all rows in the order to look at them: strata take turns, at random within each."""
-    shuffled = np.random.default_rng(seed).permutation(len(strata))
-    by_stratum = shuffled[np.argsort(strata[shuffled], kind="stable")]
-    sizes = np.bincount(strata)
-    turn = np.arange(len(strata)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return by_stratum[np.argsort(turn, kind="stable")]
-
-
-def share_right(strata: Ints, looked: Ints, right: Bools) -> Share:
+def share_right(proxy: Floats, looked: Ints, right: Bools) -> Share:
     """Return the share of N images that are right, with a 95 % interval.
 
-    Exact binomial limits of each stratum (Clopper and Pearson 1934) are combined by recovering their variances (MOVER,
-    Zou and Donner 2008), corrected for a finite set. A stratum without a look is joined with the one before.
+    Looks are stratified by the proxy. Mid-p limits of each stratum (Lancaster 1961) are combined by recovering their
+    variances (MOVER, Zou and Donner 2008), corrected for a finite set. A stratum without a look is joined with the one
+    before.
 
     Args:
-        strata: (N,) of all images.
-        looked: (n,) rows that were looked at, at random within each stratum; n > 0.
+        proxy: (N,) expected probability to be right of all images.
+        looked: (n,) rows that were looked at, at random; n > 0.
         right: (n,) whether they are right.
     """
+    strata = strata_of(proxy, len(looked))
     place = np.bincount(strata[looked], minlength=strata.max() + 1) > 0
     joined = np.maximum(np.cumsum(place) - 1, 0)[strata]  # looks are at least in one stratum
     size = np.bincount(joined)
     n = np.bincount(joined[looked], minlength=len(size))
     k = np.bincount(joined[looked], weights=right, minlength=len(size))
-    with np.errstate(invalid="ignore"):
-        low, high = np.nan_to_num(beta.ppf(0.025, k, n - k + 1)), beta.ppf(0.975, k + 1, n - k)
-    high = np.where(k == n, 1.0, high)
     weight, share = size / size.sum(), k / n
     known = weight * np.sqrt(1 - n / size)
     found = float(weight @ share)
-    below, above = (math.hypot(*(known * distance)) for distance in (share - low, high - share))
+    below = math.hypot(*(known * (share - (1 - _upper(n - k, n)))))
+    above = math.hypot(*(known * (_upper(k, n) - share)))
     return Share(
-        share=found, low=max(0.0, found - below), high=min(1.0, found + above), looks=len(looked), total=len(strata)
+        share=found, low=max(0.0, found - below), high=min(1.0, found + above), looks=len(looked), total=len(proxy)
+    )
+
+
+def share_of_classes(said: Sequence[str], proxy: Floats, looked: Ints, truth: Sequence[str]) -> Share | None:
+    """Return the share of images whose class is said rightly, with its interval; None with too few looks.
+
+    Args:
+        said: N classes; empty where nothing is said, which counts nowhere.
+        proxy: (N,) expected probability that they are right.
+        looked: (n,) rows that were looked at, at random.
+        truth: their n classes.
+    """
+    known = np.array([bool(name) for name in said], bool)
+    seen = known[looked]
+    if seen.sum() < FEWEST:
+        return None
+    right = np.array([said[row] == true for row, true in zip(looked, truth, strict=True)], bool)
+    return share_right(proxy[known], (np.cumsum(known) - 1)[looked[seen]], right[seen])
+
+
+def expected_right(said: NDArray[Any], judge: NDArray[Any] | None = None) -> tuple[Ints, Floats]:
+    """Return the class that (N, K) probabilities name, -1 for a row of zeros, and how probably it is right.
+
+    A ``judge``, probabilities of the same images by better evidence, says so where it says anything, else ``said``.
+    """
+    best = said.argmax(axis=1)
+    own = said.max(axis=1)
+    if judge is not None:
+        own = np.where(judge.any(axis=1), judge[np.arange(len(judge)), best], own)
+    return np.where(said.any(axis=1), best, -1), own.astype(np.float64)
+
+
+def _upper(k: NDArray[Any], n: NDArray[Any]) -> Floats:
+    """Return the mid-p upper limits of shares of which k of n were seen, by bisection."""
+    low, high = k / n, np.ones(len(n))
+    for _ in range(40):
+        middle = (low + high) / 2
+        inside = bdtr(k, n, middle) + np.where(k > 0, bdtr(np.maximum(k - 1, 0), n, middle), 0.0) > 2 * MID_P_TAIL
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return high
+
+
+def share_of_things(right: Ints, total: Ints, images: int) -> Share | None:
+    """Return the share of things, such as boxes, that are right, with a 95 % interval; None where there are none.
+
+    Things of one image are alike, so exact binomial limits are taken at their effective number (Korn and Graubard
+    1998), corrected for a finite set.
+
+    Args:
+        right: (n,) things of each image looked at that are right.
+        total: (n,) things of it.
+        images: number of images in all.
+    """
+    n, things = len(total), int(total.sum())
+    if not things or n < FEWEST:
+        return None
+    share = float(right.sum() / things)
+    spread = n / (n - 1) * float(((right - share * total) ** 2).sum()) / things**2
+    # Without an error, one thing per image is what surely is independent.
+    effective = share * (1 - share) / spread if spread else float((total > 0).sum())
+    effective = min(effective, things) * float(norm.ppf(TAIL) / t.ppf(TAIL, n - 1)) ** 2
+    k = share * effective
+    low = float(beta.ppf(TAIL, k, effective - k + 1)) if k > 0 else 0.0
+    high = float(beta.ppf(1 - TAIL, k + 1, effective - k)) if share < 1 else 1.0
+    known = math.sqrt(1 - n / images)
+    return Share(share=share, low=share - known * (share - low), high=share + known * (high - share),
+                 looks=n, total=images)  # fmt: skip
+
+
+def matches(said: Sequence[Any], true: Sequence[Any]) -> int:
+    """Return how many things that are said of an image are true.
+
+    Things are names, or boxes [name, left, top, right, bottom, ...]: one is true if a box of its class, which no other
+    takes, has an IoU of one half or more.
+    """
+    if not all(isinstance(one, list) for one in [*said, *true]):
+        return len({*said} & {*true})
+    found, left = 0, list(true)
+    for name, *one in said:
+        overlaps = [_iou(one, other[1:]) if other[0] == name else 0.0 for other in left]
+        if overlaps and max(overlaps) >= SAME_BOX:
+            left.pop(overlaps.index(max(overlaps)))
+            found += 1
+    return found
+
+
+def _iou(one: Sequence[float], other: Sequence[float]) -> float:
+    sides = [min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1)]
+    shared = max(sides[0], 0.0) * max(sides[1], 0.0)
+    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (sum(areas) - shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """The largest set of surest images of which at most a share is wrong, with 95 % confidence.
+
+    Attributes:
+        images: size of the set; 0 where nothing can be promised.
+        looks, wrong: looks at the set, or at the smallest that was tested, and how many of these are wrong.
+        needed: looks at all images with which a set could be tested; 0 where one was.
+    """
+
+    images: int
+    looks: int = 0
+    wrong: int = 0
+    needed: int = 0
+
+
+def promise(confidence: Floats, looked: Ints, wrong: Bools, max_error: float) -> Promise:
+    """Return how many of the surest images are wrong in at most ``max_error``, which holds in 19 of 20 audits.
+
+    Larger and larger sets of the surest images are tested by exact hypergeometric limits (conformal labelling, arXiv
+    2510.14581). The chance of an error is shared by a few of the sets; one that passes hands its share on to the next
+    larger one (fallback procedure, Wiens and Dmitrienko 2005). Which sets these are depends on the number of looks,
+    never on what they found.
+
+    Args:
+        confidence: (N,) of all images.
+        looked: (n,) rows that were looked at, at random.
+        wrong: (n,) whether they are wrong.
+        max_error: most wrong images, as a share.
+    """
+    total, share = len(confidence), len(looked) / len(confidence)
+    place = np.empty(total, np.int64)
+    place[np.argsort(-confidence, kind="stable")] = np.arange(total)
+    sizes = np.unique(np.arange(1, STEPS + 1) * total // STEPS)
+    sizes = sizes[sizes > 0]
+    broken = (sizes * max_error).astype(np.int64) + 1  # the fewest wrong images that break the promise
+    usual = np.floor(sizes * share + 1e-9).astype(np.int64)
+    first = np.flatnonzero(hypergeom.pmf(0, sizes, broken, usual) <= ERROR / STARTS)
+    if not len(first):
+        enough = next(
+            n for n in range(len(looked), total + 1) if hypergeom.pmf(0, total, broken[-1], n) <= ERROR / STARTS
+        )
+        return Promise(images=0, looks=len(looked), wrong=int(wrong.sum()), needed=enough)
+    starts = np.unique(np.linspace(first[0], len(sizes) - 1, STARTS + 1).astype(np.int64)[:STARTS])
+    inside = place[looked] < sizes[:, None]
+    seen, bad = inside.sum(axis=1), (inside & wrong).sum(axis=1)
+    chance = hypergeom.cdf(bad, sizes, broken, seen)
+    found, level = -1, 0.0
+    for j in range(int(first[0]), len(sizes)):
+        level += ERROR / len(starts) if j in starts else 0.0
+        found, level = (j, level) if chance[j] <= level else (found, 0.0)
+    images, shown = (int(sizes[found]), found) if found >= 0 else (0, int(first[0]))
+    return Promise(images=images, looks=int(seen[shown]), wrong=int(bad[shown]))
+
+
+def share_of_targets(targets: Targets, looks: Path) -> Share | None:
+    """Return the share of training images whose target is right; None with too few looks, or several classes each."""
+    if targets.labels.ndim > 1:
+        return None
+    train, best, confidence, looked, truth = _seen(targets, looks)
+    known = [place for place, name in enumerate(truth) if name]
+    said = [targets.classes[k] if k >= 0 else "" for k in best]
+    return share_of_classes(said, confidence, looked[known], [truth[place] for place in known]) if len(train) else None
+
+
+def _seen(targets: Targets, looks: Path) -> tuple[Ints, Ints, Floats, Ints, list[str]]:
+    """Return the rows of training images, what is said of them and how surely; and which were looked at, and truth."""
+    train = np.flatnonzero(targets.splits == "train")
+    best, confidence = expected_right(chosen(targets.probabilities, train)[:])
+    return train, best, confidence, *looks_at(looks, [targets.digests[row] for row in train])
+
+
+def promised(targets: Targets, looks: Path, max_error: float) -> tuple[Targets, str]:
+    """Return the surest targets of training images of which at most a share is wrong, and a sentence that says so.
+
+    An image of which the person was not sure counts as wrong.
+
+    Raises:
+        ConfigError: images have several classes; nothing can be promised, with what to do.
+    """
+    if targets.labels.ndim > 1:
+        raise ConfigError(f"--max-error {max_error:g} needs one class per image; leave it out.")
+    train, best, confidence, looked, truth = _seen(targets, looks)
+    names = [targets.classes[best[row]] for row in looked]
+    wrong = np.array([name != true for name, true in zip(names, truth, strict=True)], bool)
+    found = promise(confidence, looked, wrong, max_error) if len(looked) else Promise(images=0, needed=1)
+    if found.needed:
+        least = promise(confidence, np.zeros(1, np.int64), np.zeros(1, bool), max_error).needed
+        raise ConfigError(
+            f"--max-error {max_error:g} needs {least:,} looks or more, and {looks} has {len(looked):,} at these "
+            f"images. Write the targets without it, look at them by `gpt4image audit --targets FILE --labels {looks} "
+            f"--looks {least}`, then give this command again."
+        )
+    if not found.images:
+        raise ConfigError(
+            f"--max-error {max_error:g} cannot be promised: {found.wrong} of the looks at the surest images, "
+            f"{found.looks:,}, are wrong. Give a higher share, more looks (`gpt4image audit --looks "
+            f"{2 * len(looked)}`), or a few labels for the teacher to learn from."
+        )
+    rows = np.sort(train[np.argsort(-confidence, kind="stable")[: found.images]])
+    kept = replace(
+        targets,
+        keys=tuple(targets.keys[row] for row in rows),
+        digests=tuple(targets.digests[row] for row in rows),
+        splits=targets.splits[rows],
+        labels=targets.labels[rows],
+        probabilities=chosen(targets.probabilities, rows),
+        out_of_fold=targets.out_of_fold[rows],
+    )
+    return kept, (
+        f"At most {max_error:.1%} of the {found.images:,} targets are wrong, with 95 % confidence: {found.wrong} of "
+        f"{found.looks:,} looks at them were. {len(train) - found.images:,} training images have no target; `gpt4image "
+        "review --targets` shows these first."
     )

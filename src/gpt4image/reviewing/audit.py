@@ -1,120 +1,172 @@
-"""The stage audit: how good are targets, answers and a model, by looks at a few images, with intervals that hold."""
+"""How good targets, answers and a model are, by a person's looks at a few images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.base.files import parquet_rows, write_parquet
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig
 from gpt4image.config.results import AuditResult
-from gpt4image.data import NO_LABEL, Dataset, load_dataset
+from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import read_answers
-from gpt4image.labelling.looks import Floats, Ints, Share, drawn, share_right, strata_of
+from gpt4image.labelling.looks import (
+    FEWEST,
+    Share,
+    expected_right,
+    matches,
+    order_of,
+    share_of_classes,
+    share_of_things,
+)
 from gpt4image.pages.numbers import text_table
-from gpt4image.reviewing.labels_file import LabelsFile
-from gpt4image.reviewing.queue import Teacher
-from gpt4image.reviewing.review import require_server, serve
+from gpt4image.reviewing.labels_file import Kind, LabelsFile, value_of
+from gpt4image.reviewing.queue import Adviser, Teacher, Things, things_of
 from gpt4image.reviewing.session import Session
 
-FEWEST = 5  # looks from which on a share is told
+KINDS: Mapping[str, Kind] = {
+    "classification": "classification",
+    "video": "classification",
+    "multilabel": "multilabel",
+    "detection": "detection",
+}
+"""What a label is, by task."""
 MOST_WEAK = 5  # classes that are named
-Probabilities = Mapping[str, NDArray[np.float32]]
-"""(N, K) of the N audited images, by what gave them; rows of zeros where it says nothing."""
+LEAST_SCORE = 0.3
+"""Score from which on a box of a model counts as said."""
 
 
-def audit(config: AuditConfig) -> AuditResult:
-    """Ask a person about a few images, drawn at random within strata, and estimate how many of all are right.
+class Audit:
+    """An audit that is open: the session of its looks, and what follows from them. End it after use."""
 
-    The first run draws the images and notes the draw beside ``labels``; the same command goes on, and more ``looks``
-    add to them. Targets, answers and model may be others by then: the intervals hold for each.
+    def __init__(self, config: AuditConfig) -> None:
+        """Read what is audited, and open the file of the looks.
 
-    Raises:
-        ConfigError: nothing to audit is given, or the file or the port is in use.
-        DataError: there is no such image, or the images have several classes each.
-        TableError, StoreError, RunError: targets, answers or model cannot be read.
-        MissingExtraError: the server of the page is not installed.
-        KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every look is on disk.
-    """
-    targets = None if config.targets is None else Targets.load(config.targets)
-    images, classes = _audited(config, targets)
-    found, skipped = _predictions(config, images, classes, targets)
-    strata, order = _drawn(config, images, _proxy(found))
-    rows = order[: config.looks]
-    asked = images.select(rows).revised(labels=np.full(len(rows), NO_LABEL))
-    file, stopped = LabelsFile(config.labels, asked), False
-    try:
-        session = Session(file, Teacher(file.distinct, None, None, config.seed), list(classes), is_open=True)
+        Raises:
+            ConfigError: nothing to audit is given, it cannot be audited, or the file is in use.
+            DataError: there is no such image.
+            TableError, StoreError, RunError: targets, answers or model cannot be read.
+        """
+        self._config = config
+        self.kind: Kind
+        self.images, self.kind, classes = _audited(config)
+        self._things = "boxes there are" if self.kind == "detection" else "tags there are"
+        self._said, self._proxy, self._skipped = _said(config, self.images, self.kind, classes)
+        self._rows = order_of(self.images.digests)[: config.looks]
+        self.file = LabelsFile(config.labels, self.images.select(self._rows), self.kind, fresh=True)
         try:
-            news = session.news(0)
-            if news["labelled"] + news["unsure"] < news["total"]:
-                require_server()
-                say(f"{news['total'] - news['labelled']} images to look at.")
-                serve(session, config.port)
-        except KeyboardInterrupt:
-            stopped = True
-        finally:
-            session.end()
-        marks = [file[row] for row in range(len(asked))]
-    finally:
-        file.close()
-    looked = np.array([bool(mark.label) and mark.note != "unsure" for mark in marks], bool)
-    number = {name: k for k, name in enumerate(classes)}
-    truth = np.array([number.get(mark.label, len(classes)) for mark in marks], np.int64)  # no prediction is another one
-    shares = _shares(found, strata, rows[looked], truth[looked])
-    weak = _weak([*found.values()][-1][rows[looked]].argmax(axis=1), truth[looked], classes)
-    facts = {
-        name: {
-            **asdict(share),
-            "looks_for_3_points": share.looks_for(0.03),
-            "looks_for_2_points": share.looks_for(0.02),
+            # Boxes are corrected; classes are told without a proposal, so that looks do not depend on the answers.
+            teacher: Adviser = Teacher(self.file.distinct, seed=None)
+            if self.kind != "classification":
+                boxes = [*self._said.values()][-1] if self.kind == "detection" else [None] * len(self.images)
+                teacher = Things(self.kind, [boxes[row] for row in self._rows])
+            self.session = Session(self.file, teacher, list(classes), is_open=True)
+            self.session.tell = self.told
+        except BaseException:
+            self.file.close()
+            raise
+
+    def end(self) -> None:
+        """Let others write the file of the looks."""
+        self.session.end()
+        self.file.close()
+
+    def shares(self) -> tuple[dict[str, Share], Counter[str], Counter[str]]:
+        """Return what is estimated by its name; and how often each class was said, and how often wrongly, at last."""
+        marks = [self.file[row] for row in range(len(self._rows))]
+        seen = [place for place, mark in enumerate(marks) if mark.label and mark.note == "checked"]
+        looked, found = self._rows[seen], dict[str, Share]()
+        truth = [value_of(self.kind, marks[place].label) for place in seen]
+        counts, wrong = Counter[str](), Counter[str]()
+        for name, said in self._said.items():
+            pairs = [(said[row], true) for row, true in zip(looked, truth, strict=True) if said[row] is not None]
+            if self.kind == "classification":
+                share = share_of_classes([one or "" for one in said], self._proxy[name], looked, truth)
+                found |= {} if share is None else {name: share}
+                pairs = [([guess], [true]) for guess, true in pairs]
+            else:
+                right = np.array([matches(*pair) for pair in pairs])
+                known = sum(one is not None for one in said)
+                for what, part in ((f"{name} that are right", 0), (f"{self._things} in {name}", 1)):
+                    share = share_of_things(right, np.array([len(pair[part]) for pair in pairs]), known)
+                    found |= {} if share is None else {what: share}
+            counts, wrong = Counter(), Counter()
+            for guess, true in pairs:
+                for one in {_name(thing) for thing in guess}:
+                    own = _of(guess, one)
+                    counts[one] += len(own)
+                    wrong[one] += len(own) - matches(own, _of(true, one))
+        return found, counts, wrong
+
+    def told(self) -> str:
+        """Return the estimates in one line, for the page."""
+        shares, *_ = self.shares()
+        return "; ".join(f"{name} {share}" for name, share in shares.items()) or f"Fewer than {FEWEST} looks yet."
+
+    def result(self) -> AuditResult:
+        """Return what the looks say so far."""
+        shares, counts, wrong = self.shares()
+        often = sorted((name for name in wrong if wrong[name] > 1), key=lambda name: -wrong[name] / counts[name])
+        weak = {name: f"{wrong[name]} of {counts[name]} wrong" for name in often[:MOST_WEAK]}
+        facts = {
+            name: {**asdict(share), **{f"looks_for_{n}_points": share.looks_for(n / 100) for n in (3, 2)}}
+            for name, share in shares.items()
         }
-        for name, share in shares.items()
-    }
-    outcome = AuditResult(
-        path=config.labels,
-        split=str(images.splits[0]),
-        images=len(images),
-        looks=int(looked.sum()),
-        unsure=sum(mark.note == "unsure" for mark in marks),
-        right={name: round(share.share, 4) for name, share in shares.items()},
-        shares=facts,
-        weak_classes=weak,
-        text=_in_words(shares, weak),
-        read_rows=lambda: [{"what": name, **fact} for name, fact in facts.items()],
-        skipped=(*skipped, *file.skipped),
-    )
-    if stopped:
-        raise KeyboardInterrupt(outcome)
-    return outcome
+        notes = [self.file[row].note for row in range(len(self._rows))]
+        return AuditResult(
+            path=self._config.labels,
+            split=str(self.images.splits[0]),
+            images=len(self.images),
+            looks=notes.count("checked"),
+            unsure=notes.count("unsure"),
+            right={name.replace(" ", "_"): round(share.share, 4) for name, share in shares.items()},
+            shares=facts,
+            weak_classes=weak,
+            text=_in_words(shares, weak),
+            read_rows=lambda: [{"what": name, **fact} for name, fact in facts.items()],
+            skipped=(*self._skipped, *self.file.skipped),
+        )
 
 
-def _audited(config: AuditConfig, targets: Targets | None) -> tuple[Dataset, tuple[str, ...]]:
-    """Return the distinct images that are audited, and the classes."""
-    if config.model is None and targets is not None:
-        images, classes = load_dataset(config.data, aside=config.labels), targets.classes
-        wanted = frozenset(targets.digests)
-    elif config.model is not None:
+def _name(one: Any) -> str:
+    return one if isinstance(one, str) else one[0]
+
+
+def _of(things: Sequence[Any], name: str) -> list[Any]:
+    return [one for one in things if _name(one) == name]
+
+
+def _audited(config: AuditConfig) -> tuple[Dataset, Kind, tuple[str, ...]]:
+    """Return the distinct images that are audited, what their labels are, and the classes."""
+    wanted = None
+    if config.model is not None:
         record = runs.read_run(config.model)
         from gpt4image.training.prepare import load_dataset as load_as_the_run
         from gpt4image.training.run_model import options_of
 
         same = {"data": config.data, "embeddings": None, "only_described": False}
         images, _ = load_as_the_run(options_of(record).model_copy(update=same))
-        classes, wanted = tuple(record["run"]["classes"]), None
+        task, classes = record["config"]["task"], tuple(record["run"]["classes"])
+    elif config.targets is not None:
+        images = load_dataset(config.data, aside=config.labels)
+        boxes = holds_boxes(config.targets)
+        file = BoxLabels.load(config.targets) if boxes else Targets.load(config.targets)
+        task = "detection" if isinstance(file, BoxLabels) else file.facts.task
+        classes, wanted = file.classes, frozenset(file.digests)
     else:
         raise ConfigError("Nothing to audit: give --targets FILE, --model RUN, or both.")
-    if images.labels.ndim != 1:
-        raise DataError(f"{config.data}: images have several classes each; audit takes one per image.")
+    if task not in KINDS:
+        raise ConfigError(f"A model for {task} cannot be audited; one for {', '.join(KINDS)} can.")
     split = config.split or ("train" if config.model is None else "test")
     there = images.indices(split)
     digests = [images.digests[row] for row in there]
@@ -122,84 +174,66 @@ def _audited(config: AuditConfig, targets: Targets | None) -> tuple[Dataset, tup
     rows = [int(there[place]) for place in distinct if wanted is None or digests[place] in wanted]
     if not rows:
         raise DataError(f"{config.data} has no images to audit in its {split} split; name another with --split.")
-    return images.select(rows), classes
+    return images.select(rows), KINDS[task], classes
 
 
-def _predictions(
-    config: AuditConfig, images: Dataset, classes: tuple[str, ...], targets: Targets | None
-) -> tuple[Probabilities, tuple[Skipped, ...]]:
-    """Return what each of answers, targets and model says, and images that the model cannot read."""
-    found, skipped = dict[str, NDArray[np.float32]](), tuple[Skipped, ...]()
-    if config.answers is not None:
-        answers = read_answers(config.answers, images.digests, classes).answers
-        found["answers"] = answers.probabilities(len(classes))[:] * answers.given[:, None]
-    if targets is not None:
+def _said(
+    config: AuditConfig, images: Dataset, kind: Kind, classes: tuple[str, ...]
+) -> tuple[dict[str, list[Any]], dict[str, NDArray[np.float64]], tuple[Skipped, ...]]:
+    """Return what each of answers, targets and model says of the images, None where it says nothing; of classes how
+    probably it is right; and images that the model cannot read."""
+    found, proxy, skipped = dict[str, list[Any]](), dict[str, NDArray[np.float64]](), tuple[Skipped, ...]()
+    judge: NDArray[Any] | None = None
+
+    def add(name: str, probabilities: NDArray[Any]) -> None:
+        best, proxy[name] = expected_right(probabilities, judge)
+        found[name] = [classes[k] if k >= 0 else None for k in best.tolist()]
+
+    if config.targets is not None and kind == "classification":
+        targets = Targets.load(config.targets)
         if targets.classes != classes:
             raise ConfigError(f"--targets {config.targets} and --model {config.model} are of different classes.")
-        found["targets"] = targets.of(images.digests)[:]
+        judge = targets.of(images.digests)[:]
+    if config.answers is not None:
+        if kind != "classification":
+            raise ConfigError("--answers: only answers with one class per image are audited; leave it out.")
+        answers = read_answers(config.answers, images.digests, classes).answers
+        add("answers", answers.probabilities(len(classes))[:] * answers.given[:, None])
+    if judge is not None:
+        add("targets", judge)
+    elif config.targets is not None:
+        found["targets"] = things_of(kind, config.targets, images.digests)[0]
     if config.model is not None:
         from gpt4image.training.run_model import load_run_model
 
         model = load_run_model(config.model, None, classes)
         pixels, rows = model.pixels(images), np.arange(len(images))
-        predictions = model.read(pixels, rows).predictions[:]
-        found["model"], skipped = np.where(pixels.broken(rows)[:, None], 0, predictions), pixels.skipped
-    return found, skipped
+        said = model.read(pixels, rows).predictions
+        broken, skipped = pixels.broken(rows), pixels.skipped
+        if kind == "classification":
+            add("model", np.where(broken[:, None], 0, said[:]))
+        elif kind == "multilabel":
+            present = model.task.present(said)  # pyright: ignore[reportAttributeAccessIssue]
+            found["model"] = [[classes[k] for k in np.flatnonzero(row)] for row in present]
+        else:
+            found["model"] = [_drawn(row, classes) for row in said]
+        found["model"] = [None if bad else one for bad, one in zip(broken, found["model"], strict=True)]
+    return found, proxy, skipped
 
 
-def _proxy(found: Probabilities) -> Floats:
-    """Return (N,) how probably the last of ``found`` is right: by the targets where there are some, else by itself."""
-    last = [*found.values()][-1]
-    judge = found.get("targets", last)
-    by_judge = judge[np.arange(len(judge)), last.argmax(axis=1)]
-    return np.where(judge.any(axis=1), by_judge, last.max(axis=1)).astype(np.float64)
-
-
-def _drawn(config: AuditConfig, images: Dataset, proxy: Floats) -> tuple[Ints, Ints]:
-    """Return (N,) the stratum of each image, and all rows in the order to look at; as the first run noted them."""
-    import pyarrow as pa
-
-    note = config.labels.with_suffix(".draw.parquet")
-    place = {digest: row for row, digest in enumerate(images.digests)}
-    if not note.is_file():
-        strata = strata_of(proxy, config.looks)
-        order = drawn(strata, config.seed)
-        columns = {"digest": [images.digests[row] for row in order], "stratum": strata[order]}
-        write_parquet(note, pa.table(columns))
-        return strata, order
-    lines = parquet_rows(note)
-    if {line["digest"] for line in lines} != place.keys():
-        raise DataError(f"{note} is a draw from other images than {config.data} has; give another --labels.")
-    order = np.array([place[line["digest"]] for line in lines], np.int64)
-    strata = np.empty(len(order), np.int64)
-    strata[order] = [line["stratum"] for line in lines]
-    return strata, order
-
-
-def _shares(found: Probabilities, strata: Ints, looked: Ints, truth: Ints) -> dict[str, Share]:
-    """Return how often each is right; ``truth`` is (n,) the class of the rows that were ``looked`` at."""
-    shares: dict[str, Share] = {}
-    for name, probabilities in found.items():
-        known = np.asarray(probabilities.any(axis=1))
-        seen, row_of = known[looked], np.cumsum(known) - 1
-        if seen.sum() >= FEWEST:
-            right = probabilities[looked[seen]].argmax(axis=1) == truth[seen]
-            shares[name] = share_right(strata[known], row_of[looked[seen]], right)
-    return shares
-
-
-def _weak(predicted: Ints, truth: Ints, classes: tuple[str, ...]) -> dict[str, str]:
-    """Return the predicted classes with most errors, as "2 of 7 wrong"."""
-    looks = np.bincount(predicted, minlength=len(classes))
-    wrong = np.bincount(predicted[predicted != truth], minlength=len(classes))
-    worst = np.argsort(-wrong / np.maximum(looks, 1), kind="stable")
-    return {classes[k]: f"{wrong[k]} of {looks[k]} wrong" for k in worst[:MOST_WEAK].tolist() if wrong[k] > 1}
+def _drawn(rows: NDArray[Any], classes: Sequence[str]) -> list[list[Any]]:
+    """Return the boxes of an image by a model, as labels have them."""
+    return [
+        [classes[int(row[5])], *np.clip(row[:4], 0, 1).astype(float).tolist()]
+        for row in rows
+        if row[4] >= LEAST_SCORE and row[2] > row[0] and row[3] > row[1]
+    ]
 
 
 def _in_words(shares: Mapping[str, Share], weak: Mapping[str, str]) -> str:
     if not shares:
         return f"Fewer than {FEWEST} looks: nothing can be said yet. The same command goes on."
-    rows = [["", "right", "95 % interval", "of", "looks for ±3", "±2 points"]]
+    rows = [["", "right", "95 % interval", "images", "looks for ±3", "±2 points"]]
     for name, share in shares.items():
         more = [f"{share.looks_for(width):,}" for width in (0.03, 0.02)]
         rows.append([name, f"{share.share:.1%}", f"{share.low:.1%} to {share.high:.1%}", f"{share.total:,}", *more])

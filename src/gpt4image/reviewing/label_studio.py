@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from gpt4image.base.errors import DataError, Gpt4ImageError, first_few
 from gpt4image.base.files import parse_json, write_json
 from gpt4image.base.outcome import Skipped
-from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.session import Card
 
 FROM_NAME, TO_NAME = "label", "image"
@@ -60,8 +59,8 @@ def prediction(results: Sequence[Mapping[str, Any]], score: float) -> dict[str, 
     return {"result": list(results), "score": score, "model_version": MODEL}
 
 
-def read_tasks(path: Path, digest_of: Mapping[str, str]) -> tuple[dict[str, Mark], list[Skipped]]:
-    """Return the label of each image that a file has, by digest, and the tasks that cannot be used.
+def read_tasks(path: Path, digest_of: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[Skipped]]:
+    """Return label and note of each image that a file has, by digest, and the tasks that cannot be used.
 
     Images are found by digest or key, as ``write_tasks`` names them, else by the end of their path. Exports in the
     formats JSON and JSON-MIN are read; of several annotations the last one counts. A task without one is no fault.
@@ -76,7 +75,7 @@ def read_tasks(path: Path, digest_of: Mapping[str, str]) -> tuple[dict[str, Mark
     tasks = _tasks(path)
     _require_classes(path, tasks)
     finder = _Finder(digest_of)
-    found: dict[str, Mark] = {}
+    found: dict[str, tuple[str, str]] = {}
     skipped: list[Skipped] = []
     for number, task in enumerate(tasks, 1):
         name = f"task {number}"
@@ -84,7 +83,7 @@ def read_tasks(path: Path, digest_of: Mapping[str, str]) -> tuple[dict[str, Mark
             label = _label(task)
             if label is not None:
                 name = next(iter(_addresses(task)), name)[:200]
-                found[finder.find(task)] = Mark(label, "checked")
+                found[finder.find(task)] = label, "checked"
         except Gpt4ImageError as error:
             skipped.append(Skipped(name=name, reason=str(error)))
     return found, skipped

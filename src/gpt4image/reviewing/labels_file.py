@@ -1,17 +1,18 @@
-"""The file of labels: a CSV manifest of all images of a dataset, written anew as a whole at every label.
+"""The file of labels: a CSV manifest of all images of a dataset, written anew as a whole at every action.
 
-Its column ``review`` says which labels a person gave or confirmed, and which images were too hard to say. Labels are
-those of pictures: the column ``digest`` finds them again where keys have moved to other pictures.
+Its column ``review`` says which labels a person gave or confirmed, and which images were too hard to say. Labels belong
+to pictures: the column ``digest`` finds them again where keys have moved to other pictures.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -26,20 +27,24 @@ from gpt4image.data import IMAGES, Dataset
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state
 from gpt4image.data.file_source import FileSource, is_below
-from gpt4image.data.labels import note_once
-from gpt4image.data.manifest import DIGEST, REVIEW, read_table
+from gpt4image.data.labels import SEPARATOR, note_once
+from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, read_table
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
 
+Kind = Literal["classification", "multilabel", "detection"]
+"""What a person gives an image: one class, several, or boxes."""
 Note = Literal["", "checked", "unsure"]
 NOTES: tuple[Note, ...] = get_args(Note)
+MOST_BOXES = 2000
+"""Boxes of one image."""
+COLUMN: Mapping[Kind, str] = {"classification": "label", "multilabel": "labels", "detection": BOXES}
 _WEIGHT: Mapping[Note, int] = {"": 0, "unsure": 1, "checked": 2}
-_NEEDED = ("path", "key", "label", "split", REVIEW)
-_HEADER = (*_NEEDED, DIGEST)
 _COPY = re.compile(r"[^/]*\.images/([0-9a-f]{64})(\.\w+)?")  # as ``_copied`` names them
 
 
 class Mark(NamedTuple):
-    """What is known of an image: its class, empty for none, and whether a person gave or confirmed it."""
+    """Label of an image as its cell in the file, empty for none, and whether a person gave or confirmed it."""
 
     label: str = ""
     note: Note = ""
@@ -60,33 +65,94 @@ class _Saved(NamedTuple):
         return Mark(self.label.strip(), self.note)
 
 
+def kind_of(images: Dataset) -> Kind:
+    """Return what the labels of a dataset are. Raises ConfigError: masks."""
+    if isinstance(images.regions, Masks):
+        raise ConfigError(f"--data {images.spec} has masks, which cannot be looked at here; boxes and classes can.")
+    return "detection" if images.regions is not None else "multilabel" if images.labels.ndim == 2 else "classification"
+
+
+def value_of(kind: Kind, cell: str) -> Any:
+    """Return what a cell says: a class name; a list of names; a list of [name, left, top, right, bottom].
+
+    An empty cell is an empty name, or None.
+    """
+    if kind == "classification":
+        return cell
+    if not cell:
+        return None
+    return json.loads(cell) if kind == "detection" else [name for name in cell.split(SEPARATOR) if name]
+
+
+def cell_of(kind: Kind, value: Any, name_of: Callable[[str], str] = str) -> str:
+    """Return the cell of what ``value_of`` returns; ``name_of`` gives the class of a name.
+
+    Raises:
+        ConfigError: the value is something else, or a name is none of the classes.
+    """
+    if kind == "classification" and isinstance(value, str):
+        return name_of(value) if value else ""
+    if kind != "classification" and value is None:
+        return ""
+    if kind == "multilabel" and isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return SEPARATOR.join(dict.fromkeys(map(name_of, value))) or SEPARATOR
+    if kind == "detection" and isinstance(value, list) and len(value) <= MOST_BOXES and all(map(_is_box, value)):
+        boxes = [[name_of(name), *(round(float(side), 5) for side in sides)] for name, *sides in value]
+        return json.dumps(boxes, ensure_ascii=False)
+    raise ConfigError(f"{str(value)[:80]!r} is no label for {kind}: load the page anew.")
+
+
+def _is_box(box: Any) -> bool:
+    """Return whether a value is a name, four sides from 0 to 1 in their order, and perhaps a weight."""
+    if not isinstance(box, list) or len(box) not in (5, 6) or not isinstance(box[0], str):
+        return False
+    sides = box[1:]
+    if not all(isinstance(side, int | float) and 0 <= side <= 1 for side in sides):
+        return False
+    return sides[0] < sides[2] and sides[1] < sides[3]
+
+
+def boxes_value(boxes: Boxes, row: int, classes: Sequence[str]) -> list[list[Any]]:
+    """Return the boxes of an image as ``value_of`` does; weights only where they are below 1."""
+    found = zip(*(part.tolist() for part in boxes.image(row)), strict=True)
+    return [[classes[k], *corners, *([] if weight == 1 else [weight])] for corners, k, weight in found]
+
+
 class LabelsFile:
     """The labels of the images of a dataset, and the file that holds them. Close it to let others write.
 
     Attributes:
+        kind: what a label is.
         copies: rows of each distinct image, one with a label first.
         paths: where each image lies, relative to the folder of the file, or would lie if it could be read.
         skipped: images that cannot be read.
     """
 
-    def __init__(self, path: Path, images: Dataset) -> None:
+    def __init__(self, path: Path, images: Dataset, kind: Kind | None = None, *, fresh: bool = False) -> None:
         """Take the lock, read the labels that the file has, and those of the dataset for other images; write all.
 
+        Args:
+            path: CSV file.
+            images: dataset.
+            kind: what labels are, where it is not as in the dataset.
+            fresh: whether labels of the dataset are not taken over; those of another kind never are.
+
         Raises:
-            ConfigError: the file is that of the dataset, or another server writes it.
+            ConfigError: the file is that of the dataset, or another server writes it; the dataset has masks.
             DataError: the file is none of this stage, or of other images; images lie elsewhere.
             OSError: it cannot be written.
         """
+        own = None if kind and fresh else kind_of(images)
         self.path, self.images = path, images
-        if images.labels.ndim != 1:
-            raise ConfigError(f"--data {images.spec}: images have several classes each; review takes one per image.")
-        kind, _, place = images.spec.partition(IMAGE_ROOT)[0].partition(":")
-        if kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
+        self.kind: Kind = kind or kind_of(images)
+        self._needed = ("path", "key", COLUMN[self.kind], "split", REVIEW)
+        dataset_kind, _, place = images.spec.partition(IMAGE_ROOT)[0].partition(":")
+        if dataset_kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
             raise ConfigError(f"--labels {path} is the file that --data reads, and would be replaced: give another.")
         make_folder(path.parent)
         self._lock = _locked(path)
         try:
-            self._marks = [Mark("".join(images.label_names(row))) for row in range(len(images))]
+            self._marks = [Mark("" if fresh or self.kind != own else self._given(row)) for row in range(len(images))]
             self._state = _state(path)
             others = self._read() if path.exists() else []
             self.paths, unread = _paths(path, images)
@@ -107,7 +173,10 @@ class LabelsFile:
 
     def labels(self) -> list[str]:
         """Return the class names that images have, sorted."""
-        return sorted({mark.label for mark in self._marks if mark.label})
+        values = (value_of(self.kind, cell) for cell in {mark.label for mark in self._marks} if cell)
+        if self.kind == "classification":
+            return sorted(values)
+        return sorted({one if isinstance(one, str) else one[0] for value in values for one in value})
 
     def close(self) -> None:
         """Let others write the file."""
@@ -132,6 +201,17 @@ class LabelsFile:
             self._change(before)
             raise
 
+    def _given(self, row: int) -> str:
+        """Return the label that the dataset has, as a cell."""
+        images = self.images
+        if isinstance(images.regions, Boxes):
+            known = images.regions.known[row]
+            return cell_of("detection", boxes_value(images.regions, row, images.classes) if known else None)
+        if images.labels.ndim == 2 and (images.labels[row] < 0).all():
+            return ""
+        names = images.label_names(row)
+        return cell_of(self.kind, "".join(names) if self.kind == "classification" else list(names))
+
     def _copies(self) -> list[list[int]]:
         """Return the rows of each distinct image, one with a label first."""
         unlabelled = np.array([not mark.label for mark in self._marks])
@@ -148,14 +228,14 @@ class LabelsFile:
             self._lines[row] = self._line(row)
 
     def _write(self) -> None:
-        """Write all rows but those of images that cannot be read and of which nothing is known."""
+        """Write all rows except those of images that cannot be read and of which nothing is known."""
         if _state(self.path) not in (self._state, None):
             raise ConfigError(
                 f"--labels {self.path} was changed by another program, and would be overwritten. End with Finish, and "
                 "give the command again: it reads what is there now."
             )
         rows = (line for row, line in enumerate(self._lines) if row not in self._unread or self._marks[row] != Mark())
-        write_text(self.path, "".join([csv_line(_HEADER), *rows, *self._others]))
+        write_text(self.path, "".join([csv_line((*self._needed, DIGEST)), *rows, *self._others]))
         self._state = _state(self.path)
 
     def _line(self, row: int) -> str:
@@ -164,8 +244,12 @@ class LabelsFile:
         return csv_line((self.paths[row], images.keys[row], mark.label, split, mark.note, digest))
 
     def _read(self) -> list[_Saved]:
-        """Take over what the file says of each picture; return the rows of pictures that are not there."""
-        saved, images = _saved_rows(self.path), self.images
+        """Take over what the file says of each picture; return the rows of pictures that are not there.
+
+        An image gets what the row of its key says, else what a row of its picture does. What nobody confirmed there
+        gives way to a label of the dataset: the file may have moved to another class.
+        """
+        saved, images = self._saved(), self.images
         row_of, there = {key: row for row, key in enumerate(images.keys)}, set(images.digests)
         in_place: dict[int, Mark] = {}
         others: list[_Saved] = []
@@ -180,22 +264,40 @@ class LabelsFile:
                 f"--labels {self.path} is of other images than {images.spec}: none of its images is there. Give a new "
                 f"file.{_saved_anew(others, row_of)}"
             )
-        self._take_over(in_place, saved)
-        return others
-
-    def _take_over(self, in_place: Mapping[int, Mark], saved: Sequence[_Saved]) -> None:
-        """Give images what the row of their key says, else what a row of their picture does.
-
-        What nobody confirmed there gives way to a label of the dataset: the file may have moved to another class.
-        """
         # What a person said comes last, and so counts where copies of a picture have several rows.
         by_digest = {one.digest: one.mark for one in sorted(saved, key=lambda one: _WEIGHT[one.note])}
-        for row, digest in enumerate(self.images.digests):
+        for row, digest in enumerate(images.digests):
             moved = by_digest.get(digest, Mark())
             if row in in_place:
                 self._marks[row] = in_place[row]
             elif moved.note or not self._marks[row].label:
                 self._marks[row] = moved
+        return others
+
+    def _saved(self) -> list[_Saved]:
+        """Return the rows of a file that this stage wrote. Raises DataError: another wrote it."""
+        spec = f"--labels {self.path}"
+        table = read_table(self.path, spec)
+        if lacks := [name for name in self._needed if name not in table]:
+            raise DataError(
+                f"{spec} was not written by review of these images, as it has no column {first_few(lacks)}, and would "
+                "be replaced; give a new file. Labels of a manifest are read by --data manifest:FILE."
+            )
+        digests = table.get(DIGEST, [""] * len(table["path"]))
+        saved = [_Saved(*cells) for cells in zip(*(table[name] for name in self._needed), digests, strict=True)]
+        for one in saved:
+            if one.note not in NOTES:
+                allowed = ", ".join(map(repr, NOTES))
+                raise DataError(f"{spec}: review is {one.note!r} for {one.key!r}; it is one of {allowed}.")
+            try:
+                cell_of(self.kind, value_of(self.kind, one.mark.label))
+            except (ValueError, ConfigError):
+                raise DataError(f"{spec}: {one.label[:80]!r} of {one.key!r} is no label for {self.kind}.") from None
+        copies = [_COPY.fullmatch(one.path) for one in saved]
+        return [
+            one._replace(digest=copy[1]) if copy and not one.digest else one
+            for one, copy in zip(saved, copies, strict=True)
+        ]
 
     def _kept(self, others: Sequence[_Saved]) -> list[str]:
         """Return the lines of pictures that are not there.
@@ -226,28 +328,6 @@ def _state(path: Path) -> tuple[int, int] | None:
     """Return size and time of the content of a file; None where there is none."""
     state = file_state(str(path))
     return None if state is None else state[:2]
-
-
-def _saved_rows(path: Path) -> list[_Saved]:
-    """Return the rows of a file that this stage wrote. Raises DataError: another wrote it."""
-    spec = f"--labels {path}"
-    table = read_table(path, spec)
-    if lacks := [name for name in _NEEDED if name not in table]:
-        raise DataError(
-            f"{spec} was not written by review, as it has no column {first_few(lacks)}, and would be replaced; "
-            "give a new file. Labels of a manifest are read by --data manifest:FILE."
-        )
-    digests = table.get(DIGEST, [""] * len(table["path"]))
-    saved = [_Saved(*cells) for cells in zip(*(table[name] for name in _NEEDED), digests, strict=True)]
-    if strange := next((one for one in saved if one.note not in NOTES), None):
-        raise DataError(
-            f"{spec}: review is {strange.note!r} for {strange.key!r}; it is one of {', '.join(map(repr, NOTES))}."
-        )
-    copies = [_COPY.fullmatch(one.path) for one in saved]
-    return [
-        one._replace(digest=copy[1]) if copy and not one.digest else one
-        for one, copy in zip(saved, copies, strict=True)
-    ]
 
 
 def _saved_anew(rows: Sequence[_Saved], keys: Container[str]) -> str:

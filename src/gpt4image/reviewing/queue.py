@@ -7,28 +7,124 @@ evidence.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.top_k_probs import Probabilities, chosen, scattered, zeros
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.labelling.answers import Answers, read_answers
+from gpt4image.labelling.looks import matches
+from gpt4image.labelling.shown import LIKELY as LIKELY_TAG
 from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, Vectors, open_table, smooth
+from gpt4image.reviewing.labels_file import Kind, boxes_value, value_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 FIRST = 24  # images that are chosen to be unlike each other; the others follow by how unsure they are
+LIKELY = 9  # classes that are offered for an image: as many as there are number keys
+
+
+class Shown(NamedTuple):
+    """What is shown of an image: the proposed label, how probable it is, why, and the likeliest classes, best first."""
+
+    proposal: Any
+    share: float = 0.0
+    reason: str = ""
+    likely: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opinion:
+    """What all evidence says of N images, given the labels so far.
+
+    Attributes:
+        order: images without a label, the most valuable first.
+        labelled: images with a label, the most suspicious first.
+        suspects: how many of them look wrong.
+        wrong: expected share of images without a label whose proposal is wrong; None without proposals.
+        shown: what is shown of an image.
+    """
+
+    order: Sequence[int]
+    labelled: Sequence[int]
+    suspects: int
+    wrong: float | None
+    shown: Callable[[int], Shown]
+
+
+class Adviser(Protocol):
+    """Forms an opinion of N distinct images from evidence and the labels of some. Slow: not for requests."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether an opinion changes with the labels."""
+        ...
+
+    def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
+        """Return what the evidence says, of N labels as cells of the file; quickly without ``learn``."""
+        ...
+
+
+class Things:
+    """Proposes tags or boxes that are known, None for an image without, and learns nothing.
+
+    Images come in the order of errors to expect, those with a label by how far it is from what is proposed.
+    """
+
+    learns = False
+
+    def __init__(self, kind: Kind, said: Sequence[Any], doubt: NDArray[np.float64] | None = None) -> None:
+        """Take what ``things_of`` returns; without doubts, images come as they are in the dataset."""
+        self._kind, self._said = kind, said
+        self._order = range(len(said)) if doubt is None else np.argsort(-doubt, kind="stable").tolist()
+
+    def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
+        """Return what the targets say."""
+        values = [value_of(self._kind, cell) for cell in cells]
+        far = [
+            0 if value is None or said is None else len(said) + len(value) - 2 * matches(said, value)
+            for said, value in zip(self._said, values, strict=True)
+        ]
+        return Opinion(
+            order=[row for row in self._order if values[row] is None],
+            labelled=sorted((row for row, value in enumerate(values) if value is not None), key=lambda row: -far[row]),
+            suspects=sum(count > 0 for count in far),
+            wrong=None,
+            shown=lambda row: Shown(self._said[row]),
+        )
+
+
+def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[Any], NDArray[np.float64], list[str]]:
+    """Return tags or boxes of images by a file of targets, None for one that it lacks; how many errors are expected in
+    each; and the class names. Raises TableError."""
+    if kind == "detection":
+        file = BoxLabels.load(targets)
+        boxes = file.by_digest(digests)
+        sure = boxes.only(boxes.weights > 0)
+        said = [boxes_value(sure, row, file.classes) if sure.known[row] else None for row in range(len(digests))]
+        doubt = np.bincount(sure.image_of, weights=1 - sure.weights, minlength=len(digests))
+        return said, doubt, list(file.classes)
+    found = Targets.load(targets)
+    probabilities = found.of(digests, np.nan)[:]
+    known = ~np.isnan(probabilities).all(axis=1)
+    shares = np.nan_to_num(probabilities)
+    said = [[found.classes[k] for k in np.flatnonzero(row >= LIKELY_TAG)] for row in shares]
+    said = [names if there else None for names, there in zip(said, known, strict=True)]
+    return said, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,58 +146,39 @@ class Source:
         return cls(name=name, proposed=proposed.astype(np.int64), probability=best)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Opinion:
-    """What all evidence says of N images, given the labels so far.
-
-    Attributes:
-        probabilities: (N, K), rows of zeros where nothing is known.
-        all: the proposals of everything together.
-        parts: those of each source, for reasons.
-        order: images without a label, the most valuable first.
-        labelled: images with a label, the most suspicious first.
-        suspects: how many of them look wrong.
-        wrong: expected share of images without a label whose proposal is wrong; None without proposals.
-    """
-
-    probabilities: Probabilities
-    all: Source
-    parts: Sequence[Source]
-    order: Sequence[int]
-    labelled: Sequence[int]
-    suspects: int
-    wrong: float | None
-
-    def ranked(self, row: int, most: int) -> list[int]:
-        """Return the most probable classes of an image, best first; none where nothing is known."""
-        known = self.probabilities[row]
-        return [int(k) for k in np.argsort(-known, kind="stable")[:most] if known[k] > 0]
-
-    def reason(self, row: int, classes: Sequence[str]) -> str:
-        """Return what each source says of an image: ``answer: cat, 0.92; text: cat, 0.88``."""
-        said = [(part.name, int(part.proposed[row]), float(part.probability[row])) for part in self.parts]
-        return "; ".join(f"{name}: {classes[k]}, {share:.2f}" for name, k, share in said if k >= 0)
-
-
 class Teacher:
-    """Forms an opinion of N distinct images from answers, texts and the labels of some. Slow: not for requests."""
+    """Proposes classes, learned from answers, texts and labels, or those of a file of targets."""
 
-    def __init__(self, images: Dataset, answers: Path | None, embeddings: Path | None, seed: int) -> None:
-        """Open the evidence.
+    def __init__(
+        self,
+        images: Dataset,
+        answers: Path | None = None,
+        embeddings: Path | None = None,
+        targets: Path | None = None,
+        *,
+        seed: int | None = 0,
+    ) -> None:
+        """Open the evidence. Without a seed, images come as they are in the dataset.
+
+        Targets propose where nothing else does; beside answers or texts, images with a target come last.
 
         Raises:
-            TableError: the table is missing, or of other images.
+            TableError: the table or the targets are missing, or of other images.
         """
-        self._images, self._seed, self._store, self._embeddings = images, seed, answers, embeddings
+        self._images, self._seed, self._store, self._embeddings = images, seed or 0, answers, embeddings
         self._train = images.splits == "train"
         self._texts = Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool))
+        self._targets = None if targets is None else Targets.load(targets)
+        there = frozenset(() if self._targets is None or not self.learns else self._targets.digests)
+        self._has_target = [digest in there for digest in images.digests]
         if embeddings is not None:
             table = open_table(embeddings)
             table.require_own(images)
             vectors = table.of_images(images.digests)
             self._texts = Texts(vectors, vectors.described)
         self._read: tuple[tuple[str, ...], Answers | None] = ((), None)
-        self._shuffled = np.random.default_rng(seed).permutation(len(images))
+        rows = np.arange(len(images))
+        self._shuffled = rows if seed is None else np.random.default_rng(seed).permutation(rows)
         self._place = np.argsort(self._shuffled, kind="stable")
 
     @property
@@ -114,8 +191,8 @@ class Teacher:
         shaping = np.flatnonzero(self._texts.described & self._train)
         return smooth(self._texts.centred(shaping), shaping, self._seed)
 
-    def opinion(self, labels: Ints, classes: Sequence[str], *, learn: bool = True) -> Opinion:
-        """Return what the evidence says; ``labels`` are (N,), NO_LABEL for none.
+    def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
+        """Return what the evidence says.
 
         Without ``learn``, answers count as they were given and texts say nothing: that takes no time, and no torch.
 
@@ -124,21 +201,33 @@ class Teacher:
         Raises:
             StoreError, TableError: the store of the answers is missing, or has none about these images and classes.
         """
+        number = {name: k for k, name in enumerate(classes)}
+        labels = np.array([number.get(cell, NO_LABEL) for cell in cells], np.int64)
         taught = np.where(self._train, labels, NO_LABEL)
         together, parts = self._evidence(taught, tuple(classes), learn)
         probabilities = zeros(len(labels), len(classes)) if together is None else together
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[np.asarray(probabilities.any(axis=1))[unlabelled]]
-        doubtful, right = _by_doubt(probabilities, taught, learn)
+        suspected, right = _by_doubt(probabilities, taught, learn)
         others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
+        every = Source.of("all", probabilities)
+
+        def shown(row: int) -> Shown:
+            said = [(part.name, int(part.proposed[row]), float(part.probability[row])) for part in parts]
+            ranked = np.argsort(-probabilities[row], kind="stable")[:LIKELY].tolist()
+            return Shown(
+                proposal=classes[every.proposed[row]] if every.proposed[row] >= 0 else "",
+                share=round(float(every.probability[row]), 4),
+                reason="; ".join(f"{name}: {classes[k]}, {share:.2f}" for name, k, share in said if k >= 0),
+                likely=[classes[k] for k in ranked if probabilities[row][k] > 0],
+            )
+
         return Opinion(
-            probabilities=probabilities,
-            all=Source.of("all", probabilities),
-            parts=parts,
-            order=self._order(probabilities, unlabelled, learn),
-            labelled=list(dict.fromkeys([*doubtful, *right, *others])),
-            suspects=len(doubtful),
+            order=sorted(self._order(probabilities, unlabelled, learn), key=self._has_target.__getitem__),
+            labelled=list(dict.fromkeys([*suspected, *right, *others])),
+            suspects=len(suspected),
             wrong=float(1 - probabilities.max(axis=1)[known].mean()) if len(known) else None,
+            shown=shown,
         )
 
     def _evidence(
@@ -147,6 +236,13 @@ class Teacher:
         """Return (N, K) probabilities of all evidence together, and what each source says."""
         if len(classes) < 2:
             return None, []
+        if self._targets is not None and not self.learns:
+            said = self._targets.of(self._images.digests)[:]
+            found = np.zeros((len(said), len(classes)), np.float32)
+            for k, name in enumerate(self._targets.classes):
+                if name in classes:
+                    found[:, classes.index(name)] = said[:, k]
+            return found, [Source.of("target", found)]
         answers = self._answers(classes)
         if not learn:
             found = None if answers is None else _only(answers.probabilities(len(classes)), answers.given)
@@ -198,9 +294,10 @@ def _only(probabilities: Probabilities, images: Bools) -> Probabilities:
 
 
 def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[list[int], list[int]]:
-    """Return the images whose label looks wrong, then the others that have one; each the least probable label first.
+    """Return the images whose label looks wrong, then the others that have one; the least probable label first.
 
-    A label looks wrong that is suspected, or that is not the most probable class.
+    A label looks wrong that is suspected, or that is not the most probable class. Classes that are often confused come
+    first, one pair after the other, so that a person compares the same two.
     """
     rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
     if not len(rows):
@@ -213,7 +310,14 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
 
         wrong |= suspected(found, given)
     order = np.argsort(own, kind="stable")
-    return rows[order[wrong[order]]].tolist(), rows[order[~wrong[order]]].tolist()
+    likely = found.argmax(axis=1)
+    pairs = list(zip(given.tolist(), likely.tolist(), strict=True))
+    suspicious = order[wrong[order]].tolist()
+    often, first = Counter(pairs[place] for place in suspicious), dict[tuple[int, int], int]()
+    for rank, place in enumerate(suspicious):
+        first.setdefault(pairs[place], rank)
+    suspicious.sort(key=lambda place: (-often[pairs[place]], first[pairs[place]]))
+    return rows[suspicious].tolist(), rows[order[~wrong[order]]].tolist()
 
 
 def in_turn(rows: Iterable[int], labels: Ints) -> list[int]:

@@ -1,4 +1,4 @@
-"""The stage review: a person labels a little and corrects, in the browser."""
+"""The stages at which a person looks, in the browser: review, which labels and corrects, and audit."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import importlib.util
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
+from gpt4image.artifacts.box_table import holds_boxes
+from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
-from gpt4image.config import ReviewConfig
-from gpt4image.config.results import ReviewResult
+from gpt4image.config import AuditConfig, ReviewConfig
+from gpt4image.config.results import AuditResult, ReviewResult
 from gpt4image.data import load_dataset
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.answers import answered_classes
+from gpt4image.labelling.looks import LOOKS
+from gpt4image.reviewing.audit import Audit
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
-from gpt4image.reviewing.labels_file import LabelsFile
-from gpt4image.reviewing.queue import Teacher
-from gpt4image.reviewing.session import MODES, Session, new_class
+from gpt4image.reviewing.labels_file import Kind, LabelsFile
+from gpt4image.reviewing.queue import Adviser, Teacher, Things, things_of
+from gpt4image.reviewing.session import Session, new_class
 
 ADDRESS = "127.0.0.1"
 
@@ -28,30 +33,43 @@ def review(config: ReviewConfig) -> ReviewResult:
     """Serve the page until the person finishes, or exchange labels with Label Studio.
 
     Raises:
-        ConfigError: the dataset has several classes per image, or the file or the port is in use.
+        ConfigError: the dataset has masks, options do not fit its labels, or the file or the port is in use.
         DataError: the dataset, the file of labels or the file of tasks cannot be read as asked.
         StoreError, TableError: the evidence is missing, or of other images.
         MissingExtraError: the server is not installed.
         KeyboardInterrupt: Ctrl-C, with the outcome; every label is on disk.
     """
-    if config.import_tasks is None and config.export_tasks is None:
+    exchanges = config.import_tasks is not None or config.export_tasks is not None
+    if not exchanges:
         require_server()
     say(f"Reading the images of {config.data}")
     images = load_dataset(config.data, aside=config.labels)
-    file = LabelsFile(config.labels, images)
-    skipped, stopped = list[Skipped](), False
-    try:
+    with ExitStack() as opened:
+        file = LabelsFile(config.labels, images, kind_asked(config))
+        opened.callback(file.close)
         session = open_session(config, file, wait=config.export_tasks is not None)
+        opened.callback(session.end)
+        skipped, stopped = list[Skipped](), False
         try:
-            try:
-                skipped = _work(config, session)
-            except KeyboardInterrupt:
-                stopped = True
-            facts = session.news(0)
-        finally:
-            session.end()
-    finally:
-        file.close()
+            if exchanges:
+                skipped = _exchange(config, session)
+            else:
+                sessions = {"label": session, "correct": session}
+                if config.targets is not None or config.model is not None:
+                    audited = Audit(
+                        AuditConfig(
+                            data=config.data,
+                            targets=config.targets,
+                            model=config.model,
+                            labels=config.labels.with_name(LOOKS.name),
+                        )
+                    )
+                    opened.callback(audited.end)
+                    sessions["audit"] = audited.session
+                serve(sessions, config.port, "correct" if config.correct else "label")
+        except KeyboardInterrupt:
+            stopped = True
+        facts = session.news(0)
     outcome = ReviewResult(
         path=config.export_tasks or config.labels,
         **{name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
@@ -62,27 +80,85 @@ def review(config: ReviewConfig) -> ReviewResult:
     return outcome
 
 
+def audit(config: AuditConfig) -> AuditResult:
+    """Ask a person about a few images, drawn at random, and estimate how many of all are right.
+
+    The same command goes on, and more ``looks`` add to them. Targets, answers and model may be others by then: the
+    intervals hold for each.
+
+    Raises:
+        ConfigError: nothing to audit is given, it cannot be audited, or the file or the port is in use.
+        DataError: there is no such image.
+        TableError, StoreError, RunError: targets, answers or model cannot be read.
+        MissingExtraError: the server of the page is not installed.
+        KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every look is on disk.
+    """
+    opened, stopped = Audit(config), False
+    try:
+        news = opened.session.news(0)
+        if left := news["total"] - news["checked"] - news["unsure"]:
+            require_server()
+            say(f"{left} images to look at.")
+            serve({"audit": opened.session}, config.port)
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        opened.end()
+    outcome = opened.result()
+    if stopped:
+        raise KeyboardInterrupt(outcome)
+    return outcome
+
+
+def kind_asked(config: ReviewConfig) -> Kind | None:
+    """Return what an image gets, where that is not as in the dataset."""
+    if config.task != "auto":
+        return config.task
+    if config.targets is None:
+        return None
+    if holds_boxes(config.targets):
+        return "detection"
+    return "multilabel" if Targets.load(config.targets).facts.task == "multilabel" else None
+
+
 def open_session(config: ReviewConfig, file: LabelsFile, *, wait: bool = False) -> Session:
     """Return a session with the evidence and the classes of the options; for ``wait`` see there. End it after use."""
-    teacher = Teacher(file.distinct, config.answers, config.embeddings, seed=0)
+    images, named = file.distinct, list[str]()
+    if file.kind == "classification":
+        teacher: Adviser = Teacher(images, config.answers, config.embeddings, config.targets)
+        named = [] if config.targets is None else list(Targets.load(config.targets).classes)
+    else:
+        if config.answers is not None or config.embeddings is not None:
+            raise ConfigError(
+                "--answers and --embeddings propose one class per image; for tags and boxes give --targets FILE, as "
+                "`gpt4image label` writes it from them."
+            )
+        said, doubt = [None] * len(images), None
+        if config.targets is not None:
+            said, doubt, named = things_of(file.kind, config.targets, images.digests)
+        teacher = Things(file.kind, said, doubt)
     own = file.images.classes
-    given: Sequence[str] = own
+    given: Sequence[str] = own or named
     if config.classes is not None:
         given = [new_class(option.name, ()) for option in class_list(config.classes)]
-    elif config.answers is not None and not own:
+    elif config.answers is not None and not given:
         given = answered_classes(config.answers)
-    return Session(file, teacher, list(dict.fromkeys([*given, *own, *file.labels()])), is_open=not given, wait=wait)
+    names = list(dict.fromkeys([*given, *own, *named, *file.labels()]))
+    return Session(file, teacher, names, is_open=not given, wait=wait)
 
 
-def _work(config: ReviewConfig, session: Session) -> list[Skipped]:
-    """Do what is asked for; return the tasks that were skipped."""
+def _exchange(config: ReviewConfig, session: Session) -> list[Skipped]:
+    """Read or write tasks of Label Studio; return those that were skipped."""
+    if session.file.kind != "classification":
+        raise ConfigError(
+            "Tasks of Label Studio have one class per image here; `gpt4image export-labels --format label-studio` "
+            "writes tags and boxes."
+        )
     if config.import_tasks is not None:
         found, skipped = read_tasks(config.import_tasks, session.digest_of)
         return [*skipped, *session.mark_known(found)]
     if config.export_tasks is not None:
         write_tasks(config.export_tasks, [(card, session.place(card.id)) for card in session.all_cards()])
-        return []
-    serve(session, config.port, MODES[config.correct])
     return []
 
 
@@ -92,7 +168,7 @@ def require_server() -> None:
         raise MissingExtraError("The page of gpt4image review", "review")
 
 
-def serve(session: Session, port: int, mode: str = MODES[0]) -> None:
+def serve(sessions: Mapping[str, Session], port: int, mode: str = "") -> None:
     """Serve the page until the person finishes. Raises KeyboardInterrupt, after the last request is answered."""
     import uvicorn
 
@@ -100,7 +176,7 @@ def serve(session: Session, port: int, mode: str = MODES[0]) -> None:
 
     token = secrets.token_urlsafe(24)
     with _listen(port) as listener:
-        app = make_app(session, token, lambda: setattr(server, "should_exit", True), mode)
+        app = make_app(sessions, token, lambda: setattr(server, "should_exit", True), mode)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", server_header=False,
                            timeout_graceful_shutdown=3, loop="asyncio", http="h11")
@@ -117,7 +193,7 @@ def serve(session: Session, port: int, mode: str = MODES[0]) -> None:
         threading.Thread(target=run, name="page").start()
         try:
             say(f"Open http://{ADDRESS}:{listener.getsockname()[1]}/?token={token}")
-            if session.learning:
+            if any(session.learning for session in sessions.values()):
                 say("Proposals are being learned from the evidence; the page shows them when they are ready.")
             say("Every label is saved at once. End with Finish on the page, or with Ctrl-C.")
             # Not by join: Python up to 3.12 takes a thread for ended where Ctrl-C interrupts that (bpo-45274).

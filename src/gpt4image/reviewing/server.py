@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 import hmac
+import html
 import io
+import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gpt4image.base.errors import ConfigError, DecodeError, Gpt4ImageError
 from gpt4image.base.files import parse_json
 from gpt4image.base.visible import in_one_line
-from gpt4image.reviewing.labels_file import Mark
-from gpt4image.reviewing.session import MODES, MOST_SHOWN, Session
+from gpt4image.reviewing.session import MOST_SHOWN, Session
 
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 SIDES = (320, 1024)  # pixels of a picture in the grid, and of a large one
@@ -79,10 +80,23 @@ class Guard:
         return ""
 
 
-def make_app(session: Session, token: str, finish: Callable[[], None], mode: str) -> Starlette:
-    """Return the application; ``finish`` is called at the end, ``mode`` is what the page begins with."""
-    page = (PAGE / "index.html").read_text(encoding="utf-8").replace("{{mode}}", mode)
-    page = page.replace("{{sitting}}", secrets.token_hex(8))
+def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], None], mode: str = "") -> Starlette:
+    """Return the application.
+
+    Args:
+        sessions: for each mode of the page, the first of which knows all images.
+        token: that a request needs.
+        finish: called at the end.
+        mode: what the page begins with; the first without it.
+    """
+    kinds = {name: session.file.kind for name, session in sessions.items()}
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    for name, value in {
+        "mode": mode or next(iter(kinds)),
+        "kinds": json.dumps(kinds),
+        "sitting": secrets.token_hex(8),
+    }.items():
+        page = page.replace(f"{{{{{name}}}}}", html.escape(value))
     routes = [
         Route("/", functools.partial(_page, token=token, text=page)),
         *(Route(f"/{name}", functools.partial(_file, name=name)) for name in FILES),
@@ -95,8 +109,8 @@ def make_app(session: Session, token: str, finish: Callable[[], None], mode: str
     ]
     app = Starlette(routes=routes, exception_handlers={Gpt4ImageError: _refused, OSError: _refused})
     app.add_middleware(Guard, token=token)
-    app.state.session = session
-    app.state.picture = functools.lru_cache(MOST_CACHED)(functools.partial(_shown, session))
+    app.state.sessions = sessions
+    app.state.picture = functools.lru_cache(MOST_CACHED)(functools.partial(_shown, next(iter(sessions.values()))))
     return app
 
 
@@ -145,33 +159,51 @@ def _shown(session: Session, digest: str, side: int) -> bytes:
     return buffer.getvalue()
 
 
+def _session(request: Request) -> tuple[str, Session]:
+    """Return the mode of the page that asks, and its session."""
+    sessions: Mapping[str, Session] = request.app.state.sessions
+    mode = request.query_params.get("mode", next(iter(sessions)))
+    if mode not in sessions:
+        raise ConfigError(f"mode is one of {', '.join(sessions)}.")
+    return mode, sessions[mode]
+
+
+def _number(request: Request, name: str, default: str = "") -> int:
+    value = request.query_params.get(name, default)
+    if not (value.isascii() and value.isdecimal() and len(value) < 16):
+        raise ConfigError(f"{name} is a number.")
+    return int(value)
+
+
 def _cards(request: Request) -> Response:
-    mode, count = request.query_params.get("mode", ""), request.query_params.get("count", "")
-    if mode not in MODES or not (count.isascii() and count.isdecimal() and len(count) < 5):
-        raise ConfigError(f"mode is one of {', '.join(MODES)}, count a number up to {MOST_SHOWN}.")
-    session: Session = request.app.state.session
-    return _json({"cards": [asdict(card) for card in session.cards(mode, int(count))]})
+    (mode, session), count = _session(request), _number(request, "count")
+    if count > MOST_SHOWN:
+        raise ConfigError(f"count is a number up to {MOST_SHOWN}.")
+    return _json({"cards": [asdict(card) for card in session.cards(mode, count)]})
 
 
 def _news(request: Request) -> Response:
-    since = request.query_params.get("since", "0")
-    if not (since.isascii() and since.isdecimal() and len(since) < 16):
-        raise ConfigError("since is the number of a change.")
-    return _json(request.app.state.session.news(int(since)))
+    return _json(_session(request)[1].news(_number(request, "since", "0")))
 
 
 async def _mark(request: Request) -> Response:
-    session: Session = request.app.state.session
+    _, session = _session(request)
     given = _marks(await _body(request))
 
     def work() -> Response:
         meant = {in_one_line(name): name for name in session.classes}
-        wanted = {digest: mark._replace(label=meant.get(mark.label, mark.label)) for digest, mark in given.items()}
-        before = session.mark(wanted)
-        cards = {digest: asdict(session.card(digest)) for digest in wanted}
-        return _json({"before": {digest: mark._asdict() for digest, mark in before.items()}, "cards": cards})
+        before = session.mark({digest: (_meant(label, meant), note) for digest, (label, note) in given.items()})
+        marks = {digest: {"label": label, "note": note} for digest, (label, note) in before.items()}
+        return _json({"before": marks, "cards": {digest: asdict(session.card(digest)) for digest in given}})
 
     return await run_in_threadpool(work)
+
+
+def _meant(label: Any, names: Mapping[str, str]) -> Any:
+    """Return a label with the names of classes that the page shows escaped."""
+    if isinstance(label, list):
+        return [_meant(one, names) for one in label]
+    return names.get(label, label) if isinstance(label, str) else label
 
 
 async def _finish(request: Request, finish: Callable[[], None]) -> Response:
@@ -190,16 +222,16 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _marks(body: bytes) -> dict[str, Mark]:
-    """Return the marks by digest that a request has. Raises ConfigError: it has something else."""
+def _marks(body: bytes) -> dict[str, tuple[Any, str]]:
+    """Return label and note by digest that a request has. Raises ConfigError: it has something else."""
     try:
         wanted: dict[str, dict[str, Any]] = parse_json(body)
         pairs = {digest: (mark["label"], mark["note"]) for digest, mark in wanted.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
         pairs = {}
-    if not pairs or not all(isinstance(text, str) for pair in pairs.values() for text in pair):
+    if not pairs or not all(isinstance(note, str) for _, note in pairs.values()):
         raise ConfigError('give {DIGEST: {"label": NAME, "note": "checked"}}.')
-    return {digest: Mark(*pair) for digest, pair in pairs.items()}
+    return pairs
 
 
 def _json(value: Any) -> Response:
@@ -210,7 +242,7 @@ def _shown_as_text(value: Any) -> Any:
     """Return what the page shows: in names, invisible characters and those that turn the reading direction escaped."""
     if isinstance(value, dict):
         return {key: _shown_as_text(one) for key, one in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_shown_as_text(one) for one in value]
     return in_one_line(value) if isinstance(value, str) else value
 

@@ -6,38 +6,37 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, first_line, nearest
 from gpt4image.base.interrupts import Stopped, stopped_by
 from gpt4image.base.outcome import Skipped
-from gpt4image.data import NO_LABEL
+from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.video import picture_of
-from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark
-from gpt4image.reviewing.queue import Opinion, Teacher
+from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
+from gpt4image.reviewing.queue import Adviser
 
-MODES = ("label", "correct")
 MOST_SHOWN = 96
-LIKELY = 9  # classes that are offered for an image: as many as there are number keys
 LONGEST_NAME = 200
 PAUSE = 2.0  # seconds between two fits, at least
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the page shows of one image; ``likely`` are its most probable classes, best first."""
+    """What the page shows of one image; ``likely`` are its most probable classes, best first.
+
+    A label is a class name, empty for none; or a list of names or of boxes, None for none, see ``value_of``.
+    """
 
     id: str
     key: str
-    label: str
+    label: Any
     note: str
-    proposal: str
+    proposal: Any
     share: float
     reason: str
     likely: Sequence[str]
@@ -50,10 +49,11 @@ class Session:
         classes: names to choose from; new ones may be added if ``is_open``.
         changes: how many clicks there were.
         learning: whether nothing is learned from the evidence yet.
+        tell: what is told above the images of an audit, computed anew after each click.
     """
 
     def __init__(
-        self, file: LabelsFile, teacher: Teacher, classes: Sequence[str], *, is_open: bool, wait: bool = False
+        self, file: LabelsFile, teacher: Adviser, classes: Sequence[str], *, is_open: bool, wait: bool = False
     ) -> None:
         """Order the images; what is learned from the evidence follows meanwhile, or before with ``wait``.
 
@@ -63,6 +63,7 @@ class Session:
         self.digests = list(file.distinct.digests)
         self._item = {digest: item for item, digest in enumerate(self.digests)}
         self.file, self._teacher, self.classes, self.is_open = file, teacher, list(classes), is_open
+        self.tell: Callable[[], str] = str
         self.changes = 0
         self._changed: dict[int, int] = {}
         self._lock, self._stale, self._ended = threading.RLock(), threading.Event(), threading.Event()
@@ -84,42 +85,48 @@ class Session:
         self._stale.set()
         self._thread.join()
 
-    def mark(self, wanted: Mapping[str, Mark]) -> dict[str, Mark]:
-        """Label images, by digest; when this returns, it is on disk. Return what was known of them before.
+    def mark(self, wanted: Mapping[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+        """Give images, by digest, a label and a note; when this returns, it is on disk. Return what they had before.
 
         Raises:
             ConfigError: an image, a class or a note is not known, or another program has changed the file.
             OSError: the file cannot be written; nothing changed.
         """
         with self._lock:
-            items = {self._known_item(digest): mark for digest, mark in wanted.items()}
-            names = self._class_names([mark.label for mark in items.values() if mark.label])
-            if strange := [mark.note for mark in items.values() if mark.note not in NOTES]:
-                raise ConfigError(f"note {nearest(strange[0], NOTES)}")
-            before = {digest: self.file[self._row(self._known_item(digest))] for digest in wanted}
-            marks = {item: Mark(names.get(mark.label, ""), mark.note) for item, mark in items.items()}
+            classes = list(self.classes)
+
+            def name_of(name: str) -> str:
+                found = self._class_name(name, classes)
+                classes.extend([found] * (found not in classes))
+                return found
+
+            marks = dict[int, Mark]()
+            for digest, (value, note) in wanted.items():
+                if note not in NOTES:
+                    raise ConfigError(f"note {nearest(note, NOTES)}")
+                marks[self._known_item(digest)] = Mark(cell_of(self.file.kind, value, name_of), note)
+            before = {item: self._mark(item) for item in marks}
             self.file.set({row: mark for item, mark in marks.items() for row in self.file.copies[item]})
             for mark, sign in [*((mark, 1) for mark in marks.values()), *((mark, -1) for mark in before.values())]:
                 self._tally(mark, sign)
-            self.classes += [name for name in dict.fromkeys(names.values()) if name not in self.classes]
+            self.classes = classes
             self.changes += 1
-            self._changed |= dict.fromkeys(items, self.changes)
+            self._changed |= dict.fromkeys(marks, self.changes)
             self._stale.set()
-            return before
+            return {self.digests[item]: (self._value(mark), mark.note) for item, mark in before.items()}
 
     def cards(self, mode: str, count: int) -> list[Card]:
         """Return the images to look at next, most valuable first; those that somebody was not sure of come last."""
         with self._lock:
-            opinion = self._opinion
             wanted = [(item, self._mark(item)) for item in self._queue(mode)]
             sure = [item for item, mark in wanted if mark.note != "unsure"]
             chosen = [*sure, *(item for item, mark in wanted if mark.note == "unsure")][: min(count, MOST_SHOWN)]
-            return [self._card(item, opinion) for item in chosen]
+            return [self._card(item) for item in chosen]
 
     def card(self, digest: str) -> Card:
         """Return one image. Raises ConfigError: it is not known."""
         with self._lock:
-            return self._card(self._known_item(digest), self._opinion)
+            return self._card(self._known_item(digest))
 
     def picture(self, digest: str, side: int) -> Image.Image:
         """Return one image of about ``side`` pixels or more, or frames of a clip.
@@ -134,10 +141,12 @@ class Session:
     def news(self, since: int) -> dict[str, Any]:
         """Return what changed after change number ``since``, and how far the work is."""
         with self._lock:
-            changed = [item for item, number in self._changed.items() if number > since]
+            marks = {item: self._mark(item) for item, number in self._changed.items() if number > since}
             return {
                 "changes": self.changes,
-                "marks": {self.digests[item]: self._mark(item)._asdict() for item in changed},
+                "marks": {
+                    self.digests[item]: {"label": self._value(mark), "note": mark.note} for item, mark in marks.items()
+                },
                 "classes": self.classes,
                 "open": self.is_open,
                 "total": len(self.digests),
@@ -149,15 +158,16 @@ class Session:
                 "wrong_before": self._wrong_before,
                 "learning": self.learning,
                 "fault": self._fault,
+                "told": self.tell(),
             }
 
-    def mark_known(self, wanted: Mapping[str, Mark]) -> list[Skipped]:
+    def mark_known(self, wanted: Mapping[str, tuple[Any, str]]) -> list[Skipped]:
         """Label images whose class may be used; return the others, with the reason."""
         usable, skipped = {}, []
-        for digest, mark in wanted.items():
+        for digest, (value, note) in wanted.items():
             try:
-                self._class_name(mark.label, self.classes)
-                usable[digest] = mark
+                cell_of(self.file.kind, value, lambda name: self._class_name(name, self.classes))
+                usable[digest] = value, note
             except ConfigError as error:
                 skipped.append(Skipped(name=self.card(digest).key, reason=str(error)))
         self.mark(usable)
@@ -175,7 +185,7 @@ class Session:
     def all_cards(self) -> list[Card]:
         """Return all images, with what is proposed for them."""
         with self._lock:
-            return [self._card(item, self._opinion) for item in range(len(self.digests))]
+            return [self._card(item) for item in range(len(self.digests))]
 
     def _queue(self, mode: str) -> list[int]:
         if mode == "correct":
@@ -196,32 +206,18 @@ class Session:
     def _mark(self, item: int) -> Mark:
         return self.file[self._row(item)]
 
-    def _card(self, item: int, opinion: Opinion) -> Card:
-        classes, mark, proposed = self.classes, self._mark(item), int(opinion.all.proposed[item])
-        return Card(
-            id=self.digests[item],
-            key=self.file.images.keys[self._row(item)],
-            label=mark.label,
-            note=mark.note,
-            proposal=classes[proposed] if proposed >= 0 else "",
-            share=round(float(opinion.all.probability[item]), 4),
-            reason=opinion.reason(item, classes),
-            likely=[classes[k] for k in opinion.ranked(item, LIKELY)],
-        )
+    def _value(self, mark: Mark) -> Any:
+        return value_of(self.file.kind, mark.label)
+
+    def _card(self, item: int) -> Card:
+        mark, key = self._mark(item), self.file.images.keys[self._row(item)]
+        shown = self._opinion.shown(item)._asdict()
+        return Card(id=self.digests[item], key=key, label=self._value(mark), note=mark.note, **shown)
 
     def _known_item(self, digest: str) -> int:
         if digest not in self._item:
             raise ConfigError(f"image {digest[:80]!r} is not in {self.file.images.spec}; load the page anew.")
         return self._item[digest]
-
-    def _class_names(self, given: Sequence[str]) -> dict[str, str]:
-        """Return the class of each name; new ones that differ only in case are one."""
-        classes = list(self.classes)
-        names: dict[str, str] = {}
-        for name in dict.fromkeys(given):
-            names[name] = self._class_name(name, classes)
-            classes.append(names[name])
-        return names
 
     def _class_name(self, name: str, classes: Sequence[str]) -> str:
         """Return the class of that name; a new one only where new ones may be added."""
@@ -231,12 +227,10 @@ class Session:
             raise ConfigError(f"class {nearest(name[:LONGEST_NAME], classes)}")
         return new_class(name, classes)
 
-    def _known(self) -> tuple[NDArray[np.int64], list[str]]:
+    def _known(self) -> tuple[list[str], list[str]]:
         """Return the labels so far, and the classes."""
         with self._lock:
-            number = {name: k for k, name in enumerate(self.classes)}
-            marks = [self._mark(item) for item in range(len(self.digests))]
-            return np.array([number.get(mark.label, NO_LABEL) for mark in marks], np.int64), list(self.classes)
+            return [self._mark(item).label for item in range(len(self.digests))], list(self.classes)
 
     def _keep_fitting(self) -> None:
         with contextlib.suppress(Stopped), stopped_by(self._ended):
@@ -269,8 +263,10 @@ def new_class(name: str, classes: Sequence[str]) -> str:
         ConfigError: a file of labels cannot hold it.
     """
     name = " ".join(name.split())
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise ConfigError(f"class {name[:80]!r}: give a name of 1 to {LONGEST_NAME} visible characters.")
+    if not name or len(name) > LONGEST_NAME or not name.isprintable() or SEPARATOR in name:
+        raise ConfigError(
+            f"class {name[:80]!r}: give a name of 1 to {LONGEST_NAME} visible characters, without {SEPARATOR!r}."
+        )
     if name.removeprefix("-").isdecimal():
         raise ConfigError(f"class {name!r}: whole numbers are read as class numbers; give it a name with letters.")
     return next((known for known in classes if known.casefold() == name.casefold()), name)

@@ -2,6 +2,7 @@
 // Texts of the dataset reach the page only as textContent and attributes, never as markup.
 const $ = id => document.getElementById(id);
 const MOST_KEYS = 9, POLL = 2000;
+const kinds = JSON.parse(document.body.dataset.kinds); // what a label is, by mode: see value_of in labels_file.py
 const state = { mode: document.body.dataset.mode, classes: [], open: false, changes: 0, learning: false, cards: [], current: 0, counts: null };
 const sitting = document.body.dataset.sitting;
 const kept = JSON.parse(sessionStorage.getItem("undo") || "{}");
@@ -43,7 +44,15 @@ function button(text, action, attributes) {
 const say = text => { $("said").textContent = text; };
 const fault = text => { $("fault").textContent = text; };
 const few = () => state.classes.length <= MOST_KEYS;
-const offered = card => card.likely.length ? card.likely.slice(0, 4) : few() ? state.classes : [];
+const things = () => kinds[state.mode] !== "classification"; // a list of names, or of [name, left, top, right, bottom]
+const boxes = () => kinds[state.mode] === "detection";
+const has = label => label !== null && label !== "";
+const shown = card => has(card.label) ? card.label : card.proposal ?? []; // of tags and boxes
+const words = label => !has(label) ? "" : !Array.isArray(label) ? label :
+  boxes() ? `${label.length} ${label.length === 1 ? "box" : "boxes"}` : label.join(", ") || "no tag";
+const clone = value => JSON.parse(JSON.stringify(value));
+const offered = card => boxes() ? [] : things() ? [...new Set([...(few() ? state.classes : []), ...shown(card)])] :
+  card.likely.length ? card.likely.slice(0, 4) : few() ? state.classes : [];
 const numbered = card => (few() ? state.classes : offered(card)); // no key gives a class that is not shown
 
 // ---- cards
@@ -54,27 +63,32 @@ function draw(card, index) {
   own.replaceChildren();
   own.className = "card" + (card.fault ? " failed" : card.done ? " done" : card.note === "unsure" ? " unsure" : "");
   own.dataset.id = card.id;
-  const status = card.fault || (card.saving ? "saving…" : card.done ? `✓ ${card.label}` :
-    card.note === "unsure" ? "not sure" : card.label ? `label: ${card.label}` : "no label");
-  own.setAttribute("aria-label", [`${card.key}, ${status}`, card.proposal && `proposal ${card.proposal}`, card.reason].filter(Boolean).join(". "));
+  const label = words(card.label), proposal = words(card.proposal);
+  const status = card.fault || (card.saving ? "saving…" : card.done ? `✓ ${label}` :
+    card.note === "unsure" ? "not sure" : label ? `label: ${label}` : "no label");
+  own.setAttribute("aria-label", [`${card.key}, ${status}`, proposal && `proposal ${proposal}`, card.reason].filter(Boolean).join(". "));
   own.setAttribute("aria-posinset", index + 1);
   own.setAttribute("aria-setsize", state.cards.length);
   const picture = button(undefined, () => enlarge(card), { class: "picture", "aria-label": `Show ${card.key} larger` });
   const image = element("img", undefined, { alt: "", src: `/image/${card.id}`, loading: "lazy" });
   image.addEventListener("error", () => { picture.replaceChildren(element("p", "This picture cannot be shown.")); });
   picture.append(image);
+  if (boxes()) overlay(picture.appendChild(svg("svg")), image, shown(card), !has(card.label));
   const choices = element("div", undefined, { class: "choices" });
-  if (card.proposal) choices.append(button(`${card.proposal} ⏎`, () => mark(card, card.proposal), { class: "accept", "aria-label": `Accept ${card.proposal}` }));
-  if (card.label && !card.done) choices.append(button(`Keep ${card.label}`, () => mark(card, card.label)));
-  const shown = numbered(card);
+  if (things()) choices.append(button("Right ⏎", () => mark(card, shown(card)), { class: "accept", "aria-label": `Right: ${words(shown(card))}` }));
+  else if (card.proposal) choices.append(button(`${card.proposal} ⏎`, () => mark(card, card.proposal), { class: "accept", "aria-label": `Accept ${card.proposal}` }));
+  if (label && !card.done && !things()) choices.append(button(`Keep ${label}`, () => mark(card, card.label)));
+  const keys = numbered(card);
   for (const name of offered(card)) {
     if (name === card.proposal) continue;
-    const made = button(undefined, () => mark(card, name), { "aria-label": name });
-    if (shown.includes(name)) made.append(element("kbd", shown.indexOf(name) + 1), " ");
+    const made = button(undefined, () => give(card, name), { "aria-label": name });
+    if (things()) made.setAttribute("aria-pressed", shown(card).includes(name));
+    if (keys.includes(name)) made.append(element("kbd", keys.indexOf(name) + 1), " ");
     made.append(name);
     choices.append(made);
   }
-  choices.append(button("Other…", () => choose(card, ""), { "aria-label": "Another class" }));
+  choices.append(boxes() ? button("Edit…", () => enlarge(card), { "aria-label": `Edit boxes of ${card.key}` }) :
+    button("Other…", () => choose(card, ""), { "aria-label": "Another class" }));
   choices.append(button("Not sure", () => mark(card, card.given, "unsure")));
   own.append(picture, element("p", card.key, { class: "key" }), element("p", status, { class: "state" }));
   if (card.reason) own.append(element("p", card.reason, { class: "reason" }));
@@ -111,7 +125,7 @@ function show(cards) {
   state.current = 0;
   $("cards").replaceChildren(...state.cards.map(draw));
   $("cards").setAttribute("aria-busy", "false");
-  const nothing = state.mode === "correct" ? "Every label is checked." : "Every image has a label.";
+  const nothing = { label: "Every image has a label.", correct: "Every label is checked.", audit: "All of these images were looked at." }[state.mode];
   $("empty").hidden = cards.length > 0;
   $("empty").textContent = nothing;
   $("next").hidden = cards.length === 0;
@@ -129,23 +143,38 @@ async function load(focus = true) {
 
 // ---- labels
 
-function mark(card, label, note = "checked") {
-  if (finished || (note === "checked" && !label)) return;
+function mark(card, label, note = "checked", stays = false) {
+  if (finished || (note === "checked" && !has(label))) return;
   card.saving = card.touched = true;
   card.fault = "";
-  draw(card, state.cards.indexOf(card));
+  if (stays) card.label = label;
+  redraw(card);
   send(card, { label, note }, true);
-  goOn();
+  if (!stays) goOn();
+}
+
+function give(card, name) { // one class, or one tag more or less
+  if (!things()) { mark(card, name); return; }
+  const tags = shown(card);
+  mark(card, tags.includes(name) ? tags.filter(tag => tag !== name) : [...tags, name], "checked", true);
+}
+
+function redraw(card) {
+  const index = state.cards.indexOf(card);
+  if (index >= 0) draw(card, index);
+  if (editor.card === card && $("large").open && !editor.drag) sketch();
 }
 
 function send(card, wanted, undoable) {
   pending += 1;
+  card.sent = (card.sent ?? 0) + 1;
+  const mine = card.sent, mode = state.mode;
   saving = saving.then(async () => {
     try {
-      const { before, cards } = await ask("/marks", { [card.id]: wanted });
-      if (undoable) remember({ id: card.id, before: before[card.id] });
-      take(card, cards[card.id]);
-      say(`${card.key}: ${card.note === "unsure" ? "not sure" : card.label || "no label"}, saved`);
+      const { before, cards } = await ask(`/marks?mode=${mode}`, { [card.id]: wanted });
+      if (undoable) remember({ id: card.id, mode, before: before[card.id] });
+      if (mine === card.sent) take(card, cards[card.id]);
+      say(`${card.key}: ${card.note === "unsure" ? "not sure" : words(card.label) || "no label"}, saved`);
       fault("");
       await news();
     } catch (error) {
@@ -153,14 +182,13 @@ function send(card, wanted, undoable) {
       fault(error.message);
     }
     pending -= 1;
-    const index = state.cards.indexOf(card);
-    if (index >= 0) draw(card, index);
+    if (mine === card.sent) redraw(card);
   });
   return saving;
 }
 
 function take(card, found) {
-  const done = found.note === "checked" && Boolean(found.label);
+  const done = found.note === "checked" && has(found.label);
   Object.assign(card, { label: found.label, note: found.note, saving: false, done, touched: done || found.note === "unsure", fault: "" });
 }
 
@@ -175,10 +203,11 @@ async function undo() {
   const step = undone.pop();
   remember();
   if (!step || finished) return;
+  if (step.mode !== state.mode) { Object.assign(state, { mode: step.mode, changes: 0, cards: [] }); await load(false); }
   let index = state.cards.findIndex(card => card.id === step.id);
   if (index < 0) {
     try {
-      const { cards } = await ask("/marks", { [step.id]: step.before });
+      const { cards } = await ask(`/marks?mode=${state.mode}`, { [step.id]: step.before });
       const card = { ...cards[step.id], given: step.before.label, done: false };
       state.cards.unshift(card);
       $("cards").replaceChildren(...state.cards.map(draw));
@@ -189,21 +218,21 @@ async function undo() {
   } else {
     await send(state.cards[index], step.before, false);
   }
-  go(index);
+  go(index, !$("large").open);
   say(`Undone: ${state.cards[index].key}`);
 }
 
 // ---- what others did, and how far the work is
 
 async function news() {
-  const found = await ask(`/news?since=${state.changes}`);
+  const found = await ask(`/news?mode=${state.mode}&since=${state.changes}`);
   state.changes = found.changes;
   state.open = found.open;
   const grown = found.classes.length !== state.classes.length;
   state.classes = found.classes;
   state.cards.forEach((card, index) => {
     const other = found.marks[card.id];
-    if (!card.saving && (grown || (other && (other.label !== card.label || other.note !== card.note)))) {
+    if (!card.saving && (grown || (other && (JSON.stringify(other.label) !== JSON.stringify(card.label) || other.note !== card.note)))) {
       if (other) take(card, other);
       draw(card, index);
     }
@@ -212,19 +241,21 @@ async function news() {
   state.learning = found.learning;
   const percent = share => `${(100 * share).toFixed(0)} %`;
   $("counts").textContent = `${found.labelled} of ${found.total} images labelled, ${found.checked} by you` + (found.unsure ? `, ${found.unsure} not sure` : "");
-  $("gain").textContent = found.learning ? "Proposals are being learned from the evidence; they come here when they are ready." :
+  $("gain").textContent = found.told ? found.told : found.learning ? "Proposals are being learned from the evidence; they come here when they are ready." :
     found.wrong === null ? "" :
     `Proposals for the others: ${percent(found.wrong)} expected to be wrong` + (found.wrong_before === null ? "" : `, ${percent(found.wrong_before)} at the start`);
   for (const made of document.querySelectorAll(".modes button")) {
+    made.hidden = !(made.dataset.mode in kinds);
     made.setAttribute("aria-pressed", made.dataset.mode === state.mode);
-    if (made.dataset.mode === "correct") made.textContent = `Correct (${found.suspects})`;
+    if (made.dataset.mode === "correct" && state.mode !== "audit") made.textContent = `Correct (${found.suspects})`;
   }
   $("classes").replaceChildren(...(few() ? state.classes : []).map((name, k) => {
     const made = element("span");
     made.append(element("kbd", k + 1), ` ${name}`);
     return made;
   }));
-  $("intro").textContent = state.mode === "correct" ? `Labels, the most suspicious first: ${found.suspects} look wrong.` :
+  $("intro").textContent = state.mode === "audit" ? "Images at random: say what they show, so that the rest can be estimated." :
+    state.mode === "correct" ? `Labels, the most suspicious first: ${found.suspects} look wrong.` :
     "Images without a label, the most valuable first.";
   if (found.fault) fault(`The order is not renewed: ${found.fault}`);
   if (ready) await load(Boolean(document.activeElement?.closest?.(".card")));
@@ -239,11 +270,12 @@ async function poll() {
 
 // ---- all classes
 
-let chosen = null, at = 0;
+let chosen = null, at = 0, picked = null;
 
-function choose(card, typed) {
+function choose(card, typed, then = name => give(card, name)) {
   chosen = card;
-  $("choose-title").textContent = `Class of ${card.key}`;
+  picked = then;
+  $("choose-title").textContent = boxes() ? "Class of the box" : `Class of ${card.key}`;
   $("typed").value = typed;
   $("choose").showModal();
   $("typed").focus();
@@ -281,14 +313,174 @@ function pick(index) {
   const found = matches()[index];
   if (!found) return;
   $("choose").close();
-  mark(chosen, found.name);
+  picked(found.name);
+}
+
+// ---- the large picture, on which boxes are drawn
+
+const LEAST = 0.004, REACH = 14; // smallest side of a box; pixels around a corner that take hold of it
+const editor = { card: null, boxes: [], at: -1, drag: null, name: "" };
+
+function svg(name, attributes = {}) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function overlay(root, image, found, proposed, on = -1) {
+  if (!image.naturalWidth) { image.addEventListener("load", () => overlay(root, image, found, proposed, on), { once: true }); return; }
+  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  root.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const unit = Math.max(width / (root.clientWidth || 200), height / (root.clientHeight || 200)); // of the picture per pixel
+  root.replaceChildren(...found.map(([name, left, top, right, bottom], place) => {
+    const group = svg("g", { class: (place === on ? "on" : "") + (proposed ? " proposed" : "") });
+    const [x, y, w, h] = [left * width, top * height, (right - left) * width, (bottom - top) * height];
+    const text = svg("text", { x: x + 3 * unit, y: y + 14 * unit, "font-size": 13 * unit });
+    text.textContent = name;
+    group.append(svg("rect", { x, y, width: w, height: h }), text);
+    if (place === on) for (const [cx, cy] of [[x, y], [x + w, y], [x, y + h], [x + w, y + h]]) {
+      group.append(svg("rect", { class: "handle", x: cx - 5 * unit, y: cy - 5 * unit, width: 10 * unit, height: 10 * unit }));
+    }
+    return group;
+  }));
 }
 
 function enlarge(card) {
-  const [image, key] = [$("large").querySelector("img"), $("large").querySelector(".key")];
-  image.src = `/image/${card.id}?large=1`;
-  key.textContent = card.key;
-  $("large").showModal();
+  const image = $("large").querySelector("img");
+  Object.assign(editor, { card, at: -1, drag: null });
+  $("editing").hidden = $("boxes").hidden = !boxes();
+  $("drawing").replaceChildren();
+  $("drawing").classList.toggle("hidden", !boxes());
+  if (image.getAttribute("src") !== `/image/${card.id}?large=1`) image.src = `/image/${card.id}?large=1`;
+  $("large").querySelector(".key").textContent = card.key;
+  if (!$("large").open) $("large").showModal();
+  if (boxes()) { sketch(); $("drawing").focus(); }
+}
+
+function sketch(own = clone(shown(editor.card))) {
+  editor.boxes = own;
+  editor.at = Math.min(editor.at, own.length - 1);
+  overlay($("drawing"), $("large").querySelector("img"), own, !has(editor.card.label), editor.at);
+  $("drawing").setAttribute("aria-label", `${own.length} boxes`);
+  const focused = [...$("boxes").children].indexOf(document.activeElement);
+  $("boxes").replaceChildren(...own.map(([name, ...sides], place) => button(name, () => { editor.at = place; sketch(); }, {
+    "aria-pressed": place === editor.at, "aria-label": `${name}, ${sides.slice(0, 4).map(side => Math.round(100 * side)).join(", ")} percent`,
+  })));
+  if (focused >= 0) ($("boxes").children[Math.min(focused, own.length - 1)] ?? $("add")).focus();
+  $("rename").disabled = $("delete").disabled = editor.at < 0;
+}
+
+const keep = own => { mark(editor.card, own, "checked", true); };
+const within = (value, low, high) => Math.max(low, Math.min(high, value));
+
+function change(own) { // of the box that is chosen
+  keep(editor.boxes.map((box, place) => place === editor.at ? own(box) : box));
+}
+
+function insert(sides) {
+  const add = name => {
+    editor.name = name;
+    editor.at = editor.boxes.length;
+    keep([...editor.boxes, [name, ...sides]]);
+  };
+  if (editor.name) add(editor.name); else if (state.classes.length === 1) add(state.classes[0]); else choose(editor.card, "", add);
+}
+
+function rename() {
+  if (editor.at >= 0) choose(editor.card, "", name => { editor.name = name; change(([, ...sides]) => [name, ...sides]); });
+}
+
+function shift(box, dx, dy) {
+  const [name, left, top, right, bottom, ...weight] = box;
+  const x = within(dx, -left, 1 - right), y = within(dy, -top, 1 - bottom);
+  return [name, left + x, top + y, right + x, bottom + y, ...weight];
+}
+
+function stretched(x, y, u, v) {
+  return [Math.min(x, u), Math.min(y, v), Math.max(x, u, Math.min(x, u) + LEAST), Math.max(y, v, Math.min(y, v) + LEAST)].map(side => within(side, 0, 1));
+}
+
+function pointed(event) {
+  const root = $("drawing"), box = root.viewBox.baseVal;
+  const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(root.getScreenCTM().inverse());
+  return [within(point.x / box.width, 0, 1), within(point.y / box.height, 0, 1)];
+}
+
+$("drawing").addEventListener("pointerdown", event => {
+  if (editor.drag || event.button > 0 || !$("drawing").viewBox.baseVal?.width) return;
+  event.preventDefault();
+  $("drawing").setPointerCapture(event.pointerId);
+  const [x, y] = pointed(event), root = $("drawing"), scale = root.getScreenCTM().a, size = root.viewBox.baseVal;
+  const [dx, dy] = [REACH / scale / size.width, REACH / scale / size.height];
+  const own = editor.boxes[editor.at];
+  const corner = own && [[1, 2], [3, 2], [1, 4], [3, 4]].find(([i, j]) => Math.abs(own[i] - x) < dx && Math.abs(own[j] - y) < dy);
+  const area = box => (box[3] - box[1]) * (box[4] - box[2]);
+  const inside = editor.boxes.map((box, place) => ({ box, place })).filter(({ box }) => box[1] <= x && x <= box[3] && box[2] <= y && y <= box[4]);
+  inside.sort((a, b) => area(a.box) - area(b.box));
+  if (corner) editor.drag = { from: [own[4 - corner[0]], own[6 - corner[1]]], place: editor.at, kind: "corner" };
+  else if (inside.length && !event.shiftKey) {
+    editor.at = inside[0].place;
+    editor.drag = { from: [x, y], place: editor.at, kind: "move", box: inside[0].box };
+  } else { editor.at = -1; editor.drag = { from: [x, y], kind: "new" }; }
+  editor.drag.start = [event.clientX, event.clientY];
+  sketch(editor.boxes);
+});
+
+$("drawing").addEventListener("pointermove", event => {
+  if (!editor.drag) return;
+  const { from: [x, y], kind, place, box } = editor.drag, [u, v] = pointed(event);
+  editor.drag.far ||= Math.hypot(event.clientX - editor.drag.start[0], event.clientY - editor.drag.start[1]) > 4;
+  if (!editor.drag.far) return;
+  const own = kind === "new" ? [editor.name, ...stretched(x, y, u, v)] : kind === "move" ? shift(box, u - x, v - y) :
+    [editor.boxes[place][0], ...stretched(x, y, u, v), ...editor.boxes[place].slice(5)];
+  editor.drag.own = own;
+  const drawn = [...editor.boxes];
+  drawn[place ?? drawn.length] = own;
+  overlay($("drawing"), $("large").querySelector("img"), drawn, false, place ?? drawn.length - 1);
+});
+
+function dropped(event) {
+  const drag = editor.drag;
+  editor.drag = null;
+  if (!drag) return;
+  if (event.type === "pointerup" && drag.own) {
+    if (drag.kind === "new") insert(drag.own.slice(1)); else change(() => drag.own);
+  } else sketch(editor.boxes);
+}
+$("drawing").addEventListener("pointerup", dropped);
+$("drawing").addEventListener("pointercancel", dropped);
+
+const acts = {
+  add: () => insert([0.3, 0.3, 0.7, 0.7]),
+  rename,
+  delete: () => { if (editor.at >= 0) keep(editor.boxes.filter((_, place) => place !== editor.at)); },
+  "undo-box": undo,
+  right: () => { mark(editor.card, editor.boxes); const next = state.cards[state.current]; if (next && !next.touched) enlarge(next); else $("large").close(); },
+};
+for (const [id, act] of Object.entries(acts)) $(id).addEventListener("click", act);
+
+function onEditorKey(event) {
+  const { key } = event, steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
+  if ((event.ctrlKey || event.metaKey) && key === "z") undo();
+  else if (event.ctrlKey || event.metaKey || event.altKey) return;
+  else if (key === "Enter" && event.target.closest?.("button")) return;
+  else if (key === "Enter") acts.right();
+  else if (key === "Backspace") undo();
+  else if (key === "Delete") acts.delete();
+  else if (key === "n") acts.add();
+  else if (key === "c") rename();
+  else if (key === "," || key === ".") {
+    const count = editor.boxes.length;
+    if (count) editor.at = (Math.max(editor.at, key === "." ? -1 : 0) + (key === "." ? 1 : count - 1)) % count;
+    sketch(editor.boxes);
+  } else if (/^[1-9]$/.test(key) && few() && state.classes[key - 1] && editor.at >= 0) {
+    editor.name = state.classes[key - 1];
+    change(([, ...sides]) => [editor.name, ...sides]);
+  } else if (steps && editor.at >= 0) {
+    const [x, y] = steps.map(step => step / 100);
+    change(box => event.shiftKey ? [box[0], box[1], box[2], within(box[3] + x, box[1] + LEAST, 1), within(box[4] + y, box[2] + LEAST, 1), ...box.slice(5)] : shift(box, x, y));
+  } else return;
+  event.preventDefault();
 }
 
 // ---- keys
@@ -299,6 +491,7 @@ function columns() {
 }
 
 function onKey(event) {
+  if (boxes() && $("large").open && !$("choose").open) { onEditorKey(event); return; }
   if (document.querySelector("dialog[open]")) return;
   if ((event.ctrlKey || event.metaKey) && event.key === "z") { event.preventDefault(); undo(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -314,11 +507,12 @@ function onKey(event) {
   const inButton = event.target.closest?.("button");
   if (event.key in on) go(on[event.key]);
   else if ((event.key === "Enter" || event.key === " ") && inButton) return;
-  else if (event.key === "Enter" && card.proposal) mark(card, card.proposal);
+  else if (event.key === "Enter" && (things() || card.proposal)) mark(card, things() ? shown(card) : card.proposal);
   else if (event.key === " ") enlarge(card);
   else if (event.key === "0") mark(card, card.given, "unsure");
-  else if (event.key === "=" && card.label) mark(card, card.label);
-  else if (/^[1-9]$/.test(event.key) && numbered(card)[event.key - 1]) mark(card, numbered(card)[event.key - 1]);
+  else if (event.key === "=" && has(card.label)) mark(card, card.label);
+  else if (boxes()) return;
+  else if (/^[1-9]$/.test(event.key) && numbered(card)[event.key - 1]) give(card, numbered(card)[event.key - 1]);
   else if (event.key.length === 1 && /\S/.test(event.key)) choose(card, event.key);
   else return;
   event.preventDefault();
@@ -334,13 +528,13 @@ $("typed").addEventListener("input", () => options());
 $("typed").addEventListener("keydown", event => {
   const steps = { ArrowDown: 1, ArrowUp: -1 };
   if (event.key in steps) { event.preventDefault(); options(at + steps[event.key]); }
-  if (event.key === "Enter") { event.preventDefault(); pick(at); }
+  if (event.key === "Enter") { event.preventDefault(); event.stopPropagation(); pick(at); } // it means nothing to the boxes below
 });
-$("choose").addEventListener("close", () => go(state.current));
+$("choose").addEventListener("close", () => { if (!$("large").open) go(state.current); else if (boxes()) sketch(); });
 $("large").addEventListener("close", () => go(state.current));
 for (const made of document.querySelectorAll("dialog .close")) made.addEventListener("click", () => made.closest("dialog").close());
 for (const made of document.querySelectorAll(".modes button")) {
-  made.addEventListener("click", async () => { state.mode = made.dataset.mode; await saving; load(); });
+  made.addEventListener("click", async () => { await saving; Object.assign(state, { mode: made.dataset.mode, changes: 0, cards: [] }); load(); });
 }
 $("next").addEventListener("click", async () => { await saving; load(); });
 $("undo").addEventListener("click", undo);
