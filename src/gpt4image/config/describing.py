@@ -185,6 +185,20 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     dry_run: bool = False
     """Describe a small sample, which is kept, and estimate requests, tokens, cost and time of the rest."""
 
+    # A second describer
+    then: str | None = None
+    """Describer SPEC to ask next, about the images where it is expected to mend most classes: a dear one after a cheap
+    one. A random pilot of 50 images comes first. See docs/cascade.md."""
+    then_base_url: Rare[str | None] = None
+    """Address of its server. Default: as --base-url."""
+    least_gain: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Least expected gain of an image that --then is asked about: the probability that a wrong class becomes right."""
+    worth: float | None = Field(default=None, gt=0.0)
+    """Worth of one more right class, in US dollars: --then is not asked where its price is above the expected gain
+    times this."""
+    then_targets: Rare[Path | None] = None
+    """File of targets, by label: --then is asked where they are in doubt, rather than where the first answers are."""
+
     # Quality
     reject: tuple[Flaw, ...] = ("empty", "refusal", "echo", "loop")
     """Flaws for which an answer is rejected: asked once more, then skipped with its text kept. All flaws: empty,

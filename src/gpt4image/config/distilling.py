@@ -66,7 +66,9 @@ def _part(
 
 
 _Describing = _part(
-    DescribeConfig, "Describing, and what is asked.", without={"dry_run", "ask", "only", *TrainConfig.model_fields}
+    DescribeConfig,
+    "Describing, and what is asked.",
+    without={"dry_run", "ask", "only", "then_targets", *TrainConfig.model_fields},
 )
 _Encoding = _part(
     EncodeConfig, "Embeddings of the descriptions.", without={"prompt", "engine", "workers", *TrainConfig.model_fields}

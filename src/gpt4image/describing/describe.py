@@ -46,6 +46,7 @@ from gpt4image.data.regions import Masks
 from gpt4image.describing.answer_json import parse_answer, valid
 from gpt4image.describing.asking import Asking, Budget
 from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
+from gpt4image.describing.cascade import describe_in_turn
 from gpt4image.describing.class_lists import class_list, class_names, compare_with
 from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch import BatchDescriber, pending
@@ -73,9 +74,15 @@ ASKED_ALONE = 2
 
 
 def describe(config: DescribeConfig) -> DescribeResult:
+    """Ask one describer, or two in turn; see ``describe_in_turn`` and ``_describe``, also for what they raise."""
+    return _describe(config) if config.then is None else describe_in_turn(config, _describe)
+
+
+def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
-    However it ends, every answer that came is in the store.
+However it ends, every answer that came is in the store. ``only`` are the digests of the images to ask about; None for
+    all.
 
     Raises:
         ConfigError: an option is wrong, or what is asked for is pending in a batch and would be paid for again.
@@ -98,6 +105,8 @@ def describe(config: DescribeConfig) -> DescribeResult:
     unknown: list[Skipped] = []
     if config.only is not None:
         images, unknown = chosen_images(dataset, config.only)
+    if only is not None:
+        images = images.select(np.array([row for row, digest in enumerate(images.digests) if digest in only], np.int64))
     classes = _classes_of(config, images, replayed=isinstance(describer, ReplayDescriber))
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber

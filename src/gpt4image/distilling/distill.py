@@ -65,7 +65,7 @@ from gpt4image.training.train import train
 
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
-    | {"splits", "val_fraction", "test_fraction"}
+    | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "least_gain", "worth"}
     | {"requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices", "device", "precision", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
@@ -111,6 +111,7 @@ def distill(config: DistillConfig) -> DistillResult:
         asked = [
             questions,
             about,
+            *([[describing.then, describing.least_gain, describing.worth]] if describing.then else []),
             *([data] if any(load_prompt(n).class_conditioned for n in describing.prompt) else []),
         ]
         earlier = stages.records.finished("describe", fingerprint(asked))
@@ -245,6 +246,7 @@ def _plan(config: DistillConfig, images: Dataset, describing: DescribeConfig, an
     rows = {
         "images": f"{len(images):,} ({counts}), {annotated:,} with a human label",
         "ask": f"{describing.describer} for {describing.ask.replace(',', ' and ')}",
+        **({"then": f"{describing.then} where it is expected to mend most"} if describing.then else {}),
         "out": str(config.out),
     }
     return "\n".join(f"{name:10}{value}" for name, value in rows.items())
@@ -419,7 +421,7 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
         return
     say("A small sample is asked first, to estimate the rest; its answers are kept.")
     sample = describe(describing.model_copy(update={"dry_run": True}))
-    if not sample.estimate_requests:
+    if not sample.estimate_requests and describing.then is None:
         return
     say(sample.text)
     if sample.estimate_usd is None:
@@ -433,4 +435,5 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
 
 
 def _agreed(config: DistillConfig, describing: DescribeConfig) -> bool:
-    return config.yes or describing.max_cost is not None or is_free(describing)
+    then = describing if describing.then is None else describing.model_copy(update={"describer": describing.then})
+    return config.yes or describing.max_cost is not None or (is_free(describing) and is_free(then))

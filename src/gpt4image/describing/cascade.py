@@ -1,0 +1,363 @@
+"""A second describer for the images where it is expected to mend most: a dear one after a cheap one.
+
+A random pilot of PILOT images is asked of both. It calibrates how probably the second answer differs, by the first
+one's stated confidence, whether it names a second class, and its class. Then come rounds of the images with the largest
+expected gain of right labels per dollar, until it is below the limit; each round calibrates anew. All that is known
+lies in the store, so that a run that was killed goes on, and nothing is paid for twice.
+
+Legend: N images, K answered classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from gpt4image.artifacts.results import StoredAnswer, describer_name
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.targets import Targets
+from gpt4image.base.errors import ConfigError
+from gpt4image.base.progress import say
+from gpt4image.config import DescribeConfig
+from gpt4image.config.base import flag_of, listed
+from gpt4image.config.results import DescribeResult
+from gpt4image.data import Dataset
+from gpt4image.describing.class_lists import ClassNames
+from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.missing import asked_images, chosen_images
+from gpt4image.describing.questions import CLASS
+from gpt4image.pages.numbers import text_table
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+PILOT = 50
+ROUNDS = 4  # about so many: a round is this part of the images that are worth it, and no smaller than the pilot
+SHARES = (0.05, 0.1, 0.2, 0.5)
+"""Parts of the images at which the curve is told."""
+UNANSWERED = 0.9  # probability that the second answer differs from none
+# Of differing answers, how many second ones are right, first ones are right, and neither: counts that stand for what is
+# believed before there is a label.
+MENDED, SPOILT, NEITHER = 7.0, 1.5, 1.5
+AGREED, AGREED_WRONG = 29.0, 1.0  # of equal answers, how many are right and wrong: so, too
+_SPREADS = 1.5, 0.5, 1.0, 0.5  # prior standard deviations: level, confidence, no second class, each class
+
+Describe = Callable[[DescribeConfig, "Collection[str] | None"], DescribeResult]
+
+
+class Known(NamedTuple):
+    """What is known of N images.
+
+    Attributes:
+        said: (N,) number of the first describer's class; -1 for an image without an answer.
+        confidence: (N,) stated probability, NaN where none is stated.
+        second: (N,) whether a second class is named.
+        differs: (N,) 1 where the second describer's class is another one, 0 where it is the same, -1 without it.
+        right: (N, 2) whether the first and the second answer are right by a label, -1 where that is not known.
+    """
+
+    said: Ints
+    confidence: Floats
+    second: NDArray[np.bool_]
+    differs: Ints
+    right: Ints
+
+
+class Forecast(NamedTuple):
+    """What asking the second describer brings.
+
+    Attributes:
+        gain: (N,) expected gain of right labels by asking about an image; 0 where it was asked.
+        right: expected number of right labels as it is.
+    """
+
+    gain: Floats
+    right: float
+
+
+def pilot(digests: Collection[str], count: int = PILOT) -> list[str]:
+    """Return images at random; always the same of the same ones, and most of them when some are added."""
+    return sorted(digests, key=lambda digest: hashlib.sha256(f"pilot {digest}".encode()).digest())[:count]
+
+
+def forecast(known: Known, *, is_sample: bool = False) -> Forecast:
+    """Return what is expected of the second describer; of a sample as if it had not been asked.
+
+    The probability of another answer is a logistic regression with a prior towards the stated confidence: what is
+    learned from few looks stays near it. Images with a label and a first answer only count as looks, too, where the
+    answer is wrong.
+    """
+    answered = known.said >= 0
+    differs = np.full(len(answered), UNANSWERED)
+    differs[answered] = _other_answer(known, answered)
+    both = (known.right >= 0).all(axis=1) & (known.differs == 1)
+    mended, spoilt = (float((known.right[both, which] == 1).sum()) for which in (1, 0))
+    total = MENDED + SPOILT + NEITHER + both.sum()
+    mended, spoilt = (MENDED + mended) / total, (SPOILT + spoilt) / total
+    asked, same = (known.differs >= 0) & (not is_sample), known.right[known.differs == 0, 0]
+    agreed = (AGREED + (same == 1).sum()) / (AGREED + AGREED_WRONG + (same >= 0).sum())
+    gain = np.where(answered, differs * (mended - spoilt), differs * mended)
+    first_right = np.where(answered, (1 - differs) * agreed + differs * spoilt, 0.0)
+    second_right = np.where(known.differs == 1, mended, agreed)
+    right = np.where(asked, second_right, first_right)
+    return Forecast(np.where(asked, 0.0, np.maximum(gain, 0.0)), float(right.sum()))
+
+
+def _other_answer(known: Known, rows: NDArray[np.bool_]) -> Floats:
+    """Return (n,) the probability that the second answer differs from the first, for n images with a first one."""
+    stated = np.where(np.isnan(known.confidence), 0.85, known.confidence)[rows]
+    doubt = 1 - np.clip(stated, 0.02, 0.99)
+    _, said = np.unique(known.said[rows], return_inverse=True)
+    x = np.zeros((len(doubt), 3 + said.max(initial=-1) + 1))
+    x[:, 0], x[:, 1], x[:, 2] = 1, np.log(doubt / (1 - doubt)), ~known.second[rows]
+    x[np.arange(len(said)), 3 + said] = 1
+    y = np.where(known.differs >= 0, known.differs, np.where(known.right[:, 0] >= 0, 1 - known.right[:, 0], -1))[rows]
+    seen = np.flatnonzero(y >= 0)
+    prior = np.zeros(x.shape[1])
+    prior[1] = 1.0  # the confidence as it is stated
+    precision = 1 / np.array([*_SPREADS[:3], *[_SPREADS[3]] * (x.shape[1] - 3)]) ** 2
+    sign = np.where(y[seen] == 1, -1.0, 1.0)
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        score, away = sign * (x[seen] @ weights), weights - prior
+        value = np.logaddexp(0, score).sum() + 0.5 * (precision * away**2).sum()
+        return float(value), x[seen].T @ (sign * expit(score)) + precision * away
+
+    return expit(x @ minimize(loss, prior, jac=True, method="L-BFGS-B").x)
+
+
+def next_round(gain: Floats, least: float, tried: Collection[int] = ()) -> Ints:
+    """Return the images to ask next, the largest gain first: a part of those with at least this gain."""
+    order = np.argsort(-gain, kind="stable")
+    worth = np.array([row for row in order.tolist() if gain[row] >= max(least, 1e-9) and row not in tried], np.int64)
+    return worth[: max(PILOT, math.ceil(len(worth) / ROUNDS))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What it costs to ask the second describer about so many more images, and how many labels are then right."""
+
+    images: int
+    usd: float | None
+    right: float
+
+
+def curve(found: Forecast, least: float, price: float | None, scale: float = 1.0) -> list[Point]:
+    """Return points of cost against expected right labels: none more, parts of the images, all, and those worth it.
+
+    Args:
+        found: what is expected.
+        least: least expected gain of an image that is asked.
+        price: of an image, in US dollars; None if unknown.
+        scale: number of images that each of these stands for.
+    """
+    gains, open_ = np.sort(found.gain)[::-1], int((found.gain > 0).sum())
+    total, worth = len(gains), int((gains >= max(least, 1e-9)).sum())
+    counts = sorted({0, worth, open_, *(min(open_, round(share * total)) for share in SHARES)})
+    return [
+        Point(
+            images=round(count * scale),
+            usd=None if price is None else price * count * scale,
+            right=(found.right + float(gains[:count].sum())) * scale,
+        )
+        for count in counts
+    ]
+
+
+def in_words(points: Sequence[Point], images: int, worth: int) -> str:
+    """Return the curve as a table; the row with ``worth`` images is marked."""
+    rows = [("more images", "cost", "expected right", "")]
+    for point in points:
+        cost = "?" if point.usd is None else f"${point.usd:,.2f}"
+        mark = "<- these are worth it" if point.images == worth else ""
+        rows.append((f"{point.images:,}", cost, f"{point.right / images:.1%}", mark))
+    return text_table("What asking the second describer brings", rows)
+
+
+def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResult:
+    """Ask the first describer about all images, and the second one where that is expected to be worth it.
+
+    ``describe`` asks one describer, about all images or those with the given digests.
+
+    Raises:
+        ConfigError: no class is asked for, or both describers are one; else as ``describe``.
+    """
+    assert config.then is not None  # noqa: S101  (asked for)
+    first = config.model_copy(update={"then": None})
+    own = {"describer": config.then, "batch": False, "base_url": config.then_base_url or config.base_url}
+    second = first.model_copy(update=own)
+    names = [describer_name(load_describer(one).settings) for one in (first, second)]
+    if CLASS not in listed(config.ask):
+        raise ConfigError(f"--then asks again where the class is in doubt, but --ask is {config.ask}; add class.")
+    if names[0] == names[1]:
+        raise ConfigError(f"--then {config.then} is the describer that was asked first; give another.")
+    outcome = describe(first, None)
+    if outcome.stopped_by is not None:
+        waits = "The second describer is asked when the first one is done."
+        return replace(outcome, text=f"{outcome.text} {waits}".strip())
+    _, images = asked_images(config, config.data)
+    if config.only is not None:
+        images, _ = chosen_images(images, config.only)
+    return _Cascade(config, second, names, images, outcome, describe).ask_all()
+
+
+class _Cascade:
+    """Rounds of the second describer, after the first one's ``outcome``."""
+
+    def __init__(
+        self,
+        config: DescribeConfig,
+        second: DescribeConfig,
+        names: Sequence[str],
+        images: Dataset,
+        outcome: DescribeResult,
+        describe: Describe,
+    ) -> None:
+        self._config, self._names, self._images, self._describe = config, names, images, describe
+        self._first, self._second = outcome, second
+        self._digests = list(dict.fromkeys(images.digests))
+        self._row = {digest: row for row, digest in enumerate(self._digests)}
+        self._done: list[DescribeResult] = []
+        self._tried: set[int] = set()
+        self._stopped: str | None = None  # by which option
+
+    def ask_all(self) -> DescribeResult:
+        """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
+        if self._config.dry_run:
+            self._ask(None)
+            known = self._known()
+            told = np.flatnonzero((known.said >= 0) | (known.differs >= 0))
+            found = forecast(Known(*(part[told] for part in known)), is_sample=len(told) < len(self._digests))
+            text = self._told(found, len(self._digests) / max(len(told), 1)) if len(told) else ""
+            texts = (self._first.text, text, *(f"{self._config.then} for all. {one.text}" for one in self._done))
+            return self._outcome(None, "\n".join(filter(None, texts)))
+        text = ""
+        rows = [self._row[digest] for digest in pilot(self._digests)]
+        while len(rows):
+            if not self._ask(rows):
+                break
+            known = self._known()
+            found = forecast(known)
+            if not text:
+                say(text := self._told(found, 1.0))
+            rows = next_round(found.gain, self._least(), self._tried).tolist()
+        known = self._known()
+        text = text or self._told(forecast(known), 1.0)
+        return self._outcome(known, "\n".join(filter(None, (self._first.text, text, self._spent()))))
+
+    def _ask(self, rows: Sequence[int] | None) -> bool:
+        """Ask about images, or a sample; return whether there is room for more."""
+        config, budget = self._second, dict[str, Any]()
+        if config.max_cost is not None:
+            budget["max_cost"] = config.max_cost - (self._first.cost_usd or 0.0)
+        if config.limit is not None:
+            budget["limit"] = config.limit - sum(
+                one.described + one.failed + one.rejected for one in (self._first, *self._done)
+            )
+        for name, left in budget.items():
+            if left <= 0:
+                self._stopped = name
+                return False
+        digests = None if rows is None else {self._digests[row] for row in rows}
+        done = self._describe(config.model_copy(update=budget), digests)
+        self._done.append(done)
+        self._tried |= {*(rows or ())}
+        if done.stopped_by is not None:
+            self._stopped = next(name for name in budget if flag_of(name) in done.stopped_by)
+        return done.stopped_by is None
+
+    def _price(self) -> float | None:
+        """Return what an image costs, in US dollars."""
+        paid = [one.cost_usd for one in self._done if one.cost_usd is not None]
+        answers = int((self._known().differs >= 0).sum())
+        return paid[-1] / answers if paid and answers else None
+
+    def _least(self) -> float:
+        """Return the least gain of an image that is asked."""
+        price = self._price()
+        worth = 0.0 if self._config.worth is None or price is None else price / self._config.worth
+        return max(self._config.least_gain, worth)
+
+    def _told(self, found: Forecast, scale: float) -> str:
+        points = curve(found, self._least(), self._price(), scale)
+        worth = round(int((found.gain >= max(self._least(), 1e-9)).sum()) * scale)
+        return in_words(points, len(self._digests), worth)
+
+    def _spent(self) -> str:
+        paid = self._done[-1].cost_usd if self._done else None
+        return "" if paid is None else f"{self._config.then} has cost ${paid:,.4f}."
+
+    def _known(self) -> Known:
+        """Return what the store says by now; of several samples the first counts."""
+        total = len(self._digests)
+        unsure, none = np.full(total, np.nan), np.full(total, -1)
+        found = Known(none, unsure, np.zeros(total, bool), none.copy(), np.full((total, 2), -1))
+        classes, number, label_of = self._answers(), dict[str, int](), self._labels()
+        for row, digest in enumerate(self._digests):
+            first, second = (classes[name].get(digest) for name in self._names)
+            if first is not None:
+                found.said[row] = number.setdefault(first.answer.class_name or "", len(number))
+                sure = first.answer.confidence if first.answer.confidence is not None else first.answer.probability
+                found.confidence[row] = np.nan if sure is None else sure
+                found.second[row] = first.answer.second is not None
+            if second is not None:
+                found.differs[row] = first is None or first.answer.class_name != second.answer.class_name
+            for which, one in enumerate((first, second)):
+                if digest in label_of and one is not None:
+                    known = ClassNames([one.answer.class_name or ""]).find(label_of[digest]) is not None
+                    found.right[row, which] = int(known and one.answer.class_name is not None)
+        if self._config.then_targets is not None:
+            targets = Targets.load(self._config.then_targets).of(self._digests)[:]
+            sure = targets.any(axis=1)
+            found.said[sure], found.confidence[sure] = targets[sure].argmax(axis=1), targets[sure].max(axis=1)
+        return found
+
+    def _answers(self) -> Mapping[str, dict[str, StoredAnswer]]:
+        found: dict[str, dict[str, StoredAnswer]] = {name: {} for name in self._names}
+        with DescriptionStore(self._config.store) as store:
+            for item in store.answers():
+                own = found.get(describer_name(item.describer))
+                if own is not None and CLASS in item.prompt.ask and item.digest in self._row:
+                    own.setdefault(item.digest, item)
+        return found
+
+    def _labels(self) -> dict[str, str]:
+        """Return the class names of train images with a label."""
+        images = self._images
+        if images.labels.ndim != 1:
+            return {}
+        rows = np.flatnonzero((images.splits == "train") & (images.labels >= 0))
+        return {images.digests[row]: images.classes[images.labels[row]] for row in rows}
+
+    def _outcome(self, known: Known | None, text: str) -> DescribeResult:
+        first, done, facts = self._first, self._done, dict[str, Any]()
+        costs = [one.cost_usd for one in (first, *done[-1:]) if one.cost_usd is not None]
+        if known is not None:
+            facts = {
+                "then_asked": int((known.differs >= 0).sum()),
+                "then_another_class": int((known.differs == 1).sum()),
+                "then_described": sum(one.described for one in done),
+                "then_expected_right": round(forecast(known).right / len(self._digests), 4),
+            }
+        stopped_by = first.stopped_by
+        if self._stopped is not None:
+            stopped_by = f"{flag_of(self._stopped)} {getattr(self._config, self._stopped):g}"
+            text += f"\nThat uses up {stopped_by}; a higher number asks {self._config.then} for more."
+        return replace(
+            first,
+            text=text.strip(),
+            failed=first.failed + sum(one.failed for one in done),
+            rejected=first.rejected + sum(one.rejected for one in done),
+            details={**first.details, **facts},
+            cost_usd=round(sum(costs), 6) if costs else None,
+            stopped_by=stopped_by,
+            skipped=tuple(dict.fromkeys((*first.skipped, *(item for one in done for item in one.skipped)))),
+        )

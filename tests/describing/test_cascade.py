@@ -1,0 +1,204 @@
+"""describe --then: a second describer is asked where it is expected to mend most, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpt4image.describing.missing
+from gpt4image.base.errors import ConfigError
+from gpt4image.config import DescribeConfig
+from gpt4image.config.results import DescribeResult
+from gpt4image.data.dataset import Dataset
+from gpt4image.describing.cascade import PILOT, Known, curve, forecast, next_round, pilot
+from gpt4image.describing.describe import describe
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.registry import DESCRIBERS
+from gpt4image.describing.prices import Price
+from gpt4image.labelling.answers import read_by_describer
+from loaded_sets import in_memory
+
+IMAGES = 400
+CLASSES = ("cat", "dog")
+PRICE = Price(1.0, 1.0)
+
+
+class Model:
+    """A describer with a name, whose answers cost ``usd`` each."""
+
+    repeatable = False
+
+    def __init__(self, name: str, says: Callable[[int], tuple[str, float]], usd: float) -> None:
+        self.settings: Mapping[str, Any] = {"kind": "scripted", "model": name}
+        self.says, self.usd, self.price = says, usd, PRICE
+        self.asked: list[int] = []
+        self.stops_after = IMAGES * 9
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        waiting = iter(requests)
+        while group := list(itertools.islice(waiting, 4)):
+            yield [self.answer(request) for request in group]
+            if len(self.asked) >= self.stops_after:
+                raise KeyboardInterrupt
+
+    def answer(self, request: Request) -> Answer:
+        number = int(request.read().split()[1])
+        self.asked.append(number)
+        name, sure = self.says(number)
+        text = f'{{"class": "{name}", "second": null, "confidence": {sure}}}'
+        return Answer(request=request, text=text, tokens_in=1, tokens_out=1, cost_usd=self.usd)
+
+    def arrived(self) -> Sequence[Answer]:
+        return ()
+
+    def report(self, images: Dataset) -> Report:
+        return Report()
+
+
+def truth(number: int) -> str:
+    return CLASSES[number % 2]
+
+
+def cheap(number: int) -> tuple[str, float]:
+    """Right where it is sure; of a fifth it is unsure, and wrong of every other."""
+    unsure = number % 5 == 0
+    return (CLASSES[(number + (number % 10 == 0)) % 2], 0.6) if unsure else (truth(number), 0.97)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[DescribeResult, Model, Model]]:
+    images = in_memory([f"image {number}".encode() for number in range(IMAGES)], np.full(IMAGES, -1))
+    monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: images)
+
+    def run_with(stops_after: int = 9 * IMAGES, **options: Any) -> tuple[DescribeResult, Model, Model]:
+        first, second = Model("cheap", cheap, 0.001), Model("dear", lambda number: (truth(number), 0.95), 0.1)
+        second.stops_after = stops_after
+        for model in (first, second):
+            name = model.settings["model"]
+            monkeypatch.setitem(DESCRIBERS, name, lambda _name, _options, model=model: model)  # type: ignore[arg-type]
+        config = DescribeConfig(
+            **{"data": "memory", "store": tmp_path / "a.db", "describer": "cheap", "ask": "class", "then": "dear"}
+            | {"classes": ",".join(CLASSES)}
+            | options
+        )
+        try:
+            return describe(config), first, second
+        except KeyboardInterrupt:
+            return DescribeResult(**dict.fromkeys(("images", "distinct_images", "already_described", "described"), 0),
+                                  failed=0, rejected=0, without_description=0), first, second  # fmt: skip
+
+    return run_with
+
+
+def test_the_second_is_asked_a_pilot_and_where_the_first_is_unsure(run: Any, tmp_path: Path) -> None:
+    found, first, second = run()
+    assert sorted(first.asked) == list(range(IMAGES)) and len(set(second.asked)) == len(second.asked)
+    beyond = second.asked[PILOT:]
+    unsure = {number for number in range(IMAGES) if number % 5 == 0}
+    assert unsure <= {*second.asked} and {*beyond} <= unsure, "confidence is calibrated: of sure ones none is wrong"
+    assert found.then_asked == len(second.asked) and found.cost_usd == pytest.approx(0.4 + 0.1 * len(second.asked))
+    assert "these are worth it" in found.text and found.then_expected_right > 0.9
+    digests = in_memory([f"image {number}".encode() for number in range(IMAGES)]).digests
+    read = read_by_describer(tmp_path / "a.db", digests, CLASSES)
+    assert {name: int(one.answers.given.sum()) for name, one in read.items()} == {
+        "scripted:cheap": IMAGES,
+        "scripted:dear": found.then_asked,
+    }
+    again, *models = run()
+    assert [model.asked for model in models] == [[], []] and again.then_asked == found.then_asked
+
+
+def test_a_run_that_was_killed_goes_on_and_pays_for_nothing_twice(run: Any) -> None:
+    whole = set[int]()
+    for stop in (20, 60, 4000):
+        _, first, second = run(stops_after=stop)
+        assert not whole & {*second.asked}
+        whole |= {*second.asked}
+        assert len(first.asked) in (0, IMAGES)
+    assert {number for number in range(IMAGES) if number % 5 == 0} <= whole and len(whole) < IMAGES // 2
+
+
+def test_the_estimate_has_the_curve_and_the_sample_of_both(run: Any) -> None:
+    found, first, second = run(dry_run=True)
+    assert sorted(first.asked) == sorted(second.asked) and len(first.asked) == 8
+    assert "What asking the second describer brings" in found.text and "dear for all. The rest: 392" in found.text
+    assert "$40.00" in found.text, "0.1 dollars for each of 400 images"
+
+
+def test_money_ends_it(run: Any) -> None:
+    found, _, second = run(max_cost=0.4 + 5.5, max_tokens=1)
+    assert 0 < len(second.asked) <= 55 and found.cost_usd <= 5.9
+    assert found.stopped_by == "--max-cost 5.9" and "a higher number asks dear for more" in found.text
+    found, _, second = run(max_cost=0.2, max_tokens=1)
+    assert second.asked == [] and found.stopped_by == "--max-cost 0.2"
+
+
+def test_an_answer_that_is_worth_less_than_its_price_is_not_asked(run: Any) -> None:
+    _, _, second = run(worth=0.1)
+    assert len(second.asked) == PILOT, "no gain is above 1"
+    _, _, more = run(worth=1.0)
+    assert len(more.asked) > 0
+
+
+def test_labels_show_that_the_second_is_no_better(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.arange(IMAGES)
+    labels = np.array([CLASSES.index(cheap(number)[0]) for number in numbers])
+    images = in_memory([f"image {number}".encode() for number in numbers], labels)
+    monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: images)
+    found, _, second = run()
+    assert len(second.asked) < PILOT + 60 and found.then_asked == len(second.asked)
+
+
+def test_what_does_not_go_together_is_named(run: Any) -> None:
+    with pytest.raises(ConfigError, match="--then asks again where the class is in doubt, but --ask is description"):
+        run(ask="description", classes=None)
+    with pytest.raises(ConfigError, match="--then cheap is the describer that was asked first"):
+        run(then="cheap")
+
+
+known_images = st.lists(
+    st.tuples(st.integers(-1, 3), st.floats(0.05, 1.0), st.booleans(), st.integers(-1, 1), st.integers(-1, 1)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(known_images, st.floats(0.0, 1.0))
+def test_plans_hold_for_any_answers(rows: list[tuple[int, float, bool, int, int]], least: float) -> None:
+    said, sure, second, differs, right = (np.array(part) for part in zip(*rows, strict=True))
+    known = Known(said, sure, second, differs, np.stack([right, np.where(differs < 0, -1, right)], axis=1))
+    found = forecast(known)
+    assert ((found.gain >= 0) & (found.gain <= 1)).all() and (found.gain[differs >= 0] == 0).all()
+    assert 0 <= found.right <= len(rows)
+    chosen = next_round(found.gain, least)
+    assert (found.gain[chosen] >= least).all() and len(set(chosen.tolist())) == len(chosen)
+    assert not len(next_round(found.gain, least, set(range(len(rows)))))
+    points = curve(found, least, 0.5)
+    assert [point.images for point in points] == sorted({point.images for point in points})
+    assert all(a.right <= b.right + 1e-9 and a.usd <= b.usd for a, b in itertools.pairwise(points))
+    assert all(point.usd == 0.5 * point.images for point in points)
+
+
+def test_few_looks_stay_near_the_stated_confidence_and_many_correct_it() -> None:
+    def other(sure: float, looks: int) -> float:
+        """Chance of another answer at 0.9, after looks of which a half differ."""
+        confidence = np.array([sure, *[sure] * looks])
+        differs = np.array([-1, *(number % 2 for number in range(looks))])
+        total = len(differs)
+        known = Known(np.zeros(total, int), confidence, np.zeros(total, bool), differs, np.full((total, 2), -1))
+        return float(forecast(known).gain[0])
+
+    assert other(0.9, 0) < other(0.9, 4) < other(0.9, 400) == pytest.approx(0.5 * (7 - 1.5) / 10, abs=0.02)
+
+
+def test_a_pilot_stays_when_images_are_added() -> None:
+    digests = [f"{number:064x}" for number in range(300)]
+    assert pilot(digests) == pilot(digests[::-1]) and len(set(pilot(digests))) == PILOT
+    assert len({*pilot(digests)} & {*pilot([*digests, "f" * 64])}) >= PILOT - 1
