@@ -84,6 +84,8 @@ STAGES = {
     "describe: batch": Stage(f"{DESCRIBE} --store s.db --batch --poll-seconds 0.01", "few", "batch"),
     "describe: replay": Stage("describe --data folder:pictures --store texts.db --describer replay:answers.jsonl"
                               " --ask description,class", "pictures answers.jsonl"),
+    "describe: then": Stage("describe --describer replay:answers.jsonl --then openai:tiny --base-url URL --store t.db"
+                            " --data folder:few --concurrency 1 --ask description,class", "few answers.jsonl", "chat"),
     "descriptions import": Stage("descriptions import answers.jsonl --data folder:pictures --store i.db"
                                  " --classes blue,green,red", "pictures answers.jsonl"),
     "descriptions export": Stage("descriptions export out.csv --data folder:pictures --store texts.db",

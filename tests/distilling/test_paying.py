@@ -138,3 +138,22 @@ def test_a_class_that_was_forgotten_is_added_without_paying_for_all_again(
     with DescriptionStore(out / "answers.db") as store:
         latest = {item.digest: item.answer.class_name for item in store.answers() if len(item.classes) == 3}
     assert len(latest) == 12 and set(latest.values()) == {"red"}
+
+
+def test_a_second_describer_is_agreed_to_and_paid_once(
+    paid: Callable[[Stub], list[str]],
+    bare: Photos,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with serve(good) as stub:
+        words = [*paid(stub), "--out", str(tmp_path / "out"), "--json", "--describer", bare.replay]
+        assert cli.main([*words, "--then", "openai:tiny"]) == cli.USER_MISTAKE
+        assert "may cost money" in capsys.readouterr().err and stub.count == 0
+        for _ in range(2):
+            assert cli.main([*words, "--then", "openai:tiny", "--max-cost", "1"]) == cli.OK
+            facts = json.loads(capsys.readouterr().out)
+            assert stub.count == facts["stages"]["describe"]["then_asked"] == 36, "fewer images than the pilot has"
+            assert facts["cost_usd"] == pytest.approx(36 * 0.0002)

@@ -33,6 +33,7 @@ from gpt4image.data import Dataset
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.missing import asked_images, chosen_images
+from gpt4image.describing.prices import FREE
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import text_table
 
@@ -69,6 +70,10 @@ class Known(NamedTuple):
     second: NDArray[np.bool_]
     differs: Ints
     right: Ints
+
+    def take(self, rows: Ints) -> Known:
+        """Return what is known of some images."""
+        return Known(self.said[rows], self.confidence[rows], self.second[rows], self.differs[rows], self.right[rows])
 
 
 class Forecast(NamedTuple):
@@ -194,11 +199,17 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
     first = config.model_copy(update={"then": None})
     own = {"describer": config.then, "batch": False, "base_url": config.then_base_url or config.base_url}
     second = first.model_copy(update=own)
-    names = [describer_name(load_describer(one).settings) for one in (first, second)]
+    describers = [load_describer(one) for one in (first, second)]
+    names, free = [describer_name(one.settings) for one in describers], [one.price == FREE for one in describers]
     if CLASS not in listed(config.ask):
         raise ConfigError(f"--then asks again where the class is in doubt, but --ask is {config.ask}; add class.")
     if names[0] == names[1]:
         raise ConfigError(f"--then {config.then} is the describer that was asked first; give another.")
+    if not all(free):  # a limit of the other one's cost
+        first, second = (
+            one.model_copy(update={"max_cost": None} if costs_nothing else {})
+            for one, costs_nothing in zip((first, second), free, strict=True)
+        )
     outcome = describe(first, None)
     if outcome.stopped_by is not None:
         waits = "The second describer is asked when the first one is done."
@@ -235,7 +246,7 @@ class _Cascade:
             self._ask(None)
             known = self._known()
             told = np.flatnonzero((known.said >= 0) | (known.differs >= 0))
-            found = forecast(Known(*(part[told] for part in known)), is_sample=len(told) < len(self._digests))
+            found = forecast(known.take(told), is_sample=len(told) < len(self._digests))
             text = self._told(found, len(self._digests) / max(len(told), 1)) if len(told) else ""
             texts = (self._first.text, text, *(f"{self._config.then} for all. {one.text}" for one in self._done))
             return self._outcome(None, "\n".join(filter(None, texts)))
