@@ -31,7 +31,7 @@ from gpt4image.config.base import flag_of, listed
 from gpt4image.config.results import DescribeResult
 from gpt4image.data import Dataset
 from gpt4image.describing.class_lists import ClassNames
-from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.describing.missing import asked_images, chosen_images
 from gpt4image.describing.prices import FREE
 from gpt4image.describing.questions import CLASS
@@ -199,6 +199,13 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
     first = config.model_copy(update={"then": None})
     own = {"describer": config.then, "batch": False, "base_url": config.then_base_url or config.base_url}
     second = first.model_copy(update=own)
+    served = [one.describer.partition(":")[0] in SERVERS for one in (first, second)]
+    if any(served):  # options of a server are of no other describer
+        alone = {"per_call": 1, "examples": 0}
+        first, second = (
+            one if on_server else one.model_copy(update=alone)
+            for one, on_server in zip((first, second), served, strict=True)
+        )
     describers = [load_describer(one) for one in (first, second)]
     names, free = [describer_name(one.settings) for one in describers], [one.price == FREE for one in describers]
     if CLASS not in listed(config.ask):

@@ -81,14 +81,14 @@ def describe(config: DescribeConfig) -> DescribeResult:
 def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
-However it ends, every answer that came is in the store. ``only`` are the digests of the images to ask about; None for
-    all.
+    However it ends, every answer that came is in the store. ``only`` are the digests of the images to ask about; None for
+        all.
 
-    Raises:
-        ConfigError: an option is wrong, or what is asked for is pending in a batch and would be paid for again.
-        DataError: the dataset cannot be read.
-        DescriberError: the describer cannot be used or stopped answering.
-        StoreError: the store cannot be written.
+        Raises:
+            ConfigError: an option is wrong, or what is asked for is pending in a batch and would be paid for again.
+            DataError: the dataset cannot be read.
+            DescriberError: the describer cannot be used or stopped answering.
+            StoreError: the store cannot be written.
     """
     prompts = _checked_prompts(config)
     describer = BatchDescriber(config) if _through_batches(config) else load_describer(config)
