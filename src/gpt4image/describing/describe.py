@@ -81,8 +81,7 @@ def describe(config: DescribeConfig) -> DescribeResult:
 def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> DescribeResult:
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
-    However it ends, every answer that came is in the store. ``only`` are the digests of the images to ask about; None for
-        all.
+    However it ends, every answer that came is in the store. ``only``: digests of the images to ask about, None for all.
 
         Raises:
             ConfigError: an option is wrong, or what is asked for is pending in a batch and would be paid for again.
