@@ -133,6 +133,10 @@ def distill(
     samples: int = 1,
     limit: int | None = None,
     max_cost: float | None = None,
+    then: str | None = None,
+    then_base_url: str | None = None,
+    least_gain: float = 0.05,
+    worth: float | None = None,
     reject: Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate']] = ('empty', 'refusal', 'echo', 'loop'),
     retry_rejected: bool = False,
     batch: bool = False,
@@ -277,6 +281,13 @@ def distill(
             not counted), spread over all classes. The next run continues.
         max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
             for the dataset, earlier runs included. To ask for more later, give a higher number.
+        then (str | None, optional): Describer SPEC to ask next, about the images where it is expected to mend most
+            classes: a dear one after a cheap one. A random pilot of 50 images comes first. See docs/cascade.md.
+        then_base_url (str | None, optional): Address of its server. Default: as base_url=.
+        least_gain (float, optional): Least expected gain of an image that then= is asked about: the probability that a
+            wrong class becomes right.
+        worth (float | None, optional): Worth of one more right class, in US dollars: then= is not asked where its price
+            is above the expected gain times this.
         reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
             'refusal', 'echo', 'loop', 'truncated', 'boilerplate']], optional): Flaws for which an answer is rejected:
             asked once more, then skipped with its text kept. All flaws: empty, refusal, echo (of the prompt), loop
@@ -468,6 +479,11 @@ def describe(
     limit: int | None = None,
     max_cost: float | None = None,
     dry_run: bool = False,
+    then: str | None = None,
+    then_base_url: str | None = None,
+    least_gain: float = 0.05,
+    worth: float | None = None,
+    then_targets: StrPath | None = None,
     reject: Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate']] = ('empty', 'refusal', 'echo', 'loop'),
     retry_rejected: bool = False,
     batch: bool = False,
@@ -551,6 +567,15 @@ def describe(
             for the dataset, earlier runs included. To ask for more later, give a higher number.
         dry_run (bool, optional): Describe a small sample, which is kept, and estimate requests, tokens, cost and time
             of the rest.
+        then (str | None, optional): Describer SPEC to ask next, about the images where it is expected to mend most
+            classes: a dear one after a cheap one. A random pilot of 50 images comes first. See docs/cascade.md.
+        then_base_url (str | None, optional): Address of its server. Default: as base_url=.
+        least_gain (float, optional): Least expected gain of an image that then= is asked about: the probability that a
+            wrong class becomes right.
+        worth (float | None, optional): Worth of one more right class, in US dollars: then= is not asked where its price
+            is above the expected gain times this.
+        then_targets (str | Path | None, optional): File of targets, by label: then= is asked where they are in doubt,
+            rather than where the first answers are.
         reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
             'refusal', 'echo', 'loop', 'truncated', 'boilerplate']], optional): Flaws for which an answer is rejected:
             asked once more, then skipped with its text kept. All flaws: empty, refusal, echo (of the prompt), loop
