@@ -14,7 +14,7 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
-from gpt4image.describing.class_lists import NONE_OF_THESE, ClassNames, class_list, is_none, readable
+from gpt4image.describing.class_lists import NONE_OF_THESE, ClassNames, class_list, is_none
 from gpt4image.describing.missing import brings, chosen_images, find_missing
 from gpt4image.describing.questions import asked_again, asking_for, question, schema_of
 from loaded_sets import in_memory
@@ -56,15 +56,6 @@ def test_boxes_are_asked_for_by_class_or_in_the_words_of_the_model() -> None:
     assert properties(without)["boxes"]["items"]["properties"]["label"] == {"type": "string"}
 
 
-def test_a_class_alone_does_not_depend_on_the_prompt() -> None:
-    alone = asking_for(SHORT, ("class",), CLASSES)
-    assert alone == asking_for(PROMPTS["paper"], ("class",), CLASSES) and alone.name == "class"
-    assert "Describe" not in alone.text
-    assert alone != asking_for(SHORT, ("class",), class_list("big_dog: another\ncat\nowl\n")), (
-        "definitions are identity"
-    )
-
-
 def test_options_are_shuffled_the_same_way_for_the_same_image_and_sample() -> None:
     prompt = asking_for(SHORT, ("class",), CLASSES)
     first = Counter(question(prompt, "", f"{number:064x}", 0)[0].split("Classes:\n- ")[1][:3] for number in range(300))
@@ -76,16 +67,6 @@ def test_options_are_shuffled_the_same_way_for_the_same_image_and_sample() -> No
 def test_a_second_try_names_the_mistake_once() -> None:
     turns = asked_again(("Which?",))
     assert turns[0].startswith("Which?") and "not in the list" in turns[0] and asked_again(turns) == turns
-
-
-def test_tags_without_a_class_are_those_of_the_list() -> None:
-    prompt = asking_for(SHORT, ("description", "tags"), CLASSES)
-    (text,) = question(prompt, "", "a" * 64, 0)
-    assert prompt.classes == CLASSES and "all classes of the list below" in text and "short words" not in text
-    assert all(f"- {readable(name)}" in text for name, _ in CLASSES) and "none of these" not in text
-    assert properties(prompt)["tags"]["items"]["enum"] == [readable(name) for name, _ in CLASSES]
-    words = asking_for(SHORT, ("description", "tags"), ())
-    assert words.classes == () and "short words" in words.text
 
 
 # Class lists

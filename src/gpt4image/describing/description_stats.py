@@ -50,7 +50,7 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sta
     names = {} if dataset is None else class_names(dataset)
     found = _Stats()
     with DescriptionStore(config.store) as store:
-        for result in all_results(store, task="read"):
+        for result in shown_results(store, "read"):
             if prompts is None or result.prompt in prompts:
                 found.add(result, names.get(result.digest))
     summary, record = found.summary(), found.record()
@@ -70,16 +70,20 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sta
 
 
 def all_results(
-    store: DescriptionStore, prompt: str | None = None, digests: Sequence[str] | None = None, *, task: str = ""
+    store: DescriptionStore, prompt: str | None = None, digests: Sequence[str] | None = None
 ) -> Iterator[Description]:
-    """Yield the descriptions of a store, then what was rejected or failed; ``task`` names it in a progress bar."""
+    """Yield the descriptions of a store, then what was rejected or failed."""
+    yield from store.descriptions(prompt_name=prompt, digests=digests)
+    yield from store.descriptions(prompt_name=prompt, digests=digests, status="failed")
+
+
+def shown_results(store: DescriptionStore, task: str, prompt: str | None = None) -> Iterator[Description]:
+    """Yield all results, with a progress bar."""
     with progress_bar() as bar:
-        shown = bar.add_task(task, total=sum(count for *_, count in store.counts()), note="") if task else None
-        for status in ("ok", "failed"):
-            for result in store.descriptions(prompt_name=prompt, digests=digests, status=status):
-                yield result
-                if shown is not None:
-                    bar.update(shown, advance=1)
+        shown = bar.add_task(task, total=sum(count for *_, count in store.counts()), note="")
+        for result in all_results(store, prompt):
+            yield result
+            bar.update(shown, advance=1)
 
 
 def class_names(images: Dataset) -> dict[str, str]:

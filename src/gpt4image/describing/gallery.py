@@ -17,7 +17,13 @@ from gpt4image.config import Flaw, ViewConfig
 from gpt4image.config.results import ViewResult
 from gpt4image.data import load_dataset
 from gpt4image.describing.class_lists import NONE_OF_THESE
-from gpt4image.describing.description_stats import all_results, class_names, describer_names, stored_flaws
+from gpt4image.describing.description_stats import (
+    all_results,
+    class_names,
+    describer_names,
+    shown_results,
+    stored_flaws,
+)
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.cards import PICTURE, Thumbnails
 from gpt4image.pages.numbers import duration
@@ -129,7 +135,7 @@ def _groups(
 ) -> list[list[str]]:
     """Return the images of each section, in the order of the dataset."""
     worst: dict[str, int] = {}
-    for result in all_results(store, config.prompt, task="judge"):
+    for result in shown_results(store, "judge", config.prompt):
         found = stored_flaws(result, names.get(result.digest))
         if config.flaw is None or config.flaw in found:
             rank = 0 if result.status == "failed" else 1 if found else 2

@@ -8,7 +8,6 @@ import io
 import json
 import threading
 import warnings
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ import openai_stub as server
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
-from gpt4image.describing.describers import images
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, encoded, pictures
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.descriptions import export_descriptions
@@ -186,19 +184,3 @@ def test_a_local_model_sees_several_images_or_one_sheet(tiny_vlm: Path) -> None:
     many, one = answered(frames=3), answered(frames=3, contact_sheet=True)
     assert many[0] and one[0]
     assert (many[1] or 0) - (one[1] or 0) == 2 * 4, "two more images of 2 x 2 patches"
-
-
-def test_one_frame_of_full_size_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: list[weakref.ref[Any]] = []
-    smaller, most = images._smaller, 0
-
-    def counted(frame: Image.Image, max_side: int) -> Image.Image:
-        nonlocal most
-        alive.append(weakref.ref(frame))
-        most = max(most, sum(one() is not None for one in alive))
-        return smaller(frame, max_side)
-
-    monkeypatch.setattr(images, "_smaller", counted)
-    shown = pictures(request(read=lambda: CLIP, clips=True), options(frames=8, max_side=32))
-    assert len(shown) == 8 == len(alive) and {max(picture.size) for picture in shown} == {32}
-    assert most <= 2

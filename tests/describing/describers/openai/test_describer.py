@@ -165,14 +165,6 @@ def second_turn(call: server.Call) -> bool:
     return any(message["role"] == "assistant" for message in call.body["messages"])
 
 
-def test_a_fault_is_counted_by_its_kind() -> None:
-    with server.serve(lambda call: server.failure(503) if call.number == 0 else server.answer("fine")) as stub:
-        maker = describer(stub.url)
-        (answer,) = ask(maker, request())
-    assert (answer.text, answer.error) == ("fine", None)
-    assert maker.report(None).facts == {"calls": 2, "calls_per_answer": 2.0, "faults": {"503": 1}}  # type: ignore[arg-type]
-
-
 def test_what_waits_for_another_turn_or_try_is_accounted_for_where_another_call_stops_the_run() -> None:
     paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}, delay=0.05)
 

@@ -292,20 +292,6 @@ def test_when_to_come_again() -> None:
         assert (fault_of_response(429, {"retry-after": wait}, b"").verdict is Verdict.STOP) == expected, wait
 
 
-@pytest.mark.parametrize(
-    ("error", "parameter"),
-    [
-        ({"message": "Unsupported parameter.", "param": "max_tokens"}, "max_tokens"),
-        ({"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}, "max_tokens"),
-        ({"message": "extra fields not permitted: max_completion_tokens"}, "max_completion_tokens"),
-        ({"message": "Unsupported value: 'temperature' does not support 0.2"}, "temperature"),
-        ({"message": "The image is too large"}, None),
-    ],
-)
-def test_the_parameter_that_a_model_does_not_take_is_named(error: dict[str, str], parameter: str | None) -> None:
-    assert fault_of_response(400, {}, json.dumps({"error": error}).encode()).parameter == parameter
-
-
 SERVER = find_server("http://localhost:1/v1")
 
 
