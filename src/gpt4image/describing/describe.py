@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -582,17 +582,16 @@ class _Run:
     def _rows_of_sample(self) -> list[list[Description]]:
         """Return good and failed results about the sample, of this run or an earlier one."""
         settings, prompts = canonical_json(self.describer.settings), {one.prompt for one in self.missing}
-        statuses: tuple[Literal["ok", "failed"], ...] = ("ok", "failed")
-        rows = [
+        good, failed = (
             [
                 row
                 for row in self.store.descriptions(digests=sorted(self.only or ()), status=status)
                 if canonical_json(row.describer) == settings
             ]
-            for status in statuses
-        ]
-        own = [[row for row in of_status if row.prompt in prompts] for of_status in rows]
-        return own if own[0] else rows  # without an answer to these prompts, the price of others is the nearest
+            for status in ("ok", "failed")
+        )
+        own = [[row for row in rows if row.prompt in prompts] for rows in (good, failed)]
+        return own if own[0] else [good, failed]  # without an answer to these prompts, others are the nearest
 
 
 def _tokens(rows: Iterable[Description]) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt, StoredAnswer, canonical_json
+from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
@@ -212,30 +212,26 @@ def _may_be_added(
     prompt: Prompt,
     classes: Sequence[ClassOption],
     digests: Collection[str],
-) -> dict[str, frozenset[int]]:
+) -> Samples:
     """Return the samples of answers to a prompt with a shorter list that the added classes put in doubt, by digest."""
-    ours, doubtful = canonical_json(settings), dict[str, frozenset[int]]()
-    sure: dict[str, list[StoredAnswer]] = {}
-
-    def doubt(item: StoredAnswer) -> None:
-        doubtful[item.digest] = doubtful.get(item.digest, NO_SAMPLES) | {item.sample}
-
+    ours, answers = canonical_json(settings), dict[str, list[tuple[int, str | None, float | None]]]()
     for item in store.answers():
         if item.prompt == prompt and item.digest in digests and canonical_json(item.describer) == ours:
-            stated = _stated(item)
-            if item.answer.class_name is None or (stated is not None and stated < SURE):
-                doubt(item)
-            else:
-                sure.setdefault(item.digest, []).append(item)
-    nearer = _nearer(store, ours, classes, prompt, sure) if sure else {}
-    for item in itertools.chain.from_iterable(sure.values()):
-        if nearer.get((item.digest, item.answer.class_name), _stated(item) is None):
-            doubt(item)
-    return doubtful
-
-
-def _stated(item: StoredAnswer) -> float | None:
-    return item.answer.confidence if item.answer.confidence is not None else item.answer.probability
+            name, stated = item.answer.class_name, item.answer.confidence
+            stated = item.answer.probability if stated is None else stated
+            unsure = stated is not None and stated < SURE
+            answers.setdefault(item.digest, []).append((item.sample, None if unsure else name, stated))
+    sure = {digest: {name for _, name, _ in own if name is not None} for digest, own in answers.items()}
+    nearer = _nearer(store, ours, classes, prompt, {digest: names for digest, names in sure.items() if names})
+    doubtful = {
+        digest: frozenset(
+            sample
+            for sample, name, stated in own
+            if name is None or nearer.get((digest, name), stated is None)  # without a description
+        )
+        for digest, own in answers.items()
+    }
+    return {digest: samples for digest, samples in doubtful.items() if samples}
 
 
 def _nearer(
@@ -243,30 +239,32 @@ def _nearer(
     ours: str,
     classes: Sequence[ClassOption],
     prompt: Prompt,
-    sure: Mapping[str, Sequence[StoredAnswer]],
-) -> dict[tuple[str, str | None], bool]:
-    """Return by digest and answered class whether a description is nearer to an added class."""
+    answered: Mapping[str, Collection[str]],
+) -> dict[tuple[str, str], bool]:
+    """Return by digest and ``answered`` class whether a description is nearer to an added class."""
     from gpt4image.encoding.text_encoders.registry import load_text_encoder
 
+    if not answered:
+        return {}
     encoder = load_text_encoder("minilm")
     names = [CLASS_NAME_PROMPT.format(readable(name)) + (told and f": {told}") for name, told in classes]
     parts = [names[start : start + _TEXTS_AT_ONCE] for start in range(0, len(names), _TEXTS_AT_ONCE)]
     vectors = np.concatenate([encoder.encode(part) for part in parts])
     place = {option.name: number for number, option in enumerate(classes)}
-    added = np.array([number for number, option in enumerate(classes) if option not in prompt.classes])
+    added = [number for number, option in enumerate(classes) if option not in prompt.classes]
     words = [_squeezed(classes[number].name) for number in added]
     described = (
         (row.digest, row.text)
-        for row in store.descriptions(digests=sorted(sure))
+        for row in store.descriptions(digests=sorted(answered))
         if row.text and canonical_json(row.describer) == ours
     )
-    found: dict[tuple[str, str | None], bool] = {}
+    found: dict[tuple[str, str], bool] = {}
     while batch := list(itertools.islice(described, _TEXTS_AT_ONCE)):
         likeness = encoder.encode([text for _, text in batch]) @ vectors.T
         for (digest, text), row in zip(batch, likeness, strict=True):
             is_named = any(word in _squeezed(text) for word in words)
-            for name in {item.answer.class_name for item in sure[digest]}:
-                is_nearer = is_named or bool(row[added].max() > row[place[name or ""]])
+            for name in answered[digest]:
+                is_nearer = is_named or bool(row[added].max() > row[place[name]])
                 found[digest, name] = found.get((digest, name), False) or is_nearer
     return found
 

@@ -334,17 +334,16 @@ class OpenAIDescriber:
     def _explain(self, fault: Fault) -> str:
         """Return what a fault that stops the run means, and what to do."""
         url, reason = self._server.url, f"({fault.message})"
-        if fault.kind == _REDIRECT:
-            return f"{url} sends the request elsewhere {reason}. If that is right, give its address as --base-url."
-        if fault.kind == "401":
-            return f"{url} does not accept the key in {self._server.key_name} {reason}."
-        if fault.kind == "403":
-            return f"{url} does not let this key use {self._model} {reason}."
-        if fault.kind == "404":
+        if fault.kind in ("401", "403", "404", _REDIRECT):
             hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
-            return f"{url} does not know the model {self._model} {reason}{hint}"
-        if fault.retry_after is not None and fault.retry_after > LONGEST_WAIT_S:
-            wait = timedelta(seconds=round(fault.retry_after))
+            return {
+                "401": f"{url} does not accept the key in {self._server.key_name} {reason}.",
+                "403": f"{url} does not let this key use {self._model} {reason}.",
+                "404": f"{url} does not know the model {self._model} {reason}{hint}",
+                _REDIRECT: f"{url} sends the request elsewhere {reason}. If that is right, name it by --base-url.",
+            }[fault.kind]
+        if (fault.retry_after or 0.0) > LONGEST_WAIT_S:
+            wait = timedelta(seconds=round(fault.retry_after or 0.0))
             return f"{url} takes no more calls for {wait} {reason}; give the same command again then."
         return f"{url} wants to be paid before it answers: there is no quota left {reason}."
 
