@@ -68,11 +68,6 @@ def imported() -> str:
     return "descriptions import said.jsonl --store photos.db --data photos"
 
 
-def told_the_class() -> str:
-    said = [{"key": row["key"], "description": row["description"]} for row in photos("photos", 12)]
-    return f"describe --data photos --store photos.db {answers(said)} --prompt class-conditioned"
-
-
 def reviewed() -> str:
     """Pictures with answers and embeddings, and labels that a person gave in another program."""
     rows = photos("photos", labelled=0)
@@ -169,7 +164,6 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "few labels": (few_labels, "describe encode label train evaluate export predict"),
     "only classes answered": (only_classes, "describe label train evaluate export predict"),
     "answers of a file": (imported, "descriptions encode label train evaluate export predict"),
-    "told the class": (told_the_class, "describe encode train evaluate export predict"),
     "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
     "reviewed": (only_reviewed, "review train evaluate export predict"),
     "several labels": (several, "describe encode label train evaluate export predict"),
@@ -180,6 +174,7 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "distilled": (lambda: distilled(6), "distill predict"),
     "distilled, without a label": (lambda: distilled(0), "distill review label train evaluate export predict"),
 }
+FAST = ("few labels", "only classes answered", "reviewed", "boxes, aligned", "distilled")
 WRITTEN = {
     "few labels": ("work/targets.parquet", "work/run/run.json", "work/run-timm/model.safetensors"),
     "reviewed, with answers": ("targets.parquet", "run-2/run.json"),
@@ -198,7 +193,7 @@ def run(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "chain", [pytest.param(name, marks=[pytest.mark.slow] if "ONNX" in name else []) for name in CHAINS]
+    "chain", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in CHAINS]
 )
 def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
     chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -120,6 +120,7 @@ def test_the_locked_packages_of_an_extra_are_all_that_pip_would_install(extra: s
 
 
 @everything
+@pytest.mark.slow
 def test_no_package_is_under_the_gpl_except_the_bundled_encoders_of_two_optional_extras(licences: Any) -> None:
     packages = licences["packages"]()
     assert len(packages) > 200
@@ -131,6 +132,7 @@ def test_no_package_is_under_the_gpl_except_the_bundled_encoders_of_two_optional
 
 
 @everything
+@pytest.mark.slow
 def test_the_sbom_lists_every_package_with_version_licence_hashes_and_what_it_needs(licences: Any) -> None:
     bom = licences["sbom"]()
     components = {each["name"]: each for each in bom["components"]}
