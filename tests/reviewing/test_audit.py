@@ -21,21 +21,22 @@ IMAGES = 80
 CLASSES = ("cat", "dog")
 
 
-def person(says: Callable[[str], tuple[Any, str]], most: int = IMAGES) -> Callable[..., None]:
+def person(says: Callable[[str], tuple[str, str]], most: int = IMAGES) -> Callable[..., None]:
     """Return what labels the first images of the page, by key."""
 
     def serve(sessions: Mapping[str, Session], *_: Any) -> None:
         session = sessions["audit"]
         for _ in range(most):
             if cards := session.cards("label", 1):
+                assert cards[0].proposal == "", "looks do not depend on the answers"
                 session.mark({cards[0].id: says(cards[0].key)})
 
     return serve
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Images without a label; odd ones are dogs, and every tenth target is wrong, and unsure."""
+def options(tmp_path: Path) -> dict[str, Any]:
+    """Options of images without a label; odd ones are dogs, and every tenth target is wrong, and unsure."""
     folder = tmp_path / "photos" / "unlabelled"
     folder.mkdir(parents=True)
     for number in range(IMAGES):
@@ -45,24 +46,27 @@ def photos(tmp_path: Path) -> Path:
     right = np.where(numbers % 10 == 3, 0.4, 0.95).astype(np.float32)
     probabilities = np.where(np.arange(2) == (numbers % 2)[:, None], right[:, None], 1 - right[:, None])
     made_of(images, CLASSES, probabilities).save(tmp_path / "targets.parquet")
-    return tmp_path / "photos"
+    return {
+        "data": f"folder:{tmp_path / 'photos'}",
+        "targets": tmp_path / "targets.parquet",
+        "labels": tmp_path / "photos" / "audit.csv",
+    }
 
 
 def truth(key: str) -> tuple[str, str]:
-    return (CLASSES[int(key[-7:-4]) % 2], "checked")
+    return CLASSES[int(key[-7:-4]) % 2], "checked"
 
 
-def test_looks_are_kept_and_more_of_them_narrow_the_interval(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {
-        "data": f"folder:{photos}", "targets": photos.parent / "targets.parquet", "labels": photos.parent / "audit.csv"
-    }  # fmt: skip
+def test_looks_are_kept_and_more_of_them_narrow_the_interval(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(review, "serve", person(truth, 3))
     few = gpt4image.audit(**options, looks=20)
     assert few.looks == 3 and few.rows == [] and "nothing can be said yet" in few.text
     monkeypatch.setattr(review, "serve", person(truth))
     some = gpt4image.audit(**options, looks=20)
     assert (some.looks, some.images, some.split) == (20, IMAGES, "train")
-    monkeypatch.setattr(review, "serve", person(lambda key: ("horse" if key.endswith("000.png") else "", "unsure")))
+    monkeypatch.setattr(review, "serve", person(lambda _: ("", "unsure")))
     again = gpt4image.audit(**options, looks=20)
     assert again.shares == some.shares, "all were looked at: no page opens"
     monkeypatch.setattr(review, "serve", person(truth))
@@ -75,23 +79,18 @@ def test_looks_are_kept_and_more_of_them_narrow_the_interval(photos: Path, monke
 
 
 def test_an_unknown_class_is_wrong_and_an_unsure_look_is_left_out(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {
-        "data": f"folder:{photos}", "targets": photos.parent / "targets.parquet", "labels": photos.parent / "audit.csv"
-    }  # fmt: skip
     unsure = person(lambda key: ("", "unsure") if key < "unlabelled/040" else ("horse", "checked"))
     monkeypatch.setattr(review, "serve", unsure)
     found = gpt4image.audit(**options, looks=IMAGES)
-    assert (found.looks, found.unsure, found.right_targets) == (40, 40, 0.0)
+    assert (found.looks, found.unsure, found.right["targets"]) == (40, 40, 0.0)
 
 
-def test_what_cannot_be_audited_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review, "serve", person(truth))
-    data, targets, labels = f"folder:{photos}", tmp_path / "targets.parquet", tmp_path / "audit.csv"
+def test_what_cannot_be_audited_is_named(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Nothing to audit: give"):
-        gpt4image.audit(data=data)
+        gpt4image.audit(data=options["data"])
     with pytest.raises(TableError, match="there are no text labels here"):
-        gpt4image.audit(data=data, targets=tmp_path / "gone.parquet")
+        gpt4image.audit(**options | {"targets": tmp_path / "gone.parquet"})
     with pytest.raises(DataError, match="no images to audit in its test split"):
-        gpt4image.audit(data=data, targets=targets, split="test", labels=labels)
+        gpt4image.audit(**options, split="test")

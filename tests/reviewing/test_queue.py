@@ -13,7 +13,7 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
-from gpt4image.reviewing.queue import Source, Teacher
+from gpt4image.reviewing.queue import Teacher
 
 CLASSES = ("blue", "green", "red")
 ASKED = replace(PROMPTS["short"], ask=("class",), classes=tuple((name, "") for name in CLASSES))
@@ -123,9 +123,3 @@ def test_answers_about_other_images_are_refused(colours: tuple[Dataset, Path, li
     path = write_answers(tmp_path / "other.db", {"a" * 64: Answer(class_name="red")})
     with pytest.raises(TableError, match="no answer about these images"):
         Teacher(colours[0], path).opinion(cells(colours[0].labels), CLASSES)
-
-
-def test_what_says_nothing_proposes_nothing() -> None:
-    source = Source.of("text", np.array([[0.0, 0.0], [0.2, 0.8]], np.float32))
-    assert source.proposed.tolist() == [NO_LABEL, 1]
-    assert Source.of("text", np.zeros((2, 0), np.float32)).proposed.tolist() == [NO_LABEL, NO_LABEL]

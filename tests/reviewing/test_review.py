@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,17 +34,6 @@ pytest.importorskip("uvicorn", reason="the page: pip install 'gpt4image[review]'
 
 CLASSES = ("animal", "building", "clothing", "food", "heart", "vehicle")
 TRAINED, TESTED, GIVEN, PLANTED, LABELLED = 28, 12, 3, 5, 36
-SMALL: dict[str, Any] = {
-    "model": "resnet10t",
-    "model_args": {"channels": [16, 32, 64, 96]},
-    "stem": "small",
-    "image_size": 32,
-    "batch_size": 16,
-    "epochs": 10,
-    "threads": 1,
-    "precision": "fp32",
-    "device": "cpu",
-}
 
 
 @contextmanager
@@ -421,10 +410,10 @@ def text_accuracy(spec: str, folder: Path, true: dict[str, str]) -> float:
 
 @pytest.mark.slow
 def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
-    pictograms: dict[str, Any], tmp_path: Path, run_on: Callable[[str], float]
+    pictograms: dict[str, Any], tmp_path: Path
 ) -> None:
     folder, true, wrong = pictograms["folder"], pictograms["true"], pictograms["wrong"]
-    before, trained_before = text_accuracy(pictograms["spec"], folder, true), run_on(pictograms["spec"])
+    before = text_accuracy(pictograms["spec"], folder, true)
     words = ("--data", "manifest:set.csv", "--labels", "labels.csv", "--embeddings", "texts.emb")
     with served(*words, cwd=folder) as (process, address), Browser(tmp_path) as browser:
         browser.screen(1280, 900)
@@ -464,34 +453,18 @@ def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
         browser.wait_for("document.querySelector('#end[open]')")
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "next: gpt4image label --data manifest:labels.csv --embeddings texts.emb --out text-labels" in printed
+    assert "next: gpt4image label --data manifest:labels.csv --embeddings texts.emb --out targets" in printed
     given = labels_of(folder / "labels.csv")
     assert sum(bool(label) for label in given.values()) == len(CLASSES) * (TESTED + GIVEN) + PLANTED + LABELLED
     assert {key: label for key, label in given.items() if label and label != true[key]} == {}
     spec = f"manifest:{folder / 'labels.csv'}"
-    after, trained_after = text_accuracy(spec, folder, true), run_on(spec)
+    after = text_accuracy(spec, folder, true)
     assert after > before + 0.05, (before, after)
-    assert trained_after > trained_before, (trained_before, trained_after)
 
 
 def browser_texts(browser: Browser, selector: str) -> list[str]:
     browser.wait_for(f"document.querySelector({json.dumps(selector)})")
     return browser.read(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
-
-
-@pytest.fixture
-def run_on(tmp_path: Path) -> Callable[[str], float]:
-    """Train a small model for a few epochs and return its top-1 on the test split."""
-    from gpt4image.config import EvaluateConfig, TrainConfig
-    from gpt4image.evaluating.evaluate import evaluate
-    from gpt4image.training.train import train
-
-    def run(spec: str) -> float:
-        out = tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}"
-        train(TrainConfig(data=spec, out=out, **SMALL))
-        return evaluate(EvaluateConfig(run_dir=out)).summary["top1"]
-
-    return run
 
 
 def raw(address: str, request: str) -> bytes:

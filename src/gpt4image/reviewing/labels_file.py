@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -40,7 +39,6 @@ MOST_BOXES = 2000
 """Boxes of one image."""
 COLUMN: Mapping[Kind, str] = {"classification": "label", "multilabel": "labels", "detection": BOXES}
 _WEIGHT: Mapping[Note, int] = {"": 0, "unsure": 1, "checked": 2}
-_COPY = re.compile(r"[^/]*\.images/([0-9a-f]{64})(\.\w+)?")  # as ``_copied`` names them
 
 
 class Mark(NamedTuple):
@@ -51,7 +49,7 @@ class Mark(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """A row of the file; the digest is empty where an earlier version wrote the row of an image that is a file."""
+    """A row of the file; the digest is empty where a person removed the column, so that names count."""
 
     path: str
     key: str
@@ -293,11 +291,7 @@ class LabelsFile:
                 cell_of(self.kind, value_of(self.kind, one.mark.label))
             except (ValueError, ConfigError):
                 raise DataError(f"{spec}: {one.label[:80]!r} of {one.key!r} is no label for {self.kind}.") from None
-        copies = [_COPY.fullmatch(one.path) for one in saved]
-        return [
-            one._replace(digest=copy[1]) if copy and not one.digest else one
-            for one, copy in zip(saved, copies, strict=True)
-        ]
+        return saved
 
     def _kept(self, others: Sequence[_Saved]) -> list[str]:
         """Return the lines of pictures that are not there.
@@ -332,7 +326,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def _saved_anew(rows: Sequence[_Saved], keys: Container[str]) -> str:
     """Return what to do where files have the same names but other bytes."""
-    if not any(one.key in keys and not _COPY.fullmatch(one.path) for one in rows):
+    if not any(one.key in keys for one in rows):
         return ""
     return f" If they are the same pictures, saved anew, remove the column {DIGEST!r} from the file."
 

@@ -127,25 +127,6 @@ def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[A
     return said, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
-    """What one source of evidence says of N images: (N,) most probable class, -1 for none, and its probability."""
-
-    name: str
-    proposed: Ints
-    probability: Floats
-
-    @classmethod
-    def of(cls, name: str, probabilities: Probabilities) -> Source:
-        """Return what class probabilities say, rows of zeros saying nothing."""
-        if 0 in probabilities.shape:
-            best = np.zeros(len(probabilities), np.float32)
-            return cls(name=name, proposed=np.full(len(best), NO_LABEL), probability=best)
-        best = probabilities.max(axis=1)
-        proposed = np.where(best > 0, probabilities.argmax(axis=1), NO_LABEL)
-        return cls(name=name, proposed=proposed.astype(np.int64), probability=best)
-
-
 class Teacher:
     """Proposes classes, learned from answers, texts and labels, or those of a file of targets."""
 
@@ -204,21 +185,25 @@ class Teacher:
         number = {name: k for k, name in enumerate(classes)}
         labels = np.array([number.get(cell, NO_LABEL) for cell in cells], np.int64)
         taught = np.where(self._train, labels, NO_LABEL)
-        together, parts = self._evidence(taught, tuple(classes), learn)
+        together, sources = self._evidence(taught, tuple(classes), learn)
         probabilities = zeros(len(labels), len(classes)) if together is None else together
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[np.asarray(probabilities.any(axis=1))[unlabelled]]
         suspected, right = _by_doubt(probabilities, taught, learn)
         others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
-        every = Source.of("all", probabilities)
+
+        def best(found: Probabilities, row: int) -> tuple[str, float]:
+            k = int(found[row].argmax()) if len(classes) else 0
+            return (classes[k], float(found[row][k])) if len(classes) and found[row][k] > 0 else ("", 0.0)
 
         def shown(row: int) -> Shown:
-            said = [(part.name, int(part.proposed[row]), float(part.probability[row])) for part in parts]
+            proposal, share = best(probabilities, row)
+            said = {name: best(found, row) for name, found in sources.items()}
             ranked = np.argsort(-probabilities[row], kind="stable")[:LIKELY].tolist()
             return Shown(
-                proposal=classes[every.proposed[row]] if every.proposed[row] >= 0 else "",
-                share=round(float(every.probability[row]), 4),
-                reason="; ".join(f"{name}: {classes[k]}, {share:.2f}" for name, k, share in said if k >= 0),
+                proposal=proposal,
+                share=round(share, 4),
+                reason="; ".join(f"{name}: {word}, {sure:.2f}" for name, (word, sure) in said.items() if word),
                 likely=[classes[k] for k in ranked if probabilities[row][k] > 0],
             )
 
@@ -232,32 +217,33 @@ class Teacher:
 
     def _evidence(
         self, labels: Ints, classes: tuple[str, ...], learn: bool
-    ) -> tuple[Probabilities | None, list[Source]]:
-        """Return (N, K) probabilities of all evidence together, and what each source says."""
+    ) -> tuple[Probabilities | None, dict[str, Probabilities]]:
+        """Return (N, K) probabilities of all evidence together, and of each source by its name."""
         if len(classes) < 2:
-            return None, []
+            return None, {}
         if self._targets is not None and not self.learns:
             said = self._targets.of(self._images.digests)[:]
             found = np.zeros((len(said), len(classes)), np.float32)
             for k, name in enumerate(self._targets.classes):
                 if name in classes:
                     found[:, classes.index(name)] = said[:, k]
-            return found, [Source.of("target", found)]
-        answers = self._answers(classes)
+            return found, {"target": found}
+        answers, sources = self._answers(classes), dict[str, Probabilities]()
+        if answers is not None:
+            sources["answer"] = _only(answers.probabilities(len(classes)), answers.given)
         if not learn:
-            found = None if answers is None else _only(answers.probabilities(len(classes)), answers.given)
-            return found, [] if found is None else [Source.of("answer", found)]
+            return sources.get("answer"), sources
         texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
         learnable = len(np.unique(labels[texts.described & (labels != NO_LABEL)])) > 1
-        of_texts = labels if learnable else np.full_like(labels, NO_LABEL)
         predict = partial(self._predict, texts, len(classes))
+        if texts.described.any():
+            of_texts = labels if learnable else np.full_like(labels, NO_LABEL)
+            evidence = {"evidence": "fused"} if answers is None else {"evidence": "texts", "answers": answers}
+            if (found := predict(of_texts, **evidence)) is not None:
+                sources["text"] = found
         if answers is None:
-            found = predict(of_texts, evidence="fused") if texts.described.any() else None
-            return found, [] if found is None else [Source.of("text", found)]
-        parts = [Source.of("answer", _only(answers.probabilities(len(classes)), answers.given))]
-        if texts.described.any() and (found := predict(of_texts, evidence="texts", answers=answers)) is not None:
-            parts.append(Source.of("text", found))
-        return predict(labels, evidence="fused", answers=answers), parts
+            return sources.get("text"), sources
+        return predict(labels, evidence="fused", answers=answers), sources
 
     def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Probabilities | None:
         """Return (N, K) probabilities, rows of zeros where nothing is known but the label itself; None without any."""
