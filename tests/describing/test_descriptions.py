@@ -305,6 +305,7 @@ def parquet(path: Path) -> None:
         ("d.xlsx", lambda path: path.touch(), ConfigError, "unknown kind"),
         ("d.csv", lambda path: path.write_text("key,said\nk0,t\n"), DataError, "no column 'description', only key"),
         ("d.parquet", parquet, DataError, "only key, caption"),
+        ("d.csv", lambda path: path.write_bytes(b"key,description\nk0,\xff\n"), DataError, "not a CSV file in UTF-8"),
         ("d.parquet", lambda path: path.write_bytes(b"PAR1 not really"), DataError, "cannot be read as Parquet"),
         ("folder", lambda path: path.mkdir(), ConfigError, "no such file"),
         (

@@ -96,10 +96,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "drip": lambda call, good: replace(good, drip=0.1),
     },
     # It is about this image, and asking again is of no use.
-    "image": {
-        "bad image 400": status(400, "image_parse_error"),
-        "too large 413": status(413, "request_too_large"),
-    },
+    "image": {"bad image 400": status(400, "image_parse_error"), "too large 413": status(413, "request_too_large")},
     # The model gave no description, or a filter kept it back.
     "answer": {
         "content filter 400": status(400, "content_filter"),
