@@ -259,30 +259,44 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         *,
         prompt_name: str | None = None,
         digests: Sequence[str] | None = None,
+        describer: Mapping[str, Any] | None = None,
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
-        """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images.
+        """Yield whole results, in the order of ``texts``: all, or those about some ``digests`` or of one describer.
 
         Those without a description are among them where only a class or tags were asked for.
         """
         where, values = _of_prompt(prompt_name)
-        return self._results(f"r.status = ?{where}", (status, *values), digests)
+        return self._results(f"r.status = ?{where}", (status, *values), digests, describer)
 
-    def answers(self, *, digests: Sequence[str] | None = None, as_written: bool = False) -> Iterator[StoredAnswer]:
-        """Yield every structured answer, in the order of ``texts``; ``digests`` limits them to some images.
+    def answers(
+        self,
+        *,
+        digests: Sequence[str] | None = None,
+        describer: Mapping[str, Any] | None = None,
+        as_written: bool = False,
+    ) -> Iterator[StoredAnswer]:
+        """Yield structured answers, in the order of ``texts``; of some ``digests`` or one describer if given.
 
         With ``as_written``, the numbers of boxes are those of the model.
         """
         shown = self.examples()
-        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests, as_written):
+        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests, describer, as_written):
             if row.answer is not None:
                 prompt, own = row.prompt, shown and shown.get(canonical_json(row.describer), ())
                 fields = row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample
                 yield StoredAnswer(*fields, was_example=row.digest in own)
 
     def _results(
-        self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None, as_written: bool = False
+        self,
+        where: str,
+        values: tuple[Any, ...],
+        digests: Sequence[str] | None,
+        describer: Mapping[str, Any] | None,
+        as_written: bool = False,
     ) -> Iterator[Description]:
+        if describer is not None:
+            where, values = f"{where} AND d.settings = ?", (*values, canonical_json(describer))
         select = (
             f"SELECT r.digest, r.prompt, r.describer, r.status, r.answer, {', '.join(f'r.{name}' for name in _FIELDS)} "
             f"FROM {_JOINED} WHERE {where}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_formats import AS_ASKED, box_counts, corners, max_side_of, overlap
-from gpt4image.artifacts.results import Description, canonical_json
+from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import BOX_FORMATS
@@ -50,11 +50,11 @@ def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images
     human = probed_images(images)
     if not human:
         return {}
-    described, own = canonical_json(settings), max_side_of(settings)
+    own = max_side_of(settings)
     overlaps: dict[str, list[float]] = {name: [] for name in BOX_FORMATS}
-    for stored in store.answers(digests=sorted(human), as_written=True):
+    for stored in store.answers(digests=sorted(human), describer=settings, as_written=True):
         answer = stored.answer
-        if answer.boxes and answer.picture is not None and canonical_json(stored.describer) == described:
+        if answer.boxes and answer.picture is not None:
             written = [box["box_2d"] for box in answer.boxes]
             for name, found in overlaps.items():
                 found += _matched(human[stored.digest], corners(written, name, answer.picture, own))

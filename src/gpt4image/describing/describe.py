@@ -516,15 +516,11 @@ class _Run:
 
     def _boxes(self) -> dict[str, Any]:
         """Return how boxes were read, and what was wrong with those of this run."""
-        settings = canonical_json(self.describer.settings)
-        new = (
-            result
-            for result in self.store.descriptions(digests=sorted(self.with_boxes))
-            if canonical_json(result.describer) == settings
-        )
+        settings = self.describer.settings
+        new = self.store.descriptions(digests=sorted(self.with_boxes), describer=settings)
         return {
             **box_facts(new, [option.name for option in self.classes]),
-            **how_read(self.store, settings),
+            **how_read(self.store, canonical_json(settings)),
             **self.probed,
         }
 
@@ -538,11 +534,11 @@ class _Run:
         requests = min(outcome.without_description, config.limit or sys.maxsize)
         found, failed = self._rows_of_sample()
         facts: dict[str, Any] = {"estimate_from_answers": len(found), "estimate_requests": requests}
-        alone: list[tuple[int, int]] = []
+        alone: list[Description] = []
         if config.per_call > 1 and len(found) > ASKED_ALONE:  # whose share in a call is all of it
             found.sort(key=lambda row: row.tokens_in or 0)
-            alone, found = _tokens(found[-ASKED_ALONE:]), found[:-ASKED_ALONE]
-        tokens = _tokens(found)
+            alone, found = found[-ASKED_ALONE:], found[:-ASKED_ALONE]
+        tokens, of_alone = _tokens(found), _tokens(alone)
         if tokens:
             facts["estimate_tokens_in"], facts["estimate_tokens_out"] = (
                 round(requests * fmean(one)) for one in zip(*tokens, strict=True)
@@ -562,10 +558,12 @@ class _Run:
                     half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
                     ends = max(0.0, fmean(costs) - half), fmean(costs) + half
                     facts["estimate_usd_ci95"] = [round(end * requests, 4) for end in ends]
-                if alone:
-                    facts["estimate_usd_one_per_call"] = round(requests * fmean(price.of(*pair) for pair in alone), 4)
-            if alone:
-                facts["estimate_tokens_in_one_per_call"] = round(requests * fmean(pair[0] for pair in alone))
+                if of_alone:
+                    paid = [row.cost_usd for row in alone if row.cost_usd and costs is spent]
+                    usd = fmean(paid or [price.of(*pair) for pair in of_alone])
+                    facts["estimate_usd_one_per_call"] = round(requests * usd, 4)
+            if of_alone:
+                facts["estimate_tokens_in_one_per_call"] = round(requests * fmean(pair[0] for pair in of_alone))
         latencies = [row.latency_s for row in found if row.latency_s is not None]
         if latencies and not config.batch:
             at_once = config.concurrency  # which workers share
@@ -579,19 +577,14 @@ class _Run:
             facts["estimate_seconds"] = round(seconds, 1)
         return replace(outcome, text=_in_words({**outcome.summary, **facts}), **facts)
 
-    def _rows_of_sample(self) -> list[list[Description]]:
+    def _rows_of_sample(self) -> tuple[list[Description], list[Description]]:
         """Return good and failed results about the sample, of this run or an earlier one."""
-        settings, prompts = canonical_json(self.describer.settings), {one.prompt for one in self.missing}
-        good, failed = (
-            [
-                row
-                for row in self.store.descriptions(digests=sorted(self.only or ()), status=status)
-                if canonical_json(row.describer) == settings
-            ]
-            for status in ("ok", "failed")
-        )
-        own = [[row for row in rows if row.prompt in prompts] for rows in (good, failed)]
-        return own if own[0] else [good, failed]  # without an answer to these prompts, others are the nearest
+        asked, prompts = sorted(self.only or ()), {one.prompt for one in self.missing}
+        good = [*self.store.descriptions(digests=asked, describer=self.describer.settings)]
+        failed = [*self.store.descriptions(digests=asked, describer=self.describer.settings, status="failed")]
+        if not any(row.prompt in prompts for row in good):
+            return good, failed  # without an answer to these prompts, the price of others is the nearest
+        return [row for row in good if row.prompt in prompts], [row for row in failed if row.prompt in prompts]
 
 
 def _tokens(rows: Iterable[Description]) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt, canonical_json
+from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
@@ -214,15 +214,15 @@ def _may_be_added(
     digests: Collection[str],
 ) -> Samples:
     """Return the samples of answers to a prompt with a shorter list that the added classes put in doubt, by digest."""
-    ours, answers = canonical_json(settings), dict[str, list[tuple[int, str | None, float | None]]]()
-    for item in store.answers():
-        if item.prompt == prompt and item.digest in digests and canonical_json(item.describer) == ours:
+    answers = dict[str, list[tuple[int, str | None, float | None]]]()
+    for item in store.answers(describer=settings):
+        if item.prompt == prompt and item.digest in digests:
             name, stated = item.answer.class_name, item.answer.confidence
             stated = item.answer.probability if stated is None else stated
             unsure = stated is not None and stated < SURE
             answers.setdefault(item.digest, []).append((item.sample, None if unsure else name, stated))
     sure = {digest: {name for _, name, _ in own if name is not None} for digest, own in answers.items()}
-    nearer = _nearer(store, ours, classes, prompt, {digest: names for digest, names in sure.items() if names})
+    nearer = _nearer(store, settings, classes, prompt, {digest: names for digest, names in sure.items() if names})
     doubtful = {
         digest: frozenset(
             sample
@@ -236,7 +236,7 @@ def _may_be_added(
 
 def _nearer(
     store: DescriptionStore,
-    ours: str,
+    settings: Mapping[str, Any],
     classes: Sequence[ClassOption],
     prompt: Prompt,
     answered: Mapping[str, Collection[str]],
@@ -253,11 +253,8 @@ def _nearer(
     place = {option.name: number for number, option in enumerate(classes)}
     added = [number for number, option in enumerate(classes) if option not in prompt.classes]
     words = [_squeezed(classes[number].name) for number in added]
-    described = (
-        (row.digest, row.text)
-        for row in store.descriptions(digests=sorted(answered))
-        if row.text and canonical_json(row.describer) == ours
-    )
+    rows = store.descriptions(digests=sorted(answered), describer=settings)
+    described = ((row.digest, row.text) for row in rows if row.text)
     found: dict[tuple[str, str], bool] = {}
     while batch := list(itertools.islice(described, _TEXTS_AT_ONCE)):
         likeness = encoder.encode([text for _, text in batch]) @ vectors.T
