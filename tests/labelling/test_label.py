@@ -297,6 +297,21 @@ def test_answers_alone_need_no_descriptions_and_classes_can_be_listed(tmp_path, 
         label(LabelConfig(data=spec, embeddings=tmp_path / "table", out=out))
 
 
+def test_a_promise_about_the_error_leaves_other_images_without_a_target(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    images = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    lines = ["path,label,split,review,digest"]
+    for key, digest in zip(images.keys, images.digests, strict=True):  # of one in ten the person says another class
+        name = CLASSES[(int(key[0]) + (key[3] == "7")) % 3]
+        lines.append(f"{key},{name},train,checked,{digest}")
+    (tmp_path / "audit.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = run(tmp_path, spec, max_error=0.1, audit=tmp_path / "audit.csv")
+    targets = Targets.load(tmp_path / "out.parquet")
+    assert 0 < found.promised == len(targets.keys) <= 60 < found.images and set(targets.splits) == {"train"}
+    assert found.notes[0].startswith(f"At most 10.0% of the {found.promised} targets are wrong")
+
+
 def test_evidence_has_to_be_given():
     with pytest.raises(ConfigError, match=r"label needs evidence: --answers STORE .*tags or boxes"):
         LabelConfig(data="openmoji", out=Path("out.parquet"))

@@ -148,9 +148,9 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         evidence=config.evidence,
     )
     found = _targets(config, given, labels, predicted, read, task)
-    promises = list[str]()
+    kept, promises = found, list[str]()
     if config.max_error is not None:
-        found, said = promised(found, config.audit, config.max_error)
+        kept, said = promised(found, config.audit, config.max_error)
         promises = [said]
     known = images.revised(labels=labels)
     certain = contradicted(labels, predicted.said)
@@ -167,7 +167,7 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
     facts = _facts(given, known, predicted, found, scores, answered=answers is not None)
     facts["suspected"] = len(shown.suspected)
     file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
-    found.save(file)
+    kept.save(file)
     sections = shown.sections()
     manifest = None if given.table is None else given.table.manifest
     page, unreadable = write_page(config, known, manifest, sections, facts, found.facts.agreement)
@@ -178,8 +178,8 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
     pairs = _ask_again(config, read, predicted, known, facts)
     if file != config.out:
         facts["table"] = config.out
-        write_table(config.out, found)
-    facts |= {"promised": len(found.keys)} if promises else {}
+        write_table(config.out, kept)
+    facts |= {"promised": len(kept.keys)} if promises else {}
     notes = [*promises, *_warnings(task, found, explains), *given.notes, *([] if read is None else _strange(read))]
     confused = [confused_table(pairs, images.classes)] if pairs else []
     again = [facts[name] for name in ("again", "again_classes") if name in facts]
