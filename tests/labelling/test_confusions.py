@@ -157,7 +157,19 @@ def test_only_confused_images_are_asked_again_and_are_labelled_better(
 
     ask = ("describe", "--data", "photos", "--store", "p.db", "--ask", "class", "--image-format", "png")
     ask = (*ask, "--splits", "train,val,test")
-    teach = ("label", "--data", "photos", "--answers", "p.db", "--out", "t.parquet", "--val-fraction", "0")
+    teach = (
+        "label",
+        "--data",
+        "photos",
+        "--answers",
+        "p.db",
+        "--out",
+        "t.parquet",
+        "--val-fraction",
+        "0",
+        "--features",
+        "none",
+    )
     teach = (*teach, "--test-fraction", "0")
     with server.serve(lambda call: described(call, wrong)) as stub:
         ask = (*ask, "--describer", "openai:tiny", "--base-url", stub.url)

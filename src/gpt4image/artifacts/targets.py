@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ class Targets:
         probabilities: (N, K) of the clean class, by the text; of several labels per image NaN where nothing is known.
         out_of_fold: bool, of the shape of the labels: which of them the prediction has not seen.
         facts: classes, noise and how they were found.
+        firm: (N,) images of which one kind of evidence alone tells, so that it overrules no given label; None: nowhere.
     """
 
     keys: tuple[str, ...]
@@ -106,6 +107,7 @@ class Targets:
     probabilities: Probabilities
     out_of_fold: NDArray[np.bool_]
     facts: Facts
+    firm: NDArray[np.bool_] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -123,10 +125,31 @@ class Targets:
 
     def of(self, digests: Sequence[str], nothing: float = 0.0) -> Probabilities:
         """Return the (n, K) probabilities of images by digest; ``nothing`` for all classes of one that is not here."""
-        place = {digest: row for row, digest in enumerate(self.digests)}
-        rows = np.array([place.get(digest, -1) for digest in digests], np.int64)
+        rows = self._rows(digests)
         there = np.flatnonzero(rows >= 0)
         return scattered(chosen(self.probabilities, rows[there]), there, len(rows), nothing)
+
+    def take(self, rows: NDArray[np.int64]) -> Targets:
+        """Return those of some images."""
+        return replace(
+            self,
+            keys=tuple(self.keys[row] for row in rows),
+            digests=tuple(self.digests[row] for row in rows),
+            splits=self.splits[rows],
+            labels=self.labels[rows],
+            probabilities=chosen(self.probabilities, rows),
+            out_of_fold=self.out_of_fold[rows],
+            firm=None if self.firm is None else self.firm[rows],
+        )
+
+    def firm_of(self, digests: Sequence[str]) -> NDArray[np.bool_]:
+        """Return (n,) which images, by digest, are ``firm``."""
+        rows = self._rows(digests)
+        return np.zeros(len(rows), bool) if self.firm is None else self.firm[rows] & (rows >= 0)
+
+    def _rows(self, digests: Sequence[str]) -> NDArray[np.int64]:
+        place = {digest: row for row, digest in enumerate(self.digests)}
+        return np.array([place.get(digest, -1) for digest in digests], np.int64)
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
@@ -162,6 +185,7 @@ class Targets:
             "text_label": text,
             "doubt": as_column(self.doubt[rows]),
             "out_of_fold": as_column(self.out_of_fold[rows]),
+            **({} if self.firm is None else {"firm": as_column(self.firm[rows])}),
             **as_columns(found),
         }
 
@@ -171,6 +195,7 @@ class Targets:
         numbers = hashlib.sha256(found.tobytes()).hexdigest()
         content = hashlib.sha256(f"[{canonical(self.facts.to_json())},[".encode())
         lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
+        lists += () if self.firm is None else (self.firm,)
         for number, values in enumerate(lists):
             content.update(b",[" if number else b"[")
             for rows in row_groups(len(values), ROW_GROUP):
@@ -211,6 +236,7 @@ class Targets:
                 probabilities=of_columns(table, len(facts.classes)),
                 out_of_fold=as_array(table.column("out_of_fold"), np.bool_),
                 facts=facts,
+                firm=as_array(table.column("firm"), np.bool_) if "firm" in table.column_names else None,
             )
             if checksum not in (None, found._checksum()):
                 raise ValueError("its content does not match its checksum")

@@ -147,6 +147,7 @@ class LabelResult(Rows):
     noise: float | None = None
     class_names: float | None = None
     weights: Facts = several("weight_of_")
+    unrelated: Facts = several("unrelated_")
     suspected: int
     page: Path | None = None
     suspected_boxes: Path | None = None

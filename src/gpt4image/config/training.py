@@ -33,6 +33,10 @@ class LabelConfig(DataOptions):
     evidence: Evidence = "fused"
     """Evidence that is read: all that is given (fused), the descriptions (texts), the answers, or class names compared
     with descriptions (names)."""
+    features: str = "auto"
+    """What sees the pictures, beside answers: a model of timm whose pretrained weights lie on this machine, the folder
+    of a run that learned without these labels (`--task pretrain`), or none. auto: the first of two usual models whose
+    weights are here. Features are kept beside the output."""
     classes: str | None = None
     """Class names of a dataset without labels: a text file with one per line, or a list with commas. Default: those
     that the answers chose from."""

@@ -52,6 +52,8 @@ class Answers(NamedTuple):
         confidence: (N,) float32, stated probability of the first class; NaN where none was stated.
         runner_up: (N,) float32, probability of the second class where it is known, NaN elsewhere; None: nowhere.
         boxes: of the images, where they were asked for beside tags; their weights are those that they teach with.
+        by: answers of each describer by its name, where several answered; the others are then their votes.
+        none: (N,) images of which most answers say that they are none of the classes; None: nothing is known of that.
     """
 
     first: Ints
@@ -59,6 +61,8 @@ class Answers(NamedTuple):
     confidence: Floats
     runner_up: Floats | None = None
     boxes: Boxes | None = None
+    by: Mapping[str, Answers] | None = None
+    none: Bools | None = None
 
     @property
     def given(self) -> Bools:
@@ -69,12 +73,17 @@ class Answers(NamedTuple):
         """Return the answers about some images."""
         runner_up = None if self.runner_up is None else self.runner_up[rows]
         boxes = None if self.boxes is None else self.boxes[rows]
-        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up, boxes)
+        by = None if self.by is None else {name: own.take(rows) for name, own in self.by.items()}
+        none = None if self.none is None else self.none[rows]
+        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up, boxes, by, none)
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
         boxes = b"" if self.boxes is None else self.boxes.content().encode()
-        return hashlib.sha256(b"".join(part.tobytes() for part in self[:4] if part is not None) + boxes).hexdigest()
+        arrays = (self.first, self.second, self.confidence, self.runner_up, self.none)
+        own = b"".join(part.tobytes() for part in arrays if part is not None) + boxes
+        own += "".join(name + each.content() for name, each in (self.by or {}).items()).encode()
+        return hashlib.sha256(own).hexdigest()
 
     def probabilities(self, n_classes: int) -> Probabilities:
         """Return (N, K) class probabilities as the answers state them; no label is read.
@@ -164,7 +173,13 @@ def read_for(path: Path, images: Dataset) -> Read:
         StoreError: the store is missing or damaged.
         TableError: it says nothing of these images and classes, or its answers were told the class.
     """
-    return (read_tags if images.labels.ndim == 2 else read_answers)(path, images.digests, images.classes)
+    if images.labels.ndim == 2:
+        return read_tags(path, images.digests, images.classes)
+    each = read_by_describer(path, images.digests, images.classes)
+    if len(each) == 1:
+        return next(iter(each.values()))
+    votes = read_answers(path, images.digests, images.classes)
+    return votes._replace(answers=votes.answers._replace(by={name: own.answers for name, own in each.items()}))
 
 
 def read_by_describer(path: Path, digests: Sequence[str], classes: Sequence[str]) -> dict[str, Read]:
@@ -192,6 +207,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], des
     lists: dict[tuple[int, ...], int] = {(): 0}
     numbers, stated = array("q"), array("f")  # of a million answers, not objects
     definitions: dict[int, str] = {}
+    none = np.zeros(len(digests))
 
     @functools.cache
     def listed(prompt: Prompt) -> tuple[int, ...]:
@@ -209,6 +225,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], des
             strange[word] += 1
         sure = answer.confidence if answer.confidence is not None else answer.probability
         stated.append(USUAL_CONFIDENCE if sure is None else sure)
+        none[row] += 0 if listed(item.prompt) else 1 if answer.kind == "none" else -1
         place = lists.setdefault(listed(item.prompt), len(lists))
         numbers.extend((place, row, first, second if second != first else -1))
     places, row_of, first, second = np.array(numbers, np.int64).reshape(-1, 4).T
@@ -226,6 +243,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], des
         if len(sharper):
             asked = _counted(votes.take(sharper), len(digests), len(classes))
             found = _moved(found, asked, np.array(own), len(classes))
+    found = found._replace(none=none > 0) if (none > 0).any() else found
     return Read(found, strange, again, definitions)
 
 

@@ -90,7 +90,9 @@ class Labels(NamedTuple):
         return Labels(self.rows[some], self.given[some], self.true[some], self.transition)
 
 
-def combine(sources: Sequence[Source], labels: Labels, seed: int) -> tuple[Probabilities, dict[str, float]]:
+def combine(
+    sources: Sequence[Source], labels: Labels, seed: int, groups: Ints | None = None
+) -> tuple[Probabilities, dict[str, float]]:
     """Return (N, K) probabilities and the weights of sources; a row of zeros where no source knows the image.
 
     Images that different sources know are combined with different weights; returned are those of the most images.
@@ -99,11 +101,14 @@ def combine(sources: Sequence[Source], labels: Labels, seed: int) -> tuple[Proba
         sources: one at least.
         labels: of images that some source knows.
         seed: of the folds.
+        groups: (N,) those of a group are in one fold; None: each image is its own.
     """
     total, n_classes = sources[0].probabilities.shape
     found = zeros(total, n_classes)
     weights = {source.name: 0.0 for source in sources}
-    folds = np.random.default_rng(seed).permutation(len(labels.rows)) % FOLDS  # no label decides of its own fold
+    own_groups = labels.rows if groups is None else groups[labels.rows]
+    distinct, group_of = np.unique(own_groups, return_inverse=True)
+    folds = (np.random.default_rng(seed).permutation(len(distinct)) % FOLDS)[group_of]  # no label decides of its own
     known = np.stack([source.known for source in sources], axis=1)
     patterns, pattern_of, sizes = np.unique(known, axis=0, return_inverse=True, return_counts=True)
     pattern_of = pattern_of.reshape(-1)

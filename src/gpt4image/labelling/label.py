@@ -31,6 +31,7 @@ from gpt4image.labelling.boxes import BoxEvidence, TaughtBoxes, quality, suspect
 from gpt4image.labelling.confusions import Confused, confused_pairs
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.looks import promised
+from gpt4image.labelling.pictures import read_pictures
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.shown import (
     ShownBoxes,
@@ -49,6 +50,8 @@ from gpt4image.tasks.classification import Classification, Video, calibration_er
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_in
 
+FEATURES = ".features"
+"""Ending of the folder that keeps features of pictures."""
 AGAIN, AGAIN_CLASSES = ".again.csv", ".again-classes.txt"
 """Endings of what a sharper question needs."""
 FEW_FOUND = 0.3
@@ -138,6 +141,9 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
     answers = None if read is None else read.answers
     labels = images.labels.copy()
     labels[~given.train] = NO_LABEL
+    pictures, unseen = None, ()
+    if answers is not None and config.evidence == "fused":
+        pictures, unseen = read_pictures(images, config.features, config.out.with_suffix(FEATURES))
     predicted = predict_labels(
         given.texts,
         labels,
@@ -146,6 +152,7 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         reference=given.train,
         answers=answers,
         evidence=config.evidence,
+        pictures=pictures,
     )
     found = _targets(config, given, labels, predicted, read, task)
     kept, promises = found, list[str]()
@@ -180,7 +187,8 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         facts["table"] = config.out
         write_table(config.out, kept)
     facts |= {"promised": len(kept.keys)} if promises else {}
-    notes = [*promises, *_warnings(task, found, explains), *given.notes, *([] if read is None else _strange(read))]
+    notes = [*promises, *_warnings(task, found, explains), *_unrelated(predicted), *given.notes]
+    notes += [] if read is None else _strange(read, labels)
     confused = [confused_table(pairs, images.classes)] if pairs else []
     again = [facts[name] for name in ("again", "again_classes") if name in facts]
     return LabelResult.of_facts(
@@ -191,7 +199,7 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         counts=counts,
         read_rows=partial(parquet_rows, file),
         text="\n\n".join([*notes, shown.in_words(sections), *confused]),
-        skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
+        skipped=tuple(dict.fromkeys((*images.skipped, *unseen, *unreadable))),
     )
 
 
@@ -223,6 +231,7 @@ def _targets(
         labels=labels[rows],
         probabilities=predicted.probabilities if len(rows) == len(images) else chosen(predicted.probabilities, rows),
         out_of_fold=predicted.out_of_fold[rows],
+        firm=None if predicted.firm is None or not predicted.firm[rows].any() else predicted.firm[rows],
         facts=Facts(
             classes=images.classes,
             noise=predicted.noise.rate,
@@ -256,9 +265,10 @@ def _facts(
         "labelled": int(usable.sum()),
         "classes_without_label": len(known.classes) - len(used_classes(known.labels[usable])),
         **scores,
+        **{f"unrelated_{name.replace(' ', '_')}": round(rate, 4) for name, rate in predicted.unrelated.items()},
         "noise": round(found.facts.noise, 4),
         "class_names": round(found.facts.names, 4),
-        **{f"weight_of_{name}": round(weight, 2) for name, weight in found.facts.weights.items()},
+        **{f"weight_of_{name.replace(' ', '_')}": round(weight, 2) for name, weight in found.facts.weights.items()},
     }
 
 
@@ -301,11 +311,26 @@ def _warnings(task: Task, found: Targets, explains: float | None) -> list[str]:
     return [TEXTS_SAY_LITTLE] if explains is not None and explains < LEAST_EXPLAINED else []
 
 
-def _strange(read: Read) -> list[str]:
-    if not read.strange:
-        return []
-    words = first_few(word for word, _ in read.strange.most_common())
-    return [f"{read.strange.total()} answers or tags are none of the classes and were not read: {words}."]
+def _strange(read: Read, labels: NDArray[Any]) -> list[str]:
+    notes: list[str] = []
+    if read.strange:
+        words = first_few(word for word, _ in read.strange.most_common())
+        notes.append(f"{read.strange.total()} answers or tags are none of the classes and were not read: {words}.")
+    if read.answers.none is not None and (strangers := int((read.answers.none & (labels < 0)).sum())):
+        notes.append(f"{strangers:,} images have no target: the answers say that they show none of the classes.")
+    return notes
+
+
+def _unrelated(predicted: Predictions) -> list[str]:
+    """Return a warning for each describer whose answers are often not about their image."""
+    found = predicted.unrelated
+    by = ("texts and pictures" if {"taught", "pictures"} <= predicted.said.keys() else "pictures") if found else ""
+    by = "texts" if "pictures" not in predicted.said else by
+    return [
+        f"About {rate:.0%} of the {name} seem not to be about their image, by what {by} of other images with the same "
+        "answer are like. They count for little in the targets; look at a few by `gpt4image review`."
+        for name, rate in found.items()
+    ]
 
 
 def _how_good(

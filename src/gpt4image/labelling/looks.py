@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -333,16 +333,7 @@ def promised(targets: Targets, looks: Path, max_error: float) -> tuple[Targets, 
             f"{2 * len(looked)}`), or a few labels for the teacher to learn from."
         )
     rows = np.sort(train[np.argsort(-confidence, kind="stable")[: found.images]])
-    kept = replace(
-        targets,
-        keys=tuple(targets.keys[row] for row in rows),
-        digests=tuple(targets.digests[row] for row in rows),
-        splits=targets.splits[rows],
-        labels=targets.labels[rows],
-        probabilities=chosen(targets.probabilities, rows),
-        out_of_fold=targets.out_of_fold[rows],
-    )
-    return kept, (
+    return targets.take(rows), (
         f"At most {max_error:.1%} of the {found.images:,} targets are wrong, with 95 % confidence: {found.wrong} of "
         f"{found.looks:,} looks at them were. {len(train) - found.images:,} training images have no target; `gpt4image "
         "review --targets` shows these first."

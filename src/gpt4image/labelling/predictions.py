@@ -17,10 +17,12 @@ from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.combination import FLOOR, Labels, Source, combine
+from gpt4image.labelling.contamination import Cases, Witness, corrected, find_cases
 from gpt4image.labelling.label_noise import find_noise, find_transition, noise_by_evidence, raise_to
+from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.text_classifier import MAX_CELLS, Classification, classify
 from gpt4image.labelling.text_vectors import Texts, Vectors, smooth
-from gpt4image.training.targets import Noise
+from gpt4image.training.targets import Noise, explained
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -29,7 +31,11 @@ Bools = NDArray[np.bool_]
 # Weights without labels. Answers are taken at their word. Texts that they teach repeat some of their mistakes: 0.1
 # gains on photographs and costs nothing on pictograms. Only labels give weight to what learns from labels.
 ANSWER_PRIOR, TAUGHT_PRIOR, TEXT_PRIOR = 1.0, 0.1, 0.0
+# A picture classifier has the weight by which it explains more of the answers than this part (McFadden's R2): .3 where
+# photographs are of objects, .03 where pictograms are sorted by their meaning, of which it would cost half a point.
+PICTURE_EXPLAINS = 0.5
 NAME_SCALE = 8.0  # of cosines between texts and class names; log loss is flat around it on both sets
+LEAST_KINDS = 2  # of evidence (answers, texts, pictures) that overrule a given label
 MAX_TAUGHT = 20_000  # answers that teach a text classifier
 ROUNDS = 10  # of fitting classifier and noise in turn
 SETTLED = 0.02  # change of a transition matrix at which they agree
@@ -57,12 +63,16 @@ class Predictions(Classification):
         weights: of each source.
         said: (N,) the class that each source finds most probable, -1 where it does not know the image.
         agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
+        unrelated: estimated share of the answers that are not about their image, by describer.
+        firm: (N,) images of which one kind of evidence alone tells, so that it overrules no given label.
     """
 
     noise: Noise = field(default_factory=Noise)
     weights: dict[str, float] = field(default_factory=dict[str, float])
     said: dict[str, Ints] = field(default_factory=dict[str, Ints])
     agreement: float | None = None
+    unrelated: dict[str, float] = field(default_factory=dict[str, float])
+    firm: Bools | None = None
 
     @property
     def known(self) -> Bools:
@@ -90,7 +100,7 @@ def require_learnable(described: Bools, labels: NDArray[Any]) -> None:
         )
 
 
-def predict_labels(
+def predict_labels(  # noqa: PLR0913
     texts: Texts,
     labels: NDArray[Any],
     n_classes: int,
@@ -100,18 +110,21 @@ def predict_labels(
     answers: Answers | None = None,
     evidence: Evidence = "fused",
     groups: Ints | None = None,
+    pictures: Pictures | None = None,
 ) -> Predictions:
-    """Predict class probabilities from text embeddings, answers and labels.
+    """Predict class probabilities from text embeddings, answers, pictures and labels.
 
     Args:
         texts: of N images.
         labels: (N,) classes to learn from, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known.
         n_classes: K.
         seed: seed of the folds.
-        reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
+        reference: (N,) images whose texts and answers, not labels, may shape those of others (train, say); all without
+            it.
         answers: about the N images; where images have several labels, those of each class of them.
         evidence: what is read: all there is (fused), or one source of it.
-        groups: (N,) where only texts are read, those of a group are predicted by labels of others.
+        groups: (N,) those of a group are predicted by labels and answers of others.
+        pictures: features of the N images, read beside answers.
 
     Raises:
         TableError: the evidence is not there, or no two described images have different labels where only texts are
@@ -120,6 +133,8 @@ def predict_labels(
     answers = None if evidence == "names" else answers
     only_texts = evidence == "texts" or (answers is None and evidence == "fused")
     known = texts.described | (False if answers is None or evidence == "texts" else answers.given)
+    if answers is not None and answers.none is not None and labels.ndim == 1:
+        known &= ~answers.none | (labels >= 0)  # none of the classes: there is no target
     if only_texts:
         own = labels if answers is None else labels[texts.described]  # without their labels, texts learn from answers
         if labels.ndim == 2 or (own >= 0).any():
@@ -127,27 +142,43 @@ def predict_labels(
     rows, total = np.flatnonzero(known), len(labels)
     texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    inputs = Inputs(texts.centred(shaping), texts.described, texts.centred_names(), answers and answers.take(rows))
+    groups = None if groups is None else groups[rows]
+    pictures = None if pictures is None or answers is None or evidence != "fused" else pictures.take(rows)
+    inputs = Inputs(
+        texts.centred(shaping),
+        texts.described,
+        texts.centred_names(),
+        answers and answers.take(rows),
+        None if pictures is None else pictures.principal(shaping),
+        np.isin(np.arange(len(rows)), shaping),
+        groups,
+    )
     if labels.ndim == 2:
         inputs = inputs._replace(vectors=inputs.vectors[:])
         found, nothing = _several_labels(inputs, labels, seed, evidence), np.nan
     else:
         inputs = inputs._replace(vectors=smooth(inputs.vectors, shaping[texts.described[shaping]], seed))
-        groups = None if groups is None else groups[rows]
         if only_texts and (labels >= 0).any():
             fit = partial(classify, inputs.vectors, labels, n_classes, seed=seed, names=inputs.names, groups=groups)
             found = _by_labels(fit, labels, seed)
         else:
-            free = _free_sources(inputs, n_classes, seed, evidence)
+            free, unrelated = _free_sources(inputs, n_classes, seed, evidence)
             found = _combined(free, inputs, labels, seed, learn_texts=answers is not None and evidence == "fused")
+            found = replace(found, unrelated=unrelated)
         nothing = 0.0
     out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
     out_of_fold[rows] = found.out_of_fold
+    firm = np.zeros(total, bool)
+    firm[rows] = False if found.firm is None else found.firm
     said = {name: np.full(total, -1) for name in found.said}
     for name, classes in found.said.items():
         said[name][rows] = classes
     return replace(
-        found, probabilities=scattered(found.probabilities, rows, total, nothing), out_of_fold=out_of_fold, said=said
+        found,
+        probabilities=scattered(found.probabilities, rows, total, nothing),
+        out_of_fold=out_of_fold,
+        said=said,
+        firm=firm,
     )
 
 
@@ -159,12 +190,18 @@ class Inputs(NamedTuple):
         described: (N,) which of them come from a text.
         names: (K, D) embeddings of class names; None where they cannot be had.
         answers: about the images; None where none were asked for.
+        pictures: their features; None where none are read.
+        shaping: (N,) whose texts and answers may shape what is said of others.
+        groups: (N,) those of a group are in one fold; None: each image is its own.
     """
 
     vectors: Vectors
     described: Bools
     names: Floats | None
     answers: Answers | None
+    pictures: Pictures | None
+    shaping: Bools
+    groups: Ints | None
 
     def of_class(self, k: int) -> Inputs:
         """Return what is known of the absence (0) and presence (1) of class k."""
@@ -174,10 +211,19 @@ class Inputs(NamedTuple):
         return self._replace(names=names, answers=said)
 
 
-def by_answers(answers: Answers, n_classes: int) -> Source:
-    """Return the describer's own answers."""
-    stated = answers.probabilities(n_classes)
-    return Source(name="answers", probabilities=stated, known=answers.given, prior=ANSWER_PRIOR, first=answers.first)
+def by_answers(answers: Answers, n_classes: int) -> list[Source]:
+    """Return each describer's own answers."""
+    each = answers.by or {"": answers}
+    return [
+        Source(
+            name=f"answers of {name}" if len(each) > 1 else "answers",
+            probabilities=own.probabilities(n_classes),
+            known=own.given,
+            prior=ANSWER_PRIOR,
+            first=own.first,
+        )
+        for name, own in each.items()
+    ]
 
 
 def by_names(inputs: Inputs) -> list[Source]:
@@ -199,34 +245,74 @@ def taught_by_answers(inputs: Inputs, n_classes: int, seed: int) -> list[Source]
     It needs no human label. Each image is predicted by folds that have not seen its answer, so that what it says of the
     image is not the answer again: texts of similar images correct answers that are wrong.
     """
-    if inputs.answers is None:
+    found = _taught(inputs, inputs.vectors, inputs.described, n_classes, seed, inputs.names)
+    return [] if found is None else [Source(name="taught", prior=TAUGHT_PRIOR, shrunk=True, **found[0])]
+
+
+def seen_by_answers(inputs: Inputs, n_classes: int, seed: int, labels: Ints | None = None) -> list[Source]:
+    """Return the same of the features of pictures, with given labels in place of answers where there are some."""
+    if inputs.pictures is None:
         return []
-    usable = np.flatnonzero(inputs.described & inputs.answers.given)
+    found = _taught(inputs, inputs.pictures.vectors, inputs.pictures.seen, n_classes, seed, labels=labels)
+    if found is None:
+        return []
+    return [Source(name="pictures", prior=max(0.0, found[1] - PICTURE_EXPLAINS), shrunk=True, **found[0])]
+
+
+def _taught(
+    inputs: Inputs,
+    vectors: Vectors,
+    known: Bools,
+    n_classes: int,
+    seed: int,
+    names: Floats | None = None,
+    labels: Ints | None = None,
+) -> tuple[dict[str, Any], float] | None:
+    """Return what a classifier says that answers have taught, and which part of them it explains out of fold."""
+    if inputs.answers is None:
+        return None
+    answered = inputs.answers.first if labels is None else np.where(labels >= 0, labels, inputs.answers.first)
+    usable = np.flatnonzero(known & (answered >= 0) & inputs.shaping)
     if len(usable) > MAX_TAUGHT:
         usable = np.random.default_rng(seed).choice(usable, MAX_TAUGHT, replace=False)
-    taught = np.full(len(inputs.described), -1)
-    taught[usable] = inputs.answers.first[usable]
+    taught = np.full(len(known), -1)
+    taught[usable] = answered[usable]
     if len(np.unique(taught[usable])) < 2:
-        return []
-    fit = classify(inputs.vectors, taught, n_classes, seed=seed, names=inputs.names)
+        return None
+    fit = classify(vectors, taught, n_classes, seed=seed, names=names, groups=inputs.groups)
     # Classes that were never answered are possible all the same.
-    found, said = _filled(fit.probabilities, taught, 1e-3 / n_classes), inputs.described
-    first = found.argmax(axis=1)
-    return [Source(name="taught", probabilities=found, known=said, prior=TAUGHT_PRIOR, shrunk=True, first=first)]
+    found = _filled(fit.probabilities, taught, 1e-3 / n_classes)
+    explains = explained(found, taught, fit.out_of_fold) or 0.0
+    return {"probabilities": found, "known": known, "first": found.argmax(axis=1)}, explains
 
 
-def _free_sources(inputs: Inputs, n_classes: int, seed: int, evidence: Evidence) -> list[Source]:
-    """Return the sources that read no label. Raises TableError: there are none."""
-    free: list[Source] = []
+def _free_sources(
+    inputs: Inputs, n_classes: int, seed: int, evidence: Evidence
+) -> tuple[list[Source], dict[str, float]]:
+    """Return the sources that read no label, and which share of each describer's answers is not about its image.
+
+    Raises TableError: there are none.
+    """
+    answered: list[Source] = []
     if inputs.answers is not None and evidence in ("answers", "fused"):
-        free.append(by_answers(inputs.answers, n_classes))
-    if evidence in ("texts", "fused"):
-        free += taught_by_answers(inputs, n_classes, seed)
+        answered = by_answers(inputs.answers, n_classes)
+    taught = taught_by_answers(inputs, n_classes, seed) if evidence in ("texts", "fused") else []
+    seen = seen_by_answers(inputs, n_classes, seed)
+    unrelated: dict[str, float] = {}
+    texts, pictures = (Witness(each[0].probabilities, each[0].known) if each else None for each in (taught, seen))
+    for place, source in enumerate(answered):
+        usable = np.flatnonzero(source.known & inputs.shaping)
+        cases: Cases | None = find_cases(source.probabilities, usable, texts, pictures, seed)
+        if cases is not None:
+            found = corrected(source.probabilities, cases, texts, pictures)
+            answered[place] = replace(source, probabilities=found, first=found.argmax(axis=1))
+            unrelated[source.name] = cases.rate
+    free = [*answered, *taught, *seen]
     if inputs.answers is None and evidence in ("names", "fused"):
         free += by_names(inputs)
     if not free:
         raise TableError(MISSING[evidence])
-    return free
+    return free, unrelated
 
 
 def _by_texts(fit: Classification, labels: Ints, free: list[Source], described: Bools) -> Source:
@@ -280,7 +366,9 @@ def _combined(
     if len(rows):
         unread = combine([source.of(read) for source in free], Labels.none(n_classes), seed)[0]
         taught = np.where(inputs.described, labels, -1)
-        learn = partial(classify, inputs.vectors, taught, n_classes, seed=seed, names=inputs.names)
+        learn = partial(
+            classify, inputs.vectors, taught, n_classes, seed=seed, names=inputs.names, groups=inputs.groups
+        )
         if learn_texts and len(np.unique(taught[taught >= 0])) > 1:
             fit = learn()
         probable = noise
@@ -294,11 +382,19 @@ def _combined(
         if fit is not None:
             fit = learn(transition=noise.matrix(n_classes)) if noise.rate > 0.0 else fit
             sources = [*free, _by_texts(fit, taught, free, inputs.described)]
-        found, weights = combine(sources, Labels(read, own, true, matrix), seed)
+        if noise.rate == 0.0 and inputs.pictures is not None:
+            sources = [source for source in sources if source.name != "pictures"]
+            sources += seen_by_answers(inputs, n_classes, seed, labels)
+        found, weights = combine(sources, Labels(read, own, true, matrix), seed, inputs.groups)
         if noise.rate > 0.0:
             noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
     else:
         found, weights = combine(free, Labels.none(n_classes), seed)
+    said = {each.name: np.where(each.known, each.probabilities.argmax(axis=1), -1) for each in sources}
+    if inputs.answers is not None and inputs.answers.by:
+        said["answers"] = inputs.answers.first
+    kinds = [inputs.described, *([] if inputs.answers is None else [inputs.answers.given])]
+    kinds += [] if inputs.pictures is None else [inputs.pictures.seen]
     return Predictions(
         probabilities=found,
         out_of_fold=out_of_fold,
@@ -307,7 +403,8 @@ def _combined(
         folds=0 if fit is None else fit.folds,
         noise=noise,
         weights=weights,
-        said={each.name: np.where(each.known, each.probabilities.argmax(axis=1), -1) for each in sources},
+        said=said,
+        firm=np.sum(kinds, axis=0) < LEAST_KINDS,
         agreement=float((found.argmax(axis=1)[rows] == labels[rows]).mean()) if len(rows) else None,
     )
 
@@ -335,12 +432,12 @@ def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: E
     for k, own in enumerate(labels.T.astype(np.int64)):
         about, counts = inputs.of_class(k), np.bincount(own[own >= 0], minlength=2)
         if about.answers is not None and evidence != "texts":
-            free = _free_sources(about, 2, seed, evidence)
+            free, _ = _free_sources(about, 2, seed, evidence)
             fit = _combined(free, about, own, seed, learn_texts=evidence == "fused", judge_labels=False)
             weights.append(fit.weights)
         elif counts.all():
             weigh = bool(counts.min() > 1)
-            fit = classify(about.vectors, own, 2, seed=seed, names=about.names, weigh=weigh)
+            fit = classify(about.vectors, own, 2, seed=seed, names=about.names, weigh=weigh, groups=about.groups)
             weights.append({"texts": 1.0})
         else:
             probabilities[:, k] = (counts[1] + 1) / (counts.sum() + 2) if counts.any() else np.nan

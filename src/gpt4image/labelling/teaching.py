@@ -113,6 +113,7 @@ def predict_training(
     return replace(
         found,
         probabilities=chosen(found.probabilities, copy_of),
+        firm=None if found.firm is None else found.firm[copy_of],
         out_of_fold=found.out_of_fold[copy_of] & (labels != NO_LABEL),
         said={name: classes[copy_of] for name, classes in found.said.items()},
     )
@@ -127,7 +128,9 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
     labels, found = labels_of(data, train), predictions.probabilities
     explains = explained(found, labels, predictions.out_of_fold)
     silent = says_nothing(data.task, found, labels, predictions.out_of_fold, predictions.noise, trust)
-    targets = class_targets(data.task, found, labels, predictions.noise, explains, trust, silent=silent)
+    targets = class_targets(
+        data.task, found, labels, predictions.noise, explains, trust, silent=silent, firm=predictions.firm
+    )
     return scattered(targets, train, len(data.labels), data.task.no_target)
 
 

@@ -247,7 +247,7 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
                 scale = _fit_scale(logits, targets[held_out], model.transition)
                 loss = _log_losses(logits.scaled(scale), targets[held_out], model.transition)
                 own[place] = float(loss.mean())
-                losses.append(np.bincount(folds[held_out], weights=loss, minlength=n_folds))
+                losses.append(np.asarray(np.bincount(folds[held_out], loss, n_folds), np.float64))
                 models.append(replace(asked, c=model.c, scale=scale))
                 place += step
     table = np.array(losses)

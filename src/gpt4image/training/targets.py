@@ -108,6 +108,7 @@ def class_targets(
     trust: float | None = None,
     *,
     silent: bool = False,
+    firm: Bools | None = None,
 ) -> Probabilities:
     """Return (n, K) targets made of text labels and given labels; see ``Task.has_target``."""
     if trust is None and noise.rate == 0.0:
@@ -115,7 +116,12 @@ def class_targets(
     if task.exclusive:
         total, n_classes = probabilities.shape[:2]
         kept = 0.0 if silent else 1.0
-        return built(total, n_classes, lambda rows: blend(kept * probabilities[rows], labels[rows], noise, trust))
+        firm = np.zeros(total, bool) if firm is None else firm
+
+        def block(rows: slice) -> NDArray[np.float32]:
+            return blend(kept * probabilities[rows], labels[rows], noise, trust, firm[rows])
+
+        return built(total, n_classes, block)
     return task.with_labels(np.asarray(probabilities[:], np.float32), labels, 1.0 if trust is None else trust)
 
 
@@ -138,7 +144,9 @@ def says_nothing(
     return bool(binom.sf(right - 1, len(rows), usual) >= ABOVE_CHANCE)
 
 
-def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
+def blend(
+    probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None, firm: Bools | None = None
+) -> NDArray[np.float32]:
     """Return the soft target of each image.
 
     Args:
@@ -146,6 +154,7 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
         labels: (n,) given labels, negative where there is none.
         noise: how given labels come about.
         trust: share of a given label in the target, the rest being text; without it, the posterior of the class.
+        firm: (n,) where the posterior would name another class than a given label, half of the target is the label.
 
     Returns:
         (n, K): text alone without a label, the label alone without text, zeros without both.
@@ -162,6 +171,9 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
     else:
         both = noise.matrix(targets.shape[1]).T[own] * np.maximum(text, 1e-6)
         both /= both.sum(axis=1, keepdims=True)
+        if firm is not None:
+            kept = firm[labelled] & (both.argmax(axis=1) != own)
+            both[kept] = TRUST_IN_RIGHT_LABELS * given[kept] + (1.0 - TRUST_IN_RIGHT_LABELS) * text[kept]
     targets[labelled] = np.where(has_text, both, given)
     return targets.astype(np.float32)
 
@@ -173,7 +185,8 @@ def targets_for(
     labels = annotation.of_images(labels, len(found.classes))
     probabilities = found.of(digests, task.no_target)
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
-    return class_targets(task, probabilities, labels, Noise.of(found.facts), explains, trust)
+    noise, firm = Noise.of(found.facts), found.firm_of(digests)
+    return class_targets(task, probabilities, labels, noise, explains, trust, firm=firm)
 
 
 def says_nothing_in(task: Task, found: Targets, trust: float | None = None) -> bool:
