@@ -308,9 +308,9 @@ def distill(
             (no label is read, see pretrain=).
         evidence (Literal['fused', 'texts', 'answers', 'names'], optional): Evidence that is read: all that is given
             (fused), the descriptions (texts), the answers, or class names compared with descriptions (names).
-        features (str, optional): What pictures are seen by, beside answers: a model of timm whose pretrained weights
-            lie on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none.
-            auto: the first of two usual models whose weights are here. Features are kept beside the output.
+        features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
+            on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none. auto:
+            the first of two usual models whose weights are here. Features are kept beside the output.
         suspected (int, optional): Number of suspected label errors to show.
         suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
             only.
@@ -675,9 +675,9 @@ def label(
             objects (detection). auto: as the labels of the dataset are.
         evidence (Literal['fused', 'texts', 'answers', 'names'], optional): Evidence that is read: all that is given
             (fused), the descriptions (texts), the answers, or class names compared with descriptions (names).
-        features (str, optional): What pictures are seen by, beside answers: a model of timm whose pretrained weights
-            lie on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none.
-            auto: the first of two usual models whose weights are here. Features are kept beside the output.
+        features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
+            on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none. auto:
+            the first of two usual models whose weights are here. Features are kept beside the output.
         classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a text file with
             one per line, or a list with commas. Default: those that the answers chose from.
         out (str | Path): Parquet file of class probabilities, or a .csv table for people with the Parquet file beside
