@@ -24,11 +24,7 @@ def names(kind: Kind) -> list[str]:
 
 
 def find(kind: Kind, name: str) -> Callable[..., Any] | None:
-    """Return the function that a package brings under a name; None where no package does.
-
-    Raises:
-        ConfigError: two packages bring it, or the package cannot be imported or brings something else.
-    """
+    """Return the function that a package brings under a name; None where no package does. Raises ConfigError."""
     points = [point for point in _points(kind) if point.name == name]
     if len(points) > 1:
         raise ConfigError(f"{' and '.join(map(_source, points))} both bring {name!r}; uninstall one of them.")
