@@ -108,6 +108,8 @@ STAGES = {
     "predict": Stage("predict run pictures --format csv --out found.csv --device cpu", "pictures run"),
     "search": Stage("search run red --index index --html found.html", "pictures run table texts.db"),
     "review": Stage("review --data folder:pictures --labels labels.csv", "pictures"),
+    "discover": Stage("discover --data folder:pictures --embeddings table --classes 2 --no-page",
+                      "pictures table texts.db"),
     "distill": Stage(DISTILL, "pictures answers.jsonl"),
     "distill: changed": Stage(f"{DISTILL} --lr 0.01", "pictures answers.jsonl all"),
 }  # fmt: skip

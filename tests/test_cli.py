@@ -84,6 +84,7 @@ label --data photos --embeddings gone.emb --out new.parquet
 export-labels --data gone --targets gone.parquet --format csv --out new.csv
 audit --data gone --targets gone.parquet
 audit --data photos --model gone
+discover --data photos --embeddings gone.emb
 review --data gone --labels new.csv
 review --data photos --labels new.csv --answers gone.db
 doctor gone

@@ -68,6 +68,9 @@ COMMANDS = {
     "audit": Command(
         "how good are targets and model, by a few looks?", "AuditConfig", "reviewing.review:audit", resumes=True
     ),
+    "discover": Command(
+        "propose classes from descriptions", "DiscoverConfig", "reviewing.discover:discover", resumes=True
+    ),
     "export-labels": Command(
         "write targets as labels that others read", "ExportLabelsConfig", "deploying.export_labels:export_labels"
     ),

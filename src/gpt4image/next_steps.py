@@ -233,6 +233,10 @@ _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
     "encode": _after_encode,
     "label": _after_label,
     "review": _after_review,
+    "discover": lambda config, _: (
+        "train",
+        {"data": config.data, "targets": config.out / "targets.parquet", "out": _new(config.out.with_name("run"))},
+    ),
     "train": _after_train,
     "evaluate": lambda config, _: (
         ("evaluate", {"run_dir": config.run_dir}) if config.split == "val" else _export(config.run_dir)

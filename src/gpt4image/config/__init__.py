@@ -30,6 +30,7 @@ from gpt4image.config.distilling import DistillConfig as DistillConfig
 from gpt4image.config.learning import DataOptions as DataOptions
 from gpt4image.config.learning import TrainOptions as TrainOptions
 from gpt4image.config.reviewing import AuditConfig as AuditConfig
+from gpt4image.config.reviewing import DiscoverConfig as DiscoverConfig
 from gpt4image.config.reviewing import ReviewConfig as ReviewConfig
 from gpt4image.config.training import EvaluateConfig as EvaluateConfig
 from gpt4image.config.training import LabelConfig as LabelConfig

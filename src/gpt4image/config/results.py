@@ -182,6 +182,23 @@ class AuditResult(Rows):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiscoverResult(Rows):
+    """The classes that ``discover`` found in ``images`` described ones; ``unsure`` clusters belong to none.
+
+    ``agreement`` with labels of the dataset: accuracy after one-to-one matching, accuracy where each class is given its
+    most frequent label, and homogeneity.
+    """
+
+    images: int
+    clusters: int
+    classes: int
+    named: int
+    unsure: int
+    silhouette: float | None = None
+    agreement: Facts = several("agreement_")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainResult(Outcome):
     """The run that ``train`` wrote; ``chosen`` are the options that it chose, ``val`` the scores on validation images.
 

@@ -1,4 +1,4 @@
-"""Options of the stages at which a person looks: review and audit."""
+"""Options of the stages at which a person looks: review, audit and discover."""
 
 from __future__ import annotations
 
@@ -65,6 +65,31 @@ class ReviewConfig(WithData):
         if self.import_tasks is not None and self.export_tasks is not None:
             raise ConfigError("--import-tasks and --export-tasks are two commands: give one, then the other.")
         return self
+
+
+class DiscoverConfig(WithData):
+    """Propose classes from descriptions where there is no class list; name and merge them in the browser.
+
+    Example: gpt4image discover --data folder:photos --embeddings photos.emb --out discovered
+    """
+
+    data: str
+    """Dataset SPEC. Its labels are not read, except to report how well the classes agree with them."""
+    embeddings: Path
+    """Embedding table of the descriptions."""
+    store: Path | None = None
+    """Description store, for the words of classes. Default: the one that the table was made from."""
+    out: Path = Path("discovered")
+    """Folder of the class list, classes.txt, and of targets.parquet."""
+    classes: int | None = Field(default=None, ge=2, le=1000)
+    """Number of clusters to begin with. Default: chosen by how far they are apart; it may be too high, as clusters
+    are merged in a click."""
+    page: bool = True
+    """Name and merge on the page. Without it, proposed names are taken."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port of the page on 127.0.0.1; 0 takes a free one."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the clusters."""
 
 
 class AuditConfig(WithData):

@@ -1,0 +1,124 @@
+"""The stage discover, with a person who names and merges clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import gpt4image
+from gpt4image.artifacts.targets import Targets
+from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.files import write_text
+from gpt4image.cli import main
+from gpt4image.describing.class_lists import class_list
+from gpt4image.reviewing import discover
+from gpt4image.reviewing.session import Session
+
+KINDS = {"red": "All of it is red.", "blue": "Blue circles in water.", "green": "Some green leaves."}
+PER_KIND = 8
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    """Pictures of three kinds without a label, described and encoded; the last one without a description."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos" / "unlabelled"
+    folder.mkdir(parents=True)
+    lines = ["key,description\n"]
+    for number in range(3 * PER_KIND + 1):
+        kind = [*KINDS][number % 3]
+        Image.new("RGB", (16 + number, 8), kind).save(folder / f"{number:02}-{kind}.png")
+        lines += [f"unlabelled/{number:02}-{kind}.png,{KINDS[kind]}\n"] * (number < 3 * PER_KIND)
+    write_text(tmp_path / "texts.csv", "".join(lines))
+    main(["descriptions", "import", "texts.csv", "--store", "p.db", "--data", "photos"])
+    gpt4image.encode(store="p.db", encoder="bag-of-words:64", out="p.emb")
+    return {"data": "photos", "embeddings": "p.emb", "classes": 3}
+
+
+def person(*says: tuple[str, str], stops: bool = False) -> Callable[..., None]:
+    """Return what gives these labels and notes to clusters whose proposal begins with the first word of each."""
+
+    def serve(sessions: Mapping[str, Session], _: int) -> None:
+        session = sessions["label"]
+        for what, name in says:
+            cards = [card for card in session.cards("label", 9) if what in card.reason]
+            session.mark({cards[0].id: (name, "checked" if name else "unsure")})
+        if stops:
+            raise KeyboardInterrupt
+
+    return serve
+
+
+def classes(out: str = "discovered") -> list[str]:
+    return [option.name for option in class_list(f"{out}/classes.txt")]
+
+
+def test_a_person_names_and_merges_and_goes_on_after_a_stop(
+    photos: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discover, "serve", person(("red", "warm"), stops=True))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        gpt4image.discover(**photos)
+    assert stopped.value.args[0].named == 1 and "warm" in classes() and len(classes()) == 3
+    monkeypatch.setattr(discover, "serve", person(("green", "cold"), ("blue", "cold")))
+    found = gpt4image.discover(**photos)
+    assert (found.images, found.clusters, found.classes, found.named) == (24, 3, 2, 3)
+    assert sorted(classes()) == ["cold", "warm"] and found.agreement == {}
+    targets = Targets.load(found.path / "targets.parquet")
+    said = {key: targets.classes[k] for key, k in zip(targets.keys, targets.probabilities.argmax(axis=1), strict=True)}
+    assert said == {key: "warm" if "red" in key else "cold" for key in targets.keys} and len(said) == 24
+    assert {row["class"]: row["images"] for row in found.rows} == {"cold": 16, "warm": 8}
+    assert found.next == "gpt4image.train(data='photos', targets='discovered/targets.parquet', out='run')"
+    assert len(list(found.path.glob("clusters/*.webp"))) == 3
+
+
+def test_proposed_names_stand_without_a_page_and_labels_are_only_compared(
+    photos: Mapping[str, Any], tmp_path: Path
+) -> None:
+    for kind in KINDS:
+        (tmp_path / "labelled" / kind).mkdir(parents=True)
+        for file in sorted((tmp_path / "photos" / "unlabelled").glob(f"*-{kind}.png")):
+            (tmp_path / "labelled" / kind / file.name).write_bytes(file.read_bytes())
+    found = gpt4image.discover(**{**photos, "data": "labelled"}, page=False)
+    assert found.agreement == {"accuracy": 1.0, "accuracy_merged": 1.0, "homogeneity": 1.0}
+    assert sorted(classes()) == ["blue", "green", "red"] and found.named == 0
+    again = gpt4image.discover(**photos, page=False, out="other")
+    assert sorted(classes("other")) == sorted(classes()) and again.agreement == {}
+
+
+@pytest.mark.slow
+def test_the_next_step_trains_and_the_class_list_asks(photos: Mapping[str, Any], tmp_path: Path) -> None:
+    gpt4image.discover(**photos, page=False)
+    tiny: dict[str, Any] = {"epochs": 1, "device": "cpu", "image_size": 32, "model": "resnet10t", "batch_size": 8}
+    run = gpt4image.train(data="photos", targets="discovered/targets.parquet", out="run", **tiny)
+    assert (run.described, run.classes) == (24, 3)
+    write_text(tmp_path / "answers.csv", "key,class\nunlabelled/00-red.png,Red\n")
+    asked = {"store": "p.db", "describer": "replay:answers.csv", "ask": "class", "classes": "discovered/classes.txt"}
+    assert gpt4image.describe(data="photos", **asked).class_in_list == 1
+
+
+def test_an_unsure_cluster_is_no_class(photos: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discover, "serve", person(("red", "")))
+    found = gpt4image.discover(**photos)
+    assert (found.classes, found.unsure) == (2, 1) and "red" not in classes()
+    assert not any("red" in key for key in Targets.load(found.path / "targets.parquet").keys)
+    monkeypatch.setattr(discover, "serve", person(("blue", ""), ("green", "")))
+    with pytest.raises(ConfigError, match="every cluster is unsure"):
+        gpt4image.discover(**photos)
+
+
+def test_other_clusters_need_another_folder(photos: Mapping[str, Any], tmp_path: Path) -> None:
+    gpt4image.discover(**photos, page=False)
+    with pytest.raises(ConfigError, match="discovered holds 3 clusters; give another out="):
+        gpt4image.discover(**{**photos, "classes": 2}, page=False)
+    (tmp_path / "photos" / "unlabelled" / "00-red.png").unlink()
+    with pytest.raises(ConfigError, match="discovered holds clusters of other descriptions"):
+        gpt4image.discover(**photos, page=False)
+    (tmp_path / "p.db").rename(tmp_path / "moved.db")
+    with pytest.raises(TableError, match=r"p\.db has no description of p\.emb; name the store with store="):
+        gpt4image.discover(**photos, out="new", page=False)
+    assert gpt4image.discover(**photos, out="new", store="moved.db", page=False).classes == 3
