@@ -82,18 +82,21 @@ def find_clusters(texts: Texts, reference: Ints, count: int | None, seed: int) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of starts that did not converge, and of equal texts
         count = _best_count(points[some], seed) if count is None else count
-        start = KMeans(count, n_init=STARTS, random_state=seed).fit(points)
-        mixture = GaussianMixture(
+        options: Any = {"n_init": STARTS, "random_state": seed}
+        start: Any = KMeans(count, **options).fit(points)
+        mixture: Any = GaussianMixture(
             count, covariance_type="tied", reg_covar=1e-4, means_init=start.cluster_centers_, random_state=seed
         )
-        cluster = mixture.fit_predict(points)
+        cluster: Ints = mixture.fit_predict(points)
         if len(np.unique(cluster)) < count:  # one has become empty
             cluster = start.labels_
         silhouette = float(silhouette_score(points[some], cluster[some])) if len(set(cluster[some])) > 1 else 0.0
-        model, folds = LogisticRegression(max_iter=500), StratifiedKFold(FEWEST, shuffle=True, random_state=seed)
+        model: Any = LogisticRegression(max_iter=500)
+        folds = StratifiedKFold(FEWEST, shuffle=True, random_state=seed)
         x = centred[shaping]
         probabilities = np.zeros((len(texts.described), cluster.max() + 1), np.float32)
-        probabilities[shaping] = cross_val_predict(model, x, cluster, cv=folds, method="predict_proba")
+        out_of_fold: Any = cross_val_predict(model, x, cluster, cv=folds, method="predict_proba")
+        probabilities[shaping] = out_of_fold
         model.fit(x, cluster)
     others = np.setdiff1d(np.flatnonzero(texts.described), shaping)
     for part in blocks(len(others), own.shape[1]):
@@ -110,7 +113,8 @@ def _best_count(points: Floats, seed: int) -> int:
     counts = sorted({*range(2, min(most, 12) + 1), *np.geomspace(12, max(most, 12), 16).astype(int).tolist()})
     scores = dict[int, float]()
     for count in filter(lambda count: count <= most, counts):
-        cluster = KMeans(count, n_init=3, random_state=seed).fit_predict(points)
+        options: Any = {"n_init": 3, "random_state": seed}
+        cluster = KMeans(count, **options).fit_predict(points)
         scores[count] = float(silhouette_score(points, cluster)) if len(set(cluster)) > 1 else -1.0
     return max(count for count, score in scores.items() if score >= TIE * max(scores.values()))
 

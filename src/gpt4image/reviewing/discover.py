@@ -223,7 +223,7 @@ def _write_classes(out: Path, clusters: Targets, file: LabelsFile) -> Targets:
         raise ConfigError(f"{out / NAMES}: every cluster is unsure, so there is no class; name one.")
     merged = np.array([[name == one for one in classes] for name in names], np.float32)
     found = clusters.probabilities[:]
-    kept = np.flatnonzero(merged.any(axis=1)[found.argmax(axis=1)])
+    kept = np.flatnonzero(merged.sum(axis=1)[found.argmax(axis=1)])
     found = found[kept] @ merged
     targets = replace(
         clusters,
