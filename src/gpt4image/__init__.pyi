@@ -18,6 +18,7 @@ from gpt4image.config import AuditConfig as AuditConfig
 from gpt4image.config import CompareConfig as CompareConfig
 from gpt4image.config import DemoConfig as DemoConfig
 from gpt4image.config import DescribeConfig as DescribeConfig
+from gpt4image.config import DiscoverConfig as DiscoverConfig
 from gpt4image.config import DistillConfig as DistillConfig
 from gpt4image.config import EncodeConfig as EncodeConfig
 from gpt4image.config import EvaluateConfig as EvaluateConfig
@@ -33,6 +34,7 @@ from gpt4image.config import TrainConfig as TrainConfig
 from gpt4image.config.results import AuditResult as AuditResult
 from gpt4image.config.results import CompareResult as CompareResult
 from gpt4image.config.results import DescribeResult as DescribeResult
+from gpt4image.config.results import DiscoverResult as DiscoverResult
 from gpt4image.config.results import DistillResult as DistillResult
 from gpt4image.config.results import DoctorResult as DoctorResult
 from gpt4image.config.results import EncodeResult as EncodeResult
@@ -779,6 +781,44 @@ def audit(
 
     Returns:
         AuditResult: Shares that are right, estimated from ``looks``; ``shares`` has the interval of each.
+    """
+
+def discover(
+    *,
+    image_root: StrPath | None = None,
+    data: Data,
+    embeddings: StrPath,
+    store: StrPath | None = None,
+    out: StrPath = 'discovered',
+    classes: int | None = None,
+    page: bool = True,
+    port: int = 0,
+    seed: int = 0,
+) -> DiscoverResult:
+    """Propose classes from descriptions: ``gpt4image discover`` as a function.
+
+    Propose classes from descriptions where there is no class list; name and merge them in the browser.
+
+    Example: gpt4image.discover(data='folder:photos', embeddings='photos.emb', out='discovered')
+
+    Args:
+        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
+            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC. Its labels are not read, except to report how
+            well the classes agree with them.
+        embeddings (str | Path): Embedding table of the descriptions.
+        store (str | Path | None, optional): Description store, for the words of classes. Default: the one that the
+            table was made from.
+        out (str | Path, optional): Folder of the class list, classes.txt, and of targets.parquet.
+        classes (int | None, optional): Number of clusters to begin with. Default: chosen by how far they are apart; it
+            may be too high, as clusters are merged in a click.
+        page (bool, optional): Name and merge on the page. Without it, proposed names are taken.
+        port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
+        seed (int, optional): Seed of the clusters.
+
+    Returns:
+        DiscoverResult: The classes that ``discover`` found in ``images`` described ones; ``unsure`` clusters belong to
+            none.
     """
 
 def export_labels(
