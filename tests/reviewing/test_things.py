@@ -103,6 +103,7 @@ def test_targets_propose_and_the_most_doubtful_images_come_first(
     assert card.id == session.digests[-1] and card.label is None
     proposed = [box if isinstance(box, str) else box[0] for box in card.proposal]
     assert proposed == ["cat", "dog"]
+    assert all(isinstance(box, str) or len(box) == 5 for box in card.proposal), "a person does not confirm by halves"
     one, other = (["cat"], ["cat", "dog"]) if kind == "multilabel" else ([CAT], [CAT, DOG])
     session.mark({session.digests[0]: (other, ""), session.digests[1]: (one, "")})
     session._opinion = session._teacher.opinion(*session._known())

@@ -40,7 +40,7 @@ from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
 from gpt4image.data.labels import SEPARATOR, encode, note_once, presence
-from gpt4image.data.records import Faults, Object, Record, boxes_of, number, to_dataset, weight_of
+from gpt4image.data.records import Faults, Object, Record, boxes_of, number, require_few, to_dataset, weight_of
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
 REVIEW, DIGEST = "review", "digest"
@@ -95,6 +95,7 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     source = FileSource(root, [located[row][0] for row in rows])
     if BOXES in table:
         faults, names = Faults(), {str(one.label) for some in objects.values() for one in some or () if one.label}
+        require_few(sorted(names), spec)
         boxes = boxes_of(records, sorted(names), faults, spec)
         skipped += faults.skipped(file.name)
         return to_dataset(spec, records, source, classes=sorted(names), regions=boxes, skipped=skipped, clips=clips)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_few
-from gpt4image.base.files import atomic_path, make_folder, write_text
+from gpt4image.base.files import atomic_path, make_folder, parse_json, write_text
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
@@ -79,7 +79,7 @@ def value_of(kind: Kind, cell: str) -> Any:
         return cell
     if not cell:
         return None
-    return json.loads(cell) if kind == "detection" else [name for name in cell.split(SEPARATOR) if name]
+    return parse_json(cell) if kind == "detection" else [name for name in cell.split(SEPARATOR) if name]
 
 
 def cell_of(kind: Kind, value: Any, name_of: Callable[[str], str] = str) -> str:

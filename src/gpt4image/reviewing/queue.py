@@ -89,7 +89,8 @@ class Things:
 
     def __init__(self, kind: Kind, said: Sequence[Any], doubt: NDArray[np.float64] | None = None) -> None:
         """Take what ``things_of`` returns; without doubts, images come as they are in the dataset."""
-        self._kind, self._said = kind, said
+        self._kind: Kind = kind
+        self._said = said
         self._order = range(len(said)) if doubt is None else np.argsort(-doubt, kind="stable").tolist()
 
     def opinion(self, cells: Sequence[str], classes: Sequence[str], *, learn: bool = True) -> Opinion:
@@ -115,15 +116,17 @@ def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[A
         file = BoxLabels.load(targets)
         boxes = file.by_digest(digests)
         sure = boxes.only(boxes.weights > 0)
-        said = [boxes_value(sure, row, file.classes) if sure.known[row] else None for row in range(len(digests))]
-        doubt = np.bincount(sure.image_of, weights=1 - sure.weights, minlength=len(digests))
-        return said, doubt, list(file.classes)
+        drawn = [boxes_value(sure, row, file.classes) for row in range(len(digests))]
+        doubt = np.bincount(sure.image_of, weights=1 - sure.weights, minlength=len(digests)).astype(np.float64)
+        known = sure.known.tolist()  # without weights: what a person confirms counts in full
+        boxes_of = [[box[:5] for box in own] if there else None for own, there in zip(drawn, known, strict=True)]
+        return boxes_of, doubt, list(file.classes)
     found = Targets.load(targets)
     probabilities = found.of(digests, np.nan)[:]
-    known = ~np.isnan(probabilities).all(axis=1)
+    there = np.asarray(~np.isnan(probabilities).all(axis=1))
     shares = np.nan_to_num(probabilities)
-    said = [[found.classes[k] for k in np.flatnonzero(row >= LIKELY_TAG)] for row in shares]
-    said = [names if there else None for names, there in zip(said, known, strict=True)]
+    names = [[found.classes[k] for k in np.flatnonzero(row >= LIKELY_TAG).tolist()] for row in shares]
+    said = [own if known else None for own, known in zip(names, there.tolist(), strict=True)]
     return said, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
 
 
@@ -199,7 +202,7 @@ class Teacher:
         def shown(row: int) -> Shown:
             proposal, share = best(probabilities, row)
             said = {name: best(found, row) for name, found in sources.items()}
-            ranked = np.argsort(-probabilities[row], kind="stable")[:LIKELY].tolist()
+            ranked: list[int] = np.argsort(-probabilities[row], kind="stable")[:LIKELY].tolist()
             return Shown(
                 proposal=proposal,
                 share=round(share, 4),
@@ -298,7 +301,7 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
     order = np.argsort(own, kind="stable")
     likely = found.argmax(axis=1)
     pairs = list(zip(given.tolist(), likely.tolist(), strict=True))
-    suspicious = order[wrong[order]].tolist()
+    suspicious: list[int] = order[wrong[order]].tolist()
     often, first = Counter(pairs[place] for place in suspicious), dict[tuple[int, int], int]()
     for rank, place in enumerate(suspicious):
         first.setdefault(pairs[place], rank)
