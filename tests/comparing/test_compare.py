@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -290,18 +289,6 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     assert before.items() <= finished(out).items(), "runs with other labels are other runs"
 
 
-def test_arms_that_read_answers_are_other_runs_with_other_answers(
-    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
-) -> None:
-    config = options(colour_folder, table, tmp_path / "cmp", seeds=1, answers=answers, arms="asked,fused,text-labels")
-    first = {job.arm: job.config.out for job in make_plan(config).jobs}
-    assert first == {job.arm: job.config.out for job in make_plan(config).jobs}
-    with sqlite3.connect(answers) as store:
-        store.execute("UPDATE results SET answer = replace(answer, '0.9', '0.8'), checksum = NULL")
-    second = {job.arm: job.config.out for job in make_plan(config).jobs}
-    assert {arm for arm in first if first[arm] != second[arm]} == {"asked", "fused"}
-
-
 def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
@@ -366,13 +353,6 @@ def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
     assert folders() == before
     save_tensors(start, {name: 2 * value for name, value in weights.items()})
     assert not folders() & before
-
-
-def test_comparisons_need_names_of_their_own(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    config = options(colour_folder, table, tmp_path / "cmp")
-    with pytest.raises(ConfigError, match="need different names, and these are 'labels-10', 'labels-10'"):
-        compare(config, config, names=("labels-10", "labels-10"))
-    assert not (tmp_path / "cmp").exists()
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 
 import trained_runs
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, MissingExtraError, RunError
+from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, read_json_lines, write_json_lines
 from gpt4image.base.locks import acquire_lock
 from gpt4image.config import ExportConfig
@@ -218,14 +218,6 @@ def test_exports_to_one_place_come_one_by_one_and_the_others_are_told_who_writes
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     with pytest.raises(ConfigError, match="model exists already"):
         export(config)
-
-
-def test_without_the_extra_onnx_the_error_says_what_to_install(
-    run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install .*\[onnx\]'"):
-        export(ExportConfig(run_dir=run_of("vit-small-stem"), format="onnx", out=tmp_path / "model.onnx"))
 
 
 @pytest.mark.slow

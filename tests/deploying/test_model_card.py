@@ -13,7 +13,6 @@ import sklearn
 import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
-from timm.data import create_transform
 
 import trained_runs
 from gpt4image.artifacts import runs
@@ -267,16 +266,3 @@ def test_clips_get_the_pixels_of_the_run_to_the_bit(
     monkeypatch.chdir(tmp_path)
     found = run(f"import av\n{model_card.input_code(how)}")
     np.testing.assert_array_equal(found["images"], as_images(how.pixels(data)[None]))
-
-
-@pytest.mark.parametrize("how", HOW)
-def test_timm_gets_them_within_a_grey_level_in_the_mean(how: str, picture: bytes) -> None:
-    known = HOW[how].to_timm()
-    known["input_size"] = tuple(known["input_size"])
-    templates = Path(model_card.__file__).parent / "templates"
-    square = next(line for line in (templates / "usage.jinja").read_text().splitlines() if line.startswith("square"))
-    code = f"{(templates / 'picture.jinja').read_text()}\n{square}\nimages = transform(square)[None]"
-    found = run(code, transform=create_transform(**known, is_training=False))["images"].numpy()
-    mean, std = (np.reshape(values, (3, 1, 1)) for values in (HOW[how].mean, HOW[how].std))
-    difference = np.abs((found * std + mean) - as_images(HOW[how].pixels(picture)[None])) * 255
-    assert difference.mean() < 0.8

@@ -163,21 +163,6 @@ def test_a_pipe_is_set_aside_and_not_waited_for(small_run: Path, pictures: Path,
         predict(PredictConfig(model=tmp_path / "model.onnx", images=(image,), out=tmp_path / "b.csv"))
 
 
-def test_the_format_follows_the_ending_of_the_file() -> None:
-    def asked(**options: Any) -> str:
-        return PredictConfig(model=Path("run"), images=("a.png",), **options).row_format
-
-    assert asked() == asked(out=Path("a.txt")) == "table"
-    assert asked(out=Path("a")) == "table"
-    assert asked(out=Path("a.csv")) == asked(out=Path("A.CSV")) == "csv" and asked(out=Path("a.jsonl")) == "jsonl"
-    assert asked(out=Path("a.csv"), format="jsonl") == "jsonl"
-    assert asked(out=Path("a.json")) == "coco"
-    assert asked(out=Path("a.json"), format="jsonl") == "jsonl"
-    for name in ("a.xml", "a.xlsx"):
-        with pytest.raises(ConfigError, match=f"--out {name}: .*--format"):
-            asked(out=Path(name))
-
-
 def test_predictions_replace_neither_the_model_nor_an_image(small_run: Path, pictures: Path, tmp_path: Path) -> None:
     image = Path(shutil.copy(next((pictures / "food").iterdir()), tmp_path / "a.png"))
     link = tmp_path / "link.png"
@@ -299,12 +284,6 @@ def test_what_leads_to_no_image_is_named(folder: Path) -> None:
         "photos/none.png": "there is no such file, folder or pattern",
         "photos/*.gif": "there is no such file, folder or pattern",
     }
-
-
-def test_links_to_folders_end_nowhere(folder: Path) -> None:
-    (folder / "b" / "loop").symlink_to(folder)
-    (folder / "b" / "link.png").symlink_to(folder / "b" / "01.PNG")
-    assert len(list(find_images(["photos"]))) == 13
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")

@@ -30,6 +30,7 @@ from gpt4image.models.backbones import (
 )
 from gpt4image.models.detector import Detector
 from gpt4image.models.pyramid import Segmenter
+from gpt4image.models.weights import load_tensors, save_tensors
 from small_models import CLASSES, images, small_resnet
 
 DAISY = 985  # of ImageNet
@@ -288,3 +289,30 @@ def test_the_file_needs_timm_and_torch_alone() -> None:
 def test_the_base_is_a_plain_name(base: Any) -> None:
     with pytest.raises(ValueError, match="base must be the name of a ResNet of timm"):
         small_stem.small_stem_resnet(base=base, stride=1)
+
+
+def test_tied_weights_and_channels_last_survive(tmp_path: Path) -> None:
+    weight = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    save_tensors(tmp_path / "t.safetensors", {"a": weight, "b": weight}, {"note": "é"})
+    tensors, state = load_tensors(tmp_path / "t.safetensors")
+    assert torch.equal(tensors["a"], weight) and torch.equal(tensors["b"], weight)
+    assert state == {"note": "é"}
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"a": torch.ones(2)}, {"step": 1})
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        save_tensors(path, {"a": torch.zeros(2)}, {"step": object()})
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    torch.save({"a": torch.ones(2)}, path)
+    with pytest.raises(ModelError, match=r"no safetensors file.*never loaded"):
+        load_tensors(path)
+    with pytest.raises(ModelError, match="does not exist"):
+        load_tensors(tmp_path / "missing.safetensors")

@@ -1,4 +1,4 @@
-"""Models in the Hugging Face layout."""
+"""Models in the Hugging Face layout, and those of transformers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
-from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.base.errors import ModelError
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.models.backbones import create_backbone
-from gpt4image.models.hugging_face import find_folder, loading
+from gpt4image.models.aligner import Aligner
+from gpt4image.models.backbones import (
+    checkpoint_activations,
+    compile_training,
+    convolves,
+    create_backbone,
+    has_batch_norm,
+    has_small_stem,
+)
+from gpt4image.models.hugging_face import find_folder
 
 
 def test_a_folder_is_itself_and_a_hub_id_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,10 +100,100 @@ def test_python_files_are_refused_and_a_file_that_no_library_can_read_is_left_to
         find_folder(str(tmp_path), ("*.json",))
 
 
-def test_what_a_library_raises_becomes_an_error_of_ours() -> None:
-    with pytest.raises(ModelError, match=r"^the model: no such thing$"), loading("the model", ModelError):
-        raise Exception("no such thing\nand more")
-    with pytest.raises(ConfigError, match=r"^ours$"), loading("the model", ModelError):
-        raise ConfigError("ours")
-    with pytest.raises(KeyboardInterrupt), loading("the model", ModelError):
-        raise KeyboardInterrupt
+SEGFORMER: dict[str, Any] = {
+    "model_type": "segformer",
+    "depths": [1, 1, 1, 1],
+    "hidden_sizes": [8, 8, 16, 16],
+    "num_attention_heads": [1, 1, 2, 2],
+    "decoder_hidden_size": 16,
+}
+VIT: dict[str, Any] = {
+    "model_type": "vit",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "patch_size": 8,
+}
+VIDEOMAE = VIT | {"model_type": "videomae", "num_frames": 4}
+
+
+def written(folder: Path, config: dict[str, Any]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return f"transformers:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("config", "task", "inputs", "outputs"),
+    [
+        (VIT, "classification", (3, 32, 32), (5,)),
+        (SEGFORMER, "segmentation", (3, 32, 32), (5, 8, 8)),
+        (VIDEOMAE, "video", (12, 32, 32), (5,)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of transformers about its own attention
+def test_a_folder_gives_a_model_for_its_task_with_its_weights_but_for_other_classes(
+    config: dict[str, Any], task: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tmp_path: Path
+) -> None:
+    name = written(tmp_path / "scratch", config)
+    model = create_backbone(name, classes=5, image_size=32, task=task).module.eval()
+    images = torch.randn(2, *inputs)
+    assert model(images).shape == (2, *outputs)
+    assert Aligner(model, 7)(images)[1].shape == (2, 7)
+    model.get_submodule("network").save_pretrained(tmp_path / "weights")  # type: ignore[operator]
+    name = f"transformers:{tmp_path / 'weights'}"
+    same, other = (
+        create_backbone(name, classes=count, image_size=32, init="pretrained", task=task) for count in (5, 3)
+    )
+    assert same.new_layers == () and len(other.new_layers) == 1
+    assert torch.equal(same.module.eval()(images), model(images))
+    differ = {key for key, value in other.module.state_dict().items() if not value.equal(model.state_dict()[key])}
+    assert {key.rpartition(".")[0] for key in differ} == set(other.new_layers)
+    save_file(model.state_dict(), tmp_path / "run.safetensors")
+    again = create_backbone(name, classes=3, image_size=32, init=str(tmp_path / "run.safetensors"), task=task)
+    assert again.new_layers == other.new_layers and "other classes" in again.notes[0]
+
+
+def test_weights_that_lack_more_than_the_classes_are_refused(tmp_path: Path) -> None:
+    name = written(tmp_path, SEGFORMER)
+    model = create_backbone(name, classes=3, image_size=32, task="segmentation").module
+    model.get_submodule("network").save_pretrained(tmp_path)  # type: ignore[operator]
+    options: dict[str, Any] = {"classes": 3, "image_size": 32, "init": "pretrained", "task": "segmentation"}
+    with pytest.raises(ModelError, match="its weights lack"):
+        create_backbone(name, **options, model_args={"hidden_sizes": [8, 8, 16, 32]})
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="its weights cannot be loaded"):
+        create_backbone(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, {"image_size": 4}, "--image-size"),
+        ({}, {"model_args": {"depth": 3}}, "has no 'depth'"),
+        ({}, {"model_args": {"hidden_size": "wide"}}, "cannot be made"),
+        ({}, {"stem": "small"}, "without --stem small"),
+        ({}, {"task": "detection"}, "not boxes"),
+        ({"backbone": "resnet50"}, {}, "names another model"),
+        ({"auto_map": {"AutoModel": "evil.Model"}}, {}, "code that comes with a model is never run"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    changes: dict[str, Any], options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    name = written(tmp_path, {**VIT, **changes})
+    with pytest.raises(ModelError, match=message):
+        create_backbone(name, **{"classes": 3, "image_size": 32, **options})
+
+
+def test_what_only_models_of_timm_have_is_refused_or_absent(tmp_path: Path) -> None:
+    name = written(tmp_path, VIT)
+    assert not (has_batch_norm(name) or has_small_stem(name) or convolves(name))
+    model = create_backbone(name, classes=3, image_size=32).module
+    with pytest.raises(ModelError, match="--compile is for models of timm"):
+        compile_training(model, torch.device("cpu"))
+    with pytest.raises(ModelError, match="--checkpoint-activations"):
+        checkpoint_activations(model, name)
+    with pytest.raises(ModelError, match="no folder"):
+        create_backbone("transformers:/nowhere", classes=3, image_size=32)

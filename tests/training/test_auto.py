@@ -81,19 +81,6 @@ def test_pretrained_weights_see_small_pictures_enlarged_and_belong_to_a_whole_mo
     assert (own.image_size, own.model_args) == (32, auto.SMALL_MODEL[1]), "a file of ours fits what made it"
 
 
-def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> None:
-    config, _ = choose(colour_folder, model="vit_tiny_patch16_224")
-    assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 5e-3, 0.3)
-    config, _ = choose(colour_folder, model="vit_tiny_patch16_224", optimizer="adamw")
-    assert (config.lr, config.weight_decay) == (1e-3, 0.05)
-    assert choose(colour_folder, model="convnext_atto")[0].lr == 0.02
-    formats = {
-        name: choose(colour_folder, model=name)[0].memory_format for name in ("convnext_atto", "transformers:folder")
-    }
-    assert formats == {"convnext_atto": "channels_last", "transformers:folder": "contiguous"}
-    assert config.memory_format == "contiguous"
-
-
 def test_muon_is_not_chosen_where_it_cannot_work_or_was_never_tried(
     colour_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
