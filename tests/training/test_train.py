@@ -275,7 +275,7 @@ def test_a_run_says_what_it_does_and_how_each_epoch_went(
         (folder / "red" / name).rename(folder / "unlabelled" / name)
     verbs.verb("label")(data=folder, embeddings=table, out=tmp_path / "t.parquet")
     capsys.readouterr()
-    short = {"epochs": 2, "batch_size": 8, "image_size": 16, "model": "resnet10t", "device": "cpu"}
+    short = {"epochs": 2, "batch_size": 8, "image_size": 16, "model": "test_resnet", "device": "cpu"}
     outcome = verbs.verb("train")(data=folder, targets=tmp_path / "t.parquet", out=tmp_path / "run", **short)
     told = capsys.readouterr().err.splitlines()
     assert told[0] == f"reading {folder} and decoding its images"
