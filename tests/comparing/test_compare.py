@@ -14,34 +14,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from comparing_cases import BARE, SMALL, options
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
-from gpt4image.base.files import read_json, write_json
-from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import compare, situation
+from gpt4image.base.files import read_json
+from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import make_plan
-from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
-from gpt4image.config import TrainConfig
-from gpt4image.config.arms import ARMS
 from gpt4image.data import load_dataset
-from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.models.weights import save_tensors
-from gpt4image.training.prepare import prepare, with_table
-from gpt4image.training.trainer import build, make_backbone
+from gpt4image.training.trainer import make_backbone
 from held_folders import held_by_another
 from tables import make_table
-
-
-def use_encoder(table: Path) -> None:
-    """Say of a table that an encoder made it which is here, and can embed class names."""
-    encoder = load_text_encoder("bag-of-words:8")
-    manifest = read_json(table / "manifest.json") | {"encoder": encoder.spec, "revision": encoder.revision}
-    write_json(table / "manifest.json", manifest)
 
 
 def finished(out: Path) -> dict[str, int]:
@@ -124,44 +110,6 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     plain = compare(options(colour_folder, table, out, align_weight=2.0, head="mlp", **common)).record
     assert plain["arms"]["aligned"]["runs"] == heavy["runs"]
     assert finished(out).items() >= made.items()
-
-
-def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    torch.manual_seed(99)  # else the test before may have left the generator as the run's own seed does
-    given = make_backbone(TrainConfig(data="", out=tmp_path, **BARE), 3).module
-    save_tensors(tmp_path / "given.safetensors", given.state_dict())
-    scratch = {"from-scratch": {"arm": "aligned", "init": "scratch"}}
-    config = options(
-        colour_folder, table, tmp_path / "cmp", init=str(tmp_path / "given.safetensors"), lr=None,
-        arms="baseline,aligned,shuffled", variants=scratch, labels_per_class=2,
-    )  # fmt: skip
-    jobs = make_plan(config).jobs
-    data = prepare(jobs[0].shared).data
-    for job in jobs:
-        fine_tuned = job.name != "from-scratch"
-        assert job.config.optimizer == "muon" and job.config.lr == pytest.approx(2e-3 if fine_tuned else 0.02)
-        backbone: Any = build(job.config, training_data(ARMS[job.arm], situation(job, data))).model.backbone
-        same = all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in backbone.state_dict().items())
-        assert same == fine_tuned
-
-
-def test_arms_that_read_another_table_lose_the_same_labels(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    images = load_dataset(f"folder:{colour_folder}")
-    without_first = {digest: [np.eye(8)[5]] for digest in images.digests[1:]}
-    make_table(tmp_path / "other", without_first)
-    other = {"other-texts": {"arm": "aligned", "embeddings": str(tmp_path / "other")}}
-    scarce: dict[str, Any] = {"labels_per_class": 4, "label_noise": 0.2, "val_fraction": 0.0}
-    config = options(colour_folder, table, tmp_path / "cmp", arms="aligned", variants=other, seeds=1, **scarce)
-    jobs = {job.name: job for job in make_plan(config).jobs}
-    shared = prepare(jobs["aligned"].shared)
-    assert shared.data.text is not None
-    described = shared.data.text.described
-    other_data = with_table(shared, tmp_path / "other").data
-    left = {name: situation(jobs[name], data, described).data for name, data in
-            (("aligned", shared.data), ("other-texts", other_data))}  # fmt: skip
-    np.testing.assert_array_equal(left["aligned"].labels, left["other-texts"].labels)
 
 
 @pytest.mark.parametrize(
@@ -287,22 +235,6 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     before = finished(out)
     compare(config.model_copy(update={"labels_per_class": 3, "arms": "asked"}))
     assert before.items() <= finished(out).items(), "runs with other labels are other runs"
-
-
-def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    use_encoder(table)
-    few = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
-    assert {"oracle", "class-name", "zero-shot"} < few.keys()
-    known = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
-    assert list(known) == ["baseline", "aligned", "text-labels", "shuffled", "class-name"]
-    assert ("text-labels", "class-name") in pairs_of(known)
-    manifest = read_json(table / "manifest.json")
-    manifest["prompts"][0]["class_conditioned"] = True
-    (table / "manifest.json").write_text(json.dumps(manifest))
-    conditioned = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
-    assert set(known) - set(conditioned) == {"text-labels"}
 
 
 def test_one_comparison_at_a_time_works_in_a_folder(

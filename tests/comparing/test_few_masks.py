@@ -20,7 +20,6 @@ from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableError
 from gpt4image.base.files import read_json
-from gpt4image.comparing import compare as jobs
 from gpt4image.comparing.arms import training_data
 from gpt4image.comparing.compare import Finished, compare, situation, write_extras
 from gpt4image.comparing.planning import make_plan
@@ -41,8 +40,6 @@ from gpt4image.training.training_data import TrainingData
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 NAMES = ("baseline", "asked", "oracle")
-
-MASKS_ONLY = {"masks-only": {"arm": "baseline", "presence_weight": 0.0}}
 
 
 def write(root: Path) -> None:
@@ -214,18 +211,3 @@ def test_masks_that_the_finished_baseline_of_the_seed_predicts_teach_self_traini
         assert (data.labels.presence_of_classes[train] >= 0).any(axis=1).sum() == 5
     with pytest.raises(ConfigError, match="--self-train run would teach every arm"):
         options(root, tmp_path, self_train=Path("run"))
-
-
-def test_options_of_the_task_are_those_of_the_variant(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = make_plan(options(root, tmp_path / "cmp", arms="baseline", variants=MASKS_ONLY))
-    weights: dict[str, float] = {}
-    for name in ("tidy", "measure_run"):
-        monkeypatch.setattr(jobs, name, lambda *_, **__: None)
-    for job in plan.jobs:
-        monkeypatch.setattr(
-            jobs, "run", lambda ready, *_, name=job.name, **__: weights.update({name: ready.data.task.presence})
-        )
-        jobs.run_job(job, lambda *_: None)
-    assert weights == {"baseline": 1.0, "masks-only": 0.0}

@@ -156,19 +156,6 @@ def test_another_policy_encodes_the_long_texts_again_and_only_those(run: Any, tm
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_run_that_was_stopped_before_the_store_grew_begins_anew(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpt4image.encoding.encode, "SECONDS_BETWEEN_REPORTS", 0)
-    fill(tmp_path / "a.db", sentences(60))
-    with pytest.raises(ModelError):
-        run(Letters(die_after=4))
-    fill(tmp_path / "a.db", sentences(7, seed=9), first=60)
-    assert run(Letters()).summary["texts_encoded"] == 67
-    run(Letters(), out=tmp_path / "whole")
-    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
-
-
 def record(**wrong: Any) -> tuple[str, Any]:
     return "progress.json", lambda whole: json.dumps({**json.loads(whole), **wrong}).encode()
 

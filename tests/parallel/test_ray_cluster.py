@@ -27,7 +27,6 @@ from gpt4image.config import DescribeConfig, EncodeConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.asking import Asking, Budget
-from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer
 from gpt4image.describing.describers.ray import RayDescriber
 from gpt4image.describing.describers.registry import load_describer
@@ -162,25 +161,6 @@ def server() -> Iterator[Any]:
         yield stub
 
 
-def test_workers_share_a_server_and_its_limits(
-    photos: Dataset, server: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    config = config_of("openai:tiny", base_url=server.url, concurrency=8, batch_size=2)
-    describer = RayDescriber(config, photos)
-    spread = answered(ask(describer, photos))
-    describer.report(photos)
-    assert len(server.calls) == 41
-    assert 2 <= server.most_in_flight <= 8
-    assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
-    assert spread == answered(ask(load_describer(config), photos))
-    assert KEY not in "".join(capfd.readouterr())
-    import ray
-
-    logs = [file for file in Path(ray._private.worker._global_node.get_logs_dir_path()).rglob("*") if file.is_file()]
-    assert logs and not [file for file in logs if KEY.encode() in file.read_bytes()]
-
-
 def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -264,28 +244,6 @@ def rows_of(store_path: Path) -> list[dict[str, Any]]:
     with DescriptionStore(store_path) as store:
         every = [*store.descriptions(), *store.descriptions(status="failed")]
     return [{**vars(row), "created": None, "latency_s": None} for row in every]
-
-
-@pytest.mark.slow
-def test_the_store_is_that_of_the_engine_local(photos: Dataset, replay_file: Path, tmp_path: Path) -> None:
-    def run(store: str, **options: Any) -> dict[str, Any]:
-        config = DescribeConfig(
-            data=photos.spec,
-            store=tmp_path / store,
-            describer=f"replay:{replay_file}",
-            prompt=("paper", "attributes"),
-            splits="train,val,test",
-            **options,
-        )
-        return dict(describe(config).summary)
-
-    local = run("local.db")
-    limited = run("ray.db", engine="ray", workers=2, limit=17)
-    assert (limited["described"], limited["stopped_by"]) == (17, "--limit 17")
-    spread = run("ray.db", engine="ray", workers=2)
-    assert spread == {**local, "already_described": 17, "described": 80 - 17, "workers": 2}
-    assert len(rows_of(tmp_path / "ray.db")) == 80
-    assert rows_of(tmp_path / "ray.db") == rows_of(tmp_path / "local.db")
 
 
 @pytest.mark.slow

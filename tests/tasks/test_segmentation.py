@@ -32,12 +32,10 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.tasks.segmentation import Segmentation, beyond_usual
 from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss, share_loss
 from gpt4image.training.prepare import prepare
-from gpt4image.training.train import train
 from gpt4image.training.trainer import build
 from loaded_sets import masks_of
 from several_processes import SHARED, VIT, on_each_count
 from several_processes import gradient as gradient_of
-from small_training import resumed, same
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 CLASSES = ("background", "cat", "dog", "tree")
@@ -244,13 +242,6 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
     assert parts == {"backbone.fc", "levels", "branches", "of_cells"}
     assert trainer.batches.size == 11  # three with tags come on top of eight masks, since there are a third as many
-
-
-def test_an_interrupted_run_ends_with_the_same_weights(drawn: str, tmp_path: Path) -> None:
-    config = options(drawn, tmp_path / "whole", epochs=2)
-    train(config)
-    resumed(config, tmp_path / "again", steps=3)
-    assert same(tmp_path / "whole", tmp_path / "again")
 
 
 def step_on_each(count: int, data: str, out: Path) -> None:

@@ -25,7 +25,7 @@ from gpt4image.base.errors import (
     RunError,
     TrainingError,
 )
-from gpt4image.base.files import read_json, read_json_lines, write_json
+from gpt4image.base.files import read_json, read_json_lines
 from gpt4image.cli import main
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
@@ -151,18 +151,6 @@ def test_mistakes_are_refused_before_training(
     with pytest.raises(kind, match=message):
         train(options(colour_folder, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
-
-
-def test_to_resume_where_nothing_has_begun_is_to_begin(colour_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / runs.MODEL).write_bytes(b"precious")
-    with pytest.raises(RunError, match=r"holds 'model\.safetensors', which a run would write over"):
-        train(options(colour_folder, tmp_path / "mine", resume=True))
-    write_json(tmp_path / "exported" / runs.CONFIG, {"architecture": "resnet18"})
-    with pytest.raises(RunError, match="of something else"):
-        train(options(colour_folder, tmp_path / "exported", resume=True))
-    train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
-    assert runs.is_finished(tmp_path / "run")
 
 
 def test_training_never_goes_on_from_a_damaged_checkpoint_and_begins_anew_without_it(

@@ -43,17 +43,11 @@ def stored_texts(table: EmbeddingTable) -> tuple[Path, NDArray[np.int64]]:
 
 
 class TextBatch(NamedTuple):
-    """The texts of a batch of B images: T texts in C chunks.
+    """The texts of a batch of B images: T texts in C chunks."""
 
-    Attributes:
-        tokens: what the encoder reads for the C chunks.
-        chunk_of_text: (T, C) float32, share of each chunk in its text.
-        text_of_image: (B, T) float32, share of each text in the target of its image; zeros where there is none.
-    """
-
-    tokens: dict[str, Any]
-    chunk_of_text: Tensor
-    text_of_image: Tensor
+    tokens: dict[str, Any]  # what the encoder reads for the C chunks
+    chunk_of_text: Tensor  # (T, C) float32, share of each chunk in its text
+    text_of_image: Tensor  # (B, T) float32, share of each text in the target of its image; zeros where there is none
 
 
 class TextTower(nn.Module):

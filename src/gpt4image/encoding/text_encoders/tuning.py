@@ -1,8 +1,4 @@
-"""Fine-tuned text encoders, found again as ``tuned:FOLDER``: only what was learned is saved.
-
-FOLDER/weights.safetensors   the trained weights: adapters of LoRA, or all of them
-FOLDER/tuned.json            SPEC and fingerprint of the encoder they belong to, and how it was tuned; written last
-"""
+"""Fine-tuned text encoders, found again as ``tuned:FOLDER``: only what was learned is saved."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from gpt4image.models.weights import load_tensors, save_tensors
 from gpt4image.parallel import processes
 
 FOLDER = "text_encoder"
-RECORD, WEIGHTS = "tuned.json", "weights.safetensors"
+RECORD, WEIGHTS = "tuned.json", "weights.safetensors"  # the record is written last
 How = Literal["lora", "full"]
 
 
