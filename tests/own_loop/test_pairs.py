@@ -178,27 +178,6 @@ def test_descriptions_in_a_csv_become_vectors_of_the_encoder(texts, captions):
         np.testing.assert_allclose(texts[key].text.numpy(), vector, atol=2e-3)
 
 
-def test_encoding_is_done_once_and_new_texts_cost_only_themselves(tmp_path, monkeypatch):
-    encoded: list[str] = []
-    encoder = load_text_encoder(ENCODER, "cpu")
-    real = type(encoder).encode
-    monkeypatch.setattr(type(encoder), "encode", lambda self, batch: encoded.extend(batch) or real(self, batch))
-
-    def again(pairs: dict[str, str]) -> Texts:
-        encoded.clear()
-        return Texts.encoded(pairs.items(), tmp_path / "table", encoder=ENCODER)
-
-    again(CAPTIONS)
-    assert sorted(encoded) == sorted(set(CAPTIONS.values()))
-    before = again(CAPTIONS)["cat/1.jpg"].text
-    assert encoded == []
-    more = again({**CAPTIONS, "cat/2.jpg": "A black cat on a roof.", "fox/1.jpg": "A fox in snow."})
-    assert sorted(encoded) == ["A black cat on a roof.", "A fox in snow."]
-    assert more["fox/1.jpg"].described
-    torch.testing.assert_close(more["cat/1.jpg"].text, before, rtol=0, atol=0)
-    assert not again({"fox/1.jpg": "A fox in snow."})["cat/1.jpg"].described
-
-
 def test_rows_that_cannot_be_used_are_named_and_cost_no_other(tmp_path):
     rows = ["a.jpg,A red ball.", ",No owner.", "b.jpg,", "c.jpg,A cat, sitting."]
     file = write_csv(tmp_path / "captions.csv", rows)

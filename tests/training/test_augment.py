@@ -337,27 +337,6 @@ def test_few_others_on_top_are_drawn_about_as_often_as_images_with_a_target(
     assert (alone.batch(0) >= 100).any(), "also where one image fills a batch"
 
 
-def test_processes_that_see_the_others_twice_get_equal_shares_of_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, second = [], []
-    monkeypatch.setattr(processes, "count", lambda: 2)
-    for rank in range(2):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        batches = make_batches(
-            np.arange(10), np.arange(100, 200), size=16, labelled_share=0.25, seed=0, mixing=True, placing="apart"
-        )
-        batch = batches.batch(1)
-        assert (batch < 100).sum() == 2 and (batch >= 100).sum() == 6
-        total, rows = batches.rows_with_second_views()
-        assert total == 28 and len(rows) == 14
-        assert (rows[8:] - 16 == batches.rows[batch >= 100] - 4).all()
-        parts += batch.tolist()
-        second += rows.tolist()
-    monkeypatch.undo()
-    whole = make_batches(np.arange(10), np.arange(100, 200), size=16, labelled_share=0.25, seed=0, placing="apart")
-    assert sorted(parts) == sorted(whole.batch(1).tolist())
-    assert sorted(second) == list(range(28))
-
-
 def test_a_batch_that_processes_cannot_share_kind_by_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(ConfigError, match="5 of --batch-size 10 have a target, which must be a multiple of 2, and 5"):

@@ -19,7 +19,7 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import DamagedError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.config import CompareConfig, EvaluateConfig, TrainConfig
+from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.evaluating.evaluate import evaluate
@@ -372,34 +372,6 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
     assert "top1" in evaluate(EvaluateConfig(run_dir=tmp_path / "kept")).summary
     config = runs.read_config(tmp_path / "kept")
     assert (config["flip"], config["shift"]) == (False, 0.0) and {"flip", "shift"} <= config["chosen"].keys()
-
-
-def test_runs_of_a_comparison_share_their_features(
-    options_of_predictions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gpt4image.comparing.compare import run_job
-    from gpt4image.comparing.planning import make_plan
-
-    computed: list[int] = []
-    compute = predictions._features
-    monkeypatch.setattr(predictions, "_features", lambda *given: [computed.append(1), compute(*given)][1])
-    given = {
-        **options_of_predictions,
-        "arms": "baseline,oracle",
-        "labels_per_class": 2,
-        "seeds": 2,
-        "out": tmp_path / "compared",
-    }
-    del given["seed"]
-    plan = make_plan(CompareConfig(**given))
-    for job in plan.jobs:
-        run_job(job, lambda *_: None)
-    assert len(plan.jobs) == 4 and len(computed) == 1
-    job = plan.jobs[0].config.out
-    measured = runs.read_evaluation(job / "evaluation-test.json")["top1"]
-    (job / "evaluation-test.json").unlink()
-    run_job(plan.jobs[0], lambda *_: None)  # by its pixels
-    assert runs.read_evaluation(job / "evaluation-test.json")["top1"] == measured
 
 
 @pytest.mark.parametrize("more", [{"colour": 0.2}, {"flip": True}, {"mixup": 0.2}, {"auto_augment": "rand-m5"}])
