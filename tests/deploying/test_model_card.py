@@ -22,6 +22,7 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, ExportConfig
+from gpt4image.data.decode import centre_start
 from gpt4image.data.regions import Boxes
 from gpt4image.deploying import model_card
 from gpt4image.deploying.export import export
@@ -245,6 +246,12 @@ def picture(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     return (tmp_path / "picture.jpg").read_bytes()
 
 
+def input_code(how: Preprocessing) -> str:
+    """Return the part of the code of a card that makes ``images`` of a file."""
+    code = model_card._environment(lambda value: value).get_template("input.jinja")
+    return code.render(how=how, start=centre_start(how.resize, how.size))
+
+
 def run(code: str, **names: Any) -> dict[str, Any]:
     exec(f"import numpy as np\nfrom PIL import Image, ImageOps\n{code}", names)
     return names
@@ -252,7 +259,7 @@ def run(code: str, **names: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", HOW)
 def test_files_get_the_pixels_of_the_run_to_the_bit(how: str, picture: bytes) -> None:
-    found = run(model_card.input_code(HOW[how]))["images"]
+    found = run(input_code(HOW[how]))["images"]
     np.testing.assert_array_equal(found, as_images(HOW[how].pixels(picture)[None]))
 
 
@@ -264,5 +271,5 @@ def test_clips_get_the_pixels_of_the_run_to_the_bit(
     data = video(moving_dot(0, 5, 10, count=11)[:, 2:30], rotation=rotation)
     (tmp_path / "clip.mp4").write_bytes(data)
     monkeypatch.chdir(tmp_path)
-    found = run(f"import av\n{model_card.input_code(how)}")
+    found = run(f"import av\n{input_code(how)}")
     np.testing.assert_array_equal(found["images"], as_images(how.pixels(data)[None]))

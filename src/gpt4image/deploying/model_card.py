@@ -36,7 +36,6 @@ from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import centre_start
 from gpt4image.deploying.formats import Agreement, ExportedModel
 from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
-from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.describing.description_stats import describer_names
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
@@ -271,12 +270,6 @@ def example(exported: ExportedModel, form: str, *, path: Path, repository: str |
         output=task.output,
         thresholds=list(task.thresholds or [USUAL] * len(exported.classes)),
     ).strip()
-
-
-def input_code(how: Preprocessing) -> str:
-    """Return the part of ``example`` that makes ``images``, the input of a model, of the picture or clip."""
-    code = _environment(lambda value: value).get_template("input.jinja")
-    return code.render(how=how, start=centre_start(how.resize, how.size))
 
 
 def _environment(finalize: Callable[[Any], Any]) -> Environment:

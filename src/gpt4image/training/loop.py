@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,13 @@ Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, torch.optim.Optimizer]
 OnStep = Callable[[int, int, str], None]
 MayStop = Callable[[Mapping[str, Any]], bool | None]
+
+
+class Validated(NamedTuple):
+    """Scores of the validation images by metric, none where no image tells; and the thresholds that they speak for."""
+
+    scores: Mapping[str, float] = MappingProxyType({})
+    thresholds: tuple[float, ...] | None = None
 
 
 class Losses(NamedTuple):
@@ -199,15 +207,15 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     return trainer.data.pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
 
 
-def validate(trainer: Trainer) -> dict[str, Any] | None:
-    """Measure the validation split; None where no image of it tells."""
+def validate(trainer: Trainer) -> Validated:
+    """Measure the validation split."""
     data, task = trainer.data, trainer.data.task
     indices = data.indices("val")
     if trainer.config.pretraining:
         return held_out_loss(trainer, indices)
     labels = data.all_labels[indices]
     if not len(indices) or not (task.has_thresholds or annotation.known(labels).any()):
-        return None
+        return Validated()
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
     if not np.isfinite(predictions.values if isinstance(predictions, TopKProbs) else predictions).all():
@@ -216,18 +224,16 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     found: Any = chosen(predictions, seen)
     measured = task.measure(found, labels[seen], data.classes) if annotation.known(labels[seen]).any() else {}
     facts = {name: measured[name] for name in (task.primary.name, "loss") if measured.get(name) is not None}
-    if task.has_thresholds and seen.any():
-        facts[THRESHOLDS] = task.best_thresholds(found, labels[seen])
-    return facts or None
+    return Validated(facts, task.best_thresholds(found, labels[seen]) if task.has_thresholds and seen.any() else None)
 
 
-def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any] | None:
-    """Return the mean loss of images that no step learns from, of a run without labels; None where there are none."""
+def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> Validated:
+    """Return the mean loss of images that no step learns from, of a run without labels."""
     config, data = trainer.config, trainer.data
     if not config.compares_views and data.text is not None:
         indices = indices[data.text.described[indices]]
     if not len(indices):
-        return None
+        return Validated()
     batches = np.resize(indices, (-(-len(indices) // trainer.batches.size), trainer.batches.size))
     own = [batch[trainer.batches.rows] for batch in batches]
     measured = replace(trainer, parallel=trainer.evaluated)
@@ -240,7 +246,7 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any
     loss = float(np.mean(found))
     if not math.isfinite(loss):
         raise _diverged(config, "The loss of the validation images is not finite")
-    return {data.task.primary.name: loss, "loss": loss}
+    return Validated({data.task.primary.name: loss, "loss": loss})
 
 
 def fit(
@@ -337,12 +343,12 @@ def end_epoch(
 
 def keep_if_best(trainer: Trainer, out: Path, row: dict[str, Any]) -> None:
     """Validate at the end of an epoch, write the scores into its row, and keep the weights if they are the best."""
-    val = validate(trainer)
-    if val and THRESHOLDS in val:
-        row[THRESHOLDS] = val.pop(THRESHOLDS)
+    val, thresholds = validate(trainer)
+    if thresholds is not None:
+        row[THRESHOLDS] = thresholds
     if not val:
         return
-    row["val"], primary = val, trainer.data.task.primary
+    row["val"], primary = dict(val), trainer.data.task.primary
     better = trainer.best is None or primary.better(val[primary.name], trainer.best[0])
     if trainer.config.select == "best" and better:
         trainer.best = val[primary.name], row["epoch"]

@@ -1,4 +1,8 @@
-"""The model of a finished run: class probabilities, pooled features and text-space embeddings of images."""
+"""The model of a finished run, and what models say of images: predictions, pooled features, text-space embeddings.
+
+Features are computed once with ``--freeze``, if nothing changes the pixels, as is its default: a step then costs a
+thousandth of one that runs the whole model, and the arms of a comparison share the features.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +55,14 @@ Array = NDArray[np.float32]
 WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
 AT_ONCE = 256
 """Images whose predicted masks are in memory before they are packed."""
+EVAL_BATCH, EVAL_SIZE = 256, 224
+"""Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
+OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "precision", "memory_format")
+"""Options that features depend on."""
+ON_CPU = 32
+"""Images at once there: larger batches take memory anew for each layer, which took more time than the layers."""
+_last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
+"""Features that were computed last in this process; the runs of a comparison need the same."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -277,16 +289,6 @@ def _with_classes(data: TrainingData, model: RunModel, unknown: NDArray[np.int64
     lacks = np.zeros((total, 1), np.bool_)
     lacks[unknown] = True
     return replace(data, soft=built(total, classes, lambda rows: np.where(lacks[rows], taught[rows], soft[rows])))
-
-
-EVAL_BATCH, EVAL_SIZE = 256, 224
-"""Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
-OF_FEATURES = ("model", "model_args", "init", "image_size", "stem", "drop_path", "device", "precision", "memory_format")
-"""Options that features depend on."""
-ON_CPU = 32
-"""Images at once there: larger batches take memory anew for each layer, which took more time than the layers."""
-_last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
-"""Features that were computed last in this process; the runs of a comparison need the same."""
 
 
 def images_at_once(task: Task, classes: int, size: int) -> int:
