@@ -45,12 +45,14 @@ SHARED = {
 
 SOFT = "text labels"  # how the names of cases begin whose targets are class probabilities
 
-# Runs of all kinds; shards are for more than one process.
+# Runs of all kinds; shards are for more than one process. AdamW makes steps of the rounding of gradients that are 0, as
+# those of biases of keys are.
 RUNS = {
     "copies": RESNET | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2} | {"lr": 0.05, "epochs": 4},
     "shards": VIT
     | {"fsdp": True, "ema": 0.9}
-    | {"head": "mlp-bn", "checkpoint_activations": True, "drop_path": 0.3, "select": "best", "lr": 1e-3},
+    | {"head": "mlp-bn", "checkpoint_activations": True, "drop_path": 0.3, "select": "best"}
+    | {"optimizer": "sgd", "lr": 0.05},
     "meta": VIT | {"fsdp": True, "align_weight": 0.0, "lr": 1e-3},
 }
 
