@@ -171,3 +171,17 @@ def test_an_answer_from_a_shorter_list_stands_for_itself_where_there_is_no_other
     found = read_answers(path, DIGESTS, CLASSES)
     assert (found.answers.first[1], found.answers.confidence[1]) == (2, pytest.approx(0.7))
     assert not found.again.any()
+
+
+def test_an_image_of_none_of_the_classes_is_no_stranger_word(tmp_path: Path):
+    rows = [
+        (0, Answer(class_name="cat")),
+        (1, Answer()),
+        (2, Answer(said="dragon")),
+        (3, Answer()),
+        (3, Answer(class_name="owl")),
+    ]
+    found = read_answers(store_of(tmp_path / "a.db", rows), DIGESTS, CLASSES)
+    assert found.answers.none is not None and found.answers.none.tolist() == [False, True, False, False, False]
+    assert dict(found.strange) == {"dragon": 1}
+    assert found.answers.take([1, 0]).none.tolist() == [True, False]

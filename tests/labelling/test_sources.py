@@ -8,8 +8,10 @@ from gpt4image.base.errors import TableError
 from gpt4image.config.training import Evidence
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import contradicted, noise_by_evidence, suspected_errors
+from gpt4image.labelling.pictures import Pictures
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
+from gpt4image.training.targets import blend
 
 CLASSES = 5
 
@@ -144,3 +146,63 @@ def test_tags_are_calibrated_class_by_class():
     assert right[0][:2].min() > 0.9 and right[1][2] > right[0][2] + 0.1, "a tag that says little is not trusted"
     with pytest.raises(TableError, match="here images have several"):
         predict_labels(texts, labels, 3, 0, answers=tags, evidence="names")
+
+
+def test_a_stranger_without_a_label_has_no_target():
+    texts, answers, true = made(300, 2)
+    none = np.arange(300) >= 290
+    said = answers._replace(first=np.where(none, -1, answers.first), none=none)
+    labels = np.where(np.arange(300) == 299, true, -1)
+    found = predict_labels(texts, labels, CLASSES, 0, answers=said)
+    assert not found.known[290:299].any() and found.known[:290].all()
+    assert found.known[299], "a person has labelled it"
+
+
+def test_images_of_other_splits_teach_nothing():
+    texts, answers, true = made(300, 3)
+    train = np.arange(300) < 200
+    labels = np.where(np.arange(300) < 40, true, -1)
+    changed = answers._replace(first=np.where(train, answers.first, (answers.first + 1) % CLASSES))
+    found = [predict_labels(texts, labels, CLASSES, 0, reference=train, answers=each) for each in (answers, changed)]
+    assert np.allclose(found[0].probabilities[:200], found[1].probabilities[:200], atol=1e-5)
+
+
+def test_each_describer_is_a_source_with_a_weight():
+    texts, good, true = made(400, 4)
+    rng = np.random.default_rng(5)
+    bad = good._replace(first=rng.integers(0, CLASSES, 400), second=np.full(400, -1))
+    both = good._replace(by={"good": good, "bad": bad})
+    found = predict_labels(texts, kept(true, 0), CLASSES, 0, answers=both)
+    assert found.weights.keys() >= {"answers of good", "answers of bad"}
+    assert found.unrelated.keys() == {"answers of bad"} and found.unrelated["answers of bad"] > 0.5
+    assert accuracy(found.probabilities, true) > accuracy(good.probabilities(CLASSES), true) - 0.02
+
+
+def too_sure(true: NDArray, seed: int) -> Answers:
+    """Answers of which a fifth is wrong, each as sure as the others."""
+    wrong = np.random.default_rng(seed).random(len(true)) < 0.2
+    first = np.where(wrong, (true + 1 + np.arange(len(true)) % (CLASSES - 1)) % CLASSES, true)
+    return Answers(first, np.full(len(true), -1), np.full(len(true), 0.97, np.float32))
+
+
+def test_pictures_are_read_beside_answers_and_correct_them():
+    true = np.random.default_rng(6).integers(0, CLASSES, 500)
+    answers, rng = too_sure(true, 6), np.random.default_rng(7)
+    clear = rng.uniform(0.0, 0.12, (500, 1))  # some pictures are harder than others
+    features = (np.eye(CLASSES, 300)[true] + clear * rng.normal(size=(500, 300))).astype(np.float32)
+    seen = np.arange(500) < 490
+    pictures = Pictures(features, seen)
+    none = Texts.none(500)
+    found = predict_labels(none, kept(true, 0), CLASSES, 0, answers=answers, pictures=pictures)
+    assert accuracy(found.probabilities, true) > accuracy(answers.probabilities(CLASSES), true) + 0.1
+    principal = pictures.principal(np.arange(400)).vectors
+    assert principal.shape == (500, 256) and not principal[490:].any()
+    assert np.linalg.norm(principal[:490], axis=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_one_kind_of_evidence_overrules_no_given_label():
+    true = np.random.default_rng(8).integers(0, CLASSES, 600)
+    found = predict_labels(Texts.none(600), true, CLASSES, 0, answers=too_sure(true, 9))
+    assert found.firm is not None and found.firm.all()
+    targets = blend(found.probabilities[:], true, found.noise, None if found.noise.rate else 0.5, found.firm)
+    assert (targets.argmax(axis=1) == true).all()

@@ -54,6 +54,7 @@ class Answers(NamedTuple):
         boxes: of the images, where they were asked for beside tags; their weights are those that they teach with.
         by: answers of each describer by its name, where several answered; the others are then their votes.
         none: (N,) images of which most answers say that they are none of the classes; None: nothing is known of that.
+        examples: (N,) images whose label the describer was shown, which say nothing of how good it is; None: no such.
     """
 
     first: Ints
@@ -63,6 +64,7 @@ class Answers(NamedTuple):
     boxes: Boxes | None = None
     by: Mapping[str, Answers] | None = None
     none: Bools | None = None
+    examples: Bools | None = None
 
     @property
     def given(self) -> Bools:
@@ -74,13 +76,13 @@ class Answers(NamedTuple):
         runner_up = None if self.runner_up is None else self.runner_up[rows]
         boxes = None if self.boxes is None else self.boxes[rows]
         by = None if self.by is None else {name: own.take(rows) for name, own in self.by.items()}
-        none = None if self.none is None else self.none[rows]
-        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up, boxes, by, none)
+        none, examples = (None if each is None else each[rows] for each in (self.none, self.examples))
+        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up, boxes, by, none, examples)
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
         boxes = b"" if self.boxes is None else self.boxes.content().encode()
-        arrays = (self.first, self.second, self.confidence, self.runner_up, self.none)
+        arrays = (self.first, self.second, self.confidence, self.runner_up, self.none, self.examples)
         own = b"".join(part.tobytes() for part in arrays if part is not None) + boxes
         own += "".join(name + each.content() for name, each in (self.by or {}).items()).encode()
         return hashlib.sha256(own).hexdigest()
@@ -207,7 +209,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], des
     lists: dict[tuple[int, ...], int] = {(): 0}
     numbers, stated = array("q"), array("f")  # of a million answers, not objects
     definitions: dict[int, str] = {}
-    none = np.zeros(len(digests))
+    none, examples = np.zeros(len(digests)), np.zeros(len(digests), bool)
 
     @functools.cache
     def listed(prompt: Prompt) -> tuple[int, ...]:
@@ -220,6 +222,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], des
         if CLASS not in item.prompt.ask or describer not in (None, describer_name(item.describer)):
             continue
         answer = item.answer
+        examples[row] |= item.was_example
         first, second = number_of(answer.class_name), number_of(answer.second)
         if first < 0 and (word := answer.class_name or answer.said):
             strange[word] += 1
@@ -243,7 +246,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], des
         if len(sharper):
             asked = _counted(votes.take(sharper), len(digests), len(classes))
             found = _moved(found, asked, np.array(own), len(classes))
-    found = found._replace(none=none > 0) if (none > 0).any() else found
+    found = found._replace(none=none > 0 if (none > 0).any() else None, examples=examples if examples.any() else None)
     return Read(found, strange, again, definitions)
 
 

@@ -56,6 +56,7 @@ class Source:
         prior: weight that it has without labels, where all sources know the image.
         shrunk: whether its weight leaves the prior only where labels say so clearly.
         first: (N,) class that was answered, for a source whose confusions are to be learned.
+        shaping: (N,) images with an answer that says how often classes are answered; None: all that it knows.
     """
 
     name: str
@@ -64,11 +65,14 @@ class Source:
     prior: float
     shrunk: bool = False
     first: Ints | None = None
+    shaping: Bools | None = None
 
     def of(self, rows: Ints) -> Source:
         """Return what it says of some images."""
         first = None if self.first is None else self.first[rows]
-        return replace(self, probabilities=chosen(self.probabilities, rows), known=self.known[rows], first=first)
+        shaping = None if self.shaping is None else self.shaping[rows]
+        found = chosen(self.probabilities, rows)
+        return replace(self, probabilities=found, known=self.known[rows], first=first, shaping=shaping)
 
 
 class Labels(NamedTuple):
@@ -91,7 +95,11 @@ class Labels(NamedTuple):
 
 
 def combine(
-    sources: Sequence[Source], labels: Labels, seed: int, groups: Ints | None = None
+    sources: Sequence[Source],
+    labels: Labels,
+    seed: int,
+    groups: Ints | None = None,
+    shaping: Bools | None = None,
 ) -> tuple[Probabilities, dict[str, float]]:
     """Return (N, K) probabilities and the weights of sources; a row of zeros where no source knows the image.
 
@@ -102,7 +110,10 @@ def combine(
         labels: of images that some source knows.
         seed: of the folds.
         groups: (N,) those of a group are in one fold; None: each image is its own.
+        shaping: (N,) whose answers may shape what is said of others; None: all.
     """
+    if shaping is not None:
+        sources = [replace(source, shaping=source.known & shaping) for source in sources]
     total, n_classes = sources[0].probabilities.shape
     found = zeros(total, n_classes)
     weights = {source.name: 0.0 for source in sources}
@@ -156,7 +167,8 @@ class _Product(NamedTuple):
         for number, source in enumerate(sources):
             first, found = source.first, source.probabilities
             if first is not None and found.shape[1] <= MAX_CONFUSED:
-                confusions = Confusions.of(first, found, source.known, labels.rows, labels.true)
+                among = source.known if source.shaping is None else source.shaping
+                confusions = Confusions.of(first, found, among, labels.rows, labels.true)
                 ratios[number] = confusions.ratios()
                 logs[number] += confusions.without(first[some.rows], some.true, found[some.rows])
         shrunk = np.array([source.shrunk for source in sources])

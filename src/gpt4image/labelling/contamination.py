@@ -104,10 +104,19 @@ def find_cases(
     return Cases(softmax(np.concatenate([[0.0], best.x[few:]])), np.exp(best.x[:few]))
 
 
-def corrected(stated: Probabilities, cases: Cases, texts: Witness | None, pictures: Witness | None) -> Probabilities:
-    """Return (N, K) class probabilities by answers and witnesses, each image being one of the cases."""
+def corrected(
+    stated: Probabilities,
+    cases: Cases,
+    usable: NDArray[np.int64],
+    texts: Witness | None,
+    pictures: Witness | None,
+) -> Probabilities:
+    """Return (N, K) class probabilities by answers and witnesses, each image being one of the cases.
+
+    Arguments are as of ``find_cases``.
+    """
     everyone = np.arange(len(stated))
-    common = _common(stated[everyone[:: max(1, len(everyone) * stated.shape[1] // MAX_CELLS)]])
+    common = _common(stated[usable[:: 1 + len(usable) * stated.shape[1] // MAX_CELLS]])
     witnesses = [witness for witness in (texts, pictures) if witness is not None]
 
     def block(rows: slice) -> NDArray[np.float32]:

@@ -304,7 +304,7 @@ def _free_sources(
         usable = np.flatnonzero(source.known & inputs.shaping)
         cases: Cases | None = find_cases(source.probabilities, usable, texts, pictures, seed)
         if cases is not None:
-            found = corrected(source.probabilities, cases, texts, pictures)
+            found = corrected(source.probabilities, cases, usable, texts, pictures)
             answered[place] = replace(source, probabilities=found, first=found.argmax(axis=1))
             unrelated[source.name] = cases.rate
     free = [*answered, *taught, *seen]
@@ -357,6 +357,8 @@ def _combined(
     """
     n_classes = free[0].probabilities.shape[1]
     rows = np.flatnonzero((labels >= 0) & np.any([source.known for source in free], axis=0))
+    if inputs.answers is not None and inputs.answers.examples is not None:
+        rows = rows[~inputs.answers.examples[rows]]
     read = rows
     if len(rows) * n_classes > MAX_CELLS:  # what the others say is predicted like that of images without a label
         read = np.sort(np.random.default_rng(seed).choice(rows, max(MAX_CELLS // n_classes, 1), replace=False))
@@ -385,7 +387,7 @@ def _combined(
         if noise.rate == 0.0 and inputs.pictures is not None:
             sources = [source for source in sources if source.name != "pictures"]
             sources += seen_by_answers(inputs, n_classes, seed, labels)
-        found, weights = combine(sources, Labels(read, own, true, matrix), seed, inputs.groups)
+        found, weights = combine(sources, Labels(read, own, true, matrix), seed, inputs.groups, inputs.shaping)
         if noise.rate > 0.0:
             noise = find_transition(chosen(found, read), own, Noise(rate=noise.rate), seed)
     else:
