@@ -302,7 +302,9 @@ def _free_sources(
     texts, pictures = (Witness(each[0].probabilities, each[0].known) if each else None for each in (taught, seen))
     for place, source in enumerate(answered):
         usable = np.flatnonzero(source.known & inputs.shaping)
-        cases: Cases | None = find_cases(source.probabilities, usable, texts, pictures, seed)
+        cases: Cases | None = None
+        if n_classes > 2:  # an answer about another image is so for all classes; one of two shows it too weakly
+            cases = find_cases(source.probabilities, usable, texts, pictures, seed)
         if cases is not None:
             found = corrected(source.probabilities, cases, usable, texts, pictures)
             answered[place] = replace(source, probabilities=found, first=found.argmax(axis=1))
