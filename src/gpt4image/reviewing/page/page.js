@@ -125,7 +125,7 @@ function show(cards) {
   state.current = 0;
   $("cards").replaceChildren(...state.cards.map(draw));
   $("cards").setAttribute("aria-busy", "false");
-  const nothing = { label: "Every image has a label.", correct: "Every label is checked.", audit: "All of these images were looked at." }[state.mode];
+  const nothing = { label: "All have a label.", correct: "Every label is checked.", audit: "All of these were looked at." }[state.mode];
   $("empty").hidden = cards.length > 0;
   $("empty").textContent = nothing;
   $("next").hidden = cards.length === 0;
@@ -240,7 +240,7 @@ async function news() {
   const ready = state.learning && !found.learning && state.cards.every(card => !card.touched);
   state.learning = found.learning;
   const percent = share => `${(100 * share).toFixed(0)} %`;
-  $("counts").textContent = `${found.labelled} of ${found.total} images labelled, ${found.checked} by you` + (found.unsure ? `, ${found.unsure} not sure` : "");
+  $("counts").textContent = `${found.labelled} of ${found.total} labelled, ${found.checked} by you` + (found.unsure ? `, ${found.unsure} not sure` : "");
   $("gain").textContent = found.told ? found.told : found.learning ? "Proposals are being learned from the evidence; they come here when they are ready." :
     found.wrong === null ? "" :
     `Proposals for the others: ${percent(found.wrong)} expected to be wrong` + (found.wrong_before === null ? "" : `, ${percent(found.wrong_before)} at the start`);
