@@ -143,7 +143,8 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
     labels[~given.train] = NO_LABEL
     pictures, unseen = None, ()
     if answers is not None and config.evidence == "fused":
-        pictures, unseen = read_pictures(images, config.features, config.out.with_suffix(FEATURES))
+        known = answers.given | given.texts.described
+        pictures, unseen = read_pictures(images, known, config.features, config.out.with_suffix(FEATURES))
     predicted = predict_labels(
         given.texts,
         labels,

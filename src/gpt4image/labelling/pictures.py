@@ -58,8 +58,12 @@ class Pictures(NamedTuple):
         return Pictures(found, self.seen)
 
 
-def read_pictures(images: Dataset, features: str, folder: Path) -> tuple[Pictures | None, tuple[Skipped, ...]]:
-    """Return features of the pictures, kept in ``folder`` so that only new ones are read; and those without any.
+def read_pictures(
+    images: Dataset, wanted: Bools, features: str, folder: Path
+) -> tuple[Pictures | None, tuple[Skipped, ...]]:
+    """Return features of N pictures, kept in ``folder`` so that only new ones are read; and those without any.
+
+    ``wanted`` are (N,) pictures that are looked at.
 
     None for ``none``, and for ``auto`` where no weights lie here or the images are clips.
 
@@ -76,6 +80,8 @@ def read_pictures(images: Dataset, features: str, folder: Path) -> tuple[Picture
     from gpt4image.base.progress import progress_bar
 
     name, model = found
+    some = np.flatnonzero(wanted)
+    images = images.select(some)
     every = digests_to_bytes(images.digests)
     distinct, first = np.unique(every.view("S32").reshape(-1), return_index=True)
     identity = {"features": name, "image_size": model.config.image_size, "data": images.spec}
@@ -93,7 +99,9 @@ def read_pictures(images: Dataset, features: str, folder: Path) -> tuple[Picture
         digests = distinct.view(np.uint8).reshape(-1, 32)
         index, _ = up_to_date(folder, identity, digests, np.argsort(first), width, read, "--out")
     rows = find_digests(index.digests, every)
-    return Pictures(index.embeddings[np.maximum(rows, 0)], rows >= 0), pixels.skipped
+    vectors, seen = np.zeros((len(wanted), index.embeddings.shape[1]), np.float16), np.zeros(len(wanted), bool)
+    vectors[some], seen[some] = index.embeddings[np.maximum(rows, 0)], rows >= 0
+    return Pictures(vectors, seen), pixels.skipped
 
 
 def _model(images: Dataset, features: str) -> tuple[str, RunModel] | None:
