@@ -72,7 +72,7 @@ ROWS = [{"digest": f"{n:064x}", "description": f"Ein Käuzchen, number {n}.", "p
          "confidence": 0.5, "cost_usd": 0.25, "created": 1.5} for n in range(6)]  # fmt: skip
 MANIFEST = {"path": ["1.png", "2.png"] * 3, "label": ["cat", None] * 3, "split": ["train"] * 6,
             "key": [f"k{number}" for number in range(6)]}  # fmt: skip
-BOXED = {"path": ["1.png", "2.png"] * 2,
+BOXES_OF_TABLE = {"path": ["1.png", "2.png"] * 2,
          "boxes": ['[["cat", 0.1, 0.2, 0.5, 0.6], ["dog", 0, 0, 1, 1, 0.5]]', "[]", "", "[]"],
          "key": [f"k{number}" for number in range(4)]}  # fmt: skip
 TASKS = [{"data": {"image": "/data/local-files/?d=photos/1.png", "key": "photos/1.png", "digest": f"{1:064x}"},
@@ -287,7 +287,7 @@ TARGETS: dict[str, Prepare] = {
     "video": of_bytes(lambda content: decode_frames(content, Frames(4)), video(moving_dot(0, 3, 10)),
                       video(moving_dot(0, 3, 10), container="avi", codec="mjpeg")),
     **{f"rows-{kind}": of_file(f"rows.{kind}", table(ROWS), read_all_rows) for kind in ("jsonl", "csv", "parquet")},
-    "manifest-boxes": of_set("set.csv", table(BOXED), "manifest"),
+    "manifest-boxes": of_set("set.csv", table(BOXES_OF_TABLE), "manifest"),
     **{f"manifest-{kind}": of_set(f"set.{kind}", table(MANIFEST), "manifest") for kind in ("csv", "parquet")},
     "arrow": of_set("images.parquet", table(image), "hf"),
     "coco": of_set("train.json", write_coco, "coco"),
