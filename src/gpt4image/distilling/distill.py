@@ -65,10 +65,12 @@ from gpt4image.training.train import train
 
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
-    | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "least_gain", "worth"}
+    | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "then_targets", "least_gain", "worth"}
     | {"requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices", "device", "precision", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
+LATER = ("per_call", "examples")
+"""Options of what is asked that earlier folders do not know: at their default, the questions are the same."""
 TOKENS_OF_BOXES = 2048
 """Room for the boxes of one image."""
 UNMEASURED = (
@@ -396,7 +398,8 @@ def _by_looks(config: DistillConfig, *, held_out: bool) -> str:
 
 
 def _questions(config: DescribeConfig) -> dict[str, Any]:
-    return {**_options(config, MACHINE), "prompt": [load_prompt(name).row for name in config.prompt]}
+    usual = {name for name in LATER if not config.changed({name: getattr(config, name)})}
+    return {**_options(config, MACHINE | usual), "prompt": [load_prompt(name).row for name in config.prompt]}
 
 
 def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, Any]:
