@@ -63,7 +63,7 @@ COMMANDS = {
     "descriptions check": Command("compare a store to a dataset", "CheckConfig", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
-    "label": Command("predict class probabilities from the descriptions", "LabelConfig", "labelling.label:label"),
+    "label": Command("make targets from answers, texts and labels", "LabelConfig", "labelling.label:label"),
     "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),
     "audit": Command(
         "how good are targets and model, by a few looks?", "AuditConfig", "reviewing.review:audit", resumes=True
