@@ -204,5 +204,9 @@ def test_one_kind_of_evidence_overrules_no_given_label():
     true = np.random.default_rng(8).integers(0, CLASSES, 600)
     found = predict_labels(Texts.none(600), true, CLASSES, 0, answers=too_sure(true, 9))
     assert found.firm is not None and found.firm.all()
+    texts = made(600, 8)[0]
+    for evidence, firm in (("answers", True), ("fused", False)):
+        both = predict_labels(texts, true, CLASSES, 0, answers=too_sure(true, 9), evidence=evidence)
+        assert both.firm is not None and both.firm.all() == firm, evidence
     targets = blend(found.probabilities[:], true, found.noise, None if found.noise.rate else 0.5, found.firm)
     assert (targets.argmax(axis=1) == true).all()

@@ -397,8 +397,6 @@ def _combined(
     said = {each.name: np.where(each.known, each.probabilities.argmax(axis=1), -1) for each in sources}
     if inputs.answers is not None and inputs.answers.by:
         said["answers"] = inputs.answers.first
-    kinds = [inputs.described, *([] if inputs.answers is None else [inputs.answers.given])]
-    kinds += [] if inputs.pictures is None else [inputs.pictures.seen]
     return Predictions(
         probabilities=found,
         out_of_fold=out_of_fold,
@@ -408,9 +406,18 @@ def _combined(
         noise=noise,
         weights=weights,
         said=said,
-        firm=np.sum(kinds, axis=0) < LEAST_KINDS,
+        firm=_kinds(sources) < LEAST_KINDS,
         agreement=float((found.argmax(axis=1)[rows] == labels[rows]).mean()) if len(rows) else None,
     )
+
+
+def _kinds(sources: list[Source]) -> Ints:
+    """Return (N,) how many kinds of evidence know each image: answers, texts, pictures."""
+    known: dict[str, Bools] = {}
+    for source in sources:
+        kind = "texts" if source.name in ("taught", "names", "texts") else source.name.split(" ")[0]
+        known[kind] = known.get(kind, False) | source.known
+    return np.sum(list(known.values()), axis=0)
 
 
 def _text_loss(fit: Classification | None, labels: Ints) -> float | None:
