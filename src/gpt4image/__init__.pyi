@@ -653,7 +653,7 @@ def label(
     max_error: float | None = None,
     audit: StrPath = 'audit.csv',
 ) -> LabelResult:
-    """Predict class probabilities from the descriptions: ``gpt4image label`` as a function.
+    """Make targets from answers, texts and labels: ``gpt4image label`` as a function.
 
     Predict the class of every image from answers, descriptions and the labels there are; list suspected label
     errors. No label is needed with answers or class names.
