@@ -254,7 +254,7 @@ class _Cascade:
             known = self._known()
             told = np.flatnonzero((known.said >= 0) | (known.differs >= 0))
             found = forecast(known.take(told), is_sample=len(told) < len(self._digests))
-            text = self._told(found, len(self._digests) / max(len(told), 1)) if len(told) else ""
+            text = self._told(known, found, len(self._digests) / max(len(told), 1)) if len(told) else ""
             texts = (self._first.text, text, *(f"{self._config.then} for all. {one.text}" for one in self._done))
             return self._outcome(None, "\n".join(filter(None, texts)))
         text = ""
@@ -265,10 +265,10 @@ class _Cascade:
             known = self._known()
             found = forecast(known)
             if not text:
-                say(text := self._told(found, 1.0))
-            rows = next_round(found.gain, self._least(), self._tried).tolist()
+                say(text := self._told(known, found, 1.0))
+            rows = next_round(found.gain, self._least(self._price(known)), self._tried).tolist()
         known = self._known()
-        text = text or self._told(forecast(known), 1.0)
+        text = text or self._told(known, forecast(known), 1.0)
         return self._outcome(known, "\n".join(filter(None, (self._first.text, text, self._spent()))))
 
     def _ask(self, rows: Sequence[int] | None) -> bool:
@@ -292,21 +292,22 @@ class _Cascade:
             self._stopped = next(name for name in budget if flag_of(name) in done.stopped_by)
         return done.stopped_by is None
 
-    def _price(self) -> float | None:
+    def _price(self, known: Known) -> float | None:
         """Return what an image costs, in US dollars."""
         paid = [one.cost_usd for one in self._done if one.cost_usd is not None]
-        answers = int((self._known().differs >= 0).sum())
+        answers = int((known.differs >= 0).sum())
         return paid[-1] / answers if paid and answers else None
 
-    def _least(self) -> float:
+    def _least(self, price: float | None) -> float:
         """Return the least gain of an image that is asked."""
-        price = self._price()
         worth = 0.0 if self._config.worth is None or price is None else price / self._config.worth
         return max(self._config.least_gain, worth)
 
-    def _told(self, found: Forecast, scale: float) -> str:
-        points = curve(found, self._least(), self._price(), scale)
-        worth = round(int((found.gain >= max(self._least(), 1e-9)).sum()) * scale)
+    def _told(self, known: Known, found: Forecast, scale: float) -> str:
+        price = self._price(known)
+        least = self._least(price)
+        points = curve(found, least, price, scale)
+        worth = round(int((found.gain >= max(least, 1e-9)).sum()) * scale)
         return in_words(points, len(self._digests), worth)
 
     def _spent(self) -> str:

@@ -324,13 +324,11 @@ def _strange(read: Read, labels: NDArray[Any]) -> list[str]:
 
 def _unrelated(predicted: Predictions) -> list[str]:
     """Return a warning for each describer whose answers are often not about their image."""
-    found = predicted.unrelated
-    by = ("texts and pictures" if {"taught", "pictures"} <= predicted.said.keys() else "pictures") if found else ""
-    by = "texts" if "pictures" not in predicted.said else by
+    by = " and ".join(word for name, word in (("taught", "texts"), ("pictures", "pictures")) if name in predicted.said)
     return [
         f"About {rate:.0%} of the {name} seem not to be about their image, by what {by} of other images with the same "
         "answer are like. They count for little in the targets; look at a few by `gpt4image review`."
-        for name, rate in found.items()
+        for name, rate in predicted.unrelated.items()
     ]
 
 

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 from scipy.stats import beta, hypergeom, norm, t
 
+from gpt4image.artifacts.box_formats import overlap
 from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data.manifest import BOXES, DIGEST, LABEL_COLUMNS, REVIEW, read_table
+from gpt4image.labelling.answers import SAME_OBJECT
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -39,8 +41,6 @@ MID_P_TAIL = 0.0225
 """Mid-p limits cover a little less than they say, where strata are combined."""
 LEAST_SPREAD = 0.2
 """Of an image whose proxy is sure, as it may be over-confident: sure images do not all share one stratum."""
-SAME_BOX = 0.5
-"""IoU from which on two boxes are of one object."""
 STEPS, STARTS = 50, 2
 """Sets of surest images among which the largest is sought that keeps a promise, and those that share the error."""
 
@@ -217,20 +217,17 @@ def matches(said: Sequence[Any], true: Sequence[Any]) -> int:
     """
     if not all(isinstance(one, list) for one in [*said, *true]):
         return len({*said} & {*true})
-    found, left = 0, list(true)
-    for name, *one in said:
-        overlaps = [_iou(one, other[1:]) if other[0] == name else 0.0 for other in left]
-        if overlaps and max(overlaps) >= SAME_BOX:
-            left.pop(overlaps.index(max(overlaps)))
+    if not said or not true:
+        return 0
+    names = ([box[0] for box in boxes] for boxes in (said, true))
+    of_said, of_true = (np.array([box[1:5] for box in boxes], np.float64) for boxes in (said, true))
+    shared = np.where(np.equal.outer(*map(np.array, names)), overlap(of_said, of_true), 0.0)
+    found = 0
+    for own in shared:
+        if own.max() >= SAME_OBJECT:
+            shared[:, own.argmax()] = 0.0
             found += 1
     return found
-
-
-def _iou(one: Sequence[float], other: Sequence[float]) -> float:
-    sides = [min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1)]
-    shared = max(sides[0], 0.0) * max(sides[1], 0.0)
-    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return shared / (sum(areas) - shared)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from gpt4image.artifacts.top_k_probs import blocks
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import Dataset
+from gpt4image.labelling.text_vectors import unit
 
 if TYPE_CHECKING:
     from gpt4image.training.run_model import RunModel
@@ -52,9 +53,8 @@ class Pictures(NamedTuple):
         directions = np.linalg.eigh(squares / max(len(among), 1) - np.outer(mean, mean))[1][:, -WIDTH:]
         found = np.zeros((len(self.seen), directions.shape[1]), np.float32)
         for rows in blocks(len(found), width):
-            own = (self.vectors[rows].astype(np.float32) - mean) @ directions
-            length = np.linalg.norm(own, axis=1, keepdims=True)
-            found[rows] = np.where(self.seen[rows][:, None], own / np.maximum(length, 1e-12), 0.0)
+            own = unit((self.vectors[rows].astype(np.float32) - mean) @ directions)
+            found[rows] = np.where(self.seen[rows][:, None], own, 0.0)
         return Pictures(found, self.seen)
 
 
@@ -93,7 +93,7 @@ def read_pictures(
             places = first[numbers]
             own = model.read(pixels, places).features
             bar.advance(task, len(places))
-            return own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12), ~pixels.broken(places)
+            return unit(own), ~pixels.broken(places)
 
         width = 1 if earlier is None else earlier.embeddings.shape[1]
         digests = distinct.view(np.uint8).reshape(-1, 32)

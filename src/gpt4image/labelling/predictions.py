@@ -245,21 +245,20 @@ def taught_by_answers(inputs: Inputs, n_classes: int, seed: int) -> list[Source]
     It needs no human label. Each image is predicted by folds that have not seen its answer, so that what it says of the
     image is not the answer again: texts of similar images correct answers that are wrong.
     """
-    found = _taught(inputs, inputs.vectors, inputs.described, n_classes, seed, inputs.names)
-    return [] if found is None else [Source(name="taught", prior=TAUGHT_PRIOR, shrunk=True, **found[0])]
+    found = _taught("taught", inputs, inputs.vectors, inputs.described, n_classes, seed, inputs.names)
+    return [] if found is None else [replace(found[0], prior=TAUGHT_PRIOR)]
 
 
 def seen_by_answers(inputs: Inputs, n_classes: int, seed: int, labels: Ints | None = None) -> list[Source]:
     """Return the same of the features of pictures, with given labels in place of answers where there are some."""
     if inputs.pictures is None:
         return []
-    found = _taught(inputs, inputs.pictures.vectors, inputs.pictures.seen, n_classes, seed, labels=labels)
-    if found is None:
-        return []
-    return [Source(name="pictures", prior=max(0.0, found[1] - PICTURE_EXPLAINS), shrunk=True, **found[0])]
+    found = _taught("pictures", inputs, inputs.pictures.vectors, inputs.pictures.seen, n_classes, seed, labels=labels)
+    return [] if found is None else [replace(found[0], prior=max(0.0, found[1] - PICTURE_EXPLAINS))]
 
 
 def _taught(
+    name: str,
     inputs: Inputs,
     vectors: Vectors,
     known: Bools,
@@ -267,8 +266,8 @@ def _taught(
     seed: int,
     names: Floats | None = None,
     labels: Ints | None = None,
-) -> tuple[dict[str, Any], float] | None:
-    """Return what a classifier says that answers have taught, and which part of them it explains out of fold."""
+) -> tuple[Source, float] | None:
+    """Return a classifier taught by answers, yet without a weight, and which part of them it explains out of fold."""
     if inputs.answers is None:
         return None
     answered = inputs.answers.first if labels is None else np.where(labels >= 0, labels, inputs.answers.first)
@@ -283,7 +282,8 @@ def _taught(
     # Classes that were never answered are possible all the same.
     found = _filled(fit.probabilities, taught, 1e-3 / n_classes)
     explains = explained(found, taught, fit.out_of_fold) or 0.0
-    return {"probabilities": found, "known": known, "first": found.argmax(axis=1)}, explains
+    source = Source(name=name, probabilities=found, known=known, prior=0.0, shrunk=True, first=found.argmax(axis=1))
+    return source, explains
 
 
 def _free_sources(

@@ -226,13 +226,8 @@ def _write_classes(out: Path, clusters: Targets, file: LabelsFile) -> Targets:
     kept = np.flatnonzero(merged.sum(axis=1)[found.argmax(axis=1)])
     found = found[kept] @ merged
     targets = replace(
-        clusters,
-        keys=tuple(clusters.keys[row] for row in kept),
-        digests=tuple(clusters.digests[row] for row in kept),
-        splits=clusters.splits[kept],
-        labels=clusters.labels[kept],
+        clusters.take(kept),
         probabilities=found / found.sum(axis=1, keepdims=True),
-        out_of_fold=clusters.out_of_fold[kept],
         facts=replace(clusters.facts, classes=tuple(classes)),
     )
     targets.save(out / TARGETS)
