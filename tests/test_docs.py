@@ -217,6 +217,8 @@ def test_the_index_of_the_log_has_every_entry() -> None:
     entries = [f"log/{page.name}#{anchor}" for page in sorted((DOCS / "research" / "log").glob("*.md"))
                for anchor in anchors(page) if anchor.startswith("2026")]  # fmt: skip
     assert len(entries) > 60 and [entry for entry in entries if f"({entry})" not in index] == []
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert [page.name for page in (DOCS / "research" / "log").glob("*.md") if f"log/{page.name}\n" not in nav] == []
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
