@@ -284,7 +284,8 @@ def set_up(
     """Return how the runs of an arm are set up, with ``options`` that make a variant of it.
 
     ``taught_by`` is the key of the runs that the arm learns from, None where it learns from none; arms that read no
-    answers leave them, and those that read not all evidence the features of pictures. Raises ConfigError, TableError: the options do not fit each other or the data.
+    answers leave them, and those that read not all evidence the ``features`` of pictures. Raises ConfigError,
+    TableError: the options do not fit each other or the data.
     """
     own = _with_options(ready, {**arm.options, **options})
     unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.predicts_targets else OF_TEXT_LABELS)}
