@@ -1169,6 +1169,7 @@ def compare(
     first_seed: int = 0,
     arms: str = '',
     answers: StrPath | None = None,
+    features: str = 'none',
     labels_per_class: int | None = None,
     labelled_images: int | None = None,
     label_noise: float = 0.0,
@@ -1309,6 +1310,8 @@ def compare(
             docs/compare.md.
         answers (str | Path | None, optional): Store of answers by a describer that was asked for the class
             (`gpt4image.describe(ask='class')`), for the arms asked and fused.
+        features (str, optional): What sees the pictures beside the answers of the arm fused, as for `label`; `distill`
+            gives what it taught by.
         labels_per_class (int | None, optional): Keep this many labels per class, drawn per seed, of described images
             first; the other training images are unlabelled. With 0, only arms that need no label run.
         labelled_images (int | None, optional): Keep the masks or boxes of this many training images, drawn per seed, of
