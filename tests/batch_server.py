@@ -21,15 +21,16 @@ from openai_stub import Call, Reply, completion, json_reply, serve
 ENDED = ("completed", "expired", "cancelled", "failed")
 
 
-def image_of(body: dict[str, Any]) -> str:
-    """The data URL of the image in a request body."""
-    (url,) = re.findall(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]+", json.dumps(body))
-    return url
+def images_of(body: dict[str, Any]) -> list[str]:
+    """The data URLs of the images in a request body."""
+    return re.findall(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]+", json.dumps(body))
 
 
 def describe_ok(body: dict[str, Any]) -> dict[str, Any]:
-    """Answer with a text that depends on the image."""
-    return completion(f"A shape of kind {zlib.crc32(image_of(body).encode())}.")
+    """Answer with a text that depends on the image, or one for each of several images."""
+    texts = [f"A shape of kind {zlib.crc32(url.encode())}." for url in images_of(body)]
+    items = [{"image": number, "description": text} for number, text in enumerate(texts, 1)]
+    return completion(texts[0] if len(texts) == 1 else json.dumps({"answers": items}))
 
 
 @dataclass
@@ -158,7 +159,7 @@ class BatchServer:
         if reasons:
             batch |= {"status": "failed", "errors": {"object": "list", "data": reasons}}
         else:
-            self.paid.update(image_of(line["body"]) for line in lines)
+            self.paid.update(url for line in lines for url in images_of(line["body"]))
         return 200, _shown(batch)
 
     def batch(self, method: str, name: str, *rest: str) -> tuple[int, Any]:
@@ -169,7 +170,7 @@ class BatchServer:
             if batch["status"] in ENDED:
                 return 409, {"error": {"message": f"It is {batch['status']}", "type": "conflict", "code": None}}
             batch["status"] = "cancelled"
-            self.paid.subtract(image_of(line["body"]) for line in batch["lines"])
+            self.paid.subtract(url for line in batch["lines"] for url in images_of(line["body"]))
         elif batch["status"] not in ENDED:
             batch["polls"] += 1
             batch["status"] = "in_progress"

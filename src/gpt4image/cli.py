@@ -59,9 +59,9 @@ COMMANDS = {
     "descriptions backup": Command(
         "copy a store, also while it is written", "BackupConfig", "describing.descriptions:back_up"
     ),
-    "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
+    "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.contents:stats"),
     "descriptions check": Command("compare a store to a dataset", "CheckConfig", "describing.descriptions:check"),
-    "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
+    "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.contents:view"),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
     "label": Command("make targets from answers, texts and labels", "LabelConfig", "labelling.label:label"),
     "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),

@@ -78,8 +78,8 @@ def test_answers_are_stored_beside_descriptions(tmp_path: Path) -> None:
             ]
         )
         assert added == 5
-        assert store.settled(CLASSES, ME) == {"a" * 64: frozenset({0})}
-        assert store.settled(CLASSES, ME, rejected=True) == {"c" * 64: frozenset({0})}
+        assert store.settled(CLASSES, ME) == {("a" * 64, 0)}
+        assert store.settled(CLASSES, ME, rejected=True) == {("c" * 64, 0)}
         reworded = replace(CLASSES, classes=(("cat", "any cat"), ("dog", "")))
         assert not store.settled(reworded, ME), "another definition is another question"
     with DescriptionStore(tmp_path / "a.db") as store:

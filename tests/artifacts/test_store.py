@@ -51,7 +51,7 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
 def test_a_description_is_never_overwritten_and_a_failure_gives_way(tmp_path: Path) -> None:
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         store.add([description(1, None, error="timeout"), description(2, "first")])
-        assert store.settled(PAPER, ME).keys() == {digest(2)}
+        assert store.settled(PAPER, ME) == {(digest(2), 0)}
         assert store.add([description(1, "now"), description(2, "second"), description(2, None, error="late")]) == 1
         assert [row.text for row in store.texts()] in (["now", "first"], ["first", "now"])
         assert not list(store.descriptions(status="failed"))
@@ -65,7 +65,7 @@ def test_a_call_that_brought_nothing_leaves_a_rejected_answer_and_adds_its_cost(
         store.add([description(n, None, error="timeout", cost_usd=0.5) for n in (1, 2)])
         kept = {row.digest: (row.text, row.error, row.cost_usd) for row in store.descriptions(status="failed")}
         assert kept == {row.digest: (row.text, row.error, 0.75) for row in (loop, lynx)}
-        assert store.settled(PAPER, ME, rejected=True).keys() == {digest(1)}, "the other waits for its second try"
+        assert store.settled(PAPER, ME, rejected=True) == {(digest(1), 0)}, "the other waits for its second try"
         store.add([description(2, "a cat", cost_usd=0.5)])
         assert [(row.text, row.cost_usd) for row in store.descriptions()] == [("a cat", 1.25)]
 
@@ -82,8 +82,8 @@ def test_identity_is_digest_prompt_describer_and_sample(tmp_path: Path) -> None:
         assert store.add(rows) == 5
         assert store.add(rows) == 0
         assert store.add([description(1, describer=dict(reversed(ME.items())))]) == 0
-        assert store.settled(TOLD, ME).keys() == {digest(1)}
-        assert store.settled(TOLD, {"kind": "other"}) == {}
+        assert store.settled(TOLD, ME) == {(digest(1), 0)}
+        assert store.settled(TOLD, {"kind": "other"}) == set()
         store.add(
             [description(2, None, error="loop", tokens_in=7, sample=1), description(3, describer={}, tokens_in=8)]
         )

@@ -20,9 +20,8 @@ from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.splits import with_splits
-from gpt4image.describing.asking import Asking, Budget
+from gpt4image.describing.asking import Asking, Budget, Missing
 from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.missing import Missing
 from gpt4image.describing.prices import FREE, Price, find_price
 from loaded_sets import in_memory
 
@@ -47,8 +46,8 @@ def no_limit(limit: int | None = None) -> Budget:
 
 
 def asking_all(images: Dataset, prompts: Sequence[Prompt] = (PAPER,), samples: int = 1, **options: Any) -> Asking:
-    wanted = {digest: frozenset(range(samples)) for digest in images.digests}
-    return Asking(images, [Missing(prompt, dict(wanted), dict(wanted)) for prompt in prompts], **options)
+    wanted = {(digest, sample) for digest in images.digests for sample in range(samples)}
+    return Asking(images, [Missing(prompt, wanted, wanted) for prompt in prompts], **options)
 
 
 def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> None:
@@ -137,7 +136,8 @@ def test_every_answer_that_is_missing_is_asked_for_once_however_often_it_is_inte
     digest_of = dict(zip((content for content, _ in images), image_data.digests, strict=True))
     wanted = {digest_of[content]: samples for content, samples in missing.items() if content in digest_of}
     prompts = [PAPER, PROMPTS["class-conditioned" if told else "attributes"]]
-    asking = Asking(image_data, [Missing(prompt, dict(wanted), dict(wanted)) for prompt in prompts])
+    pairs = {(digest, sample) for digest, samples in wanted.items() for sample in samples}
+    asking = Asking(image_data, [Missing(prompt, pairs, pairs) for prompt in prompts])
     asked: Counter[tuple[str, Prompt, int]] = Counter()
     for limit in [*limits, None]:
         for one in asking.requests(no_limit(limit), Interrupt()):

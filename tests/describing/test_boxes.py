@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gpt4image.describing.missing
+import gpt4image.describing.asking
 from encoded_images import encoded
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import PROMPTS
@@ -22,8 +22,8 @@ from gpt4image.config import BOX_FORMATS, DescribeConfig, StatsConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.describing.boxes import IMAGES_PROBED, find_box_format, probed_images
+from gpt4image.describing.contents import stats
 from gpt4image.describing.describe import describe
-from gpt4image.describing.description_stats import stats
 from loaded_sets import in_memory, masks_of
 from openai_cases import openai_settings
 from openai_stub import Call, Handler, Reply, answer, serve
@@ -58,7 +58,7 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Make:
         regions = Boxes.of_images([*one, *[None] * (count - drawn)]) if drawn else None
         none: Any = {"labels": np.full((count, 2), -1, np.int8), "classes": ("cat", "sport_ball")}
         found = in_memory([picture(n) for n in range(count)], **none, regions=regions)
-        monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: found)
+        monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: found)
         return found
 
     return make

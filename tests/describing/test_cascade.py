@@ -12,28 +12,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gpt4image.describing.missing
+import gpt4image.describing.asking
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
 from gpt4image.config.results import DescribeResult
-from gpt4image.data.dataset import Dataset
 from gpt4image.describing.cascade import PILOT, Known, curve, forecast, next_round, pilot
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import Price
 from gpt4image.labelling.answers import read_by_describer
 from loaded_sets import in_memory
+from openai_cases import openai_settings, picture
+from openai_stub import answer, serve
+from text_label_cases import made_of
+
+__all__ = ["openai_settings"]
+pytestmark = pytest.mark.usefixtures("openai_settings")
 
 IMAGES = 400
 CLASSES = ("cat", "dog")
 PRICE = Price(1.0, 1.0)
 
 
-class Model:
+class Model(FreeDescriber):
     """A describer with a name, whose answers cost ``usd`` each."""
-
-    repeatable = False
 
     def __init__(self, name: str, says: Callable[[int], tuple[str, float]], usd: float) -> None:
         self.settings: Mapping[str, Any] = {"kind": "scripted", "model": name}
@@ -55,12 +58,6 @@ class Model:
         text = f'{{"class": "{name}", "second": null, "confidence": {sure}}}'
         return Answer(request=request, text=text, tokens_in=1, tokens_out=1, cost_usd=self.usd)
 
-    def arrived(self) -> Sequence[Answer]:
-        return ()
-
-    def report(self, images: Dataset) -> Report:
-        return Report()
-
 
 def truth(number: int) -> str:
     return CLASSES[number % 2]
@@ -75,7 +72,7 @@ def cheap(number: int) -> tuple[str, float]:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[DescribeResult, Model, Model]]:
     images = in_memory([f"image {number}".encode() for number in range(IMAGES)], np.full(IMAGES, -1))
-    monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: images)
+    monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
 
     def run_with(stops_after: int = 9 * IMAGES, **options: Any) -> tuple[DescribeResult, Model, Model]:
         first, second = Model("cheap", cheap, 0.001), Model("dear", lambda number: (truth(number), 0.95), 0.1)
@@ -151,7 +148,7 @@ def test_labels_show_that_the_second_is_no_better(tmp_path: Path, run: Any, monk
     numbers = np.arange(IMAGES)
     labels = np.array([CLASSES.index(cheap(number)[0]) for number in numbers])
     images = in_memory([f"image {number}".encode() for number in numbers], labels)
-    monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: images)
+    monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
     found, _, second = run()
     assert len(second.asked) < PILOT + 60 and found.then_asked == len(second.asked)
 
@@ -161,6 +158,31 @@ def test_what_does_not_go_together_is_named(run: Any) -> None:
         run(ask="description", classes=None)
     with pytest.raises(ConfigError, match="--then cheap is the describer that was asked first"):
         run(then="cheap")
+
+
+def test_with_targets_the_second_is_asked_where_they_are_in_doubt(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answers do not show it: all are stated with the same confidence."""
+    monkeypatch.setitem(globals(), "cheap", lambda number: (CLASSES[(number + (number % 8 == 3)) % 2], 0.97))
+    images = in_memory([f"image {number}".encode() for number in range(IMAGES)], np.full(IMAGES, -1))
+    sure = np.where(np.arange(IMAGES) % 8 == 3, 0.55, 0.99)
+    made_of(images, CLASSES, np.stack([sure, 1 - sure], axis=1).astype(np.float32)).save(tmp_path / "t.parquet")
+    _, _, second = run(then_targets=tmp_path / "t.parquet")
+    assert {number for number in range(IMAGES) if number % 8 == 3} <= {*second.asked}
+    assert all(number % 8 == 3 for number in second.asked[PILOT:])
+
+
+def test_the_second_may_be_at_another_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = in_memory([picture(number) for number in range(6)], np.full(6, -1))
+    monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
+    said = {"small": '{"class": "cat", "confidence": 0.5}', "large": '{"class": "dog", "confidence": 0.9}'}
+    data: Any = {"data": "memory", "store": tmp_path / "a.db", "ask": "class", "classes": "cat,dog"}
+    with serve(lambda _: answer(said["small"])) as one, serve(lambda _: answer(said["large"])) as other:
+        who: Any = {"describer": "openai:small", "then": "openai:large"}
+        found = describe(DescribeConfig(**data, **who, base_url=one.url, then_base_url=other.url))
+    models = [[call.body["model"] for call in stub.calls] for stub in (one, other)]
+    assert models == [["small"] * 6, ["large"] * 6] and found.then_another_class == 6
 
 
 known_images = st.lists(

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import gpt4image.describing.missing
+import gpt4image.describing.asking
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.prices import FREE, Price
@@ -35,7 +35,7 @@ def of(count: int, **others: Any) -> Dataset:
     return in_memory([f"image {number}".encode() for number in range(count - 1)] + [b"image 0"], **others)
 
 
-class Scripted:
+class Scripted(FreeDescriber):
     """A describer that answers what a function says, in reversed groups: answers come in any order."""
 
     settings: Mapping[str, Any] = MappingProxyType({"kind": "scripted"})
@@ -54,22 +54,17 @@ class Scripted:
             self.asked += group
             yield [self.answer(request) for request in reversed(group)]
 
-    def arrived(self) -> Sequence[Answer]:
-        return ()
-
-    def report(self, images: Dataset) -> Report:
-        return Report()
-
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run_with(describer: Any, images: Dataset, **options: Any) -> Any:
+    def run_with(describer: Any, images: Dataset, /, **options: Any) -> Any:
         monkeypatch.setitem(DESCRIBERS, "scripted", lambda _name, _options: describer)  # type: ignore[arg-type]
-        monkeypatch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
-        return describe(DescribeConfig(data="memory", store=tmp_path / "a.db", describer="scripted", **options))
+        monkeypatch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_fractions: images)
+        options = {"data": "memory", "store": tmp_path / "a.db", "describer": "scripted", **options}
+        return describe(DescribeConfig(**options))
 
     return run_with
 
@@ -171,12 +166,39 @@ def test_several_prompts_and_samples_are_results_of_their_own(run: Run, tmp_path
     assert sum(row.prompt.name == "paper" for row in rows_of(tmp_path)) == 9
     fewer = run(Scripted(told), of(5), prompt=("paper", "attributes")).summary
     assert (fewer["already_described"], fewer["described"], fewer["without_description"]) == (6, 2, 0)
-    with pytest.raises(ConfigError, match="each name once"):
-        run(Scripted(told), of(4), prompt=("paper", "paper"))
-    with pytest.raises(ConfigError, match="nothing is known to ask"):
-        run(Scripted(told), of(4), prompt="my own name")
-    with pytest.raises(ConfigError, match="every answer would be the same"):
-        run(Scripted(told, repeatable=True), of(4), samples=2)
+
+
+SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"prompt": ("paper", "paper")}, "each name once"),
+        ({"prompt": "my own name"}, "nothing is known to ask"),
+        ({"samples": 2}, "every answer would be the same"),
+        ({"ask": "description", "classes": "a,b"}, "--classes belongs to --ask class"),
+        ({"ask": "class", "classes": " "}, "0 classes"),
+        ({"ask": "class", "prompt": ("short", "paper")}, "goes with one --prompt"),
+        ({"ask": "class", "prompt": "conversation"}, "several turns"),
+        ({"ask": "class", "prompt": "class-conditioned"}, "tells the class"),
+        ({"ask": "clas"}, "class"),
+        ({"ask": ""}, "nothing is asked for"),
+        ({"per_call": 4}, "--per-call goes with openai:"),
+        ({**SERVER, "per_call": 4, "prompt": "conversation"}, "several turns"),
+        ({**SERVER, "per_call": 4, "prompt": "class-conditioned"}, "tells the class"),
+        ({**SERVER, "batch": True, "prompt": ("paper", "conversation")}, "'conversation' has several turns"),
+        ({"batch": True}, "--batch goes with openai:MODEL"),
+        ({**SERVER, "examples": 1}, "add class"),
+        ({"examples": 1, "ask": "class"}, "--examples goes with"),
+        ({**SERVER, "examples": 1, "ask": "class", "engine": "ray"}, "--engine local"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is(run: Run, options: dict[str, Any], reason: str) -> None:
+    describer = Scripted(ok, repeatable=True)
+    with pytest.raises(ConfigError, match=reason):
+        run(describer, of(4), **options)
+    assert not describer.asked
 
 
 class Killed(BaseException):

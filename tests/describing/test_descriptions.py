@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import fuzz_targets
+import gpt4image.describing.asking
 import gpt4image.describing.descriptions
-import gpt4image.describing.missing
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import ConfigError, DataError, StoreError
@@ -33,10 +34,10 @@ from gpt4image.config import (
 )
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
+from gpt4image.describing.contents import stats, view
 from gpt4image.describing.describe import describe
-from gpt4image.describing.description_stats import stats
+from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
-from gpt4image.describing.gallery import view
 from gpt4image.describing.rows import Row, describer_settings, parse_line, parse_row, to_fields, write_rows
 from loaded_sets import in_memory
 
@@ -144,7 +145,7 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 def known(patch: pytest.MonkeyPatch, images: Dataset) -> Dataset:
     patch.setattr(gpt4image.describing.descriptions, "load_dataset", lambda _spec: images)
-    patch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_fractions: images)
+    patch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_fractions: images)
     return images
 
 
@@ -487,17 +488,45 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
         assert part in page, part
 
 
-def test_what_boxes_are_called_acts_on_no_page(tmp_path: Path, pets: str) -> None:
-    hostile = {"label": "</text></title><script>a()</script>", "box_2d": [0, 0, 9, 9], "words": '"><img src=x>\u202e'}
-    bring(tmp_path, [{"key": "cat/0.png", "boxes": [hostile, BOX]}], pets)
-    view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count("<rect ") == 2 and "<script>a" not in page and "<img src=x" not in page and "\u202e" not in page
-
-
 def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: str) -> None:
     bring(tmp_path, ROWS[:1], pets, classes="cat, zebra")
     bring(tmp_path, [{**ROWS[2], "class": "zebra"}], pets, classes="cat, zebra")
     checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
     assert (checked.summary["images_described"], checked.summary["images_without_description"]) == (2, 3)
     assert "big_dog/0.png (zebra)" in checked.text, "a class that the set does not have"
+
+
+# Damaged rows
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        '"cost_usd": 1' + "0" * 400,
+        '"cost_usd": 1e999',
+        '"cost_usd": NaN',
+        '"tokens_in": 18446744073709551616',
+        '"tokens_in": ' + "9" * 5000,
+        '"prompt": "\\ud800"',
+        '"prompt": ' + "[" * 100_000,
+        '"note": ' + '{"a":' * 20_000 + "1" + "}" * 20_000,
+        '"digest": "' + "é" * 64 + '"',
+        '"prompt": "\0"',
+    ],
+    ids=lambda fault: fault[:16],
+)
+def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
+    good, bad = (json.dumps(row)[:-1] for row in fuzz_targets.ROWS[:2])
+    (file := tmp_path / "rows.jsonl").write_text(f"{good}}}\n{bad}, {fault}}}\n", "utf-8")
+    outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
+    assert (outcome.summary["added"], [item.name for item in outcome.skipped]) == (1, ["rows.jsonl, line 2"])
+    assert len(ReplayDescriber(str(file))._places) == 1
+
+
+def test_a_row_of_parquet_that_is_not_text_costs_itself_alone(tmp_path: Path) -> None:
+    values = pyarrow.array([b"A cat.", b"\xff\xfe", b"A dog."]).view(pyarrow.string())
+    digests = [f"{number:064x}" for number in range(3)]
+    pyarrow.parquet.write_table(pyarrow.table({"digest": digests, "description": values}), tmp_path / "a.parquet")
+    outcome = import_descriptions(ImportDescriptionsConfig(file=tmp_path / "a.parquet", store=tmp_path / "a.db"))
+    assert outcome.summary["added"] == 2
+    assert [(item.name, item.reason) for item in outcome.skipped] == [("a.parquet, row 2", "a value in it is damaged")]

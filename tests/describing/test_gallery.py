@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import gpt4image.describing.gallery
-import gpt4image.describing.missing
+import gpt4image.describing.asking
+import gpt4image.describing.contents
 from browser import SCHEMES, act, fits
 from encoded_images import encoded
+from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import StatsConfig, ViewConfig
 from gpt4image.data.dataset import NO_LABEL, Dataset
-from gpt4image.describing.description_stats import describer_names, stats, stored_flaws
-from gpt4image.describing.gallery import view
+from gpt4image.describing.contents import describer_names, stats, stored_flaws, view
 from loaded_sets import in_memory
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
@@ -35,8 +35,8 @@ def known(patch: pytest.MonkeyPatch, contents: list[bytes], **others: Any) -> Da
     """Images of these bytes, the first one without a label, known as any SPEC."""
     labels = [NO_LABEL, *(number % 2 for number in range(1, len(contents)))]
     images = in_memory(contents, labels, **{"classes": ("cat", "big_dog"), **others})
-    patch.setattr(gpt4image.describing.missing, "load_with_splits", lambda _spec, **_: images)
-    patch.setattr(gpt4image.describing.gallery, "load_dataset", lambda _spec: images)
+    patch.setattr(gpt4image.describing.asking, "load_with_splits", lambda _spec, **_: images)
+    patch.setattr(gpt4image.describing.contents, "load_dataset", lambda _spec: images)
     return images
 
 
@@ -194,7 +194,9 @@ def test_nothing_from_outside_becomes_part_of_the_page(tmp_path: Path, monkeypat
     rows = [result(digest, None, error=text) for digest, text in zip(nasty.digests, NASTY, strict=True)]
     for digest, said in zip(nasty.digests, NASTY, strict=True):
         given: dict[str, Any] = {"describer": {"name": said, said: said}, "finish_reason": said}
-        rows.append(result(digest, said, prompt=Prompt(said, 1, said, class_conditioned=False), **given))
+        box: Any = {"label": said, "box_2d": [0, 0, 9, 9], "words": said}
+        asked = Prompt(said, 1, said, class_conditioned=False, ask=("description", "boxes"))
+        rows.append(result(digest, said, prompt=asked, answer=Answer(boxes=(box,)), **given))
     page = page_of(tmp_path, rows, data=NASTY[0])
     reader, seen, text = HTMLParser(), list[tuple[str, dict[str, str | None]]](), list[str]()
     reader.handle_starttag = lambda tag, attrs: seen.append((tag, dict(attrs)))  # type: ignore[method-assign]

@@ -14,8 +14,8 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
+from gpt4image.describing.asking import brings, chosen_images, find_missing
 from gpt4image.describing.class_lists import NONE_OF_THESE, ClassNames, class_list, is_none
-from gpt4image.describing.missing import brings, chosen_images, find_missing
 from gpt4image.describing.questions import asked_again, asking_for, question, schema_of
 from loaded_sets import in_memory
 
@@ -153,14 +153,14 @@ def wanted(path: Path, rows: list[Description], **options: Any) -> tuple[dict[tu
         "ask": BOTH,
         "classes": TWO,
         "digests": (A, B, C),
-        "samples": frozenset({0}),
+        "samples": 1,
         "retry_rejected": False,
         **options,
     }
     with DescriptionStore(path / "a.db", write=True) as store:
         store.add(rows)
         missing, done = find_missing(store, ME, **values)
-    return {one.prompt.ask: set(one.wanted) for one in missing if one.wanted}, done
+    return {one.prompt.ask: {digest for digest, _ in one.wanted} for one in missing if one.wanted}, done
 
 
 def test_parts_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:

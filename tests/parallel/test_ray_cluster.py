@@ -26,12 +26,10 @@ from gpt4image.base.interrupts import Interrupt
 from gpt4image.config import DescribeConfig, EncodeConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
-from gpt4image.describing.asking import Asking, Budget
+from gpt4image.describing.asking import Asking, Budget, Missing
 from gpt4image.describing.describers.base import Answer
 from gpt4image.describing.describers.ray import RayDescriber
 from gpt4image.describing.describers.registry import load_describer
-from gpt4image.describing.describers.replay import ReplayDescriber
-from gpt4image.describing.missing import Missing
 from gpt4image.encoding.encode import encode
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
@@ -85,7 +83,7 @@ def config_of(describer: str, **options: Any) -> DescribeConfig:
 
 
 def everything(images: Dataset, samples: int = 1) -> Asking:
-    wanted = {digest: frozenset(range(samples)) for digest in images.digests}
+    wanted = {(digest, sample) for digest in images.digests for sample in range(samples)}
     return Asking(images, [Missing(PROMPTS["paper"], wanted, wanted)])
 
 
@@ -145,11 +143,9 @@ def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: Dataset, r
         list(ask(describer, photos))
 
 
-def test_a_worker_that_would_write_something_else_is_refused(
-    photos: Dataset, replay_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ReplayDescriber, "settings", {"kind": "replay", "file": "another.jsonl"})
+def test_a_worker_that_would_write_something_else_is_refused(photos: Dataset, replay_file: Path) -> None:
     describer = RayDescriber(config_of(f"replay:{replay_file}"), photos)
+    describer.settings = {"kind": "replay", "file": "another.jsonl"}
     with pytest.raises(DescriberError, match=r"file: texts\.jsonl and another\.jsonl"):
         list(ask(describer, photos))
 

@@ -168,17 +168,15 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self._merged = time.monotonic()
 
-    def settled(
-        self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False
-    ) -> dict[str, frozenset[int]]:
-        """Return the samples that need not be asked for, by digest: described ones, or those ``rejected``.
+    def settled(self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False) -> set[tuple[str, int]]:
+        """Return (digest, sample) of what need not be asked for: what is described, or what was ``rejected``.
 
         An answer with a class outside the list is asked for once more, and then kept: a rejected one waits for that.
         """
         among = "r.status = 'ok'"
         if rejected:
             among = f"r.status = 'failed' AND r.text IS NOT NULL AND r.error NOT LIKE '{OUTSIDE_LIST}%'"
-        return samples_by_digest(self._of("lower(hex(r.digest)), r.sample", prompt, describer, among))
+        return set(self._of("lower(hex(r.digest)), r.sample", prompt, describer, among))
 
     def inputs(self, prompt: Prompt, describer: Mapping[str, Any]) -> list[tuple[str, int]]:
         """Return (digest, tokens of the request) of each answer to a prompt that tells them."""
@@ -426,16 +424,6 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         with explained(self.path):
             for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
                 yield row
-
-
-def samples_by_digest(rows: Iterable[tuple[str, int]]) -> dict[str, frozenset[int]]:
-    """Return the samples of each digest; equal sets are one object, as there may be millions."""
-    shared: dict[frozenset[int], frozenset[int]] = {}
-    found: dict[str, frozenset[int]] = {}
-    for digest, sample in rows:
-        own = found.get(digest, frozenset()) | {sample}
-        found[digest] = shared.setdefault(own, own)
-    return found
 
 
 def _payee(describer: Mapping[str, Any]) -> str:

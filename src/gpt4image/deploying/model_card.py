@@ -36,7 +36,7 @@ from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import centre_start
 from gpt4image.deploying.formats import Agreement, ExportedModel
 from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
-from gpt4image.describing.description_stats import describer_names
+from gpt4image.describing.contents import describer_names
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings

@@ -1,7 +1,8 @@
-"""Answers in JSON, as models write them: within code fences or prose, with trailing commas, or cut off.
+"""What a model wrote: its JSON, within code fences or prose, with trailing commas, or cut off; and flaws of its texts.
 
 What a model writes is data: of another kind, out of range or too long, it is left out or cut, and never an error of the
-program.
+program. A flaw is reported only where there is little doubt, because an answer that is thrown away was paid for: short
+texts have no loops, and a refusal must be the whole answer.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
 from gpt4image.artifacts.answers import Answer, is_box
 from gpt4image.artifacts.store import Prompt
+from gpt4image.config import Flaw
 from gpt4image.describing.class_lists import LONGEST_NAME, ClassNames, is_none, readable
-from gpt4image.describing.flaws import without_thoughts
 from gpt4image.describing.questions import ANSWERS, BOXES, CLASS, DESCRIPTION, TAGS, asks_of_list
 
 MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, LONGEST_NAME, 1000
@@ -42,8 +45,10 @@ def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: floa
     """Return what an answer holds, or in one line why it is not what was asked for. Never raises."""
     missing = "there is no JSON object in it"
     loose = _loose_boxes(text) if prompt.ask == (BOXES,) else ()
+    # Without these an answer is of no use: the tags, at its end, may be cut off.
+    needed = [part for part in prompt.ask if part in (DESCRIPTION, CLASS, BOXES)] or list(prompt.ask)
     for fields in itertools.chain(_objects(text), loose):
-        lacking = [part for part in _needed(prompt) if not _has(fields, part)]
+        lacking = [part for part in needed if not _has(fields, part)]
         if not lacking:
             own = {name: fields.get(name) for name in _FIELDS}
             description = valid(fields[DESCRIPTION]).strip() if DESCRIPTION in prompt.ask else None
@@ -58,41 +63,25 @@ def items_of_sheet(text: str, prompt: Prompt, count: int) -> dict[int, str]:
     Each is the text that would answer ``prompt`` about the image alone. Items that are cut or no objects are left out,
     and so are those whose number is used twice or is of no image. Never raises.
     """
-    listed = (fields[ANSWERS] for fields in _objects(text) if isinstance(fields.get(ANSWERS), list))
-    items = [item for item in next(listed, _bare_list(text)) if isinstance(item, dict)]
-    given = [_number_of(item.get("image")) for item in items]
+    found = next((fields[ANSWERS] for fields in _objects(text) if isinstance(fields.get(ANSWERS), list)), None)
+    if found is None:  # a bare list, as some models write it
+        bare = without_thoughts(text[:_LONGEST_TEXT])
+        found = _decoded(_first_object, _without_trailing_commas(bare[bare.find("[") :]))
+    listed = cast("list[Any]", found) if isinstance(found, list) else []
+    items: list[dict[str, Any]] = [item for item in listed if isinstance(item, dict)]
+    said: list[Any] = [item.get("image") for item in items]
+    said = [int(one) if isinstance(one, str) and one.isdecimal() and len(one) < 5 else one for one in said]
+    given = [number if type(number) is int and number >= 0 else None for number in said]
     if len(items) == count and (not any("image" in item for item in items) or given == [*range(count)]):
         given = [*range(1, count + 1)]  # not numbered, or from 0 on
-    if 0 in given:
-        return {}
-    uses = Counter(given)
-    return {
-        number: answer
-        for number, item in zip(given, items, strict=True)
-        if number is not None and number <= count and uses[number] == 1 and (answer := _answer_of(item, prompt))
-    }
-
-
-def _answer_of(item: Mapping[str, Any], prompt: Prompt) -> str:
-    if prompt.ask != (DESCRIPTION,):
-        return json.dumps({name: value for name, value in item.items() if name != "image"}, ensure_ascii=False)
-    return value if isinstance(value := item.get(DESCRIPTION), str) else ""
-
-
-def _number_of(value: Any) -> int | None:
-    if isinstance(value, str) and value.isdecimal() and len(value) < 5:
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _bare_list(text: str) -> list[Any]:
-    """Return the list that an answer consists of, as some models write it; an empty one where it is something else."""
-    text = without_thoughts(text[:_LONGEST_TEXT])
-    try:
-        value = _LENIENT.raw_decode(_without_trailing_commas(text[text.find("[") :]))[0]
-    except (ValueError, RecursionError):
-        return []
-    return cast("list[Any]", value) if isinstance(value, list) else []
+    answers, uses = dict[int, str](), Counter(given)
+    for number, item in zip(given, items, strict=True):
+        alone = item.get(DESCRIPTION)
+        if prompt.ask != (DESCRIPTION,):
+            alone = json.dumps({name: value for name, value in item.items() if name != "image"}, ensure_ascii=False)
+        if alone and isinstance(alone, str) and number and number <= count and uses[number] == 1 and not uses[0]:
+            answers[number] = alone
+    return answers
 
 
 def to_answer(
@@ -176,11 +165,6 @@ def _box(value: Any) -> Mapping[str, Any] | None:
     return {**box, "box_2d": list(box["box_2d"]), **{name: known for name, known in rest.items() if known is not None}}
 
 
-def _needed(prompt: Prompt) -> list[str]:
-    """Return the fields without which an answer is of no use: the tags, at its end, may be cut off."""
-    return [part for part in prompt.ask if part in (DESCRIPTION, CLASS, BOXES)] or list(prompt.ask)
-
-
 def _has(fields: Mapping[str, Any], part: str) -> bool:
     value = fields.get(part)
     if part == DESCRIPTION:
@@ -218,15 +202,10 @@ def _first_object(text: str) -> Any:
     return _LENIENT.raw_decode(text)[0]
 
 
-def _open_brackets(text: str) -> int:
-    """Return how many brackets are open at the end of a text."""
-    pieces = re.findall(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', text, re.DOTALL)
-    return sum((piece in "{[") - (piece in "}]") for piece in pieces)
-
-
 def _with_whole_items(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
     """Return a cut object without the box or answer within which it was cut: 4 may have been the beginning of 412."""
-    depth = _open_brackets(rest)
+    pieces = re.findall(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', rest, re.DOTALL)
+    depth = sum((piece in "{[") - (piece in "}]") for piece in pieces)  # brackets that are open at the end
     lists = {name: cast("list[Any]", value[name]) for name in (BOXES, ANSWERS) if isinstance(value.get(name), list)}
     whole = {name: items[: -1 if depth > 2 else None] for name, items in lists.items()}
     # An answer that was cut before its first box does not say that there is none.
@@ -250,9 +229,166 @@ def _without_trailing_commas(text: str) -> str:
     return "".join(re.findall(kept, text, re.DOTALL))
 
 
-def _decoded(decode: Callable[[str], Any], text: str) -> dict[str, Any] | None:
+def _decoded(decode: Callable[[str], Any], text: str) -> Any:
     try:
-        value = decode(text)
+        return value if isinstance(value := decode(text), dict | list) else None
     except (ValueError, RecursionError):
         return None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+# Flaws
+
+REFUSED = frozenset({"content_filter", "refusal"})
+CUT_OFF = "length"
+
+# Thoughts of a reasoning model, from a server that does not separate them from the answer.
+_THOUGHTS = re.compile(r"\s*(?:<think(?:ing)?>|◁think▷)", re.IGNORECASE)
+_THOUGHT = re.compile(r".*(?:</think(?:ing)?>|◁/think▷)", re.IGNORECASE | re.DOTALL)
+
+# Scripts that put no spaces between words: each letter counts as a word.
+_UNSPACED = (
+    r"\u0E00-\u0EFF\u1000-\u109F\u1780-\u17FF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U0002FA1F"
+)
+_WORD = re.compile(rf"[^\W\d_{_UNSPACED}]+|[{_UNSPACED}]")
+_ASCII_WORD = re.compile(r"[a-z]+")
+
+_IMAGE = r"(?:image|picture|photo|photograph|illustration|scene)"
+_STOCK_PHRASES = (
+    r"(?:certainly|sure(?: thing)?|of course|absolutely|okay|alright)\s*[!,.:]",
+    r"here(?:['’]s| is| are) (?:an?|the|your|some|my) (?:[\w-]+ ){0,3}?(?:description|caption|summary|analysis)",
+    rf"(?:(?:detailed|{_IMAGE}) )?(?:description|caption)\W*:",
+    rf"(?:the|this) (?:\w+ )?{_IMAGE} (?:shows|depicts|features|displays|captures|presents|portrays|contains)\b",
+    rf"(?:the|this) (?:\w+ )?{_IMAGE} (?:showcases|illustrates|is (?:an?|of|the))\b",
+    rf"(?:this|it) is an? (?:[\w-]+ ){{0,2}}?{_IMAGE} (?:of|showing|depicting)\b",
+    rf"in (?:the|this) (?:\w+ )?{_IMAGE}\b",
+    r"(?:we|you|i) can (?:clearly )?see\b",
+)
+_BOILERPLATE = re.compile(rf"[\W_]*(?:{'|'.join(_STOCK_PHRASES)})", re.IGNORECASE)
+
+# Words that an echo of the question may add.
+_NOTHING_NEW = frozenset(
+    ("user", "assistant", "human", "system", "question", "prompt", "answer", "a", "an", "the", "this")
+)
+_FEW_WORDS, _NEARLY = 3, 0.8
+_SHINGLE, _LEAST_LOOP, _ROUNDS, _LEAST_SIGNS = 4, 12, 3, 40
+# The text backwards: a unit of a few signs, over and over, at its end.
+_SIGNS_AT_END = re.compile(r"(.{1,12}?)\1{15,}", re.DOTALL)
+
+# A refusal in English, or a placeholder for no answer: every sentence must be a refusal or a courtesy, so that no
+# description is taken for one.
+_PICTURE = r"(?:images?|pictures?|photos?|photographs?|attachments?|files?)\b"
+_ANY_PICTURE = rf"(?:(?:the|this|that|your|an?|any) )?{_PICTURE}"
+_DO = r"(?:describ|process|load|open|read|view|access|display|analy[sz]|see|retriev)(?:e|ed|n)?"
+_CANNOT = r"(?:can'?t|cannot|can not|won'?t|will not|could(?: not|n'?t))"
+_I_AM = r"i(?:'?m| am) (?:just |only )?"
+_SORRY = rf"(?:(?:{_I_AM})?(?:so |very )?sorry|i apologi[sz]e|(?:my )?apologies|unfortunately|regrettably)"
+_PEOPLE = r"(?:\w+ ){0,3}?(?:people|persons?|individuals?|who|someone|anyone|faces?)\b"
+
+# Beginnings of the sentences of a refusal, in lower case.
+_BEGINNINGS = (
+    rf"i {_CANNOT} (?:assist|help|provide|describe|process|fulfil|comply|discuss|satisfy|answer|analy[sz]e)",
+    rf"i {_CANNOT} (?:(?:see|view|access|open) {_ANY_PICTURE}|(?:identify|recogni[sz]e|name) {_PEOPLE})",
+    rf"{_I_AM}(?:unable to|not (?:able|allowed|permitted|comfortable))\b",
+    rf"(?:{_I_AM}|as )an? (?:[\w-]+ ){{0,3}}?(?:ai|language model|assistant)\b",
+    r"i (?:must|have to|refuse to|need to) (?:respectfully )?(?:decline|refuse)",
+    rf"i (?:don'?t|do not) (?:see|have) (?:an?|any|the|access to) {_PICTURE}",
+    rf"(?:it (?:seems|looks|appears) (?:like |that )?)?(?:there is )?no {_PICTURE} (?:was |is )?(?:provided|attached)",
+)
+# Whole sentences of one.
+_WHOLE = (
+    rf"{_SORRY}|i refuse|n/a|none|null|nil|nan|undefined|\[image\]?",
+    rf"(?:no )?(?:{_ANY_PICTURE}|description)(?: is| was)? (?:not )?(?:available|found)|no (?:{_PICTURE}|description)",
+    rf"(?:error\W+)?(?:unable to|failed to|{_CANNOT}) {_DO} {_ANY_PICTURE}(?: file)?|{_ANY_PICTURE} {_CANNOT} be {_DO}",
+)
+_COURTESIES = (
+    r"if (?:you|there)|please|let me know|feel free|how (?:can|may) i|thank|hello|hi\b|(?:would|can|could) you"
+    r"|i(?:'d| would) be (?:happy|glad)|i can (?:help|assist|try|only)"
+)
+_REFUSAL = re.compile(rf"(?:{_SORRY}\W+)?(?:{'|'.join(_BEGINNINGS)})|(?:{'|'.join(_WHOLE)})\W*\Z")
+_COURTESY = re.compile(_COURTESIES)
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+|\b(?:but|however)\b")
+_APOSTROPHES = str.maketrans("’‘ʼ`", "''''")
+_LONGEST_REFUSAL = 2000
+
+
+def without_thoughts(text: str) -> str:
+    """Return what follows the thoughts of a reasoning model; some templates open them in the question."""
+    end = _THOUGHT.match(text)
+    return text if end is None else text[end.end() :].lstrip()
+
+
+def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list[Flaw]:
+    """Return what is wrong with an answer, in the order of ``Flaw``; nothing for a good one.
+
+    - ``empty``: no letters, or thoughts of the model ("<think>") where the answer should begin, unless the server
+      marked it as a refusal.
+    - ``refusal``: the server kept it back, or it only says that it cannot or will not describe.
+    - ``echo``: the question, with nothing added; unknown without ``turns``.
+    - ``loop``: most of it, or its end, is one passage over and over.
+    - ``truncated``: cut off at the limit of tokens.
+    - ``boilerplate``: it opens with a stock phrase ("The image shows", "Certainly!").
+    """
+    own = words(text)
+    found: dict[Flaw, bool] = {
+        "empty": finish_reason not in REFUSED and (not any(map(str.isalpha, text)) or bool(_THOUGHTS.match(text))),
+        "refusal": finish_reason in REFUSED or is_refusal(text),
+        "echo": any(_repeats(own, question) for question in _questions(tuple(turns))),
+        "loop": _is_loop(text, own),
+        "truncated": finish_reason == CUT_OFF,
+        "boilerplate": _BOILERPLATE.match(text) is not None,
+    }
+    return [flaw for flaw, there in found.items() if there]
+
+
+def words(text: str) -> list[str]:
+    """Return the words in lower case, without digits and signs; of Chinese and its like, the single characters."""
+    lower = text.lower()
+    return (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
+
+
+@lru_cache(maxsize=1024)
+def _questions(turns: tuple[str, ...]) -> tuple[list[str], ...]:
+    questions = [words(turn) for turn in turns]
+    together = [word for question in questions for word in question]
+    return tuple({" ".join(question): question for question in (*questions, together) if question}.values())
+
+
+def _repeats(own: list[str], question: list[str]) -> bool:
+    """Whether an answer is the question, once or more, or most of it without a new word."""
+    length, rest = len(question), own
+    while rest[:length] == question:
+        rest = rest[length:]
+    if len(rest) < len(own):
+        return len(rest) < _FEW_WORDS
+    if len(own) > 2 * length or not set(own).difference(question) <= _NOTHING_NEW:
+        return False
+    return SequenceMatcher(None, own, question, autojunk=False).ratio() >= _NEARLY
+
+
+def _is_loop(text: str, own: list[str]) -> bool:
+    """Whether most of a text, or its end, is one passage over and over; its very last word may be cut off."""
+    shingles = len(own) - _SHINGLE + 1
+    if shingles >= _LEAST_LOOP:
+        distinct = len(set(zip(*(own[start:] for start in range(_SHINGLE)), strict=False)))
+        if distinct <= shingles / 2:
+            return True
+        last = len(own) - 2
+        for period in range(1, len(own) // _ROUNDS + 1):
+            place = last
+            while place >= period and own[place] == own[place - period]:
+                place -= 1
+            if last - place + period >= max(_LEAST_LOOP, _ROUNDS * period):
+                return True
+    at_end = _SIGNS_AT_END.match(text.rstrip()[: -1 - 4 * _LEAST_SIGNS : -1])
+    return at_end is not None and len(at_end[0]) >= _LEAST_SIGNS
+
+
+def is_refusal(text: str) -> bool:
+    """Return whether a text refuses to describe, or says that there is no image or no answer, and nothing else."""
+    if len(text) > _LONGEST_REFUSAL:
+        return False
+    sentences = [part.lstrip(" \t*_#>,-") for part in _SENTENCES.split(text.lower().translate(_APOSTROPHES))]
+    refusing = [sentence for sentence in sentences if _REFUSAL.match(sentence)]
+    return bool(refusing) and all(
+        sentence in refusing or _COURTESY.match(sentence) for sentence in sentences if re.search(r"\w", sentence)
+    )

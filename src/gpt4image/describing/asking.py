@@ -1,4 +1,15 @@
-"""Asking within the money: requests for what is missing, one at a time, as far as a number and a budget go.
+"""What is asked: the parts of an answer that no stored answer brings, one request at a time, within the money.
+
+A description, a class and tags may have been asked for together or apart. A part that is there is not paid for again:
+an image is only asked for what it lacks. A class, boxes or tags of a list count as there if the list was the same.
+
+An answer that chose from a shorter list stays valid under the longer one, unless the image may be of an added class:
+
+- it was of no class of the list, or its class was stated with a confidence below SURE;
+- or its description contains the name of an added class, or is nearer to this name (and definition) than to the class
+  that was answered, by the text encoder MiniLM.
+
+Where an answer has neither a confidence nor a description, nothing speaks against the added class: it is asked again.
 
 The dearest outcome of each call is reserved before it is sent. Where nothing more fits, the round ends, what was
 really spent is known, and the next round begins: so the sum comes close to ``--max-cost`` from below. What earlier runs
@@ -9,22 +20,233 @@ A refused answer was paid for: it is kept and not asked again. A call that faile
 
 from __future__ import annotations
 
+import csv
+import itertools
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
-from gpt4image.artifacts.results import Prompt
-from gpt4image.base.errors import ConfigError, DescriberError
+import numpy as np
+
+from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
+from gpt4image.base.errors import ConfigError, DescriberError, first_few
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import Skipped
-from gpt4image.data import Dataset
-from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.missing import NO_SAMPLES, Missing, Samples
+from gpt4image.base.visible import from_csv_cell
+from gpt4image.config.base import listed
+from gpt4image.config.describing import AskedOptions
+from gpt4image.data import Dataset, load_with_splits
+from gpt4image.describing.class_lists import readable
+from gpt4image.describing.describers.base import Answer, Name, Request
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.describing.questions import asked_again, question, schema_of
+from gpt4image.describing.questions import (
+    CLASS,
+    DESCRIPTION,
+    TAGS,
+    asked_again,
+    asking_for,
+    question,
+    schema_of,
+    tags_of_list,
+)
+from gpt4image.describing.rows import SYNONYMS
+from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
+
+Pair = tuple[str, int]
+"""Digest of an image, and number of a sample."""
+SURE = 0.9
+"""Stated confidence from which on the description decides."""
+_TEXTS_AT_ONCE = 256
+
+
+def asked_images(options: AskedOptions, spec: str) -> tuple[Dataset, Dataset]:
+    """Return a dataset with all its splits, and the images of those asked about. Raises ConfigError, DataError."""
+    dataset = load_with_splits(spec, val_fraction=options.val_fraction, test_fraction=options.test_fraction)
+    chosen = np.flatnonzero(np.isin(dataset.splits, listed(options.splits)))
+    if not len(chosen):
+        names, counts = np.unique(dataset.splits, return_counts=True)
+        there = ", ".join(f"{count:,} of {name}" for name, count in zip(names, counts, strict=True))
+        raise ConfigError(
+            f"--splits {options.splits}: {spec} has no image of it, only {there}; give --splits {','.join(names)}."
+        )
+    return dataset, dataset if len(chosen) == len(dataset) else dataset.select(chosen)
+
+
+def chosen_images(images: Dataset, path: Path) -> tuple[Dataset, list[Skipped]]:
+    """Return the images that rows of a CSV file name, with all their copies, and the rows of no image.
+
+    A row names its image by ``digest``, otherwise by ``key``; other columns are ignored. Raises ConfigError.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            usual = [SYNONYMS.get(name, name) for name in reader.fieldnames or ()]
+            reader.fieldnames = usual
+            rows = [{name: from_csv_cell(row.get(name) or "") for name in ("digest", "key")} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"--only {path}: cannot be read as CSV in UTF-8 ({error}).") from None
+    if not {"digest", "key"} & set(usual):
+        raise ConfigError(f"--only {path}: there is no column key or digest, only {', '.join(usual)}; rename one.")
+    digest_of, known = dict(zip(images.keys, images.digests, strict=True)), set(images.digests)
+    found = [row["digest"].lower() if row["digest"].lower() in known else digest_of.get(row["key"]) for row in rows]
+    if not (chosen := {digest for digest in found if digest is not None}):
+        raise ConfigError(
+            f"--only {path}: none of its {len(rows):,} rows names an image of {images.spec}, whose keys look like "
+            f"{first_few(images.keys[:3])}; write these into a column key."
+        )
+    unknown = [
+        Skipped(name=row["key"] or row["digest"] or f"{path.name}, row {number}", reason=f"no such image; see {path}")
+        for number, (row, digest) in enumerate(zip(rows, found, strict=True), start=1)
+        if digest is None
+    ]
+    return images.select(np.array([i for i, digest in enumerate(images.digests) if digest in chosen])), unknown
+
+
+@dataclass
+class Missing:
+    """What one prompt is still to be asked.
+
+    Attributes:
+        lacking: digest and sample of what has no good answer.
+        wanted: those of them to ask for: without rejected ones, unless these are asked for again.
+    """
+
+    prompt: Prompt
+    lacking: set[Pair] = field(default_factory=set[Pair])
+    wanted: set[Pair] = field(default_factory=set[Pair])
+
+
+def find_missing(
+    store: DescriptionStore,
+    settings: Mapping[str, Any],
+    bases: Sequence[Prompt],
+    ask: tuple[str, ...],
+    classes: Sequence[ClassOption],
+    *,
+    digests: Collection[str],
+    samples: int,
+    retry_rejected: bool,
+) -> tuple[list[Missing], int]:
+    """Return what a describer with these settings is still to be asked about images, and how many samples have all."""
+    stored, pairs = store.prompts(), {(digest, sample) for digest in digests for sample in range(samples)}
+
+    @cache
+    def settled(prompt: Prompt, rejected: bool) -> set[Pair]:
+        good = store.settled(prompt, settings)
+        return good | store.settled(prompt, settings, rejected=True) if rejected else good
+
+    @cache
+    def doubtful(prompt: Prompt) -> set[Pair]:
+        return _may_be_added(store, settings, prompt, classes, digests)
+
+    def there(base: Prompt, part: str, rejected: bool) -> set[Pair]:
+        found = set[Pair]()
+        for prompt in stored:
+            if brings(prompt, part, base, ask, classes):
+                found |= settled(prompt, rejected)
+            elif part == CLASS and is_shorter(prompt, classes):
+                found |= settled(prompt, rejected) - doubtful(prompt)
+        return found
+
+    missing, done = list[Missing](), 0
+    for base in bases:
+        good = [there(base, part, False) for part in ask]
+        known = good if retry_rejected else [there(base, part, True) for part in ask]
+        left = pairs.difference(set[Pair].intersection(*good))
+        done += len(pairs) - len(left)
+        lacking, wanted = (_by_parts(ask, left, view) for view in (good, known))
+        for parts in sorted({*lacking, *wanted}, key=lambda parts: (-len(parts), parts)):
+            prompt = _asking_for(base, parts, ask, classes)
+            missing.append(Missing(prompt, lacking.get(parts, set()), wanted.get(parts, set())))
+        if not left:
+            missing.append(Missing(_asking_for(base, ask, ask, classes)))
+    return missing, done
+
+
+def _by_parts(ask: tuple[str, ...], pairs: set[Pair], there: Sequence[set[Pair]]) -> dict[tuple[str, ...], set[Pair]]:
+    found = dict[tuple[str, ...], set[Pair]]()
+    for pair in pairs:
+        if parts := tuple(part for part, own in zip(ask, there, strict=True) if pair not in own):
+            found.setdefault(parts, set()).add(pair)
+    return found
+
+
+def _asking_for(base: Prompt, parts: tuple[str, ...], ask: Sequence[str], classes: Sequence[ClassOption]) -> Prompt:
+    # Tags alone are words where they are so beside a class.
+    words = tags_of_list(parts, classes) and not tags_of_list(ask, classes)
+    return asking_for(base, parts, () if words else classes)
+
+
+def brings(prompt: Prompt, part: str, base: Prompt, ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
+    """Return whether an answer to a prompt has a part of ``ask`` as it is asked for now, by ``base`` and the list."""
+    if part not in prompt.ask:
+        return False
+    if part == DESCRIPTION:
+        return prompt == asking_for(base, prompt.ask, prompt.classes)
+    if part == TAGS and not tags_of_list(ask, classes):
+        return not tags_of_list(prompt.ask, prompt.classes)
+    return prompt.classes == tuple(classes) and (part != TAGS or tags_of_list(prompt.ask, prompt.classes))
+
+
+def is_shorter(prompt: Prompt, classes: Sequence[ClassOption]) -> bool:
+    """Return whether a prompt offered some of the classes, with the same definitions, and no others."""
+    return CLASS in prompt.ask and len(prompt.classes) < len(classes) and set(prompt.classes) < set(classes)
+
+
+def _may_be_added(
+    store: DescriptionStore,
+    settings: Mapping[str, Any],
+    prompt: Prompt,
+    classes: Sequence[ClassOption],
+    digests: Collection[str],
+) -> set[Pair]:
+    """Return digest and sample of the answers to a prompt with a shorter list that the added classes put in doubt."""
+    doubtful, sure = set[Pair](), dict[str, list[tuple[int, str, bool]]]()
+    for item in store.answers(describer=settings):
+        if item.prompt == prompt and item.digest in digests:
+            name, stated = item.answer.class_name, item.answer.confidence
+            stated = item.answer.probability if stated is None else stated
+            if name is None or (stated is not None and stated < SURE):
+                doubtful.add((item.digest, item.sample))
+            else:
+                sure.setdefault(item.digest, []).append((item.sample, name, stated is not None))
+    if not sure:
+        return doubtful
+    from gpt4image.encoding.text_encoders.registry import load_text_encoder
+
+    encoder = load_text_encoder("minilm")
+    names = [CLASS_NAME_PROMPT.format(readable(name)) + (told and f": {told}") for name, told in classes]
+    parts = [names[start : start + _TEXTS_AT_ONCE] for start in range(0, len(names), _TEXTS_AT_ONCE)]
+    vectors = np.concatenate([encoder.encode(part) for part in parts])
+    place = {option.name: number for number, option in enumerate(classes)}
+    added = [number for number, option in enumerate(classes) if option not in prompt.classes]
+    words = [_squeezed(classes[number].name) for number in added]
+    rows = store.descriptions(digests=sorted(sure), describer=settings)
+    texts = ((row.digest, row.text) for row in rows if row.text)
+    without = set(sure)
+    while batch := list(itertools.islice(texts, _TEXTS_AT_ONCE)):
+        likeness = encoder.encode([text for _, text in batch]) @ vectors.T
+        for (digest, text), row in zip(batch, likeness, strict=True):
+            without.discard(digest)
+            is_named = any(word in _squeezed(text) for word in words)
+            for sample, name, _ in sure[digest]:
+                if is_named or row[added].max() > row[place[name]]:
+                    doubtful.add((digest, sample))
+    return doubtful | {(digest, sample) for digest in without for sample, _, stated in sure[digest] if not stated}
+
+
+def _squeezed(text: str) -> str:
+    """Return the letters and digits of a text: a long-sleeve is a long sleeve and a longsleeve."""
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
+
+
+# Within the money
+
 
 _MARGIN = 1.25  # images of one size differ a little in tokens: the next is taken for the longest so far times this
 # Images of different sizes differ much, and after few answers the largest is not seen yet: with n answers, calls that
@@ -35,7 +257,7 @@ _ROOM = 1.25  # of what is noted as in flight above what is: so that few calls w
 
 @dataclass
 class _Seen:
-    """What answers to a prompt tell about its inputs: tokens of the longest one, and the number of answers."""
+    """Tokens of the longest input among answers to a prompt, and their number."""
 
     longest: float = 0.0
     answers: float = 0.0
@@ -68,7 +290,7 @@ class Budget:
         self._price, self._max_tokens = price, max_tokens
         self._lock = threading.Lock()
         self._seen: dict[Prompt, _Seen] = {}
-        self._reserved: dict[tuple[str, Prompt, int], float] = {}
+        self._reserved = dict[Name, float]()
         self._note: Callable[[float], None] | None = None
         self._noted = 0.0
         self.spent = self.earlier = self.uncertain = self._reserved_sum = 0.0
@@ -93,23 +315,23 @@ class Budget:
         if inputs:
             self._see(prompt, max(inputs), len(inputs))
 
-    def admit(self, request: Request, *, again: bool = False, sent: bool = False) -> bool:
+    def admit(self, request: Request, *, sent: bool = False) -> bool:
         """Count the request and reserve its price, or return False if it is too much for now.
 
-        ``again``: it was asked before in this run and is not counted for ``limit``. ``sent``: an earlier run sent it,
-        so that it costs money in any case.
+        One that is asked again is not counted for ``limit``. ``sent``: an earlier run sent it, so that it costs money
+        in any case.
         """
         with self._lock:
-            if not self._allows(request, again, sent):
+            if not self._allows(request, sent):
                 return False
             self._reserve(request)
-            self.asked += not again
+            self.asked += not request.again
             return True
 
-    def allows(self, request: Request, *, again: bool = False, sent: bool = False) -> bool:
+    def allows(self, request: Request, *, sent: bool = False) -> bool:
         """Return whether ``admit`` would admit the request."""
         with self._lock:
-            return self._allows(request, again, sent)
+            return self._allows(request, sent)
 
     def pay_again(self, request: Request) -> bool:
         """Reserve the price of one more call for a request, or return False if it is too much.
@@ -124,11 +346,7 @@ class Budget:
             return True
 
     def settle(self, answer: Answer) -> None:
-        """Replace the reservation for an answer by what it cost.
-
-        Raises:
-            DescriberError: the cost is limited and the answer does not tell what it cost.
-        """
+        """Replace the reservation for an answer by what it cost. Raises DescriberError."""
         with self._lock:
             self._reserved_sum -= self._reserved.pop(answer.request.name, 0.0)
             self.spent += answer.cost_usd or 0.0
@@ -174,8 +392,8 @@ class Budget:
             self._reserved_sum += price
             self._keep_note()
 
-    def _allows(self, request: Request, again: bool, sent: bool) -> bool:
-        if self.limit is not None and not again and self.asked >= self.limit:
+    def _allows(self, request: Request, sent: bool) -> bool:
+        if self.limit is not None and not request.again and self.asked >= self.limit:
             return False
         if self.max_cost is None or sent:
             return True
@@ -190,9 +408,8 @@ class Budget:
 
     def _price_of(self, request: Request, margin: float) -> float:
         """Return the price of a call whose input is ``margin`` times as long as the longest so far."""
-        if self._price is None:
-            return 0.0
-        return self._price.of(margin * self._seen_for(request).longest, self._max_tokens * len(request.turns))
+        longest, outputs = self._seen_for(request).longest, self._max_tokens * len(request.turns)
+        return 0.0 if self._price is None else self._price.of(margin * longest, outputs)
 
     def _see(self, prompt: Prompt, length: float, answers: float) -> None:
         seen = self._seen.setdefault(prompt, _Seen())
@@ -224,17 +441,17 @@ class Asking:
         *,
         only: Collection[str] | None = None,
         last: Collection[str] = (),
-        sent: Mapping[Prompt, Samples] | None = None,
+        sent: Collection[Name] = (),
     ) -> None:
         """Prepare to ask what is missing about ``only`` some digests; None for all.
 
-        Samples that an earlier run ``sent`` come first, as they cost money anyway. Digests that failed before come
-        ``last``: a run that began with them would fail.
+        What an earlier run ``sent`` comes first, as it costs money anyway. Digests that failed before come ``last``: a
+        run that began with them would fail.
         """
-        self._images, self._missing, self._sent = images, missing, sent or {}
+        self._images, self._missing, self._sent = images, missing, sent
         self._main = self._all(only, last)
         self._again: deque[Request] = deque()
-        self._asked_again: set[tuple[str, Prompt, int]] = set()
+        self._asked_again = set[Name]()
         self._next: Request | None = None
         self._lock = threading.Lock()
         self.skipped: list[Skipped] = []
@@ -243,10 +460,10 @@ class Asking:
         """Yield requests until there are none, the budget has no room for now, or the user interrupts."""
         while not interrupt.requested:
             with self._lock:
-                request, again = self._peek()
-                if request is None or not budget.admit(request, again=again, sent=self._was_sent(request)):
+                request = self._peek()
+                if request is None or not budget.admit(request, sent=request.name in self._sent):
                     return
-                if again:
+                if request.again:
                     self._again.popleft()
                 else:
                     self._next = None
@@ -255,13 +472,13 @@ class Asking:
     def goes_on(self, budget: Budget) -> bool:
         """Return whether ``requests`` would yield one."""
         with self._lock:
-            request, again = self._peek()
-            return request is not None and budget.allows(request, again=again, sent=self._was_sent(request))
+            request = self._peek()
+            return request is not None and budget.allows(request, sent=request.name in self._sent)
 
     def finished(self) -> bool:
         """Return whether everything was asked."""
         with self._lock:
-            return self._peek()[0] is None
+            return self._peek() is None
 
     def was_asked_again(self, answer: Answer) -> bool:
         """Return whether this is the answer to a second try."""
@@ -275,56 +492,40 @@ class Asking:
                 request = replace(answer.request, again=True)
                 self._again.append(replace(request, turns=asked_again(request.turns)) if outside_list else request)
 
-    def _was_sent(self, request: Request) -> bool:
-        return request.sample in self._sent.get(request.prompt, {}).get(request.digest, NO_SAMPLES)
-
-    def _peek(self) -> tuple[Request | None, bool]:
-        """Return the next request, and whether it was asked before."""
+    def _peek(self) -> Request | None:
         # Second tries first: at the end of a run nothing would be left to do beside them, and a limit that has no room
         # for a new request has room for them.
         if self._again:
-            return self._again[0], True
+            return self._again[0]
         if self._next is None:
             self._next = next(self._main, None)
-        return self._next, False
+        return self._next
 
     def _all(self, only: Collection[str] | None, last: Collection[str]) -> Iterator[Request]:
-        first = {digest for own in self._sent.values() for digest in own}
-        rows_of: dict[str, int] = {}
-        twins: dict[str, list[int]] = {}  # of equal images, all rows
-        for row, digest in enumerate(self._images.digests):
-            if (only is not None and digest not in only) or not any(digest in one.wanted for one in self._missing):
-                continue
-            if (other := rows_of.setdefault(digest, row)) != row:
-                twins.setdefault(digest, [other]).append(row)
-
-        def place(digest: str) -> tuple[bool, bool, str]:
-            # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
-            return digest not in first, digest in last, digest[-16:]
-
-        for digest in sorted(rows_of, key=place):
+        images, first, rows_of = self._images, {digest for digest, _, _ in self._sent}, dict[str, list[int]]()
+        wanted = {digest for one in self._missing for digest, _ in one.wanted}
+        samples = 1 + max((sample for one in self._missing for _, sample in one.wanted), default=0)
+        for row, digest in enumerate(images.digests):
+            if digest in wanted and (only is None or digest in only):
+                rows_of.setdefault(digest, []).append(row)
+        # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
+        for digest in sorted(rows_of, key=lambda digest: (digest not in first, digest in last, digest[-16:])):
+            rows = rows_of[digest]
+            class_name = next((names for row in rows if (names := ", ".join(images.label_names(row)))), "")
             for one in self._missing:
-                if digest in one.wanted:
-                    yield from self._of_image(
-                        twins.get(digest, [rows_of[digest]]), one.prompt, sorted(one.wanted[digest])
+                prompt, own = one.prompt, [sample for sample in range(samples) if (digest, sample) in one.wanted]
+                if own and prompt.class_conditioned and not class_name:
+                    reason = f"no label, and the prompt {prompt.name!r} tells the class"
+                    self.skipped.append(Skipped(name=images.keys[rows[0]], reason=reason))
+                    continue
+                for sample in own:
+                    yield Request(
+                        digest=digest,
+                        keys=tuple(images.keys[row] for row in rows),
+                        prompt=prompt,
+                        turns=question(prompt, class_name, digest, sample),
+                        sample=sample,
+                        schema=schema_of(prompt),
+                        read=partial(images.read, rows[0]),
+                        clips=images.clips,
                     )
-
-    def _of_image(self, rows: Sequence[int], prompt: Prompt, samples: Sequence[int]) -> Iterator[Request]:
-        images, row = self._images, rows[0]
-        digest = images.digests[row]
-        class_name = next((names for other in rows if (names := ", ".join(images.label_names(other)))), "")
-        if prompt.class_conditioned and not class_name:
-            reason = f"no label, and the prompt {prompt.name!r} tells the class"
-            self.skipped.append(Skipped(name=images.keys[row], reason=reason))
-            return
-        for sample in samples:
-            yield Request(
-                digest=digest,
-                keys=tuple(images.keys[other] for other in rows),
-                prompt=prompt,
-                turns=question(prompt, class_name, digest, sample),
-                sample=sample,
-                schema=schema_of(prompt),
-                read=partial(images.read, row),
-                clips=images.clips,
-            )

@@ -15,7 +15,7 @@ from gpt4image.base.errors import DescriberError
 from gpt4image.config import BOX_FORMATS
 from gpt4image.data import Dataset
 from gpt4image.data.regions import Boxes
-from gpt4image.describing.flaws import CUT_OFF
+from gpt4image.describing.answer_json import CUT_OFF
 
 IMAGES_PROBED = 32
 LEAST_IOU = 0.5
@@ -42,13 +42,11 @@ def probed_images(images: Dataset) -> dict[str, NDArray[np.float64]]:
 def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images: Dataset) -> dict[str, Any]:
     """Note in the store in which convention the boxes of a describer fit the human ones best, and return how well.
 
-    Nothing is noted or returned where too few answers are about images with human boxes.
-
-    Raises:
-        DescriberError: they fit in none.
+    Nothing is noted or returned where too few answers are about images with human boxes. Raises DescriberError.
     """
-    human = probed_images(images)
-    if not human:
+    from scipy.optimize import linear_sum_assignment
+
+    if not (human := probed_images(images)):
         return {}
     own = max_side_of(settings)
     overlaps: dict[str, list[float]] = {name: [] for name in BOX_FORMATS}
@@ -57,7 +55,9 @@ def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images
         if answer.boxes and answer.picture is not None:
             written = [box["box_2d"] for box in answer.boxes]
             for name, found in overlaps.items():
-                found += _matched(human[stored.digest], corners(written, name, answer.picture, own))
+                there = np.clip(corners(written, name, answer.picture, own), 0, 1000)
+                shared = overlap(human[stored.digest], there)
+                found += shared[linear_sum_assignment(shared, maximize=True)].tolist()
     pairs = len(overlaps[AS_ASKED])
     if pairs < FEWEST_PAIRS:
         return {}
@@ -93,11 +93,3 @@ def how_read(store: DescriptionStore, settings: str) -> dict[str, str]:
     """Return as a fact how the boxes of a describer are read, and why so."""
     known = store.box_formats().get(settings)
     return {"box_format": f"{AS_ASKED} (as asked: not probed on human boxes)" if known is None else known}
-
-
-def _matched(human: NDArray[np.float64], found: NDArray[np.float64]) -> list[float]:
-    """Return the IoU of human boxes with boxes of the describer, one to one."""
-    from scipy.optimize import linear_sum_assignment
-
-    shared = overlap(human, np.clip(found, 0, 1000))
-    return shared[linear_sum_assignment(shared, maximize=True)].tolist()

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from gpt4image.artifacts.results import StoredAnswer, describer_name
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.results import describer_name
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError
@@ -30,9 +31,9 @@ from gpt4image.config import DescribeConfig
 from gpt4image.config.base import flag_of, listed
 from gpt4image.config.results import DescribeResult
 from gpt4image.data import Dataset
+from gpt4image.describing.asking import asked_images, chosen_images
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.registry import SERVERS, load_describer
-from gpt4image.describing.missing import asked_images, chosen_images
 from gpt4image.describing.prices import FREE
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import text_table
@@ -71,17 +72,11 @@ class Known(NamedTuple):
     differs: Ints
     right: Ints
 
-    def take(self, rows: Ints) -> Known:
-        """Return what is known of some images."""
-        return Known(self.said[rows], self.confidence[rows], self.second[rows], self.differs[rows], self.right[rows])
-
 
 class Forecast(NamedTuple):
-    """What asking the second describer brings.
+    """What asking the second describer brings: (N,) expected gain of right labels, and those expected as it is.
 
-    Attributes:
-        gain: (N,) expected gain of right labels by asking about an image; 0 where it was asked.
-        right: expected number of right labels as it is.
+    The gain is 0 for images that were asked about.
     """
 
     gain: Floats
@@ -146,8 +141,7 @@ def next_round(gain: Floats, least: float, tried: Collection[int] = ()) -> Ints:
     return worth[: max(PILOT, math.ceil(len(worth) / ROUNDS))]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(NamedTuple):
     """What it costs to ask the second describer about so many more images, and how many labels are then right."""
 
     images: int
@@ -169,207 +163,172 @@ def curve(found: Forecast, least: float, price: float | None, scale: float = 1.0
     counts = sorted({0, worth, open_, *(min(open_, round(share * total)) for share in SHARES)})
     return [
         Point(
-            images=round(count * scale),
-            usd=None if price is None else price * count * scale,
-            right=(found.right + float(gains[:count].sum())) * scale,
+            round(count * scale),
+            None if price is None else price * count * scale,
+            (found.right + float(gains[:count].sum())) * scale,
         )
         for count in counts
     ]
 
 
-def in_words(points: Sequence[Point], images: int, worth: int) -> str:
-    """Return the curve as a table; the row with ``worth`` images is marked."""
-    rows = [("more images", "cost", "expected right", "")]
-    for point in points:
-        cost = "?" if point.usd is None else f"${point.usd:,.2f}"
-        mark = "<- these are worth it" if point.images == worth else ""
-        rows.append((f"{point.images:,}", cost, f"{point.right / images:.1%}", mark))
-    return text_table("What asking the second describer brings", rows)
-
-
 def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResult:
     """Ask the first describer about all images, and the second one where that is expected to be worth it.
 
-    ``describe`` asks one describer, about all images or those with the given digests.
-
-    Raises:
-        ConfigError: no class is asked for, or both describers are one; else as ``describe``.
+    ``describe`` asks one describer, about all images or those with the given digests. Raises ConfigError.
     """
     assert config.then is not None  # noqa: S101  (asked for)
     first = config.model_copy(update={"then": None})
     own = {"describer": config.then, "batch": False, "base_url": config.then_base_url or config.base_url}
-    second = first.model_copy(update=own)
-    served = [one.describer.partition(":")[0] in SERVERS for one in (first, second)]
-    if any(served):  # options of a server are of no other describer
+    both = [first, first.model_copy(update=own)]
+    if any(served := [one.describer.partition(":")[0] in SERVERS for one in both]):  # options of a server alone
         alone = {"per_call": 1, "examples": 0}
-        first, second = (
-            one if on_server else one.model_copy(update=alone)
-            for one, on_server in zip((first, second), served, strict=True)
-        )
-    describers = [load_describer(one) for one in (first, second)]
+        both = [one.model_copy(update={} if is_server else alone) for one, is_server in zip(both, served, strict=True)]
+    describers = [load_describer(one) for one in both]
     names, free = [describer_name(one.settings) for one in describers], [one.price == FREE for one in describers]
     if CLASS not in listed(config.ask):
         raise ConfigError(f"--then asks again where the class is in doubt, but --ask is {config.ask}; add class.")
     if names[0] == names[1]:
         raise ConfigError(f"--then {config.then} is the describer that was asked first; give another.")
     if not all(free):  # a limit of the other one's cost
-        first, second = (
-            one.model_copy(update={"max_cost": None} if costs_nothing else {})
-            for one, costs_nothing in zip((first, second), free, strict=True)
-        )
-    outcome = describe(first, None)
+        both = [one.model_copy(update={"max_cost": None} if no else {}) for one, no in zip(both, free, strict=True)]
+    outcome = describe(both[0], None)
     if outcome.stopped_by is not None:
         waits = "The second describer is asked when the first one is done."
         return replace(outcome, text=f"{outcome.text} {waits}".strip())
     _, images = asked_images(config, config.data)
     if config.only is not None:
         images, _ = chosen_images(images, config.only)
-    return _Cascade(config, second, names, images, outcome, describe).ask_all()
+    return _Cascade(config, both[1], names, images, outcome, describe).ask_all()
 
 
+@dataclass
 class _Cascade:
-    """Rounds of the second describer, after the first one's ``outcome``."""
+    """Rounds of the second describer, after the first one."""
 
-    def __init__(
-        self,
-        config: DescribeConfig,
-        second: DescribeConfig,
-        names: Sequence[str],
-        images: Dataset,
-        outcome: DescribeResult,
-        describe: Describe,
-    ) -> None:
-        self._config, self._names, self._images, self._describe = config, names, images, describe
-        self._first, self._second = outcome, second
-        self._digests = list(dict.fromkeys(images.digests))
-        self._row = {digest: row for row, digest in enumerate(self._digests)}
-        self._done: list[DescribeResult] = []
-        self._tried: set[int] = set()
-        self._stopped: str | None = None  # by which option
+    config: DescribeConfig
+    second: DescribeConfig
+    names: Sequence[str]
+    images: Dataset
+    first: DescribeResult
+    describe: Describe
+    done: list[DescribeResult] = field(default_factory=list[DescribeResult])
+    stopped: str | None = None  # by which option
+
+    def __post_init__(self) -> None:
+        self.digests = list(dict.fromkeys(self.images.digests))
 
     def ask_all(self) -> DescribeResult:
         """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
-        if self._config.dry_run:
-            self._ask(None)
-            known = self._known()
+        config, total, tried, text = self.config, len(self.digests), set[int](), ""
+        if config.dry_run:
+            self.ask(None)
+            known = self.known()
             told = np.flatnonzero((known.said >= 0) | (known.differs >= 0))
-            found = forecast(known.take(told), is_sample=len(told) < len(self._digests))
-            text = self._told(known, found, len(self._digests) / max(len(told), 1)) if len(told) else ""
-            texts = (self._first.text, text, *(f"{self._config.then} for all. {one.text}" for one in self._done))
-            return self._outcome(None, "\n".join(filter(None, texts)))
-        text = ""
-        rows = [self._row[digest] for digest in pilot(self._digests)]
-        while len(rows):
-            if not self._ask(rows):
-                break
-            known = self._known()
-            found = forecast(known)
+            if len(told):
+                of_sample = Known._make(part[told] for part in known)
+                text = self.told(known, forecast(of_sample, is_sample=len(told) < total), total / len(told))
+            texts = (self.first.text, text, *(f"{config.then} for all. {one.text}" for one in self.done))
+            return self.outcome(None, texts)
+        row_of = {digest: row for row, digest in enumerate(self.digests)}
+        rows = [row_of[digest] for digest in pilot(self.digests)]
+        while rows and self.ask({self.digests[row] for row in rows}):
+            tried |= {*rows}
+            found = forecast(known := self.known())
             if not text:
-                say(text := self._told(known, found, 1.0))
-            rows = next_round(found.gain, self._least(self._price(known)), self._tried).tolist()
-        known = self._known()
-        text = text or self._told(known, forecast(known), 1.0)
-        return self._outcome(known, "\n".join(filter(None, (self._first.text, text, self._spent()))))
+                say(text := self.told(known, found, 1.0))
+            rows = next_round(found.gain, self.least(self.price(known)), tried).tolist()
+        known = self.known()
+        paid = self.done[-1].cost_usd if self.done else None
+        spent = "" if paid is None else f"{config.then} has cost ${paid:,.4f}."
+        return self.outcome(known, (self.first.text, text or self.told(known, forecast(known), 1.0), spent))
 
-    def _ask(self, rows: Sequence[int] | None) -> bool:
+    def ask(self, digests: set[str] | None) -> bool:
         """Ask about images, or a sample; return whether there is room for more."""
-        config, budget = self._second, dict[str, Any]()
+        config, budget = self.second, dict[str, Any]()
         if config.max_cost is not None:
-            budget["max_cost"] = config.max_cost - (self._first.cost_usd or 0.0)
+            budget["max_cost"] = config.max_cost - (self.first.cost_usd or 0.0)
         if config.limit is not None:
-            budget["limit"] = config.limit - sum(
-                one.described + one.failed + one.rejected for one in (self._first, *self._done)
-            )
-        for name, left in budget.items():
-            if left <= 0:
-                self._stopped = name
-                return False
-        digests = None if rows is None else {self._digests[row] for row in rows}
-        done = self._describe(config.model_copy(update=budget), digests)
-        self._done.append(done)
-        self._tried |= {*(rows or ())}
+            asked = (one.described + one.failed + one.rejected for one in (self.first, *self.done))
+            budget["limit"] = config.limit - sum(asked)
+        self.stopped = next((name for name, left in budget.items() if left <= 0), None)
+        if self.stopped is not None:
+            return False
+        self.done.append(done := self.describe(config.model_copy(update=budget), digests))
         if done.stopped_by is not None:
-            self._stopped = next(name for name in budget if flag_of(name) in done.stopped_by)
-        return done.stopped_by is None
+            self.stopped = next(name for name in budget if flag_of(name) in done.stopped_by)
+        return self.stopped is None
 
-    def _price(self, known: Known) -> float | None:
+    def price(self, known: Known) -> float | None:
         """Return what an image costs, in US dollars."""
-        paid = [one.cost_usd for one in self._done if one.cost_usd is not None]
+        paid = [one.cost_usd for one in self.done if one.cost_usd is not None]
         answers = int((known.differs >= 0).sum())
         return paid[-1] / answers if paid and answers else None
 
-    def _least(self, price: float | None) -> float:
+    def least(self, price: float | None) -> float:
         """Return the least gain of an image that is asked."""
-        worth = 0.0 if self._config.worth is None or price is None else price / self._config.worth
-        return max(self._config.least_gain, worth)
+        worth = 0.0 if self.config.worth is None or price is None else price / self.config.worth
+        return max(self.config.least_gain, worth)
 
-    def _told(self, known: Known, found: Forecast, scale: float) -> str:
-        price = self._price(known)
-        least = self._least(price)
-        points = curve(found, least, price, scale)
+    def told(self, known: Known, found: Forecast, scale: float) -> str:
+        """Return the curve as a table; the row of the images that are worth it is marked."""
+        price = self.price(known)
+        least = self.least(price)
         worth = round(int((found.gain >= max(least, 1e-9)).sum()) * scale)
-        return in_words(points, len(self._digests), worth)
+        rows = [("more images", "cost", "expected right", "")]
+        for images, usd, right in curve(found, least, price, scale):
+            mark = "<- these are worth it" if images == worth else ""
+            cost = "?" if usd is None else f"${usd:,.2f}"
+            rows.append((f"{images:,}", cost, f"{right / len(self.digests):.1%}", mark))
+        return text_table("What asking the second describer brings", rows)
 
-    def _spent(self) -> str:
-        paid = self._done[-1].cost_usd if self._done else None
-        return "" if paid is None else f"{self._config.then} has cost ${paid:,.4f}."
-
-    def _known(self) -> Known:
+    def known(self) -> Known:
         """Return what the store says by now; of several samples the first counts."""
-        total = len(self._digests)
-        unsure, none = np.full(total, np.nan), np.full(total, -1)
-        found = Known(none, unsure, np.zeros(total, bool), none.copy(), np.full((total, 2), -1))
-        classes, number, label_of = self._answers(), dict[str, int](), self._labels()
-        for row, digest in enumerate(self._digests):
-            first, second = (classes[name].get(digest) for name in self._names)
+        total, images, row_of = len(self.digests), self.images, {d: row for row, d in enumerate(self.digests)}
+        none, classes, label_of = np.full(total, -1), dict[str, int](), dict[str, str]()
+        found = Known(none, np.full(total, np.nan), np.zeros(total, bool), none.copy(), np.full((total, 2), -1))
+        if images.labels.ndim == 1:
+            for row in np.flatnonzero((images.splits == "train") & (images.labels >= 0)):
+                label_of[images.digests[row]] = images.classes[images.labels[row]]
+        answers: list[dict[str, Answer]] = [{}, {}]
+        with DescriptionStore(self.config.store) as store:
+            for item in store.answers():
+                name = describer_name(item.describer)
+                if name in self.names and CLASS in item.prompt.ask and item.digest in row_of:
+                    answers[self.names.index(name)].setdefault(item.digest, item.answer)
+        for digest, row in row_of.items():
+            both = first, second = [own.get(digest) for own in answers]
             if first is not None:
-                found.said[row] = number.setdefault(first.answer.class_name or "", len(number))
-                sure = first.answer.confidence if first.answer.confidence is not None else first.answer.probability
+                found.said[row] = classes.setdefault(first.class_name or "", len(classes))
+                sure = first.confidence if first.confidence is not None else first.probability
                 found.confidence[row] = np.nan if sure is None else sure
-                found.second[row] = first.answer.second is not None
+                found.second[row] = first.second is not None
             if second is not None:
-                found.differs[row] = first is None or first.answer.class_name != second.answer.class_name
-            for which, one in enumerate((first, second)):
+                found.differs[row] = first is None or first.class_name != second.class_name
+            for which, one in enumerate(both):
                 if digest in label_of and one is not None:
-                    known = ClassNames([one.answer.class_name or ""]).find(label_of[digest]) is not None
-                    found.right[row, which] = int(known and one.answer.class_name is not None)
-        if self._config.then_targets is not None:
-            targets = Targets.load(self._config.then_targets).of(self._digests)[:]
+                    name, label = one.class_name, label_of[digest]
+                    found.right[row, which] = name is not None and ClassNames([name]).find(label) is not None
+        if self.config.then_targets is not None:
+            targets = Targets.load(self.config.then_targets).of(self.digests)[:]
             sure = targets.any(axis=1)
             found.said[sure], found.confidence[sure] = targets[sure].argmax(axis=1), targets[sure].max(axis=1)
         return found
 
-    def _answers(self) -> Mapping[str, dict[str, StoredAnswer]]:
-        found: dict[str, dict[str, StoredAnswer]] = {name: {} for name in self._names}
-        with DescriptionStore(self._config.store) as store:
-            for item in store.answers():
-                own = found.get(describer_name(item.describer))
-                if own is not None and CLASS in item.prompt.ask and item.digest in self._row:
-                    own.setdefault(item.digest, item)
-        return found
-
-    def _labels(self) -> dict[str, str]:
-        """Return the class names of train images with a label."""
-        images = self._images
-        if images.labels.ndim != 1:
-            return {}
-        rows = np.flatnonzero((images.splits == "train") & (images.labels >= 0))
-        return {images.digests[row]: images.classes[images.labels[row]] for row in rows}
-
-    def _outcome(self, known: Known | None, text: str) -> DescribeResult:
-        first, done, facts = self._first, self._done, dict[str, Any]()
+    def outcome(self, known: Known | None, texts: Iterable[str]) -> DescribeResult:
+        """Return what both describers did."""
+        first, done, facts, text = self.first, self.done, dict[str, Any](), "\n".join(filter(None, texts))
         costs = [one.cost_usd for one in (first, *done[-1:]) if one.cost_usd is not None]
         if known is not None:
             facts = {
                 "then_asked": int((known.differs >= 0).sum()),
                 "then_another_class": int((known.differs == 1).sum()),
                 "then_described": sum(one.described for one in done),
-                "then_expected_right": round(forecast(known).right / len(self._digests), 4),
+                "then_expected_right": round(forecast(known).right / len(self.digests), 4),
             }
         stopped_by = first.stopped_by
-        if self._stopped is not None:
-            stopped_by = f"{flag_of(self._stopped)} {getattr(self._config, self._stopped):g}"
-            text += f"\nThat uses up {stopped_by}; a higher number asks {self._config.then} for more."
+        if self.stopped is not None:
+            stopped_by = f"{flag_of(self.stopped)} {getattr(self.config, self.stopped):g}"
+            text += f"\nThat uses up {stopped_by}; a higher number asks {self.config.then} for more."
         return replace(
             first,
             text=text.strip(),

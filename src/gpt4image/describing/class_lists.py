@@ -27,10 +27,7 @@ def class_list(given: str) -> tuple[ClassOption, ...]:
     """Return the classes of ``given``: a text file or a list, one class per line, or separated by commas.
 
     A definition follows its class after a colon: ``person: any human, athletes too``. Where a list has line breaks or
-    only one class, commas belong to definitions.
-
-    Raises:
-        ConfigError: the file cannot be read, a class is listed twice, or there is none.
+    only one class, commas belong to definitions. Raises ConfigError.
     """
     text, where = given, "--classes"
     try:
@@ -66,10 +63,7 @@ def compare_with(options: Iterable[ClassOption], known: Iterable[str], spec: str
     """Return in a sentence how a list differs from the classes of a dataset; empty where it does not.
 
     A class that is not in the dataset is no mistake, as images without a label may be of it. A class whose name is
-    nearly that of a class of the dataset that is not in the list is one.
-
-    Raises:
-        ConfigError: a name is almost surely misspelt.
+    nearly that of a class of the dataset that is not in the list is one. Raises ConfigError.
     """
     names, known = [option.name for option in options], list(known)
     if not known:

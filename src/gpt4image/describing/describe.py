@@ -6,12 +6,12 @@ in flight. Answers that arrive together share a transaction.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -43,38 +43,38 @@ from gpt4image.data.decode import sides
 from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
-from gpt4image.describing.answer_json import parse_answer, valid
-from gpt4image.describing.asking import Asking, Budget
-from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
-from gpt4image.describing.cascade import describe_in_turn
-from gpt4image.describing.class_lists import class_list, class_names, compare_with
-from gpt4image.describing.describers.base import Answer, Describer
-from gpt4image.describing.describers.batch import BatchDescriber, pending
-from gpt4image.describing.describers.openai.describer import OpenAIDescriber
-from gpt4image.describing.describers.registry import SERVERS, load_describer
-from gpt4image.describing.describers.replay import ReplayDescriber
-from gpt4image.describing.describers.sheets import SheetDescriber
-from gpt4image.describing.examples import choose_examples
-from gpt4image.describing.flaws import CUT_OFF, flaws, without_thoughts
-from gpt4image.describing.missing import (
-    NO_SAMPLES,
-    Missing,
+from gpt4image.describing.answer_json import CUT_OFF, flaws, parse_answer, valid, without_thoughts
+from gpt4image.describing.asking import (
+    Asking,
+    Budget,
+    Pair,
     asked_images,
     brings,
     chosen_images,
     find_missing,
     is_shorter,
 )
+from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
+from gpt4image.describing.cascade import describe_in_turn
+from gpt4image.describing.class_lists import class_list, class_names, compare_with
+from gpt4image.describing.describers.base import Answer, Describer, Name
+from gpt4image.describing.describers.batch import BatchDescriber, pending
+from gpt4image.describing.describers.openai.describer import OpenAIDescriber
+from gpt4image.describing.describers.registry import SERVERS, load_describer
+from gpt4image.describing.describers.replay import ReplayDescriber
+from gpt4image.describing.describers.sheets import SheetDescriber
+from gpt4image.describing.examples import choose_examples
 from gpt4image.describing.prices import HALF_PRICE, bill
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 
+_REJECTED = "an earlier run rejected the answer; --retry-rejected asks again"
 IMAGES_IN_SAMPLE = 8
 ASKED_ALONE = 2
 """Images of a sample that are asked alone, where the others share calls: what shows the saving."""
 
 
 def describe(config: DescribeConfig) -> DescribeResult:
-    """Ask one describer, or two in turn; see ``describe_in_turn`` and ``_describe``, also for what they raise."""
+    """Ask one describer, or two in turn. Raises ConfigError, DataError, DescriberError, StoreError."""
     return _describe(config) if config.then is None else describe_in_turn(config, _describe)
 
 
@@ -82,12 +82,6 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
     However it ends, every answer that came is in the store. ``only``: digests of the images to ask about, None for all.
-
-        Raises:
-            ConfigError: an option is wrong, or what is asked for is pending in a batch and would be paid for again.
-            DataError: the dataset cannot be read.
-            DescriberError: the describer cannot be used or stopped answering.
-            StoreError: the store cannot be written.
     """
     prompts = _checked_prompts(config)
     describer = BatchDescriber(config) if _through_batches(config) else load_describer(config)
@@ -122,7 +116,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         known, uncertain = store.spent(describer.settings, set(dataset.digests))
         # What is in a batch is known to the next run; other calls are noted before they are sent.
         noted = config.max_cost is not None and not _through_batches(config)
-        noting = store.cost_notes(describer.settings) if noted else nullcontext()
+        noting = store.cost_notes(describer.settings) if noted else contextlib.nullcontext()
         with noting as note, deferred_interrupt() as interrupt:
             budget.begin(known, 0.0 if config.max_cost is None else uncertain, note)
             try:
@@ -153,7 +147,7 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
         (CLASS in ask and telling, f"{asked}: the prompt {telling} tells the class; use another prompt."),
         (sheets and several, f"{sheet}: the prompt {several} has several turns; use another."),
         (sheets and telling, f"{sheet}: the prompt {telling} tells the class; use another."),
-        (sheets and config.batch, f"{sheet}: a batch asks about one image per question; leave out --batch."),
+        (config.batch and several, f"--batch: the prompt {several} has several turns; use another."),
         (config.examples and CLASS not in ask, f"--examples shows what classes look like; add class to {asked}."),
         (
             config.examples and not (alone and kind in SERVERS),
@@ -178,7 +172,6 @@ def _show_examples(
     dataset: Dataset,
     classes: Sequence[ClassOption],
 ) -> None:
-    """Let the describer show examples with every question; the store notes them."""
     if dataset.labels.ndim == 2:
         raise ConfigError(f"--examples needs one class per image, but images of {config.data} have several.")
     examples = choose_examples(dataset, classes, config.examples, store.examples().values())
@@ -214,19 +207,12 @@ def _classes_of(config: DescribeConfig, images: Dataset, *, replayed: bool) -> t
 
 @dataclass(frozen=True)
 class Judged:
-    """What of an answer is stored.
+    """What of an answer is stored."""
 
-    Attributes:
-        text: the description; of a rejected answer, all that the model wrote.
-        answer: its structured part.
-        error: why it is no answer.
-        outside_list: it is one, except that its class is not in the list.
-    """
-
-    text: str | None = None
+    text: str | None = None  # the description; of a rejected answer, all that the model wrote
     answer: answers.Answer | None = None
-    error: str | None = None
-    outside_list: bool = False
+    error: str | None = None  # why it is no answer
+    outside_list: bool = False  # it is one, except that its class is not in the list
 
 
 def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged:
@@ -243,7 +229,9 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
         else:
             text, structured = parsed.description, parsed.answer
             if structured.boxes is not None:
-                structured = replace(structured, picture=_sides(answer))
+                structured = replace(structured, picture=(0, 0))  # where it cannot be read any more
+                with contextlib.suppress(OSError, DecodeError):
+                    structured = replace(structured, picture=sides(answer.request.read()))
     if text is not None:
         found = flaws(text, finish_reason=answer.finish_reason, turns=answer.request.turns)
         flaw = next((flaw for flaw in found if flaw in reject), None)
@@ -252,14 +240,6 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
     if structured is not None and structured.is_unmapped and not last_try:
         return Judged(text or valid(answer.text), structured, f"{OUTSIDE_LIST}: {structured.said}", True)
     return Judged(text, structured)
-
-
-def _sides(answer: Answer) -> tuple[int, int]:
-    """Return width and height of the image, which boxes in pixels need; (0, 0) where it cannot be read any more."""
-    try:
-        return sides(answer.request.read())
-    except (OSError, DecodeError):
-        return 0, 0
 
 
 @dataclass
@@ -279,93 +259,81 @@ class _Run:
     classes: tuple[ClassOption, ...]
     unknown: Sequence[Skipped]
     only: set[str] | None = None
-    missing: list[Missing] = field(default_factory=list[Missing])
-    sent: dict[Prompt, dict[str, frozenset[int]]] = field(default_factory=dict[Prompt, dict[str, frozenset[int]]])
-    tried: set[tuple[str, Prompt, int]] = field(default_factory=set[tuple[str, Prompt, int]])
+    sent: set[Name] = field(default_factory=set[Name])
+    tried: set[Name] = field(default_factory=set[Name])
     askings: list[Asking] = field(default_factory=list[Asking])
     described: Counter[str] = field(default_factory=Counter[str])
     kinds: Counter[str] = field(default_factory=Counter[str])
     with_boxes: set[str] = field(default_factory=set[str])
-    failed: dict[Any, tuple[Skipped, ...]] = field(default_factory=dict[Any, tuple[Skipped, ...]])
-    rejected: dict[Any, tuple[Skipped, ...]] = field(default_factory=dict[Any, tuple[Skipped, ...]])
+    failed: dict[Name, tuple[Skipped, ...]] = field(default_factory=dict[Name, tuple[Skipped, ...]])
+    rejected: dict[Name, tuple[Skipped, ...]] = field(default_factory=dict[Name, tuple[Skipped, ...]])
     probed: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def plan(self, prompts: Sequence[Prompt]) -> None:
         """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
-        config, settings, ask = self.config, self.describer.settings, listed(self.config.ask)
-        self.only = None
+        config, settings, self.ask = self.config, self.describer.settings, listed(self.config.ask)
         if config.dry_run:
-            self.only = _sample_of(self.images, max(IMAGES_IN_SAMPLE, config.per_call + ASKED_ALONE))
+            distinct = list(dict.fromkeys(self.images.digests))  # a few from all over the dataset, always the same ones
+            count = min(max(IMAGES_IN_SAMPLE, config.per_call + ASKED_ALONE), len(distinct))
+            self.only = {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
             if isinstance(self.describer, SheetDescriber):
                 self.describer.alone = ASKED_ALONE
-        digests, samples = set(self.images.digests), frozenset(range(config.samples))
-        of_list = tags_of_list(ask, self.classes) or asks_of_list(ask)
-        classes = self.classes if of_list else ()
-        self.missing, self.already = find_missing(
-            self.store,
-            settings,
-            prompts,
-            ask,
-            classes,
-            digests=digests,
-            samples=samples,
-            retry_rejected=config.retry_rejected,
-        )
-        self.wanted = len(digests) * len(prompts) * config.samples
-        mine = [one.prompt for one in self.missing]
+        self.digests = set(self.images.digests)
+        classes = self.classes if tags_of_list(self.ask, self.classes) or asks_of_list(self.ask) else ()
+        known: Any = {"digests": self.digests, "samples": config.samples, "retry_rejected": config.retry_rejected}
+        self.missing, self.already = find_missing(self.store, settings, prompts, self.ask, classes, **known)
+        self.wanted = len(self.digests) * len(prompts) * config.samples
         if config.max_cost is not None:
-            for prompt in mine:
-                inputs = self.store.inputs(prompt, settings)
-                self.budget.learn(prompt, [tokens for digest, tokens in inputs if digest in digests])
-        self._look_for_batches(prompts, ask, classes, samples)
+            for one in self.missing:
+                inputs = self.store.inputs(one.prompt, settings)
+                self.budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
+        self._look_for_batches(prompts, classes)
         self._tell_of_added()
-        if BOXES in ask and config.box_format != "auto":
+        if BOXES in self.ask and config.box_format != "auto":
             self.store.set_box_format(settings, config.box_format, {"given": True})
         if self.wanted > self.already:
             self.store.require_whole()
 
-    def _look_for_batches(
-        self, bases: Sequence[Prompt], ask: tuple[str, ...], classes: Sequence[ClassOption], samples: frozenset[int]
-    ) -> None:
+    def _look_for_batches(self, bases: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
         """Refuse what is pending in a batch and would be paid for again; a run through batches waits for its own."""
-        mine, named = [one.prompt for one in self.missing], self.only or set(self.images.digests)
+        mine, named = [one.prompt for one in self.missing], self.only or self.digests
         others = [
             prompt
             for prompt in self.store.prompts()
-            if prompt not in mine and any(brings(prompt, part, base, ask, classes) for base in bases for part in ask)
+            if prompt not in mine
+            and any(brings(prompt, part, base, self.ask, classes) for base in bases for part in self.ask)
         ]
         sent, batches = pending(self.config.store, self.describer.settings, [*mine, *others])
-        elsewhere = {digest for prompt in others for digest in sent.get(prompt, ())} & named
-        if count := sum(any(digest in one.wanted for one in self.missing) for digest in elsewhere):
+        wanted = named & {digest for one in self.missing for digest, _ in one.wanted}
+        if count := len(wanted & {digest for prompt in others for digest, _ in sent.get(prompt, ())}):
             raise ConfigError(
                 f"{count:,} images are pending in {first_few(batches)} of the Batch API, which covers some of the "
                 "requested fields: they would be paid for twice. Collect them first, with --batch and the same --ask, "
                 "--classes and --prompt as then."
             )
-        own = [(one, d, found & samples) for one in self.missing for d, found in sent.get(one.prompt, {}).items()]
         if not _through_batches(self.config):
-            lacking = (len(found & one.lacking.get(d, NO_SAMPLES)) for one, d, found in own if d in named)
-            if count := sum(lacking):
+            doubled = [sent.get(one.prompt, set[Pair]()) & one.lacking for one in self.missing]
+            if count := sum(digest in named for pairs in doubled for digest, _ in pairs):
                 raise ConfigError(
                     f"{count:,} requests are pending in {first_few(batches)} of the Batch API, and calls would pay for "
                     "them a second time; collect them with --batch, without --dry-run. To give them up, cancel what "
                     "still runs at the server, then give --batch once more: it keeps what was done by then."
                 )
             return
-        for one, digest, found in own:
-            self.sent.setdefault(one.prompt, {})[digest] = found
-            wanted = one.wanted.get(digest, NO_SAMPLES)
-            if again := found & one.lacking.get(digest, NO_SAMPLES) - wanted:
-                one.wanted[digest] = again | wanted
-                self.tried |= {(digest, one.prompt, sample) for sample in again}
+        for one in self.missing:
+            own = {pair for pair in sent.get(one.prompt, ()) if pair[1] < self.config.samples}
+            again = (own & one.lacking) - one.wanted
+            one.wanted |= again
+            self.sent |= {(digest, one.prompt, sample) for digest, sample in own}
+            self.tried |= {(digest, one.prompt, sample) for digest, sample in again}
 
     def _tell_of_added(self) -> None:
         """Say how many images are asked again because classes were added to the list."""
         earlier = [prompt for prompt in self.store.prompts() if is_shorter(prompt, self.classes)]
-        answered = {d for prompt in earlier for d in self.store.settled(prompt, self.describer.settings)}
-        if not (answered := answered & {*self.images.digests}):
+        answered = {d for prompt in earlier for d, _ in self.store.settled(prompt, self.describer.settings)}
+        if not (answered := answered & self.digests):
             return
-        again = {d for one in self.missing if CLASS in one.prompt.ask for d in one.lacking if d in answered}
+        again = answered & {d for one in self.missing if CLASS in one.prompt.ask for d, _ in one.lacking}
         longest = {option for prompt in earlier for option in prompt.classes}
         added = [option.name for option in self.classes if option not in longest]
         say(
@@ -397,9 +365,9 @@ class _Run:
         for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
             with interrupt.held():
                 self._keep(group)
-                spent = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
                 counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
-                notes = [*spent, *(f"{count} {name}" for name, count in counts.items() if count)]
+                notes = [f"{count} {name}" for name, count in counts.items() if count]
+                notes = [f"${self.budget.spent:.4f}", *notes] if self.budget.spent else notes
                 update(completed=self.described.total() + sum(counts.values()), note=" · ".join(notes))
             # Batches stay at the server, where the next run finds them; other calls are waited for.
             if interrupt.requested and _through_batches(self.config):
@@ -409,16 +377,14 @@ class _Run:
         """Return the images to ask about first, and then: first those that show how boxes are written, if any do."""
         first: set[str] = set()
         if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
-            first = set(probed_images(self.images)) & set(self.only or self.images.digests)
-        return [first, set(self.only or self.images.digests) - first] if first else [self.only]
+            first = set(probed_images(self.images)) & (self.only or self.digests)
+        return [first, (self.only or self.digests) - first] if first else [self.only]
 
     def _box_format_is_open(self) -> bool:
         """Return whether it has to be found how this describer writes boxes; files have thousandths."""
-        return (
-            BOXES in listed(self.config.ask)
-            and self.describer.settings.get("kind") != "replay"
-            and canonical_json(self.describer.settings) not in self.store.box_formats()
-        )
+        settings = self.describer.settings
+        known = settings.get("kind") == "replay" or canonical_json(settings) in self.store.box_formats()
+        return BOXES in self.ask and not known
 
     def _keep(self, group: Sequence[Answer]) -> None:
         """Judge answers, write them to the store, and count them; ask once more for those of no use."""
@@ -428,7 +394,21 @@ class _Run:
             if answer.text is not None or answer.error is not None
         ]
         now, settings = time.time(), self.describer.settings
-        self.store.add(_to_description(*pair, settings, now) for pair in judged)
+        self.store.add(
+            Description(
+                digest=answer.request.digest,
+                prompt=answer.request.prompt,
+                describer=settings,
+                created=now,
+                sample=answer.request.sample,
+                text=found.text,
+                answer=found.answer,
+                error=found.error,
+                finish_reason=None if answer.finish_reason is None else valid(answer.finish_reason),
+                **{name: getattr(answer, name) for name in ("tokens_in", "tokens_out", "cost_usd", "latency_s")},
+            )
+            for answer, found in judged
+        )
         for answer, found in judged:
             self.budget.settle(answer)
             self._count(answer, found)
@@ -440,9 +420,8 @@ class _Run:
         request = answer.request
         self.rejected.pop(request.name, None)
         if found.error is not None:
-            flawed = found.error in get_args(Flaw)
-            reason = f"the answer is no description: {found.error}" if flawed else found.error
-            named = tuple(Skipped(name=key, reason=reason) for key in request.keys)
+            why = "the answer is no description: " if found.error in get_args(Flaw) else ""
+            named = tuple(Skipped(name=key, reason=f"{why}{found.error}") for key in request.keys)
             if found.text is None and found.answer is None:
                 self.failed[request.name] = named
                 return
@@ -471,12 +450,12 @@ class _Run:
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
         if not finished and not at_limit:
             text += f" That uses up {stopped_by}; a higher number asks for the rest."
-        earlier = {d for one in self.missing for d, own in one.lacking.items() if own - one.wanted.get(d, NO_SAMPLES)}
+        earlier = {digest for one in self.missing for digest, _ in one.lacking - one.wanted}
         return DescribeResult(
             path=config.store,
             text=text.strip(),
             images=len(images),
-            distinct_images=len(set(images.digests)),
+            distinct_images=len(self.digests),
             already_described=self.already,
             described=self.described.total(),
             failed=len(self.failed),
@@ -484,10 +463,8 @@ class _Run:
             answered_by_split=self._by_split(),
             without_description=self.wanted - self.already - self.described.total(),
             details={
-                **(
-                    {f"class_{kind}": self.kinds[kind] for kind in answers.KINDS} if CLASS in listed(config.ask) else {}
-                ),
-                **(self._boxes() if BOXES in listed(config.ask) else {}),
+                **({f"class_{kind}": self.kinds[kind] for kind in answers.KINDS} if CLASS in self.ask else {}),
+                **(self._boxes() if BOXES in self.ask else {}),
                 **report.facts,
             },
             cost_usd=round(budget.spent, 6) if budget.spent else None,
@@ -498,9 +475,9 @@ class _Run:
                 *self.unknown,
                 *(item for asking in self.askings for item in asking.skipped),
                 *(
-                    Skipped(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
-                    for key, digest in zip(images.keys, images.digests, strict=True)
-                    if digest in earlier
+                    Skipped(name=k, reason=_REJECTED)
+                    for k, d in zip(images.keys, images.digests, strict=True)
+                    if d in earlier
                 ),
                 *itertools.chain(*self.failed.values(), *self.rejected.values()),
                 *report.skipped,
@@ -508,14 +485,13 @@ class _Run:
         )
 
     def _by_split(self) -> dict[str, int]:
-        """Return how many images of each split have an answer."""
-        answered = {*self.images.digests}.difference(*(one.lacking for one in self.missing)) | self.described.keys()
+        lacking = {digest for one in self.missing for digest, _ in one.lacking}
+        answered = (self.digests - lacking) | self.described.keys()
         splits, digests = self.dataset.splits, self.dataset.digests
         has = np.fromiter((digest in answered for digest in digests), bool, len(digests))
         return {split: int(has[splits == split].sum()) for split in SPLITS if (splits == split).any()}
 
     def _boxes(self) -> dict[str, Any]:
-        """Return how boxes were read, and what was wrong with those of this run."""
         settings = self.describer.settings
         new = self.store.descriptions(digests=sorted(self.with_boxes), describer=settings)
         return {
@@ -540,48 +516,36 @@ class _Run:
             alone, found = found[-ASKED_ALONE:], found[:-ASKED_ALONE]
         tokens, of_alone = _tokens(found), _tokens(alone)
         if tokens:
-            facts["estimate_tokens_in"], facts["estimate_tokens_out"] = (
-                round(requests * fmean(one)) for one in zip(*tokens, strict=True)
-            )
+            means = [fmean(one) for one in zip(*tokens, strict=True)]
+            facts["estimate_tokens_in"], facts["estimate_tokens_out"] = (round(requests * mean) for mean in means)
             if price is not None:
                 price = price.scaled(HALF_PRICE) if config.batch else price
-                costs = [price.of(*pair) for pair in tokens]
+                costs, single = ([price.of(*pair) for pair in own] for own in (tokens, of_alone))
                 spent = [row.cost_usd for row in (*found, *failed) if row.cost_usd]
                 # Rejected answers and second tries cost too; examples that the server keeps cost less.
                 if not config.batch and (sum(spent) > sum(costs) or (config.examples and len(spent) >= len(costs))):
-                    costs = spent
-                facts["estimate_usd"] = round(fmean(costs) * requests, 4)
-                facts["estimate_usd_in_all"] = round(facts["estimate_usd"] + (outcome.cost_usd or 0.0), 4)
-                if len(costs) > 1:
-                    from scipy import stats
-
-                    half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
-                    ends = max(0.0, fmean(costs) - half), fmean(costs) + half
-                    facts["estimate_usd_ci95"] = [round(end * requests, 4) for end in ends]
+                    costs, single = spent, [row.cost_usd for row in alone if row.cost_usd] or single
+                facts |= _money(requests, costs, outcome.cost_usd or 0.0)
                 if of_alone:
-                    paid = [row.cost_usd for row in alone if row.cost_usd and costs is spent]
-                    usd = fmean(paid or [price.of(*pair) for pair in of_alone])
-                    facts["estimate_usd_one_per_call"] = round(requests * usd, 4)
+                    facts["estimate_usd_one_per_call"] = round(requests * fmean(single), 4)
             if of_alone:
                 facts["estimate_tokens_in_one_per_call"] = round(requests * fmean(pair[0] for pair in of_alone))
         latencies = [row.latency_s for row in found if row.latency_s is not None]
         if latencies and not config.batch:
-            at_once = config.concurrency  # which workers share
-            if config.describer.partition(":")[0] not in SERVERS:
-                at_once = config.batch_size * (config.workers or 1)
-            seconds = requests * fmean(latencies) / at_once
+            on_server = config.describer.partition(":")[0] in SERVERS  # whose calls in flight the workers share
+            at_once = config.concurrency if on_server else config.batch_size * (config.workers or 1)
+            seconds = [requests * fmean(latencies) / at_once]
             if config.requests_per_minute is not None:
-                seconds = max(seconds, 60 * requests / config.per_call / config.requests_per_minute)
+                seconds.append(60 * requests / config.per_call / config.requests_per_minute)
             if config.tokens_per_minute is not None and tokens:
-                seconds = max(seconds, 60 * requests * fmean(map(sum, tokens)) / config.tokens_per_minute)
-            facts["estimate_seconds"] = round(seconds, 1)
+                seconds.append(60 * requests * fmean(map(sum, tokens)) / config.tokens_per_minute)
+            facts["estimate_seconds"] = round(max(seconds), 1)
         return replace(outcome, text=_in_words({**outcome.summary, **facts}), **facts)
 
     def _rows_of_sample(self) -> tuple[list[Description], list[Description]]:
-        """Return good and failed results about the sample, of this run or an earlier one."""
-        asked, prompts = sorted(self.only or ()), {one.prompt for one in self.missing}
-        good = [*self.store.descriptions(digests=asked, describer=self.describer.settings)]
-        failed = [*self.store.descriptions(digests=asked, describer=self.describer.settings, status="failed")]
+        about: Any = {"digests": sorted(self.only or ()), "describer": self.describer.settings}
+        good, failed = [*self.store.descriptions(**about)], [*self.store.descriptions(**about, status="failed")]
+        prompts = {one.prompt for one in self.missing}
         if not any(row.prompt in prompts for row in good):
             return good, failed  # without an answer to these prompts, the price of others is the nearest
         return [row for row in good if row.prompt in prompts], [row for row in failed if row.prompt in prompts]
@@ -591,15 +555,19 @@ def _tokens(rows: Iterable[Description]) -> list[tuple[int, int]]:
     return [(row.tokens_in, row.tokens_out) for row in rows if row.tokens_in is not None and row.tokens_out is not None]
 
 
-def _sample_of(images: Dataset, most: int) -> set[str]:
-    """Return the digests of a few images from all over the dataset; always the same ones for the same dataset."""
-    distinct = list(dict.fromkeys(images.digests))
-    count = min(most, len(distinct))
-    return {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
+def _money(requests: int, costs: Sequence[float], spent: float) -> dict[str, Any]:
+    usd = round(fmean(costs) * requests, 4)
+    facts: dict[str, Any] = {"estimate_usd": usd, "estimate_usd_in_all": round(usd + spent, 4)}
+    if len(costs) > 1:
+        from scipy import stats
+
+        half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
+        ends = max(0.0, fmean(costs) - half), fmean(costs) + half
+        facts["estimate_usd_ci95"] = [round(end * requests, 4) for end in ends]
+    return facts
 
 
 def _in_words(facts: Mapping[str, Any]) -> str:
-    """Return an estimate as a sentence."""
     parts = [f"{facts['estimate_requests']:,} requests"]
     if "estimate_tokens_in" in facts:
         one = facts.get("estimate_tokens_in_one_per_call")
@@ -616,18 +584,3 @@ def _in_words(facts: Mapping[str, Any]) -> str:
     if facts.get("cost_usd") and "estimate_usd" in facts:
         spent = f" In all ${facts['estimate_usd_in_all']:,.4f}, of it {bill(facts['cost_usd'])} spent already."
     return f"The rest: {', '.join(parts)}.{spent}"
-
-
-def _to_description(answer: Answer, found: Judged, settings: Mapping[str, Any], now: float) -> Description:
-    return Description(
-        digest=answer.request.digest,
-        prompt=answer.request.prompt,
-        describer=settings,
-        created=now,
-        sample=answer.request.sample,
-        text=found.text,
-        answer=found.answer,
-        error=found.error,
-        finish_reason=None if answer.finish_reason is None else valid(answer.finish_reason),
-        **{name: getattr(answer, name) for name in ("tokens_in", "tokens_out", "cost_usd", "latency_s")},
-    )

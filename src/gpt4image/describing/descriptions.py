@@ -23,9 +23,9 @@ from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig
 from gpt4image.config.results import BackupResult, CheckResult, ExportDescriptionsResult, ImportResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.decode import sides
+from gpt4image.describing.asking import asked_images
 from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.class_lists import ClassNames, class_list, class_names
-from gpt4image.describing.missing import asked_images
 from gpt4image.describing.questions import BOXES, CLASS, asks_of_list
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields, write_rows
 
@@ -73,8 +73,6 @@ def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
 
 
 class _Importer:
-    """Decides row by row what is new, and counts."""
-
     def __init__(self, config: ImportDescriptionsConfig, images: Dataset | None) -> None:
         self._images, self._box_format = images, config.box_format
         self._prompt, self._describer = find_prompt(config.prompt), describer_settings(config.describer)
@@ -83,10 +81,8 @@ class _Importer:
         self._digest_of = None if images is None else dict(zip(images.keys, digests, strict=True))
         # Equal files under several keys may each bring a text; an image has as many texts as keys.
         self._keys_of = Counter(digests)
-        if config.classes is not None:
-            classes = class_list(config.classes)
-        else:
-            classes = () if images is None else tuple(map(ClassOption, images.classes))
+        own = () if images is None else tuple(map(ClassOption, images.classes))
+        classes = own if config.classes is None else class_list(config.classes)
 
         @cache
         def asking(prompt: Prompt, ask: tuple[str, ...]) -> Prompt:
@@ -107,7 +103,8 @@ class _Importer:
                 candidates.append((row, digest))
         known: dict[tuple[str, Prompt, str], dict[int, _Content]] = {}
         for there in store.descriptions(digests=[digest for _, digest in candidates]):
-            known.setdefault(_identity(there), {})[there.sample] = there.text, there.answer
+            who = there.digest, there.prompt, canonical_json(there.describer)
+            known.setdefault(who, {})[there.sample] = there.text, there.answer
         new: list[Description] = []
         for row, digest in candidates:
             try:
@@ -116,7 +113,8 @@ class _Importer:
                 self._skip(row, "its boxes are in pixels, and its picture cannot be read or is not in the dataset")
                 continue
             content = description.text, description.answer
-            contents = known.setdefault(_identity(description), {})
+            who = description.digest, description.prompt, canonical_json(description.describer)
+            contents = known.setdefault(who, {})
             sample = self._free_sample(row, digest, content, contents)
             if sample is not None:
                 contents[sample] = content
@@ -175,10 +173,6 @@ class _Importer:
             answer=row.answer(class_names(prompt.class_names), self._box_format, picture),
             **rest,
         )
-
-
-def _identity(description: Description) -> tuple[str, Prompt, str]:
-    return description.digest, description.prompt, canonical_json(description.describer)
 
 
 def export_descriptions(config: ExportDescriptionsConfig) -> ExportDescriptionsResult:

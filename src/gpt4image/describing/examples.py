@@ -18,7 +18,7 @@ from gpt4image.base.progress import say
 from gpt4image.data import Dataset
 from gpt4image.describing.class_lists import ClassNames, readable
 from gpt4image.describing.describers.base import Example
-from gpt4image.describing.describers.images import data_url
+from gpt4image.describing.describers.images import bounded, data_url
 
 MOST, SIDE = 300, 192
 """Maximum examples of a question, and the longer side of each in pixels."""
@@ -34,10 +34,7 @@ def choose_examples(
         classes: what the describer chooses from.
         per_class: number of pictures per class.
         earlier: classes by digest of the examples of earlier runs. They stay if all of them still hold, so that new
-            labels do not make every answer worthless.
-
-    Raises:
-        ConfigError: there is no labelled training image, or there would be too many pictures.
+            labels do not make every answer worthless. Raises ConfigError.
     """
     names, label_of, row_of = ClassNames(option.name for option in classes), dict[str, str](), dict[str, int]()
     for row in np.flatnonzero((dataset.splits == "train") & dataset.labelled).tolist():
@@ -59,7 +56,7 @@ def choose_examples(
     for digest, name in sorted(known.items(), key=lambda pair: pair[0][16:32]):  # as if shuffled
         if taken[name] < per_class:
             try:
-                found.append(Example(digest, name, data_url(dataset.read(row_of[digest]), SIDE, "jpeg")))
+                found.append(Example(digest, name, data_url(bounded(dataset.read(row_of[digest]), SIDE), "jpeg")))
             except (DecodeError, OSError):
                 continue
             taken[name] += 1

@@ -40,11 +40,7 @@ def bill(total: float, earlier: float = 0.0, uncertain: float = 0.0) -> str:
 
 
 def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
-    """Return the price of a model: from the user's table, else from the published list for the server; None if unknown.
-
-    Raises:
-        ConfigError: the table cannot be read.
-    """
+    """Return the price of a model by the user's table or the published list; None if unknown. Raises ConfigError."""
     own = {} if prices is None else _read_table(prices)
     if model in own:
         return own[model]

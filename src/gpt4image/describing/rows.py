@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.box_formats import AS_ASKED, in_thousandths
+from gpt4image.artifacts.box_formats import in_thousandths
 from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, StoreError, first_line, parsing
@@ -69,22 +69,12 @@ class Row:
     sample: int | None = None
     result: Mapping[str, Any]  # the other columns of an exported result, as Description takes them
 
-    def answer(
-        self, names: ClassNames, box_format: str = AS_ASKED, picture: tuple[int, int] | None = None
-    ) -> Answer | None:
-        """Return the structured part; a class outside the list is kept as ``said``.
-
-        ``picture`` is width and height of the image, which boxes in pixels need.
-        """
+    def answer(self, names: ClassNames, box_format: str, picture: tuple[int, int] | None) -> Answer | None:
+        """Return the structured part; boxes in pixels need width and height of the ``picture``."""
         if self.ask == (DESCRIPTION,):
             return None
         found = to_answer(self.fields, self.ask, names, self.fields["probability"])
         return in_thousandths(replace(found, picture=picture), box_format)
-
-    @property
-    def content(self) -> tuple[str | None, Mapping[str, Any]]:
-        """All that is said about the image."""
-        return self.description, self.fields
 
     def as_json(self, ask: Sequence[str]) -> str | None:
         """Return what was asked for as a model would write it; None where the row lacks some of it."""
@@ -105,8 +95,7 @@ def parse_row(value: Any, where: str) -> Row | Skipped:
         description, digest = fields["description"], fields["digest"]
         if digest is not None and not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {digest!r:.80}")
-        if description is not None and not description.strip():
-            description = None
+        description = description if description and description.strip() else None
         there = {
             DESCRIPTION: description is not None,
             CLASS: any(fields[name] is not None for name in _CLASS_COLUMNS),
@@ -135,7 +124,6 @@ def parse_row(value: Any, where: str) -> Row | Skipped:
 
 
 def _checked(name: str, kind: type, value: Any) -> Any:
-    """Return ``value`` as ``kind``; keys that are numbers are taken as their text. Raises ValueError."""
     if value is None:
         return None
     if kind is list:
@@ -168,7 +156,6 @@ def _checked_list(name: str, value: Any) -> list[Any]:
 
 
 def _asked(text: str) -> Mapping[str, Any]:
-    """Return ``ask`` and ``classes`` of a prompt, as an export writes them."""
     try:
         asked = json.loads(text)
         prompt = Prompt("", 1, "", class_conditioned=False, ask=asked["ask"], classes=asked["classes"])
@@ -236,13 +223,13 @@ def read_rows(path: Path, *, lines: bool = False) -> Iterator[Row | Skipped]:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv or *.parquet.")
     readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet}
-    return _of_kind(path, ".jsonl" if lines else path.suffix.lower(), readers)(path)
+    return readers[".jsonl" if lines else _kind_of(path)](path)
 
 
-def _of_kind(path: Path, kind: str, functions: Mapping[str, Any]) -> Any:
-    if kind not in functions:
+def _kind_of(path: Path) -> str:
+    if (kind := path.suffix.lower()) not in (".jsonl", ".csv", ".parquet"):
         raise ConfigError(f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv or *.parquet.")
-    return functions[kind]
+    return kind
 
 
 def parse_line(line: bytes, where: str) -> Row | Skipped | None:
@@ -298,10 +285,8 @@ def _from_cell(name: str, cell: str | None) -> Any:
     kind = COLUMNS[name]
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
-    if kind in (str, list):
-        return from_csv_cell(cell)
     try:
-        return kind(cell)
+        return from_csv_cell(cell) if kind in (str, list) else kind(cell)
     except ValueError:
         return cell
 
@@ -336,8 +321,7 @@ def _require_columns(path: Path, columns: Sequence[str], names: Iterable[str] | 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows (see ``to_fields``) in the format that the name of ``path`` says. Raises ConfigError, StoreError."""
-    writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
-    write = _of_kind(path, path.suffix.lower(), writers)
+    write = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}[_kind_of(path)]
     try:
         with atomic_path(path) as temporary:
             write(temporary, rows)
@@ -360,7 +344,6 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _flat(value: Any) -> Any:
-    """Return a value as one cell: a list as JSON."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False) if isinstance(value, list) else value
 
 

@@ -27,7 +27,7 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.data.decode import decode, decode_numbers
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Boxes, Masks
-from gpt4image.describing.description_stats import stats
+from gpt4image.describing.contents import stats
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit

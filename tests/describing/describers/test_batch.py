@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batch_server import BatchServer, Fault, describe_ok, serving
+from batch_server import BatchServer, Fault, describe_ok, images_of, serving
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DescriberError, StoreError
@@ -154,6 +154,33 @@ def test_classes_are_asked_for_by_schema_and_each_sample_in_its_own_order(api: A
     assert api.lines == [16]
 
 
+def test_images_share_requests_and_each_answer_is_kept_by_itself(api: Api) -> None:
+    def forgets(body: dict[str, Any]) -> Any:
+        return (
+            completion(json.dumps({"answers": items_of(body)[::2]})) if len(images_of(body)) == 3 else describe_ok(body)
+        )
+
+    def items_of(body: dict[str, Any]) -> list[Any]:
+        return json.loads(describe_ok(body)["choices"][0]["message"]["content"])["answers"]
+
+    api.submit_only(per_call=3)
+    api.server.answer = forgets
+    outcome = api.run({"described": 6, "failed": 2}, per_call=3)
+    assert api.lines == [3] and {item.reason[:42] for item in outcome.skipped} == {
+        "the call about several images brought no a"
+    }
+    assert sum(row.tokens_in or 0 for row in api.rows()) == 2 * (33 + 34) + 100
+    api.server.answer = describe_ok
+    api.run({"described": 2}, per_call=3)
+    assert api.lines == [3, 1]
+    texts = {item["description"] for lines in api.server.inputs for line in lines for item in items_of(line["body"])}
+    assert {row.text for row in api.rows()} == texts and len(texts) == 8
+    api.server.room = 0
+    api.add_picture(8)
+    with pytest.raises(DescriberError, match="no room for a single request"):
+        api.run(per_call=3)
+
+
 def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(api: Api) -> None:
     wrong = 400, {"error": {"message": "'response_format' of type 'json_schema' is not supported"}}
     api.server.answer = lambda body: wrong if body["response_format"] else completion('{"class": "square"}')
@@ -161,14 +188,6 @@ def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(api: Api) -> None:
     outcome = api.run({"failed": 8}, **options)
     assert all("--extra-body '{\"response_format\": null}'" in item.reason for item in outcome.skipped)
     api.run({"described": 8}, **options, extra_body={"response_format": None})
-
-
-def test_prompts_of_several_turns_and_other_describers_are_refused_before_anything_is_sent(api: Api) -> None:
-    with pytest.raises(ConfigError, match="'conversation' has several turns"):
-        api.run(prompt=("paper", "conversation"))
-    with pytest.raises(ConfigError, match="--batch goes with openai:MODEL"):
-        BatchDescriber(api.config(describer="transformers:tiny"))
-    assert not api.server.requests
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(api: Api) -> None:
@@ -540,13 +559,13 @@ def test_what_reached_the_store_before_the_ledger_heard_of_it_is_forgotten_and_n
     with DescriptionStore(path, write=True) as store:
         store.add([description(5, created=time.time() - 60, **refused)])
     with Ledger(path, SETTINGS) as ledger:
-        batch = ledger.add([request(number) for number in range(1, 6)])
+        batch = ledger.add([[request(number)] for number in range(1, 6)])
         ledger.note(batch, "input_file", "file-1")
         with pytest.raises(StoreError, match="UNIQUE"):
-            ledger.add([request(6), request(4)])
+            ledger.add([[request(6)], [request(4)]])
     with DescriptionStore(path, write=True) as store:
         store.add([description(1), description(2, **refused), description(3, text=None, error="the server was gone")])
     with Ledger(path, dict(reversed(SETTINGS.items()))) as again:
         places = [again.place(request(number)) for number in range(1, 7)]
-        assert places == [None, None, (batch.row, 2), (batch.row, 3), (batch.row, 4), None]
+        assert places == [None, None, *((batch.row, line, 0) for line in (2, 3, 4)), None]
         assert again.open_batches() == [replace(batch, wanted={})] and batch.input_file == "file-1"

@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import gpt4image
 import openai_stub as server
-from gpt4image.base.errors import DecodeError
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
-from gpt4image.describing.describers.images import bounded, data_url, data_urls, encoded, pictures
+from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.descriptions import export_descriptions
 from openai_cases import openai_settings, request
@@ -36,6 +33,13 @@ def picture(width: int, height: int, kind: str = "jpeg", **options: object) -> b
     file = io.BytesIO()
     Image.fromarray(across.astype(np.uint8)).save(file, kind, **options)  # type: ignore[arg-type]
     return file.getvalue()
+
+
+def encoded(data: bytes, side: int, kind: str = "jpeg") -> bytes:
+    """What is sent of an image."""
+    mime, _, content = data_url(bounded(data, side), kind).partition(b";base64,")
+    assert mime == f"data:image/{kind}".encode()
+    return base64.b64decode(content)
 
 
 def test_the_longer_side_is_bounded_and_a_large_jpeg_read_at_a_reduced_scale_looks_alike() -> None:
@@ -54,46 +58,21 @@ def test_nothing_but_pixels_is_sent(image_format: str) -> None:
     exif[0x010E] = "taken at a secret place"
     data = picture(64, 48, exif=exif, comment=b"secret comment", icc_profile=b"secret profile")
     assert b"secret" in data
-    mime, content = encoded(data, 768, image_format)
-    assert mime == f"image/{image_format}"
+    content = encoded(data, 768, image_format)
     assert b"secret" not in content
     image = Image.open(io.BytesIO(content))
     assert image.size == (64, 48)
     assert not image.getexif()
-    assert data_url(data, 768, image_format).startswith(f"data:image/{image_format};base64,".encode())
 
 
-def test_a_jpeg_that_must_change_is_made_anew() -> None:
+def test_a_jpeg_is_sent_upright_and_in_rgb() -> None:
     rotated = Image.Exif()
     rotated[0x0112] = 6
-    assert Image.open(io.BytesIO(encoded(picture(64, 48, exif=rotated), 768, "jpeg")[1])).size == (48, 64)
-    assert Image.open(io.BytesIO(encoded(picture(64, 48), 32, "jpeg")[1])).size == (32, 24)
+    assert Image.open(io.BytesIO(encoded(picture(64, 48, exif=rotated), 768))).size == (48, 64)
     cmyk = io.BytesIO()
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(cmyk, "jpeg")
-    red = Image.open(io.BytesIO(encoded(cmyk.getvalue(), 32, "jpeg")[1]))
+    red = Image.open(io.BytesIO(encoded(cmyk.getvalue(), 32)))
     assert red.mode == "RGB" and red.getpixel((4, 4))[0] > 200  # type: ignore[index]
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(file, "jpeg", keep_rgb=True)
-    as_rgb = file.getvalue()
-    adobe = as_rgb.index(b"\xff\xee")
-    for data in (as_rgb, as_rgb[:adobe] + as_rgb[adobe + 16 :]):
-        assert data[adobe + 2 : adobe + 16] != as_rgb[adobe + 2 : adobe + 16] or data is as_rgb
-        red = Image.open(io.BytesIO(encoded(data, 32, "jpeg")[1])).getpixel((4, 4))
-        assert red == pytest.approx((254, 0, 0), abs=4)
-
-
-@given(st.binary(max_size=60), st.integers(0, 700), st.integers(0, 60))
-@settings(max_examples=150, deadline=None)
-def test_whatever_is_sent_decodes_to_what_was_read(garbage: bytes, place: int, removed: int) -> None:
-    data = picture(32, 24)
-    place = min(place, len(data))
-    damaged = data[:place] + garbage + data[place + removed :]
-    try:
-        _, sent = encoded(damaged, 768, "jpeg")
-    except DecodeError:
-        return
-    here, there = (np.asarray(bounded(content, 768)).astype(int) for content in (damaged, sent))
-    assert here.shape == there.shape
 
 
 def test_images_are_prepared_in_threads_without_warnings() -> None:
@@ -105,7 +84,7 @@ def test_images_are_prepared_in_threads_without_warnings() -> None:
     def prepare(data: bytes) -> None:
         together.wait(10)
         for _ in range(50):
-            encoded(data, 32, "jpeg")
+            encoded(data, 32)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

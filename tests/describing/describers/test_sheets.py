@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.decode import decode
@@ -122,20 +122,6 @@ def test_a_missing_item_costs_only_itself_and_is_asked_again(photos: Path) -> No
     assert len(stub.calls) == 4
 
 
-def test_a_malformed_item_is_asked_alone(photos: Path) -> None:
-    def spoils(call: Call) -> Reply:
-        shown = numbers(call)
-        items = [item(place, one) for place, one in enumerate(shown, 1)]
-        for one, number in zip(items, shown, strict=True):
-            if number in (3, 4) and len(shown) > 1:
-                del one["class"]
-        return told(call, items)
-
-    outcome, stub = described(photos, spoils)
-    assert outcome.described == 20 and right(photos)
-    assert sorted(numbers(call)[0] for call in stub.calls if len(numbers(call)) == 1) == [3, 4]
-
-
 @pytest.mark.parametrize("how", ["refusal", "filter", "prose", "server error"])
 def test_a_sheet_that_is_refused_is_split_until_one_image_is_left(photos: Path, how: str) -> None:
     def refuses(call: Call) -> Reply:
@@ -195,18 +181,6 @@ def test_the_estimate_shows_what_sheets_save(photos: Path, tmp_path: Path) -> No
     assert outcome.estimate_tokens_in_one_per_call == 4000
     assert outcome.estimate_usd_one_per_call > 2 * outcome.estimate_usd
     assert "one image per call: 4,000" in outcome.text and "instead of $" in outcome.text
-
-
-def test_what_cannot_share_a_call_is_refused_before_anything_is_asked(photos: Path) -> None:
-    for own, words in (
-        ({"describer": "replay:x.jsonl"}, "goes with openai:"),
-        ({"batch": True}, "leave out --batch"),
-        ({"ask": "description", "prompt": "conversation"}, "several turns"),
-        ({"ask": "description", "prompt": "class-conditioned"}, "tells the class"),
-    ):
-        fields = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1", "per_call": 4, **own}
-        with pytest.raises(ConfigError, match=words):
-            describe(DescribeConfig(data=f"folder:{photos}", store=photos.parent / "b.db", **fields))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple, Protocol
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import Dataset
-from gpt4image.describing.prices import Price
+from gpt4image.describing.prices import FREE, Price
+
+Name = tuple[str, Prompt, int]
+"""What identifies an answer of a describer: digest of the image, prompt, number of the sample."""
 
 
 class Example(NamedTuple):
@@ -33,7 +36,6 @@ class Request:
     Attributes:
         digest: sha256 hex digest of the image bytes.
         keys: keys of the image in its dataset; several if files are equal.
-        prompt: identity of the question.
         turns: questions for this image, in order. The image goes with the first; each later one follows the model's
             answer. The description is all answers, a blank line between them.
         sample: number of this answer among several to the same question.
@@ -58,7 +60,7 @@ class Request:
     sheet: tuple[Request, ...] = field(default=(), repr=False)
 
     @property
-    def name(self) -> tuple[str, Prompt, int]:
+    def name(self) -> Name:
         """What identifies the answer within a run."""
         return self.digest, self.prompt, self.sample
 
@@ -147,3 +149,18 @@ class Describer(Protocol):
     def report(self, images: Dataset) -> Report:
         """Return facts and unused items once the run is over."""
         ...
+
+
+class FreeDescriber:
+    """What describers on this machine share: nobody is paid, nothing is on its way, and nothing is left to tell."""
+
+    price: Price | None = FREE
+    repeatable: bool = False
+
+    def arrived(self) -> Sequence[Answer]:
+        """Return nothing: answers are yielded as they are made."""
+        return ()
+
+    def report(self, images: Dataset) -> Report:
+        """Return nothing."""
+        return Report()

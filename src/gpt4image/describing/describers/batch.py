@@ -13,15 +13,12 @@ import json
 import secrets
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from gpt4image.artifacts.prompts import load_prompt, turns
 from gpt4image.artifacts.results import Prompt
-from gpt4image.artifacts.store import samples_by_digest
 from gpt4image.artifacts.store_file import References, connect_writer, explained
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError
 from gpt4image.base.progress import console, say
@@ -39,7 +36,8 @@ from gpt4image.describing.describers.openai.server import (
     mapping,
     parse_json,
 )
-from gpt4image.describing.prices import HALF_PRICE, Price
+from gpt4image.describing.describers.sheets import call_about, opened
+from gpt4image.describing.prices import HALF_PRICE
 
 MAX_LINES, MAX_BYTES, MAX_OPEN = 50_000, 190_000_000, 100  # the server takes 50,000 lines and 200 MB
 MAX_FILE = 4 * 2**30
@@ -55,7 +53,6 @@ _NO_ROOM = frozenset(("token_limit_exceeded", "request_limit_exceeded"))
 _NO_MONEY = frozenset(("insufficient_quota", "billing_hard_limit_reached", "billing_not_active"))
 _ANSWERS_PER_GROUP, _TICK_S = 256, 1.0
 _NAME, _NO_ANSWER = "gpt4image", "the response holds no answer"
-_GO_ON = "What was submitted is noted in the store; the same command goes on with it."
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
 # store's commit and the ledger's.
@@ -66,6 +63,8 @@ DELETE FROM batch_items WHERE describer = ? AND EXISTS (
           (batch_items.digest, batch_items.prompt, batch_items.describer, batch_items.sample)
     AND r.text IS NOT NULL AND r.created >= b.created)
 """
+_SHEET = 1000  # an item's choice is this times the size of its sheet, plus its place in it; 0 without a sheet
+_THIS = "WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
 
 
 class _End(NamedTuple):
@@ -86,7 +85,9 @@ class Batch:
     created: float  # when the ledger noted it, in seconds since 1970-01-01 UTC
     input_file: str | None = None  # the server's id of the uploaded file; only with it a batch can exist
     server_id: str | None = None  # the server's id of the batch; None where the creation was not heard of
-    wanted: dict[int, Request] = field(default_factory=dict[int, Request])  # by line, what this run waits for
+    wanted: dict[int, dict[int, Request]] = field(default_factory=dict[int, dict[int, Request]])
+    """What this run waits for, by line and by place in its sheet."""
+    sizes: dict[int, int] = field(default_factory=dict[int, int])  # of sheets, by line; 1 of others
     done: int = 0  # requests that the server is done with
     ended: float | None = None  # when it was first seen to have ended, in seconds of the monotonic clock
     end: _End | None = None  # what the server tells of it once the file of its answers is there
@@ -119,25 +120,31 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         sql = f"SELECT {columns} FROM batches WHERE describer = ? AND closed IS NULL ORDER BY id"
         return [Batch(*row) for row in self._run(sql, self._describer)]
 
-    def place(self, request: Request) -> tuple[int, int] | None:
-        """Return row and line of a request that is in a batch."""
-        sql = "SELECT batch, line FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
-        return next(iter(self._run(sql, *self._key(request))), None)
+    def place(self, request: Request) -> tuple[int, int, int] | None:
+        """Return row and line of a request that is in a batch, and its choice: size of the sheet and place in it."""
+        found = self._run(f"SELECT batch, line, choice FROM batch_items {_THIS}", *self._key(request))
+        return next(iter(found), None)
 
-    def samples(self, prompt: Prompt) -> dict[str, frozenset[int]]:
-        """Return the samples of a prompt that are in a batch, by digest."""
+    def pairs(self, prompt: Prompt) -> set[tuple[str, int]]:
+        """Return (digest, sample) of what is in a batch for a prompt."""
         sql = "SELECT lower(hex(digest)), sample FROM batch_items WHERE prompt = ? AND describer = ?"
-        return samples_by_digest(self._run(sql, self._prompt(prompt), self._describer))
+        return {(digest, sample) for digest, sample in self._run(sql, self._prompt(prompt), self._describer)}
 
-    def add(self, lines: Sequence[Request]) -> Batch:
-        """Note a batch that is about to be sent, with a request per line."""
-        keys, token, created = [self._key(request) for request in lines], secrets.token_hex(16), time.time()
+    def add(self, lines: Sequence[Sequence[Request]]) -> Batch:
+        """Note a batch that is about to be sent, with a sheet of requests per line."""
+        keys, token, created = [[*map(self._key, sheet)] for sheet in lines], secrets.token_hex(16), time.time()
+        sizes = {line: len(sheet) for line, sheet in enumerate(lines) if len(sheet) > 1}
         with explained(self._path), self._connection:
             sql = "INSERT INTO batches (describer, token, created) VALUES (?, ?, ?) RETURNING id"
             row = self._connection.execute(sql, (self._describer, token, created)).fetchone()[0]
-            items = ((*key, row, line) for line, key in enumerate(keys))
-            self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, 0)", items)
-        return Batch(row, token, created, wanted=dict(enumerate(lines)))
+            items = (
+                (*key, row, line, _SHEET * sizes.get(line, 0) + place)
+                for line, sheet in enumerate(keys)
+                for place, key in enumerate(sheet)
+            )
+            self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, ?)", items)
+        wanted = {line: dict(enumerate(sheet)) for line, sheet in enumerate(lines)}
+        return Batch(row, token, created, wanted=wanted, sizes=sizes)
 
     def note(self, batch: Batch, column: Literal["input_file", "server_id"], value: str) -> None:
         """Note an id that the server gave. From ``input_file`` on, the batch may exist at the server."""
@@ -148,8 +155,7 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         """Forget items whose answers are in the store."""
         items = [self._key(answer.request) for answer in answers]
         with explained(self._path), self._connection:
-            sql = "DELETE FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
-            self._connection.executemany(sql, items)
+            self._connection.executemany(f"DELETE FROM batch_items {_THIS}", items)
 
     def items_left(self, row: int | None = None) -> int:
         """Return how many items are pending: of one batch, or of all of the describer."""
@@ -175,19 +181,18 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
 
 def pending(
     path: Path, settings: Mapping[str, Any], prompts: Sequence[Prompt]
-) -> tuple[dict[Prompt, dict[str, frozenset[int]]], list[str]]:
-    """Return the samples of each prompt that are in a batch, by digest, and the names of the open batches."""
+) -> tuple[dict[Prompt, set[tuple[str, int]]], list[str]]:
+    """Return (digest, sample) of what is in a batch for each prompt, and the names of the open batches."""
     with Ledger(path, settings) as ledger:
         batches = [batch.server_id or batch.token for batch in ledger.open_batches()]
-        return {prompt: ledger.samples(prompt) for prompt in prompts if batches}, batches
+        return {prompt: ledger.pairs(prompt) for prompt in prompts if batches}, batches
 
 
 class BatchError(DescriberError):
     """A call of the Batch API failed.
 
     It was ``refused``, and nothing was made; there is ``no room`` until other batches have ended; what was asked for is
-    ``gone``; the server is ``busy``; or it was not heard (``unsure``): the call may have taken effect. The last two
-    pass.
+    ``gone``; the server is ``busy``; or the call may have taken effect unheard (``unsure``). The last two pass.
     """
 
     def __init__(self, message: str, kind: Literal["refused", "no room", "gone", "busy", "unsure"]) -> None:
@@ -203,24 +208,14 @@ class BatchDescriber(OpenAIDescriber):
     """
 
     def __init__(self, config: DescribeConfig) -> None:
-        """Check that the requests can be sent this way. Raises ConfigError: no ``openai:``, or a prompt of turns."""
         kind, _, model = config.describer.partition(":")
         if kind != "openai":
             raise ConfigError(f"--batch goes with openai:MODEL, not with {config.describer}; leave it out.")
-        for name in config.prompt:
-            if len(turns(load_prompt(name), "")) > 1:
-                raise ConfigError(
-                    f"--batch: the prompt {name!r} has several turns, and a batch asks once; use a single-turn prompt "
-                    f"or leave out --batch."
-                )
         super().__init__(model, config)
         self._config = config
+        self.settings = {**self.settings, **({"per_call": config.per_call} if config.per_call > 1 else {})}
+        self.price = self.price and self.price.scaled(HALF_PRICE)
         self._dialect.refuse("logprobs")  # some models refuse every call that wants them: a day would be lost
-
-    @property
-    def price(self) -> Price | None:
-        """Half the price of the same model asked directly."""
-        return self._price and self._price.scaled(HALF_PRICE)
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers as batches end; see ``Describer``."""
@@ -228,7 +223,7 @@ class BatchDescriber(OpenAIDescriber):
         with Ledger(config.store, self.settings) as self._ledger, blocking_client(self._server, timeout) as client:
             self._client = client.with_options(max_retries=config.retries)
             self._open: dict[int, Batch] = {}
-            self._source, self._backlog, self._exhausted = iter(requests), deque[Request](), False
+            self._source, self._exhausted, self._begun = iter(requests), False, dict[Any, list[Request]]()
             self._has_room, self._max_lines, self._heard = True, MAX_LINES, time.monotonic()
             try:
                 yield from self._resume()
@@ -243,10 +238,6 @@ class BatchDescriber(OpenAIDescriber):
                     say(f"{left:,} answers are pending; the same command collects them.")
                 raise
 
-    def arrived(self) -> Sequence[Answer]:
-        """Nothing: answers wait at the server."""
-        return ()
-
     def report(self, images: Dataset) -> Report:
         """Return what is still pending."""
         with Ledger(self._config.store, self.settings) as ledger:
@@ -254,7 +245,6 @@ class BatchDescriber(OpenAIDescriber):
             return Report(facts={"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {})
 
     def _resume(self) -> Iterator[Sequence[Answer]]:
-        """Find the batches that earlier runs left at the server."""
         for batch in self._ledger.open_batches():
             if batch.server_id is None and batch.input_file is not None:  # the creation was cut short
                 for seconds in (0.0, SETTLING_S):  # a call whose sender was killed just now may still take effect
@@ -281,11 +271,11 @@ class BatchDescriber(OpenAIDescriber):
                 if batch.end is not None and batch.wanted:
                     yield from self._collect(batch, batch.end)
             waiting = [batch for batch in self._open.values() if batch.wanted]
-            if waiting or (self._exhausted and not self._backlog):
+            if waiting or self._exhausted:
                 return waiting
 
     def _may_submit(self) -> bool:
-        return (bool(self._backlog) or not self._exhausted) and self._has_room and self._running() < MAX_OPEN
+        return not self._exhausted and self._has_room and self._running() < MAX_OPEN
 
     def _running(self) -> int:
         return sum(batch.end is None for batch in self._open.values())
@@ -297,42 +287,49 @@ class BatchDescriber(OpenAIDescriber):
         self._open.pop(batch.row, None)
 
     def _submit(self) -> Iterator[Sequence[Answer]]:
-        """Write requests to a file until it is full, and send it; images that cannot be sent are errors."""
-        lines: list[Request] = []
+        lines: list[Sequence[Request]] = []
         with tempfile.TemporaryFile() as spool:
-            for request in self._new():
-                job = Job(request)
-                try:
-                    job.pictures = data_urls(request, self._options)
-                except (OSError, DecodeError) as error:
-                    yield [Answer(request=request, error=why_unusable(error))]
+            while len(lines) < self._max_lines and (sheet := self._next_sheet()):
+                pictures: dict[Request, tuple[bytes, ...]] = {}
+                for request in sheet:
+                    try:
+                        pictures[request] = data_urls(request, self._options)
+                    except (OSError, DecodeError) as error:
+                        yield [Answer(request=request, error=why_unusable(error))]
+                if not (sheet := [*pictures]):
                     continue
+                job = Job(call_about(sheet), tuple(itertools.chain(*pictures.values())))
                 head = f'{{"custom_id": "{len(lines)}", "method": "POST", "url": "/v1/chat/completions", "body": '
                 line = head.encode() + self._dialect.body(job) + b"}\n"
                 if lines and spool.tell() + len(line) > MAX_BYTES:
-                    self._backlog.appendleft(request)
+                    self._put_back(sheet)
                     break
                 spool.write(line)
-                lines.append(request)
-                if len(lines) == self._max_lines:
-                    break
+                lines.append(sheet)
             yield []
             if lines:
                 self._send(lines, spool)
 
-    def _new(self) -> Iterator[Request]:
-        """Yield what is not pending; for what is, the answer is waited for."""
-        while self._backlog:
-            yield self._backlog.popleft()
+    def _next_sheet(self) -> Sequence[Request]:
+        """Return the next requests of a line, none if there are none; for what is pending, the answer is waited for."""
         for request in self._source:
-            if (place := self._ledger.place(request)) is None:
-                yield request
-            else:
-                row, line = place
-                self._open[row].wanted[line] = request
-        self._exhausted = True
+            if (place := self._ledger.place(request)) is not None:
+                row, line, choice = place
+                batch = self._open[row]
+                batch.wanted.setdefault(line, {})[choice % _SHEET] = request
+                batch.sizes[line] = max(1, choice // _SHEET)
+                continue
+            sheet = self._begun.setdefault((request.prompt, request.sample, request.again), [])
+            sheet.append(request)
+            if len(sheet) == (1 if request.again else self._config.per_call):
+                return self._begun.pop((request.prompt, request.sample, request.again))
+        self._exhausted = len(self._begun) < 2
+        return self._begun.popitem()[1] if self._begun else ()
 
-    def _send(self, lines: Sequence[Request], spool: BinaryIO) -> None:
+    def _put_back(self, requests: Sequence[Request]) -> None:
+        self._source, self._exhausted = itertools.chain(requests, self._source), False
+
+    def _send(self, lines: Sequence[Sequence[Request]], spool: BinaryIO) -> None:
         batch = self._ledger.add(lines)
         try:
             with self._explained("the requests cannot be uploaded"):
@@ -347,7 +344,7 @@ class BatchDescriber(OpenAIDescriber):
                 self._close(batch)
             if kind != "no room":
                 raise
-            self._wait_for_room(lines, len(lines), str(error))
+            self._wait_for_room([*itertools.chain(*lines)], len(lines), str(error))
         else:
             self._open[batch.row] = batch
 
@@ -355,23 +352,19 @@ class BatchDescriber(OpenAIDescriber):
         """Create a batch at the server, once: where a call may have taken effect unheard, it is looked for first."""
         unsure = False
         for attempt in itertools.count(1):
-            if unsure and (found := self._find(batch)):
-                return found
             try:
+                if unsure and (found := self._find(batch)):
+                    return found
                 with self._explained("the batch cannot be created"):
-                    made = self._client.with_options(max_retries=0).batches.create(
-                        input_file_id=input_file,
-                        endpoint="/v1/chat/completions",
-                        completion_window="24h",
-                        metadata={_NAME: batch.token},
-                    )
-                    created = _id(made.id)
+                    given: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+                    batches = self._client.with_options(max_retries=0).batches
+                    created = _id(batches.create(input_file_id=input_file, metadata={_NAME: batch.token}, **given).id)
                 return (self._find(batch) if unsure else None) or created
             except BatchError as error:
                 unsure = unsure or error.kind == "unsure"
                 if not error.passes or attempt == _TRIES:
                     raise (DescriberError(str(error)) if unsure else error) from None
-                time.sleep(_FIRST_WAIT_S * 2**attempt)
+            time.sleep(_FIRST_WAIT_S * 2**attempt)
         raise AssertionError
 
     def _find(self, batch: Batch) -> str | None:
@@ -390,7 +383,7 @@ class BatchDescriber(OpenAIDescriber):
 
     def _wait_for_room(self, requests: Sequence[Request], size: int, reason: str) -> None:
         """Put requests back: until another batch has ended, or, where none runs, to be sent in smaller parts."""
-        self._backlog.extendleft(reversed(requests))
+        self._put_back(requests)
         if self._running():
             self._has_room = False
         elif size > 1:
@@ -405,24 +398,21 @@ class BatchDescriber(OpenAIDescriber):
         except BatchError as error:
             if error.passes and time.monotonic() - self._heard <= PATIENCE_S:
                 return
-            if error.kind != "gone":
-                raise
             days = (time.time() - batch.created) / 86_400
-            if days < KEPT_DAYS:
-                raise DescriberError(
-                    f"{error} The batch {batch.server_id} was submitted {days:.1f} days ago with "
-                    f"{self._ledger.items_left(batch.row):,} requests; use the key of the project that submitted it. "
-                    f"Without that key the answers are lost: they are asked anew after {KEPT_DAYS} days, or in another "
-                    "--store, to which `descriptions export` and `import` take what is described."
-                ) from None
-            batch.end = _End("expired")
-            return
-        self._heard = time.monotonic()
-        batch.done = found.completed
+            if error.kind == "gone" and days >= KEPT_DAYS:
+                batch.end = _End("expired")
+                return
+            lost = (
+                f" The batch {batch.server_id} was submitted {days:.1f} days ago with "
+                f"{self._ledger.items_left(batch.row):,} requests; use the key of the project that submitted it. "
+                f"Otherwise its images are asked about anew after {KEPT_DAYS} days, or at once in another --store."
+            )
+            raise DescriberError(f"{error}{lost if error.kind == 'gone' else ''}") from None
+        self._heard, batch.done = time.monotonic(), found.completed
         if found.status in _ENDED:
-            batch.ended = batch.ended or time.monotonic()
+            batch.ended = batch.ended or self._heard
             # The answers are paid for, and some servers name their file a while after the end.
-            if not batch.done or found.output_file or time.monotonic() - batch.ended > PATIENCE_S:
+            if not batch.done or found.output_file or self._heard - batch.ended > PATIENCE_S:
                 self._has_room, batch.end = True, found
 
     def _state(self, found: Any, batch: Batch) -> _End:
@@ -439,11 +429,15 @@ class BatchDescriber(OpenAIDescriber):
     def _collect(self, batch: Batch, end: _End) -> Iterator[Sequence[Answer]]:
         if end.status == "failed" and not (end.output_file or end.error_file):
             # Nothing of the batch was worked on: it may be sent again, or nothing can be.
-            count = self._ledger.items_left(batch.row)
+            lines = -(-self._ledger.items_left(batch.row) // self._config.per_call)
             self._close(batch)
             if _NO_ROOM.isdisjoint(end.codes):
                 raise DescriberError(f"Batch API: the server refuses the requests: {end.reason}")
-            self._wait_for_room(list(batch.wanted.values()), count, end.reason)
+            self._wait_for_room(
+                [one for sheet in batch.wanted.values() for one in sheet.values()],
+                max(lines, len(batch.wanted)),
+                end.reason,
+            )
             return
         answers = self._results(batch, end)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
@@ -468,13 +462,13 @@ class BatchDescriber(OpenAIDescriber):
                 for line in lines_of(spool):
                     try:
                         row = parse_json(line)
-                        request = batch.wanted.pop(line_number(row), None)
+                        sheet = batch.wanted.pop(number := line_number(row), {})
                     except NotJsonError:
                         unreadable += line.endswith(b"\n")  # else the transfer was cut within it
                         continue
                     readable += 1
-                    if request is not None:  # else it was read before
-                        yield self._read(row, request)
+                    if sheet:  # else it was read before
+                        yield from self._read(row, sheet, batch.sizes.get(number, 1))
                 lost = lost or unreadable > 0 or not whole
                 expected = end.completed if file == end.output_file and whole else 0
                 if readable + unreadable < expected or (expected and not readable):
@@ -483,18 +477,16 @@ class BatchDescriber(OpenAIDescriber):
                         "of them are still at the server; give the same command again."
                     )
         while batch.wanted:
-            yield _failure(batch.wanted.popitem()[1], reason, unpriced=lost)
+            yield from (_failure(request, reason, unpriced=lost) for request in batch.wanted.popitem()[1].values())
 
     def _download(self, file: str, into: BinaryIO) -> bool:
         """Write the contents of a file to ``into``, from its start; return whether it ends within MAX_FILE."""
         for attempt in itertools.count(1):
             into.seek(0)
             into.truncate()
+            opened = self._client.files.with_streaming_response.content(file)
             try:
-                with (
-                    self._explained("the answers cannot be downloaded"),
-                    self._client.files.with_streaming_response.content(file) as response,
-                ):
+                with self._explained("the answers cannot be downloaded"), opened as response:
                     for part in response.iter_bytes():
                         if into.tell() + len(part) > MAX_FILE:
                             return False
@@ -506,7 +498,11 @@ class BatchDescriber(OpenAIDescriber):
             time.sleep(_FIRST_WAIT_S * 2**attempt)
         raise AssertionError
 
-    def _read(self, row: Any, request: Request) -> Answer:
+    def _read(self, row: Any, sheet: Mapping[int, Request], size: int) -> Iterator[Answer]:
+        answer = self._read_one(row, next(iter(sheet.values())))
+        yield from [answer] if size == 1 else opened(answer, sheet, size)
+
+    def _read_one(self, row: Any, request: Request) -> Answer:
         match row:
             case {"response": {"status_code": 200, "body": body}}:
                 job, completion = Job(request), completion_of(body, self._server.keys)
@@ -536,21 +532,23 @@ class BatchDescriber(OpenAIDescriber):
         try:
             yield
         except _failures() as error:
-            text, kind = f"Batch API: {what}: {self._server.one_line(error)}. {_GO_ON}", "unsure"
+            text = f"Batch API: {what}: {self._server.one_line(error)}. The store notes it; the same command goes on."
+            status, code = getattr(error, "status_code", 0), getattr(error, "code", None)
+            kind: Any = "unsure"
             if isinstance(error, openai.NotFoundError):
                 kind = "gone"
             elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
                 text, kind = f"{text} Set OPENAI_API_KEY to a key of the project.", "refused"
-            elif isinstance(error, openai.APIStatusError):
-                passes = error.status_code >= 500 or error.status_code in (408, 409, 429)
-                if error.code in _NO_ROOM or "enqueued" in str(error).lower():
-                    kind = "no room"
-                elif error.code in _NO_MONEY or not passes:
-                    kind = "refused"
-                elif error.status_code == 429:
-                    kind = "busy"
-            elif isinstance(error, RedirectedError):
+            elif code in _NO_ROOM or (status and "enqueued" in str(error).lower()):
+                kind = "no room"
+            elif (
+                isinstance(error, RedirectedError)
+                or code in _NO_MONEY
+                or (status and status < 500 and status not in (408, 409, 429))
+            ):
                 kind = "refused"
+            elif status == 429:
+                kind = "busy"
             raise BatchError(text, kind) from None
 
 

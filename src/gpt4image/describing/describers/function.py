@@ -18,10 +18,8 @@ from PIL import Image
 
 from gpt4image.base.errors import ConfigError, DecodeError, first_line
 from gpt4image.config import DescriberOptions
-from gpt4image.data.dataset import Dataset
-from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.images import pictures, why_unusable
-from gpt4image.describing.prices import FREE
 
 KIND = "python"
 Answering = Callable[[Image.Image, str], Any]
@@ -33,8 +31,7 @@ GIVEN: dict[str, Answering] = {}
 def describer(function: Any) -> str:
     """Return the SPEC of a function, or of a pair of a name and a function; the name is recorded with each answer.
 
-    Raises:
-        ConfigError: it is no function, or has no name of its own.
+    Raises ConfigError.
     """
     name, answers = function if isinstance(function, tuple) and len(function) == 2 else ("", function)
     if not callable(answers):
@@ -49,17 +46,15 @@ def describer(function: Any) -> str:
     return f"{KIND}:{name}"
 
 
-class FunctionDescriber:
+class FunctionDescriber(FreeDescriber):
     """Asks a function, one image after the other. What it raises is the error of that image."""
-
-    price = FREE
-    repeatable = False
 
     def __init__(
         self, name: str, options: DescriberOptions, *, function: Answering | None = None, kind: str = KIND
     ) -> None:
         """Take a function that another package brings, or find it. Raises ConfigError: there is none that answers."""
-        self._name, self._kind, self._options = name, kind, options.model_copy(update={"contact_sheet": True})
+        self._name, self._options = name, options.model_copy(update={"contact_sheet": True})
+        self.settings: Mapping[str, Any] = {"kind": kind, "function": name}
         self._function = function or (GIVEN[name] if name in GIVEN else _imported(name))
         with contextlib.suppress(ValueError):  # of some that are written in C nothing is known
             try:
@@ -70,23 +65,10 @@ class FunctionDescriber:
                     "function (image, question) that returns a text, or a dictionary of what is asked for."
                 ) from None
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Kind and name of the function."""
-        return {"kind": self._kind, "function": self._name}
-
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers, one by one."""
         for request in requests:
             yield [self._answer(request)]
-
-    def arrived(self) -> Sequence[Answer]:
-        """Nothing is on its way."""
-        return ()
-
-    def report(self, images: Dataset) -> Report:
-        """Nothing is left to tell."""
-        return Report()
 
     def _answer(self, request: Request) -> Answer:
         try:

@@ -12,6 +12,7 @@ import itertools
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,6 @@ class RayDescriber:
     """Spreads requests over a Ray cluster, which is started when ``describe`` is first called."""
 
     def __init__(self, config: DescribeConfig, images: Dataset) -> None:
-        """Prepare. Raises ConfigError, MissingExtraError."""
         require_ray()
         if config.base_url is not None and ("@" in config.base_url or query_secrets(config.base_url)):
             raise ConfigError(
@@ -86,8 +86,7 @@ class RayDescriber:
         if self._workers is not None:
             self._workers.close()
         own = self._describer.report(images) if self._kind == "replay" else Report()
-        count = 0 if self._workers is None else self._workers.count
-        return Report(facts={**own.facts, "workers": count}, skipped=own.skipped)
+        return replace(own, facts={**own.facts, "workers": 0 if self._workers is None else self._workers.count})
 
     def _start(self) -> Workers:
         config, is_server = self._config, self._kind in SERVERS
@@ -106,13 +105,11 @@ class RayDescriber:
         return Workers(_DescribeWork, arguments, config.workers, calls=2, gpu=on_gpu, most=most)
 
     def _packed(self, request: Request) -> dict[str, Any]:
-        fields = {name: getattr(request, name) for name in _REQUEST}
+        own = {"prompt": dataclasses.asdict(request.prompt), "row": self._row_of[request.keys[0]]}
         pay_again = self._config.max_cost is None  # the budget is here: a worker cannot ask it
-        row, prompt = self._row_of[request.keys[0]], dataclasses.asdict(request.prompt)
-        return {**fields, "prompt": prompt, "row": row, "pay_again": pay_again}
+        return {**{name: getattr(request, name) for name in _REQUEST}, **own, "pay_again": pay_again}
 
     def _unpack(self, result: Result) -> tuple[list[Answer], str | None]:
-        """Return the answers of a batch, and the fault that stops all calls, if any."""
         batch = self._asked.pop(result.number)
         if result.fault is not None:
             return [], result.fault
@@ -127,8 +124,6 @@ class RayDescriber:
 
 
 class _DescribeWork:
-    """Answers batches, one after the other; the next one is at hand."""
-
     def __init__(self, options: DescriberOptions, settings: Mapping[str, Any], source: ImageSource) -> None:
         self._source, self._lock, self._fault = source, threading.Lock(), ""
         self._describer = load_describer(options)
@@ -136,12 +131,11 @@ class _DescribeWork:
         if names := sorted(name for name in {*here, *settings} if here.get(name) != settings.get(name)):
             differences = (f"{name}: {here.get(name)} and {settings.get(name)}" for name in names)
             raise DescriberError(
-                f"A worker would describe with other settings than the driver: {first_few(differences)}. Results of "
-                "one run must be alike: use machines of one kind, or give these options."
+                f"A worker would describe with other settings than the driver: {first_few(differences)}. Use machines "
+                "of one kind, or give these options."
             )
 
     def __call__(self, payload: bytes) -> bytes:
-        """Return the answers of a batch, and the fault that stops all calls, if any."""
         requests = [self._request(**fields) for fields in json.loads(payload)]
         positions = {id(request): position for position, request in enumerate(requests)}
         answers = list[Any]()

@@ -35,11 +35,9 @@ def is_free(options: DescriberOptions) -> bool:
 
 
 def load_describer(options: DescriberOptions) -> Describer:
-    """Return the describer of ``options.describer``, a SPEC: one of DESCRIBERS or of another package, colon and name.
+    """Return the describer of ``options.describer``: one of DESCRIBERS or of another package, a colon and a name.
 
-    Raises:
-        ConfigError: the SPEC names no describer, or what it names cannot be used.
-        MissingExtraError: it needs a package that is not installed.
+    Raises ConfigError, MissingExtraError.
     """
     kind, colon, name = options.describer.partition(":")
     make = DESCRIBERS.get(kind) or plugins.find("describers", kind)

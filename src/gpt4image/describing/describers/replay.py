@@ -11,22 +11,20 @@ from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import DescriberOptions
 from gpt4image.data.dataset import Dataset
-from gpt4image.describing.describers.base import Answer, Report, Request
-from gpt4image.describing.prices import FREE
+from gpt4image.describing.describers.base import Answer, FreeDescriber, Report, Request
 from gpt4image.describing.questions import DESCRIPTION
 from gpt4image.describing.rows import Row, parse_line, read_rows
 
 _ROWS_PER_GROUP = 256
 
 
-class ReplayDescriber:
+class ReplayDescriber(FreeDescriber):
     """Answers with the rows of a file. Of JSON lines only their places are held in memory, of other files the rows.
 
     Its identity is the name of the file, not its content: the file may move, and only lines that are added are
     imported. To replay changed texts as something new, rename the file.
     """
 
-    price = FREE
     repeatable = True
 
     def __init__(self, name: str, _options: DescriberOptions | None = None) -> None:
@@ -37,6 +35,7 @@ class ReplayDescriber:
                 f"replay:{name}: there is no such file; give JSON lines, CSV or Parquet with key or digest, and "
                 "description or class."
             )
+        self.settings: Mapping[str, Any] = {"kind": "replay", "file": self._path.name}
         self._is_table = self._path.suffix in (".csv", ".parquet")
         self._skipped, self._duplicates, self._parts = list[Skipped](), 0, set[str]()
         self._places: dict[tuple[str, str], Row | int] = {}
@@ -48,7 +47,6 @@ class ReplayDescriber:
             raise ConfigError(f"replay:{name}: no line has a key or digest and an answer{reason}.")
 
     def _add(self, row: Row | Skipped, file: BinaryIO) -> None:
-        """Keep the place of a row by what it is of; a later one that says something else is skipped."""
         if isinstance(row, Skipped):
             self._skipped.append(row)
             return
@@ -58,7 +56,10 @@ class ReplayDescriber:
             self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
         elif name not in self._places:
             self._places[name] = row if self._is_table else row.place
-        elif (first := self._row(self._places[name], file)) is not None and first.content == row.content:
+        elif (first := self._row(self._places[name], file)) is not None and (first.description, first.fields) == (
+            row.description,
+            row.fields,
+        ):
             self._duplicates += 1
         else:
             reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
@@ -72,21 +73,12 @@ class ReplayDescriber:
             return found if isinstance(found, Row) else None
         return place
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Kind and name of the file."""
-        return {"kind": "replay", "file": self._path.name}
-
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the row of each image, or an empty answer if there is none."""
         waiting = iter(requests)
         with self._path.open("rb") as file:
             while group := list(itertools.islice(waiting, _ROWS_PER_GROUP)):
                 yield [self._answer(request, file) for request in group]
-
-    def arrived(self) -> Sequence[Answer]:
-        """Nothing is on its way."""
-        return ()
 
     def _answer(self, request: Request, file: BinaryIO) -> Answer:
         names = [("digest", request.digest), *(("key", key) for key in request.keys)]
@@ -129,6 +121,5 @@ class ReplayDescriber:
 
 
 def _names_of(images: Dataset) -> Iterator[tuple[str, str]]:
-    """Yield once what each image may be called in a row."""
     yield from (("key", key) for key in images.keys)
     yield from (("digest", digest) for digest in set(images.digests))

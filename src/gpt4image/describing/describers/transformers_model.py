@@ -9,9 +9,8 @@ import copy
 import hashlib
 import itertools
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,8 @@ from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, firs
 from gpt4image.base.files import fingerprint, read_json
 from gpt4image.config import DescriberOptions
 from gpt4image.data.dataset import Dataset
-from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, FreeDescriber, Report, Request
 from gpt4image.describing.describers.images import pictures, why_unusable
-from gpt4image.describing.prices import FREE
 from gpt4image.models.hugging_face import find_folder, loading
 from gpt4image.parallel.devices import choose_device, computes_bf16
 
@@ -36,12 +34,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WEIGHTS = "*.safetensors"
 _FILES_THAT_COUNT = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model")
 _PIECES, _PIECE_BYTES = 64, 2**20
-# All other options of a describer may change what a model on this machine writes.
-_NEVER_CHANGES_THE_TEXT = (
-    *("as_json", "describer", "image_format", "detail", "extra_body", "base_url", "server_name"),
-    *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices"),
-    *("device", "batch_size", "frames", "contact_sheet"),
-)
+_CHANGE_THE_TEXT = ("system", "temperature", "max_tokens", "max_side", "per_call")
 _BATCHES_BEFORE_GROWTH = 16
 _TOO_LARGE = "the memory does not hold this image and its answer; lower --max-side or --max-tokens"
 # Messages of libraries whose error for a full memory is no torch.OutOfMemoryError (CPU, MPS, cuBLAS).
@@ -67,16 +60,9 @@ class _Row:
     def goes_on(self) -> bool:
         return len(self.texts) < len(self.request.turns) and all(self.texts)
 
-    def answer(self, seconds: float) -> Answer:
-        given: dict[str, Any] = {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out, "latency_s": seconds}
-        text = "\n\n".join(filter(None, self.texts))
-        return Answer(request=self.request, text=text, finish_reason=self.finish_reason, cost_usd=0.0, **given)
 
-
-class TransformersDescriber:
+class TransformersDescriber(FreeDescriber):
     """A model with its own processor and chat template; it is loaded when it is first asked."""
-
-    price = FREE
 
     def __init__(self, name: str, options: DescriberOptions) -> None:
         """Find the model ``name``, a folder or a Hugging Face id. Raises ConfigError."""
@@ -105,12 +91,11 @@ class TransformersDescriber:
         self._dtype = _DTYPES[precision]
         # A folder may move and a hub repository may change its README: the model is known by the content of its files.
         files = sorted({file for pattern in _FILES_THAT_COUNT for file in self._folder.glob(pattern)})
-        names = [name for name in DescriberOptions.model_fields if name not in _NEVER_CHANGES_THE_TEXT]
         self.settings: Mapping[str, Any] = {
             "kind": "transformers",
             "model": self._folder.resolve().name if Path(name).expanduser().is_dir() else name,
             "fingerprint": fingerprint({file.name: _digest(file) for file in files}),
-            **{name: getattr(options, name) for name in names},
+            **{name: getattr(options, name) for name in _CHANGE_THE_TEXT},
             **options.clip_settings,
             "precision": precision,
         }
@@ -122,10 +107,8 @@ class TransformersDescriber:
         try:
             return dict(read_json(self._folder / name))
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{self._spec}: {self._folder / name} cannot be read as JSON ({first_line(error)}); give the folder of "
-                "a model."
-            ) from None
+            reason = f"{self._folder / name} cannot be read as JSON ({first_line(error)}); give the folder of a model."
+            raise ConfigError(f"{self._spec}: {reason}") from None
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers batch by batch; halves of a batch if it cannot be answered together.
@@ -153,16 +136,11 @@ class TransformersDescriber:
                         half = (len(batch) + 1) // 2
                         pending += [batch[half:], batch[:half]]
 
-    def arrived(self) -> Sequence[Answer]:
-        """A batch arrives as a whole."""
-        return ()
-
     def report(self, images: Dataset) -> Report:
         """Return the batch size that the memory held, if that was less than asked for."""
         return Report(facts={"batch_size_used": self._fewest} if self._fewest < self._options.batch_size else {})
 
     def _load(self, images_at_once: int) -> None:
-        """Load processor and weights, and try a question: before images are read."""
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         folder, spec = self._folder, self._spec
         with loading(f"{spec}: {folder} cannot be loaded as an image-text-to-text model", DescriberError):
@@ -184,15 +162,13 @@ class TransformersDescriber:
         self._generation = self._generation_config(model.generation_config, tokenizer)
         grey = [Image.new("RGB", (64, 64), "grey")] * images_at_once
         if reason := self._refusal(self._options.system, grey):
+            what = "image and question" if images_at_once == 1 else f"{images_at_once} images and question"
+            way = "" if images_at_once == 1 else "; --contact-sheet sends one picture of all frames"
             if not self._refusal("", grey):
-                raise ConfigError(f"{spec}: its chat template takes no system message ({reason}); give --system ''.")
-            what = "image and question"
-            if images_at_once > 1:
-                what = f"{images_at_once} images and question; --contact-sheet sends one picture of all frames"
-            raise ConfigError(f"{spec}: its chat template takes no {what} ({reason}).")
+                what, way = "system message", "; give --system ''"
+            raise ConfigError(f"{spec}: its chat template takes no {what} ({reason}){way}.")
 
     def _refusal(self, system: str, images: Sequence[Image.Image]) -> str:
-        """Return in one line why the template does not take a question, or leaves out its system message."""
         question = messages(["What is this?"], images, system=system)
         try:
             self._inputs([question])
@@ -202,7 +178,6 @@ class TransformersDescriber:
         return "" if system.strip() in text else "it leaves it out"
 
     def _generation_config(self, own: GenerationConfig, tokenizer: Any) -> GenerationConfig:
-        """Return the model's own generation configuration with the user's options."""
         config = copy.deepcopy(own)
         config.do_sample, config.num_return_sequences = not self.repeatable, 1
         config.max_length, config.max_new_tokens = None, self._options.max_tokens
@@ -222,7 +197,18 @@ class TransformersDescriber:
         while asked := [row for row in fresh if row.goes_on]:
             self._next_turn(asked)
         seconds = time.perf_counter() - start
-        return [row.answer(seconds) for row in fresh]
+        return [
+            Answer(
+                request=row.request,
+                text="\n\n".join(filter(None, row.texts)),
+                finish_reason=row.finish_reason,
+                tokens_in=row.tokens_in,
+                tokens_out=row.tokens_out,
+                cost_usd=0.0,
+                latency_s=seconds,
+            )
+            for row in fresh
+        ]
 
     def _next_turn(self, rows: Sequence[_Row]) -> None:
         """Add the next answer to each row. Raises BatchError: the memory does not hold them, or an image is refused."""
@@ -266,9 +252,9 @@ class TransformersDescriber:
             tokens = self._model.generate(**inputs, generation_config=self._generation)[:, width:].tolist()
         eos = self._generation.eos_token_id
         ends = frozenset([eos] if isinstance(eos, int) else eos or ())
-        # Each answer goes up to its end, without the padding behind it.
-        last = [next((place for place, token in enumerate(own) if token in ends), len(own) - 1) for own in tokens]
-        answers = [own[: end + 1] for own, end in zip(tokens, last, strict=True)]
+        answers = [  # each up to its end, without the padding behind it
+            own[: next((place for place, token in enumerate(own, 1) if token in ends), None)] for own in tokens
+        ]
         texts = self._processor.batch_decode(answers, skip_special_tokens=True)
         tokens_in = inputs["attention_mask"].sum(dim=1).tolist()
         for row, text, answer, count in zip(rows, texts, answers, tokens_in, strict=True):
@@ -295,24 +281,24 @@ def _read_ahead(requests: Iterable[Request], options: DescriberOptions) -> Itera
 
     While the caller works on one batch, the images of the next are read in a thread.
     """
-    waiting = iter(requests)
+
+    def read(batch: Sequence[Request]) -> tuple[list[_Row], list[Answer]]:
+        rows, failed = list[_Row](), list[Answer]()
+        for request in batch:
+            try:
+                rows.append(_Row(request, pictures(request, options)))
+            except (OSError, DecodeError) as error:
+                failed.append(Answer(request=request, error=why_unusable(error)))
+        return rows, failed
+
+    waiting, coming = iter(requests), None
     with ThreadPoolExecutor(1, thread_name_prefix="read-images") as pool:
-        coming: deque[Future[tuple[list[_Row], list[Answer]]]] = deque()
-        while (batch := list(itertools.islice(waiting, options.batch_size))) or coming:
-            if batch:
-                coming.append(pool.submit(_read, batch, options))
-            if len(coming) > bool(batch):
-                yield coming.popleft().result()
-
-
-def _read(batch: Sequence[Request], options: DescriberOptions) -> tuple[list[_Row], list[Answer]]:
-    rows, failed = list[_Row](), list[Answer]()
-    for request in batch:
-        try:
-            rows.append(_Row(request, pictures(request, options)))
-        except (OSError, DecodeError) as error:
-            failed.append(Answer(request=request, error=why_unusable(error)))
-    return rows, failed
+        while batch := list(itertools.islice(waiting, options.batch_size)):
+            here, coming = coming, pool.submit(read, batch)
+            if here is not None:
+                yield here.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def _seed_of(rows: Sequence[_Row], tries: int) -> int:

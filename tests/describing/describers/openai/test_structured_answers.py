@@ -15,12 +15,11 @@ from PIL import Image
 
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
-from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai.chat import class_probability
 from openai_cases import openai_settings
-from openai_stub import Call, Handler, Reply, answer, completion, json_reply, serve
+from openai_stub import Call, Handler, Reply, answer, json_reply, serve
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -30,18 +29,12 @@ ASK = "description,class,tags"
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two pictures of each colour, and prices."""
-    (tmp_path / "prices.json").write_text('{"tiny": {"input": 10, "output": 100}}')
-    for name in COLOURS:
-        paint(tmp_path / "photos", name, 2)
+    """Two pictures of each colour."""
+    for name, colour in COLOURS.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (40 + number, 30), colour).save(tmp_path / "photos" / name / f"{number}.png")
     return tmp_path / "photos"
-
-
-def paint(folder: Path, name: str, count: int) -> Path:
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        Image.new("RGB", (40 + number, 30), COLOURS[name]).save(folder / name / f"{number}.png")
-    return folder
 
 
 def colour_of(call: Call) -> str:
@@ -157,30 +150,6 @@ def test_a_class_outside_the_list_is_asked_for_once_more_and_then_kept(photos: P
     assert summary["rejected"] == 0 and not rows(photos, "failed")
 
 
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        ('{"description": "A red sheet.", "class": "re', "JSON"),
-        ("It is red, I think.", "JSON"),
-        ("I'm sorry, but I can't assist with that request.", "refusal"),
-    ],
-)
-def test_broken_answers_are_failures_with_a_reason_and_asked_once_more(photos: Path, said: str, reason: str) -> None:
-    def handler(call: Call) -> Reply:
-        return answer(said if colour_of(call) == "red" else good(call))
-
-    summary, calls = run(photos, handler)
-    assert (summary["described"], summary["rejected"], len(calls)) == (6, 2, 6 + 2 * 2)
-    (told,) = {item.reason for item in summary["skipped"]}
-    assert reason in told
-    failed = rows(photos, "failed")
-    assert len(failed) == 2 and all(row.text and row.answer is None and row.error for row in failed)
-    again, calls = run(photos, handler)
-    assert not calls and again["without_description"] == 2
-    _, calls = run(photos, retry_rejected=True)
-    assert len(calls) == 2 and len(stored(photos)) == 8
-
-
 def tokens(*pairs: tuple[Any, Any]) -> dict[str, Any]:
     return {"content": [{"token": token, "logprob": value} for token, value in pairs]}
 
@@ -213,25 +182,6 @@ def test_very_many_classes_are_all_offered_without_a_schema_of_their_names(photo
         assert "enum" not in json.dumps(call.body["response_format"])
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"ask": "description", "classes": "a,b"}, "--classes belongs to --ask class"),
-        ({"ask": "class", "classes": " "}, "0 classes"),
-        ({"prompt": ("short", "paper")}, "goes with one --prompt"),
-        ({"prompt": "conversation"}, "several turns"),
-        ({"prompt": "class-conditioned"}, "tells the class"),
-        ({"ask": "clas"}, "class"),
-        ({"ask": ""}, "nothing is asked for"),
-    ],
-)
-def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
-    photos: Path, options: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        run(photos, **options)
-
-
 def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list(photos: Path) -> None:
     root = photos.parent
     (root / "classes.txt").write_text("background\nbig_dog\ncat\n")
@@ -247,29 +197,3 @@ def test_tags_of_images_that_may_have_several_classes_are_chosen_from_their_list
     assert {row.answer.tags for row in stored(photos)} == {("big_dog", "cat", "moon")}
     _, calls = run(photos, lambda _: answer('{"tags": []}'), data=data, ask="tags", classes="background, cat")
     assert len(calls) == 8 and all(question(call).endswith("Classes:\n- cat") for call in calls)
-
-
-EACH = (100 * 10 + 60 * 100) / 1e6
-
-
-def priced(call: Call) -> Reply:
-    return answer(good(call), tokens=(100, 60))
-
-
-def test_the_money_of_structured_answers_is_counted(photos: Path) -> None:
-    limits: dict[str, Any] = {"prices": photos.parent / "prices.json", "max_tokens": 100}
-    summary, calls = run(photos, priced, max_cost=0.2, **limits)
-    assert summary["cost_usd"] == pytest.approx(EACH * 8) and len(calls) == 8
-    with pytest.raises(DescriberError, match="--max-cost cannot be kept"):
-        untold = lambda call: json_reply({**completion(good(call)), "usage": None})  # noqa: E731
-        run(photos, untold, max_cost=0.3, classes="red, blue", **limits)
-
-
-def test_the_estimate_of_a_sample_counts_classes_and_samples(tmp_path: Path) -> None:
-    folder = paint(tmp_path / "photos", "red", 30)
-    (tmp_path / "prices.json").write_text('{"tiny": {"input": 10, "output": 100}}')
-    options = {"ask": "class", "samples": 3, "temperature": 1.0, "classes": "red", "prices": tmp_path / "prices.json"}
-    summary, calls = run(folder, priced, dry_run=True, **options)
-    assert len(calls) == 24
-    assert summary["estimate_requests"] == 66 and summary["estimate_tokens_out"] == 66 * 60
-    assert summary["estimate_usd"] == pytest.approx(66 * EACH, abs=1e-4)

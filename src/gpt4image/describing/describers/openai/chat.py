@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -58,18 +59,14 @@ _LONGEST_BELIEVED_S = 7 * 86_400.0
 
 @dataclass(frozen=True)
 class Completion:
-    """What a response holds. It is malformed if ``text`` is None; its tokens are paid for all the same.
-
-    ``probability`` is that of the tokens of the class, where the answer is JSON with one and the server tells.
-    ``cached`` are tokens of the request that the server had kept from earlier calls.
-    """
+    """What a response holds. It is malformed if ``text`` is None; its tokens are paid for all the same."""
 
     text: str | None = None
     finish_reason: str | None = None
-    probability: float | None = None
+    probability: float | None = None  # of the tokens of the class, where the answer is JSON with one
     tokens_in: int | None = None
     tokens_out: int | None = None
-    cached: int = 0
+    cached: int = 0  # tokens of the request that the server had kept from earlier calls
 
 
 def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
@@ -139,31 +136,20 @@ def class_probability(logprobs: Any) -> float | None:
 
 @dataclass(eq=False)
 class Job:
-    """A request on its way, with what was answered and paid for so far.
-
-    Attributes:
-        pictures: data URLs of the image, of the frames of a clip, or of the images of a sheet.
-        turns: responses to the first turns of the conversation.
-        latency: seconds that the successful calls took.
-        tries: failed calls.
-        wasted: those of them that were paid for.
-        unpriced: wasted calls whose price the server does not tell.
-        sent: fields of the last call that not every model takes.
-        in_place: holds a place among the calls in flight.
-    """
+    """A request on its way, with what was answered and paid for so far."""
 
     request: Request
-    pictures: tuple[bytes, ...] = field(default=(), repr=False)
-    turns: list[Completion] = field(default_factory=list[Completion])
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)  # data URLs: image, frames, or images of a sheet
+    turns: list[Completion] = field(default_factory=list[Completion])  # responses to the first turns
     tokens_in: int | None = None
     tokens_out: int | None = None
     cached: int = 0
-    latency: float = 0.0
-    tries: int = 0
-    wasted: int = 0
-    unpriced: int = 0
-    sent: frozenset[str] = frozenset()
-    in_place: bool = False
+    latency: float = 0.0  # seconds that the successful calls took
+    tries: int = 0  # failed calls
+    wasted: int = 0  # those of them that were paid for
+    unpriced: int = 0  # wasted calls whose price the server does not tell
+    sent: frozenset[str] = frozenset()  # fields of the last call that not every model takes
+    in_place: bool = False  # holds a place among the calls in flight
 
     def pay(self, completion: Completion, *, wasted: bool = False) -> None:
         """Add the tokens of a call."""
@@ -221,22 +207,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Fault:
-    """One failed call.
+    """One failed call."""
 
-    Attributes:
-        kind: short name for counting, e.g. ``429`` or ``timeout``.
-        message: what the server wrote, or what happened, free of secrets.
-        retry_after: minimum wait in seconds; None where the server does not say.
-        parameter: field of the request that the server does not accept.
-        paid: the server began to answer with success, so the call is paid for, whatever became of the answer.
-    """
-
-    kind: str
+    kind: str  # short name for counting, e.g. ``429`` or ``timeout``
     verdict: Verdict
-    message: str
-    retry_after: float | None = None
-    parameter: str | None = None
-    paid: bool = False
+    message: str  # what the server wrote, or what happened, free of secrets
+    retry_after: float | None = None  # minimum wait in seconds; None where the server does not say
+    parameter: str | None = None  # field of the request that the server does not accept
+    paid: bool = False  # the server began to answer with success, so the call is paid for, whatever became of it
 
 
 def fault_of_response(status: int, headers: Mapping[str, str], content: bytes, server: Server | None = None) -> Fault:
@@ -269,7 +247,6 @@ def _verdict(status: int, codes: set[str], text: str) -> Verdict:
 
 
 def _error_of(content: bytes) -> Mapping[str, Any]:
-    """Return the error object of a body in one of the shapes that servers use; empty where there is none."""
     try:
         body = parse_json(content)
     except NotJsonError:
@@ -287,7 +264,6 @@ def _codes(error: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:
-    """Return which of the parameters that not every model takes the server complains about."""
     named = error.get("param")
     if isinstance(named, str) and _PARAMETER.fullmatch(named.partition(".")[0]):
         return named.partition(".")[0]
@@ -312,18 +288,15 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    with contextlib.suppress(ValueError):
+        return number if math.isfinite(number := float(text)) else None
+    return None
 
 
 def _timestamp(date: str) -> float | None:
-    try:
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return None
 
 
 def _text_part(text: str) -> bytes:
@@ -373,7 +346,6 @@ class Dialect:
         ]
 
     def _shown(self, about: set[str]) -> Iterator[bytes]:
-        """Yield the parts of the examples except those that are themselves asked about."""
         if self._examples:
             yield _text_part("Examples of the classes, labelled by people:")
             yield from (part for digest, parts in self._examples if digest not in about for part in parts)
@@ -389,10 +361,9 @@ class Dialect:
         self._refused.add(field)
 
     def adapt(self, fault: Fault, job: Job) -> bool:
-        """Change what is sent where the model does not accept it; return whether the job is worth another call.
+        """Change what is sent where the model does not accept it; return whether another call is worth it.
 
-        Raises:
-            DescriberError: the user has to change an option.
+        Raises DescriberError: the user has to change an option.
         """
         name = fault.parameter
         if name == "temperature" and self._options.temperature is not None:

@@ -55,6 +55,7 @@ from gpt4image.describing.prices import FREE, Price, find_price
 
 _RESERVED = ("messages", "model", "n", "stream")
 _LIMITS = ("max_tokens", "max_completion_tokens")
+_CHANGE_THE_TEXT = ("system", "temperature", "max_tokens", "max_side", "image_format", "detail", "extra_body")
 _CONNECT_S, _UNTOLD_S = 10.0, 5.0
 _LEAST_AHEAD = 8
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
@@ -67,14 +68,10 @@ _STOPPED = "the run was stopped before the answer was complete"
 class OpenAIDescriber:
     """Asks a model behind an OpenAI-compatible server, as many calls at a time as it takes."""
 
-    def __init__(self, name: str, options: DescriberOptions) -> None:
-        """Find the server and the price of the model ``name``; nothing is sent.
+    repeatable = False  # also at temperature 0
 
-        Raises:
-            ConfigError: the name, address, price table or a field of ``extra_body`` cannot be used, or OpenAI is asked
-                without OPENAI_API_KEY.
-            MissingExtraError: the client is not installed.
-        """
+    def __init__(self, name: str, options: DescriberOptions) -> None:
+        """Find server and price of the model ``name``; nothing is sent. Raises ConfigError, MissingExtraError."""
         kind = options.describer.partition(":")[0]
         if not all(map(find_spec, ("openai", "genai_prices"))):
             raise MissingExtraError(f"{kind}:", "api")
@@ -85,63 +82,37 @@ class OpenAIDescriber:
             if field in _RESERVED:
                 raise ConfigError(f"--extra-body: {field!r} is set by gpt4image itself; leave it out.")
             if field in _LIMITS:
-                raise ConfigError(
-                    "--extra-body: the limit of tokens is set by --max-tokens, which --max-cost reckons with."
-                )
+                raise ConfigError("--extra-body: give --max-tokens, which --max-cost reckons with.")
         self._options, self._model = options, name
         self._server = server = find_server(options.base_url, kind)
-        self._price = find_price(name, server.url, options.prices)
-        if self._price is None and server.is_private:
+        self.price: Price | None = find_price(name, server.url, options.prices)
+        if self.price is None and server.is_private:
             # At a private address models are free, unless OpenAI sells them: then it is a gateway to OpenAI.
-            self._price = find_price(name, OPENAI_URL, None) or FREE
-        self._dialect, self._examples = Dialect(name, options, server), dict[str, Any]()
-        self._limiter = Limiter(
-            options.concurrency,
-            requests_per_minute=options.requests_per_minute,
-            tokens_per_minute=options.tokens_per_minute,
-        )
+            self.price = find_price(name, OPENAI_URL, None) or FREE
+        self._dialect = Dialect(name, options, server)
+        self.settings: Mapping[str, Any] = {
+            "kind": "openai",
+            "model": name,
+            "server": options.server_name or server.url,
+            **{option: getattr(options, option) for option in _CHANGE_THE_TEXT},
+            **options.clip_settings,
+        }
+        self._limiter = Limiter(options.concurrency, options.requests_per_minute, options.tokens_per_minute)
         self._calls = self._answers = 0
         self._faults: Counter[str] = Counter()
         self._last_fault = ""
         self._told_until = -math.inf
         self._arrivals: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Model, server and everything that changes the text."""
-        options = self._options
-        names = ("system", "temperature", "max_tokens", "max_side", "image_format", "detail", "extra_body")
-        return {
-            "kind": "openai",
-            "model": self._model,
-            "server": options.server_name or self._server.url,
-            **{name: getattr(options, name) for name in names},
-            **options.clip_settings,
-            **self._examples,
-        }
-
     def show(self, examples: Sequence[Example]) -> None:
         """Begin every question with examples, which are a part of the settings from now on."""
         self._dialect.show(examples)
         shown = canonical_json({example.digest: example.class_name for example in examples}).encode()
-        self._examples = {"examples": len(examples), "examples_sha256": hashlib.sha256(shown).hexdigest()}
-
-    @property
-    def price(self) -> Price | None:
-        """As published for the server or given by the user; free on the user's own machines, except for a gateway."""
-        return self._price
-
-    @property
-    def repeatable(self) -> bool:
-        """Servers answer differently even at temperature 0."""
-        return False
+        digest = hashlib.sha256(shown).hexdigest()
+        self.settings = {**self.settings, "examples": len(examples), "examples_sha256": digest}
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield answers in groups as they arrive; pulling the next group says that the one before is on disk.
-
-        Raises:
-            DescriberError: the key, the quota, the model or the server is of no use; after all answers that came.
-        """
+        """Yield answers in groups as they arrive; see ``Describer``."""
         self._arrivals = queue.SimpleQueue()
         self._requests = iter(requests)
         self._unacknowledged: deque[asyncio.Future[None]] = deque()  # of answers that are not known to be on disk
@@ -209,7 +180,6 @@ class OpenAIDescriber:
                     await asyncio.gather(*workers, return_exceptions=True)
 
     async def _ask_in_turn(self) -> None:
-        """Ask about one image after the other, each once the answer about the last one is on disk."""
         try:
             while not self._stopped.is_set() and (request := next(self._requests, None)) is not None:
                 job = Job(request)
@@ -217,7 +187,7 @@ class OpenAIDescriber:
                     answer = await self._answer(job)
                 except asyncio.CancelledError:
                     if job.is_paid:
-                        self._arrivals.put(job.answer(self._price, _STOPPED))
+                        self._arrivals.put(job.answer(self.price, _STOPPED))
                     raise
                 if answer is not None:
                     self._answers += answer.error is None
@@ -248,22 +218,22 @@ class OpenAIDescriber:
         while True:
             await self._take_place(job)
             if self._stopped.is_set():
-                return job.answer(self._price, _STOPPED) if job.is_paid else None
+                return job.answer(self.price, _STOPPED) if job.is_paid else None
             fault = await self._call(job)
             if fault is None:
                 if job.goes_on:
                     continue
-                return job.answer(self._price)
+                return job.answer(self.price)
             if fault.verdict is Verdict.FILTERED:
                 job.turns.append(Completion("", "content_filter"))
-                return job.answer(self._price)
+                return job.answer(self.price)
             if fault.verdict is Verdict.STOP:
-                return job.answer(self._price, fault.message) if job.is_paid else None
+                return job.answer(self.price, fault.message) if job.is_paid else None
             if fault.verdict is Verdict.ADAPT:
                 continue
             if not self._is_worth_another(job, fault):
                 tries = f" ({job.tries + 1} tries)" if job.tries else ""
-                return job.answer(self._price, fault.message + tries)
+                return job.answer(self.price, fault.message + tries)
             job.tries += 1
             if not job.turns:  # a conversation keeps its place: its first answers are paid for, and not on disk
                 self._leave(job)
@@ -306,7 +276,6 @@ class OpenAIDescriber:
                 await self._stopped.wait()
 
     async def _call(self, job: Job) -> Fault | None:
-        """Send one call and add what came of it to the job; return the fault where it failed."""
         sent_at = self._loop.time()
         expected = self._limiter.sent(sent_at)
         self._calls += 1
@@ -332,24 +301,20 @@ class OpenAIDescriber:
         return fault
 
     def _explain(self, fault: Fault) -> str:
-        """Return what a fault that stops the run means, and what to do."""
         url, reason = self._server.url, f"({fault.message})"
-        if fault.kind in ("401", "403", "404", _REDIRECT):
-            hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
-            return {
-                "401": f"{url} does not accept the key in {self._server.key_name} {reason}.",
-                "403": f"{url} does not let this key use {self._model} {reason}.",
-                "404": f"{url} does not know the model {self._model} {reason}{hint}",
-                _REDIRECT: f"{url} sends the request elsewhere {reason}. If that is right, name it by --base-url.",
-            }[fault.kind]
-        if (fault.retry_after or 0.0) > LONGEST_WAIT_S:
+        hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
+        if (fault.retry_after or 0.0) > LONGEST_WAIT_S and fault.kind not in ("401", "403", "404"):
             wait = timedelta(seconds=round(fault.retry_after or 0.0))
             return f"{url} takes no more calls for {wait} {reason}; give the same command again then."
-        return f"{url} wants to be paid before it answers: there is no quota left {reason}."
+        return {
+            "401": f"{url} does not accept the key in {self._server.key_name} {reason}.",
+            "403": f"{url} does not let this key use {self._model} {reason}.",
+            "404": f"{url} does not know the model {self._model} {reason}{hint}",
+            _REDIRECT: f"{url} sends the request elsewhere {reason}. If that is right, name it by --base-url.",
+        }.get(fault.kind, f"{url} wants to be paid before it answers: there is no quota left {reason}.")
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncGenerator[None, None]:
-        """Open as many connections as there are calls, and close them at the end."""
         import httpx2
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
@@ -416,6 +381,6 @@ def no_response(error: BaseException, seconds: float) -> Fault:
         return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s")
     kind = "unreachable" if unreachable else "connection"
     # Their texts hold the address, with any secret of its query, or what the server sent, already cut.
-    if isinstance(causes[-1], ClientResponseError | HttpProcessingError | ValueError):
-        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(causes[-1]).__name__})")
-    return Fault(kind, Verdict.LOST, str(causes[-1]) or type(causes[-1]).__name__)
+    if isinstance(last := causes[-1], ClientResponseError | HttpProcessingError | ValueError):
+        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(last).__name__})")
+    return Fault(kind, Verdict.LOST, str(last) or type(last).__name__)

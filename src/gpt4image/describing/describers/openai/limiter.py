@@ -31,7 +31,7 @@ class Limiter:
     """When the next call may be sent, and how many may be in flight: ``concurrency``."""
 
     def __init__(
-        self, concurrency: int, *, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
+        self, concurrency: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
     ) -> None:
         self._rate = _Rate()
         self._requests, self._tokens = _PerMinute(requests_per_minute), _PerMinute(tokens_per_minute)

@@ -46,16 +46,10 @@ PROVIDERS = {
     "ollama": Provider("Ollama", "http://localhost:11434/v1", "OLLAMA_API_KEY", "qwen2.5vl:3b", needs_key=False),
 }
 """By the first word of a describer's SPEC."""
-MAX_BODY = 16 * 2**20
-"""Maximum bytes of an answer, decompressed, and of a line in a file of answers."""
-MAX_ERROR = 2**20
-"""Maximum bytes of the body of an error, decompressed."""
-MAX_TEXT = 200_000
-"""Maximum characters of a text that is kept."""
-MAX_NAME = 100
-"""Maximum characters of a name that the server gives, such as a finish reason."""
-MAX_MESSAGE = 300
-"""Maximum characters of an error message from a server."""
+MAX_BODY, MAX_ERROR = 16 * 2**20, 2**20
+"""Maximum bytes, decompressed, of an answer or a line in a file of answers, and of the body of an error."""
+MAX_TEXT, MAX_NAME, MAX_MESSAGE = 200_000, 100, 300
+"""Maximum characters of a text that is kept, of a name (such as a finish reason), and of an error message."""
 _DEEPEST, _MOST_DIGITS = 100, 20
 _HOST = re.compile(r"(\[[\w:.%]+\]|[^:\[\]]*)(:\d*)?")
 # What is shorter is no key, and would blot words out of the server's texts.
@@ -79,17 +73,14 @@ class RedirectedError(DescriberError):
 
 @dataclass(frozen=True)
 class Server:
-    """Where the model is and how to get in: base URL without secrets, parameters and headers of every call, API key.
+    """Where the model is and how to get in."""
 
-    ``key_name`` is the variable that the key was read from. ``secrets`` may not appear anywhere; the longest is first.
-    """
-
-    url: str
+    url: str  # without secrets
     query: Mapping[str, str]
     headers: Mapping[str, str]
     key: str
-    secrets: tuple[str, ...]
-    key_name: str
+    secrets: tuple[str, ...]  # may not appear anywhere; the longest is first
+    key_name: str  # the variable that the key was read from
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -126,11 +117,7 @@ class Server:
 
 
 def find_server(base_url: str | None, kind: str = "openai") -> Server:
-    """Return the server of ``base_url``, else of OPENAI_BASE_URL for ``openai``, else the one of PROVIDERS.
-
-    Raises:
-        ConfigError: the address is invalid, or a provider is asked without a key.
-    """
+    """Return the server of ``base_url``, or of OPENAI_BASE_URL for ``openai``, or of PROVIDERS. Raises ConfigError."""
     provider = PROVIDERS[kind]
     hide_in_logs("httpx2", "openai._base_client")  # they write whole addresses
     in_place = os.environ.get("OPENAI_BASE_URL", "").strip() if kind == "openai" else ""
@@ -210,12 +197,7 @@ def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
 
 
 async def read_async(response: httpx2.Response) -> bytes:
-    """Return the decompressed body of a streamed response, and close it.
-
-    Raises:
-        RedirectedError: it is a redirect.
-        TooLargeError: it is longer than MAX_BODY, or MAX_ERROR where the status is an error.
-    """
+    """Return the decompressed body of a streamed response, and close it. Raises RedirectedError, TooLargeError."""
     content = bytearray()
     try:
         require_direct(response)
@@ -256,13 +238,10 @@ def require_direct(response: httpx2.Response) -> None:
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text.
+    """Return the value of a JSON text. Raises NotJsonError, also where it is nested deeper than 100 levels.
 
     Invalid UTF-8 becomes U+FFFD; NaN and numbers of too many digits become None. So an answer that was paid for is not
     lost for a detail that nobody reads.
-
-    Raises:
-        NotJsonError: it is no JSON, or nested deeper than 100 levels.
     """
     try:
         value = _DECODER.decode(content.decode("utf-8-sig", "replace"))
