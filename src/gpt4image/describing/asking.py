@@ -432,6 +432,7 @@ class Asking:
 
     Attributes:
         skipped: images that a class-conditioned prompt cannot ask about, as far as the requests have come.
+        asked_again: answers that were asked for a second time.
     """
 
     def __init__(
@@ -451,7 +452,7 @@ class Asking:
         self._images, self._missing, self._sent = images, missing, sent
         self._main = self._all(only, last)
         self._again: deque[Request] = deque()
-        self._asked_again = set[Name]()
+        self.asked_again = set[Name]()
         self._next: Request | None = None
         self._lock = threading.Lock()
         self.skipped: list[Skipped] = []
@@ -480,15 +481,11 @@ class Asking:
         with self._lock:
             return self._peek() is None
 
-    def was_asked_again(self, answer: Answer) -> bool:
-        """Return whether this is the answer to a second try."""
-        return answer.request.name in self._asked_again
-
     def ask_again(self, answer: Answer, *, outside_list: bool = False) -> None:
         """Ask once more for an answer that is of no use, or names a class outside the list; then it is left alone."""
         with self._lock:
-            if answer.request.name not in self._asked_again:
-                self._asked_again.add(answer.request.name)
+            if answer.request.name not in self.asked_again:
+                self.asked_again.add(answer.request.name)
                 request = replace(answer.request, again=True)
                 self._again.append(replace(request, turns=asked_again(request.turns)) if outside_list else request)
 

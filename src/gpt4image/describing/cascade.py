@@ -56,21 +56,13 @@ Describe = Callable[[DescribeConfig, "Collection[str] | None"], DescribeResult]
 
 
 class Known(NamedTuple):
-    """What is known of N images.
+    """What is known of N images."""
 
-    Attributes:
-        said: (N,) number of the first describer's class; -1 for an image without an answer.
-        confidence: (N,) stated probability, NaN where none is stated.
-        second: (N,) whether a second class is named.
-        differs: (N,) 1 where the second describer's class is another one, 0 where it is the same, -1 without it.
-        right: (N, 2) whether the first and the second answer are right by a label, -1 where that is not known.
-    """
-
-    said: Ints
-    confidence: Floats
-    second: NDArray[np.bool_]
-    differs: Ints
-    right: Ints
+    said: Ints  # (N,) number of the first describer's class; -1 for an image without an answer
+    confidence: Floats  # (N,) stated probability, NaN where none is stated
+    second: NDArray[np.bool_]  # (N,) whether a second class is named
+    differs: Ints  # (N,) 1 where the second describer's class is another one, 0 where it is the same, -1 without it
+    right: Ints  # (N, 2) whether the first and the second answer are right by a label, -1 where that is not known
 
 
 class Forecast(NamedTuple):

@@ -36,11 +36,7 @@ def class_list(given: str) -> tuple[ClassOption, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--classes {given:.200}: cannot be read ({error}); give a text file in UTF-8.") from None
     lines = text.splitlines() if "\n" in text or where != "--classes" else text.split(",")
-    return as_options((line for line in map(str.strip, lines) if line and not line.startswith("#")), where)
-
-
-def as_options(lines: Iterable[str], where: str) -> tuple[ClassOption, ...]:
-    """Return classes, each with its definition after a colon. Raises ConfigError: see ``class_list``."""
+    lines = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
     parts = (re.split(r":\s+|:$", line, maxsplit=1) for line in lines)
     options = tuple(ClassOption(name.strip(), *(" ".join(rest.split()) for rest in own)) for name, *own in parts)
     if not options or len(options) > _MOST_CLASSES:

@@ -438,7 +438,7 @@ class _Run:
 
     def _may_ask_again(self, answer: Answer) -> bool:
         tried = answer.wasted or answer.request.name in self.tried
-        return not (tried or self.describer.repeatable or self.asking.was_asked_again(answer))
+        return not (tried or self.describer.repeatable or answer.request.name in self.asking.asked_again)
 
     def outcome(self) -> DescribeResult:
         """Return what was done, and what was skipped."""

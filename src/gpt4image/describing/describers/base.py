@@ -33,31 +33,22 @@ class Example(NamedTuple):
 class Request:
     """One answer that is wanted about one image, to one prompt.
 
-    Attributes:
-        digest: sha256 hex digest of the image bytes.
-        keys: keys of the image in its dataset; several if files are equal.
-        turns: questions for this image, in order. The image goes with the first; each later one follows the model's
-            answer. The description is all answers, a blank line between them.
-        sample: number of this answer among several to the same question.
-        schema: JSON schema of the answer, where it is no text; describers that can hold a model to it do so.
-        read: returns the image bytes or raises OSError.
-        clips: whether these are the bytes of a video, of which several frames are shown.
-        again: it was asked before in this run, and answered with nothing of use.
-        pay_again: asks whether this may be asked once more, after a call that brought nothing; from any thread.
-        sheet: the requests about several images, numbered from 1 on, that this one call is to answer; empty for one.
+    The image goes with the first of the ``turns``; each later one follows the model's answer. The description is all
+    answers, a blank line between them. Describers that can hold a model to the ``schema`` do so. ``pay_again`` asks,
+    from any thread, whether this may be asked once more, after a call that brought nothing.
     """
 
-    digest: str
-    keys: tuple[str, ...]
+    digest: str  # sha256 hex digest of the image bytes
+    keys: tuple[str, ...]  # of the image in its dataset; several if files are equal
     prompt: Prompt
-    turns: tuple[str, ...]
-    sample: int = 0
-    schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
-    read: Callable[[], bytes] = field(repr=False, compare=False)
-    clips: bool = False
-    again: bool = False
+    turns: tuple[str, ...]  # questions for this image, in order
+    sample: int = 0  # number of this answer among several to the same question
+    schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)  # of JSON; None for a text
+    read: Callable[[], bytes] = field(repr=False, compare=False)  # the image bytes; raises OSError
+    clips: bool = False  # these are the bytes of a video, of which several frames are shown
+    again: bool = False  # it was asked before in this run, and answered with nothing of use
     pay_again: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
-    sheet: tuple[Request, ...] = field(default=(), repr=False)
+    sheet: tuple[Request, ...] = field(default=(), repr=False)  # about several images, numbered from 1 on, in one call
 
     @property
     def name(self) -> Name:
@@ -71,31 +62,20 @@ class Answer:
 
     ``text`` is the model's answer; the stage decides whether it is a description. ``error`` means no answer; it is
     stored, and a later run asks again. With neither, the describer has no answer for this image (a file without a row
-    for it), and nothing is stored.
-
-    Attributes:
-        text: empty if the model answered nothing or a filter kept the answer back.
-        error: why there is no answer, in one line, free of secrets.
-        finish_reason: as the model gave it; ``refusal`` or ``content_filter`` if the server says so.
-        probability: of the tokens of the class, where it was asked for and the server tells.
-        tokens_in: tokens of the request, over all turns and tries that were paid for; so ``tokens_out``.
-        cost_usd: their price, in US dollars; None if unknown.
-        latency_s: time from sending to the whole answer, of the successful try, in seconds.
-        wasted: calls that were paid for and brought nothing.
-        unpriced: those of them whose price the server does not tell.
+    for it), and nothing is stored. Tokens and cost are over all turns and tries that were paid for.
     """
 
     request: Request
-    text: str | None = None
-    error: str | None = None
-    finish_reason: str | None = None
-    probability: float | None = None
+    text: str | None = None  # empty if the model answered nothing or a filter kept the answer back
+    error: str | None = None  # in one line, free of secrets
+    finish_reason: str | None = None  # as the model gave it; ``refusal`` or ``content_filter`` if the server says so
+    probability: float | None = None  # of the tokens of the class, where it was asked for and the server tells
     tokens_in: int | None = None
     tokens_out: int | None = None
-    cost_usd: float | None = None
-    latency_s: float | None = None
-    wasted: int = 0
-    unpriced: int = 0
+    cost_usd: float | None = None  # None if unknown
+    latency_s: float | None = None  # seconds from sending to the whole answer, of the successful try
+    wasted: int = 0  # calls that were paid for and brought nothing
+    unpriced: int = 0  # those of them whose price the server does not tell
 
 
 @dataclass(frozen=True, kw_only=True)
