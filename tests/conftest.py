@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from filelock import FileLock
 from hypothesis import settings
-from PIL import Image
 
 from canaries import watched
+from coloured import write_colours
 
 __all__ = ["watched"]
 
@@ -23,8 +22,6 @@ settings.load_profile("repeatable")
 
 # Results that must be equal to the bit are those of the CPU; what a GPU would round otherwise is not looked at here.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 
 
 @pytest.fixture(scope="session")
@@ -55,17 +52,22 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
     return folder
 
 
+def run_here(work: Any, jobs: Any, names: Any, *, on_end: Callable[[int, Any], None], **_: Any) -> None:
+    """Make the runs of a comparison one after the other; in place of ``run_jobs``."""
+    for number, job in enumerate(jobs):
+        on_end(number, work(job, lambda *_: None))
+
+
+@pytest.fixture
+def runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons start no worker processes, which takes seconds; the test of the demo has those."""
+    monkeypatch.setattr("gpt4image.comparing.compare.run_jobs", run_here)
+
+
 @pytest.fixture
 def colour_folder(tmp_path: Path) -> Path:
     """A folder of class folders that a model learns in a few steps: 16 noisy pictures of each of three colours."""
-    root = tmp_path / "colours"
-    rng = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
-        for number in range(16):
-            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(noisy).save(root / name / f"{number:02}.png")
-    return root
+    return write_colours(tmp_path / "colours")
 
 
 @pytest.fixture

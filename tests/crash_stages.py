@@ -1,14 +1,13 @@
 """Small stages, stopped before every durable operation and put under faults; the next run must end as if undisturbed.
 
-PYTHONPATH=src:tests python tests/crash_stages.py points [--most N] [STAGE ...]   stops them, at N disks each or at all
-PYTHONPATH=src:tests python tests/crash_stages.py faults [STAGE ...]              full disks, signals, a second writer
+PYTHONPATH=src:tests python tests/crash_stages.py [--points [STAGE ...]] [--faults [STAGE ...]] [--most N]
 
-Both print a line of JSON per stage: operations, distinct disks, and what was lost, left behind or paid twice.
+``--points`` stops stages, or all of them, at N disks each or at all; ``--faults`` are full disks, signals and a second
+writer. A line of JSON per stage tells operations, distinct disks, and what was lost, left behind or paid twice.
 
 A stage runs in a forked process, which asks before each durable operation: names (rename, link, unlink, mkdir), files
 that are made or cut, fsync, and commits of SQLite. Two disks may be left there: ``killed``, all that was written; and
-``dropped``, a power failure that kept neither content nor names beyond fsync. Files of SQLite stand as they are, as
-SQLite syncs them itself.
+``dropped``, a power failure that kept neither content nor names beyond fsync. Files of SQLite stand as they are.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ import batch_server
 import drawn_masks
 import openai_stub
 from box_cases import answer_squares, write_squares
+from coloured import COLOURS, noisy
 
 Tree = dict[str, bytes | None]
 """Content by path below the folder of a test; None is a folder."""
@@ -53,7 +53,6 @@ SHM = "/dev/shm"  # memory, where fsync takes no time, and no inode has the numb
 SQLITE = re.compile(r"\.(db|sqlite)(-wal|-shm|-journal)?$")
 EVENTS = {"os.remove": (0, 1), "os.rmdir": (0, 1), "os.mkdir": (0, 2), "os.rename": (1, 3), "os.link": (1, 3)}
 """Audit events: where in them the path is, and the folder that it may be relative to."""
-COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 TINY = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous", "--model",
         "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16",
         "--batch-size", "4"]  # fmt: skip
@@ -312,10 +311,10 @@ def make_inputs(root: Path) -> int:
     rng, rows = np.random.default_rng(0), list[str]()
     for name, colour in COLOURS.items():
         for number in range(6):
-            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+            picture = noisy(colour, rng)
             for folder in ("pictures", "few") if number == 0 else ("pictures",):
                 (root / folder / name).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(noisy).save(root / folder / name / f"{number}.png")
+                picture.save(root / folder / name / f"{number}.png")
             said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
             rows.append(json.dumps({"key": f"{name}/{number}.png", **said}))
     (root / "answers.jsonl").write_text("\n".join(rows), encoding="utf-8")
@@ -401,14 +400,6 @@ class Trial:
             return [steady(json.loads(part), VOLATILE | (RESUMED if "distill" in name else set())) for part in parts]
         return re.sub(rb"\d+", b"0", content) if name in self.volatile or name.endswith(".html") else content
 
-    def disturbed(self, what: str, *codes: int, says: str, each: Each) -> Ended:
-        """Run the stage under a fault, then once more, and note what is wrong."""
-        self.bench.begin(self.stage)
-        done = self.bench.run(self.stage, each)
-        self.expect(what, done, *codes, says=says)
-        self.ends(what)
-        return done
-
     def expect(self, what: str, done: Ended, *codes: int, says: str = "") -> None:
         if done.code not in codes or "Traceback" in done.said or (done.code not in (0, 1) and says not in done.said):
             self.wrong.append(f"{self.name}, {what}: exit {done.code}: {done.said.strip()[-700:]}")
@@ -425,64 +416,61 @@ class Trial:
         found += [f"{more} paid twice"] if more > allowed else []
         self.wrong += [f"{self.name}, {what}: {'; '.join(found)}"] if found else []
 
+    def stopped_everywhere(self, most: int | None) -> dict[str, Any]:
+        """Stop the stage before every operation, run it again from each distinct disk, and compare."""
+        bench, contents = self.bench, dict[bytes, bytes]()
+        bench.begin(self.stage)
+        disk, moments = Disk(bench.root), dict[Any, tuple[str, Tree, int]]()
 
-def stopped_everywhere(trial: Trial, most: int | None) -> dict[str, Any]:
-    """Stop a stage before every operation, run it again from each distinct disk, and compare."""
-    bench, contents = trial.bench, dict[bytes, bytes]()
-    bench.begin(trial.stage)
-    disk, moments = Disk(bench.root), dict[Any, tuple[str, Tree, int]]()
+        def photographed(number: int, kind: str, path: str) -> bytes:
+            if kind == "synced":
+                disk.sync(path)
+            state = bench.server.save()
+            for end, tree in disk.ends().items():  # of what has a name by chance, nobody reads the content
+                tree = {name: value and contents.setdefault(value, value) for name, value in tree.items()}
+                shown = {UNFINISHED.sub("unfinished", name): value for name, value in tree.items()}
+                key = frozenset((name, None if name.endswith("unfinished") else value) for name, value in shown.items())
+                moments.setdefault((state, key), (f"{end} at operation {number} ({kind})", tree, state))
+            return b"."
 
-    def photographed(number: int, kind: str, path: str) -> bytes:
-        if kind == "synced":
-            disk.sync(path)
-        state = bench.server.save()
-        for end, tree in disk.ends().items():  # of what has a name by chance, nobody reads the content
-            tree = {name: value and contents.setdefault(value, value) for name, value in tree.items()}
-            shown = {UNFINISHED.sub("unfinished", name): value for name, value in tree.items()}
-            key = frozenset((name, None if name.endswith("unfinished") else value) for name, value in shown.items())
-            moments.setdefault((state, key), (f"{end} at operation {number} ({kind})", tree, state))
-        return b"."
+        done = bench.run(self.stage, photographed)
+        self.expect("undisturbed", done, 0)
+        photographed(done.operations, "end", "")
+        found = list(moments.values())
+        for what, tree, state in found[:: max(1, -(-len(found) // most)) if most else 1]:
+            write_tree(bench.root, tree)
+            bench.server.back_to(state)
+            self.ends(what)
+        return {"operations": done.operations, "disks": len(found)}
 
-    done = bench.run(trial.stage, photographed)
-    trial.expect("undisturbed", done, 0)
-    photographed(done.operations, "end", "")
-    found = list(moments.values())
-    for what, tree, state in found[:: max(1, -(-len(found) // most)) if most else 1]:
-        write_tree(bench.root, tree)
-        bench.server.back_to(state)
-        trial.ends(what)
-    return {"operations": done.operations, "disks": len(found)}
+    def under_faults(self) -> None:
+        """A disk that fills, signals and a second writer cost nothing."""
+        bench, kinds, second = self.bench, list[str](), list[Ended]()
+        bench.begin(self.stage)
+        bench.run(self.stage, lambda number, kind, _: kinds.append(kind) or b".")
+        files = [number for number, kind in enumerate(kind for kind in kinds if kind != "synced") if kind != "commit"]
 
+        def disturbed(what: str, share: float, reply: Callable[[], bytes], *codes: int, says: str) -> Ended:
+            number = files[int(share * (len(files) - 1))]
 
-def under_faults(trial: Trial, _most: int | None) -> dict[str, Any]:
-    """A disk that fills, signals and a second writer cost nothing."""
-    bench, kinds = trial.bench, list[str]()
-    bench.begin(trial.stage)
-    bench.run(trial.stage, lambda number, kind, _: kinds.append(kind) or b".")
-    kinds = [kind for kind in kinds if kind != "synced"]
-    files = [number for number, kind in enumerate(kinds) if kind != "commit"]
+            def each(now: int, kind: str, _: str) -> bytes:
+                full = says == "Error" and not second and now > number and kind in ("open", "mkdir", "fsync")
+                return reply() if full or (now == number and kind != "synced") else b"."
 
-    def at(share: float, reply: Callable[[], bytes], *, later: bool = False) -> tuple[str, Each]:
-        number = files[int(share * (len(files) - 1))]
+            bench.begin(self.stage)
+            done = bench.run(self.stage, each)
+            self.expect(f"{what} at operation {number}", done, *codes, says=says)
+            self.ends(f"{what} at operation {number}")
+            return done
 
-        def each(now: int, kind: str, _: str) -> bytes:
-            full = later and now > number and kind in ("open", "mkdir", "fsync")
-            return reply() if full or (now == number and kind != "synced") else b"."
-
-        return f"at operation {number}", each
-
-    for share in (0.3, 0.9):
-        where, each = at(share, lambda: b"E", later=True)
-        trial.disturbed(f"disk full {where}", 0, 1, 2, says="Error", each=each)
-    for sign, share in ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.5), (signal.SIGHUP, 0.8)):
-        where, each = at(share, lambda sign=sign: bytes([sign]))
-        codes = (130,) if share < 0.8 else (0, 130)
-        trial.disturbed(f"{sign.name} {where}", *codes, says="Interrupted", each=each)
-    second: list[Ended] = []
-    where, each = at(0.5, lambda: second.append(bench.run(trial.stage)) or b".")
-    first = trial.disturbed(f"two writers {where}", 0, 2, says="Error", each=each)
-    trial.expect("second writer", second[0], 0, *([2] if first.code == 0 else []))
-    return {}
+        for share in (0.3, 0.9):
+            disturbed("disk full", share, lambda: b"E", 0, 1, 2, says="Error")
+        for sign, share, codes in (
+            (signal.SIGINT, 0.2, (130,)), (signal.SIGTERM, 0.5, (130,)), (signal.SIGHUP, 0.8, (0, 130))
+        ):  # fmt: skip
+            disturbed(sign.name, share, lambda sign=sign: bytes([sign]), *codes, says="Interrupted")
+        first = disturbed("two writers", 0.5, lambda: second.append(bench.run(self.stage)) or b".", 0, 2, says="Error")
+        self.expect("second writer", second[0], 0, *([2] if first.code == 0 else []))
 
 
 def steady(value: Any, skip: set[str]) -> Any:
@@ -528,22 +516,27 @@ def imported() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wanted", choices=["points", "faults"])
-    parser.add_argument("stages", nargs="*", metavar="STAGE")
+    for option in ("--points", "--faults"):
+        parser.add_argument(option, nargs="*", metavar="STAGE", help="these stages, or all")
     parser.add_argument("--most", type=int, help="distinct disks that are tried of each stage (default: all)")
-    given = parser.parse_intermixed_args()
+    given = parser.parse_args()
+    points, faults = (
+        {*(names or STAGES)} if names is not None else set[str]() for names in (given.points, given.faults)
+    )
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a background job ignores some, and its children with it
         signal.signal(ending, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ |= {"OPENAI_API_KEY": "sk-local", "CUDA_VISIBLE_DEVICES": ""}
     imported()
-    tried = {"points": stopped_everywhere, "faults": under_faults}[given.wanted]
     with tempfile.TemporaryDirectory(dir=SHM) as folder, contextlib.ExitStack() as stack:
         bench = Bench(Path(folder).resolve(), stack)
-        for name in given.stages or STAGES:
+        for name in (name for name in STAGES if name in points | faults):
             begun, trial = time.monotonic(), Trial(bench, name, stack)
-            row = {"stage": name, **tried(trial, given.most), "in_flight": trial.in_flight, "wrong": trial.wrong}
-            print(json.dumps(row | {"seconds": round(time.monotonic() - begun, 1)}), flush=True)
+            row = trial.stopped_everywhere(given.most) if name in points else {}
+            if name in faults:
+                trial.under_faults()
+            row |= {"in_flight": trial.in_flight, "wrong": trial.wrong}
+            print(json.dumps({"stage": name, **row, "seconds": round(time.monotonic() - begun, 1)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import COLOURS
+from coloured import COLOURS, noisy
 from gpt4image.base.outcome import Outcome
 from openai_stub import Call, Reply, Stub, answer
 
@@ -54,8 +54,7 @@ def photos(tmp_path: Path) -> Callable[[int], Photos]:
                 key = f"{place}/{name[0]}{number:02}.png".lstrip("/")
                 path = tmp_path / "photos" / key
                 path.parent.mkdir(parents=True, exist_ok=True)
-                noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(noisy).save(path)
+                noisy(colour, rng).save(path)
                 said = {"description": f"A {name} square, number {number}.", "class": name, "confidence": 0.9}
                 rows.append({"key": key, **said})
         answers = tmp_path / "answers.jsonl"

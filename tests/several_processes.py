@@ -1,4 +1,4 @@
-"""What the processes of test_processes.py do: the same on 1, 2 and 4 of them, and the first one keeps the results.
+"""What the processes of test_processes.py do: the same on 1 and 4 of them, and the first one keeps the results.
 
 Starting a process takes seconds, so all checks of one kind share one start.
 """
@@ -22,11 +22,18 @@ from torch import Tensor
 
 from gpt4image.base.errors import DataError, Gpt4ImageError
 from gpt4image.config import TrainConfig
+from gpt4image.data import annotation
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
 from gpt4image.parallel.sharding import whole
+from gpt4image.training import loop, run_model, trainer
+from gpt4image.training.auto import choose
+from gpt4image.training.prepare import prepare
+from gpt4image.training.text_tower import TextTower
+from gpt4image.training.train import train
+from small_training import StoppedError
 
-COUNTS = (1, 2, 4)
+COUNTS = (1, 4)
 VIT = {
     "model": "vit_tiny_patch16_224",
     "model_args": {"depth": 2, "embed_dim": 16, "num_heads": 2, "patch_size": 8},
@@ -58,11 +65,9 @@ RUNS = {
 
 
 def on_each_count(work: Callable[..., Any], *arguments: Any) -> None:
-    """Start four processes; run ``work(*arguments)`` in one of them alone, in two that share, and in all."""
+    """Start four processes; run ``work(*arguments)`` in one of them alone, and in all."""
     ports = [free_port() for _ in COUNTS]
-    multiprocessing.set_forkserver_preload(
-        ["gpt4image.training.train", "gpt4image.training.trainer", __name__]
-    )  # read once, not four times
+    multiprocessing.set_forkserver_preload([__name__])  # libraries are read once, not four times
     start = mp.start_processes  # pyright: ignore[reportPrivateImportUsage]
     start(_process, (ports, work, arguments), nprocs=max(COUNTS), start_method="forkserver")
 
@@ -82,10 +87,8 @@ def joined_as(rank: int, count: int, port: int) -> contextlib.AbstractContextMan
 
 
 def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    from gpt4image.training import run_model as predictions
-
     torch.set_num_threads(1)
-    predictions.EVAL_BATCH = 4  # so that each process reads several batches, and not all as many
+    run_model.EVAL_BATCH = 4  # so that each process reads several batches, and not all as many
     for count, port in zip(COUNTS, ports, strict=True):
         if rank < count:
             with joined_as(rank, count, port):
@@ -95,47 +98,68 @@ def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: t
 def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and the options of every case: each loss with each option of the alignment that it takes."""
     for loss in LOSSES:
-        yield loss, {"align_loss": loss}
         yield f"{loss} mixed", {"align_loss": loss, "mixup": 0.8, "cutmix": 1.0}
-    yield "head mlp", {"head": "mlp"}
-    yield "few with a target", {"labelled_share": 0.25}
     yield "no text", {"align_weight": 0.0}
     augmented = {"min_scale": 0.3, "colour": 0.4, "erase": 0.5, "erase_with": "noise", "repeated_augmentation": 2}
-    yield "augmentation", augmented | {"label_smoothing": 0.2, "drop_path": 0.5}
-    yield "policy", {"auto_augment": "rand-m9-mstd0.5-inc1"}
-    yield "consistency", {"consistency": 1.0, "confidence": 0.0}
+    yield "few with a target, augmented", augmented | {"labelled_share": 0.25, "label_smoothing": 0.2, "drop_path": 0.5}
+    yield "policy, head mlp", {"auto_augment": "rand-m9-mstd0.5-inc1", "head": "mlp"}
     yield "consistency mixed", {"consistency": 1.0, "confidence": 0.3, "mixup": 0.8, "drop_path": 0.5}
-    several = {"grad_accumulation": 3, "mixup": 0.8, "drop_path": 0.5}
-    yield "accumulation", several
     batch_norm = RESNET | {"head": "mlp-bn"}
-    yield "batch norm accumulation", batch_norm | several
-    yield "batch norm", batch_norm
-    yield "batch norm mixed", batch_norm | {"mixup": 0.8, "drop_path": 0.5}
+    yield "batch norm accumulation", batch_norm | {"grad_accumulation": 3, "mixup": 0.8, "drop_path": 0.5}
     yield "batch norm consistency", batch_norm | {"consistency": 1.0, "confidence": 0.0}
     small = {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 16], "patch_size": 1}
     yield "convnext", {"model": "convnext_atto", "drop_path": 0.5, "model_args": small}
-    again = {"checkpoint_activations": True, "drop_path": 0.5}
-    yield "activations computed again", again
-    yield "shards", again | {"fsdp": True, "mixup": 0.8}
+    yield "shards", {"checkpoint_activations": True, "drop_path": 0.5, "fsdp": True, "mixup": 0.8}
     yield "simclr,captions", {"task": "pretrain", "pretrain": "simclr,captions", "fsdp": True}
-    yield SOFT, {"mixup": 0.8, "label_smoothing": 0.2}
+    yield f"{SOFT} mixed", {"mixup": 0.8, "label_smoothing": 0.2}
     yield f"{SOFT}, few and consistent", {"labelled_share": 0.25, "consistency": 1.0, "confidence": 0.0}
 
 
-def gradients(count: int, options: dict[str, Any], out: Path) -> None:
+class DoubleTower(TextTower):
+    """In float64, so that the order of sums does not show."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._tower[0].double()
+
+
+OTHERS = ("boxes", "masks", "masks in shards", "lora", "full")
+
+
+def other_cases(root: Path, options: dict[str, Any], shards: bool) -> Iterator[tuple[TrainConfig, Any]]:
+    """Yield options and data of OTHERS: few images have a box or a mask; and text encoders that learn."""
+
+    def prepared(**changes: Any) -> tuple[TrainConfig, Any]:
+        config = TrainConfig(**options | {"val_fraction": 0.0} | changes)
+        data = prepare(config, ("train",)).data
+        return config.model_copy(update={"task": data.task.name} if data.task.boxes else {}), data
+
+    config, data = prepared(**RESNET, data=f"coco:{root / 'boxes' / 'train.json'}", image_size=64)
+    yield config, replace(data, labels=annotation.hidden(data.labels, np.arange(len(data.labels)) % 3 == 0))
+    for fsdp in (False, shards):
+        config, data = prepared(**VIT, data=f"masks:{root / 'masks'}", image_size=32, fsdp=fsdp)
+        hidden = annotation.hidden(data.labels, np.arange(len(data.labels)) % 3 > 0)
+        yield config, replace(data, labels=hidden.with_boxes(data.labels.around()).shown_by_boxes())
+    words = {**VIT, "data": f"folder:{root / 'images'}", "embeddings": root / "words", "mixup": 0.8}
+    for changes in ({"tune_text": "lora"}, {"tune_text": "full", "align_loss": "siglip"}):
+        yield prepared(**words, **changes)
+
+
+def gradients(count: int, root: Path, options: dict[str, Any], out: Path) -> None:
     """Write, for each case, the losses, the gradient of each parameter and the statistics after one backward pass; and
     what one model says of images that do not fill the last batches.
     """
-    from gpt4image.training.prepare import prepare
-
-    shared = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0)
+    trainer.TextTower = DoubleTower  # pyright: ignore[reportPrivateImportUsage]
+    small = SHARED | {"lr": 0.01, "weight_decay": 0.0, "out": out}
+    shared = TrainConfig(**options, **small, **VIT)
     data = prepare(shared, ("train",)).data
     soft = np.random.default_rng(0).dirichlet(np.ones(len(data.classes)), len(data.labels)).astype(np.float32)
     soft[::5] = 0.0  # no target
-    found: dict[str, dict[str, Tensor]] = {}
+    others = zip(OTHERS, other_cases(root, small, count > 1), strict=True)
+    found = {name: gradient(*case) for name, case in others}
     for name, changes in [*gradient_cases(), ("paper", {"paper_compat": True})]:
         own = changes | ({"fsdp": False} if count == 1 else {})
-        config = TrainConfig.model_validate(shared.model_dump() | own | {"out": out})
+        config = TrainConfig.model_validate(shared.model_dump() | own)
         of_task = prepare(config, ("train",)).data if config.pretraining else data
         found[name] = gradient(config, replace(data, soft=soft) if name.startswith(SOFT) else of_task)
     found["said"] = {f"of {images}": said(shared, data, images) for images in (3, 13, 37)}
@@ -143,66 +167,37 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
         torch.save(found, out / f"{count}.pt")
 
 
-def detection_gradients(count: int, options: dict[str, Any], out: Path) -> None:
-    """Write the loss and the gradients of one step of a detector; few images have a box, and some are not annotated."""
-    from gpt4image.data import annotation
-    from gpt4image.training.prepare import prepare
-
-    config = TrainConfig(**options, **SHARED | {"image_size": 64}, **RESNET, lr=0.01, weight_decay=0.0, out=out)
-    data = prepare(config, ("train",)).data
-    hidden = annotation.hidden(data.labels, np.arange(len(data.labels)) % 3 == 0)
-    found = gradient(config.model_copy(update={"task": data.task.name}), replace(data, labels=hidden))
-    if processes.rank() == 0:
-        torch.save(found, out / f"{count}.pt")
-
-
 def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
-    from gpt4image.training.auto import choose
-    from gpt4image.training.loop import gradient_of_step, pixels_of
-    from gpt4image.training.trainer import build
-
     torch.set_default_dtype(torch.float64)  # of the weights
-    trainer = build(choose(config, data.image_set)[0], data)
+    built = trainer.build(choose(config, data.image_set)[0], data)
     torch.set_default_dtype(torch.float32)
-    trainer.model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    built.model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     step, batches = 1, config.grad_accumulation
-    losses = gradient_of_step(trainer, step, 0, *pixels_of(trainer, range(step * batches, (step + 1) * batches)))
+    losses = loop.gradient_of_step(built, step, 0, *loop.pixels_of(built, range(step * batches, (step + 1) * batches)))
     found = {f"loss {name}": torch.tensor(loss, dtype=torch.float64) for name, loss in losses.items()}
-    found |= {name: whole(p.grad).clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
-    return found | {f"buffer {name}": buffer.clone() for name, buffer in trainer.model.named_buffers()}
+    found |= {name: whole(p.grad).clone() for name, p in built.model.named_parameters() if p.grad is not None}
+    return found | {f"buffer {name}": buffer.clone() for name, buffer in built.model.named_buffers()}
 
 
 def said(config: TrainConfig, data: Any, images: int) -> Tensor:
-    from gpt4image.training.auto import choose
-    from gpt4image.training.run_model import predict
-    from gpt4image.training.trainer import build
-
-    trainer = build(choose(config, data.image_set)[0], data)
+    built = trainer.build(choose(config, data.image_set)[0], data)
     indices = data.indices("train")[:images]
-    return torch.from_numpy(predict(trainer.model.backbone, data, indices, trainer.augmentation, config))
+    return torch.from_numpy(run_model.predict(built.model.backbone, data, indices, built.augmentation, config))
 
 
 def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
     """Train a run of each kind to its end, and one that every number of processes takes a step further."""
-    from gpt4image.training.train import train
-
     for name, changes in RUNS.items():
         whole_run = changes | {"fsdp": count > 1 and "fsdp" in changes}
         train(TrainConfig(**options | SHARED | whole_run, out=out / f"{name}-{count}"))
-        handed_on = whole_run | {"fsdp": whole_run["fsdp"] and count == 2, "checkpoint_seconds": 0.0, "resume": True}
+        handed_on = whole_run | {"checkpoint_seconds": 0.0, "resume": True}
         with contextlib.suppress(StoppedError), stopping_after(1):
             train(TrainConfig(**options | SHARED | handed_on, out=out / f"{name}-handed-on"))
-
-
-class StoppedError(Exception):
-    pass
 
 
 @contextlib.contextmanager
 def stopping_after(steps: int) -> Iterator[None]:
     """Let a run fail at the step after some more."""
-    from gpt4image.training import loop
-
     real, left = loop.train_step, iter(range(steps))
 
     def step(*arguments: Any) -> Any:

@@ -7,42 +7,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gpt4image.base.files import read_json
 from gpt4image.config import DemoConfig, DistillConfig
-from gpt4image.data.clothes import ANSWERS, load_clothes
+from gpt4image.data.clothes import ANSWERS
 from gpt4image.distilling import demo as packaged_demo
+from small_clothes import write_folders
 
 SHORT: dict[str, Any] = {"image_size": 64, "epochs": 3}
 PER_CLASS = 6
 
 
-def photographs(root: Path, *, labelled: bool) -> str:
-    """Write six of the packaged photographs of each class and split as a folder; return its SPEC."""
-    images = load_clothes()
-    for split in ("train", "val", "test"):
-        for label, name in enumerate(images.classes):
-            kind = name if labelled or split != "train" else "unlabelled"
-            (root / split / kind).mkdir(parents=True, exist_ok=True)
-            for row in np.flatnonzero((images.splits == split) & (images.labels == label))[:PER_CLASS]:
-                (root / split / kind / f"{images.keys[row]}.webp").write_bytes(images.read(int(row)))
-    return f"folder:{root}"
-
-
 @pytest.fixture
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("onnxscript", reason="pip install 'gpt4image[demo]'")
-    images = load_clothes()
-    digests = dict(zip(images.keys, images.digests, strict=True))
-    answers = ANSWERS.read_text(encoding="utf-8")
-    for key, digest in digests.items():
-        answers = answers.replace(f'"key": "{key}"', f'"digest": "{digest}"')
-    (tmp_path / "answers.jsonl").write_text(answers, encoding="utf-8")
+    write_folders(tmp_path, PER_CLASS)
     monkeypatch.setattr("gpt4image.data.clothes.ANSWERS", tmp_path / "answers.jsonl")
-    monkeypatch.setattr(packaged_demo, "DATA", photographs(tmp_path / "labelled", labelled=True))
-    monkeypatch.setattr(packaged_demo, "UNLABELLED", photographs(tmp_path / "unlabelled", labelled=False))
+    monkeypatch.setattr(packaged_demo, "DATA", f"folder:{tmp_path / 'labelled'}")
+    monkeypatch.setattr(packaged_demo, "UNLABELLED", f"folder:{tmp_path / 'unlabelled'}")
     monkeypatch.setattr(packaged_demo, "TRAINING", packaged_demo.TRAINING | SHORT)
     monkeypatch.setattr(packaged_demo, "ARMS", {"few": ("baseline,asked", 2), "none": ("asked", 0)})
     return tmp_path / "out"
@@ -65,7 +48,7 @@ def test_the_demo_distills_compares_and_says_how_to_go_on(short: Path, capsys: p
     page = (short / "report.html").read_text(encoding="utf-8")
     assert page.count('<ol class="strip">') == 2 and "<nav" not in page
     head, folded = page.split("<details", 1)
-    assert "asked live they would cost about $0.20. Everything together took" in head.replace("\u00a0", " ")
+    assert "asked live they would cost about $0.01. Everything together took" in head.replace("\u00a0", " ")
     assert "<svg" in head and "<table" not in head and "<table" in folded
 
 

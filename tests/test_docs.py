@@ -30,6 +30,7 @@ from gpt4image import cli, config
 from gpt4image.base.outcome import Outcome
 from openai_stub import Call, Reply, answer, serve
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
+from small_clothes import some, write_answers
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "gpt4image"
@@ -57,6 +58,7 @@ def name_of(page: Path) -> str:
 
 
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
+CLOTHES_PER_CLASS = 8
 EPOCHS = 2
 """Length of training where a page names none, as a user would; only the tests are in a hurry."""
 
@@ -179,7 +181,7 @@ def parse_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_commands_and_code_of_a_page_run(
-    page: Path, photos: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, photos: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs_here: None
 ) -> None:
     shutil.copytree(photos / "photos", tmp_path / "photos")
     shutil.copy(photos / "captions.jsonl", tmp_path)
@@ -190,6 +192,11 @@ def test_the_commands_and_code_of_a_page_run(
     monkeypatch.setenv("OPENAI_BASE_URL", server)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     monkeypatch.setattr("gpt4image.training.auto.epochs", lambda count, init: EPOCHS)
+    if page.stem == "tutorial":
+        few = some(CLOTHES_PER_CLASS)
+        write_answers(tmp_path / "few.jsonl", {key: key for key in few.keys})
+        monkeypatch.setattr("gpt4image.data.clothes.load_clothes", lambda: few)
+        monkeypatch.setattr("gpt4image.data.clothes.ANSWERS", tmp_path / "few.jsonl")
     namespace: dict[str, Any] = {"__name__": page.name}
     for block in blocks(page):
         if block.not_run:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import random
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from conftest import run_here
 from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import BoxLabels
@@ -55,23 +57,22 @@ class Told(NamedTuple):
     err: str
 
 
-def give(*words: object) -> Told:
+def give(command: str) -> Told:
     """Give a command in this process."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = cli.main([str(word) for word in words])
+        code = cli.main(shlex.split(command))
     return Told(code, out.getvalue(), err.getvalue())
 
 
-def make(*words: object) -> None:
-    assert (told := give(*words)).code == cli.OK, told.err
+def make(command: str) -> None:
+    assert (told := give(command)).code == cli.OK, told.err
 
 
-def words_of(options: dict[str, Any]) -> list[str]:
+def words_of(options: dict[str, Any]) -> str:
     """Return options as the words of a command."""
-    pairs = ((f"--{name.replace('_', '-')}", value) for name, value in options.items())
-    return [
-        word for name, value in pairs for word in (name, json.dumps(value) if isinstance(value, dict) else str(value))
-    ]
+    words = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    texts = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in words.items()}
+    return shlex.join(word for pair in texts.items() for word in pair)
 
 
 def build(root: Path) -> None:
@@ -81,28 +82,28 @@ def build(root: Path) -> None:
     said = [{"key": key, "description": f"Number {n}.", "class": key.split("/")[0], "confidence": 0.8 + 0.1 * (n % 2)}
             for n, key in enumerate(images.keys)]  # fmt: skip
     (root / "answers.jsonl").write_text("\n".join(map(json.dumps, said)), encoding="utf-8")
-    asked = ("--describer", f"replay:{root / 'answers.jsonl'}", "--ask", "description,class")
-    make("describe", "--data", spec, "--store", root / "answers.db", *asked, "--classes", ", ".join(CLASSES))
+    replay, classes = f"--describer replay:{root}/answers.jsonl", shlex.quote(", ".join(CLASSES))
+    make(f"describe --data {spec} --store {root}/answers.db {replay} --ask description,class --classes {classes}")
     for name, seed in (("run", 0), ("other", 1)):
         trained(spec, root / name, embeddings=table, **{**TINY_RESNET, "epochs": 1, "seed": seed})
-    make("encode", "--store", root / "answers.db", "--encoder", "bag-of-words:32", "--out", root / "other.emb")
-    make("label", "--data", spec, "--embeddings", table, "--out", root / "labels.parquet")
-    make("search", root / "run", QUERY, "--data", spec, "--index", root / "index")
-    make("export", root / "run", "--format", "timm", "--out", root / "exported")
+    make(f"encode --store {root}/answers.db --encoder bag-of-words:32 --out {root}/other.emb")
+    make(f"label --data {spec} --embeddings {table} --out {root}/labels.parquet")
+    make(f"search {root}/run '{QUERY}' --data {spec} --index {root}/index")
+    for form, name in (("timm", "exported"), ("onnx", "model.onnx")):
+        make(f"export {root}/run --format {form} --out {root}/{name}")
     write_boxes(root / "scenes", train=8, test=4)
     boxed = load_dataset(f"coco:{root / 'scenes' / 'train.json'}")
     assert isinstance(boxed.regions, Boxes)
     labels = BoxLabels(keys=boxed.keys, digests=boxed.digests, boxes=boxed.regions, classes=boxed.classes)
     labels.save(root / "boxes.parquet")
-    photos, options = root / "photos", words_of(RUN)
-    make("export", root / "run", "--format", "onnx", "--out", root / "model.onnx")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
         stop_after(patch, steps=2)
-        train(TrainConfig(**LONG, data=f"folder:{photos}", out=root / "begun"))
-    few = ("--seeds", 2, "--jobs", 1, "--arms", "baseline,text-labels", "--out", root / "cmp")
-    make("compare", "--data", f"folder:{photos}", "--embeddings", root / "texts.emb", *few, *options)
-    asked = ("--describer", f"replay:{root / 'answers.jsonl'}", "--encoder", "bag-of-words:32")
-    make("distill", photos, *asked, "--out", root / "distilled", *options)
+        train(TrainConfig(**LONG, data=spec, out=root / "begun"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpt4image.comparing.compare.run_jobs", run_here)
+        arms = "--seeds 2 --jobs 1 --arms baseline,text-labels"
+        make(f"compare --data {spec} --embeddings {table} {arms} --out {root}/cmp {words_of(RUN)}")
+    make(f"distill {root}/photos {replay} --encoder bag-of-words:32 --out {root}/distilled {words_of(RUN)}")
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +158,7 @@ def require_found(written: Path, root: Path, part: str) -> None:
         whole, before, name = file.read_bytes(), content_of(file), file.relative_to(root).as_posix()
         for kind, content in list(damaged(root, file)):
             file.write_bytes(content)
-            told = give("doctor", root / part)
+            told = give(f"doctor {root / part}")
             named = file.name if kind != "swapped" else str(file.parent)
             if told.code == cli.OK and (name in PASSED_BY or (before is not None and content_of(file) == before)):
                 continue
@@ -173,35 +174,15 @@ def test_doctor_finds_any_damage(everything: Path, tmp_path: Path, part: str) ->
     require_found(everything, tmp_path / "copy", part)
 
 
-# What reads a part, by name: (the part, the words of the command). What it writes is called "new"; ``of`` is whole.
-COMMANDS: dict[str, tuple[str, Callable[[Path, Path], list[object]]]] = {
-    "evaluate": ("run", lambda at, of: ["evaluate", at / "run"]),
-    "label": (
-        "answers.db",
-        lambda at, of: ["label", *photos(of), "--answers", at / "answers.db", *new(at, ".parquet")],
-    ),
-    "encode again": ("texts.emb", lambda at, of: ["encode", *texts(at), "--out", at / "texts.emb"]),
-    "search again": ("index", lambda at, of: ["search", at / "run", QUERY, *photos(of), "--index", at / "index"]),
-    "resume": (
-        "begun",
-        lambda at, of: ["train", *photos(of), "--out", at / "begun", "--resume", *words_of(LONG)],
-    ),
-    "predict": ("model.onnx", lambda at, of: ["predict", at / "model.onnx", of / "photos/food", *new(at, ".csv")]),
+COMMANDS = {
+    "evaluate": ("run", "evaluate AT/run"),
+    "label": ("answers.db", "label --data folder:OF/photos --answers AT/answers.db --out AT/new.parquet"),
+    "encode again": ("texts.emb", "encode --store AT/texts.db --encoder bag-of-words:64 --out AT/texts.emb"),
+    "search again": ("index", f"search AT/run '{QUERY}' --data folder:OF/photos --index AT/index"),
+    "resume": ("begun", f"train --data folder:OF/photos --out AT/begun --resume {words_of(LONG)}"),
+    "predict": ("model.onnx", "predict AT/model.onnx OF/photos/food --out AT/new.csv"),
 }
-
-
-def photos(root: Path) -> list[object]:
-    return ["--data", f"folder:{root / 'photos'}"]
-
-
-def texts(root: Path) -> list[object]:
-    return ["--store", root / "texts.db", "--encoder", "bag-of-words:64"]
-
-
-def new(root: Path, suffix: str) -> list[object]:
-    return ["--out", root / f"new{suffix}"]
-
-
+"""What reads a part: the part and the command; what it writes is called "new", what lies below OF is whole."""
 NOT_READ = ("seconds", "per_second", "next", "path", "report", "comparison", "environment", "indexed_now")
 """Facts of an outcome that two runs of a command may have different."""
 
@@ -228,7 +209,7 @@ def test_no_command_makes_another_number_of_a_damaged_file(everything: Path, tmp
         shutil.copytree(written, root, ignore=lambda at, names: [n for n in names if Path(at) == written and n in left])
         if file is not None:
             (root / file).write_bytes(content)
-        return give(*words(root, written), "--json")
+        return give(f"{words.replace('AT', str(root)).replace('OF', str(written))} --json")
 
     whole, wrong = again(), list[str]()
     assert whole.code == cli.OK, whole.err
@@ -252,7 +233,7 @@ def test_no_command_makes_another_number_of_a_damaged_file(everything: Path, tmp
 
 
 def test_doctor_finds_what_stages_wrote_whole_and_names_what_is_missing(everything: Path, tmp_path: Path) -> None:
-    told = give("doctor", everything, "--json")
+    told = give(f"doctor {everything} --json")
     facts = json.loads(told.out)
     assert (told.code, facts["damaged"]) == (cli.OK, 0)
     states = {one["file"]: one["state"] for one in facts["checked"]}
@@ -260,7 +241,7 @@ def test_doctor_finds_what_stages_wrote_whole_and_names_what_is_missing(everythi
     assert {states[file] for file in written} == {"whole"}, "all of it has a checksum"
     shutil.copytree(everything / "run", tmp_path / "run")
     (tmp_path / "run" / runs.HEAD).unlink()
-    told = give("doctor", tmp_path / "run")
+    told = give(f"doctor {tmp_path}/run")
     assert told.code == cli.ITEMS_SKIPPED and f"{tmp_path / 'run' / runs.HEAD} is missing" in told.err
 
 
@@ -273,7 +254,7 @@ def test_files_of_others_are_refused_or_passed_by(
     with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE t (x)")
     for path in (tmp_path, tmp_path / "notes.json", tmp_path / "other.db", tmp_path / "gone"):
-        told = give("doctor", path)
+        told = give(f"doctor {path}")
         assert told.code == cli.USER_MISTAKE and str(path) in told.err
     (tmp_path / "other.db-shm").write_bytes(b"x")
     shutil.copytree(everything / "run", tmp_path / "run")
@@ -285,5 +266,5 @@ def test_files_of_others_are_refused_or_passed_by(
         return known(path)
 
     monkeypatch.setattr(doctor, "_store", vanished)
-    told = give("doctor", tmp_path)
+    told = give(f"doctor {tmp_path}")
     assert told.code == cli.OK and "other.db-shm" not in told.out

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import gpt4image
-from conftest import COLOURS
+from coloured import COLOURS
 from gpt4image import verbs
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config.results import Epoch

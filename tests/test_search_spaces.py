@@ -25,7 +25,9 @@ def write(out: Path, *rows: dict[str, Any]) -> None:
     out.write_text("".join(json.dumps(row | {"val_top1": 0.5, "seconds": 1.0}) + "\n" for row in rows))
 
 
-def test_a_trial_that_is_there_is_not_run_again(tmp_path: Path) -> None:
+def test_a_trial_that_is_there_is_not_run_again_and_a_line_that_was_cut_short_costs_its_own_alone(
+    tmp_path: Path,
+) -> None:
     first = search(SPACES / "fixmatch.toml", tmp_path / "search.jsonl", seeds=1)
     jobs = TOOL["waiting"](first)
     assert len(jobs) == 6
@@ -37,21 +39,14 @@ def test_a_trial_that_is_there_is_not_run_again(tmp_path: Path) -> None:
         TOOL["waiting"](search(SPACES / "fixmatch.toml", first.out, only=("typo",)))
     few = search(SPACES / "fixmatch.toml", first.out, seeds=1, labels_per_class=10)
     assert TOOL["waiting"](few) == jobs
-
-
-def test_a_line_that_was_cut_short_costs_its_own_trial_alone(tmp_path: Path) -> None:
-    asked = search(SPACES / "fixmatch.toml", tmp_path / "search.jsonl", seeds=1)
-    jobs = TOOL["waiting"](asked)
-    write(asked.out, *(TOOL["identity"](asked, *job) for job in jobs))
-    whole = asked.out.read_text(encoding="utf-8")
-    asked.out.write_text(whole[:-20], encoding="utf-8")
-    assert TOOL["waiting"](asked) == jobs[-1:]
-    TOOL["mend"](asked.out)
-    assert asked.out.read_text(encoding="utf-8").splitlines() == whole.splitlines()[:-1]
-    assert asked.out.read_text(encoding="utf-8").endswith("\n"), "the next row has a line of its own"
-    asked.out.write_text(whole[:-1], encoding="utf-8")
-    TOOL["mend"](asked.out)
-    assert asked.out.read_text(encoding="utf-8") == whole
+    write(first.out, *(TOOL["identity"](first, *job) for job in jobs))
+    whole = first.out.read_text(encoding="utf-8")
+    first.out.write_text(whole[:-20], encoding="utf-8")
+    assert TOOL["waiting"](first) == jobs[-1:]
+    for left, kept in ((whole[:-20], whole.splitlines()[:-1]), (whole[:-1], whole.splitlines())):
+        first.out.write_text(left, encoding="utf-8")
+        TOOL["mend"](first.out)
+        assert first.out.read_text(encoding="utf-8") == "".join(f"{line}\n" for line in kept), "the next has its own"
 
 
 @pytest.mark.parametrize("space", sorted(SPACES.glob("*.toml")), ids=lambda path: path.stem)

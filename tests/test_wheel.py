@@ -1,13 +1,14 @@
-"""The wheel: small, whole, and enough to work with in an environment that has nothing of the source tree.
+"""The wheel, whole and enough to work with where nothing of the source tree is; and the Dockerfile, without a daemon.
 
-It is built from the files that the Dockerfile copies. The packages it depends on are those of the environment of the
-tests, since to fetch them anew would take minutes.
+The wheel is built from the files that the Dockerfile copies. The packages it depends on are those that the tests have,
+since to fetch them anew would take minutes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,40 @@ from pathlib import Path
 import pytest
 
 from project_file import DEVELOPMENT, EXTRAS
-from test_docker import copied
-
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = 12_000_000
+
+
+def values(keyword: str) -> list[str]:
+    """Return what follows each instruction of a kind in the Dockerfile, continued lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    return [line.partition(" ")[2].strip() for line in lines if line.split(maxsplit=1)[:1] == [keyword]]
+
+
+def copied() -> list[str]:
+    """Return the sources that are copied from the repository."""
+    return [source for rest in values("COPY") if "--from" not in rest for source in rest.split()[:-1]]
+
+
+def test_what_is_copied_is_there_and_let_in() -> None:
+    let_in = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied() and [source for source in copied() if not (ROOT / source).exists()] == []
+    assert "*" in let_in and {f"!{source}" for source in copied()} <= set(let_in)
+    assert "!.git" not in let_in and "!docs" not in let_in
+
+
+def test_bases_are_pinned_extras_and_arguments_are_known_and_it_runs_without_rights() -> None:
+    arguments = dict(value.split("=", 1) for value in values("ARG") if "=" in value)
+    assert re.fullmatch(r"3\.1[1-9]\.\d+-slim-\w+", arguments["PYTHON"])
+    assert all(base.startswith("python:${PYTHON}") for base in values("FROM"))
+    assert set(arguments["EXTRAS"].split(",")) <= EXTRAS.keys()
+    install = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert [name for name in arguments if f"--build-arg {name}=" not in install] == []
+    assert (values("USER"), values("ENTRYPOINT")) == (["gpt4image"], ['["gpt4image"]'])
+    fetching = [rest for rest in values("RUN") if re.search(r"\bpip (install|wheel)\b", rest)]
+    assert fetching and all("--no-cache-dir" in rest for rest in fetching)
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -69,6 +98,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv" / "bin"
 
 
+@pytest.mark.slow
 def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
@@ -84,6 +114,7 @@ def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothin
     assert {"gpt4image/py.typed", "gpt4image/__init__.pyi", "gpt4image/pages/templates/base.html"} < names
 
 
+@pytest.mark.slow
 def test_a_second_build_elsewhere_of_files_with_other_times_and_rights_gives_the_same_bytes(
     wheel: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +122,7 @@ def test_a_second_build_elsewhere_of_files_with_other_times_and_rights_gives_the
     assert (again.name, again.read_bytes()) == (wheel.name, wheel.read_bytes())
 
 
+@pytest.mark.slow
 def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path) -> None:
     work = colour_folder.parent
     code = "import gpt4image; print(gpt4image.__file__)"
@@ -105,6 +137,7 @@ def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path)
     assert int(run(installed / "python", "-c", packaged, cwd=work)) == 1722
 
 
+@pytest.mark.slow
 def test_pip_resolves_every_extra_with_the_versions_that_the_tests_ran_with(wheel: Path, tmp_path: Path) -> None:
     wanted = f"{wheel}[{','.join(sorted(EXTRAS.keys() - DEVELOPMENT))}]"
     dry_run = (sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--find-links", wheel.parent)

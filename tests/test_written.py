@@ -57,7 +57,7 @@ def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_all_of_it_is_read_by_every_command_and_no_answer_or_run_is_made_anew(
-    written: Path, capsys: pytest.CaptureFixture[str]
+    written: Path, capsys: pytest.CaptureFixture[str], runs_here: None
 ) -> None:
     # distill trains anew where an option of training is gone or new; what was paid for stays.
     kept = [

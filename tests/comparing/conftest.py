@@ -1,7 +1,14 @@
-"""An embedding table and answers for the small comparisons."""
+"""An embedding table and answers for the small comparisons, whose runs are made in the process of the tests."""
 
 from __future__ import annotations
+
+import pytest
 
 from comparing_cases import answers, table
 
 __all__ = ["answers", "table"]
+
+
+@pytest.fixture(autouse=True)
+def without_workers(runs_here: None) -> None:
+    """Every test."""

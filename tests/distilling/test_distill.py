@@ -16,7 +16,7 @@ import drawn_masks
 import gpt4image
 from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
-from conftest import COLOURS
+from coloured import COLOURS
 from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
 from gpt4image import cli
 from gpt4image.artifacts.box_table import holds_boxes

@@ -16,7 +16,7 @@ from gpt4image.artifacts.table import read_manifest, texts_behind
 from gpt4image.base.files import read_json, write_parquet
 from gpt4image.config import EvaluateConfig, LabelConfig, ReportConfig, TrainConfig
 from gpt4image.data import load_dataset
-from gpt4image.data.dataset import Dataset, MemorySource
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.openmoji import load_openmoji
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import (
@@ -34,11 +34,8 @@ from gpt4image.reporting.extras import Descriptions, Example, SuspectedError
 from gpt4image.reporting.report import HEADINGS, example_groups, report
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TextTargets
-
-SMALL: dict[str, Any] = {
-    "model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}, "image_size": 16, "batch_size": 8,
-    "epochs": 2, "lr": 0.005, "precision": "fp32", "memory_format": "contiguous",
-}  # fmt: skip
+from loaded_sets import in_memory
+from small_training import SMALL
 
 
 @given(st.integers(0, 1000), st.integers(1, 12))
@@ -58,11 +55,8 @@ def test_neighbours_are_the_pictures_of_the_most_similar_other_texts(seed: int, 
 
 
 def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> Dataset:
-    n = len(data)
-    return Dataset(
-        spec="memory", source=MemorySource(data), keys=tuple(f"p{i}" for i in range(n)), classes=("a", "b", "c"),
-        labels=labels, splits=np.full(n, split), rows=np.arange(n),
-    )  # fmt: skip
+    names = tuple(f"p{i}" for i in range(len(data)))
+    return in_memory(data, labels, keys=names, classes=("a", "b", "c"), splits=np.full(len(data), split))
 
 
 def examples_of(path: Path, images: Dataset, text: TextTargets | None, **more: Any) -> list[Example]:
@@ -171,7 +165,7 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
         )
     label(LabelConfig(data=data, embeddings=table, out=tmp_path / "labels.parquet", val_fraction=0.2))
     options: dict[str, Any] = {"embeddings": table, "targets": tmp_path / "labels.parquet", "val_fraction": 0.2}
-    train(TrainConfig(data=data, out=run, **options, **SMALL))
+    train(TrainConfig(**{"data": data, "out": run, **SMALL, "epochs": 2, "lr": 0.005, **options}))
     assert not (run / "examples.json").exists()
     assert evaluate(EvaluateConfig(run_dir=run)).skipped == ()
     errors = [SuspectedError.model_validate(row) for row in read_json(run / "doubtful-labels.json")]

@@ -22,7 +22,8 @@ from gpt4image.labelling.teaching import answers_about, taught_boxes
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 
-PLAIN = {"model": "resnet10t", "image_size": 32, "batch_size": 4, "epochs": 1, "precision": "fp32", "device": "cpu"}
+PLAIN: dict[str, Any] = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+PLAIN |= {"image_size": 32, "batch_size": 4, "epochs": 1, "precision": "fp32", "device": "cpu"}
 
 
 def options(spec: str, out: Path, **changes: Any) -> TrainConfig:
@@ -76,7 +77,7 @@ def test_the_teacher_of_an_arm_sees_the_boxes_that_are_left(given: tuple[str, Pa
 
 
 @pytest.mark.slow
-def test_arms_of_boxes_are_compared(given: tuple[str, Path], tmp_path: Path) -> None:
+def test_arms_of_boxes_are_compared(given: tuple[str, Path], tmp_path: Path, runs_here: None) -> None:
     spec, store = given
     arms = "baseline,asked,fused,self-training,oracle"
     common = {"data": spec, "answers": store, "arms": arms, "labels_per_class": 2, "seeds": 1, "jobs": 1, **PLAIN}

@@ -76,23 +76,18 @@ class TestAligner:
         assert logits.shape == (1, CLASSES)
         assert image_emb.shape == (1, WIDTH)
 
-    def test_own_network_with_a_named_classifier(self):
-        backbone = OwnNetwork()
-        model = Aligner(backbone, WIDTH, classifier="classify")
-        logits, image_emb = model(images())
-        torch.testing.assert_close(logits, backbone(images()))
-        torch.testing.assert_close(image_emb, model.head(backbone.body(images()).relu().mean((2, 3))))
-
-    def test_feature_maps_at_a_convolutional_classifier_are_averaged(self):
-        backbone = torchvision.models.squeezenet1_1(num_classes=CLASSES).eval()
-        model = Aligner(backbone, WIDTH, classifier="classifier.1").eval()
-        _, image_emb = model(images(64))
-        torch.testing.assert_close(image_emb, model.head(backbone.features(images(64)).mean((2, 3))))
-
-    def test_tokens_at_a_linear_classifier_are_averaged(self):
-        backbone = nn.Sequential(nn.Flatten(2), nn.Linear(1024, 6), nn.Linear(6, CLASSES))  # (B, 3, 1024) -> (B, 3, K)
-        model = Aligner(backbone, WIDTH)
-        torch.testing.assert_close(model(images())[1], model.head(backbone[:2](images()).mean(1)))
+    def test_feature_is_the_mean_over_places_of_what_a_named_classifier_reads(self):
+        own, squeeze = OwnNetwork(), torchvision.models.squeezenet1_1(num_classes=CLASSES).eval()
+        tokens = nn.Sequential(nn.Flatten(2), nn.Linear(1024, 6), nn.Linear(6, CLASSES))  # (B, 3, 1024) -> (B, 3, K)
+        for backbone, classifier, batch, feature in (
+            (own, "classify", images(), lambda x: own.body(x).relu().mean((2, 3))),
+            (squeeze, "classifier.1", images(64), lambda x: squeeze.features(x).mean((2, 3))),
+            (tokens, None, images(), lambda x: tokens[:2](x).mean(1)),
+        ):
+            model = Aligner(backbone, WIDTH, classifier=classifier).eval()
+            logits, image_emb = model(batch)
+            torch.testing.assert_close(logits, backbone(batch))
+            torch.testing.assert_close(image_emb, model.head(feature(batch)))
 
     def test_classifiers_that_cannot_be_used(self):
         with pytest.raises(ModelError, match="no classifier that can be found"):
@@ -106,11 +101,14 @@ class TestAligner:
         with pytest.raises(ModelError, match="'unused' did not run"):
             Aligner(OwnNetwork(), WIDTH)(images())
 
-    def test_unknown_loss_or_head(self):
-        with pytest.raises(ConfigError, match=r"loss 'infonse'.*Did you mean 'infonce'"):
-            Aligner(OwnNetwork(), WIDTH, loss="infonse")
-        with pytest.raises(ConfigError, match=r"head 'mpl'.*Did you mean 'mlp'"):
-            Aligner(OwnNetwork(), WIDTH, head="mpl")  # pyright: ignore[reportArgumentType]
+    def test_what_is_not_known_or_not_of_the_paper_is_refused(self):
+        for wrong, message in (
+            ({"loss": "infonse"}, r"loss 'infonse'.*Did you mean 'infonce'"),
+            ({"head": "mpl"}, r"head 'mpl'.*Did you mean 'mlp'"),
+            ({"loss": "siglip", "paper_compat": True}, "The official code of the paper"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                Aligner(OwnNetwork(), WIDTH, classifier="classify", **wrong)
 
     def test_release_gives_the_backbone_back_without_the_hook(self):
         backbone = torchvision.models.resnet18(num_classes=CLASSES)
@@ -236,11 +234,6 @@ def test_the_gradient_over_several_processes_is_the_official_one(loss, monkeypat
     torch.testing.assert_close(found, whole.grad)
     if loss == "infonce-one-way":
         assert not torch.allclose(found, torch.autograd.grad(info_nce_one_way(whole, text_emb), whole)[0])
-
-
-def test_what_the_paper_does_not_have_is_refused():
-    with pytest.raises(ConfigError, match="The official code of the paper"):
-        loss_of(*batch(), paper_compat=True, loss="siglip")
 
 
 def test_heads_read_the_pooled_feature_and_the_backbone_stays() -> None:

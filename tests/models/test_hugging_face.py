@@ -25,20 +25,16 @@ from gpt4image.models.backbones import (
 from gpt4image.models.hugging_face import find_folder
 
 
-def test_a_folder_is_itself_and_a_hub_id_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_itself_a_hub_id_its_copy_and_what_the_hub_does_not_give_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert find_folder(str(tmp_path), ("*.json",)) == tmp_path
-    asked = []
-
-    def fetch(name: str, allow_patterns: list[str]) -> str:
-        asked.append((name, allow_patterns))
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert find_folder("owner/model", ("*.json", "*.safetensors")) == tmp_path
+    asked: list[tuple[str, list[str]]] = []
+    with monkeypatch.context() as patch:
+        fetch = lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(tmp_path)  # noqa: E731
+        patch.setattr("huggingface_hub.snapshot_download", fetch)
+        assert find_folder("owner/model", ("*.json", "*.safetensors")) == tmp_path
     assert asked == [("owner/model", ["*.json", "*.safetensors"])]
-
-
-def test_what_the_hub_does_not_give_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(LookupError, match=r"no such folder here and Hugging Face does not give it \(.+\); check"):
@@ -101,20 +97,13 @@ def test_python_files_are_refused_and_a_file_that_no_library_can_read_is_left_to
 
 
 SEGFORMER: dict[str, Any] = {
-    "model_type": "segformer",
-    "depths": [1, 1, 1, 1],
-    "hidden_sizes": [8, 8, 16, 16],
-    "num_attention_heads": [1, 1, 2, 2],
-    "decoder_hidden_size": 16,
-}
+    "model_type": "segformer", "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16],
+    "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16,
+}  # fmt: skip
 VIT: dict[str, Any] = {
-    "model_type": "vit",
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "patch_size": 8,
-}
+    "model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 16, "patch_size": 8,
+}  # fmt: skip
 VIDEOMAE = VIT | {"model_type": "videomae", "num_frames": 4}
 
 

@@ -350,8 +350,7 @@ def test_a_machine_that_is_lost_while_images_are_described_costs_what_is_in_flig
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["minilm", "transformers"])
-def test_a_table_is_that_of_the_engine_local(encoder: str, tmp_path: Path) -> None:
+def test_a_table_is_that_of_the_engine_local(tmp_path: Path) -> None:
     store_path = tmp_path / "texts.db"
     words = ["a", "small", "brown", "bird", "with", "black", "wings", "on", "the", "branch", "of", "an", "old", "tree"]
     rng = np.random.default_rng(0)
@@ -366,8 +365,8 @@ def test_a_table_is_that_of_the_engine_local(encoder: str, tmp_path: Path) -> No
             )
             for number in range(300)
         )
-    if encoder == "transformers":  # reads 24 tokens: longer texts travel as chunks
-        encoder = f"sentence-transformers:{make_sentence_transformer(tmp_path, max_length=24)}"
+    # It reads 24 tokens: longer texts travel as chunks.
+    encoder = f"sentence-transformers:{make_sentence_transformer(tmp_path, max_length=24)}"
     options: dict[str, Any] = {"store": store_path, "encoder": encoder, "batch_tokens": 512, "device": "cpu"}
     local, spread = tmp_path / "local", tmp_path / "ray"
     encode(EncodeConfig(out=local, **options))
@@ -376,5 +375,5 @@ def test_a_table_is_that_of_the_engine_local(encoder: str, tmp_path: Path) -> No
     for name in ("texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
         assert (local / name).read_bytes() == (spread / name).read_bytes(), name
     one, other = EmbeddingTable.open(local), EmbeddingTable.open(spread)
-    assert one.manifest == other.manifest and bool(one.manifest.pooled) is (encoder != "minilm")
+    assert one.manifest == other.manifest and one.manifest.pooled
     np.testing.assert_allclose(np.asarray(one.embeddings), np.asarray(other.embeddings), atol=1e-3)

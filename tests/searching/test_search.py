@@ -2,28 +2,102 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from browser import SCHEMES, fits
+from coloured import COLOURS, noisy, write_colours
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.config import EvaluateConfig, SearchConfig
+from gpt4image.base.outcome import Outcome
+from gpt4image.config import EncodeConfig, EvaluateConfig, SearchConfig
+from gpt4image.data import pixels
+from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.searching.search import search
 from gpt4image.training.prepare import load_dataset
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
-from search_cases import COLOURS, ask, keys, noisy, paint, table_of
 from small_training import options
 from tiny_text_models import make_sentence_transformer
 from trained_runs import rewrite_config
+
+PROMPTS = [Prompt("paper", 1, "Describe this image in detail.", False), Prompt("short", 1, "In three words?", False)]
+
+
+def table_of(root: Path, out: Path, encoder: str, texts: Callable[[str], list[str]]) -> Path:
+    """Describe the pictures of a folder, with as many prompts as there are texts, and encode what was written."""
+    with DescriptionStore(out.with_suffix(".db"), write=True) as store:
+        store.add(
+            Description(
+                digest=hashlib.sha256(file.read_bytes()).hexdigest(),
+                prompt=prompt,
+                describer={"name": "test"},
+                created=0,
+                text=text,
+            )
+            for file in sorted(root.rglob("*.png"))
+            for prompt, text in zip(PROMPTS, texts(file.parent.name), strict=False)
+        )
+    encode(EncodeConfig(store=out.with_suffix(".db"), encoder=encoder, out=out))
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures, a run that learned their colours from two descriptions of each, and one that did not."""
+    root = tmp_path_factory.mktemp("search")
+    write_colours(root / "colours")
+    table = table_of(
+        root / "colours",
+        root / "table",
+        "bag-of-words:64",
+        lambda name: [f"A plain {name} square with much noise.", f"{name}, {name}, {name}."],
+    )
+    train(options(root / "colours", root / "run", embeddings=table, epochs=10, lr=0.02))
+    train(options(root / "colours", root / "plain", epochs=1))
+    return root
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    for name in ("colours", "run"):
+        shutil.copytree(trained / name, tmp_path / name, ignore=shutil.ignore_patterns("search"))
+    return tmp_path
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes in bytes of the images of a set that were decoded."""
+    sizes: list[int] = []
+    decode = pixels.decode_square
+
+    def counted(data: bytes, size: int, **options: Any) -> Any:
+        sizes.append(len(data))
+        return decode(data, size, **options)
+
+    monkeypatch.setattr(pixels, "decode_square", counted)
+    return sizes
+
+
+def ask(root: Path, *texts: str, **changes: Any) -> Outcome:
+    return search(SearchConfig(run_dir=root / "run", texts=texts, **{"data": f"folder:{root / 'colours'}", **changes}))
+
+
+def keys(outcome: Outcome, query: int = 0) -> list[str]:
+    return [result["key"] for result in outcome.record["queries"][query]["results"]]
 
 
 def test_each_text_finds_the_pictures_of_its_colour(trained: Path) -> None:
@@ -72,7 +146,7 @@ def test_a_second_query_reads_no_image(copied: Path, decoded: list[int]) -> None
 
 
 def test_a_split_is_the_one_of_the_run_also_where_described_images_alone_are_trained_on(tmp_path: Path) -> None:
-    folder = paint(tmp_path / "colours")
+    folder = write_colours(tmp_path / "colours")
     texts: dict[str, list[str]] = {"blue": ["A blue square."], "green": ["A green one."], "red": []}
     table = table_of(folder, tmp_path / "table", "bag-of-words:64", texts.__getitem__)
     chosen = {"only_described": True, "val_fraction": 0.4, "epochs": 1}
@@ -103,8 +177,8 @@ def test_the_table_may_be_gone_and_another_set_be_searched(copied: Path, tmp_pat
     config = read_json(copied / "run" / runs.CONFIG)
     rewrite_config(copied / "run", config | {"embeddings": str(tmp_path / "gone")})
     (tmp_path / "others" / "any").mkdir(parents=True)
-    noisy((250, 20, 20), 1).save(tmp_path / "others" / "any" / "a.png")
-    noisy((20, 20, 250), 2).save(tmp_path / "others" / "any" / "b.png")
+    noisy((250, 20, 20), np.random.default_rng(1)).save(tmp_path / "others" / "any" / "a.png")
+    noisy((20, 20, 250), np.random.default_rng(2)).save(tmp_path / "others" / "any" / "b.png")
     found = ask(copied, "red", "blue", data=f"folder:{tmp_path / 'others'}")
     assert (keys(found)[0], keys(found, 1)[0]) == ("any/a.png", "any/b.png")
 
@@ -136,7 +210,7 @@ def test_a_pipe_as_a_query_is_refused_and_not_waited_for(trained: Path, tmp_path
 
 def test_an_encoder_that_learned_with_the_run_reads_the_query(tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="tuning needs the extra 'tune'")
-    paint(tmp_path / "colours")
+    write_colours(tmp_path / "colours")
     spec = f"sentence-transformers:{make_sentence_transformer(tmp_path)}"
     words = {"red": "a red dog runs", "green": "the green tree", "blue": "under the blue sky"}
     table = table_of(tmp_path / "colours", tmp_path / "table", spec, lambda name: [words[name]])
@@ -150,7 +224,7 @@ def test_an_encoder_that_learned_with_the_run_reads_the_query(tmp_path: Path) ->
 def test_the_page_shows_what_was_found_and_acts_on_no_text(copied: Path, decoded: list[int]) -> None:
     ask(copied, "red")
     strange = copied / "colours" / "red" / "<img src=x onerror=alert(1)>.png"
-    noisy(COLOURS["red"], 9).save(strange)
+    noisy(COLOURS["red"], np.random.default_rng(9)).save(strange)
     page = copied / "found.html"
     query = "red <script>alert(1)</script>"
     found = ask(copied, query, image=(copied / "colours" / "blue" / "00.png",), top=20, html=page)

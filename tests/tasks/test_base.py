@@ -17,13 +17,14 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig, TrainConfig, TrainOptions
 from gpt4image.data import annotation
-from gpt4image.data.dataset import Dataset, MemorySource
+from gpt4image.data.dataset import Dataset
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Metric, Task
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.registry import TASKS, TITLES, find_task, task_of, with_options
 from gpt4image.training.train import train
+from loaded_sets import in_memory
 from small_training import SMALL, options
 
 
@@ -98,7 +99,7 @@ def test_options_that_it_does_not_allow_are_refused(changes: dict[str, float], d
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
-def test_it_is_compared_and_reported_by_its_own_metric(dots: Path, tmp_path: Path) -> None:
+def test_it_is_compared_and_reported_by_its_own_metric(dots: Path, tmp_path: Path, runs_here: None) -> None:
     small = {**SMALL, "epochs": 8, "data": f"folder:{dots}", "out": tmp_path / "cmp"}
     compare(CompareConfig(**small, seeds=2, jobs=1, labels_per_class=4, arms="baseline,oracle"), task=Side())
     found = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
@@ -117,25 +118,14 @@ def test_a_task_is_found_by_the_name_that_it_has(name: str) -> None:
 
 
 def image_set(labels: np.ndarray) -> Dataset:
-    return Dataset(
-        spec="memory",
-        classes=("cat", "dog"),
-        keys=("a", "b", "c"),
-        labels=labels,
-        splits=np.array(["train"] * 3),
-        source=MemorySource([b"a", b"b", b"c"]),
-        rows=np.arange(3),
-    )
+    return in_memory([b"a", b"b", b"c"], labels)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match=r"--task 'multi-label' is not one of: .* Did you mean 'multilabel'"):
-        find_task("multi-label", OPTIONS)
-
-
-def test_the_form_of_the_labels_decides() -> None:
+def test_the_form_of_the_labels_decides_and_an_unknown_name_is_answered_with_the_nearest_one() -> None:
     assert task_of(image_set(np.zeros(3, np.int64)), OPTIONS).name == "classification"
     assert task_of(image_set(np.zeros((3, 2), np.int8)), OPTIONS).name == "multilabel"
+    with pytest.raises(ConfigError, match=r"--task 'multi-label' is not one of: .* Did you mean 'multilabel'"):
+        find_task("multi-label", OPTIONS)
 
 
 def test_a_task_that_the_registry_lacks_has_its_own_options() -> None:
@@ -145,17 +135,13 @@ def test_a_task_that_the_registry_lacks_has_its_own_options() -> None:
     assert with_options(own := Own(), OPTIONS) is own
 
 
-def test_no_label_is_read_and_all_images_take_part() -> None:
+def test_pretraining_reads_no_label_and_its_loss_is_zero_with_a_gradient_for_each_parameter() -> None:
     task = find_task("pretrain", TrainOptions(data="x"))
     labels = task.annotations(image_set(np.array([0, 1, -1])))
     assert not annotation.known(labels).any() and task.has_target(labels, None).all()
     assert annotation.counts(labels, 2).tolist() == [0, 0] and annotation.groups(labels).tolist() == [-1] * 3
     assert task.outputs(("a", "b", "c")) == 1
     assert not task.primary.better(2.0, 1.0) and task.primary.better(1.0, 2.0)
-
-
-def test_its_loss_is_zero_with_a_gradient_for_each_parameter() -> None:
-    task = find_task("pretrain", TrainOptions(data="x"))
     outputs = torch.ones(3, 1, requires_grad=True)
     targets = task.without_target(task.targets(np.zeros(3), None, 1, None), torch.ones(3).bool())
     loss = task.loss(outputs, targets, 0.1)

@@ -22,7 +22,6 @@ from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options
-from several_processes import COUNTS, detection_gradients, on_each_count
 
 
 def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
@@ -128,14 +127,3 @@ def test_differences_of_predictions_are_those_of_boxes_that_correspond() -> None
     theirs[0, 1] = 0.0
     assert Detection().difference(ours, theirs) > 0.5
     assert Detection().difference(theirs, ours) > 0.5
-
-
-@pytest.mark.slow
-def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Path, tmp_path: Path) -> None:
-    given = {"data": f"coco:{pictograms / 'train.json'}", "val_fraction": 0.0}
-    on_each_count(detection_gradients, given, tmp_path)
-    alone, *others = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
-    assert alone["loss task"] > 0
-    for shared in others:
-        assert shared.keys() == alone.keys()
-        assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-9

@@ -132,19 +132,6 @@ def test_scores_per_image_equal_the_ranking_precision_of_scikit_learn(predicted:
         assert value == pytest.approx(label_ranking_average_precision_score(own[None, known], row[None, known]))
 
 
-def test_rows_and_columns_name_classes() -> None:
-    scores = np.array([[0.9, 0.2, 0.7, 0.1, 0.0]], np.float32)
-    (row,) = MultiLabel().rows(scores, CLASSES, 2)
-    assert row == {
-        "classes": ["cat", "sofa"],
-        "probabilities": pytest.approx([0.9, 0.7]),
-        "present": ["cat", "sofa"],
-    }
-    columns = MultiLabel().columns(scores, None)
-    assert columns["prediction"] == [[0, 2]]
-    assert columns["probabilities"].to_pylist() == [pytest.approx(scores[0].tolist())]
-
-
 def test_each_class_is_present_from_its_own_threshold_on(predicted: tuple[np.ndarray, np.ndarray]) -> None:
     scores, labels = predicted
     limits = (0.12, 0.33, 0.5, 0.72, 0.93)
@@ -158,6 +145,7 @@ def test_each_class_is_present_from_its_own_threshold_on(predicted: tuple[np.nda
     assert facts["f1_macro"] == pytest.approx(np.mean(f1), abs=1e-6)
     assert facts["f1_micro"] == pytest.approx(f1_score(labels[known], decided[known]), abs=1e-6)
     order = np.argsort(-scores[0], kind="stable")
+    assert row["classes"] == [CLASSES[order[0]]] and row["probabilities"] == pytest.approx([scores[0].max()])
     assert row["present"] == [CLASSES[k] for k in order if scores[0, k] >= limits[k]]
     assert task.columns(scores, None)["prediction"] == [np.flatnonzero(each).tolist() for each in decided]
 

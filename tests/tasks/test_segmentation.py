@@ -34,8 +34,6 @@ from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_lo
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import build
 from loaded_sets import masks_of
-from several_processes import SHARED, VIT, on_each_count
-from several_processes import gradient as gradient_of
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
 CLASSES = ("background", "cat", "dog", "tree")
@@ -242,32 +240,6 @@ def test_on_frozen_weights_the_head_learns_also_from_tags_on_top_of_masks(
     parts = {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in learn}
     assert parts == {"backbone.fc", "levels", "branches", "of_cells"}
     assert trainer.batches.size == 11  # three with tags come on top of eight masks, since there are a third as many
-
-
-def step_on_each(count: int, data: str, out: Path) -> None:
-    """Write the gradient of a step of images with masks and with tags."""
-    from gpt4image.parallel import processes
-    from gpt4image.training.prepare import prepare
-
-    found = {}
-    for name, changes in {"copies": {}, "shards": {"fsdp": count > 1}}.items():
-        config = TrainConfig(**SHARED | VIT | {"image_size": 32, "data": data, "out": out, "lr": 0.01} | changes)
-        ready = prepare(config, ("train",)).data
-        hidden = np.arange(len(ready.labels)) % 3 > 0
-        left = annotation.hidden(ready.labels, hidden).with_boxes(ready.labels.around()).shown_by_boxes()
-        found[name] = gradient_of(config, replace(ready, labels=left))
-    if processes.rank() == 0:
-        torch.save(found, out / f"{count}.pt")
-
-
-@pytest.mark.slow
-def test_several_processes_compute_the_gradient_of_one(drawn: str, tmp_path: Path) -> None:
-    on_each_count(step_on_each, drawn, tmp_path)
-    one, two, four = (torch.load(tmp_path / f"{count}.pt") for count in (1, 2, 4))
-    for name, alone in one.items():
-        for shared in (two[name], four[name]):
-            assert shared.keys() == alone.keys()
-            assert all(torch.allclose(shared[key], alone[key], rtol=1e-9, atol=1e-10) for key in alone)
 
 
 def some_targets(rng: np.random.Generator, images: int = 5, side: int = 8, background: int = 0) -> PixelTargets:

@@ -20,7 +20,7 @@ from gpt4image.models.weights import load_tensors
 from gpt4image.training import loop
 from gpt4image.training.loop import load_checkpoint, save_checkpoint
 from gpt4image.training.train import train
-from small_training import SMALL, StoppedError, options, resumed, same, stop_after
+from small_training import StoppedError, options, resumed, same, stop_after
 from training_cases import losses_at, trainer_of
 
 
@@ -163,37 +163,48 @@ def test_a_full_disk_is_explained_and_what_was_there_is_kept(tmp_path: Path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "siglip": {"align_loss": "siglip", "mixup": 0.5},
-    "cosine": {"align_loss": "cosine", "cutmix": 1.0, "head": "mlp-bn"},
-    "paper": {"paper_compat": True, "mixup": 0.8, "head": "mlp"},
-}
+CONSISTENT = {"consistency": 1.0, "confidence": 0.4}
+VIT = {"model": "vit_tiny_patch16_224", "model_args": {"embed_dim": 16, "depth": 1, "num_heads": 2}}
+RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "mixed": ("described", {
+        "mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "optimizer": "sgd", "lr": 0.05, "grad_accumulation": 2, "colour": 0.3,
+        "min_scale": 0.5, "erase": 0.3, "select": "best", "align_loss": "siglip", "head": "mlp-bn"}),
+    "policy": ("described", {
+        **VIT, "drop_path": 0.1, "auto_augment": "rand-m9-mstd0.5-inc1", "repeated_augmentation": 3, "erase": 0.5,
+        "erase_with": "noise", "epochs": 2, "align_weight": 0.0}),
+    "paper": ("described", {"paper_compat": True, "mixup": 0.8, "head": "mlp", "epochs": 2}),
+    "consistent": ("described", {
+        **CONSISTENT, "mixup": 0.8, "cutmix": 1.0, "grad_accumulation": 2, "labelled_share": 0.25}),
+    "consistent, in bf16, by workers": ("described", {
+        **CONSISTENT, "precision": "bf16", "min_scale": 0.5, "memory_limit_gb": 0.0, "workers": 1, "epochs": 2}),
+    "pretrained": ("worded", {
+        "task": "pretrain", "pretrain": "simclr,captions", "ema": 0.5, "auto_augment": "rand-m9-mstd0.5-inc1",
+        "epochs": 2}),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
-def test_options_train_and_resume_to_the_same_bits(
-    changes: dict[str, Any], described: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_run_that_stopped_mid_epoch_ends_with_the_same_bits(
+    case: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    config = TrainConfig(**{**described, **changes})
-    train(config)
+    fixture, changes = RESUMED[case]
+    config = TrainConfig(**{**request.getfixturevalue(fixture), **changes, "out": tmp_path / "whole"})
+    outcome = train(config)
     resumed(config, tmp_path / "broken", steps=5)
-    assert same(described["out"], tmp_path / "broken")
-    rows = runs.read_run(described["out"])["metrics"]
-    assert all(np.isfinite(row["align_loss"]) for row in rows)
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    rows, again = ([{**row, "seconds": 0} for row in runs.read_run(tmp_path / name)["metrics"]]
+                   for name in ("whole", "broken"))  # fmt: skip
+    assert rows == again and all(np.isfinite(row["loss"]) for row in rows)
+    assert "consistency" not in changes or all(row["consistency_loss"] >= 0 for row in rows)
+    if config.pretraining:
+        assert outcome.summary["labelled"] == 0 and outcome.summary["val_pretraining_loss"] > 0
+        assert not any("heads" in name for name in load_tensors(tmp_path / "whole" / runs.MODEL)[0])
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
-@pytest.mark.parametrize(
-    "model",
-    [
-        {"model": "resnet10t", "model_args": SMALL["model_args"]},
-        {"model": "vit_tiny_patch16_224", "model_args": {"embed_dim": 16, "depth": 1, "num_heads": 2}},
-    ],
-    ids=["resnet", "vit"],
-)
-def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any], model: dict[str, Any]) -> None:
-    plain, compiled = (trainer_of(described, compile=chosen, **model) for chosen in (False, True))
+def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any]) -> None:
+    plain, compiled = (trainer_of(described, compile=chosen, **VIT) for chosen in (False, True))
     first, second = losses_at(plain), losses_at(compiled)
     torch.testing.assert_close(second.total, first.total, rtol=1e-4, atol=1e-5)
     for losses in (first, second):

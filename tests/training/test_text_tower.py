@@ -22,7 +22,6 @@ from gpt4image.training.run_model import read_text_space
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TextTargets
-from several_processes import COUNTS, SHARED, VIT, gradient, on_each_count
 from small_training import options, resumed, same
 from tiny_text_models import make_sentence_transformer
 
@@ -105,50 +104,6 @@ def test_runs_resume_to_the_same_bits_and_the_encoder_is_found_again(
     outcome = encode(EncodeConfig(store=tmp_path / "a.db", encoder=spec, out=tmp_path / "again"))
     assert outcome.summary["encoder"] == spec
     assert read_text_space(tmp_path / "whole").encoder == spec
-
-
-class DoubleTower(TextTower):
-    """In float64, so that the order of sums does not show."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._tower[0].double()
-
-
-TUNED: dict[str, dict[str, Any]] = {
-    "lora": {"tune_text": "lora"},
-    "full": {"tune_text": "full", "align_loss": "siglip"},
-}
-
-
-def tuned_gradients(count: int, options: dict[str, Any], out: Path) -> None:
-    from gpt4image.parallel import processes
-    from gpt4image.training import trainer
-    from gpt4image.training.prepare import prepare
-
-    trainer.TextTower = DoubleTower  # pyright: ignore[reportPrivateImportUsage]
-    with processes.joined(torch.device("cpu")):
-        config = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0, out=out)
-        data = prepare(config, ("train",)).data
-        found = {name: gradient(config.model_copy(update=changes), data) for name, changes in TUNED.items()}
-        if processes.rank() == 0:
-            torch.save(found, out / f"{count}.pt")
-
-
-@pytest.mark.slow
-def test_the_gradient_does_not_depend_on_the_number_of_processes(
-    described: Path, colour_folder: Path, tmp_path: Path
-) -> None:
-    options = {"data": f"folder:{colour_folder}", "embeddings": described, "mixup": 0.8}
-    on_each_count(tuned_gradients, options, tmp_path)
-    alone, *shared = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
-    for how in TUNED:
-        learned = [name for name in alone[how] if name.startswith("texts.")]
-        assert max(float(alone[how][name].abs().max()) for name in learned) > 1e-6
-        for found in shared:
-            assert found[how].keys() == alone[how].keys()
-            for name, value in alone[how].items():
-                torch.testing.assert_close(found[how][name], value, atol=1e-10, rtol=0, msg=f"{how} {name}")
 
 
 @pytest.mark.parametrize(

@@ -164,58 +164,45 @@ def test_target_of_each_kind_of_image():
     assert blend(text, labels, Noise(rate=0.4), trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
 
 
-def test_labels_that_look_right_are_half_of_their_target():
+def test_the_share_of_a_label_in_its_target_follows_from_what_texts_explain():
     text = np.array([[0.7, 0.2, 0.1]] * 2 + [[0, 0, 0], [1, 0, 0]], np.float32)
     labels = np.array([-1, 1, 2, 1])
-    targets = class_targets(CLASSES, text, labels, Noise(), 0.8)
-    assert targets[:3] == pytest.approx(np.array([[0.7, 0.2, 0.1], [0.35, 0.6, 0.05], [0, 0, 1]]))
+    half, alone = class_targets(CLASSES, text, labels, Noise(), 0.8), class_targets(CLASSES, text, labels, Noise(), 0.3)
+    assert half[:3] == pytest.approx(np.array([[0.7, 0.2, 0.1], [0.35, 0.6, 0.05], [0, 0, 1]]))
     assert class_targets(CLASSES, text, labels, Noise(), 0.8, trust=1.0)[1].tolist() == [0, 1, 0]
     doubted = class_targets(CLASSES, text, labels, Noise(rate=0.4), 0.1)
     assert doubted == pytest.approx(blend(text, labels, Noise(rate=0.4)))
-
-
-def test_texts_that_say_little_of_the_classes_leave_labels_alone():
-    text = np.array([[0.7, 0.2, 0.1]] * 2, np.float32)
-    labels = np.array([-1, 1])
-    targets = class_targets(CLASSES, text, labels, Noise(), 0.3)
-    assert targets == pytest.approx(np.array([[0.7, 0.2, 0.1], [0, 1, 0]]))
-    assert class_targets(CLASSES, text, labels, Noise(), None) == pytest.approx(targets), "not known is not enough"
+    assert alone[:2] == pytest.approx(np.array([[0.7, 0.2, 0.1], [0, 1, 0]])), "they say little"
+    assert class_targets(CLASSES, text, labels, Noise(), None) == pytest.approx(alone), "not known is not enough"
     assert class_targets(CLASSES, text, labels, Noise(), 0.3, trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
+    nothing = class_targets(CLASSES, text, labels, Noise(), 0.01, silent=True)
+    assert nothing[:2].tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
-def test_texts_that_say_nothing_teach_no_image():
-    text, labels = np.array([[0.4, 0.3, 0.3]] * 2, np.float32), np.array([-1, 1])
-    targets = class_targets(CLASSES, text, labels, Noise(), 0.01, silent=True)
-    assert targets.tolist() == [[0, 0, 0], [0, 1, 0]]
-
-
-class TestSaysNothing:
-    def nothing(self, sure: float, agree: int, task: Any = CLASSES, rate: float = 0.0, trust: Any = None) -> bool:
-        """Of 30 held-out labels of 3 classes, texts name ``agree``, all with probability ``sure``."""
-        labels = np.arange(40) % 3
-        named = np.where(np.arange(40) < agree, labels, (labels + 1 + np.arange(40) // 3 % 2) % 3)
-        probabilities = np.full((40, 3), (1 - sure) / 2, np.float32)
-        probabilities[np.arange(40), named] = sure
-        return says_nothing(task, probabilities, labels, np.arange(40) < 30, Noise(rate=rate), trust)
-
-    def test_texts_at_chance_do(self):
-        assert self.nothing(0.34, agree=10) and self.nothing(0.9, agree=10)
-
-    def test_texts_that_explain_labels_do_not(self):
-        assert not self.nothing(0.7, agree=22)
-
-    def test_texts_that_agree_with_more_labels_than_by_chance_do_not_however_many_are_wrong(self):
-        assert not self.nothing(0.95, agree=17), "of which nothing is explained: the texts are too sure"
-
-    def test_a_share_noise_and_several_classes_leave_them_be(self):
-        assert not self.nothing(0.34, agree=10, trust=1.0)
-        assert not self.nothing(0.34, agree=10, rate=0.3)
-        labels = np.array([[0, 1], [1, 0]] * 4)
-        several = np.full((8, 2), 0.5, np.float32)
-        assert not says_nothing(MultiLabel(), several, labels, labels >= 0, Noise(), None)
-
-    def test_without_labels_nobody_knows(self):
-        assert not says_nothing(CLASSES, np.full((4, 3), 1 / 3), np.full(4, -1), np.zeros(4, bool), Noise(), None)
+@pytest.mark.parametrize(
+    ("sure", "agree", "more", "expected"),
+    [
+        (0.34, 10, {}, True),
+        (0.9, 10, {}, True),
+        (0.7, 22, {}, False),  # they explain labels
+        (0.95, 17, {}, False),  # they agree by more than chance, and are too sure to explain anything
+        (0.34, 10, {"trust": 1.0}, False),
+        (0.34, 10, {"rate": 0.3}, False),
+        (0.34, 10, {"held_out": 0}, False),
+    ],
+)
+def test_texts_say_nothing_that_explain_no_label_and_agree_as_by_chance(
+    sure: float, agree: int, more: dict[str, Any], expected: bool
+):
+    """Of 30 held-out labels of 3 classes, texts name ``agree``, all with probability ``sure``."""
+    labels, held_out = np.arange(40) % 3, np.arange(40) < more.get("held_out", 30)
+    named = np.where(np.arange(40) < agree, labels, (labels + 1 + np.arange(40) // 3 % 2) % 3)
+    probabilities = np.full((40, 3), (1 - sure) / 2, np.float32)
+    probabilities[np.arange(40), named] = sure
+    noise = Noise(rate=more.get("rate", 0.0))
+    assert says_nothing(CLASSES, probabilities, labels, held_out, noise, more.get("trust")) is expected
+    several = np.array([[0, 1], [1, 0]] * 4)
+    assert not says_nothing(MultiLabel(), np.full((8, 2), 0.5), several, several >= 0, Noise(), None)
 
 
 def test_a_run_reads_no_text_labels_that_say_nothing_unless_it_is_told_to(colour_folder: Path, tmp_path: Path):
@@ -376,7 +363,7 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
 
 @pytest.mark.parametrize("more", [{"colour": 0.2}, {"flip": True}, {"mixup": 0.2}, {"auto_augment": "rand-m5"}])
 def test_what_changes_pixels_runs_the_body_in_each_step(
-    more: dict[str, Any], options_of_predictions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: dict[str, Any], options_of_predictions: dict[str, Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(predictions, "_features", lambda *_: pytest.fail("kept"))
-    train(TrainConfig(**options_of_predictions | more | {"epochs": 1}, out=tmp_path / "run"))
+    ready = prepare(TrainConfig(**options_of_predictions | more, out=tmp_path / "run"))
+    assert predictions.with_features(ready) is ready

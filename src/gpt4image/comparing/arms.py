@@ -34,7 +34,7 @@ class Situation:
     Attributes:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
         true_labels: (N, ...) labels before any were taken away or flipped; only for the oracle.
-        class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
+        class_names: (K, D) text embeddings of the class names; None only where no arm needs them.
         targets: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
         teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
         seed: of the run.
@@ -43,7 +43,7 @@ class Situation:
 
     data: TrainingData
     true_labels: Labels
-    class_names: NDArray[np.float32] | None
+    class_names: Any
     targets: Callable[[], Labels]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
@@ -51,17 +51,9 @@ class Situation:
 
     @property
     def text(self) -> TextTargets:
-        """The text targets. Raises ValueError: there are none."""
-        if self.data.text is None:
-            raise ValueError("this arm needs text targets")
-        return self.data.text
-
-    @property
-    def names(self) -> NDArray[np.float32]:
-        """The embeddings of the class names. Raises ValueError: there are none."""
-        if self.class_names is None:
-            raise ValueError("this arm needs embeddings of the class names")
-        return self.class_names
+        """The text targets of an arm that needs some: the plan refuses it without."""
+        text: Any = self.data.text
+        return text
 
     @property
     def described(self) -> NDArray[np.int64]:
@@ -89,7 +81,7 @@ def training_data(arm: Arm, given: Situation) -> TrainingData:
 def _aligned_to(arm: Arm, given: Situation) -> TextTargets | None:
     if arm.aligned_to == "names":
         rows = np.where(given.text.described, annotation.groups(given.data.labels), NO_LABEL)
-        return TextTargets.one_each(given.names, rows)
+        return TextTargets.one_each(given.class_names, rows)
     if arm.aligned_to == "shuffled":
         # A random cycle, since a permutation leaves one image in its place, on average.
         order = np.random.default_rng((given.seed, 7)).permutation(given.described)
@@ -99,7 +91,7 @@ def _aligned_to(arm: Arm, given: Situation) -> TextTargets | None:
 
 def _zero_shot(given: Situation) -> TrainingData:
     vectors, described, _ = given.text.take(np.arange(len(given.data.labels)))
-    texts = Texts(vectors.numpy(), described.numpy(), given.names)
+    texts = Texts(vectors.numpy(), described.numpy(), given.class_names)
     names: Any = texts.centred_names()  # there are embeddings of the class names
     nearest = (texts.centred(given.described)[:] @ names.T).argmax(axis=1)
     guess, n_classes = np.where(texts.described, nearest, NO_LABEL), len(given.data.classes)

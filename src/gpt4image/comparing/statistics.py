@@ -29,12 +29,7 @@ class Difference:
 
 
 def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Return the mean of ``values`` and the ends of its 95 % t-interval, None and None for a single value.
-
-    Raises ValueError: there are none.
-    """
-    if not len(values):
-        raise ValueError("the mean of no values is not defined")
+    """Return the mean of one value at least and the ends of its 95 % t-interval, None and None for a single value."""
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())
     if len(sample) == 1:
@@ -44,14 +39,9 @@ def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Return the paired difference ``a - b``. Raises ValueError: the lengths differ, or there are no values."""
-    if len(a) != len(b):
-        raise ValueError(f"paired values must have equal length, got {len(a)} and {len(b)}")
-    if not len(a):
-        raise ValueError("the difference of no values is not defined")
+    """Return the paired difference ``a - b`` of as many values, one at least."""
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    n = len(differences)
-    mean = float(differences.mean())
+    n, mean = len(differences), float(differences.mean())
     if n == 1:
         return Difference(difference=mean, ci95=None, p=None, n=n)
     error = 0.0 if np.ptp(differences) < EQUAL else float(stats.sem(differences))
@@ -65,10 +55,9 @@ def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     as zero. Degrees of freedom after Hillis (2007), "A comparison of denominator degrees of freedom methods for
     multiple observer ROC analysis": conservative where seeds are few.
 
-    ``a`` and ``b`` are (S, I) scores of I test images by S seeds of each arm, e.g. whether the class is right. Raises
-    ValueError: their shapes differ, or there is no seed or no image.
+    ``a`` and ``b`` are (S, I) scores of I test images by S seeds of each arm, e.g. whether the class is right.
     """
-    return _crossed(a, b, "scores must have one shape (seeds, images)", averaged=True)
+    return _crossed(a, b, averaged=True)
 
 
 def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
@@ -78,19 +67,16 @@ def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     seeds. To resample the seeds too would be far too sure of few: of three without a difference, all agree in sign one
     time in four.
 
-    ``a`` and ``b`` are (S, R) metrics of S seeds of each arm in the same R resamples of the images. Raises ValueError
-    as ``crossed``.
+    ``a`` and ``b`` are (S, R) metrics of S seeds of each arm in the same R resamples of the images.
     """
-    return _crossed(a, b, "metrics must have one shape (seeds, resamples)", averaged=False)
+    return _crossed(a, b, averaged=False)
 
 
-def _crossed(a: NDArray[Any], b: NDArray[Any], shape: str, *, averaged: bool) -> Difference:
+def _crossed(a: NDArray[Any], b: NDArray[Any], *, averaged: bool) -> Difference:
     """Return the difference of (S, C) values by variance components of seeds and columns.
 
     Columns are scores of images, of which the metric is the mean, where they are ``averaged``; else the metric itself.
     """
-    if a.shape != b.shape or a.ndim != 2 or not a.size:
-        raise ValueError(f"{shape}, got {a.shape} and {b.shape}")
     differences = a.astype(np.float64) - b
     n, columns = differences.shape
     mean = float(differences.mean())

@@ -111,14 +111,7 @@ def read_descriptions(store: DescriptionStore, prompt_name: str | None) -> Descr
 def encode(config: EncodeConfig) -> EncodeResult:
     """Encode the descriptions of a store into the table folder ``config.out``; go on where an earlier run stopped.
 
-    Raises:
-        ConfigError: the encoder SPEC or the device is wrong.
-        MissingExtraError: the engine ray is asked for, and Ray is not installed.
-        ModelError: the encoder cannot be loaded, or gives an embedding that is not finite.
-        RunError: the Ray cluster failed; what was encoded is kept.
-        StoreError: there is no store, or no description in it.
-        TableError: the folder holds another table, another process writes to it, or the disk is full.
-        KeyboardInterrupt: the user stopped it; what was encoded is kept.
+    What was encoded is kept also where it fails or is interrupted.
     """
     start = time.monotonic()
     if config.engine == "ray":
@@ -207,18 +200,16 @@ class _Work:
         parts = [stored[start : start + _TEXTS_PER_READ].tolist() for start in range(0, len(stored), _TEXTS_PER_READ)]
         lengths = np.concatenate([self.encoder.token_lengths(self.store.texts_at(part)) for part in parts])
         found = self._reported()
-        if found is not None and found[0]["identity"] == self._identity():
+        # Batches, and so rounding, depend on all of this.
+        identity = {"plan": self.plan, "batch_tokens": self.config.batch_tokens, "precision": self.encoder.precision}
+        if found is not None and found[0]["identity"] == identity:
             progress, self._written = found
         else:
-            progress = self._begin(lengths)
+            progress = self._begin(lengths, identity)
         order = np.array(open_npy(self.partial / "order.npy", np.int64, (len(lengths),)))
         self._append(order, self._read(lengths[order]), progress)
         self._finish(order, int((lengths > self.encoder.max_tokens).sum()))
         return len(order) - progress["rows"]
-
-    def _identity(self) -> dict[str, Any]:
-        """Return what must be equal for a later run to go on: batches, and so rounding, depend on all of it."""
-        return {"plan": self.plan, "batch_tokens": self.config.batch_tokens, "precision": self.encoder.precision}
 
     def _read(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many tokens of each text are read."""
@@ -236,7 +227,7 @@ class _Work:
         except (FileNotFoundError, DamagedError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
-    def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:
+    def _begin(self, lengths: NDArray[np.int64], identity: dict[str, Any]) -> dict[str, Any]:
         """Lay out the rows: those of the earlier table in its order, then new texts by length."""
         shutil.rmtree(self.partial, ignore_errors=True)
         make_folder(self.partial)
@@ -249,7 +240,7 @@ class _Work:
         shape = (len(lengths), self.encoder.width)
         np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
         progress: dict[str, Any] = {
-            "identity": self._identity(),
+            "identity": identity,
             "header": header.tell(),
             "reused": len(reused),
             "files": file_facts(self.partial, ("order.npy",)),
@@ -299,7 +290,7 @@ class _Work:
             (self.partial / "embeddings.npy").open("rb+") as file,
             deferred_interrupt() as interrupt,
             progress_bar() as bar,
-            _encoding(self.config, self.encoder) as encode_batches,
+            _engine(self.config, self.encoder) as encode_batches,
         ):
             file.truncate(progress["header"] + done * 2 * self.encoder.width)
             file.seek(0, os.SEEK_END)
@@ -367,15 +358,6 @@ class _Work:
         write_manifest(self.out, manifest)
 
 
-def _encoding(config: EncodeConfig, encoder: TextEncoder) -> contextlib.AbstractContextManager[EncodeBatches]:
-    """Return the engine: a context with a function that turns batches of texts into their vectors, in order."""
-    if config.engine == "ray":
-        from gpt4image.encoding.encode import encoding_over_ray
-
-        return encoding_over_ray(encoder, config.device, config.workers)
-    return contextlib.nullcontext(partial(map, encoder.encode))
-
-
 def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of batches of at most ``batch_tokens`` tokens, padding included, from row ``start`` on."""
     for stop in range(start + 1, len(lengths) + 1):
@@ -385,15 +367,13 @@ def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterat
 
 
 @contextlib.contextmanager
-def encoding_over_ray(
-    encoder: TextEncoder, device: str, workers: int | None
-) -> Generator[Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]]:
-    """Give a function that encodes batches of texts, a few ahead, and yields the (N, D) vectors of each in order.
-
-    Raises as ``Workers``, and ModelError: the encoder cannot be used on a worker, or kills it.
-    """
-    given = (encoder.spec, device, encoder.revision, encoder.precision)
-    crew = Workers(_EncodeWork, lambda _count: given, workers, calls=2, gpu=device in ("auto", "cuda"))
+def _engine(config: EncodeConfig, encoder: TextEncoder) -> Generator[EncodeBatches]:
+    """Give a function that turns batches of texts into their (N, D) vectors, in order; over Ray a few ahead."""
+    if config.engine != "ray":
+        yield partial(map, encoder.encode)
+        return
+    given = (encoder.spec, config.device, encoder.revision, encoder.precision)
+    crew = Workers(_EncodeWork, lambda _count: given, config.workers, calls=2, gpu=config.device in ("auto", "cuda"))
     try:
         yield lambda batches: _in_order(crew, batches, encoder.width)
     finally:

@@ -42,12 +42,10 @@ class BagOfWordsEncoder:
         self.revision = fingerprint({"bag-of-words": self.width, **made_by})
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the (N,) numbers of words."""
         split = self._counter.build_analyzer()
         return np.array([len(split(text)) for text in texts], dtype=np.int64)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the (N, D) unit-length vectors; all texts without words have the same one."""
         counts: Any = self._counter.transform(texts)
         counts.data = np.log1p(counts.data)
         vectors = np.asarray((counts @ self._projection).todense(), dtype=np.float64)

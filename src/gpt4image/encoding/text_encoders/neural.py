@@ -73,25 +73,20 @@ class NeuralEncoder:
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
-        """bf16 if the device multiplies it natively and the probe texts keep their direction."""
         return self._probe[0]
 
     @property
     def width(self) -> int:
-        """D, length of an embedding."""
         return self._probe[1]
 
     @property
     def max_tokens(self) -> int:
-        """Texts are cut after this many tokens, special tokens included."""
         return self.tower.max_tokens
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the (N,) lengths of texts in tokens, special tokens included, before any cut."""
         return self.tower.token_lengths(texts)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the (N, D) unit-length embeddings of one batch of texts."""
         return self._encode(texts, self.precision)
 
     @cached_property
@@ -167,15 +162,12 @@ class SentenceTransformerTower(Tower):
         self._prompt = str(self.model.prompts.get(self.model.default_prompt_name or "") or "")
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the (N,) lengths of texts in tokens, special tokens and default prompt included, before any cut."""
         return count_tokens(self.model.tokenizer, [self._prompt + text for text in texts])
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Return the features that the first module of the model reads."""
         return self.model.preprocess(list(texts), prompt=self._prompt or None)
 
     def forward(self, tokens: Mapping[str, Any]) -> Tensor:
-        """Return the (N, D) sentence embeddings, not normalised unless the model does so."""
         return self.model(dict(tokens))["sentence_embedding"][:, : self.model.truncate_dim]
 
 

@@ -137,7 +137,6 @@ class OpenClipTower(Tower):
         self.max_tokens = int(tokenizer.context_length)
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the (N,) lengths of texts in tokens, begin and end included, before any cut."""
         inner = getattr(self.tokenizer, "tokenizer", None)
         if inner is None:
             return np.array([len(self.tokenizer.encode(text)) + _BEGIN_AND_END for text in texts], dtype=np.int64)
@@ -145,9 +144,7 @@ class OpenClipTower(Tower):
         return count_tokens(inner, [clean(text) for text in texts])
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Return token numbers (N, max_tokens)."""
         return {"tokens": self.tokenizer(list(texts))}
 
     def forward(self, tokens: Mapping[str, Any]) -> Tensor:
-        """Return the (N, D) text embeddings, not normalised."""
         return self.model.encode_text(tokens["tokens"])
