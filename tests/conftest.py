@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ __all__ = ["watched"]
 # The same examples every time, so that CI fails for a reason in the change; --hypothesis-profile=default explores.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+# Test modules are compiled once, and not again by every process, wherever the environment asks for that.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Results that must be equal to the bit are those of the CPU; what a GPU would round otherwise is not looked at here.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""

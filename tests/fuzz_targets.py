@@ -173,14 +173,8 @@ def table(columns: Any) -> Callable[[Path], Any]:
 
 def write_coco(path: Path) -> None:
     first = {"image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 8], "area": 80, "iscrowd": 0, "segmentation": POLYGON}
-    second = {
-        "image_id": 2,
-        "category_id": 3,
-        "bbox": [5.5, 2, 10, 8],
-        "score": 0.5,
-        "segmentation": RUNS,
-        "iscrowd": 1,
-    }
+    second = {"image_id": 2, "category_id": 3, "bbox": [5.5, 2, 10, 8], "score": 0.5, "segmentation": RUNS}
+    second |= {"iscrowd": 1}
     write_coco_set(path.parent, coco(first, second), path.name)
 
 
@@ -239,14 +233,6 @@ def read_picture(content: bytes) -> None:
     assert decode_square(content, 16).shape == (16, 16, 3)
 
 
-def read_prompt(path: Path) -> None:
-    load_prompt(str(path))
-
-
-def read_classes(path: Path) -> None:
-    class_list(str(path))
-
-
 def read_transformers(path: Path) -> None:
     with contextlib.suppress(LookupError):
         find_folder(str(path.parent), ["*.json"])
@@ -268,12 +254,12 @@ def read_store(path: Path) -> None:
         store.settled(ASKED, {"model": "m"})
 
 
-def write_masks(path: Path) -> None:
-    drawn_masks.draw(next(folder for folder in path.parents if folder.name == "set"), train=3, test=1, tagged=1)
-
-
 numbers = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
 image = {"image": [{"bytes": encoded("PNG"), "path": None}] * 3, "label": [0, 1, 0], "key": ["a", "b", "c"]}
+drawn = {
+    name: (lambda path, above=above: drawn_masks.draw(path.parents[above], train=3, test=1, tagged=1))
+    for name, above in (("png", 2), ("txt", 0))
+}
 index = "aligned/search/1c993cab03cbaa17/index.json"
 identity = json.loads((WRITTEN / index).read_text("utf-8"))["identity"]
 TARGETS: dict[str, Prepare] = {
@@ -295,13 +281,15 @@ TARGETS: dict[str, Prepare] = {
     "yolo-boxes": of_set("labels/train/1.txt", write_yolo, "yolo", above=3),
     "yolo-yaml": of_set("data.yaml", write_yolo, "yolo", above=1),
     "voc": of_set("Annotations/a.xml", write_voc, "voc", above=2),
-    "mask-png": of_set("set/masks/train/000.png", write_masks, "masks", above=3),
-    "mask-tags": of_set("set/tags.csv", write_masks, "masks", above=1),
-    "mask-classes": of_set("set/classes.txt", write_masks, "masks", above=1),
+    "mask-png": of_set("set/masks/train/000.png", drawn["png"], "masks", above=3),
+    "mask-tags": of_set("set/tags.csv", drawn["txt"], "masks", above=1),
+    "mask-classes": of_set("set/classes.txt", drawn["txt"], "masks", above=1),
     "label-studio": of_file("tasks.json", text(TASKS), lambda path: read_tasks(path, {"photos/1.png": "0" * 64})),
     "recipe": of_file("r.toml", text(RECIPE), lambda path: read_recipe(path, TrainConfig)),
-    "prompt-file": of_file("p.txt", text("Describe the {class_name}.\n---\nShorter.\n"), read_prompt),
-    "class-list": of_file("c.txt", text("cat: any cat\ndog\n# note\nfire engine: red\n"), read_classes),
+    "prompt-file": of_file("p.txt", text("Describe the {class_name}.\n---\nShorter.\n"),
+                           lambda path: load_prompt(str(path))),
+    "class-list": of_file("c.txt", text("cat: any cat\ndog\n# note\nfire engine: red\n"),
+                          lambda path: class_list(str(path))),
     "prices": of_file("p.json", text({"tiny": {"input": 1.0, "output": 10}}), _read_table),
     "transformers-config": of_file("m/config.json", text(TRANSFORMERS), read_transformers),
     "weights": of_stage("begun/checkpoint.safetensors", load_tensors),
