@@ -184,14 +184,8 @@ def command(data: str, out: Path, *words: str) -> list[str]:
     options = {"data": data, "out": out, "image-size": 16, "batch-size": 8, "threads": 1, "memory-format": "contiguous"}
     pairs = {**small, **options, "precision": "fp32", "device": "cpu"}.items()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return [
-        *launcher,
-        "-m",
-        "gpt4image",
-        "train",
-        *(str(w) for key, value in pairs for w in (f"--{key}", value)),
-        *words,
-    ]
+    given = [str(word) for key, value in pairs for word in (f"--{key}", value)]
+    return [*launcher, "-m", "gpt4image", "train", *given, *words]
 
 
 @pytest.mark.slow

@@ -29,8 +29,15 @@ from gpt4image.data import annotation, load_dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import VOID, Boxes, ImageBoxes
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks.segmentation import Segmentation, beyond_usual
-from gpt4image.tasks.segmentation_losses import PixelTargets, box_loss, pixel_loss, presence_loss, share_loss
+from gpt4image.tasks.segmentation import (
+    PixelTargets,
+    Segmentation,
+    beyond_usual,
+    box_loss,
+    pixel_loss,
+    presence_loss,
+    share_loss,
+)
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import build
 from loaded_sets import masks_of
