@@ -135,28 +135,26 @@ def test_training_never_goes_on_from_a_damaged_checkpoint_and_begins_anew_withou
     assert same(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour_folder: Path, tmp_path: Path) -> None:
-    train(options(colour_folder, tmp_path / "run", epochs=1))
+def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options_or_data(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    whole = train(options(colour_folder, tmp_path / "run", epochs=1))
+    assert "notes" not in whole.summary
     with pytest.raises(RunError, match="already holds a run"):  # before the data is looked at
         train(options(tmp_path / "absent", tmp_path / "run", epochs=1))
     with pytest.raises(RunError, match="is a file"):
         train(options(tmp_path / "absent", tmp_path / "run" / runs.RUN, epochs=1))
-    assert train(options(colour_folder, tmp_path / "run", epochs=1, resume=True)).path == tmp_path / "run"
-    (tmp_path / "run" / runs.RUN).unlink()
-    with pytest.raises(RunError, match=r"another configuration \(lr: 0\.02 there, 0\.5 now\)"):
-        train(options(colour_folder, tmp_path / "run", epochs=1, lr=0.5, resume=True))
-
-
-def test_what_has_changed_since_a_run_is_said_in_words(colour_folder: Path, tmp_path: Path) -> None:
-    whole = train(options(colour_folder, tmp_path / "run", epochs=1))
-    assert "notes" not in whole.summary
     (colour_folder / "red" / "00.png").rename(colour_folder / "blue" / "red.png")
     again = train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
-    assert "finished before, and nothing was trained" in again.summary["notes"]
+    assert again.path == tmp_path / "run" and "finished before, and nothing was trained" in again.summary["notes"]
     assert "were not read again" in again.summary["notes"]
     (tmp_path / "run" / runs.RUN).unlink()
-    with pytest.raises(RunError, match="the images, labels or texts that it reads have changed since"):
-        train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
+    for changes, message in (
+        ({}, "the images, labels or texts that it reads have changed since"),
+        ({"lr": 0.5}, r"another configuration \(lr: 0\.02 there, 0\.5 now"),
+    ):
+        with pytest.raises(RunError, match=message):
+            train(options(colour_folder, tmp_path / "run", epochs=1, resume=True, **changes))
 
 
 def test_two_processes_do_not_train_in_one_folder(
@@ -184,33 +182,20 @@ def test_weights_that_are_not_finite_are_no_finished_run(
     assert not list((tmp_path / "run").glob("*.tmp")), "what a killed process left is removed"
 
 
-def test_a_broken_picture_that_was_met_before_an_interruption_is_named(colour_folder: Path, tmp_path: Path) -> None:
-    for name in ("broken", "other", "third"):
-        (colour_folder / "red" / f"{name}.png").write_bytes(f"no picture: {name}".encode())
-    config = options(colour_folder, tmp_path / "whole", epochs=2, memory_limit_gb=0.0, workers=1)
-    whole = train(config)
-    again = resumed(config, tmp_path / "run", steps=7)
-    assert {item.name for item in again.skipped} == {item.name for item in whole.skipped} != set()
-
-
 @pytest.mark.parametrize("memory_limit_gb", [4.0, 0.0], ids=["in-memory", "by-workers"])
-def test_a_broken_picture_is_named_and_the_others_train(
+def test_a_broken_picture_is_named_after_an_interruption_too_and_the_others_train(
     memory_limit_gb: float, colour_folder: Path, tmp_path: Path
 ) -> None:
-    (colour_folder / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
-    (colour_folder / "red" / "empty.png").write_bytes(b"")
-    changes = {"memory_limit_gb": memory_limit_gb, "workers": 1}
-    outcome = train(options(colour_folder, tmp_path / "run", epochs=3, **changes))
+    for name in ("empty", "broken", "other"):
+        (colour_folder / "red" / f"{name}.png").write_bytes(f"no picture: {name}".encode() * (name != "empty"))
+    config = options(colour_folder, tmp_path / "run", epochs=2, memory_limit_gb=memory_limit_gb, workers=1)
+    outcome = train(config) if memory_limit_gb else resumed(config, config.out, steps=7)
     named = {item.name for item in outcome.skipped}
-    assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
+    assert named and named <= {f"red/{name}.png" for name in ("empty", "broken", "other")}, "those that are read"
     facts = runs.read_run(tmp_path / "run")["run"]
     assert {item["name"] for item in facts["set_aside"]} == named
-    assert (
-        facts["data"]["with_target"]
-        == facts["data"]["labelled"]
-        == facts["data"]["train"]
-        == outcome.summary["train_images"]
-    )
+    counts = facts["data"]
+    assert counts["with_target"] == counts["labelled"] == counts["train"] == outcome.summary["train_images"]
 
 
 def test_a_run_says_what_it_does_and_how_each_epoch_went(
