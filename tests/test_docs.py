@@ -1,4 +1,4 @@
-"""The documentation is true: its commands and code run as written, its trees and links name what is there.
+"""The documentation is true: its commands and code run as written, its links name what is there, and the site builds.
 
 Every ```bash and ```python block of README.md and docs/ is run, page by page, in a folder that holds small real
 pictures. A comment on the line before a block changes that:
@@ -14,6 +14,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any
 
 import pytest
 
+import gpt4image
 from gpt4image import cli, config
 from gpt4image.base.outcome import Outcome
 from openai_stub import Call, Reply, answer, serve
@@ -57,6 +59,7 @@ def name_of(page: Path) -> str:
     return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
 
 
+LOADED = r"<(?:script|img|iframe|source|video|link)\b[^>]*?\b(?:src|href)=[\"']?((?:[a-z]+:)?//[^\"'> ]+)"
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
 CLOTHES_PER_CLASS = 8
 EPOCHS = 2
@@ -291,3 +294,52 @@ def texts(tree: ast.AST) -> str:
         elif isinstance(node, ast.JoinedStr):
             found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values))
     return "\n".join(found)
+
+
+@pytest.fixture(scope="module")
+def site(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    """The site, built as `make site` builds it: any warning, of a link that leads nowhere too, is an error."""
+
+    def build(folder: Path) -> None:
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+        environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+    return once("site", build)
+
+
+@pytest.mark.slow
+def test_every_page_public_name_and_stage_is_on_the_site_and_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    docs = [path.relative_to(DOCS).with_suffix("") for path in DOCS.rglob("*.md")]
+    names = {path.as_posix() for path in docs if path.name != "README"}
+    names |= {"changelog", "contributing", "notices", "recipes", "api/names", "api/losses", "api/stages"}
+    assert [name for name in sorted(names) if not (site / f"{name}.html").is_file()] == []
+    reference = "".join(path.read_text(encoding="utf-8") for path in (site / "api").glob("*.html"))
+    anchors = set(re.findall(r'id="([\w.]+)"', reference))
+    missing = [name for name in gpt4image.__all__ if not any(anchor.endswith(f".{name}") for anchor in anchors)]
+    stages = {f"gpt4image.{command.stage.replace(':', '.')}" for command in cli.COMMANDS.values()}
+    assert (missing, stages - anchors) == ([], set())
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in site.rglob("*.html"))
+    styles = "\n".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
+    assert set(re.findall(LOADED, pages)) == set()
+    assert not re.search(r"(?:url\(|@import\s+)['\"]?(?:https?:)?//", styles)
+    assert (site / "search" / "search_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("page", "markdown", "expected"),
+    [
+        ("data.md", "[train](train.md#model) [here](#splits)", "[train](train.md#model) [here](#splits)"),
+        ("data.md", "[recipes](../recipes/README.md)", "[recipes](recipes.md)"),
+        ("data.md", "[readme](../README.md#install)", "[readme](index.md#install)"),
+        ("data.md", "the [source](../src/gpt4image/cli.py) of it", "the source of it"),
+        ("research/records/README.md", "[results](../results.md)", "[results](../results.md)"),
+        ("recipes.md", "[data](../docs/data.md#shards)", "[data](data.md#shards)"),
+        ("contributing.md", "[design](docs/design.md#libraries)", "[design](design.md#libraries)"),
+        ("data.md", "```python\nx = f[0](a.md)\n```", "```python\nx = f[0](a.md)\n```"),
+    ],
+)
+def test_links_of_the_repository_become_links_of_the_site(page: str, markdown: str, expected: str) -> None:
+    of_site = runpy.run_path(str(DOCS / "site_pages.py"))["on_page_markdown"]
+    assert of_site(markdown, types.SimpleNamespace(file=types.SimpleNamespace(src_uri=page))) == expected

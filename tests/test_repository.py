@@ -1,28 +1,36 @@
-"""What the places that host the project and its models read: workflows, templates, citation, addresses and cards."""
+"""What the project says of itself: workflows, templates, citation, addresses, cards, floors, and limits of security."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
+from packaging.requirements import Requirement
 
 from box_cases import write_squares
-from gpt4image.data import load_dataset
+from gpt4image.base import files
+from gpt4image.data import coco, decode, file_source, load_dataset, video, voc, yolo
 from gpt4image.data.box_files import write_hf
 from gpt4image.deploying.model_card import front_matter
+from gpt4image.describing.describers import batch
+from gpt4image.describing.describers.openai import describer
+from gpt4image.describing.describers.openai import server as reply
+from gpt4image.reviewing import server
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.segmentation import Segmentation
-from project_file import PROJECT
+from project_file import EXTRAS, PROJECT
 
 ROOT = Path(__file__).parents[1]
 HUB = ROOT / ".github"
+FLOORS = runpy.run_path(str(ROOT / ".ci" / "floors.py"))
 LICENCES = {"apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "mit", "other", "unknown"}
 TASKS_OF_THE_HUB = {"image-classification", "object-detection", "image-segmentation", "video-classification"}
 """Names that the hub knows, of those that are of use here: it refuses others in a card."""
@@ -88,3 +96,51 @@ def test_the_hub_accepts_the_cards_of_datasets(tmp_path: Path) -> None:
     for path in (tmp_path / "table" / "README.md", *(ROOT / "src" / "gpt4image" / "packaged").rglob("README.md")):
         data = DatasetCard.load(path).data
         assert data.license in LICENCES and set(data.task_categories) <= TASKS_OF_THE_HUB, path
+
+
+def test_every_dependency_has_a_floor_and_its_constraint_fits() -> None:
+    lines = FLOORS["constraints"](list(EXTRAS)).splitlines()
+    pinned = {line.partition("==")[0]: line.partition("==")[2] for line in lines if "==" in line}
+    assert lines[-1] == "# not tried: " and pinned.keys() > {"torch", "openai", "ray", "pytest"}
+    for text in [*PROJECT["dependencies"], *(part for parts in EXTRAS.values() for part in parts)]:
+        requirement = Requirement(text)
+        if requirement.name != PROJECT["name"]:
+            assert requirement.specifier.contains(pinned[requirement.name]), text
+
+
+def test_what_is_not_tried_is_named_and_a_requirement_without_floor_is_refused() -> None:
+    assert "ray" in FLOORS["constraints"](["demo"]).splitlines()[-1]
+    with pytest.raises(ValueError, match="has no floor"):
+        FLOORS["floors"](["torch"])
+
+
+def test_ci_runs_the_checks_the_tests_and_the_floors() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.findall(r"^make (\w+)$", script, re.MULTILINE) == ["demo", "test", "check", "floors"]
+
+
+def test_the_limits_of_the_page_are_those_that_are_used() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    limits = dict(re.findall(r"(?m)^\| ([\w ,']+) \| ([\d,]+(?: [KMG]B)?)", page))
+    used = {
+        "answer, body of the Batch API, line of a batch file, after decompression": f"{reply.MAX_BODY >> 20} MB",
+        "body of an error": f"{reply.MAX_ERROR >> 20} MB",
+        "file of a batch": f"{batch.MAX_FILE >> 30} GB",
+        "text that is kept": f"{reply.MAX_TEXT:,}",
+        "finish reason": f"{reply.MAX_NAME}",
+        "error text": f"{reply.MAX_MESSAGE}",
+        "id of a file or batch": f"{batch._MAX_ID}",
+        "tries of a paid call whose answer cannot be read": f"{describer._MOST_WASTED}",
+    }
+    assert limits == used
+    for text in (
+        f"more than {decode.MAX_PIXELS // 10**6} megapixels or {file_source.MAX_FILE_BYTES >> 20} MiB",
+        f"{video.MAX_FRAMES:,} frames, {video.MAX_STREAMS} streams, 512 MiB or {video.MAX_SECONDS:.0f} seconds",
+        f"XML above {voc.MAX_XML // 10**6} MB, with a document type",
+        f"or deeper than {voc.MAX_DEPTH} levels",
+        f"`data.yaml` above {yolo.MAX_YAML // 10**6} MB",
+        f"outlines above {coco.MAX_OUTLINE // 10**6} million pixels",
+        f"beyond {files.MOST_NESTED} levels",
+        f"requests above {server.MOST_BYTES // 10**6} MB",
+    ):
+        assert text in page
