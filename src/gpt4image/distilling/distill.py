@@ -49,12 +49,13 @@ from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.registry import is_free
 from gpt4image.distilling import stages as summaries
 from gpt4image.distilling.stages import COMPARE, STAGES, Stages
+from gpt4image.distilling.worth import worth_of_labels
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
 from gpt4image.labelling.looks import share_of_targets
-from gpt4image.next_steps import audit_of, command
+from gpt4image.next_steps import audit_of, beside, command
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
@@ -362,6 +363,11 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         )
     if measured is None:
         notes.append(_by_looks(config, held_out=bool(len(images.indices("test")))))
+    if not holds_boxes(out / TARGETS):
+        review = {"data": config.data, "targets": out / TARGETS, "labels": beside(config.data, "labels.csv")}
+        looks = audit_of(config, held_out=False)["labels"]
+        accuracy = summaries.score(measured).get("accuracy")
+        notes.append(worth_of_labels(Targets.load(out / TARGETS), looks, accuracy, command("review", review)))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
@@ -378,7 +384,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         seconds=round(seconds, 1),
         stages={name: outcome.summary for name, outcome in stages.outcomes.items()},
         counts={} if measured is None else {next(iter(summaries.score(measured))): measured.labelled},
-        text="\n\n".join(notes + ([] if compared is None else [compared.text])),
+        text="\n\n".join(filter(None, [*notes, compared.text if compared else ""])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
     )
