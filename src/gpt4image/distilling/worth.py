@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from gpt4image.artifacts.targets import Targets
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.data import NO_LABEL
-from gpt4image.labelling.looks import Share, expected_right, share_of_targets, share_right
+from gpt4image.labelling.looks import Share, expected_right, share_of_targets
 from gpt4image.labelling.suggest import doubt_of
 
 USUAL, MOST = 0.15, 0.55
@@ -57,7 +58,9 @@ def _right(targets: Targets, train: NDArray[np.int64], looks: Path) -> tuple[Sha
     held_out = targets.out_of_fold[train] & (targets.labels[train] != NO_LABEL)
     if held_out.sum() < FEWEST_LABELS or targets.facts.noise:
         return None, "if they are as good as the answers state"
-    best, proxy = expected_right(chosen(targets.probabilities, train)[:])
-    seen = np.flatnonzero(held_out)
-    found = share_right(proxy, seen, best[seen] == targets.labels[train][seen])
+    seen = train[held_out]
+    right = expected_right(chosen(targets.probabilities, seen)[:])[0] == targets.labels[seen]
+    counted = binomtest(int(right.sum()), len(seen))
+    low, high = counted.proportion_ci(method="wilson")
+    found = Share(share=float(right.mean()), low=low, high=high, looks=len(seen), total=len(train))
     return found, f"by {found.looks:,} labels ({found.low:.1%} to {found.high:.1%})"
