@@ -1,7 +1,7 @@
 """Where answers end: the gap to true labels by number of photographs and student, on answers that are simulated.
 
     python benchmarks/pretrained_weights.py CACHE/lite0.safetensors    # and CACHE/lite2.safetensors --size 2
-    python benchmarks/where_it_ends.py real heads judge scratch --cache CACHE
+    python benchmarks/where_it_ends.py real heads judge rule record --cache CACHE
 
 Each of the 50,000 training photographs of CIFAR-10 gets the answer about one of the 2,000 described ones of its true
 class. It is about any of them ("class"), about one of the five nearest in features of EfficientNet-Lite0 ("picture"),
@@ -41,6 +41,7 @@ from frozen import STRENGTHS, apply, fit, one_hot
 from gpt4image.artifacts.runs import environment
 from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_with_splits
+from gpt4image.distilling.worth import MOST, USUAL
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
@@ -66,7 +67,7 @@ RECORDS = Path(__file__).parents[1] / "docs" / "research" / "records" / "where-i
 @dataclass(frozen=True)
 class Options:
     parts: tuple[str, ...]
-    """real, heads, scratch, judge."""
+    """real, heads, judge, rule, scratch, record."""
     cache: Path
     """Folder of weights, features and finished cells."""
     sizes: tuple[int, ...] = SIZES
@@ -303,7 +304,10 @@ def real(options: Options, cells: Cells) -> None:
 
 
 def judge(options: Options, cells: Cells) -> None:
-    """Sets that shaped no rule, with real answers: a part of the answered pictures teaches, all others judge."""
+    """Sets that shaped no rule, with real answers: a part of the answered pictures teaches, all others judge.
+
+    ``--targets true real real+10 real-r20 real-c20 real-r40 real-c10``
+    """
     for name, spec, pixels in (("clothes", f"folder:{DATA / 'clothes'}", 160), ("openmoji", "openmoji", 96)):
         images, found = dataset(spec), kept_features(options.cache, name, "lite0", spec, pixels)
         place = {key: row for row, key in enumerate(images.keys)}
@@ -313,21 +317,21 @@ def judge(options: Options, cells: Cells) -> None:
         number = {place[key]: n for n, key in enumerate(keys) if key in place}
         for seed in options.seeds:
             order = np.random.default_rng([seed, 5]).permutation(sorted(number))
-            for size in (500, 1_000, 2_000):
+            for size in (500, 2_000) if name == "clothes" else (500, 1_000):
                 if size > 0.8 * len(order):
                     continue
                 rows = np.sort(order[:size])
                 test = np.setdiff1d(np.arange(len(images)), order[: int(0.8 * len(order))])
                 known = Photographs(found, images.labels, rows, test, len(images.classes))
                 own = answers.take(np.array([number[row] for row in rows]))
-                for targets in ("true", "real", "real+10", "real-r20", "real-r40", "real-c10", "real-c20"):
+                for targets in options.targets:
 
                     def made(
-                        k: Photographs = known, a: Answers = own, t: str = targets, s: int = seed
+                        k: Photographs = known, a: Answers = own, t: str = targets, s: int = seed, n: str = name
                     ) -> dict[str, Any]:
-                        labels = k.labels[k.train]
+                        labels, first = k.labels[k.train], cells.rows.get(json.dumps([n, "lite0", len(k.train), t, 0]))
                         aims = one_hot(labels, k.classes) if t == "true" else teach(a, labels, k.classes, t, s)
-                        return head(k, k.train, aims)
+                        return head(k, k.train, aims, first and first["strength"])
 
                     cells.make([name, "lite0", size, targets, seed], made)
 
@@ -418,7 +422,39 @@ def record(options: Options, cells: Cells) -> None:
         (RECORDS / f"{name}.json").write_text(f'{head}, "cells": [\n{text}\n]}}\n', encoding="utf-8")
 
 
-PARTS = {"real": real, "heads": heads, "judge": judge, "scratch": scratch, "record": record}
+def rule(_: Options, cells: Cells) -> None:
+    """Judge the rule of thumb that `distill` prints: mean absolute error beside that of a constant, in points."""
+    shaped = [gap for at, _, gap in gaps(cells, ("cifar10",)) if at[1] == "lite0" and at[2] <= 10_000]
+    constant = float(np.mean(shaped))
+    print(f"\nconstant, of {len(shaped)} cells that shaped the rule: {100 * constant:.2f} points\n")
+    print("| set | pictures | targets | right | gap | predicted | range |\n|---|---:|---|---:|---:|---:|---:|")
+    errors: dict[str, list[tuple[float, float, bool]]] = {"real": [], "all": []}
+    for at, right, gap in gaps(cells, ("clothes", "openmoji")):
+        predicted, most = USUAL * (1 - right), MOST * (1 - right)
+        line = f"{right:.1%} | {100 * gap:+.1f} | {100 * predicted:.1f} | 0 to {100 * most:.1f} |"
+        print(f"| {at[0]} | {at[2]:,} | {at[3]} | {line}")
+        of_cell = (abs(gap - predicted), abs(gap - constant), 0 <= gap <= most)
+        errors["all"].append(of_cell)
+        errors["real"] += [of_cell] if at[3] in ("real", "real+10") else []
+    for name, found in errors.items():
+        ours, theirs, inside = np.mean(found, axis=0)
+        print(f"{name}, {len(found)} cells: rule {100 * ours:.2f}, constant {100 * theirs:.2f}, in range {inside:.0%}")
+
+
+def gaps(cells: Cells, sets: Sequence[str]) -> list[tuple[list[Any], float, float]]:
+    """Return what cells are of but for the seed, how often their targets are right, and the gap: means over seeds."""
+    by: dict[str, list[tuple[float, float]]] = {}
+    for row in cells.rows.values():
+        *at, seed = row["cell"]
+        true = [cells.rows.get(json.dumps([*at[:3], "true", each])) for each in (seed, 0)]
+        if at[0] in sets and at[3] != "true" and (reference := true[0] or true[1]):
+            gap = reference["accuracy"] - row["accuracy"]
+            by.setdefault(json.dumps(at), []).append((row.get("teacher", np.nan), gap))
+    means = [(json.loads(at), *np.mean(values, axis=0).tolist()) for at, values in by.items()]
+    return sorted(means, key=lambda found: str(found[0]))
+
+
+PARTS = {"real": real, "heads": heads, "judge": judge, "rule": rule, "scratch": scratch, "record": record}
 
 if __name__ == "__main__":
     asked = parsed(Options, "parts")

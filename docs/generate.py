@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cli_reference
+import ends_plot
 import front_page
 import licences
 import plots
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "asked": results.asked_table,
     "scarce": results.scarce_table,
     "scale": scale_plot.table,
+    "where-it-ends": ends_plot.table,
     "tree": tree,
 }
 """Parts of pages, by the comments that they stand between."""
@@ -90,6 +92,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "modules.md",
         DOCS / "research" / "results.md",
         DOCS / "research" / "log" / "scale.md",
+        DOCS / "research" / "log" / "2026-12-01-where-it-ends.md",
     ]
     full = {DOCS / "research" / "results" / f"{name}.md": text for name, text in results.full_pages().items()}
     reference = {"cli": cli_reference.page(), "licences": licences.page()}
@@ -102,7 +105,7 @@ def main() -> int:
     """Rewrite or check the pages."""
     wanted = pages()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    drawn = {plot.PLOT: plot for plot in (front_page, scale_plot)}
+    drawn = {plot.PLOT: plot for plot in (front_page, scale_plot, ends_plot)}
     stale += [path for path, plot in drawn.items() if not plots.is_current(path, plot.points(results.FOLDER))]
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")
