@@ -14,9 +14,9 @@ from gpt4image.data import NO_LABEL
 from gpt4image.labelling.looks import Share, expected_right, share_of_targets
 from gpt4image.labelling.suggest import doubt_of
 
-USUAL, MOST = 0.15, 0.55
-"""Accuracy that a model loses per wrong target: usually, and where each wrong one names the same other class
-(docs/research/log/2026-12-01-where-it-ends.md)."""
+USUAL = 0.15
+"""Accuracy that a model loses per wrong target, where errors are scattered. Where each wrong one names the same other
+class, it is up to 0.75; more than one was never seen (docs/research/log/2026-12-01-where-it-ends.md)."""
 FEWEST_LABELS = 30
 """Held-out labels that say how often targets are right."""
 
@@ -39,7 +39,7 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     found, by = _right(targets, np.flatnonzero(train), looks)
     right, least = (1 - float(expected.mean()),) * 2 if found is None else (found.share, found.low)
     some = len(unlabelled) / int(train.sum())
-    most = min(MOST * (1 - least) * some, 1.0 if accuracy is None else 1 - accuracy)
+    most = min((1 - least) * some, 1.0 if accuracy is None else 1 - accuracy)
     order = np.argsort(-doubt_of(said), kind="stable")
     first = int(np.searchsorted(np.cumsum(expected[order]), expected.sum() / 2)) + 1
     usual = min(USUAL * (1 - right) * some, most)
