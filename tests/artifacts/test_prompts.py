@@ -28,28 +28,22 @@ def test_a_slip_does_not_lose_the_mark_of_a_told_class() -> None:
     assert "{evil} tabby" in turns(PROMPTS["class-conditioned"], "{evil} tabby")[0]
 
 
-def test_the_papers_question_is_sent_as_it_is() -> None:
-    assert asked("paper") == ("Describe this image in detail.",)
-
-
 def test_places_are_filled_and_class_names_read_as_words() -> None:
+    assert asked("paper") == ("Describe this image in detail.",)
     (attributes,) = asked("attributes")
     assert "this pet image" in attributes and "at most 60 words" in attributes and "{" not in attributes
     (contrastive,) = asked("contrastive", "tabby_cat")
     assert "tells this tabby cat from the other pet classes (tabby cat, beagle)" in contrastive
     assert "  " not in asked("attributes", domain="")[0]
-
-
-def test_only_prompts_that_tell_the_class_of_the_image_are_marked() -> None:
-    assert {name for name, prompt in PROMPTS.items() if prompt.class_conditioned} == {
-        "class-conditioned",
-        "contrastive",
-    }
-
-
-def test_a_conversation_has_several_turns() -> None:
     first, second = asked("conversation")
     assert first == "Describe this image in detail." and "not mentioned yet" in second
+    told = {name for name, prompt in PROMPTS.items() if prompt.class_conditioned}
+    assert told == {"class-conditioned", "contrastive"}, "they tell the class of the image"
+    with pytest.raises(ConfigError, match="the dataset has none"):
+        fill(PROMPTS["contrastive"], domain="", word_limit=9, classes=())
+    for domain in ("{class_name}", "bird}"):
+        with pytest.raises(ConfigError, match="without braces"):
+            fill(PROMPTS["attributes"], domain=domain, word_limit=9, classes=CLASSES)
 
 
 def test_a_file_is_a_prompt_whose_text_is_its_identity(tmp_path: Path) -> None:
@@ -63,37 +57,21 @@ def test_a_file_is_a_prompt_whose_text_is_its_identity(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("Describe {colour}.", "nothing fills '{colour}'"), ("", "it is empty"), ("One.\n---\n", "an empty turn")],
+    ("content", "message"),
+    [
+        (b"Describe {colour}.", "nothing fills '{colour}'"),
+        (b"", "it is empty"),
+        (b"One.\n---\n", "an empty turn"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (None, "give a text file"),
+    ],
 )
-def test_templates_that_cannot_be_sent_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "p.txt").write_text(text)
+def test_templates_that_cannot_be_sent_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    (tmp_path / "p.txt").write_text("Describe it.", encoding="utf-8-sig")
+    assert load_prompt(str(tmp_path / "p.txt")).text == "Describe it.", "without the mark that Windows puts first"
+    (tmp_path / "p.txt").unlink() if content is None else (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_prompt(str(tmp_path / "p.txt"))
-
-
-def test_the_mark_at_the_beginning_of_a_file_of_windows_is_not_sent(tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("Describe it.", encoding="utf-8-sig")
-    assert load_prompt(str(tmp_path / "p.txt")).text == "Describe it."
-
-
-def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give a text file"):
-        load_prompt(str(tmp_path / "none.txt"))
-    (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_prompt(str(tmp_path / "p.txt"))
-
-
-def test_a_prompt_that_lists_the_classes_needs_some() -> None:
-    with pytest.raises(ConfigError, match="the dataset has none"):
-        fill(PROMPTS["contrastive"], domain="", word_limit=9, classes=())
-
-
-@pytest.mark.parametrize("domain", ["{class_name}", "bird}"])
-def test_a_domain_brings_no_place_of_its_own(domain: str) -> None:
-    with pytest.raises(ConfigError, match="without braces"):
-        fill(PROMPTS["attributes"], domain=domain, word_limit=9, classes=CLASSES)
 
 
 @given(st.text(st.characters(exclude_characters="{}")), st.lists(st.text(min_size=1), min_size=1))

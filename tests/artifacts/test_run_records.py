@@ -15,11 +15,13 @@ from gpt4image.reporting.extras import Descriptions, SuspectedError
 from synthetic_records import comparison_record, data_url, descriptions, write_comparison, write_run
 
 
-def test_the_reference_is_the_baseline_or_else_the_first_arm() -> None:
+def test_the_reference_is_the_baseline_or_else_the_first_arm(tmp_path: Path) -> None:
     record = comparison_record(means={"baseline": 0.3, "mine": 0.4})
     assert Comparison.model_validate(record).reference == "baseline"
     record |= {"arms": {"theirs": record["arms"]["baseline"], "mine": record["arms"]["mine"]}, "pairs": []}
     assert Comparison.model_validate(record).reference == "theirs"
+    write_json(tmp_path / "comparison.json", {**record, "comparisons": {"few": record, "all": record}})
+    assert list(load_comparisons(tmp_path)) == ["few", "all"]
 
 
 @pytest.mark.parametrize(
@@ -45,12 +47,6 @@ def test_a_malformed_comparison_is_refused_by_name(tmp_path: Path, change: dict[
     with pytest.raises(RunError, match=words) as error:
         load_comparisons(tmp_path)
     assert str(path) in str(error.value)
-
-
-def test_several_comparisons_keep_their_names_and_order(tmp_path: Path) -> None:
-    record = comparison_record()
-    write_json(tmp_path / "comparison.json", {**record, "comparisons": {"few": record, "all": record}})
-    assert list(load_comparisons(tmp_path)) == ["few", "all"]
 
 
 def test_a_run_is_read_whole_by_the_test_split_or_else_by_validation(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The description store: durable, one writer, readable anywhere, and small."""
+"""The description store: durable, one writer, readable anywhere, small, and each row has a checksum."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import MERGE_SECONDS, OUTSIDE_LIST, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
 
@@ -49,25 +50,24 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_description_is_never_overwritten_and_a_failure_gives_way(tmp_path: Path) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([description(1, None, error="timeout"), description(2, "first")])
-        assert store.settled(PAPER, ME) == {(digest(2), 0)}
-        assert store.add([description(1, "now"), description(2, "second"), description(2, None, error="late")]) == 1
-        assert [row.text for row in store.texts()] in (["now", "first"], ["first", "now"])
-        assert not list(store.descriptions(status="failed"))
-
-
-def test_a_call_that_brought_nothing_leaves_a_rejected_answer_and_adds_its_cost(tmp_path: Path) -> None:
     loop = description(1, "cat cat cat", error="loop", cost_usd=0.25)
     lynx = description(2, "a lynx", error=f"{OUTSIDE_LIST}: lynx", cost_usd=0.25)
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([loop, lynx])
+        store.add([loop, lynx, description(3, None, error="timeout"), description(4, "first")])
         store.add([description(n, None, error="timeout", cost_usd=0.5) for n in (1, 2)])
+        assert store.settled(PAPER, ME) == {(digest(4), 0)}
+        assert store.add([description(3, "now"), description(4, "second"), description(4, None, error="late")]) == 1
+        assert {row.text for row in store.texts()} == {"now", "first"}
         kept = {row.digest: (row.text, row.error, row.cost_usd) for row in store.descriptions(status="failed")}
-        assert kept == {row.digest: (row.text, row.error, 0.75) for row in (loop, lynx)}
+        assert kept == {row.digest: (row.text, row.error, 0.75) for row in (loop, lynx)}, "what was paid for stays"
         assert store.settled(PAPER, ME, rejected=True) == {(digest(1), 0)}, "the other waits for its second try"
         store.add([description(2, "a cat", cost_usd=0.5)])
-        assert [(row.text, row.cost_usd) for row in store.descriptions()] == [("a cat", 1.25)]
+        assert [row.cost_usd for row in store.descriptions() if row.text == "a cat"] == [1.25]
+    with DescriptionStore(tmp_path / "b.db", write=True) as store:
+        with pytest.raises(StoreError):
+            store.add([description(1), description(2, text=object())])  # type: ignore[arg-type]
+        assert store.counts() == []
+        assert store.add([description(1)]) == store.add([description(2)]) == 1, "what was undone is made again"
 
 
 def test_identity_is_digest_prompt_describer_and_sample(tmp_path: Path) -> None:
@@ -123,37 +123,28 @@ def test_the_fingerprint_knows_every_good_result_and_no_order(tmp_path: Path) ->
     assert found[0] == found[1] and len(set(found)) == 3
 
 
-def test_a_second_writer_is_refused_by_process_id_and_readers_are_not(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
+def test_a_second_writer_is_refused_by_process_id_and_readers_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(":memory:")  # a name that means something to SQLite
+    Path("link.db").symlink_to(path)
     script = "import sys, time; from pathlib import Path; from gpt4image.artifacts.store import *\n"
     script += "s = DescriptionStore(Path(sys.argv[1]), write=True); print('open', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         try:
-            with pytest.raises(StoreError, match=rf"another process \(id {other.pid}\)"):
-                DescriptionStore(path, write=True, wait_s=0.1)
+            for name in (path, Path("link.db")):
+                with pytest.raises(StoreError, match=rf"another process \(id {other.pid}\) is writing to this store"):
+                    DescriptionStore(name, write=True, wait_s=0.1)
             with DescriptionStore(path) as reader:
                 assert reader.counts() == []
         finally:
             other.kill()
     with DescriptionStore(path, write=True, wait_s=0.1) as store:  # a killed writer leaves no lock behind
         assert store.add([description(1)]) == 1
-
-
-def test_a_link_to_a_store_is_that_store(tmp_path: Path) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([description(1)])
-        (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
-        with pytest.raises(StoreError, match="is writing to this store"):
-            DescriptionStore(tmp_path / "link.db", write=True, wait_s=0.1)
-
-
-def test_a_name_that_means_something_to_sqlite_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with DescriptionStore(Path(":memory:"), write=True) as store:
-        store.add([description(1)])
-    assert (tmp_path / ":memory:").is_file()
+    assert path.is_file()
 
 
 def database(path: Path, *statements: str) -> bytes:
@@ -190,13 +181,16 @@ def test_what_is_no_store_is_refused_and_kept(tmp_path: Path, write: bool) -> No
     assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock", "a.db.count"}
 
 
-def kept_open_and_copied(tmp_path: Path) -> dict[str, bytes]:
-    """Return the files of a store whose answers are in its log alone, as a power cut leaves them."""
+def copied(tmp_path: Path) -> Path:
+    """A store whose 20 answers are in its log alone, as a power cut leaves it."""
+    path = tmp_path / "place" / "a.db"
+    path.parent.mkdir()
     with DescriptionStore(tmp_path / "whole.db", write=True) as store:
-        store.add(description(number) for number in range(20))
-        files = {path.name.replace("whole", "a"): path.read_bytes() for path in tmp_path.glob("whole.db*")}
-    assert len(files["a.db-wal"]) > 4096
-    return files
+        for number in range(20):
+            store.add([description(number)])
+        for file in tmp_path.glob("whole.db*"):
+            (path.parent / file.name.replace("whole", "a")).write_bytes(file.read_bytes())
+    return path
 
 
 @pytest.mark.parametrize("write", [True, False])
@@ -204,13 +198,8 @@ def kept_open_and_copied(tmp_path: Path) -> dict[str, bytes]:
 def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(
     damage: str, write: bool, tmp_path: Path
 ) -> None:
-    path, log = tmp_path / "place" / "a.db", tmp_path / "place" / "a.db-wal"
-    path.parent.mkdir()
-    with DescriptionStore(tmp_path / "whole.db", write=True) as store:
-        for number in range(20):
-            store.add([description(number)])
-        for file in tmp_path.glob("whole.db*"):
-            (path.parent / file.name.replace("whole", "a")).write_bytes(file.read_bytes())
+    path = copied(tmp_path)
+    log = path.with_name("a.db-wal")
     content = bytearray(log.read_bytes())
     content[len(content) // 2] ^= 1
     left = {"cut to nothing": b"", "cut in the middle": bytes(content[: len(content) // 2])}
@@ -225,73 +214,34 @@ def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(
     with DescriptionStore(path, write=True) as store:
         assert len(list(store.texts())) < 20
         store.add(description(number) for number in range(20))
-    with DescriptionStore(path) as store:
-        assert len(list(store.texts())) == 20
-
-
-def test_a_row_that_was_removed_on_purpose_and_a_new_store_of_the_name_are_no_loss(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    with DescriptionStore(path, write=True) as store:
-        store.add(description(number) for number in range(3))
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM results WHERE id = 2")
     with DescriptionStore(path, write=True) as store:
-        assert len(list(store.texts())) == 2
+        assert len(list(store.texts())) == 19, "what is removed on purpose is no loss"
     path.unlink()
     with DescriptionStore(path, write=True) as store:
-        assert list(store.texts()) == []
-
-
-def test_the_log_is_merged_every_few_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MERGE_SECONDS <= 300
-    monkeypatch.setattr("gpt4image.artifacts.store.MERGE_SECONDS", 0.0)
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([description(1)])
-        (tmp_path / "b.db").write_bytes((tmp_path / "a.db").read_bytes())
-    with DescriptionStore(tmp_path / "b.db") as store:
-        assert len(list(store.texts())) == 1
+        assert list(store.texts()) == [], "nor is a new store of the name"
 
 
 @pytest.mark.parametrize("emptied", [True, False])
 @pytest.mark.parametrize("write", [True, False])
-@pytest.mark.parametrize("linked", [True, False])
-def test_a_store_that_is_gone_does_not_take_its_log_with_it(
-    tmp_path: Path, write: bool, emptied: bool, linked: bool
-) -> None:
-    files = kept_open_and_copied(tmp_path)
-    folder = tmp_path / "place"
-    folder.mkdir()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    path = folder / "a.db"
-    if linked:
-        path = tmp_path / "link.db"
-        path.symlink_to(folder / "a.db")
+def test_a_store_that_is_gone_does_not_take_its_log_with_it(tmp_path: Path, write: bool, emptied: bool) -> None:
+    file = copied(tmp_path)
+    log, whole = file.with_name("a.db-wal").read_bytes(), file.read_bytes()
+    (link := tmp_path / "link.db").symlink_to(file)
+    file.unlink()
     if emptied:
-        (folder / "a.db").write_bytes(b"")
-    else:
-        (folder / "a.db").unlink()
-    with pytest.raises(StoreError, match=r"a\.db-wal.*Put .* back beside it.*restore a backup"):
-        DescriptionStore(path, write=write)
-    assert (folder / "a.db-wal").read_bytes() == files["a.db-wal"]
-    (folder / "a.db").write_bytes(files["a.db"])
-    with DescriptionStore(path) as store:
+        file.write_bytes(b"")
+    for path in (file, link):
+        with pytest.raises(StoreError, match=r"a\.db-wal.*Put .* back beside it.*restore a backup"):
+            DescriptionStore(path, write=write)
+    assert file.with_name("a.db-wal").read_bytes() == log
+    file.write_bytes(whole)
+    with DescriptionStore(file) as store:
         assert len(list(store.texts())) == 20
 
 
-def test_an_empty_file_becomes_a_store_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.db"
-    path.touch()
-    with DescriptionStore(path, write=True) as store:
-        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert store.add([description(1)]) == 1
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(StoreError, match="No space left on device"):
-        DescriptionStore(tmp_path / "b.db", write=True)
-    assert not (tmp_path / "b.db").exists()
-
-
-def test_a_folder_is_flushed_after_a_store_and_a_backup_are_made_in_it(
+def test_an_empty_file_becomes_a_store_in_one_step_and_all_of_it_is_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[str] = []
@@ -299,10 +249,22 @@ def test_a_folder_is_flushed_after_a_store_and_a_backup_are_made_in_it(
     monkeypatch.setattr(
         os, "fsync", lambda number: (flushed.append(str(Path(f"/proc/self/fd/{number}").readlink())), fsync(number))
     )
+    assert MERGE_SECONDS <= 300
+    monkeypatch.setattr("gpt4image.artifacts.store.MERGE_SECONDS", 0.0)
+    (tmp_path / "a.db").touch()
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         assert str(tmp_path) in flushed
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store.add([description(1)]) == 1
+        (tmp_path / "b.db").write_bytes((tmp_path / "a.db").read_bytes())
         store.back_up(tmp_path / "copies" / "b.db")
     assert flushed[-1] == str(tmp_path / "copies")
+    with DescriptionStore(tmp_path / "b.db") as store:
+        assert len(list(store.texts())) == 1, "the log is merged every few minutes"
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(StoreError, match="No space left on device"):
+        DescriptionStore(tmp_path / "c.db", write=True)
+    assert not (tmp_path / "c.db").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"), reason="not root")
@@ -341,7 +303,6 @@ def test_a_backup_of_a_store_in_use_is_that_store_at_one_moment(tmp_path: Path) 
     path = tmp_path / "a.db"
     script = """
 import sys
-sys.path.append(sys.argv[2])
 from test_store import *
 with DescriptionStore(Path(sys.argv[1]), write=True) as store:
     for number in range(100_000):
@@ -349,28 +310,24 @@ with DescriptionStore(Path(sys.argv[1]), write=True) as store:
         if number == 0:
             print("open", flush=True)
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(path), str(Path(__file__).parents[1])],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent,
-    ) as other:
+    here = Path(__file__).parent
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, cwd=here) as other:
         assert other.stdout is not None
         other.stdout.readline()
         try:
-            counts: list[int] = []
-            for number in range(12):
+            for number in range(6):
                 with DescriptionStore(path) as store:
                     store.back_up(tmp_path / f"copy-{number}.db")
                 time.sleep(0.02)
             assert other.poll() is None, "the writer went on meanwhile"
         finally:
             other.kill()
-    for number in range(12):
-        with DescriptionStore(tmp_path / f"copy-{number}.db") as copy:
+    counts: list[int] = []
+    for number in range(6):
+        with DescriptionStore(tmp_path / f"copy-{number}.db", write=number == 5) as copy:
             counts.append(len(list(copy.texts())))
+            assert number < 5 or copy.add([description(-1)]) == 1
     assert counts == sorted(counts) and len(set(counts)) > 2 and all(count % 2 == 0 for count in counts)
-    with DescriptionStore(tmp_path / "copy-0.db", write=True) as restored:
-        assert restored.add([description(-1)]) == 1
 
 
 def test_a_backup_replaces_nothing_and_leaves_no_half(tmp_path: Path) -> None:
@@ -391,27 +348,13 @@ def test_a_backup_replaces_nothing_and_leaves_no_half(tmp_path: Path) -> None:
         assert full.returncode == 2 and full.stderr.startswith("Error: b.db: "), full.stderr
         assert {path.name for path in tmp_path.iterdir()} == names
         assert (tmp_path / "there.db").read_bytes() == b"mine"
-
-
-def test_a_damaged_store_is_not_backed_up(tmp_path: Path) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add(description(number, f"word {number}") for number in range(2000))
     content = bytearray((tmp_path / "a.db").read_bytes())
     middle = len(content) // 2 // 4096 * 4096
     content[middle : middle + 4096] = bytes(4096)
     (tmp_path / "a.db").write_bytes(content)
     with DescriptionStore(tmp_path / "a.db") as store, pytest.raises(StoreError, match="the store is damaged"):
         store.back_up(tmp_path / "b.db")
-    assert not [path.name for path in tmp_path.iterdir() if "b.db" in path.name]
-
-
-def test_what_was_undone_is_made_again(tmp_path: Path) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        with pytest.raises(StoreError):
-            store.add([description(1), description(2, text=object())])  # type: ignore[arg-type]
-        assert store.counts() == []
-        assert store.add([description(1)]) == store.add([description(2)]) == 1
-        assert store.counts() == [(PAPER, ME, "ok", 2)]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("b.db")]
 
 
 def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -> None:
@@ -423,3 +366,53 @@ def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -
         start_time = time.process_time()
         assert len(store.settled(PAPER, ME)) == 100_000
         assert time.process_time() - start_time < 1.0
+
+
+ASKED = Prompt("paper", 1, "Describe it.", False)
+
+
+def one(number: int, **more: object) -> Description:
+    known = {"describer": {"model": "m"}, "created": 1, "text": f"A cat, number {number}.", "cost_usd": 0.25, **more}
+    return Description(digest=f"{number:064x}", prompt=ASKED, **known)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(
+            [one(1, answer=Answer(class_name="cat", confidence=0.5)), one(2, text=None, error="busy", tokens_in=3)]
+        )
+        store.add([one(2, tokens_in=4), one(3)])
+    return tmp_path / "a.db"
+
+
+def change(path: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(statement).rowcount == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "results SET text = 'A cap, number 2.' WHERE id = 2",
+        "results SET answer = replace(answer, '0.5', '0.7') WHERE id = 1",
+        f"results SET digest = x'{'07' * 32}' WHERE id = 3",
+        "results SET tokens_in = 5 WHERE id = 2",
+        "results SET cost_usd = 0.75 WHERE id = 2",
+        "results SET status = 'failed' WHERE id = 3",
+        "prompts SET text = 'Describe is.'",
+        """describers SET settings = '{"model":"n"}'""",
+    ],
+)
+def test_a_value_that_changed_is_named_by_its_row_without_which_the_others_are_read(path: Path, changed: str) -> None:
+    with DescriptionStore(path) as store:
+        assert [(row.tokens_in, row.cost_usd) for row in store.descriptions()] == [(None, 0.25), (4, 0.5), (None, 0.25)]
+    change(path, f"UPDATE {changed}")
+    for read in (DescriptionStore.texts, DescriptionStore.answers, DescriptionStore.descriptions):
+        with DescriptionStore(path) as store, pytest.raises(StoreError, match=r"row [123] of its results") as caught:
+            list(read(store))
+        assert str(path) in str(caught.value) and "`gpt4image describe`" in str(caught.value)
+    if "WHERE" in changed:
+        change(path, f"DELETE FROM results {changed[changed.index('WHERE') :]}")
+        with DescriptionStore(path, write=True) as store:
+            assert len(list(store.texts())) == 2

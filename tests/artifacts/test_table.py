@@ -19,7 +19,6 @@ from gpt4image.artifacts.table import (
     Manifest,
     digests_to_bytes,
     text_digest,
-    write_manifest,
     write_table,
 )
 from gpt4image.base.errors import TableError
@@ -89,14 +88,6 @@ def test_vectors_are_the_mean_of_an_images_own_texts(
         np.testing.assert_allclose(vectors[place], expected / norm if norm else expected, atol=1e-5)
 
 
-def test_texts_that_cancel_out_give_no_nan(tmp_path: Path) -> None:
-    table = make_table(tmp_path, [(0, 0), (0, 1)], 2)
-    np.save(tmp_path / "embeddings.npy", np.array([[1.0] + [0.0] * 7, [-1.0] + [0.0] * 7], dtype=np.float16))
-    write_manifest(tmp_path, table.manifest)
-    vectors, described = EmbeddingTable.open(table.path).vectors([digest(0)])
-    assert described.all() and np.isfinite(vectors).all()
-
-
 def test_arrays_are_memory_maps_and_the_manifest_comes_back(tmp_path: Path) -> None:
     table = make_table(tmp_path, [(0, 0), (1, 1)], 2, prompts=(PAPER, TOLD))
     assert isinstance(table.embeddings, np.memmap) and table.embeddings.dtype == np.float16
@@ -107,51 +98,40 @@ def test_arrays_are_memory_maps_and_the_manifest_comes_back(tmp_path: Path) -> N
 
 
 def test_missing_unfinished_and_damaged_tables_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="there is no embedding table"):
-        EmbeddingTable.open(tmp_path / "none")
-    make_table(tmp_path, [(0, 0), (1, 1)], 2)
-    manifest = (tmp_path / "manifest.json").read_text()
-    (tmp_path / "manifest.json").unlink()
-    with pytest.raises(TableError, match="no finished embedding table"):
-        EmbeddingTable.open(tmp_path)
-    (tmp_path / "encoding" / ".partial").mkdir(parents=True)
-    with pytest.raises(TableError, match="goes on where it stopped"):
-        EmbeddingTable.open(tmp_path / "encoding")
-    (tmp_path / "manifest.json").write_text(manifest.replace('"texts": 2', '"texts": 3'))
-    with pytest.raises(TableError, match="its content does not match its checksum"):
-        EmbeddingTable.open(tmp_path)
-    (tmp_path / "manifest.json").write_text(manifest)
-    write_json(tmp_path / "manifest.json", {**read_json(tmp_path / "manifest.json"), "texts": 3})
-    with pytest.raises(TableError, match="but the manifest says"):
-        EmbeddingTable.open(tmp_path)
-    for wrong in ("{}", "[]", "not json", manifest.replace('"format_version": 1', '"format_version": 7')):
-        (tmp_path / "manifest.json").write_text(wrong)
-        with pytest.raises(TableError):
-            EmbeddingTable.open(tmp_path)
-    (tmp_path / "manifest.json").write_text(manifest)
-    content = (tmp_path / "embeddings.npy").read_bytes()
-    (tmp_path / "embeddings.npy").write_bytes(content[:-4])
-    with pytest.raises(TableError, match="damaged"):
-        EmbeddingTable.open(tmp_path)
+    place = tmp_path / "table"
+    make_table(place, [(0, 0), (1, 1)], 2)
+    whole = (place / "manifest.json").read_text()
 
+    def refused(path: Path, message: str) -> None:
+        with pytest.raises(TableError, match=message):
+            EmbeddingTable.open(path)
 
-def test_a_store_or_a_folder_of_images_given_for_a_table_is_not_offered_as_a_place_to_encode_into(
-    tmp_path: Path,
-) -> None:
+    refused(tmp_path / "none", "there is no embedding table")
     (tmp_path / "photos" / "cat").mkdir(parents=True)
-    with pytest.raises(
-        TableError, match=r"photos is no embedding table; give the --out folder of `gpt4image encode`\.$"
-    ):
-        EmbeddingTable.open(tmp_path / "photos")
+    refused(tmp_path / "photos", r"photos is no embedding table; give the --out folder of `gpt4image encode`\.$")
     (tmp_path / "s.db").write_bytes(b"a store")
-    with pytest.raises(TableError, match=r"s\.db is a file.*encode --store \S+s\.db --out \S+s\.emb`"):
-        EmbeddingTable.open(tmp_path / "s.db")
+    refused(tmp_path / "s.db", r"s\.db is a file.*encode --store \S+s\.db --out \S+s\.emb`")
+    (tmp_path / "encoding" / ".partial").mkdir(parents=True)
+    refused(tmp_path / "encoding", "goes on where it stopped")
+    (place / "manifest.json").unlink()
+    refused(place, "no finished embedding table")
+    (place / "manifest.json").write_text(whole.replace('"texts": 2', '"texts": 3'))
+    refused(place, "its content does not match its checksum")
+    (place / "manifest.json").write_text(whole)
+    write_json(place / "manifest.json", {**read_json(place / "manifest.json"), "texts": 3})
+    refused(place, "but the manifest says")
+    for wrong in ("{}", "[]", "not json", whole.replace('"format_version": 1', '"format_version": 7')):
+        (place / "manifest.json").write_text(wrong)
+        refused(place, "manifest")
+    (place / "manifest.json").write_text(whole)
+    (place / "embeddings.npy").write_bytes((place / "embeddings.npy").read_bytes()[:-4])
+    refused(place, "damaged")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_are_refused_where_they_are_read(value: float) -> None:
-    embeddings = np.array([[1, 0], [0, value]], np.float16)
-    read = ImageVectors(embeddings, np.arange(2), np.arange(2), np.ones(2, np.int64))
-    assert read[np.array([0])].tolist() == [[1, 0]]
+    embeddings = np.array([[1, 0], [-1, 0], [0, value]], np.float16)
+    read = ImageVectors(embeddings, np.arange(3), np.array([0, 2]), np.array([2, 1]))
+    assert read[np.array([0])].tolist() == [[0, 0]], "texts that cancel out give no NaN"
     with pytest.raises(TableError, match=r"not finite .* make it again with `gpt4image encode`"):
         read[:]

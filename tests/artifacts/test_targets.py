@@ -1,9 +1,10 @@
+"""Targets on disk are read as they were written, and say what they were made from."""
+
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt4image.artifacts import targets
-from gpt4image.artifacts.targets import FORMAT, Targets
+from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.targets import Facts, LabelEvidence, Targets
 from gpt4image.base.checksums import fingerprint
 from gpt4image.base.errors import TableError
+from gpt4image.data.regions import Boxes
+from tables import labels_of_one_image
 from text_label_cases import made
 
 
@@ -26,8 +30,9 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path, rows: int, monkeypatch
     assert pq.ParquetFile(tmp_path / "labels.parquet").num_row_groups == -(-3 // rows)
     lists = [getattr(written, name) for name in ("keys", "digests", "splits", "labels", "out_of_fold")]
     numbers = hashlib.sha256(written.probabilities.tobytes()).hexdigest()
-    plain = [written.facts.to_json(), [np.asarray(each).tolist() for each in lists], numbers]
-    assert written._checksum() == fingerprint(plain)
+    facts = asdict(written.facts)
+    plain = [facts, [np.asarray(each).tolist() for each in lists], numbers]
+    assert written._checksum(facts) == fingerprint(plain)
     read = Targets.load(tmp_path / "labels.parquet")
     assert (read.keys, read.digests, read.facts) == (written.keys, written.digests, written.facts)
     for name in ("splits", "labels", "probabilities", "out_of_fold"):
@@ -56,16 +61,6 @@ def test_a_file_that_is_no_text_labels_is_refused(tmp_path, spoil: Callable[[Pat
         Targets.load(tmp_path / "none.parquet")
 
 
-def test_facts_of_later_versions_are_written_only_where_they_say_something(tmp_path):
-    path = tmp_path / "labels.parquet"
-    made().save(path)
-    stored = json.loads((pq.read_table(path).schema.metadata or {})[FORMAT.encode()])
-    assert not {"task", "evidence", "weights", "answers", "answered"} & stored.keys(), "as earlier versions wrote it"
-    facts = replace(made().facts, evidence="fused", weights={"answers": 1.0, "texts": 0.2}, answers="/a.db", answered=3)
-    replace(made(), facts=facts).save(path)
-    assert Targets.load(path).facts == facts
-
-
 @pytest.mark.parametrize("value", [-1.0, 1e30, np.inf])
 def test_numbers_that_are_no_probabilities_are_refused(tmp_path: Path, value: float):
     spoilt = made().probabilities.copy()
@@ -73,3 +68,45 @@ def test_numbers_that_are_no_probabilities_are_refused(tmp_path: Path, value: fl
     replace(made(), probabilities=spoilt).save(tmp_path / "labels.parquet")
     with pytest.raises(TableError, match=r"is no probability, which is from 0 to 1"):
         Targets.load(tmp_path / "labels.parquet")
+
+
+FACTS = labels_of_one_image(seed=3).facts
+
+
+def written(path: Path, facts: Facts) -> Path:
+    """Write text labels of one image."""
+    replace(labels_of_one_image(), facts=facts).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("evidence", "embeddings", "answers", "read"),
+    [
+        ("texts", ("/t.emb",), "", (True, False)),
+        ("texts", ("/t.emb",), "/a.db", (True, True)),
+        ("answers", ("/t.emb",), "/a.db", (False, True)),
+        ("fused", ("/t.emb",), "/a.db", (True, True)),
+        ("fused", (), "/a.db", (False, True)),
+        ("names", ("/t.emb",), "/a.db", (True, False)),
+    ],
+)
+def test_what_was_read_is_told_from_what_was_given(
+    tmp_path: Path, evidence: str, embeddings: tuple[str, ...], answers: str, read: tuple[bool, bool]
+) -> None:
+    facts = replace(FACTS, evidence=evidence, embeddings=embeddings, answers=answers)
+    found = LabelEvidence.of(written(tmp_path / "labels.parquet", facts))
+    assert found is not None and (found.texts_read, found.answers_read) == read
+    assert (found.asked, found.seed) == ("class", 3)
+
+
+def test_boxes_and_several_classes_are_asked_for_by_their_name(tmp_path: Path) -> None:
+    found = LabelEvidence.of(written(tmp_path / "labels.parquet", replace(FACTS, task="multilabel", answers="/a.db")))
+    assert found is not None and found.asked == "tags"
+    facts = {"evidence": "fused", "answers": "/a.db", "embeddings": "", "seed": 2}
+    BoxLabels(keys=(), digests=(), boxes=Boxes.of_images([]), classes=("a",), facts=facts).save(tmp_path / "b.parquet")
+    boxes = LabelEvidence.of(tmp_path / "b.parquet")
+    assert boxes == LabelEvidence(task="detection", evidence="fused", answers="/a.db", seed=2)
+    assert boxes is not None and boxes.asked == "boxes" and boxes.answers_read and not boxes.texts_read
+    (tmp_path / "text.parquet").write_text("no table")
+    for name in ("none", "text"):
+        assert LabelEvidence.of(tmp_path / f"{name}.parquet") is None, "nothing is known of it"

@@ -68,6 +68,8 @@ def test_small_tables_and_few_classes_stay_plain_arrays() -> None:
 
 
 def saved_targets(probabilities: np.ndarray | TopKProbs) -> Targets:
+    names = tuple(f"class {k}" for k in range(K))
+    facts = Facts(classes=names, noise=0.0, agreement=None, c=None, folds=0, seed=0, encoders=("minilm",))
     return Targets(
         keys=tuple(map(str, range(N))),
         digests=tuple(f"{row:064x}" for row in range(N)),
@@ -75,11 +77,8 @@ def saved_targets(probabilities: np.ndarray | TopKProbs) -> Targets:
         labels=np.where(np.arange(N) % 3, -1, np.arange(N) % K),
         probabilities=probabilities,
         out_of_fold=np.arange(N) % 3 == 0,
-        facts=Facts(
-            classes=tuple(f"class {k}" for k in range(K)),
-            noise=0.0, agreement=None, c=None, folds=0, seed=0, encoders=("minilm",),
-        ),
-    )  # fmt: skip
+        facts=facts,
+    )
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 40.0])

@@ -14,17 +14,12 @@ from gpt4image.base.checksums import (
     FILES,
     card_checksums,
     card_section,
-    digest_of_start,
     file_facts,
     recorded_files,
     require_recorded,
 )
 from gpt4image.base.errors import DamagedError
-from gpt4image.base.files import (
-    fingerprint,
-    read_json,
-    write_json,
-)
+from gpt4image.base.files import fingerprint, read_json, write_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=8),
@@ -84,10 +79,3 @@ def test_a_model_card_gives_back_the_checksums_of_its_files(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="does not match its checksum"):
         card_checksums(card.replace("A card", "A cart"))
     assert card_checksums(f"    {'0' * 64}  ../up\n") == {}
-
-
-def test_a_digest_goes_on_from_the_start_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abcdef")
-    start = digest_of_start(tmp_path / "a", 3)
-    start.update(b"xyz")
-    assert start.hexdigest() == hashlib.sha256(b"abcxyz").hexdigest()

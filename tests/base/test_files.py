@@ -30,7 +30,7 @@ from gpt4image.base.files import (
 )
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
     with pytest.raises(RuntimeError), atomic_path(path) as temporary:
@@ -38,11 +38,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
         raise RuntimeError
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, math.nan)
+    require_writable(path)
     assert read_json(path) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, number in (("folder", errno.EISDIR), ("pipe", errno.EINVAL)):
@@ -50,17 +48,22 @@ def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
             raise AssertionError("no work before it")
         assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / name))
 
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    monkeypatch.setattr(Path, "touch", refuse)
+    for write in (require_writable, lambda path: write_json(path, 1)):
+        with pytest.raises(OSError, match="Permission denied") as caught:
+            write(path)
+        assert caught.value.filename == str(path), "not the name of a temporary file"
+
+
+def test_links_and_rights_stay(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("folder/file")
     (tmp_path / "folder").mkdir()
     for value in (1, 2):  # the file is not there yet, and is
         write_json(tmp_path / "link", value)
         assert (tmp_path / "link").is_symlink() and read_json(tmp_path / "folder" / "file") == value
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_rights_are_those_of_the_file_before_or_of_any_new_one(tmp_path: Path) -> None:
     (tmp_path / "secret").touch(0o600)
     before = os.umask(0o027)
     try:
@@ -85,22 +88,6 @@ def test_a_last_line_that_a_crash_cut_is_dropped_and_a_broken_one_between_is_not
     with pytest.raises(ValueError, match="Unterminated") as caught:
         read_json_lines(path)
     assert isinstance(caught.value, RunError) and f"{path} is damaged: its line 1" in str(caught.value)
-
-
-def test_a_place_that_cannot_be_written_is_called_by_its_own_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require_writable(tmp_path / "a.json")
-    assert list(tmp_path.iterdir()) == []
-
-    def refuse(path: Path, **_: object) -> None:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    monkeypatch.setattr(Path, "touch", refuse)
-    for write in (require_writable, lambda path: write_json(path, 1)):
-        with pytest.raises(OSError, match="Permission denied") as caught:
-            write(tmp_path / "a.json")
-        assert caught.value.filename == str(tmp_path / "a.json")
 
 
 def test_a_user_without_a_home_folder_has_a_cache_that_goes_with_the_process(tmp_path: Path) -> None:

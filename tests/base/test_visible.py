@@ -8,17 +8,8 @@ from gpt4image.base.visible import csv_cell, from_csv_cell, visible
 
 def test_what_acts_and_is_not_seen_becomes_visible() -> None:
     assert visible("\x1b[2J\x00\u202ex\u2028\ufeff\ud800") == "\\x1b[2J\\x00\\u202ex\\u2028\\ufeff\\ud800"
-
-
-def test_text_of_any_script_and_emoji_stay() -> None:
-    for text in ["A café, 10\u00a0m", "黑色的猫", "می‌خواهم", "👩‍🚀", "two\nlines\tand a tab"]:
+    for text in ["A café, 10\u00a0m", "黑色的猫", "می\u200cخواهم", "👩\u200d🚀", "two\nlines\tand a tab"]:
         assert visible(text) == text
-
-
-@given(st.text())
-def test_the_result_is_stable_and_can_be_encoded(text: str) -> None:
-    assert visible(visible(text)) == visible(text)
-    visible(text).encode()
 
 
 @given(st.text("'=+-@\t\r\nx", max_size=6) | st.text())

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -66,34 +66,36 @@ def pictures(root: Path, folder: str) -> None:
             picture(root / folder / name)
 
 
-ROUND_TRIP = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-
-
-@ROUND_TRIP
+@settings(max_examples=25, deadline=None)
 @given(some_boxes())
-def test_coco(tmp_path: Path, given: Boxes) -> None:
-    pictures(tmp_path, "images")
-    file = tmp_path / "boxes.json"
-    write_coco(file, NAMES, [SIZE] * 3, given, CLASSES)
-    listed = json.loads(file.read_text("utf-8"))
-    assert [one["file_name"] for one in listed["images"]] == [NAMES[row] for row in np.flatnonzero(given.known)]
-    if not given.known.any():
-        return
-    keys = [f"images/{name}" for name, known in zip(NAMES, given.known, strict=True) if known]
-    require_same(read_again(f"coco:{file}", keys), given[given.known], 1e-4)
-
-
-@ROUND_TRIP
-@given(some_boxes())
-def test_yolo(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
-    root = tmp_path_factory.mktemp("yolo")
-    pictures(root, "images")
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
+    root = tmp_path_factory.mktemp("set")
+    for folder in ("images", "voc/JPEGImages"):
+        pictures(root, folder)
+    keys = [f"images/{name}" for name in NAMES]
+    known = np.flatnonzero(given.known)
+    write_coco(root / "boxes.json", NAMES, [SIZE] * 3, given, CLASSES)
+    listed = json.loads((root / "boxes.json").read_text("utf-8"))
+    assert [one["file_name"] for one in listed["images"]] == [NAMES[row] for row in known]
+    if len(known):
+        require_same(read_again(f"coco:{root / 'boxes.json'}", [keys[row] for row in known]), given[known], 1e-4)
     write_yolo(root, NAMES, given, CLASSES)
     for file in (root / "labels").rglob("*.txt"):
         require_accepted(file, len(CLASSES))
-    again = read_again(f"yolo:{root}", [f"images/{name}" for name in NAMES])
+    images = load_dataset(f"yolo:{root}").with_classes(CLASSES)
     expected = given.only(given.weights > 0)
-    require_same(again, replace(expected, weights=np.ones_like(expected.weights)), 1e-4)
+    require_same(read_again(f"yolo:{root}", keys), replace(expected, weights=np.ones_like(expected.weights)), 1e-4)
+    assert write_hf(root / "table", images) == ()
+    again = load_dataset(f"hf:{root / 'table'}")
+    assert again.keys == images.keys and again.classes == CLASSES and again.splits.tolist() == ["train"] * 3
+    assert again.digests == images.digests
+    assert isinstance(again.regions, Boxes) and isinstance(images.regions, Boxes)
+    require_same(again.regions, images.regions, 1e-6)
+    sides = (given.corners[:, 2:] - given.corners[:, :2]) * SIZE
+    given = given.only(sides.sum(axis=1) > 2.5)  # a single pixel grows in VOC: see below
+    write_voc(root / "voc", NAMES, [SIZE] * 3, given, CLASSES)
+    if len(known):
+        require_same(read_again(f"voc:{root / 'voc'}", [f"JPEGImages/{name}" for name in NAMES]), given, 1e-4)
 
 
 def require_accepted(file: Path, classes: int) -> None:
@@ -106,33 +108,6 @@ def require_accepted(file: Path, classes: int) -> None:
         assert values[:, 1:].max() <= 1 and values.min() >= 0
         assert values[:, 0].max() < classes
         assert len(np.unique(values, axis=0)) == len(values), "a box comes twice"
-
-
-@ROUND_TRIP
-@given(some_boxes())
-def test_voc(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
-    root = tmp_path_factory.mktemp("voc")
-    pictures(root, "JPEGImages")
-    sides = (given.corners[:, 2:] - given.corners[:, :2]) * SIZE
-    given = given.only(sides.sum(axis=1) > 2.5)  # a single pixel grows: see below
-    write_voc(root, NAMES, [SIZE] * 3, given, CLASSES)
-    if given.known.any():
-        require_same(read_again(f"voc:{root}", [f"JPEGImages/{name}" for name in NAMES]), given, 1e-4)
-
-
-@ROUND_TRIP
-@given(some_boxes())
-def test_hf(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
-    root = tmp_path_factory.mktemp("hf")
-    pictures(root, "images")
-    write_yolo(root, NAMES, given, CLASSES)
-    images = load_dataset(f"yolo:{root}").with_classes(CLASSES)
-    assert write_hf(root / "table", images) == ()
-    again = load_dataset(f"hf:{root / 'table'}")
-    assert again.keys == images.keys and again.classes == CLASSES and again.splits.tolist() == ["train"] * 3
-    assert again.digests == images.digests
-    assert isinstance(again.regions, Boxes) and isinstance(images.regions, Boxes)
-    require_same(again.regions, images.regions, 1e-6)
 
 
 def test_a_table_of_datasets_has_its_splits_and_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
@@ -172,29 +147,24 @@ def test_lines_stay_boxes_in_voc_and_a_single_pixel_gets_a_second_one(tmp_path: 
 
 
 def test_coco_keeps_ids_and_numbers_the_others_above_them(tmp_path: Path) -> None:
-    one = (np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.ones(1, np.float32))
+    one = (np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.full(1, 0.5, np.float32))
     train, test = Ids(7, {"cat": 90, "dog": 13}), Ids(7, {"dog": 1})
     names, ids = ["1.png", "2.png", "3.png"], [train, test, None]
     write_coco(tmp_path / "a.json", names, [SIZE] * 3, Boxes.of_images([one] * 3), ["dog", "cat", "cow"], ids)
     written = json.loads((tmp_path / "a.json").read_text())
     assert [image["id"] for image in written["images"]] == [7, 8, 9]
-    assert [box["image_id"] for box in written["annotations"]] == [7, 8, 9]
     assert {each["name"]: each["id"] for each in written["categories"]} == {"dog": 13, "cat": 90, "cow": 91}
-    assert {box["category_id"] for box in written["annotations"]} == {90}
+    box = {"category_id": 90, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 0, "score": 0.5}
+    assert written["annotations"] == [{"id": number, "image_id": number + 6, **box} for number in (1, 2, 3)]
 
 
-def test_a_weight_below_one_is_a_score(tmp_path: Path) -> None:
-    one = Boxes.of_images([(np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.full(1, 0.5, np.float32))])
-    write_coco(tmp_path / "a.json", ["1.png"], [SIZE], one, CLASSES)
-    (written,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
-    assert written == {
-        "id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 0, "score": 0.5
-    }  # fmt: skip
-    write_yolo(tmp_path / "y", ["1.png"], one, CLASSES)
-    assert (tmp_path / "y/labels/1.txt").read_text() == "1 0.250000 0.250000 0.500000 0.500000\n"
-    write_yolo(tmp_path / "z", ["train/1.png", "valid/2.png"], Boxes.of_images([None, None]), CLASSES)
-    assert "train: images/train\nval: images/valid\n" in (tmp_path / "z/data.yaml").read_text()
-    assert "train: images\n" in (tmp_path / "y/data.yaml").read_text()
+def test_data_yaml_names_the_splits_that_there_are(tmp_path: Path) -> None:
+    for names, text in (
+        (["train/1.png", "valid/2.png"], "train: images/train\nval: images/valid\n"),
+        (["1.png"], "train: images\n"),
+    ):
+        write_yolo(tmp_path / names[0][:1], names, Boxes.of_images([None] * len(names)), CLASSES)
+        assert text in (tmp_path / names[0][:1] / "data.yaml").read_text()
 
 
 def test_masks(tmp_path: Path) -> None:

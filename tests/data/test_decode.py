@@ -20,20 +20,18 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_grey_and_black_and_white() -> None:
+def test_every_mode_is_rgb_and_alpha_lies_on_white() -> None:
     grey = noise(4, 4)
     np.testing.assert_array_equal(pixels(encoded(Image.fromarray(grey))), np.repeat(grey[..., None], 3, axis=2))
     bits = Image.fromarray(np.eye(4, dtype=np.uint8) * 255).convert("1")
     np.testing.assert_array_equal(pixels(encoded(bits))[..., 0], np.eye(4, dtype=np.uint8) * 255)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_lies_on_white(mode: str) -> None:
-    image = Image.new(mode, (3, 1), 0)  # black, transparent
-    half, opaque = ((0, 0, 0, 128), (0, 0, 0, 255)) if mode == "RGBA" else ((0, 128), (0, 255))
-    image.putpixel((1, 0), half)
-    image.putpixel((2, 0), opaque)
-    assert pixels(encoded(image))[0, :, 0].tolist() == [255, 127, 0]
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert np.abs(pixels(encoded(cmyk, "JPEG", quality=95)).astype(int) - RED).max() <= 4
+    for mode, black in (("RGBA", (0, 0, 0)), ("LA", (0,))):
+        image = Image.new(mode, (3, 1), 0)  # black, transparent
+        image.putpixel((1, 0), (*black, 128))
+        image.putpixel((2, 0), (*black, 255))
+        assert pixels(encoded(image))[0, :, 0].tolist() == [255, 127, 0]
 
 
 def test_transparency_of_palettes_and_of_a_colour() -> None:
@@ -48,11 +46,6 @@ def test_transparency_of_palettes_and_of_a_colour() -> None:
     assert pixels(encoded(palette, transparency=bytes([0, 255]))).tolist() == [[[255, 255, 255], [0, 0, 255]]]
 
 
-def test_cmyk_jpeg() -> None:
-    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    assert np.abs(pixels(encoded(cmyk, "JPEG", quality=95)).astype(int) - RED).max() <= 4
-
-
 def test_16_bit_grey_is_scaled_not_clipped() -> None:
     values = np.array([[0, 257 * 100, 40000, 65535]], dtype=np.uint16)
     expected = [0, 100, round(40000 / 257), 255]
@@ -61,13 +54,6 @@ def test_16_bit_grey_is_scaled_not_clipped() -> None:
     as_32_bit = Image.fromarray(values.astype(np.int32))
     assert as_32_bit.mode == "I"
     assert pixels(encoded(as_32_bit, "TIFF"))[0, :, 1].tolist() == expected
-
-
-def test_pixels_without_a_defined_range_are_refused() -> None:
-    with pytest.raises(DecodeError, match="more than 16 bits"):
-        decode(encoded(Image.fromarray(np.array([[0, 1 << 20]], dtype=np.int32)), "TIFF"))
-    with pytest.raises(DecodeError, match="floating-point"):
-        decode(encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -115,36 +101,34 @@ def test_odd_tags_do_not_leave_a_picture_on_its_side(tag: int, kind: int, value:
         (b"not an image at all", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (encoded(Image.fromarray(np.array([[0, 1 << 20]], dtype=np.int32)), "TIFF"), "more than 16 bits"),
+        (encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"), "floating-point"),
+        *(
+            ((whole := encoded(Image.fromarray(noise(40, 40, 3)), kind))[: len(whole) // 2], ".")
+            for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+        ),
     ],
 )
-def test_what_is_no_image_is_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(DecodeError, match=reason):
-        decode(data)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
-def test_a_truncated_file_is_refused(kind: str) -> None:
-    data = encoded(Image.fromarray(noise(40, 40, 3)), kind)
+def test_what_is_no_whole_image_or_has_no_defined_range_is_refused(data: bytes, reason: str) -> None:
     for decoder in (decode, lambda data: decode_square(data, 16)):
-        with pytest.raises(DecodeError):
-            decoder(data[: len(data) // 2])
+        with pytest.raises(DecodeError, match=reason):
+            decoder(data)
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+def png(width: int, height: int, bits: int, row: bytes) -> bytes:
+    """A grey PNG file whose header claims these sides."""
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">2I5B", width, height, bits, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [8_000, 12_000, 100_000])  # below, between and above the limits of Pillow itself
-def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DecodeError, match="more than the allowed 50,000,000"):
-        decode(png_header(side, side))
-
-
-def test_the_pixel_limit_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+        decode(png(side, side, 1, bytes(999)))
     data = encoded(Image.new("RGB", (10, 10)))
     monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
     assert decode(data).size == (10, 10)
@@ -173,19 +157,15 @@ def test_a_large_jpeg_decodes_alike_at_reduced_scale() -> None:
     assert np.abs(from_jpeg - from_png).mean() < 1.5
 
 
-def test_a_heic_picture_is_read_by_the_extra_and_named_without_it() -> None:
+def test_a_heic_picture_is_read_by_the_extra_and_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()
-    file = io.BytesIO()
-    Image.new("RGB", (64, 48), (200, 30, 30)).save(file, "HEIF", quality=90)
-    assert abs(np.asarray(decode(file.getvalue())).mean((0, 1)) - (200, 30, 30)).max() < 8
+    data = encoded(Image.new("RGB", (64, 48), RED), "HEIF", quality=90)
+    assert abs(np.asarray(decode(data)).mean((0, 1)) - RED).max() < 8
     assert ".heic" in decoding.EXTENSIONS and not decoding.PICTURES & decoding.EXTENSIONS
-
-
-def test_a_heic_picture_that_cannot_be_read_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "FORMATS", ("JPEG", "PNG"))
     with pytest.raises(DecodeError, match=r"a HEIC picture: to read it, pip install .*\[heic\]"):
-        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+        decode(data)
 
 
 def test_the_numbers_of_a_mask_are_those_that_were_saved() -> None:
@@ -193,43 +173,28 @@ def test_the_numbers_of_a_mask_are_those_that_were_saved() -> None:
     palette = Image.fromarray(numbers)
     palette.putpalette(list(range(256)) * 3)
     same = {
-        "grey": encoded(Image.fromarray(numbers)),
-        "palette": encoded(palette),
-        "16 bits": encoded(Image.fromarray(numbers.astype(np.uint16))),
-        "equal channels": encoded(Image.fromarray(np.repeat(numbers[..., None], 3, axis=2))),
-        "alpha": encoded(Image.fromarray(np.stack([numbers, np.full_like(numbers, 9)], axis=2), "LA")),
+        "grey": Image.fromarray(numbers),
+        "palette": palette,
+        "16 bits": Image.fromarray(numbers.astype(np.uint16)),
+        "equal channels": Image.fromarray(np.repeat(numbers[..., None], 3, axis=2)),
+        "alpha": Image.fromarray(np.stack([numbers, np.full_like(numbers, 9)], axis=2), "LA"),
     }
-    for name, data in same.items():
-        np.testing.assert_array_equal(decode_numbers(data), numbers, err_msg=name)
-    assert (
-        decode_numbers(encoded(Image.fromarray(np.eye(3, dtype=np.uint8) * 255).convert("1"))).tolist()
-        == np.eye(3).tolist()
-    )
-
-
-def grey_png(bits: int, row: bytes) -> bytes:
-    """A grey PNG file of 4 x 1 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">2I5B", 4, 1, bits, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    for name, image in same.items():
+        np.testing.assert_array_equal(decode_numbers(encoded(image)), numbers, err_msg=name)
+    bits = Image.fromarray(np.eye(3, dtype=np.uint8) * 255).convert("1")
+    assert decode_numbers(encoded(bits)).tolist() == np.eye(3).tolist()
 
 
 @pytest.mark.parametrize(
     ("data", "numbers"),
     [
-        (grey_png(2, b"\x1b"), [0, 1, 2, 3]),
-        (grey_png(4, b"\x01\x7f"), [0, 1, 7, 15]),
+        (png(4, 1, 2, b"\x1b"), [0, 1, 2, 3]),
+        (png(4, 1, 4, b"\x01\x7f"), [0, 1, 7, 15]),
         (b"P5 4 1 150\n\0\1\7\x96", [0, 1, 7, 150]),
-        (b"P2 4 1 150\n0 1 7 150\n", [0, 1, 7, 150]),
         (b"P5 4 1 1000\n\0\0\0\1\0\7\0\xff", [0, 1, 7, 255]),
-        (b"P5 4 1 255\n\0\1\7\xff", [0, 1, 7, 255]),
-        (b"P5 4 1 65535\n\0\0\0\1\0\7\0\xff", [0, 1, 7, 255]),
         (b"P6 2 1 3\n\1\1\1\2\2\2", [1, 2]),
     ],
-    ids=["png 2", "png 4", "pgm 150", "plain pgm 150", "pgm 1000", "pgm 255", "pgm 65535", "ppm 3"],
+    ids=["png 2", "png 4", "pgm 150", "pgm 1000", "ppm 3"],
 )
 def test_numbers_of_few_bits_are_not_stretched_to_the_range_of_a_byte(data: bytes, numbers: list[int]) -> None:
     assert decode_numbers(data).tolist() == [numbers]

@@ -19,13 +19,7 @@ from gpt4image.data.given import as_files, dataset
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_arrays_and_pictures_are_one_dataset_with_the_digest_of_their_pixels() -> None:
+def test_arrays_and_pictures_are_one_dataset_with_the_digest_of_their_pixels(own_cache: Path) -> None:
     labels = np.array([1, 0, 1, -1])
     spec = dataset((PIXELS, labels))
     assert dataset(([Image.fromarray(each) for each in PIXELS], labels.tolist())) == spec
@@ -36,6 +30,10 @@ def test_arrays_and_pictures_are_one_dataset_with_the_digest_of_their_pixels() -
     sent = pickle.loads(pickle.dumps(images))  # noqa: S301  (as a worker process gets it)
     assert np.array_equal(np.asarray(decode(sent.read(2))), PIXELS[2])
     assert images.digests[1] == hashlib.sha256(b"P6\n6 5\n255\n" + PIXELS[1].tobytes()).hexdigest()
+    (own_cache / "given" / spec.partition(":")[2] / "table.json").unlink()
+    with pytest.raises(DataError, match=rf"{spec} is data that a call in Python was given.*as data= again"):
+        load_dataset(spec)
+    assert dataset((PIXELS, labels)) == spec and len(load_dataset(spec)) == 4
 
 
 def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,14 +72,6 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
 def test_what_cannot_be_taken_is_refused(data: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         dataset(data)
-
-
-def test_data_that_is_not_on_this_machine_must_be_given_again(cache: Path) -> None:
-    spec = dataset((PIXELS, None))
-    (cache / "gpt4image" / "given" / spec.partition(":")[2] / "table.json").unlink()
-    with pytest.raises(DataError, match=rf"{spec} is data that a call in Python was given.*as data= again"):
-        load_dataset(spec)
-    assert dataset((PIXELS, None)) == spec and len(load_dataset(spec)) == 4
 
 
 def test_images_to_predict_are_files_for_as_long_as_they_are_needed(tmp_path: Path) -> None:

@@ -37,46 +37,53 @@ def write(root: Path, classes: str | None = "background\nskin\nhat\n", **found: 
 
 def test_masks_tags_and_images_of_which_nothing_is_known(tmp_path: Path) -> None:
     mask = mask_bytes(NUMBERS)
-    root = write(tmp_path, train_1=mask, test_2=mask, tagged_3=None, tagged_4=None, tagged_5=None, tagged_6=None)
-    (root / "tags.csv").write_text("key,tags\n3,hat|skin\nimages/tagged/4.jpg,|\n5,\n1,skin\nnone,hat\n6,coat\n")
+    tagged: dict[str, bytes | None] = {f"tagged_{number}": None for number in range(3, 8)}
+    root = write(tmp_path, train_1=mask, test_2=mask, **tagged)
+    tags = "3,hat|skin\nimages/tagged/4.jpg,|\n5,\n1,skin\nnone,hat\n6,coat\n7,hat|skn\nimages/tagged/3.jpg,skin\n"
+    (root / "tags.csv").write_text(f"key,tags\n{tags}")
     images = load_dataset(str(root))
     assert images.spec == f"masks:{root}" and images.classes == ("background", "skin", "hat")
-    labels = dict(zip(images.keys, images.labels.tolist(), strict=True))
-    assert labels == {
+    assert dict(zip(images.keys, images.labels.tolist(), strict=True)) == {
         "images/train/1.jpg": [1, 0, 1],
         "images/test/2.jpg": [1, 0, 1],
         "images/tagged/3.jpg": [-1, 1, 1],
         "images/tagged/4.jpg": [-1, 0, 0],
         "images/tagged/5.jpg": [-1, -1, -1],
         "images/tagged/6.jpg": [-1, -1, -1],
+        "images/tagged/7.jpg": [-1, -1, 1],  # a misspelt tag makes no class absent
     }
     assert dict(zip(images.keys, images.splits.tolist(), strict=True))["images/test/2.jpg"] == "test"
-    found = masks(images)
+    found, text = masks(images), aside_text(images)
     assert found.known.sum() == 2
     row = images.keys.index("images/train/1.jpg")
     assert np.array_equal(found.source.read(int(found.rows[row])), NUMBERS)
-    assert "a key that is of no image" in aside_text(images) and "a tag is no class: \"6: 'coat'\"" in aside_text(
-        images
-    )
-
-
-def test_a_misspelt_tag_makes_no_class_absent_and_the_second_row_of_an_image_is_named(tmp_path: Path) -> None:
-    tagged: dict[str, bytes | None] = dict.fromkeys(("tagged_2", "tagged_3"))
-    root = write(tmp_path, train_1=mask_bytes(NUMBERS), **tagged)
-    (root / "tags.csv").write_text("key,tags\n2,hat|skn\n3,\n3,hat\nimages/tagged/3.jpg,skin\n")
-    images = load_dataset(f"masks:{root}")
-    assert images.labels.tolist() == [[-1, -1, 1], [-1, 0, 1], [1, 0, 1]]
-    assert "another row of tags.csv has tags of its image: 'tags.csv, row 4'" in aside_text(images)
+    assert "a key that is of no image" in text and "a tag is no class: \"6: 'coat'\", \"7: 'skn'\"" in text
+    assert "another row of tags.csv has tags of its image: 'tags.csv, row 8'" in text
 
 
 def test_two_folders_and_masks_without_names(tmp_path: Path) -> None:
-    write(
-        tmp_path, None, _1=mask_bytes(NUMBERS), _2=mask_bytes(np.where(NUMBERS == 2, np.uint8(3), np.uint8(0))), _3=None
-    )
+    found = {"_1": mask_bytes(NUMBERS), "_2": mask_bytes(np.where(NUMBERS == 2, 3, 0).astype(np.uint8)), "_3": None}
+    write(tmp_path, None, **found)
     (tmp_path / "masks").rename(tmp_path / "seg")
     images = load_dataset(f"masks:{tmp_path / 'images'},{tmp_path / 'seg'}")
     assert images.classes == ("0", "1", "2", "3")
     assert images.labels.tolist() == [[1, 0, 1, 0], [1, 0, 0, 1], [-1] * 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        *(("classes.txt", text, "give 2 to 255 class names") for text in ("a\n", "a\na\n", "a\n\nb\n")),
+        ("classes.txt", "\n".join(map(str, range(256))), "give 2 to 255 class names"),
+        ("tags.csv", "name;tags\n", r"first line of tags.csv is 'name;tags'; it must be 'key,tags'"),
+        ("masks/1.png", "no picture", r"no image has a mask that can be used.*not an image"),
+    ],
+)
+def test_wrong_files_of_a_set(tmp_path: Path, name: str, content: str, message: str) -> None:
+    write(tmp_path, _1=mask_bytes(NUMBERS))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_dataset(f"masks:{tmp_path}")
 
 
 @pytest.mark.parametrize("classes", [None, "back\nfront\n"])
@@ -115,26 +122,9 @@ def test_masks_that_cannot_be_used_are_named_and_cost_nothing_else(tmp_path: Pat
         "a mask of colours",
         "a mask with the number 1000",
         "the file is empty",
-        "the mask has no image of its name: 'masks/99.png', 'masks/sub.png'",
+        "there is no image of its name: 'masks/99.png', 'masks/sub.png'",
     ):
         assert part in text, text
-
-
-@pytest.mark.parametrize("classes", ["a\n", "a\na\n", "a\n\nb\n", "\n".join(map(str, range(256)))])
-def test_wrong_lists_of_classes(tmp_path: Path, classes: str) -> None:
-    write(tmp_path, classes, _1=mask_bytes(NUMBERS))
-    with pytest.raises(DataError, match=r"give 2 to 255 class names"):
-        load_dataset(f"masks:{tmp_path}")
-
-
-def test_wrong_folders(tmp_path: Path) -> None:
-    write(tmp_path, _1=b"no picture")
-    with pytest.raises(DataError, match=r"no image has a mask that can be used.*not an image"):
-        load_dataset(f"masks:{tmp_path}")
-    (tmp_path / "masks/1.png").write_bytes(mask_bytes(NUMBERS))
-    (tmp_path / "tags.csv").write_text("name;tags\n")
-    with pytest.raises(DataError, match=r"first line of tags.csv is 'name;tags'; it must be 'key,tags'"):
-        load_dataset(f"masks:{tmp_path}")
 
 
 def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path) -> None:
@@ -144,34 +134,19 @@ def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path
         (tmp_path / "masks" / name).write_bytes(mask_bytes(NUMBERS))
     images = load_dataset(f"masks:{tmp_path}")
     assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if known] == ["images/train/1.jpg"]
-    assert "several images have the name of the mask: 'masks/2.png'" in aside_text(images)
-    assert "the mask has no image of its name: 'masks/train/3.png'" in aside_text(images)
-
-
-def test_clothing(shared_data: Path) -> None:
-    images = load_dataset(f"masks:{shared_data / 'clothing'}")
-    known = masks(images).known
-    assert (known & (images.splits == "train")).sum() == 704 and (known & (images.splits == "test")).sum() == 150
-    assert (~known & (images.labels[:, 1:] >= 0).all(axis=1)).sum() == 1094
-    assert len(images.classes) == 16 and images.skipped == ()
-
-
-def turned_jpeg() -> bytes:
-    """A picture of 20 x 10 pixels in the file that its EXIF orientation shows as 10 x 20."""
-    file, exif = io.BytesIO(), Image.Exif()
-    exif[274] = 6
-    Image.new("RGB", (20, 10)).save(file, "JPEG", exif=exif)
-    return file.getvalue()
+    assert "several images have its name: 'masks/2.png'" in aside_text(images)
+    assert "there is no image of its name: 'masks/train/3.png'" in aside_text(images)
 
 
 def test_masks_fit_the_upright_picture() -> None:
-    upright = mask_bytes(np.ones((20, 10), np.uint8))
-    sideways = mask_bytes(np.ones((10, 20), np.uint8))
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (20, 10)).save(file, "JPEG", exif=exif)  # shown as 10 x 20
+    upright, sideways = (mask_bytes(np.ones(shape, np.uint8)) for shape in ((20, 10), (10, 20)))
     files = MaskFiles(MemorySource([upright, sideways]), np.array([0, 1]))
-    faults, pictures = Faults(), MemorySource([turned_jpeg(), turned_jpeg(), b"no picture", turned_jpeg()])
-    rows = np.array([0, 1, 1, -1])
+    faults, pictures = Faults(), MemorySource([*[file.getvalue()] * 2, b"no picture", file.getvalue()])
     records = [Record(key=key) for key in "abcd"]
-    found, classes = masks_of(files, rows, records, pictures, ("x", "y"), faults, "set")
+    found, classes = masks_of(files, np.array([0, 1, 1, -1]), records, pictures, ("x", "y"), faults, "set")
     assert classes == ("x", "y")
     assert found.rows.tolist() == [0, -1, 1, -1]  # a picture that cannot be read says nothing about its mask
     assert found.presence(2).tolist() == [[0, 1], [-1, -1], [0, 1], [-1, -1]]

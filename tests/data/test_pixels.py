@@ -86,66 +86,52 @@ def test_workers_take_over_where_decoding_takes_long(files: list[bytes], monkeyp
     assert torch.equal(plain.images, parallel.images)
 
 
-def test_the_memory_limit_chooses(files: list[bytes]) -> None:
-    exact = COUNT * 3 * 8 * 8 / 1e9
-    assert isinstance(load_pixels(image_set(files), 8, memory_limit_gb=exact, workers=0)[0], MemoryPixels)
-    lazy = load_pixels(image_set(files), 8, memory_limit_gb=exact * 0.99, workers=None)[0]
-    assert isinstance(lazy, WorkerPixels)
-    assert lazy.workers >= 1
-
-
-def test_training_processes_of_a_machine_share_memory_and_workers(
+def test_the_memory_limit_that_processes_of_a_machine_share_chooses(
     files: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("WORLD_SIZE", "4"), ("RANK", "2"), ("LOCAL_WORLD_SIZE", "2")):
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(pixels, "available_cores", lambda: 8)
     exact = COUNT * 3 * 8 * 8 / 1e9
-    lazy = load_pixels(image_set(files), 8, memory_limit_gb=exact * 1.99, workers=None)[0]
-    assert isinstance(lazy, WorkerPixels) and lazy.workers == 4
-    assert isinstance(load_pixels(image_set(files), 8, memory_limit_gb=exact * 2.01, workers=0)[0], MemoryPixels)
+    for processes in (1, 2):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        for name, value in (("WORLD_SIZE", "4"), ("RANK", "2")):
+            monkeypatch.setenv(name, value)
+        limit = exact * processes
+        assert isinstance(load_pixels(image_set(files), 8, memory_limit_gb=limit * 1.01, workers=0)[0], MemoryPixels)
+        lazy = load_pixels(image_set(files), 8, memory_limit_gb=limit * 0.99, workers=None)[0]
+        assert isinstance(lazy, WorkerPixels) and lazy.workers == 8 // processes
 
 
-def with_broken(files: list[bytes]) -> list[bytes]:
-    return [files[0], b"", files[2], files[3][:60], b"text"]
+class SomeGone(MemorySource):
+    def read(self, row: int) -> bytes:
+        if row == 5:
+            raise FileNotFoundError(2, "No such file or directory", "x.png")
+        return super().read(row)
+
+
+def with_broken(files: list[bytes]) -> Dataset:
+    content = [files[0], b"", files[2], files[3][:60], b"text", b""]
+    return in_memory(content, keys=tuple(f"key {i}" for i in range(6)), source=SomeGone(content))
 
 
 def test_broken_images_in_memory_are_known_at_once(files: list[bytes]) -> None:
-    loaded, bad, ok = load_pixels(image_set(with_broken(files)), 8, memory_limit_gb=1, workers=0)
-    assert ok.tolist() == [True, False, True, False, False]
-    assert [item.name for item in bad] == ["key 1", "key 3", "key 4"]
-    assert "empty" in bad[0].reason
-    assert "not an image" in bad[2].reason
-    assert loaded.skipped == bad
+    loaded, bad, ok = load_pixels(with_broken(files), 8, memory_limit_gb=1, workers=0)
+    assert ok.tolist() == [True, False, True, False, False, False]
+    assert [item.name for item in bad] == ["key 1", "key 3", "key 4", "key 5"] and loaded.skipped == bad
+    for item, words in ((bad[0], "empty"), (bad[2], "not an image"), (bad[3], "No such file")):
+        assert words in item.reason
     with pytest.raises(DataError, match="no image can be decoded"):
         load_pixels(image_set([b"", b"x"]), 8, memory_limit_gb=1, workers=0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_images_with_workers_are_white_and_named_when_met(files: list[bytes], workers: int) -> None:
-    loaded, bad, ok = load_pixels(image_set(with_broken(files)), 8, memory_limit_gb=0, workers=workers)
-    assert bad == ()
-    assert ok.all()
+    loaded, bad, ok = load_pixels(with_broken(files), 8, memory_limit_gb=0, workers=workers)
+    assert bad == () and ok.all() and isinstance(loaded, WorkerPixels)
     before = torch.get_rng_state()
     (batch,) = loaded.stream([np.array([0, 1])])
     assert torch.equal(before, torch.get_rng_state())
-    assert (batch[1] == 255).all()
-    assert not (batch[0] == 255).all()
+    assert (batch[1] == 255).all() and not (batch[0] == 255).all()
     assert [item.name for item in loaded.skipped] == ["key 1"]
     list(loaded.stream([np.arange(5)]))
     assert [item.name for item in loaded.skipped] == ["key 1", "key 3", "key 4"]
-    assert isinstance(loaded, WorkerPixels)
     assert loaded.broken(np.arange(5)).tolist() == [False, True, False, True, True]
-
-
-def test_a_file_that_went_away_is_named(files: list[bytes]) -> None:
-    class Gone(MemorySource):
-        def read(self, row: int) -> bytes:
-            if row == 1:
-                raise FileNotFoundError(2, "No such file or directory", "x.png")
-            return super().read(row)
-
-    gone = in_memory(files[:3], source=Gone(files[:3]))
-    _, bad, ok = load_pixels(gone, 8, memory_limit_gb=1, workers=0)
-    assert ok.tolist() == [True, False, True]
-    assert "No such file" in bad[0].reason

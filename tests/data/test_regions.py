@@ -29,25 +29,20 @@ def boxes_of(seed: int, images: int = 6) -> Boxes:
 
 
 @given(st.integers(0, 200), st.lists(st.integers(0, 5), max_size=8))
-def test_choosing_images_keeps_the_boxes_of_each(seed: int, rows: list[int]) -> None:
+def test_choosing_images_keeps_the_boxes_of_each_and_padded_rows_hold_each_once(seed: int, rows: list[int]) -> None:
     boxes = boxes_of(seed)
     part = boxes[np.array(rows, np.int64)]
     assert len(part) == len(rows) and part.known.tolist() == [boxes.known[row] for row in rows]
     for place, row in enumerate(rows):
         for mine, theirs in zip(part.image(place), boxes.image(row), strict=True):
             assert np.array_equal(mine, theirs)
-
-
-@given(st.integers(0, 200))
-def test_padded_rows_hold_each_box_once_and_say_what_is_not_known(seed: int) -> None:
-    boxes = boxes_of(seed)
-    rows = boxes.padded()
-    assert rows.shape[1] >= 1
+    padded = boxes.padded()
+    assert padded.shape[1] >= 1
     for i in range(len(boxes)):
         corners, labels, weights = boxes.image(i)
-        own = rows[i, : len(labels)]
+        own = padded[i, : len(labels)]
         assert np.array_equal(own, np.column_stack([corners, labels, weights]).astype(np.float32))
-        assert set(rows[i, len(labels) :, 4].tolist()) <= {NO_BOX if boxes.known[i] else NO_ANNOTATION}
+        assert set(padded[i, len(labels) :, 4].tolist()) <= {NO_BOX if boxes.known[i] else NO_ANNOTATION}
 
 
 def test_presence_is_not_known_where_all_regions_of_a_class_count_for_nothing() -> None:
@@ -60,13 +55,13 @@ def test_presence_is_not_known_where_all_regions_of_a_class_count_for_nothing() 
 
 
 @given(st.integers(0, 50), st.booleans())
-def test_a_box_stays_around_its_pixels(seed: int, resized: bool) -> None:
+def test_a_box_and_a_mask_stay_with_their_pixels(seed: int, resized: bool) -> None:
     rng = np.random.default_rng(seed)
     side = 40
     left, top = rng.integers(12, 18, 2)
     right, bottom = left + rng.integers(4, 9), top + rng.integers(4, 9)
     picture = torch.zeros(1, 1, side, side)
-    picture[0, 0, top:bottom, left:right] = 1.0
+    picture[0, 0, top:bottom, left:right] = 7.0
     flipped = torch.tensor([bool(rng.integers(2))])
     if resized:
         geometry = Geometry.crop(torch.zeros(1, 2), torch.tensor([[0.8, 0.9]]), flipped, size=80)
@@ -75,9 +70,18 @@ def test_a_box_stays_around_its_pixels(seed: int, resized: bool) -> None:
         geometry = Geometry.shift(offsets, flipped, side, side)
     corners = torch.tensor([[[left, top, right, bottom]]]) / side
     moved = (geometry.boxes(corners) * geometry.size)[0, 0]
-    rows, columns = (geometry.pixels(picture)[0, 0] > 0.5).nonzero(as_tuple=True)
+    pixels = geometry.pixels(picture)[:, 0]
+    rows, columns = (pixels[0] > 3.5).nonzero(as_tuple=True)
     found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     assert torch.allclose(moved, found.float(), atol=1.0 if resized else 1e-3)
+    mask = geometry.masks(picture[0].long())
+    assert mask.dtype == torch.int64 and set(mask.unique().tolist()) == {0, 7}
+    assert (mask != torch.where(pixels >= 3.5, 7, 0)).float().mean() < 0.01, "but for ties at a border"
+
+
+def test_a_flip_mirrors_left_and_right_only() -> None:
+    picture, nowhere = torch.rand(1, 3, 8, 8), torch.zeros(1, 2, 1, dtype=torch.int64)
+    assert torch.equal(Geometry.shift(nowhere, torch.tensor([True]), 8, 8).pixels(picture), picture.flip(3))
 
 
 def test_masks_are_stretched_without_new_values_and_void_without_one() -> None:

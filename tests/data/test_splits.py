@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError
 from gpt4image.data.dataset import NO_LABEL, Dataset
-from gpt4image.data.splits import (
-    flip_labels,
-    keep_labels_per_class,
-    representatives,
-    with_splits,
-    wrong_copies,
-)
+from gpt4image.data.splits import flip_labels, keep_labels_per_class, representatives, with_splits, wrong_copies
 from loaded_sets import in_memory
 
 
@@ -75,35 +71,38 @@ def test_equal_images_share_a_side_and_unlabelled_ones_train(contents: list[tupl
     counts=st.dictionaries(st.integers(0, 7), st.integers(1, 60), min_size=1),
     fraction=st.sampled_from([0.1, 0.25, 0.5]),
 )
-def test_cuts_are_stratified_and_every_class_keeps_training_images(counts: dict[int, int], fraction: float) -> None:
-    cut = with_splits(numbered(counts), val_fraction=0, test_fraction=fraction)
+def test_cuts_are_stratified_and_adding_an_image_moves_at_most_one_other(
+    counts: dict[int, int], fraction: float
+) -> None:
+    images = numbered(counts)
+    cut = with_splits(images, val_fraction=0, test_fraction=fraction)
     test = Counter(cut.labels[cut.indices("test")].tolist())
     for label, count in counts.items():
         assert test[label] == min(max(1, round(fraction * count)), count - 1)
+    more = image_set([*(str(i).encode() for i in range(len(images))), b"new"], [*images.labels.tolist(), min(counts)])
+    after = split_by_digest(with_splits(more, val_fraction=0, test_fraction=fraction))
+    assert sum(after[digest] != split for digest, split in split_by_digest(cut).items()) <= 1
 
 
-@settings(max_examples=50, deadline=None)
-@given(count=st.integers(2, 60))
-def test_adding_an_image_moves_at_most_one_other(count: int) -> None:
-    before = split_by_digest(with_splits(numbered({0: count, 1: 30}), val_fraction=0, test_fraction=0.2))
-    images = [str(i).encode() for i in range(count + 30)]
-    more = image_set([*images, b"new"], [0] * count + [1] * 30 + [0])
-    after = split_by_digest(with_splits(more, val_fraction=0, test_fraction=0.2))
-    assert sum(after[digest] != split for digest, split in before.items()) <= 1
-
-
-def test_images_without_labels_are_validated_where_asked_and_none_has_one() -> None:
-    cut = with_splits(numbered({NO_LABEL: 50}), val_fraction=0.1, test_fraction=0.2, unlabelled=True)
-    assert Counter(cut.splits.tolist()) == {"train": 45, "val": 5}
-    some = with_splits(numbered({NO_LABEL: 50, 0: 10}), val_fraction=0.1, test_fraction=0.2, unlabelled=True)
-    assert Counter(some.splits.tolist()) == {"train": 57, "val": 1, "test": 2}
-
-
-def test_splits_that_the_set_brings_stay() -> None:
+def test_splits_that_the_set_brings_stay_and_options_say_what_val_takes() -> None:
     given_test = image_set([str(i).encode() for i in range(40)], [0] * 40, ["test"] * 10 + ["train"] * 30)
     cut = with_splits(given_test, val_fraction=0.1, test_fraction=0.5)
     np.testing.assert_array_equal(cut.indices("test"), np.arange(10))
     assert len(cut.indices("val")) == 3 and with_splits(cut, val_fraction=0.1, test_fraction=0.5) is cut
+    images = numbered({0: 40})
+    kept = set(images.digests[:30])
+
+    def keep(digests: Sequence[str]) -> NDArray[np.bool_]:
+        return np.array([digest in kept for digest in digests])
+
+    last = with_splits(images, val_fraction=0.2, test_fraction=0, keep_in_train=keep).indices("val")
+    assert len(last) == 8 and set(last) <= set(range(30, 40))
+    for counts, splits in (
+        ({NO_LABEL: 50}, {"train": 45, "val": 5}),
+        ({NO_LABEL: 50, 0: 10}, {"train": 57, "val": 1, "test": 2}),
+    ):
+        some = with_splits(numbered(counts), val_fraction=0.1, test_fraction=0.2, unlabelled=True)
+        assert Counter(some.splits.tolist()) == splits
 
 
 def test_images_of_several_classes_are_cut_by_the_rarest_one() -> None:
@@ -114,16 +113,6 @@ def test_images_of_several_classes_are_cut_by_the_rarest_one() -> None:
     several[110:] = NO_LABEL
     cut = with_splits(images.revised(labels=several), val_fraction=0.2, test_fraction=0.2)
     assert cut.splits.tolist() == one.splits.tolist()
-
-
-def test_val_takes_images_kept_in_train_last() -> None:
-    images = numbered({0: 40})
-    kept = set(images.digests[:30])
-    cut = with_splits(
-        images, val_fraction=0.2, test_fraction=0, keep_in_train=lambda digests: np.array([d in kept for d in digests])
-    )
-    assert len(cut.indices("val")) == 8
-    assert set(cut.indices("val")) <= set(range(30, 40))
 
 
 def test_pictures_on_two_sides_or_with_two_labels_are_counted_and_named() -> None:
@@ -137,13 +126,9 @@ def test_pictures_on_two_sides_or_with_two_labels_are_counted_and_named() -> Non
         "In train are pictures twice with different labels: 1, such as '2' (b) and '3' (c). Remove the wrong copies.",
     ]
     assert wrong_copies(image_set([b"a", b"a", b"b"], [0, NO_LABEL, 1], ["train", "train", "test"])) == []
-
-
-@pytest.mark.parametrize(("other", "wrong"), [([1, 0], True), ([-1, 1], False), ([0, 1], False)])
-def test_of_several_classes_only_what_is_known_can_differ(other: list[int], wrong: bool) -> None:
-    labels = np.array([[0, 1], other], np.int8)
-    images = in_memory([b"a", b"a"], labels, classes=("x", "y"), keys=("0", "1"), splits=np.array(["train"] * 2))
-    assert [" (y) and " in sentence for sentence in wrong_copies(images)] == [True] * wrong
+    for other, wrong in (([1, 0], True), ([-1, 1], False), ([0, 1], False)):
+        found = wrong_copies(in_memory([b"a"] * 2, np.array([[0, 1], other], np.int8), classes=("x", "y")))
+        assert [" (y) and " in sentence for sentence in found] == [True] * wrong, "only what is known can differ"
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=12))
@@ -174,20 +159,10 @@ def test_labels_of_some_images_are_kept_before_others() -> None:
         assert kept[:10].sum() == kept[10:].sum() == 3
         assert not kept[:10][~first[:10]].any(), "the class has enough of them"
         assert kept[12], "the class has one of them, and others fill up"
-    everyone = np.ones(20, bool)
-    np.testing.assert_array_equal(
-        keep_labels_per_class(labels, train, 3, 0, first=everyone), keep_labels_per_class(labels, train, 3, 0)
-    )
-
-
-def test_to_keep_all_labels_or_to_flip_one_class_is_refused() -> None:
+    kept = keep_labels_per_class(np.array([0, 0, 0, 1]), np.arange(4), 2, seed=0)
+    assert Counter(kept.tolist()) == {0: 2, 1: 1, NO_LABEL: 1}, "a class with fewer keeps them all"
     with pytest.raises(DataError, match=r"3 labels per class .*the largest, 'cat', has 3"):
         keep_labels_per_class(np.array([0, 0, 0, 1]), np.arange(4), 3, seed=0, classes=("cat", "dog"))
-    for first in (None, np.array([False, True, False, True])):
-        kept = keep_labels_per_class(np.array([0, 0, 0, 1]), np.arange(4), 2, seed=0, first=first)
-        assert Counter(kept.tolist()) == {0: 2, 1: 1, NO_LABEL: 1}, "a class with fewer keeps them all"
-    with pytest.raises(DataError, match="two or more classes"):
-        flip_labels(np.zeros(4, dtype=np.int64), np.arange(4), 0.5, 1, seed=0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -195,22 +170,13 @@ def test_to_keep_all_labels_or_to_flip_one_class_is_refused() -> None:
 def test_the_exact_number_of_labels_is_flipped(n: int, fraction: float, n_classes: int, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(NO_LABEL, n_classes, n)
     indices = np.arange(0, n, 2)
-    flipped = flip_labels(labels, indices, fraction, n_classes, seed)
-    changed = np.flatnonzero(flipped != labels)
-    assert len(changed) == round(fraction * np.sum(labels[indices] != NO_LABEL))
-    assert set(changed) <= set(indices)
-    assert np.all(labels[changed] != NO_LABEL)
-    assert np.all((flipped[changed] >= 0) & (flipped[changed] < n_classes))
-
-
-@settings(max_examples=50, deadline=None)
-@given(n=st.integers(1, 80), fraction=st.floats(0, 1), n_classes=st.integers(2, 6), seed=st.integers(0, 99))
-def test_class_dependent_flips_take_each_class_for_one_other(
-    n: int, fraction: float, n_classes: int, seed: int
-) -> None:
-    labels = np.random.default_rng(seed).integers(0, n_classes, n)
-    flipped = flip_labels(labels, np.arange(n), fraction, n_classes, seed, class_dependent=True)
-    changed = flipped != labels
-    assert changed.sum() == round(fraction * n)
+    for class_dependent in (False, True):
+        flipped = flip_labels(labels, indices, fraction, n_classes, seed, class_dependent=class_dependent)
+        changed = np.flatnonzero(flipped != labels)
+        assert len(changed) == round(fraction * np.sum(labels[indices] != NO_LABEL))
+        assert set(changed) <= set(indices) and np.all(labels[changed] != NO_LABEL)
+        assert np.all((flipped[changed] >= 0) & (flipped[changed] < n_classes))
     pairs = set(zip(labels[changed].tolist(), flipped[changed].tolist(), strict=True))
-    assert len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == len(pairs)
+    assert len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == len(pairs), "one for each"
+    with pytest.raises(DataError, match="two or more classes"):
+        flip_labels(np.zeros(4, dtype=np.int64), np.arange(4), 0.5, 1, seed=0)

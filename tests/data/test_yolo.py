@@ -68,9 +68,8 @@ def test_entries_as_other_tools_write_them(tmp_path: Path, yaml: str) -> None:
 
 def test_keypoints_and_folders_that_are_the_splits(tmp_path: Path) -> None:
     lines = ("0 .5 .5 .5 .5 .45 .45 2 .55 .45 2 .45 .55 2 .9 .9 2\n", "1 .5 .5 1 1 .1 .1 .9 .9\n", "0 .5 .5 .5 .5\n")
-    root = write(
-        tmp_path / "points", YAML + "kpt_shape: [4, 3]\n", train_1=lines[0], train_2=lines[1], train_3=lines[2]
-    )
+    labels = dict(zip(("train_1", "train_2", "train_3"), lines, strict=True))
+    root = write(tmp_path / "points", YAML + "kpt_shape: [4, 3]\n", **labels)
     cat, dog = [("cat", (10, 5, 30, 15), 1)], [("big dog", (0, 0, 40, 20), 1)]
     assert list(rows(load_dataset(f"yolo:{root}")).values()) == [cat, dog, cat]
     root = write(tmp_path / "bare", None, train_1="0 .5 .5 .5 .5", valid_2="1 .5 .5 .5 .5", train_3="1 .5 .5 .5 .5")
@@ -81,38 +80,24 @@ def test_keypoints_and_folders_that_are_the_splits(tmp_path: Path) -> None:
 
 
 def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
-    lines = [
-        "0 0.5 0.5 0.5 0.5",
-        "0 0.5 0.5 0.5",
-        "0 0.5 0.5 0.5 0.5 0.5 0.5 0.5",
-        "x 0.5 0.5 0.5 0.5",
-        "7 0.5 0.5 0.5 0.5",
-        "-1 0.5 0.5 0.5 0.5",
-        "0.5 0.5 0.5 0.5 0.5",
-        "1e9 0.5 0.5 0.5 0.5",
-        "0 nan 0.5 0.5 0.5",
-        "0 0.5 0.5 0 0.5",
-        "0 7 7 0.5 0.5",
-        "0 0.1 0.2 nan 0.2 0.3 0.4",
-        "0 0.5 0.5 0.5 0.5",
-    ]
+    values = ["0.5 0.5 0.5", "0.5 0.5 0.5 0.5 0.5 0.5 0.5", "nan 0.5 0.5 0.5", "0.1 0.2 nan 0.2 0.3 0.4"]
+    lines = ["0 0.5 0.5 0.5 0.5", *(f"0 {each}" for each in values)]
+    lines += [f"{label} 0.5 0.5 0.5 0.5" for label in ("x", "7", "-1", "0.5", "1e9", "0")]
     root = write(tmp_path, train_1="\n".join(lines), train_2="0 .5 .5 .5 .5")
     (root / "labels/train/2.txt").write_bytes(b"\xff\xfe0 0 0")
     images = load_dataset(f"yolo:{root}")
     assert rows(images) == {"images/train/1.png": [("cat", (10, 5, 30, 15), 1)], "images/train/2.png": None}
     text = aside_text(images)
-    for part in (
-        "it has not 5 values: class, x, y, width, height: 'images/train/1.png, line 2', 'images/train/1.png, line 3'",
-        "a value is no number: 'images/train/1.png, line 4'",
-        "its class number has no name: 'images/train/1.png, line 5'",
-        "its class is no number from 0 on: 'images/train/1.png, line 6', 'images/train/1.png, line 7'",
-        "a coordinate is missing or no number: 'images/train/1.png, line 9', 'images/train/1.png, line 12'",
-        "no area",
-        "outside of its picture: 'images/train/1.png, line 11'",
-        "listed twice: 'images/train/1.png, line 13'",
-        "the label file cannot be read (UnicodeDecodeError): '2.txt'",
-    ):
-        assert part in text, text
+    for reason, places in {
+        "it has not 5 values: class, x, y, width, height": (2, 3),
+        "a coordinate is missing or no number": (4, 5),
+        "a value is no number": (6,),
+        "its class number has no name": (7,),
+        "its class is no number from 0 on": (8, 9, 10),
+        "the box is listed twice": (11,),
+    }.items():
+        assert f"{reason}: {', '.join(repr(f'images/train/1.png, line {place}') for place in places)}" in text, text
+    assert "the label file cannot be read (UnicodeDecodeError): '2.txt'" in text
 
 
 def test_label_files_without_an_image_are_named(tmp_path: Path) -> None:
@@ -137,15 +122,17 @@ def test_label_files_without_an_image_are_named(tmp_path: Path) -> None:
         ("train: images/train\nnames: [a, a]", r"a class name comes twice: 'a'"),
         ("train: images/train\nnames: {0: a, 2: b}", r"not numbered 0 to 1"),
         ("train: images/train\nnames: {a: b}", r"not numbered"),
-        ("train: images/train\nnames: [[a]]", r"no list of class names"),
-        (
-            "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nnames: [*c, *c]\ntrain: images/train",
-            r"no list of class names",
-        ),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images/train", r"no list of class names"),
+        ("names: [" + "1" + ":1" * 300_000 + "]", "a number of 600,001 characters"),
+        ("names: [" + "1" + ":1" * 300_000 + ".5]", "a number of 600,003 characters"),
+        ("names: [0x" + "f" * 900_000 + "]", "a number of 900,002 characters"),
+        ("names: [!!int '" + "9" * 60 + "']", "a number of 60 characters"),
+        ("a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nc: {<<: [*b, *b]}", "merges entries by '<<'"),
+        ('names: ["a\\ud800"]', "half a character"),
     ],
 )
-def test_a_wrong_data_yaml_is_an_error(tmp_path: Path, yaml: str, reason: str) -> None:
-    write(tmp_path / "set/inner", yaml, train_1="0 .5 .5 .5 .5")
+def test_a_data_yaml_that_is_wrong_or_costs_minutes_is_refused(tmp_path: Path, yaml: str, reason: str) -> None:
+    write(tmp_path / "set/inner", yaml, train_1="")
     with pytest.raises(DataError, match=reason):
         load_dataset(f"yolo:{tmp_path / 'set/inner'}")
 
@@ -164,24 +151,3 @@ def test_class_numbers_that_begin_at_1_are_told(
         return
     load_dataset(f"yolo:{root}")
     assert ("If yours begin at 1" in capsys.readouterr().err) == (numbers == "1 1")
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("names: [" + "1" + ":1" * 300_000 + "]", "a number of 600,001 characters"),
-        ("names: [" + "1" + ":1" * 300_000 + ".5]", "a number of 600,003 characters"),
-        ("names: [0x" + "f" * 900_000 + "]", "a number of 900,002 characters"),
-        ("names: {0: " + "9" * 60 + "}", "a number of 60 characters"),
-        ("names: [!!int '" + "9" * 60 + "']", "a number of 60 characters"),
-        ("a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nc: {<<: [*b, *b]}", "merges entries by '<<'"),
-        ('names: ["a\\ud800"]', "half a character"),
-    ],
-)
-def test_numbers_and_names_that_cost_minutes_or_cannot_be_written_are_refused(
-    tmp_path: Path, text: str, reason: str
-) -> None:
-    picture(tmp_path / "images" / "1.png")
-    (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=reason):
-        load_dataset(f"yolo:{tmp_path}")

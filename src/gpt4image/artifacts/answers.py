@@ -73,13 +73,9 @@ def is_box(value: Mapping[str, Any]) -> bool:
     """Return whether this has a label and four numbers."""
     match value:
         case {"label": str(), "box_2d": [_, _, _, _] as numbers}:
-            return all(map(_is_number, numbers))
+            return all(type(one) in (int, float) and abs(one) < 1e9 for one in numbers)  # nor NaN
         case _:
             return False
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9  # nor NaN
 
 
 def _whole(answer: Answer) -> Answer:

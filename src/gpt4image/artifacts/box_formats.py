@@ -54,7 +54,8 @@ def in_thousandths(answer: Answer, name: str = AS_ASKED, max_side: int | None = 
         "duplicates": int(has_area.sum()) - len(kept),
         "whole_image": len(kept) - len(chosen),
     }
-    boxes = tuple({**answer.boxes[i], "box_2d": [_plain(value) for value in inside[i].tolist()]} for i in chosen)
+    plain = [[int(value) if value == int(value) else value for value in box] for box in inside.tolist()]
+    boxes = tuple({**answer.boxes[i], "box_2d": plain[i]} for i in chosen)
     return replace(answer, boxes=boxes, picture=None, box_faults={what: n for what, n in faults.items() if n} or None)
 
 
@@ -125,10 +126,6 @@ def _distinct(inside: NDArray[np.float64], labels: Sequence[str], rows: NDArray[
         if not same[place, kept].any():
             kept.append(place)
     return rows[kept]
-
-
-def _plain(value: float) -> int | float:
-    return int(value) if value == int(value) else value
 
 
 def max_side_of(describer: Mapping[str, Any]) -> int | None:

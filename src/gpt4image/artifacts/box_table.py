@@ -26,15 +26,7 @@ COLUMNS = ("left", "top", "right", "bottom", "class", "weight")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxLabels:
-    """Boxes of N images, by key and digest.
-
-    Attributes:
-        keys: names of the images, for people.
-        digests: of the images; boxes belong to these.
-        boxes: of the images, in this order.
-        classes: class names.
-        facts: how they were made, as JSON values.
-    """
+    """Boxes of N images, by key and digest; ``facts`` say how they were made, as JSON values."""
 
     keys: tuple[str, ...]
     digests: tuple[str, ...]
@@ -44,10 +36,9 @@ class BoxLabels:
 
     def by_digest(self, digests: Sequence[str]) -> Boxes:
         """Return the boxes of images; one that the file lacks is not annotated. Of equal images the first counts."""
-        row_of = {digest: row for row, digest in reversed(list(enumerate(self.digests)))}
-        rows = [row_of.get(digest, -1) for digest in digests]
-        found = self.boxes[[max(row, 0) for row in rows]] if len(self.boxes) else Boxes.of_images([None] * len(rows))
-        return found.hidden(np.array(rows, np.int64) < 0)
+        rows = rows_of(self.digests, digests)
+        found = self.boxes[np.maximum(rows, 0)] if len(self.boxes) else Boxes.of_images([None] * len(rows))
+        return found.hidden(rows < 0)
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
@@ -74,7 +65,6 @@ class BoxLabels:
         return list(self.facts.get("human", ()))
 
     def _require_sound(self) -> None:
-        """Refuse numbers that no run could use. Raises ValueError."""
         boxes = self.boxes
         if not ((boxes.labels >= 0) & (boxes.labels < len(self.classes))).all():
             raise ValueError(f"a box is of none of its {len(self.classes)} classes")
@@ -111,6 +101,12 @@ class BoxLabels:
         return found
 
 
+def rows_of(known: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
+    """Return where wanted digests are among those that are known; -1 for others. Of equal ones the first counts."""
+    row_of = {digest: row for row, digest in reversed(list(enumerate(known)))}
+    return np.array([row_of.get(digest, -1) for digest in wanted], np.int64)
+
+
 def holds_boxes(path: Path) -> bool:
     """Return whether a file says of itself that it is one of boxes; one that cannot be read says nothing."""
     import pyarrow as pa
@@ -123,20 +119,13 @@ def holds_boxes(path: Path) -> bool:
 
 
 def _boxes(table: Any) -> Boxes:
-    """Return the boxes of a table that ``BoxLabels.save`` made."""
     lists = table.column("boxes").combine_chunks()
     rows = lists.flatten()
-    columns = {name: _numbers(rows.field(name)) for name in COLUMNS}
-    corners = np.stack([columns[name] for name in COLUMNS[:4]], axis=1).astype(np.float32)
-    counts = _numbers(lists.value_lengths())
+    *corners, labels, weights = (rows.field(name).to_numpy(zero_copy_only=False) for name in COLUMNS)
     return Boxes(
-        starts=np.cumsum([0, *counts], dtype=np.int64),
-        corners=corners,
-        labels=columns["class"].astype(np.int64),
-        weights=columns["weight"].astype(np.float32),
-        known=_numbers(table.column("known").combine_chunks()).astype(np.bool_),
+        starts=np.cumsum([0, *lists.value_lengths().to_numpy(zero_copy_only=False)], dtype=np.int64),
+        corners=np.stack(corners, axis=1).astype(np.float32),
+        labels=labels.astype(np.int64),
+        weights=weights.astype(np.float32),
+        known=table.column("known").combine_chunks().to_numpy(zero_copy_only=False).astype(np.bool_),
     )
-
-
-def _numbers(column: Any) -> NDArray[Any]:
-    return column.to_numpy(zero_copy_only=False)

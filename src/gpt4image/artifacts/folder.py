@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from gpt4image.base.checksums import FILES, file_facts, recorded_files, require_recorded
 from gpt4image.base.errors import TableError
 from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
-from gpt4image.base.locks import LockedError, acquire_lock
+from gpt4image.base.locks import acquire_lock
 
 M = TypeVar("M")
 
@@ -47,12 +47,8 @@ def open_arrays(
 ) -> dict[str, NDArray[Any]]:
     """Return arrays as memory maps by name; those of up to 64 MB are compared to their checksums.
 
-    Args:
-        folder: the folder.
-        files: of the manifest.
-        expected: dtype and shape of each array, by the name of its file without ``.npy``.
-
-    Raises DamagedError: one is missing, damaged, or of another type or shape.
+    ``files`` are those of the manifest, ``expected`` dtype and shape of each array by the name of its file without
+    ``.npy``. Raises DamagedError: one is missing, damaged, or of another type or shape.
     """
     for name in expected:
         require_recorded(folder, f"{name}.npy", {FILES: files})
@@ -72,19 +68,15 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 @contextlib.contextmanager
 def writing(out: Path, option: str = "--out") -> Generator[None]:
-    """Hold a folder for this process; a full disk or a read-only folder is a TableError.
-
-    ``option`` is the command-line option of the folder, for messages.
-    """
+    """Hold the folder of ``option`` for this process; a full disk or a read-only folder is a TableError."""
+    advice = "writes to this folder; wait until it is done or stop it."
     try:
         make_folder(out)
-        lock = acquire_lock(out / ".lock", wait_s=2.0)
+        lock = acquire_lock(out / ".lock", 2.0, lambda who: TableError(f"{out}: {who} {advice}"))
         try:
             yield
         finally:
             lock.release()
-    except LockedError as error:
-        raise TableError(f"{out}: {error} writes to this folder; wait until it is done or stop it.") from None
     except OSError as error:
         raise TableError(
             f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then "

@@ -125,27 +125,21 @@ def up_to_date(
 def most_similar(
     index: Index, queries: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ``count`` rows of N images most similar to each query, best first, by exact search in blocks.
+    """Return the ``count`` rows of N images most similar to each query (Q, D) of unit length, and their cosines.
 
-    ``queries`` are (Q, D) of unit length.
-
-    Returns:
-        (Q, min(count, N)) rows, and their cosines. Equal ones come in the order of the index.
+    Both are (Q, min(count, N)), best first, by exact search in blocks; equal ones come in the order of the index.
     """
+    # All of it by torch: with two libraries of threads, each waits for those of the other.
     # All of it by torch: with two libraries of threads, each waits for those of the other.
     blocks = (index.embeddings[start : start + BLOCK] for start in range(0, len(index.embeddings), BLOCK))
     found = [(torch.from_numpy(queries) @ torch.from_numpy(np.array(block)).float().T).numpy() for block in blocks]
     cosines = np.concatenate(found, axis=1)
-    rows = np.stack([_largest(row, count) for row in cosines])
+    rows = np.empty((len(queries), min(count, cosines.shape[1])), np.int64)
+    for row, values in zip(rows, cosines, strict=True):
+        least = -np.partition(-values, len(row) - 1)[len(row) - 1]
+        near = np.flatnonzero(values >= least)
+        row[:] = near[np.argsort(-values[near], kind="stable")[: len(row)]]
     return rows, np.take_along_axis(cosines, rows, axis=1)
-
-
-def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return where the ``count`` largest of some values are, largest first, equal ones in order."""
-    near = np.arange(len(values))
-    if count < len(values):
-        near = np.flatnonzero(values >= -np.partition(-values, count - 1)[count - 1])
-    return near[np.argsort(-values[near], kind="stable")[:count]]
 
 
 def _written(

@@ -22,13 +22,9 @@ class ClassOption(NamedTuple):
 class Prompt:
     """What a describer was asked.
 
-    Attributes:
-        name: short name, e.g. ``paper``.
-        version: raised when the text of the name changes.
-        text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
-        class_conditioned: the prompt names the class, so the description may give the label away.
-        ask: what was asked for: ``description``, ``class``, ``tags``, ``boxes``.
-        classes: the class list, where the class was asked for.
+    The ``version`` is raised when the text of the ``name`` changes. ``text`` has ``{class_name}`` for the class of the
+    image, and is empty if it is not known. If it is ``class_conditioned``, the description may give the label away.
+    ``ask`` is of description, class, tags and boxes; ``classes`` is the class list, where the class was asked for.
     """
 
     name: str
@@ -65,17 +61,12 @@ class Description:
 
     Attributes:
         digest: sha256 hex digest of the image bytes.
-        prompt: what was asked.
         describer: settings of the describer, its whole identity (JSON-serialisable).
         sample: number of this result among several of the same describer and prompt.
         text: the description, or a rejected answer as it came; None where there was none.
-        answer: what else was asked for: class, tags, boxes.
         error: why this is no answer.
-        finish_reason: as the model gave it.
-        tokens_in: tokens of the request.
-        tokens_out: tokens of the answer.
-        cost_usd: price, failed tries of the same result included, in US dollars.
-        latency_s: time from request to answer, in seconds.
+        cost_usd: price, failed tries of the same result included.
+        latency_s: time from request to answer.
         created: seconds since 1970-01-01 UTC.
     """
 

@@ -290,10 +290,7 @@ def require_recorded_folder(folder: Path) -> None:
 
 
 def load_comparisons(folder: Path) -> dict[str, Comparison]:
-    """Read the comparisons of a folder by name; a single one has the empty name.
-
-    Raises RunError: comparison.json is malformed.
-    """
+    """Read the comparisons of a folder by name; a single one has the empty name. Raises RunError: it is malformed."""
     path = folder / COMPARISON
     return checked(path, lambda: comparisons_in(read_json(path)))
 
@@ -307,15 +304,13 @@ def comparisons_in(record: dict[str, Any]) -> dict[str, Comparison]:
 def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[Skipped]]:
     """Read the runs behind each arm; a run that cannot be read is skipped."""
     runs: dict[str, list[Run]] = {}
-    skipped: list[Skipped] = []
-    root = folder.resolve()
+    skipped, root = list[Skipped](), folder.resolve()
     for name, arm in comparison.arms.items():
         runs[name] = []
         for relative in arm.runs:
-            if not (root / relative).resolve().is_relative_to(root):
-                skipped.append(Skipped(name=relative, reason="the run folder lies outside the comparison"))
-                continue
             try:
+                if not (root / relative).resolve().is_relative_to(root):
+                    raise RunError("the run folder lies outside the comparison")
                 runs[name].append(load_run(folder / relative))
             except RunError as error:
                 skipped.append(Skipped(name=relative, reason=str(error)))

@@ -34,7 +34,7 @@ from typing import Any, TypedDict
 from gpt4image.base.checksums import FILES, damaged, file_digest, file_facts, require_recorded
 from gpt4image.base.errors import DamagedError, ModelError, RunError, first_few
 from gpt4image.base.files import fingerprint, make_folder, read_json, read_json_lines, write_json
-from gpt4image.base.locks import LockedError, acquire_lock
+from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.secrets import hidden
 from gpt4image.config.base import current_names
@@ -79,21 +79,14 @@ def identity(config: dict[str, Any]) -> str:
 def writing(folder: Path) -> Generator[None]:
     """Lock a folder of runs for this process; it is made if missing, and removed if it stays empty.
 
-    Raises:
-        RunError: another process holds it, or it is a file.
-        OSError: the folder cannot be written to.
+    Raises RunError: another process holds it, or it is a file; OSError: it cannot be written to.
     """
     made = not folder.exists()
     if not made and not folder.is_dir():
         raise RunError(f"{folder} is a file; --out names a folder, which is made where there is none.")
     make_folder(folder)
-    try:
-        lock = acquire_lock(folder / LOCK, wait_s=PATIENCE)
-    except LockedError as error:
-        raise RunError(
-            f"{folder}: {error} trains here; wait until it is done or stop it, then give the same command again, or "
-            "give another --out."
-        ) from None
+    advice = "wait until it is done or stop it, then give the same command again, or give another --out"
+    lock = acquire_lock(folder / LOCK, PATIENCE, lambda who: RunError(f"{folder}: {who} trains here; {advice}."))
     try:
         yield
     finally:
@@ -107,13 +100,9 @@ def writing(folder: Path) -> Generator[None]:
 def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resume: bool) -> None:
     """Write configuration and environment of a new run, or check that a run in the folder may go on.
 
-    Args:
-        run_dir: the folder; made if missing.
-        record: resolved options with the keys arm, chosen and data_fingerprint.
-        facts: device, precision, memory_format and threads, for the environment.
-        resume: whether an unfinished run in the folder may go on.
-
-    Raises RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
+    ``record`` has the resolved options and the keys arm, chosen and data_fingerprint; ``facts`` of the environment are
+    device, precision, memory_format and threads. Raises RunError: the folder holds a run and ``resume`` is False, or a
+    run of another configuration.
     """
     if not resume or not has_begun(run_dir):
         require_new(run_dir)
@@ -230,10 +219,7 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
 
 
 def recorded_file(run_dir: Path, name: str = MODEL) -> Path:
-    """Return a file of a finished run, such as its weights, compared to the checksum that run.json keeps of it.
-
-    Raises DamagedError: it is missing, damaged, or of another run.
-    """
+    """Return a file of a finished run, such as its weights, compared to its checksum in run.json. DamagedError."""
     require_recorded(run_dir, name, _read_record(run_dir / RUN, set()), largest=math.inf)
     return run_dir / name
 
@@ -253,10 +239,7 @@ def read_evaluation(path: Path) -> Any:
 
 
 def class_names(run_dir: Path) -> tuple[str, ...]:
-    """Return the K class names of a finished run, in the order of its logits.
-
-    Raises RunError: the run is not finished, or its record is damaged.
-    """
+    """Return the K class names of a finished run, in the order of its logits. Raises RunError."""
     classes: Any = read_run(run_dir)["run"].get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise RunError(damaged(run_dir / RUN, "its classes are no list of names"))
@@ -264,10 +247,7 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
 
 
 def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
-    """Raise RunError if the classes of a dataset are not those of a finished run, in its order.
-
-    Column k of the predictions would be another class.
-    """
+    """Raise RunError if the classes of a dataset are not those of a finished run, in the order of its predictions."""
     own = class_names(run_dir)
     if tuple(classes) == own:
         return

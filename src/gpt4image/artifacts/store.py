@@ -24,32 +24,32 @@ from gpt4image.artifacts.box_formats import AS_ASKED, formats_of, in_thousandths
 from gpt4image.artifacts.results import ClassOption, Description, Prompt, StoredAnswer, StoredText, canonical_json
 from gpt4image.artifacts.store_file import (
     COLUMNS,
+    FIELDS,
     PROMPT,
     References,
     RowChecksums,
-    back_up,
+    beside,
     connect_reader,
     connect_writer,
     count_file,
     explained,
     marks,
     prompt_columns,
+    refuse_orphaned_log,
     written,
 )
 from gpt4image.base.checksums import SMALL
 from gpt4image.base.errors import StoreError, nearest
-from gpt4image.base.files import make_folder
-from gpt4image.base.locks import FileLock, LockedError, acquire_lock
+from gpt4image.base.files import atomic_path, flush, make_folder
+from gpt4image.base.locks import FileLock, acquire_lock
 
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
-_ROWS_PER_QUERY = 500
 MERGE_SECONDS = 120
 """Maximum age of answers that are in SQLite's log only."""
-
-# Columns of a result that are fields of ``Description`` as they are.
-_FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
-
+OUTSIDE_LIST = "the class is not in the list"
+"""Beginning of the error of an answer whose class is not in the list."""
+_ROWS_PER_QUERY = 500
 # A good description is never overwritten: it was paid for. The cost of failed tries is added to the price of the answer
 # that takes their place, so that the sum over the store is what was spent.
 _COST = """CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
@@ -68,9 +68,6 @@ ON CONFLICT DO UPDATE SET
     checksum = row_checksum({", ".join(_REPLACED.values())})
 WHERE status = 'failed'
 """
-
-OUTSIDE_LIST = "the class is not in the list"
-"""Beginning of the error of an answer whose class is not in the list."""
 _DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
 # Prompts are ranked once: rows that are sorted by a class list carry it with them, 35 KB of 2,000 classes.
 _JOINED = (
@@ -122,19 +119,39 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             self._lock.release()
 
     def back_up(self, copy: Path) -> None:
-        """Copy the store, as it is now, to a new file; others may write meanwhile. Raises StoreError."""
-        back_up(self._connection, copy)
+        """Copy the store, as it is at one moment, to a new file that appears when it is complete and checked.
+
+        Others may write meanwhile. Raises StoreError: there is a file ``copy`` already, or a log beside it; it cannot
+        be written; the store is damaged.
+        """
+        refuse_orphaned_log(copy)
+        if copy.exists() or copy.is_symlink():
+            raise StoreError(f"{copy}: there is such a file already, and a backup replaces none; give another name.")
+        with explained(copy):
+            count_file(copy).unlink(missing_ok=True)  # of a store of that name that is gone
+            with atomic_path(copy) as temporary, contextlib.closing(sqlite3.connect(temporary)) as target:
+                self._connection.backup(target)
+                (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise StoreError(
+                        f"{copy}: no backup was made, as the store is damaged ({' '.join(verdict.split())}). Keep "
+                        "earlier backups, and save what can be read with `gpt4image descriptions export`."
+                    )
+            flush(copy.parent)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Generator[References]:
+        """Yield the ids, in a transaction that is on disk when the block ends. Raises StoreError."""
+        with explained(self.path), self._references.kept_on_success(), self._connection:
+            yield self._references
 
     def add(self, rows: Iterable[Description]) -> int:
         """Write results in one transaction that is on disk when this returns; good ones are never overwritten.
 
-        Returns:
-            Number of results that were new or took the place of a failure.
-
-        Raises StoreError.
+        Returns the number of results that were new or took the place of a failure. Raises StoreError.
         """
-        ids, fields = self._references, operator.attrgetter(*_FIELDS)
-        with explained(self.path), ids.kept_on_success(), self._connection:
+        fields = operator.attrgetter(*FIELDS)
+        with self._changing() as ids:
             values = [
                 (
                     bytes.fromhex(row.digest),
@@ -176,15 +193,15 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         among = "r.status = 'ok'"
         if rejected:
             among = f"r.status = 'failed' AND r.text IS NOT NULL AND r.error NOT LIKE '{OUTSIDE_LIST}%'"
-        return set(self._of("lower(hex(r.digest)), r.sample", prompt, describer, among))
+        return set(self._of("r.sample", prompt, describer, among))
 
     def inputs(self, prompt: Prompt, describer: Mapping[str, Any]) -> list[tuple[str, int]]:
         """Return (digest, tokens of the request) of each answer to a prompt that tells them."""
-        return list(self._of("lower(hex(r.digest)), r.tokens_in", prompt, describer, "r.tokens_in IS NOT NULL"))
+        return list(self._of("r.tokens_in", prompt, describer, "r.tokens_in IS NOT NULL"))
 
-    def _of(self, columns: str, prompt: Prompt, describer: Mapping[str, Any], among: str) -> Iterator[Any]:
+    def _of(self, column: str, prompt: Prompt, describer: Mapping[str, Any], among: str) -> Iterator[Any]:
         return self._query(
-            f"SELECT {columns} FROM {_JOINED} WHERE {among} AND d.settings = ? "
+            f"SELECT lower(hex(r.digest)), {column} FROM {_JOINED} WHERE {among} AND d.settings = ? "
             f"AND ({prompt_columns('p.')}) = ({marks(PROMPT)})",
             (canonical_json(describer), *prompt.row),
         )
@@ -199,8 +216,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             "SELECT lower(hex(r.digest)), d.settings, r.cost_usd FROM results AS r "
             "JOIN describers AS d ON d.id = r.describer WHERE r.cost_usd > 0"
         )
-        payee, same = _payee(describer), dict[str, bool]()
-        known = 0.0
+        payee, same, known = _payee(describer), dict[str, bool](), 0.0
         for digest, settings, cost in rows:
             if settings not in same:
                 same[settings] = _payee(json.loads(settings)) == payee
@@ -209,7 +225,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     @contextlib.contextmanager
     def cost_notes(self, describer: Mapping[str, Any]) -> Generator[Callable[[float], None]]:
-        """Return what notes, from any thread, how much a model may have cost besides the results; on disk when done."""
+        """Yield what notes, from any thread, how much a model may have cost besides the results; on disk when done."""
         with explained(self.path):
             connection = connect_writer(self.path, any_thread=True)
 
@@ -222,16 +238,13 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
         """Return the digests of images about which a call failed and nothing was answered."""
-        return self._digests("r.status = 'failed' AND r.text IS NULL AND d.settings = ?", canonical_json(describer))
-
-    def digests(self, prompt_name: str | None = None) -> set[str]:
-        """Return the digests of all images that have a description."""
-        where, values = _of_prompt(prompt_name)
-        return self._digests(_DESCRIBED + where, *values)
-
-    def _digests(self, where: str, *values: str) -> set[str]:
-        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE {where}", values)
+        where = "r.status = 'failed' AND r.text IS NULL AND d.settings = ?"
+        rows = self._query(f"SELECT lower(hex(r.digest)) FROM {_JOINED} WHERE {where}", (canonical_json(describer),))
         return {digest for (digest,) in rows}
+
+    def digests(self) -> set[str]:
+        """Return the digests of all images that have a description."""
+        return {row.digest for row in self.texts()}
 
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
@@ -295,10 +308,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     ) -> Iterator[Description]:
         if describer is not None:
             where, values = f"{where} AND d.settings = ?", (*values, canonical_json(describer))
-        select = (
-            f"SELECT r.digest, r.prompt, r.describer, r.status, r.answer, {', '.join(f'r.{name}' for name in _FIELDS)} "
-            f"FROM {_JOINED} WHERE {where}"
-        )
+        columns = ", ".join(f"r.{name}" for name in COLUMNS)
         self.require_whole()
         with explained(self.path):
             prompts = self._prompts()
@@ -313,9 +323,10 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
             for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
                 among = "" if part is None else f" AND r.digest IN ({marks(part)})"
-                for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (*values, *(part or ()))):
+                select = f"SELECT {columns} FROM {_JOINED} WHERE {where}{among} ORDER BY {_ORDER}"
+                for row in self._query(select, (*values, *(part or ()))):
                     digest, prompt, describer, status, answer, *rest = row
-                    fields = dict(zip(_FIELDS, rest, strict=True))
+                    fields = dict(zip(FIELDS, rest, strict=True))
                     if status == "ok" and (answer is None or fields["text"] is not None):
                         fields["text"] = _text(fields["text"])
                     yield Description(
@@ -333,8 +344,8 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     def set_box_format(self, describer: Mapping[str, Any], name: str, evidence: Mapping[str, Any]) -> None:
         """Note how a describer writes boxes: answers are read so from now on. Raises StoreError as ``add``."""
-        with explained(self.path), self._references.kept_on_success(), self._connection:
-            values = self._references.describer(describer), name, canonical_json(evidence)
+        with self._changing() as ids:
+            values = ids.describer(describer), name, canonical_json(evidence)
             self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
 
     def examples(self) -> dict[str, dict[str, str]]:
@@ -350,8 +361,8 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     def note_examples(self, describer: Mapping[str, Any], classes: Mapping[str, str]) -> None:
         """Note the class of each example of a describer, by digest. Raises StoreError as ``add``."""
-        with explained(self.path), self._references.kept_on_success(), self._connection:
-            number = self._references.describer(describer)
+        with self._changing() as ids:
+            number = ids.describer(describer)
             rows = [(number, bytes.fromhex(digest), name) for digest, name in classes.items()]
             self._connection.executemany("INSERT OR REPLACE INTO examples VALUES (?, ?, ?)", rows)
 
@@ -363,7 +374,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     def note_dataset(self, spec: str) -> None:
         """Note which dataset answers are brought for. Raises StoreError as ``add``."""
         if spec != self.dataset:
-            with explained(self.path), self._connection:
+            with self._changing():
                 self._connection.execute("DELETE FROM dataset")
                 self._connection.execute("INSERT INTO dataset VALUES (?)", (spec,))
 
@@ -383,8 +394,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     def require_whole(self) -> None:
         """Check a store of up to 64 MB before its content is used, once; `doctor` checks a larger one.
 
-        Raises:
-            StoreError: it is damaged.
+        Raises StoreError: it is damaged.
         """
         if not self._is_checked and self.path.stat().st_size <= SMALL:
             with explained(self.path):
@@ -445,11 +455,9 @@ def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def _become_writer(path: Path, wait_s: float) -> FileLock:
+    advice = "is writing to this store; wait until it is done or stop it."
     try:
         make_folder(path.parent)
-        file = path.resolve()  # a link and the file that it leads to are one store
-        return acquire_lock(file.with_name(file.name + ".lock"), wait_s)
-    except LockedError as error:
-        raise StoreError(f"{path}: {error} is writing to this store; wait until it is done or stop it.") from None
+        return acquire_lock(beside(path, ".lock"), wait_s, lambda who: StoreError(f"{path}: {who} {advice}"))
     except OSError as error:
         raise StoreError(f"{path}: cannot write here ({error.strerror or error}); choose a writable folder.") from error

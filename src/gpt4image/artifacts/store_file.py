@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ from gpt4image.base.visible import in_one_line
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x67344931
 _MAGIC = b"SQLite format 3\0"
+PROMPT = ("name", "version", "text", "class_conditioned", "asked")
+"""Columns that identify a prompt, in the order of ``Prompt.row``."""
+# Columns of a result that are fields of ``Description`` as they are, and all that its checksum covers.
+FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
+COLUMNS = ("digest", "prompt", "describer", "status", "answer", *FIELDS)
+_REAL = frozenset(map(COLUMNS.index, ("cost_usd", "latency_s", "created")))
+
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -58,15 +65,13 @@ _LATER = {
     "batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, choice INTEGER NOT NULL, "
     "PRIMARY KEY (digest, prompt, describer, sample)) STRICT, WITHOUT ROWID",
 }
-_ADD_LATER = "\n".join(
-    [
-        "BEGIN IMMEDIATE;",
-        *(f"CREATE TABLE IF NOT EXISTS {name} {columns};" for name, columns in _LATER.items()),
-        "CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);",
-        "INSERT INTO written SELECT count(*) FROM results WHERE NOT EXISTS (SELECT * FROM written);",
-        "COMMIT;",
-    ]
-)
+_ADD_LATER = f"""
+BEGIN IMMEDIATE;
+{"".join(f"CREATE TABLE IF NOT EXISTS {name} {columns};" for name, columns in _LATER.items())}
+CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
+INSERT INTO written SELECT count(*) FROM results WHERE NOT EXISTS (SELECT * FROM written);
+COMMIT;
+"""
 
 _RESTORE = (
     "restore a backup, after moving the file and those beside it (-wal, -shm, .count) away; the same `gpt4image "
@@ -87,265 +92,14 @@ _WHAT_TO_DO = {
 }
 
 
-@contextlib.contextmanager
-def explained(path: Path) -> Generator[None]:
-    """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
-    try:
-        yield
-    except (sqlite3.Error, AttributeError, *UNREADABLE) as error:  # the others of values in a damaged file
-        name = getattr(error, "sqlite_errorname", "")
-        advice = next((advice for code, advice in _WHAT_TO_DO.items() if name.startswith(code)), None)
-        unknown = f"the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."
-        raise StoreError(f"{path}: {advice} ({error})." if advice else f"{path}: {unknown}") from error
-    except OSError as error:
-        raise StoreError(
-            f"{path}: the store cannot be used ({error.strerror or error}); check the folder, its rights and the free "
-            "space."
-        ) from error
+def prompt_columns(table: str = "") -> str:
+    """Return the columns of ``PROMPT`` as SQL has them, each after ``table``, as in "p."."""
+    return ", ".join(table + name for name in PROMPT)
 
 
-def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
-    """Open the store for writing, or make it; every commit is on disk when it returns.
-
-    With ``any_thread``, other threads than this one may use the connection, one at a time. Raises StoreError, OSError.
-    """
-    if path.exists() and not path.is_file():
-        raise StoreError(f"{path}: this is not a file; give another --store.")
-    _refuse_orphaned_log(path)
-    if _is_absent(path):
-        _make_store(path)
-    _refuse_foreign_bytes(path)
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, check_same_thread=not any_thread)
-    try:
-        connection.execute("PRAGMA synchronous = FULL")
-        _require_layout(connection, path)
-        _require_nothing_lost(connection, path)
-        if set(_LATER) - _tables(connection):
-            connection.executescript(_ADD_LATER)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open the store for reading, in a read-only folder too. Raises StoreError where there is none."""
-    require_store(path)
-    _refuse_foreign_bytes(path)
-    # Opened for writing, where that is allowed, only so that the last reader tidies SQLite's side files away.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-    try:
-        _open_for_reading(connection, path)
-    except sqlite3.OperationalError:
-        # In a read-only folder SQLite cannot make the files that WAL needs. Without a log that is not merged yet the
-        # file is complete and can be read as it is.
-        connection.close()
-        if any(log.name.endswith("-wal") for log in _logs(path)):
-            raise
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
-        _open_for_reading(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def require_store(path: Path) -> None:
-    """Refuse a path at which there is no store. Raises StoreError."""
-    _refuse_orphaned_log(path)
-    if not path.is_file():
-        raise StoreError(
-            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
-        )
-
-
-def _open_for_reading(connection: sqlite3.Connection, path: Path) -> None:
-    _require_layout(connection, path)
-    _require_nothing_lost(connection, path)
-    connection.execute("PRAGMA temp_store = MEMORY")
-    for name in set(_LATER) - _tables(connection):
-        connection.execute(f"CREATE TEMP TABLE {name} {_LATER[name]}")
-    connection.execute("PRAGMA query_only = ON")
-
-
-def back_up(connection: sqlite3.Connection, copy: Path) -> None:
-    """Copy an open store, as it is at one moment, to a new file that appears when it is complete and checked.
-
-    Raises:
-        StoreError: there is a file ``copy`` already, or a log beside it; it cannot be written; the store is damaged.
-    """
-    _refuse_orphaned_log(copy)
-    if copy.exists() or copy.is_symlink():
-        raise StoreError(f"{copy}: there is such a file already, and a backup replaces none; give another name.")
-    with explained(copy):
-        count_file(copy).unlink(missing_ok=True)  # of a store of that name that is gone
-        with atomic_path(copy) as temporary, contextlib.closing(sqlite3.connect(temporary)) as target:
-            connection.backup(target)
-            (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise StoreError(
-                    f"{copy}: no backup was made, as the store is damaged ({' '.join(verdict.split())}). Keep earlier "
-                    "backups, and save what can be read with `gpt4image descriptions export`."
-                )
-        flush(copy.parent)
-
-
-def _make_store(path: Path) -> None:
-    """Write an empty store in one step: a process that is killed leaves a whole one or none."""
-    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA + _ADD_LATER)
-        content = bytearray(connection.serialize())
-    content[18:20] = b"\2\2"  # WAL, as the file format has it
-    count_file(path).unlink(missing_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-    flush(path.parent)
-
-
-def _is_absent(path: Path) -> bool:
-    return not path.exists() or (path.is_file() and not path.stat().st_size)
-
-
-def _logs(path: Path) -> list[Path]:
-    file = path.resolve()
-    beside = (file.with_name(file.name + suffix) for suffix in ("-wal", "-journal", "-shm"))
-    return [log for log in beside if log.is_file() and log.stat().st_size]
-
-
-def _refuse_orphaned_log(path: Path) -> None:
-    """Refuse a store that is gone while its log is there: SQLite would delete the log, and the answers in it."""
-    if _is_absent(path) and (logs := _logs(path)):
-        what = "empty" if path.exists() else "missing"
-        raise StoreError(
-            f"{path} is {what}, but beside it is {first_few(log.name for log in logs)}, which may hold the last "
-            f"answers of a store; nothing was touched. Put {path.name} back beside it. Or move {path.name}-wal, -shm "
-            "and -journal to another folder; then restore a backup, or run the same command again for a new store."
-        )
-
-
-def _refuse_foreign_bytes(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_MAGIC))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    if start and not start.strip(b"\0"):
-        raise StoreError(f"{path}: the file is damaged (it begins with zeros); {_RESTORE}.")
-    if start and start != _MAGIC:
-        raise StoreError(f"{path}: this is not a description store (not an SQLite file); give another --store.")
-
-
-def _require_layout(connection: sqlite3.Connection, path: Path) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID:
-        kind = "an SQLite file of another program" if _tables(connection) else "an empty SQLite file"
-        raise StoreError(f"{path}: this is not a description store but {kind}; give another --store.")
-    if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}; use the "
-            "version of gpt4image that wrote it to export its descriptions."
-        )
-
-
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-
-
-def count_file(path: Path) -> Path:
-    """Return the file beside a store that says how many results were written to it."""
-    file = path.resolve()
-    return file.with_name(file.name + ".count")
-
-
-def written(connection: sqlite3.Connection) -> int:
-    """Return how many results were ever written to a store."""
-    if "written" not in _tables(connection):
-        return 0
-    (found,) = connection.execute("SELECT max(results) FROM written").fetchone()
-    return found or 0
-
-
-def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
-    """Compare the results in a store to the number beside it, before anything is paid for again."""
-    aside = count_file(path)
-    try:
-        known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
-    except (OSError, ValueError):
-        return
-    there = written(connection)
-    if there >= known:
-        return
-    log = path.resolve().with_name(path.resolve().name + "-wal")
-    kept = ""
-    if log.is_file() and log.stat().st_size:
-        copy = log.with_name(log.name + ".damaged")
-        shutil.copyfile(log, copy)
-        kept = f" A copy of the log is kept in {copy.name}."
-    raise StoreError(
-        f"{path}: {known - there} of the {known} results that were written to it are gone: its log ({log.name}) was "
-        f"cut or damaged, or an earlier copy took its place.{kept} Restore a backup that has them. Or delete {aside} "
-        "to go on with what is there, which asks for the lost ones, and pays for them, again."
-    )
-
-
-COLUMNS = (
-    *("digest", "prompt", "describer", "status", "answer", "sample", "text", "error", "finish_reason"),
-    *("tokens_in", "tokens_out", "cost_usd", "latency_s", "created"),
-)
-"""Columns of a result that its checksum covers."""
-_REAL = frozenset(map(COLUMNS.index, ("cost_usd", "latency_s", "created")))
-_CONTENT = {"prompts": "id, name, version, text, class_conditioned, asked", "describers": "id, settings"}
-
-
-class RowChecksums:
-    """The SQL function ``row_checksum`` of a connection, of the values of COLUMNS.
-
-    SQLite has no checksums, and a bit may turn over in any text or number. One stands in each row, and covers the
-    prompt and the describer that the row refers to.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._content: dict[str, dict[int, str]] = {table: {} for table in _CONTENT}
-        connection.create_function("row_checksum", len(COLUMNS), self._of)
-
-    def learn(self, prompts: set[int], describers: set[int]) -> None:
-        """Read what these ids refer to, where it is not known yet: to be called before the function is."""
-        if not (prompts <= self._content["prompts"].keys() and describers <= self._content["describers"].keys()):
-            for table, columns in _CONTENT.items():
-                rows = self._connection.execute(f"SELECT {columns} FROM {table}")
-                self._content[table] = {number: repr(values) for number, *values in rows}  # once: a list may be long
-
-    def _of(self, digest: bytes, prompt: int, describer: int, *values: Any) -> int:
-        kept = (
-            float(value) if place in _REAL and value is not None else value for place, value in enumerate(values, 3)
-        )
-        about = self._content["prompts"].get(prompt, "None"), self._content["describers"].get(describer, "None")
-        return zlib.crc32(f"({', '.join((repr(digest), *about, *map(repr, kept)))})".encode())
-
-    def require_whole(self, path: Path) -> None:
-        """Check the structure of the file, which is at ``path``, and every row that has a checksum.
-
-        Raises:
-            StoreError: something is damaged.
-            sqlite3.DatabaseError: the file cannot be read to its end.
-        """
-        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise StoreError(f"{path} is damaged: {in_one_line(found)}. {MEND}")
-        self.learn({-1}, set())
-        wrong = f"SELECT id FROM results WHERE checksum IS NOT row_checksum({', '.join(COLUMNS)})"
-        for (row,) in self._connection.execute(f"{wrong} AND checksum IS NOT NULL ORDER BY id LIMIT 1"):
-            raise StoreError(
-                f"{path} is damaged: row {row} of its results does not match its checksum. Restore a backup; or remove "
-                f"the row, `sqlite3 {path} 'DELETE FROM results WHERE id = {row}'`, and give the same `gpt4image "
-                "describe` command, which asks for it again."
-            )
-
-
-PROMPT = ("name", "version", "text", "class_conditioned", "asked")
-"""Columns that identify a prompt, in the order of ``Prompt.row``."""
+def marks(values: Sequence[Any]) -> str:
+    """Return a question mark for each value, as SQL has them."""
+    return ", ".join("?" * len(values))
 
 
 class References:
@@ -381,11 +135,218 @@ class References:
         return self._known[table, *values]
 
 
-def prompt_columns(table: str = "") -> str:
-    """Return the columns of ``PROMPT`` as SQL has them, each after ``table``, as in "p."."""
-    return ", ".join(table + name for name in PROMPT)
+class RowChecksums:
+    """The SQL function ``row_checksum`` of a connection, of the values of COLUMNS.
+
+    SQLite has no checksums, and a bit may turn over in any text or number. One stands in each row, and covers the
+    prompt and the describer that the row refers to.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._prompts, self._describers = dict[int, str](), dict[int, str]()
+        connection.create_function("row_checksum", len(COLUMNS), self._of)
+
+    def learn(self, prompts: set[int], describers: set[int]) -> None:
+        """Read what these ids refer to, where it is not known yet: to be called before the function is."""
+        if not (prompts <= self._prompts.keys() and describers <= self._describers.keys()):
+            query = self._connection.execute  # once: a class list may be long
+            self._prompts = {row: repr(own) for row, *own in query(f"SELECT id, {prompt_columns()} FROM prompts")}
+            self._describers = {row: repr(own) for row, *own in query("SELECT id, settings FROM describers")}
+
+    def _of(self, digest: bytes, prompt: int, describer: int, *values: Any) -> int:
+        kept = (
+            float(value) if place in _REAL and value is not None else value for place, value in enumerate(values, 3)
+        )
+        about = self._prompts.get(prompt, "None"), self._describers.get(describer, "None")
+        return zlib.crc32(f"({', '.join((repr(digest), *about, *map(repr, kept)))})".encode())
+
+    def require_whole(self, path: Path) -> None:
+        """Check the structure of the file, which is at ``path``, and every row that has a checksum.
+
+        Raises StoreError, or sqlite3.DatabaseError where the file cannot be read to its end.
+        """
+        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise StoreError(f"{path} is damaged: {in_one_line(found)}. {MEND}")
+        self.learn({-1}, set())
+        wrong = f"SELECT id FROM results WHERE checksum IS NOT row_checksum({', '.join(COLUMNS)})"
+        for (row,) in self._connection.execute(f"{wrong} AND checksum IS NOT NULL ORDER BY id LIMIT 1"):
+            raise StoreError(
+                f"{path} is damaged: row {row} of its results does not match its checksum. Restore a backup; or remove "
+                f"the row, `sqlite3 {path} 'DELETE FROM results WHERE id = {row}'`, and give the same `gpt4image "
+                "describe` command, which asks for it again."
+            )
 
 
-def marks(values: Sequence[Any]) -> str:
-    """Return a question mark for each value, as SQL has them."""
-    return ", ".join("?" * len(values))
+@contextlib.contextmanager
+def explained(path: Path) -> Generator[None]:
+    """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
+    try:
+        yield
+    except (sqlite3.Error, AttributeError, *UNREADABLE) as error:  # the others of values in a damaged file
+        name = getattr(error, "sqlite_errorname", "")
+        advice = next((advice for code, advice in _WHAT_TO_DO.items() if name.startswith(code)), None)
+        unknown = f"the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."
+        raise StoreError(f"{path}: {advice} ({error})." if advice else f"{path}: {unknown}") from error
+    except OSError as error:
+        what = f"the store cannot be used ({error.strerror or error}); check the folder, its rights and the free space"
+        raise StoreError(f"{path}: {what}.") from error
+
+
+def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
+    """Open the store for writing, or make it; every commit is on disk when it returns.
+
+    With ``any_thread``, other threads than this one may use the connection, one at a time. Raises StoreError, OSError.
+    """
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path}: this is not a file; give another --store.")
+    refuse_orphaned_log(path)
+    if _is_absent(path):
+        _make_store(path)
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA synchronous = FULL")
+        if set(_LATER) - _tables(connection):
+            connection.executescript(_ADD_LATER)
+
+    return _connect(path, "mode=rw", prepare, check_same_thread=not any_thread)
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open the store for reading, in a read-only folder too. Raises StoreError where there is none."""
+    require_store(path)
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        for name in set(_LATER) - _tables(connection):
+            connection.execute(f"CREATE TEMP TABLE {name} {_LATER[name]}")
+        connection.execute("PRAGMA query_only = ON")
+
+    try:
+        # Opened for writing, where that is allowed, only so that the last reader tidies SQLite's side files away.
+        return _connect(path, "mode=rw", prepare)
+    except sqlite3.OperationalError:
+        # In a read-only folder SQLite cannot make the files that WAL needs. Without a log that is not merged yet the
+        # file is complete and can be read as it is.
+        if any(log.name.endswith("-wal") for log in _logs(path)):
+            raise
+        return _connect(path, "immutable=1", prepare)
+
+
+def require_store(path: Path) -> None:
+    """Refuse a path at which there is no store. Raises StoreError."""
+    refuse_orphaned_log(path)
+    if not path.is_file():
+        raise StoreError(
+            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
+        )
+
+
+def _connect(
+    path: Path, how: str, prepare: Callable[[sqlite3.Connection], None], *, check_same_thread: bool = True
+) -> sqlite3.Connection:
+    """Open a file that is a store of this layout, whole as far as its log goes. Raises StoreError, sqlite3.Error."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if start and not start.strip(b"\0"):
+        raise StoreError(f"{path}: the file is damaged (it begins with zeros); {_RESTORE}.")
+    if start and start != _MAGIC:
+        raise StoreError(f"{path}: this is not a description store (not an SQLite file); give another --store.")
+    address = f"{path.absolute().as_uri()}?{how}"
+    connection = sqlite3.connect(address, uri=True, check_same_thread=check_same_thread)
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            kind = "an SQLite file of another program" if _tables(connection) else "an empty SQLite file"
+            raise StoreError(f"{path}: this is not a description store but {kind}; give another --store.")
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}; use the "
+                "version of gpt4image that wrote it to export its descriptions."
+            )
+        _require_nothing_lost(connection, path)
+        prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_store(path: Path) -> None:
+    """Write an empty store in one step: a process that is killed leaves a whole one or none."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA + _ADD_LATER)
+        content = bytearray(connection.serialize())
+    content[18:20] = b"\2\2"  # WAL, as the file format has it
+    count_file(path).unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    flush(path.parent)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the file of this suffix beside a store."""
+    file = path.resolve()  # a link and the file that it leads to are one store
+    return file.with_name(file.name + suffix)
+
+
+def count_file(path: Path) -> Path:
+    """Return the file beside a store that says how many results were written to it."""
+    return beside(path, ".count")
+
+
+def _is_absent(path: Path) -> bool:
+    return not path.exists() or (path.is_file() and not path.stat().st_size)
+
+
+def _logs(path: Path) -> list[Path]:
+    logs = (beside(path, suffix) for suffix in ("-wal", "-journal", "-shm"))
+    return [log for log in logs if log.is_file() and log.stat().st_size]
+
+
+def refuse_orphaned_log(path: Path) -> None:
+    """Refuse a store that is gone while its log is there: SQLite would delete the log, and the answers in it."""
+    if _is_absent(path) and (logs := _logs(path)):
+        what = "empty" if path.exists() else "missing"
+        raise StoreError(
+            f"{path} is {what}, but beside it is {first_few(log.name for log in logs)}, which may hold the last "
+            f"answers of a store; nothing was touched. Put {path.name} back beside it. Or move {path.name}-wal, -shm "
+            "and -journal to another folder; then restore a backup, or run the same command again for a new store."
+        )
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def written(connection: sqlite3.Connection) -> int:
+    """Return how many results were ever written to a store."""
+    if "written" not in _tables(connection):
+        return 0
+    (found,) = connection.execute("SELECT max(results) FROM written").fetchone()
+    return found or 0
+
+
+def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
+    """Compare the results in a store to the number beside it, before anything is paid for again."""
+    aside, log, kept = count_file(path), beside(path, "-wal"), ""
+    try:
+        known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
+    except (OSError, ValueError):
+        return
+    if (there := written(connection)) >= known:
+        return
+    if log in _logs(path):
+        copy = log.with_name(log.name + ".damaged")
+        shutil.copyfile(log, copy)
+        kept = f" A copy of the log is kept in {copy.name}."
+    raise StoreError(
+        f"{path}: {known - there} of the {known} results that were written to it are gone: its log ({log.name}) was "
+        f"cut or damaged, or an earlier copy took its place.{kept} Restore a backup that has them. Or delete {aside} "
+        "to go on with what is there, which asks for the lost ones, and pays for them, again."
+    )

@@ -49,17 +49,10 @@ class Manifest:
         descriptions: P, number of (image, text) pairs.
         texts: M, number of distinct texts.
         images: N, number of distinct images.
-        prompts: prompts that the descriptions answer.
         store: absolute path of the description store of the texts; it may be gone.
         plan: fingerprint of everything that determines the table.
-        length_policy: treatment of texts that are too long: ``cut``, or ``pool``, the
-            mean of the embeddings of their chunks.
+        length_policy: treatment of texts that are too long: ``cut``, or ``pool``, the mean of their chunks.
         pooled: number of distinct texts that were pooled from chunks.
-        normalised: rows have unit length.
-        dtype: type of the matrix on disk.
-        gpt4image: version of this package.
-        format_version: version of this layout.
-        files: bytes and sha256 of each array, by file name.
     """
 
     encoder: str
@@ -121,7 +114,11 @@ class EmbeddingTable:
         }
         try:
             arrays = open_arrays(path, manifest.files, expected)
-            _require_index(path, arrays["offsets"], arrays["rows"], manifest.texts)
+            offsets, rows = arrays["offsets"], arrays["rows"]
+            ends = (int(offsets[0]), int(offsets[-1])) == (0, len(rows))
+            lead_in = not len(rows) or 0 <= rows.min() <= rows.max() < manifest.texts
+            if not (ends and lead_in) or (np.diff(offsets) < 0).any():  # an index without a checksum may be anything
+                raise DamagedError(f"{path} is damaged: offsets.npy and rows.npy lead out of its other arrays.")
         except DamagedError as error:
             raise TableError(f"{error} Or delete the folder and run `gpt4image encode --out {path}`.") from None
         return EmbeddingTable(path, manifest, arrays)
@@ -173,11 +170,7 @@ class ImageVectors:
     """One text embedding for each of n images, read from the memory map where it is indexed: ``vectors[rows]``."""
 
     def __init__(
-        self,
-        embeddings: NDArray[np.float16],
-        rows: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        counts: NDArray[np.int64],
+        self, embeddings: NDArray[np.float16], rows: NDArray[Any], starts: NDArray[Any], counts: NDArray[Any]
     ) -> None:
         """Keep where the texts of each image are: ``counts`` of ``rows`` from ``starts`` on."""
         self._embeddings, self._rows, self._starts, self._counts = embeddings, rows, starts, counts
@@ -231,9 +224,9 @@ def is_table(path: Path) -> bool:
 
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
+    if path.is_file() and path.suffix == ".parquet":
+        raise TableError(f"{path} is a file, not an embedding table; text labels go to --targets.")
     if path.is_file():
-        if path.suffix == ".parquet":
-            raise TableError(f"{path} is a file, not an embedding table; text labels go to --targets.")
         raise TableError(
             f"{path} is a file, not an embedding table, which is a folder; if it is the description store, make the "
             f"table of it: `gpt4image encode --store {path} --out {path.with_suffix('.emb')}`."
@@ -261,13 +254,8 @@ def write_table(
 ) -> EmbeddingTable:
     """Write a table from arrays in memory, replacing one in the folder ``path``, and open it.
 
-    Args:
-        path: the folder.
-        embeddings: (M, D), unit-length rows.
-        texts: (M, 32) sha256 of the text of each row (see ``text_digest``).
-        digests: (P, 32) image digest of each description, in any order (see ``digests_to_bytes``).
-        rows: (P,) row of ``embeddings`` of each description.
-        manifest: facts about the table.
+    ``embeddings`` are (M, D) of unit length and ``texts`` (M, 32) their ``text_digest``; of each description, in any
+    order, ``digests`` (P, 32) is the image (see ``digests_to_bytes``) and ``rows`` (P,) the embedding.
     """
     (path / MANIFEST).unlink(missing_ok=True)
     save_array(path / "embeddings.npy", np.asarray(embeddings, dtype=np.float16))
@@ -314,14 +302,8 @@ def text_digest(text: str) -> bytes:
 
 def _sortable(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """View (n, 32) uint8 as (n,) byte strings, which NumPy compares as memcmp does."""
+    """View (n, 32) uint8 as (n,) byte strings, which NumPy compares as memcmp does."""
     return np.ascontiguousarray(digests).view("S32").reshape(-1)
-
-
-def _require_index(path: Path, offsets: NDArray[np.int64], rows: NDArray[np.int64], texts: int) -> None:
-    """Check that an index leads into its table: one without a checksum may not. Raises DamagedError."""
-    ends = (int(offsets[0]), int(offsets[-1])) == (0, len(rows))
-    if not ends or (np.diff(offsets) < 0).any() or (len(rows) and not 0 <= rows.min() <= rows.max() < texts):
-        raise DamagedError(f"{path} is damaged: offsets.npy and rows.npy lead out of its other arrays.")
 
 
 def texts_behind(tables: Sequence[Manifest], digests: Sequence[str]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes, rows_of
 from gpt4image.artifacts.top_k_probs import (
     Probabilities,
     TopKProbs,
@@ -34,32 +34,74 @@ from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import ROW_GROUP, UNREADABLE, parse_json, read_parquet, row_groups, write_row_groups
 from gpt4image.data.dataset import NO_LABEL
 
+ROUNDING = 1e-3
+"""By how much a probability in a file may be outside of 0 to 1."""
 FORMAT = "gpt4image-text-labels-1"
 FEW_CLASSES = "gpt4image-text-labels-2"
 """Of many classes: ``probabilities`` are those of ``classes`` of each image, and ``rest`` that of each other one."""
-LATER = {"task": "classification", "evidence": "texts", "weights": {}, "answers": "", "answered": 0}
-"""Facts that earlier versions do not know, with what their files mean; written where they say something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class LabelEvidence:
+    """What targets were predicted from, by the options of ``label``.
+
+    Attributes:
+        task: what they are of: classification, multilabel, video or detection.
+        evidence: what was read: fused, texts, answers or names.
+        embeddings: absolute paths of the embedding tables that were given; they may be gone.
+        answers: absolute path of the store of answers, which may be gone; empty where none were read.
+        seed: of the folds.
+    """
+
+    task: str = "classification"
+    evidence: str = "texts"
+    embeddings: tuple[str, ...] = ()
+    answers: str = ""
+    seed: int = 0
+
+    @property
+    def texts_read(self) -> bool:
+        """Whether descriptions were read."""
+        return bool(self.embeddings) and self.evidence != "answers"
+
+    @property
+    def answers_read(self) -> bool:
+        """Whether answers were read, be it to learn what descriptions mean."""
+        return bool(self.answers) and self.evidence != "names"
+
+    @property
+    def asked(self) -> str:
+        """What answers are about, as ``describe --ask`` calls it: class, tags or boxes."""
+        return {"multilabel": "tags", "detection": "boxes"}.get(self.task, "class")
+
+    @staticmethod
+    def of(path: Path) -> LabelEvidence | None:
+        """Return what a file of targets was made from; None where it is missing or cannot be read."""
+        try:
+            if not holds_boxes(path):
+                return Targets.load(path).facts
+            known = BoxLabels.load(path).facts
+        except TableError:
+            return None
+        tables = (str(known["embeddings"]),) if known.get("embeddings") else ()
+        answers, seed = str(known.get("answers", "")), int(known.get("seed", 0))
+        evidence = str(known.get("evidence", "fused"))
+        return LabelEvidence(task="detection", evidence=evidence, embeddings=tables, answers=answers, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(LabelEvidence):
     """What is known about a file of text labels.
 
     Attributes:
-        classes: class names.
         noise: estimated part of the given labels that is wrong.
         agreement: part of the out-of-fold predictions that agree with the given label.
         c: inverse strength of the classifier's penalty; of several classifiers the geometric mean.
         folds: folds of its cross-validation.
-        seed: seed of the folds.
-        encoders: SPEC of the encoder of the embedding table.
-        embeddings: absolute path of the table, which may be gone; several as ``encoders``.
+        encoders: SPEC of the encoder of each embedding table.
         names: part that class names have in the classifier, 0 to 1.
         transition: probability of each given label by true class; empty where a wrong label is any other class alike.
-        task: what the labels are of: classification, multilabel or video.
-        evidence: what was read: fused, texts, answers or names.
         weights: of each source of evidence in the product of experts; none in files of earlier versions.
-        answers: absolute path of the store of answers; empty where none were read.
         answered: images with an answer.
     """
 
@@ -68,20 +110,11 @@ class Facts:
     agreement: float | None
     c: float | None
     folds: int
-    seed: int
     encoders: tuple[str, ...]
     names: float = 0.0
     transition: tuple[tuple[float, ...], ...] = ()
-    embeddings: tuple[str, ...] = ()
-    task: str = "classification"
-    evidence: str = "texts"
     weights: Mapping[str, float] = field(default_factory=dict)
-    answers: str = ""
     answered: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what is stored: facts of later versions only where they say something, so that checksums hold."""
-        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,14 +122,11 @@ class Targets:
     """Text labels of N described images, one row per digest.
 
     Attributes:
-        keys: key of each image.
-        digests: sha256 hex digest of each image.
         splits: (N,) split of each image.
         labels: given labels that were learned from: (N,) classes, NO_LABEL elsewhere; with several per image (N, K)
             int8, 1 present, 0 absent, -1 not known.
         probabilities: (N, K) of the clean class, by the text; of several labels per image NaN where nothing is known.
         out_of_fold: bool, of the shape of the labels: which of them the prediction has not seen.
-        facts: classes, noise and how they were found.
         firm: (N,) images of which one kind of evidence alone tells, so that it overrules no given label; None: nowhere.
     """
 
@@ -125,7 +155,7 @@ class Targets:
 
     def of(self, digests: Sequence[str], nothing: float = 0.0) -> Probabilities:
         """Return the (n, K) probabilities of images by digest; ``nothing`` for all classes of one that is not here."""
-        rows = self._rows(digests)
+        rows = rows_of(self.digests, digests)
         there = np.flatnonzero(rows >= 0)
         return scattered(chosen(self.probabilities, rows[there]), there, len(rows), nothing)
 
@@ -144,16 +174,13 @@ class Targets:
 
     def firm_of(self, digests: Sequence[str]) -> NDArray[np.bool_]:
         """Return (n,) which images, by digest, are ``firm``."""
-        rows = self._rows(digests)
+        rows = rows_of(self.digests, digests)
         return np.zeros(len(rows), bool) if self.firm is None else self.firm[rows] & (rows >= 0)
-
-    def _rows(self, digests: Sequence[str]) -> NDArray[np.int64]:
-        place = {digest: row for row, digest in enumerate(self.digests)}
-        return np.array([place.get(digest, -1) for digest in digests], np.int64)
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
-        facts = {**self.facts.to_json(), SEAL: self._checksum()}
+        facts = asdict(self.facts)
+        facts |= {SEAL: self._checksum(facts)}
         name = FEW_CLASSES if isinstance(self.probabilities, TopKProbs) else FORMAT
         metadata = {name: json.dumps(facts, ensure_ascii=False)}
 
@@ -189,11 +216,11 @@ class Targets:
             **as_columns(found),
         }
 
-    def _checksum(self) -> str:
+    def _checksum(self, facts: Mapping[str, Any]) -> str:
         """Return the sha256 of everything that ``load`` returns: its fingerprint as JSON, which is never whole."""
         found = self.probabilities if isinstance(self.probabilities, TopKProbs) else self.probabilities.astype("<f4")
         numbers = hashlib.sha256(found.tobytes()).hexdigest()
-        content = hashlib.sha256(f"[{canonical(self.facts.to_json())},[".encode())
+        content = hashlib.sha256(f"[{canonical(facts)},[".encode())
         lists = (self.keys, self.digests, self.splits, self.labels, self.out_of_fold)
         lists += () if self.firm is None else (self.firm,)
         for number, values in enumerate(lists):
@@ -238,75 +265,17 @@ class Targets:
                 facts=facts,
                 firm=as_array(table.column("firm"), np.bool_) if "firm" in table.column_names else None,
             )
-            if checksum not in (None, found._checksum()):
+            if checksum not in (None, found._checksum(values)):
                 raise ValueError("its content does not match its checksum")
             if found.probabilities.shape != (len(found.keys), len(facts.classes)):
                 raise ValueError(f"{found.probabilities.shape} probabilities of {len(facts.classes)} classes")
-            _require_probabilities(found.probabilities)
+            given = found.probabilities  # NaN stands for an image of which nothing is said
+            for numbers in (given.values, given.rest) if isinstance(given, TopKProbs) else (given,):
+                if (wrong := (numbers < -ROUNDING) | (numbers > 1 + ROUNDING)).any():
+                    raise ValueError(f"{numbers[wrong][0]:g} is no probability, which is from 0 to 1")
         except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
                 f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
                 "`gpt4image label`."
             ) from None
         return found
-
-
-ROUNDING = 1e-3
-"""By how much a probability in a file may be outside of 0 to 1."""
-
-
-def _require_probabilities(given: Probabilities) -> None:
-    """Refuse numbers that are no probabilities; NaN stands for an image of which nothing is said. Raises ValueError."""
-    for values in (given.values, given.rest) if isinstance(given, TopKProbs) else (given,):
-        wrong = (values < -ROUNDING) | (values > 1 + ROUNDING)
-        if wrong.any():
-            raise ValueError(f"{values[wrong][0]:g} is no probability, which is from 0 to 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelEvidence:
-    """What targets were predicted from, by the options of ``label``.
-
-    Attributes:
-        task: classification, multilabel, video or detection.
-        evidence: fused, texts, answers or names.
-        embeddings: absolute paths of the embedding tables that were given; they may be gone.
-        answers: absolute path of the store of answers that was given, which may be gone; else empty.
-        seed: seed of the folds.
-    """
-
-    task: str
-    evidence: str
-    embeddings: tuple[str, ...] = ()
-    answers: str = ""
-    seed: int = 0
-
-    @property
-    def texts_read(self) -> bool:
-        """Whether descriptions were read."""
-        return bool(self.embeddings) and self.evidence != "answers"
-
-    @property
-    def answers_read(self) -> bool:
-        """Whether answers were read, be it to learn what descriptions mean."""
-        return bool(self.answers) and self.evidence != "names"
-
-    @property
-    def asked(self) -> str:
-        """What answers are about, as ``describe --ask`` calls it: class, tags or boxes."""
-        return {"multilabel": "tags", "detection": "boxes"}.get(self.task, "class")
-
-    @classmethod
-    def of(cls, path: Path) -> LabelEvidence | None:
-        """Return what a file of targets was made from; None where it is missing or cannot be read."""
-        try:
-            if holds_boxes(path):
-                known = BoxLabels.load(path).facts
-                table, answers, seed = known.get("embeddings", ""), known.get("answers", ""), known.get("seed", 0)
-                tables, evidence = (str(table),) if table else (), str(known.get("evidence", "fused"))
-                return cls(task="detection", evidence=evidence, embeddings=tables, answers=str(answers), seed=int(seed))
-            facts = Targets.load(path).facts
-        except TableError:
-            return None
-        tables = facts.embeddings
-        return cls(task=facts.task, evidence=facts.evidence, embeddings=tables, answers=facts.answers, seed=facts.seed)

@@ -63,9 +63,16 @@ def sealed(value: Any) -> Any:
 
 def unsealed(value: Any, where: object) -> Any:
     """Return a JSON value, read from ``where``, without its checksum and version. Raises ValueError, NewerError."""
-    content = _checked(value)
+    seal, content = value[-1] if isinstance(value, list) and value else value, value
+    if isinstance(seal, dict) and SEAL in seal and (isinstance(value, dict) or len(seal) == 1):
+        content = value[:-1] if isinstance(value, list) else {name: value[name] for name in value if name != SEAL}
+        if seal[SEAL] != fingerprint(content):
+            raise ValueError(
+                f"its content does not match its checksum; if you changed it on purpose, delete the entry {SEAL!r}"
+            )
     if isinstance(content, dict):
-        require_known(where, content.pop(VERSION, 1), RECORDS)
+        require_known(where, content.get(VERSION, 1), RECORDS)
+        content = {name: each for name, each in content.items() if name != VERSION}
     return content
 
 
@@ -76,18 +83,6 @@ def require_known(where: object, version: Any, latest: int) -> None:
             f"{where} is of format {version}; this gpt4image reads formats up to {latest}. A newer version wrote it: "
             "install that one (pip install --upgrade gpt4image), or make the file again elsewhere with this one."
         )
-
-
-def _checked(value: Any) -> Any:
-    seal = value[-1] if isinstance(value, list) and value else value
-    if not isinstance(seal, dict) or SEAL not in seal or (isinstance(value, list) and len(seal) != 1):
-        return value.copy() if isinstance(value, dict) else value
-    content = value[:-1] if isinstance(value, list) else {name: each for name, each in value.items() if name != SEAL}
-    if seal[SEAL] != fingerprint(content):
-        raise ValueError(
-            f"its content does not match its checksum; if you changed it on purpose, delete the entry {SEAL!r}"
-        )
-    return content
 
 
 def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -102,24 +97,21 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises DamagedError: the list is malformed, or names a file outside the folder of the record.
     """
     files = record.get(FILES, {})
-    if not isinstance(files, dict) or not all(map(_is_listed, files.items())):
+
+    def is_listed(path: PurePosixPath, facts: Any) -> bool:
+        is_inside = not path.is_absolute() and ".." not in path.parts
+        return is_inside and isinstance(facts, dict) and facts.keys() >= {"bytes", "sha256"}
+
+    if not isinstance(files, dict) or not all(is_listed(PurePosixPath(name), facts) for name, facts in files.items()):
         raise DamagedError(f"A record is damaged: its {FILES!r} does not list files with their bytes and sha256.")
     return files
-
-
-def _is_listed(item: tuple[str, Any]) -> bool:
-    path, facts = PurePosixPath(item[0]), item[1]
-    is_inside = not path.is_absolute() and ".." not in path.parts
-    return is_inside and isinstance(facts, dict) and facts.keys() >= {"bytes", "sha256"}
 
 
 def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, largest: float = SMALL) -> bool:
     """Compare the file ``folder / name`` with its entry in a record; return whether there is an entry.
 
-    Args:
-        largest: number of bytes up to which the whole file is read; of a larger one only the size is compared.
-
-    Raises DamagedError: the file is missing, or not the one that was written.
+    Of a file of more than ``largest`` bytes only the size is compared. Raises DamagedError: the file is missing, or
+    not the one that was written.
     """
     facts = recorded_files(record).get(name)
     if facts is None:
@@ -143,10 +135,7 @@ def card_section(card: str, folder: Path, names: Iterable[str]) -> str:
 
 
 def card_checksums(card: str) -> dict[str, str]:
-    """Return the sha256 of files by name, as a model card keeps them; none where it names no plain file.
-
-    Raises ValueError: it is not the card that was written.
-    """
+    """Return the sha256 of files by name, as a model card keeps them. Raises ValueError: the card was changed."""
     found = {name: digest for digest, name in re.findall(_FILE_ON_CARD, card)}
     content, _, digest = card.rpartition(_OF_CARD)
     if found and digest.strip() != hashlib.sha256(content.encode()).hexdigest():
@@ -155,10 +144,7 @@ def card_checksums(card: str) -> dict[str, str]:
 
 
 def require_as_on_card(path: Path, card: Path) -> None:
-    """Compare a file to the checksum that the model card keeps of it, where there is one.
-
-    Raises DamagedError: it is another file, or the card is damaged.
-    """
+    """Compare a file to the checksum that the model card keeps of it, where there is one. Raises DamagedError."""
     try:
         digest = card_checksums(card.read_text(encoding="utf-8")).get(path.name) if card.is_file() else None
     except ValueError as error:

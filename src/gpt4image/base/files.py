@@ -148,13 +148,12 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _is_alive(process: int) -> bool:
     """Return whether a process of this machine runs; True where that cannot be told."""
-    if os.name != "posix":  # elsewhere signal 0 would end it
-        return True
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(process, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
+    if os.name == "posix":  # elsewhere signal 0 would end it
+        with contextlib.suppress(PermissionError):
+            try:
+                os.kill(process, 0)
+            except (ProcessLookupError, OverflowError):
+                return False
     return True
 
 
@@ -229,21 +228,21 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _plain(parse: Callable[[Any], Any], text: str | bytes) -> Any:
-    try:
+    with contextlib.suppress(RecursionError):
         value = parse(text)
-    except RecursionError:
-        raise ValueError(f"it is nested deeper than {MOST_NESTED} levels") from None
-    level = [value]
-    for _ in range(MOST_NESTED):
-        for each in level:
-            if isinstance(each, float) and not math.isfinite(each):
-                raise ValueError("it holds a number that is not finite, or too large: NaN, Infinity, 1e999")
-            if isinstance(each, int) and not -(2**63) <= each < 2**64:
-                raise ValueError("it holds an integer of more than 64 bits")
-        tables = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
-        level = list(itertools.chain.from_iterable(tables))
-        if not level:
-            return value
+        level = [value]
+        for _ in range(MOST_NESTED):
+            for each in level:
+                if isinstance(each, float) and not math.isfinite(each):
+                    raise ValueError("it holds a number that is not finite, or too large: NaN, Infinity, 1e999")
+                if isinstance(each, int) and not -(2**63) <= each < 2**64:
+                    raise ValueError("it holds an integer of more than 64 bits")
+            inner = (
+                each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)
+            )
+            level = list(itertools.chain.from_iterable(inner))
+            if not level:
+                return value
     raise ValueError(f"it is nested deeper than {MOST_NESTED} levels")
 
 
@@ -343,10 +342,8 @@ def read_parquet(  # pyright: ignore[reportUnknownParameterType]
 ) -> pa.Table:
     """Read a Parquet file, or some of its columns; page checksums are compared if it has them.
 
-    Raises:
-        DamagedError: it is no Parquet file, damaged, or lacks one of ``columns``.
-        NewerError: it is of a later format of this package.
-        OSError: it is missing, or may not be read.
+    Raises DamagedError: it is no Parquet file, damaged, or lacks one of ``columns``; NewerError: it is of a later
+    format of this package; OSError: it is missing, or may not be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -13,8 +13,6 @@ from typing import Any
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that ask a process to end: of a scheduler or ``kill``, and of a terminal that is closed."""
-
-
 SIGNALS = (signal.SIGINT, *ENDING)
 
 
@@ -101,7 +99,7 @@ def starting_processes() -> Generator[None]:
     """
     held: set[int] = set()
     handlers: dict[int, Any] = {}
-    before = _block()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
     try:
         if threading.current_thread() is threading.main_thread():
             # Another thread of this process may take the signal, and Python would then interrupt the block.
@@ -116,11 +114,6 @@ def starting_processes() -> Generator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number in held:
             os.kill(os.getpid(), number)
-
-
-def _block() -> set[int] | None:
-    """Block the signals in this thread; return what was blocked before, or None on Windows, which has no such mask."""
-    return signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
 
 
 def started(*, forget: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -10,20 +11,17 @@ import filelock
 FileLock = filelock.BaseFileLock
 
 
-class LockedError(Exception):
-    """Another process holds the lock; the message names it."""
-
-
-def acquire_lock(path: Path, wait_s: float) -> FileLock:
+def acquire_lock(path: Path, wait_s: float, busy: Callable[[str], Exception] = RuntimeError) -> FileLock:
     """Hold the lock file ``path`` until the result is released or the process ends, however it ends.
 
-    The file holds the process id of its owner and stays in place. Raises LockedError, OSError.
+    The file holds the process id of its owner and stays in place. Raises OSError, or what ``busy`` makes of the words
+    for the process that holds the lock.
     """
     lock = filelock.FileLock(path, timeout=wait_s)
     try:
         lock.acquire()
     except filelock.Timeout:
         owner = path.read_text(encoding="ascii", errors="replace").strip() or "unknown"
-        raise LockedError(f"another process (id {owner})") from None
+        raise busy(f"another process (id {owner})") from None
     path.write_text(str(os.getpid()), encoding="ascii")
     return lock

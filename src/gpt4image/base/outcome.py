@@ -32,12 +32,7 @@ def unshown(default: Any = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """One item that a stage skipped because it cannot be used.
-
-    Attributes:
-        name: key of the image, or file and line of the row.
-        reason: why, in one line.
-    """
+    """One item that a stage skipped: key of the image, or file and line of the row; and why, in one line."""
 
     name: str
     reason: str
@@ -93,10 +88,7 @@ class Outcome:
         return cls(**others)
 
     def plot(self) -> Any:
-        """Return a drawing of the result, which a notebook shows: curves of a run, bars of a comparison.
-
-        Raises AttributeError: there is nothing to see.
-        """
+        """Return a drawing of the result, for notebooks. Raises AttributeError: there is nothing to see."""
         if self.drawing is None:
             raise AttributeError("this outcome has nothing to plot; those of train, evaluate, compare and demo have")
         return self.drawing()
@@ -155,11 +147,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows(Outcome):
-    """Result of a command with something to tell of each image, query or arm.
-
-    Attributes:
-        read_rows: gives ``rows`` when they are first asked for.
-    """
+    """Result with something to tell of each image, query or arm, which ``read_rows`` gives when first asked."""
 
     read_rows: Callable[[], list[Row]] = field(default=list, repr=False, compare=False)
 

@@ -28,7 +28,18 @@ def find(kind: Kind, name: str) -> Callable[..., Any] | None:
     points = [point for point in _points(kind) if point.name == name]
     if len(points) > 1:
         raise ConfigError(f"{' and '.join(map(_source, points))} both bring {name!r}; uninstall one of them.")
-    return _loaded(points[0]) if points else None
+    if not points:
+        return None
+    point = points[0]
+    try:
+        found = point.load()
+    except Exception as error:  # noqa: BLE001  (a package of others may raise anything)
+        reason = f"cannot be imported ({type(error).__name__}: {first_line(error)})"
+    else:
+        if callable(found):
+            return found
+        reason = f"is a {type(found).__name__}, no function"
+    raise ConfigError(f"{name!r} is brought by {_source(point)}, whose {point.value} {reason}; update that package.")
 
 
 def states() -> dict[str, str]:
@@ -52,17 +63,3 @@ def _points(kind: Kind) -> list[EntryPoint]:
 
 def _source(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-
-
-def _loaded(point: EntryPoint) -> Callable[..., Any]:
-    try:
-        found = point.load()
-    except Exception as error:  # noqa: BLE001  (a package of others may raise anything)
-        reason = f"cannot be imported ({type(error).__name__}: {first_line(error)})"
-    else:
-        if callable(found):
-            return found
-        reason = f"is a {type(found).__name__}, no function"
-    raise ConfigError(
-        f"{point.name!r} is brought by {_source(point)}, whose {point.value} {reason}; update that package."
-    )

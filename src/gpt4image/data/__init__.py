@@ -21,43 +21,32 @@ from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, Memor
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
 from gpt4image.data.labels import note_once, note_same_but_case, require_trained
-from gpt4image.data.splits import KeepInTrain, with_splits, wrong_copies
+from gpt4image.data.splits import with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
 
-# SPEC name -> module and function; imported when asked for, as some need heavy or optional packages.
 LOADERS = {
-    "folder": ("folder", "load_folder"),
-    "manifest": ("manifest", "load_manifest"),
-    "hf": ("hf", "load_hf"),
-    "cifar10": ("torchvision_sets", "load_cifar10"),
-    "cifar100": ("torchvision_sets", "load_cifar100"),
-    "coco": ("coco", "load_coco"),
-    "coco-masks": ("coco", "load_coco_masks"),
-    "yolo": ("yolo", "load_yolo"),
-    "voc": ("voc", "load_voc"),
-    "masks": ("masks", "load_masks"),
-    "clothes": ("clothes", "load_clothes"),
-    "clothes-unlabelled": ("clothes", "load_clothes_unlabelled"),
-    "openmoji": ("openmoji", "load_openmoji"),
-    "clips": ("folder", "load_clips"),
-    "python": ("given", "load_given"),
+    "folder": ("folder", "load_folder", "PATH"),
+    "clips": ("folder", "load_clips", "PATH"),
+    "manifest": ("manifest", "load_manifest", "FILE.csv or FILE.parquet"),
+    "coco": ("coco", "load_coco", "FILE.json"),
+    "coco-masks": ("coco", "load_coco_masks", "FILE.json"),
+    "yolo": ("yolo", "load_yolo", "DIR"),
+    "voc": ("voc", "load_voc", "DIR"),
+    "masks": ("masks", "load_masks", "DIR or masks:IMAGES,MASKS"),
+    "hf": ("hf", "load_hf", ""),
+    "python": ("given", "load_given", ""),
+    "cifar10": ("torchvision_sets", "load_cifar10", ""),
+    "cifar100": ("torchvision_sets", "load_cifar100", ""),
+    "clothes": ("clothes", "load_clothes", ""),
+    "clothes-unlabelled": ("clothes", "load_clothes_unlabelled", ""),
+    "openmoji": ("openmoji", "load_openmoji", ""),
 }
+"""Name in a SPEC: module and function, which need heavy or optional packages, and what follows if it is a path."""
 PACKAGED = ("clothes", "clothes-unlabelled", "openmoji")
 ALONE = ("cifar10", "cifar100", *PACKAGED)
 """Names that are a whole SPEC; another name alone is a path."""
-ON_DISK = {
-    **dict.fromkeys(("folder", "clips"), "PATH"),
-    "manifest": "FILE.csv or FILE.parquet",
-    **dict.fromkeys(("coco", "coco-masks"), "FILE.json"),
-    **dict.fromkeys(("yolo", "voc"), "DIR"),
-    "masks": "DIR or masks:IMAGES,MASKS",
-}
-"""Names that a path follows, and what that is."""
-KINDS = {
-    **dict.fromkeys((".csv", ".parquet"), "manifest"),
-    ".json": "coco",
-    **dict.fromkeys((".yaml", ".yml"), "yolo"),
-}
+ON_DISK = {name: follows for name, (*_, follows) in LOADERS.items() if follows}
+KINDS = {**dict.fromkeys((".csv", ".parquet"), "manifest"), ".json": "coco", **dict.fromkeys((".yaml", ".yml"), "yolo")}
 """What a file at a path is, by its extension."""
 FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or videos
 MANIFESTS = ("manifest", "metadata", "labels")
@@ -84,21 +73,19 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
         raise ConfigError(f"--image-root is for tables of images, manifest:FILE.csv or .parquet; {spec} is none.")
     if name in PACKAGED and argument:
         raise ConfigError(f"{spec!r}: {name} is packaged and takes nothing after its name.")
-    follows = {**ON_DISK, "hf": "NAME_OR_PATH"}
-    if name in follows and not argument:
-        raise ConfigError(f"--data '{name}:' lacks {follows[name]}.")
+    if not argument and (follows := {**ON_DISK, "hf": "NAME_OR_PATH"}.get(name)):
+        raise ConfigError(f"--data '{name}:' lacks {follows}.")
     if name in ON_DISK and not _is_there(name, argument.partition(IMAGE_ROOT)[0]):
         raise DataError(f"{spec}: there is no such file or folder.")
-    images = _loaded(name, argument) if name in LOADERS else _read_by_other(name, argument, spec)
+    if name in LOADERS:
+        module, function, _ = LOADERS[name]
+        load: Callable[..., Dataset] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
+        images = load() if name in PACKAGED else load(argument)
+    else:
+        images = _read_by_other(name, argument, spec)
     require_trained(images.classes, images.labels, images.splits, spec)
     note_same_but_case(images.classes, spec)
     return images
-
-
-def _loaded(name: str, argument: str) -> Dataset:
-    module, function = LOADERS[name]
-    load: Callable[..., Dataset] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
-    return load() if name in PACKAGED else load(argument)
 
 
 def _read_by_other(name: str, argument: str, spec: str) -> Dataset:
@@ -152,10 +139,7 @@ def _is_there(name: str, place: str) -> bool:
 
 
 def spec_of(path: str, aside: Path | None = None) -> str:
-    """Return the SPEC of a path, by what is there: a table, shards, boxes, masks, or a folder of class folders.
-
-    A table ``aside``, and the folder of images beside it, count as if they were not there. Raises ConfigError.
-    """
+    """Return the SPEC of a path, by what is there; a table ``aside`` counts as if it were not. Raises ConfigError."""
     place = expanded(path)
     if place.is_file() and place.suffix in KINDS:
         return f"{KINDS[place.suffix]}:{path}"
@@ -215,34 +199,20 @@ def _kind_of_regions(place: Path) -> str | None:
 
 def load_with_splits(
     spec: str,
-    *,
-    val_fraction: float,
-    test_fraction: float,
-    keep_in_train: KeepInTrain | None = None,
-    unlabelled: bool = False,
+    **how: Any,
 ) -> Dataset:
-    """Load a dataset and cut the validation and test splits that it lacks from train; see `splits.with_splits`.
+    """Load a dataset and cut the splits that it lacks from train, ``how`` as the options of ``splits.with_splits``.
 
     Notes on standard error say which equal pictures are on two sides, or have two labels.
     """
-    images = with_splits(
-        load_dataset(spec),
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        keep_in_train=keep_in_train,
-        unlabelled=unlabelled,
-    )
+    images = with_splits(load_dataset(spec), **how)
     for wrong in wrong_copies(images):
         note_once(f"{spec}: {wrong}")
     return images
 
 
 def require_apart(config: Any) -> None:
-    """Refuse an --out inside of the class folders that --data names: the next command would read it as a class.
-
-    Raises:
-        ConfigError: it lies there. What is wrong with the dataset itself is not said here.
-    """
+    """Refuse an --out inside of the class folders that --data names: the next command would read it as a class."""
     out, spec = getattr(config, "out", None), getattr(config, "data", None)
     if not isinstance(out, Path) or not isinstance(spec, str):
         return

@@ -66,7 +66,5 @@ def groups(labels: Labels) -> NDArray[np.int64]:
     if isinstance(labels, Boxes):
         return rarest_classes(shown(labels, int(labels.labels.max(initial=0)) + 1))
     if isinstance(labels, Masks):
-        found = shown(labels, labels.presence_of_classes.shape[1])
-        found[:, [labels.background] if labels.background >= 0 else []] = NO_LABEL
-        return rarest_classes(found)
+        return rarest_classes(of_images(untagged(labels), labels.presence_of_classes.shape[1]))
     return labels if labels.ndim == 1 else rarest_classes(labels)

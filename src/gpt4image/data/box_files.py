@@ -20,7 +20,7 @@ from gpt4image.base.errors import DataError, DecodeError, MissingExtraError, fir
 from gpt4image.base.files import row_groups, staging_folder, write_json, write_row_groups
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.coco import Ids, categories_of, category_ids, numbered
-from gpt4image.data.dataset import SPLIT_OF, Dataset
+from gpt4image.data.dataset import SPLIT_OF, SPLITS, Dataset
 from gpt4image.data.decode import sides
 from gpt4image.data.regions import Boxes, palette
 from gpt4image.data.voc import CORNERS
@@ -50,8 +50,8 @@ def write_coco(
     for image in np.flatnonzero(boxes.known).tolist():
         width, height = sizes[image]
         images.append({"id": number[image], "file_name": names[image], "width": width, "height": height})
-        for (left, top, right, bottom), label, weight in _boxes(boxes, image, sizes[image]):
-            box = [round(value, 3) for value in (left, top, right - left, bottom - top)]
+        for corners, label, weight in _boxes(boxes, image, sizes[image]):
+            box = [round(value, 3) for value in _sides(corners)]
             one = {"id": len(annotations) + 1, "image_id": number[image], "category_id": category[label], "bbox": box}
             one |= {"area": round(box[2] * box[3], 3), "iscrowd": int(weight == 0)}
             annotations.append(one | ({"score": round(weight, 6)} if 0 < weight < 1 else {}))
@@ -72,13 +72,13 @@ def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequen
     with staging_folder(folder) as staging:
         for image, file in _annotated(boxes, staging / "labels", names, ".txt"):
             lines: dict[str, None] = {}  # a line comes once
-            for (left, top, right, bottom), label, weight in _boxes(boxes, image, (1, 1)):
-                values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+            for corners, label, weight in _boxes(boxes, image, (1, 1)):
+                left, top, width, height = _sides(corners)
+                values = [left + width / 2, top + height / 2, width, height]
                 if weight > 0:
                     lines[" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n"] = None
             file.write_text("".join(lines), encoding="utf-8")
-        settings = {**entries, "names": dict(enumerate(classes))}
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump({**entries, "names": dict(enumerate(classes))}, sort_keys=False, allow_unicode=True)
         (staging / "data.yaml").write_text(text, encoding="utf-8")
 
 
@@ -88,22 +88,28 @@ def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: 
     Pixels are whole and counted from 1. A weight of 0 becomes ``difficult``, one below 1 ``score``. A single pixel
     becomes two: loaders take a box of one for a click.
     """
+
+    def node(parent: ElementTree.Element, name: str, value: object = None) -> ElementTree.Element:
+        found = ElementTree.SubElement(parent, name)
+        found.text = None if value is None else str(value)
+        return found
+
     with staging_folder(folder) as staging:
         for image, file in _annotated(boxes, staging / "Annotations", names, ".xml"):
             root = ElementTree.Element("annotation")
-            _text(root, "filename", PurePosixPath(names[image]).name)
-            size = ElementTree.SubElement(root, "size")
+            node(root, "filename", PurePosixPath(names[image]).name)
+            size = node(root, "size")
             for side, value in zip(("width", "height", "depth"), (*sizes[image], 3), strict=True):
-                _text(size, side, value)
-            for (left, top, right, bottom), label, weight in _boxes(boxes, image, sizes[image]):
-                one = ElementTree.SubElement(root, "object")
-                _text(one, "name", classes[label])
-                _text(one, "difficult", int(weight == 0))
+                node(size, side, value)
+            for corners, label, weight in _boxes(boxes, image, sizes[image]):
+                one = node(root, "object")
+                node(one, "name", classes[label])
+                node(one, "difficult", int(weight == 0))
                 if 0 < weight < 1:
-                    _text(one, "score", f"{weight:.6f}")
-                box = ElementTree.SubElement(one, "bndbox")
-                for name, value in zip(CORNERS, _voc_corners((left, top, right, bottom), sizes[image]), strict=True):
-                    _text(box, name, value)
+                    node(one, "score", f"{weight:.6f}")
+                box = node(one, "bndbox")
+                for name, value in zip(CORNERS, _voc_corners(corners, sizes[image]), strict=True):
+                    node(box, name, value)
             ElementTree.indent(root)
             file.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
 
@@ -121,16 +127,8 @@ def write_hf(folder: Path, images: Dataset) -> tuple[Skipped, ...]:
     """Write a Parquet file per split, with the pictures and a column ``objects``, as `datasets` reads it.
 
     Boxes are left, top, width and height in pixels of the upright picture. A weight of 0 becomes ``iscrowd``, one below
-    1 ``score``; ``objects`` of an image that is not annotated is null.
-
-    Args:
-        folder: gets ``data/train.parquet``, ``validation.parquet`` and ``test.parquet``, and a dataset card.
-        images: dataset with boxes; its pictures are copied as they are.
-
-    Returns:
-        Images that cannot be read. They are left out.
-
-    Raises DataError, MissingExtraError.
+    1 ``score``; ``objects`` of an image that is not annotated is null. See ``write_tables``; a dataset card is written
+    too. Raises DataError, MissingExtraError.
     """
     if not isinstance(images.regions, Boxes):
         raise DataError(f"{images.spec} has no boxes.")
@@ -146,16 +144,24 @@ def write_hf(folder: Path, images: Dataset) -> tuple[Skipped, ...]:
         width, height = sides(picture)
         objects = [
             {
-                "bbox": [left, top, right - left, bottom - top],
-                "category": label,
-                "iscrowd": weight == 0,
+                **{"bbox": _sides(corners), "category": label, "iscrowd": weight == 0},
                 "score": weight if 0 < weight < 1 else None,
             }
-            for (left, top, right, bottom), label, weight in _boxes(boxes, image, (width, height))
+            for corners, label, weight in _boxes(boxes, image, (width, height))
         ]
         return {"width": width, "height": height, "objects": objects if boxes.known[image] else None}
 
-    return write_tables(folder, images, columns, row, _dataset_card(images))
+    from huggingface_hub import DatasetCardData
+
+    about = DatasetCardData(license="unknown", task_categories=["object-detection"], tags=["gpt4image"]).to_yaml()
+    counts = ", ".join(f"{len(images.indices(split))} {split}" for split in SPLITS)
+    card = (
+        f"---\n{about}\n---\n\n# Images with boxes\n\n{counts}. {len(images.classes)} classes. "
+        "`objects` has the boxes of an image: left, top, width and height in pixels; it is null where nobody looked. "
+        "`score` is the weight of a box that a model found.\n\n"
+        "Written by gpt4image. Who owns the pictures, and what they may be used for, is not known here: add it.\n"
+    )
+    return write_tables(folder, images, columns, row, card)
 
 
 def write_tables(
@@ -174,10 +180,7 @@ def write_tables(
         row: gives the other cells of an image, from its position and bytes; may raise DecodeError.
         card: text of a dataset card, if there is one.
 
-    Returns:
-        Images that cannot be read. They are left out.
-
-    Raises MissingExtraError.
+    Returns the images that cannot be read, and are left out. Raises MissingExtraError.
     """
     try:
         import datasets
@@ -224,28 +227,11 @@ def readable(images: Dataset) -> tuple[list[int], list[Size], list[Skipped]]:
     return rows, sizes, skipped
 
 
-def _dataset_card(images: Dataset) -> str:
-    """Return what the Hugging Face hub reads and shows of a dataset with boxes; the owner adds its licence."""
-    from huggingface_hub import DatasetCardData
-
-    data = DatasetCardData(license="unknown", task_categories=["object-detection"], tags=["gpt4image"])
-    counts = ", ".join(f"{len(images.indices(split))} {split}" for split in ("train", "val", "test"))
-    return (
-        f"---\n{data.to_yaml()}\n---\n\n# Images with boxes\n\n{counts}. {len(images.classes)} classes. "
-        "`objects` has the boxes of an image: left, top, width and height in pixels; it is null where nobody looked. "
-        "`score` is the weight of a box that a model found.\n\n"
-        "Written by gpt4image. Who owns the pictures, and what they may be used for, is not known here: add it.\n"
-    )
-
-
 def write_masks(folder: Path, names: Sequence[str], masks: Iterable[NDArray[np.uint8]], classes: Sequence[str]) -> None:
     """Write ``masks``, PNG files with a palette, and ``classes.txt`` of a folder whose pictures lie in ``images``.
 
-    Args:
-        folder: may hold ``images`` already.
-        names: paths of the pictures in ``images``.
-        masks: (height, width) class numbers of each; taken one after the other.
-        classes: class names by number.
+    ``names`` are paths of the pictures in ``images``; ``masks`` have (height, width) class numbers of each, and are
+    taken one after the other.
     """
     from PIL import Image
 
@@ -261,6 +247,11 @@ def _boxes(boxes: Boxes, image: int, size: Size) -> Iterable[tuple[list[float], 
     corners, labels, weights = boxes.image(image)
     pixels = corners.astype(np.float64) * np.tile(size, 2)
     return zip(pixels.tolist(), labels.tolist(), weights.astype(np.float64).tolist(), strict=True)
+
+
+def _sides(corners: Sequence[float]) -> list[float]:
+    left, top, right, bottom = corners
+    return [left, top, right - left, bottom - top]
 
 
 def _annotated(boxes: Boxes, folder: Path, names: Sequence[str], suffix: str) -> Iterable[tuple[int, Path]]:
@@ -283,7 +274,3 @@ def _files(folder: Path, names: Sequence[str], suffix: str) -> list[Path]:
     for parent in {file.parent for file in files}:
         parent.mkdir(parents=True, exist_ok=True)
     return files
-
-
-def _text(parent: ElementTree.Element, name: str, value: object) -> None:
-    ElementTree.SubElement(parent, name).text = str(value)

@@ -20,7 +20,6 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,19 +32,21 @@ from gpt4image.data.dataset import SPLIT_OF, Dataset, split_named, split_of_file
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.records import (
+    NO_CORNERS,
     UNKNOWN_SIZE,
     Corners,
     Faults,
     Object,
     Record,
-    boxes_of,
     from_sides,
     number,
     picture_sizes,
     require_few,
+    require_some,
     still_known,
     to_dataset,
     weight_of,
+    with_boxes,
 )
 from gpt4image.data.regions import VOID, Masks
 
@@ -69,12 +70,9 @@ def load_coco(argument: str) -> Dataset:
     """
     files = _Files(f"{COCO}{argument}", argument)
     files.read()
-    require_few(files.classes, files.spec)
-    source = files.source()
-    boxes = boxes_of(files.records, files.classes, files.faults, files.spec, source.read, from_sides=True)
-    return to_dataset(
-        files.spec, files.records, source, classes=files.classes, regions=boxes, skipped=files.all_skipped()
-    )
+    source = FileSource(files.root, [record.key for record in files.records])
+    where = files.files[0].name
+    return with_boxes(files.spec, files.records, source, files.classes, files.faults, where, files.skipped, "sides")
 
 
 def load_coco_masks(argument: str) -> Dataset:
@@ -85,32 +83,29 @@ def load_coco_masks(argument: str) -> Dataset:
     files = _Files(f"coco-masks:{argument}", argument)
     files.read([BACKGROUND])
     require_few(files.classes, files.spec, VOID)
-    records, source = files.records, files.source()
+    records, faults = files.records, files.faults
+    source = FileSource(files.root, [record.key for record in records])
     sizes = picture_sizes(records, source.read)
     segments: list[list[Segment]] = [[] for _ in records]
     present = np.zeros((len(records), len(files.classes)), np.int8)
     for row, (record, (width, height)) in enumerate(zip(records, sizes.tolist(), strict=True)):
         shown, unsure = list[int](), list[int]()
         for one in record.objects or ():
-            label, fault, found = int(one.label), one.fault, None
-            if not fault:
-                found, fault = _drawn(one, label, (width, height))
+            found, fault = (None, one.fault) if one.fault else _drawn(one, (width, height))
             if fault:
-                files.faults.add(f"{record.key}, {one.name}", fault)
+                faults.add(f"{record.key}, {one.name}", fault)
             if found is not None:
                 segments[row].append(found)
-            (unsure if found is None else shown).extend([label] if label >= 0 else [])
+            (unsure if found is None else shown).extend([int(one.label)] if int(one.label) >= 0 else [])
         present[row, unsure] = -1
         present[row, shown] = 1
     known = still_known(records, np.array([bool(some) for some in segments])) & (sizes >= 1).all(axis=1)
     present[known, 0] = 1
     present[~known] = -1
-    masks = Masks(
-        source=SegmentSource(sizes, segments),
-        rows=np.where(known, np.arange(len(known)), -1),
-        presence_of_classes=present,
-    )
-    return to_dataset(files.spec, records, source, classes=files.classes, regions=masks, skipped=files.all_skipped())
+    rows = np.where(known, np.arange(len(known)), -1)
+    masks = Masks(source=SegmentSource(sizes, segments), rows=rows, presence_of_classes=present)
+    skipped = [*files.skipped, *faults.skipped(files.files[0].name)]
+    return to_dataset(files.spec, records, source, classes=files.classes, regions=masks, skipped=skipped)
 
 
 Id = int | float | str
@@ -127,8 +122,7 @@ def coco_ids(argument: str) -> dict[str, Ids]:
     """Return the ids of a COCO dataset, by the real path of each image that can be found. Raises DataError."""
     files, found = _Files(f"{COCO}{argument}", argument), dict[str, Ids]()
     for file in files.files:
-        whole, classes = _parsed(file, files.spec), list[str]()
-        categories: dict[str, Id] = {}
+        whole, classes, categories = _parsed(file, files.spec), list[str](), dict[str, Id]()
         for identity, label in _add_classes(whole.get("categories"), classes, Faults()).items():
             categories.setdefault(classes[label], identity)
         for identity, record in files.add_images(file, whole).items():
@@ -182,20 +176,13 @@ def _train_file(place: Path) -> Path:
 class _Files:
     def __init__(self, spec: str, argument: str) -> None:
         self.spec = spec
-        file = _train_file(expanded(argument))
-        self.files = [file, *_siblings(file)]
+        self.files = [file := _train_file(expanded(argument)), *_siblings(file)]
         folder = file.absolute().parent
         self.root = folder.parent if folder.name.lower() in _ABOVE else folder
         self.records: list[Record] = []
         self.classes: list[str] = []
         self.skipped: list[Skipped] = []
         self.faults = Faults()
-
-    def source(self) -> FileSource:
-        return FileSource(self.root, [record.key for record in self.records])
-
-    def all_skipped(self) -> list[Skipped]:
-        return [*self.skipped, *self.faults.skipped(self.files[0].name)]
 
     def read(self, classes: Sequence[str] = ()) -> None:
         """Read all files; with ``classes``, which come before theirs, for masks."""
@@ -211,12 +198,9 @@ class _Files:
                 else:
                     label = label_of.get(_hashable(one.get("category_id")), -1)
                     record.objects.append(_object(name, one, label, record, masks=bool(classes)))
-        if not self.records:
-            first = "".join(f" {item.name}: {item.reason}." for item in self.skipped[:3])
-            raise DataError(
-                f"{self.spec}: none of its images can be found below {self.root}.{first} Their file_name is relative "
-                "to the folder of the file, to 'images' in it, or to a folder named after the split."
-            )
+        where = "relative to the folder of the file, to 'images' in it, or to a folder named after the split"
+        none = f"{self.spec}: none of its images can be found below {self.root}; their file_name is {where}."
+        require_some(self.records, none, self.skipped)
 
     def add_images(self, file: Path, whole: Mapping[str, Any]) -> dict[Any, Record]:
         """Add the images of a file that can be found; return their records by id."""
@@ -240,7 +224,9 @@ class _Files:
                 self.skipped.append(Skipped(name=one["file_name"], reason=fault))
                 continue
             if key not in own:
-                own[key] = Record(key=key, split=split, objects=[] if annotated else None, size=_size(one))
+                sides = number(one.get("width")), number(one.get("height"))
+                size = UNKNOWN_SIZE if sides[0] * sides[1] > MAX_PIXELS else sides
+                own[key] = Record(key=key, split=split, objects=[] if annotated else None, size=size)
                 self.records.append(own[key])
             by_id[identity] = own[key]
         return by_id
@@ -293,11 +279,6 @@ def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[t
     return found
 
 
-def _size(image: Mapping[str, Any]) -> tuple[float, float]:
-    width, height = number(image.get("width")), number(image.get("height"))
-    return UNKNOWN_SIZE if width * height > MAX_PIXELS else (width, height)
-
-
 def _hashable(value: object) -> object:
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
@@ -330,38 +311,31 @@ def _add_classes(categories: object, classes: list[str], faults: Faults) -> dict
 def _object(name: str, one: Mapping[str, Any], label: int, record: Record, *, masks: bool) -> Object:
     """Return an annotation as an object; one without a box gets that of its segmentation."""
     outline, fault = one.get("segmentation"), "" if label >= 0 else "its category is not listed"
-    corners = from_sides(one.get("bbox"))
-    if "bbox" not in one:
-        found = bounds(outline, record.size)
-        if isinstance(found, str):
-            fault = fault or f"it has no bbox, and {found}"
-        else:
-            corners = found
+    found = from_sides(one["bbox"]) if "bbox" in one else bounds(outline, record.size)
+    if isinstance(found, str):
+        found, fault = NO_CORNERS, fault or f"it has no bbox, and {found}"
     if masks and isinstance(outline, dict) and outline.get("size") != [*reversed(record.size)]:
         record.size = UNKNOWN_SIZE  # that of the picture counts
     ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
-    return Object(name, label, corners, weight_of(ignored, one.get("score")), fault, outline if masks else None)
+    return Object(name, label, found, weight_of(ignored, one.get("score")), fault, outline if masks else None)
 
 
 # Segmentations, polygons and run lengths: checked before a library sees them, drawn when asked for ----------------
 
 
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """The region of one object.
+class Segment(NamedTuple):
+    """The region of one object: the number that its pixels get, VOID for one that counts for nothing, and its shape.
 
-    Attributes:
-        label: number that its pixels get; VOID for a region that counts for nothing.
-        shape: compressed run lengths, or polygons: corners x, y, x, y and so on, in pixels.
+    The shape is compressed run lengths, or polygons: corners x, y, x, y and so on, in pixels.
     """
 
     label: int
     shape: bytes | tuple[NDArray[np.float32], ...]
 
 
-def _drawn(one: Object, label: int, size: tuple[float, float]) -> tuple[Segment | None, str]:
+def _drawn(one: Object, size: tuple[float, float]) -> tuple[Segment | None, str]:
     """Return the region of an object, and what cannot be used of it."""
-    found = segment(one.outline, size, VOID if one.weight == 0 else label)
+    found = segment(one.outline, size, VOID if one.weight == 0 else int(one.label))
     if isinstance(found, Segment):
         return found, ""
     left, top, right, bottom = one.corners
@@ -403,15 +377,12 @@ def bounds(value: object, size: tuple[float, float]) -> Corners | str:
             given: Any = value.get("size")
             height, width = map(number, given) if isinstance(given, list) and len(given) == 2 else UNKNOWN_SIZE
         runs = _runs(value, width, height)
-        if isinstance(runs, str):
-            return runs
-        x, y, wide, high = mask.toBbox(runs).tolist()
-        return x, y, x + wide, y + high
+        return runs if isinstance(runs, str) else from_sides(mask.toBbox(runs).tolist())
     polygons = _polygons(value)
     if isinstance(polygons, str):
         return polygons
     points = np.concatenate(polygons)
-    left, top, right, bottom = (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     return left, top, right, bottom
 
 
@@ -452,12 +423,7 @@ def _polygons(value: object) -> list[NDArray[np.float64]] | str:
 
 
 class SegmentSource:
-    """Masks that are drawn from segments, see ``regions.MaskSource``: small objects over large ones.
-
-    Args:
-        sizes: (N, 2) width and height of the pictures.
-        segments: those of each picture.
-    """
+    """Masks drawn from the segments of N pictures of ``sizes`` (N, 2), see ``MaskSource``: small objects over large."""
 
     def __init__(self, sizes: NDArray[np.float64], segments: Sequence[Sequence[Segment]]) -> None:
         self._sizes, self._segments = sizes, segments

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.labels import NO_LABEL, rarest_classes
-from gpt4image.data.regions import Boxes, Regions
+from gpt4image.data.regions import Regions
 
 SPLITS = ("train", "val", "test")
 NAMED = 5
@@ -48,11 +48,7 @@ def splits_differ(path: str, other: str) -> bool:
 
 def is_unicode(name: str) -> bool:
     """Return whether a name is valid UTF-8; others cannot be written as keys or class names."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return name.isascii() or name.encode(errors="ignore").decode() == name
 
 
 class ImageSource(Protocol):
@@ -101,38 +97,32 @@ class Dataset:
         images, classes = len(self.keys), len(self.classes)
         lengths = [images, len(self.labels), len(self.splits), len(self.rows)]
         lengths += [] if self.regions is None else [len(self.regions)]
-        if len(set(lengths)) > 1:
-            raise DataError(
-                f"{self.spec}: keys, labels, splits, rows and regions of {lengths} images; one of each per image is "
-                "needed."
-            )
-        if not images:
-            raise DataError(f"{self.spec}: there are no images.")
-        if len(set(self.keys)) != images:
-            seen: set[str] = set()
-            twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
-            raise DataError(f"{self.spec}: keys must be unique, but these come twice: {first_few(twice)}.")
-        if self.labels.shape[1:] not in ((), (classes,)):
-            raise DataError(
-                f"{self.spec}: labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is "
-                "needed."
-            )
         limit, allowed = classes, f"in 0..{classes - 1}, or {NO_LABEL} for none"
         if self.labels.ndim == 2:
             limit, allowed = 2, "0 (absent), 1 (present) or -1 (not known)"
-        wrong = (self.labels < NO_LABEL) | (self.labels >= limit)
-        if wrong.any():
+        wrong, fault = (self.labels < NO_LABEL) | (self.labels >= limit), ""
+        if len(set(lengths)) > 1:
+            fault = f"keys, labels, splits, rows and regions of {lengths} images; one of each per image is needed"
+        elif not images:
+            fault = "there are no images"
+        elif len(set(self.keys)) != images:
+            seen: set[str] = set()
+            twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
+            fault = f"keys must be unique, but these come twice: {first_few(twice)}"
+        elif self.labels.shape[1:] not in ((), (classes,)):
+            fault = f"labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is needed"
+        elif wrong.any():
             keys = (self.keys[i] for i in np.unique(np.nonzero(wrong)[0]))
-            raise DataError(
-                f"{self.spec}: labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}."
+            fault = f"labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}"
+        elif broken := [name for name in (*self.classes, *self.keys) if not is_unicode(name)]:
+            fault = (
+                f"the name {broken[0]!a} holds half a character (of a surrogate pair), which no file can hold; correct "
+                "it"
             )
-        if broken := [name for name in (*self.classes, *self.keys) if not is_unicode(name)]:
-            raise DataError(
-                f"{self.spec}: the name {broken[0]!a} holds half a character (of a surrogate pair), which no file "
-                "can hold; correct it."
-            )
-        if strange := sorted(set(np.unique(self.splits).tolist()) - set(SPLITS)):
-            raise DataError(f"{self.spec}: splits are {', '.join(SPLITS)}; got {first_few(strange)}.")
+        elif strange := sorted(set(np.unique(self.splits).tolist()) - set(SPLITS)):
+            fault = f"splits are {', '.join(SPLITS)}; got {first_few(strange)}"
+        if fault:
+            raise DataError(f"{self.spec}: {fault}.")
 
     def __len__(self) -> int:
         """Number of images."""
@@ -213,10 +203,7 @@ class Dataset:
         else:
             labels = np.full((len(self), len(names)), NO_LABEL, np.int8)
             labels[:, place] = self.labels
-        regions = self.regions
-        if regions is not None:
-            boxes = isinstance(regions, Boxes)
-            regions = regions.with_classes(place) if boxes else regions.with_classes(place, len(names))
+        regions = None if self.regions is None else self.regions.with_classes(place, len(names))
         return self._changed(classes=tuple(names), labels=labels, regions=regions)
 
     def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> Dataset:

@@ -70,11 +70,6 @@ def file_state(path: str) -> State | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def is_settled(state: State) -> bool:
-    """Return whether a file is old enough for another change of its bytes to show in its times."""
-    return max(state[1:]) < time.time_ns() - YOUNG_NS
-
-
 def _digest(path: str) -> str | None:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
@@ -106,9 +101,9 @@ def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str 
 
 
 def _remember(files: Sequence[tuple[bytes, State | None, str | None]]) -> None:
-    rows = [
-        (name, *state, bytes.fromhex(digest)) for name, state, digest in files if state and digest and is_settled(state)
-    ]
+    settled = time.time_ns() - YOUNG_NS  # an older file shows another change of its bytes in its times
+    known = [file for file in files if file[1] and file[2] and max(file[1][1:]) < settled]
+    rows = [(name, *(state or ()), bytes.fromhex(digest or "")) for name, state, digest in known]
     with contextlib.suppress(*_DAMAGED, OSError):
         database = _database()
         database.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import is_unicode
 from gpt4image.data.decode import EXTENSIONS
@@ -53,6 +54,12 @@ def read_bounded(path: str, limit: int | None = None) -> bytes:
         if status.st_size > limit:
             raise OSError(f"the file has {status.st_size:,} bytes, more than the allowed {limit:,}")
         return file.read()
+
+
+def lines_of(file: Path, what: str) -> list[str]:
+    """Return the lines of a text file, stripped. Raises DataError, in which ``what`` names the file and its kind."""
+    with parsing(f"{what} that can be read"):
+        return [line.strip() for line in read_bounded(str(file)).decode("utf-8-sig").strip().splitlines()]
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -98,7 +98,11 @@ def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
     if not top and tree.images(""):
         return {"": "train"}
     tree.skip_images("")
-    if _has_train(tree, top):
+    train = [name for name in top if _split(name) == "train" and tree.folders(name)]
+    has_others = any(_split(name) not in (None, "train") for name in top)
+    has_classes = any(_split(name) is None and not _is_unlabelled(name) for name in top)
+    # Class folders lie below train, or train is a class of trains.
+    if train and (has_others or not (has_classes and any(map(tree.images, train)))):
         return _below_splits(tree, top)
     held_out = [name for name in top if _split(name) not in (None, "train") and tree.holds_only_folders(name)]
     in_train = [name for name in top if name not in held_out]
@@ -111,14 +115,6 @@ def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
     _note_slips(tree, spec, classes)
     inside = {f"{name}/{child}": str(_split(name)) for name in held_out for child in tree.folders(name)}
     return dict.fromkeys(in_train, "train") | inside
-
-
-def _has_train(tree: _Tree, top: Sequence[str]) -> bool:
-    """Return whether class folders lie below train: the folder may also be a class of trains."""
-    train = [name for name in top if _split(name) == "train" and tree.folders(name)]
-    has_others = any(_split(name) not in (None, "train") for name in top)
-    has_classes = any(_split(name) is None and not _is_unlabelled(name) for name in top)
-    return bool(train) and (has_others or not (has_classes and any(map(tree.images, train))))
 
 
 def _note_slips(tree: _Tree, spec: str, classes: Sequence[str]) -> None:
@@ -190,8 +186,7 @@ class _Tree:
         return bool(self.folders(folder)) and not self.images(folder)
 
     def skip_images(self, folder: str) -> None:
-        for name in self.images(folder):
-            self.reasons[_join(folder, name)] = "lies outside the class folders"
+        self.reasons |= {_join(folder, name): "lies outside the class folders" for name in self.images(folder)}
 
     def images_below(self, folder: str) -> list[str]:
         """Return the paths of all images below a folder, each real folder read once."""
@@ -231,6 +226,7 @@ class _Tree:
         """Return "folder", "image" or "" for what is neither or may not be used."""
         extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
         is_picture = extension in self._extensions
+        path, reason = _join(folder, entry.name), ""
         try:
             kind = "folder" if entry.is_dir() else "image" if is_picture and entry.is_file() else ""
             if not kind and not is_picture and entry.is_file():
@@ -238,14 +234,13 @@ class _Tree:
             if entry.is_symlink() and (kind or is_picture):
                 target = os.path.realpath(entry.path, strict=True)
                 if target != self._root and not is_below(target, self._root):
-                    self.reasons[_join(folder, entry.name)] = "a link that leads out of the folder"
-                    return ""
+                    reason = "a link that leads out of the folder"
         except OSError as error:
-            self.reasons[_join(folder, entry.name)] = f"a link that cannot be followed: {error.strerror}"
-            return ""
-        if kind and not is_unicode(entry.name):
-            path = os.fsencode(_join(folder, entry.name))
-            self.reasons[path.decode(errors="backslashreplace")] = "its name is not valid UTF-8"
+            kind, reason = "", f"a link that cannot be followed: {error.strerror}"
+        if kind and not reason and not is_unicode(entry.name):
+            path, reason = os.fsencode(path).decode(errors="backslashreplace"), "its name is not valid UTF-8"
+        if reason:
+            self.reasons[path] = reason
             return ""
         return kind
 

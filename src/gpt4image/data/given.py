@@ -27,7 +27,7 @@ from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.decode import upright_rgb
 from gpt4image.data.file_source import FileSource, locate_all
 from gpt4image.data.manifest import LABEL_COLUMNS, SYNONYMS
-from gpt4image.data.records import Record, to_dataset
+from gpt4image.data.records import Record, require_some, to_dataset
 
 KIND = "python"
 PIXELS, TABLE = "images.ppm", "table.json"
@@ -97,8 +97,7 @@ def load_given(argument: str) -> Dataset:
             "and labels as data= again."
         )
     table: dict[str, Any] = read_json(folder / TABLE)
-    name = next((name for name in LABEL_COLUMNS if name in table), "")
-    nothing = [None] * len(table["key"])
+    name, nothing = next((name for name in LABEL_COLUMNS if name in table), ""), [None] * len(table["key"])
     records = [
         Record(key=key, split=split or "train", label=label)
         for key, split, label in zip(table["key"], table.get("split", nothing), table.get(name, nothing), strict=True)
@@ -107,10 +106,8 @@ def load_given(argument: str) -> Dataset:
         return to_dataset(spec, records, PixelSource(folder / PIXELS, table["length"], table["digest"]))
     located = locate_all(Path("/"), table["path"])
     found = [(one, file) for one, (file, fault) in zip(records, located, strict=True) if not fault]
-    faults = zip(records, located, strict=True)
-    skipped = [Skipped(name=one.key, reason=fault) for one, (_, fault) in faults if fault]
-    if not found:
-        raise DataError(f"{spec}: none of its {len(records)} paths leads to an image; the first {skipped[0].reason}.")
+    skipped = [Skipped(name=one.key, reason=why) for one, (_, why) in zip(records, located, strict=True) if why]
+    require_some(found, f"{spec}: none of its {len(records)} paths leads to an image.", skipped)
     source = FileSource(Path("/"), [file for _, file in found])
     return to_dataset(spec, [one for one, _ in found], source, skipped=skipped)
 
@@ -164,15 +161,13 @@ def _columns(data: Any) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for name in data.columns:
             found.setdefault(SYNONYMS.get(str(name).lower(), str(name).lower()), list(data[name]))
-        known = ("path", "key", "split", *LABEL_COLUMNS)
         if "path" not in found:
             raise DataError(f"The table has the columns {', '.join(map(str, data.columns))}; {FORMS}.")
-        found = {name: found[name] for name in known if name in found}
-        if "split" in found and (strange := sorted({str(cell) for cell in found["split"]} - SPLIT_OF.keys())):
+        if strange := sorted({str(cell) for cell in found.get("split", ())} - SPLIT_OF.keys()):
             raise DataError(f"data: the split {strange[0]!r} is none of {', '.join(SPLIT_OF)}.")
         if "split" in found:
             found["split"] = [SPLIT_OF[str(cell)] for cell in found["split"]]
-        return found
+        return {name: found[name] for name in ("path", "key", "split", *LABEL_COLUMNS) if name in found}
     if not isinstance(data, tuple) or len(data) != 2:
         raise DataError(f"data is a {type(data).__name__}; {FORMS}.")
     images, labels = data

@@ -9,14 +9,15 @@ in the documentation of `datasets`) and ``category``. Masks are a second column 
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, MissingExtraError, first_few, parsing
@@ -34,6 +35,7 @@ from gpt4image.data.records import (
     from_sides,
     number,
     require_few,
+    require_some,
     to_dataset,
     weight_of,
 )
@@ -49,8 +51,7 @@ MAX_CAUSE = 400  # letters of what `datasets` says that are shown
 OBJECTS = ("objects", "annotations")
 BOX_NAMES = ("bbox", "bboxes", "boxes")
 CLASS_NAMES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label", "type")
-IGNORED = ("iscrowd", "is_crowd", "difficult")
-SCORE = "score"
+IGNORED, SCORE = ("iscrowd", "is_crowd", "difficult"), "score"
 MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "semantic_mask")
 
 
@@ -63,34 +64,44 @@ def load_hf(argument: str) -> Dataset:
     splits share keys, those outside train get the split's name in front.
     """
     spec = f"hf:{argument}"
-    parts, unknown = _known_splits(_load(argument, spec))
+    loaded = _load(argument, spec)
+    import datasets
+    from datasets.config import HF_DATASETS_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    parts = [(name, loaded[name]) for name in SPLIT_OF if name in loaded]
+    if len(loaded) == 1 and not parts:
+        parts, loaded = [("train", next(iter(loaded.values())))], {}
+    unknown = [name for name in loaded if name not in SPLIT_OF]
     if not parts:
         raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")
     image, tables = _image_column(parts, spec), [part for _, part in parts]
-    source = ArrowSource(tables, image, _allowed_folders(argument))
+    path = expanded(argument)
+    own = [path if path.is_dir() else path.parent, HF_DATASETS_CACHE] if path.exists() else []
+    folders = [os.path.realpath(folder) for folder in (*own, HF_HUB_CACHE)]
+    source = ArrowSource(tables, image, folders)
     splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for part in tables]).tolist()
     records = [Record(key=key, split=split) for key, split in zip(_keys(parts, splits), splits, strict=True)]
     with parsing(f"{spec}: the column {image!r} is damaged"):
         faults = source.faults()
     rows = np.setdiff1d(np.arange(len(records)), list(faults))
     skipped = [Skipped(name=records[row].key, reason=reason) for row, reason in faults.items()]
-    if not len(rows):
-        reasons = f" The first: {first_few(f'{item.name} {item.reason}' for item in skipped)}." if skipped else ""
-        raise DataError(f"{spec}: none of its {len(records)} rows has an image that can be used.{reasons}")
+    require_some(rows, f"{spec}: none of its {len(records)} rows has an image that can be used.", skipped)
     dropped, classes, regions = Faults(), None, None
+    kinds = [item for table in tables for item in table.features.items()]
+    shared = Counter(name for name, kind in kinds if isinstance(kind, datasets.Image))
     if names := _objects_column(parts[0][1]):
         classes = _add_objects(parts, names, records, spec)
         regions = boxes_of(records, classes, dropped, spec, source.read, from_sides=True)
-    elif column := _mask_column(parts, image):
-        masks = ArrowSource(tables, column, _allowed_folders(argument))
-        numbers = np.arange(len(records))
+    elif column := _first([name for name in MASK_NAMES if name != image and shared[name] == len(tables)], ()):
+        masks, numbers = ArrowSource(tables, column, folders), np.arange(len(records))
         with parsing(f"{spec}: the column of masks is damaged"):
             numbers[list(masks.faults())] = -1
         regions, classes = masks_of(MaskFiles(masks, numbers), numbers, records, source, None, dropped, spec)
     else:
         classes = _add_labels(parts, records, faults, spec)
-    others = [Skipped(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown]
-    skipped = [*dropped.skipped(spec), *others, *skipped]
+    skipped += [Skipped(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown]
+    skipped = [*dropped.skipped(spec), *skipped]
     return to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped).select(rows)
 
 
@@ -124,13 +135,6 @@ def _load(argument: str, spec: str) -> Mapping[str, Table]:
         raise DataError(f"{spec} {where}: {_why(error)}.{advice}") from error
 
 
-def _known_splits(loaded: Mapping[str, Table]) -> tuple[list[tuple[str, Table]], list[str]]:
-    if len(loaded) == 1 and not set(loaded) & set(SPLIT_OF):
-        return [("train", next(iter(loaded.values())))], []
-    known = sorted((name for name in loaded if name in SPLIT_OF), key=list(SPLIT_OF).index)
-    return [(name, loaded[name]) for name in known], [name for name in loaded if name not in SPLIT_OF]
-
-
 def _why(error: BaseException) -> str:
     text = " ".join(str(error).split())[:MAX_CAUSE].rstrip(".")
     named = text if text and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
@@ -138,16 +142,16 @@ def _why(error: BaseException) -> str:
 
 
 def _image_column(parts: Sequence[tuple[str, Table]], spec: str) -> str:
-    image = _first([name for name, kind in parts[0][1].features.items() if _holds_image(kind)], IMAGE_NAMES)
+    found = _first([name for name, kind in parts[0][1].features.items() if _holds_image(kind)], IMAGE_NAMES)
     for split, part in parts:
-        if image is None or not _holds_image(part.features.get(image)):
-            first = f"the images of {parts[0][0]} are in column {image!r}, but " if image else ""
+        if found is None or not _holds_image(part.features.get(found)):
+            first = f"the images of {parts[0][0]} are in column {found!r}, but " if found else ""
             raise DataError(
-                f"{spec}: {first}no column of {split} holds {'these' if image else 'images'}; its columns are "
+                f"{spec}: {first}no column of {split} holds {'these' if found else 'images'}; its columns are "
                 f"{first_few(part.features, 20)}. Images are a column of the type Image, or of structs of 'bytes' "
                 "(binary) and 'path' (text), in all splits the same."
             )
-    return str(image)
+    return str(found)
 
 
 def _holds_image(kind: Any) -> bool:
@@ -195,14 +199,14 @@ def _add_labels(
                 f"{spec}: the label column {name!r} is {what} in {first_few(some)}, but not in {first_few(others)}; "
                 "cast it to the same type in all splits."
             )
-    cells: list[Any] = []
+    classes, cells = names.get(parts[0][0]), list[Any]()
     for split, part in parts:
         # A split without the column has no labels, as the test splits of some published sets.
         own = _cells(part, name) if name in part.features else [None] * len(part)
-        cells += _names(own, names[split], names[parts[0][0]], f"{spec}: split {split!r}") if split in names else own
+        cells += _names(own, names[split], classes or (), f"{spec}: split {split!r}") if split in names else own
     for row, (record, cell) in enumerate(zip(records, cells, strict=True)):
         record.label = None if row in faults else cell
-    return names[parts[0][0]] if names else None
+    return classes
 
 
 def _names(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str], where: str) -> list[Any]:
@@ -212,16 +216,10 @@ def _names(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str], whe
             f"{where}: its ClassLabel has the class {first_few(unknown)}, which that of the first split lacks: "
             f"{first_few(classes, 20)}. Cast the label to the same ClassLabel in all splits."
         )
-    name_of = dict(enumerate(own))
+    name_of: dict[Any, str] = dict(enumerate(own))
+    one_of: dict[Any, str | None] = {**name_of, None: None, NO_LABEL: None}
     try:
-        return [
-            [name_of[number] for number in cell]
-            if isinstance(cell, list)
-            else None
-            if cell in (None, NO_LABEL)
-            else name_of[cell]
-            for cell in cells
-        ]
+        return [[name_of[each] for each in cell] if isinstance(cell, list) else one_of[cell] for cell in cells]
     except KeyError as error:
         raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {error}.") from None
 
@@ -305,21 +303,11 @@ def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object
     return found
 
 
-def _mask_column(parts: Sequence[tuple[str, Table]], image: str) -> str | None:
-    import datasets
-
-    every = [part.features for _, part in parts]
-    names = [name for name in MASK_NAMES if name != image]
-    return next((name for name in names if all(isinstance(one.get(name), datasets.Image) for one in every)), None)
-
-
 class ArrowSource:
     """Images of several tables, one after the other, without a copy in memory.
 
-    Args:
-        tables: datasets with the same image column.
-        column: name of that column, a struct of ``bytes`` and ``path``; path counts where there are no bytes.
-        folders: real paths of the folders in which such files may lie; a path that is not absolute starts in the first.
+    ``column`` is a struct of ``bytes`` and, where there are none, ``path``. Such a file must lie in one of ``folders``,
+    which are real paths; a path that is not absolute starts in the first.
     """
 
     def __init__(self, tables: Sequence[Table], column: str, folders: Sequence[str]) -> None:
@@ -347,14 +335,11 @@ class ArrowSource:
 
     def faults(self) -> dict[int, str]:
         """Return the rows that cannot be used, with the reason, without touching the image bytes. Raises Exception."""
-        faults: dict[int, str] = {}
-        for start, (data, paths) in zip(self._starts, self._chunks, strict=True):
-            data.validate(full=True)
-            paths.validate(full=True)
-            for offset in np.flatnonzero(data.is_null().to_numpy(zero_copy_only=False)).tolist():
-                if fault := self._fault(paths[offset].as_py()):
-                    faults[start + offset] = fault
-        return faults
+        data, paths = self._cells
+        data.validate(full=True)
+        paths.validate(full=True)
+        without = np.flatnonzero(data.is_null().to_numpy()).tolist()
+        return {row: fault for row in without if (fault := self._fault(paths[row].as_py()))}
 
     def _fault(self, path: str | None) -> str:
         if path is None:
@@ -363,32 +348,22 @@ class ArrowSource:
         return "" if inside else "has no bytes, and its path leads out of the dataset"
 
     def _cell(self, row: int) -> tuple[bytes | None, Any]:
-        chunk = bisect.bisect_right(self._starts, row) - 1
-        data, paths = self._chunks[chunk]
-        offset = row - self._starts[chunk]
-        value = data[offset].as_py()
-        return value, None if value is not None else paths[offset].as_py()
+        data, paths = self._cells
+        value = data[row].as_py()
+        return value, None if value is not None else paths[row].as_py()
 
     def _file(self, path: str) -> str:
         return os.path.join(self._folders[0], path)  # noqa: PTH118
 
     @cached_property
-    def _chunks(self) -> list[tuple[Any, Any]]:
-        """Bytes and paths of each non-empty chunk; `flatten` handles images that are null as a whole."""
-        structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks if len(chunk)]
+    def _cells(self) -> tuple[Any, Any]:
+        """All bytes, and all paths; `flatten` handles images that are null as a whole."""
+        structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks]
         flat = [dict(zip(struct.type.names, struct.flatten(), strict=True)) for struct in structs]
-        return [(fields["bytes"], fields["path"]) for fields in flat]
 
-    @cached_property
-    def _starts(self) -> list[int]:
-        return np.cumsum([0, *(len(data) for data, _ in self._chunks[:-1])]).tolist()
+        def joined(name: str) -> Any:
+            parts = [fields[name] for fields in flat]
+            kind = next((part.type for part in parts if not pa.types.is_null(part.type)), pa.string())
+            return pa.chunked_array([part if part.type == kind else part.cast(kind) for part in parts], kind)
 
-
-def _allowed_folders(argument: str) -> list[str]:
-    from datasets.config import HF_DATASETS_CACHE
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    path = expanded(argument)
-    own = path if path.is_dir() else path.parent
-    folders = [own, HF_DATASETS_CACHE, HF_HUB_CACHE] if path.exists() else [HF_HUB_CACHE]
-    return [os.path.realpath(folder) for folder in folders]
+        return joined("bytes"), joined("path")

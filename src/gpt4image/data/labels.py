@@ -33,19 +33,12 @@ _PRESENCE = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": NO_L
 def encode_labels(
     cells: Sequence[object], spec: str, rows: Sequence[int] | None = None, *, names: bool = False
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the class names and the (N,) labels of a column of names or of numbers.
+    """Return the class names and the (N,) labels of a column of N names or numbers.
 
-    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0" to the largest
-    one; if all are texts such as "3.0", as pandas writes them beside empty cells, too. Names are sorted, and in
-    Unicode's composed form.
-
-    Args:
-        cells: N cells: str, int, float or None.
-        spec: of the dataset, for messages.
-        rows: N row numbers for messages, where they are not 1 to N.
-        names: whether whole numbers are names, too.
-
-    Raises DataError.
+    None, NaN, an empty cell and -1 mean no label. Unless they are ``names``, whole numbers are class numbers: the
+    classes are "0" to the largest one; if all are texts such as "3.0", as pandas writes them beside empty cells, too.
+    Names are sorted, and in Unicode's composed form. ``rows`` are the numbers of the rows for messages, if they are
+    not 1 to N. Raises DataError.
     """
     rows = rows or range(1, len(cells) + 1)
     for row, cell in zip(rows, cells, strict=True):
@@ -85,7 +78,14 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     Raises DataError.
     """
     lists = [_several(cell) for cell in cells]
-    _require_bars(cells, spec)
+    texts = {row: cell for row, cell in enumerate(cells, 1) if isinstance(cell, str)}
+    found = [(row, text, sign) for row, text in texts.items() for sign in ";," if sign in text]
+    if found and not any(SEPARATOR in text for text in texts.values()):
+        row, text, sign = found[0]
+        raise DataError(
+            f"{spec}: row {row}, {text[:50]!r}: classes of one image are separated by {SEPARATOR!r}, not by {sign!r}. "
+            f"Where {sign!r} is part of a name, give one column of 0 and 1 per class."
+        )
     rows = [row for row, values in enumerate(lists, 1) for _ in values or ()]
     classes, numbers = encode_labels([value for values in lists for value in values or ()], spec, rows)
     if len(empty := np.flatnonzero(numbers == NO_LABEL)):
@@ -150,11 +150,7 @@ def used_classes(labels: NDArray[Any]) -> list[int]:
 
 
 def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArray[np.str_], spec: str) -> None:
-    """Refuse a class of val or test that no image of train has, unless no image of train has a label.
-
-    Raises:
-        DataError: naming the classes.
-    """
+    """Refuse a class of val or test that no image of train has, unless no image of train has a label. DataError."""
     in_train = splits == "train"
     trained = used_classes(labels[in_train])
     unknown = sorted(set(used_classes(labels[~in_train])).difference(trained))
@@ -167,11 +163,7 @@ def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArra
 
 
 def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Return (N,) the rarest present class of each image, NO_LABEL where no class is known to be present.
-
-    Args:
-        labels: (N, K) 1 present, 0 absent, -1 not known.
-    """
+    """Return (N,) the rarest class that each row of labels (N, K) has as 1; NO_LABEL where it has none."""
     present = labels == 1
     if not present.any():
         return np.full(len(labels), NO_LABEL)
@@ -225,14 +217,3 @@ def _several(cell: object) -> list[Any] | None:
     if isinstance(cell, str) and SEPARATOR in cell:
         return [name for name in cell.split(SEPARATOR) if name.strip()]
     return None if _value(cell) is None else [cell]
-
-
-def _require_bars(cells: Sequence[object], spec: str) -> None:
-    texts = {row: cell for row, cell in enumerate(cells, 1) if isinstance(cell, str)}
-    found = [(row, text, sign) for row, text in texts.items() for sign in ";," if sign in text]
-    if found and not any(SEPARATOR in text for text in texts.values()):
-        row, text, sign = found[0]
-        raise DataError(
-            f"{spec}: row {row}, {text[:50]!r}: classes of one image are separated by {SEPARATOR!r}, not by {sign!r}. "
-            f"Where {sign!r} is part of a name, give one column of 0 and 1 per class."
-        )

@@ -25,12 +25,12 @@ import difflib
 import math
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
 from gpt4image.base.files import parse_json
@@ -40,7 +40,7 @@ from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.file_source import OUTSIDE, FileSource, expanded, locate_all
 from gpt4image.data.labels import SEPARATOR, encode, note_once, presence
-from gpt4image.data.records import Faults, Object, Record, boxes_of, number, require_few, to_dataset, weight_of
+from gpt4image.data.records import Faults, Object, Record, number, require_some, to_dataset, weight_of, with_boxes
 from gpt4image.data.video import VIDEO_EXTENSIONS, require_decoder
 
 REVIEW, DIGEST = "review", "digest"
@@ -79,27 +79,27 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
         for row, (path, (_, fault)) in enumerate(zip(given, located, strict=True), 1)
         if fault
     ]
-    if not rows:
-        first = f" The first: {skipped[0].name!r}, {skipped[0].reason}." if skipped else ""
-        raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
+    require_some(rows, f"{spec}: none of its {len(given)} rows names an image that can be used.", skipped)
     objects = {row: _objects(table[BOXES][row]) for row in rows} if BOXES in table else {}
     classes, labels = _labels(table, [not fault for _, fault in located], spec)
-    splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
-    keys = [_text(key) for key in table["key"]] if "key" in table else _keys(given, located, stated)
+    splits = [_split(cell, row, spec) for row, cell in enumerate(table.get("split", ["train"] * len(given)), 1)]
+    keys = [
+        posixpath.normpath(file if stated and file and posixpath.isabs(path) else path)
+        for path, (file, _) in zip(given, located, strict=True)
+    ]
+    keys = [_text(key) for key in table.get("key", keys)]
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
-    videos = sum(given[row].lower().endswith(tuple(VIDEO_EXTENSIONS)) for row in rows)
-    if clips := 2 * videos > len(rows):
-        require_decoder(f"{spec}, a table of videos,")
     records = [Record(key=keys[row], split=splits[row], objects=objects.get(row)) for row in rows]
     source = FileSource(root, [located[row][0] for row in rows])
     if BOXES in table:
-        faults, names = Faults(), {str(one.label) for some in objects.values() for one in some or () if one.label}
-        require_few(sorted(names), spec)
-        boxes = boxes_of(records, sorted(names), faults, spec)
-        skipped += faults.skipped(file.name)
-        return to_dataset(spec, records, source, classes=sorted(names), regions=boxes, skipped=skipped, clips=clips)
-    return to_dataset(spec, records, source, classes=classes, labels=labels[rows], skipped=skipped, clips=clips)
+        names = sorted({str(one.label) for some in objects.values() for one in some or () if one.label})
+        images = with_boxes(spec, records, source, names, Faults(), file.name, skipped, "parts")
+    else:
+        images = to_dataset(spec, records, source, classes=classes, labels=labels[rows], skipped=skipped)
+    if clips := 2 * sum(given[row].lower().endswith(tuple(VIDEO_EXTENSIONS)) for row in rows) > len(rows):
+        require_decoder(f"{spec}, a table of videos,")
+    return replace(images, clips=clips)
 
 
 def _objects(cell: Any) -> list[Object] | None:
@@ -109,26 +109,12 @@ def _objects(cell: Any) -> list[Object] | None:
     try:
         each = [(str(name), list(map(number, numbers))) for name, *numbers in parse_json(text.encode())]
     except (ValueError, TypeError):
-        return [
-            Object(
-                "boxes",
-                "",
-                (math.nan, math.nan, math.nan, math.nan),
-                fault="the cell is no JSON list of [class, numbers ...]",
-            )
-        ]
+        return [Object("boxes", "", fault="the cell is no JSON list of [class, numbers ...]")]
     objects = list[Object]()
     for place, (name, numbers) in enumerate(each, 1):
         left, top, right, bottom, weight = (numbers + [math.nan] * 5)[:5]
         objects.append(Object(f"box {place}", name, (left, top, right, bottom), weight_of(weight == 0, weight)))
     return objects
-
-
-def _keys(given: Sequence[str], located: Sequence[tuple[str, str]], stated: str) -> list[str]:
-    return [
-        posixpath.normpath(file if stated and file and posixpath.isabs(path) else path)
-        for path, (file, _) in zip(given, located, strict=True)
-    ]
 
 
 def read_table(file: Path, spec: str) -> dict[str, list[Any]]:
@@ -154,50 +140,43 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
             rows = [[from_csv_cell(cell) for cell in row] for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
-    uneven = next((row for row, cells in enumerate(rows, 1) if len(cells) != len(header)), None)
-    whole = rows if uneven is None else rows[: uneven - 1]
-    table = _checked(header, {name: [row[place] for row in whole] for place, name in enumerate(header)}, spec)
-    if uneven is not None:
+    uneven = next((row for row, cells in enumerate(rows, 1) if len(cells) != len(header)), len(rows) + 1)
+    columns = {name: [row[place] for row in rows[: uneven - 1]] for place, name in enumerate(header)}
+    table = _checked(header, columns, spec)
+    if uneven <= len(rows):
         cells = len(rows[uneven - 1])
         raise DataError(f"{spec}: row {uneven} has {cells} cells, but there are {len(header)} columns.")
     return table
 
 
 def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> dict[str, list[Any]]:
-    names = [_usual_name(name, names, table[name]) for name in names]
-    table = dict(zip(names, table.values(), strict=True)) if len(table) == len(names) else table
+    every = SYNONYMS | {column: column for column in COLUMNS}
+    usual = [every.get(name.lower(), name) for name in names]
+    for place, name in enumerate(usual):  # a name that comes twice, or that a class has, stays as it is
+        may_be_class = name == "caption" and _is_class(names[place], table[names[place]])
+        if name in names or usual.index(name) != place or may_be_class:
+            usual[place] = names[place]
+    table = dict(zip(usual, table.values(), strict=True)) if len(table) == len(names) else table
     if "path" not in table and "key" in table:
         table["path"] = table["key"]
-    if twice := [name for name in table if list(names).count(name) > 1]:
+    if twice := [name for name in table if usual.count(name) > 1]:
         raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
-    unknown = [name for name in names if name not in COLUMNS and not _is_class(name, table[name])]
+    unknown = [name for name in usual if name not in COLUMNS and not _is_class(name, table[name])]
     if unknown or "path" not in table:
         advice = "" if "path" in table else " Column 'path' is missing."
         if unknown:
             close = difflib.get_close_matches(unknown[0], _TYPED, n=1)
-            advice += f" Column {unknown[0]!r} is none of these."
-            advice += f" Did you mean {close[0]!r}?" if close else ""
+            advice += f" Column {unknown[0]!r} is none of these." + (f" Did you mean {close[0]!r}?" if close else "")
         if not set(table) & set(COLUMNS):
             sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), None)
-            advice += (
-                f" Columns are separated by commas, not by {sign!r}."
-                if sign
-                else " The first line must name the columns, for instance: path,label."
-            )
+            first = "The first line must name the columns, for instance: path,label."
+            advice += f" Columns are separated by commas, not by {sign!r}." if sign else f" {first}"
         raise DataError(
-            f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
+            f"{spec}: its columns are {', '.join(map(repr, usual)) or 'none'}; allowed are path, label (one class per "
             f"image), labels or tags (several, separated by {SEPARATOR!r}), boxes, split, key, caption, review, "
             f"digest, and one column per class with 0, 1 or empty cells.{advice}"
         )
     return table
-
-
-def _usual_name(name: str, names: Sequence[str], cells: Sequence[Any]) -> str:
-    every = SYNONYMS | {column: column for column in COLUMNS}
-    usual = every.get(name.lower(), name)
-    first = next(other for other in names if every.get(other.lower(), other) == usual)
-    may_be_class = usual == "caption" and _is_class(name, cells)
-    return name if name == usual or usual in names or first != name or may_be_class else usual
 
 
 def _is_class(name: str, cells: Sequence[Any]) -> bool:
@@ -209,7 +188,7 @@ def _is_class(name: str, cells: Sequence[Any]) -> bool:
     return bool((known >= 0).any())
 
 
-def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], NDArray[Any]]:
+def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], Any]:
     class_columns = {name.removeprefix(CLASS_COLUMN): name for name in table if name not in COLUMNS}
     if twice := [name for name, column in class_columns.items() if column != name and name in table]:
         raise DataError(f"{spec}: columns 'label:{twice[0]}' and {twice[0]!r} are the same class; keep one.")
@@ -220,11 +199,18 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
             "class per image, or 'labels', 'tags' or one column of 0 and 1 per class for several."
         )
     if class_columns:
-        classes = tuple(sorted(class_columns))
-        columns = [_presence(class_columns[name], table[class_columns[name]], spec) for name in classes]
+        classes, columns = tuple(sorted(class_columns)), list[Any]()
+        for column in map(class_columns.__getitem__, classes):
+            columns.append(presence(table[column]))
+            if columns[-1] is None:
+                row, cell = next((row, cell) for row, cell in enumerate(table[column], 1) if presence([cell]) is None)
+                raise DataError(
+                    f"{spec}: column {column!r} has {str(cell)[:50]!r} in row {row}; give 1 for a class that is "
+                    "present, 0 for one that is absent, and leave the cell empty where it is not known."
+                )
         return classes, np.stack(columns, axis=1)
     if given == [BOXES]:
-        return (), np.zeros((len(usable), 0), np.int8)
+        return (), None
     name = given[0] if given else "label"
     cells = table.get(name, [None] * len(usable))
     cells = [cell if is_usable else None for cell, is_usable in zip(cells, usable, strict=True)]
@@ -233,32 +219,15 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
             note_once(
                 f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several per image call it 'labels'."
             )
-        return encode(cells, spec, names=REVIEW in table and not _are_class_numbers(cells))
+        found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
+        return encode(cells, spec, names=REVIEW in table and found != set(map(str, range(len(found)))))
     return encode(cells, spec, several=True)
 
 
-def _are_class_numbers(cells: Sequence[Any]) -> bool:
-    found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
-    return found == set(map(str, range(len(found))))
-
-
-def _presence(name: str, cells: Sequence[Any], spec: str) -> NDArray[np.int8]:
-    found = presence(cells)
-    if found is None:
-        row, cell = next((row, cell) for row, cell in enumerate(cells, 1) if presence([cell]) is None)
-        raise DataError(
-            f"{spec}: column {name!r} has {str(cell)[:50]!r} in row {row}; give 1 for a class that is present, 0 for "
-            "one that is absent, and leave the cell empty where it is not known."
-        )
-    return found
-
-
-def _splits(cells: Sequence[Any], spec: str) -> list[str]:
-    names = [_text(cell) for cell in cells]
-    for row, name in enumerate(names, 1):
-        if name not in SPLIT_OF:
-            raise DataError(f"{spec}: the split of row {row}, {nearest(name, SPLIT_OF)}")
-    return [SPLIT_OF[name] for name in names]
+def _split(cell: Any, row: int, spec: str) -> str:
+    if _text(cell) not in SPLIT_OF:
+        raise DataError(f"{spec}: the split of row {row}, {nearest(_text(cell), SPLIT_OF)}")
+    return SPLIT_OF[_text(cell)]
 
 
 def _text(cell: Any) -> str:

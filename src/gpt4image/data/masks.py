@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,11 +23,11 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, DecodeError, first_few, parsing
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.data.dataset import Dataset, ImageSource, split_in_folders, splits_differ
+from gpt4image.data.dataset import Dataset, ImageSource, split_in_folders
 from gpt4image.data.decode import decode_numbers, sides
-from gpt4image.data.file_source import FileSource, expanded, pictures_below, read_bounded, usable
+from gpt4image.data.file_source import FileSource, expanded, lines_of, pictures_below, usable
 from gpt4image.data.labels import SEPARATOR
-from gpt4image.data.records import Faults, Record, to_dataset
+from gpt4image.data.records import Faults, Record, paired, require_some, to_dataset
 from gpt4image.data.regions import VOID, Masks
 
 IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass", "annotations")
@@ -56,7 +55,9 @@ def load_masks(argument: str) -> Dataset:
     beside = (mask_folder, mask_folder.parent, image_folder.parent)
     names = _class_names(beside, spec)
     faults = Faults()
-    rows = _paired(keys, masks, root, (image_folder, mask_folder), faults)
+    row_of = {path: row for row, path in enumerate(masks)}
+    mask_of = paired({path: PurePosixPath(path).stem for path in masks}, keys, faults)
+    rows = np.array([row_of.get(mask_of.get(key, ""), -1) for key in keys], np.int64)
     source, records = FileSource(root, keys), [Record(key=key, split=split_in_folders(key) or "train") for key in keys]
     files = MaskFiles(FileSource(root, masks), rows)
     regions, classes = masks_of(files, rows, records, source, names, faults, spec)
@@ -71,12 +72,7 @@ def load_masks(argument: str) -> Dataset:
 
 
 class MaskFiles:
-    """Masks that are files of one number per pixel, see ``regions.MaskSource``.
-
-    Args:
-        source: where the files are.
-        rows: those that images have; the others may lack a file.
-    """
+    """Masks that are files of one number per pixel, see ``MaskSource``; ``rows`` are those that images have."""
 
     def __init__(self, source: ImageSource, rows: NDArray[np.int64]) -> None:
         self._source, self._rows = source, np.unique(rows[rows >= 0])
@@ -103,18 +99,10 @@ def masks_of(
     faults: Faults,
     spec: str,
 ) -> tuple[Masks, tuple[str, ...]]:
-    """Return the masks of images and the class names; every mask is read once, and damaged ones go to ``faults``.
+    """Return the masks of N images and the class names; every mask is read once, and damaged ones go to ``faults``.
 
-    Args:
-        masks: where they are.
-        rows: (N,) of each image in ``masks``, -1 without one.
-        records: of the N images.
-        pictures: where the images are, in this order.
-        names: of the classes by number; None where the numbers are all that is known.
-        faults: collects masks that are not used.
-        spec: of the dataset.
-
-    Raises DataError.
+    ``rows`` (N,) is the place of each image in ``masks``, -1 without one; ``pictures`` gives the bytes of the images;
+    ``names`` are the classes by number, or None where the numbers are all that is known. Raises DataError.
     """
     used = np.zeros((len(rows), VOID + 1), np.bool_)
     with_mask = np.flatnonzero(rows >= 0).tolist()
@@ -150,13 +138,10 @@ def masks_of(
     beyond = np.asarray(used[:, len(names) : VOID].any(axis=1))
     for image in np.flatnonzero(beyond).tolist():
         largest = int(np.flatnonzero(used[image, :VOID]).max())
-        faults.add(
-            records[image].key, f"the mask has numbers above {len(names) - 1}, such as {largest}, that have no class"
-        )
+        reason = f"the mask has numbers above {len(names) - 1}, such as {largest}, that have no class"
+        faults.add(records[image].key, reason)
     known = np.asarray(used.any(axis=1)) & ~beyond
-    if not known.any():
-        first = "".join(f" {item.name}: {item.reason}." for item in faults.skipped(spec)[:3])
-        raise DataError(f"{spec}: no image has a mask that can be used.{first}")
+    require_some(np.flatnonzero(known), f"{spec}: no image has a mask that can be used.", faults.skipped(spec))
     present = np.where(known[:, None], used[:, : len(names)], np.int8(-1)).astype(np.int8)
     found = Masks(source=masks, rows=np.where(known, rows, -1), presence_of_classes=present, place=place)
     return found, tuple(names)
@@ -168,48 +153,19 @@ def _folders(argument: str, spec: str) -> tuple[Path, Path]:
     if expanded(argument).is_dir() or len(given) == 1:
         place = expanded(argument)
         found = [next((place / name for name in names if (place / name).is_dir()), None) for names in (IMAGES, MASKS)]
-        if found[0] is None or found[1] is None:
-            raise DataError(f"{spec}: it needs the folders 'images' and 'masks'; or give masks:IMAGES,MASKS.")
         given = [folder for folder in found if folder is not None]
+        if len(given) < 2:
+            raise DataError(f"{spec}: it needs the folders 'images' and 'masks'; or give masks:IMAGES,MASKS.")
     if len(given) != 2 or not all(folder.is_dir() for folder in given):
         raise DataError(f"{spec}: two folders are needed, one of images and one of masks: masks:IMAGES,MASKS.")
     return given[0].absolute(), given[1].absolute()
-
-
-def _paired(
-    keys: Sequence[str], masks: Sequence[str], root: Path, folders: tuple[Path, Path], faults: Faults
-) -> NDArray[np.int64]:
-    """Return (N,) the mask of each image, -1 without: of the same path except for its ending, else of the same name."""
-    own = [(root / key).relative_to(folders[0]).with_suffix("").as_posix() for key in keys]
-    names = [(root / path).relative_to(folders[1]).with_suffix("").as_posix() for path in masks]
-    place = {name: row for row, name in enumerate(names)}
-    stems: dict[str, int] = {}
-    for name in place.keys() - set(own):  # a mask that has its image is of no other one
-        stem = PurePosixPath(name).name
-        stems[stem] = -1 if stem in stems else place[name]
-    images = Counter(PurePosixPath(name).name for name in own)
-
-    def mask_of(name: str) -> int:
-        row = place.get(name, -1)
-        if row < 0 and images[PurePosixPath(name).name] == 1:
-            row = stems.get(PurePosixPath(name).name, -1)
-        return -1 if row >= 0 and splits_differ(name, names[row]) else row
-
-    rows = np.array([mask_of(name) for name in own], np.int64)
-    for row in sorted(set(range(len(masks))) - set(rows.tolist())):
-        several = images[PurePosixPath(names[row]).name] > 1
-        reason = "several images have the name of the mask" if several else "the mask has no image of its name"
-        faults.add(masks[row], reason)
-    return rows
 
 
 def _class_names(folders: Sequence[Path], spec: str) -> tuple[str, ...] | None:
     file = next((folder / NAMES for folder in folders if (folder / NAMES).is_file()), None)
     if file is None:
         return None
-    with parsing(f"{spec}: {NAMES} is no list of names that can be read"):
-        lines = read_bounded(str(file)).decode("utf-8-sig").strip().splitlines()
-    names = tuple(line.strip() for line in lines)
+    names = tuple(lines_of(file, f"{spec}: {NAMES} is no list of names"))
     if "" in names or len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
         raise DataError(
             f"{spec}: {NAMES} has {len(names)} lines; give 2 to {VOID} class names, each once and one per line, from "
@@ -222,6 +178,12 @@ def _tagged(
     file: Path, below: Mapping[str, str], classes: Sequence[str], faults: Faults, spec: str
 ) -> NDArray[np.int8]:
     """Return (N, K) int8 what tags say of images: by key, by the path below the images, or by the name of the file."""
+    lines = lines_of(file, f"{spec}: {file.name} is no CSV file in UTF-8")
+    with parsing(f"{spec}: {file.name} is no CSV file in UTF-8"):
+        header, *rows = [row for row in csv.reader(lines, strict=True) if row] or [[]]
+    if [cell.strip() for cell in header] != ["key", "tags"]:
+        first = ",".join(header)[:100]
+        raise DataError(f"{spec}: the first line of {file.name} is {first!r}; it must be 'key,tags'.")
     row_of: dict[str, int] = {}
     for row, (key, path) in enumerate(below.items()):
         stem = PurePosixPath(path).stem
@@ -231,14 +193,16 @@ def _tagged(
     unseen = [number[name] for name in classes if name.lower() in UNSEEN]
     found = np.full((len(below), len(classes)), -1, np.int8)
     tagged: set[int] = set()
-    for position, (key, cell) in enumerate(_read_tags(file, spec), 1):
+    for position, (given, *rest) in enumerate(rows, 1):
+        key, name = from_csv_cell(given), f"{file.name}, row {position}"
         row = row_of.get(key, -1)
+        cell = rest[0] if rest else ""
         tags = [tag.strip() for tag in cell.split(SEPARATOR) if tag.strip()]
         unknown = [tag for tag in tags if tag not in number]
         if row < 0:
-            faults.add(f"{file.name}, row {position}", f"{TAGS} has a key that is of no image, or of several")
+            faults.add(name, f"{TAGS} has a key that is of no image, or of several")
         if row in tagged:
-            faults.add(f"{file.name}, row {position}", f"another row of {TAGS} has tags of its image")
+            faults.add(name, f"another row of {TAGS} has tags of its image")
             continue
         if unknown:
             faults.add(f"{key}: {first_few(unknown)}", "a tag is no class")
@@ -249,13 +213,3 @@ def _tagged(
         found[row, unseen] = -1
         found[row, [number[tag] for tag in tags if tag in number]] = 1
     return found
-
-
-def _read_tags(file: Path, spec: str) -> list[tuple[str, str]]:
-    with parsing(f"{spec}: {file.name} is no CSV file in UTF-8"):
-        lines = read_bounded(str(file)).decode("utf-8-sig").splitlines()
-        rows = [row for row in csv.reader(lines, strict=True) if row]
-    if not rows or [cell.strip() for cell in rows[0]] != ["key", "tags"]:
-        first = ",".join(rows[0])[:100] if rows else ""
-        raise DataError(f"{spec}: the first line of {file.name} is {first!r}; it must be 'key,tags'.")
-    return [(from_csv_cell(row[0]), row[1] if len(row) > 1 else "") for row in rows[1:]]

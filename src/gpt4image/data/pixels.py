@@ -44,9 +44,7 @@ class MemoryPixels:
     """
 
     def __init__(self, images: torch.Tensor, skipped: tuple[Skipped, ...] = ()) -> None:
-        self.images = images
-        self.size = images.shape[-1]
-        self.skipped = skipped
+        self.images, self.size, self.skipped = images, images.shape[-1], skipped
 
     def __len__(self) -> int:
         """Number of images."""
@@ -78,10 +76,7 @@ class WorkerPixels:
     def __init__(
         self, image_set: Dataset, size: int, *, workers: int, squash: bool = False, frames: Frames | None = None
     ) -> None:
-        self.size = size
-        self.workers = workers
-        self.squash = squash
-        self.frames = frames
+        self.size, self.workers, self._squash, self.frames = size, workers, squash, frames
         self._image_set = image_set
         self._broken: dict[int, str] = {}
 
@@ -99,6 +94,18 @@ class WorkerPixels:
         """Return (B,) which of the images at ``indices`` could not be decoded when they were met."""
         return np.array([index in self._broken for index in indices.tolist()], dtype=bool)
 
+    def decode(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, Broken]:
+        """Return pixels of the images at ``indices``, decoded in this process, and those that are broken."""
+        images = np.full((len(indices), channels(self.frames), self.size, self.size), BLANK, dtype=np.uint8)
+        broken: Broken = []
+        for position, index in enumerate(indices.tolist()):
+            try:
+                data = self._image_set.read(index)
+                images[position] = decoded(data, self.size, squash=self._squash, frames=self.frames)
+            except (DecodeError, OSError) as error:
+                broken.append((index, str(error)))
+        return torch.from_numpy(images), broken
+
     def stream(
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
@@ -106,7 +113,7 @@ class WorkerPixels:
         if self.workers:
             gc.collect()  # what a worker frees in place of its parent may wait for threads that no worker has
         loader = DataLoader(
-            _Decoding(self._image_set, self.size, edit, self.squash, self.frames),
+            _Decoding(self, edit),
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
             worker_init_fn=_start_decoding,
@@ -121,14 +128,10 @@ class WorkerPixels:
 
 
 class KeptFeatures:
-    """Pooled features of N images (N, C) float32 in the place of their pixels, for a model of which only the classifier
-    learns; see ``training.frozen``.
-    """
+    """Pooled features (N, C) float32 in place of pixels, for a model of which only the classifier learns."""
 
     def __init__(self, features: torch.Tensor, of: MemoryPixels | WorkerPixels) -> None:
-        self.features = features
-        self.size = of.size
-        self._of = of
+        self.features, self.size, self._of = features, of.size, of
 
     def __len__(self) -> int:
         """Number of images."""
@@ -163,26 +166,20 @@ def load_pixels(
     squash: bool = False,
     frames: Frames | None = None,
 ) -> tuple[Pixels, tuple[Skipped, ...], NDArray[np.bool_]]:
-    """Decode the dataset into memory where its pixels fit, else prepare worker processes.
+    """Decode the N images into memory where their pixels fit, else prepare worker processes.
 
-    Args:
-        image_set: N images.
-        size: side of the square pictures, in pixels.
-        memory_limit_gb: largest memory for pixels (10^9 bytes), shared by the training processes of a machine, each of
-            which holds all pixels.
-        workers: decoding processes; None for one per core, shared likewise, MOST_WORKERS at most.
-        squash: whether pictures are stretched to the square; else their centre is cut.
-        frames: which frames of clips; None for images.
+    Training processes of a machine, each of which holds all pixels, share ``memory_limit_gb`` (10^9 bytes) and, if
+    ``workers`` is None, a decoding process per core. Pictures are stretched to the square if ``squash``; else their
+    centre is cut.
 
-    Returns:
-        The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the dataset does not fit
-        in memory nothing is decoded yet: none is named, and the mask is True.
+    Returns the pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the dataset does not
+    fit in memory nothing is decoded yet: none is named, and the mask is True.
     """
     workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
-    if len(image_set) * channels(frames) * size * size > memory_limit_gb * 1e9 / launch.local_count():
-        pixels = WorkerPixels(image_set, size, workers=max(1, workers), squash=squash, frames=frames)
-        return pixels, (), np.ones(len(image_set), dtype=bool)
     decoder = WorkerPixels(image_set, size, workers=0, squash=squash, frames=frames)
+    if len(image_set) * channels(frames) * size * size > memory_limit_gb * 1e9 / launch.local_count():
+        decoder.workers = max(1, workers)
+        return decoder, (), np.ones(len(image_set), dtype=bool)
     images = _decode_all(decoder, workers)
     skipped, decodable = decoder.skipped, ~decoder.broken(np.arange(len(image_set)))
     if not decodable.any():
@@ -228,24 +225,12 @@ def _decode_all(decoder: WorkerPixels, workers: int) -> torch.Tensor:
 class _Decoding(torch.utils.data.Dataset[tuple[torch.Tensor, Broken]]):
     """Decodes and edits whole batches: what a worker process runs."""
 
-    def __init__(self, image_set: Dataset, size: int, edit: Edit | None, squash: bool, frames: Frames | None) -> None:
-        self.image_set = image_set
-        self.size = size
-        self.edit = edit
-        self.squash = squash
-        self.frames = frames
+    def __init__(self, of: WorkerPixels, edit: Edit | None) -> None:
+        self.of, self.edit = of, edit
 
     def __getitems__(self, batch: tuple[int, NDArray[np.int64]]) -> tuple[torch.Tensor, Broken]:
         number, indices = batch
-        images = np.full((len(indices), channels(self.frames), self.size, self.size), BLANK, dtype=np.uint8)
-        broken: Broken = []
-        for position, index in enumerate(indices.tolist()):
-            try:
-                data = self.image_set.read(index)
-                images[position] = decoded(data, self.size, squash=self.squash, frames=self.frames)
-            except (DecodeError, OSError) as error:
-                broken.append((index, str(error)))
-        pixels = torch.from_numpy(images)
+        pixels, broken = self.of.decode(indices)
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken
 
 

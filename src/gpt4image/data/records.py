@@ -6,16 +6,17 @@ What cannot be used of a file is dropped, counted and named, and costs nothing e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, DecodeError, first_few
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import NO_LABEL, Dataset, ImageSource
+from gpt4image.data.dataset import NO_LABEL, Dataset, ImageSource, splits_differ
 from gpt4image.data.decode import sides
 from gpt4image.data.labels import MAX_SEVERAL, encode, label_matrix, note_once
 from gpt4image.data.regions import Boxes, Regions
@@ -30,9 +31,9 @@ SAMPLE = 64
 """Pictures whose proportions are compared with the stated ones before all are."""
 NAMED = 5
 UNKNOWN_SIZE = (math.nan, math.nan)
-Sizes = NDArray[np.float64]
 Corners = tuple[float, float, float, float]
 """Left, top, right, bottom."""
+NO_CORNERS = (math.nan, math.nan, math.nan, math.nan)
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Object:
 
     name: str
     label: str | int
-    corners: Corners
+    corners: Corners = NO_CORNERS
     weight: float = 1.0
     fault: str = ""
     outline: object = None
@@ -76,28 +77,24 @@ class Record:
 
 
 class Faults:
-    """What cannot be used of a file, by reason: the number of items, and the names of the first ones."""
+    """What cannot be used of a file: the names of the items, by reason."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
-        self._counts: dict[str, int] = {}
 
     def add(self, name: str, reason: str) -> None:
         """Count one item."""
-        names = self._names.setdefault(reason, [])
-        self._counts[reason] = self._counts.get(reason, 0) + 1
-        if len(names) < NAMED:
-            names.append(name)
+        self._names.setdefault(reason, []).append(name)
 
-    def skipped(self, where: str) -> tuple[Skipped, ...]:
+    def skipped(self, where: str) -> list[Skipped]:
         """Return one skipped item for each reason; ``where`` names the file."""
-        return tuple(
+        return [
             Skipped(
-                name=f"{where}: {self._counts[reason]:,} annotation{'s' * (self._counts[reason] > 1)}",
-                reason=f"{reason}: {first_few(names)}" + (" and others" if self._counts[reason] > len(names) else ""),
+                name=f"{where}: {len(names):,} annotation{'s' * (len(names) > 1)}",
+                reason=f"{reason}: {first_few(names[:NAMED])}" + " and others" * (len(names) > NAMED),
             )
             for reason, names in self._names.items()
-        )
+        ]
 
 
 def to_dataset(
@@ -142,6 +139,34 @@ def to_dataset(
     )
 
 
+def paired(files: Mapping[str, str], pictures: Sequence[str], faults: Faults) -> dict[str, str]:
+    """Return the file of each picture that has one: of its name, nearest by names of folders, never of another split.
+
+    ``files`` has the stem that each file stands for by its path. Those that belong to no picture go to ``faults``.
+    """
+
+    def common(picture: str, file: str) -> int:
+        own, other = ([part.lower() for part in PurePosixPath(path).parts[:-1]] for path in (picture, file))
+        return len(set(own) & set(other)) * 100 - len(own)
+
+    by_stem: dict[str, list[str]] = {}
+    for path in pictures:
+        by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
+    found: dict[str, str] = {}
+    for file, stem in files.items():
+        near = [picture for picture in by_stem.get(stem, []) if not splits_differ(picture, file)]
+        closest = max((common(picture, file) for picture in near), default=0)
+        near = [picture for picture in near if common(picture, file) == closest]
+        if len(near) != 1:
+            faults.add(file, "several images have its name" if near else "there is no image of its name")
+            continue
+        before = found.get(near[0], file)
+        found[near[0]], other = sorted((before, file), key=lambda one: -common(near[0], one))
+        if before != file:
+            faults.add(other, "its image has another file")
+    return found
+
+
 def number(value: object) -> float:
     """Return a number, or a text that is one, as float; NaN for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -155,7 +180,7 @@ def number(value: object) -> float:
 def from_sides(box: object) -> Corners:
     """Return the corners of a box that is a list of left, top, width and height; NaN where it is something else."""
     if not isinstance(box, list | tuple) or len(box) != 4:
-        return math.nan, math.nan, math.nan, math.nan
+        return NO_CORNERS
     left, top, width, height = map(number, box)
     return left, top, left + width, top + height
 
@@ -172,6 +197,33 @@ def require_few(classes: Sequence[str], spec: str, limit: int = MAX_SEVERAL) -> 
         raise DataError(
             f"{spec}: {len(classes):,} class names, such as {first_few(classes)}; up to {limit:,} are possible."
         )
+
+
+def require_some(found: Sized, message: str, skipped: Sequence[Skipped]) -> None:
+    """Raise DataError where nothing is found; it tells of the first item that was skipped."""
+    if not len(found):
+        raise DataError(message + "".join(f" The first: {item.name!r} {item.reason}." for item in skipped[:1]))
+
+
+def with_boxes(
+    spec: str,
+    records: Sequence[Record],
+    source: ImageSource,
+    classes: Sequence[str],
+    faults: Faults,
+    where: str,
+    skipped: Sequence[Skipped],
+    unit: Literal["corners", "sides", "parts"] = "corners",
+) -> Dataset:
+    """Return the dataset of records and their boxes, see ``boxes_of``; ``where`` names the file of the faults.
+
+    A box has corners in pixels, or left, top, width and height, or corners as parts of the picture.
+    """
+    require_few(classes, spec)
+    read = None if unit == "parts" else source.read
+    boxes = boxes_of(records, classes, faults, spec, read, from_sides=unit == "sides")
+    skipped = [*skipped, *faults.skipped(where)]
+    return to_dataset(spec, records, source, classes=classes, regions=boxes, skipped=skipped)
 
 
 def boxes_of(
@@ -202,13 +254,9 @@ def boxes_of(
     image = np.array([row for row, _ in found], np.int64)
     corners = np.array([one.corners for _, one in found], np.float64).reshape(-1, 4)
     names = [f"{records[row].key}, {one.name}" for row, one in found]
-    if read is None:
-        size = np.ones((len(found), 2))
-    else:
-        size = picture_sizes(records, read)[image]
-        if from_sides:
-            _require_sides(corners, size, names, spec)
-        _require_pixels(corners, size, names, spec)
+    size = np.ones((len(found), 2)) if read is None else picture_sizes(records, read)[image]
+    if read is not None:
+        _require_pixels_of_corners(corners, size, names, spec, from_sides)
     place = {name: label for label, name in enumerate(classes)}
     labels = [one.label if isinstance(one.label, int) else place.get(one.label, -1) for _, one in found]
     label = np.array(labels, np.int64)
@@ -238,53 +286,51 @@ def boxes_of(
         first = first_few(names[at] for at in np.flatnonzero(beyond).tolist())
         note_once(f"{spec}: {beyond.sum():,} boxes reach beyond their picture and were cut: {first}.")
     counts = np.bincount(image[usable], minlength=len(records))
-    weights = np.array([one.weight for _, one in found], np.float32)
     return Boxes(
         starts=np.cumsum([0, *counts], dtype=np.int64),
         corners=cut[usable],
         labels=label[usable],
-        weights=weights[usable],
+        weights=np.array([one.weight for _, one in found], np.float32)[usable],
         known=still_known(records, counts > 0),
     )
 
 
 def still_known(records: Sequence[Record], left: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return (N,) which images are annotated: not those with objects of which none is ``left`` (N,)."""
-    return np.array([record.objects is not None for record in records], np.bool_) & (
-        left | np.array([not record.objects for record in records], np.bool_)
-    )
+    return np.array([one.objects is not None and (not one.objects or left[n]) for n, one in enumerate(records)], bool)
 
 
-def _require_pixels(boxes: NDArray[np.float64], size: Sizes, names: Sequence[str], spec: str) -> None:
-    """Refuse boxes (M, 4) that all lie in the first pixel of pictures of ``size`` (M, 2): they are parts of these."""
-    usable = np.asarray(np.isfinite(boxes).all(axis=1) & (size > 1).all(axis=1))
-    found = boxes[usable]
-    if len(found) and np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
-        first = ", ".join(f"{value:.4g}" for value in found[0])
+def _require_pixels_of_corners(
+    boxes: NDArray[np.float64], size: NDArray[np.float64], names: Sequence[str], spec: str, from_sides: bool
+) -> None:
+    """Refuse boxes (M, 4) that are parts of their pictures, or corners where the format has sides."""
+    usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (size > 1).all(axis=1))
+    found, far = boxes[usable], size[usable] * (1 + TOLERANCE)
+    if not len(found):
+        return
+    as_corners = found.copy()
+    as_corners[:, 2:] -= as_corners[:, :2]
+    inside = (as_corners[:, 2:] > as_corners[:, :2]) & (as_corners[:, 2:] <= far)
+    beyond = (found[:, 2:] > far).any(axis=1).sum()
+
+    def first(boxes: NDArray[np.float64]) -> str:
+        return ", ".join(f"{value:.4g}" for value in boxes[0])
+
+    if from_sides and beyond >= MANY_BEYOND and inside.all():
         raise DataError(
-            f"{spec}: all boxes lie in the first pixel of their picture, such as {first} (left, top, right, bottom) of "
-            f"{names[int(np.argmax(usable))]!r}. They seem to be parts of the picture, and this format has "
-            "pixels: multiply them by the width and height of the picture."
+            f"{spec}: {beyond:,} of {len(usable):,} boxes reach beyond their picture, and all fit if their numbers are "
+            f"left, top, right, bottom, such as {first(as_corners)} of {names[usable[0]]!r}. This format has left, "
+            "top, width, height: subtract left from the third number and top from the fourth."
+        )
+    if np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
+        raise DataError(
+            f"{spec}: all boxes lie in the first pixel of their picture, such as {first(found)} (left, top, right, "
+            f"bottom) of {names[usable[0]]!r}. They seem to be parts of the picture, and this format has pixels: "
+            "multiply them by the width and height of the picture."
         )
 
 
-def _require_sides(boxes: NDArray[np.float64], size: Sizes, names: Sequence[str], spec: str) -> None:
-    """Refuse boxes that are left, top, right and bottom where the format has left, top, width and height."""
-    usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(size).all(axis=1))
-    corners, far = boxes[usable].copy(), size[usable] * (1 + TOLERANCE)
-    beyond = (corners[:, 2:] > far).any(axis=1)
-    corners[:, 2:] -= corners[:, :2]
-    inside = (corners[:, 2:] > corners[:, :2]) & (corners[:, 2:] <= far)
-    if beyond.sum() >= MANY_BEYOND and inside.all():
-        first = ", ".join(f"{value:.4g}" for value in corners[0])
-        raise DataError(
-            f"{spec}: {beyond.sum():,} of {len(usable):,} boxes reach beyond their picture, and all fit if their "
-            f"numbers are left, top, right, bottom, such as {first} of {names[int(usable[0])]!r}. This "
-            "format has left, top, width, height: subtract left from the third number and top from the fourth."
-        )
-
-
-def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> Sizes:
+def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> NDArray[np.float64]:
     """Return (N, 2) width and height of the picture that the boxes of each record are in.
 
     That is the stated size if its proportions are the picture's: the picture was made smaller later. Otherwise it is
@@ -300,7 +346,15 @@ def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> Si
 
     def compare(rows: NDArray[np.int64]) -> None:
         for row in rows.tolist():
-            sizes[row] = _box_space(stated[row], row, read)
+            width, height = stated[row]
+            is_size = width >= 1 and height >= 1 and width * height < math.inf
+            try:
+                own = sides(read(row))
+            except (DecodeError, OSError):  # it is named when its pixels are read
+                sizes[row] = stated[row] if is_size else math.nan
+            else:
+                is_same = is_size and abs((width / height) / (own[0] / own[1]) - 1) < PROPORTION
+                sizes[row] = stated[row] if is_same else own
 
     fits = np.asarray((furthest <= stated * (1 + TOLERANCE)).all(axis=1))
     compare(np.flatnonzero(~fits))
@@ -310,13 +364,3 @@ def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> Si
     if (sizes[sample] != stated[sample]).any():
         compare(np.setdiff1d(others, sample))
     return sizes
-
-
-def _box_space(stated: Sizes, row: int, read: Callable[[int], bytes]) -> Sizes:
-    is_size = bool((np.isfinite(stated) & (stated >= 1)).all())
-    try:
-        own = np.array(sides(read(row)), np.float64)
-    except (DecodeError, OSError):  # it is named when its pixels are read
-        return stated if is_size else np.full(2, math.nan)
-    proportion = (stated[0] / stated[1]) / (own[0] / own[1]) if is_size else math.nan
-    return stated if abs(proportion - 1) < PROPORTION else own

@@ -75,8 +75,7 @@ class Boxes:
         """Return the positions of the boxes of the images at positions, or of a mask (N,) bool, in that order."""
         rows: NDArray[np.int64] = np.arange(len(self))[index]
         counts = np.diff(self.starts)[rows]
-        before = np.cumsum(counts) - counts
-        return np.repeat(self.starts[rows] - before, counts) + np.arange(counts.sum())
+        return np.repeat(self.starts[rows] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
 
     def __getitem__(self, index: Index) -> Boxes:
         """Return the boxes of the images at positions, or of a mask (N,) bool, in that order."""
@@ -84,13 +83,9 @@ class Boxes:
         return self._taken(self.places(rows), np.diff(self.starts)[rows], self.known[rows])
 
     def _taken(self, place: NDArray[Any], counts: NDArray[Any], known: NDArray[np.bool_]) -> Boxes:
-        return Boxes(
-            starts=np.cumsum([0, *counts], dtype=np.int64),
-            corners=self.corners[place],
-            labels=self.labels[place],
-            weights=self.weights[place],
-            known=known,
-        )
+        starts = np.cumsum([0, *counts], dtype=np.int64)
+        parts = {name: getattr(self, name)[place] for name in ("corners", "labels", "weights")}
+        return Boxes(starts=starts, **parts, known=known)
 
     def image(self, index: int) -> ImageBoxes:
         """Return the boxes of one image."""
@@ -106,14 +101,9 @@ class Boxes:
         """Return boxes of which those of the images at ``rows`` (n,) are ``others``, of n images."""
         place = np.arange(len(self))
         place[rows] = len(self) + np.arange(len(rows))
-        both = Boxes(
-            starts=np.concatenate([self.starts, self.starts[-1] + others.starts[1:]]),
-            corners=np.concatenate([self.corners, others.corners]),
-            labels=np.concatenate([self.labels, others.labels]),
-            weights=np.concatenate([self.weights, others.weights]),
-            known=np.concatenate([self.known, others.known]),
-        )
-        return both[place]
+        names = ("corners", "labels", "weights", "known")
+        both = {name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in names}
+        return Boxes(starts=np.concatenate([self.starts, self.starts[-1] + others.starts[1:]]), **both)[place]
 
     def only(self, chosen: NDArray[np.bool_]) -> Boxes:
         """Return some of the boxes, by a mask (M,); images stay annotated."""
@@ -124,7 +114,7 @@ class Boxes:
         """Return boxes of which those of some images (N,) are not known."""
         return replace(self.only(~images[self.image_of]), known=self.known & ~images)
 
-    def with_classes(self, place: Sequence[int]) -> Boxes:
+    def with_classes(self, place: Sequence[int], classes: int = 0) -> Boxes:
         """Return the boxes with other numbers of their classes: class k is ``place[k]``."""
         return replace(self, labels=np.asarray(place, np.int64)[self.labels])
 
@@ -163,8 +153,7 @@ class MaskSource(Protocol):
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return the classes of the pixels of one upright picture: (height, width) uint8, VOID where none counts.
 
-        Raises:
-            DecodeError, OSError: it cannot be read.
+        Raises DecodeError, OSError.
         """
         ...
 
@@ -257,12 +246,11 @@ class Masks:
 
     def _box_of_each(self, image: int, scattered: bool) -> ImageBoxes:
         mask = self[image : image + 1].pixels(KEPT_SIDE)[0]
-        labels = np.setdiff1d(np.unique(mask), [VOID, self.background]).astype(np.int64)
-        labels = np.array([k for k in labels if scattered or _in_one_piece(mask == k)], np.int64)
+        labels = [k for k in np.setdiff1d(mask, [VOID, self.background]) if scattered or _in_one_piece(mask == k)]
         places = [[np.flatnonzero((mask == k).any(axis=axis)) for axis in (0, 1)] for k in labels]
         corners = [[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places]
         found = (np.array(corners).reshape(-1, 4) / KEPT_SIDE).astype(np.float32)
-        return found, labels, np.ones(len(labels), np.float32)
+        return found, np.array(labels, np.int64), np.ones(len(labels), np.float32)
 
     def presence(self, classes: int) -> NDArray[np.int8]:
         """Return (N, K) int8: 1 where an image shows a class, 0 where it does not, -1 where nothing is known."""

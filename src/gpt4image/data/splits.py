@@ -65,17 +65,7 @@ def keep_labels_per_class(
     """Return the (N,) labels with k random ones per class kept among ``train_indices``; the others there are removed.
 
     A class with fewer keeps them all. Labels outside ``train_indices`` stay. What is chosen of a class does not depend
-    on the other classes.
-
-    Args:
-        labels: (N,) int64.
-        train_indices: positions of the training images.
-        k: labels to keep per class, at most.
-        seed: of the RNG.
-        first: (N,) images whose labels are chosen before those of others.
-        classes: class names for messages.
-
-    Raises DataError.
+    on the other classes. Labels of the images ``first`` (N,) are chosen before those of others. Raises DataError.
     """
     kept = labels.copy()
     kept[train_indices] = NO_LABEL
@@ -113,8 +103,7 @@ def flip_labels(
     other class: the next one of a random cycle through all classes (pair flipping, Han et al. 2018, arXiv 1804.06872,
     where the cycle is the order of the classes).
     """
-    flipped = labels.copy()
-    labelled = indices[labels[indices] != NO_LABEL]
+    flipped, labelled = labels.copy(), indices[labels[indices] != NO_LABEL]
     count = round(fraction * len(labelled))
     if count == 0:
         return flipped
@@ -175,7 +164,8 @@ def wrong_copies(image_set: Dataset) -> list[str]:
             )
     groups = [same for same in rows["train"].values() if len(same) > 1]
     if contradicted := [same for same in groups if _contradict(image_set.labels[same])]:
-        one, other = contradicted[0][0], _other(image_set.labels, contradicted[0])
+        one, *rest = contradicted[0]
+        other = next((row for row in rest if _contradict(image_set.labels[[one, row]])), rest[-1])
         names = (" and ".join(image_set.label_names(row)) or "none" for row in (one, other))
         keys = " and ".join(f"{image_set.keys[row]!r} ({name})" for row, name in zip((one, other), names, strict=True))
         found.append(
@@ -188,10 +178,6 @@ def wrong_copies(image_set: Dataset) -> list[str]:
 def _contradict(labels: NDArray[np.integer]) -> bool:
     known = np.where(labels == NO_LABEL, labels.max(axis=0), labels)
     return bool((known != known[0]).any())
-
-
-def _other(labels: NDArray[np.integer], same: Sequence[int]) -> int:
-    return next((row for row in same if _contradict(labels[[same[0], row]])), same[-1])
 
 
 def _held_out(

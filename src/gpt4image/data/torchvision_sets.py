@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from gpt4image.base.errors import DataError
@@ -21,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def load_cifar10(root: str = "") -> Dataset:
-    """Load CIFAR-10; see `_load`."""
+    """Load CIFAR-10."""
     from torchvision.datasets import CIFAR10
 
     return _load("cifar10", CIFAR10, root)
 
 
 def load_cifar100(root: str = "") -> Dataset:
-    """Load CIFAR-100 with its 100 fine classes; see `_load`."""
+    """Load CIFAR-100 with its 100 fine classes."""
     from torchvision.datasets import CIFAR100
 
     return _load("cifar100", CIFAR100, root)
@@ -45,16 +43,12 @@ def _load(name: str, kind: type[CIFAR10], root: str) -> Dataset:
             f"{spec}: {folder} does not hold the official files ({kind.base_folder}/...): {error}. "
             f"Give the root of a torchvision download, {name}:ROOT; without ROOT it is downloaded."
         ) from None
-    records = [
-        Record(key=f"{prefix}{label}/{number:04d}", split=split, label=label)
-        for part, split, prefix in ((train, "train", ""), (test, "test", "test/"))
-        for label, number in _numbered(part)
-    ]
+    records, count = list[Record](), Counter[str]()
+    for part, split, prefix in ((train, "train", ""), (test, "test", "test/")):
+        for label in map(part.classes.__getitem__, part.targets):
+            key = f"{prefix}{label}"
+            records.append(Record(key=f"{key}/{count[key]:04d}", split=split, label=label))
+            count[key] += 1
     head = b"P6\n32 32\n255\n"  # binary PPM files: so each image has bytes and a stable digest
     source = MemorySource([head + image.tobytes() for part in (train, test) for image in part.data])
     return to_dataset(spec, records, source, classes=train.classes)
-
-
-def _numbered(part: CIFAR10) -> Iterator[tuple[str, int]]:
-    count: dict[int, itertools.count[int]] = defaultdict(itertools.count)
-    yield from ((part.classes[label], next(count[label])) for label in part.targets)

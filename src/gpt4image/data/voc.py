@@ -14,18 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from gpt4image.base.errors import DataError
 from gpt4image.base.outcome import Skipped
-from gpt4image.data.dataset import SPLIT_OF, Dataset, split_in_folders, splits_differ
+from gpt4image.data.dataset import SPLIT_OF, Dataset, split_in_folders
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
+from gpt4image.data.file_source import FileSource, expanded, files_below, lines_of, read_bounded, usable
 from gpt4image.data.labels import MAX_LABEL_LETTERS, note_once
-from gpt4image.data.records import Faults, Object, Record, boxes_of, number, require_few, to_dataset, weight_of
+from gpt4image.data.records import Faults, Object, Record, number, paired, weight_of, with_boxes
 
 MAX_XML = 8_000_000
-MAX_DEPTH = 30
 MASKS = ("segmentationclass", "segmentationobject", "masks")
 """Folders whose pictures are no images."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -47,9 +46,20 @@ def load_voc(argument: str) -> Dataset:
             f"{spec}: {len(pictures):,} images and {len(documents):,} XML files; a dataset in this layout has "
             "JPEGImages/1.jpg and Annotations/1.xml."
         )
-    faults = Faults()
-    annotated = _paired(root, documents, pictures, faults)
-    split_of = _splits(root, files, pictures, annotated, skipped, spec)
+    faults, read, stems = Faults(), dict[str, Element | None](), {PurePosixPath(path).stem for path in pictures}
+    stem_of = {path: PurePosixPath(path).stem for path in documents}
+    for path in documents:
+        try:
+            read[path] = document = parse_xml(read_bounded(str(root / path), MAX_XML))
+            if document.tag.lower() != "annotation" and document.find("object") is None:
+                raise ValueError(f"its root is <{document.tag:.50}>, and an XML file of VOC has <annotation>")
+            if stem_of[path] not in stems:
+                stem_of[path] = PurePosixPath(_text(document, "filename").replace("\\", "/")).stem
+        except (OSError, ValueError) as error:
+            read[path] = None
+            faults.add(path, f"the file cannot be used: {error}")
+    annotated = {picture: read[path] for picture, path in paired(stem_of, pictures, faults).items()}
+    split_of = _splits(_lists(root, files), pictures, annotated, skipped, spec)
     records = [
         Record(key=key, split=split, objects=None if (found := annotated.get(key)) is None else _objects(found))
         for key, split in split_of.items()
@@ -58,48 +68,24 @@ def load_voc(argument: str) -> Dataset:
         if record.objects:
             width, height = (number(_text(annotated[record.key], f"size/{side}")) for side in ("width", "height"))
             record.size = width, height
-    _count_from_zero(records)
-    classes = sorted({str(one.label) for record in records for one in record.objects or () if not one.fault})
-    require_few(classes, spec)
-    source = FileSource(root, list(split_of))
-    boxes = boxes_of(records, classes, faults, spec, source.read)
-    skipped += faults.skipped("XML files")
-    return to_dataset(spec, records, source, classes=classes, regions=boxes, skipped=skipped)
-
-
-class _Bounded(TreeBuilder):
-    """A tree without a document type, and so without entities, of at most MAX_DEPTH levels."""
-
-    depth = 0
-
-    def doctype(self, *_: object) -> None:
-        raise ValueError("it has a document type, which may define entities")
-
-    def start(self, tag: str, attrs: dict[str, str]) -> Element:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-        return super().start(tag, attrs)
-
-    def end(self, tag: str) -> Element:
-        self.depth -= 1
-        return super().end(tag)
+    objects = [one for record in records for one in record.objects or () if not one.fault]
+    if not any(min(one.corners[:2]) < 1 for one in objects):  # VOC counts from 1 and names the last pixel of a box
+        for one in objects:
+            left, top, right, bottom = one.corners
+            if (left, top) != (right, bottom):
+                one.corners = left - 1, top - 1, right, bottom
+    classes = sorted({str(one.label) for one in objects})
+    return with_boxes(spec, records, FileSource(root, list(split_of)), classes, faults, "XML files", skipped)
 
 
 def parse_xml(data: bytes) -> Element:
-    """Return the root of an XML document. Raises ValueError: it is no XML, has a document type, or is nested deeply."""
-    parser = XMLParser(target=_Bounded())
+    """Return the root of an XML document. Raises ValueError: it is no XML, or has a document type and so entities."""
+    if b"<!DOCTYPE" in data.replace(b"\0", b""):  # in UTF-16 as well
+        raise ValueError("it has a document type, which may define entities")
     try:
-        parser.feed(data)
-        return parser.close()
-    except (ParseError, LookupError, AssertionError) as error:
+        return fromstring(data)
+    except (ParseError, LookupError, ValueError) as error:
         raise ValueError(f"it is no XML ({error})") from None
-
-
-def _annotation(document: Element) -> Element:
-    if document.tag.lower() != "annotation" and document.find("object") is None:
-        raise ValueError(f"its root is <{document.tag:.50}>, and an XML file of VOC has <annotation>")
-    return document
 
 
 def _suffix(path: str) -> str:
@@ -110,66 +96,22 @@ def _folders(path: str) -> list[str]:
     return [part.lower() for part in PurePosixPath(path).parts[:-1]]
 
 
-def _paired(root: Path, documents: Sequence[str], pictures: Sequence[str], faults: Faults) -> dict[str, Element | None]:
-    """Return the document of each picture that has one; None where it cannot be read."""
-    by_stem: dict[str, list[str]] = {}
-    for path in pictures:
-        by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
-    read: dict[str, Element | None] = {}
-    claims: dict[str, list[str]] = {}
-    for path in documents:
-        document = None
-        try:
-            document = _annotation(parse_xml(read_bounded(str(root / path), MAX_XML)))
-        except (OSError, ValueError) as error:
-            faults.add(path, f"the file cannot be used: {error}")
-        stem = PurePosixPath(path).stem
-        if stem not in by_stem and document is not None:
-            stem = PurePosixPath(_text(document, "filename").replace("\\", "/")).stem
-        read[path] = document
-        near = [picture for picture in by_stem.get(stem, []) if not splits_differ(picture, path)]
-        closest = max((_common(picture, path) for picture in near), default=0)
-        near = [picture for picture in near if _common(picture, path) == closest]
-        if not near:
-            faults.add(path, "there is no image of this name")
-        elif len({split_in_folders(picture) for picture in near}) > 1:
-            faults.add(path, "images of several splits have this name")
-        else:
-            claims.setdefault(near[0], []).append(path)
-    found: dict[str, Element | None] = {}
-    for picture, some in claims.items():
-        nearest = max(some, key=lambda path: _common(picture, path))
-        found[picture] = read[nearest]
-        for path in some:
-            if path != nearest:
-                faults.add(path, "its image has another XML file")
-    return found
-
-
-def _common(picture: str, document: str) -> int:
-    own, other = _folders(picture), _folders(document)
-    return len(set(own) & set(other)) * 100 - len(own)
-
-
 def _splits(
-    root: Path,
-    files: Sequence[str],
+    lists: Mapping[str, str],
     pictures: Sequence[str],
     annotated: Mapping[str, Element | None],
     skipped: list[Skipped],
     spec: str,
 ) -> dict[str, str]:
     """Return the split of each picture that is used, by lists or by folders."""
-    lists = _lists(root, files)
     stems = {PurePosixPath(path).stem for path in pictures}
     if not stems & set(lists):
         return {path: split_in_folders(path) or "train" for path in pictures}
     skipped += [Skipped(name=name, reason="is in a list, but has no image") for name in sorted(set(lists) - stems)]
-    found = {path: lists.get(PurePosixPath(path).stem, "train") for path in pictures}
     left_out = {path for path in pictures if path in annotated and PurePosixPath(path).stem not in lists}
     if left_out:
         note_once(f"{spec}: {len(left_out):,} annotated images are in no list of ImageSets and left out.")
-    return {path: split for path, split in found.items() if path not in left_out}
+    return {path: lists.get(PurePosixPath(path).stem, "train") for path in pictures if path not in left_out}
 
 
 def _lists(root: Path, files: Sequence[str]) -> dict[str, str]:
@@ -179,11 +121,7 @@ def _lists(root: Path, files: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     # trainval first: the other lists say more.
     for path in sorted(tables, key=lambda path: ["trainval", *SPLIT_OF].index(PurePosixPath(path).stem)):
-        try:
-            lines = read_bounded(str(root / path)).decode("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{root / path} cannot be read as a list of images ({error}).") from None
-        for name in filter(None, map(str.strip, lines)):
+        for name in filter(None, lines_of(root / path, f"{root / path} is no list of images")):
             last = PurePosixPath(name).name
             stem = PurePosixPath(last).stem if _suffix(last) in EXTENSIONS else last
             found[stem] = SPLIT_OF.get(PurePosixPath(path).stem, "train")
@@ -201,16 +139,6 @@ def _objects(document: Element) -> list[Object]:
         weight = weight_of(_text(one, "difficult") in ("1", "true"), _text(one, "score"))
         found.append(Object(f"object {position}", name, (left, top, right, bottom), weight, fault))
     return found
-
-
-def _count_from_zero(records: Sequence[Record]) -> None:
-    """Subtract 1 from left and top, unless a box begins at 0: VOC counts from 1 and names the last pixel of a box."""
-    objects = [one for record in records for one in record.objects or () if not one.fault]
-    if not any(min(one.corners[:2]) < 1 for one in objects):
-        for one in objects:
-            left, top, right, bottom = one.corners
-            if (left, top) != (right, bottom):
-                one.corners = left - 1, top - 1, right, bottom
 
 
 def _text(element: Element | None, path: str) -> str:

@@ -18,7 +18,7 @@ from gpt4image.artifacts.run_records import COMPARISON, Run, load_arm_runs, load
 from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError, RunError, first_line
 from gpt4image.base.files import make_folder, staging_folder, write_text
-from gpt4image.base.locks import LockedError, acquire_lock
+from gpt4image.base.locks import acquire_lock
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.deploying import FORMAT_SUFFIXES
@@ -58,10 +58,8 @@ def _alone(out: Path) -> Generator[None]:
     """Let no other export write to a place meanwhile. Raises ConfigError: one does."""
     make_folder(out.parent)
     place = out.with_name(f".{out.name}.lock")
-    try:
-        lock = acquire_lock(place, wait_s=0)
-    except LockedError as error:
-        raise ConfigError(f"{error} exports to {out}; wait until it is done, or give another --out.") from None
+    advice = f"exports to {out}; wait until it is done, or give another --out."
+    lock = acquire_lock(place, 0, lambda who: ConfigError(f"{who} {advice}"))
     try:
         yield
     finally:

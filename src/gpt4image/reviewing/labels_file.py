@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_few
 from gpt4image.base.files import atomic_path, make_folder, parse_json, write_text
-from gpt4image.base.locks import FileLock, LockedError, acquire_lock
+from gpt4image.base.locks import FileLock, acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_line
@@ -332,12 +332,9 @@ def _saved_anew(rows: Sequence[_Saved], keys: Container[str]) -> str:
 
 
 def _locked(path: Path) -> FileLock:
-    try:
-        return acquire_lock(path.with_name(f".{path.name}.lock"), wait_s=0.0)
-    except LockedError as error:
-        raise ConfigError(
-            f"--labels {path} is written by {error}: go on there, end it, or give another file."
-        ) from None
+    advice = "go on there, end it, or give another file."
+    place = path.with_name(f".{path.name}.lock")
+    return acquire_lock(place, 0, lambda who: ConfigError(f"--labels {path} is written by {who}: {advice}"))
 
 
 def _paths(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skipped]]:
