@@ -1,4 +1,4 @@
-"""What the project says of itself: workflows, templates, citation, addresses, cards, floors, and limits of security."""
+"""What the project says of itself: workflows, templates, citation, addresses, cards, floors, limits, and searches."""
 
 from __future__ import annotations
 

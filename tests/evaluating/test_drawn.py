@@ -1,4 +1,4 @@
-"""True and predicted masks in the report of a run, the worst first."""
+"""True and predicted masks and boxes in the report of a run, the worst first."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gpt4image.config import EvaluateConfig, ReportConfig
 from gpt4image.data import load_dataset
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import DrawnMasks
+from gpt4image.reporting.extras import EXAMPLES
 from gpt4image.reporting.report import report
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -56,3 +57,17 @@ def test_runs_without_masks_draw_none(root: Path, colour_folder: Path, small_run
     images = load_dataset(f"masks:{root / 'set'}")
     assert DrawnMasks.of_runs(images, {}, "test") is None
     assert np.isnan(DrawnMasks(images=images, predicted={}, scores={}).scores.get("x", np.nan))
+
+
+def test_a_report_shows_true_and_predicted_boxes_the_worst_first(detector_run: Path) -> None:
+    shown = read_json(detector_run / EXAMPLES)
+    assert len(shown) == 24
+    scores = [float(card["about"].rsplit(" ", 1)[1]) for card in shown]
+    assert scores == sorted(scores)
+    kinds = [box["kind"] for card in shown for box in card["boxes"]]
+    assert {"true", "found"} == set(kinds)
+    report(ReportConfig(dir=detector_run))
+    page = (detector_run / "report.html").read_text(encoding="utf-8")
+    assert page.count('<g class="true">') + page.count('<g class="found">') == len(kinds)
+    assert '<g class="true"><title>true: ' in page
+    assert "the lowest scores first" in page
