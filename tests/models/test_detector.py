@@ -1,4 +1,4 @@
-"""Feature pyramids, and FCOS: torchvision's is the reference for what points learn, for the loss and for suppression."""
+"""Feature pyramids, and FCOS, whose reference is torchvision's: what points learn, the loss, and suppression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detection as a task: it learns, resumes to the same bits, is used like the others, and is measured as by pycocotools 2.0.11."""
+"""Detection as a task: it learns, resumes to the same bits, is used like the others and measured as by pycocotools."""
 
 from __future__ import annotations
 
