@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
+import gpt4image
 from driven_browser import Browser
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.visible import in_one_line
@@ -37,10 +38,10 @@ TRAINED, TESTED, GIVEN, PLANTED, LABELLED = 28, 12, 3, 5, 36
 
 
 @contextmanager
-def served(*words: object, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run gpt4image review; yield the process and the address that it prints."""
+def served(*words: object, cwd: Path, command: str = "review") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a command with a page; yield the process and the address that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "gpt4image", "review", *map(str, words)],
+        [sys.executable, "-m", "gpt4image", command, *map(str, words)],
         cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"COLUMNS": "500"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
@@ -460,6 +461,44 @@ def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
     spec = f"manifest:{folder / 'labels.csv'}"
     after = text_accuracy(spec, folder, true)
     assert after > before + 0.05, (before, after)
+
+
+@pytest.mark.slow
+def test_clusters_of_pictograms_are_named_and_merged_by_keys_and_clicks(
+    pictograms: dict[str, Any], tmp_path: Path
+) -> None:
+    words = ("--data", pictograms["spec"], "--embeddings", pictograms["folder"] / "texts.emb", "--classes", 6)
+    done = "document.querySelectorAll('.card.done').length"
+    with served(*words, cwd=tmp_path, command="discover") as (process, address), Browser(tmp_path) as browser:
+        browser.screen(1280, 900)
+        browser.open(address)
+        browser.wait_for(FOCUSED)
+        browser.wait_for("[...document.images].filter(i => i.complete && i.naturalWidth).length === 6")
+        proposed = browser_texts(browser, ".card .accept")
+        for key in ("z", "o", "o", "Enter"):
+            browser.press(key)
+        browser.wait_for(f"{done} === 1 && document.querySelector('#gain').textContent.startsWith('6 classes of 6')")
+        near = "document.querySelector('.card:not(.done) .choices [aria-label=zoo]')"
+        browser.wait_for(near)
+        merged = browser.read(f"{near}.closest('.card').dataset.id")
+        browser.click(".card:not(.done) .choices [aria-label=zoo]")
+        browser.wait_for(f"{done} === 2 && document.querySelector('#gain').textContent.startsWith('5 classes of 6')")
+        assert proposed[0].removesuffix(" ⏎") not in browser_texts(browser, "#classes span")
+        browser.open(address)  # what has a name comes last, and can still be named otherwise
+        browser.wait_for(f"document.querySelectorAll('.card')[5]?.textContent.includes('label: zoo')")
+        browser.click(f"[data-id='{merged}'] .choices .accept")
+        browser.wait_for(f"{done} === 1 && document.querySelector('#gain').textContent.startsWith('6 classes of 6')")
+        browser.press("Backspace")
+        browser.wait_for("document.querySelector('#gain').textContent.startsWith('5 classes of 6')")
+        assert browser.messages == []
+        browser.click("#finish")
+        browser.wait_for("document.querySelector('#end[open]')")
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "classes: 5\nnamed: 2" in printed
+    names = (tmp_path / "discovered" / "classes.txt").read_text(encoding="utf-8").splitlines()
+    assert len(names) == 5 and names.count("zoo") == 1
+    found = gpt4image.Targets.load(tmp_path / "discovered" / "targets.parquet")
+    assert found.classes == tuple(names) and len(found.keys) > 200
 
 
 def browser_texts(browser: Browser, selector: str) -> list[str]:

@@ -193,19 +193,18 @@ class _Proposals:
             near = [names[other] for other in self._near[row]]
             return Shown(self._names[row], 0.0, self._told[row], list(dict.fromkeys([self._names[row], *near])))
 
+        order = sorted(range(len(cells)), key=lambda row: bool(cells[row]))
         return Opinion(
-            order=[row for row, cell in enumerate(cells) if not cell],
-            labelled=[row for row, cell in enumerate(cells) if cell],
-            suspects=0,
-            wrong=None,
-            shown=shown,
+            order=order, labelled=(), suspects=0, wrong=None, shown=shown, classes=list(dict.fromkeys(names))
         )
 
 
 def _name(file: LabelsFile, clusters: Targets, words: Sequence[Sequence[str]], port: int) -> None:
     """Serve the page of clusters."""
-    known = list(dict.fromkeys([*clusters.classes, *file.labels()]))
-    session = Session(file, _Proposals(clusters, words), known, is_open=True)
+    session = Session(file, _Proposals(clusters, words), clusters.classes, is_open=True)
+    session.tell = lambda: (
+        f"{len(session.classes)} classes of {len(words)} clusters: clusters with the same name are one class."
+    )
     try:
         serve({"label": session}, port)
     finally:

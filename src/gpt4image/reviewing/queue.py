@@ -57,6 +57,8 @@ class Opinion:
         suspects: how many of them look wrong.
         wrong: expected share of images without a label whose proposal is wrong; None without proposals.
         shown: what is shown of an image.
+        classes: names to choose from, where they follow from the labels, as those of clusters; such an order has all
+            images, also those with a label.
     """
 
     order: Sequence[int]
@@ -64,6 +66,7 @@ class Opinion:
     suspects: int
     wrong: float | None
     shown: Callable[[int], Shown]
+    classes: Sequence[str] | None = None
 
 
 class Adviser(Protocol):

@@ -18,7 +18,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.video import picture_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
-from gpt4image.reviewing.queue import Adviser
+from gpt4image.reviewing.queue import Adviser, Opinion
 
 MOST_SHOWN = 96
 LONGEST_NAME = 200
@@ -71,7 +71,7 @@ class Session:
         self._count: Counter[str] = Counter()
         for item in range(len(self.digests)):
             self._tally(self._mark(item), 1)
-        self._opinion = teacher.opinion(*self._known(), learn=wait)
+        self._take(teacher.opinion(*self._known(), learn=wait))
         self.learning = teacher.learns and not wait
         self._wrong_before = None if self.learning else self._opinion.wrong
         if self.learning:
@@ -112,7 +112,10 @@ class Session:
             self.classes = classes
             self.changes += 1
             self._changed |= dict.fromkeys(marks, self.changes)
-            self._stale.set()
+            if self._opinion.classes is None:
+                self._stale.set()
+            else:  # names of clusters: the next click may take one over
+                self._take(self._teacher.opinion(*self._known()))
             return {self.digests[item]: (self._value(mark), mark.note) for item, mark in before.items()}
 
     def cards(self, mode: str, count: int) -> list[Card]:
@@ -159,6 +162,9 @@ class Session:
                 "learning": self.learning,
                 "fault": self._fault,
                 "told": self.tell(),
+                "likely": {}
+                if self._opinion.classes is None
+                else {digest: self._opinion.shown(item).likely for item, digest in enumerate(self.digests)},
             }
 
     def mark_known(self, wanted: Mapping[str, tuple[Any, str]]) -> list[Skipped]:
@@ -187,7 +193,14 @@ class Session:
         with self._lock:
             return [self._card(item) for item in range(len(self.digests))]
 
+    def _take(self, opinion: Opinion) -> None:
+        self._opinion = opinion
+        if opinion.classes is not None:
+            self.classes = list(opinion.classes)
+
     def _queue(self, mode: str) -> list[int]:
+        if self._opinion.classes is not None:
+            return list(self._opinion.order)
         if mode == "correct":
             return self._unchecked(self._opinion.labelled)
         # An image that lost its label again is not in the order until the next fit.

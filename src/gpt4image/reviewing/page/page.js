@@ -228,10 +228,11 @@ async function news() {
   const found = await ask(`/news?mode=${state.mode}&since=${state.changes}`);
   state.changes = found.changes;
   state.open = found.open;
-  const grown = found.classes.length !== state.classes.length;
+  const grown = JSON.stringify(found.classes) !== JSON.stringify(state.classes);
   state.classes = found.classes;
   state.cards.forEach((card, index) => {
     const other = found.marks[card.id];
+    card.likely = found.likely[card.id] ?? card.likely;
     if (!card.saving && (grown || (other && (JSON.stringify(other.label) !== JSON.stringify(card.label) || other.note !== card.note)))) {
       if (other) take(card, other);
       draw(card, index);
