@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpt4image.artifacts.run_records import Comparison
+from gpt4image.artifacts.run_records import Comparison, comparisons_in
 from gpt4image.config.arms import ARMS
-from gpt4image.pages.numbers import percent
-from gpt4image.reporting.findings import markdown_table, recovered
+from gpt4image.pages.numbers import one_line, percent
+from gpt4image.reporting.findings import HEADINGS, few_seeds_note, recovered, table_rows
 
 FOLDER = Path(__file__).parent / "research" / "records"
 REMOVED_AFTER = {
@@ -185,6 +186,22 @@ def full_pages() -> dict[str, str]:
                 parts.append(f"## {title}\n\n{markdown_table(body)}\n`{body['command']}`{_where(body)}")
         pages[page] = "\n\n".join(parts) + "\n"
     return pages
+
+
+def markdown_table(record: dict[str, Any]) -> str:
+    """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
+    blocks: list[str] = []
+    for name, comparison in comparisons_in(record).items():
+        title, note = f"**{one_line(name)}**" if name else "", few_seeds_note(comparison).replace("*", "\\*")
+        blocks += filter(None, [title, _markdown([HEADINGS, *table_rows(comparison)]), note])
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *others = rows
+    lines = [head, ("---", *["---:"] * (len(head) - 1)), *others]
+    cells = ((cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) for row in lines)
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 
 def _where(record: dict[str, Any]) -> str:

@@ -12,31 +12,13 @@ from gpt4image import config, next_steps
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
-from gpt4image.config.results import (
-    DescribeResult,
-    DistillResult,
-    EncodeResult,
-    ImportResult,
-    LabelResult,
-    ReviewResult,
-    TrainResult,
-)
+from gpt4image.config import results
 from gpt4image.next_steps import with_next
-
-KINDS: dict[str, type[Outcome]] = {
-    "describe": DescribeResult,
-    "descriptions import": ImportResult,
-    "encode": EncodeResult,
-    "label": LabelResult,
-    "review": ReviewResult,
-    "train": TrainResult,
-    "distill": DistillResult,
-}
 
 
 def told(name: str, facts: dict[str, Any], path: Path | None = None) -> Outcome:
     """Return the result of a command with these facts; others that it needs are empty."""
-    kind = KINDS.get(name, Outcome)
+    kind: type[Outcome] = getattr(results, f"{name.title()}Result", results.StoreResult)
     return kind.of_facts({**dict.fromkeys(made(kind).summary, ""), **facts}, path=path)
 
 
@@ -124,12 +106,6 @@ def test_an_earlier_result_is_not_proposed_as_the_place_of_a_new_one(desk: Path)
         (desk / name).mkdir()
         found = with_next("label", told("label", {}), labelling, python=False)
         assert found.next == f"gpt4image train --data photos --out {expected}"
-
-
-def test_in_python_the_next_step_is_a_call() -> None:
-    found = with_next("train", told("train", SPLITS), train()[1], python=True)
-    assert found.next == "gpt4image.evaluate(run_dir='run')"
-    assert found.wrote == ()
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation", "video"])

@@ -17,78 +17,29 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
-    "Aligner": "models.aligner",
-    "create_backbone": "models.backbones",
-    "DescribedImages": "own_loop.pairs",
-    "WithTexts": "own_loop.pairs",
-    "Texts": "own_loop.pairs",
-    "file_digests": "data.digests",
-    "LOSSES": "models.alignment_losses",
-    "info_nce": "models.alignment_losses",
-    "info_nce_one_way": "models.alignment_losses",
-    "siglip": "models.alignment_losses",
-    "cosine": "models.alignment_losses",
-    "Dataset": "data",
-    "load_dataset": "data",
-    "DescriptionStore": "artifacts.store",
-    "EmbeddingTable": "artifacts.table",
-    "Targets": "artifacts.targets",
-    **dict.fromkeys(
-        (
-            *(
-                "Epoch",
-                "DistillResult",
-                "DescribeResult",
-                "EncodeResult",
-                "LabelResult",
-                "ReviewResult",
-                "AuditResult",
-                "DiscoverResult",
-                "ExportLabelsResult",
-            ),
-            *("TrainResult", "EvaluateResult", "CompareResult", "ReportResult", "ExportResult", "PredictResult"),
-            *("SearchResult", "DoctorResult"),
-        ),
-        "config.results",
-    ),
-    "Outcome": "base.outcome",
-    "Gpt4ImageError": "base.errors",
-    "DescribeConfig": "config",
-    "ImportDescriptionsConfig": "config",
-    "ExportDescriptionsConfig": "config",
-    "EncodeConfig": "config",
-    "LabelConfig": "config",
-    "TrainConfig": "config",
-    "EvaluateConfig": "config",
-    "CompareConfig": "config",
-    "ReportConfig": "config",
-    "AuditConfig": "config",
-    "DiscoverConfig": "config",
-    "ExportLabelsConfig": "config",
-    "ReviewConfig": "config",
-    "PredictConfig": "config",
-    "SearchConfig": "config",
-    "DemoConfig": "config",
-    "DistillConfig": "config",
+_NAMES = {
+    "models.aligner": "Aligner",
+    "models.backbones": "create_backbone",
+    "own_loop.pairs": "DescribedImages WithTexts Texts",
+    "data.digests": "file_digests",
+    "models.alignment_losses": "LOSSES info_nce info_nce_one_way siglip cosine",
+    "data": "Dataset load_dataset",
+    "artifacts.store": "DescriptionStore",
+    "artifacts.table": "EmbeddingTable",
+    "artifacts.targets": "Targets",
+    "config.results": "Epoch DistillResult DescribeResult EncodeResult LabelResult ReviewResult AuditResult "
+    "DiscoverResult ExportLabelsResult TrainResult EvaluateResult CompareResult ReportResult ExportResult "
+    "PredictResult SearchResult DoctorResult",
+    "base.outcome": "Outcome",
+    "base.errors": "Gpt4ImageError",
+    "config": "DescribeConfig ImportDescriptionsConfig ExportDescriptionsConfig EncodeConfig LabelConfig TrainConfig "
+    "EvaluateConfig CompareConfig ReportConfig AuditConfig DiscoverConfig ExportLabelsConfig ReviewConfig "
+    "PredictConfig SearchConfig DemoConfig DistillConfig",
 }
-
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _VERBS = (
-    *(
-        "demo",
-        "distill",
-        "describe",
-        "encode",
-        "label",
-        "review",
-        "audit",
-        "discover",
-        "export_labels",
-        "train",
-        "evaluate",
-        "compare",
-    ),
-    *("report", "export", "predict", "search", "doctor"),
+    *("demo", "distill", "describe", "encode", "label", "review", "audit", "discover", "export_labels", "train"),
+    *("evaluate", "compare", "report", "export", "predict", "search", "doctor"),
 )
 
 __all__ = [*_VERBS, *_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -31,64 +31,63 @@ LOADING_SECONDS = 2.0
 class Command:
     """One sub-command: what it does, its configuration and the function that runs it, imported when needed.
 
-    Options may come from a recipe (``recipes``) or ``several``; processes of torchrun can share the work (``shared``);
+    Options may come from a recipe (``recipes``); processes of torchrun can share the work (``shared``);
     the same command goes on after an interrupt (``resumes``).
     """
 
     about: str
-    config: str
+    of: str
     stage: str
     recipes: bool = False
-    several: bool = False
     shared: bool = False
     resumes: bool = False
 
+    @property
+    def config(self) -> str:
+        """The name of its configuration in ``gpt4image.config``."""
+        return f"{self.of}Config"
+
 
 COMMANDS = {
-    "demo": Command("distill packaged photographs, offline", "DemoConfig", "distilling.demo:demo", resumes=True),
-    "distill": Command(
-        "from a folder to a model, all stages", "DistillConfig", "distilling.distill:distill", resumes=True
-    ),
-    "describe": Command("describe every image", "DescribeConfig", "describing.describe:describe", resumes=True),
+    "demo": Command("distill packaged photographs, offline", "Demo", "distilling.demo:demo", resumes=True),
+    "distill": Command("from a folder to a model, all stages", "Distill", "distilling.distill:distill", resumes=True),
+    "describe": Command("describe every image", "Describe", "describing.describe:describe", resumes=True),
     "descriptions import": Command(
-        "bring descriptions into a store", "ImportDescriptionsConfig", "describing.descriptions:import_descriptions"
+        "bring descriptions into a store", "ImportDescriptions", "describing.descriptions:import_descriptions"
     ),
     "descriptions export": Command(
-        "write descriptions to a file", "ExportDescriptionsConfig", "describing.descriptions:export_descriptions"
+        "write descriptions to a file", "ExportDescriptions", "describing.descriptions:export_descriptions"
     ),
     "descriptions backup": Command(
-        "copy a store, also while it is written", "BackupConfig", "describing.descriptions:back_up"
+        "copy a store, also while it is written", "Backup", "describing.descriptions:back_up"
     ),
-    "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.contents:stats"),
-    "descriptions check": Command("compare a store to a dataset", "CheckConfig", "describing.descriptions:check"),
-    "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.contents:view"),
-    "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
-    "label": Command("make targets from answers, texts and labels", "LabelConfig", "labelling.label:label"),
-    "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),
+    "descriptions stats": Command("count what is in a store", "Stats", "describing.contents:stats"),
+    "descriptions check": Command("compare a store to a dataset", "Check", "describing.descriptions:check"),
+    "descriptions view": Command("write a page of images and descriptions", "View", "describing.contents:view"),
+    "encode": Command("turn descriptions into embeddings", "Encode", "encoding.encode:encode", resumes=True),
+    "label": Command("make targets from answers, texts and labels", "Label", "labelling.label:label"),
+    "review": Command("label and correct in the browser", "Review", "reviewing.review:review", resumes=True),
     "audit": Command(
-        "how good are targets and model, by a few looks?", "AuditConfig", "reviewing.review:audit", resumes=True
+        "how good are targets and model, by a few looks?", "Audit", "reviewing.review:audit", resumes=True
     ),
-    "discover": Command(
-        "propose classes from descriptions", "DiscoverConfig", "reviewing.discover:discover", resumes=True
-    ),
+    "discover": Command("propose classes from descriptions", "Discover", "reviewing.discover:discover", resumes=True),
     "export-labels": Command(
-        "write targets as labels that others read", "ExportLabelsConfig", "deploying.export_labels:export_labels"
+        "write targets as labels that others read", "ExportLabels", "deploying.export_labels:export_labels"
     ),
-    "train": Command("train a model", "TrainConfig", "training.train:train", recipes=True, shared=True, resumes=True),
-    "evaluate": Command("measure a run", "EvaluateConfig", "evaluating.evaluate:evaluate", shared=True),
+    "train": Command("train a model", "Train", "training.train:train", recipes=True, shared=True, resumes=True),
+    "evaluate": Command("measure a run", "Evaluate", "evaluating.evaluate:evaluate", shared=True),
     "compare": Command(
         "compare training methods over several seeds",
-        "CompareConfig",
+        "Compare",
         "comparing.compare:compare",
         recipes=True,
-        several=True,
         resumes=True,
     ),
-    "report": Command("write report.html of a run or a comparison", "ReportConfig", "reporting.report:report"),
-    "export": Command("write a model as others load it", "ExportConfig", "deploying.export:export"),
-    "predict": Command("name the classes of images", "PredictConfig", "deploying.predict:predict"),
-    "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
-    "doctor": Command("check the installation, or the checksums of PATH", "DoctorConfig", "reporting.doctor:doctor"),
+    "report": Command("write report.html of a run or a comparison", "Report", "reporting.report:report"),
+    "export": Command("write a model as others load it", "Export", "deploying.export:export"),
+    "predict": Command("name the classes of images", "Predict", "deploying.predict:predict"),
+    "search": Command("find images by words or by another image", "Search", "searching.search:search"),
+    "doctor": Command("check the installation, or the checksums of PATH", "Doctor", "reporting.doctor:doctor"),
 }
 
 
@@ -97,18 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is done, 1 items skipped, 2 a user's mistake, 70 a bug of this package, 130 interrupted.
     """
-    closed = _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # avoid UnicodeEncodeError
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with launch.only_first_speaks(), ended_like_ctrl_c(), contextlib.redirect_stderr(_Lossy(sys.stderr)):
-        if "stdout" in closed:
-            print(
-                "Error: standard output is closed (>&-), and what a command finds goes there: give it a file, or "
-                "/dev/null.",
-                file=sys.stderr,
-            )
-            return USER_MISTAKE
         try:
             try:
                 return _main(list(sys.argv[1:] if argv is None else argv))
@@ -140,14 +131,6 @@ class _Lossy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def _open_closed_streams() -> list[str]:
-    """Open standard streams that whoever started this closed, so that no other file gets their numbers; name them."""
-    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
-    for name in closed:
-        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
-    return closed
 
 
 def _discard_output() -> None:
@@ -203,7 +186,10 @@ def _dispatch(words: list[str]) -> int:
     is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
     name = " ".join(words[:2]) if is_group else words[0]
     if name in COMMANDS and (wanted := {"-h", "--help", "--help-all"} & set(words)):
-        print(_help(name, everything="--help-all" in wanted))
+        from gpt4image import config, options
+
+        kind = getattr(config, COMMANDS[name].config)
+        print(options.help_text(_usage(name), kind, everything="--help-all" in wanted))
         return OK
     if name in COMMANDS:
         return _run(name, words[len(name.split()) :])
@@ -242,8 +228,10 @@ def _interrupted(words: list[str]) -> str:
 
 
 def _run(name: str, words: list[str]) -> int:
+    from gpt4image import config as configs
+    from gpt4image import options
     from gpt4image.base.errors import ConfigError, first_few
-    from gpt4image.options import require_inputs
+    from gpt4image.base.outcome import Outcome
 
     command = COMMANDS[name]
     if launch.count() > 1 and not command.shared:
@@ -252,20 +240,19 @@ def _run(name: str, words: list[str]) -> int:
             f"{name} was started in {launch.count()} processes, but runs in one (and starts others itself where that "
             f"helps): start it without torchrun or accelerate launch. Processes can share {shared}."
         )
-    configs: Any = importlib.import_module("gpt4image.config")
-    config_type = getattr(configs, command.config)
+    kind: Any = getattr(configs, command.config)
     recipes: list[str] = []
     while command.recipes and words and words[0].endswith(".toml"):
         recipes.append(words.pop(0))
-    if len(recipes) > 1 and not command.several:
+    if len(recipes) > 1 and name != "compare":
         raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
-    parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]
+    given = [options.read_recipe(Path(recipe), kind) for recipe in recipes] or [{}]
+    parsed: list[Any] = [options.parse(_usage(name), kind, words, recipe) for recipe in given]
     for config in parsed:
-        require_inputs(config)
+        options.require_inputs(config)
     module, function = command.stage.split(":")
     with _loading():
         stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
-    from gpt4image.base.outcome import Outcome
     from gpt4image.data import require_apart
     from gpt4image.next_steps import with_next
 
@@ -304,24 +291,8 @@ def _names(recipes: list[str]) -> list[str]:
     return [f"{Path(recipe).resolve().parent.name}-{name}" for recipe, name in zip(recipes, names, strict=True)]
 
 
-def _parse(name: str, config_type: Any, words: list[str], recipe: str | None) -> Any:
-    from gpt4image import options
-
-    given: dict[str, Any] = {}
-    if recipe is not None:
-        given = options.read_recipe(Path(recipe), config_type)
-    return options.parse(_usage(name), config_type, words, given)
-
-
 def _usage(name: str) -> str:
     return f"gpt4image {name}" + (" [RECIPE.toml]" if COMMANDS[name].recipes else "")
-
-
-def _help(name: str, *, everything: bool) -> str:
-    from gpt4image import options
-
-    configs: Any = importlib.import_module("gpt4image.config")
-    return options.help_text(_usage(name), getattr(configs, COMMANDS[name].config), everything=everything)
 
 
 def _overview(prefix: str = "") -> str:

@@ -96,26 +96,22 @@ def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:
     return _parser(usage, kind, everything=everything).format_help().rstrip()
 
 
-def _short(values: str) -> str:
-    return values if len(values) < WIDTH // 3 else "NAME"
-
-
 def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser:
     columns = min(WIDTH, shutil.get_terminal_size().columns)
     command = usage.removesuffix(" [RECIPE.toml]")
     first = kind.essential | {name for name, field in kind.model_fields.items() if field.is_required()}
+    rare = sum(RARE in field.metadata for field in kind.model_fields.values())
+    more = f"{command} --help-all lists {len(kind.model_fields) - rare} options; docs/reference/cli.md has {rare} more."
     is_short = bool(kind.essential) and not everything
-    required = " ".join(
-        option if option.isupper() else f"{option} {_short(metavar(kind, name))}"
-        for name, field in kind.model_fields.items()
-        if field.is_required()
-        for option in [kind.option(name)]
-    )
+    required = ""
+    for name in (name for name, field in kind.model_fields.items() if field.is_required()):
+        option, value = kind.option(name), metavar(kind, name)
+        required += f"{option} " if option.isupper() else f"{option} {value if len(value) < WIDTH // 3 else 'NAME'} "
     parser = _Parser(
         prog=command,
-        usage=f"{usage} {required + ' ' if required else ''}[OPTIONS]",
+        usage=f"{usage} {required}[OPTIONS]",
         description=_folded(inspect.cleandoc(kind.__doc__ or ""), columns),
-        epilog=_epilog(command, kind) if is_short else None,
+        epilog=more if is_short else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=columns),
         add_help=False,
         allow_abbrev=False,
@@ -128,11 +124,6 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
             shown = RARE not in kind.model_fields[name].metadata and (not is_short or name in first)
             _add(group, kind, name, shown=shown)
     return parser
-
-
-def _epilog(command: str, kind: type[StageConfig]) -> str:
-    rare = sum(RARE in field.metadata for field in kind.model_fields.values())
-    return f"{command} --help-all lists {len(kind.model_fields) - rare} options; docs/reference/cli.md has {rare} more."
 
 
 def _folded(text: str, columns: int) -> str:
@@ -271,7 +262,13 @@ def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
 def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"Recipe {path} extends itself: {first_few(map(str, above))} lead to it.")
-    table = _by_field(path, _table(path, above))
+    try:
+        table = _by_field(path, parse_toml(path.read_text(encoding="utf-8-sig")))
+    except FileNotFoundError:
+        why = f"; {above[-1]} extends it, and names it relative to itself" if above else ""
+        raise ConfigError(f"Recipe {path} does not exist{why}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Recipe {path} cannot be read: {error}.") from None
     bases = table.pop("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -281,17 +278,10 @@ def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict
         options |= _read(path.parent / base, stage, (*above, path.resolve()))
     sections = {name: table.pop(name) for name in STAGES if isinstance(table.get(name), dict)}
     own = sections.get(stage.__name__.removesuffix("Config").lower(), {})
-    return options | _checked(path, stage, table | _by_field(path, own))
-
-
-def _table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    try:
-        return parse_toml(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        why = f"; {above[-1]} extends it, and names it relative to itself" if above else ""
-        raise ConfigError(f"Recipe {path} does not exist{why}.") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"Recipe {path} cannot be read: {error}.") from None
+    given, known = table | _by_field(path, own), stage.model_fields.keys() - {"as_json"}
+    if unknown := [key for key in given if key not in known]:
+        raise ConfigError("\n".join(f"Recipe {path}: {_unknown_key(key, given[key], known)}" for key in unknown))
+    return options | {key: _value(path, stage, key, value) for key, value in given.items()}
 
 
 def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
@@ -300,13 +290,6 @@ def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
         both = ", ".join(f"{name.replace('_', '-')} and {name}" for name in twice)
         raise ConfigError(f"Recipe {path}: {both} are the same option, written both ways; keep one of them.")
     return dict(zip(names, table.values(), strict=True))
-
-
-def _checked(path: Path, stage: type[StageConfig], options: dict[str, Any]) -> dict[str, Any]:
-    known = stage.model_fields.keys() - {"as_json"}
-    if unknown := [key for key in options if key not in known]:
-        raise ConfigError("\n".join(f"Recipe {path}: {_unknown_key(key, options[key], known)}" for key in unknown))
-    return {key: _value(path, stage, key, value) for key, value in options.items()}
 
 
 def _unknown_key(key: str, value: Any, known: Collection[str]) -> str:

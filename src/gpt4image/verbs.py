@@ -175,7 +175,7 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
 
 
 def _drawing(name: str, path: Path | None) -> Callable[[], Any] | None:
-    return None if path is None or name not in PLOTS else partial(_call, f"reporting.plots:{PLOTS[name]}", path)
+    return None if path is None or name not in PLOTS else partial(_call, f"reporting.run_charts:{PLOTS[name]}", path)
 
 
 def _call(where: str, *arguments: Any, **options: Any) -> Any:

@@ -195,8 +195,10 @@ def test_images_that_are_gone_have_a_way_out(run_of: Runs, spec: str, tmp_path: 
         ({"format": "timm", "out": "taken"}, ConfigError, "taken exists already"),
         ({"format": "onnx", "out": "card.onnx"}, ConfigError, r"card\.onnx\.md exists already"),
         ({"format": "timm", "out": "model", "run_dir": "nowhere"}, RunError, "nowhere does not exist"),
+        *(({"format": "timm", "out": "model", "push_to_hub": name}, ConfigError, "a repository is named USER/NAME")
+          for name in ("me", "me/", "a/b/c", "https://huggingface.co/me/model", "me/mo del")),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_refused_at_once(
     options: dict[str, Any], kind: type[Gpt4ImageError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,12 +255,6 @@ def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypa
             )
         )
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["me", "me/", "a/b/c", "https://huggingface.co/me/model", "me/mo del"])
-def test_repositories_are_named_user_and_name(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a repository is named USER/NAME"):
-        ExportConfig(run_dir=tmp_path, format="timm", out=tmp_path / "model", push_to_hub=name)
 
 
 def change_val(folder: Path, score: float | None) -> None:

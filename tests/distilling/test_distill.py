@@ -25,7 +25,7 @@ from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.data import load_dataset
-from gpt4image.distilling.stages import STAGES
+from gpt4image.distilling.distill import STAGES
 from gpt4image.models.weights import load_tensors
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 from tiny_videos import write_dots
@@ -176,9 +176,7 @@ def test_a_first_try_that_brought_no_answer_does_not_bind_the_next(bare: Photos,
 
 @pytest.mark.usefixtures("openai_settings")
 def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teach(
-    paid: Callable[[Stub], list[str]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    paid: Callable[[Stub], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     bad: dict[bytes, Handler] = {}
@@ -260,8 +258,7 @@ def clips(root: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("draw", "asked", "task"),
-    [(shapes, "description,tags", "segmentation"), (clips, "description,class", "video")],
+    ("draw", "asked", "task"), [(shapes, "description,tags", "segmentation"), (clips, "description,class", "video")]
 )
 def test_masks_and_clips_become_models_of_theirs_as_onnx(
     draw: Callable[[Path], str], asked: str, task: str, tmp_path: Path
@@ -333,17 +330,14 @@ def pictures(root: Path) -> str:
         ({"encoder": "minlm"}, ConfigError, "minlm"),
         ({"data": clips, "task": "classification"}, DataError, "holds clips, which task= classification does not read"),
         ({"data": several_labels}, DataError, "has several labels per clip"),
-        (
-            {"data": pictures, "task": "video", "classes": "a, b"},
-            DataError,
-            "holds images, and task= video reads clips",
-        ),
+        ({"data": pictures, "task": "video", "classes": "a, b"}, DataError,
+         "holds images, and task= video reads clips"),
         ({"data": pictures, "classes": "a"}, DataError, "has one class, 'a'"),
         ({"data": write_squares, "format": "timm"}, ConfigError, "timm has no models for detection"),
         ({"data": write_squares, "task": "segmentation"}, DataError, "has no masks"),
         ({"data": shapes, "task": "detection"}, DataError, "has no boxes"),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_is_refused_before_anything_is_asked(
     bare: Photos, tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image.pages.masks import SHARE, coloured, overlaid, palette
+from gpt4image.pages.cards import SHARE, coloured, overlaid, palette
 
 
 def test_colours_are_those_of_pascal_voc_and_all_differ() -> None:

@@ -13,7 +13,7 @@ from gpt4image.artifacts.run_records import Run, load_run
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.regions import Boxes
 from gpt4image.reporting.extras import Descriptions
-from gpt4image.reporting.making import background, commands, distinct, what_was_done
+from gpt4image.reporting.report import background, commands, what_was_done
 from synthetic_records import descriptions, write_run
 from tables import labels_of_one_image
 
@@ -41,10 +41,6 @@ def test_options_that_differ_stand_by_arm_and_the_others_once() -> None:
     assert found["environment"] == {"device": "cpu · cuda"}
     assert found["costs"]["baseline"]["seconds"] == 11 and found["costs"]["aligned"]["seconds"] is None
     assert found["skipped"] == [Skipped(name="a.png", reason="damaged")], "each item once"
-
-
-def test_values_are_told_in_the_order_in_which_they_appear() -> None:
-    assert distinct([{"a": 2}, {"a": 1, "b": None}, {"a": 2, "b": "é"}]) == {"a": "2 · 1", "b": "null · é"}
 
 
 def test_it_names_describer_cost_and_time_of_training(tmp_path: Path) -> None:
@@ -115,10 +111,7 @@ def test_texts_that_no_describer_wrote_are_imported_and_nothing_is_made_up() -> 
         ({"evidence": "texts", "embeddings": ("{}/p.emb",)}, "--embeddings p.emb --evidence texts"),
         ({"evidence": "fused", "embeddings": ("/o.emb",), "answers": "/a.db"}, "--answers /a.db --embeddings /o.emb"),
         ({"evidence": "answers", "answers": "/a.db", "seed": 2}, "--answers /a.db --evidence answers --seed 2"),
-        (
-            {"evidence": "fused", "answers": "/a.db", "task": "multilabel"},
-            "--answers /a.db --task multilabel",
-        ),
+        ({"evidence": "fused", "answers": "/a.db", "task": "multilabel"}, "--answers /a.db --task multilabel"),
     ],
 )
 def test_labels_are_made_again_by_what_they_were_made_from(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -128,19 +127,6 @@ def test_bad_tasks_are_skipped_with_a_reason(tmp_path: Path) -> None:
 def test_what_is_no_list_of_tasks_is_refused_by_name(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=r"tasks\.json is no (JSON|list of tasks)"):
         read(tmp_path, text)
-
-
-def test_an_import_labels_what_it_can_and_names_the_rest(opened: Callable[..., Any], tmp_path: Path) -> None:
-    session = opened()
-    name = session.all_cards()[0].key
-    tasks = [task(name, {"result": [choice("dog")]}), task("dog/3.png", {"result": [choice("owl")]})]
-    (tmp_path / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
-    found, skipped = read_tasks(tmp_path / "tasks.json", session.digest_of)
-    assert (len(found), skipped) == (2, [])
-    [refused] = session.mark_known(found)
-    assert refused.name == "dog/3.png"
-    assert "class 'owl' is not one of: cat, dog" in refused.reason
-    assert (session.all_cards()[0].label, session.changes) == ("dog", 1)
 
 
 def test_a_folder_stays_a_folder_beside_its_labels(pictures: Path, tmp_path: Path) -> None:

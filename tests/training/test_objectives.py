@@ -279,9 +279,9 @@ def test_what_needs_predictions_is_refused_with_the_way_on(pretrained: Path, wor
         ({"pretrain": ""}, "name at least one of simclr"),
         ({"pretrain": "captions"}, "learns from descriptions: give their --embeddings"),
         ({"pretrain": "simclr", "embeddings": Path("t")}, "reads no description: add captions"),
-        ({"mixup": 0.2, "consistency": 1.0}, "has no use for --consistency, --mixup"),
-        ({"targets": Path("t.parquet")}, "has no use for --targets"),
-        ({"freeze": True, "init": "pretrained"}, "has no use for --freeze"),
+        ({"mixup": 0.2, "consistency": 1.0}, "does not use --consistency, --mixup"),
+        ({"targets": Path("t.parquet")}, "does not use --targets"),
+        ({"freeze": True, "init": "pretrained"}, "does not use --freeze"),
         ({"task": "auto", "freeze": True}, "--freeze keeps weights as they are: name them by --init"),
     ],
 )

@@ -19,19 +19,8 @@ COMMON = frozenset(
         *DataOptions.model_fields,
         *RunningOptions.model_fields,
         *("targets", "only_described", "min_scale"),  # pixels are kept at a size that min_scale decides
-        *(
-            "task",
-            "frames",
-            "frame_order",
-            "frame_differences",
-            "model",
-            "model_args",
-            "stem",
-            "image_size",
-            "epochs",
-            "batch_size",
-            "grad_accumulation",
-        ),
+        *("task", "frames", "frame_order", "frame_differences", "model", "model_args", "stem", "image_size"),
+        *("epochs", "batch_size", "grad_accumulation"),
     }
 ) - {"select"}
 """Options that all arms of a comparison have in common: its data, its model, its budget and how it runs."""
@@ -44,22 +33,8 @@ class CompareConfig(TrainOptions):
     """
 
     essential: ClassVar[frozenset[str]] = frozenset(
-        {
-            "embeddings",
-            "answers",
-            "labels_per_class",
-            "labelled_images",
-            "label_noise",
-            "arms",
-            "seeds",
-            "task",
-            "model",
-            "init",
-            "image_size",
-            "epochs",
-            "jobs",
-            "as_json",
-        }
+        {"embeddings", "answers", "labels_per_class", "labelled_images", "label_noise", "arms", "seeds", "task"}
+        | {"model", "init", "image_size", "epochs", "jobs", "as_json"}
     )
 
     out: Path

@@ -18,6 +18,7 @@ from gpt4image.config.deploying import FORMAT_SUFFIXES, ExportConfig
 from gpt4image.config.describing import DescribeConfig, EncodeConfig, class_lines
 from gpt4image.config.learning import (
     OF_ALIGNMENT,
+    PRETRAIN,
     DataOptions,
     ModelOptions,
     RegularisationOptions,
@@ -27,7 +28,6 @@ from gpt4image.config.learning import (
     TextOptions,
     TrainOptions,
 )
-from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.config.training import LabelConfig, TrainConfig
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -55,7 +55,6 @@ def _part(
     without: Collection[str] = (),
     defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """Return the options of a stage as a base of another one."""
     fields: dict[str, Any] = {}
     for name, field in stage.model_fields.items():
         if name not in _MADE_HERE and name not in without:

@@ -9,16 +9,22 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, field_validator, model_validator
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, Rare, StageConfig, WithData, known_list, listed
-from gpt4image.config.pretraining import (
-    CAPTIONS,
-    PRETRAIN,
-    SIMCLR,
-    VIEW_DEFAULTS,
-    WITHOUT_USE,
-    PretrainingOptions,
-    check_pretraining,
+from gpt4image.config.base import (
+    MOST_THREADS,
+    Fraction,
+    JsonTable,
+    Rare,
+    StageConfig,
+    WithData,
+    flag_of,
+    known_list,
+    listed,
 )
+
+PRETRAIN = "pretrain"
+"""The task without labels."""
+SIMCLR, CAPTIONS = "simclr", "captions"
+"""Its objectives: two views of each image, and alignment to descriptions."""
 
 
 class DataOptions(WithData):
@@ -271,6 +277,21 @@ class RunningOptions(StageConfig):
         return listed(self.track)
 
 
+class PretrainingOptions(StageConfig):
+    """Learning without labels."""
+
+    pretrain: str = SIMCLR
+    """Objectives of --task pretrain, separated by commas: simclr (two views of each image), captions (aligned to the
+    descriptions of --embeddings)."""
+
+    @field_validator("pretrain")
+    @classmethod
+    def _known_objectives(cls, value: str) -> str:
+        if not (known := known_list(value, (SIMCLR, CAPTIONS))):
+            raise ValueError(f"name at least one of {SIMCLR}, {CAPTIONS}")
+        return known
+
+
 class TrainOptions(
     RunningOptions,
     RegularisationOptions,
@@ -287,36 +308,32 @@ class TrainOptions(
     @classmethod
     def _views_differ(cls, given: Any) -> Any:
         pretrained = isinstance(given, dict) and cast("dict[str, Any]", given).get("task") == PRETRAIN
-        return VIEW_DEFAULTS | given if pretrained else given
+        # Views of an image that are too alike teach nothing (SimCLR, arXiv 2002.05709, section 3).
+        return {"min_scale": 0.2, "colour": 0.4} | given if pretrained else given
 
     @model_validator(mode="after")
-    def _pretrains(self) -> Self:
+    def _goes_together(self) -> Self:
+        over_time = (self.model or "").startswith("transformers:")
         if self.freeze and self.init in ("auto", "scratch") and not (self.model or "").startswith("python:"):
             raise ConfigError("--freeze keeps weights as they are: name them by --init pretrained or --init FILE.")
-        if self.pretraining:
-            idle = [name for name in WITHOUT_USE if getattr(self, name)]
-            table = "needed" if self.only_described else "given" if self.embeddings is not None else "absent"
-            check_pretraining(self.pretraining, table, idle)
-        return self
-
-    @model_validator(mode="after")
-    def _reads_clips(self) -> Self:
-        over_time = (self.model or "").startswith("transformers:")
         if over_time and self.memory_format == "channels_last":
-            raise ConfigError(
-                f"--memory-format channels_last is for models of timm, not for {self.model}: leave it out."
-            )
+            raise ConfigError(f"--memory-format channels_last is for models of timm, not for {self.model}.")
         if self.frame_differences and (self.frames == 1 or over_time):
             raise ConfigError(
                 "--frame-differences needs a model of images and --frames 2 or more; given are "
                 f"--model {self.model} and --frames {self.frames}."
             )
-        return self
-
-    @model_validator(mode="after")
-    def _compiles(self) -> Self:
         if self.compile and self.fsdp:
             raise ConfigError("--compile does not go with --fsdp: leave one of them out.")
+        if self.pretraining:
+            asked, reads = f"--task {PRETRAIN} --pretrain {','.join(self.pretraining)}", CAPTIONS in self.pretraining
+            if reads and self.embeddings is None and not self.only_described:
+                raise ConfigError(f"{asked} learns from descriptions: give their --embeddings.")
+            if self.embeddings is not None and not reads and not self.only_described:
+                raise ConfigError(f"{asked} reads no description: add captions, or leave --embeddings out.")
+            unread = ("freeze", "consistency", "mixup", "cutmix", "targets", "paper_compat")
+            if idle := ", ".join(flag_of(name) for name in unread if getattr(self, name)):
+                raise ConfigError(f"{asked} does not use {idle}: leave that out.")
         return self
 
     @property

@@ -43,65 +43,11 @@ class DescribeResult(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportResult(Outcome):
-    """Result of ``descriptions import``; ``details`` are counts of classes and boxes."""
+class StoreResult(Outcome):
+    """What a command of ``descriptions`` counted; ``distributions`` of answers, tokens and cost are by kind."""
 
-    rows: int
-    added: int
-    unchanged: int
-    descriptions: int
-    unknown_keys: int
-    conflicting_texts: int
-    bad_rows: int
-    details: Facts = several()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportDescriptionsResult(Outcome):
-    """Result of ``descriptions export``."""
-
-    descriptions: int
-    rows: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupResult(Outcome):
-    """Result of ``descriptions backup``."""
-
-    results: int
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatsResult(Outcome):
-    """Content of a store; ``details`` are counts of answers, tokens and cost, ``distributions`` those by kind."""
-
-    descriptions: int
-    images: int
-    details: Facts = several()
+    counted: Facts = several()
     distributions: Facts = several(shown=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckResult(Outcome):
-    """Fit of a store and a dataset; ``details`` counts what is suspicious."""
-
-    images: int
-    images_described: int
-    images_without_description: int
-    images_skipped: int
-    details: Facts = several()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewResult(Outcome):
-    """Numbers of images on the page of ``descriptions view``."""
-
-    images_shown: int
-    images_answered: int
-    images_in_set: int
-    with_failures: int
-    with_flaws: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
@@ -55,10 +55,7 @@ class ReviewConfig(WithData):
             raise ValueError("give a file that ends with .csv")
         return value
 
-    @check("classes", mode="before")
-    @classmethod
-    def _class_lines(cls, value: Any) -> Any:
-        return class_lines(value)
+    _lines = check("classes", mode="before")(class_lines)
 
     @model_validator(mode="after")
     def _one_task(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
@@ -56,10 +56,7 @@ class LabelConfig(DataOptions):
     audit: Path = Path("audit.csv")
     """File of the looks of `audit`, for --max-error."""
 
-    @check("classes", mode="before")
-    @classmethod
-    def _class_lines(cls, value: Any) -> Any:
-        return class_lines(value)
+    _lines = check("classes", mode="before")(class_lines)
 
     @model_validator(mode="after")
     def _has_evidence(self) -> Self:
@@ -88,20 +85,8 @@ class TrainConfig(TrainOptions):
     """
 
     essential: ClassVar[frozenset[str]] = frozenset(
-        {
-            "embeddings",
-            "targets",
-            "only_described",
-            "task",
-            "model",
-            "init",
-            "image_size",
-            "epochs",
-            "batch_size",
-            "seed",
-            "resume",
-            "as_json",
-        }
+        {"embeddings", "targets", "only_described", "task", "model", "init", "image_size", "epochs", "batch_size"}
+        | {"seed", "resume", "as_json"}
     )
 
     out: Path

@@ -191,11 +191,8 @@ def best_run(folder: Path) -> tuple[Path, str]:
 
 def _score(run: Run, metric: str, best: Callable[[list[float]], float]) -> float | None:
     """Return the score of the weights that a run kept; None without labelled validation images."""
-    every = [epoch.val.get(metric) for epoch in run.metrics if epoch.val]
-    scores = [score for score in every if score is not None]
-    if not scores:
-        return None
-    return best(scores) if run.config.get("select") == "best" else scores[-1]
+    scores = [score for epoch in run.metrics if epoch.val and (score := epoch.val.get(metric)) is not None]
+    return None if not scores else best(scores) if run.config.get("select") == "best" else scores[-1]
 
 
 def require_login() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -33,11 +34,6 @@ from gpt4image.reviewing.label_studio import FROM_NAME, TO_NAME, choices, predic
 
 PRESENT = 0.5  # probability from which on one of several classes is written
 LONGEST = 200  # characters of a file name
-FORMATS = {
-    "classification": ("csv", "folder", "hf", "label-studio"),
-    "multilabel": ("csv", "hf", "label-studio"),
-    "boxes": ("csv", "coco", "yolo", "voc", "hf", "label-studio"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +61,12 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
         raise ConfigError(f"--out {config.out} exists already; give a new name.")
     images = load_dataset(config.data)
     found = (_boxes if holds_boxes(config.targets) else _classes)(config, images)
-    if config.format not in FORMATS[found.kind]:
-        allowed = ", ".join(FORMATS[found.kind])
+    write, kinds = _WRITERS[config.format]
+    if found.kind not in kinds:
+        allowed = ", ".join(name for name, (_, others) in _WRITERS.items() if found.kind in others)
         raise ConfigError(f"--format {config.format} cannot hold targets of {found.kind}; give one of {allowed}.")
     make_folder(config.out.parent)
-    skipped = _WRITERS[config.format](config.out, found)
+    skipped = write(config.out, found)
     return ExportLabelsResult(
         path=config.out,
         format=config.format,
@@ -128,8 +125,9 @@ def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[i
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 if isinstance(images.source, FileSource):
-                    _link(images.source.path(int(images.rows[row])), place)
-                else:
+                    with contextlib.suppress(OSError):  # a second name takes no room; another disk gets a copy
+                        os.link(os.path.realpath(images.source.path(int(images.rows[row]))), place)
+                if not place.exists():
                     place.write_bytes(images.read(row))
                 rows.append(row)
             except OSError as error:
@@ -137,16 +135,8 @@ def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[i
     return rows, skipped
 
 
-def _link(file: str, place: Path) -> None:
-    """Give a file a second name, or copy it to another disk."""
-    try:
-        os.link(os.path.realpath(file), place)
-    except OSError:
-        place.write_bytes(Path(file).read_bytes())
-
-
-def _file_name(images: Dataset, row: int) -> str:
-    """Return the name of an image as a file: its key without folders, or its digest where that is no name."""
+def _file_name(images: Dataset, row: int, folder: str) -> str:
+    """Return SPLIT/FOLDER/NAME of an image: its key without folders, or its digest where that is no name."""
     name = images.keys[row].replace("/", "__").replace("\\", "__")
     if name.startswith(".") or len(name) > LONGEST or not name.isprintable():
         name = images.digests[row] + PurePosixPath(name).suffix
@@ -156,11 +146,7 @@ def _file_name(images: Dataset, row: int) -> str:
                 name += f".{(picture.format or 'png').lower()}"
         except (OSError, ValueError, Image.DecompressionBombError):  # it is skipped when it is decoded
             name += ".png"
-    return name
-
-
-def _in_split(images: Dataset, row: int) -> str:
-    return f"{images.splits[row]}/{_file_name(images, row)}"
+    return f"{images.splits[row]}/{folder}{name}"
 
 
 def _write_csv(out: Path, found: Labelled) -> list[Skipped]:
@@ -198,10 +184,7 @@ def _write_folder(out: Path, found: Labelled) -> list[Skipped]:
         raise DataError(f"The class {strange!r} cannot be a folder; give another --format.")
 
     images = found.images
-    names = [
-        f"{images.splits[row]}/{found.classes[named[0][0]]}/{_file_name(images, row)}"
-        for row, named in enumerate(found.named)
-    ]
+    names = [_file_name(images, row, f"{found.classes[named[0][0]]}/") for row, named in enumerate(found.named)]
     with staging_folder(out) as staging:
         return _copied(staging, images, names)[1]
 
@@ -237,7 +220,7 @@ def _write_coco(out: Path, found: Labelled) -> list[Skipped]:
 
 
 def _write_yolo(out: Path, found: Labelled) -> list[Skipped]:
-    names = [_in_split(found.images, row) for row in range(len(found.images))]
+    names = [_file_name(found.images, row, "") for row in range(len(found.images))]
     rows, skipped = _copied(out / "images", found.images, names)
     write_yolo(out, [names[row] for row in rows], found.boxes[rows], found.classes)
     return skipped
@@ -246,7 +229,7 @@ def _write_yolo(out: Path, found: Labelled) -> list[Skipped]:
 def _write_voc(out: Path, found: Labelled) -> list[Skipped]:
     rows, sizes, skipped = readable(found.images)
     images = found.images.select(rows)
-    names = [_in_split(images, row) for row in range(len(images))]
+    names = [_file_name(images, row, "") for row in range(len(images))]
     _copied(out / "JPEGImages", images, names)
     write_voc(out, names, sizes, found.boxes[rows], found.classes)
     return skipped
@@ -288,12 +271,14 @@ def _rectangles(found: Labelled, row: int, size: tuple[int, int]) -> dict[str, A
     return prediction(results, float(weights.min(initial=1.0)))
 
 
-_WRITERS: dict[str, Callable[[Path, Labelled], list[Skipped]]] = {
-    "csv": _write_csv,
-    "folder": _write_folder,
-    "hf": _write_hf,
-    "coco": _write_coco,
-    "yolo": _write_yolo,
-    "voc": _write_voc,
-    "label-studio": _write_tasks,
+_EVERY = ("classification", "multilabel", "boxes")
+_WRITERS: dict[str, tuple[Callable[[Path, Labelled], list[Skipped]], tuple[str, ...]]] = {
+    "csv": (_write_csv, _EVERY),
+    "folder": (_write_folder, ("classification",)),
+    "hf": (_write_hf, _EVERY),
+    "coco": (_write_coco, ("boxes",)),
+    "yolo": (_write_yolo, ("boxes",)),
+    "voc": (_write_voc, ("boxes",)),
+    "label-studio": (_write_tasks, _EVERY),
 }
+"""Formats: what writes them, and the kinds of targets that they hold."""

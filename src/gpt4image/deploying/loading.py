@@ -132,11 +132,6 @@ def load_classifier(
         device: of runs and timm folders; .onnx files compute on the CPU ("auto" or "cpu").
         threads: CPU threads of onnxruntime, all cores without it; those of torch are set by ``devices.cpu_threads``.
         task: of the model, if the registry lacks it.
-
-    Raises:
-        ModelError, RunError: the model is missing, damaged, or of a kind that is not known or not trusted.
-        ConfigError: the device is not here, or not for this format.
-        MissingExtraError: an ONNX file, and onnxruntime is not installed.
     """
     runs.require_model(path)
     if path.is_dir():

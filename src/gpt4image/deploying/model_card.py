@@ -20,7 +20,6 @@ from gpt4image.artifacts.run_records import (
     COMPARISON,
     Arm,
     Comparison,
-    Evaluation,
     Interval,
     load_comparisons,
     load_run,
@@ -30,7 +29,6 @@ from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.targets import LabelEvidence
 from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
-from gpt4image.config import TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import centre_start
@@ -77,6 +75,8 @@ def model_card(
     Raises RunError: a record of the run cannot be read.
     """
     config, exclusive = exported.model.config, exported.model.task.exclusive
+    changed = config.model_dump(exclude_defaults=True, exclude=_NOT_OPTIONS)
+    options = {name: public(value) for name, value in changed.items() if value not in ({}, [], ())}
     try:
         run = load_run(exported.run_dir)
         evaluation, data = run.evaluation, run.run["data"]
@@ -98,7 +98,13 @@ def model_card(
             "form": form,
             "small_stem": form == "timm" and exported.needs_small_stem,
             "evaluation": evaluation,
-            "scores": _score_rows(evaluation),
+            "scores": []
+            if evaluation is None
+            else [
+                (metric_label(name, evaluation.titles), value)
+                for name, value in evaluation.scores.items()
+                if name != "top5" or len(evaluation.classes) > 5  # of five or fewer it is 1 by definition
+            ],
             "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
             "exclusive": exclusive,
             "output": exported.model.task.output,
@@ -111,7 +117,7 @@ def model_card(
             "about": ARMS[exported.arm].about if exported.arm in ARMS else "",
             "environment": dict.fromkeys(("gpt4image", "commit", "torch", "timm", "cpu")) | run.environment,
             "seed": config.seed,
-            "options": Verbatim(json.dumps(public_options(config), indent=1)),
+            "options": Verbatim(json.dumps(options, indent=1)),
             "agreement": agreement,
             "difference": f"{agreement.largest_difference:.1e}",
             "data_licence": data_licence,
@@ -139,14 +145,6 @@ def front_matter(form: str, data_licence: str | None, hub_task: str) -> str:
 def escaped(value: Any) -> str:
     """Return a value as one line of text in which nothing is Markdown or HTML, and nothing is hidden."""
     return value if isinstance(value, Verbatim) else _MARKDOWN.sub(r"\\\1", visible(numbers.one_line(str(value))))
-
-
-def _score_rows(evaluation: Evaluation | None) -> list[tuple[str, float]]:
-    """Return the metrics of a run in words, the primary one first; no top-5 accuracy where it is 1 by definition."""
-    if evaluation is None:
-        return []
-    scores = {name: value for name, value in evaluation.scores.items() if name != "top5" or len(evaluation.classes) > 5}
-    return [(metric_label(name, evaluation.titles), value) for name, value in scores.items()]
 
 
 def wilson(accuracy: float | None, count: int) -> Interval | None:
@@ -241,12 +239,6 @@ def public(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: public(item) for key, item in value.items()}
     return [public(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def public_options(config: TrainConfig) -> dict[str, Any]:
-    """Return the options of a run that are not the defaults."""
-    changed = config.model_dump(exclude_defaults=True, exclude=_NOT_OPTIONS)
-    return {name: public(value) for name, value in changed.items() if value not in ({}, [], ())}
 
 
 def example(exported: ExportedModel, form: str, *, path: Path, repository: str | None) -> str:

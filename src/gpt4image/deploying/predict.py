@@ -42,7 +42,7 @@ from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.video import VIDEO_EXTENSIONS
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
-from gpt4image.pages.masks import coloured, overlaid
+from gpt4image.pages.cards import coloured, overlaid
 
 if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
@@ -105,11 +105,7 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
 
 
 def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
-    """Return the configuration with the images of each ``coco:FILE`` in its place, and the ids that results take.
-
-    These are those of the files that are named, else of the run's own dataset, by the real path of each image. Raises
-    ConfigError, DataError: a file that is named cannot be read.
-    """
+    """Return the configuration with the images of each ``coco:FILE`` in its place, and the ids that results take."""
     ids: dict[str, Ids] = {}
     names: list[str] = []
     for name in config.images:
@@ -173,12 +169,7 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig,
-    classifier: Classifier,
-    top: int,
-    drawing: Drawing | None,
-    total: int,
-    skipped: list[Skipped],
+    config: PredictConfig, classifier: Classifier, top: int, drawing: Drawing | None, total: int, skipped: list[Skipped]
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
@@ -366,12 +357,7 @@ class Drawing:
         return cls(folder=folder, classes=classifier.classes, background=unseen[0] if unseen else -1)
 
     def drawn(self, prediction: Prediction, found: Predictions) -> Prediction:
-        """Draw a prediction, and return it with the file of its mask, if it has one.
-
-        Raises:
-            DecodeError: this image is gone, or is too large to be drawn.
-            OSError: the folder cannot be written.
-        """
+        """Draw a prediction, and return it with the file of its mask, if it has one."""
         stem = Path(prediction.image).stem.encode(errors="replace")[:LONGEST_STEM].decode(errors="ignore")
         name = f"{next(self._numbers):06d}-{stem}"
         picture = _picture(prediction.image)
@@ -581,7 +567,6 @@ class CocoResults:
             self._empty = False
 
     def _in(self, listed: Ids) -> Mapping[str, Id]:
-        """Return the ids of classes in the file that lists an image."""
         if listed.categories is not self._of_file[0]:
             self._of_file = (listed.categories, category_ids(self._classes, listed.categories))
         return self._of_file[1]

@@ -99,17 +99,11 @@ class Preprocessing:
         try:
             known = resolve_data_config(pretrained_cfg=dict(config))
             channels, *sides = known["input_size"]
-            problems = {
-                f"its input has {channels} channels": channels != 3,
-                f"its input of {sides} pixels is not square": len(set(sides)) != 1,
-                f"pictures get a border (crop_mode {known['crop_mode']!r})": known["crop_mode"]
-                not in ("center", "squash"),
-            }
-            if any(problems.values()):
+            if channels != 3 or len(set(sides)) != 1 or known["crop_mode"] not in ("center", "squash"):
                 raise ModelError(
-                    "The model takes other pictures than gpt4image makes: "
-                    f"{', '.join(problem for problem, is_so in problems.items() if is_so)}. "
-                    "Possible are square RGB inputs with crop_mode center or squash; use timm itself for others."
+                    f"The model takes other pictures than gpt4image makes: input_size {known['input_size']}, crop_mode "
+                    f"{known['crop_mode']!r}. Possible are square RGB inputs with crop_mode center or squash; use timm "
+                    "itself for others."
                 )
             return cls(
                 size=sides[0],

@@ -26,7 +26,7 @@ from gpt4image.base.files import write_text
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig, ViewConfig
-from gpt4image.config.results import StatsResult, ViewResult
+from gpt4image.config.results import StoreResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.describing.answer_json import flaws
 from gpt4image.describing.asking import asked_images
@@ -106,7 +106,7 @@ def describer_names(describers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 # Counts
 
 
-def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> StatsResult:
+def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> StoreResult:
     """Count descriptions, structured answers, flaws, prompts, describers and failures, and the coverage of a dataset.
 
     Coverage is of the splits that are asked about. Only answers to ``prompts`` count; None means all. Raises DataError,
@@ -126,11 +126,9 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sta
         covered, answered = (sum(d in own for d in images.digests) for own in (found.described, found.answered))
         summary |= {"images_in_set": len(images), "images_described": covered, "coverage": _share(covered, len(images))}
         summary |= {"answer_coverage": _share(answered, len(images))} if found.answered else {}
+    first = {name: summary[name] for name in ("descriptions", "images")}
     text = _tables(summary, record)
-    described, of = summary.pop("descriptions"), summary.pop("images")
-    return StatsResult(
-        path=config.store, descriptions=described, images=of, details=summary, distributions=record, text=text
-    )
+    return StoreResult(path=config.store, counted=first | summary, distributions=record, text=text)
 
 
 class _Stats:
@@ -298,7 +296,7 @@ def _cell(value: Any) -> str:
 # The page
 
 
-def view(config: ViewConfig) -> ViewResult:
+def view(config: ViewConfig) -> StoreResult:
     """Write a page of a random sample of images with their answers, flaws, tokens and cost; what is wrong comes first.
 
     Images with a failure and images with a flaw fill a quarter of the page each, more only if the others are few.
@@ -375,7 +373,7 @@ def view(config: ViewConfig) -> ViewResult:
     )
     write_text(config.out, page)
     skipped = () if images is None or thumbnails is None else (*images.skipped, *thumbnails.skipped)
-    return ViewResult(path=config.out, skipped=skipped, **summary)
+    return StoreResult(path=config.out, skipped=skipped, counted=summary)
 
 
 def _groups(

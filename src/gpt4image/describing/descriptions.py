@@ -20,7 +20,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.secrets import hidden
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
-from gpt4image.config.results import BackupResult, CheckResult, ExportDescriptionsResult, ImportResult
+from gpt4image.config.results import StoreResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.decode import sides
 from gpt4image.describing.asking import asked_images
@@ -34,7 +34,7 @@ _ROWS_PER_TRANSACTION = 1000
 _NAMES_SHOWN = 20
 
 
-def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
+def import_descriptions(config: ImportDescriptionsConfig) -> StoreResult:
     """Bring the rows of a file into the store; rows that are there already change nothing.
 
     A bad row, an unknown key or a second, different text for the same image is skipped by name; the first text stays.
@@ -58,16 +58,20 @@ def import_descriptions(config: ImportDescriptionsConfig) -> ImportResult:
             f"keys look like {first_few(images.keys[:3])}."
         )
     classes = importer.classes
-    return ImportResult(
+    counted = {
+        "rows": here + len(importer.skipped),
+        "added": counts["added"],
+        "unchanged": counts["unchanged"],
+        "descriptions": counts["texts"],
+        "unknown_keys": counts["unknown_keys"],
+        "conflicting_texts": counts["conflicts"],
+        "bad_rows": len(importer.skipped) - counts["conflicts"] - counts["unknown_keys"],
+        **{f"class_{kind}": classes[kind] for kind in KINDS if classes},
+        **importer.boxes,
+    }
+    return StoreResult(
         path=config.store,
-        rows=here + len(importer.skipped),
-        added=counts["added"],
-        unchanged=counts["unchanged"],
-        descriptions=counts["texts"],
-        unknown_keys=counts["unknown_keys"],
-        conflicting_texts=counts["conflicts"],
-        bad_rows=len(importer.skipped) - counts["conflicts"] - counts["unknown_keys"],
-        details={**{f"class_{kind}": classes[kind] for kind in KINDS if classes}, **importer.boxes},
+        counted=counted,
         skipped=tuple(importer.skipped),
     )
 
@@ -175,7 +179,7 @@ class _Importer:
         )
 
 
-def export_descriptions(config: ExportDescriptionsConfig) -> ExportDescriptionsResult:
+def export_descriptions(config: ExportDescriptionsConfig) -> StoreResult:
     """Write the descriptions of a store to a file that ``import_descriptions`` reads back without loss.
 
     Raises ConfigError, and StoreError where there is nothing to export or no room for the file.
@@ -198,19 +202,19 @@ def export_descriptions(config: ExportDescriptionsConfig) -> ExportDescriptionsR
         if not any(store.answers()):
             store.require_descriptions(config.prompt)
         write_rows(config.file, exported(store))
-    return ExportDescriptionsResult(path=config.file, descriptions=counts["descriptions"], rows=counts["rows"])
+    return StoreResult(path=config.file, counted={name: counts[name] for name in ("descriptions", "rows")})
 
 
-def back_up(config: BackupConfig) -> BackupResult:
+def back_up(config: BackupConfig) -> StoreResult:
     """Copy a store to a new file, as it is at one moment; a run may write into it meanwhile. Raises StoreError."""
     with DescriptionStore(config.store) as store:
         store.back_up(config.out)
     with DescriptionStore(config.out) as copy:
         results = sum(count for *_, count in copy.counts())
-    return BackupResult(path=config.out, results=results, bytes=config.out.stat().st_size)
+    return StoreResult(path=config.out, counted={"results": results, "bytes": config.out.stat().st_size})
 
 
-def check(config: CheckConfig) -> CheckResult:
+def check(config: CheckConfig) -> StoreResult:
     """Compare a store with a dataset: what lacks a description or an image, which texts and classes are suspicious.
 
     Images of the splits that are asked about without a description, and those that were skipped when the dataset was
@@ -254,13 +258,17 @@ def check(config: CheckConfig) -> CheckResult:
         **({"answers_outside_list": [f"{key_of.get(d, d)} ({said})" for d, said in outside]} if answered else {}),
         **({"boxes_outside_list": [f"{key_of.get(d, d)} ({said})" for d, said in outside_boxes]} if boxes else {}),
     }
-    return CheckResult(
+    counted = {
+        "images": len(asked),
+        "images_described": len(asked) - len(missing),
+        "images_without_description": len(missing),
+        "images_skipped": len(images.skipped),
+        **boxes,
+        **{name: len(items) for name, items in named.items()},
+    }
+    return StoreResult(
         path=config.store,
-        images=len(asked),
-        images_described=len(asked) - len(missing),
-        images_without_description=len(missing),
-        images_skipped=len(images.skipped),
-        details={**boxes, **{name: len(items) for name, items in named.items()}},
+        counted=counted,
         text="\n".join(f"{name.replace('_', ' ')}: {first_few(i, _NAMES_SHOWN)}" for name, i in named.items() if i),
         skipped=(*images.skipped, *(Skipped(name=key, reason="no description") for key in missing)),
     )

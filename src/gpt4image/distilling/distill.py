@@ -6,16 +6,17 @@ and the keys of what it reads; with an equal key it is not carried out again.
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.box_table import holds_boxes
@@ -26,7 +27,8 @@ from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
-from gpt4image.base.files import fingerprint, write_text
+from gpt4image.base.files import fingerprint, make_folder, move, write_text
+from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import console, say
 from gpt4image.base.secrets import hidden
 from gpt4image.comparing.compare import compare
@@ -37,9 +39,11 @@ from gpt4image.config.results import (
     CompareResult,
     DescribeResult,
     DistillResult,
+    EncodeResult,
     EvaluateResult,
     LabelResult,
     ReportResult,
+    TrainResult,
 )
 from gpt4image.data import SPLITS, Dataset, annotation, load_with_splits
 from gpt4image.deploying.export import export
@@ -47,8 +51,7 @@ from gpt4image.deploying.formats import require_onnx
 from gpt4image.describing.class_lists import class_list, compare_with
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.registry import is_free
-from gpt4image.distilling import stages as summaries
-from gpt4image.distilling.stages import COMPARE, STAGES, Stages
+from gpt4image.describing.prices import bill
 from gpt4image.distilling.worth import worth_of_labels
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
@@ -56,6 +59,7 @@ from gpt4image.evaluating.evaluate import evaluate, share_by_looks
 from gpt4image.labelling.label import label
 from gpt4image.labelling.looks import share_of_targets
 from gpt4image.next_steps import audit_of, beside, command
+from gpt4image.pages.numbers import duration
 from gpt4image.reporting.report import PAGE, report
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.detection import Detection
@@ -64,6 +68,10 @@ from gpt4image.training import auto
 from gpt4image.training.prepare import identity_of, try_build, with_room_for_boxes
 from gpt4image.training.train import train
 
+STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report")
+COMPARE = "compare"
+"""The stage that takes part only where it is asked for, as the last one."""
+INDENT = " " * 14
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
     | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "then_targets", "least_gain", "worth"}
@@ -126,9 +134,11 @@ def distill(config: DistillConfig) -> DistillResult:
         say(_plan(config, images, describing, int(annotated.sum())))
         stages.records.write_options(_recorded(config))
         make = partial(_answers, config, describing)
-        stages.do("describe", make, summaries.of_answers, key=asked, goes_on=questions, again=again)
-        measurable = _measurable(images, annotated)
-        _after_answers(config, task, listed(describing.ask), stages, data, measurable)
+        stages.do("describe", make, key=asked, goes_on=questions, again=again)
+        split: Literal["test", "val", ""] = ""
+        for held_out in ("val", "test"):
+            split = held_out if annotated[images.indices(held_out)].any() else split
+        _after_answers(config, task, listed(describing.ask), stages, data, split)
     return _outcome(config, images, int(annotated.sum()), stages, time.monotonic() - started)
 
 
@@ -174,13 +184,6 @@ def _require_learnable(config: DistillConfig, images: Dataset, task: Task) -> No
     try_build(training.resolved, task, sorted(classes))
 
 
-def _measurable(images: Dataset, annotated: NDArray[np.bool_]) -> Literal["test", "val", ""]:
-    for split in ("test", "val"):
-        if annotated[images.indices(split)].any():
-            return split
-    return ""
-
-
 def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> DistillConfig:
     """Return the options with what boxes, masks and clips call for, where nothing else is given."""
     own: dict[str, Any] = {}
@@ -202,10 +205,15 @@ def _suited(config: DistillConfig, images: Dataset, task: Task, ask: str) -> Dis
 
 def _require_same_questions(config: DistillConfig, describing: DescribeConfig, records: StageRecords) -> None:
     """Refuse other questions than those that the answers in the folder answer. Raises RunError."""
-    questions = _questions(describing)
-    if records.begun("describe") in (None, fingerprint(questions)) or not _has_answers(config.out / ANSWERS):
+    questions, of = _questions(describing), records.begun("describe")
+    if of in (None, fingerprint(questions)) or not (config.out / ANSWERS).is_file():
         return
-    if any(fingerprint(earlier) == records.begun("describe") for earlier in _with_fewer_classes(config, questions)):
+    with DescriptionStore(config.out / ANSWERS) as store:
+        lists: set[Any] = {prompt.classes for prompt in store.prompts() if prompt.classes}
+        if not any(status == "ok" for *_, status, _ in store.counts()):
+            return
+    fewer = [classes for classes in lists if set(classes) <= set(questions.get("classes") or ())]
+    if of in (fingerprint({**questions, "classes": each}) for classes in fewer for each in (classes, None)):
         return
     before, now = records.options, _recorded(config)
     differ = [flag_of(name) for name in questions if name in before and before[name] != now.get(name)]
@@ -215,28 +223,12 @@ def _require_same_questions(config: DistillConfig, describing: DescribeConfig, r
     )
 
 
-def _with_fewer_classes(config: DistillConfig, questions: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    with DescriptionStore(config.out / ANSWERS) as store:
-        lists = {prompt.classes for prompt in store.prompts() if prompt.classes}
-    for classes in lists:
-        if set(classes) <= set(questions.get("classes") or ()):
-            yield {**questions, "classes": classes}
-            yield {**questions, "classes": None}
-
-
 def _asks_again(config: DistillConfig, earlier: DescribeResult, options: Mapping[str, Any]) -> bool:
     if not earlier.without_description:
         return False
     name = (earlier.stopped_by or "").removeprefix("--").partition(" ")[0].replace("-", "_")
     before, now = options.get(name), getattr(config, name, None)
     return config.ask_again or (before is not None and (now is None or now > before))
-
-
-def _has_answers(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with DescriptionStore(path) as store:
-        return any(status == "ok" for *_, status, _ in store.counts())
 
 
 def _recorded(config: DistillConfig) -> dict[str, Any]:
@@ -284,7 +276,6 @@ def _after_answers(
         stages.do(
             "encode",
             lambda: encode(config.encode()),
-            summaries.of_texts,
             key=[content, encoder],
             goes_on=encoder,
             made=[out / EMBEDDINGS],
@@ -295,12 +286,11 @@ def _after_answers(
     taught = [data, content, encoder, _options(config.label(asked)), asked]
     labels = out / TARGETS
     pages = sorted(out.glob(f"{labels.stem}.*"))
-    stages.do("label", lambda: label(config.label(asked)), summaries.of_labels, key=taught, made=pages, needs=[labels])
+    stages.do("label", lambda: label(config.label(asked)), key=taught, made=pages, needs=[labels])
     trained = [*taught, _options(config.train(), runs.NOT_IDENTITY)]
     stages.do(
         "train",
         lambda: train(config.train()),
-        summaries.of_run,
         key=trained,
         goes_on=trained,
         made=[out / RUN],
@@ -309,30 +299,23 @@ def _after_answers(
     if split:
         measured = out / RUN / f"evaluation-{split}.json"
         measure = EvaluateConfig(run_dir=out / RUN, split=split)
-        stages.do("evaluate", lambda: evaluate(measure), summaries.of_score, key=[*trained, split], needs=[measured])
+        stages.do("evaluate", lambda: evaluate(measure), key=[*trained, split], needs=[measured])
     else:
         stages.leave_out("evaluate", "no held-out image has a human label, so accuracy cannot be measured")
     exported = config.export()
     stages.do(
         "export",
         lambda: export(exported),
-        summaries.where,
         key=[*trained, _options(exported)],
         made=[out / MODEL, *sorted(out.glob(f"{MODEL}.*"))],
         needs=[exported.out],
     )
-    stages.do("report", lambda: _report(out), summaries.where, key=[*trained, split], needs=[out / PAGE])
+    stages.do("report", lambda: _report(out), key=[*trained, split], needs=[out / PAGE])
     if config.compare and split == "test":
         compared, folder = config.comparison(asked, boxes=task.boxes), out / COMPARISON
         key = [data, content, encoder, _options(compared, runs.NOT_IDENTITY)]
         stages.do(
-            COMPARE,
-            lambda: compare(compared),
-            summaries.of_comparison,
-            key=key,
-            goes_on=key,
-            made=[folder],
-            needs=[folder / COMPARISON_RECORD],
+            COMPARE, lambda: compare(compared), key=key, goes_on=key, made=[folder], needs=[folder / COMPARISON_RECORD]
         )
     elif config.compare:
         stages.leave_out(COMPARE, "no test image has a human label")
@@ -347,9 +330,10 @@ def _report(out: Path) -> ReportResult:
 def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Stages, seconds: float) -> DistillResult:
     """Return what was made, how good it is as far as that is known, and what was skipped."""
     out, model = config.out, config.export().out
-    answers, labels = stages.result(DescribeResult), stages.result(LabelResult)
-    assert answers is not None and labels is not None  # noqa: S101  (both stages are never left out)
-    measured, compared = stages.result(EvaluateResult), stages.result(CompareResult)
+    done: Any = stages.outcomes  # of the class of each stage
+    answers: DescribeResult = done["describe"]
+    measured: EvaluateResult | None = done.get("evaluate")
+    labels: LabelResult = done["label"]
     missing, notes = answers.without_description, [*(labels.notes or ())]
     if answers.stopped_by:
         notes.append(
@@ -366,7 +350,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
     if not holds_boxes(out / TARGETS):
         review = {"data": config.data, "targets": out / TARGETS, "labels": beside(config.data, "labels.csv")}
         looks = audit_of(config, held_out=False)["labels"]
-        accuracy = summaries.score(measured).get("accuracy")
+        accuracy = score(measured).get("accuracy")
         notes.append(worth_of_labels(Targets.load(out / TARGETS), looks, accuracy, command("review", review)))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
@@ -378,13 +362,13 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
         answered_by_split=answers.answered_by_split,
         cost_usd=answers.cost_usd,
         cost_usd_earlier=answers.cost_usd_earlier,
-        scores=summaries.score(measured),
-        measured_on=None if measured is None else summaries.measured_on(measured),
+        scores=score(measured),
+        measured_on=None if measured is None else f"{measured.labelled:,} {measured.split} images",
         model=model,
         seconds=round(seconds, 1),
         stages={name: outcome.summary for name, outcome in stages.outcomes.items()},
-        counts={} if measured is None else {next(iter(summaries.score(measured))): measured.labelled},
-        text="\n\n".join(filter(None, [*notes, compared.text if compared else ""])),
+        counts={} if measured is None else {next(iter(score(measured))): measured.labelled},
+        text="\n\n".join(filter(None, [*notes, done[COMPARE].text if COMPARE in done else ""])),
         skipped=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.skipped)),
         wrote=tuple(path for path in made if path.exists()),
     )
@@ -446,3 +430,132 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
 def _agreed(config: DistillConfig, describing: DescribeConfig) -> bool:
     then = describing if describing.then is None else describing.model_copy(update={"describer": describing.then})
     return config.yes or describing.max_cost is not None or (is_free(describing) and is_free(then))
+
+
+class Stages:
+    """The stages of one run of distill, in its folder.
+
+    Attributes:
+        records: what was done before.
+        outcomes: of the stages that are done, by name.
+    """
+
+    def __init__(self, out: Path, records: StageRecords, names: Sequence[str] = STAGES) -> None:
+        self._out, self._names, self.records = out, names, records
+        self.outcomes: dict[str, Outcome] = {}
+        self._earlier: Path | None = None
+
+    def do(
+        self,
+        name: str,
+        make: Callable[[], Outcome],
+        *,
+        key: Any,
+        goes_on: Any = None,
+        again: bool = False,
+        made: Collection[Path] = (),
+        needs: Sequence[Path] = (),
+    ) -> None:
+        """Carry out one stage, unless it was finished with the same key.
+
+        Args:
+            name: of the stage.
+            make: what does it.
+            key: everything that decides what comes of it.
+            goes_on: what must be equal for what is there to be gone on with; None where the stage begins anew.
+            again: carry it out in any case, and go on with what is there.
+            made: files and folders that make room where it begins anew.
+            needs: those without which it is not finished.
+        """
+        head = self._head(name)
+        key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
+        done: Any = None if again else self.records.finished(name, key)
+        if done is not None and all(path.exists() for path in needs):
+            self.outcomes[name] = done
+            say(f"{head} as before: {said(done)}")
+            return
+        say(head.rstrip())
+        if not of or self.records.begun(name) != of:
+            self._make_room(name, made)
+            self.records.begin(name, of)
+        elif again:  # it is not finished until it has come to its end once more
+            self.records.begin(name, of)
+        started = time.monotonic()
+        self.outcomes[name] = new = make()
+        self.records.finish(name, key, new)
+        say(f"{INDENT}{said(new)} ({duration(time.monotonic() - started)})")
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Say that a stage has nothing to do."""
+        say(f"{self._head(name)} left out: {why}")
+
+    def _head(self, name: str) -> str:
+        return f"{self._names.index(name) + 1}/{len(self._names)} {name:9}"
+
+    def _make_room(self, name: str, made: Collection[Path]) -> None:
+        """Move a run or an exported model that was made of other things to OUT/earlier-N; remove what is derived."""
+        for path in filter(Path.exists, made):
+            if self.records.begun(name) is None:
+                if name == "encode":  # it brings a table up to date, or refuses it
+                    continue
+                raise RunError(f"{path} is there, and distill did not make it; move it away, or give another --out.")
+            if name in ("train", COMPARE) or (name == "export" and self.records.is_finished(name)):
+                say(f"{INDENT}options, labels or answers have changed: the earlier one is now {self._put_away(path)}")
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _put_away(self, path: Path) -> Path:
+        if self._earlier is None:
+            places = (self._out / f"earlier-{number}" for number in itertools.count(1))
+            self._earlier = next(place for place in places if not place.exists())
+            make_folder(self._earlier)
+        place = self._earlier / path.name
+        move(path, place)
+        return place
+
+
+def score(measured: EvaluateResult | None) -> dict[str, float | None]:
+    """Return how good the model is by human labels; ``accuracy`` is None where there are none."""
+    if measured is None:
+        return {"accuracy": None}
+    return {"accuracy" if measured.metric == "top1" else measured.metric: measured.score}
+
+
+def said(done: Outcome) -> str:
+    """Return what came of a stage, in one line."""
+    match done:
+        case DescribeResult():
+            new, before = done.described, done.already_described
+            parts = [f"{new + before:,} answers{f', {new:,} of them new' if before else ''}"]
+            counts = {"failed": done.failed, "rejected": done.rejected}
+            parts += [f"{count:,} {name}" for name, count in counts.items() if count]
+            parts += [] if done.cost_usd is None else [bill(done.cost_usd, done.cost_usd_earlier or 0.0)]
+            return ", ".join([*parts, *([f"stopped by {done.stopped_by}"] if done.stopped_by else [])])
+        case EncodeResult():
+            new = f", {done.texts_encoded:,} of them new" if done.texts_kept else ""
+            return f"{done.texts:,} texts by {done.encoder}{new}"
+        case LabelResult():
+            start = "cross_validated_" if done.teacher_boxes is None else "precision_of_teacher"
+            right = _first(done, done.quality, start, ", {:.1%} right on {}labels held out")
+            made = f"targets for {done.coverage:.1%} of the training images"
+            return f"{made}{right}; suspected label errors: {done.suspected:,}"
+        case TrainResult():
+            vals = {f"val_{name}": value for name, value in done.val.items()}
+            return f"{done.train_images:,} images{_first(done, vals, 'val_', ', {:.4f} on {}validation labels')}"
+        case EvaluateResult():
+            [(name, value)] = score(done).items()
+            return f"{name} {value:.4f} on {done.labelled:,} {done.split} images with a human label"
+        case CompareResult():
+            return str(done.report)
+        case _:
+            return str(done.path)
+
+
+def _first(done: Outcome, facts: Mapping[str, float | None], prefix: str, words: str) -> str:
+    """Return the first measured fact of that prefix in words, with the number of images; nothing without any."""
+    for name, value in facts.items():
+        if name.startswith(prefix) and value is not None:
+            return words.format(value, f"{done.counts[name]:,} " if name in done.counts else "")
+    return ""

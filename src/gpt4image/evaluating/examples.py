@@ -31,8 +31,7 @@ from gpt4image.describing.contents import stats
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
-from gpt4image.pages.cards import PICTURE, SMALL, Thumbnails, data_url, mark
-from gpt4image.pages.masks import overlaid
+from gpt4image.pages.cards import PICTURE, SMALL, Thumbnails, data_url, mark, overlaid
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 from gpt4image.training.training_data import TextTargets
 

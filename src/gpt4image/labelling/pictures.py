@@ -109,7 +109,7 @@ def _model(images: Dataset, features: str) -> tuple[str, RunModel] | None:
     from gpt4image.artifacts import runs
     from gpt4image.base.checksums import file_digest
     from gpt4image.config import TrainConfig
-    from gpt4image.config.pretraining import PRETRAIN
+    from gpt4image.config.learning import PRETRAIN
     from gpt4image.models.backbones import pretrained_weights
     from gpt4image.tasks.classification import Classification
     from gpt4image.training import auto

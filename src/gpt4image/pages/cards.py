@@ -1,4 +1,4 @@
-"""The picture cards of all pages: small pictures as data URLs, boxes over them. templates/cards.html shows one."""
+"""Picture cards of pages: small pictures as data URLs, boxes and masks over them; templates/cards.html shows one."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.base.errors import DecodeError
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import visible
 from gpt4image.data.dataset import Dataset
+from gpt4image.data.regions import palette
 from gpt4image.data.video import picture_of
 
 PICTURE = 192
 """Pixels a side of the picture of a card: cards show it at most 160 to 190 pixels wide on a large screen."""
 SMALL = 56
 """Pixels a side of a picture beside another one."""
+SHARE = 0.55
+"""Share of the colour of a class where it lies over a picture."""
 
 
 def data_url(picture: Image.Image, quality: int = 85) -> str:
@@ -41,6 +46,20 @@ def mark(kind: str, corners: Sequence[float], name: str, *, label: bool = True) 
     place = {"x": left, "y": top, "width": round(right - left, 2), "height": round(bottom - top, 2)}
     name = visible(name)
     return {"kind": kind, "label": name if label else "", "title": f"{kind}: {name}", "place": place}
+
+
+def coloured(mask: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    """Return a mask (h, w) of class numbers as an image with a palette, at another size (width, height)."""
+    image = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+    image.putpalette(palette().tobytes())
+    return image
+
+
+def overlaid(picture: Image.Image, mask: NDArray[np.uint8], background: int = 0) -> Image.Image:
+    """Return a picture with the colours of a mask (h, w) over it, except where it shows the class ``background``."""
+    numbers = coloured(mask, picture.size)
+    share = np.where(np.asarray(numbers) == background, 0, round(255 * SHARE)).astype(np.uint8)
+    return Image.composite(numbers.convert("RGB"), picture.convert("RGB"), Image.fromarray(share))
 
 
 class Thumbnails:

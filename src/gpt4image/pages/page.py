@@ -12,18 +12,8 @@ from gpt4image import __version__
 from gpt4image.base.visible import visible
 from gpt4image.pages import numbers
 
-FILTERS = (
-    numbers.duration,
-    numbers.memory,
-    numbers.one_line,
-    numbers.p_value,
-    numbers.percent,
-    numbers.percent_interval,
-    numbers.points,
-    numbers.points_interval,
-    numbers.sentence,
-    numbers.tied,
-)
+FILTERS = "duration memory one_line p_value percent percent_interval points points_interval sentence tied"
+"""Functions of ``numbers`` that templates have."""
 
 
 def digest(script: str) -> str:
@@ -45,6 +35,7 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {function.__name__: function for function in (*FILTERS, digest)}
+    own: dict[str, Any] = {name: getattr(numbers, name) for name in FILTERS.split()}
+    environment.filters.update(own | {"digest": digest})
     page = environment.get_template(template).render(version=__version__, **context)
     return page.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no UTF-8

@@ -111,8 +111,7 @@ def interval_chart(
     """
 
     def draw(width: int) -> Figure:
-        figure = _figure(width, 44 + 34 * len(arms))
-        axes = figure.subplots()
+        figure, axes = _rows(width, 44 + 34 * len(arms), axis)
         for row, (name, arm) in enumerate(arms.items()):
             colour = REFERENCE if name == reference else ACCENT
             if name == reference or name in bounds:
@@ -133,7 +132,6 @@ def interval_chart(
         axes.margins(x=0.14 if width > NARROW else 0.26)
         _from_zero_or_marked(axes, "x")
         _percent_axis(axes, "x", bins=7 if width > NARROW else 3)
-        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     words = (
@@ -200,8 +198,7 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
     """Draw one row per class: a ring before, a dot after, the way between them, and the difference in points."""
 
     def draw(width: int) -> Figure:
-        figure = _figure(width, 44 + 23 * len(gains))
-        axes = figure.subplots()
+        figure, axes = _rows(width, 44 + 23 * len(gains), axis)
         for row, gain in enumerate(gains):
             start = 0.0 if gain.before is None else gain.before
             colour = ACCENT if gain.after >= start else WARM
@@ -218,15 +215,12 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
         axes.set_xlim(-0.02, 1.1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
+    befores = ["" if gain.before is None else f"{100 * gain.before:.0f} to " for gain in gains]
     words = [
-        f"{gain.name}: "
-        + ("" if gain.before is None else f"{100 * gain.before:.0f} to ")
-        + f"{100 * gain.after:.0f} %"
-        + f" of {gain.pictures} pictures"
-        for gain in gains
+        f"{gain.name}: {before}{100 * gain.after:.0f} % of {gain.pictures} pictures"
+        for gain, before in zip(gains, befores, strict=True)
     ]
     return _both_widths(identifier, title, "; ".join(words), draw)
 
@@ -266,8 +260,7 @@ def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts:
     """Draw how often values fall between neighbouring ``edges`` (b + 1); ``counts`` is (b,)."""
 
     def draw(width: int) -> Figure:
-        figure = _figure(width, 150)
-        axes = figure.subplots()
+        figure, axes = _rows(width, 150, axis)
         axes.stairs(counts, edges, fill=True, color=ACCENT, alpha=0.75)
         axes.grid(visible=False, axis="x")
         axes.spines["left"].set_visible(False)
@@ -275,7 +268,6 @@ def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts:
         axes.xaxis.set_major_locator(MaxNLocator(8 if width > NARROW else 5, integer=True))
         axes.margins(x=0.01)
         axes.set_ylim(0)
-        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     fullest = int(np.argmax(counts))
@@ -314,6 +306,13 @@ def _figure(width: int, height: int) -> Figure:
     return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
 
 
+def _rows(width: int, height: int, axis: str) -> tuple[Figure, Axes]:
+    figure = _figure(width, height)
+    axes = figure.subplots()
+    axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
+    return figure, axes
+
+
 def _from_zero_or_marked(axes: Axes, which: str) -> None:
     """Let an axis begin at 0 where that costs less than half of it; mark it as broken where it would cost more."""
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
@@ -340,7 +339,6 @@ def _short(name: str, limit: int) -> str:
 
 
 def _both_widths(identifier: str, title: str, words: str, draw: Callable[[int], Figure]) -> Markup:
-    """Return the chart drawn for a wide page and for a phone."""
     drawings: list[str] = []
     for kind, width in (("wide", WIDE), ("narrow", NARROW)):
         with mpl.rc_context(SETTINGS), mpl.rc_context({"svg.hashsalt": identifier}), warnings.catch_warnings():

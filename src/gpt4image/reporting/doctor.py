@@ -12,7 +12,8 @@ import os
 import platform
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,15 +27,7 @@ from gpt4image.artifacts.store_file import MEND as STORE_MEND
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.targets import FEW_CLASSES, FORMAT, Targets
 from gpt4image.base import plugins
-from gpt4image.base.checksums import (
-    MEND,
-    SEAL,
-    card_checksums,
-    damaged,
-    file_digest,
-    recorded_files,
-    require_recorded,
-)
+from gpt4image.base.checksums import MEND, SEAL, card_checksums, damaged, file_digest, recorded_files, require_recorded
 from gpt4image.base.errors import (
     ConfigError,
     DamagedError,
@@ -79,11 +72,10 @@ def doctor(config: DoctorConfig) -> DoctorResult:
     """
     if config.path is not None:
         return _checked(config.path)
-    machine = _machine()
+    machine, others = _machine(), plugins.states()
     packages = {name: _version(name) for name in _required()}
     missing = {extra: [name for name in _required(extra) if _version(name) is None] for extra in EXTRAS}
     environment = {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT}
-    others = plugins.states()
     sections = {
         "machine": machine,
         "packages": {name: version or "MISSING: install gpt4image again" for name, version in packages.items()},
@@ -100,7 +92,10 @@ def doctor(config: DoctorConfig) -> DoctorResult:
         extras={name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
         environment=environment,
         plugins=others,
-        text="\n\n".join(_table(title, rows) for title, rows in sections.items()),
+        text="\n\n".join(
+            "\n".join([title, *(f"  {name:{max(map(len, rows)) + 2}}{value}" for name, value in rows.items())])
+            for title, rows in sections.items()
+        ),
     )
 
 
@@ -156,11 +151,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _table(title: str, rows: Mapping[str, Any]) -> str:
-    width = max(map(len, rows)) + 2
-    return "\n".join([title, *(f"  {name:{width}}{value}" for name, value in rows.items())])
-
-
 State = Literal["whole", "no checksum recorded", "newer", "damaged"]
 INDEX, PLAN, CARD = "index.json", "plan.json", "README.md"
 TASK = "gpt4image_task"
@@ -180,13 +170,8 @@ class Checked(NamedTuple):
     reason: str = ""
 
 
-class _Listed(NamedTuple):
-    """A file as others list it: the record or checksum that does; of a model card, its damage."""
-
-    record: Mapping[str, Any] | None = None
-    folder: Path = Path()
-    digest: str = ""
-    damage: str = ""
+Verify = Callable[[], object]
+"""Compares a file to the checksum that another one keeps of it. Raises DamagedError."""
 
 
 def check(path: Path) -> list[Checked]:
@@ -202,7 +187,7 @@ def check(path: Path) -> list[Checked]:
     else:
         folders = {Path(place) for place, _, _ in os.walk(path)}
         found = {Path(place) / name for place, _, names in os.walk(path) for name in names}
-    listed: dict[Path, _Listed] = {}
+    listed: dict[Path, Verify] = {}
     for folder in folders:
         with contextlib.suppress(OSError):  # it vanished
             listed |= dict(_listed(folder))
@@ -217,24 +202,25 @@ def check(path: Path) -> list[Checked]:
     return checked
 
 
-def _listed(folder: Path) -> Iterator[tuple[Path, _Listed]]:
+def _listed(folder: Path) -> Iterator[tuple[Path, Verify]]:
     """Yield the files that the records and model cards of a folder keep checksums of."""
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(DamagedError, NewerError, OSError):  # named where the record itself is checked
             record = read_json(path)
             if isinstance(record, dict) and SEAL in path.read_text(encoding="utf-8"):
-                yield from ((folder / name, _Listed(record, folder)) for name in recorded_files(record))
+                for name in recorded_files(record):
+                    yield folder / name, partial(require_recorded, folder, name, record, largest=math.inf)
     for path in sorted(folder.glob("*.md")):
         with contextlib.suppress(OSError):
             try:
-                known, damage = card_checksums(path.read_text(encoding="utf-8")), ""
+                known = card_checksums(path.read_text(encoding="utf-8"))
+                if not known and _is_card(path):
+                    raise ValueError("the checksums of the model are missing")
             except ValueError as error:
-                known, damage = {}, str(error)
-            if not known and not damage and _is_card(path):
-                damage = "the checksums of the model are missing"
-            yield from ((folder / name, _Listed(digest=digest)) for name, digest in known.items())
-            if known or damage:
-                yield path, _Listed(damage=damage)
+                yield path, partial(_require, path, "", str(error))
+                continue
+            yield from ((folder / name, partial(_require, folder / name, digest)) for name, digest in known.items())
+            yield from [(path, partial(_require, path))] if known else []
 
 
 def _is_card(path: Path) -> bool:
@@ -244,17 +230,18 @@ def _is_card(path: Path) -> bool:
     return path.with_suffix("").suffix in MODELS and path.with_suffix("").is_file()
 
 
-def _check(path: Path, how: _Listed | None) -> Checked | None:
+def _require(path: Path, digest: str = "", damage: str = "") -> None:
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing. {MEND}")
+    if damage or (digest and file_digest(path) != digest):
+        raise DamagedError(damaged(path, damage or "its content does not match its checksum"))
+
+
+def _check(path: Path, verify: Verify | None) -> Checked | None:
     """Check one file, also by what lists it; None if no stage wrote it."""
     try:
-        if how is not None and how.damage:
-            raise DamagedError(damaged(path, how.damage))
-        if how is not None and how.record is not None:
-            require_recorded(how.folder, path.relative_to(how.folder).as_posix(), how.record, largest=math.inf)
-        elif how is not None and how.digest and not path.is_file():
-            raise DamagedError(f"{path} is missing. {MEND}")
-        elif how is not None and how.digest and file_digest(path) != how.digest:
-            raise DamagedError(damaged(path, "its content does not match its checksum"))
+        if verify is not None:
+            verify()
         own = _own_checksum(path)
     except NewerError as error:
         return Checked(path, "newer", str(error))
@@ -262,10 +249,10 @@ def _check(path: Path, how: _Listed | None) -> Checked | None:
         again = "" if isinstance(error, (DamagedError, StoreError)) else f" {MEND}"
         return Checked(path, "damaged", f"{error}{again}")
     except OSError as error:  # another's file: it vanished, is no file any more, or may not be read
-        return None if how is None else Checked(path, "damaged", f"{path} cannot be read: {error.strerror}. {MEND}")
-    if own is None and how is None:
+        return None if verify is None else Checked(path, "damaged", f"{path} cannot be read: {error.strerror}. {MEND}")
+    if own is None and verify is None:
         return None
-    return Checked(path, "whole" if own or how else "no checksum recorded")
+    return Checked(path, "whole" if own or verify else "no checksum recorded")
 
 
 def _own_checksum(path: Path) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -276,19 +276,3 @@ def comparison_tables(record: dict[str, Any]) -> str:
             parts.append(text_table(name, more, numbers=True))
         parts += absent_notes(comparison)
     return "\n\n".join(parts)
-
-
-def markdown_table(record: dict[str, Any]) -> str:
-    """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
-    blocks: list[str] = []
-    for name, comparison in comparisons_in(record).items():
-        title, note = f"**{one_line(name)}**" if name else "", few_seeds_note(comparison).replace("*", "\\*")
-        blocks += filter(None, [title, _markdown([HEADINGS, *table_rows(comparison)]), note])
-    return "\n\n".join(blocks) + "\n"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *others = rows
-    lines = [head, ("---", *["---:"] * (len(head) - 1)), *others]
-    cells = ((cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) for row in lines)
-    return "\n".join("| " + " | ".join(row) + " |" for row in cells)

@@ -1,10 +1,16 @@
-"""The report stage: one self-contained HTML page about a comparison or a run, from its records only."""
+"""The report stage: one self-contained HTML page about a comparison or a run, from its records only.
+
+The second half says how runs were made: options, machine, cost, and the commands to do it again.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
+from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
@@ -13,7 +19,6 @@ from gpt4image.artifacts.run_records import (
     COMPARISON,
     DEMO,
     Comparison,
-    Evaluation,
     Run,
     load_arm_runs,
     load_comparisons,
@@ -21,6 +26,7 @@ from gpt4image.artifacts.run_records import (
     load_run,
     require_recorded_folder,
 )
+from gpt4image.artifacts.targets import LabelEvidence
 from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import ReportConfig
@@ -29,7 +35,6 @@ from gpt4image.pages.numbers import duration, one_line, percent, sentence
 from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
-from gpt4image.reporting.making import background, commands, what_was_done
 from gpt4image.reporting.run_charts import (
     PRETRAINING,
     OfClasses,
@@ -49,6 +54,10 @@ HEADINGS = (
     "Held-out pictures with true boxes (dashed) and predicted ones, the lowest scores first",
 )
 """Of the groups of pictures, in their order on the page."""
+NOT_OPTIONS = frozenset({"arm", "chosen", "out", "seed", "resume"})
+COSTS = ("seconds", "peak_memory_bytes", "steps", "images_per_second", "parameters")
+WHOLE = re.compile(r"gpt4image (demo|distill)\b")
+"""Commands that go through all stages."""
 
 
 def report(config: ReportConfig) -> ReportResult:
@@ -118,7 +127,7 @@ def _report_run(folder: Path) -> ReportResult:
         split = [] if run.evaluation.split == "test" else ["--split", run.evaluation.split]
         given.append(shlex.join(["gpt4image", "evaluate", str(folder), *split]))
     extras, malformed = _extras("run", folder, runs, given if given[0] else [])
-    text = pretraining_sentence(run) or run_sentence(run.evaluation)
+    text = run_sentence(run)
     html = render(
         "run.html",
         title=run_title(run),
@@ -228,19 +237,13 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
     }
 
 
-def pretraining_sentence(run: Run) -> str:
-    """Return what a run without labels came to, in one sentence; nothing for other runs."""
-    if run.config.get("task") != "pretrain":
-        return ""
-    last = next(
-        (epoch.val[PRETRAINING] for epoch in reversed(run.metrics) if epoch.val and PRETRAINING in epoch.val), None
-    )
-    measured = "" if last is None else f": its loss on the validation pictures ended at {last:.3f}"
-    return f"This run learned without labels{measured}. What its weights are worth, fine-tuning them (--init) says."
-
-
-def run_sentence(evaluation: Evaluation | None) -> str:
+def run_sentence(run: Run) -> str:
     """Return how good one run is, in one sentence."""
+    evaluation = run.evaluation
+    if run.config.get("task") == "pretrain":
+        losses = [epoch.val[PRETRAINING] for epoch in run.metrics if epoch.val and PRETRAINING in epoch.val]
+        measured = f": its loss on the validation pictures ended at {losses[-1]:.3f}" if losses else ""
+        return f"This run learned without labels{measured}. What its weights are worth, fine-tuning them (--init) says."
     if evaluation is None or evaluation.score is None:
         return "This run was not evaluated on labelled pictures."
     words = {
@@ -251,3 +254,133 @@ def run_sentence(evaluation: Evaluation | None) -> str:
     first = words.pop(evaluation.metric)
     more = f" ({'; '.join(words.values())})" if words else ""
     return f"{split} {first} on {evaluation.labelled:,} pictures{more}."
+
+
+def background(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Return how the runs were made, by arm; ``differing`` is by option and arm, ``costs`` are means over runs."""
+    everything = [run for arm_runs in runs.values() for run in arm_runs]
+    options = {arm: distinct(run.config for run in arm_runs) for arm, arm_runs in runs.items() if arm_runs}
+    names = sorted({name for values in options.values() for name in values} - NOT_OPTIONS)
+    spread = {name: {arm: values.get(name, "–") for arm, values in options.items()} for name in names}
+    items = [item for run in everything for item in run.run.get("set_aside", []) if isinstance(item, Mapping)]
+    skipped = dict.fromkeys((str(item.get("name")), str(item.get("reason"))) for item in items)
+    return {
+        "shared": {name: next(iter(v.values())) for name, v in spread.items() if len(set(v.values())) == 1},
+        "chosen": distinct(run.config.get("chosen", {}) for run in everything),
+        "differing": {name: v for name, v in spread.items() if len(set(v.values())) > 1},
+        "environment": distinct(run.environment for run in everything),
+        "data": distinct(run.run.get("data", {}) for run in everything),
+        "costs": {
+            arm: {name: fmean(found) if (found := _numbers(some, name)) else None for name in COSTS}
+            for arm, some in runs.items()
+            if some
+        },
+        "skipped": [Skipped(name=name, reason=reason) for name, reason in skipped],
+    }
+
+
+def distinct(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return every key of the records with its distinct values as text, in order of appearance."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, value in record.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            values.setdefault(name, {})[text] = None
+    return {name: " · ".join(texts) for name, texts in values.items()}
+
+
+def _numbers(runs: Iterable[Run], name: str) -> list[float]:
+    return [value for run in runs if isinstance(value := run.run.get(name), int | float)]
+
+
+def what_was_done(known: Descriptions | None, runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Return what was done, and at what cost, as headings and lines; what is not known is left out."""
+    different = {run.folder.resolve(): run for arm_runs in runs.values() for run in arm_runs}
+    return ({} if known is None else _descriptions(known)) | _training(list(different.values()))
+
+
+def _descriptions(known: Descriptions) -> dict[str, str]:
+    encoding = known.encoding
+    some = "all described" if known.described == known.images else f"{known.described:,} of them described"
+    found = {"Pictures": f"{known.images:,}, {some}"}
+    conditioned = {asked.name: " (class-conditioned)" for asked in known.prompts if asked.class_conditioned}
+    if known.describers:
+        words = (f"{by.describer}, prompt {by.prompt}{conditioned.get(by.prompt, '')}" for by in known.describers)
+        found["Described by"] = " · ".join(dict.fromkeys(words))
+        found["Cost of descriptions"] = _cost(known)
+    beyond = f"none longer than {encoding.max_tokens} tokens"
+    if encoding.truncated:
+        treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
+        beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
+    found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers per text; {beyond}"
+    return found
+
+
+def _cost(known: Descriptions) -> str:
+    by = known.describers
+    parts = [f"{known.descriptions:,} descriptions"]
+    if any(one.tokens_in is not None or one.tokens_out is not None for one in by):
+        tokens_in, tokens_out = sum(one.tokens_in or 0 for one in by), sum(one.tokens_out or 0 for one in by)
+        parts.append(f"{tokens_in:,} tokens in, {tokens_out:,} out")
+    prices = [one.cost_usd for one in by if one.cost_usd is not None]
+    cost = sum(prices)
+    parts.append("cost not recorded" if not prices else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}")
+    if 0 < len(prices) < len(by):
+        parts.append(f"the cost of {len(prices)} of {len(by)} describers; the others recorded none")
+    return "; ".join(parts)
+
+
+def _training(runs: Sequence[Run]) -> dict[str, str]:
+    models = dict[str, None]()
+    for run in (run for run in runs if run.config.get("model")):
+        size, weights = run.config.get("image_size"), run.run.get("parameters")
+        known = [f"{weights:,} weights"] if isinstance(weights, int) else []
+        models[", ".join([str(run.config["model"]), *known, *([f"{size} x {size} pixels"] if size else [])])] = None
+    found = {"Model": " · ".join(models)} if models else {}
+    if seconds := _numbers(runs, "seconds"):
+        total = duration(sum(seconds))
+        together = f"{len(seconds)} runs, {total} together" if len(seconds) > 1 else total
+        devices = dict.fromkeys(str(run.environment["device"]) for run in runs if run.environment.get("device"))
+        found["Training"] = together + (f", on {' · '.join(devices)}" if devices else "")
+    return found
+
+
+def commands(known: Descriptions | None, runs: Sequence[Run], last: Sequence[str]) -> list[str]:
+    """Return one command per stage: describe, encode and label where texts took part, then ``last``, those recorded.
+
+    A stage without a record is left out, and so are targets whose file does not tell what they were made from. Texts
+    that were imported have the command that imports them.
+    """
+    earlier = [] if any(WHOLE.match(command) for command in last) else _of_texts(known, runs)
+    return list(dict.fromkeys([*earlier, *last]))
+
+
+def _of_texts(known: Descriptions | None, runs: Sequence[Run]) -> Iterator[str]:
+    table, labels, data = (
+        next((str(found) for run in runs if (found := run.config.get(name))), "")
+        for name in ("embeddings", "targets", "data")
+    )
+    if known is not None and known.store:
+        for by in known.describers:
+            spec = by.describer.partition(" (")[0]  # in brackets: in what describers of one name differ
+            described = ["describe", "--data", data, "--store", known.store, "--describer", spec, "--prompt", by.prompt]
+            yield _shell(*(described if ":" in spec else ("descriptions", "import", "FILE", "--store", known.store)))
+        if table:
+            long = [] if known.encoding.length_policy == "pool" else ["--long", "cut"]
+            yield _shell("encode", "--store", known.store, "--encoder", known.encoding.encoder, *long, "--out", table)
+    if labels and (made_from := LabelEvidence.of(Path(labels))):
+        # The embedding table is called as the run calls it, if it is the same.
+        tables = [table if table and str(Path(table).absolute()) == path else path for path in made_from.embeddings[:1]]
+        options = {
+            "--answers": made_from.answers,
+            "--embeddings": "".join(tables),
+            "--task": made_from.task.removeprefix("classification"),
+            "--evidence": made_from.evidence.removeprefix("fused"),
+            "--seed": str(made_from.seed or ""),
+        }
+        given = (word for name, value in options.items() if value for word in (name, value))
+        yield _shell("label", "--data", data, *given, "--out", labels)
+
+
+def _shell(*words: str) -> str:
+    return shlex.join(["gpt4image", *words])

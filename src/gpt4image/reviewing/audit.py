@@ -50,13 +50,7 @@ class Audit:
     """An audit that is open: the session of its looks, and what follows from them. End it after use."""
 
     def __init__(self, config: AuditConfig) -> None:
-        """Read what is audited, and open the file of the looks.
-
-        Raises:
-            ConfigError: nothing to audit is given, it cannot be audited, or the file is in use.
-            DataError: there is no such image.
-            TableError, StoreError, RunError: targets, answers or model cannot be read.
-        """
+        """Read what is audited, and open the file of the looks."""
         self._config = config
         self.kind: Kind
         self.images, self.kind, classes = _audited(config)
@@ -222,7 +216,6 @@ def _said(
 
 
 def _drawn(rows: NDArray[Any], classes: Sequence[str]) -> list[list[Any]]:
-    """Return the boxes of an image by a model, as labels have them."""
     return [
         [classes[int(row[5])], *np.clip(row[:4], 0, 1).astype(float).tolist()]
         for row in rows

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,19 +33,12 @@ from gpt4image.config.results import DiscoverResult
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.data.splits import representatives
 from gpt4image.data.video import picture_of
-from gpt4image.labelling.discovery import (
-    FEWEST,
-    TELLING,
-    agreement,
-    find_clusters,
-    propose_names,
-    telling_words,
-)
+from gpt4image.labelling.discovery import FEWEST, TELLING, agreement, find_clusters, propose_names, telling_words
 from gpt4image.labelling.text_vectors import MAX_REFERENCES, Texts, open_table
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import LabelsFile
 from gpt4image.reviewing.queue import Opinion, Shown
-from gpt4image.reviewing.review import require_server, serve
+from gpt4image.reviewing.review import after, require_server, serve
 from gpt4image.reviewing.session import Session
 
 CLUSTERS, NAMES, CLASSES, TARGETS = "clusters", "names.csv", "classes.txt", "targets.parquet"
@@ -70,25 +65,16 @@ def discover(config: DiscoverConfig) -> DiscoverResult:
     images = load_dataset(config.data)
     images = images.select(np.unique(representatives(images.digests, np.zeros(len(images), np.int64))))
     table.require_own(images)
-    stopped = False
     with writing(config.out):
         clusters, words, silhouette = _clusters(config, images, table)
         skipped = _write_pictures(config.out / CLUSTERS, images, clusters)
         file = LabelsFile(config.out / NAMES, load_dataset(f"folder:{config.out / CLUSTERS}"))
         try:
-            found = _write_classes(config.out, clusters, file)
-            if config.page:
-                try:
-                    _name(file, clusters, words, config.port)
-                except KeyboardInterrupt:
-                    stopped = True
-                found = _write_classes(config.out, clusters, file)
+            result = partial(_result, config, images, clusters, file, words, silhouette, skipped)
+            found = result()
+            return after(partial(_name, file, clusters, words, config), result) if config.page else found
         finally:
             file.close()
-    outcome = _outcome(config, images, clusters, found, file, words, silhouette, skipped)
-    if stopped:
-        raise KeyboardInterrupt(outcome)
-    return outcome
 
 
 def _clusters(
@@ -199,27 +185,31 @@ class _Proposals:
         )
 
 
-def _name(file: LabelsFile, clusters: Targets, words: Sequence[Sequence[str]], port: int) -> None:
-    """Serve the page of clusters."""
+def _name(file: LabelsFile, clusters: Targets, words: Sequence[Sequence[str]], config: DiscoverConfig) -> None:
     session = Session(file, _Proposals(clusters, words), clusters.classes, is_open=True)
     session.tell = lambda: (
         f"{len(session.classes)} classes of {len(words)} clusters: clusters with the same name are one class."
     )
     try:
-        serve({"label": session}, port)
+        serve({"label": session}, config.port)
     finally:
         session.end()
 
 
-def _write_classes(out: Path, clusters: Targets, file: LabelsFile) -> Targets:
+def _result(
+    config: DiscoverConfig,
+    images: Dataset,
+    clusters: Targets,
+    file: LabelsFile,
+    words: Sequence[Sequence[str]],
+    silhouette: float | None,
+    skipped: Sequence[Skipped],
+) -> DiscoverResult:
     """Write class list and targets under the names of now: those given, else those proposed, without unsure ones."""
     marks = [file[row] for row in np.argsort(file.images.keys)]
-    names = [
-        mark.label or (name if mark.note != "unsure" else "")
-        for name, mark in zip(clusters.classes, marks, strict=True)
-    ]
+    names = [mark.label or name * (mark.note != "unsure") for name, mark in zip(clusters.classes, marks, strict=True)]
     if not (classes := list(dict.fromkeys(filter(None, names)))):
-        raise ConfigError(f"{out / NAMES}: every cluster is unsure, so there is no class; name one.")
+        raise ConfigError(f"{config.out / NAMES}: every cluster is unsure, so there is no class; name one.")
     merged = np.array([[name == one for one in classes] for name in names], np.float32)
     found = clusters.probabilities[:]
     kept = np.flatnonzero(merged.sum(axis=1)[found.argmax(axis=1)])
@@ -229,46 +219,26 @@ def _write_classes(out: Path, clusters: Targets, file: LabelsFile) -> Targets:
         probabilities=found / found.sum(axis=1, keepdims=True),
         facts=replace(clusters.facts, classes=tuple(classes)),
     )
-    targets.save(out / TARGETS)
-    write_text(out / CLASSES, "".join(f"{name}\n" for name in classes))
-    return targets
-
-
-def _outcome(
-    config: DiscoverConfig,
-    images: Dataset,
-    clusters: Targets,
-    found: Targets,
-    file: LabelsFile,
-    words: Sequence[Sequence[str]],
-    silhouette: float | None,
-    skipped: Sequence[Skipped],
-) -> DiscoverResult:
-    """Return the classes, with their words, and how well they agree with labels where there are some."""
-    cluster, marks = found.probabilities.argmax(axis=1), [file[row] for row in np.argsort(file.images.keys)]
-    names = [mark.label or name for name, mark in zip(clusters.classes, marks, strict=True)]
-    told = {name: [word for own, other in zip(words, names, strict=True) if other == name for word in own]
-            for name in found.classes}  # fmt: skip
-    sizes = np.bincount(cluster, minlength=len(found.classes)).tolist()
-    rows = [
-        {"class": name, "images": size, "words": ", ".join(told[name][:TELLING])}
-        for name, size in zip(found.classes, sizes, strict=True)
-    ]
+    targets.save(config.out / TARGETS)
+    write_text(config.out / CLASSES, "".join(f"{name}\n" for name in classes))
+    cluster, rows = found.argmax(axis=1), list[dict[str, Any]]()
+    for k, name in enumerate(classes):
+        told = [word for own, other in zip(words, names, strict=True) if other == name for word in own]
+        rows.append({"class": name, "images": int((cluster == k).sum()), "words": ", ".join(told[:TELLING])})
     facts = {}
     if images.labels.ndim == 1:
         label_of = dict(zip(images.digests, images.labels.tolist(), strict=True))
-        facts = agreement(cluster, np.array([label_of[digest] for digest in found.digests]))
-    table = [("class", "images", "words"), *((row["class"], f"{row['images']:,}", row["words"]) for row in rows)]
+        facts = agreement(cluster, np.array([label_of[digest] for digest in targets.digests]))
     return DiscoverResult(
         path=config.out,
         images=len(clusters.keys),
         clusters=len(clusters.classes),
-        classes=len(found.classes),
+        classes=len(classes),
         named=sum(bool(mark.label) for mark in marks),
         unsure=sum(mark.note == "unsure" for mark in marks),
         silhouette=None if silhouette is None else round(silhouette, 3),
         agreement=facts,
-        text=text_table("", table),
+        text=text_table("", [[*rows[0]], *([row["class"], f"{row['images']:,}", row["words"]] for row in rows)]),
         read_rows=lambda: rows,
         skipped=(*file.skipped, *skipped),
         wrote=tuple(config.out / name for name in (CLASSES, TARGETS, NAMES)),

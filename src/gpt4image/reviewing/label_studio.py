@@ -30,18 +30,15 @@ def write_tasks(path: Path, cards: Iterable[tuple[Card, str]]) -> int:
         path: JSON file.
         cards: images, each with where it lies, as the file of labels has it.
     """
-    tasks = [_task(card, place) for card, place in cards]
+    tasks = list[dict[str, Any]]()
+    for card, place in cards:
+        tasks.append(task := task_of(place, card.key, card.id))
+        if card.label:
+            task["annotations"] = [{"result": [choices([card.label])], "was_cancelled": False}]
+        if card.proposal:
+            task["predictions"] = [prediction([choices([card.proposal])], card.share)]
     write_json(path, tasks, checksum=False)  # a file for another program
     return len(tasks)
-
-
-def _task(card: Card, place: str) -> dict[str, Any]:
-    task = task_of(place, card.key, card.id)
-    if card.label:
-        task["annotations"] = [{"result": [choices([card.label])], "was_cancelled": False}]
-    if card.proposal:
-        task["predictions"] = [prediction([choices([card.proposal])], card.share)]
-    return task
 
 
 def task_of(place: str, key: str, digest: str) -> dict[str, Any]:
@@ -68,16 +65,11 @@ def read_tasks(path: Path, digest_of: Mapping[str, str]) -> tuple[dict[str, tupl
     Args:
         path: JSON file.
         digest_of: the digest of each image, by key.
-
-    Raises:
-        DataError: the file is no JSON list of tasks, or its classes have another name.
     """
-    tasks = _tasks(path)
-    _require_classes(path, tasks)
     finder = _Finder(digest_of)
     found: dict[str, tuple[str, str]] = {}
     skipped: list[Skipped] = []
-    for number, task in enumerate(tasks, 1):
+    for number, task in enumerate(_tasks(path), 1):
         name = f"task {number}"
         try:
             label = _label(task)
@@ -98,11 +90,6 @@ def _tasks(path: Path) -> list[Any]:
         raise DataError(f"{path} is no JSON ({error}); export it from Label Studio as JSON or JSON-MIN.") from None
     if not isinstance(tasks, list):
         raise DataError(f"{path} is no list of tasks but a {type(tasks).__name__}; export as JSON or JSON-MIN.")
-    return tasks
-
-
-def _require_classes(path: Path, tasks: Sequence[Any]) -> None:
-    """Refuse an export as JSON-MIN of which no task has a class: it was exported under another name."""
     short = [task for task in tasks if isinstance(task, dict) and _is_min(task)]
     if short and not any(name in task for task in short for name in FIELDS):
         fields = dict.fromkeys(name for task in short for name in task)
@@ -110,10 +97,10 @@ def _require_classes(path: Path, tasks: Sequence[Any]) -> None:
             f"{path}: no task has a field {' or '.join(map(repr, FIELDS))}; there are {first_few(fields, 20)}. Call "
             f"the choices {FROM_NAME!r} in Label Studio, or export as JSON, where they may have any name."
         )
+    return tasks
 
 
 def _is_min(task: Mapping[str, Any]) -> bool:
-    """Return whether a task is of the format JSON-MIN."""
     return "data" not in task and "annotations" not in task
 
 
@@ -123,27 +110,29 @@ def _label(task: Any) -> str | None:
         raise DataError("it is no task")
     if _is_min(task):
         choice = next((task[name] for name in FIELDS if name in task), None)
-        return None if choice is None else _single([choice])
-    annotations = task.get("annotations") or []
-    if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
-        raise DataError("its annotations are no list of objects")
-    done = [each for each in annotations if not each.get("was_cancelled")]
-    if not done:
+        found = None if choice is None else [choice]
+    else:
+        done = [each for each in _objects(task.get("annotations") or []) if not each.get("was_cancelled")]
+        values = (
+            [one.get("value") for one in _objects(done[-1].get("result")) if one.get("type") == "choices"]
+            if done
+            else []
+        )
+        several = [
+            value["choices"] for value in values if isinstance(value, dict) and isinstance(value.get("choices"), list)
+        ]
+        found = [choice for some in several for choice in some] if done else None
+    if found is None:
         return None
-    results = done[-1].get("result")
-    if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
-        raise DataError("its annotation has no list of results")
-    values = [each.get("value") for each in results if each.get("type") == "choices"]
-    choices = [
-        value["choices"] for value in values if isinstance(value, dict) and isinstance(value.get("choices"), list)
-    ]
-    return _single([choice for several in choices for choice in several])
+    if len(found) != 1 or not isinstance(found[0], str) or not found[0].strip():
+        raise DataError(f"it needs one choice, and has {str(found)[:80]}")
+    return found[0].strip()
 
 
-def _single(choices: Sequence[Any]) -> str:
-    if len(choices) != 1 or not isinstance(choices[0], str) or not choices[0].strip():
-        raise DataError(f"it needs one choice, and has {str(choices)[:80]}")
-    return choices[0].strip()
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise DataError("its annotations are no list of objects with results")
+    return value
 
 
 def _data(task: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -153,9 +142,8 @@ def _data(task: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _addresses(task: Mapping[str, Any]) -> list[str]:
     """Return the paths and addresses that a task names its image by."""
-    return [
-        value for name, value in _data(task).items() if isinstance(value, str) and name not in ("digest", FROM_NAME)
-    ]
+    given = _data(task).items()
+    return [value for name, value in given if isinstance(value, str) and name not in ("digest", FROM_NAME)]
 
 
 class _Finder:
@@ -181,16 +169,12 @@ class _Finder:
         if key in self._digest_of:
             return self._digest_of[key]
         for path in (path for address in _addresses(task) for path in _paths(address)):
-            if len(fit := self._fit(path)) == 1:
-                return fit.pop()
+            keys = self._by_name.get(posixpath.basename(path), [])  # the longest key that it ends with, else keys' ends
+            whole = sorted((key for key in keys if f"/{path}".endswith(f"/{key}")), key=len)[-1:]
+            found = {self._digest_of[key] for key in whole or keys if whole or f"/{key}".endswith(f"/{path}")}
+            if len(found) == 1:
+                return found.pop()
         raise DataError("no image of the dataset, or more than one, has its path; keep the paths below the folder")
-
-    def _fit(self, path: str) -> set[str]:
-        """Return the digests of the images that a path may mean: the longest key that it ends with, else keys' ends."""
-        keys = self._by_name.get(posixpath.basename(path), [])
-        if whole := [key for key in keys if f"/{path}".endswith(f"/{key}")]:
-            return {self._digest_of[max(whole, key=len)]}
-        return {self._digest_of[key] for key in keys if f"/{key}".endswith(f"/{path}")}
 
 
 def _paths(address: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_few
 from gpt4image.base.files import atomic_path, make_folder, parse_json, write_text
-from gpt4image.base.locks import FileLock, acquire_lock
+from gpt4image.base.locks import acquire_lock
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_line
@@ -83,11 +83,7 @@ def value_of(kind: Kind, cell: str) -> Any:
 
 
 def cell_of(kind: Kind, value: Any, name_of: Callable[[str], str] = str) -> str:
-    """Return the cell of what ``value_of`` returns; ``name_of`` gives the class of a name.
-
-    Raises:
-        ConfigError: the value is something else, or a name is none of the classes.
-    """
+    """Return the cell of what ``value_of`` returns; ``name_of`` gives the class of a name."""
     if kind == "classification" and isinstance(value, str):
         return name_of(value) if value else ""
     if kind != "classification" and value is None:
@@ -104,10 +100,8 @@ def _is_box(box: Any) -> bool:
     """Return whether a value is a name, four sides from 0 to 1 in their order, and perhaps a weight."""
     if not isinstance(box, list) or len(box) not in (5, 6) or not isinstance(box[0], str):
         return False
-    sides = box[1:]
-    if not all(isinstance(side, int | float) and 0 <= side <= 1 for side in sides):
-        return False
-    return sides[0] < sides[2] and sides[1] < sides[3]
+    numbers = all(isinstance(side, int | float) and 0 <= side <= 1 for side in box[1:])
+    return numbers and box[1] < box[3] and box[2] < box[4]
 
 
 def boxes_value(boxes: Boxes, row: int, classes: Sequence[str]) -> list[list[Any]]:
@@ -134,11 +128,6 @@ class LabelsFile:
             images: dataset.
             kind: what labels are, where it is not as in the dataset.
             fresh: whether labels of the dataset are not taken over; those of another kind never are.
-
-        Raises:
-            ConfigError: the file is that of the dataset, or another server writes it; the dataset has masks.
-            DataError: the file is none of this stage, or of other images; images lie elsewhere.
-            OSError: it cannot be written.
         """
         own = None if kind and fresh else kind_of(images)
         self.path, self.images = path, images
@@ -148,7 +137,8 @@ class LabelsFile:
         if dataset_kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
             raise ConfigError(f"--labels {path} is the file that --data reads, and would be replaced: give another.")
         make_folder(path.parent)
-        self._lock = _locked(path)
+        advice, lock = "go on there, end it, or give another file.", path.with_name(f".{path.name}.lock")
+        self._lock = acquire_lock(lock, 0, lambda who: ConfigError(f"--labels {path} is written by {who}: {advice}"))
         try:
             self._marks = [Mark("" if fresh or self.kind != own else self._given(row)) for row in range(len(images))]
             self._state = _state(path)
@@ -185,12 +175,7 @@ class LabelsFile:
         return self._marks[row]
 
     def set(self, marks: Mapping[int, Mark]) -> None:
-        """Change what is known of some images; when this returns, it is on disk. Where it raises, nothing changed.
-
-        Raises:
-            ConfigError: another program has changed the file.
-            OSError: it cannot be written.
-        """
+        """Change what is known of some images; when this returns, it is on disk. Where it raises, nothing changed."""
         before = {row: self._marks[row] for row in marks}
         try:
             self._change(marks)
@@ -200,7 +185,6 @@ class LabelsFile:
             raise
 
     def _given(self, row: int) -> str:
-        """Return the label that the dataset has, as a cell."""
         images = self.images
         if isinstance(images.regions, Boxes):
             known = images.regions.known[row]
@@ -211,7 +195,6 @@ class LabelsFile:
         return cell_of(self.kind, "".join(names) if self.kind == "classification" else list(names))
 
     def _copies(self) -> list[list[int]]:
-        """Return the rows of each distinct image, one with a label first."""
         unlabelled = np.array([not mark.label for mark in self._marks])
         rows: dict[int, list[int]] = {}
         for row, first in enumerate(representatives(self.images.digests, unlabelled).tolist()):
@@ -242,11 +225,7 @@ class LabelsFile:
         return csv_line((self.paths[row], images.keys[row], mark.label, split, mark.note, digest))
 
     def _read(self) -> list[_Saved]:
-        """Take over what the file says of each picture; return the rows of pictures that are not there.
-
-        An image gets what the row of its key says, else what a row of its picture does. What nobody confirmed there
-        gives way to a label of the dataset: the file may have moved to another class.
-        """
+        """Take over what the file says of each picture; return the rows of pictures that are not there."""
         saved, images = self._saved(), self.images
         row_of, there = {key: row for row, key in enumerate(images.keys)}, set(images.digests)
         in_place: dict[int, Mark] = {}
@@ -262,7 +241,8 @@ class LabelsFile:
                 f"--labels {self.path} is of other images than {images.spec}: none of its images is there. Give a new "
                 f"file.{_saved_anew(others, row_of)}"
             )
-        # What a person said comes last, and so counts where copies of a picture have several rows.
+        # What a person said comes last, and so counts where copies of a picture have several rows. What nobody
+        # confirmed gives way to a label of the dataset: the file may have moved to another class.
         by_digest = {one.digest: one.mark for one in sorted(saved, key=lambda one: _WEIGHT[one.note])}
         for row, digest in enumerate(images.digests):
             moved = by_digest.get(digest, Mark())
@@ -294,16 +274,12 @@ class LabelsFile:
         return saved
 
     def _kept(self, others: Sequence[_Saved]) -> list[str]:
-        """Return the lines of pictures that are not there.
-
-        Where another picture has the key or the path now, the line gets no path, so that nobody reads it as a label of
-        that one; it is kept if it says something.
-        """
+        """Return the lines of pictures that are not there."""
         usable = [row for row in range(len(self.images)) if row not in self._unread]
         keys, paths = {self.images.keys[row] for row in usable}, {self.paths[row] for row in usable}
         lines: list[str] = []
         waiting: list[_Saved] = []
-        for one in others:
+        for one in others:  # without a path where another picture has it now, so that nobody reads it as its label
             if not one.digest or not (one.key in keys or one.path in paths):
                 lines.append(csv_line(one))
             elif one.mark != Mark():
@@ -331,17 +307,8 @@ def _saved_anew(rows: Sequence[_Saved], keys: Container[str]) -> str:
     return f" If they are the same pictures, saved anew, remove the column {DIGEST!r} from the file."
 
 
-def _locked(path: Path) -> FileLock:
-    advice = "go on there, end it, or give another file."
-    place = path.with_name(f".{path.name}.lock")
-    return acquire_lock(place, 0, lambda who: ConfigError(f"--labels {path} is written by {who}: {advice}"))
-
-
 def _paths(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skipped]]:
-    """Return where each image lies, relative to the folder of the labels, and the rows that cannot be read.
-
-    Images that are no files of their own are written to a folder beside the labels.
-    """
+    """Return where each image lies, relative to the folder of the labels, and the rows that cannot be read."""
     root = os.path.realpath(path.parent)
     if not isinstance(images.source, FileSource):
         return _copied(path, images)

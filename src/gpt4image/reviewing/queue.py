@@ -148,9 +148,6 @@ class Teacher:
         """Open the evidence. Without a seed, images come as they are in the dataset.
 
         Targets propose where nothing else does; beside answers or texts, images with a target come last.
-
-        Raises:
-            TableError: the table or the targets are missing, or of other images.
         """
         self._images, self._seed, self._store, self._embeddings = images, seed or 0, answers, embeddings
         self._train = images.splits == "train"
@@ -184,9 +181,6 @@ class Teacher:
         Without ``learn``, answers count as they were given and texts say nothing: that takes no time, and no torch.
 
         Where there is no evidence, labelled images come with their classes in turn.
-
-        Raises:
-            StoreError, TableError: the store of the answers is missing, or has none about these images and classes.
         """
         number = {name: k for k, name in enumerate(classes)}
         labels = np.array([number.get(cell, NO_LABEL) for cell in cells], np.int64)
@@ -286,11 +280,7 @@ def _only(probabilities: Probabilities, images: Bools) -> Probabilities:
 
 
 def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[list[int], list[int]]:
-    """Return the images whose label looks wrong, then the others that have one; the least probable label first.
-
-    A label looks wrong that is suspected, or that is not the most probable class. Classes that are often confused come
-    first, one pair after the other, so that a person compares the same two.
-    """
+    """Return the images whose label looks wrong, then the others that have one; the least probable label first."""
     rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
     if not len(rows):
         return [], []
@@ -302,22 +292,20 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
 
         wrong |= suspected(found, given)
     order = np.argsort(own, kind="stable")
-    likely = found.argmax(axis=1)
-    pairs = list(zip(given.tolist(), likely.tolist(), strict=True))
+    pairs = list(zip(given.tolist(), found.argmax(axis=1).tolist(), strict=True))
     suspicious: list[int] = order[wrong[order]].tolist()
-    often, first = Counter(pairs[place] for place in suspicious), dict[tuple[int, int], int]()
-    for rank, place in enumerate(suspicious):
-        first.setdefault(pairs[place], rank)
-    suspicious.sort(key=lambda place: (-often[pairs[place]], first[pairs[place]]))
+    often = Counter(pairs[place] for place in suspicious)  # in the order of their first image
+    # One pair of classes after the other, the most frequent first, so that a person compares the same two.
+    rank = {pair: number for number, (pair, _) in enumerate(often.most_common())}
+    suspicious.sort(key=lambda place: rank[pairs[place]])
     return rows[suspicious].tolist(), rows[order[~wrong[order]]].tolist()
 
 
 def in_turn(rows: Iterable[int], labels: Ints) -> list[int]:
     """Return images in an order in which classes take turns; within a class they keep their order."""
-    seen: dict[int, int] = {}
-    ranked = []
+    seen = Counter[int]()
+    ranked: list[tuple[int, int, int]] = []
     for row in rows:
-        label = int(labels[row])
-        seen[label] = seen.get(label, -1) + 1
-        ranked.append((seen[label], label, row))
-    return [row for _, _, row in sorted(ranked)]
+        ranked.append((seen[label := int(labels[row])], label, row))
+        seen[label] += 1
+    return [row for *_, row in sorted(ranked)]

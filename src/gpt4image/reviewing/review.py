@@ -6,8 +6,9 @@ import importlib.util
 import secrets
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import TypeVar
 
 from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.targets import Targets
@@ -15,7 +16,7 @@ from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig, ReviewConfig
-from gpt4image.config.results import AuditResult, ReviewResult
+from gpt4image.config.results import AuditResult, DiscoverResult, ReviewResult
 from gpt4image.data import load_dataset
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.answers import answered_classes
@@ -27,6 +28,7 @@ from gpt4image.reviewing.queue import Adviser, Teacher, Things, things_of
 from gpt4image.reviewing.session import Session, new_class
 
 ADDRESS = "127.0.0.1"
+Result = TypeVar("Result", ReviewResult, AuditResult, DiscoverResult)
 
 
 def review(config: ReviewConfig) -> ReviewResult:
@@ -49,35 +51,29 @@ def review(config: ReviewConfig) -> ReviewResult:
         opened.callback(file.close)
         session = open_session(config, file, wait=config.export_tasks is not None)
         opened.callback(session.end)
-        skipped, stopped = list[Skipped](), False
-        try:
+        skipped = list[Skipped]()
+
+        def page() -> None:
             if exchanges:
-                skipped = _exchange(config, session)
-            else:
-                sessions = {"label": session, "correct": session}
-                if config.targets is not None or config.model is not None:
-                    audited = Audit(
-                        AuditConfig(
-                            data=config.data,
-                            targets=config.targets,
-                            model=config.model,
-                            labels=config.labels.with_name(LOOKS.name),
-                        )
-                    )
-                    opened.callback(audited.end)
-                    sessions["audit"] = audited.session
-                serve(sessions, config.port, "correct" if config.correct else "label")
-        except KeyboardInterrupt:
-            stopped = True
-        facts = session.news(0)
-    outcome = ReviewResult(
-        path=config.export_tasks or config.labels,
-        **{name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
-        skipped=(*images.skipped, *file.skipped, *skipped),
-    )
-    if stopped:
-        raise KeyboardInterrupt(outcome)
-    return outcome
+                skipped.extend(_exchange(config, session))
+                return
+            sessions = {"label": session, "correct": session}
+            if config.targets is not None or config.model is not None:
+                same = {name: getattr(config, name) for name in ("data", "targets", "model")}
+                audited = Audit(AuditConfig(**same, labels=config.labels.with_name(LOOKS.name)))
+                opened.callback(audited.end)
+                sessions["audit"] = audited.session
+            serve(sessions, config.port, "correct" if config.correct else "label")
+
+        def outcome() -> ReviewResult:
+            facts = session.news(0)
+            return ReviewResult(
+                path=config.export_tasks or config.labels,
+                **{name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
+                skipped=(*images.skipped, *file.skipped, *skipped),
+            )
+
+        return after(page, outcome)
 
 
 def audit(config: AuditConfig) -> AuditResult:
@@ -93,21 +89,28 @@ def audit(config: AuditConfig) -> AuditResult:
         MissingExtraError: the server of the page is not installed.
         KeyboardInterrupt: Ctrl-C while the page is open, with the outcome; every look is on disk.
     """
-    opened, stopped = Audit(config), False
-    try:
+    opened = Audit(config)
+
+    def page() -> None:
         news = opened.session.news(0)
         if left := news["total"] - news["checked"] - news["unsure"]:
             require_server()
             say(f"{left} images to look at.")
             serve({"audit": opened.session}, config.port)
-    except KeyboardInterrupt:
-        stopped = True
+
+    try:
+        return after(page, opened.result)
     finally:
         opened.end()
-    outcome = opened.result()
-    if stopped:
-        raise KeyboardInterrupt(outcome)
-    return outcome
+
+
+def after(page: Callable[[], None], outcome: Callable[[], Result]) -> Result:
+    """Return the outcome when a page has ended. Raises KeyboardInterrupt, with the outcome, if Ctrl-C ended it."""
+    try:
+        page()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(outcome()) from None
+    return outcome()
 
 
 def kind_asked(config: ReviewConfig) -> Kind | None:
@@ -155,10 +158,11 @@ def _exchange(config: ReviewConfig, session: Session) -> list[Skipped]:
             "writes tags and boxes."
         )
     if config.import_tasks is not None:
-        found, skipped = read_tasks(config.import_tasks, session.digest_of)
+        images = session.file.images
+        found, skipped = read_tasks(config.import_tasks, dict(zip(images.keys, images.digests, strict=True)))
         return [*skipped, *session.mark_known(found)]
     if config.export_tasks is not None:
-        write_tasks(config.export_tasks, [(card, session.place(card.id)) for card in session.all_cards()])
+        write_tasks(config.export_tasks, session.all_cards())
     return []
 
 

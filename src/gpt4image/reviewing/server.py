@@ -66,7 +66,8 @@ class Guard:
 
     def _fault(self, request: Request) -> str:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if _name(host) not in HOSTS:
+        name, colon, port = host.rpartition(":")
+        if (name if colon and port.isascii() and port.isdecimal() else host) not in HOSTS:
             return "This server answers to 127.0.0.1 and localhost only."
         if origin not in ((f"http://{host}",) if request.method == "POST" else (f"http://{host}", None)):
             return "This request comes from another page."
@@ -89,28 +90,63 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
         finish: called at the end.
         mode: what the page begins with; the first without it.
     """
-    kinds = {name: session.file.kind for name, session in sessions.items()}
-    page = (PAGE / "index.html").read_text(encoding="utf-8")
-    for name, value in {
-        "mode": mode or next(iter(kinds)),
-        "kinds": json.dumps(kinds),
-        "sitting": secrets.token_hex(8),
-    }.items():
-        page = page.replace(f"{{{{{name}}}}}", html.escape(value))
+    text = _text(sessions, mode)
+    shown = functools.lru_cache(MOST_CACHED)(functools.partial(_shown, next(iter(sessions.values()))))
+
+    def session_of(request: Request) -> tuple[str, Session]:
+        asked = request.query_params.get("mode", next(iter(sessions)))
+        if asked not in sessions:
+            raise ConfigError(f"mode is one of {', '.join(sessions)}.")
+        return asked, sessions[asked]
+
+    def page(request: Request) -> Response:
+        response = Response(text, media_type="text/html", headers=HEADERS)
+        response.set_cookie(cookie_name(request.headers["host"]), token, httponly=True, samesite="strict", path="/")
+        return response
+
+    def file(request: Request) -> Response:
+        name = request.url.path[1:]
+        return Response((PAGE / name).read_bytes(), media_type=FILES[name], headers=HEADERS)
+
+    def image(request: Request) -> Response:
+        try:
+            content = shown(request.path_params["digest"], SIDES[request.query_params.get("large") == "1"])
+        except (DecodeError, OSError) as error:
+            return _error(f"This picture cannot be shown: {in_one_line(str(error))}", 422)
+        # A digest is always the same picture.
+        headers = HEADERS | {"Cache-Control": "private, max-age=86400, immutable"}
+        return Response(content, media_type="image/webp", headers=headers)
+
+    def cards(request: Request) -> Response:
+        (asked, session), count = session_of(request), _number(request, "count")
+        if count > MOST_SHOWN:
+            raise ConfigError(f"count is a number up to {MOST_SHOWN}.")
+        return _json({"cards": [asdict(card) for card in session.cards(asked, count)]})
+
+    def news(request: Request) -> Response:
+        return _json(session_of(request)[1].news(_number(request, "since", "0")))
+
+    async def mark(request: Request) -> Response:
+        (_, session), body = session_of(request), await _body(request)
+        return await run_in_threadpool(_marked, session, _marks(body))
+
+    async def end(request: Request) -> Response:
+        await _body(request)
+        finish()
+        return _json({})
+
     routes = [
-        Route("/", functools.partial(_page, token=token, text=page)),
-        *(Route(f"/{name}", functools.partial(_file, name=name)) for name in FILES),
+        Route("/", page),
+        *(Route(f"/{name}", file) for name in FILES),
         Route("/favicon.ico", _no_icon),
-        Route("/image/{digest:str}", _picture),
-        Route("/cards", _cards),
-        Route("/news", _news),
-        Route("/marks", _mark, methods=["POST"]),
-        Route("/finish", functools.partial(_finish, finish=finish), methods=["POST"]),
+        Route("/image/{digest:str}", image),
+        Route("/cards", cards),
+        Route("/news", news),
+        Route("/marks", mark, methods=["POST"]),
+        Route("/finish", end, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={Gpt4ImageError: _refused, OSError: _refused})
     app.add_middleware(Guard, token=token)
-    app.state.sessions = sessions
-    app.state.picture = functools.lru_cache(MOST_CACHED)(functools.partial(_shown, next(iter(sessions.values()))))
     return app
 
 
@@ -119,35 +155,17 @@ def cookie_name(host: str) -> str:
     return f"gpt4image-review-{host.rpartition(':')[2]}"
 
 
-def _name(host: str) -> str:
-    """Return a Host without its port."""
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isascii() and port.isdecimal() else host
-
-
-def _page(request: Request, token: str, text: str) -> Response:
-    response = Response(text, media_type="text/html", headers=HEADERS)
-    name = cookie_name(request.headers["host"])
-    response.set_cookie(name, token, httponly=True, samesite="strict", path="/")
-    return response
-
-
-def _file(_request: Request, name: str) -> Response:
-    return Response((PAGE / name).read_bytes(), media_type=FILES[name], headers=HEADERS)
+def _text(sessions: Mapping[str, Session], mode: str) -> str:
+    kinds = {name: session.file.kind for name, session in sessions.items()}
+    text = (PAGE / "index.html").read_text(encoding="utf-8")
+    facts = {"mode": mode or next(iter(kinds)), "kinds": json.dumps(kinds), "sitting": secrets.token_hex(8)}
+    for name, value in facts.items():
+        text = text.replace(f"{{{{{name}}}}}", html.escape(value))
+    return text
 
 
 def _no_icon(_request: Request) -> Response:
     return Response(status_code=204, headers=HEADERS)
-
-
-def _picture(request: Request) -> Response:
-    large = request.query_params.get("large") == "1"
-    try:
-        content = request.app.state.picture(request.path_params["digest"], SIDES[large])
-    except (DecodeError, OSError) as error:
-        return _error(f"This picture cannot be shown: {in_one_line(str(error))}", 422)
-    headers = HEADERS | {"Cache-Control": "private, max-age=86400, immutable"}  # a digest is always the same picture
-    return Response(content, media_type="image/webp", headers=headers)
 
 
 def _shown(session: Session, digest: str, side: int) -> bytes:
@@ -159,13 +177,11 @@ def _shown(session: Session, digest: str, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def _session(request: Request) -> tuple[str, Session]:
-    """Return the mode of the page that asks, and its session."""
-    sessions: Mapping[str, Session] = request.app.state.sessions
-    mode = request.query_params.get("mode", next(iter(sessions)))
-    if mode not in sessions:
-        raise ConfigError(f"mode is one of {', '.join(sessions)}.")
-    return mode, sessions[mode]
+def _marked(session: Session, given: Mapping[str, tuple[Any, str]]) -> Response:
+    meant = {in_one_line(name): name for name in session.classes}
+    before = session.mark({digest: (_meant(label, meant), note) for digest, (label, note) in given.items()})
+    marks = {digest: {"label": label, "note": note} for digest, (label, note) in before.items()}
+    return _json({"before": marks, "cards": {digest: asdict(session.card(digest)) for digest in given}})
 
 
 def _number(request: Request, name: str, default: str = "") -> int:
@@ -175,41 +191,11 @@ def _number(request: Request, name: str, default: str = "") -> int:
     return int(value)
 
 
-def _cards(request: Request) -> Response:
-    (mode, session), count = _session(request), _number(request, "count")
-    if count > MOST_SHOWN:
-        raise ConfigError(f"count is a number up to {MOST_SHOWN}.")
-    return _json({"cards": [asdict(card) for card in session.cards(mode, count)]})
-
-
-def _news(request: Request) -> Response:
-    return _json(_session(request)[1].news(_number(request, "since", "0")))
-
-
-async def _mark(request: Request) -> Response:
-    _, session = _session(request)
-    given = _marks(await _body(request))
-
-    def work() -> Response:
-        meant = {in_one_line(name): name for name in session.classes}
-        before = session.mark({digest: (_meant(label, meant), note) for digest, (label, note) in given.items()})
-        marks = {digest: {"label": label, "note": note} for digest, (label, note) in before.items()}
-        return _json({"before": marks, "cards": {digest: asdict(session.card(digest)) for digest in given}})
-
-    return await run_in_threadpool(work)
-
-
 def _meant(label: Any, names: Mapping[str, str]) -> Any:
     """Return a label with the names of classes that the page shows escaped."""
     if isinstance(label, list):
         return [_meant(one, names) for one in label]
     return names.get(label, label) if isinstance(label, str) else label
-
-
-async def _finish(request: Request, finish: Callable[[], None]) -> Response:
-    await _body(request)
-    finish()
-    return _json({})
 
 
 async def _body(request: Request) -> bytes:
@@ -252,7 +238,6 @@ def _error(reason: str, status: int) -> Response:
 
 
 def _refused(_request: Request, error: Exception) -> Response:
-    """Say what is wrong with a request, or with the disk."""
     if isinstance(error, OSError):
         return _error(f"Not saved: {error.strerror or error}. Mend that, then click again.", 507)
     return _error(str(error), 400)

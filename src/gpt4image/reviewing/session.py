@@ -55,11 +55,7 @@ class Session:
     def __init__(
         self, file: LabelsFile, teacher: Adviser, classes: Sequence[str], *, is_open: bool, wait: bool = False
     ) -> None:
-        """Order the images; what is learned from the evidence follows meanwhile, or before with ``wait``.
-
-        Raises:
-            Gpt4ImageError: the evidence cannot be used.
-        """
+        """Order the images; what is learned from the evidence follows meanwhile, or before with ``wait``."""
         self.digests = list(file.distinct.digests)
         self._item = {digest: item for item, digest in enumerate(self.digests)}
         self.file, self._teacher, self.classes, self.is_open = file, teacher, list(classes), is_open
@@ -86,12 +82,7 @@ class Session:
         self._thread.join()
 
     def mark(self, wanted: Mapping[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
-        """Give images, by digest, a label and a note; when this returns, it is on disk. Return what they had before.
-
-        Raises:
-            ConfigError: an image, a class or a note is not known, or another program has changed the file.
-            OSError: the file cannot be written; nothing changed.
-        """
+        """Give images, by digest, a label and a note; when this returns, it is on disk. Return what they had before."""
         with self._lock:
             classes = list(self.classes)
 
@@ -132,12 +123,7 @@ class Session:
             return self._card(self._known_item(digest))
 
     def picture(self, digest: str, side: int) -> Image.Image:
-        """Return one image of about ``side`` pixels or more, or frames of a clip.
-
-        Raises:
-            ConfigError: it is not known.
-            DecodeError, OSError: it cannot be decoded or read.
-        """
+        """Return one image of about ``side`` pixels or more, or frames of a clip."""
         images = self.file.images
         return picture_of(images.read(self._row(self._known_item(digest))), clips=images.clips, draft_side=side)
 
@@ -179,19 +165,10 @@ class Session:
         self.mark(usable)
         return skipped
 
-    @property
-    def digest_of(self) -> Mapping[str, str]:
-        """The digest of every image, also of copies, by key."""
-        return dict(zip(self.file.images.keys, self.file.images.digests, strict=True))
-
-    def place(self, digest: str) -> str:
-        """Return where an image lies, relative to the folder of the file of labels."""
-        return self.file.paths[self._row(self._known_item(digest))]
-
-    def all_cards(self) -> list[Card]:
-        """Return all images, with what is proposed for them."""
+    def all_cards(self) -> list[tuple[Card, str]]:
+        """Return all images, each with where it lies, relative to the folder of the file of labels."""
         with self._lock:
-            return [self._card(item) for item in range(len(self.digests))]
+            return [(self._card(item), self.file.paths[self._row(item)]) for item in range(len(self.digests))]
 
     def _take(self, opinion: Opinion) -> None:
         self._opinion = opinion
@@ -241,40 +218,32 @@ class Session:
         return new_class(name, classes)
 
     def _known(self) -> tuple[list[str], list[str]]:
-        """Return the labels so far, and the classes."""
         with self._lock:
             return [self._mark(item).label for item in range(len(self.digests))], list(self.classes)
 
     def _keep_fitting(self) -> None:
         with contextlib.suppress(Stopped), stopped_by(self._ended):
-            self._fit_again_and_again()
+            while self._stale.wait() and not self._ended.is_set():
+                self._stale.clear()
+                self._fit()
 
-    def _fit_again_and_again(self) -> None:
-        while True:
-            self._stale.wait()
-            self._stale.clear()
-            if self._ended.is_set():
-                return
-            started = time.monotonic()
-            try:
-                opinion = self._teacher.opinion(*self._known())
-            except Exception as error:  # noqa: BLE001  (of a library, too: without this thread the order stays as it is)
-                known = isinstance(error, Gpt4ImageError)
-                self.learning = False
-                self._fault = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
-            else:
-                with self._lock:
-                    self._opinion, self._fault, self.learning = opinion, "", False
-                    self._wrong_before = opinion.wrong if self._wrong_before is None else self._wrong_before
-            self._ended.wait(max(PAUSE, time.monotonic() - started))
+    def _fit(self) -> None:
+        started = time.monotonic()
+        try:
+            opinion = self._teacher.opinion(*self._known())
+        except Exception as error:  # noqa: BLE001  (of a library, too: without this thread the order stays as it is)
+            known = isinstance(error, Gpt4ImageError)
+            self.learning = False
+            self._fault = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
+        else:
+            with self._lock:
+                self._opinion, self._fault, self.learning = opinion, "", False
+                self._wrong_before = opinion.wrong if self._wrong_before is None else self._wrong_before
+        self._ended.wait(max(PAUSE, time.monotonic() - started))
 
 
 def new_class(name: str, classes: Sequence[str]) -> str:
-    """Return the name of a new class, or the class that it differs from only in case.
-
-    Raises:
-        ConfigError: a file of labels cannot hold it.
-    """
+    """Return the name of a new class, or the class that it differs from only in case."""
     name = " ".join(name.split())
     if not name or len(name) > LONGEST_NAME or not name.isprintable() or SEPARATOR in name:
         raise ConfigError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import TrainOptions
-from gpt4image.config.pretraining import PRETRAIN
+from gpt4image.config.learning import PRETRAIN
 from gpt4image.data.dataset import NO_LABEL, Dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import Boxes

@@ -14,7 +14,7 @@ import numpy as np
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
-from gpt4image.config.pretraining import PRETRAIN
+from gpt4image.config.learning import PRETRAIN
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.video import USUAL_FRAMES, Frames
 from gpt4image.models.backbones import convolves, has_batch_norm, has_small_stem, pretrained_weights

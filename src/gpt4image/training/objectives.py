@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.config.pretraining import SIMCLR
+from gpt4image.config.learning import SIMCLR
 from gpt4image.models.aligner import Aligner, projection_head
 from gpt4image.parallel.processes import gather
 from gpt4image.training.training_data import TextTargets

@@ -21,8 +21,7 @@ from gpt4image.base.errors import ConfigError, DataError, RunError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.base import flag_of
-from gpt4image.config.learning import ResolvedOptions
-from gpt4image.config.pretraining import PRETRAIN
+from gpt4image.config.learning import PRETRAIN, ResolvedOptions
 from gpt4image.data import annotation, load_with_splits
 from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset
 from gpt4image.data.labels import note_other_classes
