@@ -15,8 +15,7 @@ from gpt4image.artifacts.store import ClassOption, DescriptionStore
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
 from gpt4image.data import load_with_splits
-from gpt4image.describing.describe import describe
-from gpt4image.describing.examples import choose_examples
+from gpt4image.describing.describe import choose_examples, describe
 from openai_cases import openai_settings
 from openai_stub import Call, Reply, Stub, answer, serve
 

@@ -56,19 +56,21 @@ from gpt4image.describing.asking import (
 )
 from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
 from gpt4image.describing.cascade import describe_in_turn
-from gpt4image.describing.class_lists import class_list, class_names, compare_with
-from gpt4image.describing.describers.base import Answer, Describer, Name
+from gpt4image.describing.class_lists import ClassNames, class_list, class_names, compare_with, readable
+from gpt4image.describing.describers.base import Answer, Describer, Example, Name
 from gpt4image.describing.describers.batch import BatchDescriber, pending
+from gpt4image.describing.describers.images import bounded, data_url
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.describers.sheets import SheetDescriber
-from gpt4image.describing.examples import choose_examples
 from gpt4image.describing.prices import HALF_PRICE, bill
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 
 _REJECTED = "an earlier run rejected the answer; --retry-rejected asks again"
 IMAGES_IN_SAMPLE = 8
+MOST_EXAMPLES, EXAMPLE_SIDE = 300, 192
+"""Maximum examples of a question, and the longer side of each in pixels."""
 ASKED_ALONE = 2
 """Images of a sample that are asked alone, where the others share calls: what shows the saving."""
 
@@ -163,6 +165,48 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
         if is_wrong:
             raise ConfigError(reason)
     return prompts
+
+
+def choose_examples(
+    dataset: Dataset, classes: Sequence[ClassOption], per_class: int, earlier: Iterable[Mapping[str, str]]
+) -> list[Example]:
+    """Return ``per_class`` labelled training pictures of each class that has some, the same for every question.
+
+    Servers keep such a beginning, so it costs little from the second call on. An image that is itself an example is
+    asked about without it. Its label has still shaped the other answers, so the store notes which images were examples,
+    and ``StoredAnswer.was_example`` says that an answer is no evidence of how good the describer is. Classes by digest
+    of ``earlier`` examples stay if all of them still hold, so that new labels do not make every answer worthless.
+    """
+    names, label_of, row_of = ClassNames(option.name for option in classes), dict[str, str](), dict[str, int]()
+    for row in np.flatnonzero((dataset.splits == "train") & dataset.labelled).tolist():
+        digest, name = dataset.digests[row], names.find(dataset.label_names(row)[0])
+        row_of[digest] = row
+        label_of[digest] = name if name is not None and label_of.get(digest, name) == name else ""
+    known = {digest: name for digest, name in label_of.items() if name}
+    if per_class * len(set(known.values())) > MOST_EXAMPLES:
+        raise ConfigError(
+            f"--examples {per_class}: {per_class * len(set(known.values())):,} pictures would go with every question, "
+            f"and {MOST_EXAMPLES} is the maximum; give fewer, or leave it out."
+        )
+    for pairs in earlier:
+        counts = Counter(pairs.values())
+        if pairs.items() <= known.items() and {*counts} == {*known.values()} and max(counts.values()) == per_class:
+            known = dict(pairs)
+            break
+    found, taken = list[Example](), Counter[str]()
+    for digest, name in sorted(known.items(), key=lambda pair: pair[0][16:32]):  # as if shuffled
+        if taken[name] < per_class:
+            try:
+                picture = bounded(dataset.read(row_of[digest]), EXAMPLE_SIDE)
+            except (DecodeError, OSError):
+                continue
+            found.append(Example(digest, name, data_url(picture, "jpeg")))
+            taken[name] += 1
+    if not found:
+        raise ConfigError("--examples needs labelled training images, and there is none; label a few, or leave it out.")
+    if without := [option.name for option in classes if not taken[option.name]]:
+        say(f"--examples: no labelled training image of {first_few(map(readable, without))}, so no example of it.")
+    return found
 
 
 def _show_examples(
