@@ -137,7 +137,6 @@ def test_the_limits_of_the_page_are_those_that_are_used() -> None:
         f"more than {decode.MAX_PIXELS // 10**6} megapixels or {file_source.MAX_FILE_BYTES >> 20} MiB",
         f"{video.MAX_FRAMES:,} frames, {video.MAX_STREAMS} streams, 512 MiB or {video.MAX_SECONDS:.0f} seconds",
         f"XML above {voc.MAX_XML // 10**6} MB, with a document type",
-        f"or deeper than {voc.MAX_DEPTH} levels",
         f"`data.yaml` above {yolo.MAX_YAML // 10**6} MB",
         f"outlines above {coco.MAX_OUTLINE // 10**6} million pixels",
         f"beyond {files.MOST_NESTED} levels",
