@@ -334,6 +334,7 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
     answers: DescribeResult = done["describe"]
     measured: EvaluateResult | None = done.get("evaluate")
     labels: LabelResult = done["label"]
+    targets = None if holds_boxes(out / TARGETS) else Targets.load(out / TARGETS)
     missing, notes = answers.without_description, [*(labels.notes or ())]
     if answers.stopped_by:
         notes.append(
@@ -346,12 +347,12 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
             "with --ask-again asks about them once more."
         )
     if measured is None:
-        notes.append(_by_looks(config, held_out=bool(len(images.indices("test")))))
-    if not holds_boxes(out / TARGETS):
+        notes.append(_by_looks(config, targets, held_out=bool(len(images.indices("test")))))
+    if targets is not None:
         review = {"data": config.data, "targets": out / TARGETS, "labels": beside(config.data, "labels.csv")}
         looks = audit_of(config, held_out=False)["labels"]
         accuracy = score(measured).get("accuracy")
-        notes.append(worth_of_labels(Targets.load(out / TARGETS), looks, accuracy, command("review", review)))
+        notes.append(worth_of_labels(targets, looks, accuracy, command("review", review)))
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TARGETS, EMBEDDINGS, ANSWERS))]
     return DistillResult(
         path=out,
@@ -374,13 +375,13 @@ def _outcome(config: DistillConfig, images: Dataset, annotated: int, stages: Sta
     )
 
 
-def _by_looks(config: DistillConfig, *, held_out: bool) -> str:
+def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool) -> str:
     """Return how good model or targets are by the looks of `audit`, or the command that makes the looks."""
     out, asked = config.out, audit_of(config, held_out=held_out)
     if held_out:
         share, _ = share_by_looks(EvaluateConfig(run_dir=out / RUN, audit=asked["labels"]))
     else:
-        share = None if holds_boxes(out / TARGETS) else share_of_targets(Targets.load(out / TARGETS), asked["labels"])
+        share = None if targets is None else share_of_targets(targets, asked["labels"])
     what, more = ("", "") if held_out else (" of the targets", f"\n{NOTHING_HELD_OUT} {out / RUN}")
     if share is None:
         return UNMEASURED.format(what, command("audit", asked)) + more
