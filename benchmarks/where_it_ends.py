@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -68,7 +69,7 @@ RECORDS = Path(__file__).parents[1] / "docs" / "research" / "records" / "where-i
 @dataclass(frozen=True)
 class Options:
     parts: tuple[str, ...]
-    """real, heads, judge, rule, scratch, record."""
+    """real, heads, judge, rule, trained, record."""
     cache: Path
     """Folder of weights, features and finished cells."""
     sizes: tuple[int, ...] = SIZES
@@ -336,8 +337,13 @@ def judge(options: Options, cells: Cells) -> None:
                     cells.make([name.lower(), "lite0", size, targets, seed], made)
 
 
-def scratch(options: Options, cells: Cells) -> None:
-    """The default small ResNet, at its default length: `compare` with the arms oracle and asked."""
+def trained(options: Options, cells: Cells) -> None:
+    """Students trained as a whole, ``--students resnet tuned``: `compare` with the arms oracle and asked."""
+    tuned = {"model": STUDENTS["lite0"][0], "init": str(options.cache / "lite0.safetensors")}
+    models: dict[str, dict[str, Any]] = {
+        "resnet": {"model": SMALL_MODEL[0], "model_args": SMALL_MODEL[1], "init": "scratch"},
+        "tuned": tuned | {"image_size": STUDENTS["lite0"][1], "epochs": 3},
+    }
     known, keys = cifar(options.cache, "lite0"), dataset(f"hf:{CIFAR}").keys
     for seed in options.seeds:
         for size in options.sizes:
@@ -352,19 +358,27 @@ def scratch(options: Options, cells: Cells) -> None:
                     images / "train.parquet",
                 )
                 shutil.copy(CIFAR / "test.parquet", images)
-            for targets in options.targets:
+            for targets, student in itertools.product(options.targets, options.students):
                 cells.make(
-                    ["cifar10", "resnet", size, targets, seed],
-                    lambda f=folder, r=rows, t=targets, s=seed: trained(options.cache, f, r, t, s, keys),
+                    ["cifar10", student, size, targets, seed],
+                    lambda f=folder, r=rows, t=targets, s=seed, m=models[student]: run(
+                        options.cache, f, r, t, s, keys, m
+                    ),
                 )
 
 
-def trained(
-    cache_folder: Path, folder: Path, rows: Ints, targets: str, seed: int, keys: Sequence[str]
+def run(
+    cache_folder: Path,
+    folder: Path,
+    rows: Ints,
+    targets: str,
+    seed: int,
+    keys: Sequence[str],
+    model: dict[str, Any],
 ) -> dict[str, Any]:
     way, _, kept = targets.partition("+")
     arm = "oracle" if way == "true" else "asked"
-    more: dict[str, Any] = {}
+    more = model
     data = f"hf:{folder / 'images'}"
     if arm == "asked":
         classes, answers = corpus("CIFAR-10").classes, simulated(cache_folder, rows, targets, seed)
@@ -383,8 +397,8 @@ def trained(
             file.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
             words = ("descriptions", "import", str(file), "--store", str(store), "--data", data)
             subprocess.run([sys.executable, "-m", "gpt4image", *words], check=True)
-        more = {"answers": store}
-    out = folder / targets
+        more = model | {"answers": store}
+    out = folder / f"{model['model']}-{targets}"
     record = gpt4image.compare(
         data=data,
         out=out,
@@ -394,9 +408,6 @@ def trained(
         first_seed=seed,
         jobs=1,
         threads=1,
-        model=SMALL_MODEL[0],
-        model_args=SMALL_MODEL[1],
-        init="scratch",
         val_fraction=0.0,
         **more,
     ).content
@@ -449,7 +460,7 @@ def gaps(cells: Cells, sets: Sequence[str]) -> list[tuple[list[Any], float, floa
     return sorted(means, key=lambda found: str(found[0]))
 
 
-PARTS = {"real": real, "heads": heads, "judge": judge, "rule": rule, "scratch": scratch, "record": record}
+PARTS = {"real": real, "heads": heads, "judge": judge, "rule": rule, "trained": trained, "record": record}
 
 if __name__ == "__main__":
     asked = parsed(Options, "parts")
