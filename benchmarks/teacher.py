@@ -286,7 +286,7 @@ def following(name: str) -> None:
             if way == "at random":
                 chosen = rng.choice(free, step, replace=False)
             elif way == "suggested":
-                chosen = np.array([item.row for item in to_label(vectors, predicted, free, step, seed)])
+                chosen = to_label(vectors, predicted, free, step, seed)
             else:
                 chosen = free[np.argsort(-doubt_of(predicted[free]), kind="stable")[:step]]
             given[chosen] = labels[chosen]

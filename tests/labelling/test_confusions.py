@@ -16,7 +16,7 @@ from gpt4image.artifacts.targets import Targets
 from gpt4image.cli import main
 from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.confusions import Confused, confused_pairs
-from gpt4image.labelling.shown import confused_table, write_classes
+from gpt4image.labelling.label import confused_table, write_classes
 from openai_cases import openai_settings as openai_settings
 
 COUNT, K = 1000, 10
@@ -157,20 +157,8 @@ def test_only_confused_images_are_asked_again_and_are_labelled_better(
 
     ask = ("describe", "--data", "photos", "--store", "p.db", "--ask", "class", "--image-format", "png")
     ask = (*ask, "--splits", "train,val,test")
-    teach = (
-        "label",
-        "--data",
-        "photos",
-        "--answers",
-        "p.db",
-        "--out",
-        "t.parquet",
-        "--val-fraction",
-        "0",
-        "--features",
-        "none",
-    )
-    teach = (*teach, "--test-fraction", "0")
+    teach = ("label", "--data", "photos", "--answers", "p.db", "--out", "t.parquet", "--features", "none")
+    teach = (*teach, "--val-fraction", "0", "--test-fraction", "0")
     with server.serve(lambda call: described(call, wrong)) as stub:
         ask = (*ask, "--describer", "openai:tiny", "--base-url", stub.url)
         run(*ask)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpt4image.labelling.suggest import to_describe, to_label
+from gpt4image.labelling.suggest import to_label
 
 
 def groups(*sizes: int):
@@ -17,7 +17,7 @@ def test_chosen_images_are_unlike_each_other_and_the_doubt_they_stand_for_orders
 
     def chosen(points: np.ndarray, doubt: np.ndarray, count: int) -> list[int]:
         probabilities = np.stack([1 - doubt / 2, doubt / 2], axis=1)
-        return [item.row for item in to_label(points, probabilities, np.arange(len(points)), count, 0)]
+        return to_label(points, probabilities, np.arange(len(points)), count, 0).tolist()
 
     rows = chosen(points, np.full(60, 0.5), 3)
     assert group[rows].tolist() == [1, 2, 0]
@@ -36,15 +36,4 @@ def test_only_candidates_are_to_be_labelled():
     points, _ = groups(10, 10)
     probabilities = np.full((20, 2), 0.5)
     found = to_label(points, probabilities, np.arange(5, 15), 4, 0)
-    assert {item.row for item in found} <= set(range(5, 15))
-    assert {(item.action, item.doubt) for item in found} == {("label", 1.0)}
-
-
-def test_descriptions_go_first_to_classes_that_have_few():
-    labels = np.array([0, 0, 0, 1, 1, 2, -1, 0])
-    described = np.array([True, True, False, True, False, False, False, False])
-    candidates = np.flatnonzero(~described)
-    found = to_describe(described, labels, candidates, 10)
-    assert [item.row for item in found] == [5, 4, 2, 7, 6]
-    assert [item.doubt for item in found] == [None] * 5
-    assert len(to_describe(described, labels, candidates, 2)) == 2
+    assert set(found.tolist()) <= set(range(5, 15))

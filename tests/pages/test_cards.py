@@ -34,14 +34,13 @@ def card(**more: object) -> str:
         "key": "<k>",
         "picture": None,
         "claims": [("given label", "<b>", ""), ("description", "<i>", "50 %")],
-        "line": "",
         "descriptions": ["<u>"],
     }
     labelled |= {"notes": [], "boxes": []}
     facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0, "suspected": 1}
     section = {"heading": "", "note": "", "total": 1, "cards": [labelled | more]}
-    shown: dict[str, Any] = {"data": "x", "sections": [section], "ticks": 0, "facts": facts, "agreement": 0.5}
-    return render("label-page.html", **shown, head="")
+    shown: dict[str, Any] = {"data": "x", "sections": [section], "facts": facts, "agreement": 0.5}
+    return render("label-page.html", **shown)
 
 
 def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:

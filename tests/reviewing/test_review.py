@@ -390,7 +390,7 @@ def text_accuracy(spec: str, folder: Path, true: dict[str, str]) -> float:
     from gpt4image.artifacts.targets import Targets
     from gpt4image.labelling.label import label
 
-    label(LabelConfig(data=spec, embeddings=folder / "texts.emb", out=folder / "targets.parquet", suspected=0))
+    label(LabelConfig(data=spec, embeddings=folder / "texts.emb", out=folder / "targets.parquet"))
     found = Targets.load(folder / "targets.parquet")
     guess = [found.facts.classes[k] for k in found.probabilities.argmax(axis=1)]
     train = [row for row, split in enumerate(found.splits) if split == "train"]

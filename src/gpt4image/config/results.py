@@ -96,11 +96,8 @@ class LabelResult(Rows):
     unrelated: Facts = several("unrelated_")
     suspected: int
     page: Path | None = None
-    suspected_boxes: Path | None = None
-    suggestions: Path | None = None
     again: Path | None = None
     again_classes: Path | None = None
-    table: Path | None = None
     notes: list[str] | None = unshown()
 
 

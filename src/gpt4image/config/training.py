@@ -41,15 +41,10 @@ class LabelConfig(DataOptions):
     """Class names of a dataset without labels: a text file with one per line, or a list with commas. Default: those
     that the answers chose from."""
     out: Path
-    """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; for detection of
-    boxes, or a .json file in COCO's format with the Parquet file beside it. An HTML page of suspected label errors is
-    written beside it too."""
+    """Parquet file of class probabilities; for detection of boxes. An HTML page of suspected label errors is written
+    beside it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
-    suspected: int = Field(default=50, ge=0)
-    """Number of suspected label errors to show."""
-    suggest: int = Field(default=0, ge=0)
-    """Number of images to suggest for labelling next, and for describing; classification only."""
     max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Keep only the surest targets of training images, of which at most this share is wrong, with 95 % confidence by
     the looks of `audit`; one class per image."""
@@ -72,9 +67,9 @@ class LabelConfig(DataOptions):
 
     @check("out")
     @classmethod
-    def _beside_its_page(cls, value: Path) -> Path:
-        if value.suffix == ".html" or not value.name:
-            raise ValueError("give a file such as targets.parquet; its page is written beside it")
+    def _is_parquet(cls, value: Path) -> Path:
+        if value.suffix != ".parquet":
+            raise ValueError("give a file that ends with .parquet; `gpt4image export-labels` writes other formats")
         return value
 
 

@@ -1,7 +1,8 @@
-"""The stage ``label``: targets of every image with evidence, human labels that look wrong, images to look at next."""
+"""The stage ``label``: targets of every image with evidence, and a page of human labels that look wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,41 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.store import ClassOption
+from gpt4image.artifacts.table import EmbeddingTable, texts_behind
 from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, first_few
-from gpt4image.base.files import parquet_rows
+from gpt4image.base.files import parquet_rows, write_text
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.visible import csv_line
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
 from gpt4image.data import NO_LABEL, Dataset, annotation, load_with_splits
-from gpt4image.data.box_files import readable, write_coco
-from gpt4image.data.coco import ids_of
 from gpt4image.data.labels import note_other_classes, used_classes
 from gpt4image.data.regions import Boxes, Masks
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
-from gpt4image.labelling.answers import Read, answered_classes, read_boxes, read_for
-from gpt4image.labelling.boxes import BoxEvidence, TaughtBoxes, quality, suspected_boxes, teach
+from gpt4image.labelling.answers import Answers, Read, answered_classes, read_boxes, read_for
+from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes, quality, suspected_boxes, teach
 from gpt4image.labelling.confusions import Confused, confused_pairs
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.looks import promised
 from gpt4image.labelling.pictures import read_pictures
 from gpt4image.labelling.predictions import Predictions, predict_labels
-from gpt4image.labelling.shown import (
-    ShownBoxes,
-    ShownClasses,
-    confused_table,
-    write_classes,
-    write_page,
-    write_suggestions,
-    write_table,
-    write_to_ask_again,
-)
-from gpt4image.labelling.suggest import Suggestion, to_describe, to_label
-from gpt4image.labelling.text_vectors import Texts, open_table, smooth
+from gpt4image.labelling.text_vectors import Texts, open_table
+from gpt4image.pages.cards import PICTURE, Thumbnails, mark
+from gpt4image.pages.numbers import percent, text_table
+from gpt4image.pages.page import render
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, Video, calibration_error
 from gpt4image.tasks.multilabel import MultiLabel
@@ -54,10 +47,11 @@ FEATURES = ".features"
 """Ending of the folder that keeps features of pictures."""
 AGAIN, AGAIN_CLASSES = ".again.csv", ".again-classes.txt"
 """Endings of what a sharper question needs."""
-FEW_FOUND = 0.3
-"""Share of the human boxes that are answered, below which the convention of the numbers is doubted."""
-FEWEST_BOXES = 5
-"""Human boxes that can tell."""
+MOST_SHOWN = 50
+"""Suspected errors on the page and in the terminal; of boxes, of each kind."""
+FEW_FOUND, FEWEST_BOXES = 0.3, 5
+"""Share of the human boxes that are answered, below which the convention of the numbers is doubted; and the fewest
+boxes that can tell."""
 LABELS_WRONG = (
     "Some of the given labels look wrong. Agreement with noisy labels is not accuracy, and calibration cannot be "
     "measured against them; only labels that you have checked tell. If the labels are right, the texts are wrong: look "
@@ -72,6 +66,32 @@ TEXTS_SAY_NOTHING = (
     "Descriptions and answers are uninformative for these classes, so training will use only the given labels (with "
     "--label-trust it would use descriptions and answers, too). Does the prompt ask for what tells the classes apart?"
 )
+OTHER_NUMBERS = (
+    "Only {:.1%} of the human boxes have an answered box. The numbers may be in another convention: files are read as "
+    "left, top, right, bottom in thousandths of the picture. Read a file with other numbers into a new store by "
+    "`gpt4image descriptions import --box-format ORDER-UNIT`; for a describer give `describe --box-format`, which asks "
+    "nothing anew."
+)
+_TO_DEFINE = "# Write after each colon what tells this class from the others; that may also stay empty.\n"
+
+
+class Card(NamedTuple):
+    """One suspected error: its image, its row in a terminal, what each source claims, (source, class, how sure), and
+    boxes over the picture."""
+
+    row: int
+    cells: Sequence[str]
+    claims: Sequence[tuple[str, str, str]]
+    boxes: Sequence[Mapping[str, Any]] = ()
+
+
+class Section(NamedTuple):
+    """Cards under a heading, of ``total`` that there are."""
+
+    heading: str
+    note: str
+    total: int
+    cards: Sequence[Card]
 
 
 class _Evidence(NamedTuple):
@@ -87,12 +107,23 @@ class _Evidence(NamedTuple):
         return self.images.splits == "train"
 
 
+class _Made(NamedTuple):
+    """What is written, and what there is to say of it."""
+
+    targets: Targets | BoxLabels
+    facts: dict[str, Any]
+    counts: dict[str, int]
+    sections: list[Section]
+    notes: list[str]
+    text: str
+    skipped: Sequence[Skipped] = ()
+
+
 def label(config: LabelConfig) -> LabelResult:
     """Write targets of every image with evidence to ``config.out``, and a page of suspected label errors.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
-    never looked at. With ``suggest``, the images to label and to describe next are written beside the page. So are
-    the images and classes for a sharper question, where answers confuse classes.
+    never looked at. Where answers confuse classes, the images and classes for a sharper question are written too.
 
     Raises:
         ConfigError: options that do not go with the labels of the dataset.
@@ -103,7 +134,20 @@ def label(config: LabelConfig) -> LabelResult:
     images = _images(config)
     given = _with_texts(config, images)
     boxes = config.task == "detection" or (config.task == "auto" and isinstance(images.regions, Boxes))
-    return (_label_boxes if boxes else _label_classes)(config, given)
+    made = (_boxes if boxes else _classes)(config, given)
+    made.targets.save(config.out)
+    page, unreadable = _write_page(config, given, made)
+    facts = made.facts | {"page": page}
+    return LabelResult.of_facts(
+        facts,
+        path=config.out,
+        wrote=(config.out, page, *(facts[name] for name in ("again", "again_classes") if name in facts)),
+        notes=made.notes,
+        counts=made.counts,
+        read_rows=partial(parquet_rows, config.out),
+        text="\n\n".join([*made.notes, made.text]),
+        skipped=tuple(dict.fromkeys((*images.skipped, *made.skipped, *unreadable))),
+    )
 
 
 def _images(config: LabelConfig) -> Dataset:
@@ -133,10 +177,13 @@ def _with_texts(config: LabelConfig, images: Dataset) -> _Evidence:
     return _Evidence(images, Texts(vectors, vectors.described, names.vectors), table, not_read([names]))
 
 
-def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
-    """Write class probabilities."""
+def _classes(config: LabelConfig, given: _Evidence) -> _Made:
+    """Return class probabilities of the images with evidence."""
     images = given.images
-    task = _task_of(config, images)
+    task = MultiLabel() if images.labels.ndim == 2 else Video() if images.clips else Classification()
+    if config.task not in ("auto", task.name):
+        raise ConfigError(f"--task {config.task}: labels of {config.data} are of {task.name}; leave it out.")
+    task.require(images.labels, images.classes, config.data)
     read = None if config.answers is None else read_for(config.answers, images)
     answers = None if read is None else read.answers
     labels = images.labels.copy()
@@ -156,71 +203,47 @@ def _label_classes(config: LabelConfig, given: _Evidence) -> LabelResult:
         pictures=pictures,
     )
     found = _targets(config, given, labels, predicted, read, task)
-    kept, promises = found, list[str]()
+    kept, notes = found, list[str]()
     if config.max_error is not None:
         kept, said = promised(found, config.audit, config.max_error)
-        promises = [said]
-    known = images.revised(labels=labels)
+        notes = [said]
     certain = contradicted(labels, predicted.said)
-    shown = ShownClasses(
-        images=known,
-        probabilities=predicted.probabilities,
-        suspected=suspected_errors(predicted.probabilities, labels, predicted.out_of_fold, certain),
-        suggestions=_suggestions(config, given, predicted, known),
-        answers=answers if labels.ndim == 1 else None,
-        most=config.suspected,
-    )
+    suspected = suspected_errors(predicted.probabilities, labels, predicted.out_of_fold, certain)
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
     scores, counts = _how_good(task, found, explains, images.labels[predicted.known])
-    facts = _facts(given, known, predicted, found, scores, answered=answers is not None)
-    facts["suspected"] = len(shown.suspected)
-    file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
-    kept.save(file)
-    sections = shown.sections()
-    manifest = None if given.table is None else given.table.manifest
-    page, unreadable = write_page(config, known, manifest, sections, facts, found.facts.agreement)
-    facts["page"] = page
-    if config.suggest:
-        facts["suggestions"] = config.out.with_suffix(".suggestions.csv")
-        write_suggestions(facts["suggestions"], shown)
-    pairs = _ask_again(config, read, predicted, known, facts)
-    if file != config.out:
-        facts["table"] = config.out
-        write_table(config.out, kept)
-    facts |= {"promised": len(kept.keys)} if promises else {}
-    notes = [*promises, *_warnings(task, found, explains), *_unrelated(predicted), *given.notes]
+    usable = predicted.known & annotation.known(labels)
+    facts: dict[str, Any] = {
+        "images": len(images),
+        "described": int(given.texts.described.sum()),
+        **({} if answers is None else {"answered": found.facts.answered}),
+        "coverage": round(float(predicted.known[given.train].mean()), 4),
+        "labelled": int(usable.sum()),
+        "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
+        **scores,
+        **{f"unrelated_{name.replace(' ', '_')}": round(rate, 4) for name, rate in predicted.unrelated.items()},
+        "noise": round(found.facts.noise, 4),
+        "class_names": round(found.facts.names, 4),
+        **{f"weight_of_{name.replace(' ', '_')}": round(weight, 2) for name, weight in found.facts.weights.items()},
+        "suspected": len(suspected),
+    }
+    pairs = [] if read is None or labels.ndim == 2 else _ask_again(config, read, predicted, labels, images, facts)
+    facts |= {"promised": len(kept.keys)} if kept is not found else {}
+    notes += [*_warnings(task, found, explains), *_unrelated(predicted), *given.notes]
     notes += [] if read is None else _strange(read, labels)
-    confused = [confused_table(pairs, images.classes)] if pairs else []
-    again = [facts[name] for name in ("again", "again_classes") if name in facts]
-    return LabelResult.of_facts(
-        facts,
-        path=file,
-        wrote=tuple(dict.fromkeys((file, config.out, page, *again))),
-        notes=notes,
-        counts=counts,
-        read_rows=partial(parquet_rows, file),
-        text="\n\n".join([*notes, shown.in_words(sections), *confused]),
-        skipped=tuple(dict.fromkeys((*images.skipped, *unseen, *unreadable))),
-    )
-
-
-def _task_of(config: LabelConfig, images: Dataset) -> Task:
-    """Return the task that labels are of. Raises ConfigError: other options are given."""
-    task = MultiLabel() if images.labels.ndim == 2 else Video() if images.clips else Classification()
-    if config.task not in ("auto", task.name):
-        raise ConfigError(f"--task {config.task}: labels of {config.data} are of {task.name}; leave it out.")
-    if config.suggest and not task.exclusive:
-        raise ConfigError(
-            f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."
-        )
-    task.require(images.labels, images.classes, config.data)
-    return task
+    shown = suspected[:MOST_SHOWN].tolist()
+    said = answers if labels.ndim == 1 else None
+    cards = [_suspected_label(images, labels, predicted.probabilities[row], said, row, k) for row, k in shown]
+    head = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
+    title = "Suspected label errors, the most certain ones first"
+    text = text_table(title, [head, *(card.cells for card in cards)]) if cards else "No suspected label errors."
+    if pairs:
+        text += "\n\n" + confused_table(pairs, images.classes)
+    return _Made(kept, facts, counts, [Section("", "", len(suspected), cards)], notes, text, unseen)
 
 
 def _targets(
     config: LabelConfig, given: _Evidence, labels: NDArray[Any], predicted: Predictions, read: Read | None, task: Task
 ) -> Targets:
-    """Return what is written: the images with evidence."""
     images, rows, matrix = given.images, np.flatnonzero(predicted.known), predicted.noise.transition
     evidence: str = config.evidence
     if evidence == "fused" and read is None:
@@ -253,55 +276,48 @@ def _targets(
     )
 
 
-def _facts(
-    given: _Evidence, known: Dataset, predicted: Predictions, found: Targets, scores: dict[str, Any], answered: bool
-) -> dict[str, Any]:
-    """Return the summary, of the labels ``known``."""
-    usable = predicted.known & known.labelled
-    return {
-        "images": len(known),
-        "described": int(given.texts.described.sum()),
-        **({"answered": found.facts.answered} if answered else {}),
-        "coverage": round(float(predicted.known[given.train].mean()), 4),
-        "labelled": int(usable.sum()),
-        "classes_without_label": len(known.classes) - len(used_classes(known.labels[usable])),
-        **scores,
-        **{f"unrelated_{name.replace(' ', '_')}": round(rate, 4) for name, rate in predicted.unrelated.items()},
-        "noise": round(found.facts.noise, 4),
-        "class_names": round(found.facts.names, 4),
-        **{f"weight_of_{name.replace(' ', '_')}": round(weight, 2) for name, weight in found.facts.weights.items()},
-    }
-
-
 def _ask_again(
-    config: LabelConfig, read: Read | None, predicted: Predictions, known: Dataset, facts: dict[str, Any]
+    config: LabelConfig, read: Read, predicted: Predictions, labels: Any, images: Dataset, facts: dict[str, Any]
 ) -> list[Confused]:
     """Return the pairs of classes that answers confuse; what a sharper question needs is written beside the output."""
-    if read is None or known.labels.ndim == 2:
-        return []
-    trusted = known.labels if predicted.noise.rate == 0.0 else np.full_like(known.labels, NO_LABEL)
-    askable = predicted.known & ~read.again & (known.splits != "test")
+    trusted = labels if predicted.noise.rate == 0.0 else np.full_like(labels, NO_LABEL)
+    askable = predicted.known & ~read.again & (images.splits != "test")
     pairs = confused_pairs(predicted.said, trusted, predicted.probabilities, askable)
     if pairs:
         facts |= {"again": config.out.with_suffix(AGAIN), "again_classes": config.out.with_suffix(AGAIN_CLASSES)}
-        write_to_ask_again(facts["again"], pairs, known, predicted.probabilities)
-        write_classes(facts["again_classes"], pairs, known.classes, read.definitions)
+        rows = np.sort(np.concatenate([pair.images for pair in pairs])).tolist()
+        best = [np.argsort(predicted.probabilities[row])[-2:][::-1].tolist() for row in rows]
+        cells = [
+            (images.keys[row], images.digests[row], *(images.classes[k] for k in two))
+            for row, two in zip(rows, best, strict=True)
+        ]
+        lines = map(csv_line, [("key", "digest", "first", "second"), *cells])
+        write_text(facts["again"], "".join(lines))
+        write_classes(facts["again_classes"], pairs, images.classes, read.definitions)
     return pairs
 
 
-def _suggestions(config: LabelConfig, given: _Evidence, predicted: Predictions, known: Dataset) -> list[Suggestion]:
-    """Return the images to label next, then those to describe next, best first."""
-    if not config.suggest:
-        return []
-    described, vectors = given.texts.described, predicted.probabilities
-    unlabelled = np.flatnonzero(predicted.known & given.train & ~known.labelled)
-    if described.any():
-        shaping = np.flatnonzero(described & given.train)
-        vectors = smooth(given.texts.centred(shaping), shaping, config.seed)
-    return [
-        *to_label(vectors, predicted.probabilities, unlabelled, config.suggest, config.seed),
-        *to_describe(described, known.labels, np.flatnonzero(~described & given.train), config.suggest),
-    ]
+def confused_table(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
+    """Return pairs of classes as a table for a terminal."""
+    rows = [("classes", "compared with", "confused", "ask again")]
+    for pair in pairs:
+        names = " / ".join(classes[number] for number in pair.classes)
+        rows.append((names, pair.by, f"{pair.wrong:,} of {pair.checked:,}", f"{len(pair.images):,} images"))
+    return text_table("Classes that the answers confuse more often than chance", rows)
+
+
+def write_classes(
+    path: Path, pairs: Iterable[Confused], classes: Sequence[str], definitions: Mapping[int, str]
+) -> None:
+    """Write the classes of the pairs as a class list with a place for definitions.
+
+    What a person wrote into an earlier list is kept, then ``definitions`` that answers were given with, by class.
+    """
+    written = {name: definition for name, definition in class_list(str(path)) if definition} if path.exists() else {}
+    numbers = dict.fromkeys(number for pair in pairs for number in pair.classes)
+    options = [ClassOption(classes[i], written.get(classes[i], definitions.get(i, ""))) for i in numbers]
+    lines = (f"{name}: {definition}".strip() + "\n" for name, definition in options)
+    write_text(path, _TO_DEFINE + "".join(lines))
 
 
 def _warnings(task: Task, found: Targets, explains: float | None) -> list[str]:
@@ -335,11 +351,8 @@ def _unrelated(predicted: Predictions) -> list[str]:
 def _how_good(
     task: Task, found: Targets, explains: float | None, true: NDArray[Any]
 ) -> tuple[dict[str, float | None], dict[str, int]]:
-    """Return how right targets are on labels that were held out, and on those of the val split, ``true``; and on how
-    many labelled images each was measured.
-
-    Against labels that look wrong it is called agreement.
-    """
+    """Return how right targets are on held-out labels and on those of val, ``true``, and on how many images each was
+    measured. Against labels that look wrong it is called agreement."""
     metric = "accuracy" if task.exclusive else task.primary.name
     given, val = np.where(found.out_of_fold, found.labels, NO_LABEL), found.splits == "val"
 
@@ -366,7 +379,6 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _calibration_error(found: Targets) -> float | None:
-    """Return the expected calibration error of out-of-fold predictions against the given labels."""
     held_out = found.out_of_fold
     if not held_out.any():
         return None
@@ -377,27 +389,38 @@ def _calibration_error(found: Targets) -> float | None:
     return calibration_error(predicted.max(axis=1), predicted.argmax(axis=1) == given)
 
 
-def _label_boxes(config: LabelConfig, given: _Evidence) -> LabelResult:
-    """Write the boxes of all images with human boxes in train, or with an answer."""
-    answers, evidence = _checked(config)
+def _boxes(config: LabelConfig, given: _Evidence) -> _Made:
+    """Return the boxes of all images with human boxes in train, or with an answer."""
+    if config.answers is None:
+        raise ConfigError("--task detection needs --answers STORE, with answers of `gpt4image describe --ask boxes`.")
+    if config.evidence == "names":
+        raise ConfigError("--evidence names tells classes of whole images; give fused, texts or answers.")
     images, train = given.images, given.train
-    answered, strange = read_boxes(answers, images.digests, images.classes)
+    answered, strange = read_boxes(config.answers, images.digests, images.classes)
     every = images.regions if isinstance(images.regions, Boxes) else Boxes.of_images([None] * len(images))
-    human = every.hidden(~train)
+    human, val = every.hidden(~train), every.hidden(images.splits != "val")
     taught = teach(
         answered,
         human,
         given.texts if given.texts.described.any() else None,
         len(images.classes),
         seed=config.seed,
-        evidence=evidence,
+        evidence=config.evidence,
         reference=train,
     )
     targets = taught.targets(human)
     suspected = suspected_boxes(taught, human)
-    shown = ShownBoxes(images=images, human=human, taught=taught, suspected=suspected, most=config.suspected)
     weights = targets.weights[targets.places(targets.known & ~human.known)]
-    scores, counts = _how_good_boxes(taught, human, every.hidden(images.splits != "val"))
+    scores: dict[str, float | None] = {}
+    counts: dict[str, int] = {}
+    all_of_them = np.ones(len(taught.boxes.labels), bool)
+    for whose, drawn, some in (
+        ("of_answers", human, all_of_them),
+        ("of_teacher", human, taught.likely),
+        ("of_teacher_on_val", val, taught.likely),
+    ):
+        for name, value in quality(taught.boxes, drawn, some).items():
+            scores[f"{name}_{whose}"], counts[f"{name}_{whose}"] = _rounded(value), int(drawn.known.sum())
     facts: dict[str, Any] = {
         "images": len(images),
         "described": int(given.texts.described.sum()),
@@ -412,10 +435,6 @@ def _label_boxes(config: LabelConfig, given: _Evidence) -> LabelResult:
         **{f"weight_of_{name}": round(weight, 2) for name, weight in taught.weights.items()},
         "suspected": len(suspected),
     }
-    manifest = None if given.table is None else given.table.manifest
-    page, unreadable = write_page(config, images, manifest, shown.sections(), facts)
-    facts |= {"page": page, "suspected_boxes": config.out.with_suffix(".suspected.csv")}
-    shown.write(facts["suspected_boxes"])
     rows = np.flatnonzero(targets.known)
     found = BoxLabels(
         keys=tuple(images.keys[row] for row in rows),
@@ -423,80 +442,26 @@ def _label_boxes(config: LabelConfig, given: _Evidence) -> LabelResult:
         boxes=targets[rows],
         classes=images.classes,
         facts={
-            "evidence": evidence,
+            "evidence": config.evidence,
             "seed": config.seed,
-            "answers": str(answers.absolute()),
+            "answers": str(config.answers.absolute()),
             "embeddings": "" if config.embeddings is None else str(config.embeddings.absolute()),
             "human": np.flatnonzero(human.known[rows]).tolist(),
         },
     )
-    file = config.out.with_suffix(".parquet")
-    found.save(file)
-    if config.out != file:
-        unreadable += _write_coco(config.out, found, images.select(rows))
-    unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
-    notes = [note for note in (*given.notes, unknown, _other_numbers(facts)) if note]
-    return LabelResult.of_facts(
-        facts,
-        path=file,
-        wrote=tuple(dict.fromkeys((file, config.out, page, facts["suspected_boxes"]))),
-        notes=notes,
-        counts=counts,
-        read_rows=partial(parquet_rows, file),
-        text="\n\n".join([*notes, _boxes_in_words(facts, images), shown.in_words()]),
-        skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
-    )
-
-
-def _checked(config: LabelConfig) -> tuple[Path, BoxEvidence]:
-    """Return the store and the evidence of a teacher of boxes. Raises ConfigError: other options are given."""
-    if config.answers is None:
-        raise ConfigError("--task detection needs --answers STORE, with answers of `gpt4image describe --ask boxes`.")
-    if config.suggest:
-        raise ConfigError(f"--suggest {config.suggest} is for classification; leave it out for --task detection.")
-    if config.out.suffix not in (".parquet", ".json"):
-        raise ConfigError(f"--out {config.out}: boxes are written as .parquet, or as .json in COCO's format.")
-    if config.evidence == "names":
-        raise ConfigError("--evidence names tells classes of whole images; give fused, texts or answers.")
-    return config.answers, config.evidence
-
-
-def _write_coco(path: Path, found: BoxLabels, images: Dataset) -> list[Skipped]:
-    """Write boxes of images in COCO's format, with the ids of the dataset; return those that cannot be read."""
-    rows, sizes, skipped = readable(images)
-    kept = images.select(rows)
-    write_coco(path, kept.keys, sizes, found.boxes[rows], found.classes, ids_of(kept))
-    return skipped
-
-
-def _how_good_boxes(taught: TaughtBoxes, human: Boxes, val: Boxes) -> tuple[dict[str, float | None], dict[str, int]]:
-    """Return precision and recall of answers and teacher on human boxes that were held out, and on those of val; and
-    on how many annotated images each was measured."""
-    every = np.ones(len(taught.boxes.labels), bool)
-    scores: dict[str, float | None] = {}
-    counts: dict[str, int] = {}
-    parts = (
-        ("of_answers", human, every),
-        ("of_teacher", human, taught.likely),
-        ("of_teacher_on_val", val, taught.likely),
-    )
-    for whose, drawn, some in parts:
-        for name, value in quality(taught.boxes, drawn, some).items():
-            scores[f"{name}_{whose}"], counts[f"{name}_{whose}"] = _rounded(value), int(drawn.known.sum())
-    return scores, counts
-
-
-def _other_numbers(facts: dict[str, Any]) -> str:
-    """Return what to do where so few human boxes are answered that the numbers seem to stand for something else."""
+    notes = list(given.notes)
+    if strange:
+        notes.append(f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}.")
     recall = facts["recall_of_answers"]
-    if recall is None or recall >= FEW_FOUND or facts["human_boxes"] < FEWEST_BOXES:
-        return ""
-    return (
-        f"Only {recall:.1%} of the human boxes have an answered box. The numbers may be in another convention: "
-        "files are read as left, top, right, bottom in thousandths of the picture. Read a file with other numbers into "
-        "a new store by `gpt4image descriptions import --box-format ORDER-UNIT`; for a describer give `describe "
-        "--box-format`, which asks nothing anew."
-    )
+    if recall is not None and recall < FEW_FOUND and len(human.labels) >= FEWEST_BOXES:
+        notes.append(OTHER_NUMBERS.format(recall))
+    cards = [(one.kind, _suspected_box(images, human, taught, one)) for one in suspected]
+    of_kind = {kind: [card for own, card in cards if own == kind] for kind in KINDS}
+    sections = [Section(kind, note, len(of_kind[kind]), of_kind[kind][:MOST_SHOWN]) for kind, note in KINDS.items()]
+    table = [("image", "human box", "class", "teacher", "doubt"), *(card.cells for _, card in cards[:MOST_SHOWN])]
+    words = text_table("Suspected errors of human boxes, the surest first", table)
+    text = f"{_boxes_in_words(facts, images)}\n\n{words if cards else 'No suspected errors of human boxes.'}"
+    return _Made(found, facts, counts, sections, notes, text)
 
 
 def _boxes_in_words(facts: dict[str, Any], images: Dataset) -> str:
@@ -518,3 +483,66 @@ def _boxes_in_words(facts: dict[str, Any], images: Dataset) -> str:
         f"{drew} Of the boxes that the teacher keeps, learned on other images, they drew "
         f"{facts['precision_of_teacher']:.1%}{theirs}. {kept}"
     )
+
+
+def _write_page(config: LabelConfig, given: _Evidence, made: _Made) -> tuple[Path, list[Skipped]]:
+    """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
+    images = given.images
+    sections = [section for section in made.sections if section.cards]
+    digests = [images.digests[card.row] for section in sections for card in section.cards]
+    texts = texts_behind([] if given.table is None else [given.table.manifest], digests)
+    pictures = Thumbnails(images, 2 * PICTURE if isinstance(made.targets, BoxLabels) else PICTURE)
+
+    def shown(card: Card) -> dict[str, Any]:
+        known = {"key": images.keys[card.row], "picture": pictures.of(card.row)}
+        return {**known, **card._asdict(), "descriptions": texts.get(images.digests[card.row], [])}
+
+    page = render(
+        "label-page.html",
+        data=config.data,
+        sections=[{**section._asdict(), "cards": list(map(shown, section.cards))} for section in sections],
+        facts=made.facts,
+        agreement=made.targets.facts.agreement if isinstance(made.targets, Targets) else None,
+    )
+    path = config.out.with_suffix(".html")
+    write_text(path, page)
+    return path, pictures.skipped
+
+
+def _suspected_label(
+    images: Dataset, labels: NDArray[Any], known: NDArray[Any], answers: Answers | None, row: int, label: int
+) -> Card:
+    """Return the card of a label; ``known`` are the (K,) probabilities of the image."""
+    name, key = images.classes[label], images.keys[row]
+    given, guess = name, images.classes[int(known.argmax())]
+    likely, doubt = float(known.max()), 1.0 - float(known[label])
+    if labels.ndim > 1:
+        present = labels[row, label] == 1
+        given, guess = (f"{name}: {'present' if there else 'absent'}" for there in (present, not present))
+        likely = doubt = doubt if present else float(known[label])
+    said = ""
+    if answers is not None and answers.first[row] >= 0:
+        said = f"{images.classes[int(answers.first[row])]} ({answers.confidence[row]:.2f})"
+    cells = (key, given, guess, f"{likely:.2f}", f"{doubt:.3f}", *([] if answers is None else [said]))
+    claims = [("given label", given, ""), ("predicted", guess, percent(likely, digits=0))]
+    return Card(row, cells, [*claims, *([("answer says", said, "")] if said else [])])
+
+
+def _suspected_box(images: Dataset, human: Boxes, taught: TaughtBoxes, one: Suspect) -> Card:
+    """Return the card of a box, with what speaks against it."""
+    names, doubt = images.classes, percent(one.doubt, digits=0)
+    name, said = names[one.label], "" if one.taught is None else names[one.taught[1]]
+    cells = (images.keys[one.image], one.kind, name, said, f"{one.doubt:.3f}")
+    own = mark("teacher" if one.kind == "missing" else "human", one.corners.tolist(), name)
+    if one.kind == "missing":
+        corners, labels, _ = human.image(one.image)
+        others = [mark("human", box, names[k]) for box, k in zip(corners, labels, strict=True)]
+        return Card(one.image, cells, [("human box", "none", ""), ("teacher", name, doubt)], [*others, own])
+    if one.taught is not None:
+        against = [mark("teacher", one.taught[0].tolist(), said)]
+    else:
+        boxes = taught.boxes
+        likely = [k for k in range(boxes.starts[one.image], boxes.starts[one.image + 1]) if taught.likely[k]]
+        against = [mark("teacher", boxes.corners[k].tolist(), names[boxes.labels[k]]) for k in likely]
+    claims = [("human box", name, ""), *([("teacher", said, "")] if said else []), ("doubt", doubt, "")]
+    return Card(one.image, cells, claims, [own, *against])

@@ -25,7 +25,6 @@ from gpt4image.data import NO_LABEL, Dataset
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.labelling.answers import Answers, read_answers
 from gpt4image.labelling.looks import matches
-from gpt4image.labelling.shown import LIKELY as LIKELY_TAG
 from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, Vectors, open_table, smooth
 from gpt4image.reviewing.labels_file import Kind, boxes_value, value_of
@@ -34,6 +33,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
+PRESENT = 0.5  # probability from which a tag is proposed
 FIRST = 24  # images that are chosen to be unlike each other; the others follow by how unsure they are
 LIKELY = 9  # classes that are offered for an image: as many as there are number keys
 
@@ -128,7 +128,7 @@ def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[A
     probabilities = found.of(digests, np.nan)[:]
     there = np.asarray(~np.isnan(probabilities).all(axis=1))
     shares = np.nan_to_num(probabilities)
-    names = [[found.classes[k] for k in np.flatnonzero(row >= LIKELY_TAG).tolist()] for row in shares]
+    names = [[found.classes[k] for k in np.flatnonzero(row >= PRESENT).tolist()] for row in shares]
     said = [own if known else None for own, known in zip(names, there.tolist(), strict=True)]
     return said, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
 
@@ -270,7 +270,7 @@ class Teacher:
         candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
         if not learn or len(candidates) <= FIRST:
             return by_doubt.tolist()
-        first = [item.row for item in to_label(self._vectors, known, candidates, FIRST, self._seed)]
+        first = to_label(self._vectors, known, candidates, FIRST, self._seed).tolist()
         return list(dict.fromkeys([*first, *by_doubt.tolist()]))
 
 
