@@ -150,8 +150,6 @@ def distill(
     task: str = 'auto',
     evidence: Literal['fused', 'texts', 'answers', 'names'] = 'fused',
     features: str = 'auto',
-    suspected: int = 50,
-    suggest: int = 0,
     max_error: float | None = None,
     audit: StrPath = 'audit.csv',
     label_trust: float | None = None,
@@ -313,9 +311,6 @@ def distill(
         features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
             on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none. auto:
             the first of two usual models whose weights are here. Features are kept beside the output.
-        suspected (int, optional): Number of suspected label errors to show.
-        suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
-            only.
         max_error (float | None, optional): Keep only the surest targets of training images, of which at most this share
             is wrong, with 95 % confidence by the looks of `audit`; one class per image.
         audit (str | Path, optional): File of the looks of `audit`, for max_error=.
@@ -648,8 +643,6 @@ def label(
     classes: StrPath | Sequence[str] | None = None,
     out: StrPath,
     seed: int = 0,
-    suspected: int = 50,
-    suggest: int = 0,
     max_error: float | None = None,
     audit: StrPath = 'audit.csv',
 ) -> LabelResult:
@@ -682,13 +675,9 @@ def label(
             the first of two usual models whose weights are here. Features are kept beside the output.
         classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a text file with
             one per line, or a list with commas. Default: those that the answers chose from.
-        out (str | Path): Parquet file of class probabilities, or a .csv table for people with the Parquet file beside
-            it; for detection of boxes, or a .json file in COCO's format with the Parquet file beside it. An HTML page
-            of suspected label errors is written beside it too.
+        out (str | Path): Parquet file of class probabilities; for detection of boxes. An HTML page of suspected label
+            errors is written beside it.
         seed (int, optional): Seed of the folds.
-        suspected (int, optional): Number of suspected label errors to show.
-        suggest (int, optional): Number of images to suggest for labelling next, and for describing; classification
-            only.
         max_error (float | None, optional): Keep only the surest targets of training images, of which at most this share
             is wrong, with 95 % confidence by the looks of `audit`; one class per image.
         audit (str | Path, optional): File of the looks of `audit`, for max_error=.
