@@ -1,17 +1,23 @@
-"""What each format on disk looked like is kept in tests/written/: today's commands read it, and refuse a later one.
+"""What each format on disk looked like is kept in tests/written/: today's commands read it, and name what is damaged.
 
-CONTRIBUTING.md says when a folder is added there, and how.
+Each file is cut, emptied, zeroed in part and has a bit turned over; weights and records are also swapped with those of
+another run. Some bits of Parquet and SQLite files are read by nobody, and the 17th digit of a number may say nothing:
+where only such a one turned over, all that is read has to be as before. CONTRIBUTING.md says when a folder is added.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import random
 import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import onnx
 import pyarrow.parquet as pq
@@ -21,17 +27,26 @@ from safetensors.torch import load_file, safe_open, save_file
 from gpt4image import cli
 from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.runs import CHECKPOINT, RUN
+from gpt4image.artifacts.targets import Targets
 from gpt4image.base import checksums
 from gpt4image.base.checksums import FILES
 from gpt4image.base.files import read_json, write_json
+from gpt4image.config import TrainConfig
+from gpt4image.reporting import doctor
 from gpt4image.training.loop import load_checkpoint
+from gpt4image.training.train import train
+from small_training import SMALL, StoppedError, stop_after
 from written import make
 
 WRITTEN = sorted(Path(make.__file__).parent.glob("format-*"))
 DATA = ("--data", "folder:photos")
+BEGUN = {**SMALL, "epochs": 2, "checkpoint_seconds": 0.0}
+RESUME = ["train", *DATA, "--out", "stopped", "--resume"]
+RESUME += [word for name, value in BEGUN.items() for word in (f"--{name}", json.dumps(value).strip('"'))]
 READING: dict[str, Sequence[str]] = {
     "all": ("doctor", "."),
     "store": ("descriptions", "export", "rows.jsonl", "--store", "model/answers.db"),
+    "answers": ("label", *DATA, "--answers", "model/answers.db", "--out", "new.parquet"),
     "table": ("encode", "--store", "model/answers.db", "--encoder", "bag-of-words:16", "--out", "model/embeddings"),
     "texts": ("label", *DATA, "--embeddings", "model/embeddings", "--out", "new.parquet"),
     "labels": (*make.TRAIN[:-1], "new"),
@@ -43,31 +58,52 @@ READING: dict[str, Sequence[str]] = {
     "stages": make.DISTILL,
     "run's model": ("predict", "model/run", "photos/food"),
     "timm": ("predict", "model/model", "photos/food"),
-    "onnx": ("predict", "model.onnx", "photos/food"),
+    "onnx": ("predict", "model.onnx", "photos/food", "--out", "new.csv"),
+    "stopped": RESUME,
 }
 
 
+class Told(NamedTuple):
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def give(*words: str) -> Told:
+    """Give a command in this process."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = cli.main(words)
+    return Told(code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(params=WRITTEN, ids=lambda path: path.name)
-def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of what was written once, as the current folder."""
+def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what was written once, as the current folder; a writer had left the lock of its store."""
     shutil.copytree(request.param, tmp_path / "written")
     monkeypatch.chdir(tmp_path / "written")
-    yield tmp_path / "written"
+    Path("model/answers.db.lock").touch()
+    return tmp_path / "written"
+
+
+@pytest.fixture
+def stopped(written: Path) -> Path:
+    """With a run that was stopped after a step."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
+        stop_after(patch, steps=1)
+        train(TrainConfig(**BEGUN, data="folder:photos", out=Path("stopped")))
+    return written
 
 
 @pytest.mark.slow
-def test_all_of_it_is_read_by_every_command_and_no_answer_or_run_is_made_anew(
-    written: Path, capsys: pytest.CaptureFixture[str], runs_here: None
-) -> None:
+def test_all_of_it_is_read_by_every_command_and_no_answer_or_run_is_made_anew(stopped: Path, runs_here: None) -> None:
     # distill trains anew where an option of training is gone or new; what was paid for stays.
-    kept = [
-        *Path("comparison").rglob("*.safetensors"),
-        *Path("aligned").glob("*.safetensors"),
-        Path("model/answers.db"),
-    ]
-    weights = {path: path.stat().st_mtime_ns for path in kept}
+    paths = [*Path("comparison").rglob("*.safetensors"), *Path("aligned").glob("*.safetensors")]
+    weights = {path: path.stat().st_mtime_ns for path in [*paths, Path("model/answers.db")]}
     for name, command in READING.items():
-        assert cli.main(list(command)) == 0, f"{name}: {capsys.readouterr().err}"
+        told = give(*command)
+        assert told.code == 0, f"{name}: {told.err}"
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
     assert len(Path("rows.jsonl").read_text(encoding="utf-8").splitlines()) == 15  # those of train
     boxes = BoxLabels.load(Path("boxes.parquet"))
@@ -102,7 +138,7 @@ def newer_weights(path: Path) -> None:
 
 
 def newer_store(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 9")
 
 
@@ -136,15 +172,13 @@ NEWER: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", NEWER)
-def test_a_later_format_is_refused_by_name_with_what_to_do(
-    name: str, written: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_later_format_is_refused_by_name_with_what_to_do(name: str, written: Path) -> None:
     [path] = Path().glob(name)
     change, reader = NEWER[name]
     change(path)
     before = path.read_bytes()
-    assert cli.main(list(READING[reader])) == (1 if reader == "all" else 2)
-    told = capsys.readouterr()
+    told = give(*READING[reader])
+    assert told.code == (1 if reader == "all" else 2)
     assert re.search(r"(format|layout) '?(9|2)\b", told.err + told.out), told.err
     assert re.search(r"[Uu]pdate|upgrade|newer version|version of gpt4image that wrote it", told.err), told.err
     assert path.name in told.err or str(path.parent) in told.err
@@ -154,4 +188,145 @@ def test_a_later_format_is_refused_by_name_with_what_to_do(
 def test_what_is_kept_is_small_and_names_no_place(written: Path) -> None:
     files = [path for path in written.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 300_000
-    assert {path.name for path in files if path.suffix in (".html", ".lock")} == set()
+    assert {path.name for path in files if path.suffix in (".html", ".lock")} == {"answers.db.lock"}
+
+
+BOUND = re.compile(r"\.safetensors$|\.npy$|(config|run|evaluation-test)\.json$|metrics\.jsonl$")
+"""What belongs to its run or table by checksum; pictures for the report do not."""
+
+
+def files_of(part: str) -> list[Path]:
+    found = [Path(part)] if Path(part).is_file() else sorted(Path(part).rglob("*.*"))
+    return [file for file in found if file.is_file() and file.suffix not in (".lock", ".html", ".count", ".py")]
+
+
+def damaged(file: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield what may have happened to a file, with its content then; the same for the same file."""
+    whole, rng = file.read_bytes(), random.Random(f"{file}, damaged")
+    size, at = min(512, max(1, len(whole) // 3)), rng.randrange(len(whole))
+    start = rng.choice([at for at in range(0, len(whole) - size + 1, size) if any(whole[at : at + size])])
+    yield "cut at half", whole[: len(whole) // 2]
+    yield "empty", b""
+    yield "zeroed block", whole[:start] + bytes(size) + whole[start + size :]
+    yield "flipped bit", whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+    others = [other for other in sorted(Path().rglob(file.name)) if other.read_bytes() != whole]
+    if BOUND.search(file.name) and others:
+        yield "swapped", others[0].read_bytes()
+
+
+def content_of(file: Path) -> Any:
+    """Return all that is read of a file in whose format some bits mean nothing; None of other files."""
+    if file.name == "boxes.parquet":
+        return BoxLabels.load(file)._checksum()
+    if file.name == "text-labels.parquet":
+        targets = Targets.load(file)
+        return targets._checksum(asdict(targets.facts))
+    if file.suffix == ".json":  # the last of many digits may change no number
+        return json.loads(file.read_bytes())
+    if file.suffix == ".db":
+        with contextlib.closing(sqlite3.connect(file)) as store:
+            return [store.execute(f"SELECT * FROM {name}").fetchall() for name in ("prompts", "describers", "results")]
+    return None
+
+
+@pytest.mark.parametrize("part", ["aligned", "begun", "boxes.parquet", "comparison", "model", "model.onnx"])
+def test_doctor_finds_any_damage(written: Path, part: str) -> None:
+    missed: list[str] = []
+    for file in files_of(part):
+        whole, before = file.read_bytes(), content_of(file)
+        for kind, content in list(damaged(file)):
+            file.write_bytes(content)
+            told = give("doctor", part)
+            if told.code == cli.OK and before is not None and content_of(file) == before:
+                continue
+            helps = told.code != cli.ITEMS_SKIPPED or "delete" in told.err or "gpt4image" in told.err
+            named = file.name if kind != "swapped" else str(file.parent)
+            if told.code not in (cli.ITEMS_SKIPPED, cli.USER_MISTAKE) or named not in told.err or not helps:
+                missed.append(f"{file}, {kind}: {told.code} {told.err[-300:]}")
+        file.write_bytes(whole)
+    assert not missed, "\n".join(missed)
+
+
+PART = {"run": "model/run", "answers": "model/answers.db", "table": "model/embeddings", "index": "aligned/search",
+        "onnx": "model.onnx", "stopped": "stopped"}  # fmt: skip
+"""What some commands read; what they write anew is called "new"."""
+NOT_READ = ("seconds", "per_second", "next", "path", "report", "comparison", "environment", "indexed_now")
+"""Facts of an outcome that two runs of a command may have different."""
+
+
+def result_of(told: Told) -> Any:
+    """Return what came of a command: what it says, and the numbers in the files that it wrote."""
+    if told.code not in (cli.OK, cli.ITEMS_SKIPPED):
+        return told.code
+    facts = {name: value for name, value in json.loads(told.out).items() if not name.endswith(NOT_READ)}
+    labels = [Targets.load(file).probabilities.tolist() for file in Path().glob("new.parquet")]
+    return facts, labels, [file.read_bytes() for file in Path().glob("new.csv")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PART)
+def test_no_command_makes_another_number_of_a_damaged_file(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """It names the file, or does as with whole ones."""
+    work, wrong = tmp_path / "work", list[str]()
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    def lay_out() -> None:
+        for path in work.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(stopped, work, dirs_exist_ok=True)
+
+    lay_out()
+    cases = [(file, *one) for file in files_of(PART[command]) for one in damaged(file)]
+    expected = result_of(give(*READING[command], "--json"))
+    assert isinstance(expected, tuple)
+    for file, kind, content in cases:
+        if kind == "empty":  # refused as another file
+            continue
+        lay_out()
+        file.write_bytes(content)
+        told = give(*READING[command], "--json")
+        said = told.err + told.out
+        is_named = any(text in said for text in (file.name, str(file), str(file.parent)))
+        helps = any(word in said for word in ("gpt4image ", "emove", "estore", "elete", "export", "another"))
+        right = result_of(told) == expected
+        right |= is_named and (told.code == cli.ITEMS_SKIPPED or f"{file} is damaged" in said)
+        right = is_named and helps if told.code == cli.USER_MISTAKE else right
+        if not right or "Traceback" in told.err:
+            wrong.append(f"{file}, {kind}: {told.code} {told.out[-300:]} {told.err[-500:]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_doctor_finds_what_was_written_whole_names_what_is_missing_and_passes_others_by(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = json.loads(give("doctor", ".", "--json").out)
+    states = {one["file"]: one["state"] for one in facts["checked"]}
+    assert facts["damaged"] == 0 and {states[str(file)] for file in files_of("model/embeddings")} == {"whole"}
+    (tmp_path / "notes.json").write_text("{not json")
+    (tmp_path / "examples.json").write_text("[1")
+    (tmp_path / "README.md").write_text("# Photographs")
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE t (x)")
+    (written / "aligned").rename(tmp_path / "run")
+    shutil.rmtree(written)
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "notes.json", tmp_path / "other.db", tmp_path / "gone"):
+        told = give("doctor", str(path))
+        assert told.code == cli.USER_MISTAKE and str(path) in told.err
+    (tmp_path / "other.db-shm").write_bytes(b"x")
+    known = doctor._store
+
+    def vanished(path: Path) -> bool | None:
+        if path.name == "other.db-shm":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return known(path)
+
+    monkeypatch.setattr(doctor, "_store", vanished)
+    told = give("doctor", str(tmp_path))
+    assert told.code == cli.OK and "other.db" not in told.out
+    (tmp_path / "run" / "head.safetensors").unlink()
+    told = give("doctor", "run")
+    assert told.code == cli.ITEMS_SKIPPED and "run/head.safetensors is missing" in told.err
