@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +27,18 @@ settings.load_profile("repeatable")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# In memory, where there is enough, fsync takes no time; what a power failure leaves is a matter of test_crash_points.py.
+if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
+
 # Results that must be equal to the bit are those of the CPU; what a GPU would round otherwise is not looked at here.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: let collections of garbage pass it by."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ brings them to the width asked for. There is nothing to fit, so equal texts have
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -48,7 +48,7 @@ class BagOfWordsEncoder:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         counts: Any = self._counter.transform(texts)
         counts.data = np.log1p(counts.data)
-        vectors = np.asarray((counts @ self._projection).todense(), dtype=np.float64)
+        vectors = np.asarray((counts @ _projection(self.width)).todense(), dtype=np.float64)
         vectors[~vectors.any(axis=1)] = 1.0
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
@@ -59,11 +59,12 @@ class BagOfWordsEncoder:
         options: dict[str, Any] = {"stop_words": "english", "token_pattern": WORD, "alternate_sign": False}
         return HashingVectorizer(n_features=_BINS, norm=None, **options)  # pyright: ignore[reportArgumentType]
 
-    @cached_property
-    def _projection(self) -> Any:
-        from scipy.sparse import csr_matrix
-        from sklearn.random_projection import SparseRandomProjection
 
-        options: dict[str, Any] = {"n_components": self.width, "density": _DENSITY}
-        projection = SparseRandomProjection(random_state=0, **options)
-        return projection.fit(csr_matrix((1, _BINS))).components_.T.tocsr()
+@cache
+def _projection(width: int) -> Any:
+    from scipy.sparse import csr_matrix
+    from sklearn.random_projection import SparseRandomProjection
+
+    options: dict[str, Any] = {"n_components": width, "density": _DENSITY}
+    projection = SparseRandomProjection(random_state=0, **options)
+    return projection.fit(csr_matrix((1, _BINS))).components_.T.tocsr()
