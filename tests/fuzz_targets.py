@@ -52,7 +52,6 @@ from gpt4image.models.hugging_face import find_folder
 from gpt4image.models.weights import load_tensors
 from gpt4image.options import read_recipe
 from gpt4image.reporting.extras import Example
-from gpt4image.reviewing.label_studio import read_tasks
 from region_cases import coco, mask_bytes, picture, survives, write_coco_set
 from tiny_videos import moving_dot, video
 
@@ -75,9 +74,6 @@ MANIFEST = {"path": ["1.png", "2.png"] * 3, "label": ["cat", None] * 3, "split":
 BOXES_OF_TABLE = {"path": ["1.png", "2.png"] * 2,
          "boxes": ['[["cat", 0.1, 0.2, 0.5, 0.6], ["dog", 0, 0, 1, 1, 0.5]]', "[]", "", "[]"],
          "key": [f"k{number}" for number in range(4)]}  # fmt: skip
-TASKS = [{"data": {"image": "/data/local-files/?d=photos/1.png", "key": "photos/1.png", "digest": f"{1:064x}"},
-          "annotations": [{"result": [{"type": "choices", "value": {"choices": ["cat"]}}], "was_cancelled": False}]},
-         {"image": "/data/upload/2.png", "choice": "dog"}]  # fmt: skip
 VOC = ("<annotation><filename>a.png</filename><size><width>40</width><height>20</height><depth>3</depth></size>"
        "<object><name>cat</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax>"
        "<ymax>15</ymax></bndbox></object></annotation>")  # fmt: skip
@@ -284,7 +280,6 @@ TARGETS: dict[str, Prepare] = {
     "mask-png": of_set("set/masks/train/000.png", drawn["png"], "masks", above=3),
     "mask-tags": of_set("set/tags.csv", drawn["txt"], "masks", above=1),
     "mask-classes": of_set("set/classes.txt", drawn["txt"], "masks", above=1),
-    "label-studio": of_file("tasks.json", text(TASKS), lambda path: read_tasks(path, {"photos/1.png": "0" * 64})),
     "recipe": of_file("r.toml", text(RECIPE), lambda path: read_recipe(path, TrainConfig)),
     "prompt-file": of_file("p.txt", text("Describe the {class_name}.\n---\nShorter.\n"),
                            lambda path: load_prompt(str(path))),

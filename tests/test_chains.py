@@ -76,17 +76,24 @@ def reviewed() -> str:
     tasks(rows)
     Path("run").mkdir()  # of an earlier training
     evidence = "--answers photos.db --embeddings photos.emb"
-    return f"review --data photos --labels photos/labels.csv {evidence} --import-tasks tasks.json"
+    return f"review --data photos --labels photos/labels.csv {evidence}"
 
 
 def tasks(rows: list[dict[str, Any]]) -> None:
-    given = [{"image": row["key"], "label": row["class"]} for row in rows[::2]]
-    Path("tasks.json").write_text(json.dumps(given), encoding="utf-8")
+    Path("tasks.json").write_text(json.dumps({row["key"]: row["class"] for row in rows[::2]}), encoding="utf-8")
+
+
+def click(sessions: Any, *_: Any) -> None:
+    """Label on the page as a person does."""
+    session = sessions["label"]
+    given = json.loads(Path("tasks.json").read_text(encoding="utf-8"))
+    digest_of = dict(zip(session.file.images.keys, session.file.images.digests, strict=True))
+    session.mark({digest_of[key]: (name, "checked") for key, name in given.items()})
 
 
 def only_reviewed() -> str:
     tasks(photos("photos", labelled=0))
-    return "review --data photos --labels photos/labels.csv --import-tasks tasks.json"
+    return "review --data photos --labels photos/labels.csv"
 
 
 def several() -> str:
@@ -199,6 +206,7 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
     chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gpt4image.reviewing.review.serve", click)
     if "ONNX" not in chain:  # writing ONNX takes seconds; without its extra, a run predicts as it is
         monkeypatch.setattr(next_steps, "OF_ONNX", ("no such package",))
     first, names = CHAINS[chain]
@@ -206,8 +214,6 @@ def test_the_printed_steps_lead_to_predictions_and_cost_nothing_more(
     while command:
         given.append(command)
         words = shlex.split(command)
-        if words[0] == "review" and "--import-tasks" not in words:  # a person would label on the page
-            words += ["--import-tasks", "tasks.json"]
         capsys.readouterr()
         code = main([*words, *shlex.split(SHORT.get(words[0], "") if len(given) > 1 else "")])
         said = capsys.readouterr()

@@ -77,7 +77,6 @@ def test_how_a_result_is_printed_is_no_part_of_a_configuration() -> None:
     ("options", "message"),
     [
         ({"labels": "labels.parquet"}, r"--labels = .*labels\.parquet.*: give a file that ends with \.csv"),
-        ({"import_tasks": "a", "export_tasks": "b"}, "are two commands: give one, then the other"),
         ({"port": 65536}, "--port = 65536"),
     ],
 )

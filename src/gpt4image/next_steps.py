@@ -144,8 +144,6 @@ def _after_label(config: Any, outcome: Any) -> Step:
 
 
 def _after_review(config: Any, outcome: Any) -> Step | None:
-    if config.export_tasks is not None:
-        return None
     data, evidence = f"manifest:{config.labels}", config.answers or config.embeddings
     if evidence is None:
         return ("train", {"data": data, "out": _new(Path("run"))}) if outcome.labelled else None

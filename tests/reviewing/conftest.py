@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def opened(pictures: Path) -> Iterator[Callable[..., Session]]:
     def start(wait: bool = True, **options: Any) -> Session:
         config = ReviewConfig(**{"data": f"folder:{pictures}", "labels": pictures.parent / "labels.csv"} | options)
         file = LabelsFile(config.labels, load_dataset(config.data), kind_asked(config))
-        running.append(open_session(config, file, wait=wait))
+        running.append(open_session(config, file))
+        while wait and running[-1].learning:
+            time.sleep(0.01)
         return running[-1]
 
     yield start

@@ -105,24 +105,6 @@ def test_a_killed_server_loses_no_click_and_finish_ends_the_command(pictures: Pa
     assert facts["next"] == "gpt4image train --data 'manifest:my labels.csv' --out run"
 
 
-def test_labels_go_to_label_studio_and_come_back(pictures: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
-    assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).path == tmp_path / "out.json"
-    tasks = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert {task["data"]["key"] for task in tasks} == set(load_dataset(f"folder:{pictures}").keys)
-    choice = {"from_name": "label", "to_name": "image", "type": "choices"}
-    for task in tasks:
-        task["annotations"] = [{"result": [choice | {"value": {"choices": ["dog"]}}]}]
-    tasks.append({"data": {"image": "elsewhere.png"}, "annotations": tasks[0]["annotations"]})
-    tasks[0] = tasks[0] | {"annotations": [{"result": [choice | {"value": {"choices": ["owl"]}}]}]}
-    (tmp_path / "in.json").write_text(json.dumps(tasks), encoding="utf-8")
-    outcome = review(ReviewConfig(**options, import_tasks=tmp_path / "in.json"))
-    assert [item.name for item in outcome.skipped] == ["elsewhere.png", tasks[0]["data"]["key"]]
-    assert "class 'owl' is not one of: cat, dog" in outcome.skipped[1].reason
-    assert (outcome.labelled, outcome.checked) == (11, 10)
-    assert sorted(labels_of(tmp_path / "labels.csv").values()) == ["cat", *["dog"] * 10]
-
-
 def test_a_missing_server_is_named_before_anything_is_written(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,8 +75,7 @@ def test_new_classes_can_be_typed_only_where_none_are_given(opened: Callable[...
     session = opened()
     assert (session.classes, session.is_open) == ([], True)
     first, second, third, *_ = (card.id for card in session.cards("label", 96))
-    session.mark({first: ("  red   fox ", "checked"), second: ("owl", "checked")})
-    session.mark({third: ("Red Fox", "checked")})
+    session.mark({first: ("  red   fox ", "checked"), second: ("owl", "checked"), third: ("Red Fox", "checked")})
     assert session.classes == ["red fox", "owl"]
     session.end()
     session.file.close()
@@ -84,16 +83,6 @@ def test_new_classes_can_be_typed_only_where_none_are_given(opened: Callable[...
     assert (given.classes, given.is_open) == (["red fox", "hen", "owl"], False)
     with pytest.raises(ConfigError, match="class 'bear' is not one of: hen, owl, red fox"):
         given.mark({first: ("bear", "checked")})
-
-
-def test_names_of_one_import_that_differ_in_case_are_one_class(opened: Callable[..., Session], pictures: Path) -> None:
-    for name in ("cat", "dog"):
-        shutil.rmtree(pictures / name)
-    session = opened()
-    given = dict(zip(session.digests, ("Cat", "cat", "owl", "CAT"), strict=False))
-    assert session.mark_known({digest: (name, "checked") for digest, name in given.items()}) == []
-    assert session.classes == ["Cat", "owl"]
-    assert session.file.labels() == ["Cat", "owl"]
 
 
 def test_the_teacher_outlives_a_fault_of_a_library_and_says_it(

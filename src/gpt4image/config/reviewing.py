@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import WithData
 from gpt4image.config.describing import class_lines
 
@@ -43,10 +42,6 @@ class ReviewConfig(WithData):
     """Begin with suspected label errors instead of images without a label."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the page on 127.0.0.1; 0 takes a free one."""
-    import_tasks: Path | None = None
-    """Read labels from a JSON file of Label Studio into --labels, and end."""
-    export_tasks: Path | None = None
-    """Write labels and proposals as a JSON file for Label Studio, and end."""
 
     @check("labels")
     @classmethod
@@ -56,12 +51,6 @@ class ReviewConfig(WithData):
         return value
 
     _lines = check("classes", mode="before")(class_lines)
-
-    @model_validator(mode="after")
-    def _one_task(self) -> Self:
-        if self.import_tasks is not None and self.export_tasks is not None:
-            raise ConfigError("--import-tasks and --export-tasks are two commands: give one, then the other.")
-        return self
 
 
 class DiscoverConfig(WithData):

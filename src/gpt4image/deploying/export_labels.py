@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,6 @@ from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.regions import Boxes
-from gpt4image.reviewing.label_studio import FROM_NAME, TO_NAME, choices, prediction, task_of
 
 PRESENT = 0.5  # probability from which on one of several classes is written
 LONGEST = 200  # characters of a file name
@@ -237,38 +237,38 @@ def _write_voc(out: Path, found: Labelled) -> list[Skipped]:
 
 def _write_tasks(out: Path, found: Labelled) -> list[Skipped]:
     """Write tasks of Label Studio, whose predictions are choices or rectangles."""
-    images, tasks, skipped = found.images, list[dict[str, Any]](), list[Skipped]()
+    images, skipped, tasks = found.images, list[Skipped](), list[dict[str, Any]]()
+    named: dict[str, Any] = {"from_name": "label", "to_name": "image"}
     if found.kind == "boxes":
         rows, sizes, skipped = readable(images)
-        predictions = [_rectangles(found, row, size) for row, size in zip(rows, sizes, strict=True)]
+        said = [[named | one for one in _rectangles(found, row, size)] for row, size in zip(rows, sizes, strict=True)]
+        scores = [float(found.boxes.image(row)[2].min(initial=1.0)) for row in rows]
     else:
-        rows = [*range(len(images))]
-        predictions = [
-            prediction([choices([found.classes[k] for k, _ in names])], min(share for _, share in names))
-            for names in found.named
-        ]
-    for row, said in zip(rows, predictions, strict=True):
-        task = task_of(_path(out, images, row), images.keys[row], images.digests[row])
-        tasks.append({**task, "predictions": [said]})
+        rows = range(len(images))
+        choices = ([found.classes[k] for k, _ in names] for names in found.named)
+        said = [[named | {"type": "choices", "value": {"choices": names}}] for names in choices]
+        scores = [min(share for _, share in names) for names in found.named]
+    for row, result, score in zip(rows, said, scores, strict=True):
+        place = f"/data/local-files/?d={quote(_path(out, images, row))}"  # on the machine of Label Studio
+        data = {"image": place, "key": images.keys[row], "digest": images.digests[row]}
+        guess = {"result": result, "score": score, "model_version": "gpt4image"}
+        tasks.append({"data": data, "predictions": [guess]})
     write_json(out, tasks, checksum=False)
     return skipped
 
 
-def _rectangles(found: Labelled, row: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Return the boxes of an image as a prediction; sides are in percent."""
-    corners, labels, weights = found.boxes.image(row)
+def _rectangles(found: Labelled, row: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Return the boxes of an image as results; sides are in percent."""
     about = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
-    results = [
+    corners, labels, weights = (part.tolist() for part in found.boxes.image(row))
+    return [
         {
-            "from_name": FROM_NAME, "to_name": TO_NAME, "type": "rectanglelabels", "score": weight, **about,
+            "type": "rectanglelabels", "score": weight, **about,
             "value": {"x": 100 * left, "y": 100 * top, "width": 100 * (right - left),
                       "height": 100 * (bottom - top), "rotation": 0, "rectanglelabels": [found.classes[label]]},
         }
-        for (left, top, right, bottom), label, weight in zip(
-            corners.tolist(), labels.tolist(), weights.tolist(), strict=True
-        )
+        for (left, top, right, bottom), label, weight in zip(corners, labels, weights, strict=True)
     ]  # fmt: skip
-    return prediction(results, float(weights.min(initial=1.0)))
 
 
 _EVERY = ("classification", "multilabel", "boxes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -54,7 +54,6 @@ class Audit:
         self._config = config
         self.kind: Kind
         self.images, self.kind, classes = _audited(config)
-        self._things = "boxes there are" if self.kind == "detection" else "tags there are"
         self._said, self._proxy, self._skipped = _said(config, self.images, self.kind, classes)
         self._rows = order_of(self.images.digests)[: config.looks]
         self.file = LabelsFile(config.labels, self.images.select(self._rows), self.kind, fresh=True)
@@ -75,47 +74,56 @@ class Audit:
         self.session.end()
         self.file.close()
 
-    def shares(self) -> tuple[dict[str, Share], Counter[str], Counter[str]]:
+    def _shares(self) -> tuple[dict[str, Share], Counter[str], Counter[str]]:
         """Return what is estimated by its name; and how often each class was said, and how often wrongly, at last."""
         marks = [self.file[row] for row in range(len(self._rows))]
         seen = [place for place, mark in enumerate(marks) if mark.label and mark.note == "checked"]
-        looked, found = self._rows[seen], dict[str, Share]()
+        looked, found = self._rows[seen], dict[str, Share | None]()
         truth = [value_of(self.kind, marks[place].label) for place in seen]
         counts, wrong = Counter[str](), Counter[str]()
         for name, said in self._said.items():
             pairs = [(said[row], true) for row, true in zip(looked, truth, strict=True) if said[row] is not None]
             if self.kind == "classification":
-                share = share_of_classes([one or "" for one in said], self._proxy[name], looked, truth)
-                found |= {} if share is None else {name: share}
+                found[name] = share_of_classes([one or "" for one in said], self._proxy[name], looked, truth)
                 pairs = [([guess], [true]) for guess, true in pairs]
             else:
                 right = np.array([matches(*pair) for pair in pairs])
                 known = sum(one is not None for one in said)
-                for what, part in ((f"{name} that are right", 0), (f"{self._things} in {name}", 1)):
-                    share = share_of_things(right, np.array([len(pair[part]) for pair in pairs]), known)
-                    found |= {} if share is None else {what: share}
+                things = "boxes" if self.kind == "detection" else "tags"
+                for what, part in ((f"{name} that are right", 0), (f"{things} there are in {name}", 1)):
+                    found[what] = share_of_things(right, np.array([len(pair[part]) for pair in pairs]), known)
             counts, wrong = Counter(), Counter()
             for guess, true in pairs:
-                for one in {_name(thing) for thing in guess}:
-                    own = _of(guess, one)
-                    counts[one] += len(own)
-                    wrong[one] += len(own) - matches(own, _of(true, one))
-        return found, counts, wrong
+                for one in map(_name, guess):
+                    counts[one] += 1
+                for one in {*map(_name, guess)}:
+                    own, theirs = ([thing for thing in part if _name(thing) == one] for part in (guess, true))
+                    wrong[one] += len(own) - matches(own, theirs)
+        return {name: share for name, share in found.items() if share is not None}, counts, wrong
 
     def told(self) -> str:
         """Return the estimates in one line, for the page."""
-        shares, *_ = self.shares()
+        shares, *_ = self._shares()
         return "; ".join(f"{name} {share}" for name, share in shares.items()) or f"Fewer than {FEWEST} looks yet."
 
     def result(self) -> AuditResult:
         """Return what the looks say so far."""
-        shares, counts, wrong = self.shares()
+        shares, counts, wrong = self._shares()
         often = sorted((name for name in wrong if wrong[name] > 1), key=lambda name: -wrong[name] / counts[name])
         weak = {name: f"{wrong[name]} of {counts[name]} wrong" for name in often[:MOST_WEAK]}
         facts = {
             name: {**asdict(share), **{f"looks_for_{n}_points": share.looks_for(n / 100) for n in (3, 2)}}
             for name, share in shares.items()
         }
+        text = f"Fewer than {FEWEST} looks: nothing can be said yet. The same command goes on."
+        if shares:
+            rows = [["", "right", "95 % interval", "images", "looks for ±3", "±2 points"]]
+            for name, share in shares.items():
+                more = [f"{share.looks_for(width):,}" for width in (0.03, 0.02)]
+                interval = f"{share.low:.1%} to {share.high:.1%}"
+                rows.append([name, f"{share.share:.1%}", interval, f"{share.total:,}", *more])
+            weakest = (f"weak class: {name} ({count})" for name, count in weak.items())
+            text = "\n".join([text_table("", rows, numbers=True), *weakest])
         notes = [self.file[row].note for row in range(len(self._rows))]
         return AuditResult(
             path=self._config.labels,
@@ -126,7 +134,7 @@ class Audit:
             right={name.replace(" ", "_"): round(share.share, 4) for name, share in shares.items()},
             shares=facts,
             weak_classes=weak,
-            text=_in_words(shares, weak),
+            text=text,
             read_rows=lambda: [{"what": name, **fact} for name, fact in facts.items()],
             skipped=(*self._skipped, *self.file.skipped),
         )
@@ -134,10 +142,6 @@ class Audit:
 
 def _name(one: Any) -> str:
     return one if isinstance(one, str) else one[0]
-
-
-def _of(things: Sequence[Any], name: str) -> list[Any]:
-    return [one for one in things if _name(one) == name]
 
 
 def _audited(config: AuditConfig) -> tuple[Dataset, Kind, tuple[str, ...]]:
@@ -210,25 +214,10 @@ def _said(
             present = model.task.present(said)  # pyright: ignore[reportAttributeAccessIssue]
             found["model"] = [[classes[k] for k in np.flatnonzero(row)] for row in present]
         else:
-            found["model"] = [_drawn(row, classes) for row in said]
+            found["model"] = [
+                [[classes[int(box[5])], *np.clip(box[:4], 0, 1).astype(float).tolist()]
+                 for box in rows_of if box[4] >= LEAST_SCORE and box[2] > box[0] and box[3] > box[1]]
+                for rows_of in said
+            ]  # fmt: skip
         found["model"] = [None if bad else one for bad, one in zip(broken, found["model"], strict=True)]
     return found, proxy, skipped
-
-
-def _drawn(rows: NDArray[Any], classes: Sequence[str]) -> list[list[Any]]:
-    return [
-        [classes[int(row[5])], *np.clip(row[:4], 0, 1).astype(float).tolist()]
-        for row in rows
-        if row[4] >= LEAST_SCORE and row[2] > row[0] and row[3] > row[1]
-    ]
-
-
-def _in_words(shares: Mapping[str, Share], weak: Mapping[str, str]) -> str:
-    if not shares:
-        return f"Fewer than {FEWEST} looks: nothing can be said yet. The same command goes on."
-    rows = [["", "right", "95 % interval", "images", "looks for ±3", "±2 points"]]
-    for name, share in shares.items():
-        more = [f"{share.looks_for(width):,}" for width in (0.03, 0.02)]
-        rows.append([name, f"{share.share:.1%}", f"{share.low:.1%} to {share.high:.1%}", f"{share.total:,}", *more])
-    table = text_table("", rows, numbers=True)
-    return "\n".join([table, *(f"weak class: {name} ({count})" for name, count in weak.items())])

@@ -72,7 +72,16 @@ def discover(config: DiscoverConfig) -> DiscoverResult:
         try:
             result = partial(_result, config, images, clusters, file, words, silhouette, skipped)
             found = result()
-            return after(partial(_name, file, clusters, words, config), result) if config.page else found
+            if not config.page:
+                return found
+            session = Session(file, _Proposals(clusters, words), clusters.classes, is_open=True)
+            session.tell = lambda: (
+                f"{len(session.classes)} classes of {len(words)} clusters: clusters with the same name are one class."
+            )
+            try:
+                return after(lambda: serve({"label": session}, config.port), result)
+            finally:
+                session.end()
         finally:
             file.close()
 
@@ -183,17 +192,6 @@ class _Proposals:
         return Opinion(
             order=order, labelled=(), suspects=0, wrong=None, shown=shown, classes=list(dict.fromkeys(names))
         )
-
-
-def _name(file: LabelsFile, clusters: Targets, words: Sequence[Sequence[str]], config: DiscoverConfig) -> None:
-    session = Session(file, _Proposals(clusters, words), clusters.classes, is_open=True)
-    session.tell = lambda: (
-        f"{len(session.classes)} classes of {len(words)} clusters: clusters with the same name are one class."
-    )
-    try:
-        serve({"label": session}, config.port)
-    finally:
-        session.end()
 
 
 def _result(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -34,11 +34,10 @@ from gpt4image.data.splits import representatives
 Kind = Literal["classification", "multilabel", "detection"]
 """What a person gives an image: one class, several, or boxes."""
 Note = Literal["", "checked", "unsure"]
-NOTES: tuple[Note, ...] = get_args(Note)
+NOTES: tuple[Note, ...] = ("", "unsure", "checked")
 MOST_BOXES = 2000
 """Boxes of one image."""
 COLUMN: Mapping[Kind, str] = {"classification": "label", "multilabel": "labels", "detection": BOXES}
-_WEIGHT: Mapping[Note, int] = {"": 0, "unsure": 1, "checked": 2}
 
 
 class Mark(NamedTuple):
@@ -123,16 +122,13 @@ class LabelsFile:
     def __init__(self, path: Path, images: Dataset, kind: Kind | None = None, *, fresh: bool = False) -> None:
         """Take the lock, read the labels that the file has, and those of the dataset for other images; write all.
 
-        Args:
-            path: CSV file.
-            images: dataset.
-            kind: what labels are, where it is not as in the dataset.
-            fresh: whether labels of the dataset are not taken over; those of another kind never are.
+        ``kind`` is what labels are, where it is not as in the dataset. With ``fresh``, labels of the dataset are not
+        taken over; those of another kind never are.
         """
         own = None if kind and fresh else kind_of(images)
         self.path, self.images = path, images
         self.kind: Kind = kind or kind_of(images)
-        self._needed = ("path", "key", COLUMN[self.kind], "split", REVIEW)
+        self._columns = ("path", "key", COLUMN[self.kind], "split", REVIEW, DIGEST)
         dataset_kind, _, place = images.spec.partition(IMAGE_ROOT)[0].partition(":")
         if dataset_kind == "manifest" and Path(place).expanduser().resolve() == path.resolve():
             raise ConfigError(f"--labels {path} is the file that --data reads, and would be replaced: give another.")
@@ -144,8 +140,7 @@ class LabelsFile:
             self._state = _state(path)
             others = self._read() if path.exists() else []
             self.paths, unread = _paths(path, images)
-            self.skipped = tuple(unread.values())
-            self._unread = frozenset(unread)
+            self.skipped, self._unread = tuple(unread.values()), frozenset(unread)
             self._lines = [self._line(row) for row in range(len(images))]
             self._others = self._kept(others)
             self._write()
@@ -198,9 +193,7 @@ class LabelsFile:
         unlabelled = np.array([not mark.label for mark in self._marks])
         rows: dict[int, list[int]] = {}
         for row, first in enumerate(representatives(self.images.digests, unlabelled).tolist()):
-            rows.setdefault(first, [first])
-            if row != first:
-                rows[first].append(row)
+            rows.setdefault(first, [first]).extend([row] * (row != first))
         return list(rows.values())
 
     def _change(self, marks: Mapping[int, Mark]) -> None:
@@ -216,7 +209,7 @@ class LabelsFile:
                 "give the command again: it reads what is there now."
             )
         rows = (line for row, line in enumerate(self._lines) if row not in self._unread or self._marks[row] != Mark())
-        write_text(self.path, "".join([csv_line((*self._needed, DIGEST)), *rows, *self._others]))
+        write_text(self.path, "".join([csv_line(self._columns), *rows, *self._others]))
         self._state = _state(self.path)
 
     def _line(self, row: int) -> str:
@@ -239,11 +232,11 @@ class LabelsFile:
         if others and len(others) == len(saved):
             raise DataError(
                 f"--labels {self.path} is of other images than {images.spec}: none of its images is there. Give a new "
-                f"file.{_saved_anew(others, row_of)}"
+                f"file. If they are the same pictures, saved anew, remove the column {DIGEST!r} from the file."
             )
         # What a person said comes last, and so counts where copies of a picture have several rows. What nobody
         # confirmed gives way to a label of the dataset: the file may have moved to another class.
-        by_digest = {one.digest: one.mark for one in sorted(saved, key=lambda one: _WEIGHT[one.note])}
+        by_digest = {one.digest: one.mark for one in sorted(saved, key=lambda one: NOTES.index(one.note))}
         for row, digest in enumerate(images.digests):
             moved = by_digest.get(digest, Mark())
             if row in in_place:
@@ -256,17 +249,16 @@ class LabelsFile:
         """Return the rows of a file that this stage wrote. Raises DataError: another wrote it."""
         spec = f"--labels {self.path}"
         table = read_table(self.path, spec)
-        if lacks := [name for name in self._needed if name not in table]:
+        if lacks := [name for name in self._columns if name not in table and name != DIGEST]:
             raise DataError(
                 f"{spec} was not written by review of these images, as it has no column {first_few(lacks)}, and would "
                 "be replaced; give a new file. Labels of a manifest are read by --data manifest:FILE."
             )
-        digests = table.get(DIGEST, [""] * len(table["path"]))
-        saved = [_Saved(*cells) for cells in zip(*(table[name] for name in self._needed), digests, strict=True)]
+        empty = [""] * len(table["path"])
+        saved = [_Saved(*cells) for cells in zip(*(table.get(name, empty) for name in self._columns), strict=True)]
         for one in saved:
             if one.note not in NOTES:
-                allowed = ", ".join(map(repr, NOTES))
-                raise DataError(f"{spec}: review is {one.note!r} for {one.key!r}; it is one of {allowed}.")
+                raise DataError(f"{spec}: review is {one.note!r} for {one.key!r}; it is one of {NOTES}.")
             try:
                 cell_of(self.kind, value_of(self.kind, one.mark.label))
             except (ValueError, ConfigError):
@@ -274,24 +266,23 @@ class LabelsFile:
         return saved
 
     def _kept(self, others: Sequence[_Saved]) -> list[str]:
-        """Return the lines of pictures that are not there."""
+        """Return the lines of pictures that are not there, so that they count again when the pictures are back.
+
+        They have no path where another picture has it now, so that nobody reads them as its label.
+        """
         usable = [row for row in range(len(self.images)) if row not in self._unread]
         keys, paths = {self.images.keys[row] for row in usable}, {self.paths[row] for row in usable}
-        lines: list[str] = []
-        waiting: list[_Saved] = []
-        for one in others:  # without a path where another picture has it now, so that nobody reads it as its label
-            if not one.digest or not (one.key in keys or one.path in paths):
-                lines.append(csv_line(one))
-            elif one.mark != Mark():
-                lines.append(csv_line(one._replace(path="")))
-                waiting.append(one)
+        taken = [one for one in others if one.digest and (one.key in keys or one.path in paths)]
+        waiting = [one for one in taken if one.mark != Mark()]
         if waiting:
             note_once(
                 f"--labels {self.path}: labels of pictures that {self.images.spec} no longer has: {len(waiting)}, such "
                 f"as {first_few(one.key for one in waiting)}; other pictures have their names now. The labels stay in "
-                f"the file, and count again when the pictures are back.{_saved_anew(waiting, keys)}"
+                "the file, and count again when the pictures are back. If they are the same pictures, saved anew, "
+                f"remove the column {DIGEST!r} from the file."
             )
-        return lines
+        gone = [one for one in others if one not in taken]
+        return [csv_line(one) for one in (*gone, *(one._replace(path="") for one in waiting))]
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -300,46 +291,35 @@ def _state(path: Path) -> tuple[int, int] | None:
     return None if state is None else state[:2]
 
 
-def _saved_anew(rows: Sequence[_Saved], keys: Container[str]) -> str:
-    """Return what to do where files have the same names but other bytes."""
-    if not any(one.key in keys for one in rows):
-        return ""
-    return f" If they are the same pictures, saved anew, remove the column {DIGEST!r} from the file."
-
-
 def _paths(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skipped]]:
-    """Return where each image lies, relative to the folder of the labels, and the rows that cannot be read."""
-    root = os.path.realpath(path.parent)
-    if not isinstance(images.source, FileSource):
-        return _copied(path, images)
-    files = [images.source.path(row) for row in images.rows.tolist()]
-    real_folder = {folder: os.path.realpath(folder) for folder in {posixpath.dirname(file) for file in files}}
-    places = [posixpath.join(real_folder[posixpath.dirname(file)], posixpath.basename(file)) for file in files]
-    if outside := next((place for place in places if not is_below(place, root)), None):
-        raise DataError(
-            f"--labels {path}: it names files below its own folder, and images lie elsewhere, such as {outside!r}; "
-            f"give a file there: --labels {Path(os.path.commonpath(list(real_folder.values())), path.name)}"
-        )
-    return [os.path.relpath(place, root) for place in places], {}
+    """Return where each image lies, relative to the folder of the labels, and the rows that cannot be read.
 
-
-def _copied(path: Path, images: Dataset) -> tuple[Sequence[str], dict[int, Skipped]]:
-    """Write images to a folder; return their places, and the rows that cannot be read. Raises OSError: no room."""
+    Images that are no files are written to a folder beside the labels.
+    """
+    if isinstance(images.source, FileSource):
+        root = os.path.realpath(path.parent)
+        files = [images.source.path(row) for row in images.rows.tolist()]
+        real_folder = {folder: os.path.realpath(folder) for folder in {posixpath.dirname(file) for file in files}}
+        places = [posixpath.join(real_folder[posixpath.dirname(file)], posixpath.basename(file)) for file in files]
+        if outside := next((place for place in places if not is_below(place, root)), None):
+            raise DataError(
+                f"--labels {path}: it names files below its own folder, and images lie elsewhere, such as {outside!r}; "
+                f"give a file there: --labels {Path(os.path.commonpath(list(real_folder.values())), path.name)}"
+            )
+        return [os.path.relpath(place, root) for place in places], {}
     folder = path.with_suffix(IMAGES)
-    places: list[str] = []
-    unread: dict[int, Skipped] = {}
+    places, unread = list[str](), dict[int, Skipped]()
     with progress_bar() as progress:
         for row in progress.track(range(len(images)), description=f"writing images to {folder}"):
             suffix = Path(images.keys[row]).suffix.lower()
             file = folder / (images.digests[row] + (suffix if suffix in EXTENSIONS else ""))
             places.append(f"{folder.name}/{file.name}")
-            if file.is_file():
-                continue
-            try:
-                content = images.read(row)
-            except (OSError, Gpt4ImageError) as error:
-                unread[row] = Skipped(name=images.keys[row], reason=str(error))
-                continue
-            with atomic_path(file) as temporary:
-                temporary.write_bytes(content)
+            if not file.is_file():
+                try:
+                    content = images.read(row)
+                except (OSError, Gpt4ImageError) as error:
+                    unread[row] = Skipped(name=images.keys[row], reason=str(error))
+                    continue
+                with atomic_path(file) as temporary:
+                    temporary.write_bytes(content)
     return places, unread

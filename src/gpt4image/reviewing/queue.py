@@ -10,7 +10,6 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -31,7 +30,6 @@ from gpt4image.reviewing.labels_file import Kind, boxes_value, value_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 
 PRESENT = 0.5  # probability from which a tag is proposed
 FIRST = 24  # images that are chosen to be unlike each other; the others follow by how unsure they are
@@ -62,9 +60,9 @@ class Opinion:
     """
 
     order: Sequence[int]
-    labelled: Sequence[int]
-    suspects: int
-    wrong: float | None
+    labelled: Sequence[int] = ()
+    suspects: int = 0
+    wrong: float | None = None
     shown: Callable[[int], Shown]
     classes: Sequence[str] | None = None
 
@@ -107,29 +105,30 @@ class Things:
             order=[row for row in self._order if values[row] is None],
             labelled=sorted((row for row, value in enumerate(values) if value is not None), key=lambda row: -far[row]),
             suspects=sum(count > 0 for count in far),
-            wrong=None,
             shown=lambda row: Shown(self._said[row]),
         )
 
 
 def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[Any], NDArray[np.float64], list[str]]:
     """Return tags or boxes of images by a file of targets, None for one that it lacks; how many errors are expected in
-    each; and the class names. Raises TableError."""
+    each; and the class names."""
     if kind == "detection":
         file = BoxLabels.load(targets)
         boxes = file.by_digest(digests)
         sure = boxes.only(boxes.weights > 0)
-        drawn = [boxes_value(sure, row, file.classes) for row in range(len(digests))]
         doubt = np.bincount(sure.image_of, weights=1 - sure.weights, minlength=len(digests)).astype(np.float64)
-        known = sure.known.tolist()  # without weights: what a person confirms counts in full
-        boxes_of = [[box[:5] for box in own] if there else None for own, there in zip(drawn, known, strict=True)]
-        return boxes_of, doubt, list(file.classes)
+        drawn = [  # without weights: what a person confirms counts in full
+            [box[:5] for box in boxes_value(sure, row, file.classes)] if known else None
+            for row, known in enumerate(sure.known.tolist())
+        ]
+        return drawn, doubt, list(file.classes)
     found = Targets.load(targets)
     probabilities = found.of(digests, np.nan)[:]
-    there = np.asarray(~np.isnan(probabilities).all(axis=1))
     shares = np.nan_to_num(probabilities)
-    names = [[found.classes[k] for k in np.flatnonzero(row >= PRESENT).tolist()] for row in shares]
-    said = [own if known else None for own, known in zip(names, there.tolist(), strict=True)]
+    said = [
+        [found.classes[k] for k in np.flatnonzero(own >= PRESENT)] if known else None
+        for own, known in zip(shares, ~np.isnan(probabilities).all(axis=1), strict=True)
+    ]
     return said, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
 
 
@@ -150,10 +149,11 @@ class Teacher:
         Targets propose where nothing else does; beside answers or texts, images with a target come last.
         """
         self._images, self._seed, self._store, self._embeddings = images, seed or 0, answers, embeddings
+        self.learns = answers is not None or embeddings is not None
         self._train = images.splits == "train"
-        self._texts = Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool))
+        self._texts = Texts.none(len(images))
         self._targets = None if targets is None else Targets.load(targets)
-        there = frozenset(() if self._targets is None or not self.learns else self._targets.digests)
+        there = frozenset(self._targets.digests if self._targets and self.learns else ())
         self._has_target = [digest in there for digest in images.digests]
         if embeddings is not None:
             table = open_table(embeddings)
@@ -165,11 +165,6 @@ class Teacher:
         self._shuffled = rows if seed is None else np.random.default_rng(seed).permutation(rows)
         self._place = np.argsort(self._shuffled, kind="stable")
 
-    @property
-    def learns(self) -> bool:
-        """Whether there is evidence to learn from."""
-        return self._store is not None or self._embeddings is not None
-
     @functools.cached_property
     def _vectors(self) -> Vectors:
         shaping = np.flatnonzero(self._texts.described & self._train)
@@ -179,71 +174,64 @@ class Teacher:
         """Return what the evidence says.
 
         Without ``learn``, answers count as they were given and texts say nothing: that takes no time, and no torch.
-
         Where there is no evidence, labelled images come with their classes in turn.
         """
         number = {name: k for k, name in enumerate(classes)}
         labels = np.array([number.get(cell, NO_LABEL) for cell in cells], np.int64)
         taught = np.where(self._train, labels, NO_LABEL)
-        together, sources = self._evidence(taught, tuple(classes), learn)
-        probabilities = zeros(len(labels), len(classes)) if together is None else together
+        sources = self._evidence(taught, tuple(classes), learn) if len(classes) > 1 else {}
+        together = [*sources.values()][-1] if sources else zeros(len(labels), len(classes))
         unlabelled = np.flatnonzero(labels == NO_LABEL)
-        known = unlabelled[np.asarray(probabilities.any(axis=1))[unlabelled]]
-        suspected, right = _by_doubt(probabilities, taught, learn)
+        known = unlabelled[np.asarray(together.any(axis=1))[unlabelled]]
+        suspected, right = _by_doubt(together, taught, learn)
         others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
 
-        def best(found: Probabilities, row: int) -> tuple[str, float]:
-            k = int(found[row].argmax()) if len(classes) else 0
-            return (classes[k], float(found[row][k])) if len(classes) and found[row][k] > 0 else ("", 0.0)
-
         def shown(row: int) -> Shown:
-            proposal, share = best(probabilities, row)
-            said = {name: best(found, row) for name, found in sources.items()}
-            ranked: list[int] = np.argsort(-probabilities[row], kind="stable")[:LIKELY].tolist()
-            return Shown(
-                proposal=proposal,
-                share=round(share, 4),
-                reason="; ".join(f"{name}: {word}, {sure:.2f}" for name, (word, sure) in said.items() if word),
-                likely=[classes[k] for k in ranked if probabilities[row][k] > 0],
-            )
+            if not len(classes):
+                return Shown("")
+            best = {name: int(found[row].argmax()) for name, found in sources.items() if found[row].any()}
+            told = (f"{name}: {classes[k]}, {sources[name][row][k]:.2f}" for name, k in best.items() if name)
+            own = together[row]
+            ranked = [k for k in np.argsort(-own, kind="stable")[:LIKELY].tolist() if own[k] > 0]
+            likely = [classes[k] for k in ranked]
+            return Shown(likely[0] if likely else "", round(float(own.max()), 4), "; ".join(told), likely)
 
         return Opinion(
-            order=sorted(self._order(probabilities, unlabelled, learn), key=self._has_target.__getitem__),
+            order=sorted(self._order(together, unlabelled, learn), key=self._has_target.__getitem__),
             labelled=list(dict.fromkeys([*suspected, *right, *others])),
             suspects=len(suspected),
-            wrong=float(1 - probabilities.max(axis=1)[known].mean()) if len(known) else None,
+            wrong=float(1 - together.max(axis=1)[known].mean()) if len(known) else None,
             shown=shown,
         )
 
-    def _evidence(
-        self, labels: Ints, classes: tuple[str, ...], learn: bool
-    ) -> tuple[Probabilities | None, dict[str, Probabilities]]:
-        """Return (N, K) probabilities of all evidence together, and of each source by its name."""
-        if len(classes) < 2:
-            return None, {}
+    def _evidence(self, labels: Ints, classes: tuple[str, ...], learn: bool) -> dict[str, Probabilities]:
+        """Return (N, K) probabilities of each source by its name; all together come last, without a name if they are no
+        source."""
+        sources: dict[str, Probabilities] = {}
         if self._targets is not None and not self.learns:
             said = self._targets.of(self._images.digests)[:]
             found = np.zeros((len(said), len(classes)), np.float32)
             for k, name in enumerate(self._targets.classes):
                 if name in classes:
                     found[:, classes.index(name)] = said[:, k]
-            return found, {"target": found}
-        answers, sources = self._answers(classes), dict[str, Probabilities]()
+            return {"target": found}
+        if self._store is not None and classes != self._read[0]:
+            self._read = classes, read_answers(self._store, self._images.digests, classes).answers
+        answers = self._read[1]
         if answers is not None:
             sources["answer"] = _only(answers.probabilities(len(classes)), answers.given)
         if not learn:
-            return sources.get("answer"), sources
+            return sources
         texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
-        learnable = len(np.unique(labels[texts.described & (labels != NO_LABEL)])) > 1
-        predict = partial(self._predict, texts, len(classes))
+        predict = functools.partial(self._predict, texts, len(classes))
         if texts.described.any():
-            of_texts = labels if learnable else np.full_like(labels, NO_LABEL)
+            learnable = len(np.unique(labels[texts.described & (labels != NO_LABEL)])) > 1
             evidence = {"evidence": "fused"} if answers is None else {"evidence": "texts", "answers": answers}
-            if (found := predict(of_texts, **evidence)) is not None:
-                sources["text"] = found
-        if answers is None:
-            return sources.get("text"), sources
-        return predict(labels, evidence="fused", answers=answers), sources
+            found = predict(labels if learnable else np.full_like(labels, NO_LABEL), **evidence)
+            sources |= {} if found is None else {"text": found}
+        if answers is not None and (found := predict(labels, evidence="fused", answers=answers)) is not None:
+            sources[""] = found
+        return sources
 
     def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Probabilities | None:
         """Return (N, K) probabilities, rows of zeros where nothing is known but the label itself; None without any."""
@@ -256,25 +244,19 @@ class Teacher:
         has_seen = (labels != NO_LABEL) & ~found.out_of_fold
         return _only(found.probabilities, ~has_seen)
 
-    def _answers(self, classes: tuple[str, ...]) -> Answers | None:
-        if self._store is not None and classes != self._read[0]:
-            self._read = classes, read_answers(self._store, self._images.digests, classes).answers
-        return self._read[1]
-
     def _order(self, probabilities: Probabilities, unlabelled: Ints, learn: bool) -> list[int]:
         """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
         known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
         doubt = doubt_of(chosen(known, unlabelled))
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
-        described = self._texts.described
-        candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
+        candidates = np.sort(unlabelled[(self._train & self._texts.described)[unlabelled]])
         if not learn or len(candidates) <= FIRST:
             return by_doubt.tolist()
-        first = to_label(self._vectors, known, candidates, FIRST, self._seed).tolist()
-        return list(dict.fromkeys([*first, *by_doubt.tolist()]))
+        first = to_label(self._vectors, known, candidates, FIRST, self._seed)
+        return list(dict.fromkeys([*first.tolist(), *by_doubt.tolist()]))
 
 
-def _only(probabilities: Probabilities, images: Bools) -> Probabilities:
+def _only(probabilities: Probabilities, images: NDArray[np.bool_]) -> Probabilities:
     """Return probabilities with rows of zeros for all but some images."""
     return scattered(chosen(probabilities, images), np.flatnonzero(images), len(images))
 
@@ -285,14 +267,14 @@ def _by_doubt(probabilities: Probabilities, labels: Ints, learn: bool) -> tuple[
     if not len(rows):
         return [], []
     given, found = labels[rows], chosen(probabilities, rows)
-    own = found[np.arange(len(rows)), given]
-    wrong = found.argmax(axis=1) != given
+    own, said = found[np.arange(len(rows)), given], found.argmax(axis=1)
+    wrong = said != given
     if learn:
         from gpt4image.labelling.label_noise import suspected
 
         wrong |= suspected(found, given)
     order = np.argsort(own, kind="stable")
-    pairs = list(zip(given.tolist(), found.argmax(axis=1).tolist(), strict=True))
+    pairs = list(zip(given.tolist(), said.tolist(), strict=True))
     suspicious: list[int] = order[wrong[order]].tolist()
     often = Counter(pairs[place] for place in suspicious)  # in the order of their first image
     # One pair of classes after the other, the most frequent first, so that a person compares the same two.

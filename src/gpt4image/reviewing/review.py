@@ -13,7 +13,6 @@ from typing import TypeVar
 from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import ConfigError, MissingExtraError
-from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.config import AuditConfig, ReviewConfig
 from gpt4image.config.results import AuditResult, DiscoverResult, ReviewResult
@@ -22,7 +21,6 @@ from gpt4image.describing.class_lists import class_list
 from gpt4image.labelling.answers import answered_classes
 from gpt4image.labelling.looks import LOOKS
 from gpt4image.reviewing.audit import Audit
-from gpt4image.reviewing.label_studio import read_tasks, write_tasks
 from gpt4image.reviewing.labels_file import Kind, LabelsFile
 from gpt4image.reviewing.queue import Adviser, Teacher, Things, things_of
 from gpt4image.reviewing.session import Session, new_class
@@ -32,31 +30,25 @@ Result = TypeVar("Result", ReviewResult, AuditResult, DiscoverResult)
 
 
 def review(config: ReviewConfig) -> ReviewResult:
-    """Serve the page until the person finishes, or exchange labels with Label Studio.
+    """Serve the page until the person finishes.
 
     Raises:
         ConfigError: the dataset has masks, options do not fit its labels, or the file or the port is in use.
-        DataError: the dataset, the file of labels or the file of tasks cannot be read as asked.
+        DataError: the dataset or the file of labels cannot be read as asked.
         StoreError, TableError: the evidence is missing, or of other images.
         MissingExtraError: the server is not installed.
         KeyboardInterrupt: Ctrl-C, with the outcome; every label is on disk.
     """
-    exchanges = config.import_tasks is not None or config.export_tasks is not None
-    if not exchanges:
-        require_server()
+    require_server()
     say(f"Reading the images of {config.data}")
     images = load_dataset(config.data, aside=config.labels)
     with ExitStack() as opened:
         file = LabelsFile(config.labels, images, kind_asked(config))
         opened.callback(file.close)
-        session = open_session(config, file, wait=config.export_tasks is not None)
+        session = open_session(config, file)
         opened.callback(session.end)
-        skipped = list[Skipped]()
 
         def page() -> None:
-            if exchanges:
-                skipped.extend(_exchange(config, session))
-                return
             sessions = {"label": session, "correct": session}
             if config.targets is not None or config.model is not None:
                 same = {name: getattr(config, name) for name in ("data", "targets", "model")}
@@ -67,11 +59,8 @@ def review(config: ReviewConfig) -> ReviewResult:
 
         def outcome() -> ReviewResult:
             facts = session.news(0)
-            return ReviewResult(
-                path=config.export_tasks or config.labels,
-                **{name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
-                skipped=(*images.skipped, *file.skipped, *skipped),
-            )
+            counts = {name: facts[name] for name in ("total", "labelled", "checked", "unsure")}
+            return ReviewResult(path=config.labels, **counts, skipped=(*images.skipped, *file.skipped))
 
         return after(page, outcome)
 
@@ -124,8 +113,8 @@ def kind_asked(config: ReviewConfig) -> Kind | None:
     return "multilabel" if Targets.load(config.targets).facts.task == "multilabel" else None
 
 
-def open_session(config: ReviewConfig, file: LabelsFile, *, wait: bool = False) -> Session:
-    """Return a session with the evidence and the classes of the options; for ``wait`` see there. End it after use."""
+def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
+    """Return a session with the evidence and the classes of the options. End it after use."""
     images, named = file.distinct, list[str]()
     if file.kind == "classification":
         teacher: Adviser = Teacher(images, config.answers, config.embeddings, config.targets)
@@ -147,23 +136,7 @@ def open_session(config: ReviewConfig, file: LabelsFile, *, wait: bool = False) 
     elif config.answers is not None and not given:
         given = answered_classes(config.answers)
     names = list(dict.fromkeys([*given, *own, *named, *file.labels()]))
-    return Session(file, teacher, names, is_open=not given, wait=wait)
-
-
-def _exchange(config: ReviewConfig, session: Session) -> list[Skipped]:
-    """Read or write tasks of Label Studio; return those that were skipped."""
-    if session.file.kind != "classification":
-        raise ConfigError(
-            "Tasks of Label Studio have one class per image here; `gpt4image export-labels --format label-studio` "
-            "writes tags and boxes."
-        )
-    if config.import_tasks is not None:
-        images = session.file.images
-        found, skipped = read_tasks(config.import_tasks, dict(zip(images.keys, images.digests, strict=True)))
-        return [*skipped, *session.mark_known(found)]
-    if config.export_tasks is not None:
-        write_tasks(config.export_tasks, session.all_cards())
-    return []
+    return Session(file, teacher, names, is_open=not given)
 
 
 def require_server() -> None:

@@ -90,8 +90,11 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
         finish: called at the end.
         mode: what the page begins with; the first without it.
     """
-    text = _text(sessions, mode)
     shown = functools.lru_cache(MOST_CACHED)(functools.partial(_shown, next(iter(sessions.values()))))
+    kinds = json.dumps({name: session.file.kind for name, session in sessions.items()})
+    text = (PAGE / "index.html").read_text(encoding="utf-8")
+    for name, value in {"mode": mode or next(iter(sessions)), "kinds": kinds, "sitting": secrets.token_hex(8)}.items():
+        text = text.replace(f"{{{{{name}}}}}", html.escape(value))
 
     def session_of(request: Request) -> tuple[str, Session]:
         asked = request.query_params.get("mode", next(iter(sessions)))
@@ -118,17 +121,15 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
         return Response(content, media_type="image/webp", headers=headers)
 
     def cards(request: Request) -> Response:
-        (asked, session), count = session_of(request), _number(request, "count")
-        if count > MOST_SHOWN:
-            raise ConfigError(f"count is a number up to {MOST_SHOWN}.")
+        (asked, session), count = session_of(request), _number(request, "count", MOST_SHOWN)
         return _json({"cards": [asdict(card) for card in session.cards(asked, count)]})
 
     def news(request: Request) -> Response:
-        return _json(session_of(request)[1].news(_number(request, "since", "0")))
+        return _json(session_of(request)[1].news(_number(request, "since", 10**15, "0")))
 
     async def mark(request: Request) -> Response:
         (_, session), body = session_of(request), await _body(request)
-        return await run_in_threadpool(_marked, session, _marks(body))
+        return await run_in_threadpool(_marked, session, body)
 
     async def end(request: Request) -> Response:
         await _body(request)
@@ -138,7 +139,7 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
     routes = [
         Route("/", page),
         *(Route(f"/{name}", file) for name in FILES),
-        Route("/favicon.ico", _no_icon),
+        Route("/favicon.ico", lambda _: Response(status_code=204, headers=HEADERS)),
         Route("/image/{digest:str}", image),
         Route("/cards", cards),
         Route("/news", news),
@@ -155,19 +156,6 @@ def cookie_name(host: str) -> str:
     return f"gpt4image-review-{host.rpartition(':')[2]}"
 
 
-def _text(sessions: Mapping[str, Session], mode: str) -> str:
-    kinds = {name: session.file.kind for name, session in sessions.items()}
-    text = (PAGE / "index.html").read_text(encoding="utf-8")
-    facts = {"mode": mode or next(iter(kinds)), "kinds": json.dumps(kinds), "sitting": secrets.token_hex(8)}
-    for name, value in facts.items():
-        text = text.replace(f"{{{{{name}}}}}", html.escape(value))
-    return text
-
-
-def _no_icon(_request: Request) -> Response:
-    return Response(status_code=204, headers=HEADERS)
-
-
 def _shown(session: Session, digest: str, side: int) -> bytes:
     """Return an image encoded anew: what the browser gets is a picture, whatever the file is."""
     picture = session.picture(digest, side)
@@ -177,25 +165,26 @@ def _shown(session: Session, digest: str, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def _marked(session: Session, given: Mapping[str, tuple[Any, str]]) -> Response:
-    meant = {in_one_line(name): name for name in session.classes}
-    before = session.mark({digest: (_meant(label, meant), note) for digest, (label, note) in given.items()})
-    marks = {digest: {"label": label, "note": note} for digest, (label, note) in before.items()}
-    return _json({"before": marks, "cards": {digest: asdict(session.card(digest)) for digest in given}})
+def _marked(session: Session, body: bytes) -> Response:
+    """Save label and note by digest, as a request has them; names of classes come as the page shows them, escaped."""
+    try:
+        wanted: dict[str, dict[str, Any]] = parse_json(body)
+        pairs = {digest: (mark["label"], mark["note"]) for digest, mark in wanted.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pairs = {}
+    if not pairs or not all(isinstance(note, str) for _, note in pairs.values()):
+        raise ConfigError('give {DIGEST: {"label": NAME, "note": "checked"}}.')
+    names = {in_one_line(name): name for name in session.classes}
+    meant = {digest: (_texts(label, lambda one: names.get(one, one)), note) for digest, (label, note) in pairs.items()}
+    before = {digest: {"label": label, "note": note} for digest, (label, note) in session.mark(meant).items()}
+    return _json({"before": before, "cards": {digest: asdict(session.card(digest)) for digest in pairs}})
 
 
-def _number(request: Request, name: str, default: str = "") -> int:
+def _number(request: Request, name: str, most: int, default: str = "") -> int:
     value = request.query_params.get(name, default)
-    if not (value.isascii() and value.isdecimal() and len(value) < 16):
-        raise ConfigError(f"{name} is a number.")
+    if not (value.isascii() and value.isdecimal() and len(value) < 16 and int(value) <= most):
+        raise ConfigError(f"{name} is a number up to {most}.")
     return int(value)
-
-
-def _meant(label: Any, names: Mapping[str, str]) -> Any:
-    """Return a label with the names of classes that the page shows escaped."""
-    if isinstance(label, list):
-        return [_meant(one, names) for one in label]
-    return names.get(label, label) if isinstance(label, str) else label
 
 
 async def _body(request: Request) -> bytes:
@@ -208,29 +197,18 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _marks(body: bytes) -> dict[str, tuple[Any, str]]:
-    """Return label and note by digest that a request has. Raises ConfigError: it has something else."""
-    try:
-        wanted: dict[str, dict[str, Any]] = parse_json(body)
-        pairs = {digest: (mark["label"], mark["note"]) for digest, mark in wanted.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        pairs = {}
-    if not pairs or not all(isinstance(note, str) for _, note in pairs.values()):
-        raise ConfigError('give {DIGEST: {"label": NAME, "note": "checked"}}.')
-    return pairs
+def _texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value with each of its texts changed."""
+    if isinstance(value, dict):
+        return {key: _texts(one, change) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_texts(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _json(value: Any) -> Response:
-    return JSONResponse(_shown_as_text(value), headers=HEADERS)
-
-
-def _shown_as_text(value: Any) -> Any:
-    """Return what the page shows: in names, invisible characters and those that turn the reading direction escaped."""
-    if isinstance(value, dict):
-        return {key: _shown_as_text(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shown_as_text(one) for one in value]
-    return in_one_line(value) if isinstance(value, str) else value
+    """Return what the page shows: invisible characters and those that turn the reading direction are escaped."""
+    return JSONResponse(_texts(value, in_one_line), headers=HEADERS)
 
 
 def _error(reason: str, status: int) -> Response:

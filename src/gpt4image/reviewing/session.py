@@ -14,7 +14,6 @@ from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, first_line, nearest
 from gpt4image.base.interrupts import Stopped, stopped_by
-from gpt4image.base.outcome import Skipped
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.video import picture_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark, cell_of, value_of
@@ -52,10 +51,8 @@ class Session:
         tell: what is told above the images of an audit, computed anew after each click.
     """
 
-    def __init__(
-        self, file: LabelsFile, teacher: Adviser, classes: Sequence[str], *, is_open: bool, wait: bool = False
-    ) -> None:
-        """Order the images; what is learned from the evidence follows meanwhile, or before with ``wait``."""
+    def __init__(self, file: LabelsFile, teacher: Adviser, classes: Sequence[str], *, is_open: bool) -> None:
+        """Order the images; what is learned from the evidence follows meanwhile."""
         self.digests = list(file.distinct.digests)
         self._item = {digest: item for item, digest in enumerate(self.digests)}
         self.file, self._teacher, self.classes, self.is_open = file, teacher, list(classes), is_open
@@ -67,8 +64,8 @@ class Session:
         self._count: Counter[str] = Counter()
         for item in range(len(self.digests)):
             self._tally(self._mark(item), 1)
-        self._take(teacher.opinion(*self._known(), learn=wait))
-        self.learning = teacher.learns and not wait
+        self._take(teacher.opinion(*self._known(), learn=False))
+        self.learning = teacher.learns
         self._wrong_before = None if self.learning else self._opinion.wrong
         if self.learning:
             self._stale.set()
@@ -139,9 +136,7 @@ class Session:
                 "classes": self.classes,
                 "open": self.is_open,
                 "total": len(self.digests),
-                "labelled": self._count["label"],
-                "checked": self._count["checked"],
-                "unsure": self._count["unsure"],
+                **{name: self._count[name] for name in ("labelled", "checked", "unsure")},
                 "suspects": len(self._unchecked(self._opinion.labelled[: self._opinion.suspects])),
                 "wrong": self._opinion.wrong,
                 "wrong_before": self._wrong_before,
@@ -152,23 +147,6 @@ class Session:
                 if self._opinion.classes is None
                 else {digest: self._opinion.shown(item).likely for item, digest in enumerate(self.digests)},
             }
-
-    def mark_known(self, wanted: Mapping[str, tuple[Any, str]]) -> list[Skipped]:
-        """Label images whose class may be used; return the others, with the reason."""
-        usable, skipped = {}, []
-        for digest, (value, note) in wanted.items():
-            try:
-                cell_of(self.file.kind, value, lambda name: self._class_name(name, self.classes))
-                usable[digest] = value, note
-            except ConfigError as error:
-                skipped.append(Skipped(name=self.card(digest).key, reason=str(error)))
-        self.mark(usable)
-        return skipped
-
-    def all_cards(self) -> list[tuple[Card, str]]:
-        """Return all images, each with where it lies, relative to the folder of the file of labels."""
-        with self._lock:
-            return [(self._card(item), self.file.paths[self._row(item)]) for item in range(len(self.digests))]
 
     def _take(self, opinion: Opinion) -> None:
         self._opinion = opinion
@@ -191,7 +169,7 @@ class Session:
         return [item for item in items if self._mark(item).note != "checked" and self._mark(item).label]
 
     def _tally(self, mark: Mark, sign: int) -> None:
-        self._count.update({"label": sign * bool(mark.label), mark.note: sign})
+        self._count.update({"labelled": sign * bool(mark.label), mark.note: sign})
 
     def _mark(self, item: int) -> Mark:
         return self.file[self._row(item)]
