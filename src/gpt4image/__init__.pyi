@@ -699,8 +699,6 @@ def review(
     classes: StrPath | Sequence[str] | None = None,
     correct: bool = False,
     port: int = 0,
-    import_tasks: StrPath | None = None,
-    export_tasks: StrPath | None = None,
 ) -> ReviewResult:
     """Label and correct in the browser: ``gpt4image review`` as a function.
 
@@ -729,8 +727,6 @@ def review(
             without it; if there are none either, new names can be typed.
         correct (bool, optional): Begin with suspected label errors instead of images without a label.
         port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
-        import_tasks (str | Path | None, optional): Read labels from a JSON file of Label Studio into labels=, and end.
-        export_tasks (str | Path | None, optional): Write labels and proposals as a JSON file for Label Studio, and end.
 
     Returns:
         ReviewResult: Numbers of images with a label after ``review``.
