@@ -61,6 +61,13 @@ def test_mistakes_are_named_with_the_file(text: str, message: str, tmp_path: Pat
     assert "wrong.toml" in str(caught.value)
 
 
+def test_variants_are_added_to_those_of_the_recipes_below() -> None:
+    """They took the place of all of them, so ``controls.toml`` ran without the paper's setting."""
+    assert {"paper", "bag-of-words"} <= read_recipe(FOLDER / "cifar10" / "controls.toml", CompareConfig)[
+        "variants"
+    ].keys()
+
+
 def test_a_recipe_says_what_is_different_from_those_it_extends(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "slow.toml").write_text('epochs = 300\nlr = 0.1\n[compare]\nseeds = 9\narms = "baseline"\n')

@@ -253,8 +253,9 @@ def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
 
     ``extends`` names recipes that this one builds on, relative to itself; [train] and [compare] hold options of one
     stage. Later recipes win over earlier ones, a recipe over those it extends, and a stage's table over the rest of its
-    file. Paths of data are relative to the working directory. Raises ConfigError: a file is missing, is no TOML,
-    extends itself, has unknown keys (all are named) or a key twice, or a value of another type than the option has.
+    file; variants add up. Paths of data are relative to the working directory. Raises ConfigError: a file is missing,
+    is no TOML, extends itself, has unknown keys (all are named) or a key twice, or a value of another type than the
+    option has.
     """
     return _read(path, stage, ())
 
@@ -277,11 +278,13 @@ def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict
     for base in bases:
         options |= _read(path.parent / base, stage, (*above, path.resolve()))
     sections = {name: table.pop(name) for name in STAGES if isinstance(table.get(name), dict)}
-    own = sections.get(stage.__name__.removesuffix("Config").lower(), {})
-    given, known = table | _by_field(path, own), stage.model_fields.keys() - {"as_json"}
+    section = sections.get(stage.__name__.removesuffix("Config").lower(), {})
+    given, known = table | _by_field(path, section), stage.model_fields.keys() - {"as_json"}
     if unknown := [key for key in given if key not in known]:
         raise ConfigError("\n".join(f"Recipe {path}: {_unknown_key(key, given[key], known)}" for key in unknown))
-    return options | {key: _value(path, stage, key, value) for key, value in given.items()}
+    own = {key: _value(path, stage, key, value) for key, value in given.items()}
+    both = options.get("variants", {}) | own.get("variants", {})
+    return options | own | ({"variants": both} if both else {})
 
 
 def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
