@@ -130,10 +130,6 @@ def examples(count: int = 8) -> list[dict[str, Any]]:
                     "picture": "data:image/png;base64," + base64.b64encode(pictures.read(index)).decode(),
                     "descriptions": [description_of[pictures.keys[index]]],
                     "text_label": guess if split == "train" else None,
-                    "neighbours": [
-                        {"key": f"near-{n}", "label": label, "picture": data_url(), "similarity": 0.9 - n / 10}
-                        for n in range(3)
-                    ],
                     "predictions": predictions if split == "test" else {},
                 }
             )

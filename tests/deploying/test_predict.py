@@ -27,12 +27,11 @@ from gpt4image.base.errors import ConfigError, DataError, ExportError, ModelErro
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.config import ExportConfig, PredictConfig, TrainOptions
+from gpt4image.config import ExportConfig, PredictConfig
 from gpt4image.deploying.export import export
-from gpt4image.deploying.loading import Classifier, load_classifier
-from gpt4image.deploying.predict import CocoResults, Drawing, Prediction, decode_ahead, find_images, predict
+from gpt4image.deploying.loading import load_classifier
+from gpt4image.deploying.predict import Drawing, decode_ahead, find_images, predict
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.tasks.registry import find_task
 from trained_runs import rewrite_config
 
 CLASSES = ("animal", "food", "vehicle")
@@ -428,7 +427,7 @@ def test_drawings_are_no_images_to_predict_and_long_names_cost_nothing(detector_
 
 
 def test_boxes_are_in_pixels_in_every_format_and_drawn(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
-    given = {"model": detector_run, "images": (str(pictograms / "test-*.png"),), "min_score": 0.5}
+    given = {"model": detector_run, "images": (f"coco:{pictograms}/test.json",), "min_score": 0.5}
     found = {}
     for form, draw in (("jsonl", tmp_path / "drawn"), ("csv", None), ("txt", None), ("json", None)):
         predict(PredictConfig(**given, out=tmp_path / f"boxes.{form}", draw=draw))
@@ -487,30 +486,15 @@ def test_results_of_coco_have_the_ids_of_the_dataset(detector_run: Path, pictogr
     shutil.copytree(pictograms, other)
     renumbered(pictograms / "test.json", other / "test.json")
     given = {"model": detector_run, "min_score": 0.0}
-    for images, truth in (("coco:{}/test.json", other), ("{}/test-*.png", pictograms)):
-        predict(PredictConfig(**given, images=(images.format(truth),), out=tmp_path / "results.json"))
-        assert measured(truth / "test.json", tmp_path / "results.json") == pytest.approx(expected["mAP"], abs=0.02)
+    predict(PredictConfig(**given, images=(f"coco:{other}/test.json",), out=tmp_path / "results.json"))
+    assert measured(other / "test.json", tmp_path / "results.json") == pytest.approx(expected["mAP"], abs=0.02)
+    Image.new("RGB", (64, 64)).save(tmp_path / "blank.png")
+    none: dict[str, Any] = {"model": detector_run, "min_score": 1.0, "out": tmp_path / "n.json"}
+    predict(PredictConfig(**none, images=(str(tmp_path / "blank.png"),)))
+    assert json.loads((tmp_path / "n.json").read_text(encoding="utf-8")) == []
     shutil.move(other, tmp_path / "moved")
     with pytest.raises(DataError, match=r"there is no such file"):
         predict(PredictConfig(**given, images=(f"coco:{other}/test.json",), out=tmp_path / "results.json"))
-
-
-@pytest.mark.parametrize("said", [{"star": 20, "frog": 7}, {"star": [1]}, "20", None])
-def test_an_exported_model_brings_the_ids_of_its_categories(said: object) -> None:
-    stream, classes = io.StringIO(), ("frog", "star")
-    model = Classifier(
-        kind="onnx",
-        task=find_task("detection", TrainOptions(data="")),
-        classes=classes,
-        preprocessing=Preprocessing(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        probabilities=lambda images: images,
-        source={"category_ids": said},
-    )
-    writer = CocoResults(stream, model, {})
-    writer.write(Prediction("12.png", ("star",), (0.9,), boxes=((1, 2, 3, 4),)))
-    writer.end()
-    (row,) = json.loads(stream.getvalue())
-    assert row["category_id"] == (20 if said == {"star": 20, "frog": 7} else 2) and row["image_id"] == 12
 
 
 @pytest.mark.parametrize(("first", "second"), [("a/0001.png", "b/0001.png"), ("a/0001.png", "b/1.jpg")])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import drawn_masks
@@ -17,15 +18,19 @@ import gpt4image
 from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
 from coloured import COLOURS
-from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
+from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good, made
 from gpt4image import cli
 from gpt4image.artifacts.box_table import holds_boxes
 from gpt4image.artifacts.stage_records import RECORD
-from gpt4image.artifacts.targets import Targets
+from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json
+from gpt4image.base.outcome import Outcome
+from gpt4image.config.results import DescribeResult, EncodeResult, EvaluateResult, LabelResult, TrainResult
 from gpt4image.data import load_dataset
+from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES
+from gpt4image.distilling.worth import USUAL, worth_of_labels
 from gpt4image.models.weights import load_tensors
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 from tiny_videos import write_dots
@@ -349,3 +354,78 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(
     with pytest.raises(error, match=message):
         gpt4image.distill(options.pop("data"), describer=bare.replay, out=tmp_path / "out", **options)
     assert not (tmp_path / "out" / "answers.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("done", "line"),
+    [
+        (made(DescribeResult, described=3, already_described=5, failed=2, cost_usd=0.01, stopped_by="limit 10"),
+         "8 answers, 3 of them new, 2 failed, $0.0100, stopped by limit 10"),
+        (made(DescribeResult, described=3), "3 answers"),
+        (made(EncodeResult, texts=36, texts_encoded=6, texts_kept=30, encoder="minilm"),
+         "36 texts by minilm, 6 of them new"),
+        (made(LabelResult, coverage=0.5, quality={"cross_validated_accuracy": None}),
+         "targets for 50.0% of the training images; suspected label errors: 0"),
+        (made(LabelResult, coverage=0.5, quality={"cross_validated_accuracy": 0.9}),
+         "targets for 50.0% of the training images, 90.0% right on labels held out; suspected label errors: 0"),
+        (made(TrainResult, train_images=1000, val={"top1": None}), "1,000 images"),
+        (made(TrainResult, train_images=10, val={"top1": 0.5}, counts={"val_top1": 12}),
+         "10 images, 0.5000 on 12 validation labels"),
+        (made(EvaluateResult, metric="top1", scores={"top1": 0.75}, labelled=12, split="test"),
+         "accuracy 0.7500 on 12 test images with a human label"),
+        (Outcome(path=Path("out") / "model"), str(Path("out") / "model")),
+    ],
+)  # fmt: skip
+def test_what_came_of_a_stage_is_told_in_one_line_without_what_nobody_could_measure(done: Outcome, line: str) -> None:
+    assert distill.said(done) == line
+
+
+def test_a_model_that_was_not_measured_has_no_accuracy() -> None:
+    assert distill.score(None) == {"accuracy": None}
+    assert distill.score(made(EvaluateResult, metric="mAP", scores={"mAP": 0.4})) == {"mAP": 0.4}
+
+
+N, REVIEW = 400, "gpt4image review"
+
+
+def some_targets(labelled: int, *, right: float = 0.9, several: bool = False) -> Targets:
+    """Most images are surely of the first class, a tenth is doubtful; of the labels a share says the same."""
+    sure = np.where(np.arange(N) % 10 == 0, 0.6, 0.95).astype(np.float32)
+    labels = np.where(np.arange(N) < labelled, np.arange(N) >= right * labelled, -1)
+    return Targets(
+        keys=tuple(map(str, range(N))),
+        digests=tuple(f"{row:064x}" for row in range(N)),
+        splits=np.full(N, "train"),
+        labels=np.stack([labels] * 2, axis=1) if several else labels,
+        probabilities=np.stack([sure, 1 - sure], axis=1),
+        out_of_fold=np.zeros((N, 2), bool) if several else labels >= 0,
+        facts=Facts(classes=("a", "b"), noise=0.0, agreement=None, c=None, folds=0, seed=0, encoders=()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("labelled", "accuracy", "said"),
+    [
+        (0, None, "right for about 91.5%, if they are as good as the answers state"),
+        (20, None, "right for about 91.5%, if they are as good as the answers state"),
+        (100, None, "right for about 90.0%, by 100 labels (82.6% to 94.5%)"),
+        (0, None, f"add about {8.5 * USUAL:.1f} points of accuracy (0 to 8.5)"),
+        (0, 0.99, "add about 1.0 points of accuracy (0 to 1.0)"),
+        (0, None, "Review the first 61 images, which hold about half of the wrong targets:\n  gpt4image review"),
+    ],
+)
+def test_what_labels_would_add(labelled: int, accuracy: float | None, said: str, tmp_path: Path) -> None:
+    assert said in worth_of_labels(some_targets(labelled), tmp_path / "audit.csv", accuracy, REVIEW)
+
+
+def test_looks_count_before_labels(tmp_path: Path) -> None:
+    rows = [f"{row},{row:064x},{'a' if row % 5 else 'b'},checked" for row in range(N)]
+    (tmp_path / "audit.csv").write_text("\n".join(["key,digest,label,review", *rows]), encoding="utf-8")
+    said = worth_of_labels(some_targets(100), tmp_path / "audit.csv", None, REVIEW)
+    assert "right for about 80.0%, by 400 looks (80.0% to 80.0%)" in said
+    assert f"add about {20 * USUAL * 0.75:.1f} points" in said, "of a quarter there are labels"
+
+
+def test_nothing_is_said_where_all_have_a_label_or_images_have_several_classes(tmp_path: Path) -> None:
+    for targets in (some_targets(N), some_targets(10, several=True)):
+        assert not worth_of_labels(targets, tmp_path / "audit.csv", None, REVIEW)

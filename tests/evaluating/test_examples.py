@@ -1,16 +1,16 @@
-"""Pictures for the report: neighbours, predictions, suspected label errors; and what evaluate writes of a run."""
+"""Pictures for the report: predictions, masks and boxes, suspected label errors; and what evaluate writes of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+import drawn_masks
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest, texts_behind
 from gpt4image.base.files import read_json, write_parquet
@@ -20,38 +20,21 @@ from gpt4image.data.dataset import Dataset
 from gpt4image.data.openmoji import load_openmoji
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import (
-    NEIGHBOURS,
     SUSPECTED,
+    DrawnMasks,
     Said,
     across_classes,
-    nearest_texts,
     read_predictions,
     write_examples,
     write_suspected,
 )
 from gpt4image.labelling.label import label
-from gpt4image.reporting.extras import Descriptions, Example, SuspectedError
+from gpt4image.reporting.extras import EXAMPLES, Descriptions, Example, SuspectedError
 from gpt4image.reporting.report import HEADINGS, example_groups, report
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TextTargets
 from loaded_sets import in_memory
 from small_training import SMALL
-
-
-@given(st.integers(0, 1000), st.integers(1, 12))
-def test_neighbours_are_the_pictures_of_the_most_similar_other_texts(seed: int, texts: int) -> None:
-    rng = np.random.default_rng(seed)
-    matrix = rng.normal(size=(texts, 4)).astype(np.float32)
-    row_of = rng.integers(-1, texts, 15)
-    pool = np.flatnonzero(rng.random(15) < 0.7)
-    found = nearest_texts(TextTargets.one_each(matrix, row_of), np.arange(15), pool)
-    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-    assert set(found) == set(np.flatnonzero(row_of >= 0).tolist())
-    for image, others in found.items():
-        among = [i for i in pool if row_of[i] >= 0 and row_of[i] != row_of[image]]
-        best = sorted((float(unit[row_of[image]] @ unit[row_of[i]]) for i in among), reverse=True)[:NEIGHBOURS]
-        assert [cosine for _, cosine in others] == pytest.approx(best, abs=1e-5)
-        assert {other for other, _ in others} <= set(among)
 
 
 def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> Dataset:
@@ -66,28 +49,12 @@ def examples_of(path: Path, images: Dataset, text: TextTargets | None, **more: A
     return [Example.model_validate(row) for row in read_json(path)]
 
 
-def test_examples_have_neighbours_that_the_report_can_show(tmp_path: Path) -> None:
-    images = load_openmoji().select(np.arange(0, 1500, 25))
-    rows = np.arange(len(images))
-    rows[:5] = -1
-    text = TextTargets.one_each(np.random.default_rng(0).normal(size=(len(images), 6)), rows)
-    described = {images.keys[i] for i in images.indices("train")} - set(images.keys[:5])
-    found = examples_of(tmp_path / "x.json", images, text)
-    assert {example.key for example in found if example.split == "train"} <= described
-    for example in found:
-        keys = {other.key for other in example.neighbours}
-        assert len(keys) == (0 if example.key in images.keys[:5] else NEIGHBOURS)
-        assert keys <= described - {example.key}
-        assert all(len(other.picture) < 4000 for other in example.neighbours)
-
-
 def test_broken_pictures_cost_no_others(tmp_path: Path) -> None:
     pictures, count = load_openmoji(), SUSPECTED + 5
     images = memory_set([b"no picture", *(pictures.read(i) for i in range(1, count))], np.full(count, 2))
     text = TextTargets.one_each(np.random.default_rng(0).normal(size=(9, 4)), np.arange(9))
     found = examples_of(tmp_path / "x.json", images.select(np.arange(9)), text, comparison="c")
     assert {example.key for example in found} == {f"p{i}" for i in range(1, 9)}
-    assert "p0" not in {other.key for example in found for other in example.neighbours}
     assert {example.comparison for example in found} == {"c"}
     probabilities = np.tile(np.array([[0.1, 0.8, 0.1]], np.float32), (count, 1))
     given_labels = np.zeros(count, np.int64)
@@ -194,3 +161,58 @@ def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple
     skipped = evaluate(EvaluateConfig(run_dir=run)).skipped
     assert {item.name for item in skipped} >= {"descriptions.json"}
     assert all("left out of the report" in item.reason for item in skipped)
+
+
+Once = Callable[[str, Callable[[Path], Any]], Path]
+
+
+@pytest.fixture(scope="module")
+def root(once: Once) -> Path:
+    found = once("drawn-masks", drawn_masks.set_and_run)
+    evaluate(EvaluateConfig(run_dir=found / "run"))
+    return found
+
+
+def test_masks_of_a_run_are_drawn_worst_first(root: Path) -> None:
+    images = load_dataset(f"masks:{root / 'set'}")
+    drawn = DrawnMasks.of_runs(images, {"predicted": root / "run"}, "test")
+    assert drawn is not None
+    order = drawn.worst_first(images.indices("test"))
+    scores = [drawn.scores[images.keys[row]] for row in order]
+    assert scores == sorted(scores) and scores[0] < scores[-1]
+    pictures = drawn.of(int(order[0]))
+    assert list(pictures) == ["true mask", "predicted"]
+    assert all(value.startswith("data:image/webp;base64,") for value in pictures.values())
+    tagged, masked = (next(row for row, key in enumerate(images.keys) if name in key) for name in ("tagged", "train"))
+    assert drawn.of(masked).keys() == {"true mask"} and not drawn.of(tagged)
+    shown = [row["key"] for row in read_json(root / "run" / "examples.json")]
+    assert shown == [images.keys[row] for row in order]
+
+
+def test_a_report_shows_iou_per_class_and_the_masks(root: Path) -> None:
+    page = report(ReportConfig(dir=root / "run")).path
+    assert page is not None
+    text = page.read_text(encoding="utf-8")
+    assert text.count('class="drawn"') == 8 and "Those with the lowest score first." in text
+    assert "IoU" in text and "square" in text
+
+
+def test_runs_without_masks_draw_none(root: Path, colour_folder: Path, small_run: Path) -> None:
+    assert DrawnMasks.of_runs(load_dataset(f"folder:{colour_folder}"), {"a": small_run}, "test") is None
+    images = load_dataset(f"masks:{root / 'set'}")
+    assert DrawnMasks.of_runs(images, {}, "test") is None
+    assert np.isnan(DrawnMasks(images=images, predicted={}, scores={}).scores.get("x", np.nan))
+
+
+def test_a_report_shows_true_and_predicted_boxes_the_worst_first(detector_run: Path) -> None:
+    shown = read_json(detector_run / EXAMPLES)
+    assert len(shown) == 24
+    scores = [float(card["about"].rsplit(" ", 1)[1]) for card in shown]
+    assert scores == sorted(scores)
+    kinds = [box["kind"] for card in shown for box in card["boxes"]]
+    assert {"true", "found"} == set(kinds)
+    report(ReportConfig(dir=detector_run))
+    page = (detector_run / "report.html").read_text(encoding="utf-8")
+    assert page.count('<g class="true">') + page.count('<g class="found">') == len(kinds)
+    assert '<g class="true"><title>true: ' in page
+    assert "the lowest scores first" in page

@@ -1,30 +1,39 @@
-"""The teacher of boxes: it learns what annotators skip, and nothing where there is nothing to learn."""
+"""The teacher of boxes: votes, what annotators skip, suspected errors, and boxes that a detector predicts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from box_cases import simulated
+from box_cases import simulated, store_boxes
+from gpt4image.artifacts.answers import Answer
 from gpt4image.base.errors import TableError
 from gpt4image.config import ImportDescriptionsConfig
 from gpt4image.data import annotation, load_dataset
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
-from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, read_boxes
+from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, box_votes, read_boxes
 from gpt4image.labelling.boxes import (
+    KINDS,
     PRIOR_TRUNCATED,
     PRIOR_WHOLE,
+    UNSURE,
+    USUAL_THRESHOLD,
+    TaughtBoxes,
+    best_threshold,
     convention,
     features,
     match,
     prior,
+    pseudo_boxes,
     quality,
     suspected_boxes,
     teach,
@@ -199,3 +208,184 @@ def test_four_photographs_per_class_teach_what_is_drawn_on_shelves(shared_data: 
     found = quality(taught.boxes, human.hidden(kept), taught.likely)
     assert found["precision"] is not None and found["precision"] > 0.88
     assert found["recall"] is not None and found["recall"] > 0.89
+
+
+DIGESTS = tuple(f"{number:064x}" for number in range(5))
+WORDS = ("cat", "owl")
+
+
+def said(label: str, *places: float, **more: object) -> dict[str, object]:
+    return {"label": label, "box_2d": list(places), **more}
+
+
+def stored(folder: Path, rows: Sequence[tuple[int, Answer]]) -> Path:
+    return store_boxes(folder / "a.db", [(DIGESTS[number], answer) for number, answer in rows])
+
+
+def test_answers_are_votes_and_words_that_are_no_class_are_counted(tmp_path: Path) -> None:
+    first = Answer(boxes=(said("Cats", 0, 0, 500, 500, truncated=True), said("owl", 600, 600, 900, 900)))
+    second = Answer(boxes=(said("cat", 0, 0, 500, 500, truncated=False), said("\x1b[31mdragon", 1, 1, 9, 9)))
+    path = stored(tmp_path, [(1, first), (1, second), (2, Answer(boxes=())), (3, Answer(class_name="cat"))])
+    found, strange = read_boxes(path, DIGESTS[:4], WORDS)
+    assert found.given.tolist() == [False, True, True, False]
+    corners, labels, shares = found.boxes.image(1)
+    order = np.argsort(labels)
+    assert labels[order].tolist() == [0, 1]
+    assert np.allclose(corners[order], [[0, 0, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]])
+    assert shares[order].tolist() == [1.0, 0.5]
+    assert found.truncated[order].tolist() == [0.5, 0.0]
+    assert strange == {"\x1b[31mdragon": 1}
+
+
+def test_only_words_that_are_no_class_do_not_say_that_nothing_is_there(tmp_path: Path) -> None:
+    only_other, both = Answer(boxes=(said("dog", 1, 1, 9, 9),)), Answer(boxes=(said("owl", 0, 0, 9, 9),))
+    path = stored(tmp_path, [(0, only_other), (1, only_other), (1, both), (2, Answer(boxes=()))])
+    found, strange = read_boxes(path, DIGESTS[:3], WORDS)
+    assert found.given.tolist() == [False, True, True] and found.boxes.weights.tolist() == [1.0]
+    assert strange == {"dog": 2}
+
+
+@pytest.mark.parametrize("answer", [Answer(class_name="cat"), Answer(boxes=(said("dog", 0, 0, 9, 9),))])
+def test_a_store_without_a_box_of_these_classes_is_refused(tmp_path: Path, answer: Answer) -> None:
+    path = stored(tmp_path, [(0, answer)])
+    with pytest.raises(TableError, match=r"no said of these images .*--ask boxes"):
+        read_boxes(path, DIGESTS, WORDS)
+
+
+PLACES = ((0.0, 0.0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9))
+
+
+def drawn(*each: tuple[tuple[float, ...], int], weight: float = 1.0) -> Boxes:
+    corners = np.array([place for place, _ in each], np.float32).reshape(-1, 4)
+    labels = np.array([label for _, label in each], np.int64)
+    return Boxes.of_images([(corners, labels, np.full(len(each), weight, np.float32))])
+
+
+def taught(given: Boxes, probable: float = 0.9) -> TaughtBoxes:
+    count = len(given.labels)
+    return TaughtBoxes(boxes=given, probable=np.full(count, probable), drawn=np.ones(count, np.int8), weights={})
+
+
+BOTH = drawn((PLACES[0], 0), (PLACES[1], 1))
+MOVED = (0.1, 0.1, 0.5, 0.5)  # IoU 9 / 23 with the first place
+
+
+@pytest.mark.parametrize(
+    ("human", "kind", "place", "label"),
+    [
+        (drawn((PLACES[0], 0)), "missing", PLACES[1], 1),
+        (drawn((PLACES[0], 0), (PLACES[1], 1), ((0.0, 0.7, 0.2, 0.9), 1)), "false", (0.0, 0.7, 0.2, 0.9), 1),
+        (drawn((MOVED, 0), (PLACES[1], 1)), "misplaced", MOVED, 0),
+        (drawn((PLACES[0], 2), (PLACES[1], 1)), "another class", PLACES[0], 2),
+    ],
+)
+def test_each_kind_is_found(human: Boxes, kind: str, place: tuple[float, ...], label: int) -> None:
+    (found,) = suspected_boxes(taught(BOTH), human)
+    assert (found.kind, found.image, found.label) == (kind, 0, label)
+    assert np.allclose(found.corners, place)
+    assert 0 < found.doubt <= 1
+
+
+def test_right_boxes_are_left_alone() -> None:
+    assert suspected_boxes(taught(BOTH), BOTH) == []
+    assert suspected_boxes(taught(BOTH, 0.3), drawn((PLACES[0], 0))) == [], "the teacher is not confident"
+    assert suspected_boxes(taught(BOTH), drawn((PLACES[0], 0), (PLACES[1], 1), weight=0.0)) == []
+
+
+def test_images_without_answer_or_annotation_are_not_judged() -> None:
+    gone = np.array([True])
+    assert suspected_boxes(taught(BOTH.hidden(gone)), BOTH) == []
+    assert suspected_boxes(taught(BOTH), BOTH.hidden(gone)) == []
+
+
+def test_an_answer_of_nothing_contradicts_every_box_the_surest_first() -> None:
+    empty = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))])
+    found = suspected_boxes(taught(empty), BOTH)
+    assert [suspect.kind for suspect in found] == ["false", "false"]
+    assert set(KINDS) == {"missing", "false", "misplaced", "another class"}
+
+
+def box(*numbers: float, label: str = "cat", **more: Any) -> dict[str, Any]:
+    return {"label": label, "box_2d": list(numbers), **more}
+
+
+def voting(*each: list[dict[str, Any]]) -> list[Answer]:
+    return [Answer(boxes=tuple(boxes)) for boxes in each]
+
+
+def test_answers_that_agree_are_one_box_with_mean_corners() -> None:
+    votes = box_votes(
+        [
+            *voting(
+                [box(0, 0, 100, 100, truncated=True), box(500, 500, 900, 900)],
+                [box(6, 0, 106, 100, truncated=False)],
+                [box(3, 3, 103, 97), box(0, 0, 100, 100, label="dog")],
+                [],
+            ),
+            Answer(class_name="cat"),
+        ]
+    )
+    assert [(one.label, one.share) for one in votes] == [("cat", 0.75), ("cat", 0.25), ("dog", 0.25)]
+    first = votes[0]
+    np.testing.assert_allclose(first.corners, [3, 1, 103, 99])
+    assert (first.truncated, votes[1].truncated) == (0.5, 0.0)
+
+
+def test_an_answer_has_one_box_per_object_and_the_best_pair_comes_first() -> None:
+    votes = box_votes(voting([box(0, 0, 100, 100)], [box(0, 0, 100, 70), box(0, 0, 100, 95)]))
+    assert [(one.share, one.corners.tolist()) for one in votes] == [(1.0, [0, 0, 100, 97.5]), (0.5, [0, 0, 100, 70])]
+
+
+def test_without_answers_there_is_no_box() -> None:
+    assert box_votes([]) == box_votes([Answer()]) == box_votes(voting([], [])) == []
+
+
+BOX = st.tuples(st.integers(0, 900), st.integers(0, 900), st.integers(1, 100), st.integers(1, 100)).map(
+    lambda n: box(n[0], n[1], n[0] + n[2], n[1] + n[3])
+)
+
+
+@given(st.lists(st.lists(BOX, max_size=6), min_size=1, max_size=5))
+def test_every_box_is_counted_once(each: list[list[dict[str, Any]]]) -> None:
+    votes = box_votes(voting(*each))
+    assert sum(round(one.share * len(each)) for one in votes) == sum(map(len, each))
+    assert all(0 < one.share <= 1 and (one.corners[2:] > one.corners[:2]).all() for one in votes)
+    assert [one.share for one in votes] == sorted((one.share for one in votes), reverse=True)
+
+
+RIGHT, WRONG = [0, 0, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]
+
+
+def predicted(*rows: tuple[list[float], float, int]) -> np.ndarray:
+    found = np.zeros((1, 4, 6), np.float32)
+    for place, (corners, score, label) in enumerate(rows):
+        found[0, place] = [*corners, score, label]
+    return found
+
+
+def human(images: int = 1) -> Boxes:
+    one = (np.array([RIGHT], np.float32), np.array([1]), np.ones(1, np.float32))
+    return Boxes.of_images([one] * images)
+
+
+def test_the_best_threshold_parts_right_from_wrong_boxes() -> None:
+    rows = np.concatenate(
+        [predicted((RIGHT, 0.8, 1), (WRONG, 0.2, 1)), predicted((RIGHT, 0.6, 1), (WRONG, 0.3, 1)), predicted()]
+    )
+    assert best_threshold(rows, human(3), 2) == np.float32(0.6)
+
+
+def test_without_a_right_box_nothing_can_be_chosen() -> None:
+    assert best_threshold(predicted((RIGHT, 0.8, 0)), human(), 2) is None, "of another class"
+    unknown = human().hidden(np.array([True]))
+    assert best_threshold(predicted((RIGHT, 0.8, 1)), unknown, 2) is None
+    assert pseudo_boxes(predicted((RIGHT, USUAL_THRESHOLD, 1)), None).known.all()
+
+
+def test_boxes_between_thresholds_count_for_nothing_and_images_without_a_sure_one_are_not_annotated() -> None:
+    rows = np.concatenate(
+        [predicted((RIGHT, 0.8, 1), (WRONG, 0.6 * UNSURE, 0), (WRONG, 0.1, 0)), predicted((WRONG, 0.5, 1)), predicted()]
+    )
+    found = pseudo_boxes(rows, 0.6)
+    assert found.known.tolist() == [True, False, False]
+    assert found.weights.tolist() == [1, 0] and found.labels.tolist() == [1, 0]

@@ -1,6 +1,9 @@
+"""The text classifier and its inputs: embeddings that are centred and smoothed, and which image is worth a label."""
+
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gpt4image.artifacts import top_k_probs
 from gpt4image.base.interrupts import Stopped, stopped_by
-from gpt4image.labelling import text_classifier
+from gpt4image.labelling import text_classifier, text_vectors
+from gpt4image.labelling.suggest import to_label
 from gpt4image.labelling.text_classifier import classify
-from gpt4image.labelling.text_vectors import smooth, unit
+from gpt4image.labelling.text_vectors import Texts, smooth, unit
+from tables import make_table
 
 
 def clusters(n_classes: int, per_class: int, spread: float, seed: int = 0) -> tuple[NDArray[np.float32], NDArray]:
@@ -136,3 +142,96 @@ def test_labels_that_are_wrong_in_a_known_way_do_not_mislead():
         return float((classify(vectors, taken, 4, seed=0, **known).probabilities.argmax(axis=1) == labels).mean())
 
     assert right(transition=transition) > max(right(), 0.9)
+
+
+def random_units(n: int, width: int = 5, seed: int = 0) -> NDArray[np.float32]:
+    return unit(np.random.default_rng(seed).standard_normal((n, width)))
+
+
+@given(st.integers(2, 40), st.integers(0, 50))
+def test_smoothing_is_the_naive_one(n: int, seed: int):
+    vectors = random_units(n, seed=seed)
+    reference = np.arange(0, n, 2)
+    k = min(text_vectors.NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
+    expected = vectors.copy()
+    for i in range(n):
+        others = [j for j in reference if j != i]
+        closest = sorted(others, key=lambda j: -float(vectors[i] @ vectors[j]))[:k]
+        expected[i] = vectors[i] + vectors[closest].mean(axis=0) if k else vectors[i]
+    expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
+    assert smooth(vectors, reference, 0) == pytest.approx(expected, abs=1e-4)
+
+
+def test_images_outside_the_reference_shape_no_other():
+    vectors = random_units(60)
+    reference = np.arange(40)
+    changed = vectors.copy()
+    changed[40:] = -changed[40:]
+    there = np.ones(60, bool)
+    before, after = (smooth(Texts(each, there).centred(reference), reference, 0) for each in (vectors, changed))
+    assert np.array_equal(before[:40], after[:40])
+
+
+def test_many_texts_are_read_and_kept_in_blocks_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    digests = [f"{number:064x}" for number in range(50)]
+    texts_of = {digest: random_units(1 + number % 3, seed=number) for number, digest in enumerate(digests[:45])}
+    vectors, reference = make_table(tmp_path, texts_of).of_images(digests), np.arange(3, 45, 3)
+    texts = Texts(vectors[:], vectors.described)
+    centred = texts.centred(reference)[:]
+    whole = smooth(centred, reference, 0)
+    monkeypatch.setattr(text_vectors, "_BLOCK", 7 * len(reference))
+    for module in (text_vectors, top_k_probs):
+        monkeypatch.setattr(module, "DENSE_CELLS", 10)
+    monkeypatch.setattr(top_k_probs, "BLOCK_CELLS", 12)
+    some = Texts(vectors, vectors.described).take(np.arange(50)).centred(reference)
+    assert np.array_equal(some[:], centred) and not some[45:].any()
+    found = smooth(some, reference, 0)
+    assert not isinstance(found, np.ndarray)
+    assert found[:] == pytest.approx(whole, abs=1e-6)
+    assert np.array_equal(found[np.array([48, 3])], found[:][[48, 3]])
+    assert np.array_equal(vectors.take(np.array([7, 2]))[:], vectors[:][[7, 2]])
+
+
+def test_texts_are_centred_on_the_reference_and_class_names_on_themselves():
+    vectors, there, names = random_units(20, 8), np.arange(20) % 3 != 0, random_units(3, 8, seed=2)
+    texts = Texts(vectors, there, names)
+    expected = unit(vectors - vectors[:10][there[:10]].mean(axis=0))
+    centred = texts.centred(np.arange(10))[:]
+    assert centred[there] == pytest.approx(expected[there], abs=1e-6)
+    assert not centred[~there].any()
+    assert texts.centred_names() == pytest.approx(unit(names - names.mean(axis=0)))
+    assert Texts(vectors, there).centred_names() is None
+
+
+def groups(*sizes: int):
+    """Points around one corner each."""
+    rng = np.random.default_rng(0)
+    centres = np.repeat(np.eye(len(sizes)), sizes, axis=0)
+    return centres + rng.normal(0, 0.02, centres.shape), np.repeat(np.arange(len(sizes)), sizes)
+
+
+def test_chosen_images_are_unlike_each_other_and_the_doubt_they_stand_for_orders_them():
+    points, group = groups(10, 30, 20)
+
+    def chosen(points: np.ndarray, doubt: np.ndarray, count: int) -> list[int]:
+        probabilities = np.stack([1 - doubt / 2, doubt / 2], axis=1)
+        return to_label(points, probabilities, np.arange(len(points)), count, 0).tolist()
+
+    rows = chosen(points, np.full(60, 0.5), 3)
+    assert group[rows].tolist() == [1, 2, 0]
+    nearest = [
+        np.flatnonzero(group == g)[((points[group == g] - points[group == g].mean(0)) ** 2).sum(1).argmin()]
+        for g in (1, 2, 0)
+    ]
+    assert rows == nearest
+    sure = np.where(group == 1, 0.0, 1.0)
+    assert set(group[chosen(points, sure, 2)]) == {0, 2}, "images that are sure are passed over"
+    assert len(chosen(np.ones((20, 3)), np.ones(20), 4)) == 1, "equal texts are suggested once"
+    assert sorted(chosen(points[:3], np.ones(3), 9)) == [0, 1, 2], "fewer than asked for"
+
+
+def test_only_candidates_are_to_be_labelled():
+    points, _ = groups(10, 10)
+    probabilities = np.full((20, 2), 0.5)
+    found = to_label(points, probabilities, np.arange(5, 15), 4, 0)
+    assert set(found.tolist()) <= set(range(5, 15))

@@ -127,7 +127,7 @@ def test_pictures_have_text_alternatives_marks_and_options_per_arm(page: str) ->
     text = words(page)
     assert "✓right: text-labels" in text.replace("✓ ", "✓") and "✗wrong: baseline sign 34 %" in text
     images = re.findall(r"<img [^>]*>", page)
-    assert len(images) == 12 + 6 * 3, "suspected errors and examples, and three neighbours of each example"
+    assert len(images) == 12, "suspected errors and examples"
     assert all(re.search(r'alt="Picture [^"]+"', image) for image in images)
     differing = text[text.index("What differs between the arms") : text.index("Chosen from the data")]
     assert "align weight" in differing and "5 labels a category: aligned0.3" in differing and "lr" not in differing
@@ -156,8 +156,7 @@ def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     write_json(run / "evaluation-test.json", evaluation | {"classes": [HOSTILE, *evaluation["classes"][1:]]})
     guess = {"class": HOSTILE, "probability": 0.5}
     example = {"key": HOSTILE, "label": HOSTILE, "split": "test", "picture": data_url(), "descriptions": [HOSTILE]}
-    near = {"key": HOSTILE, "label": HOSTILE, "picture": data_url(), "description": HOSTILE, "similarity": 0.5}
-    more = {"text_label": guess, "predictions": {HOSTILE: guess}, "neighbours": [near]}
+    more = {"text_label": guess, "predictions": {HOSTILE: guess}}
     write_json(tmp_path / "examples.json", [example | more])
     doubt = {"key": HOSTILE, "picture": data_url(), "given": HOSTILE, "text": HOSTILE, "probability": 0.5}
     write_json(tmp_path / "doubtful-labels.json", [doubt | {"description": HOSTILE, "truth": HOSTILE}])

@@ -1,17 +1,29 @@
+"""One sitting at the page: what comes first, what is saved, tags and boxes."""
+
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import gpt4image
+from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.interrupts import stop_here
+from gpt4image.data import load_dataset
+from gpt4image.data.regions import Boxes
+from gpt4image.reviewing import review
+from gpt4image.reviewing.labels_file import cell_of, value_of
 from gpt4image.reviewing.queue import Teacher
 from gpt4image.reviewing.session import Session, new_class
+from text_label_cases import made_of
 
 
 def keys(session: Session, mode: str = "label") -> list[str]:
@@ -157,3 +169,124 @@ def test_the_teacher_learns_meanwhile(opened: Callable[..., Session], described_
         session.mark({card.id: (card.proposal, "checked")})
     wait_for(lambda: session.news(0)["wrong"] != before)
     assert session.news(0)["wrong_before"] == before
+
+
+CAT, DOG = ["cat", 0.1, 0.2, 0.5, 0.6], ["dog", 0.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "detection"])
+def test_tags_and_boxes_are_saved_at_once_and_read_as_a_dataset(
+    opened: Callable[..., Session], pictures: Path, kind: Any
+) -> None:
+    session = opened(task=kind, classes="cat, dog")
+    first, second, third, *_ = session.digests
+    both = ["cat", "dog"] if kind == "multilabel" else [DOG, CAT]
+    assert session.mark({first: (both, "checked"), second: ([], "checked")})[first] == (None, "")
+    assert (session.card(first).label, session.card(second).label, session.card(third).label) == (both, [], None)
+    images = load_dataset(f"manifest:{session.file.path}")
+    row = {digest: row for row, digest in enumerate(images.digests)}
+    assert images.classes == ("cat", "dog")
+    assert images.labels[[row[first], row[second], row[third]]].tolist() == [[1, 1], [0, 0], [-1, -1]]
+    if kind == "detection":
+        assert isinstance(images.regions, Boxes)
+        corners, labels, weights = images.regions.image(row[first])
+        assert np.allclose(corners, [DOG[1:], CAT[1:]]) and (labels.tolist(), weights.tolist()) == ([1, 0], [1, 1])
+    session.end()
+    session.file.close()
+    assert opened(data=f"manifest:{session.file.path}", labels=pictures.parent / "other.csv").card(first).label == both
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        *[("detection", [box]) for box in (CAT[:4], [1, *CAT[1:]], ["cat", 0.5, 0, 0.1, 1], ["cat", 0, 0, 1, 2])],
+        *[("detection", value) for value in ("cat", ["cat"], {"a": 1}, [CAT] * 2001, [[*CAT, "x"]])],
+        ("detection", [["cat", 0, 0, float("nan"), 1]]),
+        *[("multilabel", value) for value in ("cat", [1], [["cat"]])],
+        *[("classification", value) for value in (["cat"], None, 1)],
+    ],
+)  # fmt: skip
+def test_what_is_no_label_is_refused(kind: Any, value: Any) -> None:
+    with pytest.raises(ConfigError, match="is no label for"):
+        cell_of(kind, value)
+
+
+def test_cells_hold_what_they_say() -> None:
+    for kind, value in (("detection", [CAT, [*DOG, 0.5]]), ("multilabel", ["cat", "=1"]), ("classification", "cat")):
+        assert value_of(kind, cell_of(kind, value)) == value  # pyright: ignore[reportArgumentType]
+    assert [value_of(kind, "") for kind in ("detection", "multilabel", "classification")] == [None, None, ""]
+    assert value_of("multilabel", cell_of("multilabel", [])) == []
+
+
+def test_a_cell_that_is_no_list_of_boxes_is_skipped_by_name(pictures: Path) -> None:
+    cells = [json.dumps([CAT]), "[]", "", "[[", "[1]", '[["cat", 1]]']
+    keys = sorted(path.relative_to(pictures.parent).as_posix() for path in pictures.rglob("[0-9].png"))[: len(cells)]
+    quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+    table = pictures.parent / "table.csv"
+    table.write_text("path,boxes\n" + "".join(f"{a},{b}\n" for a, b in zip(keys, quoted, strict=True)))
+    images = load_dataset(f"manifest:{table}")
+    assert isinstance(images.regions, Boxes)
+    assert images.regions.known.tolist() == [True, True, False, False, False, False]
+    reasons = " ".join(item.reason for item in images.skipped)
+    assert "no JSON list" in reasons and "a coordinate is missing" in reasons
+
+
+def targets_of(pictures: Path, kind: str) -> Path:
+    """Targets that name a cat and a dog on every image; the first image is sure, the last in doubt."""
+    images, path = load_dataset(f"folder:{pictures}"), pictures.parent / "targets.parquet"
+    sure = np.linspace(1.0, 0.6, len(images), dtype=np.float32)
+    if kind == "multilabel":
+        made_of(images, ("cat", "dog"), np.stack([sure, sure], 1), "multilabel").save(path)
+        return path
+    corners = np.array([CAT[1:], DOG[1:]], np.float32)
+    boxes = Boxes.of_images([(corners, np.array([0, 1]), np.full(2, share, np.float32)) for share in sure])
+    BoxLabels(keys=images.keys, digests=tuple(images.digests), boxes=boxes, classes=("cat", "dog")).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "detection"])
+def test_targets_propose_and_the_most_doubtful_images_come_first(
+    opened: Callable[..., Session], pictures: Path, kind: str
+) -> None:
+    session = opened(targets=targets_of(pictures, kind))
+    assert session.file.kind == kind
+    [card] = session.cards("label", 1)
+    assert card.id == session.digests[-1] and card.label is None
+    proposed = [box if isinstance(box, str) else box[0] for box in card.proposal]
+    assert proposed == ["cat", "dog"]
+    assert all(isinstance(box, str) or len(box) == 5 for box in card.proposal), "a person does not confirm by halves"
+    one, other = (["cat"], ["cat", "dog"]) if kind == "multilabel" else ([CAT], [CAT, DOG])
+    session.mark({session.digests[0]: (other, ""), session.digests[1]: (one, "")})
+    session._opinion = session._teacher.opinion(*session._known())
+    assert [card.id for card in session.cards("correct", 9)] == [session.digests[1], session.digests[0]]
+    assert session.news(0)["suspects"] == 1
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "detection"])
+def test_an_audit_counts_what_is_right_and_what_is_missed(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    bird = ["bird", 0.8, 0.8, 0.9, 0.9]
+
+    def serve(sessions: Any, *_: Any) -> None:
+        session = sessions["audit"]
+        for card in session.cards("label", 96):
+            moved = ["cat", 0.12, 0.2, 0.5, 0.62]
+            assert (card.proposal is None) == (kind == "multilabel"), "only boxes are shown before a person looks"
+            session.mark({card.id: (["cat", "bird"] if kind == "multilabel" else [moved, bird], "checked")})
+        assert "50.0%" in session.news(0)["told"]
+
+    monkeypatch.setattr(review, "serve", serve)
+    options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": pictures.parent / "audit.csv"}
+    found = gpt4image.audit(**options, targets=targets_of(pictures, kind))
+    right, there = found.rows
+    assert (right["share"], there["share"], found.looks) == (0.5, 0.5, 11)
+    assert right["low"] == right["high"] == 0.5, "all were looked at"
+    assert found.weak_classes == {"dog": "11 of 11 wrong"}
+    with pytest.raises(ConfigError, match="only answers with one class per image"):
+        gpt4image.audit(**options, targets=targets_of(pictures, kind), answers=pictures.parent / "targets.parquet")
+
+
+def test_evidence_for_one_class_is_refused_for_boxes(opened: Callable[..., Session], pictures: Path) -> None:
+    with pytest.raises(ConfigError, match="for tags and boxes give --targets FILE"):
+        opened(task="detection", embeddings=pictures)

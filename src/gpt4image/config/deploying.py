@@ -67,8 +67,7 @@ class PredictConfig(StageConfig):
     numbers."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
     """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .json: coco; .txt or none: table). coco:
-    results of COCO as JSON, of detection only; ids are those of the COCO file that is named or that the run learned
-    from."""
+    results of COCO as JSON, of detection only; ids are those of the COCO files that are named."""
     out: Path | None = None
     """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
@@ -17,8 +17,7 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import COMPARISON, Run, load_arm_runs, load_comparisons
 from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError, RunError, first_line
-from gpt4image.base.files import make_folder, staging_folder, write_text
-from gpt4image.base.locks import acquire_lock
+from gpt4image.base.files import staging_folder, write_text
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.deploying import FORMAT_SUFFIXES
@@ -48,45 +47,24 @@ def export(config: ExportConfig, task: Task | None = None) -> ExportResult:
     config = config.model_copy(update={"run_dir": run_dir})
     runs.read_run(run_dir)
     runs.require_predicting(run_dir)
-    with _alone(config.out):
-        _check_place(config)
-        return _export(config, chosen, task)
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Generator[None]:
-    """Let no other export write to a place meanwhile. Raises ConfigError: one does."""
-    make_folder(out.parent)
-    place = out.with_name(f".{out.name}.lock")
-    advice = f"exports to {out}; wait until it is done, or give another --out."
-    lock = acquire_lock(place, 0, lambda who: ConfigError(f"{who} {advice}"))
-    try:
-        yield
-    finally:
-        place.unlink(missing_ok=True)
-        lock.release()
-
-
-def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResult:
     if config.push_to_hub:
         require_login()
     from gpt4image.deploying import formats
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.deploying.model_card import model_card
-    from gpt4image.training.run_model import load_run_model
+    from gpt4image.training.run_model import load_run_model, timm_form
 
     form = config.format
     if form == "onnx":
         formats.require_onnx()
-    classes = runs.class_names(config.run_dir)
-    model = load_run_model(config.run_dir, task, classes)
-    exported = formats.ExportedModel(run_dir=config.run_dir, model=model, classes=classes)
+    classes = runs.class_names(run_dir)
+    model = load_run_model(run_dir, task, classes)
+    exported = formats.ExportedModel(run_dir=run_dir, model=model, classes=classes)
     if form == "timm" and not model.task.in_timm:
         raise ExportError(
             f"--format timm: timm has no models for {model.task.name}; use --format onnx or torch-export."
         )
-    images = formats.images_to_compare(_images(config, model.config))
-    ours, usable, skipped = formats.run_probabilities(model, images)
+    predicted = formats.predicted_by_run(model, _images(config, model.config))
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
         if form == "torch-export":  # checked in memory: a .pt2 file is never loaded
@@ -94,32 +72,24 @@ def _export(config: ExportConfig, chosen: str, task: Task | None) -> ExportResul
         else:
             (formats.write_timm if form == "timm" else formats.write_onnx)(path, exported)
             classifier = load_classifier(path, task=task)
-        theirs = formats.exported_probabilities(classifier, images, usable)
-        found = formats.agreement(model.task, ours, theirs)
-        card = model_card(
-            exported,
-            form,
-            path=config.out,
-            agreement=found,
-            data_licence=config.data_licence,
-            repository=config.push_to_hub,
-        )
+        check = (len(predicted.indices), f"{formats.largest_difference(classifier, predicted):.1e}")
+        card = model_card(exported, config, check)
         names = [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())
         write_text(_card(config, path), card_section(card, path if path.is_dir() else staging, names))
     small_stem = form == "timm" and exported.needs_small_stem
     return ExportResult(
         path=config.out,
-        run=config.run_dir if chosen else None,
+        run=run_dir if chosen else None,
         chosen=chosen or None,
         format=form,
-        model=exported.in_timm()[0] if form == "timm" else model.config.resolved.model,
+        model=timm_form(model.config)[0] if form == "timm" else model.config.resolved.model,
         classes=len(classes),
-        checked_on=f"{found.images} images of {images.spec}",
-        largest_difference=f"{found.largest_difference:.1e}",
+        checked_on=f"{check[0]} images of {predicted.images.spec}",
+        largest_difference=check[1],
         card=_card(config, config.out),
         needs="`import small_stem` (the file is in the folder) before timm loads it" if small_stem else None,
         hub=push(config, config.push_to_hub) if config.push_to_hub else None,
-        skipped=skipped,
+        skipped=predicted.skipped,
     )
 
 
@@ -163,36 +133,32 @@ def best_run(folder: Path) -> tuple[Path, str]:
     comparison = next(iter(load_comparisons(folder).values()))
     every, unreadable = load_arm_runs(folder, comparison)
     if unreadable:
-        raise RunError(
-            f"{folder}: the best run cannot be chosen while runs cannot be read: {unreadable[0].name}: "
-            f"{unreadable[0].reason} The same `gpt4image compare` command makes a deleted run again; or name one run."
-        )
-    best = max if comparison.higher_is_better else min
+        raise RunError(f"{folder}: {unreadable[0].name}: {unreadable[0].reason} Name one of the other runs.")
+    metric, best = comparison.metric, max if comparison.higher_is_better else min
+
+    def score(run: Run) -> float | None:  # of the weights that it kept
+        scores = [value for epoch in run.metrics if epoch.val and (value := epoch.val.get(metric)) is not None]
+        return None if not scores else best(scores) if run.config.get("select") == "best" else scores[-1]
+
     candidates: dict[str, list[tuple[float, Run]]] = {}
     for name, found in every.items():
-        if name == "baseline" or (name in ARMS and ARMS[name].headline):
-            scored = [(score, run) for run in found if (score := _score(run, comparison.metric, best)) is not None]
-            candidates |= {name: scored} if scored else {}
+        scored = [(value, run) for run in found if (value := score(run)) is not None]
+        if scored and (name == "baseline" or (name in ARMS and ARMS[name].headline)):
+            candidates[name] = scored
     if not candidates:
         raise RunError(
             f"{folder}: no run of the baseline or of an arm with descriptions has a score on validation images, so "
             f"none can be chosen; name one of the runs below {folder / 'runs'}."
         )
     arm = best(candidates, key=lambda name: mean(score for score, _ in candidates[name]))
-    score, run = best(candidates[arm], key=lambda scored: scored[0])
+    value, run = best(candidates[arm], key=lambda scored: scored[0])
     val = comparison.data.get("val")
     held_out = f" on {val:,} images" if val else ""
     why = (
-        f"arm {arm}, seed {run.config.get('seed')}: val {comparison.metric} {score:.4f}{held_out}; by the mean over "
-        f"seeds the best of {', '.join(candidates)}"
+        f"arm {arm}, seed {run.config.get('seed')}: val {metric} {value:.4f}{held_out}; by the mean over seeds the "
+        f"best of {', '.join(candidates)}"
     )
     return run.folder, why
-
-
-def _score(run: Run, metric: str, best: Callable[[list[float]], float]) -> float | None:
-    """Return the score of the weights that a run kept; None without labelled validation images."""
-    scores = [score for epoch in run.metrics if epoch.val and (score := epoch.val.get(metric)) is not None]
-    return None if not scores else best(scores) if run.config.get("select") == "best" else scores[-1]
 
 
 def require_login() -> None:

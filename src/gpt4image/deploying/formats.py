@@ -35,14 +35,12 @@ from gpt4image.base.errors import ExportError, MissingExtraError, first_line
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.data import Dataset
-from gpt4image.data.coco import category_ids
 from gpt4image.data.pixels import load_pixels
 from gpt4image.deploying.loading import CONFIG, EXTRA_FILE, ONNX_KEY, TASK, THRESHOLDS, WEIGHTS, Classifier, Metadata
-from gpt4image.deploying.predict import ids_of_run
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
 from gpt4image.models import small_stem
 from gpt4image.models.pyramid import PyramidModel
-from gpt4image.tasks.base import Predictions, Task
+from gpt4image.tasks.base import Predictions
 from gpt4image.training.auto import stored_as
 from gpt4image.training.run_model import RunModel, images_at_once, timm_form
 
@@ -62,11 +60,6 @@ class ExportedModel:
     classes: tuple[str, ...]
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """Steps from a picture to the input."""
-        return Preprocessing.of_run(self.model)
-
-    @property
     def weights(self) -> Path:
         """The run's file of weights."""
         return self.run_dir / runs.MODEL
@@ -76,41 +69,31 @@ class ExportedModel:
         """The comparison arm that the run belongs to."""
         return runs.read_config(self.run_dir).get("arm")
 
-    def in_timm(self) -> tuple[str, dict[str, Any]]:
-        """Return the architecture and the arguments by which timm makes the model."""
-        return timm_form(self.model.config)
-
     @cached_property
     def needs_small_stem(self) -> bool:
         """Whether timm knows the model only once ``small_stem`` was imported."""
-        return self.model.task.in_timm and self.in_timm()[0] == small_stem.NAME
+        return self.model.task.in_timm and timm_form(self.model.config)[0] == small_stem.NAME
 
     @cached_property
     def metadata(self) -> Metadata:
         """Facts that every format has, to be used without its run; no path of this machine is among them."""
-        known = next((one.categories for one in ids_of_run(self.run_dir).values()), None)
         source = {
             "gpt4image": __version__,
             "model": self.model.config.model,
             "arm": self.arm,
             "seed": self.model.config.seed,
             "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
-            **({"category_ids": category_ids(self.classes, known)} if known else {}),
         }
-        task = self.model.task
+        task, how = self.model.task, Preprocessing.of_run(self.model)
         return Metadata(
-            classes=self.classes,
-            preprocessing=self.preprocessing,
-            task=task.name,
-            thresholds=task.thresholds,
-            source=source,
+            classes=self.classes, preprocessing=how, task=task.name, thresholds=task.thresholds, source=source
         )
 
 
 def write_timm(path: Path, exported: ExportedModel) -> None:
     """Write a folder in timm's format to ``path``, which must not exist."""
     path.mkdir(parents=True)
-    architecture, args = exported.in_timm()
+    architecture, args = timm_form(exported.model.config)
     backbone: Any = exported.model.backbone
     about = exported.metadata
     config = {
@@ -165,7 +148,7 @@ def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
         kind="torch-export",
         task=exported.model.task,
         classes=exported.classes,
-        preprocessing=exported.preprocessing,
+        preprocessing=exported.metadata.preprocessing,
         probabilities=probabilities,
         source=exported.metadata.source,
     )
@@ -211,12 +194,12 @@ def _traced(exported: ExportedModel) -> Any:
     backbone = exported.model.backbone
     if isinstance(backbone, PyramidModel):
         backbone.classifies = False
-    whole = PixelsToProbabilities(backbone, exported.preprocessing, exported.model.task.tail()).eval()
+    whole = PixelsToProbabilities(backbone, exported.metadata.preprocessing, exported.model.task.tail()).eval()
     try:
         with torch.no_grad():
             program = torch.export.export(
                 whole,
-                (torch.zeros(2, *exported.preprocessing.shape),),
+                (torch.zeros(2, *exported.metadata.preprocessing.shape),),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
@@ -235,55 +218,43 @@ TOLERANCE = 1e-4
 """Largest difference of a probability that is still rounding: measured are some 1e-7."""
 
 
-class Agreement(NamedTuple):
-    """The number of images that two models predicted, and the largest difference of any prediction."""
+class Predicted(NamedTuple):
+    """What a run predicts of images: the set, positions (n,) of those that can be decoded, (n, ...) predictions, and
+    the images that cannot."""
 
-    images: int
-    largest_difference: float
+    images: Dataset
+    indices: NDArray[np.int64]
+    predictions: Predictions
+    skipped: tuple[Skipped, ...]
 
 
-def images_to_compare(image_set: Dataset) -> Dataset:
-    """Return up to MOST_IMAGES images, spread evenly over the test split, or else validation, or else all."""
+def predicted_by_run(model: RunModel, image_set: Dataset) -> Predicted:
+    """Return what a run predicts, in float32 on the CPU, of up to MOST_IMAGES images, spread evenly over the test
+    split, or else validation, or else all."""
     splits = (image_set.indices(split) for split in ("test", "val"))
-    indices = next((found for found in splits if len(found)), np.arange(len(image_set)))
-    return image_set.select(indices[np.linspace(0, len(indices) - 1, min(len(indices), MOST_IMAGES)).astype(int)])
-
-
-def run_probabilities(
-    model: RunModel, images: Dataset
-) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[Skipped, ...]]:
-    """Return what the model of a run predicts for images, in float32 on the CPU.
-
-    Returns:
-        (n, K) class probabilities; the (n,) positions of the images that can be decoded; the other images.
-
-    Raises DataError: no image can be decoded.
-    """
+    some = next((found for found in splits if len(found)), np.arange(len(image_set)))
+    images = image_set.select(some[np.linspace(0, len(some) - 1, min(len(some), MOST_IMAGES)).astype(int)])
     options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
-    pixels, skipped, usable = load_pixels(
-        images, memory_limit_gb=float("inf"), workers=1, **stored_as(options, model.task)
-    )
+    stored = stored_as(options, model.task)
+    pixels, skipped, usable = load_pixels(images, memory_limit_gb=float("inf"), workers=1, **stored)
     indices = np.flatnonzero(usable)
-    return replace(model, config=options).read(pixels, indices).predictions, indices, skipped
+    return Predicted(images, indices, replace(model, config=options).read(pixels, indices).predictions, skipped)
 
 
-def exported_probabilities(classifier: Classifier, images: Dataset, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return (n, K) class probabilities that an exported model gives the images at ``indices``."""
-    at_once = min(64, images_at_once(classifier.task, len(classifier.classes), classifier.preprocessing.size))
-    pixels = np.stack([classifier.preprocessing.pixels(images.read(int(index))) for index in indices])
-    batches = (as_images(pixels[start : start + at_once]) for start in range(0, len(pixels), at_once))
-    return np.concatenate([classifier.probabilities(batch) for batch in batches])
+def largest_difference(classifier: Classifier, run: Predicted) -> float:
+    """Return the largest difference of any prediction between an exported model and its run.
 
-
-def agreement(task: Task, ours: Predictions, theirs: Predictions) -> Agreement:
-    """Compare the predictions (n, ...) of a run to those of its export.
-
-    Raises ExportError: a difference is more than rounding, or NaN.
+    Raises ExportError: it is more than rounding, or NaN.
     """
-    largest = task.difference(ours, theirs)
+    how = classifier.preprocessing
+    at_once = min(64, images_at_once(classifier.task, len(classifier.classes), how.size))
+    own = np.stack([how.pixels(run.images.read(int(index))) for index in run.indices])
+    batches = (as_images(own[start : start + at_once]) for start in range(0, len(own), at_once))
+    theirs = np.concatenate([classifier.probabilities(batch) for batch in batches])
+    largest = classifier.task.difference(run.predictions, theirs)
     if not largest <= TOLERANCE:
         raise ExportError(
-            f"The exported model is not the model of the run: on {len(ours)} images their predictions differ by up "
+            f"The exported model is not the model of the run: on {len(own)} images their predictions differ by up "
             f"to {largest:.2g} (allowed is {TOLERANCE:g}). Nothing was written; use another --format."
         )
-    return Agreement(len(ours), largest)
+    return largest

@@ -7,32 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
 
-from gpt4image.artifacts.run_records import (
-    COMPARISON,
-    Arm,
-    Comparison,
-    Interval,
-    load_comparisons,
-    load_run,
-)
+from gpt4image.artifacts.run_records import Interval, load_run
 from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.targets import LabelEvidence
 from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
+from gpt4image.config import ExportConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.decode import centre_start
-from gpt4image.deploying.formats import Agreement, ExportedModel
+from gpt4image.deploying.formats import ExportedModel
 from gpt4image.deploying.loading import EXTRA_FILE, ONNX_KEY
 from gpt4image.describing.contents import describer_names
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
@@ -52,65 +45,48 @@ class Verbatim(str):
     """Text of ours that is Markdown, YAML or code already."""
 
 
-class Found(NamedTuple):
-    """A comparison that a run is part of, and the arm that it belongs to."""
-
-    name: str
-    arm: Arm
-    comparison: Comparison
-    findings: list[str]
-
-
-def model_card(
-    exported: ExportedModel,
-    form: str,
-    *,
-    path: Path,
-    agreement: Agreement,
-    data_licence: str | None = None,
-    repository: str | None = None,
-) -> str:
-    """Return the card.
+def model_card(exported: ExportedModel, asked: ExportConfig, check: tuple[int, str]) -> str:
+    """Return the card; ``check`` is on how many images the export was compared to its run, and the largest difference.
 
     Raises RunError: a record of the run cannot be read.
     """
-    config, exclusive = exported.model.config, exported.model.task.exclusive
+    task, config, about = exported.model.task, exported.model.config, exported.metadata
     changed = config.model_dump(exclude_defaults=True, exclude=_NOT_OPTIONS)
     options = {name: public(value) for name, value in changed.items() if value not in ({}, [], ())}
     try:
         run = load_run(exported.run_dir)
         evaluation, data = run.evaluation, run.run["data"]
         rows: list[tuple[str, int, float | None]] = []
-        if evaluation is not None and len(evaluation.classes) <= MOST_CLASSES:
-            rows = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
+        scores: list[tuple[str, float]] = []
+        if evaluation is not None:
+            if len(evaluation.classes) <= MOST_CLASSES:
+                rows = list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
+            shown = evaluation.scores.items()  # of five classes or fewer, top-5 is 1 by definition
+            scores = [
+                (metric_label(name, evaluation.titles), value)
+                for name, value in shown
+                if name != "top5" or len(evaluation.classes) > 5
+            ]
         context = {
-            "front_matter": Verbatim(front_matter(form, data_licence, exported.model.task.hub_task)),
-            "title": repository or path.name,
-            "repository": repository,
+            "front_matter": Verbatim(front_matter(asked.format, asked.data_licence, task.hub_task)),
+            "title": asked.push_to_hub or asked.out.name,
             "model": public(config.model),
             "own_head": not config.resolved.model.startswith(OF_TRANSFORMERS),
             "classes": exported.classes,
             "most_classes": MOST_CLASSES,
             "rows": rows,
-            "preprocessing": exported.preprocessing,
+            "preprocessing": about.preprocessing,
             "parameters": f"{run.run['parameters']:,}",
-            "code": Verbatim(example(exported, form, path=path, repository=repository)),
-            "form": form,
-            "small_stem": form == "timm" and exported.needs_small_stem,
+            "code": Verbatim(example(exported, asked)),
+            "form": asked.format,
+            "small_stem": asked.format == "timm" and exported.needs_small_stem,
             "evaluation": evaluation,
-            "scores": []
-            if evaluation is None
-            else [
-                (metric_label(name, evaluation.titles), value)
-                for name, value in evaluation.scores.items()
-                if name != "top5" or len(evaluation.classes) > 5  # of five or fewer it is 1 by definition
-            ],
-            "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
-            "exclusive": exclusive,
-            "output": exported.model.task.output,
-            "thresholds": exported.model.task.thresholds,
-            "shape": exported.model.task.shape(len(exported.classes), exported.preprocessing.size),
-            "comparisons": comparisons_of(exported.run_dir),
+            "scores": scores,
+            "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and task.exclusive else None,
+            "exclusive": task.exclusive,
+            "output": task.output,
+            "thresholds": task.thresholds,
+            "shape": task.shape(len(exported.classes), about.preprocessing.size),
             "data": {**data, "spec": public(data["spec"])},
             "labels": findings.condition({**run.config, **data}) or "none",
             "text": text_facts(exported),
@@ -118,9 +94,8 @@ def model_card(
             "environment": dict.fromkeys(("gpt4image", "commit", "torch", "timm", "cpu")) | run.environment,
             "seed": config.seed,
             "options": Verbatim(json.dumps(options, indent=1)),
-            "agreement": agreement,
-            "difference": f"{agreement.largest_difference:.1e}",
-            "data_licence": data_licence,
+            "check": check,
+            "data_licence": asked.data_licence,
         }
         return _environment(escaped).get_template("model_card.md").render(context)
     except (TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -153,30 +128,6 @@ def wilson(accuracy: float | None, count: int) -> Interval | None:
         return None
     interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def comparisons_of(run_dir: Path) -> list[Found]:
-    """Return the comparisons above a run that name it as one of theirs."""
-    run_dir = run_dir.resolve()
-    folder = next((parent for parent in run_dir.parents if (parent / COMPARISON).is_file()), None)
-    if folder is None:
-        return []
-    own = os.path.relpath(run_dir, folder)
-    try:
-        comparisons = load_comparisons(folder)
-    except RunError:  # a file of that name that is not ours
-        return []
-    return [
-        Found(
-            name,
-            arm,
-            comparison,
-            [findings.finding(comparison, pair, conditioned=False) for pair in comparison.pairs if pair.arm == name],
-        )
-        for comparison in comparisons.values()
-        for name, arm in comparison.arms.items()
-        if own in map(os.path.normpath, arm.runs)
-    ]
 
 
 def text_facts(exported: ExportedModel) -> dict[str, Any]:
@@ -241,23 +192,19 @@ def public(value: Any) -> Any:
     return [public(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def example(exported: ExportedModel, form: str, *, path: Path, repository: str | None) -> str:
+def example(exported: ExportedModel, asked: ExportConfig) -> str:
     """Return Python code that predicts ``picture.jpg``, or ``clip.mp4``, and leaves ``classes`` and what the task
-    predicts.
-
-    It runs from any folder: ``path`` is where the folder or file will be. timm loads its format from the
-    ``repository`` on the hub, if there is one.
-    """
-    task, how = exported.model.task, exported.preprocessing
+    predicts. It runs from any folder; timm loads its format from the repository on the hub, if there is one."""
+    task, how = exported.model.task, exported.metadata.preprocessing
     code = _environment(lambda value: value).get_template("usage.jinja")
     return code.render(
-        form=form,
+        form=asked.format,
         how=how,
         start=centre_start(how.resize, how.size),
-        small_stem=form == "timm" and exported.needs_small_stem,
-        repository=repository,
-        where=str(path.absolute()),
-        key=ONNX_KEY if form == "onnx" else EXTRA_FILE,
+        small_stem=asked.format == "timm" and exported.needs_small_stem,
+        repository=asked.push_to_hub,
+        where=str(asked.out.absolute()),
+        key=ONNX_KEY if asked.format == "onnx" else EXTRA_FILE,
         exclusive=task.exclusive,
         output=task.output,
         thresholds=list(task.thresholds or [USUAL] * len(exported.classes)),

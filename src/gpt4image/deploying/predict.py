@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, DecodeError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, Row, Skipped
@@ -34,11 +33,10 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
 from gpt4image.config.results import PredictResult
-from gpt4image.data import full_spec, require_there
+from gpt4image.data import require_there
 from gpt4image.data.coco import COCO, Id, Ids, categories_of, category_ids, coco_ids
 from gpt4image.data.decode import EXTENSIONS, decode
 from gpt4image.data.file_source import read_bounded
-from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.video import VIDEO_EXTENSIONS
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
@@ -74,23 +72,22 @@ def predict(config: PredictConfig, task: Task | None = None, *, keep: bool = Fal
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         if not kinds <= classifier.preprocessing.extensions:
             total, _ = _count(config, classifier.preprocessing.extensions, ids)
-        if config.row_format == "coco" and classifier.task.output != "boxes":
-            raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
+        output = classifier.task.output
+        if config.row_format == "coco" and output != "boxes":
+            raise ConfigError(f"--format coco: {config.model} predicts {output}, and no boxes.")
         drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
+        every = len(classifier.classes)  # the largest one of a mask is the background nearly everywhere
+        top = min(config.top or (every if output == "mask" else 1), every)
         started = time.monotonic()
         with _stream(config.out, quiet=keep) as stream:
-            coco = CocoResults(stream, classifier, ids) if config.row_format == "coco" else None
-            writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
-            every = len(classifier.classes)  # the largest one of a mask is the background nearly everywhere
-            top = min(config.top or (every if classifier.task.output == "mask" else 1), every)
-            write = coco.write if coco else writers[config.row_format](stream, classifier, top)
+            write = WRITERS[config.row_format](stream, classifier, top, ids)
             for prediction in _predictions(config, classifier, top, drawing, total, skipped):
                 write(prediction)
                 count += 1
                 if keep:
                     kept += prediction.fields(classifier.task.value)
-            if coco:
-                coco.end()
+            if config.row_format == "coco":
+                stream.write("\n]\n")
     if config.out is None and not keep:  # standard output holds rows alone
         return Outcome(skipped=tuple(skipped))
     seconds = time.monotonic() - started
@@ -116,13 +113,11 @@ def _with_listed(config: PredictConfig) -> tuple[PredictConfig, dict[str, Ids]]:
         found = coco_ids(name.removeprefix(COCO))
         names += found
         ids = {**found, **ids}
-    if not ids and config.row_format == "coco" and (config.model / runs.CONFIG).is_file():
-        ids = ids_of_run(config.model)
     return config.model_copy(update={"images": tuple(names)}), ids
 
 
 def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str, Ids]) -> tuple[int, set[str]]:
-    """Return how many items the names lead to, and their extensions. Raises ConfigError, DataError as ``predict``."""
+    """Return how many items the names lead to, and their extensions."""
     taken = _place(config.out) if config.out is not None else None
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
@@ -138,15 +133,12 @@ def _count(config: PredictConfig, extensions: Collection[str], ids: Mapping[str,
         if config.draw is not None and _is_below(item, config.draw):
             continue  # drawn earlier
         images += 1
-        kinds.add(kind := os.path.splitext(item)[1].lower())  # noqa: PTH122
-        if config.row_format == "coco" and kind not in VIDEO_EXTENSIONS:
-            listed = ids.get(os.path.realpath(item))
-            number = image_id(item) if listed is None else listed.image
-            if (other := image_of.setdefault(number, item)) != item:
-                raise ConfigError(
-                    f"--format coco: {other} and {item} would have the same image_id {number}. Predict their folders "
-                    "or COCO files one by one, or give --format jsonl."
-                )
+        kinds.add(os.path.splitext(item)[1].lower())  # noqa: PTH122
+        if config.row_format == "coco" and (other := image_of.setdefault(_image_id(item, ids), item)) != item:
+            raise ConfigError(
+                f"--format coco: {other} and {item} would have the same image_id {_image_id(item, ids)}. Predict their "
+                "folders or COCO files one by one, or give --format jsonl."
+            )
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
@@ -239,10 +231,8 @@ def _stream(out: Path | None, *, quiet: bool) -> Generator[TextIO]:
 
 
 class Decoded(NamedTuple):
-    """Images or clips in the order in which they were found: n paths, (n, ...) pixels, and those that were skipped.
-
-    ``sizes`` are width and height of the n upright pictures, zeros unless they are asked for.
-    """
+    """Images or clips in their order: n paths, (n, ...) pixels, those that were skipped, and width and height of the n
+    upright pictures, zeros unless they are asked for."""
 
     paths: list[str]
     pixels: NDArray[np.uint8]
@@ -453,44 +443,40 @@ def _ranked(name: str, rank: int) -> str:
     return name if rank == 1 else f"{name}_{rank}"
 
 
-def table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
+def _table(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
     """Write one line per image, or per box: probabilities before names, the path last."""
     width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
-        if row.boxes is not None:
-            for (name, probability), box in zip(best, row.boxes, strict=True):
+        columns = [f"{value:.3f} {in_one_line(name):{width}}" for name, value in best]
+        if row.boxes is None:
+            stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
+        else:
+            for column, box in zip(columns, row.boxes, strict=True):
                 place = " ".join(f"{number:7.1f}" for number in box)
-                stream.write(f"{probability:.3f} {in_one_line(name):{width}}  {place}  {in_one_line(row.image)}\n")
-            return
-        columns = [f"{probability:.3f} {in_one_line(name):{width}}" for name, probability in best]
-        stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
+                stream.write(f"{column}  {place}  {in_one_line(row.image)}\n")
 
     return write
 
 
-def csv_rows(stream: TextIO, classifier: Classifier, top: int) -> Write:
+def _csv_rows(stream: TextIO, classifier: Classifier, top: int, _: Any) -> Write:
     """Write a header and one row per image: image, class, probability (as ``Task.value`` says), class_2, ...
 
     Where an image may have several classes, ``present`` comes first: those present, separated by "|". Boxes have a row
     each: image, class, probability, left, top, right, bottom.
     """
     value = classifier.task.value
-    if classifier.task.output == "boxes":
-        columns = ["image", "class", value, *SIDES]
-    else:
-        ranks = range(1, top + 1)
-        several = [] if classifier.task.exclusive else ["present"]
-        columns = ["image", *several, *(_ranked(name, rank) for rank in ranks for name in ("class", value))]
+    columns = ["image", "class", value, *SIDES]
+    if classifier.task.output != "boxes":
+        ranks = (_ranked(name, rank) for rank in range(1, top + 1) for name in ("class", value))
+        columns = ["image", *([] if classifier.task.exclusive else ["present"]), *ranks]
     writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
 
     def cell(name: str, content: Any) -> Any:
-        if isinstance(content, float) and name not in SIDES:
-            return f"{content:.6f}"
         if isinstance(content, float):
-            return content
+            return content if name in SIDES else f"{content:.6f}"
         names: list[str] = content if isinstance(content, list) else [content]
         return csv_cell("|".join(map(in_one_line, names)))
 
@@ -501,7 +487,7 @@ def csv_rows(stream: TextIO, classifier: Classifier, top: int) -> Write:
     return write
 
 
-def json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
+def _json_lines(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
     """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
 
     def write(row: Prediction) -> None:
@@ -516,61 +502,37 @@ def json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
     return write
 
 
-def image_id(path: str) -> int | str:
-    """Return the name of a file without its ending, a number where it is one, as in COCO."""
+def _coco_results(stream: TextIO, classifier: Classifier, _: int, ids: Mapping[str, Ids]) -> Write:
+    """Write a JSON array of COCO's results, without its end. Pictures without a box have no entry.
+
+    An image that a COCO file lists has the ids of that file; categories of another are those of the first file, or
+    count from 1.
+    """
+    usual = category_ids(classifier.classes, categories_of(ids.values()))
+    of_file: dict[int, Mapping[str, Id]] = {}
+    between = iter([""])
+    stream.write("[")
+
+    def write(row: Prediction) -> None:
+        number = usual
+        if (listed := ids.get(os.path.realpath(row.image))) is not None:
+            number = of_file.setdefault(id(listed.categories), category_ids(classifier.classes, listed.categories))
+        for name, score, (left, top, right, bottom) in zip(
+            row.classes, row.probabilities, row.boxes or (), strict=True
+        ):
+            box = [round(side, 2) for side in (left, top, right - left, bottom - top)]
+            about = {"image_id": _image_id(row.image, ids), "category_id": number[name]}
+            stream.write(next(between, ",") + "\n" + json.dumps({**about, "bbox": box, "score": round(score, 6)}))
+
+    return write
+
+
+def _image_id(path: str, ids: Mapping[str, Ids]) -> Id:
+    """Return the id that a COCO file gives an image, else its name without the ending, a number where it is one."""
+    if (listed := ids.get(os.path.realpath(path))) is not None:
+        return listed.image
     stem = Path(path).stem
     return int(stem) if stem.isascii() and stem.isdigit() else stem
 
 
-def ids_of_run(run_dir: Path) -> dict[str, Ids]:
-    """Return the ids of the COCO dataset that a run learned from, see ``coco_ids``; none where it is not here."""
-    spec = str(runs.read_config(run_dir).get("data", ""))
-    try:
-        spec = full_spec(spec)
-        return coco_ids(spec.removeprefix(COCO)) if spec.startswith(COCO) else {}
-    except (ConfigError, DataError):
-        if spec.startswith(COCO):
-            note_once(
-                f"{spec}, the dataset of {run_dir}, is not found from this folder, so its category and image ids are "
-                "not known: categories count from 1. To keep the ids, name the COCO file of the images: coco:FILE.json."
-            )
-        return {}
-
-
-class CocoResults:
-    """A JSON array of COCO's results, written as predictions come.
-
-    An image that a COCO file lists has the ids of that file. For another, ``image_id`` is that of the function of that
-    name, and ``category_id`` that of the dataset, or counts from 1. Pictures without a box have no entry.
-    """
-
-    def __init__(self, stream: TextIO, classifier: Classifier, ids: Mapping[str, Ids]) -> None:
-        said = classifier.source.get("category_ids")
-        known = categories_of(ids.values())
-        if not known and isinstance(said, dict) and all(isinstance(one, int | str) for one in said.values()):
-            known = said
-        self._stream, self._classes, self._ids = stream, classifier.classes, ids
-        self._number = category_ids(self._classes, known)
-        self._of_file: tuple[Mapping[str, Id], Mapping[str, Id]] = ({}, self._number)
-        self._empty = True
-
-    def write(self, row: Prediction) -> None:
-        """Write the boxes of a picture."""
-        listed = self._ids.get(os.path.realpath(row.image))
-        image, number = (image_id(row.image), self._number) if listed is None else (listed.image, self._in(listed))
-        for name, score, (left, top, right, bottom) in zip(
-            row.classes, row.probabilities, row.boxes or (), strict=True
-        ):
-            box = [round(number, 2) for number in (left, top, right - left, bottom - top)]
-            entry = {"image_id": image, "category_id": number[name], "bbox": box, "score": round(score, 6)}
-            self._stream.write(("[\n" if self._empty else ",\n") + json.dumps(entry))
-            self._empty = False
-
-    def _in(self, listed: Ids) -> Mapping[str, Id]:
-        if listed.categories is not self._of_file[0]:
-            self._of_file = (listed.categories, category_ids(self._classes, listed.categories))
-        return self._of_file[1]
-
-    def end(self) -> None:
-        """Close the array."""
-        self._stream.write("[]\n" if self._empty else "\n]\n")
+WRITERS = {"table": _table, "csv": _csv_rows, "jsonl": _json_lines, "coco": _coco_results}

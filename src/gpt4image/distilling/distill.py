@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -119,12 +119,11 @@ def distill(config: DistillConfig) -> DistillResult:
         _require_same_questions(config, describing, stages.records)
         questions, data = _questions(describing), identity_of(images, None, None, [])
         about = sorted({images.digests[i] for i in np.flatnonzero(np.isin(images.splits, listed(config.splits)))})
-        asked = [
-            questions,
-            about,
-            *([[describing.then, describing.least_gain, describing.worth]] if describing.then else []),
-            *([data] if any(load_prompt(n).class_conditioned for n in describing.prompt) else []),
-        ]
+        asked: list[Any] = [questions, about]
+        if describing.then:
+            asked.append([describing.then, describing.least_gain, describing.worth])
+        if any(load_prompt(name).class_conditioned for name in describing.prompt):
+            asked.append(data)
         earlier = stages.records.finished("describe", fingerprint(asked))
         again = isinstance(earlier, DescribeResult) and _asks_again(config, earlier, stages.records.options)
         if earlier is None or again:
@@ -134,11 +133,9 @@ def distill(config: DistillConfig) -> DistillResult:
         say(_plan(config, images, describing, int(annotated.sum())))
         stages.records.write_options(_recorded(config))
         make = partial(_answers, config, describing)
-        stages.do("describe", make, key=asked, goes_on=questions, again=again)
-        split: Literal["test", "val", ""] = ""
-        for held_out in ("val", "test"):
-            split = held_out if annotated[images.indices(held_out)].any() else split
-        _after_answers(config, task, listed(describing.ask), stages, data, split)
+        stages.do("describe", make, asked, goes_on=questions, again=again)
+        held_out = [split for split in ("val", "test") if annotated[images.indices(split)].any()]
+        _after_answers(config, task, listed(describing.ask), stages, data, (held_out or [""])[-1])
     return _outcome(config, images, int(annotated.sum()), stages, time.monotonic() - started)
 
 
@@ -260,63 +257,40 @@ def _answers(config: DistillConfig, describing: DescribeConfig) -> DescribeResul
 
 
 def _after_answers(
-    config: DistillConfig,
-    task: Task,
-    asked: tuple[str, ...],
-    stages: Stages,
-    data: str,
-    split: Literal["test", "val", ""],
+    config: DistillConfig, task: Task, asked: tuple[str, ...], stages: Stages, data: str, split: str
 ) -> None:
     """Go through the stages after describing; ``split`` is the one to measure on."""
-    out = config.out
+    out, labels = config.out, config.out / TARGETS
     with DescriptionStore(out / ANSWERS) as store:
         content = store.fingerprint()
     encoder = _options(config.encode(), {"device", "engine", "workers"})
     if "description" in asked:
-        stages.do(
-            "encode",
-            lambda: encode(config.encode()),
-            key=[content, encoder],
-            goes_on=encoder,
-            made=[out / EMBEDDINGS],
-            needs=[out / EMBEDDINGS / TABLE],
-        )
+        table = out / EMBEDDINGS
+        key = [content, encoder]
+        stages.do("encode", lambda: encode(config.encode()), key, goes_on=encoder, made=[table], needs=table / TABLE)
     else:
         stages.leave_out("encode", "no descriptions were asked for")
     taught = [data, content, encoder, _options(config.label(asked)), asked]
-    labels = out / TARGETS
     pages = sorted(out.glob(f"{labels.stem}.*"))
-    stages.do("label", lambda: label(config.label(asked)), key=taught, made=pages, needs=[labels])
-    trained = [*taught, _options(config.train(), runs.NOT_IDENTITY)]
-    stages.do(
-        "train",
-        lambda: train(config.train()),
-        key=trained,
-        goes_on=trained,
-        made=[out / RUN],
-        needs=[out / RUN / runs.RUN],  # a power failure may leave the folder without it
-    )
+    stages.do("label", lambda: label(config.label(asked)), taught, made=pages, needs=labels)
+    run, trained = out / RUN, [*taught, _options(config.train(), runs.NOT_IDENTITY)]
+    # A power failure may leave the folder of the run without its record.
+    stages.do("train", lambda: train(config.train()), trained, goes_on=trained, made=[run], needs=run / runs.RUN)
     if split:
-        measured = out / RUN / f"evaluation-{split}.json"
-        measure = EvaluateConfig(run_dir=out / RUN, split=split)
-        stages.do("evaluate", lambda: evaluate(measure), key=[*trained, split], needs=[measured])
+        measure = EvaluateConfig.model_validate({"run_dir": run, "split": split})
+        key, measured = [*trained, split], run / f"evaluation-{split}.json"
+        stages.do("evaluate", lambda: evaluate(measure), key, needs=measured)
     else:
         stages.leave_out("evaluate", "no held-out image has a human label, so accuracy cannot be measured")
-    exported = config.export()
-    stages.do(
-        "export",
-        lambda: export(exported),
-        key=[*trained, _options(exported)],
-        made=[out / MODEL, *sorted(out.glob(f"{MODEL}.*"))],
-        needs=[exported.out],
-    )
-    stages.do("report", lambda: _report(out), key=[*trained, split], needs=[out / PAGE])
+    exported, made = config.export(), [out / MODEL, *sorted(out.glob(f"{MODEL}.*"))]
+    key = [*trained, _options(exported)]
+    stages.do("export", lambda: export(exported), key, made=made, needs=exported.out)
+    stages.do("report", lambda: _report(out), [*trained, split], needs=out / PAGE)
     if config.compare and split == "test":
         compared, folder = config.comparison(asked, boxes=task.boxes), out / COMPARISON
         key = [data, content, encoder, _options(compared, runs.NOT_IDENTITY)]
-        stages.do(
-            COMPARE, lambda: compare(compared), key=key, goes_on=key, made=[folder], needs=[folder / COMPARISON_RECORD]
-        )
+        record = folder / COMPARISON_RECORD
+        stages.do(COMPARE, lambda: compare(compared), key, goes_on=key, made=[folder], needs=record)
     elif config.compare:
         stages.leave_out(COMPARE, "no test image has a human label")
 
@@ -450,12 +424,12 @@ class Stages:
         self,
         name: str,
         make: Callable[[], Outcome],
-        *,
         key: Any,
+        *,
         goes_on: Any = None,
         again: bool = False,
         made: Collection[Path] = (),
-        needs: Sequence[Path] = (),
+        needs: Path | None = None,
     ) -> None:
         """Carry out one stage, unless it was finished with the same key.
 
@@ -466,20 +440,20 @@ class Stages:
             goes_on: what must be equal for what is there to be gone on with; None where the stage begins anew.
             again: carry it out in any case, and go on with what is there.
             made: files and folders that make room where it begins anew.
-            needs: those without which it is not finished.
+            needs: without which it is not finished.
         """
         head = self._head(name)
         key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
         done: Any = None if again else self.records.finished(name, key)
-        if done is not None and all(path.exists() for path in needs):
+        if done is not None and (needs is None or needs.exists()):
             self.outcomes[name] = done
             say(f"{head} as before: {said(done)}")
             return
         say(head.rstrip())
-        if not of or self.records.begun(name) != of:
+        goes_on_there = bool(of) and self.records.begun(name) == of
+        if not goes_on_there:
             self._make_room(name, made)
-            self.records.begin(name, of)
-        elif again:  # it is not finished until it has come to its end once more
+        if not goes_on_there or again:  # it is not finished until it has come to its end once more
             self.records.begin(name, of)
         started = time.monotonic()
         self.outcomes[name] = new = make()
@@ -501,20 +475,17 @@ class Stages:
                     continue
                 raise RunError(f"{path} is there, and distill did not make it; move it away, or give another --out.")
             if name in ("train", COMPARE) or (name == "export" and self.records.is_finished(name)):
-                say(f"{INDENT}options, labels or answers have changed: the earlier one is now {self._put_away(path)}")
+                if self._earlier is None:
+                    places = (self._out / f"earlier-{number}" for number in itertools.count(1))
+                    self._earlier = next(place for place in places if not place.exists())
+                    make_folder(self._earlier)
+                place = self._earlier / path.name
+                move(path, place)
+                say(f"{INDENT}options, labels or answers have changed: the earlier one is now {place}")
             elif path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-    def _put_away(self, path: Path) -> Path:
-        if self._earlier is None:
-            places = (self._out / f"earlier-{number}" for number in itertools.count(1))
-            self._earlier = next(place for place in places if not place.exists())
-            make_folder(self._earlier)
-        place = self._earlier / path.name
-        move(path, place)
-        return place
 
 
 def score(measured: EvaluateResult | None) -> dict[str, float | None]:

@@ -42,6 +42,10 @@ ALWAYS = ("images", "labelled", "classes", "per_class", "support")
 """What the record of a split holds whatever the task."""
 MANY_LABELS = 300
 """Labels of a split from which on looks add nothing."""
+ON_ALL_LABELS = (
+    "\nThis run learned nothing from the validation images. For a last run on their labels too, give its train command "
+    "again with --train-on-val and another --out."
+)
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
 
@@ -95,8 +99,11 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
             )
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
 
+            there = (n for n in REPORTED if n == config.split or (config.run_dir / f"evaluation-{n}.json").is_file())
+            is_reported = next(there, config.split) == config.split
+
             def write_extras() -> None:
-                if config.data is None and _is_reported(config.run_dir, config.split):
+                if config.data is None and is_reported:
                     skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
 
             note = " ".join(filter(None, [note, *ready.notes]))
@@ -108,6 +115,9 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
     shown = {key: facts[key] for key in (*facts.get("titles", TITLES), "loss") if key in facts}
+    on_all_labels = [ON_ALL_LABELS]
+    if config.split != "test" or config.data is not None or own_options.train_on_val or not own_options.val_fraction:
+        on_all_labels = []
     not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
     return EvaluateResult(
         path=path,
@@ -121,7 +131,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         not_measured=absent,
         counts={name: facts["labelled"] for name in facts.get("titles", TITLES) if name in shown},
         read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
-        text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
+        text="\n".join([_per_class(facts, path), *not_measured, *on_all_labels]),
         skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )
 
@@ -130,9 +140,6 @@ def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
     """Return the share of right predictions, from the looks of ``audit``, and the number of labels of the split.
 
     There is none without enough looks, with many labels, for other tasks than classification, and of training images.
-
-    Raises:
-        RunError, DataError: as of ``evaluate``.
     """
     record = runs.read_run(config.run_dir)
     options = options_of(record)
@@ -160,22 +167,6 @@ def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
     return share_of_classes(said, proxy, rows[known], [truth[place] for place in known]), labelled
 
 
-def _on_all_labels(config: EvaluateConfig, options: TrainConfig) -> list[str]:
-    """Return how to train the model that goes out on the validation labels too, after the test split was measured."""
-    if config.split != "test" or config.data is not None or options.train_on_val or options.val_fraction == 0.0:
-        return []
-    return [
-        "\nThis run learned nothing from the validation images. For a last run on their labels too, give its train "
-        "command again with --train-on-val and another --out."
-    ]
-
-
-def _is_reported(run_dir: Path, split: str) -> bool:
-    """Return whether a split that is being measured is the one that the report of a run shows."""
-    measured = (name for name in REPORTED if name == split or (run_dir / f"evaluation-{name}.json").is_file())
-    return next(measured, split) == split
-
-
 def _facts(path: Path) -> dict[str, Any]:
     """Return the record of a split. Raises RunError: it is damaged."""
     try:
@@ -190,13 +181,7 @@ def _facts(path: Path) -> dict[str, Any]:
 def _load(
     config: EvaluateConfig, record: runs.RunRecord, options: TrainConfig
 ) -> tuple[tuple[Dataset, EmbeddingTable | None], str]:
-    """Return the dataset with the classes of the run, its table, and a note where it may not be as it was trained on.
-
-    Raises:
-        RunError: the run's own dataset has changed since, so that its splits may mix with those trained on; or another
-            dataset has other classes.
-        DataError, ConfigError, MissingExtraError: the dataset cannot be read.
-    """
+    """Return the dataset with the classes of the run, its table, and a note where it may have changed since."""
     own = record["config"]["data"]
     try:
         image_set, table = load_dataset(options)
@@ -213,7 +198,9 @@ def _load(
         runs.require_classes(config.run_dir, with_run.classes)
     if config.data not in (None, own):
         return (with_run, table), ""
-    same = _is_as_trained(record, image_set)
+    read = ("train", "val") if record["config"].get("arm") == "train" else SPLITS
+    part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
+    same = record["config"].get(runs.IMAGES) == identity_of(part, None, None, [])
     if not same and config.data is None:
         raise RunError(
             f"{own} is not what {config.run_dir} was trained on: images, labels or classes of its train or val split "
@@ -223,20 +210,8 @@ def _load(
     return (with_run, table), "" if same else CHANGED
 
 
-def _is_as_trained(record: runs.RunRecord, image_set: Dataset) -> bool:
-    """Return whether a dataset, as far as it was read, is the one of a run, by the fingerprint of its images."""
-    config = record["config"]
-    read = ("train", "val") if config.get("arm") == "train" else SPLITS
-    part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
-    return config.get(runs.IMAGES) == identity_of(part, None, None, [])
-
-
 def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> Any:
-    """Return (n, K) predictions of a finished run for the images at ``indices``.
-
-    Raises:
-        RunError: there is no finished run, or it is one of other classes.
-    """
+    """Return (n, K) predictions of a finished run for the images at ``indices``."""
     runs.require_classes(run_dir, data.classes)
     return load_run_model(run_dir, data.task, data.classes).read(data.pixels, indices).predictions
 
@@ -261,10 +236,6 @@ def measure_run(
         name: of the record; the split without it.
         note: for the record.
         before_record: called when the predictions are written; the record, written last, says that all is done.
-
-    Raises:
-        RunError: the run is one of other classes.
-        DataError: the split is empty or has no labels.
     """
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)

@@ -30,16 +30,12 @@ from gpt4image.data.regions import Boxes, Masks
 from gpt4image.describing.contents import stats
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import suspected_errors
-from gpt4image.labelling.text_vectors import unit
-from gpt4image.pages.cards import PICTURE, SMALL, Thumbnails, data_url, mark, overlaid
+from gpt4image.pages.cards import PICTURE, Thumbnails, data_url, mark, overlaid
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 from gpt4image.training.training_data import TextTargets
 
 PER_SPLIT = 24
 SUSPECTED = 24
-NEIGHBOURS = 3
-AMONG = 20_000
-"""Most described training images that neighbours are looked for among."""
 LEAST_SCORE = 0.3
 """Score of the predicted boxes that are drawn."""
 SIDE = 128
@@ -48,32 +44,27 @@ NO_CLASS = "none of the classes"
 """Label of an annotated image that shows no class, and prediction of none."""
 
 
-def _write_box_examples(
-    path: Path, images: Dataset, usable: Any, run_dir: Path, name: str, split: str, comparison: str
-) -> bool:
-    """Write the pictures of a split with the lowest scores, and return True; False if the run predicts no boxes."""
+def _box_examples(
+    images: Dataset, usable: Any, run_dir: Path, name: str, split: str, comparison: str
+) -> list[dict[str, Any]] | None:
+    """Return the pictures of a split with the lowest scores; None if the run predicts no boxes."""
     truth = images.regions
     if not isinstance(truth, Boxes):
-        return False
+        return None
     try:
         table = read_parquet(run_dir / f"predictions-{split}.parquet", ["key", "score", "boxes"])
     except DamagedError:  # images with boxes may be classified too
-        return False
-    found: list[dict[str, Any]] = table.to_pylist()
+        return None
     row_of = {key: row for row, key in enumerate(images.keys)}
-    scores = np.array([row["score"] for row in found])
-    worst = [found[place] for place in np.argsort(scores, kind="stable") if not np.isnan(scores[place])]
-    pictures = Thumbnails(images, 2 * PICTURE)
-
-    def card(row: dict[str, Any]) -> dict[str, Any] | None:
+    pictures, cards, names = Thumbnails(images, 2 * PICTURE), list[dict[str, Any]](), images.classes
+    for row in sorted((row for row in table.to_pylist() if not np.isnan(row["score"])), key=lambda row: row["score"]):
         index = row_of.get(row["key"])
-        picture = None if index is None or not usable[index] else pictures.of(index)
-        if index is None or picture is None:
-            return None
-        names, boxes = images.classes, [box for box in row["boxes"] if box[4] >= LEAST_SCORE]
+        if index is None or not usable[index] or not (picture := pictures.of(index)):
+            continue
+        boxes = [box for box in row["boxes"] if box[4] >= LEAST_SCORE]
         corners, labels, weights = truth.image(index)
         own = [mark("true", corners[k], names[labels[k]], label=False) for k in np.flatnonzero(weights > 0)]
-        return {
+        card = {
             "key": row["key"],
             "comparison": comparison,
             "label": ", ".join(dict.fromkeys(names[label] for label in labels.tolist())) or NO_CLASS,
@@ -82,10 +73,10 @@ def _write_box_examples(
             "boxes": [*own, *(mark("found", box[:4], f"{names[int(box[5])]} {box[4]:.2f}") for box in boxes)],
             "about": f"{name}: {len(boxes)} predicted, {len(own)} true, AP of the picture {row['score']:.2f}",
         }
-
-    cards = (card(row) for row in worst[: 2 * PER_SPLIT])
-    write_json(path, [shown for shown in cards if shown][:PER_SPLIT])
-    return True
+        cards.append(card)
+        if len(cards) == PER_SPLIT:
+            break
+    return cards
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,7 +135,7 @@ class Said(NamedTuple):
     """What was said of N images.
 
     Attributes:
-        text: embeddings of the descriptions, by which pictures have neighbours.
+        text: the descriptions.
         targets: (N, K) class probabilities predicted from the descriptions, zeros where there are none.
         answers: classes that a describer answered.
     """
@@ -170,15 +161,8 @@ def write_run_extras(
 ) -> list[Skipped]:
     """Write what the report of a run shows: pictures that it gets wrong and right, its texts, suspected label errors.
 
-    Args:
-        run_dir: a run with predictions of ``split``.
-        config: its options; a file of text labels may be gone.
-        images: its whole set.
-        table: its embedding table, where it has one.
-        split: the one that was evaluated.
-
-    Returns:
-        What could not be written.
+    ``config`` are the options of a run with predictions of ``split``, ``images`` its whole set, ``table`` its embedding
+    table. Returned is what could not be written.
     """
     text = None if table is None else TextTargets.of(table, images.digests)
     path = config.targets if config.targets and config.targets.is_file() else None
@@ -186,17 +170,9 @@ def write_run_extras(
     targets = cache(lambda: None if path is None or holds_boxes(path) else Targets.load(path))
 
     def examples() -> None:
-        soft, labels = None, targets()
-        if labels is not None:
-            soft = labels.of(images.digests)
-        write_examples(
-            run_dir / EXAMPLES,
-            images,
-            np.ones(len(images), bool),
-            Said(text, soft),
-            run_dirs={"predicted": run_dir},
-            split=split,
-        )
+        labels = targets()
+        said, every = Said(text, None if labels is None else labels.of(images.digests)), np.ones(len(images), bool)
+        write_examples(run_dir / EXAMPLES, images, every, said, run_dirs={"predicted": run_dir}, split=split)
 
     def label_errors() -> None:
         if (labels := targets()) is None:
@@ -204,14 +180,9 @@ def write_run_extras(
         row_of = {digest: row for row, digest in enumerate(images.digests)}
         pairs = suspected_errors(labels.probabilities, labels.labels, labels.out_of_fold)
         rows, given = np.array([pair for pair in pairs if labels.digests[pair[0]] in row_of], np.int64).reshape(-1, 2).T
-        write_suspected(
-            run_dir / DOUBTFUL,
-            images,
-            np.array([row_of[labels.digests[row]] for row in rows], np.int64),
-            given,
-            chosen(labels.probabilities, rows),
-            tables=manifests_of(map(Path, labels.facts.embeddings)),
-        )
+        own = np.array([row_of[labels.digests[row]] for row in rows], np.int64)
+        tables = manifests_of(map(Path, labels.facts.embeddings))
+        write_suspected(run_dir / DOUBTFUL, images, own, given, chosen(labels.probabilities, rows), tables=tables)
 
     work: dict[str, Callable[[], None]] = {EXAMPLES: examples}
     if table is not None and text is not None:
@@ -263,7 +234,8 @@ def write_examples(
     """
     text, targets, answers = said
     first = next(iter(run_dirs), None)
-    if first and _write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
+    if first and (cards := _box_examples(images, usable, run_dirs[first], first, split, comparison)) is not None:
+        write_json(path, cards)
         return
     predictions = {name: read_predictions(folder, split, images) for name, folder in run_dirs.items()}
     drawn = DrawnMasks.of_runs(images, run_dirs, split)
@@ -272,21 +244,9 @@ def write_examples(
     train = np.flatnonzero(usable & described & (images.splits == "train"))
     held_out = np.flatnonzero(usable & (images.splits == split))
     sample = _sample(images, held_out, train, list(predictions.values()), drawn)
-    alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
-    near = dict.fromkeys(other for others in alike.values() for other, _ in others)
-    large, small = Thumbnails(images), Thumbnails(images, SMALL)
-    shown = {index: picture for index in near if (picture := small.of(index))}
     manifests = [text.table.manifest] if text and text.table else []
-    texts = texts_behind(manifests, [images.digests[i] for i in dict.fromkeys([*sample, *near])])
-
-    def neighbour(index: int, similarity: float) -> dict[str, Any]:
-        return {
-            "key": images.keys[index],
-            "label": label_of(images, index),
-            "picture": shown[index],
-            "description": next(iter(texts.get(images.digests[index], [])), ""),
-            "similarity": round(similarity, 3),
-        }
+    texts = texts_behind(manifests, [images.digests[i] for i in sample])
+    pictures = Thumbnails(images)
 
     def row(index: int, picture: str) -> dict[str, Any]:
         key = images.keys[index]
@@ -294,6 +254,11 @@ def write_examples(
         guess: dict[str, Any] = {"class": predicted_of(images, index, np.flatnonzero(by_text >= 0.5))}
         if images.labels.ndim == 1:
             guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
+        answer = None
+        if answers is not None and answers.first.ndim == 1 and answers.first[index] >= 0:
+            stated = float(answers.confidence[index])
+            sure = None if np.isnan(stated) else stated
+            answer = {"class": images.classes[int(answers.first[index])], "probability": sure}
         return {
             "key": key,
             "comparison": comparison,
@@ -302,13 +267,12 @@ def write_examples(
             "picture": picture,
             "descriptions": texts.get(images.digests[index], []),
             "text_label": guess if by_text.any() else None,
-            "answer": answer_of(images, answers, index),
-            "neighbours": [neighbour(*other) for other in alike.get(index, []) if other[0] in shown],
+            "answer": answer,
             "predictions": {name: found[key] for name, found in predictions.items() if key in found},
             **({} if drawn is None else {"drawn": drawn.of(index)}),
         }
 
-    write_json(path, [row(index, picture) for index in sample if (picture := large.of(index))])
+    write_json(path, [row(index, picture) for index in sample if (picture := pictures.of(index))])
 
 
 def _sample(
@@ -343,28 +307,6 @@ def across_classes(labels: NDArray[Any], rows: NDArray[np.int64], most: int) -> 
     turns = np.empty(len(rows), np.int64)
     turns[by_class] = np.arange(len(rows)) - np.searchsorted(kinds[by_class], kinds[by_class])
     return np.sort(rows[np.argsort(turns, kind="stable")[:most]])
-
-
-def nearest_texts(
-    text: TextTargets, images: NDArray[np.int64], pool: NDArray[np.int64]
-) -> dict[int, list[tuple[int, float]]]:
-    """Return the images of ``pool`` whose texts are most similar to that of each described image, and their cosines.
-
-    There are NEIGHBOURS of each; images of the same text are none. Of more than AMONG images, a fixed sample is looked
-    at.
-    """
-    pool = pool[text.described[pool]]
-    if len(pool) > AMONG:
-        pool = np.sort(np.random.default_rng(0).choice(pool, AMONG, replace=False))
-    images = images[text.described[images]]
-    (vectors, _, ids), (others, _, other_ids) = (text.take(part) for part in (images, pool))
-    cosines = unit(vectors.numpy()) @ unit(others.numpy()).T
-    cosines[ids.numpy()[:, None] == other_ids.numpy()] = -np.inf
-    best = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
-    return {
-        image: [(int(pool[place]), float(row[place])) for place in places if np.isfinite(row[place])]
-        for image, places, row in zip(images.tolist(), best, cosines, strict=True)
-    }
 
 
 def write_suspected(
@@ -413,14 +355,6 @@ def write_suspected(
             }
             found.append(item)
     write_json(path, found)
-
-
-def answer_of(images: Dataset, answers: Answers | None, index: int) -> dict[str, Any] | None:
-    """Return the class that a describer answered about an image, and its stated confidence; None without one."""
-    if answers is None or answers.first.ndim > 1 or answers.first[index] < 0:
-        return None
-    stated = float(answers.confidence[index])
-    return {"class": images.classes[int(answers.first[index])], "probability": None if np.isnan(stated) else stated}
 
 
 def read_predictions(run_dir: Path, split: str, images: Dataset) -> dict[str, dict[str, Any]]:

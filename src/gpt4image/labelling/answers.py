@@ -12,7 +12,7 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,11 +73,9 @@ class Answers(NamedTuple):
 
     def take(self, rows: Any) -> Answers:
         """Return the answers about some images."""
-        runner_up = None if self.runner_up is None else self.runner_up[rows]
-        boxes = None if self.boxes is None else self.boxes[rows]
         by = None if self.by is None else {name: own.take(rows) for name, own in self.by.items()}
-        none, examples = (None if each is None else each[rows] for each in (self.none, self.examples))
-        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up, boxes, by, none, examples)
+        taken = {name: None if value is None else value[rows] for name, value in self._asdict().items() if name != "by"}
+        return Answers(**taken, by=by)
 
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
@@ -153,12 +151,7 @@ class Read(NamedTuple):
 
 
 def answered_classes(path: Path) -> tuple[str, ...]:
-    """Return the class list that the answers of a store chose from; the longest, where others are parts of it.
-
-    Raises:
-        StoreError: the store is missing or damaged.
-        TableError: there is no class answer, or there are several lists.
-    """
+    """Return the class list that the answers of a store chose from; the longest, where others are parts of it."""
     with DescriptionStore(path) as store:
         lists = dict.fromkeys(row.prompt.class_names for row in store.answers() if row.classes)
     longest = max(lists, key=len, default=())
@@ -171,9 +164,7 @@ def answered_classes(path: Path) -> tuple[str, ...]:
 def read_for(path: Path, images: Dataset) -> Read:
     """Return the class answers about the images of a dataset, or the tags where they have several classes.
 
-    Raises:
-        StoreError: the store is missing or damaged.
-        TableError: it says nothing of these images and classes, or its answers were told the class.
+    Raises TableError: the store says nothing of these images and classes, or its answers were told the class.
     """
     if images.labels.ndim == 2:
         return read_tags(path, images.digests, images.classes)
@@ -185,7 +176,7 @@ def read_for(path: Path, images: Dataset) -> Read:
 
 
 def read_by_describer(path: Path, digests: Sequence[str], classes: Sequence[str]) -> dict[str, Read]:
-    """Return the class answers of each describer of a store by its name, see ``describer_name``; errors as above.
+    """Return the class answers of each describer of a store by its name, see ``describer_name``.
 
     Describers without an answer about these images are left out.
     """
@@ -276,11 +267,7 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
 
 
 def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tuple[AnsweredBoxes, Counter[str]]:
-    """Return the boxes of a store about N images by digest; and words that are none of the classes.
-
-    Raises:
-        StoreError, TableError: as of ``read_for``.
-    """
+    """Return the boxes of a store about N images by digest; and words that are none of the classes."""
     number_of = _class_finder(classes)
     strange: Counter[str] = Counter()
     answers: list[list[Answer]] = [[] for _ in digests]
@@ -295,7 +282,7 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
     truncated: list[float] = []
     for several in answers:
         voted = box_votes(several)
-        truncated += [box.truncated or 0.0 for box in voted]
+        truncated += [box.truncated for box in voted]
         corners = np.array([box.corners for box in voted], np.float64).reshape(-1, 4) / 1000
         labels = np.array([number_of(box.label) for box in voted], np.int64)
         shares = np.array([box.share for box in voted], np.float32)
@@ -307,41 +294,13 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
 
 
 class VotedBox(NamedTuple):
-    """One object, as several answers have it.
-
-    Attributes:
-        label: its class.
-        corners: (4,) left, top, right, bottom: means in thousandths of the image.
-        share: of the answers that have it, 0 to 1.
-        truncated: share of them that say that a part of it is hidden; None where none says anything.
-        confidence: mean of what they state; None where none states any.
-        words: what they say of it, the most frequent first.
-    """
+    """One object, as several answers have it: its class, mean (4,) corners in thousandths of the image, the share of
+    answers that have it, and the share of these that call it cut off, 0 where none says anything."""
 
     label: str
     corners: NDArray[np.float64]
     share: float
-    truncated: float | None
-    confidence: float | None
-    words: tuple[str, ...]
-
-
-@dataclass
-class _Object:
-    label: str
-    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
-    boxes: list[Any] = field(default_factory=list[Any])
-
-    def voted(self, answers: int) -> VotedBox:
-        def stated(name: str) -> list[Any]:
-            return [box[name] for box in self.boxes if box.get(name) is not None]
-
-        truncated, confidence = (
-            float(np.mean(values)) if (values := stated(name)) else None for name in ("truncated", "confidence")
-        )
-        words = tuple(word for word, _ in Counter(stated("words")).most_common())
-        mean, share = self.total / len(self.boxes), len(self.boxes) / answers
-        return VotedBox(self.label, mean, share, truncated, confidence, words)
+    truncated: float
 
 
 def box_votes(answers: Sequence[Answer]) -> list[VotedBox]:
@@ -351,24 +310,30 @@ def box_votes(answers: Sequence[Answer]) -> list[VotedBox]:
     object. Answers without boxes, to other questions, do not count.
     """
     asked = [answer.boxes for answer in answers if answer.boxes is not None]
-    objects: list[_Object] = []
+    objects: list[tuple[str, NDArray[np.float64], list[Any]]] = []  # class, sum of corners, boxes
     for boxes in asked:
         corners = np.asarray([box["box_2d"] for box in boxes], np.float64).reshape(-1, 4)
-        before = list(objects)
-        means = np.asarray([one.total / len(one.boxes) for one in before], np.float64).reshape(-1, 4)
-        same = np.asarray([[box["label"] == one.label for one in before] for box in boxes], np.bool_)
-        shared = overlap(corners, means) * same.reshape(len(boxes), len(before))
-        of_box: dict[int, _Object] = {}
+        before = len(objects)
+        means = np.asarray([total / len(own) for _, total, own in objects], np.float64).reshape(-1, 4)
+        same = np.asarray([[box["label"] == label for label, *_ in objects] for box in boxes], np.bool_)
+        shared = overlap(corners, means) * same.reshape(len(boxes), before)
+        of_box: dict[int, int] = {}
         while shared.size and shared.max() >= SAME_OBJECT:  # the best pair first
             row, column = np.unravel_index(shared.argmax(), shared.shape)
-            of_box[int(row)] = before[column]
+            of_box[int(row)] = int(column)
             shared[row], shared[:, column] = 0, 0
         for row, box in enumerate(boxes):
             if row not in of_box:
-                objects.append(of_box.setdefault(row, _Object(box["label"])))
-            of_box[row].total = of_box[row].total + corners[row]
-            of_box[row].boxes.append(box)
-    return sorted((one.voted(len(asked)) for one in objects), key=lambda box: -box.share)
+                objects.append((box["label"], corners[row].copy(), [box]))
+                continue
+            _, total, own = objects[of_box[row]]
+            total += corners[row]
+            own.append(box)
+    voted: list[VotedBox] = []
+    for label, total, own in objects:
+        cut = [box["truncated"] for box in own if box.get("truncated") is not None]
+        voted.append(VotedBox(label, total / len(own), len(own) / len(asked), float(np.mean(cut)) if cut else 0.0))
+    return sorted(voted, key=lambda box: -box.share)
 
 
 def _stored(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, StoredAnswer]]:
@@ -420,7 +385,7 @@ class _Votes(NamedTuple):
     confidence: Floats
 
     def take(self, some: Ints) -> _Votes:
-        return _Votes(self.rows[some], self.first[some], self.second[some], self.confidence[some])
+        return _Votes(*(part[some] for part in self))
 
 
 def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -121,9 +121,6 @@ def teach(
             answers and texts together (fused), or of the texts.
         groups: (N,) images of a group, such as copies, are in one fold; each is its own without it.
         reference: (N,) images whose answers and texts may shape those of others (train, say); all without it.
-
-    Raises:
-        TableError: texts are to tell the class, and no two described images have different ones.
     """
     matched = match(answered.boxes, human)
     drawn = _drawn(answered.boxes, human, matched)

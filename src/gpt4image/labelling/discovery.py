@@ -54,10 +54,6 @@ def find_clusters(texts: Texts, reference: Ints, count: int | None, seed: int) -
         reference: images that shape the clusters.
         count: number of clusters, 2 or more. None: the number with the largest silhouette.
         seed: of starts and samples.
-
-    Raises:
-        TableError: there are too few descriptions.
-        ConfigError: there are too few for that many clusters.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA

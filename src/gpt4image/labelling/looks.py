@@ -82,9 +82,6 @@ def looks_at(path: Path, digests: Sequence[str]) -> tuple[Ints, list[str]]:
     Args:
         path: file that ``audit`` wrote; without one there is no look.
         digests: of all N images.
-
-    Raises:
-        DataError: it is no such file.
     """
     if not path.is_file():
         return np.zeros(0, np.int64), []
@@ -306,9 +303,6 @@ def promised(targets: Targets, looks: Path, max_error: float) -> tuple[Targets, 
     """Return the surest targets of training images of which at most a share is wrong, and a sentence that says so.
 
     An image of which the person was not sure counts as wrong.
-
-    Raises:
-        ConfigError: images have several classes; nothing can be promised, with what to do.
     """
     if targets.labels.ndim > 1:
         raise ConfigError(f"--max-error {max_error:g} needs one class per image; leave it out.")

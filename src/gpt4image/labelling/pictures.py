@@ -66,11 +66,6 @@ def read_pictures(
     ``wanted`` are (N,) pictures that are looked at.
 
     None for ``none``, and for ``auto`` where no weights lie here or the images are clips.
-
-    Raises:
-        ConfigError: there is no such model or run, its weights are not here, or its features have learned the labels
-            of these images.
-        ModelError, RunError, TableError: it cannot be loaded, or the folder holds something else.
     """
     found = None if features == "none" or (features == "auto" and images.clips) else _model(images, features)
     if found is None:

@@ -81,11 +81,7 @@ class Predictions(Classification):
 
 
 def require_learnable(described: Bools, labels: NDArray[Any]) -> None:
-    """Refuse images of whose texts nothing can be learned: no two that are described, (N,), have different labels.
-
-    Raises:
-        TableError: they are refused.
-    """
+    """Refuse images of whose texts nothing can be learned: no two that are described, (N,), have different labels."""
     known = labels[described]
     if labels.ndim == 2:
         enough = ((known == 1).any(axis=0) & (known == 0).any(axis=0)).any()
@@ -125,10 +121,6 @@ def predict_labels(  # noqa: PLR0913
         evidence: what is read: all there is (fused), or one source of it.
         groups: (N,) those of a group are predicted by labels and answers of others.
         pictures: features of the N images, read beside answers.
-
-    Raises:
-        TableError: the evidence is not there, or no two described images have different labels where only texts are
-            to be learned from.
     """
     answers = None if evidence == "names" else answers
     only_texts = evidence == "texts" or (answers is None and evidence == "fused")

@@ -32,9 +32,6 @@ def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
     """Return the answers of a store about the images of a run: boxes, if the run is of boxes; else classes or tags.
 
     Tags for a run of masks come with boxes, if the store has some.
-
-    Raises:
-        StoreError, TableError: there are none.
     """
     if isinstance(data.labels, Boxes):
         return read_boxes(path, data.image_set.digests, data.classes)[0]

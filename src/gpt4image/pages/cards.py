@@ -20,8 +20,6 @@ from gpt4image.data.video import picture_of
 
 PICTURE = 192
 """Pixels a side of the picture of a card: cards show it at most 160 to 190 pixels wide on a large screen."""
-SMALL = 56
-"""Pixels a side of a picture beside another one."""
 SHARE = 0.55
 """Share of the colour of a class where it lies over a picture."""
 

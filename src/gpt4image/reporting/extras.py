@@ -1,6 +1,6 @@
 """What a report shows beside results, typed and checked: pictures, descriptions; each file may be missing.
 
-examples.json         pictures with their descriptions, neighbours and predictions
+examples.json         pictures with their descriptions and predictions
 doubtful-labels.json  pictures of suspected label errors: the description contradicts the given label
 descriptions.json     who described the images, at what cost, and how good the texts are
 """
@@ -26,16 +26,6 @@ class Guess(Record):
     probability: float | None = None
 
 
-class Neighbour(Record):
-    """Another picture; ``similarity`` is the cosine of the embeddings of both descriptions."""
-
-    key: str
-    label: str | None = None
-    picture: Picture
-    description: str = ""
-    similarity: float
-
-
 class Mark(Record):
     """A box over a picture: true or found, with x, y, width and height in percent."""
 
@@ -46,7 +36,7 @@ class Mark(Record):
 
 
 class Example(Record):
-    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm, or its boxes.
+    """A picture with its descriptions, its text label and the prediction of each arm, or its boxes.
 
     ``answer`` is the class that a describer answered when it was asked for it.
 
@@ -61,7 +51,6 @@ class Example(Record):
     descriptions: tuple[str, ...] = ()
     text_label: Guess | None = None
     answer: Guess | None = None
-    neighbours: tuple[Neighbour, ...] = ()
     predictions: dict[str, Guess] = Field(default_factory=dict)
     drawn: dict[str, Picture] = Field(default_factory=dict)
     boxes: tuple[Mark, ...] = ()
