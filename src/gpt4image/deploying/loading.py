@@ -56,16 +56,9 @@ _FACTS = (
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
 class Metadata:
-    """Facts about a deployed model, as JSON inside its file.
-
-    Attributes:
-        format: of this record; another one is refused.
-        classes: K class names, in the order of the output.
-        preprocessing: how pictures become inputs.
-        task: what the model was trained for; it says what the output means.
-        thresholds: probability of each class from which on it counts as present, for multi-label classification.
-        source: facts about the run, JSON-serialisable.
-    """
+    """Facts about a deployed model, as JSON inside its file: K class names in the order of the output, how pictures
+    become inputs, the task, the probability of each class from which on it counts as present (multi-label), facts about
+    the run. Another ``format`` is refused."""
 
     format: int = FORMAT
     classes: tuple[str, ...] = Field(min_length=1)
@@ -103,15 +96,10 @@ class Metadata:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """A model that is ready to predict.
+    """A model that is ready to predict: its kind (run, timm, onnx, or torch-export for one that was just exported),
+    task, K class names, preprocessing, and what its file says of its making.
 
-    Attributes:
-        kind: run, timm, onnx, or torch-export for one that was just exported.
-        task: what it was trained for.
-        classes: K class names, in the order of the columns.
-        preprocessing: how pictures become its inputs.
-        probabilities: float32 (n, ...) inputs, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
-        source: what its file says of its making.
+    ``probabilities`` takes float32 (n, ...) inputs, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
     """
 
     kind: str
@@ -125,13 +113,11 @@ class Classifier:
 def load_classifier(
     path: Path, *, device: str = "cpu", threads: int | None = None, task: Task | None = None
 ) -> Classifier:
-    """Load a deployed model; one blank image is predicted, so that what does not fit is known at once.
+    """Load a run folder, a folder in timm's format or a .onnx file; one blank image is predicted, so that what does not
+    fit is known at once.
 
-    Args:
-        path: a run folder, a folder in timm's format or a .onnx file.
-        device: of runs and timm folders; .onnx files compute on the CPU ("auto" or "cpu").
-        threads: CPU threads of onnxruntime, all cores without it; those of torch are set by ``devices.cpu_threads``.
-        task: of the model, if the registry lacks it.
+    ``device`` is of runs and timm folders; .onnx files compute on the CPU, with so many ``threads`` of onnxruntime, all
+    cores without a number. ``task`` is that of the model, if the registry lacks it.
     """
     runs.require_model(path)
     if path.is_dir():

@@ -131,11 +131,9 @@ def wilson(accuracy: float | None, count: int) -> Interval | None:
 
 
 def text_facts(exported: ExportedModel) -> dict[str, Any]:
-    """Return facts about the descriptions and answers that a run learned from.
-
-    They are: used (descriptions), tuned, encoders, prompts, describers; answers (None, or asked and describers); lost
-    (whether the file of its text labels is gone). A table or a store that is gone gives no names.
-    """
+    """Return facts about the descriptions and answers that a run learned from: used (descriptions), tuned, encoders,
+    prompts, describers; answers (None, or asked and describers); lost (whether the file of its targets is gone). A
+    table or a store that is gone gives no names."""
     config, task, arm = exported.model.config, exported.model.task, ARMS.get(exported.arm or "")
     labels = None if config.targets is None else LabelEvidence.of(config.targets)
     used = config.embeddings is not None and (arm.text if arm else config.align_weight > 0.0)

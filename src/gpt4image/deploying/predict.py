@@ -322,13 +322,8 @@ LONGEST_STEM = 100
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """A folder that drawings go to, as NUMBER-NAME.jpg; what has the same name there is replaced.
-
-    Attributes:
-        folder: the folder.
-        classes: K class names.
-        background: number of the class that is not drawn over images; -1 for none.
-    """
+    """A folder that drawings go to, as NUMBER-NAME.jpg; what has the same name there is replaced. The class
+    ``background`` is not drawn over images; -1 for none."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -396,9 +391,8 @@ CLASS_WIDTH = 30  # longest class name that the table makes room for
 class Prediction(NamedTuple):
     """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
 
-    ``present`` has the classes that count as present, if an image may have several, else None. ``boxes`` has left, top,
-    right and bottom of each object in pixels of the upright picture, in the order of ``classes``, else None. ``mask``
-    is the file of its mask, if it is drawn.
+    ``present`` has the classes that count as present, if an image may have several; ``boxes`` left, top, right and
+    bottom of each object in pixels of the upright picture; ``mask`` is the file of its mask, if it is drawn.
     """
 
     image: str

@@ -431,16 +431,11 @@ class Stages:
         made: Collection[Path] = (),
         needs: Path | None = None,
     ) -> None:
-        """Carry out one stage, unless it was finished with the same key.
+        """Carry out one stage, unless it was finished with the same key: everything that decides what comes of it.
 
-        Args:
-            name: of the stage.
-            make: what does it.
-            key: everything that decides what comes of it.
-            goes_on: what must be equal for what is there to be gone on with; None where the stage begins anew.
-            again: carry it out in any case, and go on with what is there.
-            made: files and folders that make room where it begins anew.
-            needs: without which it is not finished.
+        What is there is gone on with where ``goes_on`` is equal; else, or where it is None, what was ``made`` makes
+        room. With ``again``, the stage is carried out in any case, and goes on with what is there. Without ``needs`` it
+        is not finished.
         """
         head = self._head(name)
         key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)

@@ -25,11 +25,8 @@ def worth_of_labels(targets: Targets, looks: Path, accuracy: float | None, revie
     """Return what true labels of all training images would add, and how many to review; nothing if all have a label, or
     images have several classes.
 
-    Args:
-        targets: what the model learned from.
-        looks: file of `audit`, which need not exist.
-        accuracy: of the model on held-out images, if it is known: labels cannot add more than it lacks.
-        review: command that shows the most doubtful images first.
+    ``looks`` is the file of `audit`, which need not exist. Labels cannot add more than the accuracy on held-out images,
+    if it is known, lacks. ``review`` is the command that shows the most doubtful images first.
     """
     train = targets.splits == "train"
     if targets.labels.ndim > 1 or not (unlabelled := np.flatnonzero(train & (targets.labels == NO_LABEL))).size:

@@ -137,10 +137,8 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
 
 
 def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
-    """Return the share of right predictions, from the looks of ``audit``, and the number of labels of the split.
-
-    There is none without enough looks, with many labels, for other tasks than classification, and of training images.
-    """
+    """Return the share of right predictions, from the looks of ``audit``, and the number of labels of the split. There
+    is none without enough looks, with many labels, for other tasks than classification, and of training images."""
     record = runs.read_run(config.run_dir)
     options = options_of(record)
     if not config.audit.is_file() or options.task not in ("classification", "video") or config.split == "train":
@@ -228,14 +226,9 @@ def measure_run(
 ) -> dict[str, Any]:
     """Predict one split and write ``evaluation-NAME.json`` and ``predictions-NAME.parquet`` into the run folder.
 
-    Args:
-        run_dir: a finished run.
-        data: its dataset, or another one of the same classes.
-        split: what to measure.
-        names: the class names in the text space of the run.
-        name: of the record; the split without it.
-        note: for the record.
-        before_record: called when the predictions are written; the record, written last, says that all is done.
+    The data are those of the run, or others of the same classes; ``names`` the class names in the text space of the
+    run; ``name`` is that of the record, the split without it, and ``note`` goes into it. ``before_record`` is called
+    when the predictions are written; the record, written last, says that all is done.
     """
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)

@@ -81,13 +81,8 @@ def _box_examples(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DrawnMasks:
-    """The masks of a held-out split, and those that runs predicted.
-
-    Attributes:
-        images: N images with masks.
-        predicted: by run, then by key, a PNG file of class numbers.
-        scores: by key, the score of the first run; NaN without a mask.
-    """
+    """The masks of a held-out split, and those that runs predicted: by run, then by key, a PNG file of class numbers;
+    by key, the score of the first run, NaN without a mask."""
 
     images: Dataset
     predicted: Mapping[str, Mapping[str, bytes]]
@@ -132,13 +127,8 @@ class DrawnMasks:
 
 
 class Said(NamedTuple):
-    """What was said of N images.
-
-    Attributes:
-        text: the descriptions.
-        targets: (N, K) class probabilities predicted from the descriptions, zeros where there are none.
-        answers: classes that a describer answered.
-    """
+    """What was said of N images: the descriptions, (N, K) class probabilities predicted from them, and classes that a
+    describer answered."""
 
     text: TextTargets | None = None
     targets: Probabilities | None = None
@@ -219,18 +209,12 @@ def write_examples(
     split: str = "test",
     comparison: str = "",
 ) -> None:
-    """Write a fixed sample of pictures of a held-out split and of described training pictures, across classes.
+    """Write a fixed sample of pictures of a held-out split and of described training pictures, across classes; where
+    boxes are predicted, the pictures of the first run with the lowest scores.
 
-    Where boxes are predicted, the pictures of the first run with the lowest scores.
-
-    Args:
-        path: file to write.
-        images: N images.
-        usable: (N,) which of them can be decoded, as far as is known.
-        said: what was said of them.
-        run_dirs: by name, a run whose predictions of ``split`` are shown; of a single one, half are wrong if possible.
-        split: the held-out split.
-        comparison: whose predictions and text labels these are, where a report has several.
+    ``usable`` (N,) are the images that can be decoded, as far as is known. By name, ``run_dirs`` are runs whose
+    predictions of ``split`` are shown; of a single one, half are wrong if possible. ``comparison`` says whose they are,
+    where a report has several.
     """
     text, targets, answers = said
     first = next(iter(run_dirs), None)
@@ -322,15 +306,9 @@ def write_suspected(
 ) -> None:
     """Write the pictures of suspected label errors, the first SUSPECTED that can be decoded.
 
-    Args:
-        path: file to write.
-        images: N images.
-        rows: (n,) positions of the images, the most suspect first.
-        given: (n,) their labels, or the one of several labels.
-        probabilities: (n, K) of the classes, by their texts.
-        tables: embedding tables whose descriptions are shown.
-        true: whether the set knows the true labels, since a comparison has flipped the given ones itself.
-        comparison: whose labels these are, where a report has several.
+    ``rows`` (n,) are the images, the most suspect first, ``given`` (n,) their labels, or the one of several labels, and
+    ``probabilities`` (n, K) those of the classes by their texts. With ``true``, a comparison has flipped labels itself,
+    and the set knows the true ones.
     """
     found: list[dict[str, Any]] = []
     pictures = Thumbnails(images)

@@ -21,19 +21,12 @@ Array = NDArray[np.float32]
 
 
 def recalls(image_emb: Array, text_emb: Array, text_ids: NDArray[np.int64]) -> dict[str, float]:
-    """Return recall at 1, 5 and 10 of image-to-text and text-to-image retrieval.
+    """Return recall at 1, 5 and 10 of image-to-text and text-to-image retrieval, by (n, D) embeddings of unit length
+    and the (n,) identity of the text of each image.
 
     Recall at k is the part of queries whose own partner is among the k most similar ones. Images of one text are
-    partners of one another, and do not compete; other ties count against the query, so that a space in which
-    everything lies in one place finds nothing.
-
-    Args:
-        image_emb: (n, D) of unit length.
-        text_emb: (n, D) of unit length, row i of the text of image i.
-        text_ids: (n,) identity of the text of each image.
-
-    Returns:
-        ``image_to_text_recall:K`` and ``text_to_image_recall:K`` for each K up to n.
+    partners of one another, and do not compete; other ties count against the query, so that a space in which everything
+    lies in one place finds nothing.
     """
     found: dict[str, float] = {}
     for name, queries, answers in (
@@ -46,13 +39,7 @@ def recalls(image_emb: Array, text_emb: Array, text_ids: NDArray[np.int64]) -> d
 
 
 def zero_shot_accuracy(image_emb: Array, class_names: Array, labels: NDArray[np.int64]) -> float:
-    """Return the part of labelled images whose nearest class name is their own.
-
-    Args:
-        image_emb: (n, D) of unit length.
-        class_names: (K, D) text embeddings of the class names.
-        labels: (n,) int64, negative where there is none; one at least is there.
-    """
+    """Return the part of labelled images, (n, D) of unit length, whose nearest class name, (K, D), is their own."""
     has_label = labels >= 0
     nearest = (image_emb[has_label] @ class_names.T).argmax(axis=1)
     return float((nearest == labels[has_label]).mean())
@@ -91,15 +78,8 @@ class Measured:
 
 
 def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames) -> Measured:
-    """Measure a run beyond its predictions of a split.
-
-    Args:
-        model: the run's.
-        data: the dataset of the split; ``text`` holds the descriptions there are.
-        split: name of the split.
-        outputs: of the model for its images.
-        names: embeddings of the class names.
-    """
+    """Measure a run beyond its predictions of a split, by its outputs for the images; ``text`` of the data holds the
+    descriptions there are."""
     found, space, indices = Measured(), model.text_space, data.indices(split)
     if model.head is None:
         return found

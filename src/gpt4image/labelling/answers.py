@@ -109,13 +109,9 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AnsweredBoxes:
-    """Boxes that were answered about N images, M in all.
-
-    Attributes:
-        boxes: classes are as answered, weights are shares of the answers that have the box; ``known`` says which images
-            were asked about.
-        truncated: (M,) float32, share of the answers that call the object cut off; 0 where none says anything.
-    """
+    """Boxes that were answered about N images, M in all: classes as answered, weights are the shares of answers that
+    have the box, ``known`` says which images were asked about. ``truncated`` (M,) float32 is the share of the answers
+    that call the object cut off; 0 where none says anything."""
 
     boxes: Boxes
     truncated: Floats
@@ -135,14 +131,8 @@ class AnsweredBoxes:
 
 
 class Read(NamedTuple):
-    """Answers about the images of a dataset.
-
-    Attributes:
-        answers: one per image.
-        strange: words that are none of the classes, with how often they came.
-        again: (N,) images that were asked again, among fewer classes than there are.
-        definitions: what belongs to a class, as the describer was told.
-    """
+    """Answers about the images of a dataset; words that are none of the classes, with how often they came; (N,) images
+    that were ``again`` asked, among fewer classes; what belongs to a class, as the describer was told."""
 
     answers: Answers
     strange: Counter[str]

@@ -69,14 +69,9 @@ KINDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaughtBoxes:
-    """What the teacher says of N images.
-
-    Attributes:
-        boxes: the answered boxes, M in all; weights are probabilities that annotators draw them, and of this class.
-        probable: (M,) probability that annotators draw them, of whatever class.
-        drawn: (M,) which of them match a human box, 1, or none, 0; -1 where no human box can tell.
-        weights: of each source of evidence of the classes.
-    """
+    """What the teacher says of N images: the M answered boxes, whose weights are probabilities that annotators draw
+    them, and of this class; (M,) the probability of whatever class; (M,) whether they match a human box, 1, or none, 0,
+    -1 where that is not known; and the weights of the sources of classes."""
 
     boxes: Boxes
     probable: Floats
@@ -109,18 +104,11 @@ def teach(
     groups: Ints | None = None,
     reference: Bools | None = None,
 ) -> TaughtBoxes:
-    """Return the answered boxes as these annotators would draw them.
+    """Return the answered boxes of N images as these annotators would draw them.
 
-    Args:
-        answered: about N images.
-        human: boxes of the same images, where they are annotated.
-        texts: of the images; None without.
-        n_classes: K.
-        seed: of the folds.
-        evidence: answers are boxes as they were answered. Otherwise the convention is learned; the class is that of
-            answers and texts together (fused), or of the texts.
-        groups: (N,) images of a group, such as copies, are in one fold; each is its own without it.
-        reference: (N,) images whose answers and texts may shape those of others (train, say); all without it.
+    With ``evidence`` answers, boxes are as they were answered. Otherwise the convention is learned from ``human``
+    boxes; the class is that of answers and texts together (fused), or of the texts. Images of a group (N,) are in one
+    fold. Only answers and texts of the images of ``reference`` (N,) shape those of others.
     """
     matched = match(answered.boxes, human)
     drawn = _drawn(answered.boxes, human, matched)
@@ -182,15 +170,10 @@ def prior(answered: AnsweredBoxes) -> Floats:
 def convention(
     inputs: Floats, before: Floats, drawn: NDArray[np.int8], groups: Ints, seed: int, *, reference: Bools
 ) -> Floats:
-    """Return (M,) probability that annotators draw a box.
+    """Return (M,) probability that annotators draw a box, by (M, F) features and (M,) probabilities ``before`` labels.
 
-    Args:
-        inputs: (M, F) features.
-        before: (M,) the same without labels.
-        drawn: (M,) 1 drawn, 0 not, -1 not known.
-        groups: (M,) boxes of a group are predicted by labels of others.
-        seed: of the folds, and of the boxes that stand for the prior.
-        reference: (M,) boxes that may stand for it.
+    ``drawn`` (M,) is 1 drawn, 0 not, -1 not known; boxes of a group (M,) are predicted by labels of others; boxes of
+    ``reference`` (M,) may stand for the prior.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -286,15 +269,8 @@ def _classes(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Suspect:
-    """One suspected error.
-
-    Attributes:
-        kind: of KINDS.
-        image: position of the image.
-        doubt: 0 to 1, how sure the evidence is.
-        corners: (4,) of the human box; of the teacher's, where one is missing.
-        label: class of the same box.
-        taught: corners and class of the teacher's box beside the human one, where it says something else.
+    """One suspected error in an image: its kind, of KINDS; how sure the evidence is, 0 to 1; corners and class of the
+    human box, or of the teacher's where one is missing; and the teacher's box beside it, where it says something else.
     """
 
     kind: Kind
@@ -343,14 +319,8 @@ def _suspected_in(taught: TaughtBoxes, human: Boxes, image: int) -> Iterator[Sus
 def best_threshold(predictions: NDArray[np.float32], human: Boxes, n_classes: int) -> float | None:
     """Return the score from which on predicted boxes agree best with human ones: the largest F1 at an IoU of 0.5.
 
-    Args:
-        predictions: (N, D, 6) left, top, right, bottom, score, class of each box, the best of an image first; a score
-            of 0 is no box.
-        human: of the same images.
-        n_classes: K.
-
-    Returns:
-        None where no human box is predicted.
+    ``predictions`` are (N, D, 6): left, top, right, bottom, score, class, the best of an image first; a score of 0 is
+    no box. None where no human box is predicted.
     """
     rows = np.flatnonzero(human.known)
     if not len(rows):

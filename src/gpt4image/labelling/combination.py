@@ -104,13 +104,7 @@ def combine(
     """Return (N, K) probabilities and the weights of sources; a row of zeros where no source knows the image.
 
     Images that different sources know are combined with different weights; returned are those of the most images.
-
-    Args:
-        sources: one at least.
-        labels: of images that some source knows.
-        seed: of the folds.
-        groups: (N,) those of a group are in one fold; None: each image is its own.
-        shaping: (N,) whose answers may shape what is said of others; None: all.
+    Images of a group (N,) are in one fold. Only answers about images of ``shaping`` (N,) shape what is said of others.
     """
     if shaping is not None:
         sources = [replace(source, shaping=source.known & shaping) for source in sources]

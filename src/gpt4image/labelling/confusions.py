@@ -63,14 +63,10 @@ class Confusions(NamedTuple):
 
     @classmethod
     def of(cls, first: Ints, probabilities: Probabilities, known: Bools, rows: Ints, true: Floats) -> Confusions:
-        """Count them.
+        """Count answers ``first`` (N,), whose stated probabilities are (N, K), of the images that have one, ``known``
+        (N,).
 
-        Args:
-            first: (N,) what was answered.
-            probabilities: (N, K) that the answers state.
-            known: (N,) images with an answer.
-            rows: (n,) labelled images.
-            true: (n, K) probabilities of their classes.
+        ``rows`` (n,) are the labelled images, ``true`` (n, K) the probabilities of their classes.
         """
         n_classes = probabilities.shape[1]
         stated = _stated(first, probabilities, np.flatnonzero(known)) + 1e-3 / n_classes
@@ -121,15 +117,8 @@ def _stated(first: Ints, probabilities: Probabilities, rows: Ints) -> NDArray[np
 
 
 class Confused(NamedTuple):
-    """Two classes, a < b, that answers confuse.
-
-    Attributes:
-        classes: a and b.
-        checked: images of a or b, by ``by``, about which a or b was answered.
-        wrong: of these, how many were answered with the other one.
-        by: what the answers were compared with: labels or texts.
-        images: rows to ask again.
-    """
+    """Two classes, a < b, that answers confuse: of ``checked`` images of a or b, by labels or texts, about which a or b
+    was answered, ``wrong`` were answered with the other one; ``images`` are rows to ask again."""
 
     classes: tuple[int, int]
     checked: int
@@ -148,14 +137,9 @@ def confused_pairs(
 ) -> list[Confused]:
     """Return at most ``MOST_PAIRS`` pairs that are confused more often than chance has it, the most useful first.
 
-    Answers are compared with the labels, and with the predictions of texts: few labels show little. A pair that only
-    texts show is left out if the labels contradict it. Pairs never hold all classes: that is the old question.
-
-    Args:
-        said: (N,) classes by name of the source, -1 where it knows nothing; see ``Predictions``.
-        labels: (N,) given classes, -1 where there is none or where it is not to be trusted.
-        probabilities: (N, K) of all sources; those of labelled images are out of fold.
-        askable: (N,) images that may be asked again.
+    Answers are compared with (N,) labels that are trusted, -1 elsewhere, and with the predictions of texts: few labels
+    show little. A pair that only texts show is left out if the labels contradict it. Pairs never hold all classes: that
+    is the old question. ``said`` are those of ``Predictions``; probabilities (N, K) of labelled images are out of fold.
     """
     from scipy.stats import binom
 

@@ -64,11 +64,7 @@ def find_cases(
 ) -> Cases | None:
     """Return the cases of answers; None where all seem to be about their image, or where nothing can tell.
 
-    Args:
-        stated: (N, K) that the answers state.
-        usable: (n,) images with an answer that are looked at.
-        texts, pictures: witnesses.
-        seed: of the sample of images.
+    ``stated`` are (N, K) probabilities of the answers, ``usable`` (n,) the images that are looked at.
     """
     n_classes = stated.shape[1]
     most = min(MAX_IMAGES, MAX_CELLS // n_classes)

@@ -31,13 +31,8 @@ _WORD = r"(?u)\b[^\W\d_][\w'-]+\b"
 
 
 class Clusters(NamedTuple):
-    """Clusters of N images.
-
-    Attributes:
-        probabilities: (N, K), rows of zeros for images without a description. Those of the images that shaped the
-            clusters are out of fold.
-        silhouette: mean silhouette of the clusters, -1 to 1: how far they are apart.
-    """
+    """Clusters of N images: (N, K) probabilities, out of fold for the images that shaped them, rows of zeros without a
+    description; and their mean silhouette, -1 to 1: how far they are apart."""
 
     probabilities: Floats
     silhouette: float
@@ -47,13 +42,8 @@ def find_clusters(texts: Texts, reference: Ints, count: int | None, seed: int) -
     """Cluster descriptions: a Gaussian mixture with one covariance for all clusters, on smoothed embeddings.
 
     The shared covariance discounts what varies within every cluster, such as colours. The probability of a cluster is
-    that of a logistic regression that has not seen the image's own cluster, so it is low at borders.
-
-    Args:
-        texts: descriptions of N images.
-        reference: images that shape the clusters.
-        count: number of clusters, 2 or more. None: the number with the largest silhouette.
-        seed: of starts and samples.
+    that of a logistic regression that has not seen the image's own cluster, so it is low at borders. ``reference`` are
+    the images that shape clusters; without a ``count``, their number is that with the largest silhouette.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -154,11 +144,8 @@ def propose_names(words: Sequence[Sequence[str]]) -> list[str]:
 
 
 def agreement(cluster: Ints, labels: Ints) -> dict[str, float]:
-    """Return how well clusters agree with the labels of the same n images; -1 of either is left out.
-
-    Returns:
-        ``accuracy`` after the best one-to-one matching of clusters and classes, ``accuracy_merged`` where each cluster
-        is given its most frequent class, and ``homogeneity``, 0 to 1.
+    """Return how well clusters agree with the labels of the same n images, -1 left out: ``accuracy`` after the best
+    one-to-one matching, ``accuracy_merged`` where each cluster has its most frequent class, ``homogeneity``, 0 to 1.
     """
     from sklearn.metrics import homogeneity_score
 

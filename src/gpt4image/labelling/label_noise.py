@@ -62,20 +62,14 @@ def find_noise(probabilities: Probabilities, labels: Ints) -> tuple[Noise, float
 
 
 def noise_by_evidence(free: Probabilities, labels: Ints, text_loss: float | None, seed: int) -> tuple[Noise, Noise]:
-    """Say how labels are wrong, by evidence that has read none of them: answers and class names.
+    """Say how labels (n,) are wrong, by evidence (n, K) that has read none of them: answers and class names.
 
     What the text classifier has learned from wrong labels cannot hide them here, so noise of classes taken for one
     another shows too. The evidence may be what is wrong. It is trusted to be calibrated up to TRUST; and noise is
-    refuted where the texts predict the given labels, out of fold, better than labels with such noise can be predicted.
+    refuted where the texts predict the given labels, out of fold, with a lower log loss, ``text_loss``, than labels
+    with such noise can have.
 
-    Args:
-        free: (n, K) probabilities that have read no label.
-        labels: (n,) given labels.
-        text_loss: log loss of the labels by a text classifier that has learned from the others; None without one.
-        seed: of the parts that a transition matrix is tried on.
-
-    Returns:
-        The noise, where it is sure; and the noise that is probable, which is what weights are to be learned under.
+    Returns the noise, where it is sure; and the noise that is probable, which is what weights are to be learned under.
     """
     free, labels = _sample(free, labels, MAX_LABELS, seed)
     rate, _, gain = _explain(free, labels, trust=TRUST)
@@ -207,12 +201,8 @@ def suspected(probabilities: Probabilities, labels: Ints) -> Bools:
 
 
 def contradicted(labels: Ints, said: Mapping[str, Ints]) -> Bools:
-    """Return (N,) which labels, one per image, both the answer and the texts contradict, with the same other class.
-
-    Args:
-        labels: (N,) given ones, negative where there is none.
-        said: (N,) classes by name of the source: ``answers`` and ``taught``, texts that have read only answers.
-    """
+    """Return (N,) which labels, one per image, both the answer and the texts that have read only answers contradict,
+    with the same other class; ``said`` are those of ``Predictions``."""
     if labels.ndim == 2 or not {"answers", "taught"} <= said.keys():
         return np.zeros(len(labels), bool)
     answer = said["answers"]
@@ -224,11 +214,8 @@ def suspected_errors(
 ) -> NDArray[np.int64]:
     """Return (m, 2) image and class of the labels that are probably wrong, the least probable label first.
 
-    Where images have several labels, those are suspected that are less probable than UNLIKELY.
-
-    Args:
-        probabilities, labels, held_out: as of ``training.targets.single_labels``.
-        certain: (N,) images whose labels are suspected, before all others, unless they are predicted.
+    Where images have several labels, those are suspected that are less probable than UNLIKELY. Labels of ``certain``
+    (N,) images are suspected before all others, unless they are predicted.
     """
     first = np.zeros(len(labels), bool) if certain is None else certain
     pairs: list[tuple[bool, float, int, int]] = []
@@ -243,13 +230,9 @@ def suspected_errors(
 
 
 def judge(probabilities: Probabilities, labels: Ints, true: Ints) -> dict[str, Any]:
-    """Say how well wrong labels are named, where the ``true`` ones are known, (n,).
-
-    Returns:
-        ``flipped`` and ``named``: how many labels are wrong, and how many ``suspected`` names; its ``precision``
-        and ``recall``; ``average_precision`` of ranking labels by how improbable they are. None where there is nothing
-        to divide by.
-    """
+    """Say how well wrong labels are named, where the ``true`` ones are known, (n,): how many are ``flipped`` and
+    ``named``, ``precision``, ``recall``, and ``average_precision`` of ranking labels by how improbable they are. None
+    without any."""
     from sklearn.metrics import average_precision_score
 
     named, wrong = suspected(probabilities, labels), labels != true

@@ -75,14 +75,8 @@ def order_of(digests: Sequence[str]) -> Ints:
 
 
 def looks_at(path: Path, digests: Sequence[str]) -> tuple[Ints, list[str]]:
-    """Return the rows that a person has looked at, a simple random sample of all, and the labels given.
-
-    A label is the cell of the file; it is empty where the person was not sure.
-
-    Args:
-        path: file that ``audit`` wrote; without one there is no look.
-        digests: of all N images.
-    """
+    """Return the rows of N images that a person has looked at, a simple random sample of all, and the cells of their
+    labels, empty where the person was not sure, from the file that ``audit`` wrote."""
     if not path.is_file():
         return np.zeros(0, np.int64), []
     table = read_table(path, str(path))
@@ -113,16 +107,12 @@ def strata_of(proxy: Floats, looks: int) -> Ints:
 
 
 def share_right(proxy: Floats, looked: Ints, right: Bools) -> Share:
-    """Return the share of N images that are right, with a 95 % interval.
+    """Return the share of N images that are right, with a 95 % interval, by (n,) looks at random and whether each is
+    right.
 
-    Looks are stratified by the proxy. Mid-p limits of each stratum (Lancaster 1961) are combined by recovering their
-    variances (MOVER, Zou and Donner 2008), corrected for a finite set. A stratum without a look is joined with the one
-    before.
-
-    Args:
-        proxy: (N,) expected probability to be right of all images.
-        looked: (n,) rows that were looked at, at random; n > 0.
-        right: (n,) whether they are right.
+    Looks are stratified by the (N,) proxy. Mid-p limits of each stratum (Lancaster 1961) are combined by recovering
+    their variances (MOVER, Zou and Donner 2008), corrected for a finite set. A stratum without a look is joined with
+    the one before.
     """
     strata = strata_of(proxy, len(looked))
     place = np.bincount(strata[looked], minlength=strata.max() + 1) > 0
@@ -143,11 +133,7 @@ def share_right(proxy: Floats, looked: Ints, right: Bools) -> Share:
 def share_of_classes(said: Sequence[str], proxy: Floats, looked: Ints, truth: Sequence[str]) -> Share | None:
     """Return the share of images whose class is said rightly, with its interval; None with too few looks.
 
-    Args:
-        said: N classes; empty where nothing is said, which counts nowhere.
-        proxy: (N,) expected probability that they are right.
-        looked: (n,) rows that were looked at, at random.
-        truth: their n classes.
+    ``said`` are N classes, empty where nothing is said, which counts nowhere; ``truth`` those of the n looks at random.
     """
     known = np.array([bool(name) for name in said], bool)
     seen = known[looked]
@@ -182,13 +168,8 @@ def _upper(k: NDArray[Any], n: NDArray[Any]) -> Floats:
 def share_of_things(right: Ints, total: Ints, images: int) -> Share | None:
     """Return the share of things, such as boxes, that are right, with a 95 % interval; None where there are none.
 
-    Things of one image are alike, so exact binomial limits are taken at their effective number (Korn and Graubard
-    1998), corrected for a finite set.
-
-    Args:
-        right: (n,) things of each image looked at that are right.
-        total: (n,) things of it.
-        images: number of images in all.
+    ``right`` (n,) of ``total`` (n,) things of each image looked at. Things of one image are alike, so exact binomial
+    limits are taken at their effective number (Korn and Graubard 1998), corrected for a finite set of ``images``.
     """
     n, things = len(total), int(total.sum())
     if not things or n < FEWEST:
@@ -229,13 +210,9 @@ def matches(said: Sequence[Any], true: Sequence[Any]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """The largest set of surest images of which at most a share is wrong, with 95 % confidence.
-
-    Attributes:
-        images: size of the set; 0 where nothing can be promised.
-        looks, wrong: looks at the set, or at the smallest that was tested, and how many of these are wrong.
-        needed: looks at all images with which a set could be tested; 0 where one was.
-    """
+    """The largest set of surest images of which at most a share is wrong, with 95 % confidence: its size, 0 where
+    nothing can be promised; looks at it, or at the smallest set that was tested, and how many are wrong; and the looks
+    at all images that a test needs, 0 where one was made."""
 
     images: int
     looks: int = 0
@@ -244,18 +221,12 @@ class Promise:
 
 
 def promise(confidence: Floats, looked: Ints, wrong: Bools, max_error: float) -> Promise:
-    """Return how many of the surest images are wrong in at most ``max_error``, which holds in 19 of 20 audits.
+    """Return how many of the surest of N images are wrong in at most ``max_error``, which holds in 19 of 20 audits.
 
     Larger and larger sets of the surest images are tested by exact hypergeometric limits (conformal labelling, arXiv
     2510.14581). The chance of an error is shared by a few of the sets; one that passes hands its share on to the next
     larger one (fallback procedure, Wiens and Dmitrienko 2005). Which sets these are depends on the number of looks,
     never on what they found.
-
-    Args:
-        confidence: (N,) of all images.
-        looked: (n,) rows that were looked at, at random.
-        wrong: (n,) whether they are wrong.
-        max_error: most wrong images, as a share.
     """
     total, share = len(confidence), len(looked) / len(confidence)
     place = np.empty(total, np.int64)

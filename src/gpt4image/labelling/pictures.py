@@ -28,12 +28,7 @@ WIDTH = 256
 
 
 class Pictures(NamedTuple):
-    """Features of N pictures.
-
-    Attributes:
-        vectors: (N, D), of length 1; a row that was not seen is not looked at.
-        seen: (N,) which pictures could be read.
-    """
+    """Features of N pictures, (N, D) of length 1, and (N,) which could be read; rows of others are not looked at."""
 
     vectors: NDArray[np.floating]
     seen: Bools

@@ -108,19 +108,11 @@ def predict_labels(  # noqa: PLR0913
     groups: Ints | None = None,
     pictures: Pictures | None = None,
 ) -> Predictions:
-    """Predict class probabilities from text embeddings, answers, pictures and labels.
+    """Predict class probabilities of N images from text embeddings, answers, features of pictures and labels.
 
-    Args:
-        texts: of N images.
-        labels: (N,) classes to learn from, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known.
-        n_classes: K.
-        seed: seed of the folds.
-        reference: (N,) images whose texts and answers, not labels, may shape those of others (train, say); all without
-            it.
-        answers: about the N images; where images have several labels, those of each class of them.
-        evidence: what is read: all there is (fused), or one source of it.
-        groups: (N,) those of a group are predicted by labels and answers of others.
-        pictures: features of the N images, read beside answers.
+    Labels are (N,) classes, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known. Only texts and
+    answers of the images of ``reference`` (N,) shape what is said of others. Images of a group (N,) are predicted by
+    labels and answers of others. Raises TableError where the evidence is not there.
     """
     answers = None if evidence == "names" else answers
     only_texts = evidence == "texts" or (answers is None and evidence == "fused")
@@ -175,17 +167,9 @@ def predict_labels(  # noqa: PLR0913
 
 
 class Inputs(NamedTuple):
-    """What is known of N images before a label is read.
-
-    Attributes:
-        vectors: (N, D) embeddings, as ``text_vectors.smooth`` returns them.
-        described: (N,) which of them come from a text.
-        names: (K, D) embeddings of class names; None where they cannot be had.
-        answers: about the images; None where none were asked for.
-        pictures: their features; None where none are read.
-        shaping: (N,) whose texts and answers may shape what is said of others.
-        groups: (N,) those of a group are in one fold; None: each image is its own.
-    """
+    """What is known of N images before a label is read: (N, D) ``vectors`` of texts, smoothed; which are ``described``;
+    (K, D) class names; answers; features of pictures; (N,) whose texts and answers may shape what is said of others
+    (shaping), and (N,) groups, each of which is in one fold."""
 
     vectors: Vectors
     described: Bools
@@ -339,15 +323,9 @@ def _filled(predicted: Probabilities, labels: Ints, other: Probabilities | float
 def _combined(
     free: list[Source], inputs: Inputs, labels: Ints, seed: int, *, learn_texts: bool, judge_labels: bool = True
 ) -> Predictions:
-    """Return what all sources say, and the noise of labels.
+    """Return what all sources say, and the noise of (N,) labels; ``free`` sources have read none, one at least.
 
-    Args:
-        free: sources that have read no label; one at least.
-        inputs: of N images.
-        labels: (N,) given classes, negative where there is none.
-        seed: of all folds.
-        learn_texts: whether a text classifier learns from the labels as well.
-        judge_labels: whether labels may be wrong.
+    A text classifier learns from the labels as well with ``learn_texts``; they may be wrong with ``judge_labels``.
     """
     n_classes = free[0].probabilities.shape[1]
     rows = np.flatnonzero((labels >= 0) & np.any([source.known for source in free], axis=0))

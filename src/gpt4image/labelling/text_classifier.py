@@ -57,14 +57,10 @@ _SEVERAL_THREADS = 1e9
 class Classification:
     """Predictions of the classifier for N images.
 
-    Attributes:
-        probabilities: (N, K); zero for classes without a labelled image.
-        out_of_fold: (N,) bool, true where the image has a label and its prediction comes from a model that has not
-            seen it. An image that is the only one of its class is predicted by the model of all labels instead, and of
-            more than MAX_CELLS those whose labels were not read.
-        c: inverse strength of the L2 penalty, of the model with the most weight; None where texts learned no label.
-        names: weight of the models that were pulled to the class names.
-        folds: number of folds; 0 where nothing was cross-validated.
+    ``probabilities`` (N, K) are zero for classes without a label. ``out_of_fold`` (N,) is true where the image has a
+    label that its model has not seen: not the only one of its class, nor a label beyond MAX_CELLS. ``c`` is the inverse
+    strength of the L2 penalty of the model with the most weight, None where texts learned no label; ``names`` the
+    weight of models that were pulled to class names; ``folds`` 0 where nothing was cross-validated.
     """
 
     probabilities: Probabilities
@@ -119,18 +115,12 @@ def classify(
     weigh: bool = True,
     groups: Ints | None = None,
 ) -> Classification:
-    """Predict class probabilities of every row from the rows that have a label.
+    """Predict class probabilities of N rows (N, D), as ``smooth`` returns them, from the rows that have a label (N,).
 
-    Args:
-        vectors: (N, D) embeddings, as ``text_vectors.smooth`` returns them.
-        labels: (N,) class indices, negative where there is none; at least two classes must have one.
-        n_classes: K.
-        seed: seed of the folds; the same seed gives the same result.
-        names: (K, D) unit-length embeddings of the class names, minus their mean; without them, names play no part.
-        transition: (K, K) probability of each given label by true class: the probabilities are then those of the true
-            class (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without it, of the given label.
-        weigh: whether models are weighed by cross-validation, where a class has two labels.
-        groups: (N,) rows of a group are in one fold; each row is its own without it.
+    At least two classes must have one; negative is none. ``names`` (K, D) are of length 1, minus their mean. With a
+    ``transition`` (K, K), probabilities of each given label by true class, predictions are those of the true class
+    (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without ``weigh``, nothing is cross-validated. Rows of
+    a group (N,) are in one fold. The same seed gives the same result.
     """
     labelled = np.flatnonzero(labels >= 0)
     present, targets = np.unique(labels[labelled], return_inverse=True)

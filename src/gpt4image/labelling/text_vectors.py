@@ -47,13 +47,8 @@ def open_table(path: Path) -> EmbeddingTable:
 
 
 class Texts(NamedTuple):
-    """Embeddings of the descriptions of N images.
-
-    Attributes:
-        vectors: (N, D); a row without a description is not looked at.
-        described: (N,) bool, which images have one.
-        names: (K, D) embedded class names; None where the encoder cannot be had.
-    """
+    """Embeddings (N, D) of the descriptions of N images, which of them have one, and (K, D) embedded class names, None
+    where the encoder cannot be had."""
 
     vectors: Vectors
     described: Bools
@@ -120,12 +115,9 @@ class _OnDisk:
 
 
 def smooth(vectors: Vectors, reference: Ints, seed: int) -> Vectors:
-    """Average embeddings with those of their nearest neighbours; rows of the result have length 1.
+    """Average embeddings (N, D) of length 1 with those of their nearest neighbours; rows of the result have length 1.
 
-    Args:
-        vectors: (N, D) embeddings of length 1, as ``Texts.centred`` returns them.
-        reference: ascending positions of the images that may be neighbours.
-        seed: of the choice of references where there are too many.
+    Neighbours are among the images at ``reference``, ascending; of too many, among a sample of them.
     """
     if len(reference) > MAX_REFERENCES:
         reference = np.sort(np.random.default_rng(seed).choice(reference, MAX_REFERENCES, replace=False))

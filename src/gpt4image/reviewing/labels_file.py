@@ -112,11 +112,8 @@ def boxes_value(boxes: Boxes, row: int, classes: Sequence[str]) -> list[list[Any
 class LabelsFile:
     """The labels of the images of a dataset, and the file that holds them. Close it to let others write.
 
-    Attributes:
-        kind: what a label is.
-        copies: rows of each distinct image, one with a label first.
-        paths: where each image lies, relative to the folder of the file, or would lie if it could be read.
-        skipped: images that cannot be read.
+    ``copies`` are the rows of each distinct image, one with a label first; ``paths`` where each image lies, relative to
+    the folder of the file, or would lie if it could be read; ``skipped`` those that cannot be read.
     """
 
     def __init__(self, path: Path, images: Dataset, kind: Kind | None = None, *, fresh: bool = False) -> None:

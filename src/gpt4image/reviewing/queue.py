@@ -47,16 +47,12 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Opinion:
-    """What all evidence says of N images, given the labels so far.
+    """What all evidence says of N images, given the labels so far: those without a label, the most valuable first;
+    those with one, the most suspicious first, of which so many look wrong; the expected share of wrong proposals, None
+    without any; and what is shown of an image.
 
-    Attributes:
-        order: images without a label, the most valuable first.
-        labelled: images with a label, the most suspicious first.
-        suspects: how many of them look wrong.
-        wrong: expected share of images without a label whose proposal is wrong; None without proposals.
-        shown: what is shown of an image.
-        classes: names to choose from, where they follow from the labels, as those of clusters; such an order has all
-            images, also those with a label.
+    ``classes`` are names to choose from, where they follow from the labels, as those of clusters; such an order has all
+    images, also those with a label.
     """
 
     order: Sequence[int]

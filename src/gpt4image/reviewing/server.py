@@ -82,13 +82,9 @@ class Guard:
 
 
 def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], None], mode: str = "") -> Starlette:
-    """Return the application.
+    """Return the application of the sessions, one for each mode of the page, the first of which knows all images.
 
-    Args:
-        sessions: for each mode of the page, the first of which knows all images.
-        token: that a request needs.
-        finish: called at the end.
-        mode: what the page begins with; the first without it.
+    A request needs the ``token``. ``finish`` is called at the end. The page begins with ``mode``; the first without it.
     """
     shown = functools.lru_cache(MOST_CACHED)(functools.partial(_shown, next(iter(sessions.values()))))
     kinds = json.dumps({name: session.file.kind for name, session in sessions.items()})

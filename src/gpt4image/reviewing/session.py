@@ -44,11 +44,9 @@ class Card:
 class Session:
     """The labels of distinct images, by digest. Safe to call from several threads.
 
-    Attributes:
-        classes: names to choose from; new ones may be added if ``is_open``.
-        changes: how many clicks there were.
-        learning: whether nothing is learned from the evidence yet.
-        tell: what is told above the images of an audit, computed anew after each click.
+    ``classes`` are names to choose from, new ones may be added if ``is_open``; ``changes`` says how many clicks there
+    were, ``learning`` whether nothing is learned from the evidence yet, ``tell`` what is told above the images of an
+    audit.
     """
 
     def __init__(self, file: LabelsFile, teacher: Adviser, classes: Sequence[str], *, is_open: bool) -> None:
