@@ -112,15 +112,15 @@ def test_a_label_does_not_change_its_own_prediction_and_unknown_images_have_none
     assert not after[290:].any()
 
 
-CLASSES, IMAGES = 6, 900
+KINDS, IMAGES = 6, 900
 
 
 def said(true: NDArray, right: float, seed: int) -> NDArray:
     """Return calibrated probabilities that name the true class for about ``right`` of the images."""
     rng = np.random.default_rng(seed)
-    sure = np.clip(rng.beta(8 * right, 8 * (1 - right), len(true)), 1 / CLASSES, 0.99)
-    first = np.where(rng.random(len(true)) < sure, true, (true + rng.integers(1, CLASSES, len(true))) % CLASSES)
-    found = np.repeat((1 - sure)[:, None] / (CLASSES - 1), CLASSES, axis=1)
+    sure = np.clip(rng.beta(8 * right, 8 * (1 - right), len(true)), 1 / KINDS, 0.99)
+    first = np.where(rng.random(len(true)) < sure, true, (true + rng.integers(1, KINDS, len(true))) % KINDS)
+    found = np.repeat((1 - sure)[:, None] / (KINDS - 1), KINDS, axis=1)
     found[np.arange(len(true)), first] = sure
     return found.astype(np.float32)
 
@@ -128,8 +128,8 @@ def said(true: NDArray, right: float, seed: int) -> NDArray:
 def made(case: str, share: float) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Return true classes, and what answers, texts and pictures say; a share of the images is of a case."""
     rng = np.random.default_rng(0)
-    true = rng.integers(0, CLASSES, IMAGES)
-    some, other = rng.random(IMAGES) < share, rng.integers(0, CLASSES, IMAGES)
+    true = rng.integers(0, KINDS, IMAGES)
+    some, other = rng.random(IMAGES) < share, rng.integers(0, KINDS, IMAGES)
     of_answer = np.where(some & (case != "text"), other, true)
     of_text = np.where(some & (case in ("together", "text")), other, true)
     return true, said(of_answer, 0.95, 1), said(of_text, 0.9, 2), said(true, 0.85, 3)

