@@ -74,7 +74,8 @@ class Answers(NamedTuple):
     def take(self, rows: Any) -> Answers:
         """Return the answers about some images."""
         by = None if self.by is None else {name: own.take(rows) for name, own in self.by.items()}
-        taken = {name: None if value is None else value[rows] for name, value in self._asdict().items() if name != "by"}
+        every: dict[str, Any] = self._asdict()
+        taken: Any = {name: value if value is None else value[rows] for name, value in every.items() if name != "by"}
         return Answers(**taken, by=by)
 
     def content(self) -> str:
@@ -375,7 +376,7 @@ class _Votes(NamedTuple):
     confidence: Floats
 
     def take(self, some: Ints) -> _Votes:
-        return _Votes(*(part[some] for part in self))
+        return _Votes(self.rows[some], self.first[some], self.second[some], self.confidence[some])
 
 
 def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -123,7 +123,7 @@ def things_of(kind: Kind, targets: Path, digests: Sequence[str]) -> tuple[list[A
     shares = np.nan_to_num(probabilities)
     said = [
         [found.classes[k] for k in np.flatnonzero(own >= PRESENT)] if known else None
-        for own, known in zip(shares, ~np.isnan(probabilities).all(axis=1), strict=True)
+        for own, known in zip(shares, np.asarray(~np.isnan(probabilities).all(axis=1)), strict=True)
     ]
     return said, np.minimum(shares, 1 - shares).sum(axis=1, dtype=np.float64), list(found.classes)
 
@@ -188,7 +188,7 @@ class Teacher:
             best = {name: int(found[row].argmax()) for name, found in sources.items() if found[row].any()}
             told = (f"{name}: {classes[k]}, {sources[name][row][k]:.2f}" for name, k in best.items() if name)
             own = together[row]
-            ranked = [k for k in np.argsort(-own, kind="stable")[:LIKELY].tolist() if own[k] > 0]
+            ranked: list[int] = [k for k in np.argsort(-own, kind="stable")[:LIKELY].tolist() if own[k] > 0]
             likely = [classes[k] for k in ranked]
             return Shown(likely[0] if likely else "", round(float(own.max()), 4), "; ".join(told), likely)
 

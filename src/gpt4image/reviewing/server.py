@@ -123,6 +123,9 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
     def news(request: Request) -> Response:
         return _json(session_of(request)[1].news(_number(request, "since", 10**15, "0")))
 
+    def no_icon(_: Request) -> Response:
+        return Response(status_code=204, headers=HEADERS)
+
     async def mark(request: Request) -> Response:
         (_, session), body = session_of(request), await _body(request)
         return await run_in_threadpool(_marked, session, body)
@@ -135,7 +138,7 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
     routes = [
         Route("/", page),
         *(Route(f"/{name}", file) for name in FILES),
-        Route("/favicon.ico", lambda _: Response(status_code=204, headers=HEADERS)),
+        Route("/favicon.ico", no_icon),
         Route("/image/{digest:str}", image),
         Route("/cards", cards),
         Route("/news", news),
