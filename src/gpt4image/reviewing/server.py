@@ -123,9 +123,6 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
     def news(request: Request) -> Response:
         return _json(session_of(request)[1].news(_number(request, "since", 10**15, "0")))
 
-    def no_icon(_: Request) -> Response:
-        return Response(status_code=204, headers=HEADERS)
-
     async def mark(request: Request) -> Response:
         (_, session), body = session_of(request), await _body(request)
         return await run_in_threadpool(_marked, session, body)
@@ -138,7 +135,7 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
     routes = [
         Route("/", page),
         *(Route(f"/{name}", file) for name in FILES),
-        Route("/favicon.ico", no_icon),
+        Route("/favicon.ico", _no_icon),
         Route("/image/{digest:str}", image),
         Route("/cards", cards),
         Route("/news", news),
@@ -153,6 +150,10 @@ def make_app(sessions: Mapping[str, Session], token: str, finish: Callable[[], N
 def cookie_name(host: str) -> str:
     """Return the name of the cookie of a server: cookies do not know ports."""
     return f"gpt4image-review-{host.rpartition(':')[2]}"
+
+
+def _no_icon(_request: Request) -> Response:
+    return Response(status_code=204, headers=HEADERS)
 
 
 def _shown(session: Session, digest: str, side: int) -> bytes:
