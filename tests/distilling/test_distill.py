@@ -35,12 +35,15 @@ from gpt4image.models.weights import load_tensors
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 from tiny_videos import write_dots
 
+BOTH = "description,class"
+
 
 def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_nothing_again(
     photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given, out = photos(PER_COLOUR), tmp_path / "out"
     words = ["distill", str(given.folder), "--describer", given.replay, "--out", str(out), *WORDS]
+    words += ["--ask", BOTH]
     assert cli.main(words) == 0
     shown, told = capsys.readouterr()
     assert [f"{n}/7 {name}" in told for n, name in enumerate(STAGES, 1)] == [True] * 7
@@ -72,6 +75,7 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
     with pytest.raises(ConfigError, match=r"No image of .* has a label.*classes="):
         gpt4image.distill(bare.folder, describer=bare.replay, out=out, **TINY)
     made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY)
+    assert not (out / "embeddings").exists(), "descriptions are asked for by --ask"
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
     assert made.path == out and made.skipped == () and "gpt4image audit" in made.text
     found = Targets.load(out / "targets.parquet")
@@ -122,7 +126,7 @@ def test_other_options_and_later_labels_make_again_what_depends_on_them_and_lose
     bare: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, **TINY}
+    asked: dict[str, Any] = {"describer": bare.replay, "classes": CLASSES, "out": out, "ask": BOTH, **TINY}
     made = gpt4image.distill(bare.folder, **asked)
     assert made.next.startswith("gpt4image.review(") and repr(str(bare.folder / "labels.csv")) in made.next
     weights = (out / "run" / "model.safetensors").read_bytes()
@@ -164,10 +168,10 @@ def test_answers_without_what_was_asked_for_are_told(bare: Photos, tmp_path: Pat
     lines = [json.loads(line) for line in bare.answers.read_text(encoding="utf-8").splitlines()]
     rows = [{name: line[name] for name in ("key", "class")} for line in lines]
     bare.answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    options = {"ask": BOTH, "classes": CLASSES, "out": tmp_path / "out", **TINY}
     with pytest.raises(ConfigError, match=r"no row has description; leave it out: ask= class"):
-        gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=tmp_path / "out", **TINY)
+        gpt4image.distill(bare.folder, describer=bare.replay, **options)
     bare.answers.write_text("\n".join(map(json.dumps, [{"key": rows[0]["key"], "description": "One."}, *rows[1:]])))
-    options = {"ask": "description,class", "classes": CLASSES, "out": tmp_path / "out", **TINY}
     with pytest.raises(DescriberError, match=r"answered nothing that can be used.*ask= class"):
         gpt4image.distill(bare.folder, describer=bare.replay, **options)
 
@@ -333,7 +337,7 @@ def pictures(root: Path) -> str:
         ({"tune_text": "lora"}, ConfigError, "tune_text="),
         ({"model": "resnet19"}, ModelError, "resnet"),
         ({"init": "none.safetensors"}, Gpt4ImageError, "none.s"),
-        ({"encoder": "minlm"}, ConfigError, "minlm"),
+        ({"ask": BOTH, "encoder": "minlm"}, ConfigError, "minlm"),
         ({"data": clips, "task": "classification"}, DataError, "holds clips, which task= classification does not read"),
         ({"data": several_labels}, DataError, "has several labels per clip"),
         ({"data": pictures, "task": "video", "classes": "a, b"}, DataError,

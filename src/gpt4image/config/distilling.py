@@ -115,8 +115,9 @@ class DistillConfig(
     """Ask again about images that an earlier run left without an answer. Without it, they are asked about only after a
     higher --max-cost or --limit."""
     ask: str | None = None
-    """Parts of an answer, as for `describe`. Default: description and class; for several labels or masks description
-    and tags, for boxes description and boxes."""
+    """Parts of an answer, as for `describe`. Default: class; with --align and for clips description and class, for
+    several labels or masks description and tags, for boxes description and boxes. Descriptions beside the class help
+    where many labels are wrong or the describer is weak, and `search` needs them."""
     align: bool = False
     """Align features to the descriptions too while training, as in the paper. Default: yes for boxes, else no."""
     compare: int = Field(default=0, ge=0)
@@ -130,7 +131,7 @@ class DistillConfig(
             raise ConfigError(f"--task {PRETRAIN} learns without the targets that distill makes: give it to train.")
         if not self.align and (given := sorted(self.model_fields_set & OF_ALIGNMENT)):
             raise ConfigError(f"{', '.join(map(flag_of, given))}: of the alignment; give --align too, or leave it out.")
-        asked = listed(self.describe(self.ask or "description,class").ask)
+        asked = listed(self.describe(self.ask or ("description,class" if self.align else "class")).ask)
         if self.align and "description" not in asked:
             raise ConfigError(f"--align needs descriptions, and --ask {self.ask} brings none; add description.")
         self.encode()

@@ -160,7 +160,9 @@ def _what_to_ask(config: DistillConfig, images: Dataset, task: Task) -> str:
             f'No image of {config.data} has a label, so its classes are not known: name them, --classes "cat, dog" or '
             "--classes FILE with one per line."
         )
-    ask = config.ask or f"description,{'boxes' if task.boxes else 'tags' if several else 'class'}"
+    part = "boxes" if task.boxes else "tags" if several else "class"
+    plain = task.name == "classification" and not several and not config.align
+    ask = config.ask or (part if plain else f"description,{part}")
     asked = {*listed(ask)}
     if (task.boxes and "boxes" not in asked) or (asked == {"boxes"} and task.output == "probabilities"):
         what = "boxes" if task.boxes else "description, class or tags"
