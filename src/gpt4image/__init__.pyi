@@ -426,8 +426,10 @@ def distill(
         yes (bool, optional): Go on without a question, whatever the describer costs.
         ask_again (bool, optional): Ask again about images that an earlier run left without an answer. Without it, they
             are asked about only after a higher max_cost= or limit=.
-        ask (str | None, optional): Parts of an answer, as for `describe`. Default: description and class; for several
-            labels or masks description and tags, for boxes description and boxes.
+        ask (str | None, optional): Parts of an answer, as for `describe`. Default: class; with align= and for clips
+            description and class, for several labels or masks description and tags, for boxes description and boxes.
+            Descriptions beside the class help where many labels are wrong or the describer is weak, and `search` needs
+            them.
         align (bool, optional): Align features to the descriptions too while training, as in the paper. Default: yes for
             boxes, else no.
         compare (int, optional): Seeds per arm of a comparison with training on the human labels alone, at the end; 0
