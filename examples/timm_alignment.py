@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from gpt4image.base.errors import ConfigError, DataError, ModelError
-from gpt4image.data.digests import file_digests
+from gpt4image.data.file_source import file_digests
 from gpt4image.models.aligner import Aligner, Head
 from gpt4image.own_loop.pairs import Texts
 

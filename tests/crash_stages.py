@@ -89,7 +89,6 @@ STAGES = {
                                  " --classes blue,green,red", "pictures answers.jsonl"),
     "descriptions export": Stage("descriptions export out.csv --data folder:pictures --store texts.db",
                                  "pictures texts.db"),
-    "descriptions backup": Stage("descriptions backup --store texts.db --out copy.db", "texts.db", done="already"),
     "encode": Stage("encode --store texts.db --encoder bag-of-words:64 --out table", "texts.db"),
     "label": Stage("label --data folder:pictures --embeddings table --answers texts.db --out labels.parquet",
                    "pictures table texts.db"),

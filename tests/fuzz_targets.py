@@ -34,7 +34,7 @@ from gpt4image.artifacts.targets import Targets
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import UNREADABLE
 from gpt4image.config import TrainConfig
-from gpt4image.data.coco import bounds, segment
+from gpt4image.data.coco import encoded as encoded_region
 from gpt4image.data.decode import decode_numbers, decode_square, sides
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.deploying.loading import load_classifier
@@ -220,7 +220,7 @@ def read_batch_line(content: bytes) -> None:
 def read_segment(content: bytes) -> None:
     with contextlib.suppress(*UNREADABLE):  # the JSON around it is another parser's
         value = json.loads(content)
-        assert segment(value, (40.0, 20.0), 1) is not None and bounds(value, (40.0, 20.0)) is not None
+        assert isinstance(encoded_region(value, (40.0, 20.0)), str | bytes)
 
 
 def read_picture(content: bytes) -> None:

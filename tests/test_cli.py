@@ -74,7 +74,6 @@ describe --data gone --store new.db --describer openai:m
 describe --data photos --store new.db --describer replay:gone.jsonl
 descriptions import gone.jsonl --store new.db --data photos
 descriptions export new.jsonl --store gone.db
-descriptions backup --store gone.db --out new.db
 descriptions stats --store gone.db
 descriptions check --store gone.db --data photos
 descriptions view --store gone.db --data photos

@@ -46,13 +46,12 @@ train --data folder:phtos --out new -> folder:phtos: there is no such file or fo
 train --data foldr:photos --out new -> Did you mean 'folder'?
 train --data empty --out new -> there are no class folders | unlabelled
 train --data loose --out new -> No training image has a label | distill
-train --data hollow --out new -> no images in class folder 'dog' | Remove the folder or fill it
 train --data single --out new -> single has one class, 'cat' | a folder above those of the classes?
 train --data unnamed --out new -> No training image has a label | label some
 train --data broken --out new TINY -> broken
 train --data gone.csv --out new -> none of its 1 rows | 'gone.jpg'
 train --data column.csv --out new -> 'lable' | Did you mean 'label'?
-train --data semicolon.csv --out new -> separated by commas, not by ';'
+train --data semicolon.csv --out new -> names the columns 'path;label', separated by commas
 train --data notes.txt --out new -> a table ends with .csv
 train --data leaky --out new --batch-size 500
     -> leaky: 2 of 4 test images are byte for byte in train or val too, such as 'test/cat/0.png'
@@ -117,7 +116,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(root / name)
 
     pictures(*(f"photos/{kind}/{number}.png" for kind in ("cat", "dog") for number in range(8)))
-    pictures(*(f"loose/{n}.png" for n in range(8)), "hollow/cat/1.png", "other/cat/1.png", "other/dog/2.png")
+    pictures(*(f"loose/{n}.png" for n in range(8)), "other/cat/1.png", "other/dog/2.png")
     pictures(*(f"single/cat/{n}.png" for n in range(8)), *(f"unnamed/unlabelled/{n}.png" for n in range(8)))
     pictures(
         *(f"leaky/{split}/{kind}/{n}.png" for split in ("train", "test") for kind in ("cat", "dog") for n in (0, 1))
@@ -126,7 +125,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for copy, of in (("test/cat/0", "train/cat/0"), ("test/dog/1", "train/dog/0")):
         shutil.copy(root / f"leaky/{of}.png", root / f"leaky/{copy}.png")
     shutil.copy(root / "double/cat/0.png", root / "double/dog/0.png")
-    for folder in ("empty", "from-one/labels", "hollow/dog", "broken/cat", "broken/dog"):
+    for folder in ("empty", "from-one/labels", "broken/cat", "broken/dog"):
         (root / folder).mkdir(parents=True)
     for number in range(8):
         (root / f"broken/{('cat', 'dog')[number % 2]}/{number}.png").write_bytes(b"no picture")

@@ -73,12 +73,12 @@ def test_objects_of_python_go_through_all_stages_and_nothing_is_printed(
     assert record["data"].startswith("python:") and record["model"] == f"python:{__name__}:Features"
     measured = gpt4image.evaluate(run.path)
     assert measured.score == measured.top1 and len(measured.rows) == measured.images
-    assert list(measured.to_pandas().columns)[:2] == ["key", "digest"]
+    assert list(measured.rows[0])[:2] == ["key", "digest"]
 
     capfd.readouterr()
     found = gpt4image.predict(run.path, [images[0], Path(tmp_path / "absent.png"), images[1]], top=2)
     assert [row["image"] for row in found.rows] == ["0", "2"] and found.predicted == 2
-    assert list(found.to_pandas()) == ["image", "class", "probability", "class_2", "probability_2"]
+    assert list(found.rows[0]) == ["image", "class", "probability", "class_2", "probability_2"]
     assert [item.name for item in found.skipped] == [str(tmp_path / "absent.png")]
     assert capfd.readouterr().out == ""
     with pytest.raises(ConfigError, match=r"^out= names images by their files, and these have none"):

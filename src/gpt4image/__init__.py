@@ -21,7 +21,7 @@ _NAMES = {
     "models.aligner": "Aligner",
     "models.backbones": "create_backbone",
     "own_loop.pairs": "DescribedImages WithTexts Texts",
-    "data.digests": "file_digests",
+    "data.file_source": "file_digests",
     "models.alignment_losses": "LOSSES info_nce info_nce_one_way siglip cosine",
     "data": "Dataset load_dataset",
     "artifacts.store": "DescriptionStore",

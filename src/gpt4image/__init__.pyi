@@ -50,7 +50,7 @@ from gpt4image.config.results import SearchResult as SearchResult
 from gpt4image.config.results import TrainResult as TrainResult
 from gpt4image.data import Dataset as Dataset
 from gpt4image.data import load_dataset as load_dataset
-from gpt4image.data.digests import file_digests as file_digests
+from gpt4image.data.file_source import file_digests as file_digests
 from gpt4image.models.aligner import Aligner as Aligner
 from gpt4image.models.alignment_losses import LOSSES as LOSSES
 from gpt4image.models.alignment_losses import cosine as cosine

@@ -58,9 +58,6 @@ COMMANDS = {
     "descriptions export": Command(
         "write descriptions to a file", "ExportDescriptions", "describing.descriptions:export_descriptions"
     ),
-    "descriptions backup": Command(
-        "copy a store, also while it is written", "Backup", "describing.descriptions:back_up"
-    ),
     "descriptions stats": Command("count what is in a store", "Stats", "describing.contents:stats"),
     "descriptions check": Command("compare a store to a dataset", "Check", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "View", "describing.contents:view"),

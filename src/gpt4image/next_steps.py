@@ -224,7 +224,6 @@ _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
         _encode(config.store) if outcome.descriptions else _label(config.store, config.data)
     ),
     "descriptions export": lambda config, _: ("descriptions stats", {"store": config.store}),
-    "descriptions backup": lambda config, _: ("doctor", {"path": config.out}),
     "descriptions stats": _view,
     "descriptions check": _view,
     "descriptions view": lambda config, _: config.out,

@@ -1,4 +1,4 @@
-"""The index of an image set: exact search, only new images read, and whole again after kill -9 at any moment."""
+"""The index of a dataset: exact search, only new images read, and whole again after kill -9 at any moment."""
 
 from __future__ import annotations
 

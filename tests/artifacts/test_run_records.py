@@ -35,7 +35,7 @@ def test_the_reference_is_the_baseline_or_else_the_first_arm(tmp_path: Path) -> 
         ({"pairs": ["x"]}, "pairs.0"),
         ({"metric": None}, "metric"),
         ({"arms": [], "pairs": []}, "arms"),
-        ({"comparisons": [1]}, "not what it should hold"),
+        ({"comparisons": [1]}, "cannot be read"),
         ("", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"metric": "top1"', "cannot be read"),

@@ -165,7 +165,7 @@ def test_what_is_no_store_is_refused_and_kept(tmp_path: Path, write: bool) -> No
         (database(path, "CREATE TABLE results (x)"), "another program"),
         (b"key,label\n1,2\n", "give another --store"),
         (b"SQLite format 3\0 but then nothing of the kind" * 40, "give another --store|damaged"),
-        (bytes(4096), "damaged.*restore a backup"),
+        (bytes(4096), "give another --store|damaged"),
     ):
         path.write_bytes(content)
         with pytest.raises(StoreError, match=message):
@@ -178,7 +178,7 @@ def test_what_is_no_store_is_refused_and_kept(tmp_path: Path, write: bool) -> No
     path.rmdir()
     with pytest.raises(StoreError, match="gpt4image describe"):
         DescriptionStore(path)
-    assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock", "a.db.count"}
+    assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock"}
 
 
 def copied(tmp_path: Path) -> Path:
@@ -191,36 +191,6 @@ def copied(tmp_path: Path) -> Path:
         for file in tmp_path.glob("whole.db*"):
             (path.parent / file.name.replace("whole", "a")).write_bytes(file.read_bytes())
     return path
-
-
-@pytest.mark.parametrize("write", [True, False])
-@pytest.mark.parametrize("damage", ["cut to nothing", "cut in the middle", "a bit in the middle", "an earlier copy"])
-def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(
-    damage: str, write: bool, tmp_path: Path
-) -> None:
-    path = copied(tmp_path)
-    log = path.with_name("a.db-wal")
-    content = bytearray(log.read_bytes())
-    content[len(content) // 2] ^= 1
-    left = {"cut to nothing": b"", "cut in the middle": bytes(content[: len(content) // 2])}
-    log.write_bytes(left.get(damage, bytes(content)))
-    if damage == "an earlier copy":
-        log.unlink()
-    with pytest.raises(StoreError, match=r"a\.db: \d+ of the 20 results .* are gone.*delete .*a\.db\.count to go on"):
-        DescriptionStore(path, write=write)
-    copy = log.with_name("a.db-wal.damaged")
-    assert copy.is_file() is bool(left.get(damage, damage == "a bit in the middle"))
-    (path.parent / "a.db.count").unlink()
-    with DescriptionStore(path, write=True) as store:
-        assert len(list(store.texts())) < 20
-        store.add(description(number) for number in range(20))
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DELETE FROM results WHERE id = 2")
-    with DescriptionStore(path, write=True) as store:
-        assert len(list(store.texts())) == 19, "what is removed on purpose is no loss"
-    path.unlink()
-    with DescriptionStore(path, write=True) as store:
-        assert list(store.texts()) == [], "nor is a new store of the name"
 
 
 @pytest.mark.parametrize("emptied", [True, False])
@@ -257,8 +227,6 @@ def test_an_empty_file_becomes_a_store_in_one_step_and_all_of_it_is_on_disk(
         assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert store.add([description(1)]) == 1
         (tmp_path / "b.db").write_bytes((tmp_path / "a.db").read_bytes())
-        store.back_up(tmp_path / "copies" / "b.db")
-    assert flushed[-1] == str(tmp_path / "copies")
     with DescriptionStore(tmp_path / "b.db") as store:
         assert len(list(store.texts())) == 1, "the log is merged every few minutes"
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -297,64 +265,6 @@ def test_a_full_disk_is_named_and_costs_nothing_stored_before(tmp_path: Path) ->
         with pytest.raises(StoreError, match="disk is full"):
             store.add([description(number, "word " * 900) for number in range(2, 20)])
         assert [row.digest for row in store.texts()] == [digest(1)]
-
-
-def test_a_backup_of_a_store_in_use_is_that_store_at_one_moment(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    script = """
-import sys
-from test_store import *
-with DescriptionStore(Path(sys.argv[1]), write=True) as store:
-    for number in range(100_000):
-        store.add([description(2 * number), description(2 * number + 1)])
-        if number == 0:
-            print("open", flush=True)
-"""
-    here = Path(__file__).parent
-    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, cwd=here) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        try:
-            for number in range(6):
-                with DescriptionStore(path) as store:
-                    store.back_up(tmp_path / f"copy-{number}.db")
-                time.sleep(0.02)
-            assert other.poll() is None, "the writer went on meanwhile"
-        finally:
-            other.kill()
-    counts: list[int] = []
-    for number in range(6):
-        with DescriptionStore(tmp_path / f"copy-{number}.db", write=number == 5) as copy:
-            counts.append(len(list(copy.texts())))
-            assert number < 5 or copy.add([description(-1)]) == 1
-    assert counts == sorted(counts) and len(set(counts)) > 2 and all(count % 2 == 0 for count in counts)
-
-
-def test_a_backup_replaces_nothing_and_leaves_no_half(tmp_path: Path) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add(description(number, "word " * 300) for number in range(200))
-        (tmp_path / "there.db").write_bytes(b"mine")
-        (tmp_path / "log.db-wal").write_bytes(b"mine")
-        for name in ("there.db", "a.db"):
-            with pytest.raises(StoreError, match="a backup replaces none"):
-                store.back_up(tmp_path / name)
-        with pytest.raises(StoreError, match=r"log\.db-wal"):
-            store.back_up(tmp_path / "log.db")
-        names = {path.name for path in tmp_path.iterdir()}
-        script = "import resource, sys; from pathlib import Path; from gpt4image.cli import main\n"
-        script += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        script += "sys.exit(main(['descriptions', 'backup', '--store', 'a.db', '--out', 'b.db']))"
-        full = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-        assert full.returncode == 2 and full.stderr.startswith("Error: b.db: "), full.stderr
-        assert {path.name for path in tmp_path.iterdir()} == names
-        assert (tmp_path / "there.db").read_bytes() == b"mine"
-    content = bytearray((tmp_path / "a.db").read_bytes())
-    middle = len(content) // 2 // 4096 * 4096
-    content[middle : middle + 4096] = bytes(4096)
-    (tmp_path / "a.db").write_bytes(content)
-    with DescriptionStore(tmp_path / "a.db") as store, pytest.raises(StoreError, match="the store is damaged"):
-        store.back_up(tmp_path / "b.db")
-    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("b.db")]
 
 
 def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -> None:

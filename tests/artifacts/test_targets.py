@@ -55,9 +55,9 @@ def test_a_file_that_is_no_text_labels_is_refused(tmp_path, spoil: Callable[[Pat
     path = tmp_path / "labels.parquet"
     made().save(path)
     spoil(path)
-    with pytest.raises(TableError, match="not a file of text labels"):
+    with pytest.raises(TableError, match="not a file of targets"):
         Targets.load(path)
-    with pytest.raises(TableError, match="there are no text labels"):
+    with pytest.raises(TableError, match="there are no targets"):
         Targets.load(tmp_path / "none.parquet")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,14 +60,11 @@ def test_a_result_comes_back_from_its_facts() -> None:
         ExportResult.of_facts({"format": "onnx"})
 
 
-def test_rows_are_read_when_they_are_asked_for_and_pandas_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_when_they_are_asked_for() -> None:
     facts = dict.fromkeys(("data", "split", "encoder"), "a")
     numbers = dict.fromkeys(("images", "indexed_now", "index_seconds", "query_seconds"), 1)
     found = SearchResult(
         run=Path("run"), index=Path("index"), **facts, **numbers, read_rows=partial(list, [{"key": "a"}])
     )
-    assert found.rows == [{"key": "a"}] and found.to_pandas()["key"].tolist() == ["a"]
+    assert found.rows == [{"key": "a"}]
     assert pickle.loads(pickle.dumps(found)).rows == found.rows  # noqa: S301
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"pip install pandas\. `\.rows` holds the same"):
-        found.to_pandas()

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from gpt4image.base.errors import DataError
 from gpt4image.data import load_dataset
-from gpt4image.data.box_files import write_coco, write_hf, write_masks, write_voc, write_yolo
-from gpt4image.data.coco import Ids
-from gpt4image.data.regions import Boxes, palette
-from region_cases import SIZE, masks, picture
+from gpt4image.data.box_files import write_coco, write_hf, write_voc, write_yolo
+from gpt4image.data.regions import Boxes
+from region_cases import SIZE, picture
 
 NAMES = ("train/1.png", "train/a b.png", "train/ä/1.png")
 CLASSES = ("cat", "big <dog> & 'co'")
@@ -146,18 +144,6 @@ def test_lines_stay_boxes_in_voc_and_a_single_pixel_gets_a_second_one(tmp_path: 
     assert again == [*pixels[:2], [5, 6, 7, 7], [SIZE[0] - 2, SIZE[1] - 1, *SIZE]]
 
 
-def test_coco_keeps_ids_and_numbers_the_others_above_them(tmp_path: Path) -> None:
-    one = (np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.full(1, 0.5, np.float32))
-    train, test = Ids(7, {"cat": 90, "dog": 13}), Ids(7, {"dog": 1})
-    names, ids = ["1.png", "2.png", "3.png"], [train, test, None]
-    write_coco(tmp_path / "a.json", names, [SIZE] * 3, Boxes.of_images([one] * 3), ["dog", "cat", "cow"], ids)
-    written = json.loads((tmp_path / "a.json").read_text())
-    assert [image["id"] for image in written["images"]] == [7, 8, 9]
-    assert {each["name"]: each["id"] for each in written["categories"]} == {"dog": 13, "cat": 90, "cow": 91}
-    box = {"category_id": 90, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 0, "score": 0.5}
-    assert written["annotations"] == [{"id": number, "image_id": number + 6, **box} for number in (1, 2, 3)]
-
-
 def test_data_yaml_names_the_splits_that_there_are(tmp_path: Path) -> None:
     for names, text in (
         (["train/1.png", "valid/2.png"], "train: images/train\nval: images/valid\n"),
@@ -167,35 +153,17 @@ def test_data_yaml_names_the_splits_that_there_are(tmp_path: Path) -> None:
         assert text in (tmp_path / names[0][:1] / "data.yaml").read_text()
 
 
-def test_masks(tmp_path: Path) -> None:
-    names = ["train/1.jpg", "train/2.jpg"]
-    numbers = [np.random.default_rng(seed).integers(0, 3, SIZE[::-1], np.uint8) for seed in range(2)]
-    numbers[1][0] = 255
-    for name in names:
-        picture(tmp_path / "images" / name)
-    write_masks(tmp_path, names, numbers, ("background", "skin", "hat"))
-    images = load_dataset(f"masks:{tmp_path}")
-    assert images.classes == ("background", "skin", "hat") and images.keys == tuple(f"images/{name}" for name in names)
-    found = masks(images)
-    for row in range(2):
-        assert np.array_equal(found.source.read(int(found.rows[row])), numbers[row])
-    with Image.open(tmp_path / "masks/train/1.png") as image:
-        assert image.mode == "P" and image.getpalette("RGB")[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]  # pyright: ignore[reportOptionalSubscript]
-    assert len(np.unique(palette(), axis=0)) == 256
-
-
 @pytest.mark.parametrize("name", ["../1.png", "/etc/1.png", "a/../../1.png", "", "a\\1.png", "a\0.png"])
 def test_nothing_is_written_outside(tmp_path: Path, name: str) -> None:
     nothing = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))])
     for write in (
         lambda: write_yolo(tmp_path / "out", [name], nothing, CLASSES),
         lambda: write_voc(tmp_path / "out", [name], [SIZE], nothing, CLASSES),
-        lambda: write_masks(tmp_path / "out", [name], [np.zeros((2, 2), np.uint8)], CLASSES),
     ):
         with pytest.raises(DataError, match=r"is no path below a folder"):
             write()
     with pytest.raises(DataError, match=r"'1.jpg' and another key differ only in their ending"):
-        write_masks(tmp_path / "out", ["1.jpg", "1.png"], [np.zeros((2, 2), np.uint8)] * 2, CLASSES)
+        write_yolo(tmp_path / "out", ["1.png", "1.jpg"], Boxes.of_images([nothing.image(0)] * 2), CLASSES)
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
     (tmp_path / "mine/labels").mkdir(parents=True)
     (tmp_path / "mine/labels/mine.txt").write_text("mine")

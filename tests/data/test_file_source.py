@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt4image.data import digests, file_source
-from gpt4image.data.digests import file_digests
-from gpt4image.data.file_source import FileSource, files_below, locate_all, pictures_below, read_bounded
+from gpt4image.data import file_source
+from gpt4image.data.file_source import FileSource, file_digests, files_below, locate_all, read_bounded
 
 
 def test_bytes_and_digests_are_those_of_the_files_whatever_the_folder_is_later(
@@ -55,8 +54,9 @@ def test_paths_are_found_below_a_folder_or_said_why_not(tmp_path: Path) -> None:
     reasons |= {"": "its path is empty", "a\0b": "no path may", "\ud800": "no path may"}
     for (path, fault), reason in zip(locate_all(tmp_path / "set", list(reasons)), reasons.values(), strict=True):
         assert path == "" and reason in fault
-    assert files_below(tmp_path / "set", tmp_path / "set") == ["inner.png", "link.png", "in/1.PNG", "in/2.txt"]
-    assert pictures_below(tmp_path / "set", tmp_path / "set/in") == ["in/1.PNG"]
+    found, skipped = files_below(tmp_path / "set", tmp_path / "set")
+    assert found == ["inner.png", "in/1.PNG"] and [item.name for item in skipped] == ["link.png"]
+    assert files_below(tmp_path / "set", tmp_path / "set/in", {".txt"}) == (["in/2.txt"], [])
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def files(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that were written a moment ago count as old: the time of change of an entry cannot be set back."""
-    monkeypatch.setattr(digests, "YOUNG_NS", -(10**12))
+    monkeypatch.setattr(file_source, "YOUNG_NS", -(10**12))
 
 
 def truth(paths: list[str]) -> tuple[str, ...]:
@@ -85,14 +85,14 @@ def truth(paths: list[str]) -> tuple[str, ...]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths whose bytes were read."""
     seen: list[str] = []
-    digest = digests._digest
-    monkeypatch.setattr(digests, "_digest", lambda path: seen.append(path) or digest(path))
+    digest = file_source._digest
+    monkeypatch.setattr(file_source, "_digest", lambda path: seen.append(path) or digest(path))
     return seen
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_second_look_reads_no_bytes(files: list[str], reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "BATCH", 7)
+    monkeypatch.setattr(file_source, "BATCH", 7)
     assert file_digests(files) == truth(files)
     assert len(reads) == 30
     assert file_digests(files[::-1]) == truth(files[::-1])

@@ -62,7 +62,7 @@ def test_splits_may_be_written_with_capitals_and_lie_beside_the_classes(
 
 
 def test_hidden_files_are_ignored_other_kinds_counted_and_names_that_are_not_utf8_skipped(
-    tmp_path: Path, write_images: Write, png: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, write_images: Write, png: Callable[..., bytes]
 ) -> None:
     write_images(tmp_path, "Train/1.png", "Train/.2.png", ".cache/3.png", "Train/.git/4.png", "Train/notes.txt")
     write_images(tmp_path, "Train/old/2.png", "truck/a.svg", "truck/1.png")
@@ -73,9 +73,9 @@ def test_hidden_files_are_ignored_other_kinds_counted_and_names_that_are_not_utf
     assert images.classes == ("Train", "truck"), "train may be a class"
     assert aside(images) == {
         "truck/\\xff.png": "its name is not valid UTF-8",
+        "truck/pipe.png": "is not a file",
         "1 *.svg": "left out: pictures of this kind cannot be read: save them as JPEG or PNG",
     }
-    assert "files left out, since they are no images: 1 .txt." in " ".join(capsys.readouterr().err.split())
 
 
 def test_links(tmp_path: Path, write_images: Write) -> None:
@@ -94,21 +94,10 @@ def test_links(tmp_path: Path, write_images: Write) -> None:
     images = load(root)
     assert images.keys == ("cat/1.png", "cat/2.png", "dog/1.png")
     reasons = aside(images)
-    assert set(reasons) == {"cat/out.png", "cat/nothing.png", "cat/self.png", "cat/up", "cat/again", "dog/far"}
+    links = {"cat/up", "cat/again", "dog/far"}
+    assert reasons.keys() == {"cat/out.png", "cat/nothing.png", "cat/self.png", *links}
+    assert {reasons[name] for name in links} == {"a link to a folder, which is not followed"}
     assert "leads out" in reasons["cat/out.png"]
-    assert "leads out" in reasons["dog/far"]
-    assert "cannot be followed: No such file" in reasons["cat/nothing.png"]
-    assert "read already" in reasons["cat/again"]
-
-
-def test_links_across_many_folders_end(tmp_path: Path, write_images: Write) -> None:
-    names = [f"c{i}" for i in range(12)]
-    write_images(tmp_path, *(f"{name}/1.png" for name in names))
-    for name in names:
-        for other in names:
-            if other != name:
-                (tmp_path / name / other).symlink_to(tmp_path / other)
-    assert len(load(tmp_path)) == 12 * 12  # each class reads each real folder once
 
 
 def test_images_outside_the_class_folders_are_named(tmp_path: Path, write_images: Write) -> None:
@@ -125,11 +114,11 @@ def test_images_outside_the_class_folders_are_named(tmp_path: Path, write_images
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cat/1.png", "dog/1.png", "test/bird/2.png"], "train lacks the class of 'test/bird'"),
-        (["train/cat/1.png", "train/dog/1.png", "test/bird/1.png"], "train lacks the class of 'test/bird'.*'cat'"),
+        (["cat/1.png", "dog/1.png", "test/bird/2.png"], "train lacks the class 'bird'"),
+        (["train/cat/1.png", "train/dog/1.png", "test/bird/1.png"], "train lacks the class 'bird'.*'cat'"),
         (["val/cat/1.png", "test/cat/1.png"], "no class folders in train"),
         (["train/1.png", "test/2.png"], "no class folders in train"),
-        (["cat/1.png", "text/notes.txt"], "no images in class folder 'text'"),
+        (["notes.txt"], "there are no class folders"),
     ],
 )
 def test_what_cannot_be_splits_or_classes_is_refused(
@@ -140,16 +129,11 @@ def test_what_cannot_be_splits_or_classes_is_refused(
         load(tmp_path)
 
 
-def test_folders_that_may_be_splits_are_noted(
+def test_a_folder_of_images_that_may_be_a_split_is_noted(
     tmp_path: Path, write_images: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_images(tmp_path / "1", *(f"{top}/{below}/1.png" for top in "ab" for below in "xy"), "unlabelled/1.png")
-    write_images(tmp_path / "2", "a/images/1.png", "b/images/1.png")  # as in Tiny ImageNet
-    write_images(tmp_path / "3", "a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png", "test/1.png")
-    for number in "123":
-        load(tmp_path / number)
-    assert capsys.readouterr().err == (
-        f"Note: folder:{tmp_path / '1'} has the classes 'a', 'b', and in each of them are the folders 'x', 'y'; if "
-        "these are the classes, those are splits: call them train, val and test.\n"
-        f"Note: folder:{tmp_path / '3'}: 'test' holds images, not class folders, and is taken for a class.\n"
+    write_images(tmp_path, "a/x/1.png", "b/x/1.png", "test/1.png")
+    assert load(tmp_path).classes == ("a", "b", "test")
+    assert "'test' holds images, not class folders, and is taken for a class" in " ".join(
+        capsys.readouterr().err.split()
     )

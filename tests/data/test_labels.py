@@ -54,13 +54,13 @@ def test_cells_of_several_classes(cells: list[object], classes: tuple[str, ...],
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (["a", "b;c"], r"row 2, 'b;c': classes of one image are separated by '\|', not by ';'\. Where ';' is part"),
+        (["a", "b;c"], r"row 2, 'b;c': classes of one image are separated by '\|', not by ';'\."),
         (["a, b"], "row 1, 'a, b': .* not by ','"),
         ([["a"], ["b", None]], r"row 2, \"\['b', None\]\", has a class without a name"),
         (["0", "0|-2"], "label -2 of row 2 is out of range"),
         ([[0, 1], [0, 1, 0]], r"row 2, '\[0, 1, 0\]', has a class twice; .* not a vector of 0 and 1"),
         ([None, [["a"]]], "of row 2 is a list"),
-        (["a", "b|" + "c" * 1001], "label of row 2 has 1,001 letters"),
+        (["a", "b|" + "c" * 1001], "of row 2 is a str of length 1001"),
         ([[str(number) + "x" for number in range(20_001)]], "name 20,001 classes, .* up to 20,000"),
     ],
 )

@@ -25,6 +25,12 @@ from gpt4image.data.records import (
 from region_cases import mask_bytes
 
 ANY = st.floats() | st.floats(-1, 2, width=16) | st.sampled_from([0.0, 0.25, 1.0])
+
+
+def no_read(row: int) -> bytes:
+    raise AssertionError
+
+
 PICTURE = mask_bytes(np.zeros((20, 10), np.uint8))
 
 
@@ -33,7 +39,7 @@ def test_every_box_is_kept_inside_its_picture_or_counted(found: list[tuple[int, 
     records, faults = [Record(key=str(image), objects=[]) for image in range(4)], Faults()
     for position, (image, corners, label) in enumerate(found):
         records[image].objects.append(Object(f"box {position}", label, corners))  # type: ignore[union-attr]
-    boxes = boxes_of(records, ["a", "b"], faults, "set")
+    boxes = boxes_of(records, ["a", "b"], faults, "set", no_read, "parts")
     assert ((boxes.corners >= 0) & (boxes.corners <= 1)).all()
     assert (boxes.corners[:, 2:] > boxes.corners[:, :2]).all() and (boxes.labels < 2).all()
     dropped = sum(int(item.name.split()[1]) for item in faults.skipped("set"))
@@ -53,7 +59,7 @@ def test_faults_name_a_few_and_count_all() -> None:
         faults.add(f"box {place}", "it is wrong")
     faults.add("one", "it is odd")
     assert [(item.name, item.reason) for item in faults.skipped("a.json")] == [
-        ("a.json: 1,200 annotations", "it is wrong: 'box 0', 'box 1', 'box 2', 'box 3', 'box 4' and others"),
+        ("a.json: 1,200 annotations", "it is wrong: 'box 0', 'box 1', 'box 2', 'box 3', 'box 4' and 1195 more"),
         ("a.json: 1 annotation", "it is odd: 'one'"),
     ]
 
@@ -67,7 +73,7 @@ def test_values_of_json_and_xml_and_what_is_left_of_an_image() -> None:
     lost, broken = Object("a", 0, (5, 5, 9, 9)), Object("b", 0, (0, 0, 1, 1), fault="it is wrong")
     objects = ([lost, broken], [lost, Object("c", 0, (0, 0, 1, 1))], [], None)
     records = [Record(key=str(row), objects=some) for row, some in enumerate(objects)]
-    assert boxes_of(records, ["x"], Faults(), "set").known.tolist() == [False, True, True, False]
+    assert boxes_of(records, ["x"], Faults(), "set", no_read, "parts").known.tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -104,10 +110,11 @@ def test_boxes_in_parts_of_the_picture_are_refused_where_pixels_are_expected() -
         listed = [Object(name, 0, one) for name, one in zip("abc", corners, strict=False)]
         picture = mask_bytes(np.zeros((40, 40), np.uint8))
         record = Record(key="k", size=(40, 40), objects=listed)
-        return len(boxes_of([record], ["x"], Faults(), "set", (lambda _: picture) if pixels else None).labels)
+        unit = "corners" if pixels else "parts"
+        return len(boxes_of([record], ["x"], Faults(), "set", lambda _: picture, unit).labels)
 
     broken, part = (math.nan, 0.0, 1.0, 1.0), (0.1, 0.2, 0.5, 1.0)
-    message = r"such as 0\.1, 0\.2, 0\.5, 1 .* of 'k, b'.* multiply them by the width and height"
+    message = r"such as that of 'k, b'.* multiply them by the width and height"
     with pytest.raises(DataError, match=message):
         boxes_in_40(broken, part)
     assert boxes_in_40(broken, part, pixels=False) == 1

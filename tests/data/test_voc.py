@@ -118,10 +118,9 @@ def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path:
     assert rows(images) == {f"JPEGImages/{name}.png": found for name, found in expected.items()}
     text = aside_text(images)
     for part in (
-        "it has no bndbox: 'JPEGImages/a.png, object 3'",
         "it has no name: 'JPEGImages/a.png, object 4'",
         "the box has no area: xmax <= xmin or ymax <= ymin",
-        "a coordinate is missing or no number",
+        "a coordinate is missing or no number: 'JPEGImages/a.png, object 2', 'JPEGImages/a.png, object 3'",
         "listed twice",
         "it is no XML",
         "it has a document type",
@@ -152,6 +151,6 @@ BOMB = "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>" + "".join(
 )
 def test_xml_that_attacks_is_refused_at_once(text: str) -> None:
     start = time.process_time()
-    with pytest.raises(ValueError, match=r"document type|nested deeper|no XML"):
+    with pytest.raises(ValueError, match=r"document type|no XML"):
         parse_xml(text.encode())
     assert time.process_time() - start < 1

@@ -103,21 +103,6 @@ def test_boxes_go_around_in_every_format(photos: str, tmp_path: Path) -> None:
     assert len((tmp_path / "boxes.csv").read_text(encoding="utf-8").splitlines()) == 1, "only the heading"
 
 
-def test_a_coco_file_keeps_the_ids_of_the_dataset(photos: str, tmp_path: Path) -> None:
-    truth = {
-        "images": [{"id": 70, "file_name": "photos/unlabelled/0.png", "width": 20, "height": 10}],
-        "categories": [{"id": 12, "name": "dog"}],
-        "annotations": [{"id": 1, "image_id": 70, "category_id": 12, "bbox": [1, 1, 8, 8]}],
-    }
-    (tmp_path / "train.json").write_text(json.dumps(truth), encoding="utf-8")
-    out, data = tmp_path / "labels.json", f"coco:{tmp_path / 'train.json'}"
-    gpt4image.export_labels(data=data, targets=boxes(photos, tmp_path / "b.parquet"), format="coco", out=out)
-    found = json.loads(out.read_text(encoding="utf-8"))
-    assert [image["id"] for image in found["images"]] == [70]
-    assert {one["name"]: one["id"] for one in found["categories"]}["dog"] == 12
-    assert [(one["image_id"], one["category_id"]) for one in found["annotations"]] == [(70, 12)]
-
-
 def test_what_cannot_be_written_is_named_before_anything_is(photos: str, tmp_path: Path) -> None:
     file = targets(photos, tmp_path / "t.parquet", "classification")
     with pytest.raises(ConfigError, match=r"cannot hold targets of classification; give one of csv"):

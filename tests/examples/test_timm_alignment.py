@@ -20,7 +20,7 @@ from torch import nn
 
 from examples.timm_alignment import AlignedTask, Targets, create_loader_with_texts
 from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.data.digests import file_digests
+from gpt4image.data.file_source import file_digests
 from gpt4image.own_loop.pairs import Texts
 from tables import make_table
 

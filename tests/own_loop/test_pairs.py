@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from gpt4image.artifacts.table import digests_to_bytes, write_table
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.data import Dataset
-from gpt4image.data.digests import file_digests
+from gpt4image.data.file_source import file_digests
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.own_loop.pairs import IGNORED_LABEL, NO_TEXT, DescribedImages, Texts, WithTexts
 from loaded_sets import in_memory

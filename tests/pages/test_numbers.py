@@ -39,3 +39,22 @@ def test_zero_has_no_sign(difference: float) -> None:
 
 def test_tied_keeps_numbers_with_their_units() -> None:
     assert numbers.tied("from 34.8 % (p = 0.01, 3 seeds)") == "from 34.8\u00a0% (p\u00a0=\u00a00.01, 3\u00a0seeds)"
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_nothing_acts_on_the_terminal() -> None:
+    rows = [("image", "label"), ("a\x1b[2J.png", "red\nblue"), ("b.png", "")]
+    aligned = ["image         label", "a\\x1b[2J.png  red\\nblue", "b.png"]
+    assert numbers.text_table("red \u202e", rows).splitlines() == ["red \\u202e", *aligned]
+    assert numbers.text_table("", [("arm", "mean"), ("x", "1")], numbers=True).splitlines() == [
+        "arm  mean",
+        "x       1",
+    ]
+
+
+def test_a_name_too_long_for_80_columns_has_its_own_line_and_is_not_cut() -> None:
+    long = "folder/" * 12 + "a.png"
+    rows = [("image", "label", "says"), (long, "cat", "x" * 30), ("b.png", "dog", "")]
+    assert numbers.text_table("", rows).splitlines() == [
+        "image  label  says", long, "       cat    " + "x" * 30, "b.png  dog",
+    ]  # fmt: skip
+    assert numbers.text_table("", [(long,), ("b",)]).splitlines() == [long, "b"]

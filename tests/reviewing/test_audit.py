@@ -90,7 +90,7 @@ def test_an_unknown_class_is_wrong_and_an_unsure_look_is_left_out(
 def test_what_cannot_be_audited_is_named(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Nothing to audit: give"):
         gpt4image.audit(data=options["data"])
-    with pytest.raises(TableError, match="there are no text labels here"):
+    with pytest.raises(TableError, match="there are no targets here"):
         gpt4image.audit(**options | {"targets": tmp_path / "gone.parquet"})
     with pytest.raises(DataError, match="no images to audit in its test split"):
         gpt4image.audit(**options, split="test")

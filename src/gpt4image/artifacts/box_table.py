@@ -78,7 +78,7 @@ class BoxLabels:
     def load(path: Path) -> BoxLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
         if not path.is_file():
-            raise TableError(f"{path}: there is no file of boxes here; `gpt4image label --task detection` writes one.")
+            raise TableError(f"{path}: there is no file of boxes here; `gpt4image label` writes one.")
         try:
             table = read_parquet(path, ["key", "digest", "known", "boxes"])
             about = parse_json((table.schema.metadata or {})[FORMAT.encode()])
@@ -95,8 +95,7 @@ class BoxLabels:
             found._require_sound()
         except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
-                f"{path} is not a file of boxes, or is damaged ({first_line(error)}); write it again with "
-                "`gpt4image label --task detection`."
+                f"{path} is not a file of boxes, or is damaged ({first_line(error)}); make it with `gpt4image label`."
             ) from None
         return found
 

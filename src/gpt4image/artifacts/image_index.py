@@ -1,20 +1,13 @@
-"""The index of a dataset: one vector of each distinct image, as one memory-mapped matrix.
+"""The index of a dataset: one vector of each distinct image, as one memory-mapped matrix of float16.
 
-It holds embeddings in the text space of a run, for search, or features of pictures, for the teacher.
-
-INDEX/index.json           what the numbers are, which files hold them, and checksums of these; replaced in one step,
-                           after the files
-INDEX/embeddings-NAME.npy  (N, D) float16, unit length: one row per distinct image
-INDEX/digests-NAME.npy     (N, 32) uint8, sorted: sha256 of the bytes of each image
-
-An index is brought up to date by digest: only images that it lacks are read, those that are gone leave it. It is
-written again whenever it has grown by a quarter, so that an interrupted run goes on from there.
+It holds embeddings in the text space of a run, for search, or features of pictures, for the teacher. It is brought up
+to date by digest: only images that it lacks are read, those that are gone leave it. It is written again whenever it has
+grown by a quarter, so that an interrupted run goes on from there; ``index.json``, which names its files, comes last.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,7 +123,6 @@ def most_similar(
     Both are (Q, min(count, N)), best first, by exact search in blocks; equal ones come in the order of the index.
     """
     # All of it by torch: with two libraries of threads, each waits for those of the other.
-    # All of it by torch: with two libraries of threads, each waits for those of the other.
     blocks = (index.embeddings[start : start + BLOCK] for start in range(0, len(index.embeddings), BLOCK))
     found = [(torch.from_numpy(queries) @ torch.from_numpy(np.array(block)).float().T).numpy() for block in blocks]
     cosines = np.concatenate(found, axis=1)
@@ -175,10 +167,8 @@ def _written(
             format_version=FORMAT_VERSION, identity=dict(identity), name=name, images=len(known), width=width
         )
         finish(folder / MANIFEST, asdict(manifest), files)
-        for path in folder.iterdir():  # files of earlier indexes, and those that killed runs have left half written
-            old_name = re.fullmatch(r"(?:embeddings|digests)-([0-9a-f]{16})\.npy", path.name)
-            half = re.fullmatch(r"\.(?:embeddings-|digests-|index\.json).*\.tmp", path.name)
-            if half or (old_name and old_name[1] != name):
+        for path in folder.glob("*-*.npy"):  # of earlier indexes
+            if path.stem not in files:
                 path.unlink(missing_ok=True)
     index = open_index(folder, identity)
     if index is None:

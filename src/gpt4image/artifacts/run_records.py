@@ -24,10 +24,8 @@ REPORTED = ("test", "val")
 """The split whose evaluation a report shows: the first one there is."""
 FEW_SEEDS = 3
 """Fewer seeds than this are too few to test a difference."""
-
 FEW_IMAGES = 20
 """With fewer validation images no curve of their score is drawn: one image moves it by 5 points or more."""
-
 Interval = tuple[float, float]
 
 
@@ -67,7 +65,6 @@ class Arm(Record):
     """
 
     arm: str = ""
-
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     test: tuple[float, ...]
     mean: float
@@ -96,10 +93,8 @@ class OtherImages(Record):
 class Pair(Gap):
     """Paired difference of two arms over ``n`` common seeds, as a fraction.
 
-    ``other_images`` is never surer than the seeds alone: what holds for other seeds and other images holds for other
-    seeds. The variance components see to it for the error, but not for the degrees of freedom, which images add to. So
-    the wider end and the larger p count, as in an intersection-union test (Berger 1982): it is of level 0.05 where each
-    of its tests is.
+    ``other_images`` is never surer than the seeds alone: the wider end and the larger p count, as in an
+    intersection-union test (Berger 1982), which is of level 0.05 if each of its tests is.
     """
 
     arm: str
@@ -254,12 +249,8 @@ def checked(path: Path, make: Callable[[], T]) -> T:
     """Return ``make()``; whatever is unreadable or malformed in ``path`` becomes a RunError that says where."""
     try:
         return make()
-    except ValidationError as error:
-        reason = _first(error)
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    except (AttributeError, TypeError) as error:  # another kind of value than expected, e.g. a list for a table
-        reason = f"not what it should hold: {error}"
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # the last two of a list for a table, say
+        reason = _first(error) if isinstance(error, ValidationError) else str(error)
     raise RunError(f"{path} cannot be read as a record ({reason}); write it again with the stage that made it.")
 
 
@@ -324,13 +315,12 @@ def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[Skipped]]:
     """Read an optional file of one record or of a list of them; what cannot be read is skipped with its reason."""
     if not path.is_file():
         return [], []
+    items, skipped = list[R](), list[Skipped]()
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
         return [], [Skipped(name=path.name, reason=str(error))]
     is_list = isinstance(content, list)
-    items: list[R] = []
-    skipped: list[Skipped] = []
     for number, value in enumerate(content if is_list else [content]):
         try:
             items.append(kind.model_validate(value))

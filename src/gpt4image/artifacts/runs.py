@@ -1,19 +1,6 @@
-"""Run records: all that a report needs to know about a run, as plain JSON in the run folder.
+"""Run records: all that a report needs to know about a run, as plain JSON in the run folder; docs/reference/files.md.
 
-config.json            resolved options, the arm, and what was chosen automatically
-environment.json       versions, machine, device, precision, commit, command
-metrics.jsonl          one line per epoch
-evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
-model.safetensors      weights of the plain backbone, the deployable model
-head.safetensors       weights of the projection head, where there is one
-text_space.json        encoder of the texts that its images were aligned to
-text_encoder/          what the text encoder has learned, where it was tuned
-checkpoint.safetensors last checkpoint, while training is not finished
-doubtful.json          how well text labels found the labels that a comparison had flipped
-search/                indexes of datasets, made by search
-.lock                  while a process trains in the folder
-examples.json ...      what the report shows beside results: see reporting/extras.py
-run.json               written last: its presence means that the run is finished; with checksums of the weights
+``run.json`` is written last: its presence means that the run is finished; it has checksums of the other files.
 """
 
 from __future__ import annotations
@@ -100,9 +87,8 @@ def writing(folder: Path) -> Generator[None]:
 def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resume: bool) -> None:
     """Write configuration and environment of a new run, or check that a run in the folder may go on.
 
-    ``record`` has the resolved options and the keys arm, chosen and data_fingerprint; ``facts`` of the environment are
-    device, precision, memory_format and threads. Raises RunError: the folder holds a run and ``resume`` is False, or a
-    run of another configuration.
+    ``record`` has the resolved options and the keys arm, chosen and data_fingerprint; ``facts`` are of the environment.
+    Raises RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
     """
     if not resume or not has_begun(run_dir):
         require_new(run_dir)
@@ -137,8 +123,8 @@ def require_same(run_dir: Path, record: dict[str, Any]) -> None:
     if differ == [DATA]:
         raise RunError(
             f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
-            "began. Bring back those that it began with, or give another --out. If pictures are broken, also use the "
-            "same --memory-limit-gb and number of processes: these decide when a broken picture is found."
+            "began. Bring back those that it began with, with the same --memory-limit-gb if pictures are broken; or "
+            "give another --out."
         )
     if differ := [name for name in differ if name != DATA]:
         was = "; ".join(f"{name}: {saved.get(name)!r} there, {record[name]!r} now" for name in differ[:5])
@@ -168,12 +154,7 @@ def read_run(run_dir: Path) -> RunRecord:
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
-        advice = "it is no run folder"
-        if has_begun(run_dir):
-            config = read_json(run_dir / CONFIG)
-            is_run = isinstance(config, dict) and "data" in config
-            exported = f"its {CONFIG} is that of an exported model; give the run folder that it was exported from"
-            advice = "continue it with `gpt4image train ... --resume`" if is_run else exported
+        advice = "finish it with `gpt4image train ... --resume`" if has_begun(run_dir) else "it is no run folder"
         raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {advice}.")
     run = _read_record(run_dir / RUN, {"set_aside"}, tables={"data"})
     for name in (CONFIG, ENVIRONMENT, METRICS):
@@ -201,8 +182,7 @@ def require_predicting(run_dir: Path) -> None:
     if read_config(run_dir).get("task") == "pretrain":
         raise RunError(
             f"{run_dir} was trained with --task pretrain, so it predicts nothing. Fine-tune its weights: `gpt4image "
-            f"train --data SPEC --init {run_dir / MODEL} --out DIR`, with --freeze for a linear probe. Its loss on the "
-            f"validation images is in `gpt4image report {run_dir}`."
+            f"train --data SPEC --init {run_dir / MODEL} --out DIR`, with --freeze for a linear probe."
         )
 
 
@@ -211,10 +191,7 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
     record = read_json(path)
     is_whole = isinstance(record, dict) and record.keys() >= needed
     if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
-        raise RunError(
-            f"{path} is damaged, or of something else: it does not hold what train writes. Give another folder, or "
-            "delete this one and train again."
-        )
+        raise RunError(damaged(path, "it does not hold what train writes"))
     return record
 
 

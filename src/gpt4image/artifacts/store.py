@@ -15,7 +15,6 @@ import operator
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -31,16 +30,13 @@ from gpt4image.artifacts.store_file import (
     beside,
     connect_reader,
     connect_writer,
-    count_file,
     explained,
     marks,
     prompt_columns,
-    refuse_orphaned_log,
-    written,
 )
 from gpt4image.base.checksums import SMALL
 from gpt4image.base.errors import StoreError, nearest
-from gpt4image.base.files import atomic_path, flush, make_folder
+from gpt4image.base.files import make_folder
 from gpt4image.base.locks import FileLock, acquire_lock
 
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
@@ -97,10 +93,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             raise
         self._references = References(self._connection)
         self._checksums, self._is_checked = RowChecksums(self._connection), False
-        self._total, self._merged = written(self._connection), time.monotonic()
-        self._count: FileIO | None = None
-        if write:
-            self._note_written(0)
+        self._merged = time.monotonic()
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -113,31 +106,8 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     def close(self) -> None:
         """Close the file and let another writer in."""
         self._connection.close()
-        if self._count is not None:
-            self._count.close()
         if self._lock is not None:
             self._lock.release()
-
-    def back_up(self, copy: Path) -> None:
-        """Copy the store, as it is at one moment, to a new file that appears when it is complete and checked.
-
-        Others may write meanwhile. Raises StoreError: there is a file ``copy`` already, or a log beside it; it cannot
-        be written; the store is damaged.
-        """
-        refuse_orphaned_log(copy)
-        if copy.exists() or copy.is_symlink():
-            raise StoreError(f"{copy}: there is such a file already, and a backup replaces none; give another name.")
-        with explained(copy):
-            count_file(copy).unlink(missing_ok=True)  # of a store of that name that is gone
-            with atomic_path(copy) as temporary, contextlib.closing(sqlite3.connect(temporary)) as target:
-                self._connection.backup(target)
-                (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
-                if verdict != "ok":
-                    raise StoreError(
-                        f"{copy}: no backup was made, as the store is damaged ({' '.join(verdict.split())}). Keep "
-                        "earlier backups, and save what can be read with `gpt4image descriptions export`."
-                    )
-            flush(copy.parent)
 
     @contextlib.contextmanager
     def _changing(self) -> Generator[References]:
@@ -167,23 +137,11 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             before = self._connection.total_changes
             self._connection.executemany(_ADD, values)
             added = self._connection.total_changes - before
-            self._connection.execute("UPDATE written SET results = results + ?", (added,))
-        self._note_written(added)
-        return added
-
-    def _note_written(self, added: int) -> None:
-        """Write the number of results to the file beside the store; merge the log now and then."""
-        self._total += added
-        with contextlib.suppress(OSError):  # the results are stored already
-            if self._count is None:
-                count_file(self.path).touch()
-                self._count = count_file(self.path).open("r+b", buffering=0)
-            self._count.seek(0)
-            self._count.write(b"%020d\n" % self._total)
         if time.monotonic() - self._merged >= MERGE_SECONDS:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self._merged = time.monotonic()
+        return added
 
     def settled(self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False) -> set[tuple[str, int]]:
         """Return (digest, sample) of what need not be asked for: what is described, or what was ``rejected``.
@@ -308,12 +266,10 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     ) -> Iterator[Description]:
         if describer is not None:
             where, values = f"{where} AND d.settings = ?", (*values, canonical_json(describer))
-        columns = ", ".join(f"r.{name}" for name in COLUMNS)
         self.require_whole()
         with explained(self.path):
-            prompts = self._prompts()
+            prompts, formats = self._prompts(), self.box_formats()
             describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
-            formats = self.box_formats()
 
             def read(answer: str, settings: Mapping[str, Any]) -> Answer:
                 found = answer_of_json(answer)
@@ -321,19 +277,19 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
                     return found
                 return in_thousandths(found, formats.get(canonical_json(settings), AS_ASKED), max_side_of(settings))
 
+            columns = ", ".join(f"r.{name}" for name in COLUMNS)
             for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
                 among = "" if part is None else f" AND r.digest IN ({marks(part)})"
                 select = f"SELECT {columns} FROM {_JOINED} WHERE {where}{among} ORDER BY {_ORDER}"
-                for row in self._query(select, (*values, *(part or ()))):
-                    digest, prompt, describer, status, answer, *rest = row
+                for digest, prompt, settings, status, answer, *rest in self._query(select, (*values, *(part or ()))):
                     fields = dict(zip(FIELDS, rest, strict=True))
                     if status == "ok" and (answer is None or fields["text"] is not None):
                         fields["text"] = _text(fields["text"])
                     yield Description(
                         digest=digest.hex(),
                         prompt=prompts[prompt],
-                        describer=describers[describer],
-                        answer=None if answer is None else read(answer, describers[describer]),
+                        describer=describers[settings],
+                        answer=None if answer is None else read(answer, describers[settings]),
                         **fields,
                     )
 
@@ -407,13 +363,12 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
 
     def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
         """Return how many results there are by (prompt, describer settings, status), ordered by these."""
+        select = (
+            f"SELECT r.prompt, d.settings, r.status, count(*) FROM {_JOINED} GROUP BY r.prompt, r.describer, r.status"
+        )
         with explained(self.path):
             prompts = self._prompts()
-            rows = self._query(
-                f"SELECT r.prompt, d.settings, r.status, count(*) FROM {_JOINED} "
-                "GROUP BY r.prompt, r.describer, r.status"
-            )
-            ordered = sorted((prompts[prompt], settings, status, count) for prompt, settings, status, count in rows)
+            ordered = sorted((prompts[prompt], *others) for prompt, *others in self._query(select))
             return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
 
     def require_descriptions(self, prompt_name: str | None = None) -> None:

@@ -1,12 +1,10 @@
 """The embedding table: one memory-mapped float16 matrix, an index by image digest, and a manifest written last.
 
-TABLE/embeddings.npy   (M, D) float16: one unit-length row per distinct text
-TABLE/texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later run encodes only new texts
-TABLE/digests.npy      (N, 32) uint8, sorted: images that have a description
-TABLE/offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
-TABLE/rows.npy         (P,) int64: row of the matrix of each description
-TABLE/manifest.json    meaning and checksums of the arrays; a folder without it is not a table (yet)
-TABLE/.partial/        what encode has so far, while it is at work
+embeddings.npy   (M, D) float16: one unit-length row per distinct text
+texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later run encodes only new texts
+digests.npy      (N, 32) uint8, sorted: images that have a description
+offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
+rows.npy         (P,) int64: row of the matrix of each description
 """
 
 from __future__ import annotations
@@ -40,15 +38,11 @@ class Manifest:
     """Content and making of an embedding table.
 
     Attributes:
-        encoder: SPEC of the text encoder.
-        revision: fingerprint of the encoder's weights and configuration.
+        encoder: SPEC of the text encoder; ``revision`` is the fingerprint of its weights and configuration.
         precision: arithmetic of the encoder, ``fp32`` or ``bf16``.
         width: D, length of an embedding.
-        max_tokens: the encoder reads this many tokens of a text.
-        truncated: fraction of the distinct texts that were cut.
-        descriptions: P, number of (image, text) pairs.
-        texts: M, number of distinct texts.
-        images: N, number of distinct images.
+        max_tokens: the encoder reads this many tokens of a text; ``truncated`` is the fraction of texts that were cut.
+        descriptions: P, number of (image, text) pairs, of M distinct ``texts`` and N distinct ``images``.
         store: absolute path of the description store of the texts; it may be gone.
         plan: fingerprint of everything that determines the table.
         length_policy: treatment of texts that are too long: ``cut``, or ``pool``, the mean of their chunks.
@@ -224,21 +218,15 @@ def is_table(path: Path) -> bool:
 
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
-    if path.is_file() and path.suffix == ".parquet":
-        raise TableError(f"{path} is a file, not an embedding table; text labels go to --targets.")
     if path.is_file():
         raise TableError(
-            f"{path} is a file, not an embedding table, which is a folder; if it is the description store, make the "
-            f"table of it: `gpt4image encode --store {path} --out {path.with_suffix('.emb')}`."
+            f"{path} is a file, not an embedding table, which is a folder; targets go to --targets, and of a store "
+            f"a table is made by `gpt4image encode --store {path} --out {path.with_suffix('.emb')}`."
         )
-    if not path.is_dir():
-        raise TableError(f"{path}: there is no embedding table here; make one with `gpt4image encode --out {path}`.")
     if not is_table(path):
-        if not (path / PARTIAL).is_dir() and not any((path / f"{name}.npy").is_file() for name in ARRAYS):
-            raise TableError(f"{path} is no embedding table; give the --out folder of `gpt4image encode`.")
         raise TableError(
-            f"{path}: this folder holds no finished embedding table (no {MANIFEST}); "
-            f"run `gpt4image encode --out {path}`, which goes on where it stopped."
+            f"{path}: there is no embedding table here, or none that is finished (no {MANIFEST}): `gpt4image encode "
+            f"--out {path}` makes it, and goes on where it stopped."
         )
     return folder.read_manifest(path / MANIFEST, Manifest, FORMAT_VERSION, "an embedding table")
 
@@ -301,7 +289,6 @@ def text_digest(text: str) -> bytes:
 
 
 def _sortable(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """View (n, 32) uint8 as (n,) byte strings, which NumPy compares as memcmp does."""
     """View (n, 32) uint8 as (n,) byte strings, which NumPy compares as memcmp does."""
     return np.ascontiguousarray(digests).view("S32").reshape(-1)
 

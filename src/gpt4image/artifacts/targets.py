@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes, rows_of
 from gpt4image.artifacts.top_k_probs import (
@@ -91,17 +92,17 @@ class LabelEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(LabelEvidence):
-    """What is known about a file of text labels.
+    """What is known about a file of targets.
 
     Attributes:
         noise: estimated part of the given labels that is wrong.
         agreement: part of the out-of-fold predictions that agree with the given label.
-        c: inverse strength of the classifier's penalty; of several classifiers the geometric mean.
-        folds: folds of its cross-validation.
+        c: inverse strength of the classifier's penalty, the geometric mean of several; ``folds`` of its
+            cross-validation.
         encoders: SPEC of the encoder of each embedding table.
         names: part that class names have in the classifier, 0 to 1.
         transition: probability of each given label by true class; empty where a wrong label is any other class alike.
-        weights: of each source of evidence in the product of experts; none in files of earlier versions.
+        weights: of each source in the combination.
         answered: images with an answer.
     """
 
@@ -119,7 +120,7 @@ class Facts(LabelEvidence):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Targets:
-    """Text labels of N described images, one row per digest.
+    """Targets of N images, one row per digest.
 
     Attributes:
         splits: (N,) split of each image.
@@ -235,20 +236,14 @@ class Targets:
     @staticmethod
     def load(path: Path) -> Targets:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
-        if path.suffix == ".csv":
-            raise TableError(f"{path} is the table for people; give {path.with_suffix('.parquet')} beside it.")
         if not path.is_file():
-            raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
+            raise TableError(f"{path}: there are no targets here; make them with `gpt4image label --out {path}`.")
         try:
             table = read_parquet(path)
             metadata = table.schema.metadata or {}
             values = parse_json(metadata.get(FEW_CLASSES.encode()) or metadata[FORMAT.encode()])
             checksum = values.pop(SEAL, None)
-            tuples: dict[str, Any] = {
-                name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")
-            }
-            tuples["transition"] = tuple(map(tuple, values.get("transition", ())))
-            facts = Facts(**{**values, **tuples})
+            facts = TypeAdapter(Facts).validate_python(values)
             given = table.column("given_label")
             if is_matrix(given):
                 labels = as_array(given, np.int8)
@@ -275,7 +270,6 @@ class Targets:
                     raise ValueError(f"{numbers[wrong][0]:g} is no probability, which is from 0 to 1")
         except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
-                f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
-                "`gpt4image label`."
+                f"{path} is not a file of targets, or is damaged ({first_line(error)}); make it with `gpt4image label`."
             ) from None
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Generator, Iterable
+from pathlib import Path
 
 
 class Gpt4ImageError(Exception):
@@ -63,20 +64,10 @@ class ExportError(Gpt4ImageError):
 
 
 def install_command(extra: str) -> str:
-    """Return what installs an extra: into a clone, where the package was installed from one."""
-    import json
-    import urllib.parse
-    from importlib import metadata
-    from pathlib import Path
-
-    where = "gpt4image"
-    with contextlib.suppress(ImportError, ValueError):
-        origin = json.loads(metadata.distribution("gpt4image").read_text("direct_url.json") or "{}")
-        folder = Path(urllib.parse.unquote(urllib.parse.urlparse(origin.get("url", "")).path))
-        if origin.get("dir_info", {}).get("editable") and folder.is_dir():
-            where = "." if folder.resolve() == Path.cwd() else str(folder)
-    editable = "" if where == "gpt4image" else "-e "
-    return f"pip install {editable}'{where}[{extra}]'"
+    """Return what installs an extra: into the clone, if this is one."""
+    clone = Path(__file__).parents[3]
+    where = f"-e '{clone}[{extra}]'" if (clone / "pyproject.toml").is_file() else f"'gpt4image[{extra}]'"
+    return f"pip install {where}"
 
 
 class MissingExtraError(Gpt4ImageError):

@@ -57,7 +57,7 @@ def atomic_path(path: Path) -> Generator[Path]:
     if path.exists() and not path.is_file():
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(number, os.strerror(number), str(path))
-    path = _target(path)
+    path = path.resolve() if path.is_symlink() else path
     make_folder(path.parent)
     _remove_leftovers(path.parent)
     temporary = _temporary_file(path)
@@ -102,11 +102,7 @@ def flush(path: Path) -> None:
 
 def require_writable(path: Path) -> None:
     """Check that ``atomic_path`` can write ``path``, before work whose result would be lost. Raises OSError."""
-    _temporary_file(_target(path)).unlink()
-
-
-def _target(path: Path) -> Path:
-    return path.resolve() if path.is_symlink() else path
+    _temporary_file(path.resolve() if path.is_symlink() else path).unlink()
 
 
 def _temporary_file(path: Path) -> Path:
@@ -126,11 +122,10 @@ def _temporary_name(name: str) -> str:
 @functools.cache
 def _machine() -> str:
     """Return an id of where process numbers mean the same: this machine since it started, or this container."""
-    parts = [platform.node()]
+    facts = platform.node()
     with contextlib.suppress(OSError):  # there are no such files outside Linux
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return f"{zlib.crc32(' '.join(parts).encode()):08x}"
+        facts += Path("/proc/sys/kernel/random/boot_id").read_text("ascii") + str(Path("/proc/self/ns/pid").readlink())
+    return f"{zlib.crc32(facts.encode()):08x}"
 
 
 @functools.cache
@@ -148,18 +143,17 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _is_alive(process: int) -> bool:
     """Return whether a process of this machine runs; True where that cannot be told."""
-    if os.name == "posix":  # elsewhere signal 0 would end it
-        with contextlib.suppress(PermissionError):
-            try:
-                os.kill(process, 0)
-            except (ProcessLookupError, OverflowError):
-                return False
+    try:
+        if os.name == "posix":  # elsewhere signal 0 would end it
+            os.kill(process, 0)
+    except (ProcessLookupError, OverflowError, PermissionError) as error:
+        return isinstance(error, PermissionError)
     return True
 
 
 def remove_unfinished(path: Path) -> None:
     """Remove what a killed ``atomic_path`` left beside ``path`` (may hold ``*``); nobody may be writing it."""
-    path = _target(path)
+    path = path.resolve() if path.is_symlink() else path
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         if _LEFTOVER.fullmatch(temporary.name):
             temporary.unlink(missing_ok=True)
@@ -217,17 +211,13 @@ def write_json(path: Path, value: Any, *, checksum: bool = True) -> None:
     write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError: it is no JSON, too deep, or a number is too large."""
-    return _plain(json.loads, text)
-
-
 def parse_toml(text: str) -> dict[str, Any]:
     """Return the table of a TOML text. Raises ValueError as ``parse_json`` does."""
-    return _plain(tomllib.loads, text)
+    return parse_json(text, tomllib.loads)
 
 
-def _plain(parse: Callable[[Any], Any], text: str | bytes) -> Any:
+def parse_json(text: str | bytes, parse: Callable[[Any], Any] = json.loads) -> Any:
+    """Return the value of a JSON text. Raises ValueError: it is no JSON, too deep, or a number is too large."""
     with contextlib.suppress(RecursionError):
         value = parse(text)
         level = [value]
@@ -248,31 +238,25 @@ def _plain(parse: Callable[[Any], Any], text: str | bytes) -> Any:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises DamagedError or NewerError: no JSON, another checksum, or a later format."""
+    what = "it is no JSON: "
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DamagedError(damaged(path, f"it is no JSON ({error})")) from None
-    try:
+        value, what = parse_json(path.read_text(encoding="utf-8")), ""
         return unsealed(value, path)
     except ValueError as error:
-        raise DamagedError(damaged(path, str(error))) from None
+        raise DamagedError(damaged(path, f"{what}{error}")) from None
 
 
 def append_json_line(path: Path, value: Any) -> None:
     """Append one JSON value as a line; when this returns, it is on disk."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(_json_line(value))
+        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     """Write one JSON value per line, atomically."""
-    write_text(path, "".join(map(_json_line, values)))
-
-
-def _json_line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
 
 
 def read_json_lines(path: Path) -> list[Any]:

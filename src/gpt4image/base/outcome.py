@@ -13,9 +13,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-if TYPE_CHECKING:
-    import pandas
-
 Facts = Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -119,12 +116,10 @@ class Outcome:
 
         def __getattr__(self, name: str) -> Any:
             """Return one of several facts as an attribute: ``val_top1``."""
-            if not name.startswith("_") and "path" in self.__dict__:
-                facts = {**self.record, **self.summary}
-                if name in facts:
-                    return facts[name]
-                raise AttributeError(f"this outcome has no {name!r}; it has {', '.join(facts)}")
-            raise AttributeError(name)
+            facts = {} if name.startswith("_") or "path" not in self.__dict__ else {**self.record, **self.summary}
+            if name in facts:
+                return facts[name]
+            raise AttributeError(f"this outcome has no {name!r}; it has {', '.join(facts)}")
 
     def __dir__(self) -> list[str]:
         """Return the attributes, each of several facts too."""
@@ -137,12 +132,14 @@ class Outcome:
             f"<td>{escape(str(value))}{self.behind(key)}</td></tr>"
             for key, value in self.summary.items()
         )
-        text = f"<pre>{escape(self.text)}</pre>" if self.text else ""
         named = "".join(f"<li>{escape(item.name)}: {escape(item.reason)}</li>" for item in self.skipped[:20])
-        skipped = f"<p>{len(self.skipped)} skipped</p><ul>{named}</ul>" if self.skipped else ""
-        wrote = f"<p>wrote: {escape(', '.join(map(str, self.wrote)))}</p>" if self.wrote else ""
-        then = f"<p>next: <code>{escape(self.next)}</code></p>" if self.next else ""
-        return f"<table>{rows}</table>{text}{skipped}{wrote}{then}"
+        parts = {
+            f"<pre>{escape(self.text)}</pre>": self.text,
+            f"<p>{len(self.skipped)} skipped</p><ul>{named}</ul>": self.skipped,
+            f"<p>wrote: {escape(', '.join(map(str, self.wrote)))}</p>": self.wrote,
+            f"<p>next: <code>{escape(self.next)}</code></p>": self.next,
+        }
+        return f"<table>{rows}</table>" + "".join(html for html, there in parts.items() if there)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +152,3 @@ class Rows(Outcome):
     def rows(self) -> list[Row]:
         """The rows, one dictionary each; all have the same keys."""
         return self.read_rows()
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """Return ``rows`` as a table of pandas. Raises ImportError: pandas is not installed."""
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError(
-                "to_pandas() needs pandas, which gpt4image does not: pip install pandas. `.rows` holds the same as a "
-                "list of dictionaries."
-            ) from None
-        return pandas.DataFrame(self.rows)

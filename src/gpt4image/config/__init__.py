@@ -15,7 +15,6 @@ from gpt4image.config.deploying import PredictConfig as PredictConfig
 from gpt4image.config.deploying import SearchConfig as SearchConfig
 from gpt4image.config.describing import BOX_FORMATS as BOX_FORMATS
 from gpt4image.config.describing import GUARD as GUARD
-from gpt4image.config.describing import BackupConfig as BackupConfig
 from gpt4image.config.describing import CheckConfig as CheckConfig
 from gpt4image.config.describing import DescribeConfig as DescribeConfig
 from gpt4image.config.describing import DescriberOptions as DescriberOptions

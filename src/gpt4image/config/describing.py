@@ -273,16 +273,6 @@ class ExportDescriptionsConfig(DescriptionsConfig, WithData):
     """Only descriptions that answer the prompt of this name."""
 
 
-class BackupConfig(DescriptionsConfig):
-    """Copy a store, failures and costs included, also while a run writes into it.
-
-    Example: gpt4image descriptions backup --store photos.db --out backups/photos-monday.db
-    """
-
-    out: Path
-    """File of the copy; one that is there is never replaced."""
-
-
 class StatsConfig(DescriptionsConfig, AskedOptions, WithData):
     """Count what is in a store: descriptions, their lengths and flaws, failures, tokens and money.
 

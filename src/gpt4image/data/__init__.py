@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base import plugins
-from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, first_line, nearest
+from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data.dataset import NO_LABEL, SPLITS, Dataset, ImageSource, MemorySource
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
-from gpt4image.data.labels import note_once, note_same_but_case, require_trained
+from gpt4image.data.labels import note_once, require_trained
 from gpt4image.data.splits import with_splits, wrong_copies
 from gpt4image.data.video import VIDEO_EXTENSIONS
 
@@ -67,16 +67,10 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
 
     Raises ConfigError, DataError, MissingExtraError.
     """
-    spec = full_spec(spec, aside)
+    spec = require_there(spec, aside)
     name, _, argument = spec.partition(":")
     if IMAGE_ROOT in argument and name not in ("manifest", "clips"):
         raise ConfigError(f"--image-root is for tables of images, manifest:FILE.csv or .parquet; {spec} is none.")
-    if name in PACKAGED and argument:
-        raise ConfigError(f"{spec!r}: {name} is packaged and takes nothing after its name.")
-    if not argument and (follows := {**ON_DISK, "hf": "NAME_OR_PATH"}.get(name)):
-        raise ConfigError(f"--data '{name}:' lacks {follows}.")
-    if name in ON_DISK and not _is_there(name, argument.partition(IMAGE_ROOT)[0]):
-        raise DataError(f"{spec}: there is no such file or folder.")
     if name in LOADERS:
         module, function, _ = LOADERS[name]
         load: Callable[..., Dataset] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
@@ -84,7 +78,6 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
     else:
         images = _read_by_other(name, argument, spec)
     require_trained(images.classes, images.labels, images.splits, spec)
-    note_same_but_case(images.classes, spec)
     return images
 
 
@@ -92,12 +85,8 @@ def _read_by_other(name: str, argument: str, spec: str) -> Dataset:
     """Return what a reader of another package reads: a dataset, or what a call in Python may give as ``data``."""
     read = plugins.find("readers", name)
     assert read is not None  # noqa: S101  (full_spec has found it)
-    try:
+    with parsing(f"{spec}: the reader {name!r} failed"):
         found = read(argument)
-    except Gpt4ImageError:
-        raise
-    except Exception as error:
-        raise DataError(f"{spec}: the reader {name!r} failed ({type(error).__name__}: {first_line(error)}).") from error
     if not isinstance(found, Dataset):
         given = importlib.import_module("gpt4image.data.given")
         found = given.load_given(given.dataset(found).partition(":")[2])
@@ -108,34 +97,31 @@ def full_spec(spec: str, aside: Path | None = None) -> str:
     """Return a SPEC with the name of its format; a path gets that of what is there. Raises ConfigError, see above."""
     place, sign, root = spec.partition(IMAGE_ROOT)
     name, colon, _ = place.partition(":")
-    if place in PACKAGED and expanded(place).is_dir():
+    there = expanded(place).exists()
+    if place in PACKAGED and there:
         raise ConfigError(
-            f"--data {place!r} is the name of a packaged dataset and of a folder here: give ./{place} for the folder, "
-            f"{place}: for the packaged one."
+            f"--data {place!r} is the name of a packaged dataset and of a file or folder here: give ./{place} for "
+            f"that, {place}: for the packaged one."
         )
-    if name in LOADERS and (colon or name in ALONE or not expanded(place).exists()):
+    if name in LOADERS and (colon or name in ALONE or not there):
         return spec
-    if colon and not expanded(place).exists() and plugins.find("readers", name):
+    if colon and not there and plugins.find("readers", name):
         return spec
     return spec_of(place, aside) + sign + root
 
 
-def require_there(spec: str) -> None:
-    """Refuse a dataset of files at a path where there is nothing. Raises as ``load_dataset``, whose words these are.
-
-    Nothing is read where there is something.
-    """
-    place = spec.partition(IMAGE_ROOT)[0]
-    name, colon, argument = place.partition(":")
-    there = _is_there(name, argument) if name in ON_DISK else name in LOADERS
-    there = there or bool(colon and plugins.find("readers", name))
-    if not there and not expanded(place).exists():
-        load_dataset(spec)
-
-
-def _is_there(name: str, place: str) -> bool:
-    both = name == "masks" and all(expanded(path).exists() for path in place.split(","))
-    return both or expanded(place).exists()
+def require_there(spec: str, aside: Path | None = None) -> str:
+    """Return the ``full_spec`` of a dataset, of which nothing is read; refuse a place where there is nothing."""
+    spec = full_spec(spec, aside)
+    name, _, argument = spec.partition(IMAGE_ROOT)[0].partition(":")
+    if name in PACKAGED and argument:
+        raise ConfigError(f"{spec!r}: {name} is packaged and takes nothing after its name.")
+    if not argument and (follows := {**ON_DISK, "hf": "NAME_OR_PATH"}.get(name)):
+        raise ConfigError(f"--data '{name}:' lacks {follows}.")
+    places = argument.split(",") if name == "masks" and not expanded(argument).exists() else [argument]
+    if name in ON_DISK and not all(expanded(place).exists() for place in places):
+        raise DataError(f"{spec}: there is no such file or folder.")
+    return spec
 
 
 def spec_of(path: str, aside: Path | None = None) -> str:
@@ -197,10 +183,7 @@ def _kind_of_regions(place: Path) -> str | None:
     return "coco" if coco or (place / "train.json").is_file() or any(place.glob("instances*.json")) else None
 
 
-def load_with_splits(
-    spec: str,
-    **how: Any,
-) -> Dataset:
+def load_with_splits(spec: str, **how: Any) -> Dataset:
     """Load a dataset and cut the splits that it lacks from train, ``how`` as the options of ``splits.with_splits``.
 
     Notes on standard error say which equal pictures are on two sides, or have two labels.
@@ -213,15 +196,14 @@ def load_with_splits(
 
 def require_apart(config: Any) -> None:
     """Refuse an --out inside of the class folders that --data names: the next command would read it as a class."""
-    out, spec = getattr(config, "out", None), getattr(config, "data", None)
-    if not isinstance(out, Path) or not isinstance(spec, str):
-        return
+    out, spec = getattr(config, "out", None), getattr(config, "data", None) or ""
     with contextlib.suppress(ConfigError, OSError):
-        spec = spec if spec.partition(":")[0] in LOADERS else spec_of(spec)
+        spec = full_spec(spec)
     name, _, place = spec.partition(":")
-    if name not in ("folder", "clips") or not place or not (folder := expanded(place).resolve()).is_dir():
+    if not isinstance(out, Path) or name not in ("folder", "clips") or not place:
         return
-    if out.resolve().is_relative_to(folder):
+    folder = expanded(place).resolve()
+    if folder.is_dir() and out.resolve().is_relative_to(folder):
         raise ConfigError(
             f"--out {out} lies inside of {place}, the folder of the images, and would be read as one of its classes: "
             f"give a place outside, such as --out {folder.parent / out.name}."

@@ -1,9 +1,5 @@
 """`coco:FILE.json`: boxes of a COCO file; `coco-masks:FILE.json`: its polygons and run lengths as masks.
 
-    shop/train.json                  coco/annotations/instances_train2017.json     set/train/_annotations.coco.json
-    shop/test.json                   coco/annotations/instances_val2017.json       set/valid/_annotations.coco.json
-    shop/images/1.jpg                coco/train2017/1.jpg                          set/train/1.jpg
-
 The file of train brings those beside it that differ only in the name of the split. Another file stands alone: its
 images are of the split that it is named after, else of train. A folder stands for the file of train in it.
 
@@ -31,10 +27,9 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import SPLIT_OF, Dataset, split_named, split_of_file
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
+from gpt4image.data.labels import MAX_LABEL_LETTERS
 from gpt4image.data.records import (
-    NO_CORNERS,
     UNKNOWN_SIZE,
-    Corners,
     Faults,
     Object,
     Record,
@@ -81,34 +76,35 @@ def load_coco_masks(argument: str) -> Dataset:
     A crowd, and an object of which only the box can be used, count for nothing.
     """
     files = _Files(f"coco-masks:{argument}", argument)
-    files.read([BACKGROUND])
+    files.classes.append(BACKGROUND)
+    files.read(masks=True)
     require_few(files.classes, files.spec, VOID)
     records, faults = files.records, files.faults
     source = FileSource(files.root, [record.key for record in records])
     sizes = picture_sizes(records, source.read)
-    segments: list[list[Segment]] = [[] for _ in records]
+    regions: list[list[Region]] = [[] for _ in records]
     present = np.zeros((len(records), len(files.classes)), np.int8)
     for row, (record, (width, height)) in enumerate(zip(records, sizes.tolist(), strict=True)):
-        shown, unsure = list[int](), list[int]()
         for one in record.objects or ():
-            found, fault = (None, one.fault) if one.fault else _drawn(one, (width, height))
+            found, fault = (None, one.fault) if one.fault else _region(one, (width, height))
             if fault:
                 faults.add(f"{record.key}, {one.name}", fault)
             if found is not None:
-                segments[row].append(found)
-            (unsure if found is None else shown).extend([int(one.label)] if int(one.label) >= 0 else [])
-        present[row, unsure] = -1
-        present[row, shown] = 1
-    known = still_known(records, np.array([bool(some) for some in segments])) & (sizes >= 1).all(axis=1)
+                regions[row].append(found)
+            if (label := int(one.label)) >= 0:
+                present[row, label] = 1 if found is not None else present[row, label] or -1
+    known = still_known(records, np.array([bool(some) for some in regions])) & (sizes >= 1).all(axis=1)
     present[known, 0] = 1
     present[~known] = -1
     rows = np.where(known, np.arange(len(known)), -1)
-    masks = Masks(source=SegmentSource(sizes, segments), rows=rows, presence_of_classes=present)
+    masks = Masks(source=RegionSource(sizes, regions), rows=rows, presence_of_classes=present)
     skipped = [*files.skipped, *faults.skipped(files.files[0].name)]
     return to_dataset(files.spec, records, source, classes=files.classes, regions=masks, skipped=skipped)
 
 
 Id = int | float | str
+Region = tuple[int, bytes]
+"""The number that pixels get, VOID for one that counts for nothing, and compressed run lengths."""
 
 
 class Ids(NamedTuple):
@@ -122,20 +118,12 @@ def coco_ids(argument: str) -> dict[str, Ids]:
     """Return the ids of a COCO dataset, by the real path of each image that can be found. Raises DataError."""
     files, found = _Files(f"{COCO}{argument}", argument), dict[str, Ids]()
     for file in files.files:
-        whole, classes, categories = _parsed(file, files.spec), list[str](), dict[str, Id]()
-        for identity, label in _add_classes(whole.get("categories"), classes, Faults()).items():
-            categories.setdefault(classes[label], identity)
+        whole, categories = files.parsed(file), dict[str, Id]()
+        for identity, name in files.categories(whole).items():
+            categories.setdefault(name, identity)
         for identity, record in files.add_images(file, whole).items():
             found.setdefault(os.path.realpath(files.root / record.key), Ids(identity, categories))
     return found
-
-
-def ids_of(images: Dataset) -> list[Ids | None]:
-    """Return the ids of the images of a dataset in its COCO files; None for those of other formats."""
-    if not (images.spec.startswith(COCO) and isinstance(images.source, FileSource)):
-        return [None] * len(images)
-    known, file_of = coco_ids(images.spec.removeprefix(COCO)), images.source.path
-    return [known.get(os.path.realpath(file_of(row))) for row in images.rows.tolist()]
 
 
 def categories_of(ids: Iterable[Ids | None]) -> dict[str, Id]:
@@ -146,25 +134,15 @@ def categories_of(ids: Iterable[Ids | None]) -> dict[str, Id]:
 
 def category_ids(classes: Sequence[str], known: Mapping[str, Id]) -> dict[str, Id]:
     """Return an id for each class: the one that is known, others follow the largest; from 1 where none is known."""
-    return dict(zip(classes, numbered([known.get(name) for name in classes]), strict=True))
-
-
-def numbered(wanted: Sequence[Id | None]) -> list[Id]:
-    """Return different ids: the one that is wanted where no earlier place has it, others follow the largest, from 1."""
-    numbers = [math.floor(one) for one in wanted if isinstance(one, int | float)]
-    following, taken = itertools.count(max(numbers, default=0) + 1), set[Id]()
-    found: list[Id] = []
-    for one in wanted:
-        found.append(next(following) if one is None or one in taken else one)
-        taken.add(found[-1])
-    return found
+    numbers = [math.floor(one) for name in classes if not isinstance(one := known.get(name, 0), str)]
+    following = itertools.count(max(numbers, default=0) + 1)
+    return {name: known[name] if name in known else next(following) for name in classes}
 
 
 def _train_file(place: Path) -> Path:
     if place.is_file():
         return place
-    folders = ("", "annotations", *SPLIT_WORDS)
-    found = sorted(file for folder in folders for file in (place / folder).glob("*.json") if file.is_file())
+    found = sorted(file for folder in ("", "annotations", *SPLIT_WORDS) for file in (place / folder).glob("*.json"))
     named = [file for file in found if file.name.startswith("instances")] or found
     train = [file for file in named if "train" in (split_named(file.stem), file.parent.name.lower())] or named
     if len(train) != 1:
@@ -174,6 +152,8 @@ def _train_file(place: Path) -> Path:
 
 
 class _Files:
+    """The files of a dataset, and what was read of them."""
+
     def __init__(self, spec: str, argument: str) -> None:
         self.spec = spec
         self.files = [file := _train_file(expanded(argument)), *_siblings(file)]
@@ -184,40 +164,70 @@ class _Files:
         self.skipped: list[Skipped] = []
         self.faults = Faults()
 
-    def read(self, classes: Sequence[str] = ()) -> None:
-        """Read all files; with ``classes``, which come before theirs, for masks."""
-        self.classes = list(classes)
+    def read(self, *, masks: bool = False) -> None:
+        """Read all files. Raises DataError."""
         for file in self.files:
-            whole = _parsed(file, self.spec)
-            by_id = self.add_images(file, whole)
-            label_of = _add_classes(whole.get("categories"), self.classes, self.faults)
-            for position, one in enumerate(_tables(whole.get("annotations"), self.faults), 1):
-                record, name = by_id.get(_hashable(one.get("image_id"))), f"annotation {one.get('id', position)!s:.50}"
+            whole = self.parsed(file)
+            by_id, names = self.add_images(file, whole), self.categories(whole)
+            self.classes += [name for name in dict.fromkeys(names.values()) if name not in self.classes]
+            label_of = {name: label for label, name in enumerate(self.classes)}
+            for position, one in enumerate(self._tables(whole.get("annotations")), 1):
+                record, name = by_id.get(_id(one, "image_id")), f"annotation {one.get('id', position)!s:.50}"
                 if record is None or record.objects is None:
                     self.faults.add(name, "it is of an image that is not listed, or that was skipped")
-                else:
-                    label = label_of.get(_hashable(one.get("category_id")), -1)
-                    record.objects.append(_object(name, one, label, record, masks=bool(classes)))
+                    continue
+                label = label_of.get(names.get(_id(one, "category_id"), ""), -1)
+                outline = one.get("segmentation") if masks else None
+                if isinstance(outline, dict) and outline.get("size") != [*reversed(record.size)]:
+                    record.size = UNKNOWN_SIZE  # that of the picture counts
+                fault = "" if label >= 0 else "its category is not listed"
+                weight = weight_of(bool(one.get("iscrowd") or one.get("ignore")), one.get("score"))
+                record.objects.append(Object(name, label, from_sides(one.get("bbox")), weight, fault, outline))
         where = "relative to the folder of the file, to 'images' in it, or to a folder named after the split"
         none = f"{self.spec}: none of its images can be found below {self.root}; their file_name is {where}."
         require_some(self.records, none, self.skipped)
 
+    def parsed(self, file: Path) -> dict[str, Any]:
+        """Return the content of a file; NaN and infinities in it become None, as they belong to one annotation."""
+        with parsing(f"{self.spec}: {file.name} is no JSON that can be read"):
+            whole = json.loads(file.read_bytes(), parse_constant=lambda _: None)
+        if not isinstance(whole, dict) or not isinstance(whole.get("images"), list):
+            raise DataError(
+                f"{self.spec}: {file.name} is no COCO file: it has no list 'images'. Predictions alone, a list of "
+                "boxes, need the file that lists their images."
+            )
+        return whole
+
+    def categories(self, whole: Mapping[str, Any]) -> dict[Any, str]:
+        """Return the names of classes by id, in the order of their ids."""
+        named: dict[Any, str] = {}
+        for one in self._tables(whole.get("categories")):
+            identity, name = _id(one, "id"), one.get("name")
+            if identity is None or not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_LABEL_LETTERS:
+                self.faults.add(f"category {one.get('id')!s:.50}", "it has no id or no name")
+            else:
+                named.setdefault(identity, name.strip())
+        return dict(sorted(named.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+    def _tables(self, values: object) -> Iterator[dict[str, Any]]:
+        for position, value in enumerate(values if isinstance(values, list) else [], 1):
+            if isinstance(value, dict):
+                yield value
+            else:
+                self.faults.add(f"entry {position}", "it is no table")
+
     def add_images(self, file: Path, whole: Mapping[str, Any]) -> dict[Any, Record]:
         """Add the images of a file that can be found; return their records by id."""
-        images = [one for one in whole["images"] if isinstance(one, dict) and isinstance(one.get("file_name"), str)]
-        for _ in range(len(whole["images"]) - len(images)):
-            self.skipped.append(Skipped(name=file.name, reason="an entry of 'images' has no file_name"))
+        images = [one for one in self._tables(whole["images"]) if isinstance(one.get("file_name"), str)]
         split, annotated = split_of_file(file.absolute()), isinstance(whole.get("annotations"), list)
         located = _located(self.root, list(_folders(self.root, file, split)), [one["file_name"] for one in images])
         earlier = {record.key: record for record in self.records}
         own: dict[str, Record] = {}
         by_id: dict[Any, Record] = {}
         for one, (key, fault) in zip(images, located, strict=True):
-            identity = _hashable(one.get("id"))
-            if not fault and identity is None:
-                fault = "has no id"
-            elif not fault and identity in by_id:
-                fault = f"has the id {identity!s:.50}, which another image has"
+            identity = _id(one, "id")
+            if not fault and (identity is None or identity in by_id):
+                fault = f"has the id {one.get('id')!s:.50}, which is none, or that of another image"
             elif not fault and key in earlier:
                 fault = f"is listed in {earlier[key].split} already"
             if fault:
@@ -232,16 +242,9 @@ class _Files:
         return by_id
 
 
-def _parsed(file: Path, spec: str) -> dict[str, Any]:
-    """Return the content of a COCO file; NaN and infinities in it become None, as they belong to one annotation."""
-    with parsing(f"{spec}: {file.name} is no JSON that can be read"):
-        whole = json.loads(file.read_bytes(), parse_constant=lambda _: None)
-    if not isinstance(whole, dict) or not isinstance(whole.get("images"), list):
-        raise DataError(
-            f"{spec}: {file.name} is no COCO file: it has no list 'images'. Predictions alone, a list of boxes, need "
-            "the file that lists their images."
-        )
-    return whole
+def _id(one: Mapping[str, Any], name: str) -> Any:
+    value = one.get(name)
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
 
 def _siblings(file: Path) -> list[Path]:
@@ -249,21 +252,17 @@ def _siblings(file: Path) -> list[Path]:
     in_name = re.search(r"(?i)(?<![a-z])train(?![a-z])", name)
     if in_name:
         found = [folder / f"{name[: in_name.start()]}{word}{name[in_name.end() :]}" for word in SPLIT_WORDS]
-    elif folder.name.lower() == "train":
-        found = [folder.parent / word / name for word in SPLIT_WORDS]
     else:
-        return []
+        found = [folder.parent / word / name for word in SPLIT_WORDS if folder.name.lower() == "train"]
     return [other for other in found if other.is_file() and other != file.absolute()]
 
 
 def _folders(root: Path, file: Path, split: str) -> Iterator[str]:
     bases = dict.fromkeys((file.absolute().parent, root))
     places = [base / name for base in bases for name in FOLDERS if (base / name).is_dir()]
-    yield from (place.relative_to(root).as_posix() for place in places)
-    for place in places:
-        for folder in sorted(place.iterdir()):
-            if folder.is_dir() and SPLIT_WORDS.get(split_named(folder.name) or "") == split:
-                yield folder.relative_to(root).as_posix()
+    inside = [folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir()]
+    of_split = [folder for folder in inside if SPLIT_WORDS.get(split_named(folder.name) or "") == split]
+    return (folder.relative_to(root).as_posix() for folder in [*places, *of_split])
 
 
 def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
@@ -279,176 +278,69 @@ def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[t
     return found
 
 
-def _hashable(value: object) -> object:
-    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
-
-
-def _tables(values: object, faults: Faults) -> Iterator[dict[str, Any]]:
-    for position, value in enumerate(values if isinstance(values, list) else [], 1):
-        if isinstance(value, dict):
-            yield value
-        else:
-            faults.add(f"entry {position}", "it is no table of image_id, category_id and bbox")
-
-
-def _add_classes(categories: object, classes: list[str], faults: Faults) -> dict[Any, int]:
-    """Add the classes of a file, in the order of their ids; return class numbers by id."""
-    named: dict[Any, str] = {}
-    for one in _tables(categories, faults):
-        identity, name = _hashable(one.get("id")), one.get("name")
-        if identity is None or not isinstance(name, str) or not name.strip() or len(name) > 1000:
-            faults.add(f"category {one.get('id')!s:.50}", "it has no id or no name")
-        else:
-            named.setdefault(identity, name.strip())
-    label_of = {name: label for label, name in enumerate(classes)}
-    for identity in sorted(named, key=lambda identity: (isinstance(identity, str), identity)):
-        if named[identity] not in label_of:
-            label_of[named[identity]] = len(classes)
-            classes.append(named[identity])
-    return {identity: label_of[name] for identity, name in named.items()}
-
-
-def _object(name: str, one: Mapping[str, Any], label: int, record: Record, *, masks: bool) -> Object:
-    """Return an annotation as an object; one without a box gets that of its segmentation."""
-    outline, fault = one.get("segmentation"), "" if label >= 0 else "its category is not listed"
-    found = from_sides(one["bbox"]) if "bbox" in one else bounds(outline, record.size)
-    if isinstance(found, str):
-        found, fault = NO_CORNERS, fault or f"it has no bbox, and {found}"
-    if masks and isinstance(outline, dict) and outline.get("size") != [*reversed(record.size)]:
-        record.size = UNKNOWN_SIZE  # that of the picture counts
-    ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
-    return Object(name, label, found, weight_of(ignored, one.get("score")), fault, outline if masks else None)
-
-
-# Segmentations, polygons and run lengths: checked before a library sees them, drawn when asked for ----------------
-
-
-class Segment(NamedTuple):
-    """The region of one object: the number that its pixels get, VOID for one that counts for nothing, and its shape.
-
-    The shape is compressed run lengths, or polygons: corners x, y, x, y and so on, in pixels.
-    """
-
-    label: int
-    shape: bytes | tuple[NDArray[np.float32], ...]
-
-
-def _drawn(one: Object, size: tuple[float, float]) -> tuple[Segment | None, str]:
-    """Return the region of an object, and what cannot be used of it."""
-    found = segment(one.outline, size, VOID if one.weight == 0 else int(one.label))
-    if isinstance(found, Segment):
-        return found, ""
+def _region(one: Object, size: tuple[float, float]) -> tuple[Region | None, str]:
+    """Return the region of an object, that of its box without a usable one, and what cannot be used of it."""
+    found = encoded(one.outline, size)
+    if isinstance(found, bytes):
+        return (VOID if one.weight == 0 else int(one.label), found), ""
     left, top, right, bottom = one.corners
-    around = segment([[left, top, right, top, right, bottom, left, bottom]], size, VOID)
-    if isinstance(around, Segment) and not (np.ptp(np.reshape(around.shape, (-1, 2)), axis=0) > 0).all():
-        around = "its box has no area, or is outside of its picture"
-    if isinstance(around, str):
-        return None, found if one.outline else around
-    return around, found if one.outline else ""
+    inside = min(right, size[0]) > max(left, 0) and min(bottom, size[1]) > max(top, 0)
+    around = encoded([[left, top, right, top, right, bottom, left, bottom]], size) if inside else found
+    return (None, found) if isinstance(around, str) else ((VOID, around), found if one.outline else "")
 
 
-def segment(value: object, size: tuple[float, float], label: int) -> Segment | str:
-    """Return a segmentation as COCO writes it, or else why it cannot be used; ``size`` is that of its picture."""
-    width, height = size
-    if not 1 <= width * height <= MAX_PIXELS:
-        return f"the size of its picture is missing or above {MAX_PIXELS:,} pixels"
-    if isinstance(value, dict):
-        runs = _runs(value, width, height)
-        return runs if isinstance(runs, str) else Segment(label, runs["counts"])
-    polygons = _polygons(value)
-    if isinstance(polygons, str):
-        return polygons
-    limits = np.array([width, height])
-    inside = tuple(np.clip(one, 0, limits).astype(np.float32) for one in polygons)
-    # Each corner is in the picture: many are needed for a long outline, and only then is it measured.
-    is_long = sum(map(np.size, inside)) * (width + height) > MAX_OUTLINE
-    if is_long and sum(float(np.abs(np.diff(one, axis=0)).sum()) for one in inside) > MAX_OUTLINE:
-        return "its outline is too long"
-    return Segment(label, tuple(one.reshape(-1) for one in inside))
+def encoded(outline: Any, size: tuple[float, float]) -> bytes | str:
+    """Return compressed run lengths of a segmentation as COCO writes it, polygons or run lengths of any kind.
 
-
-def bounds(value: object, size: tuple[float, float]) -> Corners | str:
-    """Return left, top, right, bottom in pixels of a segmentation, or why it cannot be used."""
-    if isinstance(value, dict):
-        from faster_coco_eval.core import mask
-
-        width, height = size
-        if not 1 <= width * height <= MAX_PIXELS:
-            given: Any = value.get("size")
-            height, width = map(number, given) if isinstance(given, list) and len(given) == 2 else UNKNOWN_SIZE
-        runs = _runs(value, width, height)
-        return runs if isinstance(runs, str) else from_sides(mask.toBbox(runs).tolist())
-    polygons = _polygons(value)
-    if isinstance(polygons, str):
-        return polygons
-    points = np.concatenate(polygons)
-    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    return left, top, right, bottom
-
-
-def _runs(value: dict[Any, Any], width: float, height: float) -> dict[str, Any] | str:
-    """Return run lengths as the library takes them, or why they cannot be used."""
+    A text says why it cannot be used. ``size`` is width and height of its picture.
+    """
     from faster_coco_eval.core import mask
 
-    if not 1 <= width * height <= MAX_PIXELS or value.get("size") != [height, width]:
-        return "its run lengths are of another size than its picture"
-    counts: Any = value.get("counts")
-    runs: Any = {"size": [int(height), int(width)], "counts": counts}
+    if not 1 <= size[0] * size[1] <= MAX_PIXELS:
+        return f"the size of its picture is missing or above {MAX_PIXELS:,} pixels"
+    width, height = map(int, size)
     try:
-        if isinstance(counts, str):
-            runs["counts"] = counts.encode()
-        else:
-            runs = mask.frPyObjects(runs, int(height), int(width))
-        mask.decode(runs)
+        if isinstance(outline, dict):
+            counts = outline["counts"]
+            if outline["size"] != [height, width]:
+                return "its run lengths are of another size than its picture"
+            text: Any = {"size": [height, width], "counts": counts.encode()} if isinstance(counts, str) else None
+            runs: Any = text or mask.frPyObjects(outline, height, width)
+            mask.decode(runs)  # it fails where they do not add up
+            return runs["counts"]
+        corners = [np.array(polygon, np.float64).reshape(-1, 2) for polygon in outline]
+        if not corners or not all(len(one) > 2 and np.isfinite(one).all() for one in corners):
+            return "its segmentation has no polygon of three corners, each two numbers"
+        inside = [np.clip(one, 0, size).astype(np.float32) for one in corners]
+        # Each corner is in the picture: many are needed for a long outline, and only then is it measured.
+        is_long = sum(map(len, inside)) * 2 * (width + height) > MAX_OUTLINE
+        if is_long and sum(float(np.abs(np.diff(one, axis=0)).sum()) for one in inside) > MAX_OUTLINE:
+            return "its outline is too long"
+        polygons: Any = mask.frPyObjects([one.reshape(-1).tolist() for one in inside], height, width)
+        return mask.merge(polygons)["counts"]
     except _REFUSED:
-        return "its run lengths do not add up to its picture"
-    return runs
+        return "its segmentation cannot be read"
 
 
-def _polygons(value: object) -> list[NDArray[np.float64]] | str:
-    if not isinstance(value, list) or not value:
-        return "there is no segmentation"
-    found: list[NDArray[np.float64]] = []
-    for corners in value:
-        try:
-            values = np.array(corners if isinstance(corners, list) else [], np.float64)
-        except (ValueError, TypeError, OverflowError):
-            return "a coordinate is missing or no number"
-        if values.ndim != 1 or len(values) < 6 or len(values) % 2:
-            return "a polygon has not three corners or more, x and y each"
-        if not np.isfinite(values).all():
-            return "a coordinate is missing or no number"
-        found.append(values.reshape(-1, 2))
-    return found
+class RegionSource:
+    """Masks drawn from the regions of N pictures of ``sizes`` (N, 2), see ``MaskSource``: small objects over large."""
 
-
-class SegmentSource:
-    """Masks drawn from the segments of N pictures of ``sizes`` (N, 2), see ``MaskSource``: small objects over large."""
-
-    def __init__(self, sizes: NDArray[np.float64], segments: Sequence[Sequence[Segment]]) -> None:
-        self._sizes, self._segments = sizes, segments
+    def __init__(self, sizes: NDArray[np.float64], regions: Sequence[Sequence[Region]]) -> None:
+        self._sizes, self._regions = sizes, regions
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Return the classes of the pixels: (height, width) uint8, 0 where there is no object."""
         from faster_coco_eval.core import mask
 
-        width, height = (int(side) for side in self._sizes[row])
+        width, height = map(int, self._sizes[row])
         pixels = np.zeros((height, width), np.uint8)
-        # Objects are sorted by their run lengths, and drawn one at a time: a picture may have hundreds.
-        encoded: list[tuple[int, Any]] = []
-        for one in self._segments[row]:
-            runs: Any = [{"size": [height, width], "counts": one.shape}]
-            if not isinstance(one.shape, bytes):
-                runs = mask.frPyObjects([polygon.tolist() for polygon in one.shape], height, width)
-            encoded.append((one.label, mask.merge(runs)))
-        for label, runs in sorted(encoded, key=lambda pair: (pair[0] != VOID, -int(mask.area(pair[1])))):
+        each: list[tuple[int, Any]] = [
+            (label, {"size": [height, width], "counts": counts}) for label, counts in self._regions[row]
+        ]
+        for label, runs in sorted(each, key=lambda pair: (pair[0] != VOID, -int(mask.area(pair[1])))):
             pixels[mask.decode(runs).astype(np.bool_)] = label
         return pixels
 
     def digest(self, row: int) -> str:
-        """Return the sha256 hex digest of the segments."""
-        content = hashlib.sha256(self._sizes[row].tobytes())
-        for one in self._segments[row]:
-            parts = [one.shape] if isinstance(one.shape, bytes) else [polygon.tobytes() for polygon in one.shape]
-            content.update(repr((one.label, [len(part) for part in parts])).encode() + b"".join(parts))
-        return content.hexdigest()
+        """Return the sha256 hex digest of the regions."""
+        return hashlib.sha256(repr((self._sizes[row].tolist(), self._regions[row])).encode()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,8 +21,6 @@ from gpt4image.data.labels import NO_LABEL, rarest_classes
 from gpt4image.data.regions import Regions
 
 SPLITS = ("train", "val", "test")
-NAMED = 5
-"""Classes that a message names."""
 # Names that folders, manifests and published datasets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -95,19 +94,19 @@ class Dataset:
     def __post_init__(self) -> None:
         """Check lengths, keys, labels and splits. Raises DataError."""
         images, classes = len(self.keys), len(self.classes)
-        lengths = [images, len(self.labels), len(self.splits), len(self.rows)]
-        lengths += [] if self.regions is None else [len(self.regions)]
-        limit, allowed = classes, f"in 0..{classes - 1}, or {NO_LABEL} for none"
-        if self.labels.ndim == 2:
-            limit, allowed = 2, "0 (absent), 1 (present) or -1 (not known)"
-        wrong, fault = (self.labels < NO_LABEL) | (self.labels >= limit), ""
-        if len(set(lengths)) > 1:
+        parts = (self.keys, self.labels, self.splits, self.rows, self.regions)
+        lengths = {len(part) for part in parts if part is not None}
+        several = self.labels.ndim == 2
+        allowed = (
+            "0 (absent), 1 (present) or -1 (not known)" if several else f"in 0..{classes - 1}, or {NO_LABEL} for none"
+        )
+        wrong, fault = (self.labels < NO_LABEL) | (self.labels >= (2 if several else classes)), ""
+        if len(lengths) > 1:
             fault = f"keys, labels, splits, rows and regions of {lengths} images; one of each per image is needed"
         elif not images:
             fault = "there are no images"
         elif len(set(self.keys)) != images:
-            seen: set[str] = set()
-            twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
+            twice = (key for key, count in Counter(self.keys).items() if count > 1)
             fault = f"keys must be unique, but these come twice: {first_few(twice)}"
         elif self.labels.shape[1:] not in ((), (classes,)):
             fault = f"labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is needed"
@@ -115,10 +114,7 @@ class Dataset:
             keys = (self.keys[i] for i in np.unique(np.nonzero(wrong)[0]))
             fault = f"labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}"
         elif broken := [name for name in (*self.classes, *self.keys) if not is_unicode(name)]:
-            fault = (
-                f"the name {broken[0]!a} holds half a character (of a surrogate pair), which no file can hold; correct "
-                "it"
-            )
+            fault = f"the name {broken[0]!a} holds half a character (of a surrogate pair), which no file can hold"
         elif strange := sorted(set(np.unique(self.splits).tolist()) - set(SPLITS)):
             fault = f"splits are {', '.join(SPLITS)}; got {first_few(strange)}"
         if fault:
@@ -169,7 +165,7 @@ class Dataset:
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
         """Return the images at ``indices``, in that order; digests that are known stay known."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return self._changed(
+        return self.revised(
             chosen,
             keys=tuple(self.keys[i] for i in chosen),
             labels=self.labels[chosen],
@@ -178,7 +174,8 @@ class Dataset:
             regions=None if self.regions is None else self.regions[chosen],
         )
 
-    def _changed(self, chosen: NDArray[np.int64] | None = None, **changes: Any) -> Dataset:
+    def revised(self, chosen: NDArray[np.int64] | None = None, **changes: Any) -> Dataset:
+        """Return the same images, or those ``chosen``, with other fields; digests that are known stay known."""
         other = replace(self, **changes)
         if "digests" in self.__dict__:
             own = self.digests
@@ -190,10 +187,10 @@ class Dataset:
         if tuple(names) == self.classes:
             return self
         if lost := set(self.classes) - set(names):
-            close = {name: difflib.get_close_matches(name, names, n=1) for name in sorted(lost)[:NAMED]}
+            close = {name: difflib.get_close_matches(name, names, n=1) for name in sorted(lost)[:5]}
             slips = "".join(f" Is {near[0]!r} meant to be {name!r}?" for name, near in close.items() if near)
             raise DataError(
-                f"{self.spec} has images of {first_few(sorted(lost), NAMED)}, which the list of classes lacks; add it."
+                f"{self.spec} has images of {first_few(sorted(lost))}, which the list of classes lacks; add it."
                 f"{slips} If the folders are no classes, put the images into one folder without others."
             )
         number_of = {name: number for number, name in enumerate(names)}
@@ -204,12 +201,7 @@ class Dataset:
             labels = np.full((len(self), len(names)), NO_LABEL, np.int8)
             labels[:, place] = self.labels
         regions = None if self.regions is None else self.regions.with_classes(place, len(names))
-        return self._changed(classes=tuple(names), labels=labels, regions=regions)
-
-    def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> Dataset:
-        """Return the same images with other labels or splits; digests that are known stay known."""
-        labels, splits = self.labels if labels is None else labels, self.splits if splits is None else splits
-        return self._changed(labels=labels, splits=splits)
+        return self.revised(classes=tuple(names), labels=labels, regions=regions)
 
 
 class MemorySource:

@@ -32,7 +32,7 @@ HEIF = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 _OTHERS = {".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}
 PICTURES = (HEIF | _OTHERS) - EXTENSIONS
 """Extensions of pictures that are not read."""
-EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")
+EXACT = ("PNG", "GIF", "BMP", "TIFF")
 """Formats that keep the numbers of a mask."""
 LOSSY = ("jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")
 """Compressions of TIFF that change the numbers of a mask."""
@@ -118,11 +118,12 @@ def decode_numbers(data: bytes) -> NDArray[np.uint8]:
             raise DecodeError(f"a mask in {image.format}: lossy formats change mask values; save masks as PNG")
         if image.info.get("compression") in LOSSY:
             raise DecodeError(f"a mask in TIFF with {image.info['compression']} compression; save masks as PNG")
-        scale = _scale(image)
+        tile: Any = getattr(image, "tile", ())
+        stored = tile[0].args if tile else ""  # Pillow spreads few bits over a byte
+        scale = {"L;2": 85, "L;4": 17}.get((stored if isinstance(stored, str) else stored[0])[:3], 1)
         image.load()
         values = np.asarray(_upright(image))
-        if scale != 1:
-            values = np.rint(values / scale).astype(np.int64)
+        values = values // scale if scale > 1 else values
         if image.mode in COLOURED or values.ndim not in (2, 3):
             raise DecodeError(f"a mask of mode {image.mode}; save masks as PNG with one number per pixel")
         if values.ndim == 3:
@@ -131,17 +132,8 @@ def decode_numbers(data: bytes) -> NDArray[np.uint8]:
             if (colours != values[..., None]).any():
                 raise DecodeError("a mask of colours; save masks as PNG with the number of the class in each pixel")
         if values.min() < 0 or values.max() > 255:
-            raise DecodeError(
-                f"a mask with the number {values.max()}; numbers are 0 to 254, and 255 counts for nothing"
-            )
+            raise DecodeError(f"a mask with the number {values.max()}; numbers are 0 to 254; 255 counts for nothing")
         return values.astype(np.uint8)
-
-
-def _scale(image: Any) -> float:
-    args = image.tile[0].args if image.tile else ""
-    if image.format == "PPM" and image.mode != "F" and isinstance(args, tuple):
-        return (65535 if image.mode == "I" else 255) / args[1]
-    return {"L;2": 85.0, "L;4": 17.0}.get((args if isinstance(args, str) else args[0])[:3], 1.0)
 
 
 @contextmanager
@@ -154,31 +146,37 @@ def _opened(data: bytes) -> Generator[Image.Image]:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
-            _refuse_bomb(image)
+            if image.format == "TIFF":  # decoders allocate a tile before they read it
+                tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+                width, height = int(tags.get(322, 0)), int(tags.get(323, 0))
+                if width * height > MAX_PIXELS:
+                    raise DecodeError(f"its header claims {width} x {height} pixels, more than {MAX_PIXELS:,}")
             yield image
     except Image.UnidentifiedImageError:
         if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"hevc"):
             raise DecodeError(f"a HEIC picture: to read it, {install_command('heic')}") from None
         raise DecodeError("not an image, or damaged at its start") from None
-    except Image.DecompressionBombError:
-        raise DecodeError(f"its header claims more than the allowed {MAX_PIXELS:,} pixels") from None
     except _DAMAGED as error:
         raise DecodeError(f"damaged: {error or type(error).__name__}") from None
-
-
-def _refuse_bomb(image: Image.Image) -> None:
-    """Raise DecodeError if a tile of a TIFF file claims too much memory: decoders allocate it before they read."""
-    if image.format == "TIFF":
-        tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
-        width, height = int(tags.get(322, 0)), int(tags.get(323, 0))
-        if width * height > MAX_PIXELS:
-            raise DecodeError(f"its header claims {width} x {height} pixels, more than the allowed {MAX_PIXELS:,}")
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return a picture as RGB, turned as its EXIF says, transparent parts white. Raises DecodeError, OSError."""
     image.load()
-    return _rgb(_upright(image))
+    image = _upright(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits at 255, which turns such pictures white
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise DecodeError("pixels of more than 16 bits have no defined range; save it with 8 or 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DecodeError("floating-point pixels have no defined range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -192,25 +190,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGED:
         return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        return _grey_from_16_bit(image)
-    if image.mode == "F":
-        raise DecodeError("floating-point pixels have no defined range; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey_from_16_bit(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255. Pillow's own conversion clips at 255, which turns such pictures white."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise DecodeError("pixels of more than 16 bits have no defined range; save it with 8 or 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

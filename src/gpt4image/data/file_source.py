@@ -1,24 +1,43 @@
-"""Images that are files below one folder."""
+"""Images that are files below one folder, and digests of files.
+
+Digests are cached in one SQLite file in the user's cache folder, by path, size and times, so that a second load of a
+dataset does not read all its bytes again. Where the cache cannot be read or written, digests are computed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
+import sqlite3
 import stat
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+import time
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import parsing
+from gpt4image.base.files import user_cache
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.progress import progress_bar
 from gpt4image.data.dataset import is_unicode
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.digests import file_digests
 
 OUTSIDE = "leads out of the folder of the dataset"
 MAX_FILE_BYTES = 512 * 1024 * 1024
+DIGESTS = "digests.sqlite"
+# Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back only the first two.
+State = tuple[int, int, int]
+
+BATCH = 500
+# A file may change twice within one tick of the file system's clock: younger ones are not cached.
+YOUNG_NS = 2_000_000_000
+BAR_FROM_BYTES = 500_000_000
+_DAMAGED = (sqlite3.Error, UnicodeError)  # the second where SQLite quotes damaged text in its message
 
 
 class FileSource:
@@ -42,12 +61,9 @@ class FileSource:
 
 
 def read_bounded(path: str, limit: int | None = None) -> bytes:
-    """Return the bytes of a file. Raises OSError where it cannot be read, is no regular file or has over ``limit``.
-
-    The limit is 512 MiB if none is given.
-    """
+    """Return the bytes of a regular file of at most ``limit``, by default 512 MiB. Raises OSError, without waiting."""
     limit = MAX_FILE_BYTES if limit is None else limit
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError("no regular file: a pipe or device may never end")
@@ -62,12 +78,7 @@ def lines_of(file: Path, what: str) -> list[str]:
         return [line.strip() for line in read_bounded(str(file)).decode("utf-8-sig").strip().splitlines()]
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file without waiting: opening a pipe would wait for a writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+def locate_all(folder: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
     """Return for each path the file below ``folder``, relative to it, or else why it cannot be used: (file, fault)."""
     root = os.path.realpath(folder)
     real_folder = functools.cache(os.path.realpath)  # each folder is looked up once
@@ -91,13 +102,6 @@ def locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
     return [locate(path) for path in paths]
 
 
-def usable(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[Skipped]]:
-    """Return the paths that lead to files below a folder, as they are given, and the others as skipped items."""
-    faults = [fault for _, fault in locate_all(folder, paths)]
-    aside = [Skipped(name=path, reason=fault) for path, fault in zip(paths, faults, strict=True) if fault]
-    return [path for path, fault in zip(paths, faults, strict=True) if not fault], aside
-
-
 def expanded(path: str) -> Path:
     """Return a path with ``~`` as the home folder; with an unknown ``~user`` it stays as it is, and is no file."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  (that of Path raises RuntimeError)
@@ -108,16 +112,119 @@ def is_below(real_path: str, real_root: str) -> bool:
     return real_path.startswith(real_root.rstrip(os.sep) + os.sep)
 
 
-def pictures_below(root: Path, folder: Path) -> list[str]:
-    """Return the paths of all images below a folder, from ``root``, in order; links to folders are not followed."""
-    return [path for path in files_below(root, folder) if PurePosixPath(path).suffix.lower() in EXTENSIONS]
+def files_below(root: Path, folder: Path, extensions: Collection[str] = EXTENSIONS) -> tuple[list[str], list[Skipped]]:
+    """Return the files below a folder, as paths from ``root``, in order; others of these extensions are skipped items.
 
+    Hidden ones do not count. Links to folders are not followed, nor links to files outside of ``root``.
+    """
+    found, skipped, real_root = list[str](), list[Skipped](), os.path.realpath(root)
 
-def files_below(root: Path, folder: Path) -> list[str]:
-    """Return the paths of all files below a folder that are not hidden; see ``pictures_below``."""
-    found: list[str] = []
-    for where, folders, files in os.walk(folder):
+    def skip(path: str, reason: str) -> None:
+        shown = os.fsencode(os.path.relpath(path, root)).decode(errors="backslashreplace")
+        skipped.append(Skipped(name=shown, reason=reason))
+
+    for where, folders, names in os.walk(
+        folder, onerror=lambda error: skip(error.filename, f"cannot be read: {error.strerror}")
+    ):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(where).relative_to(root)
-        found += [(inside / name).as_posix() for name in sorted(files) if not name.startswith(".")]
-    return found
+        inside = os.path.relpath(where, root)
+        for name in folders:
+            if os.path.islink(path := os.path.join(where, name)):  # noqa: PTH114, PTH118
+                skip(path, "a link to a folder, which is not followed")
+        for name in sorted(names):
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in extensions:  # noqa: PTH122
+                continue
+            path = os.path.join(where, name)  # noqa: PTH118
+            mode = os.lstat(path).st_mode
+            if not is_unicode(name):
+                skip(path, "its name is not valid UTF-8")
+            elif stat.S_ISLNK(mode) and not is_below(os.path.realpath(path), real_root):
+                skip(path, OUTSIDE)
+            elif not (stat.S_ISREG(mode) or os.path.isfile(path)):  # noqa: PTH113
+                skip(path, "is not a file")
+            else:
+                found.append(name if inside == "." else f"{inside}/{name}".replace(os.sep, "/"))
+    return found, skipped
+
+
+def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the sha256 hex digest of each file's bytes.
+
+    One that cannot be read gets a digest of its own, which no content has; decoding it later gives the reason.
+    """
+    state_of = {path: file_state(path) for path in dict.fromkeys(paths)}
+    states = [state_of[path] for path in paths]
+    names = [os.fsencode(path) for path in paths]
+    digests = _recall(names, states)
+    missing = [index for index, digest in enumerate(digests) if digest is None]
+    batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
+    n_bytes = sum((states[index] or (0,))[0] for index in missing)
+
+    def digest_batch(batch: Sequence[int]) -> list[str | None]:
+        return [_digest(paths[index]) for index in batch]
+
+    pool = ThreadPoolExecutor()
+    try:
+        with progress_bar(quiet=n_bytes < BAR_FROM_BYTES) as progress:
+            task = progress.add_task("Reading digests", total=len(missing), note="")
+            for batch, found in zip(batches, pool.map(digest_batch, batches), strict=True):
+                for index, digest in zip(batch, found, strict=True):
+                    digests[index] = digest
+                _remember([(names[index], states[index], digests[index]) for index in batch])
+                progress.advance(task, len(batch))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest of the set
+    return tuple(
+        digest or hashlib.sha256(b"unreadable file\0" + name).hexdigest()
+        for name, digest in zip(names, digests, strict=True)
+    )
+
+
+def file_state(path: str) -> State | None:
+    """Return size and times of a file, which change when its bytes do; None where it cannot be reached."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (a Path per file costs more than the call)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str | None]:
+    """Return the cached digests of files that have not changed; None for the others."""
+    known: dict[bytes, tuple[State, str]] = {}
+    address = f"{(user_cache() / DIGESTS).absolute().as_uri()}?mode=ro"
+    with (
+        contextlib.suppress(*_DAMAGED),
+        contextlib.closing(sqlite3.connect(address, uri=True, timeout=10)) as connection,
+    ):
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({','.join('?' * len(batch))})"
+            for path, size, mtime, ctime, digest in connection.execute(query, batch):
+                if isinstance(digest, bytes) and len(digest) == 32:  # else the cache is damaged
+                    known[path] = (size, mtime, ctime), digest.hex()
+    recalled = (known.get(name, (None, None)) for name in names)
+    return [digest if state == now else None for (state, digest), now in zip(recalled, states, strict=True)]
+
+
+def _remember(files: Sequence[tuple[bytes, State | None, str | None]]) -> None:
+    settled = time.time_ns() - YOUNG_NS  # an older file shows another change of its bytes in its times
+    known = [file for file in files if file[1] and file[2] and max(file[1][1:]) < settled]
+    rows = [(name, *(state or ()), bytes.fromhex(digest or "")) for name, state, digest in known]
+    with contextlib.suppress(*_DAMAGED, OSError):
+        database = user_cache() / DIGESTS
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS digests "
+                "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, digest BLOB) WITHOUT ROWID"
+            )
+            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", rows)

@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.base.errors import DataError, DecodeError
-from gpt4image.base.files import atomic_path, fingerprint, make_folder, read_json, user_cache, write_json
+from gpt4image.base.files import fingerprint, make_folder, read_json, user_cache, write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import SPLIT_OF, Dataset
 from gpt4image.data.decode import upright_rgb
@@ -30,32 +29,11 @@ from gpt4image.data.manifest import LABEL_COLUMNS, SYNONYMS
 from gpt4image.data.records import Record, require_some, to_dataset
 
 KIND = "python"
-PIXELS, TABLE = "images.ppm", "table.json"
+TABLE = "table.json"
 FORMS = (
     "data takes a SPEC or a path; a pair (images, labels) of equal length, where labels may be None; or a DataFrame "
     "with a column path or image, and perhaps key, label (or labels: lists) and split"
 )
-
-
-class PixelSource:
-    """Pictures one after the other in one file: their lengths in bytes, and their digests."""
-
-    def __init__(self, path: Path, lengths: list[int], digests: list[str]) -> None:
-        self._path, self._lengths, self._digests = path, lengths, digests
-        self._starts = np.cumsum([0, *lengths[:-1]])
-
-    def read(self, row: int) -> bytes:
-        """Return the bytes of one picture. Raises OSError where the file cannot be read or is cut off."""
-        with self._path.open("rb") as file:
-            file.seek(int(self._starts[row]))
-            data = file.read(self._lengths[row])
-        if len(data) < self._lengths[row]:
-            raise OSError(f"{self._path} is shorter than it was; give the same images as data= again")
-        return data
-
-    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each picture."""
-        return tuple(self._digests[row] for row in rows.tolist())
 
 
 def dataset(data: Any) -> str:
@@ -74,18 +52,22 @@ def dataset(data: Any) -> str:
             raise DataError(f"data: {len(images)} images, but {len(cells)} in {name!r}; {FORMS}.")
     if not images:
         raise DataError(f"data: there are no images; {FORMS}.")
-    columns = {name: [_plain(cell) for cell in cells] for name, cells in columns.items()}
-    if all(isinstance(image, str | os.PathLike) for image in images):
-        table: dict[str, Any] = {**columns, "path": [os.path.abspath(image) for image in images]}  # noqa: PTH100
+    table: dict[str, Any] = {name: [_plain(cell) for cell in cells] for name, cells in columns.items()}
+    in_memory = not all(isinstance(image, str | os.PathLike) for image in images)
+    if in_memory:
+        encoded = (ppm(image, f"data: image {row}") for row, image in enumerate(images))
+        table["digest"] = [hashlib.sha256(picture).hexdigest() for picture in encoded]
+        table.setdefault("key", [f"{row:07d}" for row in range(len(images))])
+    else:
+        table["path"] = [os.path.abspath(image) for image in images]  # noqa: PTH100
         table.setdefault("key", [Path(image).as_posix() for image in images])
-        return _kept(table, images)
-    table = {**columns, "length": [], "digest": []}
-    for row, image in enumerate(images):
-        encoded = ppm(image, f"data: image {row}")
-        table["length"].append(len(encoded))
-        table["digest"].append(hashlib.sha256(encoded).hexdigest())
-    table.setdefault("key", [f"{row:07d}" for row in range(len(images))])
-    return _kept(table, images)
+    folder = _folder(name := fingerprint(table)[:16])
+    if not (folder / TABLE).is_file():
+        make_folder(folder)
+        for row, image in enumerate(images if in_memory else ()):
+            (folder / f"{row:07d}.ppm").write_bytes(ppm(image, "data"))
+        write_json(folder / TABLE, table)  # last: it says that the pictures are there
+    return f"{KIND}:{name}"
 
 
 def load_given(argument: str) -> Dataset:
@@ -102,9 +84,8 @@ def load_given(argument: str) -> Dataset:
         Record(key=key, split=split or "train", label=label)
         for key, split, label in zip(table["key"], table.get("split", nothing), table.get(name, nothing), strict=True)
     ]
-    if "path" not in table:
-        return to_dataset(spec, records, PixelSource(folder / PIXELS, table["length"], table["digest"]))
-    located = locate_all(Path("/"), table["path"])
+    paths = table.get("path") or [str(folder.absolute() / f"{row:07d}.ppm") for row in range(len(records))]
+    located = locate_all(Path("/"), paths)
     found = [(one, file) for one, (file, fault) in zip(records, located, strict=True) if not fault]
     skipped = [Skipped(name=one.key, reason=why) for one, (_, why) in zip(records, located, strict=True) if why]
     require_some(found, f"{spec}: none of its {len(records)} paths leads to an image.", skipped)
@@ -184,15 +165,3 @@ def _plain(cell: Any) -> Any:
 
 def _folder(name: str) -> Path:
     return user_cache() / "given" / name
-
-
-def _kept(table: Mapping[str, Any], images: Sequence[Any]) -> str:
-    name = fingerprint(table)[:16]
-    folder = _folder(name)
-    if not (folder / TABLE).is_file():
-        make_folder(folder)
-        if "length" in table:
-            with atomic_path(folder / PIXELS) as temporary, temporary.open("wb") as file:
-                file.writelines(ppm(image, "data") for image in images)
-        write_json(folder / TABLE, table)
-    return f"{KIND}:{name}"

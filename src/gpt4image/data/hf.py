@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import NO_LABEL, SPLIT_OF, Dataset
-from gpt4image.data.digests import file_digests
-from gpt4image.data.file_source import expanded, is_below, read_bounded
+from gpt4image.data.file_source import expanded, file_digests, is_below, read_bounded
 from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, MAX_CLASSES
 from gpt4image.data.masks import MaskFiles, masks_of
 from gpt4image.data.records import (
@@ -34,7 +32,6 @@ from gpt4image.data.records import (
     boxes_of,
     from_sides,
     number,
-    require_few,
     require_some,
     to_dataset,
     weight_of,
@@ -53,6 +50,8 @@ BOX_NAMES = ("bbox", "bboxes", "boxes")
 CLASS_NAMES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label", "type")
 IGNORED, SCORE = ("iscrowd", "is_crowd", "difficult"), "score"
 MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "semantic_mask")
+Parts = Sequence[tuple[str, "Table"]]
+"""Names of splits, as `datasets` has them, and their tables."""
 
 
 def load_hf(argument: str) -> Dataset:
@@ -75,8 +74,16 @@ def load_hf(argument: str) -> Dataset:
     unknown = [name for name in loaded if name not in SPLIT_OF]
     if not parts:
         raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")
-    image, tables = _image_column(parts, spec), [part for _, part in parts]
-    path = expanded(argument)
+    tables, path = [part for _, part in parts], expanded(argument)
+    features = [table.features for table in tables]
+    images = [name for name in features[0] if all(_holds_image(kinds.get(name)) for kinds in features)]
+    image = _first(images, IMAGE_NAMES)
+    if image is None:
+        raise DataError(
+            f"{spec}: no column of {' and '.join(name for name, _ in parts)} holds images; the columns are "
+            f"{first_few(dict.fromkeys(name for kinds in features for name in kinds), 20)}. Images are a column of the "
+            "type Image, or of structs of 'bytes' (binary) and 'path' (text), in all splits the same."
+        )
     own = [path if path.is_dir() else path.parent, HF_DATASETS_CACHE] if path.exists() else []
     folders = [os.path.realpath(folder) for folder in (*own, HF_HUB_CACHE)]
     source = ArrowSource(tables, image, folders)
@@ -88,16 +95,15 @@ def load_hf(argument: str) -> Dataset:
     skipped = [Skipped(name=records[row].key, reason=reason) for row, reason in faults.items()]
     require_some(rows, f"{spec}: none of its {len(records)} rows has an image that can be used.", skipped)
     dropped, classes, regions = Faults(), None, None
-    kinds = [item for table in tables for item in table.features.items()]
-    shared = Counter(name for name, kind in kinds if isinstance(kind, datasets.Image))
+    masks = [name for name in images if name != image and isinstance(features[0][name], datasets.Image)]
     if names := _objects_column(parts[0][1]):
         classes = _add_objects(parts, names, records, spec)
-        regions = boxes_of(records, classes, dropped, spec, source.read, from_sides=True)
-    elif column := _first([name for name in MASK_NAMES if name != image and shared[name] == len(tables)], ()):
-        masks, numbers = ArrowSource(tables, column, folders), np.arange(len(records))
+        regions = boxes_of(records, classes, dropped, spec, source.read, "sides")
+    elif column := _first([name for name in MASK_NAMES if name in masks], ()):
+        found, numbers = ArrowSource(tables, column, folders), np.arange(len(records))
         with parsing(f"{spec}: the column of masks is damaged"):
-            numbers[list(masks.faults())] = -1
-        regions, classes = masks_of(MaskFiles(masks, numbers), numbers, records, source, None, dropped, spec)
+            numbers[list(found.faults())] = -1
+        regions, classes = masks_of(MaskFiles(found, numbers), numbers, records, source, None, dropped, spec)
     else:
         classes = _add_labels(parts, records, faults, spec)
     skipped += [Skipped(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown]
@@ -131,27 +137,9 @@ def _load(argument: str, spec: str) -> Mapping[str, Table]:
         return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
     except Exception as error:  # what `datasets` raises on damaged or foreign files has no common base
         where = "could not be read" if local else "is neither a local path nor could it be loaded from the hub"
-        advice = " The library `datasets` itself must be able to load it." if local else ""
-        raise DataError(f"{spec} {where}: {_why(error)}.{advice}") from error
-
-
-def _why(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:MAX_CAUSE].rstrip(".")
-    named = text if text and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
-    return named if error.__cause__ is None else f"{named} ({_why(error.__cause__)})"
-
-
-def _image_column(parts: Sequence[tuple[str, Table]], spec: str) -> str:
-    found = _first([name for name, kind in parts[0][1].features.items() if _holds_image(kind)], IMAGE_NAMES)
-    for split, part in parts:
-        if found is None or not _holds_image(part.features.get(found)):
-            first = f"the images of {parts[0][0]} are in column {found!r}, but " if found else ""
-            raise DataError(
-                f"{spec}: {first}no column of {split} holds {'these' if found else 'images'}; its columns are "
-                f"{first_few(part.features, 20)}. Images are a column of the type Image, or of structs of 'bytes' "
-                "(binary) and 'path' (text), in all splits the same."
-            )
-    return str(found)
+        causes = [error, *([error.__cause__] if error.__cause__ else [])]
+        why = ": ".join(f"{type(one).__name__}: {' '.join(str(one).split())[:MAX_CAUSE]}" for one in causes)
+        raise DataError(f"{spec} {where}: {why.rstrip('.')}. The library `datasets` itself must load it.") from error
 
 
 def _holds_image(kind: Any) -> bool:
@@ -166,7 +154,7 @@ def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
     return next((name for name in preferred if name in names), next(iter(names), None))
 
 
-def _keys(parts: Sequence[tuple[str, Table]], splits: Sequence[str]) -> list[str]:
+def _keys(parts: Parts, splits: Sequence[str]) -> list[str]:
     column = next((name for name in KEY_NAMES if all(name in part.features for _, part in parts)), None)
     if column is None:
         return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
@@ -176,10 +164,8 @@ def _keys(parts: Sequence[tuple[str, Table]], splits: Sequence[str]) -> list[str
     return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]
 
 
-def _add_labels(
-    parts: Sequence[tuple[str, Table]], records: Sequence[Record], faults: Mapping[int, str], spec: str
-) -> Sequence[str] | None:
-    """Give the records without a fault their labels; return the class names of a ClassLabel, None without."""
+def _add_labels(parts: Parts, records: Sequence[Record], faults: Mapping[int, str], spec: str) -> Sequence[str] | None:
+    """Give the records without a fault their labels; return the class names of ClassLabels, None without."""
     import datasets
 
     features = parts[0][1].features
@@ -189,39 +175,30 @@ def _add_labels(
     if name is None:
         return ()
     kinds = {split: part.features[name] for split, part in parts if name in part.features}
-    names = {
-        split: _element(kind).names for split, kind in kinds.items() if isinstance(_element(kind), datasets.ClassLabel)
+    names: dict[str, list[str] | None] = {
+        split: getattr(_element(kind), "names", None) for split, kind in kinds.items()
     }
-    several = [split for split, kind in kinds.items() if _is_list(kind)]
-    for some, what in ((list(names), "a ClassLabel"), (several, "a list")):
-        if some and (others := [split for split in kinds if split not in some]):
-            raise DataError(
-                f"{spec}: the label column {name!r} is {what} in {first_few(some)}, but not in {first_few(others)}; "
-                "cast it to the same type in all splits."
-            )
-    classes, cells = names.get(parts[0][0]), list[Any]()
+    if len({(own is None, _is_list(kinds[split])) for split, own in names.items()}) > 1:
+        raise DataError(
+            f"{spec}: the label column {name!r} is a ClassLabel or a list in some splits, but not in others; cast it "
+            "to the same type in all splits."
+        )
+    cells = list[Any]()
     for split, part in parts:
         # A split without the column has no labels, as the test splits of some published sets.
-        own = _cells(part, name) if name in part.features else [None] * len(part)
-        cells += _names(own, names[split], classes or (), f"{spec}: split {split!r}") if split in names else own
+        found = _cells(part, name) if name in part.features else [None] * len(part)
+        if own := names.get(split):
+            name_of: dict[Any, str] = dict(enumerate(own))
+            one_of: dict[Any, str | None] = {**name_of, None: None, NO_LABEL: None}
+            try:
+                found = [[name_of[each] for each in one] if isinstance(one, list) else one_of[one] for one in found]
+            except (LookupError, TypeError) as error:
+                allowed = f"0..{len(own) - 1}, or {NO_LABEL} for none"
+                raise DataError(f"{spec}: split {split!r}: labels must be in {allowed}; got {error}.") from None
+        cells += found
     for row, (record, cell) in enumerate(zip(records, cells, strict=True)):
         record.label = None if row in faults else cell
-    return classes
-
-
-def _names(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str], where: str) -> list[Any]:
-    """Return the class names, or lists of them, of a split whose ClassLabel has its ``own`` names."""
-    if unknown := [name for name in own if name not in classes]:
-        raise DataError(
-            f"{where}: its ClassLabel has the class {first_few(unknown)}, which that of the first split lacks: "
-            f"{first_few(classes, 20)}. Cast the label to the same ClassLabel in all splits."
-        )
-    name_of: dict[Any, str] = dict(enumerate(own))
-    one_of: dict[Any, str | None] = {**name_of, None: None, NO_LABEL: None}
-    try:
-        return [[name_of[each] for each in cell] if isinstance(cell, list) else one_of[cell] for cell in cells]
-    except KeyError as error:
-        raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {error}.") from None
+    return [*dict.fromkeys(one for own in names.values() for one in own or ())] if any(names.values()) else None
 
 
 def _is_list(kind: Any) -> bool:
@@ -253,9 +230,7 @@ def _fields(part: Table, column: str) -> dict[str, Any]:
     return dict(inner) if isinstance(inner, dict) else {}
 
 
-def _add_objects(
-    parts: Sequence[tuple[str, Table]], names: tuple[str, str, str], records: Sequence[Record], spec: str
-) -> tuple[str, ...]:
+def _add_objects(parts: Parts, names: tuple[str, str, str], records: Sequence[Record], spec: str) -> tuple[str, ...]:
     """Give the records their objects; return the class names. An empty cell is an image that is not annotated."""
     column, box, label = names
     if any(column in part.features and _objects_column(part) != names for _, part in parts):
@@ -276,7 +251,6 @@ def _add_objects(
         texts = {one.label for one in objects if isinstance(one.label, str) and one.label.strip()}
         largest = max((one.label for one in objects if isinstance(one.label, int)), default=-1)
         classes = dict.fromkeys(sorted(texts) or map(str, range(largest + 1)))
-    require_few(tuple(classes), spec)
     for one in objects:
         known = one.label in classes if isinstance(one.label, str) else 0 <= one.label < len(classes)
         one.fault = "" if known else "its category is missing or unknown"
@@ -359,10 +333,9 @@ class ArrowSource:
     def _cells(self) -> tuple[Any, Any]:
         """All bytes, and all paths; `flatten` handles images that are null as a whole."""
         structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks]
-        flat = [dict(zip(struct.type.names, struct.flatten(), strict=True)) for struct in structs]
 
         def joined(name: str) -> Any:
-            parts = [fields[name] for fields in flat]
+            parts = [struct.flatten()[struct.type.get_field_index(name)] for struct in structs]
             kind = next((part.type for part in parts if not pa.types.is_null(part.type)), pa.string())
             return pa.chunked_array([part if part.type == kind else part.cast(kind) for part in parts], kind)
 

@@ -42,14 +42,11 @@ def encode_labels(
     """
     rows = rows or range(1, len(cells) + 1)
     for row, cell in zip(rows, cells, strict=True):
-        if isinstance(cell, list | tuple | dict | bytes):
+        if isinstance(cell, list | tuple | dict | bytes) or (isinstance(cell, str) and len(cell) > MAX_LABEL_LETTERS):
             raise DataError(
-                f"{spec}: label {str(cell)[:50]} of row {row} is a {type(cell).__name__}; one class each is needed, as "
-                "text or as a whole number. A column of several classes per image is called 'labels' or 'tags'."
-            )
-        if isinstance(cell, str) and len(cell) > MAX_LABEL_LETTERS:
-            raise DataError(
-                f"{spec}: the label of row {row} has {len(cell):,} letters; class names have up to {MAX_LABEL_LETTERS}."
+                f"{spec}: label {str(cell)[:50]!r} of row {row} is a {type(cell).__name__} of length {len(cell)}; give "
+                f"one class, as text of up to {MAX_LABEL_LETTERS} letters or as a whole number. A column of several "
+                "classes per image is called 'labels' or 'tags'."
             )
     values = [_value(cell) for cell in cells]
     given = [value for value in values if value is not None]
@@ -77,35 +74,30 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     text and -1 mean no label (a row of -1); an empty list and a single bar mean that no class is present.
     Raises DataError.
     """
+
+    def refuse(row: int, fault: str) -> DataError:
+        return DataError(f"{spec}: row {row}, {str(cells[row - 1])[:50]!r}{fault}")
+
     lists = [_several(cell) for cell in cells]
     texts = {row: cell for row, cell in enumerate(cells, 1) if isinstance(cell, str)}
-    found = [(row, text, sign) for row, text in texts.items() for sign in ";," if sign in text]
+    found = [(row, sign) for row, text in texts.items() for sign in ";," if sign in text]
     if found and not any(SEPARATOR in text for text in texts.values()):
-        row, text, sign = found[0]
-        raise DataError(
-            f"{spec}: row {row}, {text[:50]!r}: classes of one image are separated by {SEPARATOR!r}, not by {sign!r}. "
-            f"Where {sign!r} is part of a name, give one column of 0 and 1 per class."
-        )
+        raise refuse(found[0][0], f": classes of one image are separated by {SEPARATOR!r}, not by {found[0][1]!r}.")
     rows = [row for row, values in enumerate(lists, 1) for _ in values or ()]
     classes, numbers = encode_labels([value for values in lists for value in values or ()], spec, rows)
     if len(empty := np.flatnonzero(numbers == NO_LABEL)):
-        row = rows[empty[0]]
-        raise DataError(
-            f"{spec}: row {row}, {str(cells[row - 1])[:50]!r}, has a class without a name among others. Remove it; for "
-            "an image without a label leave the whole cell empty."
+        raise refuse(
+            rows[empty[0]], ", has a class without a name; leave the whole cell empty where there is no label."
         )
     if len(classes) > MAX_SEVERAL:
         raise DataError(
             f"{spec}: its labels name {len(classes):,} classes, such as {first_few(classes)}; with several per image "
-            f"up to {MAX_SEVERAL:,} are possible. Keep those that many images have."
+            f"up to {MAX_SEVERAL:,} are possible."
         )
     number = iter(numbers.tolist())
     present = [None if values is None else [next(number) for _ in values] for values in lists]
     if twice := next((row for row, some in enumerate(present, 1) if some and len(set(some)) < len(some)), None):
-        raise DataError(
-            f"{spec}: row {twice}, {str(cells[twice - 1])[:50]!r}, has a class twice; give each class of an image "
-            "once, by name or number, and not a vector of 0 and 1."
-        )
+        raise refuse(twice, ", has a class twice; give each class once, by name or number, not a vector of 0 and 1.")
     return classes, label_matrix(present, len(classes))
 
 
@@ -169,16 +161,6 @@ def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
         return np.full(len(labels), NO_LABEL)
     rarest_first = np.argsort(present.sum(axis=0), kind="stable")
     return np.where(present.any(axis=1), rarest_first[present[:, rarest_first].argmax(axis=1)], NO_LABEL)
-
-
-def note_same_but_case(classes: Sequence[str], spec: str) -> None:
-    """Note on standard error which class names differ only in case: usually a slip. Single letters do not count."""
-    groups: dict[str, list[str]] = {}
-    for name in classes:
-        groups.setdefault(name.casefold(), []).append(name)
-    for folded, names in groups.items():
-        if len(names) > 1 and len(folded) > 1:
-            note_once(f"{spec} has the classes {first_few(names)}; if they are one class, give them one name.")
 
 
 def note_other_classes(where: str, names: Sequence[str], own: Sequence[str], spec: str) -> None:

@@ -1,18 +1,4 @@
-"""`manifest:FILE.csv|parquet`: a table with one image a row, or one clip.
-
-path          image or video file, relative to the manifest's folder; may not lead out of it. After
-              " --image-root DIR" in the SPEC, that folder takes its place
-label         class name or number; empty or -1 for none (optional)
-labels, tags  several classes per image instead: names with bars between them, in Parquet also lists (optional)
-boxes         or boxes of objects: a JSON list of [class, left, top, right, bottom], parts of the picture from 0 to 1,
-              perhaps with a weight; empty where nobody looked (optional)
-label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
-split         train, val or test (optional; without it all are train)
-key           stable name (optional; without it the path); without a path column also the path
-review        what `review` notes for itself (optional; not read here, but labels are names then: "10" is no number)
-digest        sha256 of the image, by which `review` finds its label again (optional; not read here)
-confidence    of the label, as `export-labels` writes it (optional; not read)
-caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
+"""`manifest:FILE.csv|parquet`: a table with one image a row, or one clip; docs/data.md lists its columns.
 
 Columns may have other usual names: image, file or filename for path, class or category for label, text for caption.
 Cells of a CSV file that begin with an apostrophe before what a spreadsheet would run as a formula are read without it.
@@ -124,7 +110,7 @@ def read_table(file: Path, spec: str) -> dict[str, list[Any]]:
     if not file.is_file():
         raise DataError(f"{spec}: there is no such file.")
     if file.suffix == ".csv":
-        return _read_csv(file, spec)
+        return _checked(*_read_csv(file, spec), spec)
     with parsing(f"{spec}: not a Parquet file that can be read"), pq.ParquetFile(file) as content:
         table = content.read()
         table.validate(full=True)
@@ -132,7 +118,7 @@ def read_table(file: Path, spec: str) -> dict[str, list[Any]]:
     return _checked(table.column_names, columns, spec)
 
 
-def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
+def _read_csv(file: Path, spec: str) -> tuple[list[str], dict[str, list[Any]]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
@@ -140,13 +126,12 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
             rows = [[from_csv_cell(cell) for cell in row] for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
-    uneven = next((row for row, cells in enumerate(rows, 1) if len(cells) != len(header)), len(rows) + 1)
-    columns = {name: [row[place] for row in rows[: uneven - 1]] for place, name in enumerate(header)}
-    table = _checked(header, columns, spec)
-    if uneven <= len(rows):
-        cells = len(rows[uneven - 1])
-        raise DataError(f"{spec}: row {uneven} has {cells} cells, but there are {len(header)} columns.")
-    return table
+    for row, cells in enumerate(rows, 1):
+        if len(cells) != len(header):
+            raise DataError(
+                f"{spec}: row {row} has {len(cells)} cells, but the first line has {len(header)}: {header}."
+            )
+    return header, {name: [row[place] for row in rows] for place, name in enumerate(header)}
 
 
 def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> dict[str, list[Any]]:
@@ -156,25 +141,21 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str) -> di
         may_be_class = name == "caption" and _is_class(names[place], table[names[place]])
         if name in names or usual.index(name) != place or may_be_class:
             usual[place] = names[place]
-    table = dict(zip(usual, table.values(), strict=True)) if len(table) == len(names) else table
+    if twice := [name for name in usual if usual.count(name) > 1]:
+        raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
+    table = dict(zip(usual, table.values(), strict=True))
     if "path" not in table and "key" in table:
         table["path"] = table["key"]
-    if twice := [name for name in table if usual.count(name) > 1]:
-        raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
     unknown = [name for name in usual if name not in COLUMNS and not _is_class(name, table[name])]
     if unknown or "path" not in table:
         advice = "" if "path" in table else " Column 'path' is missing."
         if unknown:
             close = difflib.get_close_matches(unknown[0], _TYPED, n=1)
             advice += f" Column {unknown[0]!r} is none of these." + (f" Did you mean {close[0]!r}?" if close else "")
-        if not set(table) & set(COLUMNS):
-            sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), None)
-            first = "The first line must name the columns, for instance: path,label."
-            advice += f" Columns are separated by commas, not by {sign!r}." if sign else f" {first}"
         raise DataError(
-            f"{spec}: its columns are {', '.join(map(repr, usual)) or 'none'}; allowed are path, label (one class per "
-            f"image), labels or tags (several, separated by {SEPARATOR!r}), boxes, split, key, caption, review, "
-            f"digest, and one column per class with 0, 1 or empty cells.{advice}"
+            f"{spec}: its first line names the columns {', '.join(map(repr, usual)) or 'none'}, separated by commas; "
+            f"allowed are path, label (one class per image), labels or tags (several, separated by {SEPARATOR!r}), "
+            "boxes, split, key, caption, review, digest, and one column per class with 0, 1 or empty cells." + advice
         )
     return table
 
@@ -183,9 +164,7 @@ def _is_class(name: str, cells: Sequence[Any]) -> bool:
     if name.startswith(CLASS_COLUMN) and name != CLASS_COLUMN:
         return True
     known = presence(cells)
-    if known is None or not name or difflib.get_close_matches(name, _TYPED):
-        return False
-    return bool((known >= 0).any())
+    return known is not None and bool(name and (known >= 0).any()) and not difflib.get_close_matches(name, _TYPED)
 
 
 def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], Any]:
@@ -199,29 +178,26 @@ def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> t
             "class per image, or 'labels', 'tags' or one column of 0 and 1 per class for several."
         )
     if class_columns:
-        classes, columns = tuple(sorted(class_columns)), list[Any]()
-        for column in map(class_columns.__getitem__, classes):
-            columns.append(presence(table[column]))
-            if columns[-1] is None:
+        columns = dict(sorted(class_columns.items()))
+        for column in columns.values():
+            if presence(table[column]) is None:
                 row, cell = next((row, cell) for row, cell in enumerate(table[column], 1) if presence([cell]) is None)
                 raise DataError(
                     f"{spec}: column {column!r} has {str(cell)[:50]!r} in row {row}; give 1 for a class that is "
                     "present, 0 for one that is absent, and leave the cell empty where it is not known."
                 )
-        return classes, np.stack(columns, axis=1)
+        return tuple(columns), np.stack([presence(table[column]) for column in columns.values()], axis=1)  # pyright: ignore[reportArgumentType, reportCallIssue]
     if given == [BOXES]:
         return (), None
     name = given[0] if given else "label"
     cells = table.get(name, [None] * len(usable))
     cells = [cell if is_usable else None for cell, is_usable in zip(cells, usable, strict=True)]
-    if name == "label":
-        if any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
-            note_once(
-                f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several per image call it 'labels'."
-            )
-        found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
-        return encode(cells, spec, names=REVIEW in table and found != set(map(str, range(len(found)))))
-    return encode(cells, spec, several=True)
+    if name != "label":
+        return encode(cells, spec, several=True)
+    if any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
+        note_once(f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several per image call it 'labels'.")
+    found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
+    return encode(cells, spec, names=REVIEW in table and found != set(map(str, range(len(found)))))
 
 
 def _split(cell: Any, row: int, spec: str) -> str:

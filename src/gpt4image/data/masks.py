@@ -1,10 +1,7 @@
 """`masks:DIR` and `masks:IMAGES,MASKS`: images, and masks of the same names with the number of a class in each pixel.
 
-    set/images/train/1.jpg           set/classes.txt     one class per line; the first line is number 0
-    set/masks/train/1.png            set/tags.csv        key,tags: classes of images without a mask, | between them
-
-Folders below ``images`` that are named after a split say it; other images are of train. 255 counts for nothing, unless
-there are two classes and masks of 0 and 255 only. An image without a mask is not annotated, except by its tags.
+255 counts for nothing, unless there are two classes and masks of 0 and 255 only. An image without a mask is not
+annotated, except by its tags in ``tags.csv``.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.dataset import Dataset, ImageSource, split_in_folders
 from gpt4image.data.decode import decode_numbers, sides
-from gpt4image.data.file_source import FileSource, expanded, lines_of, pictures_below, usable
+from gpt4image.data.file_source import FileSource, expanded, files_below, lines_of
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.records import Faults, Record, paired, require_some, to_dataset
 from gpt4image.data.regions import VOID, Masks
@@ -47,22 +44,24 @@ def load_masks(argument: str) -> Dataset:
     spec = f"masks:{argument}"
     image_folder, mask_folder = _folders(argument, spec)
     root = Path(os.path.commonpath([image_folder, mask_folder]))
-    given = [path for path in pictures_below(root, image_folder) if mask_folder not in (root / path).parents]
-    keys, skipped = usable(root, given)
-    masks, broken = usable(root, pictures_below(root, mask_folder))
+    given, skipped = files_below(root, image_folder)
+    keys = [path for path in given if mask_folder not in (root / path).parents]
+    masks, broken = files_below(root, mask_folder)
     if not keys or not masks:
         raise DataError(f"{spec}: {len(keys):,} images in {image_folder} and {len(masks):,} masks in {mask_folder}.")
-    beside = (mask_folder, mask_folder.parent, image_folder.parent)
-    names = _class_names(beside, spec)
-    faults = Faults()
+
+    def beside(name: str) -> Path | None:
+        places = (mask_folder, mask_folder.parent, image_folder.parent)
+        return next((place / name for place in places if (place / name).is_file()), None)
+
+    names, faults = _class_names(beside(NAMES), spec), Faults()
     row_of = {path: row for row, path in enumerate(masks)}
     mask_of = paired({path: PurePosixPath(path).stem for path in masks}, keys, faults)
     rows = np.array([row_of.get(mask_of.get(key, ""), -1) for key in keys], np.int64)
     source, records = FileSource(root, keys), [Record(key=key, split=split_in_folders(key) or "train") for key in keys]
     files = MaskFiles(FileSource(root, masks), rows)
     regions, classes = masks_of(files, rows, records, source, names, faults, spec)
-    tags = next((folder / TAGS for folder in beside if (folder / TAGS).is_file()), None)
-    if tags is not None:
+    if (tags := beside(TAGS)) is not None:
         below = {key: (root / key).relative_to(image_folder).as_posix() for key in keys}
         present = _tagged(tags, below, classes, faults, spec)
         tagged = np.where(regions.known[:, None], regions.presence_of_classes, present)
@@ -149,29 +148,21 @@ def masks_of(
 
 def _folders(argument: str, spec: str) -> tuple[Path, Path]:
     """Return the folders of images and of masks, absolute."""
-    given = [expanded(part) for part in argument.split(",")]
-    if expanded(argument).is_dir() or len(given) == 1:
-        place = expanded(argument)
-        found = [next((place / name for name in names if (place / name).is_dir()), None) for names in (IMAGES, MASKS)]
-        given = [folder for folder in found if folder is not None]
-        if len(given) < 2:
-            raise DataError(f"{spec}: it needs the folders 'images' and 'masks'; or give masks:IMAGES,MASKS.")
+    place, given = expanded(argument), [expanded(part) for part in argument.split(",")]
+    if place.is_dir() or len(given) == 1:
+        given = [folder for names in (IMAGES, MASKS) for name in names if (folder := place / name).is_dir()]
     if len(given) != 2 or not all(folder.is_dir() for folder in given):
-        raise DataError(f"{spec}: two folders are needed, one of images and one of masks: masks:IMAGES,MASKS.")
+        raise DataError(f"{spec}: it needs the folders 'images' and 'masks'; or give two as masks:IMAGES,MASKS.")
     return given[0].absolute(), given[1].absolute()
 
 
-def _class_names(folders: Sequence[Path], spec: str) -> tuple[str, ...] | None:
-    file = next((folder / NAMES for folder in folders if (folder / NAMES).is_file()), None)
-    if file is None:
-        return None
-    names = tuple(lines_of(file, f"{spec}: {NAMES} is no list of names"))
-    if "" in names or len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
+def _class_names(file: Path | None, spec: str) -> tuple[str, ...] | None:
+    names = () if file is None else tuple(lines_of(file, f"{spec}: {NAMES} is no list of names"))
+    if file is not None and ("" in names or len(set(names)) < len(names) or not 2 <= len(names) <= VOID):
         raise DataError(
-            f"{spec}: {NAMES} has {len(names)} lines; give 2 to {VOID} class names, each once and one per line, from "
-            "number 0 on."
+            f"{spec}: {NAMES} has {len(names)} lines; give 2 to {VOID} class names, each once, one per line."
         )
-    return names
+    return names or None
 
 
 def _tagged(
@@ -191,22 +182,17 @@ def _tagged(
         row_of |= {key: row, path: row}
     number = {name: label for label, name in enumerate(classes)}
     unseen = [number[name] for name in classes if name.lower() in UNSEEN]
-    found = np.full((len(below), len(classes)), -1, np.int8)
-    tagged: set[int] = set()
+    found, tagged = np.full((len(below), len(classes)), -1, np.int8), set[int]()
     for position, (given, *rest) in enumerate(rows, 1):
-        key, name = from_csv_cell(given), f"{file.name}, row {position}"
-        row = row_of.get(key, -1)
-        cell = rest[0] if rest else ""
-        tags = [tag.strip() for tag in cell.split(SEPARATOR) if tag.strip()]
+        key, cell = from_csv_cell(given), rest[0] if rest else ""
+        row, tags = row_of.get(key, -1), [tag.strip() for tag in cell.split(SEPARATOR) if tag.strip()]
         unknown = [tag for tag in tags if tag not in number]
-        if row < 0:
-            faults.add(name, f"{TAGS} has a key that is of no image, or of several")
-        if row in tagged:
-            faults.add(name, f"another row of {TAGS} has tags of its image")
+        if row < 0 or row in tagged:
+            faults.add(f"{file.name}, row {position}", "its key is of no image, of several, or comes again")
             continue
         if unknown:
             faults.add(f"{key}: {first_few(unknown)}", "a tag is no class")
-        if row < 0 or not cell.strip() or (unknown and len(unknown) == len(tags)):
+        if not cell.strip() or (unknown and len(unknown) == len(tags)):
             continue
         tagged.add(row)
         found[row] = -1 if unknown else 0  # a tag that is no class may be one of these, misspelt

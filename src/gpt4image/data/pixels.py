@@ -1,8 +1,7 @@
 """What training reads: uint8 pixels of a square size, held in memory or decoded by worker processes.
 
-In memory, all images are decoded once and broken ones are known before training. With workers, a broken image is known
-when it is met: it gives a white picture, and is named in ``pixels.skipped`` from then on, so that one damaged file
-does not end a long run.
+In memory, broken images are known before training. With workers, a broken image is known when it is met: it gives a
+white picture, and is named in ``pixels.skipped`` from then on, so that one damaged file does not end a long run.
 """
 
 from __future__ import annotations
@@ -54,10 +53,6 @@ class MemoryPixels:
         """Return (B,) False: broken images are known, and left out, before a batch is made."""
         return np.zeros(len(indices), dtype=bool)
 
-    def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        """Return the pixels of the images at ``indices``: uint8 (B, C, size, size)."""
-        return self.images.index_select(0, torch.from_numpy(indices))  # whole images at once; [...] copies each byte
-
     def stream(
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
@@ -66,7 +61,7 @@ class MemoryPixels:
         ``edit`` may change them; batches are numbered from ``first``.
         """
         for number, indices in enumerate(batches, first):
-            images = self.take(indices)
+            images = self.images.index_select(0, torch.from_numpy(indices))  # [...] would copy each byte
             yield images if edit is None else edit(images, indices, number)
 
 
@@ -117,7 +112,7 @@ class WorkerPixels:
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
             worker_init_fn=_start_decoding,
-            collate_fn=_as_is,
+            collate_fn=_unchanged,
             generator=torch.Generator(),  # else the loader uses, and so changes, the global random state
         )
         with starting_processes():
@@ -127,20 +122,12 @@ class WorkerPixels:
             yield images
 
 
-class KeptFeatures:
+class KeptFeatures(MemoryPixels):
     """Pooled features (N, C) float32 in place of pixels, for a model of which only the classifier learns."""
 
     def __init__(self, features: torch.Tensor, of: MemoryPixels | WorkerPixels) -> None:
-        self.features, self.size, self._of = features, of.size, of
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.features)
-
-    @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        """Images that could not be decoded."""
-        return self._of.skipped
+        super().__init__(features, of.skipped)
+        self.size, self._of = of.size, of
 
     def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (B,) which of the images at ``indices`` could not be decoded."""
@@ -150,11 +137,10 @@ class KeptFeatures:
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
         """Yield the features of each batch, (B, C); there are no pixels that could be edited."""
-        for indices in batches:
-            yield self.features.index_select(0, torch.from_numpy(indices))
+        return super().stream(batches)
 
 
-Pixels = MemoryPixels | WorkerPixels | KeptFeatures
+Pixels = MemoryPixels | WorkerPixels
 
 
 def load_pixels(
@@ -166,14 +152,12 @@ def load_pixels(
     squash: bool = False,
     frames: Frames | None = None,
 ) -> tuple[Pixels, tuple[Skipped, ...], NDArray[np.bool_]]:
-    """Decode the N images into memory where their pixels fit, else prepare worker processes.
+    """Decode the N images into memory if their pixels fit, else prepare worker processes.
 
     Training processes of a machine, each of which holds all pixels, share ``memory_limit_gb`` (10^9 bytes) and, if
     ``workers`` is None, a decoding process per core. Pictures are stretched to the square if ``squash``; else their
-    centre is cut.
-
-    Returns the pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the dataset does not
-    fit in memory nothing is decoded yet: none is named, and the mask is True.
+    centre is cut. Returns the pixels; the images that cannot be decoded; the (N,) mask of those that can, as far as
+    they are decoded yet.
     """
     workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
     decoder = WorkerPixels(image_set, size, workers=0, squash=squash, frames=frames)
@@ -240,5 +224,5 @@ def _start_decoding(_worker: int) -> None:
     started(forget=True)
 
 
-def _as_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

@@ -1,10 +1,11 @@
-"""One record per image is what every format yields; boxes are checked here, and records become a dataset.
+"""What every format yields: a record per image. Here boxes are checked, and records become a dataset.
 
-What cannot be used of a file is dropped, counted and named, and costs nothing else.
+What cannot be used of a file is dropped, counted and named; all else is kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ MANY_BEYOND = 3
 """Boxes beyond their picture from which on all may be corners in place of sides."""
 SAMPLE = 64
 """Pictures whose proportions are compared with the stated ones before all are."""
-NAMED = 5
 UNKNOWN_SIZE = (math.nan, math.nan)
 Corners = tuple[float, float, float, float]
 """Left, top, right, bottom."""
+Unit = Literal["corners", "sides", "parts"]
+"""Numbers of a box: corners in pixels; left, top, width and height; or corners as parts of the picture."""
 NO_CORNERS = (math.nan, math.nan, math.nan, math.nan)
 
 
@@ -91,7 +93,7 @@ class Faults:
         return [
             Skipped(
                 name=f"{where}: {len(names):,} annotation{'s' * (len(names) > 1)}",
-                reason=f"{reason}: {first_few(names[:NAMED])}" + " and others" * (len(names) > NAMED),
+                reason=f"{reason}: {first_few(names)}",
             )
             for reason, names in self._names.items()
         ]
@@ -106,7 +108,6 @@ def to_dataset(
     labels: NDArray[Any] | None = None,
     regions: Regions | None = None,
     skipped: Sequence[Skipped] = (),
-    clips: bool = False,
 ) -> Dataset:
     """Return the dataset of records, of which ``source`` gives the bytes in the same order.
 
@@ -135,7 +136,6 @@ def to_dataset(
         rows=np.arange(len(records)),
         skipped=tuple(skipped),
         regions=regions,
-        clips=clips,
     )
 
 
@@ -146,7 +146,7 @@ def paired(files: Mapping[str, str], pictures: Sequence[str], faults: Faults) ->
     """
 
     def common(picture: str, file: str) -> int:
-        own, other = ([part.lower() for part in PurePosixPath(path).parts[:-1]] for path in (picture, file))
+        own, other = (path.lower().split("/")[:-1] for path in (picture, file))
         return len(set(own) & set(other)) * 100 - len(own)
 
     by_stem: dict[str, list[str]] = {}
@@ -195,7 +195,7 @@ def require_few(classes: Sequence[str], spec: str, limit: int = MAX_SEVERAL) -> 
     """Raise DataError where there are too many classes."""
     if len(classes) > limit:
         raise DataError(
-            f"{spec}: {len(classes):,} class names, such as {first_few(classes)}; up to {limit:,} are possible."
+            f"{spec}: {len(classes):,} classes, such as {first_few(classes)}; up to {limit:,} are possible."
         )
 
 
@@ -213,15 +213,10 @@ def with_boxes(
     faults: Faults,
     where: str,
     skipped: Sequence[Skipped],
-    unit: Literal["corners", "sides", "parts"] = "corners",
+    unit: Unit = "corners",
 ) -> Dataset:
-    """Return the dataset of records and their boxes, see ``boxes_of``; ``where`` names the file of the faults.
-
-    A box has corners in pixels, or left, top, width and height, or corners as parts of the picture.
-    """
-    require_few(classes, spec)
-    read = None if unit == "parts" else source.read
-    boxes = boxes_of(records, classes, faults, spec, read, from_sides=unit == "sides")
+    """Return the dataset of records and their boxes, see ``boxes_of``; ``where`` names the file of the faults."""
+    boxes = boxes_of(records, classes, faults, spec, source.read, unit)
     skipped = [*skipped, *faults.skipped(where)]
     return to_dataset(spec, records, source, classes=classes, regions=boxes, skipped=skipped)
 
@@ -231,32 +226,22 @@ def boxes_of(
     classes: Sequence[str],
     faults: Faults,
     spec: str,
-    read: Callable[[int], bytes] | None = None,
-    *,
-    from_sides: bool = False,
+    read: Callable[[int], bytes],
+    unit: Unit = "corners",
 ) -> Boxes:
     """Return the boxes of records, cut at the borders of their pictures; what cannot be used goes to ``faults``.
 
     An image of which everything listed is dropped is not annotated: it would be taught as one without an object, but
-    something was there. A note on standard error counts boxes that were cut.
-
-    Args:
-        records: N images with objects.
-        classes: class names.
-        faults: collects boxes that are dropped.
-        spec: of the dataset, for messages.
-        read: gives the bytes of a picture; None where boxes are parts of their pictures, not pixels.
-        from_sides: whether the format has left, top, width and height.
-
-    Raises DataError.
+    something was there. A note counts boxes that were cut. ``read`` gives the bytes of a picture. Raises DataError.
     """
+    require_few(classes, spec)
     found = [(row, one) for row, record in enumerate(records) for one in record.objects or ()]
     image = np.array([row for row, _ in found], np.int64)
     corners = np.array([one.corners for _, one in found], np.float64).reshape(-1, 4)
     names = [f"{records[row].key}, {one.name}" for row, one in found]
-    size = np.ones((len(found), 2)) if read is None else picture_sizes(records, read)[image]
-    if read is not None:
-        _require_pixels_of_corners(corners, size, names, spec, from_sides)
+    size = np.ones((len(found), 2)) if unit == "parts" else picture_sizes(records, read)[image]
+    if unit != "parts":
+        _require_pixels_of_corners(corners, size, names, spec, unit)
     place = {name: label for label, name in enumerate(classes)}
     labels = [one.label if isinstance(one.label, int) else place.get(one.label, -1) for _, one in found]
     label = np.array(labels, np.int64)
@@ -266,25 +251,22 @@ def boxes_of(
     rows = np.column_stack([image, label, given.view(np.int32).astype(np.int64)])
     again = np.ones(len(found), np.bool_)
     again[np.unique(rows, axis=0, return_index=True)[1] if len(rows) else []] = False
-    wrong = {
+    wrong: dict[str, Any] = {
         "its class number has no name": (label < 0) | (label >= len(classes)),
         "a coordinate is missing or no number": ~np.isfinite(wide).all(axis=1),
         "the box has no area: xmax <= xmin or ymax <= ymin": ~(given[:, 2:] > given[:, :2]).all(axis=1),
         "the box is outside of its picture": ~(cut[:, 2:] > cut[:, :2]).all(axis=1),
         "the box is listed twice": again,
     }
-    reasons = [one.fault for _, one in found]
-    for reason, here in wrong.items():
-        for at in np.flatnonzero(here).tolist():
-            reasons[at] = reasons[at] or reason
-    for name, reason in zip(names, reasons, strict=True):
-        if reason:
-            faults.add(name, reason)
-    usable = np.array([not reason for reason in reasons], np.bool_)
-    beyond = usable & (np.abs(given - cut) > TOLERANCE).any(axis=1)
-    if beyond.any():
-        first = first_few(names[at] for at in np.flatnonzero(beyond).tolist())
-        note_once(f"{spec}: {beyond.sum():,} boxes reach beyond their picture and were cut: {first}.")
+    usable = np.ones(len(found), np.bool_)
+    for at, (_, one) in enumerate(found):
+        if reason := one.fault or next((reason for reason, here in wrong.items() if here[at]), ""):
+            faults.add(names[at], reason)
+            usable[at] = False
+    beyond = np.flatnonzero(usable & (np.abs(given - cut) > TOLERANCE).any(axis=1))
+    if len(beyond):
+        first = first_few(names[at] for at in beyond.tolist())
+        note_once(f"{spec}: {len(beyond):,} boxes reach beyond their picture and were cut: {first}.")
     counts = np.bincount(image[usable], minlength=len(records))
     return Boxes(
         starts=np.cumsum([0, *counts], dtype=np.int64),
@@ -301,32 +283,26 @@ def still_known(records: Sequence[Record], left: NDArray[np.bool_]) -> NDArray[n
 
 
 def _require_pixels_of_corners(
-    boxes: NDArray[np.float64], size: NDArray[np.float64], names: Sequence[str], spec: str, from_sides: bool
+    boxes: NDArray[np.float64], size: NDArray[np.float64], names: Sequence[str], spec: str, unit: Unit
 ) -> None:
     """Refuse boxes (M, 4) that are parts of their pictures, or corners where the format has sides."""
-    usable = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (size > 1).all(axis=1))
-    found, far = boxes[usable], size[usable] * (1 + TOLERANCE)
-    if not len(found):
+    usable = np.isfinite(boxes).all(axis=1) & (size > 1).all(axis=1)
+    if not usable.any():
         return
-    as_corners = found.copy()
-    as_corners[:, 2:] -= as_corners[:, :2]
-    inside = (as_corners[:, 2:] > as_corners[:, :2]) & (as_corners[:, 2:] <= far)
-    beyond = (found[:, 2:] > far).any(axis=1).sum()
-
-    def first(boxes: NDArray[np.float64]) -> str:
-        return ", ".join(f"{value:.4g}" for value in boxes[0])
-
-    if from_sides and beyond >= MANY_BEYOND and inside.all():
+    found, far = boxes[usable], size[usable] * (1 + TOLERANCE)
+    first = f"such as that of {names[np.flatnonzero(usable)[0]]!r}"
+    right = found[:, 2:] - found[:, :2]  # if the numbers are corners
+    beyond = int((found[:, 2:] > far).any(axis=1).sum())
+    if unit == "sides" and beyond >= MANY_BEYOND and ((right > found[:, :2]) & (right <= far)).all():
         raise DataError(
-            f"{spec}: {beyond:,} of {len(usable):,} boxes reach beyond their picture, and all fit if their numbers are "
-            f"left, top, right, bottom, such as {first(as_corners)} of {names[usable[0]]!r}. This format has left, "
-            "top, width, height: subtract left from the third number and top from the fourth."
+            f"{spec}: {beyond:,} of {len(found):,} boxes reach beyond their picture, and all fit if their numbers are "
+            f"left, top, right, bottom, {first}. This format has left, top, width, height: subtract left from the "
+            "third number and top from the fourth."
         )
     if np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
         raise DataError(
-            f"{spec}: all boxes lie in the first pixel of their picture, such as {first(found)} (left, top, right, "
-            f"bottom) of {names[usable[0]]!r}. They seem to be parts of the picture, and this format has pixels: "
-            "multiply them by the width and height of the picture."
+            f"{spec}: all boxes lie in the first pixel of their picture, {first}. They seem to be parts of the "
+            "picture, and this format has pixels: multiply them by the width and height of the picture."
         )
 
 
@@ -334,9 +310,8 @@ def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> ND
     """Return (N, 2) width and height of the picture that the boxes of each record are in.
 
     That is the stated size if its proportions are the picture's: the picture was made smaller later. Otherwise it is
-    the picture's own; NaN where that cannot be read and no size is stated. A large dataset has too many pictures to
-    read them all: read are those without a stated size, those that a box passes, and an even sample of the others that
-    have boxes; all of these if one of the sample has other proportions.
+    the picture's own; NaN where that cannot be read and no size is stated. Pictures are read that have no stated size
+    or a box that passes it, and an even sample of the others with boxes; all of these if the sample shows a difference.
     """
     stated = np.array([record.size for record in records], np.float64).reshape(-1, 2)
     furthest, sizes = np.zeros(stated.shape), stated.copy()
@@ -348,13 +323,11 @@ def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> ND
         for row in rows.tolist():
             width, height = stated[row]
             is_size = width >= 1 and height >= 1 and width * height < math.inf
-            try:
+            own = (math.nan, math.nan)
+            with contextlib.suppress(DecodeError, OSError):  # it is named when its pixels are read
                 own = sides(read(row))
-            except (DecodeError, OSError):  # it is named when its pixels are read
-                sizes[row] = stated[row] if is_size else math.nan
-            else:
-                is_same = is_size and abs((width / height) / (own[0] / own[1]) - 1) < PROPORTION
-                sizes[row] = stated[row] if is_same else own
+            is_other = not is_size or abs((width / height) / (own[0] / own[1]) - 1) >= PROPORTION
+            sizes[row] = own if is_other else stated[row]
 
     fits = np.asarray((furthest <= stated * (1 + TOLERANCE)).all(axis=1))
     compare(np.flatnonzero(~fits))

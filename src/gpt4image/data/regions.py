@@ -1,8 +1,7 @@
 """Boxes and masks of images: which regions of a picture are what, for detection and segmentation.
 
-Both are indexed by images as an array is, so that what holds for labels of whole images holds for them: ``boxes[rows]``
-are the boxes of some images. Coordinates are fractions of the width and height of the upright picture, so that they do
-not depend on the size at which it is decoded.
+Both are indexed by images as an array is: ``boxes[rows]`` are the boxes of some images. Coordinates are fractions of
+the width and height of the upright picture.
 
 Legend: N images, M boxes of all of them, K classes, B images of a batch, D most boxes of one of them, S side in pixels.
 """
@@ -83,9 +82,8 @@ class Boxes:
         return self._taken(self.places(rows), np.diff(self.starts)[rows], self.known[rows])
 
     def _taken(self, place: NDArray[Any], counts: NDArray[Any], known: NDArray[np.bool_]) -> Boxes:
-        starts = np.cumsum([0, *counts], dtype=np.int64)
         parts = {name: getattr(self, name)[place] for name in ("corners", "labels", "weights")}
-        return Boxes(starts=starts, **parts, known=known)
+        return Boxes(starts=np.cumsum([0, *counts], dtype=np.int64), **parts, known=known)
 
     def image(self, index: int) -> ImageBoxes:
         """Return the boxes of one image."""

@@ -29,9 +29,9 @@ def with_splits(
     """Return the dataset with a test and a validation split, cut from train where it brings none.
 
     First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. Each cut
-    takes at least one image of a class and leaves at least one: of two images one goes to test, of three one to each
-    split. Images without a label stay in train, and so do images equal to one of those. Adding an image moves at most
-    one other image of its class. An image of several classes is cut with the rarest of them.
+    takes at least one image of a class and leaves at least one. Images without a label stay in train, and so do images
+    equal to one of those. Adding an image moves at most one other image of its class. An image of several classes is
+    cut with the rarest of them.
 
     ``keep_in_train`` says of n digests which images val takes last, (n,) bool. With ``unlabelled``, a train split
     without any label gives a part to val too, as if it were of one class.
@@ -40,9 +40,7 @@ def with_splits(
         if fraction > 0 and not np.any(image_set.splits == split):
             train = image_set.indices("train")
             digests = [image_set.digests[i] for i in train]
-            last = np.zeros(len(digests), bool)
-            if keep_in_train is not None and split == "val":
-                last = keep_in_train(digests)
+            last = keep_in_train(digests) if keep_in_train and split == "val" else np.zeros(len(digests), bool)
             groups = image_set.groups[train]
             if unlabelled and split == "val" and not np.any(groups != NO_LABEL):
                 groups = np.zeros_like(groups)
@@ -72,10 +70,10 @@ def keep_labels_per_class(
     found, counts = np.unique(labels[train_indices], return_counts=True)
     found, counts = found[found != NO_LABEL], counts[found != NO_LABEL]
     if len(found) and counts.max() <= k:
-        name = classes[found[counts.argmax()]] if len(classes) else str(found[counts.argmax()])
+        largest = int(found[counts.argmax()])
         raise DataError(
-            f"{k} labels per class are asked for, but no class has more in train (the largest, {name!r}, has "
-            f"{counts.max()}), so that none would be missing; ask for fewer."
+            f"{k} labels per class are asked for, but no class has more in train (the largest, "
+            f"{classes[largest] if classes else largest!r}, has {counts.max()}); ask for fewer."
         )
     for label in found:
         members = train_indices[labels[train_indices] == label]
@@ -129,10 +127,7 @@ def some_images(
     Those of the mask ``first`` (N,) are chosen before others. Raises DataError: there are no more than that.
     """
     if len(indices) <= count:
-        raise DataError(
-            f"{count} annotated images are asked for, but train has {len(indices)}, so that none would lose its "
-            "annotation; ask for fewer."
-        )
+        raise DataError(f"{count} annotated images are asked for, but train has {len(indices)}; ask for fewer.")
     order = np.random.default_rng((seed, 17)).permutation(indices)
     if first is not None:
         order = order[np.argsort(~first[order], kind="stable")]

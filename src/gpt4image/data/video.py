@@ -155,17 +155,12 @@ def _opened(data: bytes) -> Generator[Any]:
             if context is None or context.name not in CODECS:
                 name = "unknown" if context is None else context.name
                 raise DecodeError(f"its codec, {name}, is not among those that are read")
-            _require_size(context.width, context.height)
+            _require_bounds(time.monotonic(), context.width, context.height)
             context.thread_type = "NONE"
             context.options = {**context.options, "max_pixels": options["max_pixels"]}
             yield container
     except (FFmpegError, ValueError, OverflowError, MemoryError, RuntimeError, OSError) as error:
         raise DecodeError(f"damaged: {getattr(error, 'strerror', None) or error or type(error).__name__}") from None
-
-
-def _require_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
 
 
 def _count_frames(container: Any) -> int:
@@ -180,25 +175,13 @@ def _count_frames(container: Any) -> int:
             raise DecodeError("damaged or cut off: a frame is not whole")
         if count > MAX_FRAMES:
             raise DecodeError(f"has more than the allowed {MAX_FRAMES:,} frames: cut it into clips")
-        _require_time(begun)
+        _require_bounds(begun)
     if not count:
         raise DecodeError("holds no frame")
-    start = float((stream.start_time or 0) * stream.time_base)
-    if count < WHOLE * stream.frames or end - start < WHOLE * _claimed_seconds(stream, start):
+    first = (stream.start_time or 0) * stream.time_base
+    if count < WHOLE * stream.frames or end - first < WHOLE * (stream.duration or 0) * stream.time_base:
         raise DecodeError(f"cut off: it holds {count} frames, its header claims more")
     return count
-
-
-def _claimed_seconds(stream: Any, start: float) -> float:
-    """Return the duration that the header of a stream claims; 0 without."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    text = stream.metadata.get("DURATION", "")  # of Matroska, where FFmpeg writes the end, not the length
-    try:
-        hours, minutes, seconds = map(float, text.split(":"))
-    except ValueError:
-        return 0.0
-    return 3600 * hours + 60 * minutes + seconds - start
 
 
 def _pick(container: Any, places: set[int], make: Callable[[Image.Image], Made]) -> dict[int, Made]:
@@ -206,8 +189,7 @@ def _pick(container: Any, places: set[int], make: Callable[[Image.Image], Made])
     found: dict[int, Made] = {}
     begun = time.monotonic()
     for number, frame in enumerate(container.decode(container.streams.video[0])):
-        _require_size(frame.width, frame.height)
-        _require_time(begun)
+        _require_bounds(begun, frame.width, frame.height)
         if number in places:
             if frame.is_corrupt:
                 raise DecodeError("damaged: a frame cannot be decoded")
@@ -220,6 +202,8 @@ def _pick(container: Any, places: set[int], make: Callable[[Image.Image], Made])
     raise DecodeError(f"damaged: {len(found)} of {len(places)} frames can be decoded")
 
 
-def _require_time(begun: float) -> None:
+def _require_bounds(begun: float, width: int = 0, height: int = 0) -> None:
+    if width * height > MAX_PIXELS:
+        raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
     if time.monotonic() - begun > MAX_SECONDS:
         raise DecodeError(f"takes more than the allowed {MAX_SECONDS:.0f} seconds: cut it into clips")

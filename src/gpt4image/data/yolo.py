@@ -1,14 +1,8 @@
-"""`yolo:DIR`: images and text files of boxes in the layout of Ultralytics.
-
-    set/data.yaml                    names: {0: cat, 1: dog}, train: images/train, val: images/val
-    set/images/train/1.jpg           set/labels/train/1.txt
+"""`yolo:DIR`: images and text files of boxes in the layout of Ultralytics; docs/boxes-and-masks.md describes it.
 
 A line of a label file is ``class x y width height``, the centre and the sides as parts of the picture, and may end with
-a confidence; or a class and the corners of a polygon, of which the surrounding box is taken. With ``kpt_shape`` in
-``data.yaml``, keypoints follow the box instead, and are not read. The label file of an image lies in ``labels`` where
-its path has ``images``, or beside it. An empty one says that there is no object; an image without one is not annotated.
-Entries of ``data.yaml`` may be folders, lists of images (``.txt``), or several. Without ``data.yaml``, splits are the
-folders below ``images``, and ``classes.txt`` names the classes.
+a confidence; or a class and the corners of a polygon, of which the surrounding box is taken. The label file of an image
+lies in ``labels`` where its path has ``images``, or beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,14 +20,13 @@ from gpt4image.data.dataset import SPLIT_OF, Dataset, split_in_folders
 from gpt4image.data.file_source import (
     FileSource,
     expanded,
+    files_below,
     is_below,
     lines_of,
     locate_all,
-    pictures_below,
     read_bounded,
-    usable,
 )
-from gpt4image.data.labels import MAX_SEVERAL, note_once
+from gpt4image.data.labels import MAX_SEVERAL
 from gpt4image.data.records import Faults, Object, Record, require_some, weight_of, with_boxes
 
 MAX_YAML = 1_000_000
@@ -47,33 +40,31 @@ CLASSES = "classes.txt"
 def load_yolo(argument: str) -> Dataset:
     """Load images and their boxes; keys are paths of images from the folder of ``data.yaml``.
 
-    Skipped by name: images that cannot be found or lie outside, label files without an image, and lines of label files
-    that cannot be used.
+    Skipped by name: images that cannot be found or lie outside, and lines of label files that cannot be used.
     """
-    spec = f"yolo:{argument}"
-    place = expanded(argument)
+    spec, place = f"yolo:{argument}", expanded(argument)
     file = place if place.is_file() else next((place / name for name in NAMES if (place / name).is_file()), None)
     root = place.parent if place.is_file() else place
     settings = {} if file is None else _settings(file, spec)
     skipped: list[Skipped] = []
     split_of = _images(root, settings, skipped, spec)
-    keys, broken = usable(root, list(split_of))
-    skipped += broken
-    require_some(keys, f"{spec}: there are no images; they lie in images/train, or where data.yaml says.", skipped)
-    faults, records = Faults(), [Record(key=key, split=split_of[key]) for key in keys]
-    texts = [PurePosixPath(key).with_suffix(".txt").as_posix() for key in keys]
-    apart, beside = locate_all(root, list(map(_below_labels, texts))), locate_all(root, texts)
+    faults = [fault for _, fault in locate_all(root, split_of)]
+    skipped += [Skipped(name=path, reason=fault) for path, fault in zip(split_of, faults, strict=True) if fault]
+    records = [Record(key=key, split=split_of[key]) for key, fault in zip(split_of, faults, strict=True) if not fault]
+    require_some(records, f"{spec}: there are no images; they lie in images/train, or where data.yaml says.", skipped)
+    texts = [PurePosixPath(record.key).with_suffix(".txt").as_posix() for record in records]
+    apart, beside = locate_all(root, map(_below_labels, texts)), locate_all(root, texts)
+    bad = Faults()
     for record, one, other in zip(records, apart, beside, strict=True):
         path, fault = other if one[1] else one
         if not fault:
-            record.objects = _objects(root / path, faults, keypoints=bool(settings.get("kpt_shape")))
+            record.objects = _objects(root / path, bad, keypoints=bool(settings.get("kpt_shape")))
         elif "cannot be found" not in fault:
-            faults.add(path or record.key, f"its label file {fault}")
-    for path in _without_image(root, keys):
-        faults.add(path, "there is no image of its name")
+            bad.add(record.key, f"its label file {fault}")
     numbers = [int(one.label) for record in records for one in record.objects or () if not one.fault]
     classes = _classes(settings, root, numbers, spec)
-    return with_boxes(spec, records, FileSource(root, keys), classes, faults, "label files", skipped, "parts")
+    source = FileSource(root, [record.key for record in records])
+    return with_boxes(spec, records, source, classes, bad, "label files", skipped, "parts")
 
 
 def _settings(file: Path, spec: str) -> dict[str, Any]:
@@ -104,32 +95,33 @@ def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spe
     """Return the split of each image by its path from the root, train first; skip entries that lead to nothing."""
     stated = settings.get("path")
     base = stated if isinstance(stated, str) else ""
+    entries = {name: settings[name] for name in SPLIT_OF if settings.get(name)}
     found: dict[str, str] = {}
-    for name, split in SPLIT_OF.items():
-        entry = settings.get(name)
-        for one in entry if isinstance(entry, list) else [entry]:
-            tries = [Path(base) / one, Path(one), Path(one.lstrip("./"))] if isinstance(one, str) else []
-            place = next((root / each for each in tries if _is_inside(root, root / each)), None)
-            if place is not None:
-                for path in _images_of(root, base, place, spec):
-                    found.setdefault(path, split)
-            elif one is not None:
-                given = one[:100] if isinstance(one, str) else type(one).__name__  # aliases may make others endless
-                reason = f"its entry {name!r}, {given!r}, is no folder or list below {root}"
-                skipped.append(Skipped(name="data.yaml", reason=reason))
-    if found or any(settings.get(name) for name in SPLIT_OF):
+    for name, one in (
+        (name, one) for name, some in entries.items() for one in (some if isinstance(some, list) else [some])
+    ):
+        tries = [Path(base) / one, Path(one), Path(one.lstrip("./"))] if isinstance(one, str) else []
+        place = next((root / each for each in tries if _is_inside(root, root / each)), None)
+        if place is None:
+            given = one[:100] if isinstance(one, str) else type(one).__name__  # aliases may make others endless
+            reason = f"its entry {name!r}, {given!r}, is no folder or list below {root}"
+            skipped.append(Skipped(name="data.yaml", reason=reason))
+            continue
+        if place.is_dir():
+            files, faults = files_below(root, place)
+            skipped += faults
+        else:
+            lines = filter(None, lines_of(place, f"{spec}: {place.name} is no list of images"))
+            both = [(place.parent / line, root / base / line) for line in lines]
+            files = [os.path.relpath(near if os.path.exists(near) else far, root) for near, far in both]  # noqa: PTH110
+        for path in files:
+            found.setdefault(path, SPLIT_OF[name])
+    if entries:
         return found
     top = root / "images" if (root / "images").is_dir() else root
-    return {path: split_in_folders(path) or "train" for path in pictures_below(root, top)}
-
-
-def _images_of(root: Path, base: str, place: Path, spec: str) -> Iterator[str]:
-    if place.is_dir():
-        yield from pictures_below(root, place)
-        return
-    for line in filter(None, lines_of(place, f"{spec}: {place.name} is no list of images")):
-        beside = place.parent / line
-        yield os.path.relpath(beside if os.path.exists(beside) else root / base / line, root)  # noqa: PTH110
+    files, faults = files_below(root, top)
+    skipped += faults
+    return {path: split_in_folders(path) or "train" for path in files}
 
 
 def _is_inside(root: Path, place: Path) -> bool:
@@ -142,18 +134,6 @@ def _is_inside(root: Path, place: Path) -> bool:
 def _below_labels(path: str) -> str:
     above, images, inside = f"/{path}".rpartition("/images/")
     return f"{above}/labels/{inside}".lstrip("/") if images else inside.lstrip("/")
-
-
-def _without_image(root: Path, keys: Sequence[str]) -> Iterator[str]:
-    """Yield the label files in ``labels`` that belong to no file in the folder of images, whichever split it has."""
-    for folder in sorted({PurePosixPath(key).parent.as_posix() for key in keys}):
-        labels = _below_labels(f"{folder}/").rstrip("/")
-        if labels == folder or not _is_inside(root, root / labels) or not (root / labels).is_dir():
-            continue
-        images = {path.stem for path in (root / folder).iterdir()}
-        for path in sorted((root / labels).iterdir()):
-            if path.suffix == ".txt" and path.name != CLASSES and path.stem not in images:
-                yield f"{labels}/{path.name}"
 
 
 def _objects(file: Path, faults: Faults, *, keypoints: bool) -> list[Object] | None:
@@ -204,12 +184,13 @@ def _classes(settings: Mapping[str, Any], root: Path, used: Sequence[int], spec:
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise DataError(f"{spec}: 'names' of data.yaml is no list of class names.")
     found = tuple(str(name).strip() for name in names)
-    if twice := [name for name, count in Counter(found).items() if count > 1]:
-        raise DataError(f"{spec}: a class name comes twice: {first_few(twice)}; give each class a name of its own.")
-    if found and min(used, default=0) == 1:
-        what = f"{spec}: no box has the class 0, {found[0]!r}; class numbers of YOLO begin at 0"
-        mend = "subtract 1 from the first number of each line."
-        if max(used) == len(found):
-            raise DataError(f"{what}, and here they go from 1 to {len(found)}, which has no name: {mend}")
-        note_once(f"{what}. If yours begin at 1, {mend}")
+    if len(set(found)) < len(found):
+        raise DataError(
+            f"{spec}: a class name comes twice: {first_few(n for n, c in Counter(found).items() if c > 1)}."
+        )
+    if found and min(used, default=0) == 1 and max(used) == len(found):
+        raise DataError(
+            f"{spec}: no box has the class 0, {found[0]!r}, and the numbers go from 1 to {len(found)}, which has no "
+            "name: subtract 1 from the first number of each line."
+        )
     return found

@@ -26,7 +26,6 @@ from gpt4image.config import ExportLabelsConfig
 from gpt4image.config.results import ExportLabelsResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.box_files import readable, write_coco, write_hf, write_tables, write_voc, write_yolo
-from gpt4image.data.coco import ids_of
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource
 from gpt4image.data.labels import SEPARATOR
@@ -215,7 +214,7 @@ def _write_hf(out: Path, found: Labelled) -> list[Skipped]:
 def _write_coco(out: Path, found: Labelled) -> list[Skipped]:
     rows, sizes, skipped = readable(found.images)
     names = [_path(out, found.images, row) for row in rows]
-    write_coco(out, names, sizes, found.boxes[rows], found.classes, ids_of(found.images.select(rows)))
+    write_coco(out, names, sizes, found.boxes[rows], found.classes)
     return skipped
 
 

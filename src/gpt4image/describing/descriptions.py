@@ -1,4 +1,4 @@
-"""The stages of ``descriptions``: import, export, backup and check of a description store."""
+"""The stages of ``descriptions``: import, export and check of a description store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpt4image.base.errors import ConfigError, DataError, DecodeError, StoreErro
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.secrets import hidden
-from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
+from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.config.results import StoreResult
 from gpt4image.data import Dataset, load_dataset
 from gpt4image.data.decode import sides
@@ -203,15 +203,6 @@ def export_descriptions(config: ExportDescriptionsConfig) -> StoreResult:
             store.require_descriptions(config.prompt)
         write_rows(config.file, exported(store))
     return StoreResult(path=config.file, counted={name: counts[name] for name in ("descriptions", "rows")})
-
-
-def back_up(config: BackupConfig) -> StoreResult:
-    """Copy a store to a new file, as it is at one moment; a run may write into it meanwhile. Raises StoreError."""
-    with DescriptionStore(config.store) as store:
-        store.back_up(config.out)
-    with DescriptionStore(config.out) as copy:
-        results = sum(count for *_, count in copy.counts())
-    return StoreResult(path=config.out, counted={"results": results, "bytes": config.out.stat().st_size})
 
 
 def check(config: CheckConfig) -> StoreResult:

@@ -24,8 +24,7 @@ from gpt4image.base.visible import csv_line
 from gpt4image.config.base import IMAGE_ROOT
 from gpt4image.data import IMAGES, Dataset
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.digests import file_state
-from gpt4image.data.file_source import FileSource, is_below
+from gpt4image.data.file_source import FileSource, file_state, is_below
 from gpt4image.data.labels import SEPARATOR, note_once
 from gpt4image.data.manifest import BOXES, DIGEST, REVIEW, read_table
 from gpt4image.data.regions import Boxes, Masks

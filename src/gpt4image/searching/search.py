@@ -36,21 +36,6 @@ from gpt4image.training.run_model import RunModel, TextSpace, load_run_model, op
 FOLDER = "search"
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One image that was found, at ``place`` in the dataset; the most similar one has rank 1.
-
-    ``similarity`` is the cosine to the query, ``equal`` counts other images of the dataset with the same bytes.
-    """
-
-    place: int
-    rank: int
-    similarity: float
-    key: str
-    label: str | None
-    equal: int
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Queries:
     """Q queries, (Q, D) ``vectors`` of unit length: texts, then images, with the bytes of these by name."""
@@ -107,41 +92,42 @@ def search(config: SearchConfig) -> SearchResult:
     }
     numbers: Any = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape).tolist()
 
-    def hit(number: int, rank: int, cosine: float) -> Hit:
+    def hit(rank: int, number: int, cosine: float) -> dict[str, Any]:
         place = int(first[number])
         label = ", ".join(images.label_names(place)) or None
-        return Hit(place, rank, cosine, images.keys[place], label, int(counts[number]) - 1)
+        return {"rank": rank, "similarity": round(cosine, 4), "key": images.keys[place], "label": label}
 
     found = [
-        [hit(number, rank, cosine) for rank, (number, cosine) in enumerate(zip(*both, strict=True), start=1)]
+        [hit(rank, number, cosine) for rank, (number, cosine) in enumerate(zip(*both, strict=True), start=1)]
         for both in zip(numbers, cosines.tolist(), strict=True)
     ]
-    unshown = [] if config.html is None else _write_page(config.html, images, queries, found, facts)
+    unshown: list[Skipped] = []
+    if config.html is not None:
+        pictures = Thumbnails(images)
+        sections: list[dict[str, Any]] = []
+        for name, own, hits in zip(queries.names, numbers, found, strict=True):
+            asked = thumbnail(queries.pictures[name], clips=images.clips) if name in queries.pictures else None
+            shown = [{"picture": pictures.of(int(first[k])), "equal": int(counts[k]) - 1} for k in own]
+            cards = [one | more for one, more in zip(hits, shown, strict=True)]
+            sections.append({"name": name, "picture": asked, "cards": cards})
+        write_text(config.html, render("search.html", sections=sections, facts=facts))
+        unshown = pictures.skipped
     answers: list[dict[str, Any]] = [
-        {
-            "query": name,
-            "results": [
-                {"rank": hit.rank, "similarity": round(hit.similarity, 4), "key": hit.key, "label": hit.label}
-                for hit in hits
-            ],
-        }
-        for name, hits in zip(queries.names, found, strict=True)
+        {"query": name, "results": hits} for name, hits in zip(queries.names, found, strict=True)
     ]
     head = ("rank", "similarity", "image", "label")
-    tables = [[(str(hit.rank), f"{hit.similarity:.3f}", hit.key, hit.label or "") for hit in hits] for hits in found]
+    tables = [
+        [(str(one["rank"]), f"{one['similarity']:.3f}", one["key"], one["label"] or "") for one in hits]
+        for hits in found
+    ]
     return SearchResult(
         path=config.html or folder,
         **facts,
         queries=answers,
-        read_rows=partial(_rows, answers),
+        read_rows=partial(list, [{"query": each["query"], **one} for each in answers for one in each["results"]]),
         text="\n\n".join(text_table(name, [head, *rows]) for name, rows in zip(queries.names, tables, strict=True)),
         skipped=tuple(dict.fromkeys((*queries.skipped, *images.skipped, *unreadable, *unshown))),
     )
-
-
-def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each image that was found."""
-    return [{"query": each["query"], **hit} for each in answers for hit in each["results"]]
 
 
 def _images(config: SearchConfig, options: TrainConfig) -> Dataset:
@@ -208,20 +194,3 @@ def _index(
 
         index, added = up_to_date(folder, identity, digests, np.argsort(first), width, embed)
     return folder, index, added, pixels.skipped
-
-
-def _write_page(
-    path: Path, images: Dataset, queries: Queries, found: Sequence[Sequence[Hit]], facts: dict[str, Any]
-) -> list[Skipped]:
-    """Write a self-contained page of the hits of each query; return the images whose picture cannot be shown."""
-    pictures = Thumbnails(images)
-    sections = [
-        {
-            "name": name,
-            "picture": thumbnail(queries.pictures[name], clips=images.clips) if name in queries.pictures else None,
-            "cards": [{"picture": pictures.of(hit.place), "hit": hit} for hit in hits],
-        }
-        for name, hits in zip(queries.names, found, strict=True)
-    ]
-    write_text(path, render("search.html", sections=sections, facts=facts))
-    return pictures.skipped
