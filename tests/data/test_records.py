@@ -114,7 +114,7 @@ def test_boxes_in_parts_of_the_picture_are_refused_where_pixels_are_expected() -
         return len(boxes_of([record], ["x"], Faults(), "set", lambda _: picture, unit).labels)
 
     broken, part = (math.nan, 0.0, 1.0, 1.0), (0.1, 0.2, 0.5, 1.0)
-    message = r"such as that of 'k, b'.* multiply them by the width and height"
+    message = r"such as 0\.1, 0\.2, 0\.5, 1 of 'k, b'.* multiply them by the width and height"
     with pytest.raises(DataError, match=message):
         boxes_in_40(broken, part)
     assert boxes_in_40(broken, part, pixels=False) == 1

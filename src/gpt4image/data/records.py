@@ -290,19 +290,23 @@ def _require_pixels_of_corners(
     if not usable.any():
         return
     found, far = boxes[usable], size[usable] * (1 + TOLERANCE)
-    first = f"such as that of {names[np.flatnonzero(usable)[0]]!r}"
+    name = names[np.flatnonzero(usable)[0]]
+
+    def first(*box: float) -> str:
+        return f"such as {', '.join(f'{value:.4g}' for value in box)} of {name!r}"
+
     right = found[:, 2:] - found[:, :2]  # if the numbers are corners
     beyond = int((found[:, 2:] > far).any(axis=1).sum())
     if unit == "sides" and beyond >= MANY_BEYOND and ((right > found[:, :2]) & (right <= far)).all():
         raise DataError(
             f"{spec}: {beyond:,} of {len(found):,} boxes reach beyond their picture, and all fit if their numbers are "
-            f"left, top, right, bottom, {first}. This format has left, top, width, height: subtract left from the "
-            "third number and top from the fourth."
+            f"left, top, right, bottom, {first(*found[0, :2], *right[0])}. This format has left, top, width, height: "
+            "subtract left from the third number and top from the fourth."
         )
     if np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
         raise DataError(
-            f"{spec}: all boxes lie in the first pixel of their picture, {first}. They seem to be parts of the "
-            "picture, and this format has pixels: multiply them by the width and height of the picture."
+            f"{spec}: all boxes lie in the first pixel of their picture, {first(*found[0])}. They seem to be parts of "
+            "the picture, and this format has pixels: multiply them by the width and height of the picture."
         )
 
 
