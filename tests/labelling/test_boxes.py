@@ -248,7 +248,7 @@ def test_only_words_that_are_no_class_do_not_say_that_nothing_is_there(tmp_path:
 @pytest.mark.parametrize("answer", [Answer(class_name="cat"), Answer(boxes=(said("dog", 0, 0, 9, 9),))])
 def test_a_store_without_a_box_of_these_classes_is_refused(tmp_path: Path, answer: Answer) -> None:
     path = stored(tmp_path, [(0, answer)])
-    with pytest.raises(TableError, match=r"no said of these images .*--ask boxes"):
+    with pytest.raises(TableError, match=r"no box of these images .*--ask boxes"):
         read_boxes(path, DIGESTS, WORDS)
 
 
