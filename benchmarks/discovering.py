@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import homogeneity_score
 
 from gpt4image.base.files import read_json_lines
-from gpt4image.labelling.discovery import agreement, find_clusters, propose_names, telling_words
+from gpt4image.labelling.discovery import find_clusters, propose_names, telling_words
 from gpt4image.labelling.text_vectors import Texts
 from text_labels import DATA, corpus, encoded
 
@@ -29,6 +31,17 @@ def sets() -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
     yield "clothes", tuple(row["description"] for row in rows), [label[row["key"].split("/")[-1]] for row in rows]
     rows = [row for row in read_json_lines(DATA / "groceries" / "answers-boxes.jsonl") if row["boxes"]]
     yield "groceries", tuple(row["description"] for row in rows), [row["boxes"][0]["label"] for row in rows]
+
+
+def agreement(cluster: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return accuracy after the best one-to-one matching, with the most frequent class of each cluster, homogeneity."""
+    shared = np.zeros((cluster.max() + 1, labels.max() + 1))
+    np.add.at(shared, (cluster, labels), 1)
+    return {
+        "accuracy": float(shared[linear_sum_assignment(-shared)].sum() / len(labels)),
+        "accuracy_merged": float(shared.max(axis=1).sum() / len(labels)),
+        "homogeneity": float(homogeneity_score(labels, cluster)),
+    }
 
 
 def main() -> None:

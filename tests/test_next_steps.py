@@ -53,8 +53,8 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe(max_cost=5.0), {"stopped_by": "--max-cost 5.0", "failed": 1, "calls": 9}, ENCODE),
     (label(embeddings=TABLE, test_fraction=0.3), {},
      "gpt4image train --data photos --test-fraction 0.3 --targets w/t.parquet --out w/run"),
-    (label(answers=ANSWERS), {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},
-     "gpt4image train --data photos --targets w/t.parquet --out w/run"),  # to be paid for: only told in the text
+    (label(answers=ANSWERS), {},
+     "gpt4image train --data photos --targets w/t.parquet --out w/run"),
     (("review", config.ReviewConfig(data="photos", labels=Path("l.csv"))), {"labelled": 0}, ""),
     (("descriptions import", config.ImportDescriptionsConfig(file=Path("a"), store=Path("w/b.db"), data="photos")),
      {"descriptions": 0, "boxes": 3}, BOXES),

@@ -16,7 +16,6 @@ from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.secrets import hidden
 from gpt4image.config.distilling import RUN, TARGETS
-from gpt4image.config.results import LabelResult
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
@@ -45,16 +44,7 @@ def with_next(name: str, outcome: Outcome, config: Any, *, python: bool) -> Outc
     else:
         said = "" if step is None else (_python if python else command)(*step)
     wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
-    text = [outcome.text]
-    if isinstance(outcome, LabelResult) and outcome.again:  # paid for, so never the next step
-        classes = str(outcome.again_classes)
-        ask = {"data": config.data, "store": config.answers, "describer": "SPEC", "ask": "class"}
-        ask = command("describe", {**ask, "classes": classes, "only": outcome.again})
-        text += [
-            hidden(f"To pay for a second answer to these images, write into {classes} what tells the classes apart:")
-            + f"\n  {hidden(ask)}"
-        ]
-    return replace(outcome, next=hidden(said), wrote=wrote, text="\n\n".join(filter(None, text)))
+    return replace(outcome, next=hidden(said), wrote=wrote)
 
 
 def _kind(name: str) -> Any:

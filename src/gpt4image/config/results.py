@@ -96,8 +96,6 @@ class LabelResult(Rows):
     unrelated: Facts = several("unrelated_")
     suspected: int
     page: Path | None = None
-    again: Path | None = None
-    again_classes: Path | None = None
     notes: list[str] | None = unshown()
 
 
@@ -126,11 +124,7 @@ class AuditResult(Rows):
 
 @dataclass(frozen=True, kw_only=True)
 class DiscoverResult(Rows):
-    """The classes that ``discover`` found in ``images`` described ones; ``unsure`` clusters belong to none.
-
-    ``agreement`` with labels of the dataset: accuracy after one-to-one matching, accuracy where each class is given its
-    most frequent label, and homogeneity.
-    """
+    """The classes that ``discover`` found in ``images`` described ones; ``unsure`` clusters belong to none."""
 
     images: int
     clusters: int
@@ -138,7 +132,6 @@ class DiscoverResult(Rows):
     named: int
     unsure: int
     silhouette: float | None = None
-    agreement: Facts = several("agreement_")
 
 
 @dataclass(frozen=True, kw_only=True)

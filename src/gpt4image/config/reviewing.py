@@ -60,7 +60,7 @@ class DiscoverConfig(WithData):
     """
 
     data: str
-    """Dataset SPEC. Its labels are not read, except to report how well the classes agree with them."""
+    """Dataset SPEC. Its labels are not read."""
     embeddings: Path
     """Embedding table of the descriptions."""
     store: Path | None = None

@@ -24,7 +24,7 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.box_formats import overlap
 from gpt4image.artifacts.results import describer_name
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
-from gpt4image.artifacts.top_k_probs import Probabilities, blocks, built
+from gpt4image.artifacts.top_k_probs import Probabilities, built
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes, ImageBoxes
@@ -38,7 +38,6 @@ Floats = NDArray[np.float32]
 SECOND_SHARE = 0.6  # of what the first class leaves; of photographs 61 % of the wrong answers are right by the second
 MOST_CERTAIN = 0.99
 USUAL_CONFIDENCE = 0.85  # of an answer that states none
-BROAD_SHARE = 0.5  # weight of the first answer beside one from a shorter list: one describer repeats its mistakes
 SAME_OBJECT = 0.5
 """IoU from which on two boxes are of one object."""
 
@@ -50,7 +49,6 @@ class Answers(NamedTuple):
         first: (N,) class that was answered, -1 where there is no answer. Of tags, (N, K) whether each class was seen.
         second: (N,) next best class, -1 where none was named.
         confidence: (N,) float32, stated probability of the first class; NaN where none was stated.
-        runner_up: (N,) float32, probability of the second class where it is known, NaN elsewhere; None: nowhere.
         boxes: of the images, where they were asked for beside tags; their weights are those that they teach with.
         by: answers of each describer by its name, where several answered; the others are then their votes.
         none: (N,) images of which most answers say that they are none of the classes; None: nothing is known of that.
@@ -60,7 +58,6 @@ class Answers(NamedTuple):
     first: Ints
     second: Ints
     confidence: Floats
-    runner_up: Floats | None = None
     boxes: Boxes | None = None
     by: Mapping[str, Answers] | None = None
     none: Bools | None = None
@@ -81,7 +78,7 @@ class Answers(NamedTuple):
     def content(self) -> str:
         """Return a digest of all of it, for fingerprints."""
         boxes = b"" if self.boxes is None else self.boxes.content().encode()
-        arrays = (self.first, self.second, self.confidence, self.runner_up, self.none, self.examples)
+        arrays = (self.first, self.second, self.confidence, self.none, self.examples)
         own = b"".join(part.tobytes() for part in arrays if part is not None) + boxes
         own += "".join(name + each.content() for name, each in (self.by or {}).items()).encode()
         return hashlib.sha256(own).hexdigest()
@@ -97,8 +94,6 @@ class Answers(NamedTuple):
     def stated(self, n_classes: int) -> Floats:
         """Return the same as an array."""
         given, (sure, next_best) = self.given, _shares(self.confidence, n_classes)
-        if self.runner_up is not None:
-            next_best = np.where(np.isnan(self.runner_up), next_best, np.minimum(self.runner_up, 1.0 - sure))
         next_best = np.where(self.second >= 0, next_best, 0.0)
         left = (1.0 - sure - next_best) / np.maximum(n_classes - 1 - (self.second >= 0), 1)
         found = np.repeat(np.where(given, left, 1.0 / n_classes)[:, None], n_classes, axis=1).astype(np.float32)
@@ -132,13 +127,10 @@ class AnsweredBoxes:
 
 
 class Read(NamedTuple):
-    """Answers about the images of a dataset; words that are none of the classes, with how often they came; (N,) images
-    that were ``again`` asked, among fewer classes; what belongs to a class, as the describer was told."""
+    """Answers about the images of a dataset, and words that are none of the classes, with how often they came."""
 
     answers: Answers
     strange: Counter[str]
-    again: Bools
-    definitions: Mapping[int, str]
 
 
 def answered_classes(path: Path) -> tuple[str, ...]:
@@ -183,53 +175,39 @@ def read_by_describer(path: Path, digests: Sequence[str], classes: Sequence[str]
 def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str], describer: str | None = None) -> Read:
     """Return the class answers of a store about N images by digest, of one describer or as votes of all.
 
-    Errors are those of ``read_for``. An answer from a list of fewer classes, about an image that has another answer, is
-    evidence among these classes only: it moves probability between them.
+    An answer from a list of fewer classes counts only where no answer from all classes names one.
     """
     number_of = _class_finder(classes)
     strange: Counter[str] = Counter()
-    lists: dict[tuple[int, ...], int] = {(): 0}
     numbers, stated = array("q"), array("f")  # of a million answers, not objects
-    definitions: dict[int, str] = {}
     none, examples = np.zeros(len(digests)), np.zeros(len(digests), bool)
 
     @functools.cache
-    def listed(prompt: Prompt) -> tuple[int, ...]:
-        """Return the classes of a shorter list; none for a list of all classes."""
-        told = {number: option.definition for option in prompt.classes if (number := number_of(option.name)) >= 0}
-        definitions.update({number: definition for number, definition in told.items() if definition})
-        return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
+    def is_short(prompt: Prompt) -> bool:
+        told = {number_of(name) for name in prompt.class_names} - {-1}
+        return 2 <= len(told) < len(classes)
 
     for row, item in _stored(path, digests):
         if CLASS not in item.prompt.ask or describer not in (None, describer_name(item.describer)):
             continue
-        answer = item.answer
+        answer, short = item.answer, is_short(item.prompt)
         examples[row] |= item.was_example
         first, second = number_of(answer.class_name), number_of(answer.second)
         if first < 0 and (word := answer.class_name or answer.said):
             strange[word] += 1
         sure = answer.confidence if answer.confidence is not None else answer.probability
         stated.append(USUAL_CONFIDENCE if sure is None else sure)
-        none[row] += 0 if listed(item.prompt) else 1 if answer.kind == "none" else -1
-        place = lists.setdefault(listed(item.prompt), len(lists))
-        numbers.extend((place, row, first, second if second != first else -1))
-    places, row_of, first, second = np.array(numbers, np.int64).reshape(-1, 4).T
+        none[row] += 0 if short else 1 if answer.kind == "none" else -1
+        numbers.extend((short, row, first, second if second != first else -1))
+    shorter, row_of, first, second = np.array(numbers, np.int64).reshape(-1, 4).T
     votes, broad = _Votes(row_of, first, second, np.array(stated, np.float32)), np.zeros(len(digests), bool)
-    broad[row_of[(places == 0) & (first >= 0)]] = True
-    first_time = np.concatenate([np.flatnonzero((places == k) & ((k == 0) | ~broad[row_of])) for k in lists.values()])
-    if not (first[first_time] >= 0).any():
+    broad[row_of[(shorter == 0) & (first >= 0)]] = True
+    used = np.flatnonzero((shorter == 0) | ~broad[row_of])
+    if not (first[used] >= 0).any():
         raise _nothing(path, "answer about these images", classes, strange, "class`, or leave --answers out.")
-    found = _counted(votes.take(first_time), len(digests), len(classes))
-    again = np.zeros(len(digests), bool)
-    for own in sorted(lists, key=len, reverse=True)[:-1]:
-        sharper = np.flatnonzero((places == lists[own]) & broad[row_of])
-        again[row_of[sharper]] = True
-        sharper = sharper[np.isin(first[sharper], own)]
-        if len(sharper):
-            asked = _counted(votes.take(sharper), len(digests), len(classes))
-            found = _moved(found, asked, np.array(own), len(classes))
+    found = _counted(votes.take(used), len(digests), len(classes))
     found = found._replace(none=none > 0 if (none > 0).any() else None, examples=examples if examples.any() else None)
-    return Read(found, strange, again, definitions)
+    return Read(found, strange)
 
 
 def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
@@ -254,7 +232,7 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
     share = seen / np.maximum(asked, 1)[:, None]
     first = np.where(asked[:, None] > 0, share >= 0.5, -1).astype(np.int64)
     sure = (0.5 + np.abs(share - 0.5) * (2 * USUAL_CONFIDENCE - 1)).astype(np.float32)
-    return Read(Answers(first, np.full_like(first, -1), sure), strange, np.zeros(len(digests), bool), {})
+    return Read(Answers(first, np.full_like(first, -1), sure), strange)
 
 
 def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tuple[AnsweredBoxes, Counter[str]]:
@@ -384,34 +362,6 @@ def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], ND
     stated = np.where(np.isnan(confidence), USUAL_CONFIDENCE, confidence).astype(np.float64)
     sure = np.clip(stated, min(1.5 / n_classes, MOST_CERTAIN), MOST_CERTAIN)
     return sure, np.minimum(SECOND_SHARE * (1.0 - sure), 0.9 * sure)
-
-
-def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answers:
-    """Return answers whose images were asked again among the classes ``listed``.
-
-    What these classes have in all stays theirs. It is divided by the product of what the new answer states and, to the
-    power of BROAD_SHARE, what the earlier answer states: a new answer as sure as the earlier one prevails.
-    """
-    unknown = np.full(len(found.first), np.nan, np.float32) if found.runner_up is None else found.runner_up.copy()
-    result = Answers(found.first.copy(), found.second.copy(), found.confidence.copy(), unknown)
-    asked = np.flatnonzero(again.given)
-    for part in blocks(len(asked), n_classes):
-        rows = asked[part]
-        sharp, shares = again.take(rows), found.take(rows).stated(n_classes)
-        sure = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None].astype(np.float32)
-        sharper = np.where(sharp.first[:, None] == listed, sure, (1.0 - sure) / (len(listed) - 1))
-        own = shares[:, listed]
-        moved = own**BROAD_SHARE * sharper
-        shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
-        named = np.stack([found.first[rows], found.second[rows], sharp.first, sharp.second], axis=1)
-        values = np.where(named >= 0, np.take_along_axis(shares, np.maximum(named, 0), axis=1), -1.0)
-        at = np.arange(len(rows))
-        first, largest = named[at, values.argmax(axis=1)], values.max(axis=1)
-        values[named == first[:, None]] = -1.0
-        second, next_best = named[at, values.argmax(axis=1)], values.max(axis=1)
-        result.first[rows], result.second[rows] = first, np.where(next_best > 0, second, -1)
-        result.confidence[rows], unknown[rows] = largest, np.where(next_best > 0, next_best, np.nan)
-    return result
 
 
 def _counted(votes: _Votes, total: int, n_classes: int) -> Answers:

@@ -1,22 +1,20 @@
 """P(word | class): how often each word is said of images of each class. The words are answers, or given labels.
 
-It is counted on images whose class is known, surely or by probability, on top of a prior. So answers can be corrected,
-wrong labels are explained, and pairs of classes that answers confuse are found: describers of images make the same few
-mistakes often, and prompts that say what tells two classes apart correct many of them (AutoSEP, arXiv 2506.03195).
+It is counted on images whose class is known, surely or by probability, on top of a prior. So answers are corrected, and
+wrong labels explained.
 
 Legend: n images, K classes; matrices (K, K) have a row per true class and a column per word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, triu
+from scipy.sparse import csr_matrix
 
-from gpt4image.artifacts.top_k_probs import Probabilities, TopKProbs, blocks, two_best
+from gpt4image.artifacts.top_k_probs import Probabilities, TopKProbs, blocks
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -24,10 +22,6 @@ Bools = NDArray[np.bool_]
 
 PSEUDO_ANSWERS = 10.0  # answers per class that count as if they were as stated
 _STEPS = 20
-MOST_PAIRS = 5
-LEVEL = 0.05  # false discovery rate of pairs, and probability below which labels contradict what texts show
-CERTAIN = 0.95  # probability of a class from which on an image is not asked again
-_TEXTS = ("taught", "names")  # sources that have read no label and no answer about the image itself
 
 
 def counted(words: NDArray[np.integer], true: Floats, n_classes: int) -> NDArray[np.float64]:
@@ -114,77 +108,3 @@ def _stated(first: Ints, probabilities: Probabilities, rows: Ints) -> NDArray[np
     answered = csr_matrix((np.ones(len(rows)), (first[rows], np.arange(len(rows)))), shape=shape)
     above: Any = answered @ some.above_rest()
     return (above.toarray() + np.asarray(answered @ some.rest)[:, None]).T
-
-
-class Confused(NamedTuple):
-    """Two classes, a < b, that answers confuse: of ``checked`` images of a or b, by labels or texts, about which a or b
-    was answered, ``wrong`` were answered with the other one; ``images`` are rows to ask again."""
-
-    classes: tuple[int, int]
-    checked: int
-    wrong: int
-    by: str
-    images: Ints
-
-    @property
-    def rate(self) -> float:
-        """Part of the images that were answered with the other class."""
-        return self.wrong / self.checked
-
-
-def confused_pairs(
-    said: Mapping[str, Ints], labels: Ints, probabilities: Probabilities, askable: Bools
-) -> list[Confused]:
-    """Return at most ``MOST_PAIRS`` pairs that are confused more often than chance has it, the most useful first.
-
-    Answers are compared with (N,) labels that are trusted, -1 elsewhere, and with the predictions of texts: few labels
-    show little. A pair that only texts show is left out if the labels contradict it. Pairs never hold all classes: that
-    is the old question. ``said`` are those of ``Predictions``; probabilities (N, K) of labelled images are out of fold.
-    """
-    from scipy.stats import binom
-
-    if "answers" not in said:
-        return []
-    answered, n_classes = said["answers"], probabilities.shape[1]
-    by_labels, found = _significant(answered, labels, n_classes, "labels")
-    texts = next((said[name] for name in _TEXTS if name in said), np.full_like(labels, -1))
-    for (a, b), pair in _significant(answered, texts, n_classes, "texts")[1].items():
-        wrong = int(by_labels[a, b] + by_labels[b, a])
-        if binom.cdf(wrong, wrong + int(by_labels[a, a] + by_labels[b, b]), pair.rate) >= LEVEL:
-            found.setdefault((a, b), pair)
-    open_ = np.flatnonzero(askable & (answered >= 0) & (probabilities.max(axis=1) < CERTAIN))
-    two = np.sort(two_best(probabilities)[0][open_], axis=1)
-    place = two[:, 0] * n_classes + two[:, 1]
-    pairs = [pair._replace(images=open_[place == a * n_classes + b]) for (a, b), pair in sorted(found.items())]
-    chosen: list[Confused] = []
-    for pair in sorted(pairs, key=lambda pair: -pair.rate * len(pair.images)):
-        listed = {number for other in (*chosen, pair) for number in other.classes}
-        if len(pair.images) and len(listed) < n_classes and len(chosen) < MOST_PAIRS:
-            chosen.append(pair)
-    return chosen
-
-
-def _significant(
-    answered: Ints, true: Ints, n_classes: int, by: str
-) -> tuple[csr_matrix, dict[tuple[int, int], Confused]]:
-    """Return (K, K) numbers of answers by true class, and the pairs that are confused beyond chance, by their classes.
-
-    P-values are of so many mistakes if all classes were mistaken for each other equally often, adjusted for the number
-    of pairs (Benjamini and Hochberg 1995).
-    """
-    from scipy.stats import binom
-
-    rows = np.flatnonzero((answered >= 0) & (true >= 0))
-    counts = csr_matrix((np.ones(len(rows), np.int64), (true[rows], answered[rows])), shape=(n_classes, n_classes))
-    right, both = counts.diagonal(), triu(counts + counts.T, k=1).tocoo()
-    a, b, wrong = both.row, both.col, both.data
-    checked = wrong + right[a] + right[b]
-    chance = (1.0 - int(right.sum()) / max(len(rows), 1)) / max(n_classes - 1, 1)  # of one wrong class
-    p = binom.sf(wrong - 1, checked, chance)
-    order, total = np.argsort(p, kind="stable"), n_classes * (n_classes - 1) // 2  # p of all other pairs is 1
-    adjusted = np.minimum.accumulate((p[order] * (total / np.arange(1, len(p) + 1)))[::-1])[::-1]
-    nobody = np.zeros(0, np.int64)
-    return counts, {
-        (int(a[k]), int(b[k])): Confused((int(a[k]), int(b[k])), int(checked[k]), int(wrong[k]), by, nobody)
-        for k in order[adjusted < LEVEL].tolist()
-    }

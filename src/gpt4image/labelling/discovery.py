@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from gpt4image.artifacts.top_k_probs import blocks
 from gpt4image.base.errors import ConfigError, TableError
@@ -141,23 +140,3 @@ def propose_names(words: Sequence[Sequence[str]]) -> list[str]:
     for number, own in enumerate(words, 1):
         names[next((word for word in own if word not in names), f"class {number}")] = None
     return list(names)
-
-
-def agreement(cluster: Ints, labels: Ints) -> dict[str, float]:
-    """Return how well clusters agree with the labels of the same n images, -1 left out: ``accuracy`` after the best
-    one-to-one matching, ``accuracy_merged`` where each cluster has its most frequent class, ``homogeneity``, 0 to 1.
-    """
-    from sklearn.metrics import homogeneity_score
-
-    known = (cluster >= 0) & (labels >= 0)
-    if not known.any():
-        return {}
-    cluster, labels = cluster[known], labels[known]
-    shared = np.zeros((cluster.max() + 1, labels.max() + 1))
-    np.add.at(shared, (cluster, labels), 1)
-    matched = shared[linear_sum_assignment(-shared)].sum()
-    return {
-        "accuracy": round(float(matched / len(labels)), 4),
-        "accuracy_merged": round(float(shared.max(axis=1).sum() / len(labels)), 4),
-        "homogeneity": round(float(homogeneity_score(labels, cluster)), 4),
-    }

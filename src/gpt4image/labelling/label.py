@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.box_table import BoxLabels
-from gpt4image.artifacts.store import ClassOption
 from gpt4image.artifacts.table import EmbeddingTable, texts_behind
 from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.artifacts.top_k_probs import chosen
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import parquet_rows, write_text
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.visible import csv_line
 from gpt4image.config import LabelConfig
 from gpt4image.config.results import LabelResult
 from gpt4image.data import NO_LABEL, Dataset, annotation, load_with_splits
@@ -29,7 +27,6 @@ from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
 from gpt4image.labelling.answers import Answers, Read, answered_classes, read_boxes, read_for
 from gpt4image.labelling.boxes import KINDS, Suspect, TaughtBoxes, quality, suspected_boxes, teach
-from gpt4image.labelling.confusions import Confused, confused_pairs
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.looks import promised
 from gpt4image.labelling.pictures import read_pictures
@@ -45,8 +42,6 @@ from gpt4image.training.targets import LEAST_EXPLAINED, explained, says_nothing_
 
 FEATURES = ".features"
 """Ending of the folder that keeps features of pictures."""
-AGAIN, AGAIN_CLASSES = ".again.csv", ".again-classes.txt"
-"""Endings of what a sharper question needs."""
 MOST_SHOWN = 50
 """Suspected errors on the page and in the terminal; of boxes, of each kind."""
 FEW_FOUND, FEWEST_BOXES = 0.3, 5
@@ -72,7 +67,6 @@ OTHER_NUMBERS = (
     "`gpt4image descriptions import --box-format ORDER-UNIT`; for a describer give `describe --box-format`, which asks "
     "nothing anew."
 )
-_TO_DEFINE = "# Write after each colon what tells this class from the others; that may also stay empty.\n"
 
 
 class Card(NamedTuple):
@@ -123,7 +117,7 @@ def label(config: LabelConfig) -> LabelResult:
     """Write targets of every image with evidence to ``config.out``, and a page of suspected label errors.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
-    never looked at. Where answers confuse classes, the images and classes for a sharper question are written too.
+    never looked at.
 
     Raises:
         ConfigError: options that do not go with the labels of the dataset.
@@ -141,7 +135,7 @@ def label(config: LabelConfig) -> LabelResult:
     return LabelResult.of_facts(
         facts,
         path=config.out,
-        wrote=(config.out, page, *(facts[name] for name in ("again", "again_classes") if name in facts)),
+        wrote=(config.out, page),
         notes=made.notes,
         counts=made.counts,
         read_rows=partial(parquet_rows, config.out),
@@ -226,7 +220,6 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
         **{f"weight_of_{name.replace(' ', '_')}": round(weight, 2) for name, weight in found.facts.weights.items()},
         "suspected": len(suspected),
     }
-    pairs = [] if read is None or labels.ndim == 2 else _ask_again(config, read, predicted, labels, images, facts)
     facts |= {"promised": len(kept.keys)} if kept is not found else {}
     notes += [*_warnings(task, found, explains), *_unrelated(predicted), *given.notes]
     notes += [] if read is None else _strange(read, labels)
@@ -236,8 +229,6 @@ def _classes(config: LabelConfig, given: _Evidence) -> _Made:
     head = ("image", "given label", "predicted", "probability", "doubt", *(() if said is None else ("answer says",)))
     title = "Suspected label errors, the most certain ones first"
     text = text_table(title, [head, *(card.cells for card in cards)]) if cards else "No suspected label errors."
-    if pairs:
-        text += "\n\n" + confused_table(pairs, images.classes)
     return _Made(kept, facts, counts, [Section("", "", len(suspected), cards)], notes, text, unseen)
 
 
@@ -274,50 +265,6 @@ def _targets(
             answered=0 if read is None else int(read.answers.given.sum()),
         ),
     )
-
-
-def _ask_again(
-    config: LabelConfig, read: Read, predicted: Predictions, labels: Any, images: Dataset, facts: dict[str, Any]
-) -> list[Confused]:
-    """Return the pairs of classes that answers confuse; what a sharper question needs is written beside the output."""
-    trusted = labels if predicted.noise.rate == 0.0 else np.full_like(labels, NO_LABEL)
-    askable = predicted.known & ~read.again & (images.splits != "test")
-    pairs = confused_pairs(predicted.said, trusted, predicted.probabilities, askable)
-    if pairs:
-        facts |= {"again": config.out.with_suffix(AGAIN), "again_classes": config.out.with_suffix(AGAIN_CLASSES)}
-        rows = np.sort(np.concatenate([pair.images for pair in pairs])).tolist()
-        best = [np.argsort(predicted.probabilities[row])[-2:][::-1].tolist() for row in rows]
-        cells = [
-            (images.keys[row], images.digests[row], *(images.classes[k] for k in two))
-            for row, two in zip(rows, best, strict=True)
-        ]
-        lines = map(csv_line, [("key", "digest", "first", "second"), *cells])
-        write_text(facts["again"], "".join(lines))
-        write_classes(facts["again_classes"], pairs, images.classes, read.definitions)
-    return pairs
-
-
-def confused_table(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
-    """Return pairs of classes as a table for a terminal."""
-    rows = [("classes", "compared with", "confused", "ask again")]
-    for pair in pairs:
-        names = " / ".join(classes[number] for number in pair.classes)
-        rows.append((names, pair.by, f"{pair.wrong:,} of {pair.checked:,}", f"{len(pair.images):,} images"))
-    return text_table("Classes that the answers confuse more often than chance", rows)
-
-
-def write_classes(
-    path: Path, pairs: Iterable[Confused], classes: Sequence[str], definitions: Mapping[int, str]
-) -> None:
-    """Write the classes of the pairs as a class list with a place for definitions.
-
-    What a person wrote into an earlier list is kept, then ``definitions`` that answers were given with, by class.
-    """
-    written = {name: definition for name, definition in class_list(str(path)) if definition} if path.exists() else {}
-    numbers = dict.fromkeys(number for pair in pairs for number in pair.classes)
-    options = [ClassOption(classes[i], written.get(classes[i], definitions.get(i, ""))) for i in numbers]
-    lines = (f"{name}: {definition}".strip() + "\n" for name, definition in options)
-    write_text(path, _TO_DEFINE + "".join(lines))
 
 
 def _warnings(task: Task, found: Targets, explains: float | None) -> list[str]:

@@ -33,7 +33,7 @@ from gpt4image.config.results import DiscoverResult
 from gpt4image.data import NO_LABEL, Dataset, load_dataset
 from gpt4image.data.splits import representatives
 from gpt4image.data.video import picture_of
-from gpt4image.labelling.discovery import FEWEST, TELLING, agreement, find_clusters, propose_names, telling_words
+from gpt4image.labelling.discovery import FEWEST, TELLING, find_clusters, propose_names, telling_words
 from gpt4image.labelling.text_vectors import MAX_REFERENCES, Texts, open_table
 from gpt4image.pages.numbers import text_table
 from gpt4image.reviewing.labels_file import LabelsFile
@@ -49,8 +49,7 @@ NEAREST = 3  # clusters that are offered for a merger
 def discover(config: DiscoverConfig) -> DiscoverResult:
     """Cluster the described images, let a person name the clusters, and write a class list and targets.
 
-    The same command goes on. Labels of the dataset are never read, except to report how well the classes agree with
-    them.
+    The same command goes on. Labels of the dataset are never read.
 
     Raises:
         ConfigError: there are too few descriptions for that many classes, ``out`` has others, or the port is in use.
@@ -223,10 +222,6 @@ def _result(
     for k, name in enumerate(classes):
         told = [word for own, other in zip(words, names, strict=True) if other == name for word in own]
         rows.append({"class": name, "images": int((cluster == k).sum()), "words": ", ".join(told[:TELLING])})
-    facts = {}
-    if images.labels.ndim == 1:
-        label_of = dict(zip(images.digests, images.labels.tolist(), strict=True))
-        facts = agreement(cluster, np.array([label_of[digest] for digest in targets.digests]))
     return DiscoverResult(
         path=config.out,
         images=len(clusters.keys),
@@ -235,7 +230,6 @@ def _result(
         named=sum(bool(mark.label) for mark in marks),
         unsure=sum(mark.note == "unsure" for mark in marks),
         silhouette=None if silhouette is None else round(silhouette, 3),
-        agreement=facts,
         text=text_table("", [[*rows[0]], *([row["class"], f"{row['images']:,}", row["words"]] for row in rows)]),
         read_rows=lambda: rows,
         skipped=(*file.skipped, *skipped),
