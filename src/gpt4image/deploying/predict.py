@@ -455,11 +455,8 @@ def _table(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
 
 
 def _csv_rows(stream: TextIO, classifier: Classifier, top: int, _: Any) -> Write:
-    """Write a header and one row per image: image, class, probability (as ``Task.value`` says), class_2, ...
-
-    Where an image may have several classes, ``present`` comes first: those present, separated by "|". Boxes have a row
-    each: image, class, probability, left, top, right, bottom.
-    """
+    """Write a header and a row per image: image, present (of several classes), class, probability, class_2, ...; boxes
+    have a row each, with left, top, right, bottom."""
     value = classifier.task.value
     columns = ["image", "class", value, *SIDES]
     if classifier.task.output != "boxes":
@@ -497,11 +494,7 @@ def _json_lines(stream: TextIO, classifier: Classifier, *_: Any) -> Write:
 
 
 def _coco_results(stream: TextIO, classifier: Classifier, _: int, ids: Mapping[str, Ids]) -> Write:
-    """Write a JSON array of COCO's results, without its end. Pictures without a box have no entry.
-
-    An image that a COCO file lists has the ids of that file; categories of another are those of the first file, or
-    count from 1.
-    """
+    """Write a JSON array of COCO's results, without its end; classes count from 1 where no COCO file has their ids."""
     usual = category_ids(classifier.classes, categories_of(ids.values()))
     of_file: dict[int, Mapping[str, Id]] = {}
     between = iter([""])

@@ -125,19 +125,19 @@ def teach(
     return TaughtBoxes(boxes=boxes, probable=probable, drawn=drawn, weights=weights)
 
 
-def match(boxes: Boxes, human: Boxes, least: float = SAME_OBJECT) -> Ints:
+def match(boxes: Boxes, human: Boxes) -> Ints:
     """Return (M,) the human box that each box is of, by its position; -1 for none.
 
     Boxes are paired one to one within their image, whatever their classes, so that as many as possible have an IoU of
-    ``least``.
+    SAME_OBJECT.
     """
     from scipy.optimize import linear_sum_assignment
 
     found = np.full(len(boxes.labels), -1)
     for image in np.flatnonzero(np.diff(boxes.starts) * np.diff(human.starts)).tolist():
         shared = overlap(boxes.image(image)[0], human.image(image)[0])
-        own, other = linear_sum_assignment(np.where(shared >= least, 1 + shared, 0), maximize=True)
-        near = shared[own, other] >= least
+        own, other = linear_sum_assignment(np.where(shared >= SAME_OBJECT, 1 + shared, 0), maximize=True)
+        near = shared[own, other] >= SAME_OBJECT
         found[boxes.starts[image] + own[near]] = human.starts[image] + other[near]
     return found
 
@@ -240,11 +240,8 @@ def _classes(
     evidence: BoxEvidence,
     reference: Bools,
 ) -> tuple[Ints, Floats, dict[str, float]]:
-    """Return the class of each box (M,), its probability, and the weights of what was read.
-
-    Boxes of one image that were answered with one class are one question: they have one text and one answer. Others of
-    the image have its text too; in another fold they would tell its label.
-    """
+    """Return the class of each box (M,), its probability, and the weights of what was read; boxes of one image that
+    were answered with one class are one question."""
     if n_classes == 1:
         return boxes.labels, np.ones(len(boxes.labels)), {}
     pairs, of_box = np.unique(np.stack([boxes.image_of, boxes.labels], axis=1), axis=0, return_inverse=True)

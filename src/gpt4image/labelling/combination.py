@@ -47,16 +47,11 @@ MAX_CONFUSED = 3_000  # classes up to which confusions are learned: they are num
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """One source of class probabilities of N images.
+    """One source of class probabilities of N images, (N, K), none of which has seen the label of its image.
 
-    Attributes:
-        name: of the evidence.
-        probabilities: (N, K), none of which has seen the label of its image.
-        known: (N,) which images it says something of.
-        prior: weight that it has without labels, where all sources know the image.
-        shrunk: whether its weight leaves the prior only where labels say so clearly.
-        first: (N,) class that was answered, for a source whose confusions are to be learned.
-        shaping: (N,) images with an answer that says how often classes are answered; None: all that it knows.
+    It knows some images (N,), and has the weight ``prior`` without labels, which it leaves, if ``shrunk``, only where
+    labels say so clearly. Confusions are learned of classes ``first`` (N,) that were answered; answers about images of
+    ``shaping`` (N,) say how often classes are answered, None: all that are known.
     """
 
     name: str

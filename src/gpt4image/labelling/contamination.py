@@ -134,10 +134,7 @@ def corrected(
 
 
 def _likelihoods(ratio: Floats, said: list[Floats], common: Floats, has_texts: bool) -> Floats:
-    """Return (n, C) how likely answer and text are in each case, over how likely they are of any image.
-
-    ``ratio`` is (n, K) P(answer | class) / P(answer), ``said`` what texts and pictures say.
-    """
+    """Return (n, C) how likely answer and text are in each case, over how likely they are of any image."""
     ones = np.ones(len(ratio))
     if len(said) == 1:
         return np.stack([(said[0] * ratio).sum(axis=1), ones], axis=1)

@@ -95,10 +95,8 @@ def _sample(probabilities: Probabilities, labels: Ints, most: int, seed: int) ->
 def _explain(
     probabilities: Floats, labels: Ints, rate: float | None = None, trust: float | None = None
 ) -> tuple[float, float, float]:
-    """Return the rate and the power that explain the labels best, and the nats that it brings over MIN_NOISE.
-
-    With ``trust``, the logarithm of the power has a normal prior of this standard deviation.
-    """
+    """Return the rate and the power that explain the labels best, and the nats that it brings over MIN_NOISE; ``trust``
+    is the standard deviation of the logarithm of the power."""
     n_classes, rows = probabilities.shape[1], np.arange(len(labels))
     logits = np.log(np.maximum(probabilities, 1e-12)).astype(np.float64)  # in float32, differences are no gradients
 

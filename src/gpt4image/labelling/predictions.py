@@ -55,16 +55,11 @@ class Predictions(Classification):
     """What is predicted of N images by all sources, by one model, or by one per class.
 
     As of ``Classification``, with a row of zeros where no source knows the image. Of several labels per image,
-    ``probabilities`` are those of each class, NaN where there is no evidence, ``out_of_fold`` is (N, K), ``c`` the
-    geometric mean, and no noise is looked for.
-
-    Attributes:
-        noise: how given labels are wrong.
-        weights: of each source.
-        said: (N,) the class that each source finds most probable, -1 where it does not know the image.
-        agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
-        unrelated: estimated share of the answers that are not about their image, by describer.
-        firm: (N,) images of which one kind of evidence alone tells, so that it overrules no given label.
+    ``probabilities`` are those of each class, NaN without evidence, ``out_of_fold`` is (N, K), ``c`` the geometric
+    mean, and no noise is looked for. Besides: the noise of given labels, the weight of each source, (N,) the class that
+    each finds most probable, -1 where it does not know the image, the part of out-of-fold predictions that agree with
+    the label, the share of answers that are not about their image by describer, and (N,) the images of which one kind
+    of evidence alone tells, so that it overrules no given label.
     """
 
     noise: Noise = field(default_factory=Noise)
@@ -150,19 +145,18 @@ def predict_labels(  # noqa: PLR0913
             found = _combined(free, inputs, labels, seed, learn_texts=answers is not None and evidence == "fused")
             found = replace(found, unrelated=unrelated)
         nothing = 0.0
-    out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
-    out_of_fold[rows] = found.out_of_fold
-    firm = np.zeros(total, bool)
-    firm[rows] = False if found.firm is None else found.firm
-    said = {name: np.full(total, -1) for name in found.said}
-    for name, classes in found.said.items():
-        said[name][rows] = classes
+
+    def whole(part: NDArray[Any], elsewhere: Any) -> Any:
+        every = np.full((total, *part.shape[1:]), elsewhere, part.dtype)
+        every[rows] = part
+        return every
+
     return replace(
         found,
         probabilities=scattered(found.probabilities, rows, total, nothing),
-        out_of_fold=out_of_fold,
-        said=said,
-        firm=firm,
+        out_of_fold=whole(found.out_of_fold, False),
+        said={name: whole(classes, -1) for name, classes in found.said.items()},
+        firm=whole(np.zeros(len(rows), bool) if found.firm is None else found.firm, False),
     )
 
 
@@ -265,10 +259,7 @@ def _taught(
 def _free_sources(
     inputs: Inputs, n_classes: int, seed: int, evidence: Evidence
 ) -> tuple[list[Source], dict[str, float]]:
-    """Return the sources that read no label, and which share of each describer's answers is not about its image.
-
-    Raises TableError: there are none.
-    """
+    """Return the sources that read no label, and which share of each describer's answers is not about its image."""
     answered: list[Source] = []
     if inputs.answers is not None and evidence in ("answers", "fused"):
         answered = by_answers(inputs.answers, n_classes)
@@ -294,11 +285,7 @@ def _free_sources(
 
 
 def _by_texts(fit: Classification, labels: Ints, free: list[Source], described: Bools) -> Source:
-    """Return the text classifier that has read labels.
-
-    What it cannot know, classes without a label and images that it has learned from, is as another source of the texts
-    has it, or alike for all classes.
-    """
+    """Return the text classifier that has read labels; what it cannot know is as another source of the texts has it."""
     others = [source.probabilities for source in free if source.name in ("taught", "names")]
     other = others[0] if others else 1.0 / fit.probabilities.shape[1]
     predicted = _filled(fit.probabilities, labels, other)
@@ -399,12 +386,8 @@ def _text_loss(fit: Classification | None, labels: Ints) -> float | None:
 
 
 def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: Evidence) -> Predictions:
-    """Return predictions by one model per class, of whether it is absent or present.
-
-    Texts are not averaged with their neighbours here: that blurs which of many things a picture shows (mAP .673 with,
-    .694 without, at 20 labels per class of street photographs). A class that is known only by labels, all alike, has
-    the probability of Laplace's rule of succession.
-    """
+    """Return predictions by one model per class, of whether it is absent or present; a class that is known only by
+    labels, all alike, has the probability of Laplace's rule of succession."""
     if evidence == "names":
         raise TableError("--evidence names compares each description with one class name; here images have several.")
     probabilities, out_of_fold = np.full(labels.shape, np.nan, np.float32), np.zeros(labels.shape, bool)
@@ -442,11 +425,8 @@ def _several_labels(inputs: Inputs, labels: NDArray[Any], seed: int, evidence: E
 
 
 def _by_labels(fit: Callable[..., Classification], labels: Ints, seed: int) -> Predictions:
-    """Return predictions of a text classifier that learns from labels, and the noise of the labels that they show.
-
-    Where labels are wrong, they are of the clean class; where classes are wrong in ways of their own, classifier and
-    noise are fitted in turn.
-    """
+    """Return predictions of a text classifier that learns from labels, and their noise, both fitted in turn if by
+    class."""
     result, noise, agreement = fit(), Noise(), None
     held_out = result.out_of_fold
     own = labels[held_out]

@@ -92,9 +92,8 @@ def predict_training(
 ) -> Predictions:
     """Return predictions by the labels that are left; their rows are the images ``data.indices("train")``.
 
-    Neither the texts nor the labels of other splits are read. Byte-equal images are one, with the label of the first
-    that has one: a copy in another fold would tell the label that is to be judged. Errors are those of
-    ``predict_labels``.
+    Nothing of other splits is read. Byte-equal images are one, with the label of the first that has one: a copy in
+    another fold would tell the label that is to be judged.
     """
     train = data.indices("train")
     labels, digests = labels_of(data, train), [data.image_set.digests[i] for i in train]

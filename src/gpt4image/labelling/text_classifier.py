@@ -302,11 +302,8 @@ def _held_out(inputs: Floats, folds: Ints, models: Sequence[_Model], by_fold: Se
 
 
 def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None) -> _Fit:
-    """Return a multinomial logistic regression; ``start`` is an earlier one of the same inputs.
-
-    It minimises the mean log loss of the given labels plus |W - pull|^2 / (2 n C), intercepts being free: without a
-    pull and without noise, and except for the weights of the labels, what scikit-learn's LogisticRegression minimises.
-    """
+    """Return a multinomial logistic regression: mean log loss of the labels plus |W - pull|^2 / (2 n C), intercepts
+    free."""
     count, width = inputs.shape
     sizes = np.bincount(targets, minlength=model.pull.shape[1])
     shares = ((sizes + FEW) / np.maximum(sizes, 1))[targets]
@@ -360,11 +357,8 @@ def _log_losses(logits: Floats, targets: Ints, transition: Floats | None) -> NDA
 
 
 def _fit_scale(logits: _Logits, targets: Ints, transition: Floats | None) -> float:
-    """Return the factor of the logits with the least log loss of given labels, (n,), under a (K, K) transition matrix.
-
-    One pseudo-observation is spread over all classes, as in Platt (1999): where every prediction is right, the factor
-    grows with the number of labels instead of without bound.
-    """
+    """Return the factor of the logits with the least log loss of given labels, with one pseudo-observation that is
+    spread over all classes, as in Platt (1999), so that it grows without bound nowhere."""
     weight = 1.0 / (len(targets) + 1)
 
     def loss(log_scale: float) -> float:
