@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
@@ -60,6 +59,9 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
         raise ConfigError(f"--out {config.out} exists already; give a new name.")
     images = load_dataset(config.data)
     found = (_boxes if holds_boxes(config.targets) else _classes)(config, images)
+    if not len(found.images):
+        least = f"{config.least_confidence:g}"
+        raise DataError(f"{config.targets}: no image of {config.data} has a target of {least} or more.")
     write, kinds = _WRITERS[config.format]
     if found.kind not in kinds:
         allowed = ", ".join(name for name, (_, others) in _WRITERS.items() if found.kind in others)
@@ -86,33 +88,21 @@ def _classes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
         [(k, float(row[k])) for k in best.tolist() if row[k] >= least]
         for row, best in zip(probabilities, order if several else order[:, :1], strict=True)
     ]
-    kept = _some([row for row, names in enumerate(named) if names], config)
     return Labelled(
-        images=images.select(kept),
+        images=images.select(np.flatnonzero([bool(names) for names in named])),
         classes=targets.classes,
         kind="multilabel" if several else "classification",
-        named=[named[row] for row in kept],
+        named=[names for names in named if names],
     )
 
 
 def _boxes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
     file = BoxLabels.load(config.targets)
     found = file.by_digest(images.digests)
-    kept = _some(np.flatnonzero(found.known).tolist(), config)
+    kept = np.flatnonzero(found.known)
     boxes = found[kept]
-    sure: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    for corners, labels, weights in map(boxes.image, range(len(kept))):
-        enough = weights >= config.least_confidence
-        sure.append((corners[enough], labels[enough], weights[enough]))
-    return Labelled(images=images.select(kept), classes=file.classes, kind="boxes", boxes=Boxes.of_images(sure))
-
-
-def _some(rows: list[int], config: ExportLabelsConfig) -> list[int]:
-    """Return these rows. Raises DataError: there are none."""
-    if not rows:
-        least = f"{config.least_confidence:g}"
-        raise DataError(f"{config.targets}: no image of {config.data} has a target of {least} or more.")
-    return rows
+    sure = boxes.only(boxes.weights >= config.least_confidence)
+    return Labelled(images=images.select(kept), classes=file.classes, kind="boxes", boxes=sure)
 
 
 def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[int], list[Skipped]]:

@@ -194,8 +194,7 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
     if not isinstance(names, list | tuple):
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
     classes, config = tuple(map(str, names)), _config_of(path)
-    task = task or _task(config.get(TASK, Classification.name), path)
-    task = _with_thresholds(task, config.get(THRESHOLDS), classes, path / CONFIG)
+    task = _task(task, config.get(TASK, Classification.name), config.get(THRESHOLDS), classes, path)
     how, source = Preprocessing.from_timm(expects), {"architecture": name}
     return _with_torch(module, device, how, kind="timm", task=task, classes=classes, source=source)
 
@@ -220,7 +219,7 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
     metadata = Metadata.from_json(about, path)
     return Classifier(
         kind="onnx",
-        task=_with_thresholds(task or _task(metadata.task, path), metadata.thresholds, metadata.classes, path),
+        task=_task(task, metadata.task, metadata.thresholds, metadata.classes, path),
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
         probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
@@ -228,16 +227,13 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
     )
 
 
-def _task(name: Any, where: Path) -> Task:
+def _task(given: Task | None, name: Any, thresholds: Any, classes: tuple[str, ...], where: Path) -> Task:
+    """Return the task of that name, or the one that is given, with its thresholds."""
     try:
-        return find_task(str(name), TrainOptions(data=""))
+        task = given or find_task(str(name), TrainOptions(data=""))
+        return task.with_thresholds(checked_thresholds(thresholds, len(classes)))
     except ConfigError as error:
         raise ModelError(f"{where} is a model of another task than those known here: {error}") from None
-
-
-def _with_thresholds(task: Task, thresholds: Any, classes: tuple[str, ...], where: Path) -> Task:
-    try:
-        return task.with_thresholds(checked_thresholds(thresholds, len(classes)))
     except ValueError as error:
         raise ModelError(f"{where}: {error}; export the run again.") from None
 
