@@ -57,7 +57,10 @@ def _box_examples(
         return None
     row_of = {key: row for row, key in enumerate(images.keys)}
     pictures, cards, names = Thumbnails(images, 2 * PICTURE), list[dict[str, Any]](), images.classes
-    for row in sorted((row for row in table.to_pylist() if not np.isnan(row["score"])), key=lambda row: row["score"]):
+    found: list[dict[str, Any]] = table.to_pylist()
+    scores = np.array([row["score"] for row in found])
+    for place in np.argsort(scores, kind="stable")[: int((~np.isnan(scores)).sum())]:  # NaN, without a label, is last
+        row = found[place]
         index = row_of.get(row["key"])
         if index is None or not usable[index] or not (picture := pictures.of(index)):
             continue
