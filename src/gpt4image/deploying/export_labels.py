@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
@@ -59,9 +60,6 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
         raise ConfigError(f"--out {config.out} exists already; give a new name.")
     images = load_dataset(config.data)
     found = (_boxes if holds_boxes(config.targets) else _classes)(config, images)
-    if not len(found.images):
-        least = f"{config.least_confidence:g}"
-        raise DataError(f"{config.targets}: no image of {config.data} has a target of {least} or more.")
     write, kinds = _WRITERS[config.format]
     if found.kind not in kinds:
         allowed = ", ".join(name for name, (_, others) in _WRITERS.items() if found.kind in others)
@@ -78,6 +76,13 @@ def export_labels(config: ExportLabelsConfig) -> ExportLabelsResult:
     )
 
 
+def _kept(config: ExportLabelsConfig, images: Dataset, rows: NDArray[np.int64]) -> Dataset:
+    if not len(rows):
+        least = f"{config.least_confidence:g}"
+        raise DataError(f"{config.targets}: no image of {config.data} has a target of {least} or more.")
+    return images.select(rows)
+
+
 def _classes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
     targets = Targets.load(config.targets)
     probabilities = np.nan_to_num(targets.of(images.digests)[:])
@@ -89,7 +94,7 @@ def _classes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
         for row, best in zip(probabilities, order if several else order[:, :1], strict=True)
     ]
     return Labelled(
-        images=images.select(np.flatnonzero([bool(names) for names in named])),
+        images=_kept(config, images, np.flatnonzero([bool(names) for names in named])),
         classes=targets.classes,
         kind="multilabel" if several else "classification",
         named=[names for names in named if names],
@@ -102,7 +107,7 @@ def _boxes(config: ExportLabelsConfig, images: Dataset) -> Labelled:
     kept = np.flatnonzero(found.known)
     boxes = found[kept]
     sure = boxes.only(boxes.weights >= config.least_confidence)
-    return Labelled(images=images.select(kept), classes=file.classes, kind="boxes", boxes=sure)
+    return Labelled(images=_kept(config, images, kept), classes=file.classes, kind="boxes", boxes=sure)
 
 
 def _copied(folder: Path, images: Dataset, names: Sequence[str]) -> tuple[list[int], list[Skipped]]:
