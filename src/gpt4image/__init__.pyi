@@ -791,8 +791,7 @@ def discover(
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
             or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
-        data (str | Path | (images, labels) | DataFrame): Dataset SPEC. Its labels are not read, except to report how
-            well the classes agree with them.
+        data (str | Path | (images, labels) | DataFrame): Dataset SPEC. Its labels are not read.
         embeddings (str | Path): Embedding table of the descriptions.
         store (str | Path | None, optional): Description store, for the words of classes. Default: the one that the
             table was made from.
