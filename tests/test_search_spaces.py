@@ -25,28 +25,26 @@ def write(out: Path, *rows: dict[str, Any]) -> None:
     out.write_text("".join(json.dumps(row | {"val_top1": 0.5, "seconds": 1.0}) + "\n" for row in rows))
 
 
-def test_a_trial_that_is_there_is_not_run_again_and_a_line_that_was_cut_short_costs_its_own_alone(
+def test_only_trials_that_are_not_there_are_run_and_a_line_that_was_cut_short_costs_its_own_alone(
     tmp_path: Path,
 ) -> None:
-    first = search(SPACES / "fixmatch.toml", tmp_path / "search.jsonl", seeds=1)
-    jobs = TOOL["waiting"](first)
+    space, out = SPACES / "fixmatch.toml", tmp_path / "search.jsonl"
+    first, waiting = search(space, out, seeds=1), TOOL["waiting"]
+    jobs = waiting(first)
     assert len(jobs) == 6
-    write(first.out, *(TOOL["identity"](first, *job) for job in jobs[1:]))
-    assert TOOL["waiting"](first) == jobs[:1]
-    second = search(SPACES / "fixmatch.toml", first.out, seeds=2)
-    assert [seed for _, _, seed in TOOL["waiting"](second)] == [0, *[1] * 6]
+    write(out, *(TOOL["identity"](first, *job) for job in jobs[1:]))
+    assert waiting(first) == jobs[:1]
+    assert [seed for _, _, seed in waiting(search(space, out, seeds=2))] == [0, *[1] * 6]
     with pytest.raises(SystemExit, match="--only typo: "):
-        TOOL["waiting"](search(SPACES / "fixmatch.toml", first.out, only=("typo",)))
-    few = search(SPACES / "fixmatch.toml", first.out, seeds=1, labels_per_class=10)
-    assert TOOL["waiting"](few) == jobs
-    write(first.out, *(TOOL["identity"](first, *job) for job in jobs))
-    whole = first.out.read_text(encoding="utf-8")
-    first.out.write_text(whole[:-20], encoding="utf-8")
-    assert TOOL["waiting"](first) == jobs[-1:]
+        waiting(search(space, out, only=("typo",)))
+    assert waiting(search(space, out, seeds=1, labels_per_class=10)) == jobs
+    write(out, *(TOOL["identity"](first, *job) for job in jobs))
+    whole = out.read_text(encoding="utf-8")
     for left, kept in ((whole[:-20], whole.splitlines()[:-1]), (whole[:-1], whole.splitlines())):
-        first.out.write_text(left, encoding="utf-8")
-        TOOL["mend"](first.out)
-        assert first.out.read_text(encoding="utf-8") == "".join(f"{line}\n" for line in kept), "the next has its own"
+        out.write_text(left, encoding="utf-8")
+        assert waiting(first) == jobs[len(kept) :]
+        TOOL["mend"](out)
+        assert out.read_text(encoding="utf-8") == "".join(f"{line}\n" for line in kept), "the next has its own"
 
 
 @pytest.mark.parametrize("space", sorted(SPACES.glob("*.toml")), ids=lambda path: path.stem)

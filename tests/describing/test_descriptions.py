@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import fuzz_targets
+import fuzz
 import gpt4image.describing.asking
 import gpt4image.describing.descriptions
 from gpt4image.artifacts.answers import Answer
@@ -516,7 +516,7 @@ def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: st
     ids=lambda fault: fault[:16],
 )
 def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
-    good, bad = (json.dumps(row)[:-1] for row in fuzz_targets.ROWS[:2])
+    good, bad = (json.dumps(row)[:-1] for row in fuzz.ROWS[:2])
     (file := tmp_path / "rows.jsonl").write_text(f"{good}}}\n{bad}, {fault}}}\n", "utf-8")
     outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
     assert (outcome.summary["added"], [item.name for item in outcome.skipped]) == (1, ["rows.jsonl, line 2"])
