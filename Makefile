@@ -35,7 +35,7 @@ demo: $(VENV)/.installed-demo  ## run the whole pipeline on packaged pictures, o
 
 test: $(VENV)/.installed-test  ## run all tests, fast ones first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 3 --dist load --maxschedchunk 1 --durations 15
 
 fuzz: $(VENV)/.installed-test  ## try 100,000 damaged inputs on every parser; FUZZ="coco voc --count 5000" tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FUZZ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -33,6 +34,17 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
 
 # Results that must be equal to the bit are those of the CPU; what a GPU would round otherwise is not looked at here.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+LONGEST = re.compile(
+    r"the_notebook|the_demo_distills|\[(tutorial|train|own-loop|practice)\.md|kill_9_of_a_comparison|stopped_anywhere|"
+    "a_machine_that_is_lost|the_gradient_of_the_whole_loss|those_of_one_process"
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests begin first: none is left over at the end for one process alone."""
+    items.sort(key=lambda item: not LONGEST.search(item.name))
 
 
 def pytest_collection_finish() -> None:

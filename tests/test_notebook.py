@@ -19,7 +19,7 @@ FAST = {
     "from gpt4image.data.clothes import ANSWERS": 'ANSWERS = Path("answers.jsonl")',
     '"clothes-unlabelled"': '"unlabelled"',
     'data="clothes"': 'data="labelled"',
-    "seeds=3": "seeds=1",
+    "seeds=3": "seeds=1, jobs=1",
     '"baseline,asked,oracle"': '"baseline,asked"',
     "[50::200]": "[::20]",
     "[20::62]": "[::20]",

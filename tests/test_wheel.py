@@ -14,7 +14,9 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +65,6 @@ def run(*command: object, cwd: Path) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built_in(tmp_path_factory.mktemp("source"))
-
-
 def built_in(source: Path, mode: int | None = None) -> Path:
     """Build the wheel in a folder, from copies of the files, as old as the files or with ``mode`` as of now."""
     source.mkdir(parents=True, exist_ok=True)
@@ -84,18 +81,23 @@ def built_in(source: Path, mode: int | None = None) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def wheel(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    [built] = (once("wheel", built_in) / "wheels").iterdir()
+    return built
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Path:
     """Programs of a new environment: the wheel is installed in it, other packages are lent by that of the tests."""
-    folder = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
-    python = folder / "venv" / "bin" / "python"
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
     install = ("install", "--quiet", "--no-index", "--no-deps", wheel)
-    run(sys.executable, "-m", "pip", "--python", python, *install, cwd=folder)
-    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=folder).strip()
+    run(sys.executable, "-m", "pip", "--python", python, *install, cwd=tmp_path)
+    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=tmp_path).strip()
     # A path in a .pth file lends packages, but not what .pth files there add: the source tree stays out.
     (Path(packages) / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    return folder / "venv" / "bin"
+    return python.parent
 
 
 @pytest.mark.slow
@@ -103,11 +105,8 @@ def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothin
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
     about = f"{wheel.name.rsplit('-', 3)[0]}.dist-info"
-    source = {
-        path.relative_to(ROOT / "src").as_posix()
-        for path in (ROOT / "src" / "gpt4image").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    files = [path for path in (ROOT / "src" / "gpt4image").rglob("*") if path.is_file()]
+    source = {path.relative_to(ROOT / "src").as_posix() for path in files if path.parent.name != "__pycache__"}
     assert wheel.stat().st_size < MOST_BYTES
     assert {name for name in names if not name.startswith(about)} == source
     assert {f"{about}/licenses/{name}" for name in ("LICENSE", "THIRD_PARTY_NOTICES.md")} < names
@@ -129,9 +128,8 @@ def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path)
     assert Path(run(installed / "python", "-c", code, cwd=work).strip()).is_relative_to(installed.parent)
     told = json.loads(run(installed / "gpt4image", "doctor", "--json", cwd=work))
     assert [name for name, extra in told["extras"].items() if extra["missing"] and name not in DEVELOPMENT] == []
-    train = ("train", "--data", f"folder:{colour_folder}", "--epochs", "1", "--threads", "1", "--out", "run")
-    for words in (("--help",), train, ("report", "run")):
-        run(installed / "gpt4image", *words, cwd=work)
+    for words in (f"train --data folder:{colour_folder} --epochs 1 --threads 1 --out run", "report run"):
+        run(installed / "gpt4image", *words.split(), cwd=work)
     assert "<html" in (work / "run" / "report.html").read_text(encoding="utf-8")
     packaged = "from gpt4image.data import load_dataset; print(len(load_dataset('clothes')))"
     assert int(run(installed / "python", "-c", packaged, cwd=work)) == 1722

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import gpt4image
-from driven_browser import Browser
+from browser import Browser
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import ReviewConfig

@@ -30,7 +30,7 @@ Once = Callable[[str, Callable[[Path], Any]], Path]
 
 @pytest.fixture(scope="module")
 def root(once: Once) -> Path:
-    return once("masks", drawn_masks.set_and_run)
+    return once("drawn-masks", drawn_masks.set_and_run)
 
 
 def options(root: Path, out: Path, **changes: Any) -> TrainConfig:
