@@ -19,7 +19,6 @@ from gpt4image.describing.describers import batch
 from gpt4image.describing.describers.openai import describer
 from gpt4image.describing.describers.openai import server as reply
 from gpt4image.reviewing import server
-from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification, Video
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
@@ -44,6 +43,8 @@ def steps(workflow: str) -> list[dict[str, Any]]:
 
 def test_workflows_run_what_contributors_run_and_may_only_read() -> None:
     assert ".ci/run" in [step.get("run") for step in steps("tests.yml")]
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.findall(r"^make (\w+)$", script, re.MULTILINE) == ["demo", "test", "check", "floors"]
     commands = " ".join(step.get("run", "") for step in steps("build.yml"))
     assert "pip wheel" in commands and "make site" in commands
     for path in (HUB / "workflows").glob("*.yml"):
@@ -52,15 +53,12 @@ def test_workflows_run_what_contributors_run_and_may_only_read() -> None:
         assert used and all(re.fullmatch(r"actions/[\w-]+@v\d+", name) for name in used), "only GitHub's own"
 
 
-def test_issue_templates_have_what_github_requires() -> None:
+def test_issue_templates_and_citation_have_what_github_requires() -> None:
     for name in ("bug.yml", "idea.yml"):
         form = load(HUB / "ISSUE_TEMPLATE" / name)
         fields = [field for field in form["body"] if field["type"] != "markdown"]
         assert form["name"] and form["description"] and all(field["attributes"]["label"] for field in fields)
         assert fields and len(fields) == len({field["id"] for field in fields})
-
-
-def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
     cited = load(ROOT / "CITATION.cff")
     assert {"cff-version", "message", "title", "authors"} <= cited.keys()
     assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
@@ -80,15 +78,12 @@ def test_every_address_of_the_repository_is_that_of_the_project_file() -> None:
     assert {name for _, name in shown} == {own}, "change it in pyproject.toml, then `make docs`"
 
 
-@pytest.mark.parametrize("task", [Classification, Detection, MultiLabel, Segmentation, Video])
-@pytest.mark.parametrize("licence", [None, "CC BY 4.0"])
-def test_the_hub_accepts_the_card_of_a_model(task: type[Task], licence: str | None) -> None:
-    card = ModelCard(f"---\n{front_matter('timm', licence, task.hub_task)}\n---\n# A model\n")
-    assert card.data.license in LICENCES and (card.data.license != "other" or card.data.license_name)
-    assert card.data.pipeline_tag in TASKS_OF_THE_HUB and card.data.library_name == "timm"
-
-
-def test_the_hub_accepts_the_cards_of_datasets() -> None:
+def test_the_hub_accepts_the_cards_of_models_and_datasets() -> None:
+    for task in (Classification, Detection, MultiLabel, Segmentation, Video):
+        for licence in (None, "CC BY 4.0"):
+            card = ModelCard(f"---\n{front_matter('timm', licence, task.hub_task)}\n---\n# A model\n")
+            assert card.data.license in LICENCES and (card.data.license != "other" or card.data.license_name)
+            assert card.data.pipeline_tag in TASKS_OF_THE_HUB and card.data.library_name == "timm"
     for path in (ROOT / "src" / "gpt4image" / "packaged").rglob("README.md"):
         data = DatasetCard.load(path).data
         assert data.license in LICENCES and set(data.task_categories) <= TASKS_OF_THE_HUB, path
@@ -102,17 +97,9 @@ def test_every_dependency_has_a_floor_and_its_constraint_fits() -> None:
         requirement = Requirement(text)
         if requirement.name != PROJECT["name"]:
             assert requirement.specifier.contains(pinned[requirement.name]), text
-
-
-def test_what_is_not_tried_is_named_and_a_requirement_without_floor_is_refused() -> None:
-    assert "ray" in FLOORS["constraints"](["demo"]).splitlines()[-1]
+    assert "ray" in FLOORS["constraints"](["demo"]).splitlines()[-1], "what is not tried is named"
     with pytest.raises(ValueError, match="has no floor"):
         FLOORS["floors"](["torch"])
-
-
-def test_ci_runs_the_checks_the_tests_and_the_floors() -> None:
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert re.findall(r"^make (\w+)$", script, re.MULTILINE) == ["demo", "test", "check", "floors"]
 
 
 def test_the_limits_of_the_page_are_those_that_are_used() -> None:

@@ -23,6 +23,7 @@ from hub_server import serve_hub
 from openai_stub import Call, Reply, Stub, failure, serve
 
 __all__ = ["bare", "paid", "photos"]
+ASK = ("describe", "--data", "photos", "--store", "a.db", "--describer", "openai:tiny")
 
 
 @pytest.fixture
@@ -65,16 +66,13 @@ def test_distill_and_all_that_reads_its_folder_keep_no_login_and_no_key(
     assert any(watched.folder.rglob("*.html"))
 
 
-def broken(kind: str) -> Callable[[Call], Reply]:
-    """Servers that quote whatever they were sent."""
+def broken(call: Call) -> Reply:
+    """Quote whatever was sent."""
+    return failure(400, f"no {call.path} {call.headers}", "invalid_request_error")
 
-    def reply(call: Call) -> Reply:
-        if kind == "redirect":
-            place = f"http://user:{KEY}@elsewhere.example{call.path}"
-            return Reply(302, b"", {"location": place})
-        return failure(400, f"no {call.path} {call.headers}", "invalid_request_error")
 
-    return reply
+def redirect(call: Call) -> Reply:
+    return Reply(302, b"", {"location": f"http://user:{KEY}@elsewhere.example{call.path}"})
 
 
 @pytest.mark.parametrize("kind", ["redirect", "400", "tls", "closed", "proxy", "crash"])
@@ -82,20 +80,7 @@ def test_a_description_that_ends_badly_shows_no_secret(
     kind: str, give: Callable[..., int], photos: Callable[[int], Photos], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos(2)
-    ask = (
-        "describe",
-        "--data",
-        "photos",
-        "--store",
-        "a.db",
-        "--describer",
-        "openai:tiny",
-        "--retries",
-        0,
-        "--limit",
-        1,
-    )
-    with serve(broken(kind)) as stub:
+    with serve(redirect if kind == "redirect" else broken) as stub:
         url = with_secrets(stub.url)
         if kind == "tls":
             url = url.replace("http:", "https:")
@@ -110,7 +95,7 @@ def test_a_description_that_ends_badly_shows_no_secret(
                 raise RuntimeError(f"a library quotes {url} and {KEY}")
 
             monkeypatch.setattr("gpt4image.describing.describers.openai.describer.OpenAIDescriber.describe", crash)
-        code = give(*ask, "--base-url", url)
+        code = give(*ASK, "--retries", 0, "--limit", 1, "--base-url", url)
     assert code == {"crash": cli.CRASH, "redirect": cli.USER_MISTAKE}.get(kind, code) != cli.OK
 
 
@@ -121,13 +106,12 @@ def test_a_batch_keeps_no_secret(
     photos(2)
     monkeypatch.setattr("gpt4image.describing.describers.batch._FIRST_WAIT_S", 0.01)
     monkeypatch.setattr("gpt4image.describing.describers.batch.SETTLING_S", 0.2)
-    ask = ("describe", "--data", "photos", "--store", "a.db", "--describer", "openai:tiny", "--batch", "--retries", 1)
     with serving(BatchServer()) as server:
         body = {"error": {"message": f"wrong key {KEY} at {with_secrets(server.url)}", "code": "x", "type": "y"}}
         if status is not None:
             server.faults = [Fault("POST /v1/files", status, body=body) for _ in range(9)]
         url = with_secrets(server.url, login=False)
-        code = give(*ask, "--poll-seconds", 0.01, "--base-url", url)
+        code = give(*ASK, "--batch", "--retries", 1, "--poll-seconds", 0.01, "--base-url", url)
     assert (code == cli.OK) == (status is None)
     assert not any(KEY.encode() in content for content in server.files.values()), "bodies go without the key"
 
