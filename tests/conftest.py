@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from markupsafe import Markup
 
 from canaries import watched
 from coloured import write_colours
@@ -51,6 +52,15 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: let collections of garbage pass it by."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def empty_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts, which take a second each page, are drawn by the tests of reports alone."""
+    charts = sys.modules.get("gpt4image.reporting.charts")
+    if charts is not None and "reporting" not in request.path.parts:
+        empty = Markup("<svg><title>{}</title><desc>{}</desc></svg>")
+        monkeypatch.setattr(charts, "_both_widths", lambda _, title, words, draw: empty.format(title, words))
 
 
 @pytest.fixture(scope="session")

@@ -10,93 +10,65 @@ import base64
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from dataclasses import replace
+
+from openai_stub import Call, Reply, json_reply, serve
 
 COMMIT = "0123456789" * 4
 
 
-class Hub(ThreadingHTTPServer):
+class Hub:
     """State of the server: files by repository and path, which repositories are private, messages of commits."""
 
     def __init__(self, token: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Endpoints)
         self.token = token
+        self.url = ""
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
         self.commits: list[str] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Endpoints(BaseHTTPRequestHandler):
-    server: Hub  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
-            return self.reply(401, {"error": "Invalid username or password."})
-        if self.path == "/api/whoami-v2":
-            return self.reply(200, {"name": "me", "type": "user"})
-        repository, _, name = self.path.removeprefix("/").partition("/resolve/main/")
-        content = self.server.files.get(repository, {}).get(name)
-        if content is None:
-            return self.reply(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
-        etag = hashlib.sha256(content).hexdigest()
-        return self.send(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def do_POST(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
-            return self.reply(401, {"error": "Invalid username or password."})
-        if self.path == "/api/validate-yaml":  # of model cards
-            return self.reply(200, {"errors": [], "warnings": []})
-        if self.path == "/api/repos/create":
-            asked = json.loads(content)
-            repository = f"{asked['organization']}/{asked['name']}"
-            known = repository in self.server.files
-            self.server.files.setdefault(repository, {})
-            self.server.private.setdefault(repository, asked.get("private") or asked.get("visibility") == "private")
-            return self.reply(409 if known else 200, {"url": f"{self.server.url}/{repository}"})
-        repository = self.path.removeprefix("/api/models/").rsplit("/", 2)[0]
-        if self.path.endswith("/preupload/main"):
-            paths = [file["path"] for file in json.loads(content)["files"]]
+    def reply(self, call: Call) -> Reply:
+        if call.headers.get("authorization") != f"Bearer {self.token}":
+            return json_reply({"error": "Invalid username or password."}, 401)
+        if call.method in ("GET", "HEAD"):
+            found = self._read(call.path)
+            size = {"content-length": str(len(found.content))}
+            return found if call.method == "GET" else replace(found, content=b"", headers=found.headers | size)
+        if call.path == "/api/validate-yaml":  # of model cards
+            return json_reply({"errors": [], "warnings": []})
+        if call.path == "/api/repos/create":
+            repository = f"{call.body['organization']}/{call.body['name']}"
+            known = repository in self.files
+            self.files.setdefault(repository, {})
+            self.private.setdefault(repository, call.body.get("private") or call.body.get("visibility") == "private")
+            return json_reply({"url": f"{self.url}/{repository}"}, 409 if known else 200)
+        if call.path.endswith("/preupload/main"):
+            paths = [file["path"] for file in call.body["files"]]
             modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]
-            return self.reply(200, {"files": modes})
-        header, *rows = map(json.loads, content.splitlines())
-        self.server.commits.append(header["value"]["summary"])
+            return json_reply({"files": modes})
+        repository = call.path.removeprefix("/api/models/").rsplit("/", 2)[0]
+        header, *rows = map(json.loads, call.content.splitlines())
+        self.commits.append(header["value"]["summary"])
         for row in rows:
-            self.server.files[repository][row["value"]["path"]] = base64.b64decode(row["value"]["content"])
-        return self.reply(200, {"commitUrl": f"{self.server.url}/{repository}/commit/{COMMIT}", "commitOid": COMMIT})
+            self.files[repository][row["value"]["path"]] = base64.b64decode(row["value"]["content"])
+        return json_reply({"commitUrl": f"{self.url}/{repository}/commit/{COMMIT}", "commitOid": COMMIT})
 
-    def reply(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
-        self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-    def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+    def _read(self, path: str) -> Reply:
+        if path == "/api/whoami-v2":
+            return json_reply({"name": "me", "type": "user"})
+        repository, _, name = path.removeprefix("/").partition("/resolve/main/")
+        content = self.files.get(repository, {}).get(name)
+        if content is None:
+            return json_reply({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
+        etag = hashlib.sha256(content).hexdigest()
+        return Reply(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
 
 
 @contextlib.contextmanager
 def serve_hub(token: str) -> Iterator[Hub]:
     """Run the server in a thread until the block ends."""
-    with Hub(token) as hub:
-        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield hub
-        finally:
-            hub.shutdown()
-            thread.join(5)
+    hub = Hub(token)
+    with serve(hub.reply) as stub:
+        hub.url = f"http://127.0.0.1:{stub.port}"
+        yield hub
