@@ -323,13 +323,16 @@ def make_inputs(root: Path) -> int:
 
 
 class Bench:
-    """Runs stages in forked processes: libraries are imported once, and no process computes before it is forked."""
+    """Runs stages in forked processes, and notes all that is then not as promised.
+
+    Libraries are imported once, and no process computes before it is forked.
+    """
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        self.folder, self.root, self.server = folder, folder / "root", Server("", stack)
+        self.folder, self.root, self.stack = folder, folder / "root", stack
         self.root.mkdir()
         forked(lambda: make_inputs(self.root), self.root, folder / "said")
-        self.base = read_tree(self.root)
+        self.base, self.server = read_tree(self.root), Server("", stack)
 
     def run(self, stage: Stage, each: Each | None = None) -> Ended:
         """Run a stage on the folder as it is; ``each`` is called before each operation."""
@@ -348,11 +351,11 @@ class Bench:
 
     def begin(self, stage: Stage) -> None:
         """Lay out what a stage starts from; what other stages make of it is made once."""
-        for need in stage.needs.split():
+        needs = stage.needs.split()
+        for need in needs:
             if not any(path.split("/")[0] == need for path in self.base):
                 self.base |= self.finished(STAGES[MAKERS[need]])
         self.server.back_to(0)
-        needs = {*stage.needs.split()}
         write_tree(self.root, {name: value for name, value in self.base.items() if name.split("/")[0] in needs})
 
     def finished(self, stage: Stage) -> Tree:
@@ -362,16 +365,12 @@ class Bench:
         assert done.code == 0, f"{stage.words}: {done.code}\n{done.said}"
         return read_tree(self.root)
 
-
-class Trial:
-    """A stage that is disturbed, and all that is then not as promised."""
-
-    def __init__(self, bench: Bench, name: str, stack: contextlib.ExitStack) -> None:
-        self.bench, self.name, self.stage = bench, name, STAGES[name]
-        bench.server = Server(self.stage.server, stack)
-        self.expected, again = bench.finished(self.stage), bench.finished(self.stage)
-        self.paid, self.in_flight, self.wrong = bench.server.count(), 0, list[str]()
-        self.volatile: set[str] = set()
+    def take(self, name: str) -> None:
+        """Take a stage, and run it undisturbed: what differs between two such runs says nothing."""
+        self.name, self.stage, self.server = name, STAGES[name], Server(STAGES[name].server, self.stack)
+        self.expected, again = self.finished(self.stage), self.finished(self.stage)
+        self.paid, self.in_flight, self.wrong = self.server.count(), 0, list[str]()
+        self.volatile = set[str]()
         self.volatile = {line.removesuffix(" differs") for line in self.differences(again)}
 
     def differences(self, found: Tree) -> list[str]:
@@ -405,26 +404,26 @@ class Trial:
 
     def ends(self, what: str) -> None:
         """Give the command again, and note what it leaves other than an undisturbed one."""
-        done = self.bench.run(self.stage)
+        done = self.run(self.stage)
         if not (finished := bool(self.stage.done) and self.stage.done in done.said):
             self.expect(f"{what}, the next run", done, 0)
-        found = self.differences(read_tree(self.bench.root))
+        found = self.differences(read_tree(self.root))
         found = [line for line in found if not (finished and UNFINISHED.search(line))]  # the next writer removes those
-        more, allowed = self.bench.server.count() - self.paid, int(self.stage.server == "chat")
+        more, allowed = self.server.count() - self.paid, int(self.stage.server == "chat")
         self.in_flight += min(more, allowed)
         found += [f"{more} paid twice"] if more > allowed else []
         self.wrong += [f"{self.name}, {what}: {'; '.join(found)}"] if found else []
 
     def stopped_everywhere(self, most: int | None) -> dict[str, Any]:
         """Stop the stage before every operation, run it again from each distinct disk, and compare."""
-        bench, contents = self.bench, dict[bytes, bytes]()
-        bench.begin(self.stage)
-        disk, moments = Disk(bench.root), dict[Any, tuple[str, Tree, int]]()
+        contents = dict[bytes, bytes]()
+        self.begin(self.stage)
+        disk, moments = Disk(self.root), dict[Any, tuple[str, Tree, int]]()
 
         def photographed(number: int, kind: str, path: str) -> bytes:
             if kind == "synced":
                 disk.sync(path)
-            state = bench.server.save()
+            state = self.server.save()
             for end, tree in disk.ends().items():  # of what has a name by chance, nobody reads the content
                 tree = {name: value and contents.setdefault(value, value) for name, value in tree.items()}
                 shown = {UNFINISHED.sub("unfinished", name): value for name, value in tree.items()}
@@ -432,21 +431,21 @@ class Trial:
                 moments.setdefault((state, key), (f"{end} at operation {number} ({kind})", tree, state))
             return b"."
 
-        done = bench.run(self.stage, photographed)
+        done = self.run(self.stage, photographed)
         self.expect("undisturbed", done, 0)
         photographed(done.operations, "end", "")
         found = list(moments.values())
         for what, tree, state in found[:: max(1, -(-len(found) // most)) if most else 1]:
-            write_tree(bench.root, tree)
-            bench.server.back_to(state)
+            write_tree(self.root, tree)
+            self.server.back_to(state)
             self.ends(what)
         return {"operations": done.operations, "disks": len(found)}
 
     def under_faults(self) -> None:
         """A disk that fills, signals and a second writer cost nothing."""
-        bench, kinds, second = self.bench, list[str](), list[Ended]()
-        bench.begin(self.stage)
-        bench.run(self.stage, lambda number, kind, _: kinds.append(kind) or b".")
+        kinds, second = list[str](), list[Ended]()
+        self.begin(self.stage)
+        self.run(self.stage, lambda number, kind, _: kinds.append(kind) or b".")
         files = [number for number, kind in enumerate(kind for kind in kinds if kind != "synced") if kind != "commit"]
 
         def disturbed(what: str, share: float, reply: Callable[[], bytes], *codes: int, says: str) -> Ended:
@@ -456,8 +455,8 @@ class Trial:
                 full = says == "Error" and not second and now > number and kind in ("open", "mkdir", "fsync")
                 return reply() if full or (now == number and kind != "synced") else b"."
 
-            bench.begin(self.stage)
-            done = bench.run(self.stage, each)
+            self.begin(self.stage)
+            done = self.run(self.stage, each)
             self.expect(f"{what} at operation {number}", done, *codes, says=says)
             self.ends(f"{what} at operation {number}")
             return done
@@ -468,7 +467,7 @@ class Trial:
             (signal.SIGINT, 0.2, (130,)), (signal.SIGTERM, 0.5, (130,)), (signal.SIGHUP, 0.8, (0, 130))
         ):  # fmt: skip
             disturbed(sign.name, share, lambda sign=sign: bytes([sign]), *codes, says="Interrupted")
-        first = disturbed("two writers", 0.5, lambda: second.append(bench.run(self.stage)) or b".", 0, 2, says="Error")
+        first = disturbed("two writers", 0.5, lambda: second.append(self.run(self.stage)) or b".", 0, 2, says="Error")
         self.expect("second writer", second[0], 0, *([2] if first.code == 0 else []))
 
 
@@ -516,12 +515,9 @@ def imported() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--points", "--faults"):
-        parser.add_argument(option, nargs="*", metavar="STAGE", help="these stages, or all")
+        parser.add_argument(option, nargs="*", default=[None], metavar="STAGE", help="these stages, or all")
     parser.add_argument("--most", type=int, help="distinct disks that are tried of each stage (default: all)")
     given = parser.parse_args()
-    points, faults = (
-        {*(names or STAGES)} if names is not None else set[str]() for names in (given.points, given.faults)
-    )
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a background job ignores some, and its children with it
         signal.signal(ending, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -529,13 +525,16 @@ def main() -> None:
     imported()
     with tempfile.TemporaryDirectory(dir=SHM) as folder, contextlib.ExitStack() as stack:
         bench = Bench(Path(folder).resolve(), stack)
-        for name in (name for name in STAGES if name in points | faults):
-            begun, trial = time.monotonic(), Trial(bench, name, stack)
-            row = trial.stopped_everywhere(given.most) if name in points else {}
-            if name in faults:
-                trial.under_faults()
-            row |= {"in_flight": trial.in_flight, "wrong": trial.wrong}
-            print(json.dumps({"stage": name, **row, "seconds": round(time.monotonic() - begun, 1)}), flush=True)
+        for name in STAGES:
+            points, faults = (not names or name in names for names in (given.points, given.faults))
+            if points or faults:
+                begun = time.monotonic()
+                bench.take(name)
+                row = bench.stopped_everywhere(given.most) if points else {}
+                if faults:
+                    bench.under_faults()
+                row |= {"in_flight": bench.in_flight, "wrong": bench.wrong}
+                print(json.dumps({"stage": name, **row, "seconds": round(time.monotonic() - begun, 1)}), flush=True)
 
 
 if __name__ == "__main__":
