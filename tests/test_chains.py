@@ -37,11 +37,11 @@ def answers(rows: list[dict[str, Any]]) -> str:
     return "--describer replay:said.jsonl"
 
 
-def photos(folder: str, labelled: int, count: int = 12) -> list[dict[str, Any]]:
+def photos(folder: str, labelled: int) -> list[dict[str, Any]]:
     """Write pictures of which so many per class have a label; return what is said of them."""
     rows: list[dict[str, Any]] = []
     for kind in KINDS:
-        for number in range(count):
+        for number in range(12):
             place = kind if number < labelled else "unlabelled" if labelled else ""
             key = f"{place}/{kind}-{number}.png".lstrip("/")
             (Path(folder) / place).mkdir(parents=True, exist_ok=True)
@@ -50,17 +50,10 @@ def photos(folder: str, labelled: int, count: int = 12) -> list[dict[str, Any]]:
     return rows
 
 
-def without_labels() -> str:
-    said = answers(photos("my photos", labelled=0))
-    return f"describe --data 'my photos' --store 'my photos.db' {said} --ask description,class --classes cat,dog"
-
-
-def few_labels() -> str:
-    return f"describe --data photos --store work/photos.db {answers(photos('photos', 6))} --ask description,class"
-
-
-def only_classes() -> str:
-    return f"describe --data folder:photos --store photos.db {answers(photos('photos', 6))} --ask class"
+def described(data: str, labelled: int, words: str) -> str:
+    """Return a command that reads answers about pictures of which so many per class have a label."""
+    spec, said = shlex.quote(data), answers(photos(data.removeprefix("folder:"), labelled))
+    return f"describe --data {spec} {said} {words}"
 
 
 def imported() -> str:
@@ -122,13 +115,10 @@ def boxes(ask: str) -> str:
             ImageDraw.Draw(shown).rectangle(corners, fill=list(KINDS.values())[kind])
             shown.save(Path("shop") / name)
             images.append({"id": number, "file_name": name, "width": 64, "height": 48})
-            box = {"id": number, "image_id": number, "category_id": kind, "bbox": [left, top, side, side]}
-            found.append(box)
+            found.append({"id": number, "image_id": number, "category_id": kind, "bbox": [left, top, side, side]})
             scaled = [round(1000 * value / whole) for value, whole in zip(corners, (64, 48, 64, 48), strict=True)]
-            said = {"boxes": [{"label": list(KINDS)[kind], "box": scaled}]}
-            rows.append({"key": name, **said, "description": f"A {list(KINDS)[kind]} on white."})
-            if "description" not in ask:
-                del rows[-1]["description"]
+            said = {"description": f"A {list(KINDS)[kind]} on white."} if "description" in ask else {}
+            rows.append({"key": name, "boxes": [{"label": list(KINDS)[kind], "box": scaled}], **said})
         kinds = [{"id": number, "name": name} for number, name in enumerate(KINDS)]
         whole = {"images": images, "annotations": found, "categories": kinds}
         Path(f"shop/{split}.json").write_text(json.dumps(whole), encoding="utf-8")
@@ -160,16 +150,17 @@ def clips() -> str:
 def distilled(labelled: int) -> str:
     rows = photos("photos", labelled)
     tasks(rows)
-    words = (
-        f"distill photos {answers(rows)} --classes cat,dog --out distilled --encoder bag-of-words:16 --val-fraction 0"
-    )
-    return f"{words} {TINY}"
+    short = f"--encoder bag-of-words:16 --val-fraction 0 {TINY}"
+    return f"distill photos {answers(rows)} --classes cat,dog --out distilled {short}"
 
 
 CHAINS: dict[str, tuple[Callable[[], str], str]] = {
-    "no label": (without_labels, "describe encode label train export predict"),
-    "few labels": (few_labels, "describe encode label train evaluate export predict"),
-    "only classes answered": (only_classes, "describe label train evaluate export predict"),
+    "no label": (lambda: described("my photos", 0, "--store 'my photos.db' --ask description,class --classes cat,dog"),
+                 "describe encode label train export predict"),
+    "few labels": (lambda: described("photos", 6, "--store work/photos.db --ask description,class"),
+                   "describe encode label train evaluate export predict"),
+    "only classes answered": (lambda: described("folder:photos", 6, "--store photos.db --ask class"),
+                              "describe label train evaluate export predict"),
     "answers of a file": (imported, "descriptions encode label train evaluate export predict"),
     "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
     "reviewed": (only_reviewed, "review train evaluate export predict"),
@@ -180,7 +171,7 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "clips": (clips, "describe encode label train evaluate predict"),
     "distilled": (lambda: distilled(6), "distill predict"),
     "distilled, without a label": (lambda: distilled(0), "distill review label train evaluate export predict"),
-}
+}  # fmt: skip
 FAST = ("few labels", "only classes answered", "reviewed", "boxes, aligned", "distilled")
 WRITTEN = {
     "few labels": ("work/targets.parquet", "work/run/run.json", "work/run-timm/model.safetensors"),
