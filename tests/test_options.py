@@ -189,7 +189,7 @@ def test_values_of_a_recipe_are_those_of_the_stage_and_no_library_speaks_of_them
         (lambda: gpt4image.train(data="openmoji", out="run", val_fractoin=0.1), ConfigError, "val_fraction"),
         (lambda: gpt4image.train(data="folder:/absent", out="run"), DataError, "there is no such"),
         (lambda: gpt4image.train(data=Path("/gone.csv"), out="run"), ConfigError, "^data='/gone.csv': there is no"),
-        (lambda: gpt4image.train(data="x", out="run", epochs="3.5"), ConfigError, "epochs='3.5': give a whole number"),
+        (lambda: gpt4image.train(data="x", out="run", epochs="3.5"), ConfigError, "^epochs=3.5: give a whole number"),
         (lambda: gpt4image.evaluate("absent"), RunError, "absent does not exist"),
         (lambda: gpt4image.evaluate("run", "test"), TypeError, "arguments are run_dir; all others are keywords"),
         (lambda: gpt4image.evaluate(), ConfigError, r"^run_dir= is required"),

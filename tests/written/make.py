@@ -31,7 +31,17 @@ ARGS = {"channels": [4, 4, 4, 4], "stem_width": 4}
 MODEL = ["--model", "resnet10t", "--model-args", json.dumps(ARGS), "--image-size", "16"]
 SHORT = ["--epochs", "1", "--batch-size", "8", "--threads", "1", "--precision", "fp32"]
 DISTILL = ["distill", "photos", "--describer", "replay:answers.jsonl", "--out", "model", "--format", "timm"]
-DISTILL += ["--encoder", "bag-of-words:16", *MODEL, "--epochs", "1", "--precision", "fp32"]
+DISTILL += [
+    "--ask",
+    "description,class",
+    "--encoder",
+    "bag-of-words:16",
+    *MODEL,
+    "--epochs",
+    "1",
+    "--precision",
+    "fp32",
+]
 TABLE = ["--embeddings", "model/embeddings", "--text-labels", "model/text-labels.parquet"]
 COMPARE = ["compare", "--data", "folder:photos", *TABLE[:2], *MODEL, *SHORT, "--arms", "baseline,text-labels"]
 COMPARE += ["--seeds", "1", "--labels-per-class", "2", "--out", "comparison"]
