@@ -19,6 +19,7 @@ from timm.utils import CheckpointSaver
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="test_resnet")
     for option, kind in (("--data-dir", str), ("--output", str), ("--num-classes", int), ("--epochs", int)):
         parser.add_argument(option, type=kind, required=True)
     args, device = parser.parse_args(), torch.device("cpu")
@@ -28,7 +29,7 @@ def main() -> None:
     own = {"is_training": True, "collate_fn": mixup, "scale": (0.5, 1.0), "num_workers": 0, "device": device}
     loader = create_loader(dataset, input_size=(3, 32, 32), batch_size=32, **own)
     assert not ClassificationTask.multi_label  # a class, and not only something to call
-    model = create_model("test_resnet", num_classes=args.num_classes)
+    model = create_model(args.model, num_classes=args.num_classes)
     task = ClassificationTask(model=model, criterion=SoftTargetCrossEntropy(), device=device, dtype=None, verbose=True)
     task.setup_ema(decay=0.5)
     optimizer = create_optimizer_v2(task.get_trainable_module(), opt="adamw", lr=3e-3, weight_decay=0.05)
