@@ -34,7 +34,6 @@ CHECK = """
 [...document.querySelectorAll("iframe")].map(frame => {
   const page = frame.contentDocument, root = page.documentElement;
   const sticksOut = e => e.getBoundingClientRect().right > frame.clientWidth + 0.5 && !e.closest("svg g, .hidden");
-  const shown = [...page.querySelectorAll(".chart svg")].filter(svg => svg.getBoundingClientRect().width > 0);
   const text = [...page.querySelectorAll(".chart svg text")];
   const cards = [...page.querySelectorAll(".large > .card > img")].map(e => e.getBoundingClientRect());
   return {
@@ -44,7 +43,6 @@ CHECK = """
       const box = e.getBoundingClientRect();
       return box.width && (box.right > frame.clientWidth || box.left < 0);
     }).map(e => e.textContent),
-    charts: [...new Set(shown.map(svg => svg.getAttribute("class")))],
     background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
     fetched: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name)
       .filter(name => !name.startsWith("data:")),

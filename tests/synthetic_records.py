@@ -143,7 +143,6 @@ def descriptions() -> dict[str, Any]:
     return {
         "images": 1549, "described": 1524, "encoding": encoding, "descriptions": 1600, "flawed": 16, "failures": 25,
         "words": {"min": 17, "median": 25.0, "mean": 24.9, "p95": 29.0, "p99": 31.0, "max": 133},
-        "words_histogram": {"edges": [17, 20, 23, 26, 29, 32], "counts": [40, 260, 700, 480, 120]},
         "flaws": {"refusal": {"descriptions": 0, "rejected": 25}, "loop": {"descriptions": 16, "rejected": 0}},
         "prompts": [{"name": "paper", "version": 1, "text": "Describe this image.", "class_conditioned": False}],
         "describers": [{**describer, "tokens_in": 1_240_000, "tokens_out": 72_000}],

@@ -12,8 +12,7 @@ import io
 import json
 import os
 import sys
-import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,8 +22,6 @@ from gpt4image.base.interrupts import ended_like_ctrl_c
 from gpt4image.parallel import launch
 
 OK, ITEMS_SKIPPED, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
-
-LOADING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -142,33 +139,36 @@ def _main(words: list[str]) -> int:
     try:
         return _dispatch(words)
     except Gpt4ImageError as error:
-        print(f"Error: {visible(hidden(str(error)))}", file=sys.stderr)
-        return USER_MISTAKE
+        said = visible(hidden(str(error)))
     except BrokenPipeError:
         raise
-    except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return _crashed()
-        where = "" if error.filename is None else f"{visible(str(error.filename))}: "
-        print(f"Error: {where}{error.strerror}; choose a place that can be read or written.", file=sys.stderr)
-        return USER_MISTAKE
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not loaded for this
-            return _crashed()
-        reason = " ".join(str(error).split(". If reserved")[0].split())
-        print(
-            f"Error: the GPU has too little memory ({reason}). What was finished is kept. Take less at once, by the "
-            f"options of `gpt4image {words[0]} --help` that name a batch or a size (train: --batch-size with "
-            "--grad-accumulation, --checkpoint-activations), see by nvidia-smi who else uses it, or give "
-            "--device cpu.",
-            file=sys.stderr,
-        )
-        return USER_MISTAKE
     except KeyboardInterrupt:
         print(_interrupted(words), file=sys.stderr)
         return INTERRUPTED
-    except Exception:  # noqa: BLE001  (a bug has its own exit code: 1 would say that the command finished)
-        return _crashed()
+    except Exception as error:  # noqa: BLE001  (a bug has its own exit code: 1 would say that the command finished)
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in full):
+            where = "" if error.filename is None else f"{visible(str(error.filename))}: "
+            said = f"{where}{error.strerror}; choose a place that can be read or written."
+        elif type(error).__name__ == "OutOfMemoryError":  # torch's, which is not loaded for this
+            reason = " ".join(str(error).split(". If reserved")[0].split())
+            said = (
+                f"the GPU has too little memory ({reason}). What was finished is kept. Take less at once, by the "
+                f"options of `gpt4image {words[0]} --help` that name a batch or a size (train: --batch-size with "
+                "--grad-accumulation, --checkpoint-activations), see by nvidia-smi who else uses it, or give "
+                "--device cpu."
+            )
+        else:
+            import traceback
+
+            print(
+                f"{hidden(traceback.format_exc())}This is a bug of gpt4image, not a mistake of yours: please report it "
+                "with the lines above and the command.",
+                file=sys.stderr,
+            )
+            return CRASH
+    print(f"Error: {said}", file=sys.stderr)
+    return USER_MISTAKE
 
 
 def _dispatch(words: list[str]) -> int:
@@ -198,20 +198,6 @@ def _dispatch(words: list[str]) -> int:
     _, found, hint = nearest(name, COMMANDS).partition("Did you mean ")
     print(f"Unknown command {name!r}. {found}{hint}{' ' * bool(found)}`gpt4image --help` lists all.", file=sys.stderr)
     return USER_MISTAKE
-
-
-def _crashed() -> int:
-    """Show the traceback of the exception that is handled, and say that it is a bug."""
-    import traceback
-
-    from gpt4image.base.secrets import hidden
-
-    print(
-        f"{hidden(traceback.format_exc())}"
-        "This is a bug of gpt4image, not a mistake of yours: please report it with the lines above and the command.",
-        file=sys.stderr,
-    )
-    return CRASH
 
 
 def _interrupted(words: list[str]) -> str:
@@ -245,11 +231,8 @@ def _run(name: str, words: list[str]) -> int:
         raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
     given = [options.read_recipe(Path(recipe), kind) for recipe in recipes] or [{}]
     parsed: list[Any] = [options.parse(_usage(name), kind, words, recipe) for recipe in given]
-    for config in parsed:
-        options.require_inputs(config)
     module, function = command.stage.split(":")
-    with _loading():
-        stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
+    stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
     from gpt4image.data import require_apart
     from gpt4image.next_steps import with_next
 
@@ -268,24 +251,10 @@ def _run(name: str, words: list[str]) -> int:
     return ITEMS_SKIPPED if outcome.skipped else OK
 
 
-@contextlib.contextmanager
-def _loading() -> Generator[None]:
-    """Say what takes so long where libraries take seconds to load, as they do from a cold disk."""
-    wait = threading.Timer(LOADING_SECONDS, lambda: print("loading libraries ...", file=sys.stderr))
-    wait.daemon = True
-    if sys.stderr.isatty():
-        wait.start()
-    try:
-        yield
-    finally:
-        wait.cancel()
-
-
 def _names(recipes: list[str]) -> list[str]:
-    names = [Path(recipe).stem for recipe in recipes]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{Path(recipe).resolve().parent.name}-{name}" for recipe, name in zip(recipes, names, strict=True)]
+    paths = [Path(recipe) for recipe in recipes]
+    alike = len({path.stem for path in paths}) < len(paths)
+    return [f"{path.resolve().parent.name}-{path.stem}" if alike else path.stem for path in paths]
 
 
 def _usage(name: str) -> str:

@@ -22,27 +22,18 @@ Step = tuple[str, Mapping[str, Any]]
 BEYOND_TIMM = ("detection", "segmentation", "video")
 """Tasks whose models timm does not load."""
 OF_ONNX = ("onnx", "onnxscript", "onnxruntime")
-PICTURES = ("images", "JPEGImages")
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor")
 
 
 def with_next(name: str, outcome: Outcome, config: Any, *, python: bool) -> Outcome:
-    """Return an outcome that names what was written and what to do next.
-
-    Args:
-        name: the command.
-        outcome: of its stage.
-        config: its options.
-        python: whether the next step is written as Python, or for a shell.
-    """
+    """Return an outcome that names what was written and what to do next, as ``python`` or for a shell."""
     step = None
     with contextlib.suppress(Gpt4ImageError, OSError):  # what was done is done, even if what comes next is not known
         step = _NEXT[name](config, outcome) if name in _NEXT else None
     if isinstance(step, Path):
         said = f"python -m webbrowser {shlex.quote(str(step))}"
-        said = f"import webbrowser; webbrowser.open({str(step.absolute())!r})" if python else said
     else:
-        said = "" if step is None else (_python if python else command)(*step)
+        said = "" if step is None else (call if python else command)(*step)
     wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
     return replace(outcome, next=hidden(said), wrote=wrote)
 
@@ -50,7 +41,7 @@ def with_next(name: str, outcome: Outcome, config: Any, *, python: bool) -> Outc
 def _kind(name: str) -> Any:
     from gpt4image import config
 
-    return getattr(config, f"{name.split()[-1].capitalize()}Config")
+    return getattr(config, f"{name.split()[-1].title().replace('-', '')}Config")
 
 
 def command(name: str, options: Mapping[str, Any]) -> str:
@@ -70,11 +61,12 @@ def command(name: str, options: Mapping[str, Any]) -> str:
     return shlex.join(["gpt4image", *name.split(), *words, *flags])
 
 
-def _python(name: str, options: Mapping[str, Any]) -> str:
+def call(name: str, options: Mapping[str, Any]) -> str:
+    """Return a command as a call of the function of its name; one that is no function, as it is typed."""
     if " " in name:
         return command(name, options)
     given = (f"{key}={str(v) if isinstance(v, Path) else v!r}" for key, v in _kind(name).changed(options).items())
-    return f"gpt4image.{name}({', '.join(given)})"
+    return f"gpt4image.{name.replace('-', '_')}({', '.join(given)})"
 
 
 def _after_describe(config: Any, outcome: Any) -> Step:
@@ -86,12 +78,8 @@ def _after_describe(config: Any, outcome: Any) -> Step:
         page = _new(config.store.with_suffix(".html"))
         return "descriptions view", {"store": config.store, "data": config.data, "out": page}
     # Calls that failed may succeed; what was tried in vain without one call, such as broken files, stays as it is.
-    if (
-        outcome.failed
-        and outcome.details.get("calls", 1)
-        and not config.describer.startswith("replay:")
-        and not stopped
-    ):
+    may_succeed = outcome.details.get("calls", 1) and not config.describer.startswith("replay:")
+    if outcome.failed and may_succeed and not stopped:
         return "describe", again
     return _encode(config.store) if "description" in config.ask.split(",") else _label(config.store, config.data)
 
@@ -123,10 +111,19 @@ def _label(store: Path, data: str | None, embeddings: Path | None = None) -> Ste
     return "label", {"data": data or "SPEC", "embeddings": embeddings, **answers, **task, "out": out}
 
 
+def _review(data: str, answers: Path | None, embeddings: Path | None, **more: Any) -> Step:
+    return "review", {
+        "data": data,
+        "answers": answers,
+        "embeddings": embeddings,
+        **more,
+        "labels": beside(data, "labels.csv"),
+    }
+
+
 def _after_label(config: Any, outcome: Any) -> Step:
     if config.max_error is not None:  # the others are looked at
-        evidence = {"answers": config.answers, "embeddings": config.embeddings, "targets": outcome.path}
-        return "review", {"data": config.data, **evidence, "labels": beside(config.data, "labels.csv")}
+        return _review(config.data, config.answers, config.embeddings, targets=outcome.path)
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
     aligned = {"embeddings": config.embeddings} if outcome.teacher_boxes is not None else {}
     run = _new(config.out.with_name("run"))
@@ -170,12 +167,11 @@ def _after_distill(config: Any, outcome: Any) -> Step | None:
     if outcome.measured_on:
         return _predict(outcome.model, config.data)
     table = config.out / "embeddings"
-    evidence = {"answers": config.out / "answers.db", "embeddings": table if table.exists() else None}
-    return "review", {"data": config.data, **evidence, "labels": beside(config.data, "labels.csv")}
+    return _review(config.data, config.out / "answers.db", table if table.exists() else None)
 
 
 def audit_of(config: Any, *, held_out: bool) -> dict[str, Any]:
-    """Return the options of `audit` that estimate how good what `distill` made is: its model on ``held_out`` images,
+    """Return the options of `audit` that estimate how good is what `distill` made: its model on ``held_out`` images,
     or else its targets."""
     made = {"targets": config.out / TARGETS, "model": config.out / RUN if held_out else None}
     return {"data": config.data, **made, "labels": beside(config.data, "audit.csv")}
@@ -190,20 +186,15 @@ def beside(data: str, name: str) -> Path:
 def _predict(model: Path, data: str) -> Step | None:
     if model.suffix == ".pt2":
         return None
-    place = Path(data if Path(data).exists() else data.partition(":")[2]).expanduser()
-    place = place if place.is_dir() else place.parent
-    inside = next((base / name for base in (place, place.parent) for name in PICTURES if (base / name).is_dir()), place)
-    pictures = str(inside) if inside.is_dir() and inside != Path() and not data.startswith("hf:") else "PHOTOS"
+    folder = Path(data if Path(data).exists() else data.partition(":")[2])
+    inside = next((folder / name for name in ("images", "JPEGImages") if (folder / name).is_dir()), folder)
+    pictures = str(inside) if inside.is_dir() and inside != Path() else "PHOTOS"
     return "predict", {"model": model, "images": (pictures,), "out": _new(Path("predictions.csv"))}
 
 
 def _new(path: Path) -> Path:
     others = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
     return next(each for each in itertools.chain([path], others) if not each.exists())
-
-
-def _view(config: Any, _: Any) -> Step:
-    return "descriptions view", {"store": config.store, "data": config.data}
 
 
 _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
@@ -213,9 +204,6 @@ _NEXT: Mapping[str, Callable[[Any, Any], Step | Path | None]] = {
     "descriptions import": lambda config, outcome: (
         _encode(config.store) if outcome.descriptions else _label(config.store, config.data)
     ),
-    "descriptions export": lambda config, _: ("descriptions stats", {"store": config.store}),
-    "descriptions stats": _view,
-    "descriptions check": _view,
     "descriptions view": lambda config, _: config.out,
     "encode": _after_encode,
     "label": _after_label,

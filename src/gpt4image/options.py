@@ -9,9 +9,9 @@ import argparse
 import difflib
 import inspect
 import json
-import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
@@ -45,50 +45,21 @@ def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Map
     try:
         found, unknown = parser.parse_known_intermixed_args([_with_dashes(word) for word in words])
     except argparse.ArgumentError as error:
-        name = (error.argument_name or "").split("/")[-1]
         wants = error.message.replace("expected one argument", "give a value after it")
-        raise ConfigError(f"{name}: {wants}. See `{parser.prog} --help`.") from None
+        raise ConfigError(f"{error.argument_name}: {wants}. See `{parser.prog} --help`.") from None
     if unknown:
-        raise ConfigError(_unknown(parser, kind, unknown))
+        word = next((word for word in unknown if word.startswith("-")), None)
+        if word is None:
+            recipes = "; a recipe ends with .toml" if "[RECIPE.toml]" in usage else ""
+            raise ConfigError(
+                f"{unknown[0]!r} belongs to no option of `{parser.prog}`{recipes}. See `{parser.prog} --help`."
+            )
+        word = word.partition("=")[0]
+        close = difflib.get_close_matches(word, [kind.option(name) for name in kind.model_fields], n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"Unknown option {word}. {hint}`{parser.prog} --help-all` lists all options.")
     given = {key: value for key, value in vars(found).items() if value not in (None, [])}
     return kind(**{**recipe, **given})
-
-
-def require_inputs(config: StageConfig) -> None:
-    """Refuse paths to what a command reads where there is nothing, in the words of the stage.
-
-    Stages load libraries for seconds before they look. Raises Gpt4ImageError: as the stage.
-    """
-    from gpt4image.artifacts import runs
-    from gpt4image.artifacts.run_records import COMPARISON, require_recorded_folder
-    from gpt4image.artifacts.store_file import require_store
-    from gpt4image.artifacts.table import read_manifest
-    from gpt4image.artifacts.targets import Targets
-    from gpt4image.data import require_there
-
-    given: Any = {name: getattr(config, name) for name in type(config).model_fields}
-    if given.get("resume") and runs.is_finished(given["out"]):
-        return  # nothing is read again
-    if isinstance(data := given.get("data"), str) and data:
-        require_there(data)
-    folder = given.get("run_dir")
-    if folder is not None and not (runs.is_finished(folder) or (folder / COMPARISON).is_file()):
-        runs.read_run(folder)
-    readers: dict[str, Callable[[Path], Any]] = {
-        "embeddings": read_manifest,
-        "answers": require_store,
-        "targets": Targets.load,
-        "self_train": runs.read_run,
-        "dir": require_recorded_folder,
-        "model": runs.require_model,
-    }
-    if "seeds" in given:  # a comparison takes no text labels
-        del readers["targets"]
-    if "batch_tokens" in given:  # encode reads the store that others make
-        readers["store"] = require_store
-    for name, read in readers.items():
-        if isinstance(path := given.get(name), Path) and not path.exists():
-            read(path)
 
 
 def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:
@@ -99,24 +70,23 @@ def help_text(usage: str, kind: type[StageConfig], *, everything: bool) -> str:
 def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser:
     columns = min(WIDTH, shutil.get_terminal_size().columns)
     command = usage.removesuffix(" [RECIPE.toml]")
-    first = kind.essential | {name for name, field in kind.model_fields.items() if field.is_required()}
+    needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+    first = kind.essential | set(needed)
     rare = sum(RARE in field.metadata for field in kind.model_fields.values())
     more = f"{command} --help-all lists {len(kind.model_fields) - rare} options; docs/reference/cli.md has {rare} more."
     is_short = bool(kind.essential) and not everything
-    required = ""
-    for name in (name for name, field in kind.model_fields.items() if field.is_required()):
-        option, value = kind.option(name), metavar(kind, name)
-        required += f"{option} " if option.isupper() else f"{option} {value if len(value) < WIDTH // 3 else 'NAME'} "
+    required = (kind.option(name) + ("" if kind.option(name).isupper() else f" {name.upper()}") for name in needed)
+    about, _, example = inspect.cleandoc(kind.__doc__ or "").partition("Example: ")
+    parts = [textwrap.fill(part, columns) for part in about.strip().split("\n\n")]
     parser = _Parser(
         prog=command,
-        usage=f"{usage} {required}[OPTIONS]",
-        description=_folded(inspect.cleandoc(kind.__doc__ or ""), columns),
+        usage=textwrap.fill(" ".join([usage, *required, "[OPTIONS]"]), columns - len("usage: ")),
+        description="\n\n".join([*parts, f"Example: {' '.join(example.split())}"]),
         epilog=more if is_short else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=columns),
         add_help=False,
         allow_abbrev=False,
         exit_on_error=False,
-        argument_default=None,
     )
     for title, names in _groups(kind, first).items():
         group = parser.add_argument_group(title)
@@ -126,29 +96,15 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
     return parser
 
 
-def _folded(text: str, columns: int) -> str:
-    """Return a docstring with no line wider than ``columns``; an example can still be pasted into a shell."""
-    parts: list[str] = []
-    for part in text.split("\n\n"):
-        example = part.startswith("Example:")
-        lines = [""]
-        for word in re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", part) if example else part.split():
-            if lines[-1] and len(lines[-1]) + 1 + len(word) > columns - 2 * example:
-                lines.append(" " if example else "")
-            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-        parts.append((" \\\n" if example else "\n").join(lines))
-    return "\n\n".join(parts)
-
-
 def _groups(kind: type[StageConfig], first: frozenset[str] | set[str]) -> dict[str, list[str]]:
     """Return the options by title: those that everybody needs, then by the class that has them."""
-    groups: dict[str, list[str]] = {"what everybody needs" if kind.essential else "options": []}
-    start = next(iter(groups.values()))
+    start: list[str] = []
+    groups = {"what everybody needs" if kind.essential else "options": start}
     for name in sorted(kind.model_fields, key=lambda name: name == "as_json"):
-        owner = next(each for each in reversed(kind.__mro__) if name in inspect.get_annotations(each))
         if not kind.essential or name in first:
             start.append(name)
             continue
+        owner = next(each for each in reversed(kind.__mro__) if name in inspect.get_annotations(each))
         doc = inspect.cleandoc(owner.__doc__ or "").splitlines()[0].rstrip(".")
         title = "output" if owner is StageConfig else "this command" if owner is kind else doc[:1].lower() + doc[1:]
         groups.setdefault(title, []).append(name)
@@ -157,29 +113,28 @@ def _groups(kind: type[StageConfig], first: frozenset[str] | set[str]) -> dict[s
 
 def _add(group: Any, kind: type[StageConfig], name: str, *, shown: bool) -> None:
     field, option = kind.model_fields[name], kind.option(name)
-    about = " ".join((field.description or "").split()).replace("%", "%%") + _default(field.get_default())
-    about = about if shown else argparse.SUPPRESS
+    about = " ".join((field.description or "").split()) + _default(field.get_default())
+    how: dict[str, Any] = {"help": about.replace("%", "%%") if shown else argparse.SUPPRESS}
     kinds = _kinds(field.annotation)
     if bool in kinds and field.default:
-        group.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=about)
+        group.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, **how)
         return
     if bool in kinds:  # --no-NAME turns off what a recipe has turned on
+        group.add_argument(option, dest=name, action="store_const", const=True, **how)
         off = option.replace("--", "--no-", 1)
-        group.add_argument(option, dest=name, action="store_const", const=True, help=about)
         group.add_argument(off, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
         return
-    how: dict[str, Any] = {"help": about, "metavar": metavar(kind, name)}
+    how["metavar"] = metavar(kind, name)
     if dict in kinds:
         how["type"] = _json
+    if option.isupper():
+        group.add_argument(name, nargs="*" if tuple in kinds else "?", **how)
+        return
     if tuple in kinds:
-        how |= {"nargs": "*"} if option.isupper() else {"nargs": "+", "action": "extend"}
+        how |= {"nargs": "+", "action": "extend"}
         if "|" in how["metavar"]:  # the choices once: argparse names a value twice
             how["metavar"] = (how["metavar"], name.upper())
-    elif option.isupper():
-        how["nargs"] = "?"
-    group.add_argument(
-        *([name] if option.isupper() else [option]), **how, **({} if option.isupper() else {"dest": name})
-    )
+    group.add_argument(option, dest=name, **how)
 
 
 def _kinds(annotation: Any) -> list[Any]:
@@ -212,12 +167,10 @@ def metavar(kind: type[StageConfig], name: str) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is True:
-        return " (default: on)"
     if value in (None, False, "", (), {}) or value is PydanticUndefined:
         return ""
     shown = " ".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
-    return f" (default: {shown})".replace("%", "%%")
+    return f" (default: {'on' if value is True else shown})"
 
 
 def _json(text: str) -> Any:
@@ -229,23 +182,8 @@ def _json(text: str) -> Any:
 
 def _with_dashes(word: str) -> str:
     option, sign, value = word.partition("=")
-    if not word.startswith("--"):
-        return word
     name = option[2:].replace("-", "_")
-    return flag_of(EARLIER.get(name, name)) + sign + value
-
-
-def _unknown(parser: argparse.ArgumentParser, kind: type[StageConfig], words: Sequence[str]) -> str:
-    """Return what is wrong with words that are no option of a command."""
-    word = next((word for word in words if word.startswith("-")), None)
-    if word is None:
-        kinds = "; a recipe ends with .toml" if "[RECIPE.toml]" in (parser.usage or "") else ""
-        return f"{words[0]!r} belongs to no option of `{parser.prog}`{kinds}. See `{parser.prog} --help`."
-    word = word.partition("=")[0]
-    options = [kind.option(name) for name in kind.model_fields if not kind.option(name).isupper()]
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    hint = f"Did you mean {close[0]}? " if close else ""
-    return f"Unknown option {word}. {hint}`{parser.prog} --help-all` lists all options."
+    return flag_of(EARLIER.get(name, name)) + sign + value if word.startswith("--") else word
 
 
 def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
@@ -298,8 +236,6 @@ def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
 def _unknown_key(key: str, value: Any, known: Collection[str]) -> str:
     if isinstance(value, dict):
         return f"[{key}] is no table of a recipe; allowed are {' and '.join(f'[{name}]' for name in STAGES)}."
-    if key in ("json", "as_json"):
-        return f"{key!r} is no key of a recipe: how a result is printed is said by --json on the command line."
     return f"unknown key: {nearest(key, known)}"
 
 

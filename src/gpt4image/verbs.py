@@ -1,8 +1,7 @@
 """The commands as functions: ``gpt4image.train(data="photos", out="run")`` is ``gpt4image train`` with these options.
 
-One wrapper serves them all. Options are checked by the same configuration, from which signature, documentation and the
-stub ``__init__.pyi`` follow too. Objects of Python (images, functions, modules) are exchanged here for SPECs that stand
-for them. Errors and help speak of ``out=`` instead of ``--out``.
+Options are checked by the same configuration; signature, documentation and the stub ``__init__.pyi`` follow from it.
+Objects of Python (images, functions, modules) become SPECs. Errors and help speak of ``out=``, not ``--out``.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ from gpt4image.base.outcome import Outcome, Row, Skipped
 from gpt4image.cli import COMMANDS
 from gpt4image.config import StageConfig, results
 from gpt4image.config.results import PredictResult
-from gpt4image.next_steps import with_next
-from gpt4image.options import require_inputs
+from gpt4image.next_steps import call, with_next
+from gpt4image.options import parse
 
 VERBS = {name.replace("-", "_"): name for name in COMMANDS if " " not in name}
 """The command of each function."""
 RESULTS = {verb: f"{name.title().replace('-', '')}Result" for verb, name in VERBS.items()} | {"demo": "CompareResult"}
 """The class of what each returns, in ``config.results``."""
-PLOTS = {"train": "plot_run", "compare": "plot_comparison", "demo": "plot_comparison", "evaluate": "plot_classes"}
+_PLOTS = {"train": "run", "compare": "comparison", "demo": "comparison", "evaluate": "classes"}
+PLOTS = {verb: f"reporting.run_charts:plot_{what}" for verb, what in _PLOTS.items()}
 GIVEN = {
     "data": "data.given:dataset",
     "describer": "describing.describers.function:describer",
@@ -79,7 +79,6 @@ OBJECTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 _FLAG = re.compile(
     r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: = | (?=['\"\d/~{.]|[A-Z_]{2,}\b|\w+:|[^\s]*[/_\d]))?"
 )
-_COMMAND = re.compile(rf"`(?:gpt4image )?({'|'.join(VERBS.values())}) ([^`]*)`")
 
 
 @dataclass(frozen=True)
@@ -93,23 +92,27 @@ class Parameter:
     positional: bool
 
 
+def config_of(name: str) -> Any:
+    """Return the configuration class of a function."""
+    return getattr(importlib.import_module("gpt4image.config"), COMMANDS[VERBS[name]].config)
+
+
 def verb(name: str) -> Callable[..., Outcome]:
     """Return the function of a command: it takes options as keywords, and the words of the command line by place."""
-    command = COMMANDS[VERBS[name]]
-    config_type: Any = getattr(importlib.import_module("gpt4image.config"), command.config)
 
-    def call(*given: Any, **options: Any) -> Outcome:
+    def function(*given: Any, **options: Any) -> Outcome:
+        kind = config_of(name)
         try:
             with ExitStack() as held:
-                return _called(name, config_type, given, options, held)
+                return _called(name, kind, given, options, held)
         except Gpt4ImageError as error:
-            error.args = (in_python(str(error), config_type), *error.args[1:])
+            error.args = (in_python(str(error), kind), *error.args[1:])
             raise
 
-    call.__name__ = call.__qualname__ = name
-    call.__module__ = "gpt4image"
-    call.__doc__ = documentation(name)
-    call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = "gpt4image"
+    function.__doc__ = documentation(name)
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(
                 each.name,
@@ -121,7 +124,7 @@ def verb(name: str) -> Callable[..., Outcome]:
         ],
         return_annotation=_Text(RESULTS[name]),
     )
-    return call
+    return function
 
 
 class _Text(str):
@@ -159,7 +162,6 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
                     "--out names images by their files, and these have none; write `.rows` of the result."
                 )
         config = kind(**{key: _plain(kind, key, value) for key, value in words.items()})
-    require_inputs(config)
     _call("data:require_apart", config)
     if "model" in passed:
         _call(GIVEN["model"], passed.pop("model"))
@@ -171,11 +173,8 @@ def _called(name: str, kind: Any, given: Sequence[Any], options: Mapping[str, An
         skipped = tuple(Skipped(name=renamed.get(item.name, item.name), reason=item.reason) for item in found.skipped)
         found = replace(found, read_rows=partial(list[Row], rows), skipped=skipped)
     found = with_next(name, found, config, python=True)
-    return replace(found, drawing=_drawing(name, found.path))
-
-
-def _drawing(name: str, path: Path | None) -> Callable[[], Any] | None:
-    return None if path is None or name not in PLOTS else partial(_call, f"reporting.run_charts:{PLOTS[name]}", path)
+    plots = found.path is not None and name in PLOTS
+    return replace(found, drawing=partial(_call, PLOTS[name], found.path) if plots else None)
 
 
 def _call(where: str, *arguments: Any, **options: Any) -> Any:
@@ -200,7 +199,7 @@ def _plain(kind: Any, name: str, value: Any) -> Any:
 
 def parameters(name: str) -> list[Parameter]:
     """Return the parameters of a function, positional ones first."""
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[VERBS[name]].config)
+    kind = config_of(name)
     found: list[Parameter] = []
     for key, field in kind.model_fields.items():
         if key == "as_json":
@@ -247,10 +246,9 @@ def in_words(kind: str) -> str:
 
 def documentation(name: str) -> str:
     """Return the docstring of a function: what it does, an example, its parameters and its result."""
-    command = COMMANDS[VERBS[name]]
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), command.config)
-    result: Any = getattr(results, RESULTS[name])
+    command, kind = COMMANDS[VERBS[name]], config_of(name)
     about, _, example = inspect.cleandoc(kind.__doc__).partition("Example: ")
+    given = parse("", kind, shlex.split(example)[2:], {})
     rows = [
         f"    {each.name} ({in_words(each.kind)}{', optional' if each.default else ''}): {each.about}"
         for each in parameters(name)
@@ -261,56 +259,23 @@ def documentation(name: str) -> str:
             "",
             in_python(about.strip(), kind),
             "",
-            f"Example: {_as_call(name, example.strip().removeprefix(f'gpt4image {name} '))}",
+            f"Example: {call(VERBS[name], {key: getattr(given, key) for key in kind.model_fields})}",
             "",
             "Args:",
             *rows,
             "",
             "Returns:",
-            f"    {RESULTS[name]}: {inspect.cleandoc(result.__doc__).splitlines()[0]}",
+            f"    {RESULTS[name]}: {inspect.cleandoc(getattr(results, RESULTS[name]).__doc__).splitlines()[0]}",
         ]
     )
 
 
-def in_python(message: str, config_type: Any = None) -> str:
-    """Return a message in Python's words: ``--val-fraction`` becomes ``val_fraction=``, a command becomes a call."""
-    message = _COMMAND.sub(lambda found: f"`{_as_call(found[1].replace('-', '_'), found[2])}`", message)
-    parts = re.split(r"(`gpt4image [^`]*`)", message)  # a command that is no function stays one
+def in_python(message: str, kind: Any = None) -> str:
+    """Return a message in Python's words: ``--val-fraction`` becomes ``val_fraction=``; commands stay commands."""
+    parts = re.split(r"(`[a-z][a-z0-9-]* [^`]*`)", message)
     parts[::2] = [_FLAG.sub(lambda flag: flag[1].replace("-", "_") + "=", part) for part in parts[::2]]
     message = "".join(parts)
-    for name in config_type.model_fields if config_type else ():
-        if (option := config_type.option(name)).isupper():
+    for name in kind.model_fields if kind else ():
+        if (option := kind.option(name)).isupper():
             message = re.sub(rf"^{option}\b(?: =)?(?= is required| )", f"{name}=", message, flags=re.MULTILINE)
     return re.sub(r"(?<=[a-z]=) (?='|\")", "", message)
-
-
-def _as_call(name: str, words: str) -> str:
-    """Return the words of a command as a call: ``gpt4image.train(data='photos', epochs=3)``."""
-    try:
-        parts = shlex.split(words)
-    except ValueError:
-        parts = words.split()
-    given: list[str] = []
-    options: dict[str, list[str]] = {}
-    for part in parts:
-        if part.startswith("--"):
-            options[part[2:].replace("-", "_")] = []
-        elif options:
-            options[next(reversed(options))].append(_value(part))
-        else:
-            given.append(_value(part))
-    kind: Any = getattr(importlib.import_module("gpt4image.config"), COMMANDS[VERBS[name]].config)
-    most = sum(kind.option(key).isupper() for key in kind.model_fields)
-    if len(given) > most > 0:  # the last word may be several
-        given[most - 1 :] = [f"[{', '.join(given[most - 1 :])}]"]
-    named = [
-        f"{key}={values[0] if len(values) == 1 else '[' + ', '.join(values) + ']'}"
-        if values
-        else f"{key.removeprefix('no_')}={not key.startswith('no_')}"
-        for key, values in options.items()
-    ]
-    return f"gpt4image.{name}({', '.join([*given, *named])})"
-
-
-def _value(word: str) -> str:
-    return word if re.fullmatch(r"-?\d+(\.\d+)?|[A-Z][A-Z_]+", word) else repr(word)

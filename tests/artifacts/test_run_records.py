@@ -109,9 +109,7 @@ def test_a_bad_item_costs_no_good_item_and_files_may_be_missing(tmp_path: Path) 
     assert found.words is not None and found.words["max"] == 133 and skipped == []
 
 
-@pytest.mark.parametrize(
-    "record", [descriptions() | {"words_histogram": {"edges": [1, 2], "counts": [1, 2]}}, {"images": 3}, [1], "{"]
-)
+@pytest.mark.parametrize("record", [descriptions() | {"images": "many"}, {"images": 3}, [1], "{"])
 def test_a_malformed_record_beside_the_results_is_skipped(record: Any, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(record if isinstance(record, str) else json.dumps(record))
     found, skipped = load_items(tmp_path / "x.json", Descriptions)

@@ -21,7 +21,7 @@ from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import Finished, compare, situation, write_extras
+from gpt4image.comparing.compare import compare, situation, write_extras
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, DescribeConfig, EncodeConfig, LabelConfig, TrainConfig
@@ -191,9 +191,9 @@ def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Pat
     table = write_texts(images, tmp_path, range(len(images)))
     own: dict[str, Any] = {"answers": None, "embeddings": table, "arms": "baseline,text-labels", "labelled_images": 30}
     plan = make_plan(options(root, tmp_path / "cmp", **own))
-    data = Finished(plan, "").data
+    data = Regime.of(plan.config).apply(plan.prepared.data, 0)
     assert ((data.labels.presence_of_classes >= 0).any(axis=1) == data.labels.known).all(), "as the arm trains"
-    assert "doubtful-labels.json" not in {item.name for item in write_extras([plan])}
+    assert "doubtful-labels.json" not in {item.name for item in write_extras(plan)}
     assert isinstance(read_json(tmp_path / "cmp" / "doubtful-labels.json"), list)
 
 

@@ -333,7 +333,7 @@ def pictures(root: Path) -> str:
         ({"ask": "boxes"}, ConfigError, "ask=boxes"),
         ({"ask": "class", "align": True}, ConfigError, "align= needs descriptions"),
         ({"task": "multilabel"}, ConfigError, "task= multilabel needs a dataset that says so"),
-        ({"epochs": 0}, ConfigError, "epochs=0: give 1 or more"),
+        ({"epochs": 0}, ConfigError, "epochs=0: must be greater than or equal to 1"),
         ({"tune_text": "lora"}, ConfigError, "tune_text="),
         ({"model": "resnet19"}, ModelError, "resnet"),
         ({"init": "none.safetensors"}, Gpt4ImageError, "none.s"),

@@ -83,7 +83,7 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
         for part in (
             "What do descriptions buy with 5 labels a category?",
             "With 5 labels per class, text labels raised test accuracy from 35.1 % to 49.4 % (+14.3 points",
-            "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
+            "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.61",
             "Dashed line with a grey band: mean and interval of oracle; control and reference arms are bounds",
             "Points over baseline",
             "48.6 49.1 50.6",
@@ -98,7 +98,6 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
             "A random sample, drawn across classes.",
             "Held-out pictures and their predictions",
             "Suspected label errors The description",
-            "Length of 1,600 descriptions: half of them have 25 words or fewer, the longest 133.",
             "with a flaw16 (1.0 %): loop 16",
             "Describe this image.",
             "gpt4image compare --data openmoji --labels-per-class 5 --seeds 3 --out cmp",
@@ -238,9 +237,7 @@ def run_page(run: Path) -> str:
     return (run / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_of_a_run_has_a_title_curves_the_confusion_matrix_and_wrong_and_right_pictures(
-    run: Path, run_page: str
-) -> None:
+def test_the_page_of_a_run_has_a_title_curves_and_wrong_and_right_pictures(run: Path, run_page: str) -> None:
     outcome = report(ReportConfig(dir=run))
     assert outcome.summary == {"top1": 0.437}
     assert outcome.text.startswith("Test accuracy 43.7 % on 430 pictures (top-5 accuracy 90.0 %; calibration error ")
@@ -251,8 +248,6 @@ def test_the_page_of_a_run_has_a_title_curves_the_confusion_matrix_and_wrong_and
             "Run aligned resnet10t on openmoji, alignment to the descriptions, seed 0 Test accuracy 43.7 % on 430",
             "Validation score after each epoch.",
             "n: number of test pictures of the class, where it is below 30.",
-            "Pictures by true and by predicted class",
-            "Rows: true class. Columns: predicted class.",
             "were predicted as another class",
             "Held-out pictures with a wrong prediction",
             "✗wrong: predicted sign",
@@ -264,13 +259,9 @@ def test_the_page_of_a_run_has_a_title_curves_the_confusion_matrix_and_wrong_and
     assert places == sorted(places)
 
 
-def test_a_run_can_be_made_again_from_the_descriptions_on(run_page: str) -> None:
+def test_a_run_can_be_made_again_by_its_command(run_page: str) -> None:
     code = re.search(r"To do it again</h3>\s*<pre><code>(.*?)</code>", run_page, re.DOTALL)
-    assert code and html.unescape(code[1]).split("\n")[:-1] == [
-        "gpt4image describe --data openmoji --store /data/photos.db --describer openai:gpt-4.1-mini --prompt paper",
-        "gpt4image encode --store /data/photos.db --encoder minilm --out /data/photos.emb",
-        "gpt4image train --out run",
-    ]
+    assert code and html.unescape(code[1]).split("\n")[:-1] == ["gpt4image train --out run"]
 
 
 def test_a_run_without_validation_and_evaluation_has_a_page_named_by_its_folder(tmp_path: Path) -> None:
@@ -343,8 +334,7 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_pages_fit_every_screen(page: str, run_page: str, tmp_path: Path, scheme: str) -> None:
-    for found in fits([page, run_page], tmp_path, scheme):
-        assert found["charts"] == (["narrow"] if found["width"] < 736 else ["wide"])
+    fits([page, run_page], tmp_path, scheme)
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ from gpt4image.tasks.multilabel import (
     PRIOR,
     USUAL,
     MultiLabel,
-    best_thresholds,
     binary_loss,
     checked_thresholds,
 )
@@ -184,7 +183,7 @@ def blended_f1(images: list[tuple[int, int]], threshold: float) -> Fraction:
 @given(IMAGES)
 def test_no_other_threshold_has_a_larger_f1(images: list[tuple[int, int]]) -> None:
     scores = np.array([[eighths / 8] for eighths, _ in images], np.float32)
-    (found,) = best_thresholds(scores, np.array([[label] for _, label in images], np.int8))
+    (found,) = MultiLabel().best_thresholds(scores, np.array([[label] for _, label in images], np.int8))
     best = max(blended_f1(images, cut / 16) for cut in range(18))
     assert 0.0 <= found <= 1.0
     assert float(blended_f1(images, found)) == pytest.approx(float(best), abs=1e-12)
@@ -194,14 +193,14 @@ def test_no_other_threshold_has_a_larger_f1(images: list[tuple[int, int]]) -> No
 def test_without_labels_a_class_is_present_from_half_the_best_f1_on(hundredths: list[int]) -> None:
     """Theorem of Lipton et al. for probabilities that are right."""
     scores = np.array(hundredths)[:, None] / 100
-    (found,) = best_thresholds(scores, np.full(scores.shape, -1))
+    (found,) = MultiLabel().best_thresholds(scores, np.full(scores.shape, -1))
     best = float(blended_f1([(8 * Fraction(part, 100), -1) for part in hundredths], found))
     assert (scores[scores < found] <= best / 2 + 1e-9).all() and (scores[scores >= found] >= best / 2 - 1e-9).all()
 
 
 def test_a_threshold_has_few_digits_and_a_class_of_no_probability_the_usual_one() -> None:
     scores = np.array([[0.1234567, 0.0], [0.4, 0.0]], np.float32)
-    assert best_thresholds(scores, np.array([[0, -1], [1, -1]])) == (0.26, USUAL)
+    assert MultiLabel().best_thresholds(scores, np.array([[0, -1], [1, -1]])) == (0.26, USUAL)
 
 
 @pytest.mark.parametrize("value", [[0.5], [0.5, 1.5], [0.5, float("nan")], [0.5, "0.5"], [0.5, True], 0.5, {"a": 1}])

@@ -42,13 +42,12 @@ def test_saving_takes_a_small_part_of_the_time(
 def test_what_fails_after_the_last_step_costs_no_step(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt4image.training import train as stage
 
     def fails(*_: Any) -> None:
         raise StoppedError
 
     changes: dict[str, Any] = {"epochs": 2, "select": "best", "checkpoint_seconds": 0.0}
-    monkeypatch.setattr(stage, "data_facts", fails)
+    monkeypatch.setattr(runs, "finish", fails)
     with pytest.raises(StoppedError):
         train(options(colour_folder, tmp_path / "run", **changes))
     monkeypatch.undo()
@@ -206,8 +205,8 @@ def test_a_run_that_stopped_mid_epoch_ends_with_the_same_bits(
 def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any]) -> None:
     plain, compiled = (trainer_of(described, compile=chosen, **VIT) for chosen in (False, True))
     first, second = losses_at(plain), losses_at(compiled)
-    torch.testing.assert_close(second.total, first.total, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(second["total"], first["total"], rtol=1e-4, atol=1e-5)
     for losses in (first, second):
-        losses.total.backward()
+        losses["total"].backward()
     for one, other in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4)

@@ -133,7 +133,7 @@ def losses(trainer: Trainer) -> dict[str, float]:
     seed_step(0, 0, trainer.device)
     (pixels,) = loop.pixels_of(trainer, range(1))
     found = batch_losses(trainer, 0, trainer.batches.batch(0), pixels)
-    return {name: value.item() for name, value in {**found.parts, "total": found.total}.items()}
+    return {name: value.item() for name, value in found.items()}
 
 
 def test_images_without_a_label_take_part_through_consistency_alone(few_labels: Path) -> None:

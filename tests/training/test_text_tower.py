@@ -111,8 +111,8 @@ def test_runs_resume_to_the_same_bits_and_the_encoder_is_found_again(
     [
         ({"embeddings": None}, "needs --embeddings"),
         ({"align_weight": 0.0}, "--align-weight above 0"),
-        ({"align_loss": "cosine"}, "nothing would keep the texts apart"),
-        ({"paper_compat": True}, "--paper-compat is made for texts that stay"),
+        ({"align_loss": "cosine"}, "goes with neither --align-loss cosine"),
+        ({"paper_compat": True}, "goes with neither --align-loss cosine nor --paper-compat"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

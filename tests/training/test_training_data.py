@@ -347,7 +347,7 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
     monkeypatch.setattr(MemoryPixels, "take", lambda self, rows: [taken.append(len(rows)), take(self, rows)][1])
     train(TrainConfig(**options_of_predictions, out=tmp_path / "kept"))
     once = sum(taken)
-    monkeypatch.setattr(predictions, "_stays", lambda *_: False)
+    monkeypatch.setattr(predictions, "with_features", lambda ready: ready)
     train(TrainConfig(**options_of_predictions, out=tmp_path / "anew"))
     assert once < sum(taken) - once, "each image went through the body once"
     kept, anew = (load_tensors(tmp_path / name / runs.MODEL)[0] for name in ("kept", "anew"))

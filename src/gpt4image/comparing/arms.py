@@ -31,14 +31,9 @@ from gpt4image.training.training_data import TextTargets, TrainingData
 class Situation:
     """The data, labels and predictions that an arm is made from.
 
-    Attributes:
-        data: images, pixels, the labels left to train on, and the text targets of the descriptions.
-        true_labels: (N, ...) labels before any were taken away or flipped; only for the oracle.
-        class_names: (K, D) text embeddings of the class names; None only where no arm needs them.
-        targets: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
-        teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
-        seed: of the run.
-        teacher_run: folder of that run; None where it comes after none.
+    ``data`` has the labels left to train on, ``true_labels`` are for the oracle alone, ``class_names`` are (K, D) text
+    embeddings. ``targets`` predicts targets from the evidence of the arm, (N, K) or boxes; ``teacher`` predicts images
+    by the finished run that the arm comes after, which lies in ``teacher_run``.
     """
 
     data: TrainingData
@@ -115,7 +110,8 @@ def _self_trained(given: Situation) -> TrainingData:
     return replace(data, soft=scattered(soft, train, len(data.labels), data.task.no_target))
 
 
-def applicable(
+def lacking(
+    arm: Arm,
     *,
     described: bool,
     answered: bool = False,
@@ -124,33 +120,31 @@ def applicable(
     unlabelled: bool,
     task: Task | type[Task] = Classification,
     class_conditioned: bool = False,
-) -> tuple[str, ...]:
-    """Return the arms that apply.
+) -> str:
+    """Return what an arm would need, or nothing where it applies: to data that is described, answered, labelled.
 
-    Args:
-        described: whether there are embeddings, for arms with text.
-        answered: whether there are answers of a describer that was asked for the class.
-        labelled: whether a training image with a label is left.
-        scarce: whether labels are missing or wrong.
-        unlabelled: whether training images without a label are left, for consistency training.
-        task: what is trained for.
-        class_conditioned: whether the prompt names the class, so that texts must not give labels.
+    ``scarce``: labels are missing or wrong; ``unlabelled``: training images without one are left;
+    ``class_conditioned``: the prompt names the class, so that texts must not give labels.
     """
-    boxes = task.output == "boxes"
+    boxes, masks = task.output == "boxes", task.output == "mask"
+    text, answers, part = arm.text, arm.answers, "boxes" if boxes else "class"
+    if boxes:  # a teacher of boxes always starts from answers; texts only help to tell their class
+        text, answers = arm.aligns or arm.evidence == "texts", arm.predicts_targets
+    targets = arm.predicts_targets and (not task.learns_targets or (class_conditioned and arm.text))
+    needs = {
+        "--task detection" if arm.boxes_only else "a task of classes": not arm.suits(task.output),
+        "--embeddings DIR, made by `gpt4image encode`": text and not described,
+        f"--answers STORE, made by `gpt4image describe --ask {part}`": answers and not answered,
+        "labels": not labelled and not arm.label_free,
+        "training images without a label": arm.consistent and not unlabelled,
+        "--labelled-images" if boxes or masks else "--labels-per-class or --label-noise": arm.scarce_only
+        and not scarce,
+        "one class per image": arm.exclusive and not (task.exclusive or boxes),
+        "texts that do not name the class": targets,
+    }
+    return next((need for need, missing in needs.items() if missing), "")
 
-    def applies(arm: Arm) -> bool:
-        text, answers = arm.text, arm.answers
-        if boxes:  # a teacher of boxes always starts from answers; texts only help to tell their class
-            text, answers = arm.aligns or arm.evidence == "texts", arm.predicts_targets
-        return (
-            arm.suits(task.output)
-            and (described or not text)
-            and (answered or not answers)
-            and (labelled or arm.label_free)
-            and (scarce or not arm.scarce_only)
-            and (unlabelled or not arm.consistent)
-            and (task.exclusive or boxes or not arm.exclusive)
-            and (not arm.predicts_targets or (task.learns_targets and not (class_conditioned and arm.text)))
-        )
 
-    return tuple(name for name, arm in ARMS.items() if applies(arm))
+def applicable(**there: Any) -> tuple[str, ...]:
+    """Return the arms that apply; see ``lacking``."""
+    return tuple(name for name, arm in ARMS.items() if not lacking(arm, **there))

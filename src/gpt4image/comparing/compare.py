@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig, ReportConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.results import CompareResult
-from gpt4image.data import annotation
 from gpt4image.data.splits import wrong_copies
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
@@ -68,9 +66,6 @@ from gpt4image.training.run_model import with_features
 from gpt4image.training.train import about, run
 from gpt4image.training.training_data import TrainingData
 
-FEW = 20_000
-"""Labelled images whose texts are read only to find label errors, where no arm has text labels."""
-
 
 def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), task: Task | None = None) -> CompareResult:
     """Run one comparison, or several into one folder, and write comparison.json and report.html.
@@ -83,8 +78,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         names: one per comparison, no two the same.
         task: what to train for, where it is not one of the registry.
 
-    Raises ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
-    process is at work in the folder.
+    Raises: Gpt4ImageError, before training starts.
     """
     if len(set(names)) < len(names):
         raise ConfigError(f"Comparisons need different names, and these are {first_few(names)}.")
@@ -106,7 +100,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         record = next(iter(results.values()))
         record = record if len(results) == 1 else {**record, "comparisons": results}
         write_json(out / COMPARISON, record)
-        skipped = write_extras(plans, names if len(plans) > 1 else ())
+        skipped = write_extras(plans[0], names[0] if len(plans) > 1 else "")
         report(ReportConfig(dir=out))
     notes = dict.fromkeys(line for plan in plans for line in (*wrong_copies(plan.prepared.data.image_set), *plan.notes))
     unusable = dict.fromkeys(item for folder in jobs for item in runs.read_skipped(folder))
@@ -139,95 +133,48 @@ def _arms(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """A finished comparison, as its first seed had it; ``name`` is empty where there is only one."""
-
-    plan: Plan
-    name: str
-
-    @cached_property
-    def data(self) -> TrainingData:
-        """Training data of arms with text labels in the first seed."""
-        config = self.plan.config
-        return Regime.of(config).apply(self.plan.prepared.data, config.first_seed)
-
-    @cached_property
-    def predictions(self) -> Predictions:
-        """Predictions from the texts of its training images."""
-        config = self.plan.config
-        names = find_class_names(config.embeddings, config.device, self.data.classes)
-        return predict_training(self.data, config.first_seed, names.vectors)
-
-    @property
-    def has_text_labels(self) -> bool:
-        """Whether it has the arm whose classes are predicted from texts, which contradict labels, not boxes."""
-        return "text-labels" in self.plan.members and not self.data.task.boxes
-
-    def labelled(self) -> int:
-        """Return the number of training images with a label."""
-        return int(annotation.known(self.data.labels[self.data.indices("train")]).sum())
-
-
-def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[Skipped]:
-    """Write beside comparison.json what the report shows, of the first plan that has it.
-
-    Returns:
-        What could not be written.
-    """
-    finished = [Finished(plan, name) for plan, name in zip(plans, names or [""] * len(plans), strict=True)]
-    out = plans[0].config.out
+def write_extras(plan: Plan, comparison: str = "") -> list[Skipped]:
+    """Write beside comparison.json what the report shows of a plan, and return what could not be written."""
+    config, table, out = plan.config, plan.prepared.config.embeddings, plan.config.out
+    data = Regime.of(config).apply(plan.prepared.data, config.first_seed)
+    train, text = data.indices("train"), data.text
+    by_text = text is not None and "text-labels" in plan.members and not data.task.boxes
     for name in (EXAMPLES, DESCRIPTIONS, DOUBTFUL):  # of an earlier comparison in the folder
         (out / name).unlink(missing_ok=True)
-    work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(finished[0])}
-    with_text = [one for one in finished if one.plan.prepared.data.text is not None]
-    if with_text:
-        work[DESCRIPTIONS] = lambda: _descriptions(with_text[0].plan)
-    if any("text-labels" in one.plan.members for one in with_text):
-        # Of those whose texts are read anyway or quickly, and may be read, the one with most labels.
-        allowed = [one for one in with_text if not one.data.task.boxes and not one.plan.class_conditioned]
-        cheap = [one for one in allowed if one.has_text_labels or one.labelled() <= FEW]
-        if cheap:
-            source = max(cheap, key=Finished.labelled)
-            work[DOUBTFUL] = lambda: _suspected(source)
-    return write_all(work)
 
+    @functools.cache
+    def predictions() -> Predictions:
+        names = find_class_names(config.embeddings, config.device, data.classes)
+        return predict_training(data, config.first_seed, names.vectors)
 
-def _descriptions(plan: Plan) -> None:
-    text, table = plan.prepared.data.text, plan.prepared.config.embeddings
+    def examples() -> None:
+        soft = scattered(predictions().probabilities, train, len(data.labels)) if by_text else None
+        answers = next((job.answers for job in plan.jobs if isinstance(job.answers, Answers)), None)
+        run_dirs = {name: member.folders[0] for name, member in plan.members.items()}
+        said = Said(text, soft, answers)
+        write_examples(out / EXAMPLES, data.image_set, data.usable, said, run_dirs=run_dirs, comparison=comparison)
+
+    def suspected() -> None:
+        found = predictions()
+        rows, given = suspected_errors(found.probabilities, labels_of(data, train), found.out_of_fold).T
+        write_suspected(
+            out / DOUBTFUL,
+            data.image_set,
+            train[rows],
+            given,
+            chosen(found.probabilities, rows),
+            tables=manifests_of([table]),
+            true=config.label_noise > 0.0,
+            comparison=comparison,
+        )
+
+    work: dict[str, Callable[[], None]] = {EXAMPLES: examples}
     if text is not None and table is not None:
-        write_descriptions(plan.config.out / DESCRIPTIONS, read_manifest(table), text.described)
-
-
-def _examples(first: Finished) -> None:
-    plan, data, probabilities = first.plan, first.data, None
-    if data.text is not None and first.has_text_labels:
-        probabilities = scattered(first.predictions.probabilities, data.indices("train"), len(data.labels))
-    answers = next((job.answers for job in plan.jobs if isinstance(job.answers, Answers)), None)
-    write_examples(
-        plan.config.out / EXAMPLES,
-        data.image_set,
-        data.usable,
-        Said(data.text, probabilities, answers),
-        run_dirs={name: member.folders[0] for name, member in plan.members.items()},
-        comparison=first.name,
-    )
-
-
-def _suspected(source: Finished) -> None:
-    plan, data, found = source.plan, source.data, source.predictions
-    train = data.indices("train")
-    rows, given = suspected_errors(found.probabilities, labels_of(data, train), found.out_of_fold).T
-    write_suspected(
-        plan.config.out / DOUBTFUL,
-        data.image_set,
-        train[rows],
-        given,
-        chosen(found.probabilities, rows),
-        tables=manifests_of([plan.prepared.config.embeddings]),
-        true=plan.config.label_noise > 0.0,
-        comparison=source.name,
-    )
+        described = text.described
+        work[DESCRIPTIONS] = lambda: write_descriptions(out / DESCRIPTIONS, read_manifest(table), described)
+    if by_text:
+        work[DOUBTFUL] = suspected
+    return write_all(work)
 
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
@@ -242,22 +189,19 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
 def _teller(todo: list[Job], at_once: int) -> Callable[[int, dict[str, Any]], None]:
     """Return what is called when a run has ended: it prints its score and the time left, and the mean of each arm."""
     ended, scores = list[float](), dict[Path, list[float]]()
-    runs_of = Counter(job.config.out.parent for job in todo)
 
     def tell(number: int, facts: dict[str, Any]) -> None:
-        job, name, title = todo[number], facts["metric"], facts["titles"].get(facts["metric"], facts["metric"])
-        found = scores.setdefault(job.config.out.parent, [])
+        job, name = todo[number], facts["metric"]
+        found, title = scores.setdefault(job.config.out.parent, []), facts["titles"].get(name, name)
         found.append(facts[name])
-        done = sum(map(len, scores.values()))
         ended.append(time.monotonic())
+        done = len(ended)
         # Runs before the first has ended share what comes once, such as starting and decoding.
-        left = about((ended[-1] - ended[0]) / (done - at_once) * (len(todo) - done)) if done > at_once else ""
+        left = (ended[-1] - ended[0]) / max(done - at_once, 1) * (len(todo) - done)
         what = f"{job.name}, {job.regime.words}"
-        say(
-            f"run {done} of {len(todo)}: {what}, seed {job.config.seed}: {title} {facts[name]:.1%}"
-            + (f"; {left} left" if left and done < len(todo) else "")
-        )
-        if 1 < len(found) == runs_of[job.config.out.parent]:
+        after = f"; {about(left)} left" if at_once < done < len(todo) else ""
+        say(f"run {done} of {len(todo)}: {what}, seed {job.config.seed}: {title} {facts[name]:.1%}{after}")
+        if 1 < len(found) == sum(one.config.out.parent == job.config.out.parent for one in todo):
             say(f"{what}: mean {title} {sum(found) / len(found):.1%} over {len(found)} seeds")
 
     return tell
@@ -295,13 +239,10 @@ def _prepared(options: str, task: Task | None) -> Prepared:
 def situation(
     job: Job, data: TrainingData, described: NDArray[np.bool_] | None = None, record: Path | None = None
 ) -> Situation:
-    """Return what the arm of a job is made from: the data that is left for its seed.
+    """Return what the arm of a job is made from: the data that is left for its seed of ``data``, with all labels.
 
-    Args:
-        job: the job.
-        data: of its comparison, with all labels.
-        described: (N,) which images have a text in the table of the comparison, where that of ``data`` is another one.
-        record: folder of the run, to record there how well the texts find the labels that were flipped.
+    ``described``, (N,), is which images have a text in the table of the comparison, where that of ``data`` is another.
+    In the folder ``record`` it is recorded how well the texts find the labels that were flipped.
     """
     seed = job.config.seed
     left = job.regime.apply(data, seed, described)

@@ -6,11 +6,10 @@ Options that an arm does not read have their defaults, so that comparisons which
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +20,7 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.top_k_probs import built
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
-from gpt4image.base.files import fingerprint, read_json, write_json
-from gpt4image.comparing.arms import applicable
+from gpt4image.comparing.arms import applicable, lacking
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
@@ -44,8 +42,6 @@ from gpt4image.training.train import check_trackers
 from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
 
-PLAN = "plan.json"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
@@ -60,9 +56,8 @@ class Member:
 class Job:
     """One arm and seed: everything that a worker process needs.
 
-    ``name`` is that of the arm or variant, for people. ``shared`` are the resolved options of the comparison, by which
-    the data is prepared: the same for all its jobs. ``teacher`` is the folder of the run of the same seed that the arm
-    needs, ``task`` what is trained for, where it is not one of the registry.
+    ``name`` is that of the arm or variant. ``shared`` are the options of the comparison, by which the data is prepared.
+    ``teacher`` is the folder of the run that the arm learns from, ``task`` one that the registry lacks.
     """
 
     arm: str
@@ -85,16 +80,12 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A comparison that is ready to be run; ``prepared`` is the data, before labels are taken away.
-
-    ``class_conditioned``: the prompt of the descriptions names the class, so that they must not give labels.
-    """
+    """A comparison that is ready to be run; ``prepared`` is the data, before labels are taken away."""
 
     config: CompareConfig
     prepared: Prepared
     jobs: tuple[Job, ...]
     members: dict[str, Member]
-    class_conditioned: bool
     notes: tuple[str, ...] = ()
 
 
@@ -107,9 +98,16 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     # No more threads per job than torch would take (OMP_NUM_THREADS).
     threads = max(1, min(available_cores() // jobs_at_once(config), torch.get_num_threads()))
     config = config.model_copy(update={"threads": config.threads or threads})
-    ready = _resolved(config, task)
+    with devices.cpu_threads(config.threads):
+        ready = prepare(config, task=task)
     left = Regime.of(config).apply(ready.data, config.first_seed)
-    _require_labels(config, ready.data, left)
+    if not annotation.known(ready.data.labels[ready.data.indices("test")]).any():
+        raise DataError(
+            f"{config.data}: no image of the test split has a label, so that no arm can be measured: label some, or "
+            f"give another --test-fraction than {config.test_fraction}."
+        )
+    if config.labels_per_class != 0 and not _known(left).any():
+        raise DataError(f"No training image of {config.data} has a label; label some, or give --labels-per-class 0.")
     table = config.embeddings
     class_conditioned = table is not None and EmbeddingTable.open(table).manifest.class_conditioned
     answers = None if config.answers is None else answers_about(ready.data, config.answers)
@@ -123,15 +121,12 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     jobs = {name: _jobs(config, ready, name, members, answers, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     reading = (job.class_names for job in every if ARMS[job.arm].predicts_targets and ARMS[job.arm].text)
+    folders = {name: tuple(job.config.out for job in several) for name, several in jobs.items()}
     return Plan(
         config=config,
         prepared=ready,
         jobs=every,
-        members={
-            name: replace(member, folders=tuple(job.config.out for job in jobs[name]))
-            for name, member in members.items()
-        },
-        class_conditioned=class_conditioned,
+        members={name: replace(member, folders=folders[name]) for name, member in members.items()},
         notes=(*notes, *not_read(reading)),
     )
 
@@ -156,78 +151,44 @@ def _described(data: TrainingData) -> NDArray[np.bool_]:
     return np.zeros(len(data.labels), bool) if data.text is None else data.text.described
 
 
-def _require_labels(config: CompareConfig, data: TrainingData, left: TrainingData) -> None:
-    """Refuse data on which no arm could be measured, or none trained that needs a label. Raises DataError."""
-    if not annotation.known(data.labels[data.indices("test")]).any():
-        raise DataError(
-            f"{config.data}: no image of the test split has a label, so that no arm can be measured: label some, or "
-            f"give another --test-fraction than {config.test_fraction}."
-        )
-    if config.labels_per_class != 0 and not _known(left).any():
-        raise DataError(f"No training image of {config.data} has a label; label some, or give --labels-per-class 0.")
-
-
-def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
-    """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
-    # What is chosen depends only on the images and the options of the baseline, not on the arms and seeds asked for or
-    # on what some of them do with texts.
-    asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() | runs.NOT_IDENTITY
-    asked |= OF_ALIGNMENT | OF_TEXT_LABELS
-    key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
-    path = config.out / PLAN
-    known: dict[str, Any] = read_json(path) if path.is_file() else {}
-    options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
-    with devices.cpu_threads(config.threads):
-        try:
-            ready = prepare(config.model_copy(update=options), task=task)
-        except DataError:  # a batch that was chosen for more images than there are now is too large
-            if not options:
-                raise
-            ready = None
-        if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
-            known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
-            ready = prepare(config, task=task)
-    chosen = {name: value for name, value in known.get(key, ready.chosen).items() if name != runs.DATA}
-    if known.get(key) != (found := chosen | {runs.DATA: ready.fingerprint}):
-        write_json(path, known | {key: found})
-    return replace(ready, chosen=chosen)
-
-
 def members_of(
     config: CompareConfig, data: TrainingData, left: TrainingData, *, class_conditioned: bool
 ) -> tuple[dict[str, Member], list[str]]:
     """Return the arms that are asked for, or all that apply, and the variants; and notes for the record.
 
-    Arms for wrong labels may also be asked for where labels count as right. ``data`` has all labels, ``left`` those
-    that the first seed trains on. Raises ConfigError: an arm is asked for that is not possible here.
+    ``data`` has all labels, ``left`` those that the first seed trains on. Raises ConfigError: an arm is asked for that
+    is not possible here.
     """
-    scarce, known = Regime.of(config).is_label_scarce, _known(left)
-    there = {
+    scarce, known, some = Regime.of(config).is_label_scarce, _known(left), _known(data)
+    there: dict[str, Any] = {
         "described": config.embeddings is not None,
         "answered": config.answers is not None,
         "labelled": bool(known.any()),
         "unlabelled": not known.all(),
+        "task": left.task,
     }
-    possible = applicable(scarce=True, task=left.task, **there)
-    possible = [name for name in possible if (scarce and _known(data).any()) or name != "oracle"]
+
+    def lacks(name: str) -> str:
+        if name == "oracle":
+            return lacking(ARMS[name], **there, scarce=scarce) if some.any() else "labels"
+        return lacking(ARMS[name], **there, scarce=True)
+
+    possible = [name for name in ARMS if not lacks(name)]
     asked, notes = listed(config.arms), []
     if not asked:
-        some_unlabelled = not _known(data).all()
-        usual = applicable(
-            scarce=scarce or some_unlabelled, task=left.task, class_conditioned=class_conditioned, **there
-        )
+        usual = applicable(scarce=scarce or not some.all(), class_conditioned=class_conditioned, **there)
         asked = tuple(name for name in usual if name in possible)
         named = [name for name in asked if ARMS[name].names]
         if named and (names := find_class_names(config.embeddings, config.device, left.classes)).missing:
             notes = [f"Left out: {', '.join(named)}, which {_need_names(config.embeddings, names)}"]
             asked = tuple(name for name in asked if name not in named)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
-    lacking: dict[str, list[str]] = {}
+    lacked: dict[str, list[str]] = {}
     for name in wanted:
-        if name not in possible:
-            lacking.setdefault(_lacks(ARMS[name], config, scarce, left), []).append(name)
-    if lacking:
-        why = "; ".join(f"{','.join(who)} need{'s'[len(who) > 1 :]} {what}" for what, who in lacking.items())
+        if why := lacks(name):
+            lacked.setdefault(why, []).append(name)
+    if lacked:
+        why = "; ".join(f"{','.join(who)} need{'s'[len(who) > 1 :]} {what}" for what, who in lacked.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     reference = ["baseline"] if there["labelled"] else []
     plain = dict.fromkeys((*reference, *filter(None, (ARMS[name].after for name in wanted)), *asked))
@@ -241,30 +202,8 @@ def _need_names(table: Path | None, names: ClassNames) -> str:
     return f"need the names of the classes in the space of {table}: {names.missing}"
 
 
-def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) -> str:
-    """Return what an arm that is not possible would need."""
-    output = left.task.output
-    if not arm.suits(output):
-        return "--task detection" if arm.boxes_only else "a task of classes"
-    if output == "boxes" and arm.predicts_targets and config.answers is None:
-        return "--answers STORE, made by `gpt4image describe --ask boxes`"
-    if arm.text and config.embeddings is None:
-        return "--embeddings DIR, made by `gpt4image encode`"
-    if arm.answers and config.answers is None:
-        return "--answers STORE, made by `gpt4image describe --ask class`"
-    if (config.labels_per_class == 0 and not arm.label_free) or (arm.bound == "reference" and scarce):
-        return "labels"
-    if arm.consistent and scarce:
-        return "training images without a label"
-    return "--labels-per-class or --label-noise" if output == "probabilities" else "--labelled-images"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """Data and options of the runs of an arm, before labels, descriptions or images are taken away.
-
-    ``key`` tells runs of other options, data, class names or answers apart in a folder.
-    """
+class Setup(NamedTuple):
+    """Data and options of the runs of an arm; ``key`` tells runs of other options, data, names or answers apart."""
 
     ready: Prepared
     class_names: ClassNames
@@ -283,14 +222,13 @@ def set_up(
 ) -> Setup:
     """Return how the runs of an arm are set up, with ``options`` that make a variant of it.
 
-    ``taught_by`` is the key of the runs that the arm learns from, None where it learns from none; arms that read no
-    answers leave them, and those that read not all evidence the ``features`` of pictures. Raises ConfigError,
-    TableError: the options do not fit each other or the data.
+    ``taught_by`` is the key of the runs that the arm learns from, if any; arms that read no answers leave them, and
+    those that read not all evidence the ``features`` of pictures. Raises ConfigError, TableError: the options do not
+    fit each other or the data.
     """
     own = _with_options(ready, {**arm.options, **options})
     unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.predicts_targets else OF_TEXT_LABELS)}
     config = own.config.model_copy(update={name: TextOptions.model_fields[name].default for name in unread})
-    own = replace(own, config=config)
     names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
     content: dict[str, Any] = {
         runs.DATA: own.fingerprint,
@@ -308,7 +246,7 @@ def set_up(
     if (weights := Path(config.init)).is_file():
         content["init_digest"] = file_digest(weights)
     key = runs.identity(train_config(config).model_dump(mode="json") | content)[:8]
-    return Setup(ready=own, class_names=names, key=key, answers=answers, features=features)
+    return Setup(replace(own, config=config), names, key, answers, features)
 
 
 def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
@@ -357,21 +295,20 @@ def _jobs(
     workers = config.workers
     if workers is None:
         workers = max(1, available_cores() // jobs_at_once(config))  # of the processes that decode images
-
-    def folder(arm: str, regime: Regime, key: str) -> Path:
-        return config.out / "runs" / f"{arm}-{regime.name}-{key}"
-
-    teacher = taught_by = None
-    with _naming(name, member):
+    folder, teacher, taught_by = config.out / "runs", None, None
+    try:
         if (after := ARMS[arm].after) is not None:
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
-            taught_by = set_up(
-                ARMS[after], ready, member.options if alike else {}, answers=answers, features=config.features
-            ).key
-            teacher = folder(after, Regime.of(config), taught_by)
+            options = member.options if alike else {}
+            taught_by = set_up(ARMS[after], ready, options, answers=answers, features=config.features).key
+            teacher = folder / f"{after}-{Regime.of(config).name}-{taught_by}"
         own = set_up(ARMS[arm], ready, member.options, taught_by, answers, config.features)
-        _require_names(members, name, own.ready.config.embeddings, own.class_names)
+        if ARMS[arm].names and own.class_names.vectors is None:
+            alike = [other for other, one in members.items() if ARMS[one.arm].names and not one.options]
+            who = arm if member.options else f"--arms {','.join(alike)}"
+            need = _need_names(own.ready.config.embeddings, own.class_names)
+            raise ConfigError(f"{who} {need} Give a table of another encoder, by `gpt4image encode`.")
         if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
             given = ", ".join(f"{name} {value}" for name, value in member.options.items())
             raise ConfigError(
@@ -379,7 +316,11 @@ def _jobs(
                 "values, or leave the variant out."
             )
         _require_runnable(config, ready, name, members, own, regime)
-    place = folder(arm, regime, own.key)
+    except Gpt4ImageError as error:
+        if member.options:
+            error.args = (f"variant {name!r}: {error}",)
+        raise
+    place = folder / f"{arm}-{regime.name}-{own.key}"
     return [
         Job(
             arm=arm,
@@ -396,31 +337,6 @@ def _jobs(
         )
         for seed in config.seed_range
     ]
-
-
-@contextlib.contextmanager
-def _naming(name: str, member: Member) -> Generator[None]:
-    """Name the variant in an error that its options cause."""
-    try:
-        yield
-    except Gpt4ImageError as error:
-        if not member.options:
-            raise
-        error.args = (f"variant {name!r}: {error}",)
-        raise
-
-
-def _require_names(members: Mapping[str, Member], name: str, table: Path | None, names: ClassNames) -> None:
-    """Refuse a member that needs the class names where they are missing in the space of its table."""
-    arm = members[name].arm
-    if not ARMS[arm].names or names.vectors is not None:
-        return
-    alike = [other for other, member in members.items() if ARMS[member.arm].names and not member.options]
-    who = arm if members[name].options else f"--arms {','.join(alike)}"
-    raise ConfigError(
-        f"{who} {_need_names(table, names)} Leave them out, or give a table of an encoder that is available here, by "
-        "`gpt4image encode`."
-    )
 
 
 def _require_runnable(

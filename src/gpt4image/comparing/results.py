@@ -78,7 +78,7 @@ def summarise(
         "notes": [
             *wrong_copies(data.image_set),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
-            *uninformative_texts(members, facts, config.seed_range),
+            *uninformative_texts(members, facts),
             *plan_notes,
         ],
     }
@@ -91,36 +91,23 @@ def _asked_of(members: Mapping[str, Member]) -> str:
 
 
 def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:
-    """Return a note that names the classes with fewer labels than the k that each was to keep; nothing if none is.
-
-    ``labels`` are (N, ...), of the training images before any was taken away; ``k`` is None for all.
-    """
+    """Return a note that names the classes with fewer labels than the k that each was to keep; nothing if none is."""
     counts = annotation.counts(labels, len(classes))
     small = np.flatnonzero((counts > 0) & (counts < (k or 0))).tolist()
     named = first_few((classes[label] for label in small), limit=10)
     return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."] if small else []
 
 
-def uninformative_texts(
-    members: Mapping[str, Member], facts: Mapping[str, Sequence[Mapping[str, Any]]], seeds: range
-) -> list[str]:
-    """Return a note for each arm whose texts gave no image without a label a target.
-
-    ``facts`` are the records of its runs, one per seed.
-    """
-
-    def is_uninformative(data: Mapping[str, Any]) -> bool:
-        return data["with_target"] == data["labelled"] < data["train"]
-
+def uninformative_texts(members: Mapping[str, Member], facts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return a note for each arm whose texts gave no image without a label a target; ``facts`` are records of runs."""
     notes: list[str] = []
     for name, member in members.items():
-        of_seeds = zip(seeds, facts[name], strict=True)
-        none = [seed for seed, fact in of_seeds if ARMS[member.arm].predicts_targets and is_uninformative(fact["data"])]
+        data = [fact["data"] for fact in facts[name] if ARMS[member.arm].predicts_targets]
+        none = sum(one["with_target"] == one["labelled"] < one["train"] for one in data)
         if none:
-            which = "any seed" if len(none) == len(seeds) else f"seed {', '.join(map(str, none))}"
             notes.append(
-                f"{name}: no text or answer gave an image without a label a target with {which}; they are "
-                "uninformative for the classes, or there are none. There it learned from labels alone."
+                f"{name}: no text or answer gave an image without a label a target in {none} of {len(data)} runs; they "
+                "are uninformative for the classes, or there are none. There it learned from labels alone."
             )
     return notes
 
@@ -135,8 +122,8 @@ def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
-    """Return which members are compared: all with the reference, then variants with their plain arm, then arms with the
-    baseline and their rivals, where both have the same options or only the rival has others, which may suit it better.
+    """Return which members are compared: all with the reference, variants with their plain arm, arms with their rivals,
+    where both have the same options or only the rival has others, which may suit it better.
     """
     reference = reference_of(members)
     pairs = [(name, reference) for name in members if name != reference]
@@ -159,9 +146,13 @@ def reference_of(members: Mapping[str, Member]) -> str:
 
 def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> list[str]:
     """Return how the numbers were measured, a paragraph each."""
+    weights = {"last": "the weights of the last step", "best": "the best weights on validation"}
+    others = [name for name, member in members.items() if member.options.get("select", config.select) != config.select]
+    kept = weights.pop(config.select)
+    kept += f" ({first_few(others)}: {weights.popitem()[1]})" if others else ""
     return [
         "Every arm trains on the same images, in batches of the same size, for the same number of steps. Kept are "
-        f"{_kept(config, members)}. The test split is read once per run.",
+        f"{kept}. The test split is read once per run.",
         "A seed decides the weights, the order of the data, and which labels, descriptions or images are taken away or "
         "flipped. The interval of a mean is a 95 % t-interval over seeds.",
         "The interval and the p-value of a difference count two choices: of the seeds, and of the test images. "
@@ -176,25 +167,12 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
     ]
 
 
-def _kept(config: CompareConfig, members: Mapping[str, Member]) -> str:
-    """Return which weights are kept, and for which variants others."""
-    weights = {"last": "the weights of the last step", "best": "the best weights on validation"}
-    others = [name for name, member in members.items() if member.options.get("select", config.select) != config.select]
-    kept = weights.pop(config.select)
-    return f"{kept} ({first_few(others)}: {weights.popitem()[1]})" if others else kept
-
-
-def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a variant with paths as text."""
-    return json.loads(json.dumps(options, default=str))
-
-
 def _arm(
     config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]], *, boxes: bool
 ) -> dict[str, Any]:
     mean, *interval = mean_ci(values)
     about = ARMS[member.arm].boxes if boxes else ARMS[member.arm].about
-    options = recorded(member.options)
+    options = json.loads(json.dumps(member.options, default=str))  # paths as text
     if options:
         about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in options.items())
     return {
@@ -268,8 +246,7 @@ def pair(
 ) -> dict[str, Any]:
     """Return the paired difference of two arms, as a record holds it: over test images too, no surer than over seeds.
 
-    By arm, ``values`` are of the primary metric, one per seed, ``scores`` are (S, I), of I images by S seeds, and
-    ``resampled`` (S, R), of metrics that are no mean of scores.
+    By arm: ``values`` of the primary metric per seed, ``scores`` (S, I) of I images by S seeds, ``resampled`` (S, R).
     """
     by_bootstrap = arm in resampled and against in resampled
     images = bootstrapped(resampled[arm], resampled[against]) if by_bootstrap else crossed(scores[arm], scores[against])

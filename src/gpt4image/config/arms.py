@@ -17,12 +17,9 @@ class Arm:
         about: one line for tables and reports; ``boxes`` the same for detection, empty where it does not apply.
         phrase: its name inside a sentence.
         evidence: what its targets are predicted from, by the labels that are left; "" for the labels alone.
-        aligned_to: "texts", those of others ("shuffled") or "names" of classes; "" without alignment.
         after: the arm whose finished run of the same seed predicts its targets.
         options: options of train that it has of its own.
-        scarce_only: it applies only where labels are missing or wrong.
-        exclusive: it applies only where an image has one class.
-        boxes_only: it applies only to detection.
+        scarce_only, exclusive, boxes_only: it applies only to missing or wrong labels, one class per image, detection.
         bound: "control" or "reference" for an arm that is a control or an upper bound, not a way to train.
         against: arms that it is compared with, besides the baseline: its controls and rivals.
         headline: rank among the arms that learn from an LLM; 0 for others. The first one measured makes the headline of

@@ -36,21 +36,6 @@ def known_list(value: str, known: Collection[str]) -> str:
     return ",".join(names)
 
 
-_PLAIN = {
-    "int": "give a whole number",
-    "float": "give a number",
-    "bool": "give true or false",
-    "string": "give a text",
-    "path": "give a path",
-    "finite_number": "give a finite number",
-    "greater_than_equal": "give {ge:g} or more",
-    "greater_than": "give more than {gt:g}",
-    "less_than_equal": "give {le:g} or less",
-    "less_than": "give less than {lt:g}",
-}
-"""Advice for a wrong value, by the kind of pydantic's error, with or without its last word."""
-
-
 EARLIER = {"text_labels": "targets", "teacher": "self_train", "doubtful": "suspected"}
 """Options by their earlier names, which are read, too."""
 
@@ -137,13 +122,6 @@ def _explain_one(cls: type[StageConfig], detail: Any) -> str:
     if detail["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         return f"{flag} = {nearest(str(detail['input']), allowed)}"
-    advice = _advice(detail)
-    given = detail["input"]
+    given, advice = detail["input"], detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     is_number = isinstance(given, str) and re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", given)  # from a shell
     return f"{flag} = {given if is_number else repr(given)}: {advice}{'' if advice[-1] in '.?' else '.'}"
-
-
-def _advice(detail: Any) -> str:
-    kind, context = detail["type"], detail.get("ctx", {})
-    plain = _PLAIN.get(kind) or _PLAIN.get(kind.rpartition("_")[0])
-    return plain.format(**context) if plain else detail["msg"].removeprefix("Value error, ")

@@ -78,42 +78,29 @@ class CompareConfig(TrainOptions):
 
     @model_validator(mode="after")
     def _fits_comparing(self) -> Self:
-        if self.seed_range[-1] >= 2**32:
-            raise ConfigError(f"--first-seed {self.first_seed} --seeds {self.seeds}: seeds end before 2**32.")
-        if self.pretraining:
-            raise ConfigError(
-                f"--task {self.task} makes no predictions to compare. Train such runs, and compare what is fine-tuned "
-                "from their weights: variants with --init FILE, see docs/pretrain.md."
-            )
-        if self.targets is not None:
-            raise ConfigError(
-                f"--targets {self.targets} may have learned from labels that an arm must not see. Leave it "
-                "out: arms that learn from an LLM make their own per seed, from the labels left."
-            )
-        if self.consistency > 0.0:
-            raise ConfigError(
-                f"--consistency {self.consistency:g} would change every arm. Leave it out: the arm fixmatch has it, "
-                "with weight 1; for another weight give a variant of that arm."
-            )
-        if self.self_train is not None:
-            raise ConfigError(
-                f"--self-train {self.self_train} would teach every arm. Leave it out: the arm self-training "
-                "learns from its own baseline."
-            )
-        if self.seed:
-            raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
-        if self.noise_kind != "uniform" and not self.label_noise:
-            raise ConfigError(f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.")
-        if self.labels_per_class is not None and self.labelled_images is not None:
-            raise ConfigError(
-                f"--labels-per-class {self.labels_per_class} and --labelled-images {self.labelled_images} both say "
-                "which labels are kept: give one of them."
-            )
-        if self.labels_per_class == 0 and self.label_noise:
-            raise ConfigError(f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.")
-        if self.embeddings is None and not self.answers and (given := self.given(OF_TEXT_LABELS)):
-            flags = ", ".join(map(flag_of, given))
-            raise ConfigError(f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out.")
+        texts = "" if self.embeddings or self.answers else ", ".join(map(flag_of, self.given(OF_TEXT_LABELS)))
+        refused = {
+            f"--first-seed {self.first_seed}: seeds end before 2**32.": self.seed_range[-1] >= 2**32,
+            f"--task {self.task} makes no predictions to compare. Train such runs, and compare what is fine-tuned from "
+            "their weights: variants with --init FILE, see docs/pretrain.md.": self.pretraining,
+            f"--targets {self.targets} may have learned from labels that an arm must not see. Leave it out: arms that "
+            "learn from an LLM make their own per seed, from the labels left.": self.targets,
+            f"--consistency {self.consistency:g} would change every arm. Leave it out: the arm fixmatch has it, with "
+            "weight 1; for another weight give a variant of that arm.": self.consistency,
+            f"--self-train {self.self_train} would teach every arm. Leave it out: the arm self-training learns from "
+            "its own baseline.": self.self_train,
+            f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.": self.seed,
+            f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.": not self.label_noise
+            and self.noise_kind != "uniform",
+            f"--labels-per-class {self.labels_per_class} and --labelled-images {self.labelled_images} both say which "
+            "labels are kept: give one of them.": None not in (self.labels_per_class, self.labelled_images),
+            f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.": self.label_noise
+            and self.labels_per_class == 0,
+            f"{texts}: of descriptions, and there are none; give --embeddings too, or leave it out.": texts,
+        }
+        for reason, wrong in refused.items():
+            if wrong:
+                raise ConfigError(reason)
         return self
 
     @check("variants")

@@ -72,10 +72,9 @@ class TextOptions(StageConfig):
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
     labelled_share: Rare[Annotated[float, Field(gt=0.0, lt=1.0)]] = 0.5
-    """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
-    consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
-    image. For segmentation, images with only tags come on top of --batch-size images with a mask, in this
-    proportion or, if they are fewer, in that of the dataset."""
+    """Fraction of each batch drawn from images with a target, if others take part only through alignment or consistency
+    training. For segmentation, images with only tags come on top of --batch-size images with a mask, in this proportion
+    or, if they are fewer, in that of the dataset."""
 
     def given(self, names: Set[str]) -> list[str]:
         """Return which of these options of texts are not at their default, in alphabetical order."""
@@ -92,12 +91,8 @@ class TextOptions(StageConfig):
             raise ConfigError(f"{asked} needs --embeddings: the table says which encoder reads which descriptions.")
         if self.align_weight == 0.0:
             raise ConfigError(f"{asked}: the text encoder learns by the alignment; give an --align-weight above 0.")
-        if self.align_loss == "cosine":
-            raise ConfigError(f"{asked} with --align-loss cosine: nothing would keep the texts apart; use infonce.")
-        if self.paper_compat:
-            raise ConfigError(
-                f"{asked}: --paper-compat is made for texts that stay as they are; leave one of them out."
-            )
+        if self.align_loss == "cosine" or self.paper_compat:
+            raise ConfigError(f"{asked} goes with neither --align-loss cosine nor --paper-compat: leave one out.")
         return self
 
 
@@ -138,9 +133,8 @@ class ModelOptions(StageConfig):
     """For clips: the model reads by how much each frame differs from the one before, in place of the frames. It then
     sees what moves and no still background, and learns it from far fewer clips."""
     presence_weight: Rare[float] = Field(default=1.0, ge=0.0)
-    """Weight of the losses of presence and of boxes, for segmentation: which classes an image shows, known from its
-    mask, its tags or text labels, how much of it is background on average, and the boxes that --targets has of
-    images without a mask. With 0 only masks are learned from."""
+    """Weight of weak supervision, for segmentation: the classes that an image is known to show, by tags or text labels,
+    and the boxes that --targets has of images without a mask. With 0 only masks are learned from."""
     model: str | None = None
     """Any timm model, or one of transformers for classes, masks or clips: transformers:NAME_OR_PATH. Default: a
     small ResNet for small datasets of small images, otherwise resnet18."""
@@ -151,9 +145,8 @@ class ModelOptions(StageConfig):
     pretrained where the model's weights lie on this machine and there are fewer than 200,000 training images; nothing
     is downloaded unasked."""
     freeze: bool = False
-    """Train only the classifier, for boxes and masks also the head, on the weights of --init, which stay as they are: a
-    linear probe. Without --flip, --shift and other changes of pixels, as is then the default for classes, the features
-    of each image are computed only once, so that many epochs take seconds."""
+    """Train only the classifier, for boxes and masks also the head, on the weights of --init: a linear probe. Without
+    changes of pixels, as is then the default for classes, features are computed once, so that epochs take seconds."""
     stem: Rare[Literal["auto", "standard", "small"]] = "auto"
     """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
     has such a stem."""

@@ -75,8 +75,7 @@ class EncodeResult(Outcome):
 class LabelResult(Rows):
     """The targets that ``label`` wrote, and how right they are; ``rows`` are the targets, one per image.
 
-    ``coverage`` is the share of the training images with a target. ``quality`` is measured on labels that were held
-    out; ``weights`` are those of the sources.
+    ``quality`` is measured on labels that were held out; ``weights`` are those of the sources.
     """
 
     images: int
@@ -163,17 +162,10 @@ class TrainResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """An epoch that has ended, for ``on_epoch`` of ``train``.
+    """An epoch that has ended, for ``on_epoch`` of ``train``; ``epoch`` counts from 1 to ``epochs``.
 
-    Attributes:
-        epoch: number of the epoch, from 1.
-        epochs: how many there will be.
-        step: optimiser steps so far.
-        loss: mean of the whole loss over the epoch.
-        losses: mean of each part of it: task, align and others; None for one that the run has not.
-        val: scores on the validation images by metric; None where this epoch is not validated.
-        lr: learning rate.
-        seconds: of training so far.
+    ``loss`` and ``losses`` (task, align and others) are means over the epoch, ``val`` has scores on the validation
+    images; None where this epoch is not validated. ``step`` counts optimiser steps, ``seconds`` are of training so far.
     """
 
     epoch: int
@@ -188,11 +180,9 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult(Rows):
-    """Scores by ``evaluate``; ``metric`` names the task's primary one. ``rows`` are the predictions of the images.
+    """Scores by ``evaluate``, by name; ``metric`` is the primary one. ``rows`` are the predictions of the images.
 
-    Attributes:
-        scores: of all metrics, by name; none without labels.
-        looks: images of ``audit`` by which ``right`` is estimated, the share of predictions that are right.
+    By ``looks`` of ``audit``, ``right`` is the share of predictions that are right.
     """
 
     split: str
@@ -237,11 +227,7 @@ class ReportResult(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillResult(Outcome):
-    """The model that ``distill`` made, and how good it is by human labels; ``stages`` are the facts of its stages.
-
-    Attributes:
-        scores: of the primary metric, ``accuracy`` for classification; None without human labels to measure on.
-    """
+    """The model that ``distill`` made, its ``scores`` by human labels, and the facts of its ``stages``."""
 
     images: int
     human_labels: int

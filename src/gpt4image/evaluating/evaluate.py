@@ -262,7 +262,7 @@ def measure_run(
 def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
     """Return the positions of the usable images of a split. Raises DataError: none of them has a label."""
     indices = data.indices(split)
-    check_labelled(data.task, data.all_labels[indices], data.image_set.spec, split)
+    check_labelled(data.all_labels[indices], data.image_set.spec, split)
     return indices
 
 

@@ -36,10 +36,8 @@ class FeatureTap:
 class Tapped(nn.Module):
     """A backbone whose pooled feature is read while it runs; base of ``Headed`` and ``Aligner``.
 
-    Attributes:
-        backbone: as it was given.
-        classifier: dotted name of its classifier layer, whose input is the feature.
-        heads: by name, what else maps the pooled feature (B, C) to an output; dropped after training.
+    ``classifier`` is the dotted name of the layer whose input is the feature; ``heads`` by name map the pooled feature
+    (B, C) to further outputs, and are dropped after training.
     """
 
     def __init__(self, backbone: nn.Module, classifier: str | None = None) -> None:
@@ -130,14 +128,14 @@ def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] =
 
 def _feature_width(backbone: nn.Module, classifier: str) -> int:
     """Return C, the width of the input of the classifier layer."""
-    try:
-        layer = backbone.get_submodule(classifier)
-    except AttributeError:
-        names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    layers = dict(backbone.named_modules())
+    if classifier not in layers:
+        names = [name for name, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv2d)]
         close = difflib.get_close_matches(classifier, names, n=3, cutoff=0.4) or names[-3:]
         raise ModelError(
             f"{type(backbone).__name__} has no layer {classifier!r}; layers of that kind are {first_few(close)}."
-        ) from None
+        )
+    layer = layers[classifier]
     if isinstance(layer, nn.Linear | nn.Conv2d):
         return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     raise ModelError(

@@ -123,13 +123,7 @@ LOSSES: dict[str, AlignmentLoss] = dict(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pairs:
-    """What a loss needs to know of its pairs; the words are those of the module.
-
-    Attributes:
-        scores: (B, B) cosines.
-        weights: (B, B), W.
-        candidates: (B, B) bool.
-    """
+    """What a loss needs to know of its pairs: cosines (B, B), W and candidates, in the words of the module."""
 
     scores: Tensor
     weights: Tensor

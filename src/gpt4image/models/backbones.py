@@ -61,12 +61,10 @@ MOST_NUMBERS = 1_000
 
 
 class Backbone(NamedTuple):
-    """A classifier without text parts, and what its user should know about it.
+    """A classifier without text parts, images (B, C, H, W) -> logits (B, K), and what its user should know about it.
 
-    Attributes:
-        module: images (B, C, H, W) -> logits (B, K).
-        notes: what of the weights that ``init`` names did not fit; empty in the usual case.
-        new_layers: dotted names of the layers that start from random weights, where others got those of ``init``.
+    ``notes`` say what of the weights that ``init`` names did not fit; ``new_layers`` are dotted names of the layers
+    that start from random weights, where others got those of ``init``.
     """
 
     module: nn.Module
@@ -130,8 +128,8 @@ def create_backbone(
         _load_packaged(module, packaged, name)
     notes: tuple[str, ...] = ()
     new_layers: tuple[str, ...] = ()
-    if _is_small_stem_resnet(name, stem):
-        is_new = small_stem.shrink_stem(module, _small_stem_stride(image_size))
+    if stride := _small_stem_stride(name, stem, image_size):
+        is_new = small_stem.shrink_stem(module, stride)
         if is_new and init == "pretrained":
             notes = ("conv1 of the small stem starts from random weights, for the pretrained one is 7x7.",)
             new_layers = ("conv1",)
@@ -200,9 +198,9 @@ def in_timm(
     require_plain_args(model_args or {}, "--model-args")
     args = {**_size_args(name, image_size, stem), **(model_args or {})}
     architecture = name.partition(".")[0]
-    if not _is_small_stem_resnet(name, stem):
-        return architecture, args
-    return small_stem.NAME, {"base": architecture, "stride": _small_stem_stride(image_size), **args}
+    if stride := _small_stem_stride(name, stem, image_size):
+        return small_stem.NAME, {"base": architecture, "stride": stride, **args}
+    return architecture, args
 
 
 def pretrained_weights(name: str) -> Literal["here", "elsewhere", "none"]:
@@ -262,10 +260,8 @@ def has_batch_norm(name: str) -> bool:
 
 def convolves(name: str) -> bool:
     """Whether a model of timm has convolutions beyond the one that cuts an image into patches."""
-    return (
-        not name.startswith(OF_TRANSFORMERS)
-        and sum(isinstance(layer, nn.Conv2d) for layer in _structure(name).modules()) > 1
-    )
+    layers = () if name.startswith(OF_TRANSFORMERS) else _structure(name).modules()
+    return sum(isinstance(layer, nn.Conv2d) for layer in layers) > 1
 
 
 def _structure(name: str) -> nn.Module:
@@ -291,17 +287,11 @@ def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
     is_new = any(key not in given or given[key].shape != expected[key].shape for key in heads)
     if is_new:
         given |= {key: expected[key] for key in heads}
-    problems = {
-        "missing": [key for key in expected if key not in given],
-        "not in the model": [key for key in given if key not in expected],
-        "of another shape": [key for key in expected if key in given and given[key].shape != expected[key].shape],
-    }
-    if any(problems.values()):
-        what = "; ".join(f"{kind}: {first_few(keys)}" for kind, keys in problems.items() if keys)
-        raise ModelError(
-            f"{path} does not fit {type(module).__name__}: {what}. Are model, stem and image size the same?"
-        )
-    module.load_state_dict(given)
+    try:
+        module.load_state_dict(given)
+    except RuntimeError as error:
+        what = " ".join(str(error).split())[:400]
+        raise ModelError(f"{path} does not fit: {what}. Are model, stem and image size the same?") from None
     return names if is_new else ()
 
 
@@ -393,12 +383,9 @@ def _family(name: str) -> str:
     return model_entrypoint(name).__module__.rpartition(".")[2]
 
 
-def _is_small_stem_resnet(name: str, stem: Stem) -> bool:
-    return stem == "small" and _family(name) in _RESNETS
-
-
-def _small_stem_stride(image_size: int) -> int:
-    return 1 if image_size <= KEEPS_RESOLUTION else 2
+def _small_stem_stride(name: str, stem: Stem, image_size: int) -> int:
+    """Return the stride of the small stem of a ResNet; 0 for other models and stems."""
+    return (1 if image_size <= KEEPS_RESOLUTION else 2) if stem == "small" and _family(name) in _RESNETS else 0
 
 
 def _size_args(name: str, image_size: int, stem: Stem) -> dict[str, Any]:
@@ -427,14 +414,9 @@ def _build(name: str, args: dict[str, Any], *, pretrained: bool, **facts: Any) -
     try:
         with hub_asked_once() if pretrained else contextlib.nullcontext("") as unreachable:
             return timm.create_model(name, pretrained=pretrained, **args, **facts)
-    except TypeError as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        what = f"has no argument {unknown[1]!r}" if unknown else f"cannot be built: {error}"
-        option = " (--drop-path)" if unknown and unknown[1] == "drop_path_rate" else ""
-        raise ModelError(f"{name} {what}{option}; its arguments were {args}. See --model-args.") from None
     except Exception as error:
-        if not pretrained:
-            raise ModelError(f"{name} cannot be built with {args}: {first_line(error)}") from None
+        if not pretrained or isinstance(error, TypeError):
+            raise ModelError(f"{name} cannot be built with {args} (see --model-args): {first_line(error)}") from None
         if not isinstance(error, OSError | RuntimeError | ValueError | AssertionError):
             raise
         raise ModelError(

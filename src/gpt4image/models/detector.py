@@ -90,13 +90,7 @@ class Outputs(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """What points are to learn.
-
-    Attributes:
-        box: (B, P) the box of each point; any where its weight is 0.
-        weight: (B, P) of that box; 0 for the points of none.
-        counts: (B, P) bool, the points that are an object or background, and not neither.
-    """
+    """The box of each point (B, P), its weight, 0 for none, and which points are an object or background."""
 
     box: Tensor
     weight: Tensor
@@ -104,11 +98,8 @@ class Assigned(NamedTuple):
 
 
 def assign(points: Tensor, targets: Tensor) -> Assigned:
-    """Give points boxes: the smallest of those whose centre is near and whose size suits the point's level.
-
-    Args:
-        points: (P, 3) x, y and stride.
-        targets: (B, D, 6) left, top, right, bottom, class, weight, as of ``Boxes.padded``.
+    """Give points (P, 3) boxes (B, D, 6), as of ``Boxes.padded``: the smallest of those whose centre is near and whose
+    size suits the point's level.
     """
     sides = distances_to(points[:, None], targets[:, None, :, :4])  # (B, P, D, 4), in strides
     inside = sides.amin(dim=-1) > 0
@@ -137,14 +128,8 @@ def detection_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
         (sum over points: w * focal(p, 1) + (1 - w) * focal(p, 0) + w * (giou + centerness)) / sum(w)
 
-    A box of weight w < 1 is there with probability w. The sums are those of all processes.
-
-    Args:
-        outputs: (B, P, K + POINT) of a Detector.
-        targets: (B, D, 6); see ``assign``.
-
-    Returns:
-        Scalar >= 0, the same on every process.
+    ``outputs`` are (B, P, K + POINT), ``targets`` (B, D, 6) as of ``assign``; a box of weight w < 1 is there with
+    probability w. The sums are those of all processes: a scalar >= 0, the same on each.
     """
     found = Outputs.of(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
     with torch.no_grad():

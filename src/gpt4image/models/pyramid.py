@@ -38,11 +38,10 @@ class PyramidModel(nn.Module):
     pooled feature that texts are aligned to. What is asked of a timm model is asked of it here.
 
     Args:
-        backbone: a timm classifier.
-        size: S.
+        backbone, size: a timm classifier, and S.
         finest: stride of the finest map in pixels, if the model has one as fine; a power of 2.
-        coarsest: largest stride of a map; maps that the model lacks are made by convolutions of stride 2, until a
-            map has two cells a side.
+        coarsest: largest stride of a map; maps that the model lacks are made by convolutions of stride 2, until a map
+            has two cells a side.
         width: C; without it, what suits the model.
     """
 

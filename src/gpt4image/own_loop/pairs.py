@@ -45,11 +45,8 @@ class DescribedImage(NamedTuple):
 
     Attributes:
         image: what ``transform`` makes of the picture; an RGB PIL image without one.
-        label: position in ``classes``; IGNORED_LABEL where there is none. Of several classes per image a (K,) int8
-            tensor: 1 present, 0 absent, -1 not known.
-        text: (D,) float32, mean embedding of the descriptions at unit length; zeros where there is none.
-        described: whether there is a description.
-        text_id: identity of the text, as ``text_ids`` of the loss; negative where there is none.
+        label: position in ``classes``, IGNORED_LABEL for none; of several classes (K,) int8: 1, 0, -1 not known.
+        text, described, text_id: see ``Text``.
     """
 
     image: Any
@@ -75,9 +72,7 @@ class WithTexts(torch.utils.data.Dataset[DescribedImage]):
         text_width: D, width of the text embeddings.
         coverage: which images have a description.
 
-    Raises:
-        DataError: not one key for each image.
-        TableError: no image has a text.
+    Raises: DataError: not one key for each image. TableError: no image has a text.
     """
 
     def __init__(self, dataset: torch.utils.data.Dataset[Any], texts: Texts, keys: Sequence[str]) -> None:
@@ -101,23 +96,19 @@ class WithTexts(torch.utils.data.Dataset[DescribedImage]):
 class DescribedImages(torch.utils.data.Dataset[DescribedImage]):
     """A dataset joined to its text embeddings by content: names and order of the files do not matter.
 
-    The table stays a memory map, in worker processes too. A picture that cannot be decoded gives a warning that names
-    it, and a white picture without label and description, which takes part in no loss.
+    A picture that cannot be decoded gives a warning that names it, and a white picture without label and description.
 
     Args:
-        data: SPEC as ``gpt4image train --data`` takes it (missing splits are cut as there), or an Dataset.
+        data: SPEC as ``gpt4image train --data`` takes it (missing splits are cut as there), or a Dataset.
         embeddings: folder of the embedding table written by ``gpt4image encode``, or the open table.
         split: train, val or test; None for all images.
         transform: from an RGB PIL image to what the model takes, e.g. of torchvision.transforms.
 
     Attributes:
-        classes: K class names.
-        text_width: D, width of the text embeddings.
+        classes, text_width: K class names; D, width of the text embeddings.
         coverage: which images have a description.
 
-    Raises:
-        ConfigError, DataError: the dataset cannot be loaded, or the split is unknown or empty.
-        TableError: there is no table, or it describes none of the images to train on.
+    Raises: ConfigError, DataError: no such dataset or split. TableError: no table, or it describes no image of train.
     """
 
     def __init__(
@@ -182,8 +173,7 @@ class Text(NamedTuple):
     Attributes:
         text: (D,) float32, mean embedding of its descriptions at unit length; zeros where there is none.
         described: whether there is a description.
-        text_id: identity of its texts, whatever their order: images that share it must not be each other's negatives;
-            NO_TEXT where there is none.
+        text_id: identity of its texts: images that share it must not be each other's negatives; NO_TEXT for none.
     """
 
     text: torch.Tensor
@@ -193,13 +183,8 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How well images and an embedding table fit together.
-
-    Attributes:
-        images: number of images of the dataset.
-        described: number of those that have an embedding.
-        missing: keys of those that have none.
-        unused: number of images of the table that are not in the dataset.
+    """How well images and an embedding table fit together: how many ``images`` are ``described``, the keys of those
+    ``missing``, and how many images of the table are ``unused``.
     """
 
     images: int
@@ -215,12 +200,8 @@ class Coverage:
 class Texts:
     """Text embeddings, looked up by the digest of an image or by any other key. The table stays a memory map.
 
-    A key of 64 hexadecimal digits is the sha256 of an image's bytes, as in every table that ``gpt4image encode``
-    writes (``file_digests`` gives those of files). Any other key is a name, as ``from_csv`` and ``encoded`` take them.
-
-    Attributes:
-        table: the open table.
-        width: D, width of an embedding.
+    A key of 64 hexadecimal digits is the sha256 of an image's bytes (``file_digests``). Any other key is a name, as
+    ``from_csv`` and ``encoded`` take them.
     """
 
     def __init__(self, table: str | Path | EmbeddingTable) -> None:
@@ -244,12 +225,10 @@ class Texts:
 
         Args:
             path: CSV file: UTF-8, commas, names of the columns in its first line. Several rows may share a key.
-            key: column of the keys.
-            text: column of the descriptions.
+            key, text: columns of the keys and of the descriptions.
             table: by default beside the file, ``captions.emb`` for ``captions.csv``.
 
-        Raises:
-            DataError: the file cannot be read, lacks a column, or has no row that can be used.
+        Raises: DataError: the file cannot be read, lacks a column, or has no row that can be used.
         """
         from gpt4image.describing.rows import read_csv
 
@@ -280,13 +259,9 @@ class Texts:
         Args:
             texts: pairs of a key and a description; a key may come again. No text: left out, with a warning.
             table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
-            encoder: SPEC of the text encoder, as ``gpt4image encode --encoder``.
-            device: auto, cpu, cuda or mps.
+            encoder, device: as ``gpt4image encode`` takes them.
 
-        Raises:
-            ConfigError, ModelError: the encoder cannot be used.
-            DataError: there are no texts.
-            TableError: the folder holds the table of another encoder, or cannot be written.
+        Raises: DataError: no texts. ModelError: no such encoder. TableError: the folder holds the table of another.
         """
         from gpt4image.parallel import processes
 

@@ -71,20 +71,29 @@ def doctor(config: DoctorConfig) -> DoctorResult:
     Raises ConfigError: no stage wrote anything at the path that is given.
     """
     if config.path is not None:
-        return _checked(config.path)
+        files = check(config.path)
+        return DoctorResult(
+            path=config.path,
+            files=len(files),
+            damaged=sum(file.state == "damaged" for file in files),
+            checked=[{"file": str(file.path), "state": file.state} for file in files],
+            text="\n".join(f"{in_one_line(str(file.path))}: {file.state}" for file in files),
+            skipped=tuple(Skipped(name=str(file.path), reason=file.reason) for file in files if file.reason),
+        )
     machine, others = _machine(), plugins.states()
     packages = {name: _version(name) for name in _required()}
     missing = {extra: [name for name in _required(extra) if _version(name) is None] for extra in EXTRAS}
     environment = {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT}
+    extras = {
+        name: f"{brings} -- {f'missing: {install_command(name)}' if missing[name] else 'installed'}"
+        for name, brings in EXTRAS.items()
+    }
     sections = {
         "machine": machine,
         "packages": {name: version or "MISSING: install gpt4image again" for name, version in packages.items()},
-        "extras": {
-            name: f"{brings} -- missing: {install_command(name)}" if missing[name] else f"{brings} -- installed"
-            for name, brings in EXTRAS.items()
-        },
+        "extras": extras,
         "environment": environment,
-        **({"parts of other packages": others} if others else {}),
+        "parts of other packages": others,
     }
     return DoctorResult(
         machine=machine,
@@ -95,21 +104,8 @@ def doctor(config: DoctorConfig) -> DoctorResult:
         text="\n\n".join(
             "\n".join([title, *(f"  {name:{max(map(len, rows)) + 2}}{value}" for name, value in rows.items())])
             for title, rows in sections.items()
+            if rows
         ),
-    )
-
-
-def _checked(path: Path) -> DoctorResult:
-    """Check the files at a path; damaged and newer ones count as skipped items, so that the exit code is 1."""
-    files = check(path)
-    refused = [file for file in files if file.reason]
-    return DoctorResult(
-        path=path,
-        files=len(files),
-        damaged=sum(file.state == "damaged" for file in refused),
-        checked=[{"file": str(file.path), "state": file.state} for file in files],
-        text="\n".join(f"{in_one_line(str(file.path))}: {file.state}" for file in files),
-        skipped=tuple(Skipped(name=str(file.path), reason=file.reason) for file in refused),
     )
 
 
@@ -152,11 +148,11 @@ def _version(package: str) -> str | None:
 
 
 State = Literal["whole", "no checksum recorded", "newer", "damaged"]
-INDEX, PLAN, CARD = "index.json", "plan.json", "README.md"
+INDEX, CARD = "index.json", "README.md"
 TASK = "gpt4image_task"
 OF_RUN = {runs.CONFIG, runs.RUN, runs.ENVIRONMENT, runs.TEXT_SPACE, runs.DOUBTFUL, "tuned.json"}
 EXTRA_RECORDS = {"examples.json", "doubtful-labels.json", "descriptions.json"}
-RECORDS = OF_RUN | EXTRA_RECORDS | {TABLE, INDEX, COMPARISON, PLAN, STAGES}
+RECORDS = OF_RUN | EXTRA_RECORDS | {TABLE, INDEX, COMPARISON, "plan.json", STAGES}
 FOLDERS = (runs.CONFIG, COMPARISON, STAGES, TABLE, INDEX, "tuned.json")
 """Files of which one lies in every folder of records: others have an examples.json too."""
 MODELS = (".onnx", ".pt2")
@@ -175,16 +171,12 @@ Verify = Callable[[], object]
 
 
 def check(path: Path) -> list[Checked]:
-    """Check a file, or all files in a folder that a stage wrote.
-
-    Raises ConfigError: there is nothing at ``path``, or nothing that a stage wrote.
-    """
+    """Check a file, or all files in a folder that a stage wrote. Raises ConfigError: no stage wrote anything there."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
-    if path.is_file():
-        card = path.with_name(f"{path.name}.md")
-        folders, found = {path.parent}, {path, *([card] if path.suffix in MODELS and card.is_file() else [])}
-    else:
+    card = path.with_name(f"{path.name}.md")
+    folders, found = {path.parent}, {path, *([card] if path.suffix in MODELS and card.is_file() else [])}
+    if path.is_dir():
         folders = {Path(place) for place, _, _ in os.walk(path)}
         found = {Path(place) / name for place, _, names in os.walk(path) for name in names}
     listed: dict[Path, Verify] = {}
@@ -195,10 +187,7 @@ def check(path: Path) -> list[Checked]:
         found = {file for file in found if file.is_file()} | {file for file in listed if not file.exists()}
     checked = [one for file in sorted(found) if (one := _check(file, listed.get(file))) is not None]
     if not checked:
-        raise ConfigError(
-            f"{path} holds nothing that gpt4image wrote; give a description store, an embedding table, an index, text "
-            "labels, a run, a comparison or an exported model."
-        )
+        raise ConfigError(f"{path} holds nothing that gpt4image wrote: give a store, a run or another file of a stage.")
     return checked
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gpt4image.artifacts.run_records import Record
 
@@ -36,12 +36,7 @@ class Mark(Record):
 
 
 class Example(Record):
-    """A picture with its descriptions, its text label and the prediction of each arm, or its boxes.
-
-    ``answer`` is the class that a describer answered when it was asked for it.
-
-    ``drawn`` holds the picture with the true and the predicted masks over it, where pixels have classes.
-    """
+    """A picture, and what was said of it and predicted; ``answer`` is the class that a describer gave."""
 
     key: str
     label: str | None = None
@@ -58,10 +53,7 @@ class Example(Record):
 
 
 class SuspectedError(Record):
-    """A picture whose description contradicts its given label; ``probability`` is that of the class ``text``.
-
-    ``truth`` is the true class where a comparison had flipped labels itself.
-    """
+    """A picture whose description says the class ``text``; ``truth`` is known where a comparison flipped labels."""
 
     key: str
     comparison: str = ""
@@ -71,19 +63,6 @@ class SuspectedError(Record):
     probability: float
     description: str = ""
     truth: str | None = None
-
-
-class Histogram(Record):
-    """How many values lie between neighbouring ``edges``."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-    @model_validator(mode="after")
-    def _one_more_edge(self) -> Histogram:
-        if not self.counts or len(self.edges) != len(self.counts) + 1:
-            raise ValueError(f"{len(self.edges)} edges and {len(self.counts)} counts; one edge more is needed")
-        return self
 
 
 class DescribedBy(Record):
@@ -122,11 +101,7 @@ class Encoded(Record):
 
 
 class Descriptions(Record):
-    """The descriptions behind a run or a comparison: what they cost and how good they are (see `descriptions stats`).
-
-    ``images`` and ``described`` count the dataset; the other numbers are of the whole store, and are missing where it
-    was gone. ``store`` is its path.
-    """
+    """The descriptions behind a run; ``images`` and ``described`` count the dataset, other numbers the whole store."""
 
     images: int
     described: int
@@ -136,7 +111,6 @@ class Descriptions(Record):
     flawed: int = 0
     failures: int = 0
     words: dict[str, float] | None = None
-    words_histogram: Histogram | None = None
     flaws: dict[str, FlawCount] = Field(default_factory=dict)
     prompts: tuple[Asked, ...] = ()
     describers: tuple[DescribedBy, ...] = ()

@@ -75,10 +75,7 @@ def condition(data: dict[str, Any]) -> str:
 
 
 def is_significant(pair: Pair) -> bool:
-    """Return whether a difference is significant: enough seeds, and a p-value below 0.05.
-
-    Older records have no p-value for other images; there the one over seeds decides.
-    """
+    """Return whether a difference is significant: enough seeds, and p-values below 0.05."""
     return not pair.few and pair.p is not None and (pair.evidence.p or 0.0) < SIGNIFICANT
 
 
@@ -96,13 +93,11 @@ def bounds_last(comparison: Comparison) -> dict[str, Arm]:
 def _in_words(difference: str, pair: Pair) -> str:
     """Return a difference with its interval and p-value, in brackets."""
     ci95, p = pair.evidence.ci95, pair.evidence.p
-    parts = [difference] if ci95 is None else [difference, f"95 % interval {points_interval(ci95)}"]
-    if p is None:
-        parts.append("no p-value")
-    else:
-        images = "" if pair.other_images.p is None else " and the test images"
-        parts.append(f"p {'' if p < 0.001 else '= '}{p_value(p)} over {seeds(pair.n)}{images}")
-    return f"({', '.join(parts)})"
+    if ci95 is None or p is None:
+        return f"({difference}, no p-value)"
+    images = "" if pair.other_images.p is None else " and the test images"
+    evidence = f"p {'' if p < 0.001 else '= '}{p_value(p)} over {seeds(pair.n)}{images}"
+    return f"({difference}, 95 % interval {points_interval(ci95)}, {evidence})"
 
 
 def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> str:
@@ -127,11 +122,7 @@ def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> 
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """Return the headline, then the findings for the other text arms and for the pairs without the reference.
-
-    The headline is about the first of TEXT_ARMS that was measured against the reference, else about the first pair,
-    else it gives the mean of every arm.
-    """
+    """Return the headline, about the first of TEXT_ARMS that was measured, then the other findings."""
     text_pairs = [pair for arm in TEXT_ARMS if (pair := comparison.pair(arm))]
     others = [pair for pair in comparison.pairs if pair.against != comparison.reference]
     if pairs := text_pairs + others or list(comparison.pairs[:1]):
@@ -160,12 +151,10 @@ class Share(NamedTuple):
 
 
 def recovered(comparison: Comparison, arm: str) -> Share | None:
-    """Return the share of the loss by missing or wrong labels that an arm recovers: its gain over the reference, by
-    the gain of all true labels.
+    """Return the share of the loss by missing or wrong labels that an arm recovers: its gain by that of all labels.
 
-    The interval is Fieller's (1954) of a ratio of two means, by seed. None where all true labels were not measured by
-    the same seeds, or by too few, or where an interval of their gain, over seeds or over test images too, contains 0;
-    and where the reference is not only human labels, for then nothing says what was lost.
+    The interval is Fieller's (1954) of a ratio of two means, by seed. None where the gain of all true labels over
+    human ones was not measured by the same seeds, or by too few, or is not clear of 0.
     """
     whole, part = comparison.pair("oracle"), comparison.pair(arm)
     if comparison.reference != "baseline" or whole is None or part is None or whole.few or arm == "oracle":
@@ -210,20 +199,12 @@ def _gap(difference: float, evidence: Any, few: bool) -> tuple[str, str, str]:
     return points(difference), points_interval(evidence.ci95), p_value(evidence.p) + (" *" if few else "")
 
 
-def metrics_of(comparison: Comparison, *, of_task: bool = True) -> list[str]:
-    """Return the known metrics that arms of a comparison have, with or without those of the task.
-
-    Records of older versions also have metrics that are not known any more.
-    """
-    names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
-    known = {*LABELS, *((*TITLES, *comparison.titles) if of_task else ())}
-    return [name for name in names if name.partition(":")[0] in known]
-
-
 def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
-    """Return the rows of one table per metric, under METRIC_HEADINGS."""
+    """Return the rows of one table per known metric, under METRIC_HEADINGS; older records have some that are not."""
     tables: dict[str, list[tuple[str, ...]]] = {}
-    for metric in metrics_of(comparison):
+    known = {*LABELS, *TITLES, *comparison.titles}
+    names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
+    for metric in (name for name in names if name.partition(":")[0] in known):
         rows = tables[metric_label(metric, comparison.titles)] = []
         for name, arm in comparison.arms.items():
             if found := arm.metrics.get(metric):
@@ -231,20 +212,6 @@ def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
                 gap = ("",) * 3 if against is None else _gap(against.difference, against, against.few)
                 rows.append((one_line(name), percent(found.mean), percent_interval(found.ci95), *gap))
     return tables
-
-
-def compact_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return one row per metric and arm, the headings first: mean, and difference to the reference in points.
-
-    Empty where only metrics of the task were measured.
-    """
-    rows: list[tuple[str, ...]] = [("metric", "arm", "mean", "points")]
-    for metric in metrics_of(comparison, of_task=False):
-        for name, arm in comparison.arms.items():
-            if found := arm.metrics.get(metric):
-                gap = points(found.against_baseline.difference) if found.against_baseline else ""
-                rows.append((metric_label(metric), one_line(name), percent(found.mean), gap))
-    return rows if len(rows) > 1 else []
 
 
 def absent_notes(comparison: Comparison) -> list[str]:
@@ -260,19 +227,13 @@ def few_seeds_note(comparison: Comparison) -> str:
 
 
 def comparison_tables(record: dict[str, Any]) -> str:
-    """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal.
-
-    In place of the score of every seed, their number: the report has the rest.
-    """
+    """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal."""
     parts: list[str] = []
     for name, comparison in comparisons_in(record).items():
         images = comparison.data.get("test")
         measured = f"Each score is of {images:,} test images." if images else ""
         lines = [measured, *findings(comparison), few_seeds_note(comparison)]
-        counts = [str(len(arm.test)) for arm in bounds_last(comparison).values()]
-        rows = [(*row[:3], n, *row[4:7]) for row, n in zip(table_rows(comparison), counts, strict=True)]
+        rows = [(*row[:3], str(len(row[3].split())), *row[4:7]) for row in table_rows(comparison)]
         parts += [text_table(name, [TERMINAL, *rows], numbers=True), "\n".join(filter(None, lines))]
-        if more := compact_rows(comparison):
-            parts.append(text_table(name, more, numbers=True))
         parts += absent_notes(comparison)
     return "\n\n".join(parts)

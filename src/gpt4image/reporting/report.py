@@ -1,23 +1,18 @@
 """The report stage: one self-contained HTML page about a comparison or a run, from its records only.
 
-The second half says how runs were made: options, machine, cost, and the commands to do it again.
+The second half says how runs were made: options, machine and cost.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
 
-from markupsafe import Markup
-
 from gpt4image.artifacts.run_records import (
     COMPARISON,
-    DEMO,
     Comparison,
     Run,
     load_arm_runs,
@@ -26,7 +21,6 @@ from gpt4image.artifacts.run_records import (
     load_run,
     require_recorded_folder,
 )
-from gpt4image.artifacts.targets import LabelEvidence
 from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import Skipped
 from gpt4image.config import ReportConfig
@@ -39,8 +33,8 @@ from gpt4image.reporting.run_charts import (
     PRETRAINING,
     OfClasses,
     class_gains,
-    confusion_matrix,
     confusions,
+    interval_chart,
     loss_curves,
     score_curves,
 )
@@ -56,17 +50,14 @@ HEADINGS = (
 """Of the groups of pictures, in their order on the page."""
 NOT_OPTIONS = frozenset({"arm", "chosen", "out", "seed", "resume"})
 COSTS = ("seconds", "peak_memory_bytes", "steps", "images_per_second", "parameters")
-WHOLE = re.compile(r"gpt4image (demo|distill)\b")
-"""Commands that go through all stages."""
 
 
 def report(config: ReportConfig) -> ReportResult:
     """Write report.html into a run or comparison folder. Raises RunError."""
-    folder = config.dir
-    if (folder / COMPARISON).is_file():
-        return _report_comparison(folder)
-    require_recorded_folder(folder)
-    return _report_run(folder)
+    if (config.dir / COMPARISON).is_file():
+        return _report_comparison(config.dir)
+    require_recorded_folder(config.dir)
+    return _report_run(config.dir)
 
 
 def _report_comparison(folder: Path) -> ReportResult:
@@ -79,8 +70,7 @@ def _report_comparison(folder: Path) -> ReportResult:
         skipped += unreadable
         sections.append(_section(f"c{number}", name, comparison, runs))
         all_runs |= {f"{name}: {arm}" if name else arm: arm_runs for arm, arm_runs in runs.items()}
-    given = [comparison.command for comparison in comparisons.values()]
-    extras, malformed = _extras("comparison", folder, all_runs, given)
+    extras, malformed = _extras(folder, all_runs, [comparison.command for comparison in comparisons.values()])
     skipped += malformed
     html = render(
         "comparison.html",
@@ -88,9 +78,6 @@ def _report_comparison(folder: Path) -> ReportResult:
         sections=sections,
         headings=findings.METRIC_HEADINGS,
         skipped=skipped,
-        background=background(all_runs),
-        few_pictures=charts.FEW_PICTURES,
-        of_demo=_of_demo(folder),
         **extras,
     )
     write_text(folder / PAGE, html)
@@ -103,30 +90,12 @@ def _report_comparison(folder: Path) -> ReportResult:
     )
 
 
-def _of_demo(folder: Path) -> str:
-    """Return what a demo took and would cost live, in one sentence; nothing for other comparisons."""
-    if not (folder / DEMO).is_file():
-        return ""
-    facts = read_json(folder / DEMO)
-    count, cost, seconds = (facts.get(name) for name in ("photographs", "live_cost_usd", "seconds"))
-    if not (isinstance(count, int) and isinstance(cost, float) and isinstance(seconds, float)):
-        return ""
-    return (
-        f"Recorded answers about {count:,} photographs were replayed; asked live they would cost about ${cost:.2f}. "
-        f"Everything together took {duration(seconds)}."
-    )
-
-
 def _report_run(folder: Path) -> ReportResult:
     run = load_run(folder)
     arm = str(run.config.get("arm", "train"))
     name = one_line(folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
-    given = [str(run.environment.get("command") or "")]
-    if run.evaluation is not None and arm == "train":
-        split = [] if run.evaluation.split == "test" else ["--split", run.evaluation.split]
-        given.append(shlex.join(["gpt4image", "evaluate", str(folder), *split]))
-    extras, malformed = _extras("run", folder, runs, given if given[0] else [])
+    extras, malformed = _extras(folder, runs, [str(run.environment.get("command") or "")])
     text = run_sentence(run)
     html = render(
         "run.html",
@@ -137,11 +106,8 @@ def _report_run(folder: Path) -> ReportResult:
         curves=score_curves("run", runs, reference=None),
         losses=loss_curves("run", runs),
         classes=class_gains("run", None, runs[name]),
-        matrix=confusion_matrix("run", run.evaluation),
         confusions=confusions(runs),
-        background=background(runs),
         skipped=malformed,
-        few_pictures=charts.FEW_PICTURES,
         **extras,
     )
     write_text(folder / PAGE, html)
@@ -152,8 +118,7 @@ def _report_run(folder: Path) -> ReportResult:
 def run_title(run: Run) -> str:
     """Return what was trained, on what and how, e.g. ``resnet10t on photos, text labels, seed 0``."""
     config = run.config
-    data = str(config["data"])
-    arm = str(config.get("arm", ""))
+    data, arm = str(config["data"]), str(config.get("arm", ""))
     parts = [f"{config.get('model', 'A model')} on {PurePath(data.partition(':')[2] or data).name or data}"]
     parts += [findings.phrase(arm)] if arm not in ("", "train") else []
     parts += [f"seed {config['seed']}"] if "seed" in config else []
@@ -179,24 +144,21 @@ def example_groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
 
 
 def _extras(
-    identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]], given: Sequence[str]
+    folder: Path, runs: Mapping[str, Sequence[Run]], given: Sequence[str]
 ) -> tuple[dict[str, Any], list[Skipped]]:
     """Return what the templates of both pages show beside results, and what could not be read."""
     examples, bad_examples = load_items(folder / EXAMPLES, Example)
     errors, bad_errors = load_items(folder / DOUBTFUL, SuspectedError)
     descriptions, bad_descriptions = load_items(folder / DESCRIPTIONS, Descriptions)
     known = descriptions[0] if descriptions else None
-    chart = Markup()
-    if known is not None and (lengths := known.words_histogram) is not None:
-        title, axis = "Words in a description", "words; the last bar holds all that are longer"
-        chart = charts.histogram_chart(f"{identifier}-words", title, lengths.edges, lengths.counts, axis=axis)
     shown = {
         "done": what_was_done(known, runs),
         "descriptions": known,
-        "lengths": chart,
         "examples": example_groups(examples),
-        "commands": commands(known, [run for some in runs.values() for run in some], list(filter(None, given))),
+        "commands": list(dict.fromkeys(filter(None, given))),
         "suspected": errors,
+        "background": background(runs),
+        "few_pictures": charts.FEW_PICTURES,
     }
     return shown, [*bad_examples, *bad_errors, *bad_descriptions]
 
@@ -205,9 +167,10 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
     """Return one comparison as the template shows it; a chart is empty where its records are missing."""
     metric, best, reference = findings.metric_name(comparison), findings.best_text_arm(comparison), comparison.reference
     pairs = {arm: comparison.pair(arm) for arm in comparison.arms}
-    title = f"{sentence(metric)} of each arm"
     arms = findings.bounds_last(comparison)
     bounds = {arm: kind for arm, record in arms.items() if (kind := findings.is_bound(arm, record))}
+    named = {findings.phrase(name): arm for name, arm in arms.items()}
+    held_against = {findings.phrase(name): bound for name, bound in bounds.items()}
     return {
         "id": identifier,
         "name": name,
@@ -221,14 +184,7 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "significant": {arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
         "metrics": findings.metric_tables(comparison),
         "absent": findings.absent_notes(comparison),
-        "intervals": charts.interval_chart(
-            f"{identifier}-intervals",
-            title,
-            {findings.phrase(name): arm for name, arm in arms.items()},
-            reference=findings.phrase(reference),
-            axis=metric,
-            bounds={findings.phrase(name): bound for name, bound in bounds.items()},
-        ),
+        "intervals": interval_chart(identifier, metric, named, findings.phrase(reference), held_against),
         "curves": score_curves(identifier, runs, reference=reference, bounds=bounds),
         "losses": loss_curves(identifier, runs),
         "classes": class_gains(identifier, runs[reference], runs[best]) if best else OfClasses(),
@@ -300,34 +256,23 @@ def what_was_done(known: Descriptions | None, runs: Mapping[str, Sequence[Run]])
 
 
 def _descriptions(known: Descriptions) -> dict[str, str]:
-    encoding = known.encoding
+    encoding, by = known.encoding, known.describers
     some = "all described" if known.described == known.images else f"{known.described:,} of them described"
     found = {"Pictures": f"{known.images:,}, {some}"}
     conditioned = {asked.name: " (class-conditioned)" for asked in known.prompts if asked.class_conditioned}
-    if known.describers:
-        words = (f"{by.describer}, prompt {by.prompt}{conditioned.get(by.prompt, '')}" for by in known.describers)
+    if by:
+        words = (f"{one.describer}, prompt {one.prompt}{conditioned.get(one.prompt, '')}" for one in by)
         found["Described by"] = " · ".join(dict.fromkeys(words))
-        found["Cost of descriptions"] = _cost(known)
-    beyond = f"none longer than {encoding.max_tokens} tokens"
-    if encoding.truncated:
-        treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
-        beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
+        prices = [one.cost_usd for one in by if one.cost_usd is not None]
+        tokens_in, tokens_out = sum(one.tokens_in or 0 for one in by), sum(one.tokens_out or 0 for one in by)
+        cost = f"${sum(prices):,.2f}" if len(prices) == len(by) else "cost not recorded of all"
+        parts = [f"{known.descriptions:,} descriptions"]
+        parts += [f"{tokens_in:,} tokens in, {tokens_out:,} out"] if tokens_in or tokens_out else []
+        found["Cost of descriptions"] = "; ".join([*parts, cost])
+    treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
+    beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
     found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers per text; {beyond}"
     return found
-
-
-def _cost(known: Descriptions) -> str:
-    by = known.describers
-    parts = [f"{known.descriptions:,} descriptions"]
-    if any(one.tokens_in is not None or one.tokens_out is not None for one in by):
-        tokens_in, tokens_out = sum(one.tokens_in or 0 for one in by), sum(one.tokens_out or 0 for one in by)
-        parts.append(f"{tokens_in:,} tokens in, {tokens_out:,} out")
-    prices = [one.cost_usd for one in by if one.cost_usd is not None]
-    cost = sum(prices)
-    parts.append("cost not recorded" if not prices else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}")
-    if 0 < len(prices) < len(by):
-        parts.append(f"the cost of {len(prices)} of {len(by)} describers; the others recorded none")
-    return "; ".join(parts)
 
 
 def _training(runs: Sequence[Run]) -> dict[str, str]:
@@ -343,44 +288,3 @@ def _training(runs: Sequence[Run]) -> dict[str, str]:
         devices = dict.fromkeys(str(run.environment["device"]) for run in runs if run.environment.get("device"))
         found["Training"] = together + (f", on {' · '.join(devices)}" if devices else "")
     return found
-
-
-def commands(known: Descriptions | None, runs: Sequence[Run], last: Sequence[str]) -> list[str]:
-    """Return one command per stage: describe, encode and label where texts took part, then ``last``, those recorded.
-
-    A stage without a record is left out, and so are targets whose file does not tell what they were made from. Texts
-    that were imported have the command that imports them.
-    """
-    earlier = [] if any(WHOLE.match(command) for command in last) else _of_texts(known, runs)
-    return list(dict.fromkeys([*earlier, *last]))
-
-
-def _of_texts(known: Descriptions | None, runs: Sequence[Run]) -> Iterator[str]:
-    table, labels, data = (
-        next((str(found) for run in runs if (found := run.config.get(name))), "")
-        for name in ("embeddings", "targets", "data")
-    )
-    if known is not None and known.store:
-        for by in known.describers:
-            spec = by.describer.partition(" (")[0]  # in brackets: in what describers of one name differ
-            described = ["describe", "--data", data, "--store", known.store, "--describer", spec, "--prompt", by.prompt]
-            yield _shell(*(described if ":" in spec else ("descriptions", "import", "FILE", "--store", known.store)))
-        if table:
-            long = [] if known.encoding.length_policy == "pool" else ["--long", "cut"]
-            yield _shell("encode", "--store", known.store, "--encoder", known.encoding.encoder, *long, "--out", table)
-    if labels and (made_from := LabelEvidence.of(Path(labels))):
-        # The embedding table is called as the run calls it, if it is the same.
-        tables = [table if table and str(Path(table).absolute()) == path else path for path in made_from.embeddings[:1]]
-        options = {
-            "--answers": made_from.answers,
-            "--embeddings": "".join(tables),
-            "--task": made_from.task.removeprefix("classification"),
-            "--evidence": made_from.evidence.removeprefix("fused"),
-            "--seed": str(made_from.seed or ""),
-        }
-        given = (word for name, value in options.items() if value for word in (name, value))
-        yield _shell("label", "--data", data, *given, "--out", labels)
-
-
-def _shell(*words: str) -> str:
-    return shlex.join(["gpt4image", *words])

@@ -42,14 +42,12 @@ def coco_metrics(predictions: NDArray[np.float32], boxes: Boxes, classes: int) -
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """Which predicted boxes of N images are right, best score first; what any resample of the images is measured by.
+    """Which of M predicted boxes of N images are right, best score first; what any resample of the images is measured
+    by.
 
-    Attributes:
-        image: (M,) of each box.
-        label: (M,) its class.
-        right: (M, T) whether it finds a box that no better one has found.
-        counts: (M, T) whether it counts at all: one that finds only an ignored region does not.
-        support: (N, K) boxes that can be found.
+    ``image`` and ``label``, (M,), are those of each box. ``right``, (M, T): whether it finds a box that no better one
+    has found; ``counts``, (M, T): whether it counts, as one that finds only an ignored region does not. ``support`` are
+    (N, K) boxes that can be found.
     """
 
     image: NDArray[np.int64]
@@ -106,16 +104,12 @@ class Matches:
         """Return (N,) the average precision of each image alone, all classes together."""
         order = np.argsort(self.image, kind="stable")
         ends = np.searchsorted(self.image[order], np.arange(len(self.support) + 1))
-        support = self.support.sum(axis=1)
-        return np.array(
-            [
-                average_precision(self.right[own], self.counts[own].astype(np.int64), int(support[i]))
-                if support[i]
-                else float(not self.counts[own].any())
-                for i in range(len(support))
-                for own in [order[ends[i] : ends[i + 1]]]
-            ]
-        )
+        found: list[float] = []
+        for i, support in enumerate(self.support.sum(axis=1).tolist()):
+            own = order[ends[i] : ends[i + 1]]
+            right, counts = self.right[own], self.counts[own]
+            found.append(average_precision(right, counts.astype(np.int64), support) if support else not counts.any())
+        return np.array(found, np.float64)
 
     @cached_property
     def _rows_by_class(self) -> list[NDArray[np.int64]]:
@@ -127,10 +121,7 @@ class Matches:
 def average_precision(right: NDArray[np.bool_], weight: NDArray[np.int64], support: int) -> float:
     """Return the mean over thresholds of the precision at 101 recalls, as COCO interpolates it.
 
-    Args:
-        right: (M, T) which boxes are right, best score first.
-        weight: (M, T) how often each counts.
-        support: how many boxes there are to be found.
+    ``right`` says which boxes are right, (M, T), best score first, and ``weight`` how often each counts.
     """
     if not len(right):
         return 0.0

@@ -32,13 +32,7 @@ Predictions = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A number that says how good predictions are.
-
-    Attributes:
-        name: key in records, such as ``top1``.
-        title: words for people, such as ``top-1 accuracy``.
-        higher_is_better: which of two values is the better one.
-    """
+    """A number that says how good predictions are: its key in records, and its words for people."""
 
     name: str
     title: str
@@ -118,13 +112,9 @@ class Task:
         return backbone
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Target:
-        """Return the targets (B, ...) of a batch.
+        """Return the targets (B, ...) of a batch, of annotations (B, ...) or, instead, of ``soft`` (B, K) by a teacher.
 
-        Args:
-            labels: (B, ...) annotations.
-            soft: (B, K) targets predicted by a teacher, used instead of the labels where given; see ``has_target``.
-            outputs: K.
-            geometry: crop, shift and flip of each image, the same as of its pixels; None for images as they are.
+        ``outputs`` is K; ``geometry`` the crop, shift and flip of each image, None for images as they are.
         """
         raise NotImplementedError
 
@@ -145,12 +135,9 @@ class Task:
         return targets.masked_fill(images.view(-1, *[1] * (targets.ndim - 1)), 0.0)
 
     def loss(self, outputs: Tensor, targets: Target, smoothing: float) -> Tensor:
-        """Return the scalar loss of the batches of all processes: the same on each.
+        """Return the scalar loss of the batches of all processes, the same on each, of ``outputs`` (B, ...).
 
-        Args:
-            outputs: (B, ...) of the model.
-            targets: (B, ...), as ``targets`` returns them, or averages of them where ``mixes``.
-            smoothing: label smoothing.
+        ``targets`` are as ``targets`` returns them, or averages of them where the task ``mixes``.
         """
         raise NotImplementedError
 
@@ -167,17 +154,16 @@ class Task:
         return float(np.abs(ours - theirs).max())
 
     def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the record of the predictions of a split.
-
-        It has ``images``, ``labelled`` and ``classes``, and what ``measured`` gives where an image has an annotation.
+        """Return the record of the predictions of a split: counts, and what ``measured`` gives where something is
+        annotated.
         """
         there = known(labels)
         facts = {"images": len(labels), "labelled": int(there.sum()), "classes": list(classes)}
         return facts | (self.measured(chosen(predictions, there), labels[there], classes) if there.any() else {})
 
     def measured(self, predictions: Any, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return what ``measure`` finds of annotated images: the metrics, ``loss`` where there is one, and per class
-        ``support`` and ``per_class`` (None for a class without images).
+        """Return the metrics of annotated images, ``loss`` where there is one, and per class ``support`` and
+        ``per_class`` (None for a class without images).
         """
         raise NotImplementedError
 
@@ -188,13 +174,10 @@ class Task:
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
-        """Return (R,) the primary metric of resamples of n images; None where it is a mean of ``scores``.
+        """Return (R,) the primary metric of resamples of n annotated images; None where it is a mean of ``scores``.
 
-        Args:
-            columns: of ``columns``, as read back, of n images with an annotation.
-            labels: (n, ...) their annotations.
-            classes: K.
-            times: (R, n) how often each image is in each resample.
+        ``columns`` are those of ``columns``, as read back; ``times`` (R, n) says how often each image is in each
+        resample.
         """
         return None
 

@@ -31,13 +31,12 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float =
 
     Args:
         logits: (B, K) of any float dtype; computed in float32 or better.
-        targets: (B, K) class probabilities. A row sums to 1, to 0 for an image without a target, or to something
-            between for a mixed image of which only one part has a target; it counts by that sum.
+        targets: (B, K). A row sums to 1, to 0 for an image without a target, or to something between for a mixed image
+            of which only one part has a target; it counts by that sum.
         label_smoothing: share of each target spread evenly over the classes (Szegedy et al. 2016).
 
     Returns:
-        Scalar >= 0, the same on every process; 0 where no image has a target. With one-hot rows it equals
-        ``F.cross_entropy(logits, labels, label_smoothing=...)``.
+        Scalar >= 0, the same on every process; 0 where no image has a target.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     targets = targets.to(logits.dtype)
@@ -59,13 +58,6 @@ def calibration_error(confidence: Floats, right: NDArray[Any]) -> float:
 def _share(right: NDArray[np.bool_]) -> float:
     """Return the share of those that are right, rounded as torchmetrics does."""
     return float(np.float32(right.sum()) / np.float32(len(right)))
-
-
-def _best(found: Probabilities, count: int) -> NDArray[np.int64]:
-    """Return (N, count) the most probable classes, in no order beyond the first."""
-    if isinstance(found, TopKProbs):
-        return found.classes[:, :count].astype(np.int64)
-    return torch.from_numpy(found).topk(count, dim=1).indices.numpy()
 
 
 @dataclass(frozen=True)
@@ -116,10 +108,13 @@ class Classification(Task):
     def measured(self, predictions: Probabilities, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
         """Return accuracies and calibration: fractions in 0..1; ``ece`` has 15 bins (Guo et al. 2017).
 
-        Of ``TopKProbs``, the loss of a class that is not among the most probable ones is that of their ``rest``.
         ``confused`` has [class, other class, images of the first taken for the second], most frequent first.
         """
         count, taken = len(classes), predictions.argmax(axis=1)
+        if isinstance(predictions, TopKProbs):
+            best = predictions.classes[:, :5].astype(np.int64)
+        else:
+            best = torch.from_numpy(predictions).topk(min(5, count), dim=1).indices.numpy()
         right = taken == labels
         support = np.bincount(labels, minlength=count).tolist()
         hits = np.bincount(labels[right], minlength=count).tolist()
@@ -129,7 +124,7 @@ class Classification(Task):
         confused = np.column_stack([pairs, counts])[np.argsort(-counts, kind="stable")]
         return {
             "top1": _share(right),
-            "top5": _share((_best(predictions, min(5, count)) == labels[:, None]).any(axis=1)),
+            "top5": _share((best == labels[:, None]).any(axis=1)),
             "mean_class_accuracy": float(np.mean([value for value in per_class if value is not None])),
             "ece": calibration_error(predictions.max(axis=1), right),
             "loss": float(F.nll_loss(own.clamp(min=1e-12).log()[:, None], torch.zeros(len(own), dtype=torch.int64))),
@@ -152,12 +147,9 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Video(Classification):
-    """One class out of K per clip; see ``Classification``.
+    """One class out of K per clip, of which ``count`` frames are read in an ``order``; see ``data.video.Frames``.
 
-    Attributes:
-        count: frames of a clip that are read.
-        order: in which order; see ``data.video.Frames``.
-        differences: whether the model reads differences of frames; see ``models.temporal``.
+    ``differences``: the model reads differences of frames; see ``models.temporal``.
     """
 
     name: ClassVar[str] = "video"

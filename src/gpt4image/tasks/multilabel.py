@@ -37,10 +37,8 @@ AT_ONCE = 50  # resamples whose sums are in memory
 class MultiLabel(Task):
     """Any number of K classes per image; see ``tasks.base.Task``.
 
-    Labels are (N, K) int8: 1 present, 0 absent, -1 not known.
-
-    Attributes:
-        thresholds: probability of each class from which on it counts as present; one half without them.
+    Labels are (N, K) int8: 1 present, 0 absent, -1 not known. A class counts as present from its one of ``thresholds``
+    on, one half without them.
     """
 
     thresholds: tuple[float, ...] | None = None
@@ -73,10 +71,7 @@ class MultiLabel(Task):
         return np.asarray(((labels if soft is None else soft) >= 0).any(axis=1))
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
-        """Return a teacher's probabilities, ``trust`` of which is the given label where a class is known.
-
-        The label stands alone where the teacher knows nothing (NaN).
-        """
+        """Return a teacher's probabilities, ``trust`` of which is a known label; where it says nothing, all of it."""
         given = labels.astype(np.float32)
         both = np.where(np.isnan(soft), given, (1 - trust) * soft + trust * given)
         return np.where(labels != NOT_KNOWN, both, soft).astype(np.float32)
@@ -90,9 +85,8 @@ class MultiLabel(Task):
     def measured(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return mAP (the mean over classes of the average precision), F1, and the average precision per class.
 
-        F1 is that of the classes that count as present by ``thresholds``; its mean is over the classes that are present
-        or predicted somewhere. Classes that are not known of an image do not count there. Classes without a present
-        image have no average precision.
+        F1 is of the classes that count as present by ``thresholds``. Classes that are not known of an image do not
+        count there; those without a present image have no average precision.
         """
         from torchmetrics.functional.classification import binary_average_precision
 
@@ -143,7 +137,8 @@ class MultiLabel(Task):
         return (predictions >= np.asarray(self.thresholds or USUAL)).astype(np.int64)
 
     def best_thresholds(self, predictions: Floats, labels: Labels) -> tuple[float, ...]:
-        return best_thresholds(predictions, labels)
+        pairs = zip(predictions.astype(np.float64).T, labels.T, strict=True)
+        return tuple(_best_threshold(*pair) for pair in pairs)
 
     def with_thresholds(self, thresholds: tuple[float, ...] | None) -> MultiLabel:
         return replace(self, thresholds=thresholds)
@@ -152,12 +147,8 @@ class MultiLabel(Task):
 def _average_precisions(scores: Floats, labels: NDArray[np.int8], times: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (R,) the average precision of one class in resamples of n images, NaN where none shows it.
 
-    Precision is summed over the images that show the class; equal scores go together, as in scikit-learn.
-
-    Args:
-        scores: (n,) probabilities.
-        labels: (n,) 1 present, 0 absent, -1 not known: such an image does not count.
-        times: (R, n) how often each image is in each resample.
+    Equal ``scores``, (n,), go together, as in scikit-learn; image i is there ``times[:, i]`` times, (R, n), but does
+    not count where its label is -1.
     """
     order = np.argsort(-scores, kind="stable")
     order = order[labels[order] != NOT_KNOWN]
@@ -200,13 +191,8 @@ def binary_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tens
         p = sigmoid(logits[i, k]);  count, present = targets[i, :, k]
         term(i, k) = -present * log(p) - (count - present) * log(1 - p)
 
-    Args:
-        logits: (B, K) of any float dtype; computed in float32 or better.
-        targets: (B, 2, K): how much the image counts for the class, and how much of that says "present".
-        smoothing: share of each target that is spread evenly over present and absent.
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where nothing counts.
+    ``logits`` (B, K) are computed in float32 or better; ``targets`` (B, 2, K) say how much an image counts for a class,
+    and how much of that says "present". A scalar >= 0, the same on every process; 0 where nothing counts.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     count, present = targets.to(logits.dtype).unbind(dim=1)
@@ -217,13 +203,8 @@ def binary_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tens
     return sums[0] / sums[1].clamp(min=torch.finfo(logits.dtype).tiny)
 
 
-def best_thresholds(predictions: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[float, ...]:
-    """Return the threshold of largest F1 of each class, by the rule of this module."""
-    pairs = zip(predictions.astype(np.float64).T, labels.T, strict=True)
-    return tuple(_best_threshold(probabilities, given) for probabilities, given in pairs)
-
-
 def _best_threshold(probabilities: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    """Return the threshold of largest F1 of a class, where few present labels count beside the probabilities."""
     weight = (labels == 1).sum() / ((labels == 1).sum() + PRIOR)
     order = np.argsort(-probabilities, kind="stable")
     descending: NDArray[np.float64] = probabilities[order]

@@ -85,7 +85,7 @@ def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
 
 
 def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
-    """Loss of what images are known to show, on all processes::
+    """Loss of what images are known to show, on all processes; 0 where nothing is known::
 
         q = softmax(logits[i, :, cell]);  p = softmax(logits[i, k != background, cell]);  z[k] = log(p[k] / (1 - p[k]))
         score(i, k) = mean of z[k] over the cells of image i, each weighted by p[k] / (1 - p[k]) * (1 - q[background])
@@ -93,9 +93,6 @@ def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
 
     Nobody is asked for the background, and tags must not take cells from it: only masks teach what belongs to it. So it
     has no part in p, unless there is only one other class, and q gives no gradient.
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where nothing is known.
     """
     cells, background = logits.flatten(2), targets.background
     asked = [k for k in range(cells.shape[1]) if k != background]
@@ -116,12 +113,9 @@ def share_loss(logits: Tensor, targets: PixelTargets, smoothing: float) -> Tenso
         s = (1 - smoothing) * mean of share + smoothing / K
         loss = s * log(s / a) + (1 - s) * log((1 - s) / (1 - a))
 
-    Tags say nothing of how much is background. In a long run the model knows the masks by heart, and a class that
-    nearly all images show spreads over the background of images without one. So the share of the background is held
-    there: expectation regularization (Mann and McCallum 2007, "Simple, robust, scalable semi-supervised learning").
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where there is no background, or no image of one of both kinds.
+    Tags say nothing of how much is background, and in a long run a class that nearly all images show spreads over it.
+    So its share is held: expectation regularization (Mann and McCallum 2007, "Simple, robust, scalable semi-supervised
+    learning"). 0 where there is no background, or no image of one of both kinds.
     """
     if targets.background < 0:
         return logits.new_zeros(())
@@ -142,7 +136,7 @@ def _log_of_rest(log_p: Tensor) -> Tensor:
 
 
 def box_loss(logits: Tensor, boxes: Tensor, background: int) -> Tensor:
-    """Loss of the boxes of images without a mask, on all processes::
+    """Loss of the boxes (B, D, 6) of images without a mask, on all processes; 0 where no image has boxes::
 
         p = softmax(logits[i, :, cell])
         outside = mean over cells of -log(sum of p[k] over background and the classes of the boxes around the cell)
@@ -151,15 +145,7 @@ def box_loss(logits: Tensor, boxes: Tensor, background: int) -> Tensor:
 
     No class is where it has no box, and each row and column of a box holds some of its object, since boxes are tight
     (Lempitsky et al. 2009, "Image segmentation with a bounding box prior"; Hsu et al. 2019). A box of weight 0 only
-    allows its class.
-
-    Args:
-        logits: (B, K, h, w) float32 or better.
-        boxes: (B, D, 6) as of ``Boxes.padded``.
-        background: its class; -1 for none, where cells outside all boxes count for nothing.
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where no image has boxes.
+    allows its class. Without a background (-1), cells outside all boxes count for nothing.
     """
     log_p = F.log_softmax(logits, dim=1)
     height, width = logits.shape[2:]
@@ -202,11 +188,8 @@ class Largest(nn.Module):
 
 @dataclass(frozen=True)
 class Segmentation(Task):
-    """A class out of K for each pixel; annotations are ``data.regions.Masks``. See ``tasks.base.Task``.
-
-    Attributes:
-        presence: weight of ``presence_loss``, ``share_loss`` and ``box_loss``.
-    """
+    """A class out of K per pixel; ``presence`` weighs the losses of images without a mask. Annotations are
+    ``Masks``."""
 
     presence: float = 1.0
     name: ClassVar[str] = "segmentation"
@@ -240,16 +223,17 @@ class Segmentation(Task):
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
         """Return masks and presence; of an image with a mask, what the cut mask shows is present.
 
-        A class that the image shows, and the cut mask does not, may be in pixels that count for nothing, if there are.
-        A probability counts by its distance from one half, as present or as absent: as a target it would keep classes
-        that are not there at that probability, everywhere.
+        A class that the image shows, and the cut mask does not, may be in pixels that count for nothing. A probability
+        counts by its distance from one half: as a target it would keep classes that are not there at that probability,
+        everywhere.
         """
         whole = torch.from_numpy(labels.pixels(UNCUT if geometry is None else geometry.size))
         masks = whole if geometry is None else geometry.masks(whole)
         tags = labels.presence(outputs).astype(np.float32) if soft is None else soft
         shown = torch.from_numpy(np.nan_to_num(tags, nan=NOT_KNOWN))
         known = torch.from_numpy(labels.known)[:, None]
-        cut = values_shown(masks)
+        counts = [np.bincount(mask.ravel(), minlength=VOID + 1) for mask in masks.numpy()]
+        cut = torch.from_numpy(np.reshape(counts, (-1, VOID + 1)) > 0)  # (B, 256), which values masks hold
         hidden = cut[:, VOID, None] & torch.from_numpy(labels.presence(outputs) != 0)
         of_mask = torch.where(hidden & ~cut[:, :outputs], float(NOT_KNOWN), cut[:, :outputs].float())
         shown = torch.where(known, of_mask, shown)
@@ -274,10 +258,10 @@ class Segmentation(Task):
         return np.asarray(~labels.known & learned)
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
-        """Return (N, K) what a teacher's probabilities of presence tell of N images, ``trust`` of it what is known.
+        """Return (N, K) a teacher's probabilities of presence ``beyond_usual``, ``trust`` of it what is known.
 
-        That is ``beyond_usual``: learned as it is, a probability that is much the same in all images is reached most
-        easily by logits that are shifted everywhere, which takes pixels from the background.
+        A probability that is much the same in all images is reached most easily by logits that are shifted everywhere,
+        which takes pixels from the background.
         """
         return MultiLabel().with_labels(beyond_usual(soft), labels, trust)
 
@@ -306,8 +290,8 @@ class Segmentation(Task):
     def measured(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return mIoU (the mean over the classes of the masks, background among them), pixel accuracy, IoU per class.
 
-        Both are of the pixels of all masks together, at the size of the predictions: that of the model's input. Classes
-        that no mask has are not measured, except that their pixels are wrong. Where no pixel counts there is no metric.
+        Both are of the pixels of all masks together, at the size of the predictions. Classes that no mask has are not
+        measured. Where no pixel counts there is no metric.
         """
         count = len(classes)
         total, support = np.zeros((count, count), np.int64), np.zeros(count, np.int64)
@@ -364,12 +348,6 @@ def beyond_usual(probabilities: Floats) -> Floats:
     usual = (given.sum(axis=0, dtype=np.float64) / np.maximum(known.sum(axis=0), 1)).clip(1e-6, 1 - 1e-6)
     further = np.where(given >= usual, (given - usual) / (1 - usual), given / usual - 1)
     return np.where(known, (1 + further) / 2, np.nan).astype(np.float32)
-
-
-def values_shown(masks: Tensor) -> Tensor:
-    """Return (B, 256) bool, which values masks (B, S, S) uint8 hold."""
-    counts = [np.bincount(mask.ravel(), minlength=VOID + 1) for mask in masks.numpy()]
-    return torch.from_numpy(np.reshape(counts, (-1, VOID + 1)) > 0)
 
 
 def png(mask: NDArray[np.uint8]) -> bytes:

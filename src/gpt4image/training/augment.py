@@ -9,8 +9,6 @@ after the other (C = 3 per frame): a clip is moved, flipped, erased and mixed as
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,16 +26,14 @@ from gpt4image.data.geometry import Geometry
 STRONG = "rand-m10-n2-p1-mstd101-inc1"
 # At magnitude 10 Posterize keeps no bit, which Pillow refuses.
 LARGEST_MAGNITUDE = 9.99
+SEEDS = 2**62
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchRng:
-    """Random numbers of some rows of a batch: those of all rows are drawn, and those of the rows here are kept.
+    """Random numbers of the rows of a batch that are here, (n,) int64; those of all ``total`` rows are drawn.
 
-    Attributes:
-        generator: CPU generator, in the same state on every process.
-        total: number of rows of the batch over all processes.
-        rows: (n,) int64, which of them are here.
+    ``generator`` is one of the CPU, in the same state on every process.
     """
 
     generator: torch.Generator
@@ -57,10 +53,6 @@ class BatchRng:
         """Return (n, *shape) float32 numbers in [0, 1)."""
         return torch.rand((self.total, *shape), generator=self.generator)[self.rows]
 
-    def seeds(self) -> Tensor:
-        """Return (n,) int64 numbers in [0, 2^62)."""
-        return self.integers(0, 2**62)
-
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Return (n, *shape) int64 numbers in [low, high)."""
         return torch.randint(low, high, (self.total, *shape), generator=self.generator)[self.rows]
@@ -68,11 +60,7 @@ class BatchRng:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What training does to a batch; the fields are the options of the same names in TrainOptions.
-
-    Attributes:
-        grey: share of the images that lose their colours.
-    """
+    """What training does to a batch, by the options of the same names; ``grey`` is a share of images."""
 
     size: int
     flip: bool
@@ -187,14 +175,10 @@ def _noise(pixels: Tensor, rng: BatchRng) -> Tensor:
 
 
 def mix(images: Tensor, rows: Tensor, mixup_alpha: float, cutmix_alpha: float) -> Tensor:
-    """Mix some images of a batch with each other, by mixup, CutMix or one of both (timm).
+    """Mix the images ``rows`` of a batch (B, C, H, W) in place, by mixup, CutMix or one of both (timm).
 
-    Images pass for their own classes (image i has class i), so that timm's soft targets are the mixing matrix.
-
-    Args:
-        images: (B, C, H, W) float; mixed in place.
-        rows: (M,) int64 which of them; of an odd number the last stays as it is.
-        mixup_alpha, cutmix_alpha: 0 for none.
+    Images pass for their own classes, so that timm's soft targets are the mixing matrix. Of an odd number the last
+    stays.
 
     Returns:
         (B, B) float32: row i holds the weights of the images that image i is now made of.
@@ -238,37 +222,23 @@ class Policy:
             return self(apart, seeds.repeat_interleave(frames)).reshape(images.shape)
         before = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         after = np.empty_like(before)
-        with _random_states_kept():
-            for row, seed in enumerate(seeds.tolist()):
-                random.seed(seed)
-                np.random.seed(seed % 2**32)
-                after[row] = np.asarray(self._transform(Image.fromarray(before[row])))
+        states = random.getstate(), np.random.get_state()
+        for row, seed in enumerate(seeds.tolist()):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            after[row] = np.asarray(self._transform(Image.fromarray(before[row])))
+        random.setstate(states[0])
+        np.random.set_state(states[1])
         return torch.from_numpy(after).permute(0, 3, 1, 2)
-
-
-@contextmanager
-def _random_states_kept() -> Generator[None]:
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CpuAugmentation:
     """Makes the views of a batch; a function of the seed, the number of the batch and the place in it.
 
-    Attributes:
-        how: how images are cropped, shifted and flipped.
-        policy: what else is done to the images that get no second view, and where ``alike`` to all; None for nothing.
-        strong: what else is done to second views; None for nothing.
-        second: (N,) bool, which images of the set get a second view.
-        seed: of the run.
-        total: images of a batch over all processes that share it.
-        rows: (B,) int64, which of them are here.
-        alike: whether both views of an image are made in the same way.
+    ``second``, (N,), says which images get a second view, which ``strong`` changes; ``policy`` changes the others, or,
+    where both views are made ``alike``, all. ``total`` images make a batch over all processes, of which ``rows`` are
+    here.
     """
 
     how: Augmentation
@@ -287,12 +257,12 @@ class CpuAugmentation:
         views = self._moved(pixels, rng)
         if self.policy is not None:
             changed = torch.cat([one, two]).sort().values if self.alike else one
-            views[changed] = self.policy(views[changed], rng.of(changed).seeds())
+            views[changed] = self.policy(views[changed], rng.of(changed).integers(0, SEEDS))
         if not len(two):
             return views
         rng = self._rng(number, 1).of(two)
         second, policy = self._moved(pixels[two], rng), self.policy if self.alike else self.strong
-        return torch.cat([views, second if policy is None else policy(second, rng.seeds())])
+        return torch.cat([views, second if policy is None else policy(second, rng.integers(0, SEEDS))])
 
     def split(self, images: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the rows of a batch of images that get one view, and those that get a second one; int64."""

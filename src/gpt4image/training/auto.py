@@ -7,7 +7,7 @@ docs/research/log.md. What was chosen is printed and kept in the run record.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import PRETRAIN
 from gpt4image.data.dataset import Dataset
-from gpt4image.data.video import USUAL_FRAMES, Frames
+from gpt4image.data.video import USUAL_FRAMES
 from gpt4image.models.backbones import convolves, has_batch_norm, has_small_stem, pretrained_weights
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.parallel.devices import choose_device, suited_memory_format, suited_precision
@@ -43,10 +43,8 @@ PRETRAINED_SIZE = 96
 
 
 def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any]]:
-    """Fill in every option that is None or "auto".
-
-    Returns:
-        The options, of the class of ``config``, which can now be ``resolved``; and those that were chosen.
+    """Fill in every option that is None or "auto"; return the options, which can now be ``resolved``, and those
+    chosen.
     """
     count, named = len(image_set.indices("train")), config.model_fields_set
     chosen: dict[str, Any] = {}
@@ -144,17 +142,9 @@ def stored_size(config: TrainOptions, *, squash: bool = False) -> int:
     return size if config.min_scale == 1.0 or squash else round(size * 256 / 224)
 
 
-class Stored(TypedDict):
-    """How pixels are kept: what ``load_pixels``, ``WorkerPixels`` and ``decoded`` of ``data.pixels`` take."""
-
-    size: int
-    squash: bool
-    frames: Frames | None
-
-
-def stored_as(config: TrainOptions, task: Task) -> Stored:
-    """Return how the pixels of a run are kept; see ``stored_size``."""
-    return Stored(size=stored_size(config, squash=task.squash), squash=task.squash, frames=task.frames)
+def stored_as(config: TrainOptions, task: Task) -> dict[str, Any]:
+    """Return how the pixels of a run are kept, as ``data.pixels`` takes it; see ``stored_size``."""
+    return {"size": stored_size(config, squash=task.squash), "squash": task.squash, "frames": task.frames}
 
 
 def batch_size(count: int) -> int:

@@ -27,12 +27,9 @@ NO_TARGET = (
 
 @dataclass(kw_only=True)
 class Stream:
-    """An endless sequence of images: one shuffled pass after the other.
+    """An endless sequence of images: one shuffled pass after the other, in an order that ``seed`` and its number give.
 
-    Attributes:
-        images: positions of the images.
-        seed: with the number of the pass, it gives the order.
-        repeats: times that each image comes in a row (repeated augmentation, Hoffer et al. 2020, arXiv 1901.09335).
+    Each image comes ``repeats`` times in a row (repeated augmentation, Hoffer et al. 2020, arXiv 1901.09335).
     """
 
     images: Indices
@@ -59,15 +56,10 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Batches of a fixed size, drawn from images with a target and, where a loss uses them, from the others.
+    """Batches of ``size`` images, drawn from those with a target and, where a loss uses them, ``others_per_batch``
+    others.
 
-    Attributes:
-        targeted: stream of images with a class target, and of few others.
-        others: stream of images that take part only through alignment or consistency; None where there are none.
-        size: images per batch.
-        others_per_batch: how many of them come from ``others``.
-        rows: (B,) which of them belong to this process.
-        twice: whether all images are seen twice, and not only the others.
+    ``rows``, (B,), belong to this process; ``twice``: all images are seen twice, and not only the others.
     """
 
     targeted: Stream
@@ -111,8 +103,7 @@ def make_batches(
     """Return the batches of a run.
 
     Args:
-        targeted: images with a class target.
-        others: images without one that alignment or consistency uses; may be empty.
+        targeted, others: images with a target, and those without one that alignment or consistency uses.
         size: number of images per batch.
         labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
             rest of it are drawn as often as these, in one stream of all, if they are placed among them.

@@ -55,13 +55,6 @@ class Validated(NamedTuple):
     thresholds: tuple[float, ...] | None = None
 
 
-class Losses(NamedTuple):
-    """The loss of one batch: the scalar that is minimised, and its unweighted parts by name, for the record."""
-
-    total: Tensor
-    parts: dict[str, Tensor]
-
-
 def seed_step(seed: int, step: int, device: torch.device) -> None:
     """Seed torch (augmentation, dropout, stochastic depth) and numpy (timm's mixup) for one step on ``device``."""
     state = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
@@ -71,15 +64,10 @@ def seed_step(seed: int, step: int, device: torch.device) -> None:
     np.random.seed(state)
 
 
-def seen(trainer: Trainer, images: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the images of the views of a batch, (B,) or (2B,): all are seen twice where views are compared."""
-    return np.tile(images, 2) if trainer.batches.twice else images
-
-
-def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixels: Tensor) -> Losses:
-    """Return the losses of one batch."""
+def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixels: Tensor) -> dict[str, Tensor]:
+    """Return the scalar that is minimised for a batch, as ``total``, and its unweighted parts by name."""
     config, device, data = trainer.config, trainer.device, trainer.data
-    size, views = len(images), seen(trainer, images)
+    size, views = len(images), np.tile(images, 2) if trainer.batches.twice else images
     broken = torch.from_numpy(data.pixels.broken(views)).to(device)
     one, two = (
         (torch.arange(size), torch.arange(0))
@@ -96,12 +84,12 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
     batch = Batch(images=views, broken=broken, mixing=mixing, second=second.to(device))
     outputs = outputs_of(trainer, batch, inputs)
     task = data.task.loss(outputs.task, targets, config.label_smoothing)
-    total, parts = task, {"task": task}
+    losses = {"total": task, "task": task}
     for objective in trainer.objectives:
         own = objective.loss(batch, outputs)
-        parts[objective.name] = own
-        total = total + objective.weight * own
-    return Losses(total, parts)
+        losses[objective.name] = own
+        losses["total"] = losses["total"] + objective.weight * own
+    return losses
 
 
 def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
@@ -173,37 +161,36 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
         with averaging(trainer.parallel, last=part + 1 == len(pixels)):
             losses = batch_losses(trainer, number, images, batch)
             values = require_finite(trainer, step, epoch, losses)
-            (losses.total / len(pixels)).backward()
+            (losses["total"] / len(pixels)).backward()
         for name, value in values.items():
             means[name] = means.get(name, 0.0) + value / len(pixels)
     return means
 
 
-def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> dict[str, float]:
-    """Return each part of the loss, and the whole (total), by name."""
-    named = {"total": losses.total, **losses.parts}
-    values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
+def require_finite(trainer: Trainer, step: int, epoch: int, losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the losses by name as numbers."""
+    values = torch.stack([loss.detach() for loss in losses.values()]).double().cpu()
+    found = dict(zip(losses, values.tolist(), strict=True))
     finite = bool(values.isfinite().all())
     if trainer.config.paper_compat:
         finite = not processes.any_of(not finite)[0]
     if finite:
-        return dict(zip(named, values.tolist(), strict=True))
+        return found
     trainer.model.zero_grad(set_to_none=True)
-    found = dict(zip(named, values.tolist(), strict=True))
     parts = ", ".join(f"{name} {value}" for name, value in found.items())
-    error = _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {parts}")
+    what = f"The loss is not finite at step {step} (epoch {epoch + 1}): {parts}"
     if math.isfinite(found["task"]) and not math.isfinite(found.get("align", 0.0)):
-        error = TrainingError(f"{error} It is the alignment: raise --temperature.")
-    raise error
+        what += ". It is the alignment, so raise --temperature"
+    raise _diverged(trainer.config, what)
 
 
 def _diverged(config: ResolvedOptions, what: str) -> TrainingError:
-    return TrainingError(f"{what}. Lower --lr {config.lr:g}, set --clip-grad 1, or try --precision fp32.")
+    return TrainingError(f"{what}. Lower --lr {config.lr:g}, or try --precision fp32.")
 
 
 def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     """Yield the pixels of the batches of a run: uint8 (B, 3, S, S), or the views of them where there are some."""
-    batches = (trainer.batches.batch(number) for number in numbers)
+    batches = map(trainer.batches.batch, numbers)
     return trainer.data.pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
 
 
@@ -242,16 +229,14 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> Validated:
     with torch.no_grad():
         for number, pixels in enumerate(data.pixels.stream(own, trainer.cpu_augmentation, 0)):
             seed_step(config.seed, number, trainer.device)
-            found.append(float(batch_losses(measured, number, own[number], pixels).total))
+            found.append(float(batch_losses(measured, number, own[number], pixels)["total"]))
     loss = float(np.mean(found))
     if not math.isfinite(loss):
         raise _diverged(config, "The loss of the validation images is not finite")
     return Validated({data.task.primary.name: loss, "loss": loss})
 
 
-def fit(
-    trainer: Trainer, out: Path, *, on_step: OnStep, on_epoch: MayStop, checkpoint_seconds: float
-) -> dict[str, Any]:
+def fit(trainer: Trainer, out: Path, on_step: OnStep, on_epoch: MayStop, checkpoint_seconds: float) -> dict[str, Any]:
     """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights."""
     checkpoint = out / runs.CHECKPOINT
     reset_peak_memory(trainer.device)

@@ -1,6 +1,6 @@
 """What a run learns besides its task: ``total = task + sum of weight * objective``.
 
-A new objective is one function here and one line in ``trainer.objectives_of``.
+A new objective is one function here and one line in ``trainer.build``.
 
 Legend: B images of a batch, U of them with a second view, K outputs, D width of the text space, P of projections.
 """
@@ -29,13 +29,10 @@ VIEWS_WIDTH = 128
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """The images of one batch of this process; where all have two views, B is twice their number, first views first.
+    """The B images of one batch of this process; where all have two views, B is twice their number, first views first.
 
-    Attributes:
-        images: (B,) positions in the dataset.
-        broken: (B,) bool, images that could not be decoded; they count for nothing.
-        mixing: (B, B) float32, row i holds the weights of the images that image i is made of; None without mixing.
-        second: (U,) int64, rows that have a second view.
+    ``images`` are positions in the dataset, ``broken`` which could not be decoded. Row i of ``mixing``, (B, B), holds
+    the weights of the images that image i is made of; ``second``, (U,), are the rows that have a second view.
     """
 
     images: NDArray[np.int64]
@@ -46,14 +43,8 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
-    """What the model returns for a batch.
-
-    Attributes:
-        task: (B, K) outputs for the task.
-        second: (U, K) outputs for the second views.
-        embeddings: (B, D) of the images in the text space; None without a projection head.
-        texts: (B, D) embeddings of the texts by an encoder that is trained too; else None.
-        heads: (B + U, ...) outputs of the heads of other objectives, by name.
+    """What the model returns for a batch: (B, K) for the ``task``, (U, K) for ``second`` views, (B, D) ``embeddings``
+    of images and of ``texts`` that are encoded anew, and by name the outputs of ``heads`` (B + U, ...).
     """
 
     task: Tensor
@@ -65,13 +56,7 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Objective:
-    """A term of the loss.
-
-    Attributes:
-        name: in records; its loss is ``NAME_loss``.
-        weight: that of the task is 1.
-        loss: the unweighted scalar of the batches of all processes, the same on each.
-    """
+    """A term of the loss, ``NAME_loss`` in records; ``loss`` is an unweighted scalar, the same on all processes."""
 
     name: str
     weight: float
@@ -111,21 +96,14 @@ def consistency(weight: float, confidence: float, smoothing: float) -> Objective
 
 
 def consistency_loss(weak: Tensor, strong: Tensor, counts: Tensor, confidence: float) -> Tensor:
-    """Train the strong view of an image to the class that the model is sure of in the weak view.
-
-    Equation 4 of FixMatch; the mean is over all images that count, on all processes, sure or not::
+    """Train the strong view of an image to the class that the model is sure of in the weak view; equation 4 of
+    FixMatch::
 
         q = softmax(weak[i])                                  # no gradient
         term(i) = -log softmax(strong[i])[argmax(q)]  if max(q) >= confidence else 0
 
-    Args:
-        weak: (U, K) logits of the slightly changed views.
-        strong: (U, K) logits of the strongly changed views of the same images.
-        counts: (U,) bool, which images count.
-        confidence: least probability of the class.
-
-    Returns:
-        Scalar >= 0, the same on every process; 0 where no image counts. Computed in float32 or better.
+    ``weak`` and ``strong`` are (U, K) logits. The mean is over the images that count on all processes, sure or not: a
+    scalar in float32 or better, the same everywhere; 0 where none counts.
     """
     weak, strong = (_at_least_float32(logits) for logits in (weak.detach(), strong))
     probability, label = weak.softmax(dim=1).max(dim=1)
@@ -162,13 +140,8 @@ def nt_xent(one: Tensor, two: Tensor, ids: Tensor, temperature: float) -> Tensor
         z = one and two, 2B rows of unit length;  j(i) the row of the other view of the image of row i
         term(i) = -log(exp(z[i] . z[j(i)] / t) / sum_k exp(z[i] . z[k] / t)),  k over j(i) and all rows of other images
 
-    Args:
-        one, two: (B, P) projections of the first and second views.
-        ids: (B,) int64, which image each is; one that is in the batch twice is not its own negative.
-        temperature: t.
-
-    Returns:
-        Scalar >= 0; about log(2B - 1) where all views are alike. 0 without an image.
+    ``one`` and ``two`` are (B, P) projections; an image that is in the batch twice by its ``ids`` is not its own
+    negative.
     """
     if not len(one):
         return 0.0 * (one.sum() + two.sum())

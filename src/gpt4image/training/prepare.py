@@ -74,12 +74,9 @@ def _described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A run that is ready to be built.
+    """A run that is ready to be built: its resolved options, those ``chosen`` from the set, and what it reads.
 
     Attributes:
-        config: resolved options.
-        chosen: the options that were chosen from the set.
-        data: what the run reads.
         sizes: images per split of the whole set, whether or not the run reads them.
         fingerprint: identity of the data's content: digests, labels, splits, embedding table and text labels.
         images: identity of its images, labels and splits only.
@@ -110,8 +107,8 @@ def prepare(
     Args:
         config: options of the run.
         splits: those whose pixels are read.
-        task: of the run, where it is not one of the registry; without it as ``config`` and the labels say.
         to_train: whether the data must do for training; a finished run may be asked about any images.
+        task: of the run, where it is not one of the registry; without it as ``config`` and the labels say.
         loaded: what ``load_dataset`` returned for these options, where it was called already.
         labelled: a split of which an image must have a label; said before pixels are read.
         targets: whether images must have targets as the options say; said before pixels are read, too.
@@ -184,7 +181,7 @@ def _check_splits(image_set: Dataset, task: Task, splits: Sequence[str], *, labe
         raise DataError(f"{image_set.spec}: no image is in {' or '.join(splits)} ({there}); {advice}.")
     labels = task.annotations(image_set)
     if labelled:
-        check_labelled(task, labels[image_set.indices(labelled)], image_set.spec, labelled)
+        check_labelled(labels[image_set.indices(labelled)], image_set.spec, labelled)
     if targets and not task.has_target(labels[image_set.indices("train")], None).any():
         raise DataError(NO_TARGET)
 
@@ -300,7 +297,7 @@ def check_selectable(config: TrainOptions, task: Task, held_out: Labels) -> None
         )
 
 
-def check_labelled(task: Task, labels: Labels, spec: str, split: str) -> None:
+def check_labelled(labels: Labels, spec: str, split: str) -> None:
     """Refuse to measure where no image has a label."""
     if not annotation.known(labels).any():
         raise DataError(f"The {split} split of {spec} has no labelled image; give another --split.")

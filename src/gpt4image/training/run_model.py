@@ -33,7 +33,7 @@ from gpt4image.data.pixels import KeptFeatures, Pixels, WorkerPixels, available_
 from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
-from gpt4image.models.aligner import Head, Headed, classified, projection_head
+from gpt4image.models.aligner import Headed, classified, projection_head
 from gpt4image.models.backbones import OF_PYTHON, in_timm, require_backed, require_weights_of
 from gpt4image.models.hugging_face import OF_TRANSFORMERS
 from gpt4image.models.weights import load_tensors
@@ -69,10 +69,7 @@ _last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
 class TextSpace:
     """The text space that the images of a run were aligned to.
 
-    Attributes:
-        encoder: SPEC of the text encoder.
-        revision: fingerprint of its weights; empty for one that learned with the run, or that is not known.
-        width: D, length of its vectors; None where that is not known.
+    ``revision`` is the fingerprint of the weights of ``encoder``, empty where it learned with the run; ``width`` is D.
     """
 
     encoder: str
@@ -106,12 +103,7 @@ def read_text_space(run_dir: Path) -> TextSpace:
 
 
 class Outputs(NamedTuple):
-    """Outputs of a model for n images.
-
-    Attributes:
-        predictions: (n, K) after the task's tail, e.g. class probabilities.
-        features: (n, C) pooled features, the input of the classifier.
-    """
+    """Outputs of a model for n images: ``predictions`` after the task's tail, pooled ``features`` (n, C)."""
 
     predictions: Any
     features: Array
@@ -125,15 +117,9 @@ class Outputs(NamedTuple):
 class RunModel:
     """The trained model of a run, in evaluation mode.
 
-    Attributes:
-        config: options of the run.
-        task: what it was trained for, with the thresholds of the run.
-        classes: number of its classes.
-        backbone: images to outputs.
-        head: pooled features to the text space; None where the run learned no alignment.
-        augmentation: how images are normalised.
-        text_space: where texts lie among its embeddings; None without a head, or where that is not known.
-        foreign_texts: why the vectors of its embedding table have no place there; empty where they have one.
+    ``task`` has the thresholds of the run, ``classes`` is their number, ``head`` maps pooled features to the text
+    space; None without alignment. ``foreign_texts`` says why the vectors of its embedding table have no place in that
+    space.
     """
 
     config: TrainConfig
@@ -210,7 +196,14 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
             foreign = str(error)
         if (run_dir / FOLDER).is_dir():
             foreign = "the text encoder learned with the model: the vectors of the table are not in its space"
-        head = _load_head(runs.recorded_file(run_dir, runs.HEAD), config.head)
+        path = runs.recorded_file(run_dir, runs.HEAD)
+        of_head, _ = load_tensors(path)
+        linear = [tensor for tensor in of_head.values() if tensor.ndim == 2]
+        try:
+            head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0]).eval()
+            head.load_state_dict(of_head)
+        except (IndexError, RuntimeError) as error:
+            raise RunError(f"{path} is not the projection head of its run: {first_line(error)}") from None
     return RunModel(
         config=config,
         task=task,
@@ -221,17 +214,6 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
         text_space=space,
         foreign_texts=foreign,
     )
-
-
-def _load_head(path: Path, kind: Head) -> nn.Module:
-    weights, _ = load_tensors(path)
-    linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
-    try:
-        head = projection_head(kind, linear[0].shape[1], linear[-1].shape[0])
-        head.load_state_dict(weights)
-    except (IndexError, RuntimeError) as error:
-        raise RunError(f"{path} is not the projection head of its run: {first_line(error)}") from None
-    return head.eval()
 
 
 def timm_form(config: TrainConfig) -> tuple[str, dict[str, Any]]:
@@ -331,18 +313,9 @@ def outputs(
 ) -> tuple[Any, ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
-    Floats are float32; numbers of other kinds stay as they are.
-
-    Where several processes share a run, all of them call this; each reads some of the batches, and all get all rows.
-
-    Args:
-        read: computes what is wanted of a batch, in the precision of ``config``.
-        pixels: the pixels of a set, or its features (B, C), which ``read`` gets as they are.
-        indices: (n,) positions in it, one at least.
-        augmentation: how images are normalised.
-        config: device, precision and memory format.
-        at_once: images of a batch; see ``images_at_once``.
-        few_classes: whether of the first, probabilities, only the classes with mass are kept; see ``TopKProbs``.
+    Floats become float32. Where several processes share a run, all of them call this; each reads some of the batches,
+    and all get all rows. ``pixels`` may be features (B, C), which ``read`` gets as they are. If there are
+    ``few_classes``, only classes with mass are kept of the first, probabilities; see ``TopKProbs``.
     """
     device = choose_device(config.device)
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
@@ -364,43 +337,29 @@ def outputs(
 def with_features(ready: Prepared) -> Prepared:
     """Return a run with features in the place of its pixels, where its body stays as it is and sees the same pixels."""
     config, data = ready.config.resolved, ready.data
-    if not _stays(config, data):
+    task, text = data.task, data.text is not None and config.aligns
+    changed = (config.flip, config.shift, config.colour, config.erase, config.auto_augment, config.mixes)
+    more = (config.consistency, config.pretraining, config.fsdp, text, task.frames, task.output != "probabilities")
+    if not config.freeze or config.min_scale != 1.0 or any((*changed, *more)):
         return ready
     options = {name: getattr(config, name) for name in OF_FEATURES}
     for pixels, those, kept in _last:
         if pixels is data.pixels and those == options:
             return replace(ready, data=replace(data, pixels=kept))
-    found = make_backbone(config, data.task.outputs(data.classes))
-    classifier: Any = found.module.get_classifier() if hasattr(found.module, "get_classifier") else None  # pyright: ignore[reportCallIssue]
+    found = make_backbone(config, task.outputs(data.classes))
+    body = found.module
+    classifier: Any = body.get_classifier() if hasattr(body, "get_classifier") else None  # pyright: ignore[reportCallIssue]
     if not isinstance(classifier, nn.Linear) or len(found.new_layers) > 1 or isinstance(data.pixels, KeptFeatures):
         return ready
     if processes.rank() == 0:
         say(f"computing the features of {len(data.pixels):,} images once, as --freeze keeps the weights")
-    kept = KeptFeatures(_features(found.module, config, data), data.pixels)
+    device = choose_device(config.device)
+    body.to(device, memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
+    reader = Headed(body).eval()
+    at_once = images_at_once(task, len(data.classes), config.image_size)
+    at_once = min(at_once, ON_CPU) if device.type == "cpu" else at_once
+    every, how = np.arange(len(data.pixels)), augmentation_of(config, body)
+    (features,) = outputs(lambda inputs: (reader.read(inputs)[1],), data.pixels, every, how, config, at_once)
+    kept = KeptFeatures(torch.from_numpy(features), data.pixels)
     _last[:] = [(data.pixels, options, kept)]
     return replace(ready, data=replace(data, pixels=kept))
-
-
-def _stays(config: ResolvedOptions, data: TrainingData) -> bool:
-    """Return whether nothing but the classifier learns, and no augmentation changes what the body sees."""
-    changed = (config.flip, config.shift, config.colour, config.erase, config.auto_augment, config.mixes)
-    more = (config.consistency, config.pretraining, config.fsdp, data.text is not None and config.aligns)
-    plain = data.task.frames is None and data.task.output == "probabilities" and config.min_scale == 1.0
-    return config.freeze and plain and not any(changed) and not any(more)
-
-
-def _features(body: nn.Module, config: ResolvedOptions, data: TrainingData) -> Tensor:
-    """Return (N, C) what the classifier of a model reads of each image."""
-    memory_format = memory_format_of(config.memory_format)
-    device = choose_device(config.device)
-    body.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
-    reader = Headed(body).eval()
-
-    def read(inputs: Tensor) -> tuple[Tensor]:
-        return (reader.read(inputs)[1],)
-
-    everything = np.arange(len(data.pixels))
-    at_once = images_at_once(data.task, len(data.classes), config.image_size)
-    at_once = min(at_once, ON_CPU) if device.type == "cpu" else at_once
-    how = augmentation_of(config, body)
-    return torch.from_numpy(outputs(read, data.pixels, everything, how, config, at_once)[0])

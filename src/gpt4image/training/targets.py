@@ -45,13 +45,7 @@ ABOVE_CHANCE = 0.05
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Noise:
-    """How given labels come about.
-
-    Attributes:
-        rate: part of them that is wrong; 0 where they are taken at their word.
-        transition: (K, K) probability of each given label by true class; None where a wrong label is any other class
-            alike.
-    """
+    """The part of the given labels that is wrong, and the (K, K) probability of each by true class, if not alike."""
 
     rate: float = 0.0
     transition: NDArray[np.float32] | None = None
@@ -86,9 +80,7 @@ def single_labels(
 
 
 def explained(probabilities: Probabilities, labels: Ints, held_out: Bools) -> float | None:
-    """Return which part of what labels tell is predicted: McFadden's R2, one minus the log loss of the predictions over
-    that of the frequencies of the classes.
-    """
+    """Return McFadden's R2 of predictions: one minus their log loss over that of the class frequencies."""
     loss = entropy = 0.0
     for _, predicted, given in single_labels(probabilities, labels, held_out):
         counts = np.bincount(given)
@@ -129,7 +121,7 @@ def says_nothing(
     task: Task, probabilities: Probabilities, labels: Ints, held_out: Bools, noise: Noise, trust: float | None
 ) -> bool:
     """Return whether texts are uninformative: they explain next to nothing of the labels, and agree with them no more
-    often than the most frequent class does (binomial test). Of several classes per image a text may tell a few.
+    often than the most frequent class does (binomial test).
     """
     if not task.exclusive or trust is not None or noise.rate > 0.0:
         return False
@@ -147,17 +139,11 @@ def says_nothing(
 def blend(
     probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None, firm: Bools | None = None
 ) -> NDArray[np.float32]:
-    """Return the soft target of each image.
+    """Return the (n, K) soft target of each image: text without a label, the label without text, zeros without both.
 
-    Args:
-        probabilities: (n, K) clean-class probabilities from text; a row of zeros where there is no description.
-        labels: (n,) given labels, negative where there is none.
-        noise: how given labels come about.
-        trust: share of a given label in the target, the rest being text; without it, the posterior of the class.
-        firm: (n,) where the posterior would name another class than a given label, half of the target is the label.
-
-    Returns:
-        (n, K): text alone without a label, the label alone without text, zeros without both.
+    ``probabilities`` are (n, K) from text, zeros where there is none; ``labels`` (n,), negative for none. ``trust`` is
+    the share of a label beside text; without it the target is the posterior of the class under ``noise``, except that
+    of ``firm`` labels, (n,), which it contradicts, half is kept.
     """
     targets = np.array(probabilities, dtype=np.float64)
     labelled = np.flatnonzero(labels >= 0)
@@ -218,13 +204,8 @@ def check_fitting(labels: Targets | BoxLabels, config: TrainOptions, image_set: 
             f"{config.targets} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
             f"{len(image_set.classes)}; it has {first_few(labels.classes)}); run `gpt4image label` on this dataset."
         )
-    _check_held_out(_learned_from(labels), config, image_set)
-
-
-def _learned_from(labels: Targets | BoxLabels) -> list[str]:
-    """Return the digests of the images whose labels text labels have learned from."""
     rows = labels.human if isinstance(labels, BoxLabels) else np.unique(np.nonzero(labels.labels >= 0)[0]).tolist()
-    return [labels.digests[row] for row in rows]
+    _check_held_out([labels.digests[row] for row in rows], config, image_set)
 
 
 def _check_held_out(learned: Sequence[str], config: TrainOptions, image_set: Dataset) -> None:
@@ -235,18 +216,13 @@ def _check_held_out(learned: Sequence[str], config: TrainOptions, image_set: Dat
             split_of[digest] = split
     counts = Counter(split_of.get(digest, "train") for digest in learned)
     found = [f"{counts[split]} of its {split} split" for split in SPLITS if split != "train" and counts[split]]
-    if not found:
-        return
-    advice = "run `gpt4image label` with the same --val-fraction and --test-fraction as this run"
-    if config.only_described:
-        advice += (
-            f", on {config.embeddings} alone: --only-described takes for validation first what that table does not "
-            "describe"
+    if found:
+        only = f", on {config.embeddings} alone (--only-described)" if config.only_described else ""
+        raise TableError(
+            f"{config.targets} has learned from labels of images that this run holds out: {' and '.join(found)}. Those "
+            "labels would teach it, and it would be measured on them; run `gpt4image label` with the same "
+            f"--val-fraction and --test-fraction as this run{only}."
         )
-    raise TableError(
-        f"{config.targets} has learned from labels of images that this run holds out: {' and '.join(found)}. Those "
-        f"labels would teach it, and it would be measured on them; {advice}."
-    )
 
 
 def with_targets(data: TrainingData, targets: Probabilities | Boxes) -> TrainingData:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,8 +35,7 @@ FINISHED = (
 )
 MEASURED_STEPS = 5
 """Steps after which the time of a run is estimated; the first one is slower and does not count."""
-PROJECT = "gpt4image"
-"""Name of the runs' project in trackers."""
+PROJECT = "gpt4image"  # of the runs in trackers
 OnStep = Callable[[int, int, str], None]
 Row = Mapping[str, Any]
 """A row of metrics.jsonl."""
@@ -51,20 +51,23 @@ def train(
         task: what to train for, where it is not one of the registry; ``config.task`` names it otherwise.
         on_epoch: is told each epoch, in the first process; where it returns False, training ends.
 
-    Raises:
-        ConfigError, DataError, TableError, ModelError, RunError: before training starts.
-        TrainingError: the loss is not finite.
+    Raises: TrainingError: the loss is not finite. Other errors come before training starts.
     """
     from gpt4image.training.loop import tidy
-    from gpt4image.training.run_model import with_features
+    from gpt4image.training.run_model import self_trained, with_features
 
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
         processes.by_first(lambda: held.enter_context(runs.writing(config.out)))
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
-            _require_same_data(ready)
-            _train(with_features(_self_trained(ready)), on_epoch)
+            first = processes.from_first(ready.fingerprint)
+            processes.together(partial(_require_same, ready, first))
+            if (teacher := ready.config.self_train) is not None:  # which compares the weights with their record
+                taught = self_trained(ready.data, teacher)
+                identity = fingerprint([ready.fingerprint, file_digest(teacher / runs.MODEL)])
+                ready = replace(ready, data=taught, fingerprint=identity)
+            _train(with_features(ready), on_epoch)
         processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
@@ -91,29 +94,12 @@ def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
     return prepare(config, splits=("train", "val"), task=task, targets=True)
 
 
-def _require_same_data(ready: Prepared) -> None:
-    """Refuse processes that read other images, labels or texts than the first one, as on machines with other files."""
-    first = processes.from_first(ready.fingerprint)
-
-    def check() -> None:
-        if ready.fingerprint != first:
-            raise DataError(
-                f"this machine reads other images, labels or texts from {ready.config.data} than the first process: "
-                "all machines must see the same files."
-            )
-
-    processes.together(check)
-
-
-def _self_trained(ready: Prepared) -> Prepared:
-    """Return the run with what ``--self-train`` predicts, if given; its weights tell the data from others."""
-    from gpt4image.training.run_model import self_trained
-
-    run: Path | None = ready.config.self_train
-    if run is None:
-        return ready
-    data = self_trained(ready.data, run)  # which compares the weights with their record
-    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, file_digest(run / runs.MODEL)]))
+def _require_same(ready: Prepared, first: str) -> None:
+    if ready.fingerprint != first:
+        raise DataError(
+            f"this machine reads other images, labels or texts from {ready.config.data} than the first process: "
+            "all machines must see the same files."
+        )
 
 
 def _tell(text: str) -> None:
@@ -122,7 +108,7 @@ def _tell(text: str) -> None:
 
 
 def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
-    config, left, task = ready.config, time_left(), ready.data.task
+    config, task, marks = ready.config, ready.data.task, list[float]()
     _tell(block(ready))
     if config.compile:
         _tell("compiling the model: the first step may take minutes")
@@ -131,8 +117,10 @@ def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
 
         def on_step(step: int, steps: int, note: str) -> None:
             bar.update(row_of_bar, completed=step, total=steps, note=note)
-            if estimate := left(step, steps):
-                _tell(f"{'left':10}{estimate}")
+            marks.append(time.monotonic())
+            if len(marks) == MEASURED_STEPS:
+                each = (marks[-1] - marks[0]) / (MEASURED_STEPS - 1)
+                _tell(f"{'left':10}{about(each * (steps - step))}")
 
         shown, held_out = [float("-inf")], int(ready.data.labelled[ready.data.indices("val")].sum())
 
@@ -180,54 +168,45 @@ def run(
         runs.IMAGES: ready.images,
         **extra,
     }
-    facts = {
+    machine = {
         "device": device_name(choose_device(config.device)),
         "precision": config.precision,
         "memory_format": config.memory_format,
         "threads": torch.get_num_threads(),
         "processes": processes.count(),
     }
-    processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
+    processes.by_first(lambda: runs.start(out, record, machine, resume=resume))
     with tracked(config.trackers, out, record) as track:
 
         def after_epoch(row: Row) -> bool | None:
             track(row)
             return on_epoch(row)
 
-        seconds = config.checkpoint_seconds
-        measured = fit(trainer, out, on_step=on_step, on_epoch=after_epoch, checkpoint_seconds=seconds)
+        measured = fit(trainer, out, on_step, after_epoch, config.checkpoint_seconds)
     if isinstance(trainer.model, Aligner) and (table := config.embeddings) is not None:
         processes.by_first(lambda: write_text_space(out, table))
-    finished = {"status": "finished", **measured, **data_facts(ready)}
-    processes.by_first(lambda: runs.finish(out, finished))
-
-
-def data_facts(ready: Prepared) -> dict[str, Any]:
-    """Return what a run record holds of its data: class names, images per split, those with labels, texts, targets."""
     data = ready.data.without_met()
     train = data.indices("train")
-    read = {str(split): len(data.indices(split)) for split in set(data.image_set.splits)}
-    return {
-        "classes": list(data.classes),
-        "data": {
-            "spec": data.image_set.spec,
-            **ready.sizes,
-            **read,
-            "classes": len(data.classes),
-            "labelled": int(data.labelled[train].sum()),
-            "val_labelled": int(data.labelled[data.indices("val")].sum()),
-            "described": int(data.described[train].sum()),
-            "with_target": int(data.has_target(train).sum()),
-        },
+    facts = {
+        "spec": data.image_set.spec,
+        **ready.sizes,
+        **{str(split): len(data.indices(split)) for split in set(data.image_set.splits)},
+        "classes": len(data.classes),
+        "labelled": int(data.labelled[train].sum()),
+        "val_labelled": int(data.labelled[data.indices("val")].sum()),
+        "described": int(data.described[train].sum()),
+        "with_target": int(data.has_target(train).sum()),
     }
+    finished = {"status": "finished", **measured, "classes": list(data.classes), "data": facts}
+    processes.by_first(lambda: runs.finish(out, finished))
 
 
 def _outcome(out: Path, *, finished: bool) -> TrainResult:
     """Return what a run came to; ``finished`` where it was made before."""
     record = runs.read_run(out)
     config, facts, last = record["config"], record["run"], record["metrics"][-1]["val"]
-    # Of the loss there is none: the curves show it.
-    val = {name: round(value, 4) for name, value in (last or {}).items() if name != "loss"}
+    data = facts["data"]
+    val = {name: round(value, 4) for name, value in (last or {}).items() if name != "loss"}  # the curves show it
     notes = [*config["notes"], *([FINISHED] if finished else [])]
     thresholds = None
     if config["task"] == MultiLabel.name and runs.THRESHOLDS not in facts:
@@ -238,14 +217,10 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
     return TrainResult(
         path=out,
         chosen=config["chosen"],
-        train_images=facts["data"]["train"],
-        val_images=facts["data"]["val"],
-        test_images=facts["data"]["test"],
-        classes=facts["data"]["classes"],
-        labelled=facts["data"]["labelled"],
-        described=facts["data"]["described"],
+        **{f"{split}_images": data[split] for split in ("train", "val", "test")},
+        **{name: data[name] for name in ("classes", "labelled", "described")},
         val=val,
-        counts={f"val_{name}": facts["data"]["val_labelled"] for name in val},
+        counts={f"val_{name}": data["val_labelled"] for name in val},
         thresholds=thresholds,
         notes=" ".join(notes) or None,
         seconds=facts["seconds"],
@@ -288,9 +263,7 @@ def block(ready: Prepared) -> str:
     lines = [f"{name:10}{value}" for name, value in rows.items() if value]
     open_init = ready.chosen.get("init") == "scratch" and auto.takes_weights(config, len(train))
     if open_init and pretrained_weights(config.model) == "elsewhere":
-        lines.insert(
-            -1, f"{'weights':10}--init pretrained downloads those of ImageNet, with which few images go further"
-        )
+        lines.append(f"{'weights':10}--init pretrained downloads those of ImageNet, with which few images go further")
     return "\n".join([*lines, *(f"{'note':10}{idle}" for idle in idle_options(config.resolved, data))])
 
 
@@ -299,20 +272,6 @@ def about(seconds: float) -> str:
     if seconds < 90:
         return "about a second" if seconds < 1.5 else f"about {round(seconds)} seconds"
     return f"about {round(seconds / 60)} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
-
-
-def time_left() -> Callable[[int, int], str | None]:
-    """Return what is called after each step, and estimates the time that is left once, where that is known."""
-    marks: list[tuple[int, float]] = []
-
-    def after(step: int, steps: int) -> str | None:
-        marks.append((step, time.monotonic()))
-        if len(marks) != MEASURED_STEPS:
-            return None
-        (first, begun), (last, now) = marks[0], marks[-1]
-        return about((now - begun) / (last - first) * (steps - last))
-
-    return after
 
 
 def check_trackers(names: Iterable[str]) -> None:
@@ -348,13 +307,13 @@ def _started(name: str, out: Path, record: Row) -> Any:
     PartialState(cpu=choose_device(record["device"]).type == "cpu")  # trackers ask it which process is the first
     title = out.name if record["arm"] == "train" else f"{record['arm']}-{out.name}"
     ours = fingerprint([str(out.resolve()), runs.identity(dict(record))])[:16]
-    made: dict[str, Callable[[], Any]] = {
-        "tensorboard": lambda: tracking.TensorBoardTracker("tensorboard", logging_dir=out),
-        "wandb": lambda: tracking.WandBTracker(PROJECT, name=title, dir=out, id=ours, resume="allow"),
-        "mlflow": lambda: tracking.MLflowTracker(PROJECT, run_name=title),
-        "trackio": lambda: tracking.TrackioTracker(PROJECT, name=title, resume="allow"),
-    }
-    tracker = made[name]()
+    kind, options = {
+        "tensorboard": ("TensorBoardTracker", {"logging_dir": out}),
+        "wandb": ("WandBTracker", {"name": title, "dir": out, "id": ours, "resume": "allow"}),
+        "mlflow": ("MLflowTracker", {"run_name": title}),
+        "trackio": ("TrackioTracker", {"name": title, "resume": "allow"}),
+    }[name]
+    tracker: Any = getattr(tracking, kind)("tensorboard" if name == "tensorboard" else PROJECT, **options)
     tracker.start()
     plain = {key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in record.items()}
     tracker.store_init_configuration(plain)

@@ -69,14 +69,9 @@ GREY = 0.2
 class Trainer:
     """The parts of one run.
 
-    Attributes:
-        model: maps images to (logits, image embeddings or None).
-        parallel: what a step calls in its place: the same, or a wrapper that averages gradients over processes.
-        optimizers, schedulers: of the model, and of the text encoder if it learns; by their names in a checkpoint.
-        cpu_augmentation: None where images are augmented only on the device.
-        texts: None where the text encoder does not learn.
-        objectives: the terms of the loss beside the task's.
-        best: best validation score so far and its epoch, counted from 1; None before the first.
+    ``model`` maps images to logits and image embeddings or None; a step calls ``parallel`` in its place, which averages
+    gradients over processes. ``optimizers`` stand by their names in a checkpoint. ``objectives`` are the terms of the
+    loss beside the task's, ``best`` the best validation score so far and its epoch, from 1.
     """
 
     config: ResolvedOptions
@@ -167,7 +162,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         placing="on-top" if data.weak(others).any() else "apart" if config.consistency > 0.0 else "among",
     )
     batches = replace(batches, twice=config.compares_views)
-    parallel, ema, best_model = placed(config, model, device, batches)
+    parallel, ema, best_model = _placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
@@ -179,6 +174,13 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         optimizers["of_texts"] = torch.optim.AdamW(tower.parameters(), lr=lr, weight_decay=0.0)
     schedulers = [cosine(one, steps, config.warmup_fraction, lowest[name]) for name, one in optimizers.items()]
     augmentation = augmentation_of(config, backbone)
+    objectives = list[Objective]()
+    if isinstance(model, Aligner) and data.text is not None:
+        objectives.append(alignment(data.text, model, config.align_weight))
+    if config.consistency > 0.0:
+        objectives.append(consistency(config.consistency, config.confidence, config.label_smoothing))
+    if config.compares_views:
+        objectives.append(views(config.temperature))
     return Trainer(
         config=config,
         data=data,
@@ -195,7 +197,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         texts=tower,
-        objectives=objectives_of(config, data, model),
+        objectives=tuple(objectives),
     )
 
 
@@ -212,19 +214,7 @@ def of_task(
     return model, (*(f"{CLASSIFIER}{name}" for name in new_layers), *own)
 
 
-def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module) -> tuple[Objective, ...]:
-    """Return the terms of the loss beside the task's."""
-    found: list[Objective] = []
-    if isinstance(model, Aligner) and data.text is not None:
-        found.append(alignment(data.text, model, config.align_weight))
-    if config.consistency > 0.0:
-        found.append(consistency(config.consistency, config.confidence, config.label_smoothing))
-    if config.compares_views:
-        found.append(views(config.temperature))
-    return tuple(found)
-
-
-def placed(
+def _placed(
     config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches
 ) -> tuple[nn.Module, ModelEmaV3 | None, nn.Module | None]:
     """Bring a model to its device, or its shards to all; return what a step calls, moving average and best model."""
@@ -331,10 +321,24 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
 
 
 def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
-    """Return the optimiser of a run but that of its text encoder. Raises ConfigError: timm has none of its name."""
+    """Return the optimiser of a run, except that of its text encoder. Raises ConfigError: timm has none of its name."""
+    trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
+    groups: list[dict[str, Any]] = param_groups_weight_decay(
+        trained, config.weight_decay, no_weight_decay_list=model.no_weight_decay()
+    )
+    if config.init != "scratch":
+        starts = tuple(f"{name}." for name in new_layers)
+        given = {id(each) for name, each in model.backbone.named_parameters() if not f"{name}.".startswith(starts)}
+        faster = {"lr_scale": config.new_layers_lr_scale}  # a key that the schedulers of timm know
+        groups = [
+            {**group, **more, "params": own}
+            for kept, more in ((True, {}), (False, faster))
+            for group in groups
+            if (own := [each for each in group["params"] if (id(each) in given) is kept])
+        ]
     try:
         optimizer: Any = create_optimizer_v2(
-            parameter_groups(model, config, new_layers),
+            groups,
             opt=config.optimizer,
             lr=config.lr,
             weight_decay=config.weight_decay,
@@ -348,24 +352,6 @@ def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: S
             f"--optimizer {config.optimizer} cannot be used: {first_line(error)}; see timm.optim.list_optimizers()."
         ) from None
     return optimizer
-
-
-def parameter_groups(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the parameters of a run but those of a text encoder, with and without weight decay."""
-    trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
-    decay = config.weight_decay
-    groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=model.no_weight_decay())
-    if config.init == "scratch":
-        return groups
-    starts = tuple(f"{name}." for name in new_layers)
-    given = {id(each) for name, each in model.backbone.named_parameters() if not f"{name}.".startswith(starts)}
-    faster = {"lr_scale": config.new_layers_lr_scale}  # a key that the schedulers of timm know
-    parts = [
-        {**group, **more, "params": [each for each in group["params"] if (id(each) in given) is kept]}
-        for kept, more in ((True, {}), (False, faster))
-        for group in groups
-    ]
-    return [part for part in parts if part["params"]]
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float, lowest: float) -> CosineLRScheduler:

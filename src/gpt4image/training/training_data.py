@@ -29,8 +29,7 @@ class TextTargets:
 
     Attributes:
         matrix: (M, D) float16 or float32, one row per distinct text; may be a memory map.
-        offsets: (N + 1,) int64; the texts of image i are ``rows[offsets[i]:offsets[i + 1]]``.
-        rows: (R,) int64, rows of the matrix.
+        offsets, rows: the texts of image i are the rows ``rows[offsets[i]:offsets[i + 1]]`` of the matrix.
         table: the table that the vectors are of, which knows the texts; None for vectors without a text.
     """
 
@@ -58,11 +57,8 @@ class TextTargets:
         return ids
 
     def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the targets of a batch.
-
-        Returns:
-            (B, D) float32, the mean text of each image (zeros where there is none); (B,) bool, whether it has any;
-            (B,) int64 identity of its texts: images that share it must not be each other's negatives.
+        """Return of a batch: (B, D) float32, the mean text of each image (zeros for none); (B,) bool, whether it has
+        any; (B,) int64 identity of its texts: images that share it must not be each other's negatives.
         """
         has, ids = self.offsets[indices + 1] > self.offsets[indices], self.identity[indices]
         vectors = self._means(len(indices), *self.texts_of(indices))
@@ -115,15 +111,12 @@ class TrainingData:
     """Everything a run reads; arms of a comparison differ in ``labels``, ``soft`` and ``text`` alone.
 
     Attributes:
-        image_set: N images with their splits and true annotations; see ``all_labels``.
-        pixels: their decoded pixels.
+        image_set, pixels: N images with their splits and true annotations, and what is decoded of them.
         usable: (N,) bool, which images can be decoded; the others belong to no split.
-        task: what is learned; it says what labels and targets mean.
         labels: (N, ...) the labels that training may see.
         soft: (N, K) targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
-        from_text: (N,) bool, which images have a text label in ``soft``; None without.
-        from_run: (N,) bool, which images have an annotation that another run predicted; None without.
+        from_text, from_run: (N,) bool, which images have a text label, or what another run predicted; None without.
         skipped: images known to be unusable before training.
     """
 
