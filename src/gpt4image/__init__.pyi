@@ -89,7 +89,7 @@ def demo(
 
     Distill packaged photographs of clothes offline, from recorded answers of an LLM, and compare with human labels.
 
-    Example: gpt4image.demo(out='demo-out')
+    Example: gpt4image.demo()
 
     Args:
         out (str | Path, optional): Folder of the demo: answers, embeddings, text labels, runs, model.onnx,
@@ -226,7 +226,7 @@ def distill(
     No image needs a label if the classes are given. Every stage goes on where it stopped, and nothing is paid for
     before you agree.
 
-    Example: gpt4image.distill('photos', describer='openai:gpt-4.1-mini', classes='cat, dog, rabbit', max_cost=5)
+    Example: gpt4image.distill(data='photos', describer='openai:gpt-4.1-mini', classes='cat, dog, rabbit', max_cost=5.0)
 
     Args:
         data (str | Path | (images, labels) | DataFrame): Folder of images, with or without labels, or another dataset
@@ -326,10 +326,9 @@ def distill(
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
-        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if other images take
-            part only through alignment or consistency training. If those others do not fill the rest of a batch, each
-            takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
-            images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
+            only through alignment or consistency training. For segmentation, images with only tags come on top of
+            batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
         self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
             the images without one, for segmentation, or classes of those without a label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
@@ -344,9 +343,9 @@ def distill(
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
-        presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
-            classes an image shows, known from its mask, its tags or text labels, how much of it is background on
-            average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: the classes that an image is
+            known to show, by tags or text labels, and the boxes that targets= has of images without a mask. With 0 only
+            masks are learned from.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
@@ -354,9 +353,9 @@ def distill(
         init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
             a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
             200,000 training images; nothing is downloaded unasked.
-        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=,
-            which stay as they are: a linear probe. Without flip=, shift= and other changes of pixels, as is then the
-            default for classes, the features of each image are computed only once, so that many epochs take seconds.
+        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
+            a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
+            so that epochs take seconds.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
             as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
@@ -436,8 +435,7 @@ def distill(
             for none.
 
     Returns:
-        DistillResult: The model that ``distill`` made, and how good it is by human labels; ``stages`` are the facts of
-            its stages.
+        DistillResult: The model that ``distill`` made, its ``scores`` by human labels, and the facts of its ``stages``.
     """
 
 def describe(
@@ -498,7 +496,7 @@ def describe(
 
     Write a description of every image into the description store.
 
-    Example: gpt4image.describe(data='folder:photos', store='photos.db', describer='openai:gpt-4.1-mini', dry_run=True)
+    Example: gpt4image.describe(describer='openai:gpt-4.1-mini', data='folder:photos', store='photos.db', dry_run=True)
 
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
@@ -610,7 +608,7 @@ def encode(
 
     Turn descriptions into a memory-mapped embedding table.
 
-    Example: gpt4image.encode(store='photos.db', encoder='minilm', out='photos.emb')
+    Example: gpt4image.encode(store='photos.db', out='photos.emb')
 
     Args:
         store (str | Path): Description store.
@@ -653,7 +651,7 @@ def label(
     Predict the class of every image from answers, descriptions and the labels there are; list suspected label
     errors. No label is needed with answers or class names.
 
-    Example: gpt4image.label(data='folder:photos', answers='photos.db', embeddings='photos.emb', out='targets.parquet')
+    Example: gpt4image.label(data='folder:photos', embeddings='photos.emb', answers='photos.db', out='targets.parquet')
 
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
@@ -665,8 +663,8 @@ def label(
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         embeddings (str | Path | None, optional): Embedding table of the descriptions.
-        answers (str | Path | None, optional): Description store with the answers to `gpt4image.describe(ask='class')`;
-            tags where images have several classes; boxes for detection.
+        answers (str | Path | None, optional): Description store with the answers to `describe --ask class`; tags where
+            images have several classes; boxes for detection.
         task (Literal['auto', 'classification', 'multilabel', 'video', 'detection'], optional): Kind of target: the
             class of an image (classification) or clip (video), which of several an image has (multilabel), or boxes of
             objects (detection). auto: as the labels of the dataset are.
@@ -750,7 +748,7 @@ def audit(
 
     Estimate how good targets and a model are, from a person's looks at a few images in the browser.
 
-    Example: gpt4image.audit(data='folder:photos', targets='targets.parquet', model='run', looks=60)
+    Example: gpt4image.audit(data='folder:photos', targets='targets.parquet', model='run')
 
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
@@ -786,7 +784,7 @@ def discover(
 
     Propose classes from descriptions where there is no class list; name and merge them in the browser.
 
-    Example: gpt4image.discover(data='folder:photos', embeddings='photos.emb', out='discovered')
+    Example: gpt4image.discover(data='folder:photos', embeddings='photos.emb')
 
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
@@ -820,8 +818,7 @@ def export_labels(
 
     Write targets as labels that other programs read.
 
-    Example: gpt4image.export_labels('gpt4image', 'export-labels', data='folder:photos', targets='targets.parquet',
-    format='csv', out='labels.csv')
+    Example: gpt4image.export_labels(data='folder:photos', targets='targets.parquet', format='csv', out='labels.csv')
 
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
@@ -944,10 +941,9 @@ def train(
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
-        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if other images take
-            part only through alignment or consistency training. If those others do not fill the rest of a batch, each
-            takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
-            images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
+            only through alignment or consistency training. For segmentation, images with only tags come on top of
+            batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
         pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
             captions (aligned to the descriptions of embeddings=).
         self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
@@ -967,9 +963,9 @@ def train(
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
-        presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
-            classes an image shows, known from its mask, its tags or text labels, how much of it is background on
-            average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: the classes that an image is
+            known to show, by tags or text labels, and the boxes that targets= has of images without a mask. With 0 only
+            masks are learned from.
         model (str | nn.Module | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
@@ -977,9 +973,9 @@ def train(
         init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
             a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
             200,000 training images; nothing is downloaded unasked.
-        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=,
-            which stay as they are: a linear probe. Without flip=, shift= and other changes of pixels, as is then the
-            default for classes, the features of each image are computed only once, so that many epochs take seconds.
+        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
+            a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
+            so that epochs take seconds.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
             as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
@@ -1064,7 +1060,7 @@ def evaluate(
 
     Measure a run: top-1, top-5, per class, calibration, confusion.
 
-    Example: gpt4image.evaluate('run', split='test')
+    Example: gpt4image.evaluate(run_dir='run')
 
     Args:
         run_dir (str | Path): Run folder written by `train`.
@@ -1079,7 +1075,7 @@ def evaluate(
         model (Module | None, optional): The module that was trained, where `train` was given one in another process.
 
     Returns:
-        EvaluateResult: Scores by ``evaluate``; ``metric`` names the task's primary one. ``rows`` are the predictions of
+        EvaluateResult: Scores by ``evaluate``, by name; ``metric`` is the primary one. ``rows`` are the predictions of
             the images.
     """
 
@@ -1167,7 +1163,7 @@ def compare(
 
     Train all arms over several seeds and measure what text adds.
 
-    Example: gpt4image.compare(data='folder:photos', embeddings='photos.emb', labels_per_class=10, seeds=5, out='cmp')
+    Example: gpt4image.compare(data='folder:photos', embeddings='photos.emb', out='cmp', seeds=5, labels_per_class=10)
 
     Args:
         image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
@@ -1195,10 +1191,9 @@ def compare(
         paper_compat (bool, optional): Reproduce the official code of the paper, including its defects.
         head (Literal['linear', 'mlp', 'mlp-bn'], optional): Projection head from features to text space; dropped after
             training.
-        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if other images take
-            part only through alignment or consistency training. If those others do not fill the rest of a batch, each
-            takes part as often as any other image. For segmentation, images with only tags come on top of batch_size=
-            images with a mask, in this proportion or, if they are fewer, in that of the dataset.
+        labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
+            only through alignment or consistency training. For segmentation, images with only tags come on top of
+            batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
         pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
             captions (aligned to the descriptions of embeddings=).
         self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
@@ -1218,9 +1213,9 @@ def compare(
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
-        presence_weight (float, optional): Weight of the losses of presence and of boxes, for segmentation: which
-            classes an image shows, known from its mask, its tags or text labels, how much of it is background on
-            average, and the boxes that targets= has of images without a mask. With 0 only masks are learned from.
+        presence_weight (float, optional): Weight of weak supervision, for segmentation: the classes that an image is
+            known to show, by tags or text labels, and the boxes that targets= has of images without a mask. With 0 only
+            masks are learned from.
         model (str | None, optional): Any timm model, or one of transformers for classes, masks or clips:
             transformers:NAME_OR_PATH. Default: a small ResNet for small datasets of small images, otherwise resnet18.
         model_args (Mapping[str, Any], optional): Extra arguments of timm.create_model, or of a configuration of
@@ -1228,9 +1223,9 @@ def compare(
         init (str | Path, optional): scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or
             a .safetensors file. auto: pretrained where the model's weights lie on this machine and there are fewer than
             200,000 training images; nothing is downloaded unasked.
-        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=,
-            which stay as they are: a linear probe. Without flip=, shift= and other changes of pixels, as is then the
-            default for classes, the features of each image are computed only once, so that many epochs take seconds.
+        freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
+            a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
+            so that epochs take seconds.
         stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
             as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
@@ -1294,8 +1289,8 @@ def compare(
             from 5 on.
         arms (str, optional): Comparison arms, separated by commas. Default: all that apply to the labels there are. See
             docs/compare.md.
-        answers (str | Path | None, optional): Store of answers by a describer that was asked for the class
-            (`gpt4image.describe(ask='class')`), for the arms asked and fused.
+        answers (str | Path | None, optional): Store of answers by a describer that was asked for the class (`gpt4image
+            describe --ask class`), for the arms asked and fused.
         features (str, optional): What sees the pictures beside the answers of the arm fused, as for `label`; `distill`
             gives what it taught by.
         labels_per_class (int | None, optional): Keep this many labels per class, drawn per seed, of described images
@@ -1321,7 +1316,7 @@ def report(
 
     Write report.html for a run or a comparison, from its records only.
 
-    Example: gpt4image.report('cmp')
+    Example: gpt4image.report(dir='cmp')
 
     Args:
         dir (str | Path): Folder written by `train`, `compare` or `demo`.
@@ -1346,7 +1341,7 @@ def export(
 
     Write the model of a run as others load it, checked against the run, with a model card.
 
-    Example: gpt4image.export('run', format='onnx', out='model.onnx')
+    Example: gpt4image.export(run_dir='run', format='onnx', out='model.onnx')
 
     Args:
         run_dir (str | Path): Folder of a finished run; or of a comparison, whose best run on validation images is
@@ -1387,7 +1382,7 @@ def predict(
 
     Predict the classes, boxes or masks of images, by a run or by what was exported from it.
 
-    Example: gpt4image.predict('model.onnx', ['photos/', 'more/**/*.jpg'], top=3, out='predictions.csv')
+    Example: gpt4image.predict(model='model.onnx', images=('photos/', 'more/**/*.jpg'), top=3, out='predictions.csv')
 
     Args:
         model (str | Path): Run folder, folder in timm's format or .onnx file.
@@ -1430,7 +1425,7 @@ def search(
 
     Find images by what they show, in words or by another image, in the text space of a run.
 
-    Example: gpt4image.search('run', 'a red car on snow', data='folder:photos', html='found.html')
+    Example: gpt4image.search(run_dir='run', texts=('a red car on snow',), data='folder:photos', html='found.html')
 
     Args:
         run_dir (str | Path): Run folder written by `train` with embeddings=.
@@ -1460,7 +1455,7 @@ def doctor(
 
     With a path, every file there is compared to its checksum: exit code 0 when all are whole, 1 when one is damaged.
 
-    Example: gpt4image.doctor('run')
+    Example: gpt4image.doctor(path='run')
 
     Args:
         path (str | Path | None, optional): Store, embedding table, index, text labels, run, comparison or exported
