@@ -15,6 +15,8 @@ from PIL import Image
 
 from coloured import COLOURS, noisy
 from gpt4image.base.outcome import Outcome
+from gpt4image.describing.describers.openai import describer as openai_describer
+from gpt4image.describing.prices import Price
 from openai_stub import Call, Reply, Stub, answer
 
 TINY = {
@@ -81,13 +83,12 @@ def good(call: Call) -> Reply:
 
 
 @pytest.fixture
-def paid(bare: Photos, tmp_path: Path) -> Callable[[Stub], list[str]]:
+def paid(bare: Photos, monkeypatch: pytest.MonkeyPatch) -> Callable[[Stub], list[str]]:
     """The words of a command that asks a server about ``bare``, at a dollar per million tokens in and ten out."""
-    prices = tmp_path / "prices.json"
-    prices.write_text(json.dumps({"tiny": {"input": 1.0, "output": 10.0}}), encoding="utf-8")
+    monkeypatch.setattr(openai_describer, "find_price", lambda *_: Price(1.0, 10.0))
 
     def words(stub: Stub) -> list[str]:
-        server = ["--describer", "openai:tiny", "--base-url", stub.url, "--prices", str(prices), "--concurrency", "2"]
+        server = ["--describer", "openai:tiny", "--base-url", stub.url, "--concurrency", "2"]
         return ["distill", str(bare.folder), *server, "--classes", "blue, green, red", *WORDS]
 
     return words

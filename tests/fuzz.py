@@ -63,7 +63,6 @@ from gpt4image.describing.describers.openai.chat import completion_of, fault_of_
 from gpt4image.describing.describers.openai.server import NotJsonError, mapping
 from gpt4image.describing.describers.openai.server import parse_json as parse_reply
 from gpt4image.describing.describers.replay import ReplayDescriber
-from gpt4image.describing.prices import _read_table
 from gpt4image.describing.questions import asking_for
 from gpt4image.describing.rows import read_rows
 from gpt4image.models.hugging_face import find_folder
@@ -299,7 +298,6 @@ TARGETS: dict[str, Prepare] = {
                            lambda path: load_prompt(str(path))),
     "class-list": of_file("c.txt", text("cat: any cat\ndog\n# note\nfire engine: red\n"),
                           lambda path: class_list(str(path))),
-    "prices": of_file("p.json", text({"tiny": {"input": 1.0, "output": 10}}), _read_table),
     "transformers-config": of_file("m/config.json", text(TRANSFORMERS), read_transformers),
     "weights": of_stage("begun/checkpoint.safetensors", load_tensors),
     "timm-config": of_stage("model/model/config.json", lambda path: load_classifier(path.parent, threads=1)),

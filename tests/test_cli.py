@@ -28,7 +28,7 @@ from gpt4image.cli import COMMANDS, main
 from gpt4image.config import EncodeConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.labels import note_once
-from gpt4image.describing.describers.openai import limiter
+from gpt4image.describing.describers.openai import describer as calls
 from gpt4image.encoding.encode import encode
 from text_label_cases import made_of
 
@@ -213,7 +213,7 @@ def test_a_mistake_is_answered(
     monkeypatch.chdir(desk)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(limiter, "UNREACHABLE_S", 0.0)
+    monkeypatch.setattr(calls, "UNREACHABLE_S", 0.0)
     note_once.cache_clear()
     command, _, answers = row.partition(" -> ")
     before = left_in(desk)

@@ -32,7 +32,7 @@ def give(
 ) -> Callable[..., int]:
     """Give a command in the folder of the test, as from a shell, and return its exit code."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gpt4image.describing.describers.openai.limiter.UNREACHABLE_S", 0.0)
+    monkeypatch.setattr("gpt4image.describing.describers.openai.describer.UNREACHABLE_S", 0.0)
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None, time=time.time))
 
     def command(*words: object) -> int:

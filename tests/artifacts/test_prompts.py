@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpt4image.artifacts.prompts import PROMPTS, fill, find_prompt, load_prompt, turns
 from gpt4image.base.errors import ConfigError
@@ -14,8 +12,8 @@ from gpt4image.base.errors import ConfigError
 CLASSES = ("tabby_cat", "beagle")
 
 
-def asked(name: str, class_name: str = "beagle", domain: str = "pet") -> tuple[str, ...]:
-    return turns(fill(load_prompt(name), domain=domain, word_limit=60, classes=CLASSES), class_name)
+def asked(name: str, class_name: str = "beagle") -> tuple[str, ...]:
+    return turns(fill(load_prompt(name), CLASSES), class_name)
 
 
 def test_a_slip_does_not_lose_the_mark_of_a_told_class() -> None:
@@ -31,29 +29,25 @@ def test_a_slip_does_not_lose_the_mark_of_a_told_class() -> None:
 def test_places_are_filled_and_class_names_read_as_words() -> None:
     assert asked("paper") == ("Describe this image in detail.",)
     (attributes,) = asked("attributes")
-    assert "this pet image" in attributes and "at most 60 words" in attributes and "{" not in attributes
+    assert "at most 100 words" in attributes and "{" not in attributes
     (contrastive,) = asked("contrastive", "tabby_cat")
-    assert "tells this tabby cat from the other pet classes (tabby cat, beagle)" in contrastive
-    assert "  " not in asked("attributes", domain="")[0]
+    assert "tells this tabby cat from the other classes (tabby cat, beagle)" in contrastive
     first, second = asked("conversation")
     assert first == "Describe this image in detail." and "not mentioned yet" in second
     told = {name for name, prompt in PROMPTS.items() if prompt.class_conditioned}
     assert told == {"class-conditioned", "contrastive"}, "they tell the class of the image"
     with pytest.raises(ConfigError, match="the dataset has none"):
-        fill(PROMPTS["contrastive"], domain="", word_limit=9, classes=())
-    for domain in ("{class_name}", "bird}"):
-        with pytest.raises(ConfigError, match="without braces"):
-            fill(PROMPTS["attributes"], domain=domain, word_limit=9, classes=CLASSES)
+        fill(PROMPTS["contrastive"], ())
 
 
 def test_a_file_is_a_prompt_whose_text_is_its_identity(tmp_path: Path) -> None:
     path = tmp_path / "birds.txt"
-    path.write_text('What is on this {domain} image? Answer as {"text": ...}.\n---\nIs it a {class_name}?\n')
+    path.write_text('Which of {class_list} is it? Answer as {"text": ...}.\n---\nIs it a {class_name}?\n')
     prompt = load_prompt(str(path))
     assert prompt.name == "birds" and prompt.class_conditioned
-    filled = fill(prompt, domain="bird", word_limit=9, classes=CLASSES)
-    assert "{class_name}" in filled.text and filled != fill(prompt, domain="cat", word_limit=9, classes=CLASSES)
-    assert turns(filled, "wren") == ('What is on this bird image? Answer as {"text": ...}.', "Is it a wren?")
+    filled = fill(prompt, CLASSES)
+    assert "{class_name}" in filled.text and filled != fill(prompt, CLASSES[:1])
+    assert turns(filled, "wren") == ('Which of tabby cat, beagle is it? Answer as {"text": ...}.', "Is it a wren?")
 
 
 @pytest.mark.parametrize(
@@ -72,10 +66,3 @@ def test_templates_that_cannot_be_sent_are_refused(tmp_path: Path, content: byte
     (tmp_path / "p.txt").unlink() if content is None else (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_prompt(str(tmp_path / "p.txt"))
-
-
-@given(st.text(st.characters(exclude_characters="{}")), st.lists(st.text(min_size=1), min_size=1))
-def test_what_is_filled_in_is_never_filled_again(domain: str, classes: list[str]) -> None:
-    prompt = PROMPTS["attributes"]
-    filled = fill(prompt, domain=domain, word_limit=7, classes=classes)
-    assert filled.text.count(domain) >= 1 and filled.text.endswith("no introduction.")

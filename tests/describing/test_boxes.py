@@ -14,14 +14,12 @@ from PIL import Image
 
 import gpt4image.describing.asking
 from encoded_images import encoded
-from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.artifacts.store import Description, DescriptionStore, StoredAnswer
+from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import BOX_FORMATS, DescribeConfig, StatsConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
-from gpt4image.describing.boxes import IMAGES_PROBED, find_box_format, probed_images
+from gpt4image.describing.boxes import IMAGES_PROBED, probed_images
 from gpt4image.describing.contents import stats
 from gpt4image.describing.describe import describe
 from loaded_sets import in_memory, masks_of
@@ -171,14 +169,12 @@ GOOD = box("cat", [100, 100, 400, 500])
     [
         (listed(GOOD)[:-2], "stop", {}),
         (listed(GOOD, box("dog", [1, 2, 300, 412])).partition("12]")[0], "length", {"cut_off": 1}),
-        (listed(GOOD, box("dog", [1, 2, 3, 4])).rpartition("the")[0], "length", {"cut_off": 1}),
         (f"```json\n{json.dumps([GOOD])}\n```", "stop", {}),
         (f"Two: {json.dumps(GOOD)}, and {{'label': 'dog', }}", "stop", {}),
         (listed(GOOD).replace("]}", '], }, {"label": "x", "box_2d": [1, 2, 3 4]}', 1), "stop", {}),
         (listed(GOOD, {**GOOD, "box_2d": [float("nan"), 1, 2, 3]}), "stop", {"unusable": 1}),
         (listed(GOOD, "cat", None, 7, {"box_2d": [1, 2, 3, 4]}, []), "stop", {"unusable": 5}),
         (listed(GOOD, box("cat", ["1", "2", "3", "4"]), box("cat", [1, 2, 3])), "stop", {"unusable": 2}),
-        (listed(GOOD, box("cat", [1e300, 0, 1, 1]), box("cat", [10**400, 0, 1, 1])), "stop", {"unusable": 2}),
         (listed(GOOD, box("cat", [0, 0, 1000, 1000])), "stop", {"whole_image": 1}),
         (listed(GOOD, GOOD, box("cat", [5, 5, 5, 9])), "stop", {"duplicates": 1, "no_area": 1}),
         (listed({**GOOD, "words": ["a"], "truncated": "no", "confidence": "very", "x": {}}), "stop", {}),
@@ -199,10 +195,6 @@ def test_good_boxes_are_kept_from_broken_answers(
 # The convention, found on human boxes
 
 
-ME: dict[str, Any] = {"kind": "test"}
-KEY = '{"kind":"test"}'
-
-
 def dataset(count: int, *, weights: float = 1.0, splits: Sequence[str] | None = None, drawn: bool = True) -> Dataset:
     """Images without content that can be shown, each with a box of its own."""
     corners = [np.array([[0.1, 0.2, 0.5, 0.3 + 0.6 * n / count]], np.float32) for n in range(count)]
@@ -214,13 +206,6 @@ def dataset(count: int, *, weights: float = 1.0, splits: Sequence[str] | None = 
         splits=np.array(splits or ["train"] * count),
         regions=Boxes.of_images(each) if drawn else None,
     )
-
-
-def result(digest: str, *boxes: Sequence[float], **more: Any) -> Description:
-    found = tuple({"label": "cat", "box_2d": list(map(float, box))} for box in boxes)
-    answer = Answer(boxes=found, picture=more.pop("picture", (640, 480)))
-    values = {"prompt": PROMPTS["short"], "describer": ME, "created": 0.0, "answer": answer, **more}
-    return Description(digest=digest, **values)
 
 
 def test_a_few_training_images_with_boxes_are_probed_always_the_same() -> None:
@@ -246,16 +231,3 @@ def test_around_masks_only_what_is_in_one_piece_is_probed() -> None:
     )
     (boxes,) = probed_images(images).values()
     np.testing.assert_allclose(boxes, [[500, 200, 750, 400]], atol=5)
-
-
-def test_answers_of_others_and_files_and_too_few_show_nothing(tmp_path: Path) -> None:
-    images = dataset(12)
-    human = list(probed_images(images).items())
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add(result(digest, *box) for digest, box in human[:4])
-        store.add(result(digest, *box, picture=None) for digest, box in human[4:])
-        store.add(result(digest, *box, describer={"kind": "other"}) for digest, box in human)
-        assert find_box_format(store, ME, images) == find_box_format(store, ME, dataset(3, drawn=False)) == {}
-        assert store.box_formats() == {}
-        store.add([result(human[4][0], *human[4][1], sample=1)])
-        assert find_box_format(store, ME, images)["box_format_human_boxes"] == 5

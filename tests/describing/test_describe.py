@@ -154,16 +154,13 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     assert run(Scripted(ok), of(8), retry_rejected=True).summary["described"] == 1
 
 
-def test_several_prompts_and_samples_are_results_of_their_own(run: Run, tmp_path: Path) -> None:
+def test_several_prompts_are_results_of_their_own(run: Run, tmp_path: Path) -> None:
     def told(request: Request) -> Answer:
         return Answer(request=request, text=f"{request.prompt.name} of {request.keys[0]}")
 
-    outcome = run(Scripted(told), of(4), prompt=("paper", "attributes"), samples=2)
-    assert outcome.summary["described"] == 3 * 2 * 2 and outcome.summary["without_description"] == 0
-    more = Scripted(told)
-    assert run(more, of(4), prompt=("paper", "attributes"), samples=3).summary["described"] == 6
-    assert {request.sample for request in more.asked} == {2}
-    assert sum(row.prompt.name == "paper" for row in rows_of(tmp_path)) == 9
+    outcome = run(Scripted(told), of(4), prompt=("paper", "attributes"))
+    assert outcome.summary["described"] == 3 * 2 and outcome.summary["without_description"] == 0
+    assert sum(row.prompt.name == "paper" for row in rows_of(tmp_path)) == 3
     fewer = run(Scripted(told), of(5), prompt=("paper", "attributes")).summary
     assert (fewer["already_described"], fewer["described"], fewer["without_description"]) == (6, 2, 0)
 
@@ -176,7 +173,6 @@ SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
     [
         ({"prompt": ("paper", "paper")}, "each name once"),
         ({"prompt": "my own name"}, "nothing is known to ask"),
-        ({"samples": 2}, "every answer would be the same"),
         ({"ask": "description", "classes": "a,b"}, "--classes belongs to --ask class"),
         ({"ask": "class", "classes": " "}, "0 classes"),
         ({"ask": "class", "prompt": ("short", "paper")}, "goes with one --prompt"),
@@ -359,7 +355,6 @@ def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Run,
     assert len(rows_of(tmp_path)) == 3
 
 
-def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again(run: Run) -> None:
+def test_only_chance_is_asked_again(run: Run) -> None:
     refusal = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
     assert run(refusal, of(4)).summary["rejected"] == 3 and len(refusal.asked) == 3
-    assert run(refusal, of(4), retry_rejected=True, reject=()).summary["described"] == 3

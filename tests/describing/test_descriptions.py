@@ -470,8 +470,7 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
     facts |= {"boxes": 2, "boxes_outside_list": 1, "boxes_clipped": 0}
     assert {name: counted.summary[name] for name in facts} == facts
     assert counted.record["classes"] == {"cat": 1, "big_dog": 1} and counted.record["outside_list"] == {"wolf": 1}
-    assert counted.record["confidence_histogram"] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
-    assert all(part in counted.text for part in ("outside the class list", "0.9 to 1.0", "fur"))
+    assert "outside the class list" in counted.text
     checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
     facts = {"answers_outside_list": 1, "boxes": 2, "boxes_outside_list": 1}
     assert {name: checked.summary[name] for name in facts} == facts
@@ -486,14 +485,6 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
         '<title>cat · sleeps</title><rect x="1.0%" y="2.0%" width="49.0%" height="88.05%"/>',
     ):
         assert part in page, part
-
-
-def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: str) -> None:
-    bring(tmp_path, ROWS[:1], pets, classes="cat, zebra")
-    bring(tmp_path, [{**ROWS[2], "class": "zebra"}], pets, classes="cat, zebra")
-    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets, splits=ALL))
-    assert (checked.summary["images_described"], checked.summary["images_without_description"]) == (2, 3)
-    assert "big_dog/0.png (zebra)" in checked.text, "a class that the set does not have"
 
 
 # Damaged rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +111,6 @@ def test_more_labels_do_not_change_the_examples_and_so_cost_nothing(photos: Path
     assert asked(photos)[0].already_described == 21
     table.write_text(table.read_text().replace(",elm,", ",ash,"))
     assert asked(photos)[0].described == 21, "a label that changed is no longer what was shown"
-
-
-def test_sheets_show_the_examples_once(photos: Path) -> None:
-    def sheet(call: Call) -> Reply:
-        count = sum(text.startswith("Image ") for text in parts(call))
-        items = [{"image": n, "class": "oak", "second": None, "confidence": 0.8} for n in range(1, count + 1)]
-        return answer(json.dumps({"answers": items} if items else items[:1] or {"class": "oak"}), tokens=(1000, 50))
-
-    with serve(sheet) as stub:
-        outcome = run(photos, stub.url, per_call=7)
-    assert outcome.described == 21 and len(stub.calls) == 3
-    for call in stub.calls:
-        pictures = [part.split()[1] for part in parts(call) if part.startswith("picture")]
-        assert len(set(pictures)) == len(pictures), "an example is not shown beside the question about it"
 
 
 def test_what_examples_cannot_be_shown_for_is_refused(photos: Path) -> None:

@@ -13,7 +13,6 @@ from PIL import Image
 
 import gpt4image.describing.asking
 import gpt4image.describing.contents
-from browser import SCHEMES, act, fits
 from encoded_images import encoded
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
@@ -85,7 +84,7 @@ def test_stats_count_what_is_there(tmp_path: Path, images: Dataset) -> None:
     outcome = stats(StatsConfig(store=store_of(tmp_path, rows), data="memory"))
     summary, record = outcome.summary, outcome.record
     assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
-    assert record["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "p99": 4.96, "max": 5}
+    assert record["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "max": 5}
     assert record["words_histogram"] == {"edges": [2, 3, 4, 5, 6], "counts": [1, 1, 0, 1]}
     prompts = {row["name"]: (row["descriptions"], row["class_conditioned"]) for row in record["prompts"]}
     assert prompts == {"told": (1, True), "imported": (2, False), "paper": (0, False)}
@@ -109,23 +108,21 @@ def test_money_tokens_flaws_and_reasons_are_counted_by_describer(tmp_path: Path,
     ]
     outcome = stats(StatsConfig(store=store_of(tmp_path, rows)))
     record = outcome.record
-    facts = {"failures": 3, "rejected": 1, "no_answer": 2, "flawed": 2, "truncated_share": 0.5}
+    facts = {"failures": 3, "rejected": 1, "no_answer": 2, "flawed": 1, "truncated_share": 0.5}
     facts |= {"tokens_in": 300, "tokens_out": 60, "cost_usd": 1.25}
     assert {name: outcome.summary[name] for name in facts} == facts
     assert record["flaws"] == {
         "refusal": {"descriptions": 0, "rejected": 1},
         "truncated": {"descriptions": 1, "rejected": 0},
-        "boilerplate": {"descriptions": 1, "rejected": 0},
     }
     assert record["rejected_reasons"] == {"refusal": 1}
     assert record["no_answer_reasons"] == {"429: request … came too soon": 2}
-    assert record["answer_tokens"]["median"] == 20 and record["latency_s"]["max"] == 3.0
     columns = ("describer", "descriptions", "rejected", "no_answer", "tokens_out", "cost_usd")
     assert [tuple(row[column] for column in columns) for row in record["describers"]] == [
         ("openai:m (temperature=0.5)", 2, 1, 1, 60, 1.25),
         ("openai:m (temperature=1.0)", 1, 0, 1, None, None),
     ]
-    for shown in ["openai:m (temperature=1.0)", "429: request … came too soon", "refusal", "1.25", "latency s"]:
+    for shown in ["openai:m (temperature=1.0)", "429: request … came too soon", "refusal", "1.25"]:
         assert shown in outcome.text
 
 
@@ -213,7 +210,7 @@ def test_nothing_from_outside_becomes_part_of_the_page(tmp_path: Path, monkeypat
 
 def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path, images: Dataset) -> None:
     rows = [result(digest, GOOD) for digest in images.digests[:30]]
-    rows += [result(digest, f"The image shows {GOOD}") for digest in images.digests[30:36]]
+    rows += [result(digest, f"{GOOD} " * 9) for digest in images.digests[30:36]]
     rows += [result(digest, REFUSAL, error="refusal") for digest in images.digests[36:]]
     page = page_of(tmp_path, rows, limit=12)
     number = [int(key[1:]) for key in keys_of(page)]
@@ -223,7 +220,7 @@ def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path
     for limit in (1, 2, 40):
         assert len(keys_of(page_of(tmp_path, [], limit=limit))) == limit
     (tmp_path / "few").mkdir()
-    few_are_good = [result(digest, f"The image shows {GOOD}") for digest in images.digests[:20]]
+    few_are_good = [result(digest, f"{GOOD} " * 9) for digest in images.digests[:20]]
     page = page_of(tmp_path / "few", [*few_are_good, result(images.digests[20], GOOD)], limit=10)
     assert len(keys_of(page)) == 10 and "k20" in keys_of(page), "the flawed fill the page"
 
@@ -256,7 +253,7 @@ def test_one_flaw_one_prompt_or_only_texts(tmp_path: Path, images: Dataset) -> N
 def test_mistakes_say_what_to_do(tmp_path: Path, images: Dataset) -> None:
     stranger, own = result("ab" * 32, GOOD), result(images.digests[0], GOOD)
     for rows, options, error, message in (
-        ([], {}, StoreError, "nothing in this store"),
+        ([], {}, StoreError, "there is no answer"),
         ([stranger], {}, StoreError, "descriptions check"),
         ([], {"prompt": "papr"}, StoreError, "Did you mean 'paper'"),
         ([own], {"flaw": "loop"}, StoreError, "no answer with the flaw loop"),
@@ -265,34 +262,3 @@ def test_mistakes_say_what_to_do(tmp_path: Path, images: Dataset) -> None:
         with pytest.raises(error, match=message):
             page_of(tmp_path, rows, **options)
     assert not (tmp_path / "page.html").exists()
-
-
-CHOOSE = """
-  const choice = document.querySelector("#class"), seen = [...choice.options].map(option => {
-    choice.value = option.value;
-    const cards = [...document.querySelectorAll(".card")].filter(card => card.offsetParent !== null);
-    const sections = [...document.querySelectorAll("section.shown")].filter(part => part.offsetParent !== null);
-    return [option.textContent, cards.length, sections.length];
-  });
-  choice.focus();
-  return {seen, focus: document.activeElement === choice};
-"""
-
-
-@pytest.mark.slow
-def test_one_class_is_shown_alone_without_a_server_or_a_script(tmp_path: Path, images: Dataset) -> None:
-    rows = [result(digest, GOOD) for digest in images.digests[:5]]
-    page = page_of(tmp_path, [*rows, result(images.digests[5], REFUSAL, error="refusal")])
-    assert "<script" not in page
-    found, messages = act(page, CHOOSE, tmp_path)
-    assert messages == [] and found["focus"]
-    assert found["seen"] == [["all", 6, 2], ["big dog (3)", 3, 2], ["cat (2)", 2, 1], ["no label (1)", 1, 1]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_page_fits_every_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    pictures = [png(number) for number in range(len(NASTY))]
-    nasty = known(monkeypatch, pictures, keys=("k" * 200, *NASTY[1:]), classes=(NASTY[0], "c" * 120))
-    rows = [result(digest, text * 9, finish_reason=text) for digest, text in zip(nasty.digests, NASTY, strict=True)]
-    fits(page_of(tmp_path, rows), tmp_path, scheme)

@@ -31,14 +31,14 @@ def properties(prompt: Any) -> dict[str, Any]:
 
 def test_a_description_alone_is_asked_as_ever() -> None:
     assert asking_for(SHORT, ("description",), CLASSES) is SHORT
-    assert question(SHORT, "", "ab", 0) == (SHORT.text,) and schema_of(SHORT) is None
+    assert question(SHORT, "", "ab") == (SHORT.text,) and schema_of(SHORT) is None
     assert asking_for(replace(SHORT, text=""), ("description", "class"), CLASSES).text == "", "no text asks nothing"
 
 
 def test_one_question_asks_for_everything() -> None:
     prompt = asking_for(SHORT, ("description", "class", "tags"), CLASSES)
     assert (prompt.name, prompt.ask, prompt.classes) == ("short", ("description", "class", "tags"), CLASSES)
-    (text,) = question(prompt, "owl", "ab", 0)
+    (text,) = question(prompt, "owl", "ab")
     assert SHORT.text in text and text.index('"description"') < text.index('"class"') < text.index('"tags"')
     assert "\n- big dog: {class_name}, and more\n" in text and text.endswith(f"- {NONE_OF_THESE}")
     assert [*properties(prompt)] == ["description", "class", "second", "confidence", "tags"]
@@ -47,21 +47,20 @@ def test_one_question_asks_for_everything() -> None:
 
 def test_boxes_are_asked_for_by_class_or_in_the_words_of_the_model() -> None:
     prompt = asking_for(SHORT, ("boxes",), CLASSES)
-    (text,) = question(prompt, "", "ab", 0)
+    (text,) = question(prompt, "", "ab")
     assert (prompt.name, prompt.classes) == ("boxes", CLASSES) and "- cat" in text and NONE_OF_THESE not in text
     box = properties(prompt)["boxes"]["items"]["properties"]
     assert box["label"] == {"type": "string", "enum": ["big dog", "cat", "owl"]} and box["box_2d"]["maxItems"] == 4
-    (free,) = question(without := asking_for(SHORT, ("boxes",), ()), "", "ab", 0)
+    (free,) = question(without := asking_for(SHORT, ("boxes",), ()), "", "ab")
     assert "Classes:" not in free and "what it is" in free
     assert properties(without)["boxes"]["items"]["properties"]["label"] == {"type": "string"}
 
 
-def test_options_are_shuffled_the_same_way_for_the_same_image_and_sample() -> None:
+def test_options_are_shuffled_the_same_way_for_the_same_image() -> None:
     prompt = asking_for(SHORT, ("class",), CLASSES)
-    first = Counter(question(prompt, "", f"{number:064x}", 0)[0].split("Classes:\n- ")[1][:3] for number in range(300))
+    first = Counter(question(prompt, "", f"{number:064x}")[0].split("Classes:\n- ")[1][:3] for number in range(300))
     assert set(first) == {"big", "cat", "owl"} and min(first.values()) > 70, "each stands first for a third of images"
-    assert question(prompt, "", "ab", 1) == question(prompt, "", "ab", 1)
-    assert len({question(prompt, "", "ab", sample) for sample in range(20)}) > 3
+    assert question(prompt, "", "ab") == question(prompt, "", "ab")
 
 
 def test_a_second_try_names_the_mistake_once() -> None:
@@ -147,20 +146,19 @@ def row(digest: str, prompt: Prompt, **values: Any) -> Description:
 
 
 def wanted(path: Path, rows: list[Description], **options: Any) -> tuple[dict[tuple[str, ...], set[str]], int]:
-    """The images that each set of parts is asked of, and how many samples have everything."""
+    """The images that each set of parts is asked of, and how many have everything."""
     values: dict[str, Any] = {
         "bases": [SHORT],
         "ask": BOTH,
         "classes": TWO,
         "digests": (A, B, C),
-        "samples": 1,
         "retry_rejected": False,
         **options,
     }
     with DescriptionStore(path / "a.db", write=True) as store:
         store.add(rows)
         missing, done = find_missing(store, ME, **values)
-    return {one.prompt.ask: {digest for digest, _ in one.wanted} for one in missing if one.wanted}, done
+    return {one.prompt.ask: one.wanted for one in missing if one.wanted}, done
 
 
 def test_parts_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:

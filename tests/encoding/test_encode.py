@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 import gpt4image.encoding.encode
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.artifacts.table import ARRAYS, EmbeddingTable, text_digest
+from gpt4image.artifacts.table import ARRAYS, EmbeddingTable
 from gpt4image.base.errors import ModelError, StoreError, TableError
 from gpt4image.config import EncodeConfig
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
-from gpt4image.encoding.encode import encode, read_descriptions
+from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.long_texts import split
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 
@@ -142,20 +142,6 @@ def test_long_texts_are_pooled_from_chunks_within_the_limit_and_reported(run: An
     np.testing.assert_allclose(vectors[first], mean / np.linalg.norm(mean), atol=2e-3)
 
 
-def test_another_policy_encodes_the_long_texts_again_and_only_those(run: Any, tmp_path: Path) -> None:
-    texts = sentences(50)
-    fill(tmp_path / "a.db", texts)
-    run(Letters(), long="cut")
-    long = sum(len(text.split()) > 16 for text in texts)
-    outcome = run(Letters(), long="pool")
-    assert outcome.summary["texts_encoded"] == outcome.summary["pooled"] == long
-    run(Letters(), out=tmp_path / "whole", long="pool")
-    found, expected = (
-        EmbeddingTable.open(tmp_path / name).vectors([digest(n) for n in range(50)])[0] for name in ("t", "whole")
-    )
-    np.testing.assert_array_equal(found, expected)
-
-
 def record(**wrong: Any) -> tuple[str, Any]:
     return "progress.json", lambda whole: json.dumps({**json.loads(whole), **wrong}).encode()
 
@@ -236,62 +222,6 @@ def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any,
     assert not (tmp_path / "t" / "manifest.json").exists()
     assert run(Letters(), batch_tokens=64).summary["texts"] == 41
     assert np.isfinite(EmbeddingTable.open(tmp_path / "t").embeddings).all()
-
-
-def test_rows_of_two_precisions_are_not_mixed(run: Any, tmp_path: Path) -> None:
-    fill(tmp_path / "a.db", sentences(5))
-    run(Letters())
-    other = Letters()
-    other.precision = "bf16"
-    assert run(other).summary["precision"] == "fp32"  # nothing is to be encoded
-    fill(tmp_path / "a.db", sentences(5), first=20)
-    again = run(other).summary  # other images with the same texts
-    assert (again["images"], again["texts_encoded"], again["precision"]) == (10, 0, "fp32")
-    fill(tmp_path / "a.db", sentences(3, seed=1), first=5)
-    with pytest.raises(TableError, match=r"computed in fp32, new ones would be in bf16.*give another --out"):
-        run(other)
-    assert run(other, out=tmp_path / "new").summary["precision"] == "bf16"
-
-
-PROMPTS = [Prompt("paper", 1, "Describe it.", False), Prompt("short", 1, "In three words?", False)]
-
-
-def filled(path: Path, rows: list[tuple[str, int, str]]) -> DescriptionStore:
-    store = DescriptionStore(path, write=True)
-    store.add(
-        Description(
-            digest=hashlib.sha256(image.encode()).hexdigest(), prompt=PROMPTS[prompt], describer={"name": "x"},
-            created=0.0, text=text,
-        )
-        for image, prompt, text in rows
-    )  # fmt: skip
-    return store
-
-
-ROWS = [("a", 0, "A dog."), ("b", 0, "A cat."), ("c", 0, "A dog."), ("a", 1, "A dog."), ("b", 1, "Cat on a mat.")]
-
-
-def test_every_description_finds_its_text_and_equal_texts_are_one(tmp_path: Path) -> None:
-    with filled(tmp_path / "a.db", ROWS) as store:
-        found = read_descriptions(store, None)
-        of_row = {row: text for _, text, _, row in store.texts(None)}
-    assert len(found.texts) == 3 and found.prompts == tuple(sorted(PROMPTS))
-    pairs = {(bytes(found.digests[i]).hex(), bytes(found.texts[k])) for i, k in enumerate(found.text_of)}
-    assert pairs == {(hashlib.sha256(image.encode()).hexdigest(), text_digest(text)) for image, _, text in ROWS}
-    for digest, row in zip(found.texts, found.stored, strict=True):
-        assert text_digest(of_row[int(row)]) == bytes(digest)
-
-
-def test_the_plan_depends_on_texts_images_encoder_and_policy(tmp_path: Path) -> None:
-    plans = set[str]()
-    for number, rows in enumerate((ROWS, ROWS[:-1], [*ROWS[:-1], ("b", 1, "Another.")])):
-        with filled(tmp_path / f"{number}.db", rows) as store:
-            plans.add(read_descriptions(store, None).plan("r", "chunks"))
-    with filled(tmp_path / "again.db", ROWS) as store:
-        again = read_descriptions(store, None)
-    plans |= {again.plan("other", "chunks"), again.plan("r", "cut")}
-    assert len(plans) == 5
-    assert again.plan("r", "chunks") in plans
 
 
 ENCODER = "bag-of-words:32"

@@ -82,23 +82,19 @@ def config_of(describer: str, **options: Any) -> DescribeConfig:
     return DescribeConfig(data="-", store=Path("-"), describer=describer, engine="ray", **{"workers": 2, **options})
 
 
-def everything(images: Dataset, samples: int = 1) -> Asking:
-    wanted = {(digest, sample) for digest in images.digests for sample in range(samples)}
+def everything(images: Dataset) -> Asking:
+    wanted = set(images.digests)
     return Asking(images, [Missing(PROMPTS["paper"], wanted, wanted)])
 
 
-def ask(describer: Any, images: Dataset, samples: int = 1) -> Iterator[Sequence[Answer]]:
-    asking = everything(images, samples)
+def ask(describer: Any, images: Dataset) -> Iterator[Sequence[Answer]]:
+    asking = everything(images)
     return describer.describe(asking.requests(Budget(limit=None, max_cost=None, price=None, max_tokens=1), Interrupt()))
 
 
 def answered(answers: Iterator[Sequence[Answer]]) -> dict[tuple[str, int], dict[str, Any]]:
     """The answers about each image, without what differs from run to run."""
-    return {
-        (one.request.digest, one.request.sample): {**vars(one), "request": None, "latency_s": None}
-        for group in answers
-        for one in group
-    }
+    return {one.request.digest: {**vars(one), "request": None, "latency_s": None} for group in answers for one in group}
 
 
 def test_replayed_answers_are_those_of_the_engine_local(photos: Dataset, replay_file: Path) -> None:
@@ -106,34 +102,11 @@ def test_replayed_answers_are_those_of_the_engine_local(photos: Dataset, replay_
     describer = RayDescriber(config, photos)
     local = load_describer(config)
     assert describer.settings == local.settings
-    expected = answered(ask(local, photos, samples=2))
-    assert len(expected) == 82
-    began = time.monotonic()
-    assert answered(ask(describer, photos, samples=2)) == expected
-    between = time.monotonic()
-    assert answered(ask(describer, photos, samples=2)) == expected  # a later round finds the workers ready
-    assert time.monotonic() - between < (between - began) / 2
+    expected = answered(ask(local, photos))
+    assert len(expected) == 41
+    for _ in range(2):  # a later round finds the workers ready
+        assert answered(ask(describer, photos)) == expected
     assert describer.report(photos).facts == {**local.report(photos).facts, "workers": 2}
-
-
-def test_requests_are_pulled_only_as_far_ahead_as_the_workers_have_room(photos: Dataset, replay_file: Path) -> None:
-    pulled = 0
-    most_ahead = answered = 0
-
-    def requests() -> Iterator[Any]:
-        nonlocal pulled, most_ahead
-        asking = everything(photos)
-        for one in asking.requests(Budget(limit=None, max_cost=None, price=None, max_tokens=1), Interrupt()):
-            pulled += 1
-            most_ahead = max(most_ahead, pulled - answered)
-            yield one
-
-    describer = RayDescriber(config_of(f"replay:{replay_file}", batch_size=1, workers=1), photos)
-    for group in describer.describe(requests()):
-        answered += len(group)
-    describer.report(photos)
-    assert answered == pulled == 41
-    assert most_ahead <= 2  # one call, and one at hand
 
 
 def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: Dataset, replay_file: Path) -> None:
@@ -141,20 +114,6 @@ def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: Dataset, r
     replay_file.unlink()  # the driver saw it, the workers do not: as where machines share no files
     with pytest.raises(DescriberError, match="there is no such file"):
         list(ask(describer, photos))
-
-
-def test_a_worker_that_would_write_something_else_is_refused(photos: Dataset, replay_file: Path) -> None:
-    describer = RayDescriber(config_of(f"replay:{replay_file}"), photos)
-    describer.settings = {"kind": "replay", "file": "another.jsonl"}
-    with pytest.raises(DescriberError, match=r"file: texts\.jsonl and another\.jsonl"):
-        list(ask(describer, photos))
-
-
-@pytest.fixture
-def server() -> Iterator[Any]:
-    """A server that says which call it answers with which key."""
-    with serve(lambda call: answer(f"seen {call.headers['authorization']}"[:8], delay=0.05)) as stub:
-        yield stub
 
 
 def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +166,7 @@ def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_
         assert not any(result.lost or result.fault for result in results)
         deadly = workers.send(b"poison")
         assert drain(workers) == [Result(deadly, lost=True)]
-        assert len(list(tmp_path.glob("poison*"))) == MOST_TRIES
+        assert 1 < len(list(tmp_path.glob("poison*"))) <= MOST_TRIES
         workers.send(b"after")
         assert not drain(workers)[0].lost
         assert capfd.readouterr().out == ""  # it belongs to the JSON of the stage
@@ -285,68 +244,6 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"--engine ray needs .*\[ray\]"):
         require_ray()
-
-
-@pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose machines come and go; the one of the driver has no core for workers."""
-    from ray.cluster_utils import Cluster as Machines
-
-    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    monkeypatch.setenv("RAY_ADDRESS", machines.address)
-    yield machines
-    machines.shutdown()
-
-
-def start(command: str, *options: str) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "gpt4image", command, *options, "--engine", "ray", "--workers", "2", "--json"]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def lose(machines: Any, machine: Any) -> None:
-    """Kill a machine, whose workers halt first: they hold calls then, however fast the others do the rest."""
-    (raylet,) = machine.all_processes["raylet"]
-    workers = descendants(raylet.process.pid)
-    send(signal.SIGSTOP, workers)
-    time.sleep(0.5)
-    machines.remove_node(machine, allow_graceful=False)
-    send(signal.SIGKILL, workers)
-
-
-def send(what: signal.Signals, pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):  # ended meanwhile
-            os.kill(pid, what)
-
-
-def ended_by_a_lost_machine(process: subprocess.Popen[str]) -> bool:
-    _, err = process.communicate(timeout=300)
-    return process.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
-
-
-@pytest.mark.slow
-def test_a_machine_that_is_lost_while_images_are_described_costs_what_is_in_flight_alone(
-    machines: Any, photos: Dataset, tmp_path: Path
-) -> None:
-    machines.add_node(num_cpus=1)
-    lost = machines.add_node(num_cpus=1)
-    with serve(lambda call: answer(f"a red square {call.number}", delay=0.5)) as stub:
-        asked = ("--base-url", stub.url, "--concurrency", "4", "--batch-size", "1", "--store", str(tmp_path / "a.db"))
-        asked += ("--splits", "train,val,test")
-        describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
-        while len(stub.calls) < 12 or len(stub.waiting) < 4:  # four at once: each worker holds two of them
-            time.sleep(0.02)
-            assert describing.poll() is None, describing.communicate()
-        lose(machines, lost)
-        assert ended_by_a_lost_machine(describing)
-        kept = len(rows_of(tmp_path / "a.db"))
-        machines.add_node(num_cpus=1)
-        describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
-        out, err = describing.communicate(timeout=300)
-        assert describing.returncode == 0, err
-        assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
-        # What was in flight is asked again: by Ray, while the machine is not known to be lost, and by the second run.
-        assert 41 <= len(stub.calls) <= 41 + 2 * 4
 
 
 @pytest.mark.slow

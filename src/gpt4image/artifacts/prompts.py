@@ -1,7 +1,7 @@
 """Named prompts. A prompt whose text changes gets a new version: stored descriptions keep the one that they answer.
 
-A prompt is a template. ``{domain}``, ``{word_limit}`` and ``{class_list}`` are filled in once for the run and belong
-to the identity of the prompt; ``{class_name}`` differs from image to image and marks the prompt as class-conditioned.
+A prompt is a template. ``{class_list}`` is filled in once for the run and belongs to the identity of the prompt;
+``{class_name}`` differs from image to image and marks the prompt as class-conditioned.
 A line with only ``---`` begins the next turn of a conversation.
 """
 
@@ -17,7 +17,7 @@ from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, first_few, nearest
 
 CLASS_NAME = "{class_name}"
-PLACES = ("class_name", "class_list", "domain", "word_limit")
+PLACES = ("class_name", "class_list")
 _TURN = re.compile(r"^---[ \t]*$", re.MULTILINE)
 _PLACE = re.compile(r"\{(\w+)\}")
 
@@ -37,7 +37,7 @@ PROMPTS: Mapping[str, Prompt] = {
         Prompt(
             "attributes",
             1,
-            "Describe what this {domain} image shows in at most {word_limit} words: the main object and its parts, "
+            "Describe what this image shows in at most 100 words: the main object and its parts, "
             "their colours, shapes and textures, its pose or state, and the setting around it. Say only what can be "
             "seen; no introduction.",
             class_conditioned=False,
@@ -45,8 +45,8 @@ PROMPTS: Mapping[str, Prompt] = {
         Prompt(
             "contrastive",
             1,
-            f"This is an image of the class: {CLASS_NAME}. In at most {{word_limit}} words, say what in this image "
-            f"tells this {CLASS_NAME} from the other {{domain}} classes ({{class_list}}): parts, colours, shapes, "
+            f"This is an image of the class: {CLASS_NAME}. In at most 100 words, say what in this image "
+            f"tells this {CLASS_NAME} from the other classes ({{class_list}}): parts, colours, shapes, "
             "textures, setting. Say only what can be seen.",
             class_conditioned=True,
         ),
@@ -108,18 +108,11 @@ def load_prompt(name: str) -> Prompt:
     return Prompt(path.stem, 1, text, class_conditioned=CLASS_NAME in text)
 
 
-def fill(prompt: Prompt, *, domain: str, word_limit: int, classes: Sequence[str]) -> Prompt:
-    """Return the prompt with the places filled in that are the same for every image of the run. Raises ConfigError."""
-    if "{" in domain or "}" in domain:
-        raise ConfigError(
-            f"--domain {domain!r}: give words without braces, such as 'bird'; places stand in the prompt."
-        )
+def fill(prompt: Prompt, classes: Sequence[str]) -> Prompt:
+    """Return the prompt with the class list filled in, which is the same for every image. Raises ConfigError."""
     if "{class_list}" in prompt.text and not classes:
         raise ConfigError(f"The prompt {prompt.name!r} lists the classes, but the dataset has none; use another.")
-    values = {"domain": domain, "word_limit": str(word_limit), "class_list": ", ".join(map(_readable, classes))}
-    text = _PLACE.sub(lambda place: values.get(place[1], place[0]), prompt.text)
-    # An empty domain leaves two spaces behind.
-    return replace(prompt, text=re.sub(r"(?<=\S)  +(?=\S)", " ", text) if not domain else text)
+    return replace(prompt, text=prompt.text.replace("{class_list}", ", ".join(map(_readable, classes))))
 
 
 def turns(prompt: Prompt, class_name: str) -> tuple[str, ...]:

@@ -34,9 +34,7 @@ class DescribeResult(Outcome):
     estimate_requests: int | None = None
     estimate_tokens_in: int | None = None
     estimate_tokens_out: int | None = None
-    estimate_tokens_in_one_per_call: int | None = None
     estimate_usd: float | None = None
-    estimate_usd_one_per_call: float | None = None
     estimate_usd_in_all: float | None = None
     estimate_usd_ci95: list[float] | None = None
     estimate_seconds: float | None = None

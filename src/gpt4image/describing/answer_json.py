@@ -12,7 +12,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -63,19 +62,17 @@ def items_of_sheet(text: str, prompt: Prompt, count: int) -> dict[int, str]:
     Each is the text that would answer ``prompt`` about the image alone. Items that are cut or no objects are left out,
     and so are those whose number is used twice or is of no image. Never raises.
     """
-    found = next((fields[ANSWERS] for fields in _objects(text) if isinstance(fields.get(ANSWERS), list)), None)
+    found: Any = next((fields[ANSWERS] for fields in _objects(text) if isinstance(fields.get(ANSWERS), list)), None)
     if found is None:  # a bare list, as some models write it
         bare = without_thoughts(text[:_LONGEST_TEXT])
-        found = _decoded(_first_object, _without_trailing_commas(bare[bare.find("[") :]))
-    listed = cast("list[Any]", found) if isinstance(found, list) else []
-    items: list[dict[str, Any]] = [item for item in listed if isinstance(item, dict)]
-    said: list[Any] = [item.get("image") for item in items]
-    said = [int(one) if isinstance(one, str) and one.isdecimal() and len(one) < 5 else one for one in said]
-    given = [number if type(number) is int and number >= 0 else None for number in said]
-    if len(items) == count and (not any("image" in item for item in items) or given == [*range(count)]):
-        given = [*range(1, count + 1)]  # not numbered, or from 0 on
-    answers, uses = dict[int, str](), Counter(given)
-    for number, item in zip(given, items, strict=True):
+        found = _decoded(_first_value, _without_trailing_commas(bare[bare.find("[") :]))
+    items: list[dict[str, Any]] = [item for item in found or () if isinstance(item, dict)]
+    said = [str(item.get("image")) for item in items]
+    numbers = [int(one) if one.isdecimal() and len(one) < 5 else None for one in said]
+    if len(items) == count and (not any("image" in item for item in items) or numbers == [*range(count)]):
+        numbers = [*range(1, count + 1)]  # not numbered, or from 0 on
+    answers, uses = dict[int, str](), Counter(numbers)
+    for number, item in zip(numbers, items, strict=True):
         alone = item.get(DESCRIPTION)
         if prompt.ask != (DESCRIPTION,):
             alone = json.dumps({name: value for name, value in item.items() if name != "image"}, ensure_ascii=False)
@@ -180,36 +177,29 @@ def _word(value: Any) -> str | None:
     return " ".join(valid(value[: 10 * LONGEST_WORD]).split())[:LONGEST_WORD] if isinstance(value, str) else None
 
 
-def _objects(text: str) -> Iterator[Mapping[str, Any]]:
-    """Yield JSON objects that a text may hold: whole ones first, then repaired, then cut off."""
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """Yield JSON objects that a text may hold, within code fences or prose: whole ones first, then one that was cut."""
     text = without_thoughts(text[:_LONGEST_TEXT]).rstrip("…")  # which marks a text that was cut here
     starts = [place.start() for place, _ in zip(re.finditer(r"\{", text), range(_MOST_TRIES), strict=False)]
     for start in starts:
         for read in (str, _without_trailing_commas):
-            if (value := _decoded(_first_object, read(text[start:]))) is not None:
+            if isinstance(value := _decoded(_first_value, read(text[start:])), dict):
                 yield value
                 break
     if starts:
         rest = _without_trailing_commas(text[starts[0] :])
-        if (value := _decoded(lambda cut: from_json(cut, allow_partial=True), rest)) is not None:
-            yield _with_whole_items(value, rest)
+        if isinstance(value := _decoded(lambda cut: from_json(cut, allow_partial=True), rest), dict):
+            last = next(reversed(value), "")
+            if last in (BOXES, ANSWERS) and isinstance(value[last], list):  # 4 may have been the beginning of 412
+                value[last] = value[last][:-1] or None  # nor does an end before the first box say that there is none
+            yield value
         # A text may be cut, a class may not: "do" is no dog.
-        if (value := _decoded(lambda cut: from_json(cut, allow_partial="trailing-strings"), rest)) is not None:
+        if isinstance(value := _decoded(lambda cut: from_json(cut, allow_partial="trailing-strings"), rest), dict):
             yield {name: value[name] for name in value if name == DESCRIPTION}
 
 
-def _first_object(text: str) -> Any:
+def _first_value(text: str) -> Any:
     return _LENIENT.raw_decode(text)[0]
-
-
-def _with_whole_items(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
-    """Return a cut object without the box or answer within which it was cut: 4 may have been the beginning of 412."""
-    pieces = re.findall(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', rest, re.DOTALL)
-    depth = sum((piece in "{[") - (piece in "}]") for piece in pieces)  # brackets that are open at the end
-    lists = {name: cast("list[Any]", value[name]) for name in (BOXES, ANSWERS) if isinstance(value.get(name), list)}
-    whole = {name: items[: -1 if depth > 2 else None] for name, items in lists.items()}
-    # An answer that was cut before its first box does not say that there is none.
-    return {**value, **{name: items if items or depth < 2 else None for name, items in whole.items()}}
 
 
 def _loose_boxes(text: str) -> Iterator[Mapping[str, Any]]:
@@ -240,6 +230,8 @@ def _decoded(decode: Callable[[str], Any], text: str) -> Any:
 
 REFUSED = frozenset({"content_filter", "refusal"})
 CUT_OFF = "length"
+REJECTED: tuple[Flaw, ...] = ("empty", "refusal", "echo", "loop")
+"""Flaws for which an answer is asked once more, and then kept as rejected."""
 
 # Thoughts of a reasoning model, from a server that does not separate them from the answer.
 _THOUGHTS = re.compile(r"\s*(?:<think(?:ing)?>|◁think▷)", re.IGNORECASE)
@@ -252,25 +244,8 @@ _UNSPACED = (
 _WORD = re.compile(rf"[^\W\d_{_UNSPACED}]+|[{_UNSPACED}]")
 _ASCII_WORD = re.compile(r"[a-z]+")
 
-_IMAGE = r"(?:image|picture|photo|photograph|illustration|scene)"
-_STOCK_PHRASES = (
-    r"(?:certainly|sure(?: thing)?|of course|absolutely|okay|alright)\s*[!,.:]",
-    r"here(?:['’]s| is| are) (?:an?|the|your|some|my) (?:[\w-]+ ){0,3}?(?:description|caption|summary|analysis)",
-    rf"(?:(?:detailed|{_IMAGE}) )?(?:description|caption)\W*:",
-    rf"(?:the|this) (?:\w+ )?{_IMAGE} (?:shows|depicts|features|displays|captures|presents|portrays|contains)\b",
-    rf"(?:the|this) (?:\w+ )?{_IMAGE} (?:showcases|illustrates|is (?:an?|of|the))\b",
-    rf"(?:this|it) is an? (?:[\w-]+ ){{0,2}}?{_IMAGE} (?:of|showing|depicting)\b",
-    rf"in (?:the|this) (?:\w+ )?{_IMAGE}\b",
-    r"(?:we|you|i) can (?:clearly )?see\b",
-)
-_BOILERPLATE = re.compile(rf"[\W_]*(?:{'|'.join(_STOCK_PHRASES)})", re.IGNORECASE)
-
-# Words that an echo of the question may add.
-_NOTHING_NEW = frozenset(
-    ("user", "assistant", "human", "system", "question", "prompt", "answer", "a", "an", "the", "this")
-)
-_FEW_WORDS, _NEARLY = 3, 0.8
-_SHINGLE, _LEAST_LOOP, _ROUNDS, _LEAST_SIGNS = 4, 12, 3, 40
+_FEW_WORDS = 3  # that an echo of the question may add
+_SHINGLE, _LEAST_LOOP, _LEAST_SIGNS = 4, 12, 40
 # The text backwards: a unit of a few signs, over and over, at its end.
 _SIGNS_AT_END = re.compile(r"(.{1,12}?)\1{15,}", re.DOTALL)
 
@@ -324,9 +299,8 @@ def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list
       marked it as a refusal.
     - ``refusal``: the server kept it back, or it only says that it cannot or will not describe.
     - ``echo``: the question, with nothing added; unknown without ``turns``.
-    - ``loop``: most of it, or its end, is one passage over and over.
+    - ``loop``: most of it is one passage over and over.
     - ``truncated``: cut off at the limit of tokens.
-    - ``boilerplate``: it opens with a stock phrase ("The image shows", "Certainly!").
     """
     own = words(text)
     found: dict[Flaw, bool] = {
@@ -335,7 +309,6 @@ def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list
         "echo": any(_repeats(own, question) for question in _questions(tuple(turns))),
         "loop": _is_loop(text, own),
         "truncated": finish_reason == CUT_OFF,
-        "boilerplate": _BOILERPLATE.match(text) is not None,
     }
     return [flaw for flaw, there in found.items() if there]
 
@@ -354,31 +327,18 @@ def _questions(turns: tuple[str, ...]) -> tuple[list[str], ...]:
 
 
 def _repeats(own: list[str], question: list[str]) -> bool:
-    """Whether an answer is the question, once or more, or most of it without a new word."""
-    length, rest = len(question), own
-    while rest[:length] == question:
-        rest = rest[length:]
-    if len(rest) < len(own):
-        return len(rest) < _FEW_WORDS
-    if len(own) > 2 * length or not set(own).difference(question) <= _NOTHING_NEW:
-        return False
-    return SequenceMatcher(None, own, question, autojunk=False).ratio() >= _NEARLY
+    """Whether an answer is the question, once or more, with hardly anything beside it."""
+    rest = own
+    while rest[: len(question)] == question:
+        rest = rest[len(question) :]
+    return len(rest) < min(len(own), _FEW_WORDS)
 
 
 def _is_loop(text: str, own: list[str]) -> bool:
-    """Whether most of a text, or its end, is one passage over and over; its very last word may be cut off."""
-    shingles = len(own) - _SHINGLE + 1
-    if shingles >= _LEAST_LOOP:
-        distinct = len(set(zip(*(own[start:] for start in range(_SHINGLE)), strict=False)))
-        if distinct <= shingles / 2:
-            return True
-        last = len(own) - 2
-        for period in range(1, len(own) // _ROUNDS + 1):
-            place = last
-            while place >= period and own[place] == own[place - period]:
-                place -= 1
-            if last - place + period >= max(_LEAST_LOOP, _ROUNDS * period):
-                return True
+    """Whether most of a text is one passage over and over, or its end a few signs."""
+    shingles = [tuple(own[start : start + _SHINGLE]) for start in range(len(own) - _SHINGLE + 1)]
+    if len(shingles) >= _LEAST_LOOP and len(set(shingles)) <= len(shingles) / 2:
+        return True
     at_end = _SIGNS_AT_END.match(text.rstrip()[: -1 - 4 * _LEAST_SIGNS : -1])
     return at_end is not None and len(at_end[0]) >= _LEAST_SIGNS
 

@@ -3,13 +3,9 @@
 A description, a class and tags may have been asked for together or apart. A part that is there is not paid for again:
 an image is only asked for what it lacks. A class, boxes or tags of a list count as there if the list was the same.
 
-An answer that chose from a shorter list stays valid under the longer one, unless the image may be of an added class:
-
-- it was of no class of the list, or its class was stated with a confidence below SURE;
-- or its description contains the name of an added class, or is nearer to this name (and definition) than to the class
-  that was answered, by the text encoder MiniLM.
-
-Where an answer has neither a confidence nor a description, nothing speaks against the added class: it is asked again.
+An answer that chose from a shorter list stays valid under the longer one, unless the image may be of an added class: it
+was of no class of the list, its class was stated with a confidence below SURE, or its description names an added class.
+Where an answer has neither a confidence nor a description, it is asked again.
 
 The dearest outcome of each call is reserved before it is sent. Where nothing more fits, the round ends, what was
 really spent is known, and the next round begins: so the sum comes close to ``--max-cost`` from below. What earlier runs
@@ -21,7 +17,6 @@ A refused answer was paid for: it is kept and not asked again. A call that faile
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 import threading
 from collections import deque
@@ -41,7 +36,6 @@ from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import listed
 from gpt4image.config.describing import AskedOptions
 from gpt4image.data import Dataset, load_with_splits
-from gpt4image.describing.class_lists import readable
 from gpt4image.describing.describers.base import Answer, Name, Request
 from gpt4image.describing.prices import FREE, Price
 from gpt4image.describing.questions import (
@@ -55,13 +49,9 @@ from gpt4image.describing.questions import (
     tags_of_list,
 )
 from gpt4image.describing.rows import SYNONYMS
-from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 
-Pair = tuple[str, int]
-"""Digest of an image, and number of a sample."""
 SURE = 0.9
-"""Stated confidence from which on the description decides."""
-_TEXTS_AT_ONCE = 256
+"""Stated confidence from which on only the description can put a class of a shorter list in doubt."""
 
 
 def asked_images(options: AskedOptions, spec: str) -> tuple[Dataset, Dataset]:
@@ -109,16 +99,16 @@ def chosen_images(images: Dataset, path: Path) -> tuple[Dataset, list[Skipped]]:
 
 @dataclass
 class Missing:
-    """What one prompt is still to be asked.
+    """What one prompt is still to be asked, by digest.
 
     Attributes:
-        lacking: digest and sample of what has no good answer.
-        wanted: those of them to ask for: without rejected ones, unless these are asked for again.
+        lacking: what has no good answer.
+        wanted: those of them to ask about: without rejected ones, unless these are asked for again.
     """
 
     prompt: Prompt
-    lacking: set[Pair] = field(default_factory=set[Pair])
-    wanted: set[Pair] = field(default_factory=set[Pair])
+    lacking: set[str] = field(default_factory=set[str])
+    wanted: set[str] = field(default_factory=set[str])
 
 
 def find_missing(
@@ -129,57 +119,48 @@ def find_missing(
     classes: Sequence[ClassOption],
     *,
     digests: Collection[str],
-    samples: int,
     retry_rejected: bool,
 ) -> tuple[list[Missing], int]:
-    """Return what a describer with these settings is still to be asked about images, and how many samples have all."""
-    stored, pairs = store.prompts(), {(digest, sample) for digest in digests for sample in range(samples)}
+    """Return what a describer with these settings is still to be asked about images, and how many answers are there."""
+    stored, about = store.prompts(), set(digests)
 
     @cache
-    def settled(prompt: Prompt, rejected: bool) -> set[Pair]:
-        good = store.settled(prompt, settings)
-        return good | store.settled(prompt, settings, rejected=True) if rejected else good
+    def settled(prompt: Prompt, rejected: bool) -> set[str]:
+        good = {digest for digest, _ in store.settled(prompt, settings)}
+        more = store.settled(prompt, settings, rejected=True) if rejected else ()
+        return good.union(digest for digest, _ in more)
 
     @cache
-    def doubtful(prompt: Prompt) -> set[Pair]:
-        return _may_be_added(store, settings, prompt, classes, digests)
+    def doubtful(prompt: Prompt) -> set[str]:
+        return _may_be_added(store, settings, prompt, classes, about)
 
-    def there(base: Prompt, part: str, rejected: bool) -> set[Pair]:
-        found = set[Pair]()
-        for prompt in stored:
-            if brings(prompt, part, base, ask, classes):
-                found |= settled(prompt, rejected)
-            elif part == CLASS and is_shorter(prompt, classes):
-                found |= settled(prompt, rejected) - doubtful(prompt)
+    def without(base: Prompt, rejected: bool) -> dict[tuple[str, ...], set[str]]:
+        """The images that lack something, by the parts that they lack."""
+        parts_of: dict[str, tuple[str, ...]] = {}
+        for part in ask:
+            there = set[str]()
+            for prompt in stored:
+                if brings(prompt, part, base, ask, classes):
+                    there |= settled(prompt, rejected)
+                elif part == CLASS and is_shorter(prompt, classes):
+                    there |= settled(prompt, rejected) - doubtful(prompt)
+            parts_of.update({digest: (*parts_of.get(digest, ()), part) for digest in about - there})
+        found = dict[tuple[str, ...], set[str]]()
+        for digest, parts in parts_of.items():
+            found.setdefault(parts, set()).add(digest)
         return found
 
     missing, done = list[Missing](), 0
     for base in bases:
-        good = [there(base, part, False) for part in ask]
-        known = good if retry_rejected else [there(base, part, True) for part in ask]
-        left = pairs.difference(set[Pair].intersection(*good))
-        done += len(pairs) - len(left)
-        lacking, wanted = (_by_parts(ask, left, view) for view in (good, known))
-        for parts in sorted({*lacking, *wanted}, key=lambda parts: (-len(parts), parts)):
-            prompt = _asking_for(base, parts, ask, classes)
-            missing.append(Missing(prompt, lacking.get(parts, set()), wanted.get(parts, set())))
-        if not left:
-            missing.append(Missing(_asking_for(base, ask, ask, classes)))
+        lacking = without(base, False)
+        wanted = lacking if retry_rejected else without(base, True)
+        done += len(about) - sum(map(len, lacking.values()))
+        for parts in sorted({*lacking, *wanted} or {ask}, key=lambda parts: (-len(parts), parts)):
+            # Tags alone are words where they are so beside a class.
+            words = tags_of_list(parts, classes) and not tags_of_list(ask, classes)
+            prompt = asking_for(base, parts, () if words else classes)
+            missing.append(Missing(prompt, {*lacking.get(parts, ())}, {*wanted.get(parts, ())}))
     return missing, done
-
-
-def _by_parts(ask: tuple[str, ...], pairs: set[Pair], there: Sequence[set[Pair]]) -> dict[tuple[str, ...], set[Pair]]:
-    found = dict[tuple[str, ...], set[Pair]]()
-    for pair in pairs:
-        if parts := tuple(part for part, own in zip(ask, there, strict=True) if pair not in own):
-            found.setdefault(parts, set()).add(pair)
-    return found
-
-
-def _asking_for(base: Prompt, parts: tuple[str, ...], ask: Sequence[str], classes: Sequence[ClassOption]) -> Prompt:
-    # Tags alone are words where they are so beside a class.
-    words = tags_of_list(parts, classes) and not tags_of_list(ask, classes)
-    return asking_for(base, parts, () if words else classes)
 
 
 def brings(prompt: Prompt, part: str, base: Prompt, ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
@@ -204,40 +185,23 @@ def _may_be_added(
     prompt: Prompt,
     classes: Sequence[ClassOption],
     digests: Collection[str],
-) -> set[Pair]:
-    """Return digest and sample of the answers to a prompt with a shorter list that the added classes put in doubt."""
-    doubtful, sure = set[Pair](), dict[str, list[tuple[int, str, bool]]]()
+) -> set[str]:
+    """Return the images whose answer to a prompt with a shorter list the added classes put in doubt."""
+    doubtful, sure = set[str](), dict[str, bool]()  # whether a confidence was stated
     for item in store.answers(describer=settings):
         if item.prompt == prompt and item.digest in digests:
-            name, stated = item.answer.class_name, item.answer.confidence
-            stated = item.answer.probability if stated is None else stated
-            if name is None or (stated is not None and stated < SURE):
-                doubtful.add((item.digest, item.sample))
+            stated = item.answer.probability if item.answer.confidence is None else item.answer.confidence
+            if item.answer.class_name is None or (stated is not None and stated < SURE):
+                doubtful.add(item.digest)
             else:
-                sure.setdefault(item.digest, []).append((item.sample, name, stated is not None))
-    if not sure:
-        return doubtful
-    from gpt4image.encoding.text_encoders.registry import load_text_encoder
-
-    encoder = load_text_encoder("minilm")
-    names = [CLASS_NAME_PROMPT.format(readable(name)) + (told and f": {told}") for name, told in classes]
-    parts = [names[start : start + _TEXTS_AT_ONCE] for start in range(0, len(names), _TEXTS_AT_ONCE)]
-    vectors = np.concatenate([encoder.encode(part) for part in parts])
-    place = {option.name: number for number, option in enumerate(classes)}
-    added = [number for number, option in enumerate(classes) if option not in prompt.classes]
-    words = [_squeezed(classes[number].name) for number in added]
-    rows = store.descriptions(digests=sorted(sure), describer=settings)
-    texts = ((row.digest, row.text) for row in rows if row.text)
-    without = set(sure)
-    while batch := list(itertools.islice(texts, _TEXTS_AT_ONCE)):
-        likeness = encoder.encode([text for _, text in batch]) @ vectors.T
-        for (digest, text), row in zip(batch, likeness, strict=True):
-            without.discard(digest)
-            is_named = any(word in _squeezed(text) for word in words)
-            for sample, name, _ in sure[digest]:
-                if is_named or row[added].max() > row[place[name]]:
-                    doubtful.add((digest, sample))
-    return doubtful | {(digest, sample) for digest in without for sample, _, stated in sure[digest] if not stated}
+                sure[item.digest] = stated is not None
+    added = [_squeezed(option.name) for option in classes if option not in prompt.classes]
+    for row in store.descriptions(digests=sorted(sure), describer=settings) if sure else ():
+        if row.text:
+            sure[row.digest] = True
+            if any(name in _squeezed(row.text) for name in added):
+                doubtful.add(row.digest)
+    return doubtful | {digest for digest, stated in sure.items() if not stated}
 
 
 def _squeezed(text: str) -> str:
@@ -253,14 +217,6 @@ _MARGIN = 1.25  # images of one size differ a little in tokens: the next is take
 # go together count this / n times the longest input so far.
 _UNSEEN = 64.0
 _ROOM = 1.25  # of what is noted as in flight above what is: so that few calls wait for the disk
-
-
-@dataclass
-class _Seen:
-    """Tokens of the longest input among answers to a prompt, and their number."""
-
-    longest: float = 0.0
-    answers: float = 0.0
 
 
 class Budget:
@@ -281,15 +237,11 @@ class Budget:
         """Start with nothing spent. Raises ConfigError: the cost is limited and the price is unknown or zero."""
         if max_cost is not None and price in (None, FREE):
             known = "none is known for this model" if price is None else "this model counts as free"
-            raise ConfigError(
-                f"--max-cost needs a price, and {known}: give --prices FILE with "
-                '{"MODEL": {"input": X, "output": Y}} in US dollars per million tokens, or leave out --max-cost where '
-                "nobody sends a bill."
-            )
+            raise ConfigError(f"--max-cost needs a price, and {known}: give --limit N instead.")
         self.limit, self.max_cost = limit, max_cost
         self._price, self._max_tokens = price, max_tokens
         self._lock = threading.Lock()
-        self._seen: dict[Prompt, _Seen] = {}
+        self._seen: dict[Prompt, tuple[float, int]] = {}  # tokens of the longest input, and number of answers
         self._reserved = dict[Name, float]()
         self._note: Callable[[float], None] | None = None
         self._noted = 0.0
@@ -313,7 +265,8 @@ class Budget:
     def learn(self, prompt: Prompt, inputs: Sequence[int]) -> None:
         """Count earlier answers to a prompt: tokens of their requests."""
         if inputs:
-            self._see(prompt, max(inputs), len(inputs))
+            longest, answers = self._seen.get(prompt, (0.0, 0))
+            self._seen[prompt] = max(longest, *inputs), answers + len(inputs)
 
     def admit(self, request: Request, *, sent: bool = False) -> bool:
         """Count the request and reserve its price, or return False if it is too much for now.
@@ -357,7 +310,7 @@ class Budget:
                     "answered is kept; give --limit instead."
                 )
             if answer.tokens_in is not None:
-                self._see(answer.request.prompt, answer.tokens_in, 1)
+                self.learn(answer.request.prompt, [answer.tokens_in])
             if self.max_cost is not None and answer.unpriced:
                 if not self._seen:  # nothing bounds the price: it may be all there was
                     lost = max(0.0, math.nextafter(self.max_cost, math.inf) - self.spent)
@@ -402,31 +355,26 @@ class Budget:
         return self.spent + self._reserved_sum + self._dearest(request) <= self.max_cost
 
     def _dearest(self, request: Request) -> float:
-        answers = self._seen_for(request).answers
+        answers = self._longest(request)[1]
         alone = not self._reserved or not answers
         return self._price_of(request, _MARGIN if alone else max(_MARGIN, _UNSEEN / answers))
 
     def _price_of(self, request: Request, margin: float) -> float:
         """Return the price of a call whose input is ``margin`` times as long as the longest so far."""
-        longest, outputs = self._seen_for(request).longest, self._max_tokens * len(request.turns)
-        return 0.0 if self._price is None else self._price.of(margin * longest, outputs)
+        outputs = self._max_tokens * len(request.turns)
+        return 0.0 if self._price is None else self._price.of(margin * self._longest(request)[0], outputs)
 
-    def _see(self, prompt: Prompt, length: float, answers: float) -> None:
-        seen = self._seen.setdefault(prompt, _Seen())
-        seen.longest, seen.answers = max(seen.longest, length), seen.answers + answers
-
-    def _seen_for(self, request: Request) -> _Seen:
-        if own := self._seen.get(request.prompt):
-            return own
-        if not (others := self._seen.values()):
-            return _Seen()
+    def _longest(self, request: Request) -> tuple[float, int]:
+        """Return the tokens of the longest input that is known or to be expected, and how many answers tell it."""
+        if (own := self._seen.get(request.prompt)) or not (others := self._seen.values()):
+            return own or (0.0, 0)
         turns, text = len(request.turns), sum(len(turn.encode()) for turn in request.turns)
-        longest = turns * (max(seen.longest for seen in others) + text) + (turns - 1) * self._max_tokens
-        return _Seen(longest, max(seen.answers for seen in others))
+        longest = turns * (max(longest for longest, _ in others) + text) + (turns - 1) * self._max_tokens
+        return longest, max(answers for _, answers in others)
 
 
 class Asking:
-    """Requests for every distinct image, prompt and sample that is missing, made lazily.
+    """Requests for every distinct image and prompt that is missing, made lazily.
 
     They come as if shuffled, the same way every time, so that a part of a set is a part of all its classes.
 
@@ -499,9 +447,8 @@ class Asking:
         return self._next
 
     def _all(self, only: Collection[str] | None, last: Collection[str]) -> Iterator[Request]:
-        images, first, rows_of = self._images, {digest for digest, _, _ in self._sent}, dict[str, list[int]]()
-        wanted = {digest for one in self._missing for digest, _ in one.wanted}
-        samples = 1 + max((sample for one in self._missing for _, sample in one.wanted), default=0)
+        images, first, rows_of = self._images, {digest for digest, _ in self._sent}, dict[str, list[int]]()
+        wanted = set[str]().union(*(one.wanted for one in self._missing))
         for row, digest in enumerate(images.digests):
             if digest in wanted and (only is None or digest in only):
                 rows_of.setdefault(digest, []).append(row)
@@ -509,20 +456,17 @@ class Asking:
         for digest in sorted(rows_of, key=lambda digest: (digest not in first, digest in last, digest[-16:])):
             rows = rows_of[digest]
             class_name = next((names for row in rows if (names := ", ".join(images.label_names(row)))), "")
-            for one in self._missing:
-                prompt, own = one.prompt, [sample for sample in range(samples) if (digest, sample) in one.wanted]
-                if own and prompt.class_conditioned and not class_name:
+            for prompt in (one.prompt for one in self._missing if digest in one.wanted):
+                if prompt.class_conditioned and not class_name:
                     reason = f"no label, and the prompt {prompt.name!r} tells the class"
                     self.skipped.append(Skipped(name=images.keys[rows[0]], reason=reason))
                     continue
-                for sample in own:
-                    yield Request(
-                        digest=digest,
-                        keys=tuple(images.keys[row] for row in rows),
-                        prompt=prompt,
-                        turns=question(prompt, class_name, digest, sample),
-                        sample=sample,
-                        schema=schema_of(prompt),
-                        read=partial(images.read, rows[0]),
-                        clips=images.clips,
-                    )
+                yield Request(
+                    digest=digest,
+                    keys=tuple(images.keys[row] for row in rows),
+                    prompt=prompt,
+                    turns=question(prompt, class_name, digest),
+                    schema=schema_of(prompt),
+                    read=partial(images.read, rows[0]),
+                    clips=images.clips,
+                )

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,19 +144,16 @@ class Point(NamedTuple):
 def curve(found: Forecast, least: float, price: float | None, scale: float = 1.0) -> list[Point]:
     """Return points of cost against expected right labels: none more, parts of the images, all, and those worth it.
 
-    Args:
-        found: what is expected.
-        least: least expected gain of an image that is asked.
-        price: of an image, in US dollars; None if unknown.
-        scale: number of images that each of these stands for.
+    An image costs ``price`` US dollars, None if unknown, and stands for ``scale`` images.
     """
     gains, open_ = np.sort(found.gain)[::-1], int((found.gain > 0).sum())
     total, worth = len(gains), int((gains >= max(least, 1e-9)).sum())
     counts = sorted({0, worth, open_, *(min(open_, round(share * total)) for share in SHARES)})
+    usd = None if price is None else price * scale
     return [
         Point(
             round(count * scale),
-            None if price is None else price * count * scale,
+            None if usd is None else usd * count,
             (found.right + float(gains[:count].sum())) * scale,
         )
         for count in counts
@@ -190,144 +187,133 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
     _, images = asked_images(config, config.data)
     if config.only is not None:
         images, _ = chosen_images(images, config.only)
-    return _Cascade(config, both[1], names, images, outcome, describe).ask_all()
+    return _ask_second(config, both[1], names, images, outcome, describe)
 
 
-@dataclass
-class _Cascade:
-    """Rounds of the second describer, after the first one."""
+def _ask_second(
+    config: DescribeConfig,
+    second: DescribeConfig,
+    names: Sequence[str],
+    images: Dataset,
+    first: DescribeResult,
+    describe: Describe,
+) -> DescribeResult:
+    """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
+    digests, done, stopped, text = list(dict.fromkeys(images.digests)), list[DescribeResult](), "", ""
 
-    config: DescribeConfig
-    second: DescribeConfig
-    names: Sequence[str]
-    images: Dataset
-    first: DescribeResult
-    describe: Describe
-    done: list[DescribeResult] = field(default_factory=list[DescribeResult])
-    stopped: str | None = None  # by which option
-
-    def __post_init__(self) -> None:
-        self.digests = list(dict.fromkeys(self.images.digests))
-
-    def ask_all(self) -> DescribeResult:
-        """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
-        config, total, tried, text = self.config, len(self.digests), set[int](), ""
-        if config.dry_run:
-            self.ask(None)
-            known = self.known()
-            told = np.flatnonzero((known.said >= 0) | (known.differs >= 0))
-            if len(told):
-                of_sample = Known._make(part[told] for part in known)
-                text = self.told(known, forecast(of_sample, is_sample=len(told) < total), total / len(told))
-            texts = (self.first.text, text, *(f"{config.then} for all. {one.text}" for one in self.done))
-            return self.outcome(None, texts)
-        row_of = {digest: row for row, digest in enumerate(self.digests)}
-        rows = [row_of[digest] for digest in pilot(self.digests)]
-        while rows and self.ask({self.digests[row] for row in rows}):
-            tried |= {*rows}
-            found = forecast(known := self.known())
-            if not text:
-                say(text := self.told(known, found, 1.0))
-            rows = next_round(found.gain, self.least(self.price(known)), tried).tolist()
-        known = self.known()
-        paid = self.done[-1].cost_usd if self.done else None
-        spent = "" if paid is None else f"{config.then} has cost ${paid:,.4f}."
-        return self.outcome(known, (self.first.text, text or self.told(known, forecast(known), 1.0), spent))
-
-    def ask(self, digests: set[str] | None) -> bool:
+    def ask(chosen: set[str] | None) -> bool:
         """Ask about images, or a sample; return whether there is room for more."""
-        config, budget = self.second, dict[str, Any]()
-        if config.max_cost is not None:
-            budget["max_cost"] = config.max_cost - (self.first.cost_usd or 0.0)
-        if config.limit is not None:
-            asked = (one.described + one.failed + one.rejected for one in (self.first, *self.done))
-            budget["limit"] = config.limit - sum(asked)
-        self.stopped = next((name for name, left in budget.items() if left <= 0), None)
-        if self.stopped is not None:
-            return False
-        self.done.append(done := self.describe(config.model_copy(update=budget), digests))
-        if done.stopped_by is not None:
-            self.stopped = next(name for name in budget if flag_of(name) in done.stopped_by)
-        return self.stopped is None
+        nonlocal stopped
+        budget = dict[str, Any]()
+        if second.max_cost is not None:
+            budget["max_cost"] = second.max_cost - (first.cost_usd or 0.0)
+        if second.limit is not None:
+            budget["limit"] = second.limit - sum(one.described + one.failed + one.rejected for one in (first, *done))
+        stopped = next((name for name, left in budget.items() if left <= 0), "")
+        if not stopped:
+            done.append(found := describe(second.model_copy(update=budget), chosen))
+            if found.stopped_by is not None:
+                stopped = next(name for name in budget if flag_of(name) in found.stopped_by)
+        return not stopped
 
-    def price(self, known: Known) -> float | None:
-        """Return what an image costs, in US dollars."""
-        paid = [one.cost_usd for one in self.done if one.cost_usd is not None]
-        answers = int((known.differs >= 0).sum())
-        return paid[-1] / answers if paid and answers else None
+    if config.dry_run:
+        ask(None)
+        known = _known(config, names, images, digests)
+        rows = np.flatnonzero((known.said >= 0) | (known.differs >= 0))
+        if len(rows):
+            sample = forecast(Known._make(part[rows] for part in known), is_sample=len(rows) < len(digests))
+            text = _told(config, sample, _price(done, known), len(digests), len(digests) / len(rows))
+        texts = (first.text, text, *(f"{config.then} for all. {one.text}" for one in done))
+        return replace(first, **_together(first, done), text="\n".join(filter(None, texts)))
+    row_of, tried = {digest: row for row, digest in enumerate(digests)}, set[int]()
+    chosen = [row_of[digest] for digest in pilot(digests)]
+    while chosen and ask({digests[row] for row in chosen}):
+        tried |= {*chosen}
+        known = _known(config, names, images, digests)
+        found, price = forecast(known), _price(done, known)
+        if not text:
+            say(text := _told(config, found, price, len(digests)))
+        chosen = next_round(found.gain, _least(config, price), tried).tolist()
+    known = _known(config, names, images, digests)
+    found, paid = forecast(known), done[-1].cost_usd if done else None
+    text = f"{first.text}\n{text or _told(config, found, None, len(digests))}"
+    if paid is not None:
+        text += f"\n{config.then} has cost ${paid:,.4f}."
+    stopped_by = first.stopped_by
+    if stopped:
+        stopped_by = f"{flag_of(stopped)} {getattr(config, stopped):g}"
+        text += f"\nThat uses up {stopped_by}; a higher number asks {config.then} for more."
+    facts = {
+        "then_asked": int((known.differs >= 0).sum()),
+        "then_another_class": int((known.differs == 1).sum()),
+        "then_described": sum(one.described for one in done),
+        "then_expected_right": round(found.right / len(digests), 4),
+    }
+    together = _together(first, done)
+    return replace(first, **together, text=text.strip(), stopped_by=stopped_by, details={**first.details, **facts})
 
-    def least(self, price: float | None) -> float:
-        """Return the least gain of an image that is asked."""
-        worth = 0.0 if self.config.worth is None or price is None else price / self.config.worth
-        return max(self.config.least_gain, worth)
 
-    def told(self, known: Known, found: Forecast, scale: float) -> str:
-        """Return the curve as a table; the row of the images that are worth it is marked."""
-        price = self.price(known)
-        least = self.least(price)
-        worth = round(int((found.gain >= max(least, 1e-9)).sum()) * scale)
-        rows = [("more images", "cost", "expected right", "")]
-        for images, usd, right in curve(found, least, price, scale):
-            mark = "<- these are worth it" if images == worth else ""
-            cost = "?" if usd is None else f"${usd:,.2f}"
-            rows.append((f"{images:,}", cost, f"{right / len(self.digests):.1%}", mark))
-        return text_table("What asking the second describer brings", rows)
+def _price(done: Sequence[DescribeResult], known: Known) -> float | None:
+    paid = [one.cost_usd for one in done if one.cost_usd is not None]
+    answers = int((known.differs >= 0).sum())
+    return paid[-1] / answers if paid and answers else None
 
-    def known(self) -> Known:
-        """Return what the store says by now; of several samples the first counts."""
-        total, images, row_of = len(self.digests), self.images, {d: row for row, d in enumerate(self.digests)}
-        none, classes, label_of = np.full(total, -1), dict[str, int](), dict[str, str]()
-        found = Known(none, np.full(total, np.nan), np.zeros(total, bool), none.copy(), np.full((total, 2), -1))
-        if images.labels.ndim == 1:
-            for row in np.flatnonzero((images.splits == "train") & (images.labels >= 0)):
-                label_of[images.digests[row]] = images.classes[images.labels[row]]
-        answers: list[dict[str, Answer]] = [{}, {}]
-        with DescriptionStore(self.config.store) as store:
-            for item in store.answers():
-                name = describer_name(item.describer)
-                if name in self.names and CLASS in item.prompt.ask and item.digest in row_of:
-                    answers[self.names.index(name)].setdefault(item.digest, item.answer)
-        for digest, row in row_of.items():
-            both = first, second = [own.get(digest) for own in answers]
-            if first is not None:
-                found.said[row] = classes.setdefault(first.class_name or "", len(classes))
-                sure = first.confidence if first.confidence is not None else first.probability
-                found.confidence[row] = np.nan if sure is None else sure
-                found.second[row] = first.second is not None
-            if second is not None:
-                found.differs[row] = first is None or first.class_name != second.class_name
-            for which, one in enumerate(both):
-                if digest in label_of and one is not None:
-                    name, label = one.class_name, label_of[digest]
-                    found.right[row, which] = name is not None and ClassNames([name]).find(label) is not None
-        if self.config.then_targets is not None:
-            targets = Targets.load(self.config.then_targets).of(self.digests)[:]
-            sure = targets.any(axis=1)
-            found.said[sure], found.confidence[sure] = targets[sure].argmax(axis=1), targets[sure].max(axis=1)
-        return found
 
-    def outcome(self, known: Known | None, texts: Iterable[str]) -> DescribeResult:
-        """Return what both describers did."""
-        first, done, facts, text = self.first, self.done, dict[str, Any](), "\n".join(filter(None, texts))
-        costs = [one.cost_usd for one in (first, *done[-1:]) if one.cost_usd is not None]
-        if known is not None:
-            facts = {
-                "then_asked": int((known.differs >= 0).sum()),
-                "then_another_class": int((known.differs == 1).sum()),
-                "then_described": sum(one.described for one in done),
-                "then_expected_right": round(forecast(known).right / len(self.digests), 4),
-            }
-        stopped_by = first.stopped_by
-        if self.stopped is not None:
-            stopped_by = f"{flag_of(self.stopped)} {getattr(self.config, self.stopped):g}"
-            text += f"\nThat uses up {stopped_by}; a higher number asks {self.config.then} for more."
-        return replace(
-            first,
-            text=text.strip(),
-            failed=first.failed + sum(one.failed for one in done),
-            rejected=first.rejected + sum(one.rejected for one in done),
-            details={**first.details, **facts},
-            cost_usd=round(sum(costs), 6) if costs else None,
-            stopped_by=stopped_by,
-            skipped=tuple(dict.fromkeys((*first.skipped, *(item for one in done for item in one.skipped)))),
-        )
+def _least(config: DescribeConfig, price: float | None) -> float:
+    """Return the least gain of an image that is asked."""
+    return max(config.least_gain, 0.0 if config.worth is None or price is None else price / config.worth)
+
+
+def _told(config: DescribeConfig, found: Forecast, price: float | None, images: int, scale: float = 1.0) -> str:
+    """Return the curve as a table; the row of the images that are worth it is marked."""
+    limit, rows = _least(config, price), [("more images", "cost", "expected right", "")]
+    worth = round(int((found.gain >= max(limit, 1e-9)).sum()) * scale)
+    for count, usd, right in curve(found, limit, price, scale):
+        mark = "<- these are worth it" if count == worth else ""
+        rows.append((f"{count:,}", "?" if usd is None else f"${usd:,.2f}", f"{right / images:.1%}", mark))
+    return text_table("What asking the second describer brings", rows)
+
+
+def _together(first: DescribeResult, done: Sequence[DescribeResult]) -> dict[str, Any]:
+    """Return the facts that are sums over both describers; a later result has the cost of the earlier ones, too."""
+    costs = [one.cost_usd for one in (first, *done[-1:]) if one.cost_usd is not None]
+    return {
+        "failed": first.failed + sum(one.failed for one in done),
+        "rejected": first.rejected + sum(one.rejected for one in done),
+        "cost_usd": round(sum(costs), 6) if costs else None,
+        "skipped": tuple(dict.fromkeys((*first.skipped, *(item for one in done for item in one.skipped)))),
+    }
+
+
+def _known(config: DescribeConfig, names: Sequence[str], images: Dataset, digests: Sequence[str]) -> Known:
+    """Return what the store says by now; of several answers the first counts."""
+    total, row_of, classes = len(digests), {digest: row for row, digest in enumerate(digests)}, dict[str, int]()
+    none, label_of = np.full(total, -1), dict[str, str]()
+    found = Known(none, np.full(total, np.nan), np.zeros(total, bool), none.copy(), np.full((total, 2), -1))
+    if images.labels.ndim == 1:
+        for row in np.flatnonzero((images.splits == "train") & (images.labels >= 0)):
+            label_of[images.digests[row]] = images.classes[images.labels[row]]
+    answers: list[dict[str, Answer]] = [{}, {}]
+    with DescriptionStore(config.store) as store:
+        for item in store.answers():
+            name = describer_name(item.describer)
+            if name in names and CLASS in item.prompt.ask and item.digest in row_of:
+                answers[names.index(name)].setdefault(item.digest, item.answer)
+    for digest, row in row_of.items():
+        both = first, second = [own.get(digest) for own in answers]
+        if first is not None:
+            found.said[row] = classes.setdefault(first.class_name or "", len(classes))
+            sure = first.confidence if first.confidence is not None else first.probability
+            found.confidence[row] = np.nan if sure is None else sure
+            found.second[row] = first.second is not None
+        if second is not None:
+            found.differs[row] = first is None or first.class_name != second.class_name
+        for which, one in enumerate(both):
+            if digest in label_of and one is not None:
+                name, label = one.class_name, label_of[digest]
+                found.right[row, which] = name is not None and ClassNames([name]).find(label) is not None
+    if config.then_targets is not None:
+        targets = Targets.load(config.then_targets).of(digests)[:]
+        sure = targets.any(axis=1)
+        found.said[sure], found.confidence[sure] = targets[sure].argmax(axis=1), targets[sure].max(axis=1)
+    return found

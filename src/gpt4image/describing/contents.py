@@ -34,15 +34,13 @@ from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.class_lists import NONE_OF_THESE
 from gpt4image.describing.questions import CLASS
 from gpt4image.pages.cards import PICTURE, Thumbnails
-from gpt4image.pages.numbers import duration, one_line, percent, text_table
+from gpt4image.pages.numbers import duration, one_line, text_table
 from gpt4image.pages.page import render
 
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
 _KINDS = ("descriptions", "answers", "rejected", "no_answer")
-_MOST_COMMON = ("rejected_reasons", "no_answer_reasons", "outside_list", "tags")
-_SHOWN, _CLASSES_SHOWN = 5, 100
-_LONGEST_TEXT = 100
-_BINS = 24
+_REASONS = ("rejected_reasons", "no_answer_reasons", "outside_list")
+_SHOWN, _CLASSES_SHOWN, _LONGEST_REASON, _BINS = 5, 100, 100, 24
 # Request ids and the like, which would make every reason a reason of its own.
 _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 MEANINGS: Mapping[Flaw, str] = {
@@ -51,7 +49,6 @@ MEANINGS: Mapping[Flaw, str] = {
     "echo": "the prompt given back",
     "loop": "one passage over and over",
     "truncated": "cut off at the limit of tokens",
-    "boilerplate": "opens with a stock phrase",
 }
 _BOXES_DRAWN, _BOXES_IN_WORDS = 100, 20
 # An image belongs to the section of its worst answer.
@@ -136,8 +133,7 @@ class _Stats:
         self.described, self.answered = set[str](), set[str]()
         # By prompt and settings of the describer; a sum is missing as long as nothing is known.
         self.parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
-        kinds = {"words": "q", "answer_tokens": "q", "latency_s": "d"}
-        self.spreads: dict[str, array[Any]] = {name: array(kind) for name, kind in kinds.items()}
+        self.words = array("q")
         self.counts: dict[str, Counter[Any]] = defaultdict(Counter)
         self.totals, self.boxes = Counter[str](), Counter[str]()
 
@@ -154,33 +150,24 @@ class _Stats:
         if answer is not None and "answers" in kinds:
             self.answered.add(result.digest)
             self.boxes.update(box_facts([result], result.prompt.class_names))
-            self.counts["tags"].update(answer.tags or ())
             if CLASS in result.prompt.ask:
                 self.counts["answer_kinds"][answer.kind] += 1
                 if answer.class_name is not None:
                     self.counts["classes"][answer.class_name] += 1
                 elif answer.said is not None:
                     self.counts["outside_list"][one_line(visible(answer.said))] += 1
-                if answer.confidence is not None:
-                    self.counts["confidence"][min(9, int(answer.confidence * 10))] += 1
         if result.error is not None:
-            reason = _PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_TEXT]
+            reason = _PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_REASON]
             self.counts[f"{kinds[0]}_reasons"][reason] += 1
         if text is not None:
-            self._add_text(result, text, kinds[0], class_name)
-
-    def _add_text(self, result: Description, text: str, kind: str, class_name: str | None) -> None:
-        for name, value in (("answer_tokens", result.tokens_out), ("latency_s", result.latency_s)):
-            if value is not None:
-                self.spreads[name].append(value)
-        found = stored_flaws(result, class_name)
-        self.counts[f"flaws_of_{kind}"].update(found)
-        if result.error is None:
-            self.described.add(result.digest)
-            self.spreads["words"].append(len(text.split()))
-            self.totals.update(flawed=bool(found), with_reason=result.finish_reason is not None)
-            if class_name is not None:
-                self.counts["named"][class_name.replace("_", " ").lower() in text.lower()] += 1
+            found = stored_flaws(result, class_name)
+            self.counts[f"flaws_of_{kinds[0]}"].update(found)
+            if result.error is None:
+                self.described.add(result.digest)
+                self.words.append(len(text.split()))
+                self.totals.update(flawed=bool(found), with_reason=result.finish_reason is not None)
+                if class_name is not None:
+                    self.counts["named"][class_name.replace("_", " ").lower() in text.lower()] += 1
 
     def summary(self) -> dict[str, Any]:
         """Return the facts of the whole store; unknown ones are left out."""
@@ -199,21 +186,19 @@ class _Stats:
         return {name: value for name, value in (facts | more).items() if value is not None}
 
     def record(self) -> dict[str, Any]:
-        """Return the distributions, and the counts by prompt, describer, flaw and reason."""
+        """Return the lengths in words, and the counts by prompt, describer, flaw and reason."""
         names = describer_names(json.loads(settings) for _, settings in self.parts)
         described = Counter[Prompt]()
         for (prompt, _), part in self.parts.items():
             described[prompt] += part["descriptions"]
         flawed = {kind: self.counts[f"flaws_of_{kind}"] for kind in ("descriptions", "rejected")}
         of_flaws = {flaw: {kind: counts[flaw] for kind, counts in flawed.items()} for flaw in get_args(Flaw)}
-        confidence = self.counts["confidence"]
         return {
-            **{name: _distribution(values) for name, values in self.spreads.items()},
-            "words_histogram": _histogram(self.spreads["words"]),
+            "words": _distribution(self.words),
+            "words_histogram": _histogram(self.words),
             "flaws": {flaw: counts for flaw, counts in of_flaws.items() if any(counts.values())},
-            **{name: dict(self.counts[name].most_common(_SHOWN)) for name in _MOST_COMMON},
+            **{name: dict(self.counts[name].most_common(_SHOWN)) for name in _REASONS},
             "classes": dict(self.counts["classes"].most_common()),
-            "confidence_histogram": [confidence[place] for place in range(10)] if self.answered else None,
             "prompts": [{**asdict(prompt), "descriptions": count} for prompt, count in sorted(described.items())],
             "describers": [
                 {
@@ -227,13 +212,13 @@ class _Stats:
         }
 
 
-def _distribution(values: array[Any]) -> dict[str, float] | None:
+def _distribution(values: array[int]) -> dict[str, float] | None:
     if not values:
         return None
     numbers = np.asarray(values)
-    median, p95, p99 = np.percentile(numbers, (50, 95, 99)).round(3).tolist()
+    median, p95 = np.percentile(numbers, (50, 95)).tolist()
     low, mean, high = numbers.min().item(), round(numbers.mean().item(), 1), numbers.max().item()
-    return {"min": low, "median": median, "mean": mean, "p95": p95, "p99": p99, "max": high}
+    return {"min": low, "median": median, "mean": mean, "p95": p95, "max": high}
 
 
 def _histogram(values: array[int]) -> dict[str, list[int]] | None:
@@ -252,33 +237,19 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    def shares(counts: Mapping[str, int], whole: str) -> list[tuple[Any, ...]]:
-        return [(name, count, percent(_share(count, summary[whole]))) for name, count in counts.items() if count]
-
-    spreads = [(name.replace("_", " "), record[name]) for name in ("words", "answer_tokens", "latency_s")]
-    spreads = [(name, *values.values()) for name, values in spreads if values]
-    flawed = [
-        (
-            flaw,
-            counts["descriptions"],
-            percent(_share(counts["descriptions"], summary["descriptions"])),
-            counts["rejected"],
-        )
-        for flaw, counts in record["flaws"].items()
-    ]
-    stated = enumerate(record["confidence_histogram"] or ())
-    confidence = {f"{place / 10:.1f} to {(place + 1) / 10:.1f}": count for place, count in stated}
-    columns = ("prompt", "describer", *_KINDS, *_SUMS)
+    words, columns = record["words"] or {}, ("prompt", "describer", *_KINDS, *_SUMS)
     tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[Any]]], ...] = (
-        ("per description", ("min", "median", "mean", "p95", "p99", "max"), spreads),
+        ("per description", [*words], [("words", *words.values())] if words else []),
         ("prompt", columns[1:], [[part[column] for column in columns] for part in record["describers"]]),
-        ("flaw", ("descriptions", "share", "rejected answers"), flawed),
+        (
+            "flaw",
+            ("descriptions", "rejected answers"),
+            [(flaw, *kinds.values()) for flaw, kinds in record["flaws"].items()],
+        ),
         ("rejected because", ("answers",), [*record["rejected_reasons"].items()]),
         ("no answer because", ("requests",), [*record["no_answer_reasons"].items()]),
-        ("class", ("answers", "share"), shares(record["classes"], "answers")[:_CLASSES_SHOWN]),
+        ("class", ("answers",), [*record["classes"].items()][:_CLASSES_SHOWN]),
         ("outside the class list", ("answers",), [*record["outside_list"].items()]),
-        ("stated confidence", ("answers", "share"), shares(confidence, "answers")),
-        ("most frequent tag", ("answers",), [*record["tags"].items()]),
     )
     return "\n\n".join(
         text_table(title, [["", *(name.replace("_", " ") for name in names)], *([_cell(v) for v in r] for r in rows)])
@@ -314,7 +285,12 @@ def view(config: ViewConfig) -> StoreResult:
         groups = _groups(store, config, rows, names)
         sizes = [len(group) for group in groups]
         if not any(sizes):
-            raise StoreError(_nothing_to_show(store, config))
+            known = sorted({prompt.name for prompt, *_ in store.counts()})
+            if config.prompt is not None and known and config.prompt not in known:
+                raise StoreError(f"{config.store}: no answer to this prompt: {nearest(config.prompt, known)}")
+            what = f" with the flaw {config.flaw}" if config.flaw else ""
+            about = f" about an image of {config.data}; compare both by `descriptions check`" if config.data else ""
+            raise StoreError(f"{config.store}: there is no answer{what}{about}.")
         rng = random.Random(0)
         shown = [
             [group[place] for place in sorted(rng.sample(range(len(group)), share))]
@@ -328,9 +304,6 @@ def view(config: ViewConfig) -> StoreResult:
     side = 2 * PICTURE if any(_drawn(result) for result in every) else PICTURE
     thumbnails = None if images is None else Thumbnails(images, side)
     described_by = describer_names(result.describer for result in every)
-    labels = {digest: visible(names[digest].replace("_", " ")) if digest in names else None for digest in results}
-    counts = Counter(labels.values())
-    kinds = {name: f"k{number}" for number, name in enumerate(sorted(counts, key=lambda name: (name is None, name)))}
 
     def card(digest: str) -> dict[str, Any]:
         own = sorted(results[digest], key=lambda one: (one.prompt, canonical_json(one.describer), one.sample))
@@ -338,8 +311,7 @@ def view(config: ViewConfig) -> StoreResult:
         return {
             "key": visible(digest if images is None else images.keys[row]),
             "twins": len(twins),
-            "label": labels[digest],
-            "kind": kinds[labels[digest]],
+            "label": visible(names[digest].replace("_", " ")) if digest in names else None,
             "picture": None if thumbnails is None else thumbnails.of(row),
             "boxes": list(itertools.chain(*map(_drawn, own)))[:_BOXES_DRAWN],
             "answers": [_answer(one, described_by[canonical_json(one.describer)], names.get(digest)) for one in own],
@@ -369,7 +341,6 @@ def view(config: ViewConfig) -> StoreResult:
             for key, own in sorted(describers.items())
         },
         meanings=MEANINGS,
-        kinds=[{"id": kind, "name": name, "cards": counts[name]} for name, kind in kinds.items()],
     )
     write_text(config.out, page)
     skipped = () if images is None or thumbnails is None else (*images.skipped, *thumbnails.skipped)
@@ -396,17 +367,6 @@ def _shares(sizes: Sequence[int], limit: int) -> list[int]:
     for number in reversed(range(len(sizes))):
         shares[number] += min(sizes[number] - shares[number], limit - sum(shares))
     return shares
-
-
-def _nothing_to_show(store: DescriptionStore, config: ViewConfig) -> str:
-    names = sorted({prompt.name for prompt, *_ in store.counts()})
-    if not names:
-        return f"{config.store}: there is nothing in this store; fill it with `gpt4image describe`."
-    if config.prompt is not None and config.prompt not in names:
-        return f"{config.store}: no answer to this prompt: {nearest(config.prompt, names)}"
-    what = f" with the flaw {config.flaw}" if config.flaw else ""
-    about = f" about an image of {config.data}; `gpt4image descriptions check` compares both" if config.data else ""
-    return f"{config.store}: there is no answer{what}{about}."
 
 
 def _answer(result: Description, describer: str, class_name: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from statistics import fmean
@@ -43,11 +43,10 @@ from gpt4image.data.decode import sides
 from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
-from gpt4image.describing.answer_json import CUT_OFF, flaws, parse_answer, valid, without_thoughts
+from gpt4image.describing.answer_json import CUT_OFF, REJECTED, flaws, parse_answer, valid, without_thoughts
 from gpt4image.describing.asking import (
     Asking,
     Budget,
-    Pair,
     asked_images,
     brings,
     chosen_images,
@@ -67,12 +66,10 @@ from gpt4image.describing.describers.sheets import SheetDescriber
 from gpt4image.describing.prices import HALF_PRICE, bill
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, TAGS, asks_of_list, tags_of_list
 
-_REJECTED = "an earlier run rejected the answer; --retry-rejected asks again"
+_AN_EARLIER_RUN = "an earlier run rejected the answer; --retry-rejected asks again"
 IMAGES_IN_SAMPLE = 8
 MOST_EXAMPLES, EXAMPLE_SIDE = 300, 192
 """Maximum examples of a question, and the longer side of each in pixels."""
-ASKED_ALONE = 2
-"""Images of a sample that are asked alone, where the others share calls: what shows the saving."""
 
 
 def describe(config: DescribeConfig) -> DescribeResult:
@@ -87,8 +84,6 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
     """
     prompts = _checked_prompts(config)
     describer = BatchDescriber(config) if _through_batches(config) else load_describer(config)
-    if config.samples > 1 and describer.repeatable:
-        raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     dataset, images = asked_images(config, config.data)
     if dataset.clips and config.per_call > 1 and not config.contact_sheet:
@@ -107,13 +102,11 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         from gpt4image.describing.describers.ray import RayDescriber
 
         describer = RayDescriber(config, images)
-    filling: dict[str, Any] = {"domain": config.domain, "word_limit": config.word_limit, "classes": images.classes}
-    prompts = [fill(prompt, **filling) for prompt in prompts]
+    prompts = [fill(prompt, images.classes) for prompt in prompts]
     with DescriptionStore(config.store, write=True) as store:
         if config.examples:
             _show_examples(describer, config, store, dataset, classes)
-        run = _Run(config, store, describer, dataset, images, budget, classes, unknown)
-        run.plan(prompts)
+        run = _Run(config, store, describer, dataset, images, budget, classes, prompts)
         store.note_dataset(hidden(config.data))
         known, uncertain = store.spent(describer.settings, set(dataset.digests))
         # What is in a batch is known to the next run; other calls are noted before they are sent.
@@ -129,7 +122,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
             budget.end()
         if interrupt.requested:
             raise KeyboardInterrupt
-        outcome = run.outcome()
+        outcome = run.outcome(unknown)
         return outcome if run.only is None else run.estimate(outcome)
 
 
@@ -142,6 +135,7 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
     unknown = first_few(prompt.name for prompt in prompts if not prompt.text)
     asked, given, sheet = f"--ask {config.ask}", f"--prompt {' '.join(config.prompt)}", f"--per-call {config.per_call}"
     structured, sheets, alone = ask != (DESCRIPTION,), config.per_call > 1, config.engine == "local"
+    servers = ", ".join(f"{name}:" for name in SERVERS)
     for is_wrong, reason in (
         (not names or len(set(names)) < len(names), f"{given}: at least one prompt is needed, each name once."),
         (structured and len(names) > 1, f"{asked} goes with one --prompt, not with {given[9:]}."),
@@ -150,12 +144,12 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
         (sheets and several, f"{sheet}: the prompt {several} has several turns; use another."),
         (sheets and telling, f"{sheet}: the prompt {telling} tells the class; use another."),
         (config.batch and several, f"--batch: the prompt {several} has several turns; use another."),
+        (config.batch and not alone, "--batch sends everything from here; leave out --engine ray."),
         (config.examples and CLASS not in ask, f"--examples shows what classes look like; add class to {asked}."),
         (
             config.examples and not (alone and kind in SERVERS),
-            f"--examples goes with {', '.join(f'{name}:' for name in SERVERS)} and --engine local; leave it out.",
+            f"--examples goes with {servers} and --engine local; leave it out.",
         ),
-        (config.batch and not alone, "--batch sends everything from here; leave out --engine ray."),
         (
             unknown and kind != "replay",
             f"--prompt: nothing is known to ask for {unknown}; give a text file with the question, or one of the named "
@@ -259,7 +253,7 @@ class Judged:
     outside_list: bool = False  # it is one, except that its class is not in the list
 
 
-def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged:
+def judge(answer: Answer, *, last_try: bool) -> Judged:
     """Return what of an answer is stored. Its class may be outside the list only at the ``last_try``."""
     prompt = answer.request.prompt
     if answer.error is not None or answer.text is None:
@@ -278,7 +272,7 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
                     structured = replace(structured, picture=sides(answer.request.read()))
     if text is not None:
         found = flaws(text, finish_reason=answer.finish_reason, turns=answer.request.turns)
-        flaw = next((flaw for flaw in found if flaw in reject), None)
+        flaw = next((flaw for flaw in found if flaw in REJECTED), None)
         if flaw is not None or broken is not None:
             return Judged(text, structured, flaw if flaw is not None else broken)
     if structured is not None and structured.is_unmapped and not last_try:
@@ -286,98 +280,90 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
     return Judged(text, structured)
 
 
-@dataclass
 class _Run:
     """Asks, judges and commits answers as they arrive, and counts them.
 
-    ``images`` of the whole ``dataset`` are asked about, of a sample ``only`` some. ``sent`` is what is pending in a
-    batch, ``tried`` what of it is the second try of a rejected answer.
+    Of the whole ``dataset``, ``images`` are asked about; of a dry run's sample ``only`` some. ``sent`` is what is
+    pending in a batch, ``tried`` what of it is the second try of a rejected answer.
     """
 
-    config: DescribeConfig
-    store: DescriptionStore
-    describer: Describer
-    dataset: Dataset
-    images: Dataset
-    budget: Budget
-    classes: tuple[ClassOption, ...]
-    unknown: Sequence[Skipped]
-    only: set[str] | None = None
-    sent: set[Name] = field(default_factory=set[Name])
-    tried: set[Name] = field(default_factory=set[Name])
-    askings: list[Asking] = field(default_factory=list[Asking])
-    described: Counter[str] = field(default_factory=Counter[str])
-    kinds: Counter[str] = field(default_factory=Counter[str])
-    with_boxes: set[str] = field(default_factory=set[str])
-    failed: dict[Name, tuple[Skipped, ...]] = field(default_factory=dict[Name, tuple[Skipped, ...]])
-    rejected: dict[Name, tuple[Skipped, ...]] = field(default_factory=dict[Name, tuple[Skipped, ...]])
-    probed: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def plan(self, prompts: Sequence[Prompt]) -> None:
+    def __init__(
+        self,
+        config: DescribeConfig,
+        store: DescriptionStore,
+        describer: Describer,
+        dataset: Dataset,
+        images: Dataset,
+        budget: Budget,
+        classes: tuple[ClassOption, ...],
+        prompts: Sequence[Prompt],
+    ) -> None:
         """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
-        config, settings, self.ask = self.config, self.describer.settings, listed(self.config.ask)
+        self.config, self.store, self.describer, self.budget = config, store, describer, budget
+        self.dataset, self.images, self.classes = dataset, images, classes
+        self.ask, self.settings, self.digests = listed(config.ask), describer.settings, set(images.digests)
+        self.sent, self.tried = set[Name](), set[Name]()
+        self.askings = list[Asking]()
+        self.described, self.kinds, self.with_boxes = Counter[str](), Counter[str](), set[str]()
+        self.failed, self.rejected = dict[Name, list[Skipped]](), dict[Name, list[Skipped]]()
+        self.probed: Mapping[str, Any] = {}
+        self.only: set[str] | None = None
         if config.dry_run:
-            distinct = list(dict.fromkeys(self.images.digests))  # a few from all over the dataset, always the same ones
-            count = min(max(IMAGES_IN_SAMPLE, config.per_call + ASKED_ALONE), len(distinct))
+            distinct = list(dict.fromkeys(images.digests))  # a few from all over the dataset, always the same ones
+            count = min(max(IMAGES_IN_SAMPLE, config.per_call), len(distinct))
             self.only = {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
-            if isinstance(self.describer, SheetDescriber):
-                self.describer.alone = ASKED_ALONE
-        self.digests = set(self.images.digests)
-        classes = self.classes if tags_of_list(self.ask, self.classes) or asks_of_list(self.ask) else ()
-        known: Any = {"digests": self.digests, "samples": config.samples, "retry_rejected": config.retry_rejected}
-        self.missing, self.already = find_missing(self.store, settings, prompts, self.ask, classes, **known)
-        self.wanted = len(self.digests) * len(prompts) * config.samples
+        self.named = self.digests if self.only is None else self.only
+        of_list = classes if tags_of_list(self.ask, classes) or asks_of_list(self.ask) else ()
+        known: Any = {"digests": self.digests, "retry_rejected": config.retry_rejected}
+        self.missing, self.already = find_missing(store, self.settings, prompts, self.ask, of_list, **known)
+        self.wanted = len(self.digests) * len(prompts)
         if config.max_cost is not None:
             for one in self.missing:
-                inputs = self.store.inputs(one.prompt, settings)
-                self.budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
-        self._look_for_batches(prompts, classes)
+                inputs = store.inputs(one.prompt, self.settings)
+                budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
+        self._look_for_batches(prompts, of_list)
         self._tell_of_added()
         if BOXES in self.ask and config.box_format != "auto":
-            self.store.set_box_format(settings, config.box_format, {"given": True})
+            store.set_box_format(self.settings, config.box_format, {"given": True})
         if self.wanted > self.already:
-            self.store.require_whole()
+            store.require_whole()
 
     def _look_for_batches(self, bases: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
         """Refuse what is pending in a batch and would be paid for again; a run through batches waits for its own."""
-        mine, named = [one.prompt for one in self.missing], self.only or self.digests
+        mine = {one.prompt: one for one in self.missing}
         others = [
             prompt
             for prompt in self.store.prompts()
             if prompt not in mine
             and any(brings(prompt, part, base, self.ask, classes) for base in bases for part in self.ask)
         ]
-        sent, batches = pending(self.config.store, self.describer.settings, [*mine, *others])
-        wanted = named & {digest for one in self.missing for digest, _ in one.wanted}
-        if count := len(wanted & {digest for prompt in others for digest, _ in sent.get(prompt, ())}):
+        sent, batches = pending(self.config.store, self.settings, [*mine, *others])
+        wanted, through = set[str]().union(*(one.wanted for one in self.missing)), _through_batches(self.config)
+        doubled = set[str]()
+        for prompt, digests in sent.items():
+            if prompt not in mine or not through:
+                doubled |= digests & self.named & (mine[prompt].lacking if prompt in mine else wanted)
+        if doubled:
             raise ConfigError(
-                f"{count:,} images are pending in {first_few(batches)} of the Batch API, which covers some of the "
-                "requested fields: they would be paid for twice. Collect them first, with --batch and the same --ask, "
-                "--classes and --prompt as then."
+                f"{len(doubled):,} images are pending in {first_few(batches)} of the Batch API, and would be paid for "
+                "a second time. Collect them first, with --batch and the same --ask, --classes and --prompt as then, "
+                "without --dry-run. To give them up, cancel what still runs at the server, then give --batch once "
+                "more: it keeps what was done by then."
             )
-        if not _through_batches(self.config):
-            doubled = [sent.get(one.prompt, set[Pair]()) & one.lacking for one in self.missing]
-            if count := sum(digest in named for pairs in doubled for digest, _ in pairs):
-                raise ConfigError(
-                    f"{count:,} requests are pending in {first_few(batches)} of the Batch API, and calls would pay for "
-                    "them a second time; collect them with --batch, without --dry-run. To give them up, cancel what "
-                    "still runs at the server, then give --batch once more: it keeps what was done by then."
-                )
-            return
-        for one in self.missing:
-            own = {pair for pair in sent.get(one.prompt, ()) if pair[1] < self.config.samples}
+        for one in self.missing if through else ():
+            own = sent.get(one.prompt, set[str]())
             again = (own & one.lacking) - one.wanted
             one.wanted |= again
-            self.sent |= {(digest, one.prompt, sample) for digest, sample in own}
-            self.tried |= {(digest, one.prompt, sample) for digest, sample in again}
+            self.sent |= {(digest, one.prompt) for digest in own}
+            self.tried |= {(digest, one.prompt) for digest in again}
 
     def _tell_of_added(self) -> None:
         """Say how many images are asked again because classes were added to the list."""
         earlier = [prompt for prompt in self.store.prompts() if is_shorter(prompt, self.classes)]
-        answered = {d for prompt in earlier for d, _ in self.store.settled(prompt, self.describer.settings)}
-        if not (answered := answered & self.digests):
+        answered = {d for prompt in earlier for d, _ in self.store.settled(prompt, self.settings)} & self.digests
+        if not answered:
             return
-        again = answered & {d for one in self.missing if CLASS in one.prompt.ask for d, _ in one.lacking}
+        again = {d for one in self.missing if CLASS in one.prompt.ask for d in one.lacking & answered}
         longest = {option for prompt in earlier for option in prompt.classes}
         added = [option.name for option in self.classes if option not in longest]
         say(
@@ -387,10 +373,14 @@ class _Run:
 
     def ask_all(self, interrupt: Interrupt) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
+        rounds: list[Collection[str] | None] = [self.only]
+        if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
+            first = self.named & probed_images(self.images).keys()  # what shows how boxes are written
+            rounds = [first, self.named - first] if first else rounds
         with progress_bar() as bar:
             task = bar.add_task("describe", total=self.wanted - self.already, note="")
-            for only in self._rounds_of_images():
-                last = self.store.failed(self.describer.settings)
+            for only in rounds:
+                last = self.store.failed(self.settings)
                 self.asking = Asking(self.images, self.missing, only=only, last=last, sent=self.sent)
                 self.askings.append(self.asking)
                 try:
@@ -403,7 +393,7 @@ class _Run:
                 if interrupt.requested:
                     return
                 if self._box_format_is_open():
-                    self.probed = find_box_format(self.store, self.describer.settings, self.images)
+                    self.probed = find_box_format(self.store, self.settings, self.images)
 
     def _ask(self, interrupt: Interrupt, update: Callable[..., None]) -> None:
         for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
@@ -417,34 +407,25 @@ class _Run:
             if interrupt.requested and _through_batches(self.config):
                 return
 
-    def _rounds_of_images(self) -> list[Collection[str] | None]:
-        """Return the images to ask about first, and then: first those that show how boxes are written, if any do."""
-        first: set[str] = set()
-        if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
-            first = set(probed_images(self.images)) & (self.only or self.digests)
-        return [first, (self.only or self.digests) - first] if first else [self.only]
-
     def _box_format_is_open(self) -> bool:
         """Return whether it has to be found how this describer writes boxes; files have thousandths."""
-        settings = self.describer.settings
-        known = settings.get("kind") == "replay" or canonical_json(settings) in self.store.box_formats()
+        known = self.settings.get("kind") == "replay" or canonical_json(self.settings) in self.store.box_formats()
         return BOXES in self.ask and not known
 
     def _keep(self, group: Sequence[Answer]) -> None:
         """Judge answers, write them to the store, and count them; ask once more for those of no use."""
         judged = [
-            (answer, judge(answer, self.config.reject, last_try=not self._may_ask_again(answer)))
+            (answer, judge(answer, last_try=not self._may_ask_again(answer)))
             for answer in group
             if answer.text is not None or answer.error is not None
         ]
-        now, settings = time.time(), self.describer.settings
+        now = time.time()
         self.store.add(
             Description(
                 digest=answer.request.digest,
                 prompt=answer.request.prompt,
-                describer=settings,
+                describer=self.settings,
                 created=now,
-                sample=answer.request.sample,
                 text=found.text,
                 answer=found.answer,
                 error=found.error,
@@ -463,11 +444,14 @@ class _Run:
     def _count(self, answer: Answer, found: Judged) -> None:
         request = answer.request
         self.rejected.pop(request.name, None)
+        self.failed.pop(request.name, None)
         if found.error is not None:
             why = "the answer is no description: " if found.error in get_args(Flaw) else ""
-            named = tuple(Skipped(name=key, reason=f"{why}{found.error}") for key in request.keys)
+            named = [Skipped(name=key, reason=f"{why}{found.error}") for key in request.keys]
             if found.text is None and found.answer is None:
                 self.failed[request.name] = named
+                if answer.alone and not _through_batches(self.config) and self._may_ask_again(answer):
+                    self.asking.ask_again(answer)
                 return
             self.rejected[request.name] = named
             if self._may_ask_again(answer):
@@ -481,10 +465,10 @@ class _Run:
                 self.kinds[found.answer.kind] += 1
 
     def _may_ask_again(self, answer: Answer) -> bool:
-        tried = answer.wasted or answer.request.name in self.tried
+        tried = (answer.wasted and not answer.alone) or answer.request.name in self.tried
         return not (tried or self.describer.repeatable or answer.request.name in self.asking.asked_again)
 
-    def outcome(self) -> DescribeResult:
+    def outcome(self, unknown: Iterable[Skipped]) -> DescribeResult:
         """Return what was done, and what was skipped."""
         config, budget, images = self.config, self.budget, self.images
         report = self.describer.report(self.dataset)
@@ -494,7 +478,11 @@ class _Run:
         text = f"Cost: {bill(budget.spent, budget.earlier, budget.uncertain)}." if budget.spent else ""
         if not finished and not at_limit:
             text += f" That uses up {stopped_by}; a higher number asks for the rest."
-        earlier = {digest for one in self.missing for digest, _ in one.lacking - one.wanted}
+        lacking = set[str]().union(*(one.lacking for one in self.missing))
+        earlier = set[str]().union(*(one.lacking - one.wanted for one in self.missing))
+        keyed = zip(images.keys, images.digests, strict=True)
+        answered = (self.digests - lacking) | self.described.keys()
+        has, splits = np.array([digest in answered for digest in self.dataset.digests]), self.dataset.splits
         return DescribeResult(
             path=config.store,
             text=text.strip(),
@@ -504,7 +492,7 @@ class _Run:
             described=self.described.total(),
             failed=len(self.failed),
             rejected=len(self.rejected),
-            answered_by_split=self._by_split(),
+            answered_by_split={s: int(has[splits == s].sum()) for s in SPLITS if (splits == s).any()},
             without_description=self.wanted - self.already - self.described.total(),
             details={
                 **({f"class_{kind}": self.kinds[kind] for kind in answers.KINDS} if CLASS in self.ask else {}),
@@ -516,31 +504,19 @@ class _Run:
             stopped_by=None if finished else stopped_by,
             skipped=(
                 *images.skipped,
-                *self.unknown,
+                *unknown,
                 *(item for asking in self.askings for item in asking.skipped),
-                *(
-                    Skipped(name=k, reason=_REJECTED)
-                    for k, d in zip(images.keys, images.digests, strict=True)
-                    if d in earlier
-                ),
+                *(Skipped(name=key, reason=_AN_EARLIER_RUN) for key, digest in keyed if digest in earlier),
                 *itertools.chain(*self.failed.values(), *self.rejected.values()),
                 *report.skipped,
             ),
         )
 
-    def _by_split(self) -> dict[str, int]:
-        lacking = {digest for one in self.missing for digest, _ in one.lacking}
-        answered = (self.digests - lacking) | self.described.keys()
-        splits, digests = self.dataset.splits, self.dataset.digests
-        has = np.fromiter((digest in answered for digest in digests), bool, len(digests))
-        return {split: int(has[splits == split].sum()) for split in SPLITS if (splits == split).any()}
-
     def _boxes(self) -> dict[str, Any]:
-        settings = self.describer.settings
-        new = self.store.descriptions(digests=sorted(self.with_boxes), describer=settings)
+        new = self.store.descriptions(digests=sorted(self.with_boxes), describer=self.settings)
         return {
             **box_facts(new, [option.name for option in self.classes]),
-            **how_read(self.store, canonical_json(settings)),
+            **how_read(self.store, canonical_json(self.settings)),
             **self.probed,
         }
 
@@ -552,51 +528,31 @@ class _Run:
         """
         config, price = self.config, self.describer.price
         requests = min(outcome.without_description, config.limit or sys.maxsize)
-        found, failed = self._rows_of_sample()
+        about: Any = {"digests": sorted(self.named), "describer": self.settings}
+        rows = [*self.store.descriptions(**about), *self.store.descriptions(**about, status="failed")]
+        prompts = {one.prompt for one in self.missing}
+        # Without an answer to these prompts, the price of others is the nearest.
+        rows = [row for row in rows if row.prompt in prompts] or rows
+        found = [row for row in rows if row.status == "ok"]
         facts: dict[str, Any] = {"estimate_from_answers": len(found), "estimate_requests": requests}
-        alone: list[Description] = []
-        if config.per_call > 1 and len(found) > ASKED_ALONE:  # whose share in a call is all of it
-            found.sort(key=lambda row: row.tokens_in or 0)
-            alone, found = found[-ASKED_ALONE:], found[:-ASKED_ALONE]
-        tokens, of_alone = _tokens(found), _tokens(alone)
+        tokens = [(r.tokens_in, r.tokens_out) for r in found if r.tokens_in is not None and r.tokens_out is not None]
         if tokens:
             means = [fmean(one) for one in zip(*tokens, strict=True)]
             facts["estimate_tokens_in"], facts["estimate_tokens_out"] = (round(requests * mean) for mean in means)
             if price is not None:
                 price = price.scaled(HALF_PRICE) if config.batch else price
-                costs, single = ([price.of(*pair) for pair in own] for own in (tokens, of_alone))
-                spent = [row.cost_usd for row in (*found, *failed) if row.cost_usd]
                 # Rejected answers and second tries cost too; examples that the server keeps cost less.
-                if not config.batch and (sum(spent) > sum(costs) or (config.examples and len(spent) >= len(costs))):
-                    costs, single = spent, [row.cost_usd for row in alone if row.cost_usd] or single
-                facts |= _money(requests, costs, outcome.cost_usd or 0.0)
-                if of_alone:
-                    facts["estimate_usd_one_per_call"] = round(requests * fmean(single), 4)
-            if of_alone:
-                facts["estimate_tokens_in_one_per_call"] = round(requests * fmean(pair[0] for pair in of_alone))
+                spent = [] if config.batch else [row.cost_usd for row in rows if row.cost_usd]
+                facts |= _money(requests, spent or [price.of(*pair) for pair in tokens], outcome.cost_usd or 0.0)
         latencies = [row.latency_s for row in found if row.latency_s is not None]
         if latencies and not config.batch:
             on_server = config.describer.partition(":")[0] in SERVERS  # whose calls in flight the workers share
             at_once = config.concurrency if on_server else config.batch_size * (config.workers or 1)
-            seconds = [requests * fmean(latencies) / at_once]
+            seconds = requests * fmean(latencies) / at_once
             if config.requests_per_minute is not None:
-                seconds.append(60 * requests / config.per_call / config.requests_per_minute)
-            if config.tokens_per_minute is not None and tokens:
-                seconds.append(60 * requests * fmean(map(sum, tokens)) / config.tokens_per_minute)
-            facts["estimate_seconds"] = round(max(seconds), 1)
+                seconds = max(seconds, 60 * requests / config.per_call / config.requests_per_minute)
+            facts["estimate_seconds"] = round(seconds, 1)
         return replace(outcome, text=_in_words({**outcome.summary, **facts}), **facts)
-
-    def _rows_of_sample(self) -> tuple[list[Description], list[Description]]:
-        about: Any = {"digests": sorted(self.only or ()), "describer": self.describer.settings}
-        good, failed = [*self.store.descriptions(**about)], [*self.store.descriptions(**about, status="failed")]
-        prompts = {one.prompt for one in self.missing}
-        if not any(row.prompt in prompts for row in good):
-            return good, failed  # without an answer to these prompts, the price of others is the nearest
-        return [row for row in good if row.prompt in prompts], [row for row in failed if row.prompt in prompts]
-
-
-def _tokens(rows: Iterable[Description]) -> list[tuple[int, int]]:
-    return [(row.tokens_in, row.tokens_out) for row in rows if row.tokens_in is not None and row.tokens_out is not None]
 
 
 def _money(requests: int, costs: Sequence[float], spent: float) -> dict[str, Any]:
@@ -614,14 +570,11 @@ def _money(requests: int, costs: Sequence[float], spent: float) -> dict[str, Any
 def _in_words(facts: Mapping[str, Any]) -> str:
     parts = [f"{facts['estimate_requests']:,} requests"]
     if "estimate_tokens_in" in facts:
-        one = facts.get("estimate_tokens_in_one_per_call")
-        instead = f" (one image per call: {one:,})" if one else ""
-        parts.append(f"{facts['estimate_tokens_in']:,} tokens in{instead} and {facts['estimate_tokens_out']:,} out")
+        parts.append(f"{facts['estimate_tokens_in']:,} tokens in and {facts['estimate_tokens_out']:,} out")
     if "estimate_usd" in facts:
         low_high = facts.get("estimate_usd_ci95")
         interval = f" (${low_high[0]:,.2f} to {low_high[1]:,.2f})" if low_high else ""
-        one = facts.get("estimate_usd_one_per_call")
-        parts.append(f"${facts['estimate_usd']:,.2f}{interval}" + (f" instead of ${one:,.2f}" if one else ""))
+        parts.append(f"${facts['estimate_usd']:,.2f}{interval}")
     if "estimate_seconds" in facts:
         parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the speed of the sample")
     spent = ""

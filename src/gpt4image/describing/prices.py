@@ -1,12 +1,8 @@
-"""What tokens cost: the user's own price, a table of the user's, or the list that the package genai-prices brings."""
+"""What tokens cost, by the list that the package genai-prices brings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from gpt4image.base.errors import ConfigError
-from gpt4image.base.files import parse_json
 
 _MILLION = 1_000_000
 
@@ -39,11 +35,8 @@ def bill(total: float, earlier: float = 0.0, uncertain: float = 0.0) -> str:
     return f"${total:,.4f}" + (f", of it ${earlier:,.4f} earlier" if earlier else "") + lost
 
 
-def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
-    """Return the price of a model by the user's table or the published list; None if unknown. Raises ConfigError."""
-    own = {} if prices is None else _read_table(prices)
-    if model in own:
-        return own[model]
+def find_price(model: str, base_url: str) -> Price | None:
+    """Return the published price of a model at a server; None if unknown."""
     from genai_prices import Usage, calc_price
 
     many = _MILLION // 100
@@ -53,19 +46,3 @@ def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
     except LookupError:
         return None
     return Price(*(100 * float(cost) for cost in costs))
-
-
-def _read_table(path: Path) -> dict[str, Price]:
-    try:
-        rows = parse_json(path.read_text(encoding="utf-8"))
-        table = {name: Price(float(row["input"]), float(row["output"])) for name, row in rows.items()}
-        if not all(0 <= part < float("inf") for price in table.values() for part in (price.input, price.output)):
-            raise ValueError("prices are numbers from 0 up")
-        return table
-    except OSError as error:
-        raise ConfigError(f"--prices {path}: cannot be read ({error.strerror or error}).") from None
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f'--prices {path}: a JSON object {{"MODEL": {{"input": USD per million tokens, "output": USD per million '
-            f"tokens}}}} is needed ({error or 'another shape'})."
-        ) from None

@@ -1,7 +1,7 @@
 """The question that asks for several things at once, and the JSON schema of its answer.
 
-Classes come in another order for every image and sample: a model prefers what stands first in a list. The order depends
-on nothing but digest and sample, so that the same image is asked in the same way again.
+Classes come in another order for every image: a model prefers what stands first in a list. The order depends on nothing
+but the digest, so that the same image is asked in the same way again.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def tags_of_list(ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
     return bool(classes) and TAGS in ask and not asks_of_list(ask)
 
 
-def question(prompt: Prompt, class_name: str, digest: str, sample: int) -> tuple[str, ...]:
-    """Return the turns to send for one sample of an image."""
+def question(prompt: Prompt, class_name: str, digest: str) -> tuple[str, ...]:
+    """Return the turns to send for an image."""
     if not prompt.classes:
         return turns(prompt, class_name)
     options = [*prompt.classes]
-    random.Random(f"{digest} {sample}").shuffle(options)
+    random.Random(f"{digest} 0").shuffle(options)
     shown = [f"- {readable(name)}{f': {definition}' if definition else ''}" for name, definition in options]
     text = "\n".join([*shown, *([f"- {NONE_OF_THESE}"] if CLASS in prompt.ask else [])])
     return tuple(turn.replace(_OPTIONS, text) for turn in turns(prompt, class_name))

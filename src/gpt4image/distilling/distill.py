@@ -75,7 +75,7 @@ INDENT = " " * 14
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
     | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "then_targets", "least_gain", "worth"}
-    | {"requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices", "device", "precision", "batch_size"}
+    | {"requests_per_minute", "timeout", "retries", "device", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
 LATER = ("per_call", "examples")

@@ -2,7 +2,6 @@
 
 Actors are made once, so that a model is loaded once per worker. Ray starts an actor that died again, and gives it its
 calls again. A call whose worker died ``MOST_TRIES`` times is lost: it is reported instead of killing workers for ever.
-Where a machine is lost, the run ends with all that came.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,9 +22,6 @@ from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError
 MOST_TRIES = 3
 SECONDS_TO_CONNECT = 5.0
 SECONDS_TO_LOOK = 5.0  # without a result, until it is seen whether a machine was lost
-SECONDS_UNTIL_LOST = 60.0  # after which a machine that does not answer is taken for slow
-
-_LOST_MACHINE = "The Ray cluster lost a machine. Give the same command again to go on."
 
 Work = Callable[[bytes], bytes]
 
@@ -154,8 +149,9 @@ class Workers:
         import ray
 
         while not (done := ray.wait(list(self._waiting), timeout=SECONDS_TO_LOOK)[0]):
-            if self._lost_machine():
-                raise RunError(_LOST_MACHINE)
+            self._most_machines = max(self._most_machines, _machines())
+            if _machines() < self._most_machines:  # its calls may wait for ever
+                raise RunError("The Ray cluster lost a machine. Give the same command again to go on.")
         return self._result(done[0])
 
     def received(self) -> Iterator[Result]:
@@ -187,19 +183,13 @@ class Workers:
 
     def _result(self, done: Any) -> Result:
         import ray
-        from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+        from ray.exceptions import RayActorError, RayError, RayTaskError
 
         number, _ = self._waiting.pop(done)
         try:
             payload, fault = ray.get(done)
             return Result(number, payload, fault)
-        except RayActorError as error:
-            # A machine that does not answer is known to be lost only after some health checks.
-            until = time.monotonic() + (SECONDS_UNTIL_LOST if isinstance(error, ActorUnavailableError) else 0)
-            while not (lost := self._lost_machine()) and time.monotonic() < until:
-                time.sleep(SECONDS_TO_LOOK)
-            if lost:
-                raise RunError(_LOST_MACHINE) from None
+        except RayActorError:
             return Result(number, lost=True)
         except RayTaskError:  # a bug in the work, with its traceback
             raise
@@ -207,12 +197,6 @@ class Workers:
             raise RunError(
                 f"The Ray cluster failed: {first_line(error)}. Give the same command again to go on."
             ) from None
-
-    def _lost_machine(self) -> bool:
-        """Return whether there are fewer machines than there were."""
-        alive = _machines()
-        self._most_machines = max(self._most_machines, alive)
-        return alive < self._most_machines
 
 
 def _machines() -> int:

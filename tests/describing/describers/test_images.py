@@ -6,9 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import threading
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +34,8 @@ def picture(width: int, height: int, kind: str = "jpeg", **options: object) -> b
 
 def encoded(data: bytes, side: int, kind: str = "jpeg") -> bytes:
     """What is sent of an image."""
-    mime, _, content = data_url(bounded(data, side), kind).partition(b";base64,")
-    assert mime == f"data:image/{kind}".encode()
+    mime, _, content = data_url(bounded(data, side), kind).partition(";base64,")
+    assert mime == f"data:image/{kind}"
     return base64.b64decode(content)
 
 
@@ -52,7 +49,7 @@ def test_the_longer_side_is_bounded_and_a_large_jpeg_read_at_a_reduced_scale_loo
     assert np.abs(from_jpeg - from_png).mean() < 2
 
 
-@pytest.mark.parametrize("image_format", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("image_format", ["jpeg", "png"])
 def test_nothing_but_pixels_is_sent(image_format: str) -> None:
     exif = Image.Exif()
     exif[0x010E] = "taken at a secret place"
@@ -73,26 +70,6 @@ def test_a_jpeg_is_sent_upright_and_in_rgb() -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(cmyk, "jpeg")
     red = Image.open(io.BytesIO(encoded(cmyk.getvalue(), 32)))
     assert red.mode == "RGB" and red.getpixel((4, 4))[0] > 200  # type: ignore[index]
-
-
-def test_images_are_prepared_in_threads_without_warnings() -> None:
-    damaged = bytearray(picture(64, 48, exif=Image.Exif().tobytes() or b"Exif\x00\x00"))
-    palette = io.BytesIO()
-    Image.new("P", (8, 8)).save(palette, "png", transparency=bytes(range(8)))
-    together = threading.Barrier(4)
-
-    def prepare(data: bytes) -> None:
-        together.wait(10)
-        for _ in range(50):
-            encoded(data, 32)
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        before = list(warnings.filters)
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(prepare, [bytes(damaged), palette.getvalue()] * 2))
-        assert warnings.filters == before
-    assert not caught
 
 
 # Clips
@@ -154,9 +131,7 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
 
 def test_a_local_model_sees_several_images_or_one_sheet(tiny_vlm: Path) -> None:
     def answered(**changes: Any) -> tuple[str | None, int | None]:
-        made = load_describer(
-            DescriberOptions(describer=f"transformers:{tiny_vlm}", max_tokens=24, precision="fp32", **changes)
-        )
+        made = load_describer(DescriberOptions(describer=f"transformers:{tiny_vlm}", max_tokens=24, **changes))
         ((answer,),) = made.describe([request(read=lambda: CLIP, clips=True)])
         return answer.text, answer.tokens_in
 

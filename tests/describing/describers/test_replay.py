@@ -90,23 +90,6 @@ def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
     assert report.facts["replay_rows_twice"] == 1
 
 
-def test_requests_are_pulled_in_groups(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "d.jsonl", [{"key": "k0", "description": "x"}])
-    pulled: list[str] = []
-
-    def lazily():
-        for request in requests(in_memory([str(number).encode() for number in range(600)])):
-            pulled.append(request.keys[0])
-            yield request
-
-    group = next(iter(load(path).describe(lazily())))
-    assert len(pulled) == 256 == len(group)
-    assert [answer.text for answer in group[:2]] == ["x", None]
-    before = load(path).settings
-    path.write_text(path.read_text() + '{"key": "k1", "description": "y"}\n')
-    assert load(path).settings == before, "its identity is its name: it may grow"
-
-
 @pytest.mark.parametrize("columns", ["key,description", "image,caption", "path,text"])
 def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, columns: str) -> None:
     path = tmp_path / "texts.csv"

@@ -77,17 +77,6 @@ def test_pickles_are_allowed_only_beside_the_safetensors_that_are_read_instead(f
 TEXTS = ["A brown dog runs over green grass.", "A red bus under a blue sky.", "Two dogs and a bus."]
 
 
-def test_order_and_stop_words_do_not_count_and_a_text_has_one_vector() -> None:
-    encoder = load_text_encoder("bag-of-words:32")
-    one, other, alone = encoder.encode(["a dog and a cat", "the cat, the dog!", "dog"])
-    np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(encoder.encode(["dog"])[0], alone)
-    default, again = load_text_encoder("bag-of-words"), load_text_encoder("bag-of-words:384", "cpu")
-    assert (again.spec, again.revision) == (default.spec, default.revision)
-    same = load_text_encoder("bag-of-words:32", "cpu")
-    np.testing.assert_array_equal(same.encode(TEXTS), encoder.encode(TEXTS))
-
-
 def test_cosines_are_those_of_the_log_counts() -> None:
     from sklearn.feature_extraction.text import CountVectorizer
 

@@ -17,8 +17,8 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.prices import FREE, Price
 
-Name = tuple[str, Prompt, int]
-"""What identifies an answer of a describer: digest of the image, prompt, number of the sample."""
+Name = tuple[str, Prompt]
+"""What identifies an answer of a describer: digest of the image, and prompt."""
 
 
 class Example(NamedTuple):
@@ -26,7 +26,7 @@ class Example(NamedTuple):
 
     digest: str
     class_name: str
-    url: bytes
+    url: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,6 @@ class Request:
     keys: tuple[str, ...]  # of the image in its dataset; several if files are equal
     prompt: Prompt
     turns: tuple[str, ...]  # questions for this image, in order
-    sample: int = 0  # number of this answer among several to the same question
     schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)  # of JSON; None for a text
     read: Callable[[], bytes] = field(repr=False, compare=False)  # the image bytes; raises OSError
     clips: bool = False  # these are the bytes of a video, of which several frames are shown
@@ -53,7 +52,7 @@ class Request:
     @property
     def name(self) -> Name:
         """What identifies the answer within a run."""
-        return self.digest, self.prompt, self.sample
+        return self.digest, self.prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +75,7 @@ class Answer:
     latency_s: float | None = None  # seconds from sending to the whole answer, of the successful try
     wasted: int = 0  # calls that were paid for and brought nothing
     unpriced: int = 0  # those of them whose price the server does not tell
+    alone: bool = False  # a call about several images brought nothing for this one: it may be asked about alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +95,7 @@ class Describer(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All that decides its texts, JSON-serialisable: with digest and prompt the identity of a result.
-
-        Without secrets and what only changes speed.
-        """
+        """All that decides its texts, JSON-serialisable: the identity of its answers, without secrets."""
         ...
 
     @property
@@ -114,11 +111,10 @@ class Describer(Protocol):
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers in groups, as they arrive, in any order; one answer per request.
 
-        Pulling the next group says that the previous one is on disk. A request counts as in flight from sending until
-        then; so a kill costs at most the calls in flight. Requests are pulled only if there is room for them, perhaps
-        from another thread. If they end early (the user interrupts), the answers of the calls in flight still come. May
-        be called again for more requests. A problem with one image is an answer with an error; only what stops every
-        call raises Gpt4ImageError, after all answers that came.
+        Pulling the next group says that the previous one is on disk. Requests are pulled only if there is room for
+        them, perhaps from another thread. If they end early (the user interrupts), the answers of the calls in flight
+        still come. May be called again. A problem with one image is an answer with an error; only what stops every call
+        raises Gpt4ImageError, after all answers that came.
         """
         ...
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 from gpt4image.artifacts.results import Prompt
 from gpt4image.artifacts.store_file import References, connect_writer, explained
@@ -39,11 +39,12 @@ from gpt4image.describing.describers.openai.server import (
 from gpt4image.describing.describers.sheets import call_about, opened
 from gpt4image.describing.prices import HALF_PRICE
 
+T = TypeVar("T")
 MAX_LINES, MAX_BYTES, MAX_OPEN = 50_000, 190_000_000, 100  # the server takes 50,000 lines and 200 MB
 MAX_FILE = 4 * 2**30
 """Maximum bytes of a file of answers, decompressed; what comes after them is not read."""
 SETTLING_S = 60.0  # how long a call may take effect after its sender was killed
-PATIENCE_S = 6 * 3600.0  # how long a server may be away, or owe the file of answers of a batch that has ended
+PATIENCE_S = 6 * 3600.0  # how long a server may be away
 KEPT_DAYS = 30  # how long a server keeps answers
 _TIMEOUT_S = 600.0  # an answer about 190 MB that were uploaded takes its time
 _TRIES, _FIRST_WAIT_S, _CLOCK_SKEW_S = 7, 1.0, 86_400.0
@@ -89,7 +90,6 @@ class Batch:
     """What this run waits for, by line and by place in its sheet."""
     sizes: dict[int, int] = field(default_factory=dict[int, int])  # of sheets, by line; 1 of others
     done: int = 0  # requests that the server is done with
-    ended: float | None = None  # when it was first seen to have ended, in seconds of the monotonic clock
     end: _End | None = None  # what the server tells of it once the file of its answers is there
 
 
@@ -125,10 +125,10 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         found = self._run(f"SELECT batch, line, choice FROM batch_items {_THIS}", *self._key(request))
         return next(iter(found), None)
 
-    def pairs(self, prompt: Prompt) -> set[tuple[str, int]]:
-        """Return (digest, sample) of what is in a batch for a prompt."""
-        sql = "SELECT lower(hex(digest)), sample FROM batch_items WHERE prompt = ? AND describer = ?"
-        return {(digest, sample) for digest, sample in self._run(sql, self._prompt(prompt), self._describer)}
+    def digests(self, prompt: Prompt) -> set[str]:
+        """Return the digests of what is in a batch for a prompt."""
+        sql = "SELECT lower(hex(digest)) FROM batch_items WHERE prompt = ? AND describer = ?"
+        return {digest for (digest,) in self._run(sql, self._prompt(prompt), self._describer)}
 
     def add(self, lines: Sequence[Sequence[Request]]) -> Batch:
         """Note a batch that is about to be sent, with a sheet of requests per line."""
@@ -172,7 +172,7 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
             return self._connection.execute(sql, values).fetchall()
 
     def _key(self, request: Request) -> tuple[bytes, int, int, int]:
-        return bytes.fromhex(request.digest), self._prompt(request.prompt), self._describer, request.sample
+        return bytes.fromhex(request.digest), self._prompt(request.prompt), self._describer, 0
 
     def _prompt(self, prompt: Prompt) -> int:
         with explained(self._path), self._connection:  # on disk before it is used: the id is remembered
@@ -181,11 +181,11 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
 
 def pending(
     path: Path, settings: Mapping[str, Any], prompts: Sequence[Prompt]
-) -> tuple[dict[Prompt, set[tuple[str, int]]], list[str]]:
-    """Return (digest, sample) of what is in a batch for each prompt, and the names of the open batches."""
+) -> tuple[dict[Prompt, set[str]], list[str]]:
+    """Return the digests of what is in a batch for each prompt, and the names of the open batches."""
     with Ledger(path, settings) as ledger:
         batches = [batch.server_id or batch.token for batch in ledger.open_batches()]
-        return {prompt: ledger.pairs(prompt) for prompt in prompts if batches}, batches
+        return {prompt: ledger.digests(prompt) for prompt in prompts if batches}, batches
 
 
 class BatchError(DescriberError):
@@ -257,7 +257,8 @@ class BatchDescriber(OpenAIDescriber):
             elif self._ledger.items_left(batch.row):
                 self._open[batch.row] = batch
             else:  # all answers came otherwise, and what still runs would be paid for
-                self._quietly(self._client.batches.cancel, batch.server_id)
+                with contextlib.suppress(*_failures()):
+                    self._client.batches.cancel(batch.server_id)
                 self._close(batch)
 
     def _go_on(self) -> Generator[Sequence[Answer], None, list[Batch]]:
@@ -282,7 +283,8 @@ class BatchDescriber(OpenAIDescriber):
 
     def _close(self, batch: Batch) -> None:
         if batch.input_file is not None:
-            self._quietly(self._client.files.delete, batch.input_file)
+            with contextlib.suppress(*_failures()):  # the server's own expiry does it then
+                self._client.files.delete(batch.input_file)
         self._ledger.close_batch(batch.row)
         self._open.pop(batch.row, None)
 
@@ -290,7 +292,7 @@ class BatchDescriber(OpenAIDescriber):
         lines: list[Sequence[Request]] = []
         with tempfile.TemporaryFile() as spool:
             while len(lines) < self._max_lines and (sheet := self._next_sheet()):
-                pictures: dict[Request, tuple[bytes, ...]] = {}
+                pictures: dict[Request, tuple[str, ...]] = {}
                 for request in sheet:
                     try:
                         pictures[request] = data_urls(request, self._options)
@@ -319,10 +321,10 @@ class BatchDescriber(OpenAIDescriber):
                 batch.wanted.setdefault(line, {})[choice % _SHEET] = request
                 batch.sizes[line] = max(1, choice // _SHEET)
                 continue
-            sheet = self._begun.setdefault((request.prompt, request.sample, request.again), [])
+            sheet = self._begun.setdefault((request.prompt, request.again), [])
             sheet.append(request)
             if len(sheet) == (1 if request.again else self._config.per_call):
-                return self._begun.pop((request.prompt, request.sample, request.again))
+                return self._begun.pop((request.prompt, request.again))
         self._exhausted = len(self._begun) < 2
         return self._begun.popitem()[1] if self._begun else ()
 
@@ -351,21 +353,26 @@ class BatchDescriber(OpenAIDescriber):
     def _create(self, batch: Batch, input_file: str) -> str:
         """Create a batch at the server, once: where a call may have taken effect unheard, it is looked for first."""
         unsure = False
-        for attempt in itertools.count(1):
+
+        def create() -> str:
+            nonlocal unsure
+            if unsure and (found := self._find(batch)):
+                return found
+            given: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            batches = self._client.with_options(max_retries=0).batches
             try:
-                if unsure and (found := self._find(batch)):
-                    return found
                 with self._explained("the batch cannot be created"):
-                    given: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
-                    batches = self._client.with_options(max_retries=0).batches
-                    created = _id(batches.create(input_file_id=input_file, metadata={_NAME: batch.token}, **given).id)
-                return (self._find(batch) if unsure else None) or created
+                    created = batches.create(input_file_id=input_file, metadata={_NAME: batch.token}, **given)
+                    created = _id(created.id)
             except BatchError as error:
                 unsure = unsure or error.kind == "unsure"
-                if not error.passes or attempt == _TRIES:
-                    raise (DescriberError(str(error)) if unsure else error) from None
-            time.sleep(_FIRST_WAIT_S * 2**attempt)
-        raise AssertionError
+                raise
+            return (self._find(batch) if unsure else None) or created
+
+        try:
+            return _tried(create)
+        except BatchError as error:
+            raise (DescriberError(str(error)) if unsure else error) from None
 
     def _find(self, batch: Batch) -> str | None:
         """Return the server's id of a batch by its token. Of several, all but the first are cancelled."""
@@ -378,7 +385,8 @@ class BatchDescriber(OpenAIDescriber):
                     named.append(one)
             named.sort(key=lambda one: (one.status in ("cancelling", "cancelled"), one.created_at))
         for twin in named[1:]:
-            self._quietly(self._client.batches.cancel, twin.id)
+            with contextlib.suppress(*_failures()):
+                self._client.batches.cancel(twin.id)
         return named[0].id if named else None
 
     def _wait_for_room(self, requests: Sequence[Request], size: int, reason: str) -> None:
@@ -403,17 +411,14 @@ class BatchDescriber(OpenAIDescriber):
                 batch.end = _End("expired")
                 return
             lost = (
-                f" The batch {batch.server_id} was submitted {days:.1f} days ago with "
-                f"{self._ledger.items_left(batch.row):,} requests; use the key of the project that submitted it. "
-                f"Otherwise its images are asked about anew after {KEPT_DAYS} days, or at once in another --store."
+                f" The batch {batch.server_id} was submitted {days:.1f} days ago; use the key of the project that "
+                f"submitted it. Otherwise its images are asked about anew after {KEPT_DAYS} days."
             )
             raise DescriberError(f"{error}{lost if error.kind == 'gone' else ''}") from None
         self._heard, batch.done = time.monotonic(), found.completed
-        if found.status in _ENDED:
-            batch.ended = batch.ended or self._heard
-            # The answers are paid for, and some servers name their file a while after the end.
-            if not batch.done or found.output_file or self._heard - batch.ended > PATIENCE_S:
-                self._has_room, batch.end = True, found
+        # The answers are paid for, and some servers name their file a while after the end.
+        if found.status in _ENDED and (found.output_file or not found.completed):
+            self._has_room, batch.end = True, found
 
     def _state(self, found: Any, batch: Batch) -> _End:
         """Return what the server tells of a batch. Raises ValueError: it is nothing that anybody tells of one."""
@@ -429,15 +434,12 @@ class BatchDescriber(OpenAIDescriber):
     def _collect(self, batch: Batch, end: _End) -> Iterator[Sequence[Answer]]:
         if end.status == "failed" and not (end.output_file or end.error_file):
             # Nothing of the batch was worked on: it may be sent again, or nothing can be.
-            lines = -(-self._ledger.items_left(batch.row) // self._config.per_call)
+            lines = max(-(-self._ledger.items_left(batch.row) // self._config.per_call), len(batch.wanted))
             self._close(batch)
             if _NO_ROOM.isdisjoint(end.codes):
                 raise DescriberError(f"Batch API: the server refuses the requests: {end.reason}")
-            self._wait_for_room(
-                [one for sheet in batch.wanted.values() for one in sheet.values()],
-                max(lines, len(batch.wanted)),
-                end.reason,
-            )
+            again = [request for sheet in batch.wanted.values() for request in sheet.values()]
+            self._wait_for_room(again, lines, end.reason)
             return
         answers = self._results(batch, end)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
@@ -447,12 +449,11 @@ class BatchDescriber(OpenAIDescriber):
             self._close(batch)
 
     def _results(self, batch: Batch, end: _End) -> Iterator[Answer]:
-        reason = f"the batch {end.status} without an answer to this request"
-        lost = False  # whether an answer that was paid for may be among what cannot be read
+        reason, lost = f"the batch {end.status} without an answer to this request", False
         with tempfile.TemporaryFile() as spool:
             for file in filter(None, (end.output_file, end.error_file)):
                 try:
-                    whole = self._download(file, spool)
+                    whole = _tried(lambda file=file: self._download(file, spool))
                 except BatchError as error:
                     if error.kind != "gone":
                         raise
@@ -468,8 +469,9 @@ class BatchDescriber(OpenAIDescriber):
                         continue
                     readable += 1
                     if sheet:  # else it was read before
-                        yield from self._read(row, sheet, batch.sizes.get(number, 1))
-                lost = lost or unreadable > 0 or not whole
+                        answer, size = self._read(row, next(iter(sheet.values()))), batch.sizes.get(number, 1)
+                        yield from [answer] if size == 1 else opened(answer, sheet, size)
+                lost = lost or unreadable > 0 or not whole  # an answer that was paid for may be among them
                 expected = end.completed if file == end.output_file and whole else 0
                 if readable + unreadable < expected or (expected and not readable):
                     raise DescriberError(
@@ -481,28 +483,17 @@ class BatchDescriber(OpenAIDescriber):
 
     def _download(self, file: str, into: BinaryIO) -> bool:
         """Write the contents of a file to ``into``, from its start; return whether it ends within MAX_FILE."""
-        for attempt in itertools.count(1):
-            into.seek(0)
-            into.truncate()
-            opened = self._client.files.with_streaming_response.content(file)
-            try:
-                with self._explained("the answers cannot be downloaded"), opened as response:
-                    for part in response.iter_bytes():
-                        if into.tell() + len(part) > MAX_FILE:
-                            return False
-                        into.write(part)
-                return True
-            except BatchError as error:
-                if attempt == _TRIES or not error.passes:
-                    raise
-            time.sleep(_FIRST_WAIT_S * 2**attempt)
-        raise AssertionError
+        into.seek(0)
+        into.truncate()
+        opened = self._client.files.with_streaming_response.content(file)
+        with self._explained("the answers cannot be downloaded"), opened as response:
+            for part in response.iter_bytes():
+                if into.tell() + len(part) > MAX_FILE:
+                    return False
+                into.write(part)
+        return True
 
-    def _read(self, row: Any, sheet: Mapping[int, Request], size: int) -> Iterator[Answer]:
-        answer = self._read_one(row, next(iter(sheet.values())))
-        yield from [answer] if size == 1 else opened(answer, sheet, size)
-
-    def _read_one(self, row: Any, request: Request) -> Answer:
+    def _read(self, row: Any, request: Request) -> Answer:
         match row:
             case {"response": {"status_code": 200, "body": body}}:
                 job, completion = Job(request), completion_of(body, self._server.keys)
@@ -520,11 +511,6 @@ class BatchDescriber(OpenAIDescriber):
             case _:
                 return _failure(request, _NO_ANSWER, unpriced=True)
 
-    def _quietly(self, call: Callable[[str], object], name: str) -> None:
-        """Cancel a batch or delete a file; where that fails, the server's own expiry does it."""
-        with contextlib.suppress(*_failures()):
-            call(name)
-
     @contextlib.contextmanager
     def _explained(self, what: str) -> Generator[None, None, None]:
         import openai
@@ -534,22 +520,29 @@ class BatchDescriber(OpenAIDescriber):
         except _failures() as error:
             text = f"Batch API: {what}: {self._server.one_line(error)}. The store notes it; the same command goes on."
             status, code = getattr(error, "status_code", 0), getattr(error, "code", None)
-            kind: Any = "unsure"
+            is_final = status and status < 500 and status not in (408, 409, 429)
+            kind: Any = "busy" if status == 429 else "unsure"
             if isinstance(error, openai.NotFoundError):
                 kind = "gone"
             elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
                 text, kind = f"{text} Set OPENAI_API_KEY to a key of the project.", "refused"
             elif code in _NO_ROOM or (status and "enqueued" in str(error).lower()):
                 kind = "no room"
-            elif (
-                isinstance(error, RedirectedError)
-                or code in _NO_MONEY
-                or (status and status < 500 and status not in (408, 409, 429))
-            ):
+            elif isinstance(error, RedirectedError) or code in _NO_MONEY or is_final:
                 kind = "refused"
-            elif status == 429:
-                kind = "busy"
             raise BatchError(text, kind) from None
+
+
+def _tried(call: Callable[[], T]) -> T:
+    """Return what a call gives, tried again while its fault may pass."""
+    for attempt in itertools.count(1):
+        try:
+            return call()
+        except BatchError as error:
+            if not error.passes or attempt == _TRIES:
+                raise
+        time.sleep(_FIRST_WAIT_S * 2**attempt)
+    raise AssertionError
 
 
 def _failures() -> tuple[type[Exception], ...]:

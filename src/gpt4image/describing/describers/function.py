@@ -5,9 +5,7 @@ A call in Python gives the function itself; the command line names it, as ``pyth
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,14 +54,6 @@ class FunctionDescriber(FreeDescriber):
         self._name, self._options = name, options.model_copy(update={"contact_sheet": True})
         self.settings: Mapping[str, Any] = {"kind": kind, "function": name}
         self._function = function or (GIVEN[name] if name in GIVEN else _imported(name))
-        with contextlib.suppress(ValueError):  # of some that are written in C nothing is known
-            try:
-                inspect.signature(self._function).bind(None, "")
-            except TypeError as error:
-                raise ConfigError(
-                    f"--describer {kind}:{name} cannot be called with an image and a question ({error}); give a "
-                    "function (image, question) that returns a text, or a dictionary of what is asked for."
-                ) from None
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers, one by one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from binascii import b2a_base64
+from base64 import b64encode
 
 from PIL import Image
 
@@ -34,18 +34,18 @@ def pictures(request: Request, options: DescriberOptions) -> list[Image.Image]:
     return decode_frames(request.read(), frames, lambda frame: _smaller(frame, options.max_side))
 
 
-def data_urls(request: Request, options: DescriberOptions) -> tuple[bytes, ...]:
-    """Return what is shown for a request as data URLs in ASCII. Raises DecodeError, OSError as ``pictures``."""
+def data_urls(request: Request, options: DescriberOptions) -> tuple[str, ...]:
+    """Return what is shown for a request as data URLs. Raises DecodeError, OSError as ``pictures``."""
     shown = (picture for one in request.sheet or (request,) for picture in pictures(one, options))
     return tuple(data_url(picture, options.image_format) for picture in shown)
 
 
-def data_url(image: Image.Image, image_format: str) -> bytes:
-    """Return an image as a data URL in ASCII, without metadata, as ``jpeg``, ``png`` or ``webp``."""
+def data_url(image: Image.Image, image_format: str) -> str:
+    """Return an image as a data URL, without metadata, as ``jpeg``, ``png`` or ``webp``."""
     image.info = {}  # comments and colour profiles would be written again
     file = io.BytesIO()
     image.save(file, image_format, **_OPTIONS[image_format])
-    return b"".join((b"data:image/", image_format.encode(), b";base64,", b2a_base64(file.getvalue(), newline=False)))
+    return f"data:image/{image_format};base64,{b64encode(file.getvalue()).decode()}"
 
 
 def why_unusable(error: OSError | DecodeError) -> str:

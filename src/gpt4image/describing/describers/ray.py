@@ -26,7 +26,7 @@ from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
-_REQUEST = ("digest", "keys", "turns", "sample", "schema", "clips", "again")
+_REQUEST = ("digest", "keys", "turns", "schema", "clips", "again")
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
 
 
@@ -96,8 +96,7 @@ class RayDescriber:
             if is_server:  # workers share the limits of the server
                 given["concurrency"] = max(1, config.concurrency // count)
                 self._batch_size = given["concurrency"] * config.per_call
-            for name in ("requests_per_minute", "tokens_per_minute"):
-                given[name] = given[name] and given[name] / count
+            given["requests_per_minute"] = config.requests_per_minute and config.requests_per_minute / count
             return DescriberOptions(**given), dict(self.settings), self._images.source
 
         on_gpu = self._kind == "transformers" and config.device in ("auto", "cuda")

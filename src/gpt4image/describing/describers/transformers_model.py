@@ -35,7 +35,6 @@ _WEIGHTS = "*.safetensors"
 _FILES_THAT_COUNT = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model")
 _PIECES, _PIECE_BYTES = 64, 2**20
 _CHANGE_THE_TEXT = ("system", "temperature", "max_tokens", "max_side", "per_call")
-_BATCHES_BEFORE_GROWTH = 16
 _TOO_LARGE = "the memory does not hold this image and its answer; lower --max-side or --max-tokens"
 # Messages of libraries whose error for a full memory is no torch.OutOfMemoryError (CPU, MPS, cuBLAS).
 _MEMORY_IS_FULL = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -86,8 +85,7 @@ class TransformersDescriber(FreeDescriber):
         samples = options.temperature is None and bool(own.get("do_sample", False))
         self.repeatable = options.temperature == 0 or (options.temperature is None and not samples)
         self._device = choose_device(options.device)
-        native = "bf16" if computes_bf16(self._device.type) else "fp32"
-        precision = native if options.precision == "auto" else options.precision
+        precision = "bf16" if computes_bf16(self._device.type) else "fp32"
         self._dtype = _DTYPES[precision]
         # A folder may move and a hub repository may change its README: the model is known by the content of its files.
         files = sorted({file for pattern in _FILES_THAT_COUNT for file in self._folder.glob(pattern)})
@@ -99,8 +97,8 @@ class TransformersDescriber(FreeDescriber):
             **options.clip_settings,
             "precision": precision,
         }
-        self._rows_at_once = self._fewest = options.batch_size
-        self._calls = self._held = 0
+        self._rows_at_once = options.batch_size
+        self._calls = 0
         self._model: Any = None
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -138,7 +136,8 @@ class TransformersDescriber(FreeDescriber):
 
     def report(self, images: Dataset) -> Report:
         """Return the batch size that the memory held, if that was less than asked for."""
-        return Report(facts={"batch_size_used": self._fewest} if self._fewest < self._options.batch_size else {})
+        at_once = self._rows_at_once
+        return Report(facts={"batch_size_used": at_once} if at_once < self._options.batch_size else {})
 
     def _load(self, images_at_once: int) -> None:
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -227,12 +226,8 @@ class TransformersDescriber(FreeDescriber):
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and not any(s in str(error) for s in _MEMORY_IS_FULL):
                 raise DescriberError(f"{self._spec}: the model failed: {first_line(error)}") from error
-            self._rows_at_once, self._held = min(self._rows_at_once, (len(rows) + 1) // 2), 0
-            self._fewest = min(self._fewest, self._rows_at_once)
+            self._rows_at_once = min(self._rows_at_once, (len(rows) + 1) // 2)
             raise BatchError(_TOO_LARGE) from None
-        self._held += len(rows) >= self._rows_at_once
-        if self._held >= _BATCHES_BEFORE_GROWTH:  # one odd image does not slow down all that come after it
-            self._rows_at_once, self._held = min(self._options.batch_size, 2 * self._rows_at_once), 0
 
     def _inputs(self, conversations: Sequence[list[dict[str, Any]]]) -> Any:
         return self._processor.apply_chat_template(
@@ -303,7 +298,7 @@ def _read_ahead(requests: Iterable[Request], options: DescriberOptions) -> Itera
 
 def _seed_of(rows: Sequence[_Row], tries: int) -> int:
     """Return a seed below 2**31: the same run gives the same answers; ``tries`` makes another in the same run."""
-    names = [f"{row.request.digest} {row.request.sample} {row.request.turns}" for row in rows]
+    names = [f"{row.request.digest} 0 {row.request.turns}" for row in rows]
     return int.from_bytes(hashlib.sha256(repr((tries, names)).encode()).digest()[:4]) >> 1
 
 

@@ -30,7 +30,6 @@ from gpt4image.describing.describers.openai.server import (
 from gpt4image.describing.prices import FREE, Price
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
-_IMAGE = b'{"type": "image_url", "image_url": {"url": "'
 _CLASS = re.compile(r'"class"\s*:\s*"(?P<value>(?:[^"\\]|\\.)+)"')
 _MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
 
@@ -139,7 +138,7 @@ class Job:
     """A request on its way, with what was answered and paid for so far."""
 
     request: Request
-    pictures: tuple[bytes, ...] = field(default=(), repr=False)  # data URLs: image, frames, or images of a sheet
+    pictures: tuple[str, ...] = field(default=(), repr=False)  # data URLs: image, frames, or images of a sheet
     turns: list[Completion] = field(default_factory=list[Completion])  # responses to the first turns
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -274,16 +273,13 @@ def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait.
 
-    A date is compared with that of the response; without one, with ``now``, by a clock that may differ. None where
-    nothing is asked that a server means: less than no time, or more than a week.
+    A date is compared with that of the response, or with ``now``. None where nothing is asked that a server means: less
+    than no time, or more than a week.
     """
-    text = headers.get("retry-after", "")
-    milliseconds, seconds = _number(headers.get("retry-after-ms", "")), _number(text)
-    if milliseconds is not None:
-        seconds = milliseconds / 1000
-    elif seconds is None and (until := _timestamp(text)) is not None:
-        sent = _timestamp(headers.get("date", ""))
-        seconds = until - (now if sent is None else sent)
+    text, milliseconds = headers.get("retry-after", ""), _number(headers.get("retry-after-ms", ""))
+    seconds = _number(text) if milliseconds is None else milliseconds / 1000
+    if seconds is None and (until := _timestamp(text)) is not None:
+        seconds = until - (_timestamp(headers.get("date", "")) or now)
     return None if seconds is None or seconds > _LONGEST_BELIEVED_S else max(0.0, seconds)
 
 
@@ -299,8 +295,8 @@ def _timestamp(date: str) -> float | None:
     return None
 
 
-def _text_part(text: str) -> bytes:
-    return json.dumps({"type": "text", "text": text}).encode()
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 class Dialect:
@@ -309,8 +305,7 @@ class Dialect:
     def __init__(self, model: str, options: DescriberOptions, server: Server) -> None:
         self._model, self._options = model, options
         self._limit_name = _LIMIT_NAMES[0] if server.is_openai else _LIMIT_NAMES[1]
-        self._refused = set[str]()
-        self._examples = list[tuple[str, tuple[bytes, bytes]]]()
+        self._refused, self._examples = set[str](), list[Example]()
 
     def body(self, job: Job) -> bytes:
         """Return the JSON body of the next call of a job."""
@@ -323,38 +318,32 @@ class Dialect:
             structure = {"response_format": form, **({"logprobs": True} if "class" in schema["properties"] else {})}
             fields |= {name: value for name, value in structure.items() if name not in self._refused}
         job.sent = frozenset(fields)
-        head = json.dumps({**fields, **options.extra_body})[:-1] + ', "messages": ['
-        if options.system:
-            head += json.dumps({"role": "system", "content": options.system}) + ", "
-        head += '{"role": "user", "content": ['
-        tail = _text_part(turns[0]).decode() + "]}"
-        for turn, answer in zip(turns[1:], job.turns, strict=False):
-            tail += ", " + json.dumps({"role": "assistant", "content": answer.text})
-            tail += ", " + json.dumps({"role": "user", "content": turn})
         shown = [*self._shown({job.request.digest, *(one.digest for one in sheet)})]
         for number, url in enumerate(job.pictures, start=1):
             shown += [_text_part(f"Image {number}:")] if sheet else []
             shown.append(self._image_part(url))
-        images = (part for image in shown for part in (image, b", "))
-        return b"".join((head.encode(), *images, tail.encode(), b"]}"))
+        messages: list[dict[str, Any]] = [{"role": "system", "content": options.system}] if options.system else []
+        messages.append({"role": "user", "content": [*shown, _text_part(turns[0])]})
+        for turn, answer in zip(turns[1:], job.turns, strict=False):
+            messages += [{"role": "assistant", "content": answer.text}, {"role": "user", "content": turn}]
+        return json.dumps({**fields, **options.extra_body, "messages": messages}).encode()
 
     def show(self, examples: Sequence[Example]) -> None:
         """Begin every question with examples."""
-        self._examples = [
-            (example.digest, (self._image_part(example.url), _text_part(f"Class: {readable(example.class_name)}")))
-            for example in examples
-        ]
+        self._examples = [*examples]
 
-    def _shown(self, about: set[str]) -> Iterator[bytes]:
+    def _shown(self, about: set[str]) -> Iterator[dict[str, Any]]:
         if self._examples:
             yield _text_part("Examples of the classes, labelled by people:")
-            yield from (part for digest, parts in self._examples if digest not in about for part in parts)
+            for example in self._examples:
+                if example.digest not in about:
+                    yield self._image_part(example.url)
+                    yield _text_part(f"Class: {readable(example.class_name)}")
             yield _text_part("These were the examples.")
 
-    def _image_part(self, url: bytes) -> bytes:
-        # Between ready-made parts: as JSON it would be searched for characters to escape.
-        detail = "" if self._options.detail == "auto" else f', "detail": "{self._options.detail}"'
-        return b"".join((_IMAGE, url, b'"', detail.encode(), b"}}"))
+    def _image_part(self, url: str) -> dict[str, Any]:
+        detail = {} if self._options.detail == "auto" else {"detail": self._options.detail}
+        return {"type": "image_url", "image_url": {"url": url, **detail}}
 
     def refuse(self, field: str) -> None:
         """Send a field no more: this server does not take it, or does not need it."""

@@ -40,7 +40,6 @@ from gpt4image.describing.describers.openai.chat import (
     completion_of,
     fault_of_response,
 )
-from gpt4image.describing.describers.openai.limiter import Limiter
 from gpt4image.describing.describers.openai.server import (
     OPENAI_URL,
     PROVIDERS,
@@ -64,6 +63,15 @@ _MOST_WASTED = 3
 _REDIRECT = "redirect"
 _STOPPED = "the run was stopped before the answer was complete"
 
+_FIRST_RATE, _DOUBLING_S, _FASTEST, _SLOWEST = 32.0, 0.1, 1e5, 1 / 60
+_EVIDENCE_S, _LONGEST_PAUSE_S = 4.0, 30.0
+_LOST_IN_ROW = 3
+
+DOWN_S, DOWN_FAILURES = 60.0, 20
+UNREACHABLE_S, UNREACHABLE_FAILURES = 4.0, 3
+ALL_REJECTED, REJECTED_IN_ROW = 10, 50
+"""Images that are rejected in a row before the run ends: before the first answer, and after it."""
+
 
 class OpenAIDescriber:
     """Asks a model behind an OpenAI-compatible server, as many calls at a time as it takes."""
@@ -85,10 +93,10 @@ class OpenAIDescriber:
                 raise ConfigError("--extra-body: give --max-tokens, which --max-cost reckons with.")
         self._options, self._model = options, name
         self._server = server = find_server(options.base_url, kind)
-        self.price: Price | None = find_price(name, server.url, options.prices)
+        self.price: Price | None = find_price(name, server.url)
         if self.price is None and server.is_private:
             # At a private address models are free, unless OpenAI sells them: then it is a gateway to OpenAI.
-            self.price = find_price(name, OPENAI_URL, None) or FREE
+            self.price = find_price(name, OPENAI_URL) or FREE
         self._dialect = Dialect(name, options, server)
         self.settings: Mapping[str, Any] = {
             "kind": "openai",
@@ -97,7 +105,7 @@ class OpenAIDescriber:
             **{option: getattr(options, option) for option in _CHANGE_THE_TEXT},
             **options.clip_settings,
         }
-        self._limiter = Limiter(options.concurrency, options.requests_per_minute, options.tokens_per_minute)
+        self._limiter = Limiter(options.concurrency, options.requests_per_minute)
         self._calls = self._answers = 0
         self._faults: Counter[str] = Counter()
         self._last_fault = ""
@@ -277,14 +285,13 @@ class OpenAIDescriber:
 
     async def _call(self, job: Job) -> Fault | None:
         sent_at = self._loop.time()
-        expected = self._limiter.sent(sent_at)
+        self._limiter.sent(sent_at)
         self._calls += 1
         completion, fault = await self._exchange(self._dialect.body(job))
         now = self._loop.time()
         job.pay(completion, wasted=fault is not None and fault.paid)
         if fault is None:
-            known = [count for count in (completion.tokens_in, completion.tokens_out) if count is not None]
-            self._limiter.answered(now, sent_at, expected, sum(known) if known else None)
+            self._limiter.answered(sent_at)
             job.latency += now - sent_at
             job.turns.append(completion)
             return None
@@ -293,7 +300,7 @@ class OpenAIDescriber:
         self._last_fault = fault.message + asked
         if self._dialect.adapt(fault, job):
             fault = replace(fault, verdict=Verdict.ADAPT)
-        reason = self._limiter.failed(now, sent_at, expected, fault)
+        reason = self._limiter.failed(now, sent_at, fault)
         if fault.verdict is Verdict.STOP:
             reason = self._explain(fault)
         if reason is not None:
@@ -384,3 +391,135 @@ def no_response(error: BaseException, seconds: float) -> Fault:
     if isinstance(last := causes[-1], ClientResponseError | HttpProcessingError | ValueError):
         return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(last).__name__})")
     return Fault(kind, Verdict.LOST, str(last) or type(last).__name__)
+
+
+# How fast and how many calls at a time a server is sent, learned from its refusals; and when it is of no use. Only
+# bookkeeping: every method is given the time in seconds of a monotonic clock, and nothing here waits.
+
+
+class Limiter:
+    """When the next call may be sent, and how many may be in flight: ``concurrency``."""
+
+    def __init__(self, concurrency: int, requests_per_minute: float | None = None) -> None:
+        self._rate = _Rate()
+        self._interval, self._free_at = 60 / requests_per_minute if requests_per_minute else 0.0, -math.inf
+        self._most = self._at_once = float(concurrency)
+        self._cut_at = -math.inf
+        self._lost_in_row = self._failed_in_row = self._rejected_in_row = 0
+        self._failing_since = 0.0
+        self._answered = False
+
+    @property
+    def concurrency(self) -> int:
+        """Maximum calls in flight for now."""
+        return max(1, int(self._at_once))
+
+    def delay(self, now: float) -> float:
+        """Return how long to wait before the next call, in seconds."""
+        return max(0.0, self._rate.free_at - now, self.own_delay(now))
+
+    def own_delay(self, now: float) -> float:
+        """Return how long the limit that the user gave holds the next call, in seconds."""
+        return max(0.0, self._free_at - now)
+
+    def sent(self, now: float) -> None:
+        """Count a call."""
+        self._rate.sent(now)
+        self._free_at = max(self._free_at, now) + self._interval
+
+    def answered(self, sent_at: float) -> None:
+        """Count a response."""
+        self._at_once = min(self._most, self._at_once + 0.25)
+        self._rate.accepted(sent_at)
+        self._lost_in_row = self._failed_in_row = self._rejected_in_row = 0
+        self._answered = True
+
+    def failed(self, now: float, sent_at: float, fault: Fault) -> str | None:
+        """Count a call that failed; return why the run should stop, if it should."""
+        if fault.verdict in (Verdict.FILTERED, Verdict.ADAPT, Verdict.STOP):
+            self.answered(sent_at)
+            return None
+        if fault.verdict is Verdict.GIVE_UP:
+            self._rejected_in_row += 1
+            if self._rejected_in_row < (REJECTED_IN_ROW if self._answered else ALL_REJECTED):
+                return None
+            images = f"the last {self._rejected_in_row} images" if self._answered else "every image"
+            return f"the server rejects {images} ({fault.message})"
+        if fault.verdict is Verdict.LIMITED:
+            self._rate.refused(now, sent_at, fault.retry_after or 0.0)
+        else:
+            self._lost_in_row += fault.verdict is Verdict.LOST
+            trouble = fault.verdict is Verdict.OVERLOADED or self._lost_in_row >= _LOST_IN_ROW
+            if trouble and sent_at > self._cut_at:  # once for all calls that were in flight together
+                self._at_once, self._cut_at = max(1.0, 0.75 * self._at_once), now
+        if not self._failed_in_row:
+            self._failing_since = now
+        self._failed_in_row += 1
+        lasted = now - self._failing_since
+        if fault.kind == "unreachable" and not self._answered:
+            if self._failed_in_row >= UNREACHABLE_FAILURES and lasted > UNREACHABLE_S:
+                return f"there is no server to be reached ({fault.message}); is it running, and is --base-url right?"
+        elif self._failed_in_row >= DOWN_FAILURES and lasted > DOWN_S:
+            return f"the server has not answered for {lasted:.0f} s; the last fault: {fault.message}"
+        return None
+
+
+class _Rate:
+    """Calls per second that the server accepts.
+
+    It doubles until the first refusal. Then it grows in the manner of CUBIC (RFC 9438), more slowly where it is refused
+    at the same rate again, and falls to a little below what was accepted. After a pause, one call alone shows whether
+    the server is open again.
+    """
+
+    def __init__(self) -> None:
+        self._base, self._since, self._ramping = _FIRST_RATE, 0.0, True
+        self._patience, self._refused_rate = 1.0, math.inf
+        self.free_at = self._refused_at = -math.inf
+        self._closed_since: float | None = None  # as long as no call that was sent after a refusal is accepted
+        self._probe_s: float | None = None
+        self._sent: deque[float] = deque()
+
+    def _value(self, now: float) -> float:
+        x = max(0.0, now - self._since) / self._patience
+        growth = x * math.log(2) / _DOUBLING_S if self._ramping else 0.02 * x + 0.0005 * x**3
+        return min(_FASTEST, self._base * math.exp(min(growth, 20.0)))
+
+    def sent(self, now: float) -> None:
+        """Count a call."""
+        self._since = self._since if self._sent else now
+        self._sent.append(now)
+        while self._sent[0] < now - _EVIDENCE_S:
+            self._sent.popleft()
+        rate = self._value(now)
+        self.free_at = max(self.free_at, now - max(0.01, 0.25 / rate)) + 1 / rate  # late timers do not lower the rate
+        if self._probe_s is not None:
+            self.free_at, self._probe_s = max(self.free_at, now + self._probe_s), None
+
+    def accepted(self, sent_at: float) -> None:
+        """Count an answer."""
+        if sent_at > self._refused_at:
+            self._closed_since = None
+
+    def refused(self, now: float, sent_at: float, wait: float) -> None:
+        """Slow down; calls that were on their way when the first was refused say nothing new."""
+        if self._sent:
+            self._sent.pop()
+        if sent_at <= self._refused_at:
+            return
+        rate, was_closed = self._value(now), self._closed_since is not None
+        self._closed_since = now if self._closed_since is None else self._closed_since
+        if was_closed or self._ramping:
+            pause = max(wait, min(_LONGEST_PAUSE_S, 0.4 * (now - self._closed_since)), 2 / rate)
+            self._probe_s = min(1.0, 1.2 * (now - sent_at))
+        else:  # the call that was refused waits as long as the server asks; the others go on
+            pause = min(1.0, 2 / rate)
+        if not was_closed:
+            seconds = min(_EVIDENCE_S, max(1.0, now - self._sent[0] if self._sent else 1.0))
+            accepted = max(1, len(self._sent)) / seconds
+            target = min(rate / 2, max(accepted, 1 / pause)) if self._ramping else max(0.9 * rate, accepted)
+            self._base = max(_SLOWEST, min(0.98 * rate, target))
+            self._patience = min(60.0, 2 * self._patience) if rate > 0.93 * self._refused_rate else 0.5
+            self._refused_rate = math.inf if self._ramping else rate
+        self._since, self._ramping = now + pause, False
+        self._refused_at, self.free_at = now, max(self.free_at, now + pause)
