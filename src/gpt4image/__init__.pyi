@@ -122,24 +122,18 @@ def distill(
     server_name: str | None = None,
     concurrency: int = 32,
     requests_per_minute: float | None = None,
-    tokens_per_minute: float | None = None,
     timeout: float = 120.0,
     retries: int = 8,
-    prices: StrPath | None = None,
     prompt: str | Sequence[str] = ('short',),
     classes: StrPath | Sequence[str] | None = None,
     examples: int = 0,
     box_format: str = 'auto',
-    domain: str = '',
-    word_limit: int = 100,
-    samples: int = 1,
     limit: int | None = None,
     max_cost: float | None = None,
     then: str | None = None,
     then_base_url: str | None = None,
     least_gain: float = 0.05,
     worth: float | None = None,
-    reject: Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate']] = ('empty', 'refusal', 'echo', 'loop'),
     retry_rejected: bool = False,
     batch: bool = False,
     poll_seconds: float = 60.0,
@@ -260,12 +254,8 @@ def distill(
             one if the address may change and the model stays the same.
         concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
         requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
-        tokens_per_minute (float | None, optional): Maximum tokens per minute, input and output. Default: as many as the
-            server accepts.
         timeout (float, optional): Maximum wait for an answer, in seconds.
         retries (int, optional): Maximum retries of a failed call, whatever the error.
-        prices (str | Path | None, optional): JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million
-            tokens; it comes before the published prices.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
             conversation, motion, or a text file of your own. See docs/describe.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
@@ -275,11 +265,8 @@ def distill(
         box_format (str, optional): Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
             corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
             of the image sent, or of the file). auto finds it on images with human boxes.
-        domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
-        word_limit (int, optional): Number of words that prompts may ask for as {word_limit}.
-        samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
-        limit (int | None, optional): Maximum requests of this run (an image, a prompt and a sample each; retries are
-            not counted), spread over all classes. The next run continues.
+        limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
+            counted), spread over all classes. The next run continues.
         max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
             for the dataset, earlier runs included. To ask for more later, give a higher number.
         then (str | None, optional): Describer SPEC to ask next, about the images where it is expected to mend most
@@ -289,11 +276,8 @@ def distill(
             wrong class becomes right.
         worth (float | None, optional): Worth of one more right class, in US dollars: then= is not asked where its price
             is above the expected gain times this.
-        reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
-            'refusal', 'echo', 'loop', 'truncated', 'boilerplate']], optional): Flaws for which an answer is rejected:
-            asked once more, then skipped with its text kept. All flaws: empty, refusal, echo (of the prompt), loop
-            (repetition), truncated, boilerplate.
-        retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected.
+        retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected: empty, a refusal, an
+            echo of the prompt, or a loop.
         batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.
         poll_seconds (float, optional): Time between two looks at a batch, in seconds.
         engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
@@ -459,12 +443,9 @@ def describe(
     server_name: str | None = None,
     concurrency: int = 32,
     requests_per_minute: float | None = None,
-    tokens_per_minute: float | None = None,
     timeout: float = 120.0,
     retries: int = 8,
-    prices: StrPath | None = None,
     device: str = 'auto',
-    precision: Literal['auto', 'fp32', 'bf16'] = 'auto',
     batch_size: int = 8,
     data: Data,
     store: StrPath,
@@ -473,9 +454,6 @@ def describe(
     classes: StrPath | Sequence[str] | None = None,
     examples: int = 0,
     box_format: str = 'auto',
-    domain: str = '',
-    word_limit: int = 100,
-    samples: int = 1,
     only: StrPath | None = None,
     limit: int | None = None,
     max_cost: float | None = None,
@@ -485,7 +463,6 @@ def describe(
     least_gain: float = 0.05,
     worth: float | None = None,
     then_targets: StrPath | None = None,
-    reject: Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate']] = ('empty', 'refusal', 'echo', 'loop'),
     retry_rejected: bool = False,
     batch: bool = False,
     poll_seconds: float = 60.0,
@@ -532,15 +509,9 @@ def describe(
             one if the address may change and the model stays the same.
         concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
         requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
-        tokens_per_minute (float | None, optional): Maximum tokens per minute, input and output. Default: as many as the
-            server accepts.
         timeout (float, optional): Maximum wait for an answer, in seconds.
         retries (int, optional): Maximum retries of a failed call, whatever the error.
-        prices (str | Path | None, optional): JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million
-            tokens; it comes before the published prices.
         device (str, optional): auto, cpu, cuda or mps, for transformers:.
-        precision (Literal['auto', 'fp32', 'bf16'], optional): Number format of a model on this machine; auto takes bf16
-            if the device computes it natively.
         batch_size (int, optional): Images per step of a model on this machine; halved if memory does not suffice.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
@@ -557,13 +528,10 @@ def describe(
         box_format (str, optional): Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
             corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
             of the image sent, or of the file). auto finds it on images with human boxes.
-        domain (str, optional): Subject of the images in a few words ("birds"); prompts may use it as {domain}.
-        word_limit (int, optional): Number of words that prompts may ask for as {word_limit}.
-        samples (int, optional): Descriptions per image and prompt; several need a temperature above 0.
         only (str | Path | None, optional): CSV file whose rows name the images to ask about, by key or digest, of any
             split. Default: all of splits=.
-        limit (int | None, optional): Maximum requests of this run (an image, a prompt and a sample each; retries are
-            not counted), spread over all classes. The next run continues.
+        limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
+            counted), spread over all classes. The next run continues.
         max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
             for the dataset, earlier runs included. To ask for more later, give a higher number.
         dry_run (bool, optional): Describe a small sample, which is kept, and estimate requests, tokens, cost and time
@@ -577,11 +545,8 @@ def describe(
             is above the expected gain times this.
         then_targets (str | Path | None, optional): File of targets, by label: then= is asked where they are in doubt,
             rather than where the first answers are.
-        reject (Literal['empty', 'refusal', 'echo', 'loop', 'truncated', 'boilerplate'] | Sequence[Literal['empty',
-            'refusal', 'echo', 'loop', 'truncated', 'boilerplate']], optional): Flaws for which an answer is rejected:
-            asked once more, then skipped with its text kept. All flaws: empty, refusal, echo (of the prompt), loop
-            (repetition), truncated, boilerplate.
-        retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected.
+        retry_rejected (bool, optional): Ask again for images whose answer an earlier run rejected: empty, a refusal, an
+            echo of the prompt, or a loop.
         batch (bool, optional): Send the requests through the Batch API of OpenAI: half the price, answers within a day.
         poll_seconds (float, optional): Time between two looks at a batch, in seconds.
         engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
