@@ -156,7 +156,7 @@ def test_a_sheet_that_is_cut_keeps_its_whole_items(photos: Path) -> None:
 def test_an_unreadable_image_costs_only_itself(photos: Path) -> None:
     (photos / "cat" / "07.png").write_bytes(b"no picture")
     outcome, stub = described(photos, told)
-    assert outcome.described == 19 and right(photos) and len(stub.calls) < 8
+    assert outcome.described == 19 and right(photos) and len(stub.calls) <= 9
     assert "cannot be decoded" in outcome.skipped[0].reason and outcome.skipped[0].name == "cat/07.png"
 
 
