@@ -60,7 +60,7 @@ def empty_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     charts = sys.modules.get("gpt4image.reporting.charts")
     if charts is not None and "reporting" not in request.path.parts:
         empty = Markup("<svg><title>{}</title><desc>{}</desc></svg>")
-        monkeypatch.setattr(charts, "_both_widths", lambda _, title, words, draw: empty.format(title, words))
+        monkeypatch.setattr(charts, "inline", lambda _, title, words, figure: empty.format(title, words))
 
 
 @pytest.fixture(scope="session")
