@@ -85,7 +85,6 @@ def test_stats_count_what_is_there(tmp_path: Path, images: Dataset) -> None:
     summary, record = outcome.summary, outcome.record
     assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
     assert record["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "max": 5}
-    assert record["words_histogram"] == {"edges": [2, 3, 4, 5, 6], "counts": [1, 1, 0, 1]}
     prompts = {row["name"]: (row["descriptions"], row["class_conditioned"]) for row in record["prompts"]}
     assert prompts == {"told": (1, True), "imported": (2, False), "paper": (0, False)}
     assert summary["coverage"] == 3 / 40 and summary["class_named"] == round(2 / 3, 6)

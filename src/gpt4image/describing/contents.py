@@ -40,7 +40,7 @@ from gpt4image.pages.page import render
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
 _KINDS = ("descriptions", "answers", "rejected", "no_answer")
 _REASONS = ("rejected_reasons", "no_answer_reasons", "outside_list")
-_SHOWN, _CLASSES_SHOWN, _LONGEST_REASON, _BINS = 5, 100, 100, 24
+_SHOWN, _CLASSES_SHOWN, _LONGEST_REASON = 5, 100, 100
 # Request ids and the like, which would make every reason a reason of its own.
 _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 MEANINGS: Mapping[Flaw, str] = {
@@ -195,7 +195,6 @@ class _Stats:
         of_flaws = {flaw: {kind: counts[flaw] for kind, counts in flawed.items()} for flaw in get_args(Flaw)}
         return {
             "words": _distribution(self.words),
-            "words_histogram": _histogram(self.words),
             "flaws": {flaw: counts for flaw, counts in of_flaws.items() if any(counts.values())},
             **{name: dict(self.counts[name].most_common(_SHOWN)) for name in _REASONS},
             "classes": dict(self.counts["classes"].most_common()),
@@ -219,17 +218,6 @@ def _distribution(values: array[int]) -> dict[str, float] | None:
     median, p95 = np.percentile(numbers, (50, 95)).tolist()
     low, mean, high = numbers.min().item(), round(numbers.mean().item(), 1), numbers.max().item()
     return {"min": low, "median": median, "mean": mean, "p95": p95, "max": high}
-
-
-def _histogram(values: array[int]) -> dict[str, list[int]] | None:
-    """Return ``edges`` (b + 1) and ``counts`` (b) of the values, those beyond the 99th percentile in the last bin."""
-    if not values:
-        return None
-    numbers = np.asarray(values)
-    low, high = int(numbers.min()), int(np.ceil(np.percentile(numbers, 99)))
-    step = max(1, -(-(high - low + 1) // _BINS))
-    counts, edges = np.histogram(np.minimum(numbers, high), np.arange(low, high + step + 1, step))
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def _share(part: int, whole: int) -> float | None:
