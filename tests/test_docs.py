@@ -167,7 +167,6 @@ def parse_commands(block: Block, page: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "gpt4image.idle", idle)  # pyright: ignore[reportArgumentType]
     commands = {name: replace(command, stage="idle:stage") for name, command in cli.COMMANDS.items()}
     monkeypatch.setattr(cli, "COMMANDS", commands)
-    monkeypatch.setattr("gpt4image.options.require_inputs", lambda _config: None)  # nothing of it is there
     monkeypatch.setattr("gpt4image.data.require_apart", lambda _config: None)
     monkeypatch.setattr("gpt4image.next_steps.with_next", lambda _name, outcome, *_rest, **_more: outcome)
     for line in command_lines(block):
