@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import nearest
@@ -91,6 +91,8 @@ class DescriberOptions(StageConfig):
     """Maximum wait for an answer, in seconds."""
     retries: int = Field(default=8, ge=0)
     """Maximum retries of a failed call, whatever the error."""
+    price: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
+    """US dollars per million tokens, input and output, for --max-cost and estimates. Default: the published price."""
 
     # A model on this machine
     device: str = "auto"

@@ -237,7 +237,7 @@ class Budget:
         """Start with nothing spent. Raises ConfigError: the cost is limited and the price is unknown or zero."""
         if max_cost is not None and price in (None, FREE):
             known = "none is known for this model" if price is None else "this model counts as free"
-            raise ConfigError(f"--max-cost needs a price, and {known}: give --limit N instead.")
+            raise ConfigError(f"--max-cost needs a price, and {known}: give --price IN OUT, or --limit N instead.")
         self.limit, self.max_cost = limit, max_cost
         self._price, self._max_tokens = price, max_tokens
         self._lock = threading.Lock()

@@ -167,7 +167,7 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
     """
     assert config.then is not None  # noqa: S101  (asked for)
     first = config.model_copy(update={"then": None})
-    own = {"describer": config.then, "batch": False, "base_url": config.then_base_url or config.base_url}
+    own = {"describer": config.then, "batch": False, "price": None, "base_url": config.then_base_url or config.base_url}
     both = [first, first.model_copy(update=own)]
     if any(served := [one.describer.partition(":")[0] in SERVERS for one in both]):  # options of a server alone
         alone = {"per_call": 1, "examples": 0}

@@ -75,7 +75,7 @@ INDENT = " " * 14
 MACHINE = frozenset(
     {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
     | {"splits", "val_fraction", "test_fraction", "then", "then_base_url", "then_targets", "least_gain", "worth"}
-    | {"requests_per_minute", "timeout", "retries", "device", "batch_size"}
+    | {"requests_per_minute", "timeout", "retries", "price", "device", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
 LATER = ("per_call", "examples")
@@ -395,7 +395,7 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
         return
     say(sample.text)
     if sample.estimate_usd is None:
-        say("What that costs is not known: no price is known for this model (--prices FILE names one).")
+        say("What that costs is not known: no price is known for this model (--price names it).")
     try:
         answer = console.input("Go on? [y/N] ", markup=False)
     except EOFError:

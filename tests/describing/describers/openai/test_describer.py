@@ -150,6 +150,7 @@ def test_a_private_address_is_free_unless_it_is_a_gateway_to_openai(tmp_path: Pa
     assert describer("http://localhost:1/v1").price == FREE
     assert describer("http://models.example.com/v1").price is None
     assert price_at("http://litellm:4000/v1") == price_at("https://api.openai.com/v1") != FREE
+    assert price_at("http://models.example.com/v1", price=(0.4, 1.6)) == Price(0.4, 1.6)
 
 
 # How a run ends

@@ -93,7 +93,7 @@ class OpenAIDescriber:
                 raise ConfigError("--extra-body: give --max-tokens, which --max-cost reckons with.")
         self._options, self._model = options, name
         self._server = server = find_server(options.base_url, kind)
-        self.price: Price | None = find_price(name, server.url)
+        self.price: Price | None = Price(*options.price) if options.price else find_price(name, server.url)
         if self.price is None and server.is_private:
             # At a private address models are free, unless OpenAI sells them: then it is a gateway to OpenAI.
             self.price = find_price(name, OPENAI_URL) or FREE
