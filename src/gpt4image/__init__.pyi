@@ -124,6 +124,7 @@ def distill(
     requests_per_minute: float | None = None,
     timeout: float = 120.0,
     retries: int = 8,
+    price: float | Sequence[float] | None = None,
     prompt: str | Sequence[str] = ('short',),
     classes: StrPath | Sequence[str] | None = None,
     examples: int = 0,
@@ -256,6 +257,8 @@ def distill(
         requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
         timeout (float, optional): Maximum wait for an answer, in seconds.
         retries (int, optional): Maximum retries of a failed call, whatever the error.
+        price (float | Sequence[float] | None, optional): US dollars per million tokens, input and output, for max_cost=
+            and estimates. Default: the published price.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
             conversation, motion, or a text file of your own. See docs/describe.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
@@ -445,6 +448,7 @@ def describe(
     requests_per_minute: float | None = None,
     timeout: float = 120.0,
     retries: int = 8,
+    price: float | Sequence[float] | None = None,
     device: str = 'auto',
     batch_size: int = 8,
     data: Data,
@@ -511,6 +515,8 @@ def describe(
         requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
         timeout (float, optional): Maximum wait for an answer, in seconds.
         retries (int, optional): Maximum retries of a failed call, whatever the error.
+        price (float | Sequence[float] | None, optional): US dollars per million tokens, input and output, for max_cost=
+            and estimates. Default: the published price.
         device (str, optional): auto, cpu, cuda or mps, for transformers:.
         batch_size (int, optional): Images per step of a model on this machine; halved if memory does not suffice.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
