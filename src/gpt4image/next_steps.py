@@ -186,9 +186,11 @@ def beside(data: str, name: str) -> Path:
 def _predict(model: Path, data: str) -> Step | None:
     if model.suffix == ".pt2":
         return None
-    folder = Path(data if Path(data).exists() else data.partition(":")[2])
-    inside = next((folder / name for name in ("images", "JPEGImages") if (folder / name).is_dir()), folder)
-    pictures = str(inside) if inside.is_dir() and inside != Path() else "PHOTOS"
+    place = Path(data if Path(data).exists() else data.partition(":")[2]).expanduser()
+    place = place if place.is_dir() else place.parent
+    near = (base / name for base in (place, place.parent) for name in ("images", "JPEGImages"))
+    inside = next(filter(Path.is_dir, near), place)
+    pictures = str(inside) if inside.is_dir() and inside != Path() and not data.startswith("hf:") else "PHOTOS"
     return "predict", {"model": model, "images": (pictures,), "out": _new(Path("predictions.csv"))}
 
 

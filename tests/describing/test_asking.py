@@ -56,7 +56,7 @@ def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> N
     with pytest.raises(DescriberError, match="does not say how many tokens"):
         budget.settle(Answer(request=request(0), text="x"))
     for price in (None, FREE):  # a private address counts as free; what stands behind a gateway there sends bills
-        with pytest.raises(ConfigError, match="give --limit N instead"):
+        with pytest.raises(ConfigError, match="give --price IN OUT, or --limit N instead"):
             Budget(limit=None, max_cost=1.0, price=price, max_tokens=10)
 
 

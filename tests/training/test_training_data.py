@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -343,8 +344,14 @@ def test_features_computed_once_make_the_same_model_as_features_of_each_step(
     options_of_predictions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    take = MemoryPixels.take
-    monkeypatch.setattr(MemoryPixels, "take", lambda self, rows: [taken.append(len(rows)), take(self, rows)][1])
+    stream = MemoryPixels.stream
+
+    def counted(*given: Any) -> Iterator[torch.Tensor]:
+        for images in stream(*given):
+            taken.append(len(images) if images.ndim == 4 else 0)
+            yield images
+
+    monkeypatch.setattr(MemoryPixels, "stream", counted)
     train(TrainConfig(**options_of_predictions, out=tmp_path / "kept"))
     once = sum(taken)
     monkeypatch.setattr(predictions, "with_features", lambda ready: ready)

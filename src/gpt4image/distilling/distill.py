@@ -80,6 +80,8 @@ MACHINE = frozenset(
 """Options of describing that say how answers are brought, not what is asked."""
 LATER = ("per_call", "examples")
 """Options of what is asked that earlier folders do not know: at their default, the questions are the same."""
+GONE = {"domain": "", "word_limit": 100, "samples": 1, "reject": ["empty", "refusal", "echo", "loop"]}
+"""Options of what is asked that only earlier versions have, at their defaults: folders of these go on."""
 TOKENS_OF_BOXES = 2048
 """Room for the boxes of one image."""
 UNMEASURED = (
@@ -366,7 +368,7 @@ def _by_looks(config: DistillConfig, targets: Targets | None, *, held_out: bool)
 
 def _questions(config: DescribeConfig) -> dict[str, Any]:
     usual = {name for name in LATER if not config.changed({name: getattr(config, name)})}
-    return {**_options(config, MACHINE | usual), "prompt": [load_prompt(name).row for name in config.prompt]}
+    return {**GONE, **_options(config, MACHINE | usual), "prompt": [load_prompt(name).row for name in config.prompt]}
 
 
 def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def check(path: Path) -> list[Checked]:
     """Check a file, or all files in a folder that a stage wrote. Raises ConfigError: no stage wrote anything there."""
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
-    card = path.with_name(f"{path.name}.md")
+    card = path.parent / f"{path.name}.md"
     folders, found = {path.parent}, {path, *([card] if path.suffix in MODELS and card.is_file() else [])}
     if path.is_dir():
         folders = {Path(place) for place, _, _ in os.walk(path)}
