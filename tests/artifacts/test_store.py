@@ -178,7 +178,7 @@ def test_what_is_no_store_is_refused_and_kept(tmp_path: Path, write: bool) -> No
     path.rmdir()
     with pytest.raises(StoreError, match="gpt4image describe"):
         DescriptionStore(path)
-    assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock"}
+    assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock", "a.db.count"}
 
 
 def copied(tmp_path: Path) -> Path:
@@ -326,3 +326,33 @@ def test_a_value_that_changed_is_named_by_its_row_without_which_the_others_are_r
         change(path, f"DELETE FROM results {changed[changed.index('WHERE') :]}")
         with DescriptionStore(path, write=True) as store:
             assert len(list(store.texts())) == 2
+
+
+@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("damage", ["cut to nothing", "cut in the middle", "a bit in the middle", "an earlier copy"])
+def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(
+    damage: str, write: bool, tmp_path: Path
+) -> None:
+    path = copied(tmp_path)
+    log = path.with_name("a.db-wal")
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 1
+    left = {"cut to nothing": b"", "cut in the middle": bytes(content[: len(content) // 2])}
+    log.write_bytes(left.get(damage, bytes(content)))
+    if damage == "an earlier copy":
+        log.unlink()
+    with pytest.raises(StoreError, match=r"a\.db: \d+ of the 20 results .* are gone.*delete .*a\.db\.count to go on"):
+        DescriptionStore(path, write=write)
+    copy = log.with_name("a.db-wal.damaged")
+    assert copy.is_file() is bool(left.get(damage, damage == "a bit in the middle"))
+    (path.parent / "a.db.count").unlink()
+    with DescriptionStore(path, write=True) as store:
+        assert len(list(store.texts())) < 20
+        store.add(description(number) for number in range(20))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM results WHERE id = 2")
+    with DescriptionStore(path, write=True) as store:
+        assert len(list(store.texts())) == 19, "what is removed on purpose is no loss"
+    path.unlink()
+    with DescriptionStore(path, write=True) as store:
+        assert list(store.texts()) == [], "nor is a new store of the name"

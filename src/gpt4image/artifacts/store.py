@@ -15,6 +15,7 @@ import operator
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,9 +31,11 @@ from gpt4image.artifacts.store_file import (
     beside,
     connect_reader,
     connect_writer,
+    count_file,
     explained,
     marks,
     prompt_columns,
+    written,
 )
 from gpt4image.base.checksums import SMALL
 from gpt4image.base.errors import StoreError, nearest
@@ -93,7 +96,10 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             raise
         self._references = References(self._connection)
         self._checksums, self._is_checked = RowChecksums(self._connection), False
-        self._merged = time.monotonic()
+        self._total, self._merged = written(self._connection), time.monotonic()
+        self._count: FileIO | None = None
+        if write:
+            self._note_written(0)
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -106,6 +112,8 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     def close(self) -> None:
         """Close the file and let another writer in."""
         self._connection.close()
+        if self._count is not None:
+            self._count.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -137,11 +145,23 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             before = self._connection.total_changes
             self._connection.executemany(_ADD, values)
             added = self._connection.total_changes - before
+            self._connection.execute("UPDATE written SET results = results + ?", (added,))
+        self._note_written(added)
+        return added
+
+    def _note_written(self, added: int) -> None:
+        """Write the number of results to the file beside the store; merge the log now and then."""
+        self._total += added
+        with contextlib.suppress(OSError):  # the results are stored already
+            if self._count is None:
+                count_file(self.path).touch()
+                self._count = count_file(self.path).open("r+b", buffering=0)
+            self._count.seek(0)
+            self._count.write(b"%020d\n" % self._total)
         if time.monotonic() - self._merged >= MERGE_SECONDS:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self._merged = time.monotonic()
-        return added
 
     def settled(self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False) -> set[tuple[str, int]]:
         """Return (digest, sample) of what need not be asked for: what is described, or what was ``rejected``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -43,10 +44,13 @@ COMMIT;
 """
 
 # Tables that came later: a writer adds those that are missing, a reader has empty ones in their place.
+# written: how many results were ever written, counted in the transaction that wrote them. The same number stands in a
+# file beside the store, where a log that is cut or damaged cannot take it along: SQLite skips such a log silently.
 # box_formats: how describers write boxes. uncertain_costs: what a model may have cost besides the answers here.
 # batches, batch_items: requests at a Batch API. dataset: what answers were last brought for. examples: labelled images
 # that every question of a describer began with.
 _LATER = {
+    "written": "(results INTEGER NOT NULL) STRICT",
     "box_formats": "(describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, "
     "evidence TEXT NOT NULL) STRICT",
     "uncertain_costs": "(payee TEXT PRIMARY KEY, usd REAL NOT NULL) STRICT",
@@ -64,11 +68,12 @@ _ADD_LATER = f"""
 BEGIN IMMEDIATE;
 {"".join(f"CREATE TABLE IF NOT EXISTS {name} {columns};" for name, columns in _LATER.items())}
 CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
+INSERT INTO written SELECT count(*) FROM results WHERE NOT EXISTS (SELECT * FROM written);
 COMMIT;
 """
 
 _RESTORE = (
-    "restore a backup, after moving the file and those beside it (-wal, -shm) away; the same `gpt4image "
+    "restore a backup, after moving the file and those beside it (-wal, -shm, .count) away; the same `gpt4image "
     "describe` command asks for what is missing there"
 )
 MEND = (
@@ -254,6 +259,7 @@ def _connect(
                 f"{path}: the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}; use the "
                 "version of gpt4image that wrote it to export its descriptions."
             )
+        _require_nothing_lost(connection, path)
         prepare(connection)
     except BaseException:
         connection.close()
@@ -267,6 +273,7 @@ def _make_store(path: Path) -> None:
         connection.executescript(_SCHEMA + _ADD_LATER)
         content = bytearray(connection.serialize())
     content[18:20] = b"\2\2"  # WAL, as the file format has it
+    count_file(path).unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     flush(path.parent)
@@ -276,6 +283,11 @@ def beside(path: Path, suffix: str) -> Path:
     """Return the file of this suffix beside a store."""
     file = path.resolve()  # a link and the file that it leads to are one store
     return file.with_name(file.name + suffix)
+
+
+def count_file(path: Path) -> Path:
+    """Return the file beside a store that says how many results were written to it."""
+    return beside(path, ".count")
 
 
 def _is_absent(path: Path) -> bool:
@@ -300,3 +312,31 @@ def refuse_orphaned_log(path: Path) -> None:
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def written(connection: sqlite3.Connection) -> int:
+    """Return how many results were ever written to a store."""
+    if "written" not in _tables(connection):
+        return 0
+    (found,) = connection.execute("SELECT max(results) FROM written").fetchone()
+    return found or 0
+
+
+def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
+    """Compare the results in a store to the number beside it, before anything is paid for again."""
+    aside, log, kept = count_file(path), beside(path, "-wal"), ""
+    try:
+        known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
+    except (OSError, ValueError):
+        return
+    if (there := written(connection)) >= known:
+        return
+    if log in _logs(path):
+        copy = log.with_name(log.name + ".damaged")
+        shutil.copyfile(log, copy)
+        kept = f" A copy of the log is kept in {copy.name}."
+    raise StoreError(
+        f"{path}: {known - there} of the {known} results that were written to it are gone: its log ({log.name}) was "
+        f"cut or damaged, or an earlier copy took its place.{kept} Restore a backup that has them. Or delete {aside} "
+        "to go on with what is there, which asks for the lost ones, and pays for them, again."
+    )
