@@ -36,7 +36,7 @@ def known_list(value: str, known: Collection[str]) -> str:
     return ",".join(names)
 
 
-EARLIER = {"text_labels": "targets", "teacher": "self_train", "doubtful": "suspected"}
+EARLIER = {"text_labels": "targets", "teacher": "self_train"}
 """Options by their earlier names, which are read, too."""
 
 
