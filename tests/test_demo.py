@@ -48,7 +48,6 @@ def test_the_demo_distills_compares_and_says_how_to_go_on(short: Path, capsys: p
     page = (short / "report.html").read_text(encoding="utf-8")
     assert page.count('<ol class="strip">') == 2 and "<nav" not in page
     head, folded = page.split("<details", 1)
-    assert "asked live they would cost about $0.01. Everything together took" in head.replace("\u00a0", " ")
     assert "<svg" in head and "<table" not in head and "<table" in folded
 
 

@@ -225,7 +225,8 @@ class Texts:
 
         Args:
             path: CSV file: UTF-8, commas, names of the columns in its first line. Several rows may share a key.
-            key, text: columns of the keys and of the descriptions.
+            key: column of the keys.
+            text: column of the descriptions.
             table: by default beside the file, ``captions.emb`` for ``captions.csv``.
 
         Raises: DataError: the file cannot be read, lacks a column, or has no row that can be used.
@@ -259,7 +260,7 @@ class Texts:
         Args:
             texts: pairs of a key and a description; a key may come again. No text: left out, with a warning.
             table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
-            encoder, device: as ``gpt4image encode`` takes them.
+            encoder: as ``gpt4image encode`` takes it; ``device`` too.
 
         Raises: DataError: no texts. ModelError: no such encoder. TableError: the folder holds the table of another.
         """
