@@ -126,9 +126,8 @@ def find_missing(
 
     @cache
     def settled(prompt: Prompt, rejected: bool) -> set[str]:
-        good = {digest for digest, _ in store.settled(prompt, settings)}
-        more = store.settled(prompt, settings, rejected=True) if rejected else ()
-        return good.union(digest for digest, _ in more)
+        found = {digest for digest, _ in store.settled(prompt, settings, rejected=rejected)}
+        return found | settled(prompt, False) if rejected else found
 
     @cache
     def doubtful(prompt: Prompt) -> set[str]:

@@ -149,8 +149,9 @@ class Workers:
         import ray
 
         while not (done := ray.wait(list(self._waiting), timeout=SECONDS_TO_LOOK)[0]):
-            self._most_machines = max(self._most_machines, _machines())
-            if _machines() < self._most_machines:  # its calls may wait for ever
+            alive = _machines()
+            self._most_machines = max(self._most_machines, alive)
+            if alive < self._most_machines:  # its calls may wait for ever
                 raise RunError("The Ray cluster lost a machine. Give the same command again to go on.")
         return self._result(done[0])
 
