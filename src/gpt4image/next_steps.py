@@ -171,8 +171,7 @@ def _after_distill(config: Any, outcome: Any) -> Step | None:
 
 
 def audit_of(config: Any, *, held_out: bool) -> dict[str, Any]:
-    """Return the options of `audit` that estimate how good is what `distill` made: its model on ``held_out`` images,
-    or else its targets."""
+    """Return the options of `audit` that judge what `distill` made: its model on ``held_out`` images, or targets."""
     made = {"targets": config.out / TARGETS, "model": config.out / RUN if held_out else None}
     return {"data": config.data, **made, "labels": beside(config.data, "audit.csv")}
 
