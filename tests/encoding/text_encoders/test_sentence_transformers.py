@@ -116,13 +116,19 @@ def test_a_tokenizer_that_names_no_limit_has_the_usual_one(tmp_path: Path) -> No
     assert encoder.max_tokens == 512
 
 
-def test_a_table_of_word_vectors_is_refused(tmp_path: Path) -> None:
+def test_a_table_of_word_vectors_reads_texts_of_any_length(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
 
-    words = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    words = Tokenizer(WordLevel({"a": 0, "dog": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
     SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=4)], device="cpu").save(str(tmp_path / "model"))
-    with pytest.raises(ModelError, match="reads no sequence of tokens"):
-        load_text_encoder(f"sentence-transformers:{tmp_path / 'model'}", "cpu").encode(["a"])
+    encoder = load_text_encoder(f"sentence-transformers:{tmp_path / 'model'}", "cpu")
+    assert encoder.token_lengths(["a dog", "dog " * 900]).tolist() == [2, 900]
+    assert encoder.max_tokens >= 900
+    vectors = encoder.encode(["a dog", "dog a", "dog " * 900])
+    assert np.array_equal(vectors[0], vectors[1])
+    assert not np.array_equal(vectors[0], vectors[2])

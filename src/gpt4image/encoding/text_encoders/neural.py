@@ -153,16 +153,19 @@ class SentenceTransformerTower(Tower):
                 model_kwargs={"use_safetensors": True, "dtype": "float32"},
             )
             most = float(self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf))
-        if not callable(self.model.tokenizer) or most == math.inf:
-            raise ModelError(
-                f"{spec}: {folder} reads no sequence of tokens (a table of word vectors, say), which is not supported; "
-                "give a transformer, such as minilm."
-            )
-        self.max_tokens = int(most) if most < UNBOUNDED else USUAL_LIMIT
+        self._tokenizer: Any = self.model.tokenizer
+        self._is_table = hasattr(self._tokenizer, "encode_batch")  # StaticEmbedding: word vectors and their mean
+        if not (callable(self._tokenizer) or self._is_table):
+            raise ModelError(f"{spec}: {folder} has no tokenizer that is supported; give a transformer, such as minilm.")
+        no_limit = UNBOUNDED if self._is_table else USUAL_LIMIT
+        self.max_tokens = int(most) if most < UNBOUNDED else no_limit
         self._prompt = str(self.model.prompts.get(self.model.default_prompt_name or "") or "")
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        return count_tokens(self.model.tokenizer, [self._prompt + text for text in texts])
+        texts = [self._prompt + text for text in texts]
+        if self._is_table:
+            return np.array([len(tokens.ids) for tokens in self._tokenizer.encode_batch(texts)], dtype=np.int64)
+        return count_tokens(self._tokenizer, texts)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
         return self.model.preprocess(list(texts), prompt=self._prompt or None)
