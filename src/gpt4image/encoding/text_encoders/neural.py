@@ -156,7 +156,9 @@ class SentenceTransformerTower(Tower):
         self._tokenizer: Any = self.model.tokenizer
         self._is_table = hasattr(self._tokenizer, "encode_batch")  # StaticEmbedding: word vectors and their mean
         if not (callable(self._tokenizer) or self._is_table):
-            raise ModelError(f"{spec}: {folder} has no tokenizer that is supported; give a transformer, such as minilm.")
+            raise ModelError(
+                f"{spec}: {folder} has no tokenizer that is supported; give a transformer, such as minilm."
+            )
         no_limit = UNBOUNDED if self._is_table else USUAL_LIMIT
         self.max_tokens = int(most) if most < UNBOUNDED else no_limit
         self._prompt = str(self.model.prompts.get(self.model.default_prompt_name or "") or "")
