@@ -1,4 +1,7 @@
-"""A Batch API on loopback, as OpenAI's is documented, that counts what it was paid for and misbehaves on request."""
+"""A Batch API on loopback, as OpenAI's is documented, that counts what it was paid for and misbehaves on request.
+
+Chat completions are answered too.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +110,9 @@ class BatchServer:
 
     def _handle(self, call: Call, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         match call.method, path.removeprefix("/v1/").split("/"):
+            case "POST", ["chat", "completions"]:
+                self.paid.update(images_of(call.body))
+                return 200, self.answer(call.body)
             case "POST", ["files"]:
                 return 200, self._upload(call)
             case method, ["files", name, *rest]:

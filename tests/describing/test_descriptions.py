@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import fuzz
 import gpt4image.describing.asking
 import gpt4image.describing.descriptions
 from gpt4image.artifacts.answers import Answer
@@ -507,7 +506,8 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
     ids=lambda fault: fault[:16],
 )
 def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
-    good, bad = (json.dumps(row)[:-1] for row in fuzz.ROWS[:2])
+    rows = Path(__file__).parents[1] / "fuzz_corpus" / "valid" / "rows" / "rows.jsonl"
+    good, bad = (row[:-1] for row in rows.read_text("utf-8").splitlines()[:2])
     (file := tmp_path / "rows.jsonl").write_text(f"{good}}}\n{bad}, {fault}}}\n", "utf-8")
     outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
     assert (outcome.summary["added"], [item.name for item in outcome.skipped]) == (1, ["rows.jsonl, line 2"])
