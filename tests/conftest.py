@@ -29,7 +29,7 @@ settings.load_profile("repeatable")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# In memory, where there is enough, fsync takes no time; what a power failure leaves is for test_crash_points.py.
+# In memory, where there is enough, fsync takes no time.
 if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 

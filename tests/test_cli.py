@@ -14,9 +14,9 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +30,6 @@ from gpt4image.data import load_dataset
 from gpt4image.data.labels import note_once
 from gpt4image.describing.describers.openai import describer as calls
 from gpt4image.encoding.encode import encode
-from text_label_cases import made_of
 
 TINY = "--model resnet10t --epochs 1 --batch-size 4 --image-size 16"
 MISTAKES = """\
@@ -40,75 +39,42 @@ train --dta photos --out new -> Unknown option --dta | Did you mean --data?
 train --data photos --out new --colour-blind -> Unknown option --colour-blind | --help-all
 train --data photos --out -> --out: give a value after it | --help
 train -> --data is required | --out is required
-train --data photos --out new photos2 -> 'photos2' belongs to no option | recipe
 train --data photos --out new --epochs three --lr fast -> --epochs = 'three' | valid integer | valid number
-train --data photos --out new --epochs 1.5 -> --epochs = 1.5 | must be a valid integer
-train --data photos --out new --epochs 0 -> --epochs = 0 | must be greater than or equal to 1
-train --data photos --out new --lr -0.1 -> --lr = -0.1 | must be greater than 0
-train --data photos --out new --val-fraction 20 -> --val-fraction = 20 | must be less than 1
-train --data photos --out new --align-loss info-nce -> --align-loss | Did you mean 'infonce'?
 train --data photos --out new --model-args {a:1} -> --model-args | is no JSON
-train mine.toml --data photos --out new -> Recipe mine.toml does not exist
 train typo.toml --data photos --out new -> 'epohcs' | Did you mean 'epochs'?
 train --data phtos --out new -> there is no such file or folder | --data
-train --data folder:phtos --out new -> folder:phtos: there is no such file or folder
 train --data foldr:photos --out new -> Did you mean 'folder'?
 train --data empty --out new -> there are no class folders | unlabelled
 train --data loose --out new -> No training image has a label | distill
 train --data single --out new -> single has one class, 'cat' | a folder above those of the classes?
-train --data unnamed --out new -> No training image has a label | label some
 train --data broken --out new TINY -> broken
-train --data gone.csv --out new -> none of its 1 rows | 'gone.jpg'
 train --data column.csv --out new -> 'lable' | Did you mean 'label'?
 train --data semicolon.csv --out new -> names the columns 'path;label', separated by commas
-train --data notes.txt --out new -> a table ends with .csv
 train --data leaky --out new --batch-size 500
     -> leaky: 2 of 4 test images are byte for byte in train or val too, such as 'test/cat/0.png'
     | remove one of each
-describe --data leaky --store s.db --describer openai:m --base-url http://127.0.0.1:9/v1
-    -> 2 of 4 test images are byte for byte in train or val too
 train --data double --out new --batch-size 500
     -> In train are pictures twice with different labels: 1, such as 'cat/0.png' (cat) and 'dog/0.png' (dog)
 label --data photos --embeddings other.emb --classes cat,dgo --out t.parquet
     -> images of 'dog', which the list of classes lacks | Is 'dgo' meant to be 'dog'?
-label --data photos --embeddings other.emb --classes cat,dog,dogs --out t.parquet
-    -> --classes has the classes 'dogs', and no image of photos has such a label. Is 'dogs' meant to be 'dog'?
-train --data photos --out new --targets more.parquet --batch-size 500
-    -> --targets more.parquet has the classes 'dgo', and no image of photos has such a label.
-train --data coco:corners/train.json --out new -> 4 of 4 boxes reach beyond their picture
-    | 10, 10, 15, 15 of 'a.png, annotation 0' | subtract left from the third number and top from the fourth
-train --data yolo:from-one --out new -> no box has the class 0, 'cat' | subtract 1 from the first number of each line
 train --data photos --out photos/run TINY -> --out photos/run lies inside of photos | give a place outside
-distill photos --describer replay:other.jsonl --out photos -> --out photos lies inside of photos
 train --data photos --out new --model resnet19 -> resnet19 | resnet18
-train --data photos --out new --init weights.pth -> --init = 'weights.pth' | safetensors
 train --data photos --out new --device gpu -> --device gpu is not available here | available: auto
 train --data photos --out new --batch-size 500 -> --batch-size 500 | give at most
 train --data photos --out run -> run already holds a run | --resume
-evaluate rnu -> rnu does not exist
 evaluate photos -> photos holds no finished run
-report photos -> photos holds neither comparison.json nor run.json
 describe --data photos --store s.db --describer opnai:x -> Did you mean 'openai'?
 describe --data photos --store s.db --describer openai:gpt-4.1-mini -> OPENAI_API_KEY
 describe --data photos --store s.db --describer openai:m --base-url http://127.0.0.1:9/v1
     -> there is no server to be reached | is --base-url right?
 describe --data photos --store s.db --describer replay:other.jsonl -> none of its 1 rows belongs | 'other/1.jpg'
-describe --data photos --store s.db --describer replay:gone.jsonl -> there is no such file
-encode --store gone.db --out new.emb -> there is no description store | gpt4image describe
 descriptions check --store other.db --data photos -> belongs to other images
 encode --store other.db --encoder minillm --out new.emb -> Did you mean 'minilm'?
-train --data photos --out new --embeddings gone.emb -> gone.emb | gpt4image encode
 train --data photos --out new --embeddings other.emb -> was made from descriptions of other images
-train --data photos --out new --embeddings other.db -> other.db | gpt4image encode
-train --data photos --out new --targets gone.parquet -> gone.parquet | gpt4image label
-label --data unnamed --embeddings other.emb --out t.parquet -> No image of unnamed has a label | --classes
 export run --format onx --out model.onnx -> --format | Did you mean 'onnx'?
-predict model.onnx photos -> model.onnx does not exist | gpt4image export
 predict run empty -> No image is found: 'empty': holds no image
-descriptions stats --store gone.db -> gone.db
 compare --data photos --out new --targets other.parquet -> labels that an arm must not see
 compare --data photos --out new --arms alinged -> Did you mean 'aligned'?
-compare --data photos --out new --arms aligned -> --embeddings
 """
 ROWS = [" ".join(row.split()) for row in re.split(r"\n(?! )", MISTAKES.strip())]
 WRONG_PATHS = """
@@ -152,40 +118,22 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     pictures(*(f"photos/{kind}/{number}.png" for kind in ("cat", "dog") for number in range(8)))
     pictures(*(f"loose/{n}.png" for n in range(8)), "other/cat/1.png", "other/dog/2.png")
-    pictures(*(f"single/cat/{n}.png" for n in range(8)), *(f"unnamed/unlabelled/{n}.png" for n in range(8)))
-    pictures(
-        *(f"leaky/{split}/{kind}/{n}.png" for split in ("train", "test") for kind in ("cat", "dog") for n in (0, 1))
-    )
-    pictures("double/cat/0.png", "double/cat/1.png", "double/dog/1.png", "corners/a.png", "from-one/images/a.png")
-    for copy, of in (("test/cat/0", "train/cat/0"), ("test/dog/1", "train/dog/0")):
-        shutil.copy(root / f"leaky/{of}.png", root / f"leaky/{copy}.png")
-    shutil.copy(root / "double/cat/0.png", root / "double/dog/0.png")
-    for folder in ("empty", "from-one/labels", "broken/cat", "broken/dog"):
-        (root / folder).mkdir(parents=True)
-    for number in range(8):
-        (root / f"broken/{('cat', 'dog')[number % 2]}/{number}.png").write_bytes(b"no picture")
+    pictures(*(f"single/cat/{n}.png" for n in range(8)), "double/cat/0.png", "double/cat/1.png", "double/dog/1.png")
+    pictures(*(f"leaky/{part}/{kind}/{n}.png" for part in ("train", "test") for kind in ("cat", "dog") for n in (0, 1)))
+    for copy, of in (("leaky/test/cat/0", "leaky/train/cat/0"), ("leaky/test/dog/1", "leaky/train/dog/0"),
+                     ("double/dog/0", "double/cat/0")):  # fmt: skip
+        shutil.copy(root / f"{of}.png", root / f"{copy}.png")
     texts = {
+        **{f"broken/{('cat', 'dog')[number % 2]}/{number}.png": "no picture" for number in range(8)},
+        "empty/.nothing": "",
         "typo.toml": "epohcs = 3\n",
-        "gone.csv": "path,label\ngone.jpg,cat\n",
         "column.csv": "path,lable\nphotos/cat/1.png,cat\n",
         "semicolon.csv": "path;label\nphotos/cat/1.png;cat\n",
-        "notes.txt": "my photos\n",
         "other.jsonl": '{"key": "other/1.jpg", "description": "A red square."}\n',
         "run/config.json": "{}",
-        "corners/train.json": json.dumps(
-            {
-                "images": [{"id": 1, "file_name": "a.png", "width": 16, "height": 16}],
-                "categories": [{"id": 1, "name": "cat"}],
-                "annotations": [
-                    {"id": n, "image_id": 1, "category_id": 1, "bbox": [10 - n, 10, 15, 15]} for n in range(4)
-                ],
-            }
-        ),
-        "from-one/data.yaml": "names: [cat, dog]",
-        "from-one/labels/a.txt": "1 0.5 0.5 0.2 0.2\n2 0.5 0.5 0.3 0.3\n",
     }
     for name, text in texts.items():
-        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
     with DescriptionStore(root / "other.db", write=True) as store:
         store.add(
@@ -195,8 +143,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             for n, digest in enumerate(load_dataset(str(root / "other")).digests)
         )  # fmt: skip
-    photos, classes = load_dataset(str(root / "photos")), ("cat", "dgo", "dog")
-    made_of(photos, classes, np.full((len(photos), 3), 1 / 3, np.float32)).save(root / "more.parquet")
     encode(EncodeConfig(store=root / "other.db", encoder="bag-of-words:8", out=root / "other.emb"))
     return root
 
@@ -226,22 +172,17 @@ def test_a_mistake_is_answered(
     assert "Traceback" not in told
 
 
-def python(code: str, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, **options)  # type: ignore[call-overload]
-
-
-def test_a_wrong_path_is_told_in_one_line_by_every_command(desk: Path, tmp_path: Path) -> None:
+def test_a_wrong_path_is_told_in_one_line_by_every_command(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(desk / "photos", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
     lines = WRONG_PATHS.strip().splitlines()
     assert [name for name in COMMANDS if not any(line.startswith(name) for line in lines)] == ["demo"]
-    code = (
-        "import sys; from gpt4image.cli import main\n"
-        "for line in sys.argv[1].strip().splitlines():\n"
-        "    print(line, '->', main(line.split()))"
-    )
-    told = python(code, WRONG_PATHS, cwd=tmp_path)
-    assert told.stdout.splitlines() == [f"{line} -> 2" for line in lines], told.stderr
-    assert sum(line.startswith("Error: ") for line in told.stderr.splitlines()) == len(lines), "one line each"
+    for line in lines:
+        assert main(line.split()) == 2, line
+        told = capsys.readouterr().err
+        assert sum(said.startswith("Error: ") for said in told.splitlines()) == 1, told
 
 
 def test_help_has_every_command_with_an_example_and_loads_nothing_heavy() -> None:
@@ -250,7 +191,7 @@ def test_help_has_every_command_with_an_example_and_loads_nothing_heavy() -> Non
         "print({'torch', 'numpy', 'timm', 'PIL'} & set(sys.modules), file=sys.stderr)\n"
         "for command in COMMANDS: assert main([*command.split(), '--help']) == 0 and 'torch' not in sys.modules"
     )
-    told = python(code)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert told.stderr.strip() == "set()"
     shown = " ".join(told.stdout.split())
     assert [command for command in COMMANDS if f"Example: gpt4image {command} " not in shown] == []
@@ -269,38 +210,37 @@ def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(
     assert answer["path"] == str(tmp_path / "run")
 
 
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run a command whose stage raises an error, and return the exit code."""
-
-    def run_failing(error: BaseException, *words: str) -> int:
-        def stage(_config: object) -> None:
-            raise error
-
-        name = next(name for name in COMMANDS if " ".join(words).startswith(name))
-        monkeypatch.setitem(sys.modules, "gpt4image.failing", types.SimpleNamespace(stage=stage))  # type: ignore[arg-type]
-        monkeypatch.setitem(COMMANDS, name, replace(COMMANDS[name], stage="failing:stage"))
-        return main(words)
-
-    return run_failing
+KEPT = "Interrupted; what was finished is kept. Give the same command again"
+OF_THE_GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated"
+TRAIN = "train --data openmoji --out run"
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "parts"),
+    ("error", "words", "code", "parts"),
     [
-        (OSError(errno.EROFS, "Read-only file system", "/archive/page.html"), 2,
+        (OSError(errno.EROFS, "Read-only file system", "/archive/page.html"), "demo", 2,
          ["Error: /archive/page.html: Read-only file system; choose a place that can be read or written.\n"]),
-        (OSError(errno.ENOSPC, "No space left on device"), 2, ["Error: No space left on device; choose a place"]),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated"), 2,
+        (OSError(errno.ENOSPC, "No space left on device"), "demo", 2, ["Error: No space left on device; choose a pl"]),
+        (torch.OutOfMemoryError(OF_THE_GPU), "demo", 2,
          ["Error: the GPU has too little memory (CUDA out of memory. Tried to allocate 2.00 GiB).", "--batch-size"]),
-        (ZeroDivisionError("a bug"), 70, ["ZeroDivisionError: a bug", "\nThis is a bug of gpt4image"]),
+        (ZeroDivisionError("a bug"), "demo", 70, ["ZeroDivisionError: a bug", "\nThis is a bug of gpt4image"]),
+        (KeyboardInterrupt(), TRAIN, 130, [f"{KEPT} with --resume to go on.\n"]),
+        (KeyboardInterrupt(), f"{TRAIN} --resume", 130, [f"{KEPT} to go on.\n"]),
+        (KeyboardInterrupt(), "descriptions stats --store s.db", 130,
+         ["Interrupted; no partial file is left. Give the same command again to start over.\n"]),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )  # fmt: skip
 def test_an_error_of_a_stage_has_its_exit_code_and_only_a_bug_a_traceback(
-    error: Exception, code: int, parts: list[str], failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    error: BaseException, words: str, code: int, parts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    assert failing(error, "demo") == code
+    def stage(_config: object) -> None:
+        raise error
+
+    name = next(name for name in COMMANDS if words.startswith(name))
+    monkeypatch.setitem(sys.modules, "gpt4image.failing", types.SimpleNamespace(stage=stage))  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS, name, replace(COMMANDS[name], stage="failing:stage"))
+    assert main(words.split()) == code
     shown = capsys.readouterr().err
     assert all(part in shown for part in parts) and ("Traceback" in shown) is (code == 70)
 
@@ -309,27 +249,6 @@ def test_what_a_file_is_called_does_nothing_to_the_terminal(tmp_path: Path, caps
     assert main(["report", str(tmp_path / "a\x1b[2J\u202eb")]) == 2
     said = capsys.readouterr().err
     assert r"a\x1b[2J\u202eb" in said and "\x1b" not in said and "\u202e" not in said
-
-
-KEPT = "what was finished is kept. Give the same command again"
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["train", "--data", "openmoji", "--out", "run"], f"{KEPT} with --resume to go on."),
-        (["train", "--data", "openmoji", "--out", "run", "--resume"], f"{KEPT} to go on."),
-        (
-            ["descriptions", "stats", "--store", "s.db"],
-            "no partial file is left. Give the same command again to start over.",
-        ),
-    ],
-)
-def test_what_was_interrupted_goes_on_by_the_command_that_is_named(
-    words: list[str], said: str, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert failing(KeyboardInterrupt(), *words) == 130
-    assert capsys.readouterr().err == f"Interrupted; {said}\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is of Linux")

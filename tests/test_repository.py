@@ -1,4 +1,4 @@
-"""What the project says of itself: workflows, templates, citation, addresses, cards, floors, limits, and searches."""
+"""What the project says of itself: workflows, citation, addresses, cards, floors and limits."""
 
 from __future__ import annotations
 
@@ -33,39 +33,22 @@ TASKS_OF_THE_HUB = {"image-classification", "object-detection", "image-segmentat
 """Names that the hub knows, of those that are of use here: it refuses others in a card."""
 
 
-def load(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def steps(workflow: str) -> list[dict[str, Any]]:
-    return [step for job in load(HUB / "workflows" / workflow)["jobs"].values() for step in job["steps"]]
-
-
 def test_workflows_run_what_contributors_run_and_may_only_read() -> None:
-    assert ".ci/run" in [step.get("run") for step in steps("tests.yml")]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert re.findall(r"^make (\w+)$", script, re.MULTILINE) == ["demo", "test", "check", "floors"]
-    commands = " ".join(step.get("run", "") for step in steps("build.yml"))
-    assert "pip wheel" in commands and "make site" in commands
     for path in (HUB / "workflows").glob("*.yml"):
-        assert load(path)["permissions"] == {"contents": "read"}, path.name
-        used = [step["uses"] for step in steps(path.name) if "uses" in step]
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        steps: list[dict[str, Any]] = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        assert workflow["permissions"] == {"contents": "read"}, path.name
+        used = [step["uses"] for step in steps if "uses" in step]
         assert used and all(re.fullmatch(r"actions/[\w-]+@v\d+", name) for name in used), "only GitHub's own"
+        assert path.name != "tests.yml" or ".ci/run" in [step.get("run") for step in steps]
 
 
-def test_issue_templates_and_citation_have_what_github_requires() -> None:
-    for name in ("bug.yml", "idea.yml"):
-        form = load(HUB / "ISSUE_TEMPLATE" / name)
-        fields = [field for field in form["body"] if field["type"] != "markdown"]
-        assert form["name"] and form["description"] and all(field["attributes"]["label"] for field in fields)
-        assert fields and len(fields) == len({field["id"] for field in fields})
-    cited = load(ROOT / "CITATION.cff")
+def test_the_citation_and_every_address_of_the_repository_are_those_of_the_project_file() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= cited.keys()
     assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
-    assert [paper["url"] for paper in cited["references"]] == ["https://arxiv.org/abs/2306.00693"]
-
-
-def test_every_address_of_the_repository_is_that_of_the_project_file() -> None:
     own = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     files = [ROOT / "README.md", *ROOT.glob("*.cff"), ROOT / "SECURITY.md", *HUB.rglob("*.*"), *ROOT.glob("examples/*")]
     shown = {
@@ -92,7 +75,6 @@ def test_the_hub_accepts_the_cards_of_models_and_datasets() -> None:
 def test_every_dependency_has_a_floor_and_its_constraint_fits() -> None:
     lines = FLOORS["constraints"](list(EXTRAS)).splitlines()
     pinned = {line.partition("==")[0]: line.partition("==")[2] for line in lines if "==" in line}
-    assert lines[-1] == "# not tried: " and pinned.keys() > {"torch", "openai", "ray", "pytest"}
     for text in [*PROJECT["dependencies"], *(part for parts in EXTRAS.values() for part in parts)]:
         requirement = Requirement(text)
         if requirement.name != PROJECT["name"]:

@@ -126,7 +126,8 @@ def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: Dataset, monk
 
     came = 0
     with serve(until_the_tenth) as stub:
-        describer = RayDescriber(config_of("openai:tiny", base_url=stub.url, concurrency=4, batch_size=2, workers=1), photos)
+        config = config_of("openai:tiny", base_url=stub.url, concurrency=4, batch_size=2, workers=1)
+        describer = RayDescriber(config, photos)
         with pytest.raises(DescriberError, match="quota"):
             for group in ask(describer, photos):
                 came += sum(one.text is not None for one in group)
