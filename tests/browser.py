@@ -185,19 +185,8 @@ def shared() -> Browser:
     return browser
 
 
-def load(page: str, folder: Path, scheme: str = "light") -> Browser:
-    """Open a page as a file."""
-    path, browser = folder / f"page-{scheme}.html", shared()
-    path.write_text(page, encoding="utf-8")
-    browser.messages.clear()
-    browser.screen(1400, 1000, scheme)
-    browser.open(path.as_uri())
-    browser.wait_for(f"location.href === {json.dumps(path.as_uri())} && document.readyState === 'complete'")
-    return browser
-
-
-def fits(pages: str | list[str], folder: Path, scheme: str) -> list[dict[str, Any]]:
-    """Check that pages fit every width, show all of themselves and fetch nothing; return what was measured."""
+def fits(pages: str | list[str], folder: Path, scheme: str) -> None:
+    """Check that pages fit every width, show all of themselves and fetch nothing."""
     pages = [pages] if isinstance(pages, str) else pages
     # A frame per width: its content keeps its own policy.
     contents = (html.escape(page.replace("<details", "<details open").replace('loading="lazy"', "")) for page in pages)
@@ -206,7 +195,12 @@ def fits(pages: str | list[str], folder: Path, scheme: str) -> list[dict[str, An
         for content in contents
         for width in WIDTHS
     )
-    browser = load("<!doctype html><body>" + "".join(frames), folder, scheme)
+    path, browser = folder / f"page-{scheme}.html", shared()
+    path.write_text("<!doctype html><body>" + "".join(frames), encoding="utf-8")
+    browser.messages.clear()
+    browser.screen(1400, 1000, scheme)
+    browser.open(path.as_uri())
+    browser.wait_for(f"location.href === {json.dumps(path.as_uri())} && document.readyState === 'complete'")
     found = browser.read(CHECK)
     assert browser.messages == [], "a script that the page's policy had to stop would be named here"
     assert [one["width"] for one in found] == list(WIDTHS) * len(pages)
@@ -215,10 +209,3 @@ def fits(pages: str | list[str], folder: Path, scheme: str) -> list[dict[str, An
         assert (one["outside"], one["cut"], one["broken"], one["fetched"]) == ([], [], 0, []), one
         assert one["smallest"] >= 160, f"large cards show large pictures: {one}"
         assert one["background"] == BACKGROUND[scheme], one
-    return found
-
-
-def act(page: str, script: str, folder: Path) -> tuple[Any, list[str]]:
-    """Open a page as the file that it is, and return the value of a script in it, and what the browser complains of."""
-    browser = load(page, folder)
-    return browser.read(f"(() => {{ {script} }})()"), browser.messages

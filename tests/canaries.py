@@ -15,19 +15,11 @@ MARK = "c4n4ry"
 KEY = f"sk-{MARK}-openai/+7Qx2Zp9LwV4tKd81"
 TOKEN = f"hf_{MARK}Hub7Qx2Zp9Lw"
 LOGIN, PASSWORD = f"{MARK}-user", f"{MARK}-p@ss/word"
-VARIABLES = {
-    "OPENAI_API_KEY": KEY,
-    "HF_TOKEN": TOKEN,
-    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), f"http://{MARK}-proxy:{MARK}-proxy-pass@127.0.0.1:9"),
-    **{
-        name: f"{MARK}-{name.lower()}"
-        for name in (
-            *("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_ADMIN_KEY", "AZURE_OPENAI_API_KEY", "GITHUB_TOKEN"),
-            *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY"),
-            *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DATABASE_PASSWORD"),
-        )
-    },
-}
+NAMES = """ANTHROPIC_API_KEY GEMINI_API_KEY OPENAI_ADMIN_KEY AZURE_OPENAI_API_KEY GITHUB_TOKEN AWS_SECRET_ACCESS_KEY
+WANDB_API_KEY MLFLOW_TRACKING_PASSWORD HUGGING_FACE_HUB_TOKEN DATABASE_PASSWORD"""
+PROXY = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), f"http://{MARK}-proxy:{MARK}-proxy-pass@127.0.0.1:9")
+VARIABLES = {"OPENAI_API_KEY": KEY, "HF_TOKEN": TOKEN, **PROXY}
+VARIABLES |= {name: f"{MARK}-{name.lower()}" for name in NAMES.split()}
 # Also as they look in a header of Basic authentication, and where a text was cut.
 _ENCODED = [base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()), base64.b64encode(KEY.encode())]
 LEAKS = [MARK.encode(), *(text[:16] for text in _ENCODED)]
@@ -67,19 +59,13 @@ class Watch:
         self._looking.join()
         seen = {"output": "".join(self.texts).encode(), "processes": b"\n".join(self.commands)}
         seen |= {str(path): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
-        return [f"{place}: {text[max(0, at - 60) : at + 60]!r}" for place, text in seen.items() for at in _found(text)]
-
-
-def _found(text: bytes) -> list[int]:
-    return [at for leak in LEAKS if (at := text.find(leak)) >= 0]
+        found = [(place, text, text.find(leak)) for place, text in seen.items() for leak in LEAKS]
+        return [f"{place}: {text[max(0, at - 60) : at + 60]!r}" for place, text, at in found if at >= 0]
 
 
 @pytest.fixture
 def watched(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> Iterator[Watch]:
     """Set a secret in every variable; at the end none may stand in files of the test, its output, logs or commands."""
     for name, value in VARIABLES.items():

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
+from box_cases import NAMES, SIDE, squares, write_squares
+from coloured import noisy
 from drawn_masks import draw
 from gpt4image import next_steps
 from gpt4image.cli import main
@@ -27,11 +28,6 @@ SHORT = {"train": TINY, "encode": "--encoder bag-of-words:16", "label": "--val-f
 KINDS = {"cat": (200, 60, 40), "dog": (40, 60, 200)}
 
 
-def picture(kind: str, seed: int) -> Image.Image:
-    noise = np.random.default_rng(seed).normal(0, 30, (24, 32, 3))
-    return Image.fromarray(np.clip(np.array(KINDS[kind]) + noise, 0, 255).astype(np.uint8))
-
-
 def answers(rows: list[dict[str, Any]]) -> str:
     Path("said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return "--describer replay:said.jsonl"
@@ -39,13 +35,13 @@ def answers(rows: list[dict[str, Any]]) -> str:
 
 def photos(folder: str, labelled: int) -> list[dict[str, Any]]:
     """Write pictures of which so many per class have a label; return what is said of them."""
-    rows: list[dict[str, Any]] = []
+    rows, rng = list[dict[str, Any]](), np.random.default_rng(0)
     for kind in KINDS:
         for number in range(12):
             place = kind if number < labelled else "unlabelled" if labelled else ""
             key = f"{place}/{kind}-{number}.png".lstrip("/")
             (Path(folder) / place).mkdir(parents=True, exist_ok=True)
-            picture(kind, len(rows)).save(Path(folder) / key)
+            noisy(KINDS[kind], rng).save(Path(folder) / key)
             rows.append({"key": key, "description": f"A {kind}, number {number}.", "class": kind, "confidence": 0.9})
     return rows
 
@@ -54,11 +50,6 @@ def described(data: str, labelled: int, words: str) -> str:
     """Return a command that reads answers about pictures of which so many per class have a label."""
     spec, said = shlex.quote(data), answers(photos(data.removeprefix("folder:"), labelled))
     return f"describe --data {spec} {said} {words}"
-
-
-def imported() -> str:
-    answers(photos("photos", 6))
-    return "descriptions import said.jsonl --store photos.db --data photos"
 
 
 def reviewed() -> str:
@@ -84,45 +75,14 @@ def click(sessions: Any, *_: Any) -> None:
     session.mark({digest_of[key]: (name, "checked") for key, name in given.items()})
 
 
-def only_reviewed() -> str:
-    tasks(photos("photos", labelled=0))
-    return "review --data photos --labels photos/labels.csv"
-
-
-def several() -> str:
-    rows = photos("photos", labelled=0)
-    table = ["path,labels"]
-    for number, row in enumerate(rows):
-        tags = [row["class"], *(["night"] if number % 3 == 0 else [])]
-        row["tags"] = tags
-        del row["class"], row["confidence"]
-        table.append(f"{row['key']},{'|'.join(tags) if number % 2 else ''}")
-    Path("photos/labels.csv").write_text("\n".join(table), encoding="utf-8")
-    return f"describe --data photos --store photos.db {answers(rows)} --ask description,tags"
-
-
-def boxes(ask: str) -> str:
-    """A COCO dataset of which half of the training pictures have boxes, and answered boxes of all, in thousandths."""
-    Path("shop").mkdir()
-    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
-    for split, count in (("train", 12), ("test", 4)):
-        images, found = list[dict[str, Any]](), list[dict[str, Any]]()
-        for number in range(count):
-            name, kind = f"{split}-{number}.png", int(rng.integers(2))
-            left, top, side = (int(value) for value in rng.integers(8, 24, 3))
-            shown = Image.new("RGB", (64, 48), "white")
-            corners = (left, top, left + side, top + side)
-            ImageDraw.Draw(shown).rectangle(corners, fill=list(KINDS.values())[kind])
-            shown.save(Path("shop") / name)
-            images.append({"id": number, "file_name": name, "width": 64, "height": 48})
-            found.append({"id": number, "image_id": number, "category_id": kind, "bbox": [left, top, side, side]})
-            scaled = [round(1000 * value / whole) for value, whole in zip(corners, (64, 48, 64, 48), strict=True)]
-            said = {"description": f"A {list(KINDS)[kind]} on white."} if "description" in ask else {}
-            rows.append({"key": name, "boxes": [{"label": list(KINDS)[kind], "box": scaled}], **said})
-        kinds = [{"id": number, "name": name} for number, name in enumerate(KINDS)]
-        whole = {"images": images, "annotations": found, "categories": kinds}
-        Path(f"shop/{split}.json").write_text(json.dumps(whole), encoding="utf-8")
-    return f"describe --data coco:shop/train.json --store shop.db {answers(rows)} --ask {ask}"
+def boxes() -> str:
+    """A COCO dataset of which half of the boxes are drawn, and answered boxes of all, in thousandths."""
+    spec, rows = write_squares(Path("shop")), list[dict[str, Any]]()
+    for number in range(18):
+        places = [[round(1000 * side / SIDE) for side in square] for square in squares(number)]
+        found = [{"label": NAMES[number % 3], "box": place} for place in places]
+        rows.append({"key": f"images/train{number}.png", "description": f"{NAMES[number % 3]} squares", "boxes": found})
+    return f"describe --data {spec} --store shop.db {answers(rows)} --ask description,boxes"
 
 
 def masks() -> str:
@@ -130,9 +90,6 @@ def masks() -> str:
     lines = Path("street/tags.csv").read_text(encoding="utf-8").splitlines()[1:]
     pairs = [line.split(",") for line in lines]
     rows = [{"key": f"images/{key}", "description": f"With {tags}.", "tags": tags.split("|")} for key, tags in pairs]
-    rows += [
-        {"key": f"images/train/{number:03}.png", "description": "A scene.", "tags": ["disc"]} for number in range(8)
-    ]
     return f"describe --data {spec} --store street.db {answers(rows)} --ask description,tags"
 
 
@@ -155,33 +112,27 @@ def distilled(labelled: int) -> str:
 
 
 CHAINS: dict[str, tuple[Callable[[], str], str]] = {
-    "no label": (lambda: described("my photos", 0, "--store 'my photos.db' --ask description,class --classes cat,dog"),
-                 "describe encode label train export predict"),
-    "few labels": (lambda: described("photos", 6, "--store work/photos.db --ask description,class"),
+    "few labels": (lambda: described("my photos", 6, "--store 'work/my photos.db' --ask description,class"),
                    "describe encode label train evaluate export predict"),
     "only classes answered": (lambda: described("folder:photos", 6, "--store photos.db --ask class"),
                               "describe label train evaluate export predict"),
-    "answers of a file": (imported, "descriptions encode label train evaluate export predict"),
     "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
-    "reviewed": (only_reviewed, "review train evaluate export predict"),
-    "several labels": (several, "describe encode label train evaluate export predict"),
-    "boxes, as ONNX": (lambda: boxes("boxes"), "describe label train evaluate export predict"),
-    "boxes, aligned": (lambda: boxes("description,boxes"), "describe encode label train evaluate predict"),
+    "boxes, as ONNX": (boxes, "describe encode label train evaluate export predict"),
     "masks": (masks, "describe encode label train evaluate predict"),
     "clips": (clips, "describe encode label train evaluate predict"),
     "distilled": (lambda: distilled(6), "distill predict"),
     "distilled, without a label": (lambda: distilled(0), "distill review label train evaluate export predict"),
 }  # fmt: skip
-FAST = ("few labels", "only classes answered", "reviewed", "boxes, aligned", "distilled")
+FAST = ("few labels", "only classes answered", "distilled")
 WRITTEN = {
     "few labels": ("work/targets.parquet", "work/run/run.json", "work/run-timm/model.safetensors"),
     "reviewed, with answers": ("targets.parquet", "run-2/run.json"),
     "boxes, as ONNX": ("boxes.parquet", "run.onnx"),
 }
 LEARNED = {
-    "no label": "label --data 'my photos' --embeddings 'my photos.emb' --answers 'my photos.db'",
+    "few labels": "label --data 'my photos' --embeddings 'work/my photos.emb' --answers 'work/my photos.db'",
     "reviewed, with answers": "label --data manifest:photos/labels.csv --embeddings photos.emb --answers photos.db",
-    "boxes, aligned": "--embeddings shop.emb --targets boxes.parquet --out run",
+    "boxes, as ONNX": "--embeddings shop.emb --targets boxes.parquet --out run",
 }
 """Options of a step by which it learns from all the evidence there is."""
 

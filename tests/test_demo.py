@@ -15,8 +15,8 @@ from gpt4image.data.clothes import ANSWERS
 from gpt4image.distilling import demo as packaged_demo
 from small_clothes import write_folders
 
-SHORT: dict[str, Any] = {"image_size": 48, "epochs": 2}
-PER_CLASS = 6
+SHORT: dict[str, Any] = {"image_size": 32, "epochs": 1}
+PER_CLASS = 3
 
 
 @pytest.fixture

@@ -61,10 +61,9 @@ def name_of(page: Path) -> str:
 
 
 LOADED = r"<(?:script|img|iframe|source|video|link)\b[^>]*?\b(?:src|href)=[\"']?((?:[a-z]+:)?//[^\"'> ]+)"
-CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 18, 4
-CLOTHES_PER_CLASS, EPOCHS, PIXELS = 6, 1, 32
+CLOTHES_PER_CLASS, EPOCHS, PIXELS = 4, 1, 32
 """Size of training where a page names none, as a user would; only the tests are in a hurry."""
-FASTER = {"--image-size 160": "--image-size 48", "--seeds [35]": "--seeds 2", r" \| head -\d$": "",
+FASTER = {"--image-size 160": "--image-size 32", "--seeds [35]": "--seeds 2", r" \| head -\d$": "",
           "distill wardrobe ": "distill wardrobe --encoder bag-of-words:64 ",
           "torchrun .* evaluate": "gpt4image evaluate"}  # fmt: skip
 
@@ -106,29 +105,17 @@ def photos(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
 
 
 def write_photos(root: Path) -> None:
-    from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
-    from gpt4image.describing.describe import describe
-    from gpt4image.encoding.encode import encode
     from gpt4image.labelling.label import label
+    from trained_runs import CLASSES, described, write_pictures
 
-    images = load_openmoji()
-    lines = packaged_descriptions().read_text(encoding="utf-8").splitlines()
-    text_of = {row["key"]: row["description"] for row in map(json.loads, lines)}
-    rows: list[dict[str, str]] = []
-    for name in CLASSES:
-        members = [i for i, label in enumerate(images.labels.tolist()) if images.classes[label] == name]
-        for number, i in enumerate(members[: PER_CLASS + UNLABELLED_PER_CLASS]):
-            key = f"{name if number < PER_CLASS else 'unlabelled'}/{images.keys[i]}.png"
-            path = root / "photos" / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(images.read(i))
-            rows.append({"key": key, "description": text_of[images.keys[i]]})
-    (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    spec = write_pictures(root / "photos", 22)
+    (root / "photos" / "unlabelled").mkdir()
+    for path in (path for name in CLASSES for path in sorted((root / "photos" / name).iterdir())[18:]):
+        path.rename(root / "photos" / "unlabelled" / path.name)
+    described(spec, root, "minilm", "photos")
     with (root / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = map(json.loads, (root / "captions.jsonl").read_text(encoding="utf-8").splitlines())
         csv.writer(file).writerows([("file", "caption"), *(tuple(row.values()) for row in rows)])
-    spec, store = f"folder:{root / 'photos'}", root / "photos.db"
-    describe(config.DescribeConfig(data=spec, store=store, describer=f"replay:{root / 'captions.jsonl'}"))
-    encode(config.EncodeConfig(store=store, out=root / "photos.emb"))
     label(config.LabelConfig(data=spec, embeddings=root / "photos.emb", out=root / "targets.parquet"))
 
 

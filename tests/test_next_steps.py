@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from distilling_cases import made
-from gpt4image import config, next_steps
+from gpt4image import config
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import results
 from gpt4image.next_steps import with_next
@@ -53,8 +52,6 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (describe(max_cost=5.0), {"stopped_by": "--max-cost 5.0", "failed": 1, "calls": 9}, ENCODE),
     (label(embeddings=TABLE, test_fraction=0.3), {},
      "gpt4image train --data photos --test-fraction 0.3 --targets w/t.parquet --out w/run"),
-    (label(answers=ANSWERS), {},
-     "gpt4image train --data photos --targets w/t.parquet --out w/run"),
     (("review", config.ReviewConfig(data="photos", labels=Path("l.csv"))), {"labelled": 0}, ""),
     (("descriptions import", config.ImportDescriptionsConfig(file=Path("a"), store=Path("w/b.db"), data="photos")),
      {"descriptions": 0, "boxes": 3}, BOXES),
@@ -65,7 +62,6 @@ STEPS: list[tuple[tuple[str, Any], dict[str, Any], str]] = [
     (("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val")), {}, "gpt4image evaluate run"),
     (("compare", config.CompareConfig(data="photos", out=Path("cmp"))), {},
      "gpt4image export cmp --format timm --out cmp-timm"),
-    (("report", config.ReportConfig(dir=Path("cmp"))), {}, "python -m webbrowser w/t.parquet"),
     (("doctor", config.DoctorConfig()), {}, "gpt4image demo"),
 ]  # fmt: skip
 
@@ -106,14 +102,3 @@ def test_an_earlier_result_is_not_proposed_as_the_place_of_a_new_one(desk: Path)
         (desk / name).mkdir()
         found = with_next("label", told("label", {}), labelling, python=False)
         assert found.next == f"gpt4image train --data photos --out {expected}"
-
-
-@pytest.mark.parametrize("task", ["detection", "segmentation", "video"])
-def test_what_timm_has_no_models_of_is_exported_to_onnx(tmp_path: Path, task: str) -> None:
-    config = {"data": "coco:a.json", "task": task, "chosen": {}}
-    write_json(tmp_path / "run" / "config.json", config)
-    write_json(tmp_path / "cmp" / "runs" / "baseline-0" / "config.json", config)
-    for name in ("run", "cmp"):
-        found: Any = next_steps._export(tmp_path / name)  # pyright: ignore[reportPrivateUsage]
-        assert found[1]["format"] == "onnx"
-        assert found[1]["out"] == tmp_path / f"{name}.onnx"

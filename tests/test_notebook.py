@@ -12,9 +12,9 @@ from project_file import PROJECT
 from small_clothes import write_folders
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "first_hour.ipynb"
-PER_CLASS = 10
+PER_CLASS = 6
 FAST = {
-    '"image_size": 160': '"image_size": 48, "epochs": 10',
+    '"image_size": 160': '"image_size": 48, "epochs": 6',
     'out=FOLDER / "distilled"': 'out=FOLDER / "distilled", encoder="bag-of-words:64"',
     "from gpt4image.data.clothes import ANSWERS": 'ANSWERS = Path("answers.jsonl")',
     '"clothes-unlabelled"': '"unlabelled"',
@@ -27,11 +27,11 @@ FAST = {
 """What the test changes, so that it takes seconds: photographs, pixels, and the length of training."""
 
 
-def code_cells() -> list[Any]:
+def read() -> Any:
     nbformat = pytest.importorskip("nbformat", reason="needs the extra 'test'")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return notebook, [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def pictures(cells: list[Any]) -> int:
@@ -40,10 +40,8 @@ def pictures(cells: list[Any]) -> int:
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_the_results_and_pictures_that_its_text_speaks_of(tmp_path: Path) -> None:
-    nbformat = pytest.importorskip("nbformat", reason="needs the extra 'test'")
+    notebook, code = read()
     nbclient = pytest.importorskip("nbclient", reason="needs the extra 'test'")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     write_folders(tmp_path, PER_CLASS)
     for old, new in FAST.items():
         changed = [cell for cell in code if old in cell.source]
@@ -58,7 +56,7 @@ def test_the_notebook_runs_and_shows_the_results_and_pictures_that_its_text_spea
 
 
 def test_the_notebook_keeps_the_outputs_of_a_whole_run_and_its_first_cell_installs_the_package() -> None:
-    cells = code_cells()
+    _, cells = read()
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert pictures(cells) == 3
     first = cells[0].source

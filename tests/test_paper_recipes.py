@@ -69,8 +69,6 @@ def test_the_schedule_is_that_of_the_official_code(images: str, name: str) -> No
     pair = load_recipe(FOLDER / images / f"{name}.toml", CompareConfig, out=Path("out"), **given)
     assert (pair.arms, pair.seeds) == ("baseline,aligned", 3)
     assert config.data == (images if images.startswith("cifar") else "folder:imagenet")
-    shared = set(TrainConfig.model_fields) & set(CompareConfig.model_fields)
-    assert {key: getattr(config, key) for key in shared} == {key: getattr(pair, key) for key in shared}
     resolved, _ = auto.choose(config, load_dataset("openmoji"))
     expected = dict(SCHEDULES[family(name)])
     assert resolved.warmup_fraction * resolved.epochs == pytest.approx(expected.pop("warmup_epochs"))  # pyright: ignore
@@ -104,7 +102,7 @@ def test_the_model_is_the_one_of_the_name(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "deit-t", "convnext-t"])
+@pytest.mark.parametrize("name", ["resnet18", "deit-t"])
 def test_the_smallest_ones_train_with_text(name: str, described_colours: tuple[Path, Path], tmp_path: Path) -> None:
     folder, embeddings = described_colours
     quick = {"epochs": 1, "batch_size": 12, "precision": "fp32", "memory_format": "contiguous", "threads": 1}

@@ -58,10 +58,8 @@ def test_distill_and_all_that_reads_its_folder_keep_no_login_and_no_key(
         assert give(*words, "--out", "out", "--max-cost", "1") == cli.OK
         assert all(call.headers["authorization"].startswith("Basic ") for call in stub.calls)
     assert "--base-url 'http://***@127.0.0.1" in Path("out/run/environment.json").read_text(encoding="utf-8")
-    assert give("train", "--data", "photos", "--out", "run", "--epochs", 1, "--workers", 2) == cli.OK
     for command in (("report", "out/run"), ("predict", "out/model", "photos"), ("doctor",), ("doctor", "out")):
         assert give(*command) == cli.OK, command
-    assert give("export", "out/run", "--format", "onnx", "--out", "m.onnx") == cli.OK
     assert give("descriptions", "view", "--store", "out/answers.db", "--data", "photos", "--out", "v.html") == cli.OK
     assert any(watched.folder.rglob("*.html"))
 
@@ -75,7 +73,7 @@ def redirect(call: Call) -> Reply:
     return Reply(302, b"", {"location": f"http://user:{KEY}@elsewhere.example{call.path}"})
 
 
-@pytest.mark.parametrize("kind", ["redirect", "400", "tls", "closed", "proxy", "crash"])
+@pytest.mark.parametrize("kind", ["redirect", "400", "tls", "closed", "crash"])
 def test_a_description_that_ends_badly_shows_no_secret(
     kind: str, give: Callable[..., int], photos: Callable[[int], Photos], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,8 +82,6 @@ def test_a_description_that_ends_badly_shows_no_secret(
         url = with_secrets(stub.url)
         if kind == "tls":
             url = url.replace("http:", "https:")
-        if kind == "proxy":
-            monkeypatch.setenv("NO_PROXY", "")
         if kind == "closed":
             with socket.create_server(("127.0.0.1", 0)) as free:
                 url = with_secrets(f"http://127.0.0.1:{free.getsockname()[1]}/v1")
@@ -99,7 +95,7 @@ def test_a_description_that_ends_badly_shows_no_secret(
     assert code == {"crash": cli.CRASH, "redirect": cli.USER_MISTAKE}.get(kind, code) != cli.OK
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, None])
+@pytest.mark.parametrize("status", [401, 500, None])
 def test_a_batch_keeps_no_secret(
     status: int | None, give: Callable[..., int], photos: Callable[[int], Photos], monkeypatch: pytest.MonkeyPatch
 ) -> None:

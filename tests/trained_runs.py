@@ -53,7 +53,7 @@ def rewrite_config(run: Path, record: dict[str, Any]) -> None:
         write_json(path, {name: value for name, value in known.items() if name not in ("files", runs.OF_RUN)})
 
 
-def described(spec: str, folder: Path, encoder: str = "bag-of-words:64") -> Path:
+def described(spec: str, folder: Path, encoder: str = "bag-of-words:64", name: str = "texts") -> Path:
     """Describe the pictures by the packaged texts of a multimodal model, and return their embedding table."""
     rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
     text_of = {row["key"]: row["description"] for row in rows}
@@ -61,6 +61,7 @@ def described(spec: str, folder: Path, encoder: str = "bag-of-words:64") -> Path
     lines = [json.dumps({"key": key, "description": text_of[Path(key).stem]}) for key in keys]
     (folder / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     describer = f"replay:{folder / 'captions.jsonl'}"
-    describe(DescribeConfig(data=spec, store=folder / "texts.db", describer=describer, splits="train,val,test"))
-    encode(EncodeConfig(store=folder / "texts.db", out=folder / "texts.emb", encoder=encoder))
-    return folder / "texts.emb"
+    store, table = folder / f"{name}.db", folder / f"{name}.emb"
+    describe(DescribeConfig(data=spec, store=store, describer=describer, splits="train,val,test"))
+    encode(EncodeConfig(store=store, out=table, encoder=encoder))
+    return table

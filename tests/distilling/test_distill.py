@@ -233,7 +233,7 @@ def test_a_set_with_boxes_becomes_an_aligned_detector_as_onnx(
     squares: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (spec, replay), out = squares, tmp_path / "out"
-    words = ["distill", spec, "--describer", replay, "--out", str(out), *WORDS, "--image-size", "32"]
+    words = ["distill", spec, "--describer", replay, "--out", str(out), *WORDS, "--image-size", "32", "--epochs", "1"]
     assert cli.main([*words, "--compare", "1"]) == 0, capsys.readouterr().err
     shown, told = capsys.readouterr()
     assert f"ask       {replay} for description and boxes" in told and "mAP" in told
@@ -252,14 +252,14 @@ def test_photographs_without_any_annotation_become_a_detector(tmp_path: Path) ->
     write_squares(tmp_path / "set")
     spec, out = f"folder:{tmp_path / 'set' / 'images'}", tmp_path / "out"
     replay = boxes_said_of(spec, tmp_path / "boxes.jsonl")
-    options = {**TINY, "image_size": 32, "task": "detection", "classes": ",".join(NAMES)}
+    options = {**TINY, "epochs": 1, "image_size": 32, "task": "detection", "classes": ",".join(NAMES)}
     made = gpt4image.distill(spec, describer=replay, out=out, **options)
     assert made.model == out / "model.onnx" and made.human_labels == 0
     assert read_json(out / "run" / "config.json")["task"] == "detection"
 
 
 def shapes(root: Path) -> str:
-    return drawn_masks.draw(root, train=24, tagged=0)
+    return drawn_masks.draw(root, train=12, tagged=0)
 
 
 def clips(root: Path) -> str:
@@ -279,7 +279,9 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
         names = [name for name in images.label_names(row) if name != "background"]
         rows.append({"key": key, "description": f"{names}, {row}", "class": names[0] if names else None, "tags": names})
     (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    made = gpt4image.distill(spec, describer=f"replay:{tmp_path / 'said.jsonl'}", out=out, **{**TINY, "image_size": 32})
+    made = gpt4image.distill(
+        spec, describer=f"replay:{tmp_path / 'said.jsonl'}", out=out, **{**TINY, "epochs": 1, "image_size": 32}
+    )
     assert made.model == out / "model.onnx" and (out / "model.onnx").is_file()
     options = read_json(out / RECORD)["options"]
     assert (options["ask"] or asked) == asked and options["align"] is False
@@ -291,7 +293,7 @@ def test_masks_and_clips_become_models_of_theirs_as_onnx(
 def test_masks_are_not_measured_on_test_images_with_only_tags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = drawn_masks.draw(tmp_path / "set", train=20, test=6)
+    spec = drawn_masks.draw(tmp_path / "set", train=12, test=4)
     images = load_dataset(spec)
     names = [[name for name in images.label_names(row) if name != "background"] for row in range(len(images))]
     lines = [f"{images.keys[row].removeprefix('images/')},{'|'.join(names[row])}" for row in images.indices("test")]
@@ -308,7 +310,7 @@ def test_masks_are_not_measured_on_test_images_with_only_tags(
         **{**drawn_masks.SMALL, "batch_size": 4, "epochs": 1},
     )
     made = gpt4image.distill(config)
-    assert (made.images, made.human_labels) == (26, 20), "tags are no masks"
+    assert (made.images, made.human_labels) == (16, 12), "tags are no masks"
     assert made.path == tmp_path / "out" and (tmp_path / "out" / "model.onnx").is_file()
     assert "no held-out image has a human label" in capsys.readouterr().err
 

@@ -22,8 +22,8 @@ Corpus = tuple[NDArray[np.float32], NDArray[np.int64], int]
 
 @pytest.fixture(scope="session")
 def photographs(shared_data) -> Corpus:
-    """MiniLM embeddings of the plain descriptions of 1,000 photographs, their labels, and the number of classes."""
-    rows = read_json_lines(shared_data / "cifar10" / "descriptions-plain.jsonl")[::2]
+    """MiniLM embeddings of the plain descriptions of 500 photographs, their labels, and the number of classes."""
+    rows = read_json_lines(shared_data / "cifar10" / "descriptions-plain.jsonl")[::4]
     return _encoded(rows, [row["key"].split("/")[0] for row in rows])
 
 
@@ -54,7 +54,7 @@ def log_loss(targets: NDArray, labels: NDArray) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kept", "floor"), [("photographs", 5, 0.87), ("pictograms", 5, 0.70)])
+@pytest.mark.parametrize(("name", "kept", "floor"), [("photographs", 5, 0.87)])
 def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
     vectors, labels, n_classes = request.getfixturevalue(name)
     accuracies = []
@@ -70,7 +70,7 @@ def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["photographs", "pictograms"])
+@pytest.mark.parametrize("name", ["pictograms"])
 @pytest.mark.parametrize("noise", [0.4])
 def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
     vectors, labels, n_classes = request.getfixturevalue(name)
@@ -85,7 +85,7 @@ def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal", [0.0, 0.1])
+@pytest.mark.parametrize("signal", [0.0])
 def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: float):
     vectors, labels, n_classes = photographs
     rng = np.random.default_rng(0)
@@ -97,11 +97,11 @@ def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: flo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", [4])
-@pytest.mark.parametrize("name", ["photographs", "pictograms"])
+@pytest.mark.parametrize("name", ["photographs"])
 def test_few_clean_labels_are_taken_at_their_word(request, name: str, kept: int):
     vectors, labels, n_classes = request.getfixturevalue(name)
     noises = []
-    for seed in range(100, 104):
+    for seed in range(100, 102):
         order = np.random.default_rng(seed).permutation(len(labels))
         given = np.full_like(labels, -1)
         for label in range(n_classes):
