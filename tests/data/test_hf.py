@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import shutil
+import socket
 import sys
 import tarfile
 from pathlib import Path
@@ -17,11 +18,32 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Sequence, Value
 
-from arrow_tables import no_network, table  # noqa: F401  (autouse)
 from gpt4image.base.errors import DataError, MissingExtraError
 from gpt4image.data import NO_LABEL, load_dataset
 from loaded_sets import Png
 from region_cases import SIZE, aside_text, mask_bytes, masks, rows
+
+
+def table(columns: dict[str, list[Any]], **kinds: Any) -> Dataset:
+    images = {
+        name: [{"bytes": data, "path": None} for data in cells]
+        for name, cells in columns.items()
+        if name in ("image", "img")
+    }
+    return Dataset.from_dict({**columns, **images}, features=Features(kinds))
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Local sets are read without a single connection, and `datasets` writes its cache into the test's folder."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        pytest.fail("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
 
 
 def test_parquet_folder_with_splits(tmp_path: Path, png: Png) -> None:
