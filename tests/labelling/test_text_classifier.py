@@ -37,7 +37,7 @@ def hide(labels: NDArray, per_class: int) -> NDArray:
     return given
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 100))
 def test_probabilities_are_probabilities_and_repeat(n_classes: int, per_class: int, seed: int):
     vectors, labels = clusters(n_classes, 8, 1.0, seed)
