@@ -15,19 +15,10 @@ from gpt4image.data import load_dataset
 from tables import make_table
 
 SMALL: dict[str, Any] = {
-    "model": "resnet10t",
-    "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8},
-    "image_size": 16,
-    "batch_size": 8,
-    "epochs": 2,
-    "lr": 0.005,
-    "precision": "fp32",
-    "memory_format": "contiguous",
-    "jobs": 1,
-}
-
-
-BARE: dict[str, Any] = {
+    "model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}, "image_size": 16, "batch_size": 8,
+    "epochs": 2, "lr": 0.005, "precision": "fp32", "memory_format": "contiguous", "jobs": 1,
+}  # fmt: skip
+BARE = {
     "init": "scratch",
     "image_size": 16,
     "stem": "small",
@@ -51,29 +42,17 @@ def answers(colour_folder: Path, tmp_path: Path) -> Path:
     """A store in which a describer answers the class of every image, wrong for each seventh one."""
     images = load_dataset(f"folder:{colour_folder}")
     said = np.where(np.arange(len(images)) % 7 == 0, images.labels + 1, images.labels) % len(images.classes)
-    prompt = Prompt(
-        name="class",
-        version=1,
-        text="Which class?",
-        class_conditioned=False,
-        ask=("class",),
-        classes=tuple(map(ClassOption, images.classes)),
-    )
+    asked = {"class_conditioned": False, "ask": ("class",), "classes": tuple(map(ClassOption, images.classes))}
+    prompt = Prompt(name="class", version=1, text="Which class?", **asked)
+    said_of = [Answer(class_name=images.classes[number], confidence=0.9) for number in said.tolist()]
     with DescriptionStore(tmp_path / "answers.db", write=True) as store:
         store.add(
-            Description(
-                digest=digest,
-                prompt=prompt,
-                describer={},
-                created=0,
-                answer=Answer(class_name=images.classes[number], confidence=0.9),
-            )
-            for digest, number in zip(images.digests, said.tolist(), strict=True)
+            Description(digest=digest, prompt=prompt, describer={}, created=0, answer=answer)
+            for digest, answer in zip(images.digests, said_of, strict=True)
         )
     return tmp_path / "answers.db"
 
 
 def options(folder: Path, table: Path | None, out: Path, **changes: Any) -> CompareConfig:
-    return CompareConfig(
-        **{"data": f"folder:{folder}", "embeddings": table, "out": out, "seeds": 2, **SMALL, **changes}
-    )
+    own = {"data": f"folder:{folder}", "embeddings": table, "out": out, "seeds": 2}
+    return CompareConfig(**own | SMALL | changes)

@@ -19,13 +19,8 @@ from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
 from openai_stub import Call, Reply, Stub, answer
 
-TINY = {
-    "epochs": 2,
-    "image_size": 16,
-    "encoder": "bag-of-words:64",
-    "precision": "fp32",
-    "memory_format": "contiguous",
-}
+TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64", "precision": "fp32",
+        "memory_format": "contiguous"}  # fmt: skip
 WORDS = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 CLASSES = ["blue", "green", "red: like blood, say"]
 PER_COLOUR = 12

@@ -10,14 +10,9 @@ from PIL import Image, ImageDraw
 SHAPES = {"disc": (200, 40, 40), "square": (40, 40, 200)}
 SIZE = (48, 40)
 SMALL = {
-    "model": "resnet10t",
-    "model_args": {"channels": [8, 16, 16, 16], "stem_width": 8},
-    "image_size": 32,
-    "batch_size": 8,
-    "threads": 1,
-    "precision": "fp32",
-    "memory_format": "contiguous",
-}
+    "model": "resnet10t", "model_args": {"channels": [8, 16, 16, 16], "stem_width": 8}, "image_size": 32,
+    "batch_size": 8, "threads": 1, "precision": "fp32", "memory_format": "contiguous",
+}  # fmt: skip
 """Options of a small training."""
 
 

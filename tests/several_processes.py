@@ -1,6 +1,6 @@
 """What the processes of test_processes.py do: the same on 1 and 2 of them, and the first one keeps the results.
 
-Starting a process takes seconds, so all checks of one kind share one start.
+Starting a process takes seconds, so all checks share one start.
 """
 
 from __future__ import annotations
@@ -86,6 +86,13 @@ def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: t
                 work(count, *arguments)
 
 
+def everything(count: int, root: Path, options: dict[str, Any], out: Path) -> None:
+    """Do all that the tests look at: processes start once."""
+    runs_of_each_count(count, options, out)
+    agreements(count, out)
+    gradients(count, root, options, out)
+
+
 def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and the options of every case: each loss with each option of the alignment that it takes."""
     for loss in LOSSES:
@@ -145,6 +152,7 @@ def gradients(count: int, root: Path, options: dict[str, Any], out: Path) -> Non
         config = TrainConfig.model_validate(shared.model_dump() | own)
         of_task = prepare(config, ("train",)).data if config.pretraining else data
         found[name] = gradient(config, replace(data, soft=soft) if name.startswith(SOFT) else of_task)
+    trainer.TextTower = TextTower  # pyright: ignore[reportPrivateImportUsage]
     found["said"] = {f"of {images}": said(shared, data, images) for images in (3, 13, 37)}
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")

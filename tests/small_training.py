@@ -16,15 +16,9 @@ from gpt4image.training import loop
 from gpt4image.training.train import train
 
 SMALL: dict[str, Any] = {
-    "model": "resnet10t",
-    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
-    "image_size": 16,
-    "batch_size": 8,
-    "epochs": 4,
-    "threads": 1,
-    "precision": "fp32",
-    "memory_format": "channels_last",
-}
+    "model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 16,
+    "batch_size": 8, "epochs": 4, "threads": 1, "precision": "fp32", "memory_format": "channels_last",
+}  # fmt: skip
 
 
 def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:

@@ -18,27 +18,23 @@ def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]
     """Write and open a table: image ``digest`` has the unit-length embeddings ``vectors[digest]``, each (D,)."""
     pairs = [(digest, vector) for digest, several in vectors.items() for vector in several]
     matrix = np.stack([vector for _, vector in pairs]).astype(np.float16)
+    prompt = Prompt(name="paper", version=1, text="Describe this image in detail.", class_conditioned=False)
+    counts = {"descriptions": len(pairs), "texts": len(pairs), "images": len(vectors), "width": matrix.shape[1]}
+    of = {
+        "encoder": "given",
+        "revision": "0",
+        "precision": "fp32",
+        "max_tokens": 256,
+        "truncated": 0.0,
+        "plan": "given",
+    }
     return write_table(
         path,
         embeddings=matrix,
         texts=np.stack([np.frombuffer(text_digest(f"text {i}"), np.uint8) for i in range(len(pairs))]),
         digests=digests_to_bytes([digest for digest, _ in pairs]),
         rows=np.arange(len(pairs)),
-        manifest=Manifest(
-            encoder="given",
-            revision="0",
-            precision="fp32",
-            width=matrix.shape[1],
-            max_tokens=256,
-            truncated=0.0,
-            descriptions=len(pairs),
-            texts=len(pairs),
-            images=len(vectors),
-            prompts=(Prompt(name="paper", version=1, text="Describe this image in detail.", class_conditioned=False),),
-            store="",
-            plan="given",
-            gpt4image="0",
-        ),
+        manifest=Manifest(**counts, **of, prompts=(prompt,), store="", gpt4image="0"),
     )
 
 

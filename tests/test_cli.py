@@ -204,6 +204,7 @@ def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(
 ) -> None:
     (colour_folder / "red" / "broken.png").write_bytes(b"no picture")
     words = f"train --data folder:{colour_folder} --out {tmp_path / 'run'} {TINY} --test-fraction 0 --precision fp32"
+    words += ' --model-args {"channels":[8,8,8,8],"stem_width":8}'
     assert main([*words.split(), "--memory-format", "contiguous", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert [item["name"] for item in answer["skipped"]] == ["red/broken.png"]

@@ -20,10 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pyarrow.parquet as pq
 import pytest
-from safetensors.torch import load_file, safe_open, save_file
 
 from gpt4image import cli
 from gpt4image.artifacts.box_table import BoxLabels
@@ -119,26 +117,9 @@ def newer_parquet(path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(metadata), path)
 
 
-def newer_weights(path: Path) -> None:
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    save_file(load_file(path), path, metadata={**metadata, "version": "9"})
-    if (run := path.with_name(RUN)).is_file():
-        write_json(run, {name: value for name, value in read_json(run).items() if name != FILES})  # no checksum of it
-
-
 def newer_store(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 9")
-
-
-def newer_onnx(path: Path) -> None:
-    model = onnx.load(path)
-    for entry in model.metadata_props:
-        if entry.key == "gpt4image":
-            entry.value = json.dumps({**json.loads(entry.value), "format": 9})
-    onnx.save(model, path)
-    path.with_name(f"{path.name}.md").unlink()  # it has a checksum of the file
 
 
 NEWER: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -150,10 +131,7 @@ NEWER: dict[str, tuple[Callable[[Path], None], str]] = {
     "aligned/search/*/index.json": (newer_record, "index"),
     "model/text-labels.parquet": (newer_parquet, "labels"),
     "boxes.parquet": (newer_parquet, "all"),
-    "model/run/model.safetensors": (newer_weights, "run's model"),
-    "begun/checkpoint.safetensors": (newer_weights, "all"),
     "model/answers.db": (newer_store, "store"),
-    "model.onnx": (newer_onnx, "onnx"),
 }
 
 

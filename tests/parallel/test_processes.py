@@ -38,11 +38,9 @@ from several_processes import (
     RESNET,
     RUNS,
     SHARED,
-    agreements,
+    everything,
     gradient_cases,
-    gradients,
     on_each_count,
-    runs_of_each_count,
 )
 from tables import make_table
 from tiny_text_models import WORDS, make_sentence_transformer
@@ -101,10 +99,13 @@ def test_each_row_belongs_to_one_process_and_pairs_stay_together(share: int, cou
 
 
 @pytest.fixture(scope="module")
-def found_gradients(described: dict[str, Any], once: Once) -> dict[int, Any]:
-    root = described["embeddings"].parent
-    out = once("gradients", lambda out: on_each_count(gradients, root, described, out))
-    return {count: torch.load(out / f"{count}.pt") for count in COUNTS}
+def finished_runs(described: dict[str, Any], once: Once) -> Path:
+    return once("runs", lambda out: on_each_count(everything, described["embeddings"].parent, described, out))
+
+
+@pytest.fixture(scope="module")
+def found_gradients(finished_runs: Path) -> dict[int, Any]:
+    return {count: torch.load(finished_runs / f"{count}.pt") for count in COUNTS}
 
 
 @pytest.mark.slow
@@ -134,11 +135,6 @@ def test_what_a_model_says_does_not_depend_on_the_number_of_processes(found_grad
 def test_the_official_gradient_does(found_gradients: dict[int, Any]) -> None:
     alone, shared = (found_gradients[count]["paper"]["head.weight"] for count in COUNTS)
     assert torch.allclose(shared, alone / 2)
-
-
-@pytest.fixture(scope="module")
-def finished_runs(described: dict[str, Any], once: Once) -> Path:
-    return once("runs", lambda out: on_each_count(runs_of_each_count, described, out))
 
 
 @pytest.mark.slow
@@ -174,9 +170,8 @@ def assert_close(path: Path, expected: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_agree_on_errors_flags_and_results(tmp_path: Path) -> None:
-    on_each_count(agreements, tmp_path)
-    assert (tmp_path / "agreed").read_text() == "".join(f"{count} processes" for count in COUNTS)
+def test_all_agree_on_errors_flags_and_results(finished_runs: Path) -> None:
+    assert (finished_runs / "agreed").read_text() == "".join(f"{count} processes" for count in COUNTS)
 
 
 def command(data: str, out: Path, *words: str) -> list[str]:
