@@ -17,7 +17,7 @@ from hypothesis import settings
 from markupsafe import Markup
 
 from canaries import watched
-from coloured import write_colours
+from made_pictures import write_colours
 
 __all__ = ["watched"]
 
@@ -166,7 +166,7 @@ def deployed(small_run: Path, once: Callable[[str, Callable[[Path], Any]], Path]
 @pytest.fixture(scope="session")
 def pictograms(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A folder of pictures with pictograms, and their boxes in the form of COCO."""
-    from pictogram_boxes import write_boxes
+    from made_pictures import write_boxes
 
     return once("pictogram-boxes", write_boxes)
 
@@ -174,6 +174,6 @@ def pictograms(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
 @pytest.fixture(scope="session")
 def detector_run(once: Callable[[str, Callable[[Path], Any]], Path], pictograms: Path) -> Path:
     """A run that finds pictograms, measured on the test split."""
-    from pictogram_boxes import train_detector
+    from made_pictures import train_detector
 
     return once("detector-run", lambda folder: train_detector(pictograms, folder / "run")) / "run"

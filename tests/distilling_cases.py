@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coloured import COLOURS, noisy
 from gpt4image.base.outcome import Outcome
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.prices import Price
+from made_pictures import COLOURS, noisy
 from openai_stub import Call, Reply, Stub, answer
 
 TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64", "precision": "fp32",

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from box_cases import NAMES, SIDE, squares, write_squares
-from coloured import noisy
 from drawn_masks import draw
 from gpt4image import next_steps
 from gpt4image.cli import main
+from made_pictures import noisy
 from tiny_videos import moving_dot, video
 
 TINY = (

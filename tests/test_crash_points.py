@@ -39,8 +39,8 @@ import pytest
 
 import openai_stub
 from batch_server import BatchServer, images_of, serving
-from coloured import COLOURS, noisy
 from drawn_masks import draw
+from made_pictures import COLOURS, noisy
 
 Tree = dict[str, bytes | None]
 """Content by path below the folder of a test; None is a folder."""

@@ -13,7 +13,7 @@ from gpt4image.base.files import read_json
 from gpt4image.config import DemoConfig, DistillConfig
 from gpt4image.data.clothes import ANSWERS
 from gpt4image.distilling import demo as packaged_demo
-from small_clothes import write_folders
+from made_pictures import write_folders
 
 SHORT: dict[str, Any] = {"image_size": 32, "epochs": 1}
 PER_CLASS = 3

@@ -31,9 +31,9 @@ import pytest
 import gpt4image
 from gpt4image import cli, config
 from gpt4image.base.outcome import Outcome
+from made_pictures import some, write_answers
 from openai_stub import Call, Reply, answer, serve
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
-from small_clothes import some, write_answers
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "gpt4image"

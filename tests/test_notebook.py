@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from made_pictures import write_folders
 from project_file import PROJECT
-from small_clothes import write_folders
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "first_hour.ipynb"
 PER_CLASS = 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from comparing_cases import answers, table
+from comparing.cases import answers, table
 
 __all__ = ["answers", "table"]
 

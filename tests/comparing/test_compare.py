@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from comparing_cases import BARE, SMALL, options
+from comparing.cases import BARE, SMALL, options
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json

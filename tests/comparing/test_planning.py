@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from comparing_cases import options
+from comparing.cases import options
 from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare

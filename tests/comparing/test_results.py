@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from comparing_cases import SMALL
+from comparing.cases import SMALL
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_json, write_parquet
 from gpt4image.comparing.compare import compare, write_extras

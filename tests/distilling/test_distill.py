@@ -17,7 +17,6 @@ import drawn_masks
 import gpt4image
 from box_cases import NAMES, SIDE, write_squares
 from box_cases import squares as squares_of
-from coloured import COLOURS
 from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good, made
 from gpt4image import cli
 from gpt4image.artifacts.box_table import holds_boxes
@@ -32,6 +31,7 @@ from gpt4image.distilling import distill
 from gpt4image.distilling.distill import STAGES
 from gpt4image.distilling.worth import USUAL, worth_of_labels
 from gpt4image.models.weights import load_tensors
+from made_pictures import COLOURS
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
 from tiny_videos import write_dots
 

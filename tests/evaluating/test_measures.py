@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coloured import write_colours
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_dataset
 from gpt4image.encoding.class_names import ClassNames
@@ -21,6 +20,7 @@ from gpt4image.training.prepare import prepare
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
+from made_pictures import write_colours
 from tables import make_table
 
 NAMES = ClassNames(vectors=np.eye(8, dtype=np.float32)[:3], missing="")

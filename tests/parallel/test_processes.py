@@ -31,8 +31,8 @@ from gpt4image.encoding.encode import encode
 from gpt4image.models.weights import load_tensors
 from gpt4image.parallel import processes
 from gpt4image.training.train import train
-from pictogram_boxes import write_boxes
-from several_processes import (
+from made_pictures import write_boxes
+from parallel.several_processes import (
     COUNTS,
     OTHERS,
     RESNET,

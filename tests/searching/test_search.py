@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from browser import SCHEMES, fits
-from coloured import COLOURS, noisy, write_colours
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError
@@ -28,6 +27,7 @@ from gpt4image.searching.search import search
 from gpt4image.training.prepare import load_dataset
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
+from made_pictures import COLOURS, noisy, write_colours
 from small_training import options
 from tiny_text_models import make_sentence_transformer
 from trained_runs import rewrite_config

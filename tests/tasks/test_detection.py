@@ -23,7 +23,7 @@ from gpt4image.models.weights import load_tensors
 from gpt4image.tasks.average_precision import Matches, coco_metrics
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
-from pictogram_boxes import detector_options
+from made_pictures import detector_options
 
 
 def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:

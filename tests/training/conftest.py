@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from training_cases import described, worded
+from training.cases import described, worded
 
 __all__ = ["described", "worded"]

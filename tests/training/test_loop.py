@@ -21,7 +21,7 @@ from gpt4image.training import loop
 from gpt4image.training.loop import load_checkpoint, save_checkpoint
 from gpt4image.training.train import train
 from small_training import StoppedError, options, resumed, same, stop_after
-from training_cases import losses_at, trainer_of
+from training.cases import losses_at, trainer_of
 
 
 def test_saving_takes_a_small_part_of_the_time(

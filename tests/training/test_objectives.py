@@ -27,7 +27,7 @@ from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build
 from tables import make_table
-from training_cases import trainer_of
+from training.cases import trainer_of
 
 Array = NDArray[np.float64]
 

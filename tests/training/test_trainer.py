@@ -25,7 +25,7 @@ from gpt4image.training.train import train
 from gpt4image.training.trainer import idle_options
 from region_cases import coco, write_coco_set
 from small_training import SMALL, options
-from training_cases import trainer_of
+from training.cases import trainer_of
 
 
 def test_arms_that_differ_in_the_text_start_from_the_same_weights(described: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ from gpt4image.training.training_data import TextTargets
 from small_models import small_resnet
 from small_training import SMALL
 from tables import make_table
-from training_cases import WIDTH, trainer_of
+from training.cases import WIDTH, trainer_of
 
 
 def table_for(folder: Path, out: Path, *, every: int = 1, width: int = 4) -> Path:

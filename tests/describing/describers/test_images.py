@@ -15,6 +15,7 @@ from PIL import Image
 
 import gpt4image
 import openai_stub as server
+from describing.describers.tiny_vlm import tiny_vlm
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
@@ -22,7 +23,6 @@ from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.descriptions import export_descriptions
 from openai_cases import openai_settings, request
 from tiny_videos import moving_dot, sound, video
-from tiny_vlm import tiny_vlm
 
 
 def picture(width: int, height: int, kind: str = "jpeg", **options: object) -> bytes:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
+from describing.describers.tiny_vlm import TEMPLATE, make_tiny_vlm, tiny_vlm
 from encoded_images import encoded
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError
@@ -24,7 +25,6 @@ from gpt4image.describing.describers import transformers_model
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.transformers_model import TransformersDescriber
-from tiny_vlm import TEMPLATE, make_tiny_vlm, tiny_vlm
 
 __all__ = ["tiny_vlm"]
 QUESTION = "Describe this image in detail."

@@ -20,7 +20,7 @@ from transformers import AutoModelForImageClassification
 
 from trained_runs import described, write_pictures
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CLASSES = 3
 
 

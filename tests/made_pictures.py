@@ -1,4 +1,4 @@
-"""A set to learn boxes from in seconds: pictograms of OpenMoji on plain backgrounds, in the form of COCO."""
+"""Pictures that tests draw or take from the package: noisy colours, photographs of clothes, pictograms with boxes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,57 @@ import numpy as np
 from PIL import Image
 
 from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.data.clothes import ANSWERS, load_clothes
+from gpt4image.data.dataset import Dataset
 from gpt4image.data.openmoji import load_openmoji
-from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.training.train import train
+
+COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
+
+
+def noisy(colour: tuple[int, int, int], rng: np.random.Generator, side: int = 16) -> Image.Image:
+    values = np.array(colour) + rng.normal(0, 30, (side, side, 3))
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def write_colours(root: Path, each: int = 16, side: int = 16) -> Path:
+    """Write so many pictures of each colour in class folders."""
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(each):
+            noisy(colour, rng, side).save(root / name / f"{number:02}.png")
+    return root
+
+
+def some(per_class: int) -> Dataset:
+    """Return so many photographs of each class and split."""
+    images = load_clothes()
+    rows = [
+        np.flatnonzero((images.splits == split) & (images.labels == label))[:per_class]
+        for split in ("train", "val", "test")
+        for label in range(len(images.classes))
+    ]
+    return images.select(np.sort(np.concatenate(rows)))
+
+
+def write_folders(root: Path, per_class: int) -> None:
+    """Write them as class folders, ``labelled`` and ``unlabelled`` in train, and ``answers.jsonl`` about the latter."""
+    images, key_of = some(per_class), dict[str, str]()
+    for row, key in enumerate(images.keys):
+        split, name = str(images.splits[row]), images.classes[images.labels[row]]
+        key_of[key] = f"{split}/{'unlabelled' if split == 'train' else name}/{key}.webp"
+        for path in (root / "labelled" / split / name / f"{key}.webp", root / "unlabelled" / key_of[key]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images.read(row))
+    write_answers(root / "answers.jsonl", key_of)
+
+
+def write_answers(path: Path, key_of: dict[str, str]) -> None:
+    """Write the recorded answers about some photographs, by the keys that these have now."""
+    rows = map(json.loads, ANSWERS.read_text(encoding="utf-8").splitlines())
+    lines = [json.dumps(row | {"key": key_of[row["key"]]}) for row in rows if row["key"] in key_of]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
 
 KINDS = {"apple": "1F34E", "star": "2B50", "frog": "1F438"}
 SIDE = 96
@@ -58,5 +106,8 @@ def detector_options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
 
 def train_detector(folder: Path, out: Path) -> None:
     """Train one that finds the pictograms, and measure it."""
+    from gpt4image.evaluating.evaluate import evaluate
+    from gpt4image.training.train import train
+
     train(detector_options(folder, out, epochs=15))
     evaluate(EvaluateConfig(run_dir=out))
