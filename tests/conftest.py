@@ -38,8 +38,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 LONGEST = re.compile(
-    r"the_notebook|the_demo_distills|\[(tutorial|train|own-loop|practice)\.md|kill_9_of_a_comparison|stopped_anywhere|"
-    "a_machine_that_is_lost|the_gradient_of_the_whole_loss|those_of_one_process"
+    r"notebook_runs|the_demo|\[(tutorial|own-loop)\.md|kill_9|stopped_any|those_of_one_process|engine_local"
 )
 
 

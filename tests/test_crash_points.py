@@ -34,13 +34,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 
 import openai_stub
 from batch_server import BatchServer, images_of, serving
 from drawn_masks import draw
-from made_pictures import COLOURS, noisy
+from made_pictures import write_colours
 
 Tree = dict[str, bytes | None]
 """Content by path below the folder of a test; None is a folder."""
@@ -187,16 +186,13 @@ def describe(body: dict[str, Any]) -> dict[str, Any]:
 
 def make_inputs(root: Path) -> int:
     """Draw what the first stages start from."""
-    rng, rows = np.random.default_rng(0), list[str]()
-    for name, colour in COLOURS.items():
-        for number in range(6):
-            picture = noisy(colour, rng)
-            for folder in ("pictures", "few") if number == 0 else ("pictures",):
-                (root / folder / name).mkdir(parents=True, exist_ok=True)
-                picture.save(root / folder / name / f"{number}.png")
-            said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
-            rows.append(json.dumps({"key": f"{name}/{number}.png", **said}))
-    (root / "answers.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    write_colours(root / "few", each=1)
+    rows = [
+        {"key": path.relative_to(root / "pictures").as_posix(), "class": path.parent.name, "confidence": 0.9,
+         "description": f"A {path.parent.name} sheet, number {path.stem}."}
+        for path in sorted(write_colours(root / "pictures", each=6).glob("*/*"))
+    ]  # fmt: skip
+    (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     draw(root / "shapes", train=8, test=4)
     return 0
 
