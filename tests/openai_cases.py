@@ -33,7 +33,7 @@ def picture(number: int = 0) -> bytes:
 
 
 def request(number: int = 0, **changes: Any) -> Request:
-    fields = {"digest": f"{number:064x}", "keys": (f"{number}.png",), "prompt": PROMPT, "turns": (PROMPT.text,)}
+    fields = {"digest": f"{number:064x}", "keys": (f"{number}.png",), "prompt": PROMPT, "question": PROMPT.text}
     return Request(**{**fields, "read": lambda: picture(number), **changes})
 
 

@@ -127,7 +127,7 @@ def server() -> Iterator[str]:
     def reply(call: Call) -> Reply:
         text = f"Picture {call.number} shows a small drawing with thick dark outlines."
         fields = {"description": text, "class": "animal", "second": None, "confidence": 0.8, "tags": ["outlines"]}
-        fields["boxes"] = [{"label": "cat", "box_2d": [100, 100, 800, 900], "truncated": False, "words": "an outline"}]
+        fields["boxes"] = [{"label": "cat", "box_2d": [100, 100, 800, 900], "truncated": False}]
         return answer(json.dumps(fields) if "response_format" in call.body else text)
 
     with serve(reply) as stub:

@@ -23,8 +23,8 @@ from gpt4image.config.arms import ARMS
 MADE_HERE = {"as_json", "data", "out", "store", "embeddings", "answers", "targets", "run_dir", "resume", "dry_run"}
 GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
 LEFT_OUT = {
-    DescribeConfig: {"only", "then_targets"},  # all images are asked about, and targets come after the answers
-    EncodeConfig: {"prompt", "engine", "workers"},  # one prompt is asked, on this machine
+    DescribeConfig: {"then_targets"},  # targets come after the answers
+    EncodeConfig: {"prompt"},  # one prompt is asked
     TrainConfig: {"only_described", "pretrain"},
     ExportConfig: {"push_to_hub"},  # nothing leaves the machine but for the describer
 }

@@ -55,7 +55,7 @@ def parsed(value: Any, prompt: Any = ALL) -> Parsed:
         f"Sure! Here it is:\n```json\n{TEXT}\n```\nAnything else?",
         f'<think>Perhaps {{"class": "dog"}}?</think>{TEXT}',
         f'I see {{a cat}}: {TEXT} {{"class": "dog"}}',
-        json.dumps({**GOOD, "said": "wolf", "boxes": [1], "probability": 7, "more": {"deep": [[[]]]}}),
+        json.dumps({**GOOD, "said": "wolf", "boxes": [1], "probability": 700, "more": {"deep": [[[]]]}}),
         json.dumps({**GOOD, "tags": "fur, mat, , fur"}),
     ],
 )
@@ -149,24 +149,24 @@ def test_tags_and_boxes_are_bounded() -> None:
 
 def judged(text: str | None, *ask: str, last_try: bool = False, **values: Any) -> Judged:
     prompt = asking_for(PROMPTS["short"], ask or ("description", "class"), CLASSES)
-    request = base.Request(digest="a" * 64, keys=("a",), prompt=prompt, turns=("What is it?",), read=lambda: b"")
+    request = base.Request(digest="a" * 64, keys=("a",), prompt=prompt, question="What is it?", read=lambda: b"")
     return judge(base.Answer(request=request, text=text, **values), last_try=last_try)
 
 
-SURE, CAT = {"probability": 0.25}, Answer(class_name="cat", probability=0.25)
+CAT = Answer(class_name="cat")
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
 @pytest.mark.parametrize(
     ("text", "ask", "values", "expected"),
     [
-        ('{"description": "A cat.", "class": "cat"}', (), SURE, Judged("A cat.", CAT)),
-        ('{"class": "cat"}', ("class",), SURE, Judged(None, CAT)),
+        ('{"description": "A cat.", "class": "cat"}', (), {}, Judged("A cat.", CAT)),
+        ('{"class": "cat"}', ("class",), {}, Judged(None, CAT)),
         ("A cat sits.", ("description",), {}, Judged("A cat sits.")),
         ("<think>Is it a dog?</think>\n A cat sits.", ("description",), {}, Judged("A cat sits.")),
         ("It may be a dog.\n</think>\nA cat sits.", ("description",), {}, Judged("A cat sits.")),
         ("<think>Is it a dog?</think>", ("description",), {}, Judged("", None, "empty")),
-        ('{"class": "dog"}? No. </think> {"class": "cat"}', ("class",), SURE, Judged(None, CAT)),
+        ('{"class": "dog"}? No. </think> {"class": "cat"}', ("class",), {}, Judged(None, CAT)),
         ("A cat \ud83d sits.", ("description",), {}, Judged("A cat � sits.")),
         (None, (), {"error": "HTTP 500"}, Judged(error="HTTP 500")),
         ("", ("class",), {"finish_reason": "content_filter"}, Judged("", None, "refusal")),
@@ -191,12 +191,12 @@ def test_json_that_was_cut_names_the_limit_of_tokens_and_a_class_outside_the_lis
 
 # Flaws
 
-ASKED = ("Describe this image in detail.",)
+ASKED = "Describe this image in detail."
 LONG = "A black dog lies on green grass and looks into the camera; behind it stands a low wooden fence."
 
 
-def found(text: str, *, finish_reason: str | None = "stop", turns: tuple[str, ...] = ASKED) -> set[Flaw]:
-    return set(flaws(text, finish_reason=finish_reason, turns=turns))
+def found(text: str, *, finish_reason: str | None = "stop", question: str = ASKED) -> set[Flaw]:
+    return set(flaws(text, finish_reason=finish_reason, question=question))
 
 
 NONE = [
@@ -224,7 +224,7 @@ LOOPS = [
 
 
 def test_every_flaw_is_found_where_it_is_and_nowhere_else() -> None:
-    assert [text for text in NONE if found(text)] == [] and flaws("cat", finish_reason=None, turns=()) == []
+    assert [text for text in NONE if found(text)] == [] and flaws("cat", finish_reason=None, question="") == []
     for flaw, texts in (("empty", EMPTY), ("echo", ECHOES)):
         assert [text for text in texts if found(text) != {flaw}] == []
     assert [text for text in LOOPS if "loop" not in found(text)] == []
@@ -240,12 +240,10 @@ def test_thoughts_where_the_answer_should_begin_are_none(text: str) -> None:
     assert not found(f"A card on which {text} is written in large red letters.")
 
 
-def test_an_echo_may_be_of_any_turn_and_shares_more_than_words() -> None:
-    turns = (*ASKED, "What else can be seen?")
-    assert all(found(echo, turns=turns) == {"echo"} for echo in (*ECHOES, turns[1], "\n\n".join(turns)))
+def test_an_echo_shares_more_than_words() -> None:
     for text in ("Describe this image in detail: a red car drives on snow.", "image", "a photo of a dog"):
-        assert "echo" not in found(text) | found(text, turns=("A photo of a cat",))
-    assert "echo" not in found("A dog.", turns=("What is this? One of: a cat, a dog, a bird.",))
+        assert "echo" not in found(text) | found(text, question="A photo of a cat")
+    assert "echo" not in found("A dog.", question="What is this? One of: a cat, a dog, a bird.")
 
 
 def test_no_packaged_description_would_be_thrown_away() -> None:

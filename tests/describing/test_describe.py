@@ -18,13 +18,12 @@ import pytest
 
 import gpt4image.describing.asking
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.base.errors import ConfigError, ModelError, StoreError
+from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, FreeDescriber, Request
 from gpt4image.describing.describers.registry import DESCRIBERS
-from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.prices import FREE, Price
 from gpt4image.labelling.answers import read_answers
 from loaded_sets import in_memory
@@ -116,20 +115,6 @@ def test_clips_are_not_asked_about_an_image_without_a_word(run: Run, capsys: pyt
     assert "--prompt motion" not in capsys.readouterr().err
 
 
-def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Run, tmp_path: Path) -> None:
-    def sometimes(request: Request) -> Answer:
-        if request.keys[0] in ("k2", "k5"):
-            return Answer(request=request, error="refused", finish_reason="content_filter")
-        return ok(request)
-
-    outcome = run(Scripted(sometimes), of(8))
-    assert sorted((item.name, item.reason) for item in outcome.skipped) == [("k2", "refused"), ("k5", "refused")]
-    assert outcome.summary["failed"] == 2 and outcome.summary["without_description"] == 2
-    assert [row.finish_reason for row in rows_of(tmp_path, "failed")] == ["content_filter"] * 2
-    again = Scripted(ok)
-    assert run(again, of(8)).summary["described"] == 2 and len(again.asked) == 2
-
-
 def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(
     run: Run, tmp_path: Path
 ) -> None:
@@ -154,17 +139,6 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     assert run(Scripted(ok), of(8), retry_rejected=True).summary["described"] == 1
 
 
-def test_several_prompts_are_results_of_their_own(run: Run, tmp_path: Path) -> None:
-    def told(request: Request) -> Answer:
-        return Answer(request=request, text=f"{request.prompt.name} of {request.keys[0]}")
-
-    outcome = run(Scripted(told), of(4), prompt=("paper", "attributes"))
-    assert outcome.summary["described"] == 3 * 2 and outcome.summary["without_description"] == 0
-    assert sum(row.prompt.name == "paper" for row in rows_of(tmp_path)) == 3
-    fewer = run(Scripted(told), of(5), prompt=("paper", "attributes")).summary
-    assert (fewer["already_described"], fewer["described"], fewer["without_description"]) == (6, 2, 0)
-
-
 SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
 
 
@@ -176,14 +150,11 @@ SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
         ({"ask": "description", "classes": "a,b"}, "--classes belongs to --ask class"),
         ({"ask": "class", "classes": " "}, "0 classes"),
         ({"ask": "class", "prompt": ("short", "paper")}, "goes with one --prompt"),
-        ({"ask": "class", "prompt": "conversation"}, "several turns"),
         ({"ask": "class", "prompt": "class-conditioned"}, "tells the class"),
         ({"ask": "clas"}, "class"),
         ({"ask": ""}, "nothing is asked for"),
         ({"per_call": 4}, "--per-call goes with openai:"),
-        ({**SERVER, "per_call": 4, "prompt": "conversation"}, "several turns"),
         ({**SERVER, "per_call": 4, "prompt": "class-conditioned"}, "tells the class"),
-        ({**SERVER, "batch": True, "prompt": ("paper", "conversation")}, "'conversation' has several turns"),
         ({"batch": True}, "--batch goes with openai:MODEL"),
         ({**SERVER, "examples": 1}, "add class"),
         ({"examples": 1, "ask": "class"}, "--examples goes with"),
@@ -252,8 +223,6 @@ def test_the_training_split_alone_is_asked_about_unless_others_are_named(run: Ru
     more = Scripted(ok)
     summary = run(more, images, splits="test,train").summary
     assert more.keys == {"k6", "k7", "k8"} and summary["answered_test"] == 3
-    (tmp_path / "some.csv").write_text("key\nk5\n")
-    assert run(Scripted(ok), images, only=tmp_path / "some.csv").summary["answered_val"] == 1, "named ones of any split"
     with pytest.raises(ConfigError, match="--splits val: memory has no image of it, only 10 of train"):
         run(Scripted(ok), of(10), splits="val")
     with pytest.raises(ConfigError, match="'tets' is not one of"):
@@ -299,7 +268,7 @@ def test_after_a_class_is_added_only_images_that_may_be_of_it_are_asked_again(
     assert again.keys == {"k1", "k2", "k3"}
     assert {request.prompt.ask for request in again.asked} == {("class",)}, "their descriptions stay"
     told = " ".join(capsys.readouterr().err.split())
-    assert "'fox' came to the list later: of 7 images with an answer, 3 may be of an added class" in told
+    assert "of 7 images with an answer, 3 may be of an added class and are asked again" in told
     assert outcome.summary["without_description"] == 0 and outcome.summary["answered_train"] == 8
     nothing = Scripted(classes_of({}))
     run(nothing, of(8), **longer)
@@ -333,26 +302,6 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Run)
     assert halved["estimate_usd"] == pytest.approx(992 * 0.0006, abs=1e-4) and "estimate_seconds" not in halved
     slow = run(again, of(1001), dry_run=True, requests_per_minute=1.0, limit=60)
     assert slow.summary["estimate_seconds"] == 3600
-
-
-def test_limit_counts_only_images_that_can_be_described(run: Run, tmp_path: Path) -> None:
-    rows = [json.dumps({"key": f"k{number}", "description": f"text {number}"}) for number in range(5, 9)]
-    (tmp_path / "d.jsonl").write_text("\n".join(rows))
-    for described in (2, 2, 0):
-        outcome = run(ReplayDescriber(str(tmp_path / "d.jsonl")), of(12), limit=2)
-        assert outcome.summary["described"] == described
-    assert outcome.summary["already_described"] == 4
-
-
-def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Run, tmp_path: Path) -> None:
-    def quota(request: Request) -> Answer:
-        if request.keys[0] == "k4":
-            raise ModelError("quota exhausted")
-        return ok(request)
-
-    with pytest.raises(ModelError, match="quota exhausted"):
-        run(Scripted(quota), of(9))
-    assert len(rows_of(tmp_path)) == 3
 
 
 def test_only_chance_is_asked_again(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What is asked: the question, its schema, class lists, what is missing of an image, and which images."""
+"""What is asked: the question, its schema, class lists, and what is missing of an image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescribeConfig
-from gpt4image.describing.asking import brings, chosen_images, find_missing
+from gpt4image.describing.asking import brings, find_missing
 from gpt4image.describing.class_lists import NONE_OF_THESE, ClassNames, class_list, is_none
 from gpt4image.describing.questions import asked_again, asking_for, question, schema_of
-from loaded_sets import in_memory
 
 SHORT = PROMPTS["short"]
 CLASSES = class_list("big_dog: {class_name}, and more\ncat\nowl\n")
@@ -31,14 +30,14 @@ def properties(prompt: Any) -> dict[str, Any]:
 
 def test_a_description_alone_is_asked_as_ever() -> None:
     assert asking_for(SHORT, ("description",), CLASSES) is SHORT
-    assert question(SHORT, "", "ab") == (SHORT.text,) and schema_of(SHORT) is None
+    assert question(SHORT, "", "ab") == SHORT.text and schema_of(SHORT) is None
     assert asking_for(replace(SHORT, text=""), ("description", "class"), CLASSES).text == "", "no text asks nothing"
 
 
 def test_one_question_asks_for_everything() -> None:
     prompt = asking_for(SHORT, ("description", "class", "tags"), CLASSES)
     assert (prompt.name, prompt.ask, prompt.classes) == ("short", ("description", "class", "tags"), CLASSES)
-    (text,) = question(prompt, "owl", "ab")
+    text = question(prompt, "owl", "ab")
     assert SHORT.text in text and text.index('"description"') < text.index('"class"') < text.index('"tags"')
     assert "\n- big dog: {class_name}, and more\n" in text and text.endswith(f"- {NONE_OF_THESE}")
     assert [*properties(prompt)] == ["description", "class", "second", "confidence", "tags"]
@@ -47,25 +46,25 @@ def test_one_question_asks_for_everything() -> None:
 
 def test_boxes_are_asked_for_by_class_or_in_the_words_of_the_model() -> None:
     prompt = asking_for(SHORT, ("boxes",), CLASSES)
-    (text,) = question(prompt, "", "ab")
+    text = question(prompt, "", "ab")
     assert (prompt.name, prompt.classes) == ("boxes", CLASSES) and "- cat" in text and NONE_OF_THESE not in text
     box = properties(prompt)["boxes"]["items"]["properties"]
     assert box["label"] == {"type": "string", "enum": ["big dog", "cat", "owl"]} and box["box_2d"]["maxItems"] == 4
-    (free,) = question(without := asking_for(SHORT, ("boxes",), ()), "", "ab")
+    free = question(without := asking_for(SHORT, ("boxes",), ()), "", "ab")
     assert "Classes:" not in free and "what it is" in free
     assert properties(without)["boxes"]["items"]["properties"]["label"] == {"type": "string"}
 
 
 def test_options_are_shuffled_the_same_way_for_the_same_image() -> None:
     prompt = asking_for(SHORT, ("class",), CLASSES)
-    first = Counter(question(prompt, "", f"{number:064x}")[0].split("Classes:\n- ")[1][:3] for number in range(300))
+    first = Counter(question(prompt, "", f"{number:064x}").split("Classes:\n- ")[1][:3] for number in range(300))
     assert set(first) == {"big", "cat", "owl"} and min(first.values()) > 70, "each stands first for a third of images"
     assert question(prompt, "", "ab") == question(prompt, "", "ab")
 
 
 def test_a_second_try_names_the_mistake_once() -> None:
-    turns = asked_again(("Which?",))
-    assert turns[0].startswith("Which?") and "not in the list" in turns[0] and asked_again(turns) == turns
+    again = asked_again("Which?")
+    assert again.startswith("Which?") and "not in the list" in again and asked_again(again) == again
 
 
 # Class lists
@@ -128,10 +127,9 @@ def test_words_for_no_class_are_none_unless_a_class_is_called_so() -> None:
     assert ClassNames([]).find("wolf") == "wolf", "without a list every word is a class"
 
 
-# What is missing, and which images are asked about
+# What is missing
 
 
-SHORT, PAPER = PROMPTS["short"], PROMPTS["paper"]
 TWO = (ClassOption("cat"), ClassOption("dog", "a friend"))
 ME = {"kind": "test"}
 BOTH = ("description", "class")
@@ -187,37 +185,3 @@ def test_tags_of_a_list_and_tags_in_words_do_not_stand_for_each_other(tmp_path: 
     assert brings(listed, "description", SHORT, ask, ()) and brings(words, "description", SHORT, ask, TWO)
     kept = asking_for(SHORT, ("description", "class"), TWO)
     assert ("tags",) in wanted(tmp_path, [row(A, kept)], ask=beside.ask)[0]
-
-
-IMAGES = in_memory([b"a", b"b", b"c", b"a"], keys=("a.png", "=b.png", "c.png", "copy of a.png"))
-
-
-def chosen(folder: Path, content: str | bytes | None) -> tuple[tuple[str, ...], list[str]]:
-    """Keys of the images that a file names, and what it names besides."""
-    if content is not None:
-        (folder / "rows.csv").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8-sig"))
-    images, unknown = chosen_images(IMAGES, folder / "rows.csv")
-    return images.keys, [item.name for item in unknown]
-
-
-def test_rows_name_images_by_key_or_digest_and_others_are_named(tmp_path: Path) -> None:
-    assert chosen(tmp_path, "rank,key\n1,c.png\n2,'=b.png\n") == (("=b.png", "c.png"), [])
-    assert chosen(tmp_path, "path,label\na.png,cat\n") == (("a.png", "copy of a.png"), [])
-    assert chosen(tmp_path, f"key,digest\nold name.png,{IMAGES.digests[2].upper()}\n") == (("c.png",), [])
-    found = chosen(tmp_path, f"key,digest\nc.png,\nlost.png,\n,{'0' * 64}\n,\n")
-    assert found == (("c.png",), ["lost.png", "0" * 64, "rows.csv, row 4"])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"rows.csv: cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read as CSV in UTF-8"),
-        (b"", "no column key or digest"),
-        (b"name,label\nc.png,cat\n", "no column key or digest, only name, label"),
-        (b"key\nlost.png\n", "none of its 1 rows names an image of memory, whose keys look like 'a.png'"),
-    ],
-)
-def test_what_names_no_image_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        chosen(tmp_path, content)

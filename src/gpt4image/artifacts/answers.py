@@ -24,10 +24,10 @@ class Answer:
         said: the model's own word, where it is not a name of the list.
         second: the next best class of the list.
         confidence: stated by the model, 0 to 1.
-        probability: of the tokens of the class, where the server gives log-probabilities.
+        probability: of the class, of answers that were imported with one.
         tags: what can be seen, in the model's words.
         boxes: each a ``label``, ``box_2d`` (left, top, right, bottom in thousandths of the upright image) and perhaps
-            ``truncated``, ``words`` and ``confidence``.
+            ``truncated`` and ``confidence``.
         picture: width and height of the upright image in pixels, as long as the numbers of the boxes are those that
             the model wrote; None where they are thousandths (see ``box_formats``).
         box_faults: number of boxes by what was wrong with them; no part of what the answer says.

@@ -2,7 +2,6 @@
 
 A prompt is a template. ``{class_list}`` is filled in once for the run and belongs to the identity of the prompt;
 ``{class_name}`` differs from image to image and marks the prompt as class-conditioned.
-A line with only ``---`` begins the next turn of a conversation.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from gpt4image.base.errors import ConfigError, first_few, nearest
 
 CLASS_NAME = "{class_name}"
 PLACES = ("class_name", "class_list")
-_TURN = re.compile(r"^---[ \t]*$", re.MULTILINE)
 _PLACE = re.compile(r"\{(\w+)\}")
 
 PROMPTS: Mapping[str, Prompt] = {
@@ -49,13 +47,6 @@ PROMPTS: Mapping[str, Prompt] = {
             f"tells this {CLASS_NAME} from the other classes ({{class_list}}): parts, colours, shapes, "
             "textures, setting. Say only what can be seen.",
             class_conditioned=True,
-        ),
-        Prompt(
-            "conversation",
-            1,
-            "Describe this image in detail.\n---\nWhat else can be seen that was not mentioned yet: small parts, "
-            "colours, textures, the background? Do not repeat what was said.",
-            class_conditioned=False,
         ),
         Prompt(
             "motion",
@@ -103,8 +94,8 @@ def load_prompt(name: str) -> Prompt:
             f"--prompt {name}: nothing fills {first_few(f'{{{place}}}' for place in unknown)}; a prompt may use "
             f"{', '.join(f'{{{place}}}' for place in PLACES)}."
         )
-    if not all(_turns(text)):
-        raise ConfigError(f"--prompt {name}: it is empty, or has an empty turn; write what is to be asked.")
+    if not text:
+        raise ConfigError(f"--prompt {name}: it is empty; write what is to be asked.")
     return Prompt(path.stem, 1, text, class_conditioned=CLASS_NAME in text)
 
 
@@ -115,13 +106,9 @@ def fill(prompt: Prompt, classes: Sequence[str]) -> Prompt:
     return replace(prompt, text=prompt.text.replace("{class_list}", ", ".join(map(_readable, classes))))
 
 
-def turns(prompt: Prompt, class_name: str) -> tuple[str, ...]:
-    """Return the turns to send for an image of a class; the class is sent only if the prompt has a place for it."""
-    return _turns(prompt.text.replace(CLASS_NAME, _readable(class_name)))
-
-
-def _turns(text: str) -> tuple[str, ...]:
-    return tuple(turn.strip() for turn in _TURN.split(text))
+def text_for(prompt: Prompt, class_name: str) -> str:
+    """Return the question about an image of a class, which is told only if the prompt has a place for it."""
+    return prompt.text.replace(CLASS_NAME, _readable(class_name))
 
 
 def _readable(class_name: str) -> str:

@@ -147,8 +147,8 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
 
     # Prompts
     prompt: tuple[str, ...] = ("short",)
-    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, motion, or a text file
-    of your own. See docs/describe.md."""
+    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, motion, or a text file of your own. See
+    docs/describe.md."""
     ask: str = "description"
     """Parts of an answer, separated by commas: description, class, tags, boxes. See docs/answers.md."""
     classes: ClassList = None
@@ -163,8 +163,6 @@ class DescribeConfig(DescriberOptions, AskedOptions, WithData):
     auto finds it on images with human boxes."""
 
     # How much
-    only: Path | None = None
-    """CSV file whose rows name the images to ask about, by key or digest, of any split. Default: all of --splits."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
     next run continues."""
@@ -283,8 +281,6 @@ class ViewConfig(DescriptionsConfig, WithData):
     """Maximum images to show."""
     prompt: str | None = None
     """Only answers to the prompt of this name."""
-    flaw: Flaw | None = None
-    """Only images with an answer that has this flaw: empty, refusal, echo, loop or truncated."""
 
 
 class CheckConfig(DescriptionsConfig, AskedOptions, WithData):
@@ -318,7 +314,3 @@ class EncodeConfig(StageConfig):
     """Tokens per encoding batch, padding included."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    engine: Literal["local", "ray"] = "local"
-    """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
-    workers: int | None = Field(default=None, ge=1)
-    """Workers of the engine ray. Default: one per GPU, or one per core."""

@@ -24,7 +24,7 @@ from gpt4image.describing.class_lists import LONGEST_NAME, ClassNames, is_none, 
 from gpt4image.describing.questions import ANSWERS, BOXES, CLASS, DESCRIPTION, TAGS, asks_of_list
 
 MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, LONGEST_NAME, 1000
-_FIELDS = ("class", "second", "confidence", "tags", "boxes")
+_FIELDS = ("class", "second", "confidence", "probability", "tags", "boxes")
 _MOST_TRIES = 16  # places where an object may begin
 _LONGEST_TEXT = 400_000
 _LENIENT = json.JSONDecoder(strict=False)  # line breaks within texts are common
@@ -40,7 +40,7 @@ class Parsed(NamedTuple):
     answer: Answer
 
 
-def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: float | None = None) -> Parsed | str:
+def parse_answer(text: str, prompt: Prompt, names: ClassNames) -> Parsed | str:
     """Return what an answer holds, or in one line why it is not what was asked for. Never raises."""
     missing = "there is no JSON object in it"
     loose = _loose_boxes(text) if prompt.ask == (BOXES,) else ()
@@ -51,7 +51,7 @@ def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: floa
         if not lacking:
             own = {name: fields.get(name) for name in _FIELDS}
             description = valid(fields[DESCRIPTION]).strip() if DESCRIPTION in prompt.ask else None
-            return Parsed(description, to_answer(own, prompt.ask, names, probability))
+            return Parsed(description, to_answer(own, prompt.ask, names))
         missing = f"it lacks {' and '.join(map(repr, lacking))}"
     return f"the answer is not the JSON that was asked for: {missing}"
 
@@ -81,9 +81,7 @@ def items_of_sheet(text: str, prompt: Prompt, count: int) -> dict[int, str]:
     return answers
 
 
-def to_answer(
-    fields: Mapping[str, Any], ask: Sequence[str], names: ClassNames, probability: float | None = None
-) -> Answer:
+def to_answer(fields: Mapping[str, Any], ask: Sequence[str], names: ClassNames) -> Answer:
     """Return the parts of an answer that were asked for; a class outside the list is kept as ``said``.
 
     Boxes stay as they are written. Their label is the class of the list, or the model's own word.
@@ -99,7 +97,7 @@ def to_answer(
             "said": said or (None if as_listed else chosen),
             "second": None if second == class_name else second,
             "confidence": share(fields.get("confidence")),
-            "probability": probability,
+            "probability": share(fields.get("probability")),
         }
     if TAGS in ask:
         found = tags(fields.get("tags"))
@@ -157,9 +155,10 @@ def _box(value: Any) -> Mapping[str, Any] | None:
     }
     if not box["label"] or not is_box(box):
         return None
-    truncated, words, confidence = given.get("truncated"), _word(given.get("words")), share(given.get("confidence"))
-    rest = {"truncated": truncated if isinstance(truncated, bool) else None, "words": words, "confidence": confidence}
-    return {**box, "box_2d": list(box["box_2d"]), **{name: known for name, known in rest.items() if known is not None}}
+    truncated, confidence = given.get("truncated"), share(given.get("confidence"))
+    box |= {"box_2d": list(box["box_2d"])}
+    box |= {"truncated": truncated} if isinstance(truncated, bool) else {}
+    return box | ({} if confidence is None else {"confidence": confidence})
 
 
 def _has(fields: Mapping[str, Any], part: str) -> bool:
@@ -292,13 +291,13 @@ def without_thoughts(text: str) -> str:
     return text if end is None else text[end.end() :].lstrip()
 
 
-def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list[Flaw]:
+def flaws(text: str, *, finish_reason: str | None, question: str) -> list[Flaw]:
     """Return what is wrong with an answer, in the order of ``Flaw``; nothing for a good one.
 
     - ``empty``: no letters, or thoughts of the model ("<think>") where the answer should begin, unless the server
       marked it as a refusal.
     - ``refusal``: the server kept it back, or it only says that it cannot or will not describe.
-    - ``echo``: the question, with nothing added; unknown without ``turns``.
+    - ``echo``: the question, with nothing added.
     - ``loop``: most of it is one passage over and over.
     - ``truncated``: cut off at the limit of tokens.
     """
@@ -306,7 +305,7 @@ def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list
     found: dict[Flaw, bool] = {
         "empty": finish_reason not in REFUSED and (not any(map(str.isalpha, text)) or bool(_THOUGHTS.match(text))),
         "refusal": finish_reason in REFUSED or is_refusal(text),
-        "echo": any(_repeats(own, question) for question in _questions(tuple(turns))),
+        "echo": _repeats(own, _question_words(question)),
         "loop": _is_loop(text, own),
         "truncated": finish_reason == CUT_OFF,
     }
@@ -319,17 +318,13 @@ def words(text: str) -> list[str]:
     return (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
 
 
-@lru_cache(maxsize=1024)
-def _questions(turns: tuple[str, ...]) -> tuple[list[str], ...]:
-    questions = [words(turn) for turn in turns]
-    together = [word for question in questions for word in question]
-    return tuple({" ".join(question): question for question in (*questions, together) if question}.values())
+_question_words = lru_cache(maxsize=1024)(words)
 
 
 def _repeats(own: list[str], question: list[str]) -> bool:
     """Whether an answer is the question, once or more, with hardly anything beside it."""
     rest = own
-    while rest[: len(question)] == question:
+    while question and rest[: len(question)] == question:
         rest = rest[len(question) :]
     return len(rest) < min(len(own), _FEW_WORDS)
 

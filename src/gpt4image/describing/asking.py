@@ -16,23 +16,20 @@ A refused answer was paid for: it is kept and not asked again. A call that faile
 
 from __future__ import annotations
 
-import csv
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
-from gpt4image.base.errors import ConfigError, DescriberError, first_few
+from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import Skipped
-from gpt4image.base.visible import from_csv_cell
 from gpt4image.config.base import listed
 from gpt4image.config.describing import AskedOptions
 from gpt4image.data import Dataset, load_with_splits
@@ -48,7 +45,6 @@ from gpt4image.describing.questions import (
     schema_of,
     tags_of_list,
 )
-from gpt4image.describing.rows import SYNONYMS
 
 SURE = 0.9
 """Stated confidence from which on only the description can put a class of a shorter list in doubt."""
@@ -65,36 +61,6 @@ def asked_images(options: AskedOptions, spec: str) -> tuple[Dataset, Dataset]:
             f"--splits {options.splits}: {spec} has no image of it, only {there}; give --splits {','.join(names)}."
         )
     return dataset, dataset if len(chosen) == len(dataset) else dataset.select(chosen)
-
-
-def chosen_images(images: Dataset, path: Path) -> tuple[Dataset, list[Skipped]]:
-    """Return the images that rows of a CSV file name, with all their copies, and the rows of no image.
-
-    A row names its image by ``digest``, otherwise by ``key``; other columns are ignored. Raises ConfigError.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            usual = [SYNONYMS.get(name, name) for name in reader.fieldnames or ()]
-            reader.fieldnames = usual
-            rows = [{name: from_csv_cell(row.get(name) or "") for name in ("digest", "key")} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"--only {path}: cannot be read as CSV in UTF-8 ({error}).") from None
-    if not {"digest", "key"} & set(usual):
-        raise ConfigError(f"--only {path}: there is no column key or digest, only {', '.join(usual)}; rename one.")
-    digest_of, known = dict(zip(images.keys, images.digests, strict=True)), set(images.digests)
-    found = [row["digest"].lower() if row["digest"].lower() in known else digest_of.get(row["key"]) for row in rows]
-    if not (chosen := {digest for digest in found if digest is not None}):
-        raise ConfigError(
-            f"--only {path}: none of its {len(rows):,} rows names an image of {images.spec}, whose keys look like "
-            f"{first_few(images.keys[:3])}; write these into a column key."
-        )
-    unknown = [
-        Skipped(name=row["key"] or row["digest"] or f"{path.name}, row {number}", reason=f"no such image; see {path}")
-        for number, (row, digest) in enumerate(zip(rows, found, strict=True), start=1)
-        if digest is None
-    ]
-    return images.select(np.array([i for i, digest in enumerate(images.digests) if digest in chosen])), unknown
 
 
 @dataclass
@@ -276,7 +242,10 @@ class Budget:
         with self._lock:
             if not self._allows(request, sent):
                 return False
-            self._reserve(request)
+            if self.max_cost is not None:
+                self._reserved[request.name] = price = self._dearest(request)
+                self._reserved_sum += price
+                self._keep_note()
             self.asked += not request.again
             return True
 
@@ -284,18 +253,6 @@ class Budget:
         """Return whether ``admit`` would admit the request."""
         with self._lock:
             return self._allows(request, sent)
-
-    def pay_again(self, request: Request) -> bool:
-        """Reserve the price of one more call for a request, or return False if it is too much.
-
-        The reservations of its earlier calls stay until its answer is settled.
-        """
-        with self._lock:
-            if self.max_cost is not None:
-                if not self._seen or self.spent + self._reserved_sum + self._dearest(request) > self.max_cost:
-                    return False
-                self._reserve(request)
-            return True
 
     def settle(self, answer: Answer) -> None:
         """Replace the reservation for an answer by what it cost. Raises DescriberError."""
@@ -314,7 +271,7 @@ class Budget:
                 if not self._seen:  # nothing bounds the price: it may be all there was
                     lost = max(0.0, math.nextafter(self.max_cost, math.inf) - self.spent)
                 else:
-                    lost = answer.unpriced * self._price_of(answer.request, _MARGIN)
+                    lost = self._dearest(answer.request, alone=True)
                 self.spent += lost
                 self.uncertain += lost
             self._keep_note()
@@ -337,13 +294,6 @@ class Budget:
         self._noted = now if exactly else self.uncertain + _ROOM * self._reserved_sum
         self._note(self._noted)
 
-    def _reserve(self, request: Request) -> None:
-        if self.max_cost is not None:
-            price = self._dearest(request)
-            self._reserved[request.name] = self._reserved.get(request.name, 0.0) + price
-            self._reserved_sum += price
-            self._keep_note()
-
     def _allows(self, request: Request, sent: bool) -> bool:
         if self.limit is not None and not request.again and self.asked >= self.limit:
             return False
@@ -353,23 +303,16 @@ class Budget:
             return False
         return self.spent + self._reserved_sum + self._dearest(request) <= self.max_cost
 
-    def _dearest(self, request: Request) -> float:
-        answers = self._longest(request)[1]
-        alone = not self._reserved or not answers
-        return self._price_of(request, _MARGIN if alone else max(_MARGIN, _UNSEEN / answers))
-
-    def _price_of(self, request: Request, margin: float) -> float:
-        """Return the price of a call whose input is ``margin`` times as long as the longest so far."""
-        outputs = self._max_tokens * len(request.turns)
-        return 0.0 if self._price is None else self._price.of(margin * self._longest(request)[0], outputs)
-
-    def _longest(self, request: Request) -> tuple[float, int]:
-        """Return the tokens of the longest input that is known or to be expected, and how many answers tell it."""
-        if (own := self._seen.get(request.prompt)) or not (others := self._seen.values()):
-            return own or (0.0, 0)
-        turns, text = len(request.turns), sum(len(turn.encode()) for turn in request.turns)
-        longest = turns * (max(longest for longest, _ in others) + text) + (turns - 1) * self._max_tokens
-        return longest, max(answers for _, answers in others)
+    def _dearest(self, request: Request, *, alone: bool = False) -> float:
+        """Return the price of a call with the longest output, and an input longer by a margin than any so far."""
+        if self._price is None:
+            return 0.0
+        longest, answers = self._seen.get(request.prompt, (0.0, 0))
+        if not answers and self._seen:
+            longest = max(tokens for tokens, _ in self._seen.values()) + len(request.question.encode())
+            answers = max(count for _, count in self._seen.values())
+        alone = alone or not self._reserved or not answers
+        return self._price.of(longest * (_MARGIN if alone else max(_MARGIN, _UNSEEN / answers)), self._max_tokens)
 
 
 class Asking:
@@ -415,7 +358,7 @@ class Asking:
                     self._again.popleft()
                 else:
                     self._next = None
-            yield replace(request, pay_again=lambda it=request: not interrupt.requested and budget.pay_again(it))
+            yield request
 
     def goes_on(self, budget: Budget) -> bool:
         """Return whether ``requests`` would yield one."""
@@ -434,7 +377,8 @@ class Asking:
             if answer.request.name not in self.asked_again:
                 self.asked_again.add(answer.request.name)
                 request = replace(answer.request, again=True)
-                self._again.append(replace(request, turns=asked_again(request.turns)) if outside_list else request)
+                again = asked_again(request.question) if outside_list else request.question
+                self._again.append(replace(request, question=again))
 
     def _peek(self) -> Request | None:
         # Second tries first: at the end of a run nothing would be left to do beside them, and a limit that has no room
@@ -464,7 +408,7 @@ class Asking:
                     digest=digest,
                     keys=tuple(images.keys[row] for row in rows),
                     prompt=prompt,
-                    turns=question(prompt, class_name, digest),
+                    question=question(prompt, class_name, digest),
                     schema=schema_of(prompt),
                     read=partial(images.read, rows[0]),
                     clips=images.clips,

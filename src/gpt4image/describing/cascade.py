@@ -31,7 +31,7 @@ from gpt4image.config import DescribeConfig
 from gpt4image.config.base import flag_of, listed
 from gpt4image.config.results import DescribeResult
 from gpt4image.data import Dataset
-from gpt4image.describing.asking import asked_images, chosen_images
+from gpt4image.describing.asking import asked_images
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.describing.prices import FREE
@@ -80,26 +80,25 @@ def pilot(digests: Collection[str], count: int = PILOT) -> list[str]:
     return sorted(digests, key=lambda digest: hashlib.sha256(f"pilot {digest}".encode()).digest())[:count]
 
 
-def forecast(known: Known, *, is_sample: bool = False) -> Forecast:
-    """Return what is expected of the second describer; of a sample as if it had not been asked.
+def forecast(known: Known) -> Forecast:
+    """Return what is expected of the second describer.
 
     The probability of another answer is a logistic regression with a prior towards the stated confidence: what is
     learned from few looks stays near it. Images with a label and a first answer only count as looks, too, where the
     answer is wrong.
     """
-    answered = known.said >= 0
+    answered, asked = known.said >= 0, known.differs >= 0
     differs = np.full(len(answered), UNANSWERED)
     differs[answered] = _other_answer(known, answered)
     both = (known.right >= 0).all(axis=1) & (known.differs == 1)
     mended, spoilt = (float((known.right[both, which] == 1).sum()) for which in (1, 0))
     total = MENDED + SPOILT + NEITHER + both.sum()
     mended, spoilt = (MENDED + mended) / total, (SPOILT + spoilt) / total
-    asked, same = (known.differs >= 0) & (not is_sample), known.right[known.differs == 0, 0]
+    same = known.right[known.differs == 0, 0]
     agreed = (AGREED + (same == 1).sum()) / (AGREED + AGREED_WRONG + (same >= 0).sum())
     gain = np.where(answered, differs * (mended - spoilt), differs * mended)
     first_right = np.where(answered, (1 - differs) * agreed + differs * spoilt, 0.0)
-    second_right = np.where(known.differs == 1, mended, agreed)
-    right = np.where(asked, second_right, first_right)
+    right = np.where(asked, np.where(known.differs == 1, mended, agreed), first_right)
     return Forecast(np.where(asked, 0.0, np.maximum(gain, 0.0)), float(right.sum()))
 
 
@@ -133,31 +132,15 @@ def next_round(gain: Floats, least: float, tried: Collection[int] = ()) -> Ints:
     return worth[: max(PILOT, math.ceil(len(worth) / ROUNDS))]
 
 
-class Point(NamedTuple):
-    """What it costs to ask the second describer about so many more images, and how many labels are then right."""
+def curve(found: Forecast, least: float, price: float | None) -> list[tuple[int, float | None, float]]:
+    """Return images, cost and expected right labels of asking about none more, parts of them, all, and those worth it.
 
-    images: int
-    usd: float | None
-    right: float
-
-
-def curve(found: Forecast, least: float, price: float | None, scale: float = 1.0) -> list[Point]:
-    """Return points of cost against expected right labels: none more, parts of the images, all, and those worth it.
-
-    An image costs ``price`` US dollars, None if unknown, and stands for ``scale`` images.
+    An image costs ``price`` US dollars, None if unknown.
     """
     gains, open_ = np.sort(found.gain)[::-1], int((found.gain > 0).sum())
     total, worth = len(gains), int((gains >= max(least, 1e-9)).sum())
     counts = sorted({0, worth, open_, *(min(open_, round(share * total)) for share in SHARES)})
-    usd = None if price is None else price * scale
-    return [
-        Point(
-            round(count * scale),
-            None if usd is None else usd * count,
-            (found.right + float(gains[:count].sum())) * scale,
-        )
-        for count in counts
-    ]
+    return [(n, None if price is None else price * n, found.right + float(gains[:n].sum())) for n in counts]
 
 
 def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResult:
@@ -180,14 +163,15 @@ def describe_in_turn(config: DescribeConfig, describe: Describe) -> DescribeResu
         raise ConfigError(f"--then {config.then} is the describer that was asked first; give another.")
     if not all(free):  # a limit of the other one's cost
         both = [one.model_copy(update={"max_cost": None} if no else {}) for one, no in zip(both, free, strict=True)]
-    outcome = describe(both[0], None)
+    outcome, second = describe(both[0], None), both[1]
+    if config.dry_run:
+        other = describe(second, None)
+        text = f"{outcome.text}\n{config.then} for all. {other.text}"
+        return replace(outcome, **_together(outcome, [other]), text=text)
     if outcome.stopped_by is not None:
         waits = "The second describer is asked when the first one is done."
         return replace(outcome, text=f"{outcome.text} {waits}".strip())
-    _, images = asked_images(config, config.data)
-    if config.only is not None:
-        images, _ = chosen_images(images, config.only)
-    return _ask_second(config, both[1], names, images, outcome, describe)
+    return _ask_second(config, second, names, asked_images(config, config.data)[1], outcome, describe)
 
 
 def _ask_second(
@@ -200,46 +184,38 @@ def _ask_second(
 ) -> DescribeResult:
     """Ask the pilot, tell the curve, and ask rounds until none is worth it or the budget ends."""
     digests, done, stopped, text = list(dict.fromkeys(images.digests)), list[DescribeResult](), "", ""
-
-    def ask(chosen: set[str] | None) -> bool:
-        """Ask about images, or a sample; return whether there is room for more."""
-        nonlocal stopped
-        budget = dict[str, Any]()
-        if second.max_cost is not None:
-            budget["max_cost"] = second.max_cost - (first.cost_usd or 0.0)
-        if second.limit is not None:
-            budget["limit"] = second.limit - sum(one.described + one.failed + one.rejected for one in (first, *done))
-        stopped = next((name for name, left in budget.items() if left <= 0), "")
-        if not stopped:
-            done.append(found := describe(second.model_copy(update=budget), chosen))
-            if found.stopped_by is not None:
-                stopped = next(name for name in budget if flag_of(name) in found.stopped_by)
-        return not stopped
-
-    if config.dry_run:
-        ask(None)
-        known = _known(config, names, images, digests)
-        rows = np.flatnonzero((known.said >= 0) | (known.differs >= 0))
-        if len(rows):
-            sample = forecast(Known._make(part[rows] for part in known), is_sample=len(rows) < len(digests))
-            text = _told(config, sample, _price(done, known), len(digests), len(digests) / len(rows))
-        texts = (first.text, text, *(f"{config.then} for all. {one.text}" for one in done))
-        return replace(first, **_together(first, done), text="\n".join(filter(None, texts)))
     row_of, tried = {digest: row for row, digest in enumerate(digests)}, set[int]()
-    chosen = [row_of[digest] for digest in pilot(digests)]
-    while chosen and ask({digests[row] for row in chosen}):
+    chosen, found = [row_of[digest] for digest in pilot(digests)], forecast(_known(config, names, images, digests))
+    while chosen:
+        left = dict[str, Any]()
+        if second.max_cost is not None:
+            left["max_cost"] = second.max_cost - (first.cost_usd or 0.0)
+        if second.limit is not None:
+            left["limit"] = second.limit - sum(one.described + one.failed + one.rejected for one in (first, *done))
+        if stopped := next((name for name, rest in left.items() if rest <= 0), ""):
+            break
+        done.append(one := describe(second.model_copy(update=left), {digests[row] for row in chosen}))
         tried |= {*chosen}
         known = _known(config, names, images, digests)
-        found, price = forecast(known), _price(done, known)
+        found, answers = forecast(known), int((known.differs >= 0).sum())
+        price = one.cost_usd / answers if one.cost_usd is not None and answers else None
+        least = max(config.least_gain, 0.0 if config.worth is None or price is None else price / config.worth)
         if not text:
-            say(text := _told(config, found, price, len(digests)))
-        chosen = next_round(found.gain, _least(config, price), tried).tolist()
-    known = _known(config, names, images, digests)
-    found, paid = forecast(known), done[-1].cost_usd if done else None
-    text = f"{first.text}\n{text or _told(config, found, None, len(digests))}"
-    if paid is not None:
+            rows = [("more images", "cost", "expected right", "")]
+            worth = int((found.gain >= max(least, 1e-9)).sum())
+            for count, usd, right in curve(found, least, price):
+                mark = "<- these are worth it" if count == worth else ""
+                cost = "?" if usd is None else f"${usd:,.2f}"
+                rows.append((f"{count:,}", cost, f"{right / len(digests):.1%}", mark))
+            say(text := text_table("What asking the second describer brings", rows))
+        if one.stopped_by is not None:
+            stopped = next(name for name in left if flag_of(name) in one.stopped_by)
+            break
+        chosen = next_round(found.gain, least, tried).tolist()
+    known, stopped_by = _known(config, names, images, digests), first.stopped_by
+    text = f"{first.text}\n{text}"
+    if done and (paid := done[-1].cost_usd) is not None:
         text += f"\n{config.then} has cost ${paid:,.4f}."
-    stopped_by = first.stopped_by
     if stopped:
         stopped_by = f"{flag_of(stopped)} {getattr(config, stopped):g}"
         text += f"\nThat uses up {stopped_by}; a higher number asks {config.then} for more."
@@ -251,27 +227,6 @@ def _ask_second(
     }
     together = _together(first, done)
     return replace(first, **together, text=text.strip(), stopped_by=stopped_by, details={**first.details, **facts})
-
-
-def _price(done: Sequence[DescribeResult], known: Known) -> float | None:
-    paid = [one.cost_usd for one in done if one.cost_usd is not None]
-    answers = int((known.differs >= 0).sum())
-    return paid[-1] / answers if paid and answers else None
-
-
-def _least(config: DescribeConfig, price: float | None) -> float:
-    """Return the least gain of an image that is asked."""
-    return max(config.least_gain, 0.0 if config.worth is None or price is None else price / config.worth)
-
-
-def _told(config: DescribeConfig, found: Forecast, price: float | None, images: int, scale: float = 1.0) -> str:
-    """Return the curve as a table; the row of the images that are worth it is marked."""
-    limit, rows = _least(config, price), [("more images", "cost", "expected right", "")]
-    worth = round(int((found.gain >= max(limit, 1e-9)).sum()) * scale)
-    for count, usd, right in curve(found, limit, price, scale):
-        mark = "<- these are worth it" if count == worth else ""
-        rows.append((f"{count:,}", "?" if usd is None else f"${usd:,.2f}", f"{right / images:.1%}", mark))
-    return text_table("What asking the second describer brings", rows)
 
 
 def _together(first: DescribeResult, done: Sequence[DescribeResult]) -> dict[str, Any]:

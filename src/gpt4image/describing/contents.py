@@ -18,7 +18,7 @@ from typing import Any, get_args
 import numpy as np
 
 from gpt4image.artifacts.answers import KINDS
-from gpt4image.artifacts.prompts import turns
+from gpt4image.artifacts.prompts import text_for
 from gpt4image.artifacts.results import describer_name
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError, nearest
@@ -39,7 +39,6 @@ from gpt4image.pages.page import render
 
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
 _KINDS = ("descriptions", "answers", "rejected", "no_answer")
-_REASONS = ("rejected_reasons", "no_answer_reasons", "outside_list")
 _SHOWN, _CLASSES_SHOWN, _LONGEST_REASON = 5, 100, 100
 # Request ids and the like, which would make every reason a reason of its own.
 _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
@@ -59,21 +58,16 @@ _SECTIONS = (
 )
 
 
-def all_results(
-    store: DescriptionStore, prompt: str | None = None, digests: Sequence[str] | None = None
+def shown_results(
+    store: DescriptionStore, task: str, prompt: str | None = None, digests: Sequence[str] | None = None
 ) -> Iterator[Description]:
-    """Yield the descriptions of a store, then what was rejected or failed."""
-    for status in ("ok", "failed"):
-        yield from store.descriptions(prompt_name=prompt, digests=digests, status=status)
-
-
-def shown_results(store: DescriptionStore, task: str, prompt: str | None = None) -> Iterator[Description]:
-    """Yield all results, with a progress bar."""
+    """Yield the descriptions of a store, then what was rejected or failed, with a progress bar."""
     with progress_bar() as bar:
         shown = bar.add_task(task, total=sum(count for *_, count in store.counts()), note="")
-        for result in all_results(store, prompt):
-            yield result
-            bar.update(shown, advance=1)
+        for status in ("ok", "failed"):
+            for result in store.descriptions(prompt_name=prompt, digests=digests, status=status):
+                yield result
+                bar.update(shown, advance=1)
 
 
 def class_names(images: Dataset) -> dict[str, str]:
@@ -83,9 +77,8 @@ def class_names(images: Dataset) -> dict[str, str]:
 
 def stored_flaws(result: Description, class_name: str | None) -> list[Flaw]:
     """Return the flaws of an answer about an image of a class; none if there is no answer."""
-    if result.text is None:
-        return []
-    return flaws(result.text, finish_reason=result.finish_reason, turns=turns(result.prompt, class_name or ""))
+    question = text_for(result.prompt, class_name or "")
+    return [] if result.text is None else flaws(result.text, finish_reason=result.finish_reason, question=question)
 
 
 def describer_names(describers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -111,104 +104,79 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Sto
     """
     dataset, images = (None, None) if config.data is None else asked_images(config, config.data)
     names = {} if dataset is None else class_names(dataset)
-    found = _Stats()
+    described, answered, words, boxes = set[str](), set[str](), array("q"), Counter[str]()
+    # By prompt and settings of the describer; a sum is missing as long as nothing is known.
+    parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
+    counts: dict[str, Counter[Any]] = defaultdict(Counter)
     with DescriptionStore(config.store) as store:
         for result in shown_results(store, "read"):
-            if prompts is None or result.prompt in prompts:
-                found.add(result, names.get(result.digest))
-    summary, record = found.summary(), found.record()
-    stored = max(1, found.totals["descriptions"] or found.totals["answers"])
-    summary["bytes_per_description"] = round(config.store.stat().st_size / stored)
+            if prompts is not None and result.prompt not in prompts:
+                continue
+            text, answer, is_good = result.text, result.answer, result.status == "ok"
+            found = stored_flaws(result, names.get(result.digest))
+            part = parts[result.prompt, canonical_json(result.describer)]
+            part.update({name: value for name in _SUMS if (value := getattr(result, name)) is not None})
+            if not is_good:
+                kind = "no_answer" if text is None and answer is None else "rejected"
+                part[kind] += 1
+                reason = _PARTICULAR.sub("…", one_line(visible(result.error or "")))[:_LONGEST_REASON]
+                counts[f"{kind}_reasons"][reason] += 1
+                counts["flaws_of_rejected"].update(found)
+                continue
+            if text is not None:
+                part["descriptions"] += 1
+                counts["flaws_of_descriptions"].update(found)
+                counts["flawed"][bool(found)] += 1
+                described.add(result.digest)
+                words.append(len(text.split()))
+            if answer is not None:
+                part["answers"] += 1
+                answered.add(result.digest)
+                boxes.update(box_facts([result], result.prompt.class_names))
+                if CLASS in result.prompt.ask:
+                    counts["answer_kinds"][answer.kind] += 1
+                    if answer.class_name is not None:
+                        counts["classes"][answer.class_name] += 1
+                    elif answer.said is not None:
+                        counts["outside_list"][one_line(visible(answer.said))] += 1
+    totals = sum(parts.values(), Counter[str]())
+    kinds = counts["answer_kinds"]
+    summary: dict[str, Any] = {"descriptions": totals["descriptions"], "images": len(described | answered)}
+    if answered:
+        summary |= {"answers": totals["answers"], "images_answered": len(answered)}
+        summary |= {f"class_{kind}": kinds[kind] for kind in KINDS if kinds} | boxes
+    summary |= {"failures": totals["rejected"] + totals["no_answer"]}
+    summary |= {"rejected": totals["rejected"], "no_answer": totals["no_answer"], "flawed": counts["flawed"][True]}
+    summary |= {name: totals[name] for name in _SUMS if any(name in part for part in parts.values())}
     if images is not None:
-        covered, answered = (sum(d in own for d in images.digests) for own in (found.described, found.answered))
-        summary |= {"images_in_set": len(images), "images_described": covered, "coverage": _share(covered, len(images))}
-        summary |= {"answer_coverage": _share(answered, len(images))} if found.answered else {}
-    first = {name: summary[name] for name in ("descriptions", "images")}
-    text = _tables(summary, record)
-    return StoreResult(path=config.store, counted=first | summary, distributions=record, text=text)
-
-
-class _Stats:
-    def __init__(self) -> None:
-        self.described, self.answered = set[str](), set[str]()
-        # By prompt and settings of the describer; a sum is missing as long as nothing is known.
-        self.parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
-        self.words = array("q")
-        self.counts: dict[str, Counter[Any]] = defaultdict(Counter)
-        self.totals, self.boxes = Counter[str](), Counter[str]()
-
-    def add(self, result: Description, class_name: str | None) -> None:
-        """Count a result of an image of a class; None if the class is unknown."""
-        text, answer = result.text, result.answer
-        if result.status == "failed":
-            kinds = ["no_answer" if text is None and answer is None else "rejected"]
-        else:
-            kinds = [kind for kind, there in (("descriptions", text), ("answers", answer)) if there is not None]
-        sums = {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
-        for counter in (self.parts[result.prompt, canonical_json(result.describer)], self.totals):
-            counter.update(dict.fromkeys(kinds, 1) | sums)
-        if answer is not None and "answers" in kinds:
-            self.answered.add(result.digest)
-            self.boxes.update(box_facts([result], result.prompt.class_names))
-            if CLASS in result.prompt.ask:
-                self.counts["answer_kinds"][answer.kind] += 1
-                if answer.class_name is not None:
-                    self.counts["classes"][answer.class_name] += 1
-                elif answer.said is not None:
-                    self.counts["outside_list"][one_line(visible(answer.said))] += 1
-        if result.error is not None:
-            reason = _PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_REASON]
-            self.counts[f"{kinds[0]}_reasons"][reason] += 1
-        if text is not None:
-            found = stored_flaws(result, class_name)
-            self.counts[f"flaws_of_{kinds[0]}"].update(found)
-            if result.error is None:
-                self.described.add(result.digest)
-                self.words.append(len(text.split()))
-                self.totals.update(flawed=bool(found), with_reason=result.finish_reason is not None)
-                if class_name is not None:
-                    self.counts["named"][class_name.replace("_", " ").lower() in text.lower()] += 1
-
-    def summary(self) -> dict[str, Any]:
-        """Return the facts of the whole store; unknown ones are left out."""
-        totals, named, kinds = self.totals, self.counts["named"], self.counts["answer_kinds"]
-        facts = {"descriptions": totals["descriptions"], "images": len(self.described | self.answered)}
-        if self.answered:
-            facts |= {"answers": totals["answers"], "images_answered": len(self.answered)}
-            facts |= {f"class_{kind}": kinds[kind] for kind in KINDS if kinds} | self.boxes
-        more = {
-            "failures": totals["rejected"] + totals["no_answer"],
-            **{name: totals[name] for name in ("rejected", "no_answer", "flawed")},
-            "truncated_share": _share(self.counts["flaws_of_descriptions"]["truncated"], totals["with_reason"]),
-            **{name: totals.get(name) for name in _SUMS},
-            "class_named": _share(named[True], named.total()),
-        }
-        return {name: value for name, value in (facts | more).items() if value is not None}
-
-    def record(self) -> dict[str, Any]:
-        """Return the lengths in words, and the counts by prompt, describer, flaw and reason."""
-        names = describer_names(json.loads(settings) for _, settings in self.parts)
-        described = Counter[Prompt]()
-        for (prompt, _), part in self.parts.items():
-            described[prompt] += part["descriptions"]
-        flawed = {kind: self.counts[f"flaws_of_{kind}"] for kind in ("descriptions", "rejected")}
-        of_flaws = {flaw: {kind: counts[flaw] for kind, counts in flawed.items()} for flaw in get_args(Flaw)}
-        return {
-            "words": _distribution(self.words),
-            "flaws": {flaw: counts for flaw, counts in of_flaws.items() if any(counts.values())},
-            **{name: dict(self.counts[name].most_common(_SHOWN)) for name in _REASONS},
-            "classes": dict(self.counts["classes"].most_common()),
-            "prompts": [{**asdict(prompt), "descriptions": count} for prompt, count in sorted(described.items())],
-            "describers": [
-                {
-                    **{"prompt": prompt.name, "describer": names[settings]},
-                    **{name: part[name] for name in _KINDS},
-                    **{name: part.get(name) for name in _SUMS},
-                    "settings": json.loads(settings),
-                }
-                for (prompt, settings), part in sorted(self.parts.items(), key=lambda item: item[0])
-            ],
-        }
+        covered, has_answer = (sum(digest in own for digest in images.digests) for own in (described, answered))
+        summary |= {"images_in_set": len(images), "images_described": covered}
+        summary |= {"coverage": round(covered / len(images), 6)}
+        summary |= {"answer_coverage": round(has_answer / len(images), 6)} if answered else {}
+    flaws_of = {kind: counts[f"flaws_of_{kind}"] for kind in ("descriptions", "rejected")}
+    by_flaw = {flaw: {kind: own[flaw] for kind, own in flaws_of.items()} for flaw in get_args(Flaw)}
+    short = describer_names(json.loads(settings) for _, settings in parts)
+    by_prompt = Counter[Prompt]()
+    for (prompt, _), part in parts.items():
+        by_prompt[prompt] += part["descriptions"]
+    record = {
+        "words": _distribution(words),
+        "flaws": {flaw: own for flaw, own in by_flaw.items() if any(own.values())},
+        **{
+            name: dict(counts[name].most_common(_SHOWN))
+            for name in ("rejected_reasons", "no_answer_reasons", "outside_list")
+        },
+        "classes": dict(counts["classes"].most_common()),
+        "prompts": [{**asdict(prompt), "descriptions": count} for prompt, count in sorted(by_prompt.items())],
+        "describers": [
+            {"prompt": prompt.name, "describer": short[settings]}
+            | {name: part[name] for name in _KINDS}
+            | {name: part.get(name) for name in _SUMS}
+            | {"settings": json.loads(settings)}
+            for (prompt, settings), part in sorted(parts.items(), key=lambda item: item[0])
+        ],
+    }
+    return StoreResult(path=config.store, counted=summary, distributions=record, text=_tables(record))
 
 
 def _distribution(values: array[int]) -> dict[str, float] | None:
@@ -220,11 +188,7 @@ def _distribution(values: array[int]) -> dict[str, float] | None:
     return {"min": low, "median": median, "mean": mean, "p95": p95, "max": high}
 
 
-def _share(part: int, whole: int) -> float | None:
-    return round(part / whole, 6) if whole else None
-
-
-def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+def _tables(record: Mapping[str, Any]) -> str:
     words, columns = record["words"] or {}, ("prompt", "describer", *_KINDS, *_SUMS)
     tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[Any]]], ...] = (
         ("per description", [*words], [("words", *words.values())] if words else []),
@@ -232,7 +196,7 @@ def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         (
             "flaw",
             ("descriptions", "rejected answers"),
-            [(flaw, *kinds.values()) for flaw, kinds in record["flaws"].items()],
+            [(flaw, *own.values()) for flaw, own in record["flaws"].items()],
         ),
         ("rejected because", ("answers",), [*record["rejected_reasons"].items()]),
         ("no answer because", ("requests",), [*record["no_answer_reasons"].items()]),
@@ -264,28 +228,30 @@ def view(config: ViewConfig) -> StoreResult:
     if config.out.is_dir():
         raise ConfigError(f"--out {config.out}: this is a folder; give the name of an HTML file in it.")
     images = None if config.data is None else load_dataset(config.data)
-    names, rows = ({}, {}) if images is None else (class_names(images), dict[str, list[int]]())
+    names, rows, worst = ({} if images is None else class_names(images)), dict[str, list[int]](), dict[str, int]()
     for row, digest in enumerate(() if images is None else images.digests):
         rows.setdefault(digest, []).append(row)
     with DescriptionStore(config.store) as store:
-        if images is None:
-            rows = {result.digest: [0] for result in all_results(store, config.prompt)}
-        groups = _groups(store, config, rows, names)
+        for result in shown_results(store, "judge", config.prompt):
+            if images is None:
+                rows[result.digest] = [0]
+            rank = 0 if result.status == "failed" else 1 if stored_flaws(result, names.get(result.digest)) else 2
+            worst[result.digest] = min(rank, worst.get(result.digest, rank))
+        groups = [[digest for digest in rows if worst.get(digest) == rank] for rank in range(len(_SECTIONS))]
         sizes = [len(group) for group in groups]
         if not any(sizes):
             known = sorted({prompt.name for prompt, *_ in store.counts()})
             if config.prompt is not None and known and config.prompt not in known:
                 raise StoreError(f"{config.store}: no answer to this prompt: {nearest(config.prompt, known)}")
-            what = f" with the flaw {config.flaw}" if config.flaw else ""
             about = f" about an image of {config.data}; compare both by `descriptions check`" if config.data else ""
-            raise StoreError(f"{config.store}: there is no answer{what}{about}.")
+            raise StoreError(f"{config.store}: there is no answer{about}.")
         rng = random.Random(0)
         shown = [
             [group[place] for place in sorted(rng.sample(range(len(group)), share))]
             for group, share in zip(groups, _shares(sizes, config.limit), strict=True)
         ]
         results: dict[str, list[Description]] = {digest: [] for digest in itertools.chain(*shown)}
-        for result in all_results(store, config.prompt, list(results)):
+        for result in shown_results(store, "read", config.prompt, list(results)):
             results[result.digest].append(result)
         formats = {key: {"box_format": name} for key, name in store.box_formats().items()}
     every = list(itertools.chain(*results.values()))
@@ -311,7 +277,6 @@ def view(config: ViewConfig) -> StoreResult:
     page = render(
         "gallery.html",
         data=visible(config.data or str(config.store)),
-        flaw=config.flaw,
         facts=summary,
         sections=[
             {"title": title, "note": note, "total": size, "cards": [card(digest) for digest in digests]}
@@ -335,18 +300,6 @@ def view(config: ViewConfig) -> StoreResult:
     return StoreResult(path=config.out, skipped=skipped, counted=summary)
 
 
-def _groups(
-    store: DescriptionStore, config: ViewConfig, digests: Iterable[str], names: Mapping[str, str]
-) -> list[list[str]]:
-    worst: dict[str, int] = {}
-    for result in shown_results(store, "judge", config.prompt):
-        found = stored_flaws(result, names.get(result.digest))
-        if config.flaw is None or config.flaw in found:
-            rank = 0 if result.status == "failed" else 1 if found else 2
-            worst[result.digest] = min(rank, worst.get(result.digest, rank))
-    return [[digest for digest in digests if worst.get(digest) == rank] for rank in range(len(_SECTIONS))]
-
-
 def _shares(sizes: Sequence[int], limit: int) -> list[int]:
     """Return how many of each group to show; the last group gets what the others, a quarter each at most, leave."""
     shares = [0] * len(sizes)
@@ -358,26 +311,20 @@ def _shares(sizes: Sequence[int], limit: int) -> list[int]:
 
 
 def _answer(result: Description, describer: str, class_name: str | None) -> dict[str, Any]:
-    texts = {
-        "text": result.text or "",
-        "error": result.error or "",
-        "prompt": result.prompt.name,
-        "describer": describer,
-        "structured": " · ".join(_in_words(result)),
-    }
-    tokens = (
-        f"{n:,} tokens {name}" for name, n in (("in", result.tokens_in), ("out", result.tokens_out)) if n is not None
-    )
     facts = (
-        f"sample {result.sample + 1}" if result.sample else None,
         result.finish_reason,
-        *tokens,
+        None if result.tokens_in is None else f"{result.tokens_in:,} tokens in",
+        None if result.tokens_out is None else f"{result.tokens_out:,} tokens out",
         None if result.cost_usd is None else f"${result.cost_usd:.6f}".rstrip("0").rstrip("."),
         None if result.latency_s is None else duration(result.latency_s),
     )
     return {
         "kind": "description" if result.status == "ok" else "no answer" if result.text is None else "rejected",
-        **{name: visible(text) for name, text in texts.items()},
+        "text": visible(result.text or ""),
+        "error": visible(result.error or ""),
+        "prompt": visible(result.prompt.name),
+        "describer": visible(describer),
+        "structured": visible(" · ".join(_in_words(result))),
         "flaws": stored_flaws(result, class_name),
         "facts": [visible(fact) for fact in facts if fact is not None],
     }
@@ -397,9 +344,9 @@ def _in_words(result: Description) -> Iterator[str]:
     if answer.tags:
         yield f"tags: {', '.join(answer.tags)}"
     if answer.boxes is not None:
-        each = [f"{box['label']} (“{box['words']}”)" if "words" in box else box["label"] for box in answer.boxes]
-        more = ["…"] if len(each) > _BOXES_IN_WORDS else []
-        yield f"{len(each)} boxes" + (": " if each else "") + ", ".join(each[:_BOXES_IN_WORDS] + more)
+        labels = [box["label"] for box in answer.boxes]
+        more = ["…"] if len(labels) > _BOXES_IN_WORDS else []
+        yield f"{len(labels)} boxes" + (": " if labels else "") + ", ".join(labels[:_BOXES_IN_WORDS] + more)
 
 
 def _drawn(result: Description) -> list[dict[str, Any]]:
@@ -407,7 +354,7 @@ def _drawn(result: Description) -> list[dict[str, Any]]:
     drawn: list[dict[str, Any]] = []
     for box in () if result.answer is None or result.status == "failed" else result.answer.boxes or ():
         left, top, right, bottom = (value / 10 for value in box["box_2d"])
-        title = visible(" · ".join(filter(None, (box["label"], box.get("words")))))
         place = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-        drawn.append({"label": visible(box["label"]), "title": title, "place": place})
+        label = visible(box["label"])
+        drawn.append({"label": label, "title": label, "place": place})
     return drawn

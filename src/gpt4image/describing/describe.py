@@ -21,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 
 from gpt4image.artifacts import answers
-from gpt4image.artifacts.prompts import fill, load_prompt, turns
+from gpt4image.artifacts.prompts import fill, load_prompt
 from gpt4image.artifacts.store import (
     OUTSIDE_LIST,
     ClassOption,
@@ -49,7 +49,6 @@ from gpt4image.describing.asking import (
     Budget,
     asked_images,
     brings,
-    chosen_images,
     find_missing,
     is_shorter,
 )
@@ -92,9 +91,6 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         describer.require_answers(dataset, listed(config.ask))
     elif dataset.clips and config.prompt == DescribeConfig.model_fields["prompt"].default:
         note_once(f"the prompt {prompts[0].name!r} asks about an image; for clips, --prompt motion asks what moves.")
-    unknown: list[Skipped] = []
-    if config.only is not None:
-        images, unknown = chosen_images(dataset, config.only)
     if only is not None:
         images = images.select(np.array([row for row, digest in enumerate(images.digests) if digest in only], np.int64))
     classes = _classes_of(config, images, replayed=isinstance(describer, ReplayDescriber))
@@ -106,7 +102,8 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
     with DescriptionStore(config.store, write=True) as store:
         if config.examples:
             _show_examples(describer, config, store, dataset, classes)
-        run = _Run(config, store, describer, dataset, images, budget, classes, prompts)
+        run = _Run(config, store, describer, dataset, images, budget, classes)
+        run.find_missing(prompts)
         store.note_dataset(hidden(config.data))
         known, uncertain = store.spent(describer.settings, set(dataset.digests))
         # What is in a batch is known to the next run; other calls are noted before they are sent.
@@ -122,7 +119,7 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
             budget.end()
         if interrupt.requested:
             raise KeyboardInterrupt
-        outcome = run.outcome(unknown)
+        outcome = run.outcome()
         return outcome if run.only is None else run.estimate(outcome)
 
 
@@ -130,7 +127,6 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
     """Return the prompts. Raises ConfigError: one is unknown, or options do not go together."""
     prompts, ask = [load_prompt(name) for name in config.prompt], listed(config.ask)
     names, kind = [prompt.name for prompt in prompts], config.describer.partition(":")[0]
-    several = first_few(prompt.name for prompt in prompts if len(turns(prompt, "")) > 1)
     telling = first_few(prompt.name for prompt in prompts if prompt.class_conditioned)
     unknown = first_few(prompt.name for prompt in prompts if not prompt.text)
     asked, given, sheet = f"--ask {config.ask}", f"--prompt {' '.join(config.prompt)}", f"--per-call {config.per_call}"
@@ -139,11 +135,8 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
     for is_wrong, reason in (
         (not names or len(set(names)) < len(names), f"{given}: at least one prompt is needed, each name once."),
         (structured and len(names) > 1, f"{asked} goes with one --prompt, not with {given[9:]}."),
-        (structured and several, f"{asked}: the prompt {several} has several turns; use one with one turn."),
         (CLASS in ask and telling, f"{asked}: the prompt {telling} tells the class; use another prompt."),
-        (sheets and several, f"{sheet}: the prompt {several} has several turns; use another."),
         (sheets and telling, f"{sheet}: the prompt {telling} tells the class; use another."),
-        (config.batch and several, f"--batch: the prompt {several} has several turns; use another."),
         (config.batch and not alone, "--batch sends everything from here; leave out --engine ray."),
         (config.examples and CLASS not in ask, f"--examples shows what classes look like; add class to {asked}."),
         (
@@ -236,7 +229,7 @@ def _classes_of(config: DescribeConfig, images: Dataset, *, replayed: bool) -> t
     if CLASS in ask and not offered:
         raise ConfigError(f"--ask {config.ask}: {config.data} has no classes; give a list or a file as --classes.")
     differs = "" if config.classes is None else compare_with(offered, images.classes, config.data)
-    if differs and config.only is None:  # a list for some images is shorter on purpose
+    if differs:
         say(f"{differs}.")
     chosen = images.labels.ndim == 2 and not replayed and len(offered) <= MOST_OFFERED
     words = not asks_of_list(ask) and (TAGS not in ask or (config.classes is None and not chosen))
@@ -260,7 +253,7 @@ def judge(answer: Answer, *, last_try: bool) -> Judged:
         return Judged(error=valid(answer.error or "no answer"))
     text, structured, broken = without_thoughts(valid(answer.text)), None, None
     if prompt.ask != (DESCRIPTION,):
-        parsed = parse_answer(text, prompt, class_names(prompt.class_names), answer.probability)
+        parsed = parse_answer(text, prompt, class_names(prompt.class_names))
         if isinstance(parsed, str):
             is_cut = answer.finish_reason == CUT_OFF
             broken = parsed + ("; it ends at the limit of tokens (--max-tokens)" if is_cut else "")
@@ -271,7 +264,7 @@ def judge(answer: Answer, *, last_try: bool) -> Judged:
                 with contextlib.suppress(OSError, DecodeError):
                     structured = replace(structured, picture=sides(answer.request.read()))
     if text is not None:
-        found = flaws(text, finish_reason=answer.finish_reason, turns=answer.request.turns)
+        found = flaws(text, finish_reason=answer.finish_reason, question=answer.request.question)
         flaw = next((flaw for flaw in found if flaw in REJECTED), None)
         if flaw is not None or broken is not None:
             return Judged(text, structured, flaw if flaw is not None else broken)
@@ -280,6 +273,7 @@ def judge(answer: Answer, *, last_try: bool) -> Judged:
     return Judged(text, structured)
 
 
+@dataclass
 class _Run:
     """Asks, judges and commits answers as they arrive, and counts them.
 
@@ -287,32 +281,31 @@ class _Run:
     pending in a batch, ``tried`` what of it is the second try of a rejected answer.
     """
 
-    def __init__(
-        self,
-        config: DescribeConfig,
-        store: DescriptionStore,
-        describer: Describer,
-        dataset: Dataset,
-        images: Dataset,
-        budget: Budget,
-        classes: tuple[ClassOption, ...],
-        prompts: Sequence[Prompt],
-    ) -> None:
-        """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
-        self.config, self.store, self.describer, self.budget = config, store, describer, budget
-        self.dataset, self.images, self.classes = dataset, images, classes
-        self.ask, self.settings, self.digests = listed(config.ask), describer.settings, set(images.digests)
-        self.sent, self.tried = set[Name](), set[Name]()
-        self.askings = list[Asking]()
+    config: DescribeConfig
+    store: DescriptionStore
+    describer: Describer
+    dataset: Dataset
+    images: Dataset
+    budget: Budget
+    classes: tuple[ClassOption, ...]
+
+    def __post_init__(self) -> None:
+        self.ask, self.settings = listed(self.config.ask), self.describer.settings
+        self.digests = set(self.images.digests)
+        self.sent, self.tried, self.askings = set[Name](), set[Name](), list[Asking]()
         self.described, self.kinds, self.with_boxes = Counter[str](), Counter[str](), set[str]()
         self.failed, self.rejected = dict[Name, list[Skipped]](), dict[Name, list[Skipped]]()
         self.probed: Mapping[str, Any] = {}
         self.only: set[str] | None = None
-        if config.dry_run:
-            distinct = list(dict.fromkeys(images.digests))  # a few from all over the dataset, always the same ones
-            count = min(max(IMAGES_IN_SAMPLE, config.per_call), len(distinct))
+        if self.config.dry_run:
+            distinct = list(dict.fromkeys(self.images.digests))  # a few from all over the dataset, always the same ones
+            count = min(max(IMAGES_IN_SAMPLE, self.config.per_call), len(distinct))
             self.only = {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
         self.named = self.digests if self.only is None else self.only
+
+    def find_missing(self, prompts: Sequence[Prompt]) -> None:
+        """Find out what is missing. Raises ConfigError: it is pending in a batch and would be paid for again."""
+        config, store, classes = self.config, self.store, self.classes
         of_list = classes if tags_of_list(self.ask, classes) or asks_of_list(self.ask) else ()
         known: Any = {"digests": self.digests, "retry_rejected": config.retry_rejected}
         self.missing, self.already = find_missing(store, self.settings, prompts, self.ask, of_list, **known)
@@ -320,9 +313,16 @@ class _Run:
         if config.max_cost is not None:
             for one in self.missing:
                 inputs = store.inputs(one.prompt, self.settings)
-                budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
+                self.budget.learn(one.prompt, [tokens for digest, tokens in inputs if digest in self.digests])
         self._look_for_batches(prompts, of_list)
-        self._tell_of_added()
+        shorter = [prompt for prompt in store.prompts() if is_shorter(prompt, classes)]
+        answered = {digest for prompt in shorter for digest, _ in store.settled(prompt, self.settings)} & self.digests
+        again = set[str]().union(*(one.lacking & answered for one in self.missing if CLASS in one.prompt.ask))
+        if again:
+            say(
+                f"Classes came to the list later: of {len(answered):,} images with an answer, {len(again):,} may be of "
+                "an added class and are asked again; the others keep theirs."
+            )
         if BOXES in self.ask and config.box_format != "auto":
             store.set_box_format(self.settings, config.box_format, {"given": True})
         if self.wanted > self.already:
@@ -330,19 +330,17 @@ class _Run:
 
     def _look_for_batches(self, bases: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
         """Refuse what is pending in a batch and would be paid for again; a run through batches waits for its own."""
-        mine = {one.prompt: one for one in self.missing}
-        others = [
-            prompt
-            for prompt in self.store.prompts()
-            if prompt not in mine
-            and any(brings(prompt, part, base, self.ask, classes) for base in bases for part in self.ask)
-        ]
-        sent, batches = pending(self.config.store, self.settings, [*mine, *others])
-        wanted, through = set[str]().union(*(one.wanted for one in self.missing)), _through_batches(self.config)
-        doubled = set[str]()
+        mine = {one.prompt: one for one in self.missing} if _through_batches(self.config) else {}
+        sent, batches = pending(self.config.store, self.settings, self.store.prompts())
+        lacking, doubled = set[str]().union(*(one.lacking for one in self.missing)), set[str]()
         for prompt, digests in sent.items():
-            if prompt not in mine or not through:
-                doubled |= digests & self.named & (mine[prompt].lacking if prompt in mine else wanted)
+            if (own := mine.get(prompt)) is not None:
+                again = (digests & own.lacking) - own.wanted
+                own.wanted |= again
+                self.sent |= {(digest, prompt) for digest in digests}
+                self.tried |= {(digest, prompt) for digest in again}
+            elif any(brings(prompt, part, base, self.ask, classes) for base in bases for part in self.ask):
+                doubled |= digests & self.named & lacking
         if doubled:
             raise ConfigError(
                 f"{len(doubled):,} images are pending in {first_few(batches)} of the Batch API, and would be paid for "
@@ -350,26 +348,6 @@ class _Run:
                 "without --dry-run. To give them up, cancel what still runs at the server, then give --batch once "
                 "more: it keeps what was done by then."
             )
-        for one in self.missing if through else ():
-            own = sent.get(one.prompt, set[str]())
-            again = (own & one.lacking) - one.wanted
-            one.wanted |= again
-            self.sent |= {(digest, one.prompt) for digest in own}
-            self.tried |= {(digest, one.prompt) for digest in again}
-
-    def _tell_of_added(self) -> None:
-        """Say how many images are asked again because classes were added to the list."""
-        earlier = [prompt for prompt in self.store.prompts() if is_shorter(prompt, self.classes)]
-        answered = {d for prompt in earlier for d, _ in self.store.settled(prompt, self.settings)} & self.digests
-        if not answered:
-            return
-        again = {d for one in self.missing if CLASS in one.prompt.ask for d in one.lacking & answered}
-        longest = {option for prompt in earlier for option in prompt.classes}
-        added = [option.name for option in self.classes if option not in longest]
-        say(
-            f"{first_few(added) if added else 'Classes'} came to the list later: of {len(answered):,} images with an "
-            f"answer, {len(again):,} may be of an added class and are asked again; the others keep theirs."
-        )
 
     def ask_all(self, interrupt: Interrupt) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
@@ -450,7 +428,7 @@ class _Run:
             named = [Skipped(name=key, reason=f"{why}{found.error}") for key in request.keys]
             if found.text is None and found.answer is None:
                 self.failed[request.name] = named
-                if answer.alone and not _through_batches(self.config) and self._may_ask_again(answer):
+                if answer.retry and not _through_batches(self.config) and self._may_ask_again(answer):
                     self.asking.ask_again(answer)
                 return
             self.rejected[request.name] = named
@@ -465,10 +443,10 @@ class _Run:
                 self.kinds[found.answer.kind] += 1
 
     def _may_ask_again(self, answer: Answer) -> bool:
-        tried = (answer.wasted and not answer.alone) or answer.request.name in self.tried
-        return not (tried or self.describer.repeatable or answer.request.name in self.asking.asked_again)
+        name = answer.request.name
+        return not (self.describer.repeatable or name in self.tried or name in self.asking.asked_again)
 
-    def outcome(self, unknown: Iterable[Skipped]) -> DescribeResult:
+    def outcome(self) -> DescribeResult:
         """Return what was done, and what was skipped."""
         config, budget, images = self.config, self.budget, self.images
         report = self.describer.report(self.dataset)
@@ -504,7 +482,6 @@ class _Run:
             stopped_by=None if finished else stopped_by,
             skipped=(
                 *images.skipped,
-                *unknown,
                 *(item for asking in self.askings for item in asking.skipped),
                 *(Skipped(name=key, reason=_AN_EARLIER_RUN) for key, digest in keyed if digest in earlier),
                 *itertools.chain(*self.failed.values(), *self.rejected.values()),
@@ -535,15 +512,27 @@ class _Run:
         rows = [row for row in rows if row.prompt in prompts] or rows
         found = [row for row in rows if row.status == "ok"]
         facts: dict[str, Any] = {"estimate_from_answers": len(found), "estimate_requests": requests}
+        parts = [f"{requests:,} requests"]
         tokens = [(r.tokens_in, r.tokens_out) for r in found if r.tokens_in is not None and r.tokens_out is not None]
         if tokens:
-            means = [fmean(one) for one in zip(*tokens, strict=True)]
-            facts["estimate_tokens_in"], facts["estimate_tokens_out"] = (round(requests * mean) for mean in means)
-            if price is not None:
-                price = price.scaled(HALF_PRICE) if config.batch else price
-                # Rejected answers and second tries cost too; examples that the server keeps cost less.
-                spent = [] if config.batch else [row.cost_usd for row in rows if row.cost_usd]
-                facts |= _money(requests, spent or [price.of(*pair) for pair in tokens], outcome.cost_usd or 0.0)
+            given, written = (round(requests * fmean(one)) for one in zip(*tokens, strict=True))
+            facts |= {"estimate_tokens_in": given, "estimate_tokens_out": written}
+            parts.append(f"{given:,} tokens in and {written:,} out")
+        if tokens and price is not None:
+            price = price.scaled(HALF_PRICE) if config.batch else price
+            # Rejected answers and second tries cost too; examples that the server keeps cost less.
+            spent = [] if config.batch else [row.cost_usd for row in rows if row.cost_usd]
+            costs = spent or [price.of(*pair) for pair in tokens]
+            usd = facts["estimate_usd"] = round(fmean(costs) * requests, 4)
+            facts["estimate_usd_in_all"] = round(usd + (outcome.cost_usd or 0.0), 4)
+            interval = ""
+            if len(costs) > 1:
+                from scipy import stats
+
+                half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
+                low, high = (round(max(0.0, end) * requests, 4) for end in (fmean(costs) - half, fmean(costs) + half))
+                facts["estimate_usd_ci95"], interval = [low, high], f" (${low:,.2f} to {high:,.2f})"
+            parts.append(f"${usd:,.2f}{interval}")
         latencies = [row.latency_s for row in found if row.latency_s is not None]
         if latencies and not config.batch:
             on_server = config.describer.partition(":")[0] in SERVERS  # whose calls in flight the workers share
@@ -552,32 +541,8 @@ class _Run:
             if config.requests_per_minute is not None:
                 seconds = max(seconds, 60 * requests / config.per_call / config.requests_per_minute)
             facts["estimate_seconds"] = round(seconds, 1)
-        return replace(outcome, text=_in_words({**outcome.summary, **facts}), **facts)
-
-
-def _money(requests: int, costs: Sequence[float], spent: float) -> dict[str, Any]:
-    usd = round(fmean(costs) * requests, 4)
-    facts: dict[str, Any] = {"estimate_usd": usd, "estimate_usd_in_all": round(usd + spent, 4)}
-    if len(costs) > 1:
-        from scipy import stats
-
-        half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
-        ends = max(0.0, fmean(costs) - half), fmean(costs) + half
-        facts["estimate_usd_ci95"] = [round(end * requests, 4) for end in ends]
-    return facts
-
-
-def _in_words(facts: Mapping[str, Any]) -> str:
-    parts = [f"{facts['estimate_requests']:,} requests"]
-    if "estimate_tokens_in" in facts:
-        parts.append(f"{facts['estimate_tokens_in']:,} tokens in and {facts['estimate_tokens_out']:,} out")
-    if "estimate_usd" in facts:
-        low_high = facts.get("estimate_usd_ci95")
-        interval = f" (${low_high[0]:,.2f} to {low_high[1]:,.2f})" if low_high else ""
-        parts.append(f"${facts['estimate_usd']:,.2f}{interval}")
-    if "estimate_seconds" in facts:
-        parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the speed of the sample")
-    spent = ""
-    if facts.get("cost_usd") and "estimate_usd" in facts:
-        spent = f" In all ${facts['estimate_usd_in_all']:,.4f}, of it {bill(facts['cost_usd'])} spent already."
-    return f"The rest: {', '.join(parts)}.{spent}"
+            parts.append(f"{timedelta(seconds=round(seconds))} at the speed of the sample")
+        text = f"The rest: {', '.join(parts)}."
+        if outcome.cost_usd and "estimate_usd" in facts:
+            text += f" In all ${facts['estimate_usd_in_all']:,.4f}, of it {bill(outcome.cost_usd)} spent already."
+        return replace(outcome, text=text, **facts)

@@ -69,11 +69,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> StoreResult:
         **{f"class_{kind}": classes[kind] for kind in KINDS if classes},
         **importer.boxes,
     }
-    return StoreResult(
-        path=config.store,
-        counted=counted,
-        skipped=tuple(importer.skipped),
-    )
+    return StoreResult(path=config.store, counted=counted, skipped=tuple(importer.skipped))
 
 
 class _Importer:
@@ -83,8 +79,6 @@ class _Importer:
         digests = () if images is None else images.digests
         self._row_of = {digest: row for row, digest in enumerate(digests)}
         self._digest_of = None if images is None else dict(zip(images.keys, digests, strict=True))
-        # Equal files under several keys may each bring a text; an image has as many texts as keys.
-        self._keys_of = Counter(digests)
         own = () if images is None else tuple(map(ClassOption, images.classes))
         classes = own if config.classes is None else class_list(config.classes)
 
@@ -99,73 +93,53 @@ class _Importer:
 
     def add(self, store: DescriptionStore, rows: Sequence[Row | Skipped]) -> None:
         """Write the new ones of ``rows`` in one transaction."""
-        candidates: list[tuple[Row, str]] = []
+        found: list[tuple[Row, Description]] = []
         for row in rows:
-            if isinstance(row, Skipped):
-                self.skipped.append(row)
-            elif digest := self._digest(row):
-                candidates.append((row, digest))
-        known: dict[tuple[str, Prompt, str], dict[int, _Content]] = {}
-        for there in store.descriptions(digests=[digest for _, digest in candidates]):
-            who = there.digest, there.prompt, canonical_json(there.describer)
-            known.setdefault(who, {})[there.sample] = there.text, there.answer
+            description = row if isinstance(row, Skipped) else self._description(row)
+            if isinstance(description, Skipped):
+                self.skipped.append(description)
+            else:
+                assert isinstance(row, Row)  # noqa: S101
+                found.append((row, description))
+        known: dict[Any, _Content] = {}
+        for there in store.descriptions(digests=[description.digest for _, description in found]):
+            known[_place(there)] = there.text, there.answer
         new: list[Description] = []
-        for row, digest in candidates:
-            try:
-                description = self._description(row, digest)
-            except (OSError, DecodeError, KeyError):
-                self._skip(row, "its boxes are in pixels, and its picture cannot be read or is not in the dataset")
+        for row, description in found:
+            content, place = (description.text, description.answer), _place(description)
+            is_new = place not in known
+            if known.setdefault(place, content) != content:
+                self.counts["conflicts"] += 1
+                which = f"{row.key or description.digest!r} with the same prompt and describer"
+                self.skipped.append(Skipped(name=row.where, reason=f"another answer for {which} is there; it stays"))
                 continue
-            content = description.text, description.answer
-            who = description.digest, description.prompt, canonical_json(description.describer)
-            contents = known.setdefault(who, {})
-            sample = self._free_sample(row, digest, content, contents)
-            if sample is not None:
-                contents[sample] = content
-                self.counts["texts"] += description.text is not None
-                new.append(replace(description, sample=sample))
+            self.counts["texts"] += description.text is not None
+            self.counts["unchanged"] += not is_new
+            if is_new:
+                new.append(description)
+                self.boxes.update(box_facts([description], description.prompt.class_names))
                 if description.answer is not None and CLASS in description.prompt.ask:
                     self.classes[description.answer.kind] += 1
-                self.boxes.update(box_facts([description], description.prompt.class_names))
         self.counts["added"] += store.add(new)
 
-    def _skip(self, row: Row, reason: str) -> None:
-        self.skipped.append(Skipped(name=row.where, reason=reason))
-
-    def _digest(self, row: Row) -> str | None:
-        if row.digest is not None:
-            return row.digest
-        if row.key is None:
-            return self._skip(row, "neither key nor digest")
-        if self._digest_of is None:
-            raise ConfigError(f"{row.where}: rows by key need --data, the dataset that the keys belong to.")
-        if row.key not in self._digest_of:
-            self.counts["unknown_keys"] += 1
-            self.unknown_keys = [*self.unknown_keys, row.key][:3]
-            return self._skip(row, f"the dataset has no image with key {row.key!r}")
-        return self._digest_of[row.key]
-
-    def _free_sample(self, row: Row, digest: str, content: _Content, contents: Mapping[int, _Content]) -> int | None:
-        """Return the number under which the answer is new; None if it is there already or has no place."""
-        if content in (contents.values() if row.sample is None else [contents.get(row.sample)]):
-            self.counts["unchanged"] += 1
-            self.counts["texts"] += content[0] is not None
-            return None
-        if row.sample is not None and row.sample not in contents:
-            return row.sample
-        if row.sample is None and len(contents) < max(1, self._keys_of[digest]):
-            return next(number for number in itertools.count() if number not in contents)
-        self.counts["conflicts"] += 1
-        name = row.key or digest
-        return self._skip(
-            row, f"another answer for {name!r} with the same prompt and describer is in the store; it stays"
-        )
-
-    def _description(self, row: Row, digest: str) -> Description:
-        """Return what a row brings. Raises OSError, DecodeError, KeyError: its boxes need their picture."""
+    def _description(self, row: Row) -> Description | Skipped:
+        digest = row.digest
+        if digest is None:
+            if row.key is None:
+                return Skipped(name=row.where, reason="neither key nor digest")
+            if self._digest_of is None:
+                raise ConfigError(f"{row.where}: rows by key need --data, the dataset that the keys belong to.")
+            if (digest := self._digest_of.get(row.key)) is None:
+                self.counts["unknown_keys"] += 1
+                self.unknown_keys = [*self.unknown_keys, row.key][:3]
+                return Skipped(name=row.where, reason=f"the dataset has no image with key {row.key!r}")
         picture = None
         if BOXES in row.ask and self._images is not None and self._box_format.endswith("-original"):
-            picture = sides(self._images.read(self._row_of[digest]))
+            try:
+                picture = sides(self._images.read(self._row_of[digest]))
+            except (OSError, DecodeError, KeyError):
+                reason = "its boxes are in pixels, and its picture cannot be read or is not in the dataset"
+                return Skipped(name=row.where, reason=reason)
         prompt = row.prompt or self._prompt
         prompt = replace(prompt, **row.asked) if row.asked else self._asking(prompt, row.ask)
         rest: dict[str, Any] = {"created": time.time(), **row.result}
@@ -173,10 +147,15 @@ class _Importer:
             digest=digest,
             prompt=prompt,
             describer=self._describer if row.describer is None else row.describer,
+            sample=row.sample or 0,
             text=row.description,
             answer=row.answer(class_names(prompt.class_names), self._box_format, picture),
             **rest,
         )
+
+
+def _place(description: Description) -> tuple[Any, ...]:
+    return description.digest, description.prompt, canonical_json(description.describer), description.sample
 
 
 def export_descriptions(config: ExportDescriptionsConfig) -> StoreResult:

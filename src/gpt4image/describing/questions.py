@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from gpt4image.artifacts.prompts import turns
+from gpt4image.artifacts.prompts import text_for
 from gpt4image.artifacts.store import ClassOption, Prompt
 from gpt4image.describing.class_lists import NONE_OF_THESE, readable
 
@@ -63,7 +63,7 @@ def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption
             f'"label": {"its class, spelled as in the list" if classes else "what it is, in one word"}; "box_2d": '
             "[x0, y0, x1, y1], its left, top, right and bottom edge in thousandths of the width and height of the "
             'image, whole numbers from 0 to 1000; "truncated": true if the border of the image or another object '
-            'hides a part of it, otherwise false; "words": what it is, in a few words.'
+            "hides a part of it, otherwise false."
         ]
     if listed := classes and (tags_of_list(ask, classes) or asks_of_list(ask)):
         lines += ["", "Classes:", _OPTIONS]
@@ -82,20 +82,18 @@ def tags_of_list(ask: Sequence[str], classes: Sequence[ClassOption]) -> bool:
     return bool(classes) and TAGS in ask and not asks_of_list(ask)
 
 
-def question(prompt: Prompt, class_name: str, digest: str) -> tuple[str, ...]:
-    """Return the turns to send for an image."""
-    if not prompt.classes:
-        return turns(prompt, class_name)
+def question(prompt: Prompt, class_name: str, digest: str) -> str:
+    """Return the question about an image."""
     options = [*prompt.classes]
     random.Random(f"{digest} 0").shuffle(options)
     shown = [f"- {readable(name)}{f': {definition}' if definition else ''}" for name, definition in options]
-    text = "\n".join([*shown, *([f"- {NONE_OF_THESE}"] if CLASS in prompt.ask else [])])
-    return tuple(turn.replace(_OPTIONS, text) for turn in turns(prompt, class_name))
+    shown += [f"- {NONE_OF_THESE}"] if CLASS in prompt.ask else []
+    return text_for(prompt, class_name).replace(_OPTIONS, "\n".join(shown))
 
 
-def asked_again(question: Sequence[str]) -> tuple[str, ...]:
-    """Return the turns of a question whose answer named a class that is not in the list."""
-    return (*question[:-1], question[-1].removesuffix(_AGAIN) + _AGAIN)
+def asked_again(question: str) -> str:
+    """Return a question whose answer named a class that is not in the list."""
+    return question.removesuffix(_AGAIN) + _AGAIN
 
 
 def sheet_question(prompt: Prompt, question: str) -> str:
@@ -144,7 +142,6 @@ def schema_of(prompt: Prompt) -> Mapping[str, Any] | None:
             "label": {"type": "string", **one_of()},
             "box_2d": corners,
             "truncated": {"type": "boolean"},
-            "words": {"type": "string"},
         }
         fields["boxes"] = {"type": "array", "items": _object(box)}
     return _object(fields)

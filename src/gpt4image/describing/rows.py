@@ -73,7 +73,7 @@ class Row:
         """Return the structured part; boxes in pixels need width and height of the ``picture``."""
         if self.ask == (DESCRIPTION,):
             return None
-        found = to_answer(self.fields, self.ask, names, self.fields["probability"])
+        found = to_answer(self.fields, self.ask, names)
         return in_thousandths(replace(found, picture=picture), box_format)
 
     def as_json(self, ask: Sequence[str]) -> str | None:

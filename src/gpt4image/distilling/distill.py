@@ -267,7 +267,7 @@ def _after_answers(
     out, labels = config.out, config.out / TARGETS
     with DescriptionStore(out / ANSWERS) as store:
         content = store.fingerprint()
-    encoder = _options(config.encode(), {"device", "engine", "workers"})
+    encoder = _options(config.encode(), {"device"})
     if "description" in asked:
         table = out / EMBEDDINGS
         key = [content, encoder]

@@ -25,33 +25,28 @@ class ClassNames:
     revision: str = ""
 
 
-def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -> ClassNames:
-    """Return the class names embedded by the encoder of a table."""
-    made = EmbeddingTable.open(embeddings).manifest
-    return embed_by(made.encoder, made.revision, made.width, embeddings, device, classes)
+def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, ...]) -> ClassNames:
+    """Return the class names embedded by the encoder of a table, or why they cannot be."""
+    if embeddings is None or not classes:
+        return ClassNames()
+    try:
+        made = EmbeddingTable.open(embeddings).manifest
+        return embed_by(made.encoder, made.revision, made.width, embeddings, device, classes)
+    except Gpt4ImageError as error:
+        return ClassNames(missing=str(error))
 
 
-@functools.lru_cache
+@functools.lru_cache  # many arms ask
 def embed_by(
     spec: str, revision: str, width: int, embeddings: Path, device: str, classes: tuple[str, ...]
 ) -> ClassNames:
-    """Return the class names embedded by the encoder that a table was made with; cached, because many arms ask."""
+    """Return the class names embedded by the encoder that a table was made with."""
     from gpt4image.encoding.text_encoders.registry import load_known_encoder
 
     whose = f"The table {embeddings} was made with"
     encoder = load_known_encoder(spec, device, revision=revision, width=width, whose=whose)
     texts = [CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes]
     return ClassNames(vectors=encoder.encode(texts), missing="", revision=encoder.revision)
-
-
-def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, ...]) -> ClassNames:
-    """Return the class names embedded by the encoder of a table, or why they cannot be."""
-    if embeddings is None or not classes:
-        return ClassNames()
-    try:
-        return embed_class_names(embeddings, device, classes)
-    except Gpt4ImageError as error:
-        return ClassNames(missing=str(error))
 
 
 def not_read(names: Iterable[ClassNames]) -> list[str]:

@@ -12,17 +12,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import math
 import os
 import shutil
-import threading
 import time
 from array import array
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -51,14 +47,11 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.config import EncodeConfig
 from gpt4image.config.results import EncodeResult
 from gpt4image.encoding.text_encoders.base import TextEncoder
-from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked
+from gpt4image.encoding.text_encoders.long_texts import chunked
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.parallel.ray_cluster import MOST_TRIES, Workers, require_ray
 
 SECONDS_BETWEEN_REPORTS = 2.0
 _TEXTS_PER_READ = 4096
-
-EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,8 +107,6 @@ def encode(config: EncodeConfig) -> EncodeResult:
     What was encoded is kept also where it fails or is interrupted.
     """
     start = time.monotonic()
-    if config.engine == "ray":
-        require_ray()
     encoder = load_text_encoder(config.encoder, config.device)
     with DescriptionStore(config.store) as store, writing(config.out):
         descriptions = read_descriptions(store, config.prompt)
@@ -126,20 +117,15 @@ def encode(config: EncodeConfig) -> EncodeResult:
             encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
         shutil.rmtree(config.out / PARTIAL, ignore_errors=True)
         flush(config.out)  # distill does not come here again
-    seconds = time.monotonic() - start
-    manifest = read_manifest(config.out)
-
-    def facts(*names: str) -> dict[str, Any]:
-        return {name: getattr(manifest, name) for name in names}
-
+    seconds, made = time.monotonic() - start, read_manifest(config.out)
+    names = ("descriptions", "images", "texts", "pooled", "max_tokens", "encoder", "precision", "width")
     return EncodeResult(
         path=config.out,
-        **facts("descriptions", "images", "texts"),
+        **{name: getattr(made, name) for name in (*names, "class_conditioned")},
         texts_encoded=encoded,
-        texts_kept=manifest.texts - encoded,
-        long=manifest.length_policy,
-        truncated=round(manifest.truncated, 6),
-        **facts("pooled", "max_tokens", "encoder", "precision", "width", "class_conditioned"),
+        texts_kept=made.texts - encoded,
+        long=made.length_policy,
+        truncated=round(made.truncated, 6),
         seconds=round(seconds, 2),
         texts_per_second=round(encoded / seconds, 1),
     )
@@ -196,24 +182,21 @@ class _Work:
 
     def run(self) -> int:
         """Encode the missing texts and finish the table; return how many texts were encoded now."""
-        stored = self.descriptions.stored
+        stored, limit = self.descriptions.stored, self.encoder.max_tokens
         parts = [stored[start : start + _TEXTS_PER_READ].tolist() for start in range(0, len(stored), _TEXTS_PER_READ)]
         lengths = np.concatenate([self.encoder.token_lengths(self.store.texts_at(part)) for part in parts])
+        read = lengths if self.pools else np.minimum(lengths, limit)
         found = self._reported()
         # Batches, and so rounding, depend on all of this.
         identity = {"plan": self.plan, "batch_tokens": self.config.batch_tokens, "precision": self.encoder.precision}
         if found is not None and found[0]["identity"] == identity:
             progress, self._written = found
         else:
-            progress = self._begin(lengths, identity)
+            progress = self._begin(read, lengths > limit, identity)
         order = np.array(open_npy(self.partial / "order.npy", np.int64, (len(lengths),)))
-        self._append(order, self._read(lengths[order]), progress)
-        self._finish(order, int((lengths > self.encoder.max_tokens).sum()))
+        self._append(order, read[order], progress)
+        self._finish(order, int((lengths > limit).sum()))
         return len(order) - progress["rows"]
-
-    def _read(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many tokens of each text are read."""
-        return lengths if self.pools else np.minimum(lengths, self.encoder.max_tokens)
 
     def _reported(self) -> tuple[dict[str, Any], Any] | None:
         """Return the report of a stopped run about its rows, and their running checksum; None if they differ."""
@@ -227,17 +210,20 @@ class _Work:
         except (FileNotFoundError, DamagedError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
-    def _begin(self, lengths: NDArray[np.int64], identity: dict[str, Any]) -> dict[str, Any]:
-        """Lay out the rows: those of the earlier table in its order, then new texts by length."""
+    def _begin(self, read: NDArray[np.int64], is_long: NDArray[np.bool_], identity: dict[str, Any]) -> dict[str, Any]:
+        """Lay out the rows: those of the earlier table in its order, then new texts by the tokens that are read."""
         shutil.rmtree(self.partial, ignore_errors=True)
         make_folder(self.partial)
-        source = self._rows_of_earlier(lengths)
+        source = np.full(len(read), -1, dtype=np.int64)  # row of each text in the earlier table
+        if self.earlier is not None:
+            found = find_digests(self.descriptions.texts, self.earlier.texts)
+            source[found[found >= 0]] = np.flatnonzero(found >= 0)
+            if self.earlier.manifest.length_policy != self.config.long:
+                source[is_long] = -1
         reused, new = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
-        by_length = np.argsort(self._read(lengths[new]), kind="stable")
-        order = np.concatenate([reused[np.argsort(source[reused])], new[by_length]])
+        order = np.concatenate([reused[np.argsort(source[reused])], new[np.argsort(read[new], kind="stable")]])
         save_array(self.partial / "order.npy", order)
-        header = io.BytesIO()
-        shape = (len(lengths), self.encoder.width)
+        header, shape = io.BytesIO(), (len(read), self.encoder.width)
         np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
         progress: dict[str, Any] = {
             "identity": identity,
@@ -249,55 +235,40 @@ class _Work:
         with (self.partial / "embeddings.npy").open("wb") as file:
             self._write(file, header.getvalue())
             if self.earlier is not None:
-                known = np.sort(source[reused])
-                for begin in range(0, len(known), _TEXTS_PER_READ):
-                    self._write(file, self.earlier.embeddings[known[begin : begin + _TEXTS_PER_READ]].tobytes())
+                rows = np.sort(source[reused])
+                for start in range(0, len(rows), _TEXTS_PER_READ):
+                    self._write(file, self.earlier.embeddings[rows[start : start + _TEXTS_PER_READ]].tobytes())
             return self._report(file, progress, len(reused))
 
     def _write(self, file: BinaryIO, content: bytes) -> None:
         file.write(content)
         self._written.update(content)
 
-    def _rows_of_earlier(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each distinct text in the earlier table, -1 if it is not there."""
-        rows = np.full(len(lengths), -1, dtype=np.int64)
-        if self.earlier is not None:
-            found = find_digests(self.descriptions.texts, self.earlier.texts)
-            rows[found[found >= 0]] = np.flatnonzero(found >= 0)
-            if self.earlier.manifest.length_policy != self.config.long:
-                rows[lengths > self.encoder.max_tokens] = -1
-        return rows
-
     def _append(self, order: NDArray[np.int64], lengths: NDArray[np.int64], progress: dict[str, Any]) -> None:
         """Encode the rows that are not on disk yet, batch by batch."""
-        done = progress["rows"]
+        done, encoder, reported = progress["rows"], self.encoder, time.monotonic()
         if done == len(order):
             return
         every = batches(lengths, progress["reused"], self.config.batch_tokens)
-        missing = [(start, stop) for start, stop in every if stop > done]
-        in_flight: deque[Chunks] = deque()
-        reported = time.monotonic()
-
-        def texts_of_batches() -> Iterator[list[str]]:
-            for start, stop in missing:
-                texts = self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist())
-                in_flight.append(
-                    chunked(texts, lengths[start:stop], self.encoder.max_tokens, self.encoder.token_lengths)
-                )
-                yield in_flight[-1].texts
-
         with (
             (self.partial / "embeddings.npy").open("rb+") as file,
             deferred_interrupt() as interrupt,
             progress_bar() as bar,
-            _engine(self.config, self.encoder) as encode_batches,
         ):
-            file.truncate(progress["header"] + done * 2 * self.encoder.width)
+            file.truncate(progress["header"] + done * 2 * encoder.width)
             file.seek(0, os.SEEK_END)
-            task = bar.add_task("encode", total=len(order), completed=done, note=self.encoder.precision)
-            for vectors_of_chunks in encode_batches(texts_of_batches()):
-                vectors = in_flight.popleft().pool(vectors_of_chunks)
-                self._require_finite(vectors, order[done : done + len(vectors)])
+            task = bar.add_task("encode", total=len(order), completed=done, note=encoder.precision)
+            for start, stop in ((start, stop) for start, stop in every if stop > done):
+                texts = self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist())
+                chunks = chunked(texts, lengths[start:stop], encoder.max_tokens, encoder.token_lengths)
+                vectors = chunks.pool(encoder.encode(chunks.texts))
+                bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+                if len(bad):  # one would make every text label NaN
+                    raise ModelError(
+                        f"{encoder.spec}, computing in {encoder.precision}, gives {len(bad)} of {len(texts)} texts "
+                        f"of a batch an embedding that is not finite, first {texts[bad[0]][:60]!r}. Most likely its "
+                        "numbers overflow or its weights are damaged: try --device cpu, or another --encoder."
+                    )
                 self._write(file, vectors.astype("<f2").tobytes())
                 done += len(vectors)
                 bar.update(task, completed=done)
@@ -307,17 +278,6 @@ class _Work:
                 if interrupt.requested:
                     raise KeyboardInterrupt
             self._report(file, progress, len(order))
-
-    def _require_finite(self, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        """Refuse (n, D) embeddings that are not all finite: one would make every text label NaN."""
-        bad = rows[~np.isfinite(vectors).all(axis=1)]
-        if len(bad):
-            text = self.store.texts_at(self.descriptions.stored[bad[:1]].tolist())[0]
-            raise ModelError(
-                f"{self.encoder.spec}, computing in {self.encoder.precision}, gives {len(bad)} of {len(rows)} texts of "
-                f"a batch an embedding that is not finite, the first that of {text[:60]!r}. Most likely its numbers "
-                "overflow or its weights are damaged: try --device cpu, or another --encoder."
-            )
 
     def _report(self, file: BinaryIO, progress: dict[str, Any], rows: int) -> dict[str, Any]:
         """Report ``rows`` rows once they are on disk."""
@@ -364,52 +324,3 @@ def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterat
         if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
             yield start, stop
             start = stop
-
-
-@contextlib.contextmanager
-def _engine(config: EncodeConfig, encoder: TextEncoder) -> Generator[EncodeBatches]:
-    """Give a function that turns batches of texts into their (N, D) vectors, in order; over Ray a few ahead."""
-    if config.engine != "ray":
-        yield partial(map, encoder.encode)
-        return
-    given = (encoder.spec, config.device, encoder.revision, encoder.precision)
-    crew = Workers(_EncodeWork, lambda _count: given, config.workers, calls=2, gpu=config.device in ("auto", "cuda"))
-    try:
-        yield lambda batches: _in_order(crew, batches, encoder.width)
-    finally:
-        crew.close()
-
-
-def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
-    waiting, ready, following = iter(batches), dict[int, bytes](), 0
-    while True:
-        # Results that are ready too early count as in flight, so that they do not pile up behind one slow batch.
-        while crew.has_room and len(ready) < crew.room and (batch := next(waiting, None)) is not None:
-            crew.send(json.dumps(list(batch)).encode("ascii"))
-        if not crew.pending:
-            return
-        result = crew.receive()
-        if result.fault is not None or result.lost:
-            raise ModelError(result.fault or f"Workers died {MOST_TRIES} times over the same texts; free some memory.")
-        ready[result.number] = result.payload
-        while following in ready:
-            yield np.frombuffer(ready.pop(following), dtype=np.float32).reshape(-1, width)
-            following += 1
-
-
-class _EncodeWork:
-    """Turns a JSON list of texts into the bytes of their vectors, float32 (N, D); one list at a time."""
-
-    def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
-        self._encoder, self._lock = load_text_encoder(spec, device), threading.Lock()
-        here, there = (self._encoder.revision[:12], self._encoder.precision), (revision[:12], precision)
-        if here != there:
-            raise ModelError(
-                f"{spec}: a worker would encode with revision and precision {here}, the driver with {there}; rows of "
-                "one table must be made alike. Run on machines of one kind, with the same weights, or give --device "
-                "cpu."
-            )
-
-    def __call__(self, payload: bytes) -> bytes:
-        with self._lock:
-            return self._encoder.encode(json.loads(payload)).astype(np.float32).tobytes()

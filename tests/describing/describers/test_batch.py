@@ -17,14 +17,14 @@ from PIL import Image
 
 from batch_server import BatchServer, Fault, describe_ok, images_of, serving
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.base.errors import ConfigError, DescriberError, StoreError
+from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.data import load_dataset
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers import batch as batch_api
 from gpt4image.describing.describers.base import Request
-from gpt4image.describing.describers.batch import BatchDescriber, Ledger
+from gpt4image.describing.describers.batch import BatchDescriber
 from gpt4image.describing.describers.openai import describer as openai_describer
 from gpt4image.describing.describers.openai import server as untrusted
 from gpt4image.describing.prices import Price
@@ -63,7 +63,7 @@ class Api:
 
     def requests(self) -> list[Request]:
         images, prompt = load_dataset(self.config().data), PROMPTS["short"]
-        given: Any = {"prompt": prompt, "turns": (prompt.text,)}
+        given: Any = {"prompt": prompt, "question": prompt.text}
         return [
             Request(digest=digest, keys=(key,), read=lambda row=row: images.read(row), **given)
             for row, (key, digest) in enumerate(zip(images.keys, images.digests, strict=True))
@@ -141,21 +141,6 @@ def test_every_image_is_described_at_half_the_price_and_a_second_run_sends_nothi
     assert len(api.server.requests) == calls
 
 
-def test_classes_are_asked_for_by_schema_and_each_image_in_its_own_order(api: Api) -> None:
-    def say(body: dict[str, Any]) -> Any:
-        assert body["response_format"]["type"] == "json_schema" and "logprobs" not in body and "n" not in body
-        return completion('{"class": "Squares", "confidence": 0.7}')
-
-    api.server.answer = say
-    asked = {"ask": "class", "classes": "square, circle, disc, oval"}
-    api.run({"described": 8, "class_in_list": 8}, **asked)
-    assert len({json.dumps(line["body"]["messages"][-1]["content"][-1]) for line in api.server.inputs[0]}) > 3
-    found = {(one.answer.class_name, one.answer.said) for one in api.rows() if one.answer}
-    assert found == {("square", "Squares")}
-    api.run({"already_described": 8}, **asked)
-    assert api.lines == [8]
-
-
 def test_images_share_requests_and_each_answer_is_kept_by_itself(api: Api) -> None:
     def forgets(body: dict[str, Any]) -> Any:
         return (
@@ -214,13 +199,6 @@ def test_where_the_queue_is_full_parts_wait_and_become_as_small_as_they_must(roo
         api.server.faults = [Fault("POST /v1/batches", 429, body=_error("token_limit_exceeded", "the queue is full"))]
     api.run({"described": 8})
     assert api.all_paid_once and max(api.lines[-2:]) <= room
-
-
-def test_a_queue_without_room_for_one_request_is_said(api: Api) -> None:
-    api.server.room = 0
-    with pytest.raises(DescriberError, match=r"no room for a single request.*Enqueued token limit"):
-        api.run()
-    assert api.on_their_way() == () and not api.server.paid
 
 
 # Runs that were stopped
@@ -392,12 +370,6 @@ def test_a_file_without_end_is_read_up_to_a_limit(api: Api) -> None:
     assert outcome.summary["described"] + outcome.summary["failed"] == 8 and api.on_their_way() == ()
 
 
-def test_the_file_of_answers_may_be_named_a_while_after_the_end(api: Api) -> None:
-    api.server.late = 3
-    api.run({"described": 8})
-    assert api.lines == [8] and api.server.late == 0
-
-
 # Faults
 
 
@@ -530,37 +502,3 @@ def test_what_is_in_a_batch_counts_in_the_limit_of_the_next_run(api: Api) -> Non
     api.run({"cost_usd": pytest.approx(0.004), "stopped_by": "--max-cost 0.0056"}, max_cost=0.0056, **limits)
     assert sum(api.lines) == 4
     api.run({"described": 1}, max_cost=0.0057, **limits)
-
-
-# The ledger
-
-SETTINGS = {"kind": "openai", "model": "tiny"}
-PROMPT = Prompt("paper", 1, "What is this?", class_conditioned=False)
-
-
-def request(number: int) -> Request:
-    return Request(digest=f"{number:064x}", keys=("k",), prompt=PROMPT, turns=("?",), read=bytes)
-
-
-def description(number: int, **others: Any) -> Description:
-    values: dict[str, Any] = {"created": time.time(), "text": "a text", **others}
-    return Description(digest=f"{number:064x}", prompt=PROMPT, describer=SETTINGS, **values)
-
-
-def test_what_reached_the_store_before_the_ledger_heard_of_it_is_forgotten_and_nothing_is_noted_twice(
-    tmp_path: Path,
-) -> None:
-    path, refused = tmp_path / "a.db", {"text": "I cannot help with that.", "error": "refusal"}
-    with DescriptionStore(path, write=True) as store:
-        store.add([description(5, created=time.time() - 60, **refused)])
-    with Ledger(path, SETTINGS) as ledger:
-        batch = ledger.add([[request(number)] for number in range(1, 6)])
-        ledger.note(batch, "input_file", "file-1")
-        with pytest.raises(StoreError, match="UNIQUE"):
-            ledger.add([[request(6)], [request(4)]])
-    with DescriptionStore(path, write=True) as store:
-        store.add([description(1), description(2, **refused), description(3, text=None, error="the server was gone")])
-    with Ledger(path, dict(reversed(SETTINGS.items()))) as again:
-        places = [again.place(request(number)) for number in range(1, 7)]
-        assert places == [None, None, *((batch.row, line, 0) for line in (2, 3, 4)), None]
-        assert again.open_batches() == [replace(batch, wanted={})] and batch.input_file == "file-1"

@@ -19,7 +19,6 @@ from describing.describers.tiny_vlm import tiny_vlm
 from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import bounded, data_url, data_urls, pictures
-from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.descriptions import export_descriptions
 from openai_cases import openai_settings, request
 from tiny_videos import moving_dot, sound, video
@@ -127,14 +126,3 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
     assert (row["digest"], row["class"]) == (hashlib.sha256(CLIP).hexdigest(), "right")
     replayed = gpt4image.describe(**asked, store=tmp_path / "again.db", describer=f"replay:{rows}")
     assert replayed.summary["described"] == 1
-
-
-def test_a_local_model_sees_several_images_or_one_sheet(tiny_vlm: Path) -> None:
-    def answered(**changes: Any) -> tuple[str | None, int | None]:
-        made = load_describer(DescriberOptions(describer=f"transformers:{tiny_vlm}", max_tokens=24, **changes))
-        ((answer,),) = made.describe([request(read=lambda: CLIP, clips=True)])
-        return answer.text, answer.tokens_in
-
-    many, one = answered(frames=3), answered(frames=3, contact_sheet=True)
-    assert many[0] and one[0]
-    assert (many[1] or 0) - (one[1] or 0) == 2 * 4, "two more images of 2 x 2 patches"

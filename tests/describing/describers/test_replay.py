@@ -26,7 +26,7 @@ from loaded_sets import in_memory
 
 def requests(images: Dataset) -> list[Request]:
     return [
-        Request(digest=digest, keys=(key,), prompt=PROMPTS["paper"], turns=("?",), read=lambda: b"")
+        Request(digest=digest, keys=(key,), prompt=PROMPTS["paper"], question="?", read=lambda: b"")
         for key, digest in zip(images.keys, images.digests, strict=True)
     ]
 

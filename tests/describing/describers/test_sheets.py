@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import re
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +13,6 @@ import pytest
 from PIL import Image
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.decode import decode
@@ -140,19 +134,6 @@ def test_the_images_of_a_sheet_that_is_refused_are_asked_alone(photos: Path, how
     assert outcome.failed + outcome.rejected == 1
 
 
-def test_a_sheet_that_is_cut_keeps_its_whole_items(photos: Path) -> None:
-    def cut(call: Call) -> Reply:
-        shown = numbers(call)
-        whole = json.dumps({"answers": [item(place, one) for place, one in enumerate(shown, 1)]})
-        if len(shown) < 8:
-            return told(call)
-        return answer(whole[: whole.index('"image": 6') + 40], finish="length", tokens=(1100, 50))
-
-    outcome, stub = described(photos, cut)
-    assert outcome.described == 20 and right(photos)
-    assert Counter(len(numbers(call)) for call in stub.calls) == {8: 2, 4: 1, 1: 6}
-
-
 def test_an_unreadable_image_costs_only_itself(photos: Path) -> None:
     (photos / "cat" / "07.png").write_bytes(b"no picture")
     outcome, stub = described(photos, told)
@@ -192,36 +173,3 @@ def test_the_cost_is_kept_within_its_limit_and_shared_out(photos: Path, monkeypa
 )
 def test_items_belong_to_the_image_whose_number_they_have(text: str, found: dict[int, str]) -> None:
     assert items_of_sheet(text, TEXT, 2) == found
-
-
-def test_an_item_with_a_class_reads_as_the_answer_about_one_image() -> None:
-    found = items_of_sheet('{"answers": [{"image": 2, "class": "cat", "second": null}]}', CLASS, 2)
-    assert json.loads(found[2]) == {"class": "cat", "second": None}
-    assert not re.search("image", found[2])
-
-
-def test_a_killed_run_goes_on_and_pays_for_no_stored_answer_again(photos: Path) -> None:
-    with serve(lambda call: replace(told(call), delay=0.05 if stub.count < 3 else 60.0)) as stub:
-        options = ("--per-call", "4", "--concurrency", "1", "--ask", "description,class", "--splits", "train,val,test")
-        where = ("--data", f"folder:{photos}", "--store", str(photos.parent / "a.db"), "--server-name", "stub")
-        who = ("--describer", "openai:tiny", "--base-url", stub.url)
-        process = subprocess.Popen([sys.executable, "-m", "gpt4image", "describe", *where, *who, *options])
-        while stub.count < 3 and process.poll() is None:
-            time.sleep(0.02)
-        process.kill()
-        process.wait()
-    kept = {row.digest for row in rows(photos)}
-    assert len(kept) == 8
-    outcome, stub = described(photos, told, per_call=4)
-    assert outcome.already_described == 8 and outcome.described == 12 and len(stub.calls) == 3 and right(photos)
-
-
-def test_what_was_paid_is_known_where_the_run_stops_before_a_smaller_sheet(photos: Path) -> None:
-    def breaks(call: Call) -> Reply:
-        return answer("no list", tokens=(800, 80)) if len(numbers(call)) == 8 else failure(401, "key withdrawn")
-
-    with serve(breaks) as stub, pytest.raises(DescriberError, match="does not accept the key"):
-        run(photos, stub.url, concurrency=1)
-    with DescriptionStore(photos.parent / "a.db") as store:
-        failed = [*store.descriptions(status="failed")]
-    assert len(failed) % 8 == 0 and {(row.tokens_in, row.tokens_out) for row in failed} == {(100, 10)}

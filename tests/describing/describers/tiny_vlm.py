@@ -1,7 +1,7 @@
 """A tiny vision-language model with random weights: a LLaVA of 0.2 million parameters, made here, without a download.
 
-It describes nothing, but all else is real: processor, chat template with a system role and several turns, end of the
-answer, and words that depend on the image. Its answers are English words without repetition loops, most of them 10 to
+It describes nothing, but all else is real: processor, chat template with a system role, end of the answer, and
+words that depend on the image. Its answers are English words without repetition loops, most of them 10 to
 30 words long, so that the rules for good descriptions let them pass.
 """
 
@@ -42,7 +42,7 @@ TEMPLATE = (
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% endfor %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
 

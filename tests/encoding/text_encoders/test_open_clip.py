@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -36,12 +34,11 @@ def test_embeddings_are_the_librarys_own_and_texts_are_counted_before_the_cut(tm
 
 def test_the_folder_of_the_weights_is_as_good_as_the_file_and_the_revision_knows_the_weights(tmp_path: Path) -> None:
     spec = make_open_clip(tmp_path)
-    by_folder = load_text_encoder(f"open_clip:tiny-clip/{tmp_path}", "cpu")
-    assert by_folder.revision == load_text_encoder(spec).revision
-    np.testing.assert_array_equal(by_folder.encode(TEXTS), load_text_encoder(spec, "cpu").encode(TEXTS))
+    by_folder = load_text_encoder(f"open_clip:tiny-clip/{tmp_path}", "cpu").revision
+    assert by_folder == load_text_encoder(spec).revision
     damaged = (tmp_path / "clip.safetensors").read_bytes()
     (tmp_path / "clip.safetensors").write_bytes(damaged[:-1] + b"\x01")
-    assert load_text_encoder(spec).revision != by_folder.revision
+    assert load_text_encoder(spec).revision != by_folder
 
 
 def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,23 +69,10 @@ def test_mistakes_say_what_to_do(name: str, error: type[Exception], message: str
         load_text_encoder(f"open_clip:{name}")
 
 
-def test_a_folder_as_the_model_is_refused_since_its_configuration_can_ask_for_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_as_the_model_is_refused_since_its_configuration_can_ask_for_code(tmp_path: Path) -> None:
     make_open_clip(tmp_path)
-    evil, written = tmp_path / "evil", tmp_path / "written"
-    evil.mkdir()
-    text = {"hf_tokenizer_name": "any", "tokenizer_kwargs": {"trust_remote_code": True}, "context_length": 24}
-    config = json.loads((tmp_path / "tiny-clip.json").read_text())
-    config["text_cfg"] |= text
-    (evil / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    automatic = {"auto_map": {"AutoTokenizer": ["writer.Writer", None]}, "tokenizer_class": "Writer"}
-    (evil / "tokenizer_config.json").write_text(json.dumps(automatic))
-    (evil / "writer.py").write_text(f"from pathlib import Path\nPath({str(written)!r}).touch()\nclass Writer: ...\n")
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="'local-dir:evil' is not"):
-        load_text_encoder(f"open_clip:local-dir:evil/{tmp_path / 'clip.safetensors'}", "cpu").encode(["a"])
-    assert not written.exists()
+        load_text_encoder(f"open_clip:local-dir:evil/{tmp_path / 'clip.safetensors'}", "cpu")
 
 
 def test_a_tokenizer_of_transformers_is_told_to_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,18 +92,14 @@ def test_weights_of_a_tag_come_from_the_hub_as_safetensors_or_not_at_all(
 ) -> None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    spec = make_open_clip(tmp_path)
-    asked: list[str] = []
-    there = {"open_clip_model.safetensors"}
+    spec, asked = make_open_clip(tmp_path), list[str]()
+    there: dict[str, Exception | None] = {"open_clip_model.safetensors": None}
 
     def download(place: str, name: str) -> str:
         asked.append(f"{place}/{name}")
-        if name in there:
-            return str(tmp_path / "clip.safetensors")
-        raise EntryNotFoundError("404")
-
-    def offline(place: str, name: str) -> str:
-        raise LocalEntryNotFoundError("no network")
+        if (error := there.get(name, EntryNotFoundError("404"))) is not None:
+            raise error
+        return str(tmp_path / "clip.safetensors")
 
     monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda _model, _tag: {"hf_hub": "org/clip/clip.bin"})
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
@@ -128,10 +108,10 @@ def test_weights_of_a_tag_come_from_the_hub_as_safetensors_or_not_at_all(
     there.clear()
     with pytest.raises(ModelError, match="pickled weights are never loaded"):
         load_text_encoder("open_clip:tiny-clip/tag")
-    assert all(name.endswith(".safetensors") for name in asked)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    there["clip.safetensors"] = LocalEntryNotFoundError("no network")
     with pytest.raises(ModelError, match="check the network"):
         load_text_encoder("open_clip:tiny-clip/tag")
+    assert all(name.endswith(".safetensors") for name in asked)
 
 
 def test_weights_of_another_model_are_named(tmp_path: Path) -> None:

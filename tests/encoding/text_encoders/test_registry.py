@@ -18,7 +18,7 @@ from torch import Tensor
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.encoding.text_encoders import neural
 from gpt4image.encoding.text_encoders.long_texts import chunked, split
-from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, folder_revision, refuse_pickles
+from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, folder_revision
 from gpt4image.encoding.text_encoders.registry import load_known_encoder, load_text_encoder
 
 
@@ -64,14 +64,6 @@ def test_the_revision_knows_contents_and_names_and_not_the_place(folder: Path, t
     assert folder_revision(copy) != revision
     shutil.rmtree(copy / "1_Pooling")
     assert folder_revision(copy) != revision
-
-
-def test_pickles_are_allowed_only_beside_the_safetensors_that_are_read_instead(folder: Path) -> None:
-    (folder / "pytorch_model.bin").touch()
-    refuse_pickles(folder)
-    (folder / "adapter_model.bin").touch()
-    with pytest.raises(ModelError, match=r"adapter_model\.bin: pickled weights are never loaded"):
-        refuse_pickles(folder)
 
 
 TEXTS = ["A brown dog runs over green grass.", "A red bus under a blue sky.", "Two dogs and a bus."]

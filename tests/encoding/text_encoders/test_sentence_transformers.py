@@ -72,39 +72,6 @@ def test_pickled_and_damaged_weights_are_refused(tmp_path: Path) -> None:
         load_text_encoder(spec, "cpu").encode(["a"])
 
 
-def test_code_in_the_folder_of_an_encoder_is_refused_and_not_run(tmp_path: Path) -> None:
-    copy, written = tmp_path / "model", tmp_path / "written"
-    shutil.copytree(get_model_path(), copy)
-    (copy / "writer.py").write_text(f"from pathlib import Path\nPath({str(written)!r}).touch()\nclass Writer: ...\n")
-    modules = json.loads((copy / "modules.json").read_text())
-    (copy / "modules.json").write_text(
-        json.dumps([*modules, {"idx": 3, "name": "3", "path": "", "type": "writer.Writer"}])
-    )
-    with pytest.raises(ModelError, match=r"writer\.py is Python code; code that comes with a model is never run"):
-        load_text_encoder(f"sentence-transformers:{copy}").encode(["a"])
-    (copy / "writer.py").rename(tmp_path / "writer.py")
-    with pytest.raises(ModelError, match=r"modules\.json names the code 'writer\.Writer'"):
-        load_text_encoder(f"sentence-transformers:{copy}").encode(["a"])
-    assert not written.exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("tokenizer.json", {"model": {"type": "WordLevel"}}),  # tokenizers: plain Exception
-        ("modules.json", [{"type": ["sentence_transformers.models.Pooling"]}]),
-        ("config.json", {"model_type": "bert", "num_attention_heads": 0}),
-        ("config.json", []),
-    ],
-)
-def test_files_of_an_encoder_with_wrong_values_are_named(file: str, content: object, tmp_path: Path) -> None:
-    copy = tmp_path / "model"
-    shutil.copytree(get_model_path(), copy)
-    (copy / file).write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=r"cannot be loaded|is never run"):
-        load_text_encoder(f"sentence-transformers:{copy}", "cpu").encode(["a"])
-
-
 def test_a_tokenizer_that_names_no_limit_has_the_usual_one(tmp_path: Path) -> None:
     from transformers import T5Config, T5Model
 

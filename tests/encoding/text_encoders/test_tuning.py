@@ -88,21 +88,14 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        *([], "lora", {"format_version": 2}, {"encoder": ["minilm"]}, {"encoder": None}, {"revision": 3}),
-        *({"how": "both"}, {"rank": 10**400}, {"rank": -1}, {"rank": "2"}, {"rank": 1.5}),
+        *([], {"format_version": 2}, {"encoder": None}, {"revision": 3}, {"how": "both"}, {"rank": 10**400}),
+        {"encoder": "tuned:HERE"},  # made from itself
     ],
 )
 def test_a_record_with_wrong_values_is_named(wrong: Any, tmp_path: Path) -> None:
     right = {"format_version": 1, "encoder": "minilm", "revision": "x", "how": "lora", "rank": 2}
     (tmp_path / "weights.safetensors").write_bytes(b"")
-    (tmp_path / "tuned.json").write_text(json.dumps({**right, **wrong} if isinstance(wrong, dict) else wrong))
+    record = json.dumps({**right, **wrong} if isinstance(wrong, dict) else wrong)
+    (tmp_path / "tuned.json").write_text(record.replace("HERE", str(tmp_path)))
     with pytest.raises(ModelError, match=r"tuned\.json is no record of a tuned text encoder"):
-        load_text_encoder(f"tuned:{tmp_path}", "cpu")
-
-
-def test_an_encoder_made_from_itself_is_named(tmp_path: Path) -> None:
-    record = {"format_version": 1, "encoder": f"tuned:{tmp_path}", "revision": "x", "how": "full", "rank": 8}
-    (tmp_path / "tuned.json").write_text(json.dumps(record))
-    (tmp_path / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match="is no record of a tuned text encoder"):
         load_text_encoder(f"tuned:{tmp_path}", "cpu")

@@ -31,22 +31,16 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One answer that is wanted about one image, to one prompt.
-
-    The image goes with the first of the ``turns``; each later one follows the model's answer. The description is all
-    answers, a blank line between them. Describers that can hold a model to the ``schema`` do so. ``pay_again`` asks,
-    from any thread, whether this may be asked once more, after a call that brought nothing.
-    """
+    """One answer that is wanted about one image, to one prompt; of ``schema`` where the describer can ensure that."""
 
     digest: str  # sha256 hex digest of the image bytes
     keys: tuple[str, ...]  # of the image in its dataset; several if files are equal
     prompt: Prompt
-    turns: tuple[str, ...]  # questions for this image, in order
+    question: str
     schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)  # of JSON; None for a text
     read: Callable[[], bytes] = field(repr=False, compare=False)  # the image bytes; raises OSError
     clips: bool = False  # these are the bytes of a video, of which several frames are shown
     again: bool = False  # it was asked before in this run, and answered with nothing of use
-    pay_again: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
     sheet: tuple[Request, ...] = field(default=(), repr=False)  # about several images, numbered from 1 on, in one call
 
     @property
@@ -61,21 +55,20 @@ class Answer:
 
     ``text`` is the model's answer; the stage decides whether it is a description. ``error`` means no answer; it is
     stored, and a later run asks again. With neither, the describer has no answer for this image (a file without a row
-    for it), and nothing is stored. Tokens and cost are over all turns and tries that were paid for.
+    for it), and nothing is stored. ``retry``: it may be asked once more now, because a call was paid for and
+    could not be read, or was about several images and brought nothing for this one.
     """
 
     request: Request
     text: str | None = None  # empty if the model answered nothing or a filter kept the answer back
     error: str | None = None  # in one line, free of secrets
     finish_reason: str | None = None  # as the model gave it; ``refusal`` or ``content_filter`` if the server says so
-    probability: float | None = None  # of the tokens of the class, where it was asked for and the server tells
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost_usd: float | None = None  # None if unknown
     latency_s: float | None = None  # seconds from sending to the whole answer, of the successful try
-    wasted: int = 0  # calls that were paid for and brought nothing
-    unpriced: int = 0  # those of them whose price the server does not tell
-    alone: bool = False  # a call about several images brought nothing for this one: it may be asked about alone
+    retry: bool = False
+    unpriced: bool = False  # it was paid for, and the server does not tell its price
 
 
 @dataclass(frozen=True, kw_only=True)

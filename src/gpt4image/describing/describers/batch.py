@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from gpt4image.artifacts.results import Prompt
 from gpt4image.artifacts.store_file import References, connect_writer, explained
@@ -26,7 +26,14 @@ from gpt4image.config import DescribeConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import data_urls, why_unusable
-from gpt4image.describing.describers.openai.chat import Completion, Job, Verdict, completion_of, fault_of_response
+from gpt4image.describing.describers.openai.chat import (
+    Completion,
+    Job,
+    Verdict,
+    completion_of,
+    fault_of_response,
+    to_answer,
+)
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 from gpt4image.describing.describers.openai.server import (
     MAX_BODY,
@@ -68,15 +75,6 @@ _SHEET = 1000  # an item's choice is this times the size of its sheet, plus its 
 _THIS = "WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
 
 
-class _End(NamedTuple):
-    status: str
-    completed: int = 0
-    output_file: str | None = None
-    error_file: str | None = None
-    codes: tuple[str | None, ...] = ()
-    reason: str = ""
-
-
 @dataclass
 class Batch:
     """A batch that is not closed, by its row in the ledger."""
@@ -90,7 +88,10 @@ class Batch:
     """What this run waits for, by line and by place in its sheet."""
     sizes: dict[int, int] = field(default_factory=dict[int, int])  # of sheets, by line; 1 of others
     done: int = 0  # requests that the server is done with
-    end: _End | None = None  # what the server tells of it once the file of its answers is there
+    status: str = ""  # how it ended, once the files of its answers are there
+    files: tuple[str | None, str | None] = (None, None)  # of answers and of errors
+    codes: tuple[str | None, ...] = ()  # of errors of the batch as a whole
+    reason: str = ""
 
 
 class Ledger(contextlib.AbstractContextManager["Ledger", None]):
@@ -180,7 +181,7 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
 
 
 def pending(
-    path: Path, settings: Mapping[str, Any], prompts: Sequence[Prompt]
+    path: Path, settings: Mapping[str, Any], prompts: Iterable[Prompt]
 ) -> tuple[dict[Prompt, set[str]], list[str]]:
     """Return the digests of what is in a batch for each prompt, and the names of the open batches."""
     with Ledger(path, settings) as ledger:
@@ -215,7 +216,6 @@ class BatchDescriber(OpenAIDescriber):
         self._config = config
         self.settings = {**self.settings, **({"per_call": config.per_call} if config.per_call > 1 else {})}
         self.price = self.price and self.price.scaled(HALF_PRICE)
-        self._dialect.refuse("logprobs")  # some models refuse every call that wants them: a day would be lost
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers as batches end; see ``Describer``."""
@@ -228,7 +228,17 @@ class BatchDescriber(OpenAIDescriber):
             try:
                 yield from self._resume()
                 with console.status("Batches") as status:
-                    while waiting := (yield from self._go_on()):
+                    while True:
+                        if self._may_submit():
+                            yield from self._submit()
+                        for batch in list(self._open.values()):
+                            if not batch.status:
+                                self._look(batch)
+                            if batch.status and batch.wanted:
+                                yield from self._collect(batch)
+                        waiting = [batch for batch in self._open.values() if batch.wanted]
+                        if self._exhausted and not waiting:
+                            break
                         done = sum(batch.done for batch in waiting)
                         status.update(f"batches at the server: {len(waiting)}, requests they have done: {done:,}")
                         if not self._may_submit():
@@ -261,25 +271,11 @@ class BatchDescriber(OpenAIDescriber):
                     self._client.batches.cancel(batch.server_id)
                 self._close(batch)
 
-    def _go_on(self) -> Generator[Sequence[Answer], None, list[Batch]]:
-        """Submit what there is room for and yield what has come; return the batches that are waited for."""
-        while True:
-            if self._may_submit():
-                yield from self._submit()
-            for batch in list(self._open.values()):
-                if batch.end is None:
-                    self._look(batch)
-                if batch.end is not None and batch.wanted:
-                    yield from self._collect(batch, batch.end)
-            waiting = [batch for batch in self._open.values() if batch.wanted]
-            if waiting or self._exhausted:
-                return waiting
-
     def _may_submit(self) -> bool:
         return not self._exhausted and self._has_room and self._running() < MAX_OPEN
 
     def _running(self) -> int:
-        return sum(batch.end is None for batch in self._open.values())
+        return sum(not batch.status for batch in self._open.values())
 
     def _close(self, batch: Batch) -> None:
         if batch.input_file is not None:
@@ -402,56 +398,54 @@ class BatchDescriber(OpenAIDescriber):
     def _look(self, batch: Batch) -> None:
         try:
             with self._explained("the batch cannot be looked at"):
-                found = self._state(self._client.batches.retrieve(batch.server_id or ""), batch)
+                found = self._client.batches.retrieve(batch.server_id or "")
+                completed = (found.request_counts and found.request_counts.completed) or 0
+                known: Any = (found.id, found.status)
+                if known[0] != batch.server_id or not isinstance(known[1], str) or not isinstance(completed, int):
+                    raise ValueError("the answer is not about this batch")
+                output, failures = (_id(file) if file else None for file in (found.output_file_id, found.error_file_id))
+                errors = ((found.errors and found.errors.data) or [])[:3]
+                codes = tuple(error.code for error in errors)
+                reason = "; ".join(str(error.message or error.code or "") for error in errors)
         except BatchError as error:
             if error.passes and time.monotonic() - self._heard <= PATIENCE_S:
                 return
             days = (time.time() - batch.created) / 86_400
             if error.kind == "gone" and days >= KEPT_DAYS:
-                batch.end = _End("expired")
+                batch.status = "expired"
                 return
             lost = (
                 f" The batch {batch.server_id} was submitted {days:.1f} days ago; use the key of the project that "
                 f"submitted it. Otherwise its images are asked about anew after {KEPT_DAYS} days."
             )
             raise DescriberError(f"{error}{lost if error.kind == 'gone' else ''}") from None
-        self._heard, batch.done = time.monotonic(), found.completed
+        self._heard, batch.done = time.monotonic(), completed
         # The answers are paid for, and some servers name their file a while after the end.
-        if found.status in _ENDED and (found.output_file or not found.completed):
-            self._has_room, batch.end = True, found
+        if known[1] in _ENDED and (output or not completed):
+            self._has_room, batch.status, batch.files, batch.codes = True, known[1], (output, failures), codes
+            batch.reason = self._server.one_line(reason)
 
-    def _state(self, found: Any, batch: Batch) -> _End:
-        """Return what the server tells of a batch. Raises ValueError: it is nothing that anybody tells of one."""
-        completed = (found.request_counts and found.request_counts.completed) or 0
-        if found.id != batch.server_id or not isinstance(found.status, str) or not isinstance(completed, int):
-            raise ValueError("the answer is not about this batch")
-        output, failures = (_id(file) if file else None for file in (found.output_file_id, found.error_file_id))
-        errors = ((found.errors and found.errors.data) or [])[:3]
-        reason = "; ".join(str(error.message or error.code or "") for error in errors)
-        codes = tuple(error.code for error in errors)
-        return _End(found.status, completed, output, failures, codes, self._server.one_line(reason))
-
-    def _collect(self, batch: Batch, end: _End) -> Iterator[Sequence[Answer]]:
-        if end.status == "failed" and not (end.output_file or end.error_file):
+    def _collect(self, batch: Batch) -> Iterator[Sequence[Answer]]:
+        if batch.status == "failed" and not any(batch.files):
             # Nothing of the batch was worked on: it may be sent again, or nothing can be.
             lines = max(-(-self._ledger.items_left(batch.row) // self._config.per_call), len(batch.wanted))
             self._close(batch)
-            if _NO_ROOM.isdisjoint(end.codes):
-                raise DescriberError(f"Batch API: the server refuses the requests: {end.reason}")
+            if _NO_ROOM.isdisjoint(batch.codes):
+                raise DescriberError(f"Batch API: the server refuses the requests: {batch.reason}")
             again = [request for sheet in batch.wanted.values() for request in sheet.values()]
-            self._wait_for_room(again, lines, end.reason)
+            self._wait_for_room(again, lines, batch.reason)
             return
-        answers = self._results(batch, end)
+        answers = self._results(batch)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
             yield group
             self._ledger.forget(group)
         if not self._ledger.items_left(batch.row):  # what is left, nobody asked for in this run
             self._close(batch)
 
-    def _results(self, batch: Batch, end: _End) -> Iterator[Answer]:
-        reason, lost = f"the batch {end.status} without an answer to this request", False
+    def _results(self, batch: Batch) -> Iterator[Answer]:
+        reason, lost = f"the batch {batch.status} without an answer to this request", False
         with tempfile.TemporaryFile() as spool:
-            for file in filter(None, (end.output_file, end.error_file)):
+            for file in filter(None, batch.files):
                 try:
                     whole = _tried(lambda file=file: self._download(file, spool))
                 except BatchError as error:
@@ -472,14 +466,16 @@ class BatchDescriber(OpenAIDescriber):
                         answer, size = self._read(row, next(iter(sheet.values()))), batch.sizes.get(number, 1)
                         yield from [answer] if size == 1 else opened(answer, sheet, size)
                 lost = lost or unreadable > 0 or not whole  # an answer that was paid for may be among them
-                expected = end.completed if file == end.output_file and whole else 0
+                expected = batch.done if file == batch.files[0] and whole else 0
                 if readable + unreadable < expected or (expected and not readable):
                     raise DescriberError(
                         f"Batch API: the file of answers is not whole: {readable:,} of {expected:,} can be read. All "
                         "of them are still at the server; give the same command again."
                     )
         while batch.wanted:
-            yield from (_failure(request, reason, unpriced=lost) for request in batch.wanted.popitem()[1].values())
+            yield from (
+                Answer(request=request, error=reason, unpriced=lost) for request in batch.wanted.popitem()[1].values()
+            )
 
     def _download(self, file: str, into: BinaryIO) -> bool:
         """Write the contents of a file to ``into``, from its start; return whether it ends within MAX_FILE."""
@@ -496,20 +492,18 @@ class BatchDescriber(OpenAIDescriber):
     def _read(self, row: Any, request: Request) -> Answer:
         match row:
             case {"response": {"status_code": 200, "body": body}}:
-                job, completion = Job(request), completion_of(body, self._server.keys)
-                job.pay(completion, wasted=completion.text is None)
-                job.turns += [completion] if completion.text is not None else []
-                return job.answer(self.price, None if job.turns else _NO_ANSWER)
+                found = completion_of(body, self._server.keys)
+                return to_answer(request, found, self.price, error=_NO_ANSWER if found.text is None else None)
             case {"response": {"status_code": int(status), "body": body}}:
                 fault = fault_of_response(status, {}, json.dumps(body).encode(), self._server)
                 if fault.verdict is Verdict.FILTERED:
-                    return Job(request, turns=[Completion("", "content_filter")]).answer(self.price)
+                    return to_answer(request, Completion("", "content_filter"), self.price)
                 way = """; give --extra-body '{"response_format": null}' to ask without a schema"""
-                return Job(request).answer(None, fault.message + way * (fault.parameter == "response_format"))
+                return Answer(request=request, error=fault.message + way * (fault.parameter == "response_format"))
             case {"error": {"message": str(message)}}:
-                return _failure(request, self._server.one_line(message), unpriced=False)
+                return Answer(request=request, error=self._server.one_line(message))
             case _:
-                return _failure(request, _NO_ANSWER, unpriced=True)
+                return Answer(request=request, error=_NO_ANSWER, unpriced=True)
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Generator[None, None, None]:
@@ -577,10 +571,6 @@ def line_number(row: Any) -> int:
     if isinstance(name, str) and name.isdecimal() and len(name) < _MOST_DIGITS:
         return int(name)
     raise NotJsonError("the row answers no line")
-
-
-def _failure(request: Request, reason: str, *, unpriced: bool) -> Answer:
-    return Answer(request=request, error=reason, wasted=int(unpriced), unpriced=int(unpriced))
 
 
 def _rest(seconds: float) -> Iterator[Sequence[Answer]]:

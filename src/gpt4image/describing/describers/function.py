@@ -66,14 +66,13 @@ class FunctionDescriber(FreeDescriber):
         except (DecodeError, OSError) as error:
             return Answer(request=request, error=why_unusable(error))
         try:
-            said = [self._function(picture, question) for question in request.turns]
+            said = self._function(picture, request.question)
         except Exception as error:  # noqa: BLE001  (a function of the user may raise anything)
             return Answer(request=request, error=f"{type(error).__name__}: {first_line(error)}")
-        if strange := [each for each in said if not isinstance(each, str | Mapping)]:
-            error = f"{self._name} returned a {type(strange[0]).__name__}; a text or a dictionary is needed"
+        if not isinstance(said, str | Mapping):
+            error = f"{self._name} returned a {type(said).__name__}; a text or a dictionary is needed"
             return Answer(request=request, error=error)
-        texts = [each if isinstance(each, str) else json.dumps(dict(each), default=str) for each in said]
-        return Answer(request=request, text="\n\n".join(texts))
+        return Answer(request=request, text=said if isinstance(said, str) else json.dumps(dict(said), default=str))
 
 
 def _imported(name: str) -> Answering:

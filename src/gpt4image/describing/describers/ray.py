@@ -26,7 +26,7 @@ from gpt4image.describing.describers.registry import SERVERS, load_describer
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Result, Workers, require_ray
 
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
-_REQUEST = ("digest", "keys", "turns", "schema", "clips", "again")
+_REQUEST = ("digest", "keys", "question", "schema", "clips", "again")
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
 
 
@@ -105,8 +105,7 @@ class RayDescriber:
 
     def _packed(self, request: Request) -> dict[str, Any]:
         own = {"prompt": dataclasses.asdict(request.prompt), "row": self._row_of[request.keys[0]]}
-        pay_again = self._config.max_cost is None  # the budget is here: a worker cannot ask it
-        return {**{name: getattr(request, name) for name in _REQUEST}, **own, "pay_again": pay_again}
+        return {**{name: getattr(request, name) for name in _REQUEST}, **own}
 
     def _unpack(self, result: Result) -> tuple[list[Answer], str | None]:
         batch = self._asked.pop(result.number)
@@ -148,11 +147,8 @@ class _DescribeWork:
                 self._fault = str(error)
         return _to_json({"answers": answers, "fault": self._fault or None})
 
-    def _request(
-        self, prompt: Any, row: int, pay_again: bool, keys: list[str], turns: list[str], **own: Any
-    ) -> Request:
-        own |= {"prompt": Prompt(**prompt), "keys": tuple(keys), "turns": tuple(turns)}
-        return Request(**own, read=partial(self._source.read, row), pay_again=lambda: pay_again)
+    def _request(self, prompt: Any, row: int, keys: list[str], **own: Any) -> Request:
+        return Request(**own, prompt=Prompt(**prompt), keys=tuple(keys), read=partial(self._source.read, row))
 
 
 def _to_json(value: Any) -> bytes:

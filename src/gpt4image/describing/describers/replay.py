@@ -93,7 +93,7 @@ class ReplayDescriber(FreeDescriber):
             return Answer(request=request, error=told)
         ask = request.prompt.ask
         text = row.description if ask == (DESCRIPTION,) else row.as_json(ask)
-        return Answer(request=request, text=text, probability=row.fields["probability"])
+        return Answer(request=request, text=text)
 
     def report(self, images: Dataset) -> Report:
         """Return how many rows belong to no image of the set, with the lines that could not be used."""

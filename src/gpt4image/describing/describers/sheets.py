@@ -73,9 +73,8 @@ def call_about(sheet: Sequence[Request]) -> Request:
     return replace(
         first,
         keys=tuple(key for one in sheet for key in one.keys),
-        turns=(sheet_question(first.prompt, first.turns[0]),),
+        question=sheet_question(first.prompt, first.question),
         schema=sheet_schema(first.prompt),
-        pay_again=lambda: all([one.pay_again() for one in sheet]),  # noqa: C419  (each reserves its own share)
         sheet=tuple(sheet),
     )
 
@@ -88,11 +87,8 @@ def opened(call: Answer, sheet: Mapping[int, Request], size: int) -> Iterator[An
     found = items_of_sheet(call.text or "", call.request.prompt, size)
     for place, request in sheet.items():
         text = found.get(place + 1)
-        own: dict[str, Any] = {"request": request, "probability": None, "text": text}
-        if text is None:
-            own |= {"error": call.error or _NOTHING, "alone": True}
-        else:
-            own |= {"error": None, "finish_reason": "stop"}
+        lost = {"error": call.error or _NOTHING, "retry": True}
+        own: dict[str, Any] = {"request": request, "text": text, **({"finish_reason": "stop"} if text else lost)}
         for name in ("tokens_in", "tokens_out", "cost_usd", "latency_s"):
             if (whole := getattr(call, name)) is not None:
                 count = name.startswith("tokens")

@@ -1,6 +1,6 @@
 """Any image-text-to-text model of the transformers library, on this machine, in batches.
 
-Images are read while the model works. A batch that the memory does not hold is halved.
+A batch that the memory does not hold is halved.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +42,8 @@ class BatchError(Exception):
     """A batch cannot be answered together; smaller ones may. The message says why, in one line."""
 
 
-@dataclass
-class _Row:
-    """A request, with its image (RGB) or the frames of its clip, and the answers to its first turns."""
-
-    request: Request
-    images: Sequence[Image.Image]
-    texts: list[str] = field(default_factory=list[str])
-    finish_reason: str = "stop"
-    tokens_in: int = 0
-    tokens_out: int = 0
-
-    @property
-    def goes_on(self) -> bool:
-        return len(self.texts) < len(self.request.turns) and all(self.texts)
+_Shown = tuple[Request, Sequence[Image.Image]]
+"""A request, with its image (RGB) or the frames of its clip."""
 
 
 class TransformersDescriber(FreeDescriber):
@@ -119,17 +105,23 @@ class TransformersDescriber(FreeDescriber):
                 return
             self._load(self._options.frames if first.clips and not self._options.contact_sheet else 1)
             requests = itertools.chain([first], requests)
-        for rows, failed in _read_ahead(requests, self._options):
+        while asked := list(itertools.islice(requests, self._options.batch_size)):
+            batch, failed = list[_Shown](), list[Answer]()
+            for request in asked:
+                try:
+                    batch.append((request, pictures(request, self._options)))
+                except (OSError, DecodeError) as error:
+                    failed.append(Answer(request=request, error=why_unusable(error)))
             if failed:
                 yield failed
-            pending = [rows] if rows else []
+            pending = [batch] if batch else []
             while pending:
                 batch = pending.pop()
                 try:
                     yield self._answers(batch)
                 except BatchError as error:
                     if len(batch) == 1:
-                        yield [Answer(request=batch[0].request, error=str(error))]
+                        yield [Answer(request=batch[0][0], error=str(error))]
                     else:
                         half = (len(batch) + 1) // 2
                         pending += [batch[half:], batch[:half]]
@@ -160,21 +152,15 @@ class TransformersDescriber(FreeDescriber):
         self._processor, self._model = processor, model.to(self._device).eval()
         self._generation = self._generation_config(model.generation_config, tokenizer)
         grey = [Image.new("RGB", (64, 64), "grey")] * images_at_once
-        if reason := self._refusal(self._options.system, grey):
-            what = "image and question" if images_at_once == 1 else f"{images_at_once} images and question"
-            way = "" if images_at_once == 1 else "; --contact-sheet sends one picture of all frames"
-            if not self._refusal("", grey):
-                what, way = "system message", "; give --system ''"
-            raise ConfigError(f"{spec}: its chat template takes no {what} ({reason}){way}.")
-
-    def _refusal(self, system: str, images: Sequence[Image.Image]) -> str:
-        question = messages(["What is this?"], images, system=system)
+        asked = messages("What is this?", grey, self._options.system)
         try:
-            self._inputs([question])
-            text = self._processor.apply_chat_template(question, tokenize=False)
+            self._inputs([asked])
+            if self._options.system.strip() not in processor.apply_chat_template(asked, tokenize=False):
+                raise ValueError("it leaves out the system message")
         except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
-            return first_line(error)
-        return "" if system.strip() in text else "it leaves it out"
+            way = "--system ''" + (" or --contact-sheet" if images_at_once > 1 else "")
+            what = f"its chat template does not take the question ({first_line(error)})"
+            raise ConfigError(f"{spec}: {what}; try {way}, or another model.") from None
 
     def _generation_config(self, own: GenerationConfig, tokenizer: Any) -> GenerationConfig:
         config = copy.deepcopy(own)
@@ -189,45 +175,26 @@ class TransformersDescriber(FreeDescriber):
             config.temperature = self._options.temperature
         return config
 
-    def _answers(self, rows: Sequence[_Row]) -> list[Answer]:
-        """Return the answers of all rows; rows may differ in turns, and an empty answer ends a conversation."""
-        start = time.perf_counter()
-        fresh = [_Row(row.request, row.images) for row in rows]  # a larger batch may have failed at a later turn
-        while asked := [row for row in fresh if row.goes_on]:
-            self._next_turn(asked)
-        seconds = time.perf_counter() - start
-        return [
-            Answer(
-                request=row.request,
-                text="\n\n".join(filter(None, row.texts)),
-                finish_reason=row.finish_reason,
-                tokens_in=row.tokens_in,
-                tokens_out=row.tokens_out,
-                cost_usd=0.0,
-                latency_s=seconds,
-            )
-            for row in fresh
-        ]
-
-    def _next_turn(self, rows: Sequence[_Row]) -> None:
-        """Add the next answer to each row. Raises BatchError: the memory does not hold them, or an image is refused."""
-        if len(rows) > self._rows_at_once:
+    def _answers(self, batch: Sequence[_Shown]) -> list[Answer]:
+        """Return the answers of a batch. Raises BatchError: the memory does not hold it, or an image is refused."""
+        if len(batch) > self._rows_at_once:
             raise BatchError(_TOO_LARGE)
-        self._calls += 1
+        start = time.perf_counter()
         try:
-            inputs = self._inputs(
-                [messages(row.request.turns, row.images, self._options.system, row.texts) for row in rows]
-            )
-            self._generate(rows, inputs)
-        except (ValueError, IndexError) as error:
+            inputs = self._inputs([messages(one.question, images, self._options.system) for one, images in batch])
+            found = self._generate(batch, inputs)
+        except (ValueError, IndexError, TemplateError) as error:
             raise BatchError(f"the model does not take this image: {first_line(error)}") from None
-        except TemplateError as error:
-            raise DescriberError(f"{self._spec}: its chat template fails: {first_line(error)}") from error
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and not any(s in str(error) for s in _MEMORY_IS_FULL):
                 raise DescriberError(f"{self._spec}: the model failed: {first_line(error)}") from error
-            self._rows_at_once = min(self._rows_at_once, (len(rows) + 1) // 2)
+            self._rows_at_once = min(self._rows_at_once, (len(batch) + 1) // 2)
             raise BatchError(_TOO_LARGE) from None
+        latency = time.perf_counter() - start
+        return [
+            Answer(request=request, cost_usd=0.0, latency_s=latency, **fields)
+            for (request, _), fields in zip(batch, found, strict=True)
+        ]
 
     def _inputs(self, conversations: Sequence[list[dict[str, Any]]]) -> Any:
         return self._processor.apply_chat_template(
@@ -239,11 +206,13 @@ class TransformersDescriber(FreeDescriber):
             processor_kwargs={"padding": True},
         ).to(self._device, self._dtype)
 
-    def _generate(self, rows: Sequence[_Row], inputs: Any) -> None:
+    def _generate(self, batch: Sequence[_Shown], inputs: Any) -> list[dict[str, Any]]:
         width = inputs["input_ids"].shape[1]
         devices = [self._device] if self._device.type == "cuda" else []
+        self._calls += 1  # another seed in the same run; the same run gives the same answers
+        asked = repr((self._calls, [(request.digest, request.question) for request, _ in batch]))
         with torch.random.fork_rng(devices), torch.inference_mode():
-            torch.manual_seed(_seed_of(rows, self._calls))
+            torch.manual_seed(int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4]))
             tokens = self._model.generate(**inputs, generation_config=self._generation)[:, width:].tolist()
         eos = self._generation.eos_token_id
         ends = frozenset([eos] if isinstance(eos, int) else eos or ())
@@ -252,54 +221,16 @@ class TransformersDescriber(FreeDescriber):
         ]
         texts = self._processor.batch_decode(answers, skip_special_tokens=True)
         tokens_in = inputs["attention_mask"].sum(dim=1).tolist()
-        for row, text, answer, count in zip(rows, texts, answers, tokens_in, strict=True):
-            row.texts.append(text)
-            row.tokens_in, row.tokens_out = row.tokens_in + count, row.tokens_out + len(answer)
-            if not answer or answer[-1] not in ends:
-                row.finish_reason = "length"
+        reasons = ["stop" if answer and answer[-1] in ends else "length" for answer in answers]
+        columns = zip(texts, reasons, tokens_in, map(len, answers), strict=True)
+        return [dict(zip(("text", "finish_reason", "tokens_in", "tokens_out"), row, strict=True)) for row in columns]
 
 
-def messages(
-    turns: Sequence[str], images: Sequence[Image.Image], system: str, answers: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Return the messages of a conversation up to its next question; the images go with the first one."""
-    said = [("user", turns[0])]
-    for answer, turn in zip(answers, turns[1:], strict=False):
-        said += [("assistant", answer), ("user", turn)]
-    asked: list[dict[str, Any]] = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
-    asked[0]["content"] = [*({"type": "image", "image": image} for image in images), *asked[0]["content"]]
+def messages(question: str, images: Sequence[Image.Image], system: str) -> list[dict[str, Any]]:
+    """Return the messages that ask about images."""
+    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
+    asked: list[dict[str, Any]] = [{"role": "user", "content": content}]
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, *asked] if system else asked
-
-
-def _read_ahead(requests: Iterable[Request], options: DescriberOptions) -> Iterator[tuple[list[_Row], list[Answer]]]:
-    """Yield batches of rows, each with the failed answers of images that cannot be read.
-
-    While the caller works on one batch, the images of the next are read in a thread.
-    """
-
-    def read(batch: Sequence[Request]) -> tuple[list[_Row], list[Answer]]:
-        rows, failed = list[_Row](), list[Answer]()
-        for request in batch:
-            try:
-                rows.append(_Row(request, pictures(request, options)))
-            except (OSError, DecodeError) as error:
-                failed.append(Answer(request=request, error=why_unusable(error)))
-        return rows, failed
-
-    waiting, coming = iter(requests), None
-    with ThreadPoolExecutor(1, thread_name_prefix="read-images") as pool:
-        while batch := list(itertools.islice(waiting, options.batch_size)):
-            here, coming = coming, pool.submit(read, batch)
-            if here is not None:
-                yield here.result()
-        if coming is not None:
-            yield coming.result()
-
-
-def _seed_of(rows: Sequence[_Row], tries: int) -> int:
-    """Return a seed below 2**31: the same run gives the same answers; ``tries`` makes another in the same run."""
-    names = [f"{row.request.digest} 0 {row.request.turns}" for row in rows]
-    return int.from_bytes(hashlib.sha256(repr((tries, names)).encode()).digest()[:4]) >> 1
 
 
 def _digest(file: Path) -> str:

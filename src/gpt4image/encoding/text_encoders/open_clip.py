@@ -87,10 +87,8 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 
     place, _, file = str(config.get("hf_hub", "")).rpartition("/")
-    if not place:
-        raise ModelError(f"open_clip:{name}: {pickles_refused(str(config.get('url', 'its weights')))}")
     own = Path(file or HF_SAFE_WEIGHTS_NAME).with_suffix(".safetensors").name
-    for candidate in dict.fromkeys((own, HF_SAFE_WEIGHTS_NAME)):
+    for candidate in dict.fromkeys((own, HF_SAFE_WEIGHTS_NAME)) if place else ():
         with hub_asked_once() as unreachable:
             try:
                 return Path(hf_hub_download(place, candidate))
@@ -101,7 +99,7 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
                         f"open_clip:{name}: Hugging Face does not give {place} ({unreachable or first_line(error)}); "
                         "check the network, or give a .safetensors file in place of the tag."
                     ) from None
-    raise ModelError(f"open_clip:{name}: {pickles_refused(place)}")
+    raise ModelError(f"open_clip:{name}: {pickles_refused(place or str(config.get('url', 'its weights')))}")
 
 
 def _tokenizer(model: str) -> Any:

@@ -17,7 +17,6 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers.openai.chat import class_probability
 from openai_cases import openai_settings
 from openai_stub import Call, Handler, Reply, answer, json_reply, serve
 
@@ -106,7 +105,6 @@ def test_what_is_missing_is_asked_for_and_nothing_else(photos: Path) -> None:
     assert len(rows(photos)) == 8 + 3 + 8
 
 
-NO_LOGPROBS = "Unsupported parameter: 'logprobs' is not supported with this model."
 NO_SCHEMA = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
 
 
@@ -116,8 +114,7 @@ NO_SCHEMA = "Invalid parameter: 'response_format' of type 'json_schema' is not s
         ("response_format", 400, {"message": NO_SCHEMA}),
         ("response_format", 400, {"message": "no", "param": "response_format"}),
         ("response_format", 422, {"message": "This response_format type is unavailable now"}),
-        ("logprobs", 403, {"message": "You are not allowed to request logprobs from this model"}),
-        ("logprobs", 400, {"message": NO_LOGPROBS, "param": "logprobs"}),
+        ("max_tokens", 400, {"message": "Unsupported parameter: 'max_tokens' is not supported with this model."}),
     ],
 )
 def test_a_server_that_refuses_a_field_is_asked_without_it_from_then_on(
@@ -148,29 +145,6 @@ def test_a_class_outside_the_list_is_asked_for_once_more_and_then_kept(photos: P
     kept = {("red", None): 2, (None, "navy"): 2, (None, None): 2, ("white", "WHITES"): 2}
     assert Counter((one.answer.class_name, one.answer.said) for one in stored(photos)) == kept
     assert summary["rejected"] == 0 and not rows(photos, "failed")
-
-
-def tokens(*pairs: tuple[Any, Any]) -> dict[str, Any]:
-    return {"content": [{"token": token, "logprob": value} for token, value in pairs]}
-
-
-@pytest.mark.parametrize(
-    ("logprobs", "probability"),
-    [
-        (
-            tokens(('{"', -9), ("class", -9), ('":"', -9), ("sport", -0.5), (" ball", -0.25), ('"}', -9)),
-            math.exp(-0.75),
-        ),
-        (tokens(('{"class": "', -0.1), ("red", 0.0), ('"}', -1)), 1.0),
-        (tokens(('{"class": ', -1), ('"red"', -0.5), ("}", -1)), math.exp(-0.5)),
-        (tokens(('{"a": "\\"class\\": \\"', -1), ("red", -1), ('"}', -1)), None),
-        *((tokens(('{"class": "', -1), ("red", value), ('"}', -1)), None) for value in (None, math.nan, 5.0)),
-        (tokens(('{"class": "', -1), (7, -1), ('"}', -1)), None),
-        *((value, None) for value in (None, {}, [], "x", {"content": "x"}, {"content": [3]})),
-    ],
-)
-def test_the_probability_of_the_class_is_that_of_its_tokens(logprobs: Any, probability: float | None) -> None:
-    assert class_probability(logprobs) == (None if probability is None else pytest.approx(probability))
 
 
 def test_very_many_classes_are_all_offered_without_a_schema_of_their_names(photos: Path) -> None:

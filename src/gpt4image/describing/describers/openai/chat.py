@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +29,6 @@ from gpt4image.describing.describers.openai.server import (
 from gpt4image.describing.prices import FREE, Price
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
-_CLASS = re.compile(r'"class"\s*:\s*"(?P<value>(?:[^"\\]|\\.)+)"')
 _MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
 
 _NO_MONEY = {
@@ -48,9 +46,9 @@ _FILTERED = {
 }
 _FILTERED_TEXT = re.compile(r"input was flagged|content management policy|safety system", re.IGNORECASE)
 _UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|extra|not permitted", re.IGNORECASE)
-_PARAMETER = re.compile(r"max_completion_tokens|max_tokens|temperature|response_format|logprobs")
+_PARAMETER = re.compile(r"max_completion_tokens|max_tokens|temperature|response_format")
 # What nobody writes about but to say that it is not taken.
-_STRUCTURE = re.compile(r"response_format|json_schema|logprobs")
+_STRUCTURE = re.compile(r"response_format|json_schema")
 # A longer wait stops the run: otherwise nobody would know why nothing happens.
 LONGEST_WAIT_S = 600.0
 _LONGEST_BELIEVED_S = 7 * 86_400.0
@@ -62,7 +60,6 @@ class Completion:
 
     text: str | None = None
     finish_reason: str | None = None
-    probability: float | None = None  # of the tokens of the class, where the answer is JSON with one
     tokens_in: int | None = None
     tokens_out: int | None = None
     cached: int = 0  # tokens of the request that the server had kept from earlier calls
@@ -92,7 +89,6 @@ def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
                 paid,
                 text=redacted(text, secrets, MAX_TEXT),
                 finish_reason=reason if len(text) <= MAX_TEXT else "length",
-                probability=class_probability(choice.get("logprobs")),
             )
     return paid
 
@@ -112,83 +108,32 @@ def _text(message: Mapping[str, Any]) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def class_probability(logprobs: Any) -> float | None:
-    """Return the probability of the tokens that spell the class in a JSON answer; None where it is not told."""
-    tokens: list[tuple[str, float]] = []
-    for one in sequence(mapping(logprobs).get("content")):
-        match one:
-            case {"token": str(token), "logprob": int() | float() as value} if -1e6 <= value <= 1e-3:
-                tokens.append((token, value))
-            case _:
-                return None
-    found = _CLASS.search("".join(token for token, _ in tokens))
-    if found is None:
-        return None
-    total, place = 0.0, 0
-    for token, value in tokens:
-        end = place + len(token)
-        if place < found.end("value") and end > found.start("value"):
-            total += value
-        place = end
-    return min(1.0, math.exp(total))
-
-
 @dataclass(eq=False)
 class Job:
-    """A request on its way, with what was answered and paid for so far."""
+    """A request on its way."""
 
     request: Request
     pictures: tuple[str, ...] = field(default=(), repr=False)  # data URLs: image, frames, or images of a sheet
-    turns: list[Completion] = field(default_factory=list[Completion])  # responses to the first turns
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    cached: int = 0
-    latency: float = 0.0  # seconds that the successful calls took
     tries: int = 0  # failed calls
-    wasted: int = 0  # those of them that were paid for
-    unpriced: int = 0  # wasted calls whose price the server does not tell
     sent: frozenset[str] = frozenset()  # fields of the last call that not every model takes
     in_place: bool = False  # holds a place among the calls in flight
 
-    def pay(self, completion: Completion, *, wasted: bool = False) -> None:
-        """Add the tokens of a call."""
-        if completion.tokens_in is not None:
-            self.tokens_in = (self.tokens_in or 0) + completion.tokens_in
-        if completion.tokens_out is not None:
-            self.tokens_out = (self.tokens_out or 0) + completion.tokens_out
-        self.cached += completion.cached
-        self.wasted += wasted
-        self.unpriced += wasted and None in (completion.tokens_in, completion.tokens_out)
 
-    @property
-    def is_paid(self) -> bool:
-        """Whether any call is known to have been paid for."""
-        return self.wasted > 0 or (self.tokens_in, self.tokens_out) != (None, None)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the conversation has another turn."""
-        last, ended = self.turns[-1], len(self.turns) == len(self.request.turns)
-        return bool(last.text) and last.finish_reason not in ("refusal", "content_filter") and not ended
-
-    def answer(self, price: Price | None, error: str | None = None) -> Answer:
-        """Return all turns as one answer, with the first finish reason that is out of the ordinary; or an error."""
-        reasons = [turn.finish_reason for turn in self.turns]
-        known = price == FREE or None not in (self.tokens_in, self.tokens_out)
-        texts = [turn.text for turn in self.turns if turn.text]
-        return Answer(
-            request=self.request,
-            text=None if error else "\n\n".join(texts),
-            finish_reason=None if error else next((r for r in reasons if r not in (None, "stop")), reasons[-1]),
-            probability=None if error or len(self.turns) > 1 else self.turns[0].probability,
-            error=error,
-            tokens_in=self.tokens_in,
-            tokens_out=self.tokens_out,
-            cost_usd=price.of(self.tokens_in or 0, self.tokens_out or 0, self.cached) if price and known else None,
-            latency_s=self.latency or None,
-            wasted=self.wasted,
-            unpriced=self.unpriced,
-        )
+def to_answer(request: Request, found: Completion, price: Price | None, **others: Any) -> Answer:
+    """Return the answer that a completion holds, or, with an ``error``, what was paid for nothing."""
+    known = price == FREE or None not in (found.tokens_in, found.tokens_out)
+    lost = found.text is None
+    return Answer(
+        request=request,
+        text=found.text,
+        finish_reason=found.finish_reason,
+        tokens_in=found.tokens_in,
+        tokens_out=found.tokens_out,
+        cost_usd=price.of(found.tokens_in or 0, found.tokens_out or 0, found.cached) if price and known else None,
+        retry=lost,
+        unpriced=lost and None in (found.tokens_in, found.tokens_out),
+        **others,
+    )
 
 
 class Verdict(Enum):
@@ -276,17 +221,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     A date is compared with that of the response, or with ``now``. None where nothing is asked that a server means: less
     than no time, or more than a week.
     """
-    text, milliseconds = headers.get("retry-after", ""), _number(headers.get("retry-after-ms", ""))
-    seconds = _number(text) if milliseconds is None else milliseconds / 1000
-    if seconds is None and (until := _timestamp(text)) is not None:
+    seconds = None
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with contextlib.suppress(ValueError, KeyError):
+            seconds = float(headers[name]) / unit
+            break
+    if seconds is None and (until := _timestamp(headers.get("retry-after", ""))) is not None:
         seconds = until - (_timestamp(headers.get("date", "")) or now)
-    return None if seconds is None or seconds > _LONGEST_BELIEVED_S else max(0.0, seconds)
-
-
-def _number(text: str) -> float | None:
-    with contextlib.suppress(ValueError):
-        return number if math.isfinite(number := float(text)) else None
-    return None
+    return max(0.0, seconds) if seconds is not None and seconds <= _LONGEST_BELIEVED_S else None  # nor NaN
 
 
 def _timestamp(date: str) -> float | None:
@@ -295,59 +237,48 @@ def _timestamp(date: str) -> float | None:
     return None
 
 
-def _text_part(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
 class Dialect:
-    """The body of a call for one model; models and servers differ in what they accept."""
+    """The body of a call for one model; models and servers differ in what they accept.
+
+    Attributes:
+        examples: labelled pictures that every question begins with.
+    """
 
     def __init__(self, model: str, options: DescriberOptions, server: Server) -> None:
         self._model, self._options = model, options
         self._limit_name = _LIMIT_NAMES[0] if server.is_openai else _LIMIT_NAMES[1]
-        self._refused, self._examples = set[str](), list[Example]()
+        self._refused = set[str]()
+        self.examples: Sequence[Example] = ()
 
     def body(self, job: Job) -> bytes:
         """Return the JSON body of the next call of a job."""
-        options, turns, sheet = self._options, job.request.turns, job.request.sheet
+        options, request, sheet = self._options, job.request, job.request.sheet
         fields: dict[str, Any] = {"model": self._model, self._limit_name: options.max_tokens * max(1, len(sheet))}
         if options.temperature is not None:
             fields["temperature"] = options.temperature
-        if (schema := job.request.schema) is not None:
-            form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
-            structure = {"response_format": form, **({"logprobs": True} if "class" in schema["properties"] else {})}
-            fields |= {name: value for name, value in structure.items() if name not in self._refused}
+        if request.schema is not None and "response_format" not in self._refused:
+            form = {"name": "answer", "strict": True, "schema": request.schema}
+            fields["response_format"] = {"type": "json_schema", "json_schema": form}
         job.sent = frozenset(fields)
-        shown = [*self._shown({job.request.digest, *(one.digest for one in sheet)})]
-        for number, url in enumerate(job.pictures, start=1):
-            shown += [_text_part(f"Image {number}:")] if sheet else []
-            shown.append(self._image_part(url))
-        messages: list[dict[str, Any]] = [{"role": "system", "content": options.system}] if options.system else []
-        messages.append({"role": "user", "content": [*shown, _text_part(turns[0])]})
-        for turn, answer in zip(turns[1:], job.turns, strict=False):
-            messages += [{"role": "assistant", "content": answer.text}, {"role": "user", "content": turn}]
-        return json.dumps({**fields, **options.extra_body, "messages": messages}).encode()
-
-    def show(self, examples: Sequence[Example]) -> None:
-        """Begin every question with examples."""
-        self._examples = [*examples]
-
-    def _shown(self, about: set[str]) -> Iterator[dict[str, Any]]:
-        if self._examples:
-            yield _text_part("Examples of the classes, labelled by people:")
-            for example in self._examples:
+        detail = {} if options.detail == "auto" else {"detail": options.detail}
+        about, parts = {request.digest, *(one.digest for one in sheet)}, list[str | tuple[str]]()  # texts, and (URL,)
+        if self.examples:
+            parts.append("Examples of the classes, labelled by people:")
+            for example in self.examples:
                 if example.digest not in about:
-                    yield self._image_part(example.url)
-                    yield _text_part(f"Class: {readable(example.class_name)}")
-            yield _text_part("These were the examples.")
-
-    def _image_part(self, url: str) -> dict[str, Any]:
-        detail = {} if self._options.detail == "auto" else {"detail": self._options.detail}
-        return {"type": "image_url", "image_url": {"url": url, **detail}}
-
-    def refuse(self, field: str) -> None:
-        """Send a field no more: this server does not take it, or does not need it."""
-        self._refused.add(field)
+                    parts += [(example.url,), f"Class: {readable(example.class_name)}"]
+            parts.append("These were the examples.")
+        for number, url in enumerate(job.pictures, start=1):
+            parts += [f"Image {number}:", (url,)] if sheet else [(url,)]
+        content = [
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image_url", "image_url": {"url": part[0], **detail}}
+            for part in (*parts, request.question)
+        ]
+        messages: list[dict[str, Any]] = [{"role": "system", "content": options.system}] if options.system else []
+        messages.append({"role": "user", "content": content})
+        return json.dumps({**fields, **options.extra_body, "messages": messages}).encode()
 
     def adapt(self, fault: Fault, job: Job) -> bool:
         """Change what is sent where the model does not accept it; return whether another call is worth it.
@@ -361,5 +292,5 @@ class Dialect:
             return False
         if name in _LIMIT_NAMES and not self._refused.intersection(_LIMIT_NAMES):
             self._limit_name = next(other for other in _LIMIT_NAMES if other != name)
-        self.refuse(name)
+        self._refused.add(name)
         return name != self._limit_name

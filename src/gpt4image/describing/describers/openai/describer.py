@@ -39,6 +39,7 @@ from gpt4image.describing.describers.openai.chat import (
     Verdict,
     completion_of,
     fault_of_response,
+    to_answer,
 )
 from gpt4image.describing.describers.openai.server import (
     OPENAI_URL,
@@ -58,10 +59,7 @@ _CHANGE_THE_TEXT = ("system", "temperature", "max_tokens", "max_side", "image_fo
 _CONNECT_S, _UNTOLD_S = 10.0, 5.0
 _LEAST_AHEAD = 8
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
-# A call that is paid for and brings nothing is not tried for ever.
-_MOST_WASTED = 3
 _REDIRECT = "redirect"
-_STOPPED = "the run was stopped before the answer was complete"
 
 _FIRST_RATE, _DOUBLING_S, _FASTEST, _SLOWEST = 32.0, 0.1, 1e5, 1 / 60
 _EVIDENCE_S, _LONGEST_PAUSE_S = 4.0, 30.0
@@ -114,7 +112,7 @@ class OpenAIDescriber:
 
     def show(self, examples: Sequence[Example]) -> None:
         """Begin every question with examples, which are a part of the settings from now on."""
-        self._dialect.show(examples)
+        self._dialect.examples = examples
         shown = canonical_json({example.digest: example.class_name for example in examples}).encode()
         digest = hashlib.sha256(shown).hexdigest()
         self.settings = {**self.settings, "examples": len(examples), "examples_sha256": digest}
@@ -191,13 +189,7 @@ class OpenAIDescriber:
         try:
             while not self._stopped.is_set() and (request := next(self._requests, None)) is not None:
                 job = Job(request)
-                try:
-                    answer = await self._answer(job)
-                except asyncio.CancelledError:
-                    if job.is_paid:
-                        self._arrivals.put(job.answer(self.price, _STOPPED))
-                    raise
-                if answer is not None:
+                if (answer := await self._answer(job)) is not None:
                     self._answers += answer.error is None
                     on_disk: asyncio.Future[None] = self._loop.create_future()
                     self._unacknowledged.append(on_disk)
@@ -218,47 +210,35 @@ class OpenAIDescriber:
         self._changed.set()
 
     async def _answer(self, job: Job) -> Answer | None:
-        """Return the answer to a request; None where the run stops before anything was paid."""
+        """Return the answer to a request; None where the run stops before."""
+        request = job.request
         try:
-            job.pictures = await self._loop.run_in_executor(self._pool, data_urls, job.request, self._options)
+            job.pictures = await self._loop.run_in_executor(self._pool, data_urls, request, self._options)
         except (OSError, DecodeError) as error:
-            return Answer(request=job.request, error=why_unusable(error))
+            return Answer(request=request, error=why_unusable(error))
         while True:
             await self._take_place(job)
             if self._stopped.is_set():
-                return job.answer(self.price, _STOPPED) if job.is_paid else None
-            fault = await self._call(job)
-            if fault is None:
-                if job.goes_on:
-                    continue
-                return job.answer(self.price)
-            if fault.verdict is Verdict.FILTERED:
-                job.turns.append(Completion("", "content_filter"))
-                return job.answer(self.price)
-            if fault.verdict is Verdict.STOP:
-                return job.answer(self.price, fault.message) if job.is_paid else None
-            if fault.verdict is Verdict.ADAPT:
-                continue
-            if not self._is_worth_another(job, fault):
-                tries = f" ({job.tries + 1} tries)" if job.tries else ""
-                return job.answer(self.price, fault.message + tries)
-            job.tries += 1
-            if not job.turns:  # a conversation keeps its place: its first answers are paid for, and not on disk
-                self._leave(job)
-            # Exponential with full jitter.
-            longest = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2 ** (job.tries - 1))
-            await self._sleep(max(fault.retry_after or 0.0, random.uniform(0, longest)))
-
-    def _is_worth_another(self, job: Job, fault: Fault) -> bool:
-        if fault.verdict is Verdict.GIVE_UP or job.tries >= self._options.retries:
-            return False
-        return not fault.paid or (job.wasted < _MOST_WASTED and job.request.pay_again())
+                return None
+            found = await self._call(job)
+            if isinstance(found, Answer):
+                return found
+            if found.verdict is Verdict.FILTERED:
+                return to_answer(request, Completion("", "content_filter"), self.price)
+            if found.verdict is Verdict.STOP:
+                return None
+            if found.verdict is not Verdict.ADAPT:
+                if found.verdict is Verdict.GIVE_UP or job.tries >= self._options.retries:
+                    tries = f" ({job.tries + 1} tries)" if job.tries else ""
+                    return Answer(request=request, error=found.message + tries)
+                job.tries += 1
+            self._leave(job)
+            if found.verdict is not Verdict.ADAPT:  # exponential with full jitter
+                longest = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2 ** (job.tries - 1))
+                await self._sleep(max(found.retry_after or 0.0, random.uniform(0, longest)))
 
     async def _take_place(self, job: Job) -> None:
         """Wait for a place among the calls in flight, and until the limiter lets the next call go."""
-        if job.in_place:
-            await self._pace()
-            return
         async with self._turn:
             while self._busy >= self._limiter.concurrency and not self._stopped.is_set():
                 self._changed.clear()
@@ -283,18 +263,15 @@ class OpenAIDescriber:
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
 
-    async def _call(self, job: Job) -> Fault | None:
+    async def _call(self, job: Job) -> Answer | Fault:
         sent_at = self._loop.time()
         self._limiter.sent(sent_at)
         self._calls += 1
         completion, fault = await self._exchange(self._dialect.body(job))
         now = self._loop.time()
-        job.pay(completion, wasted=fault is not None and fault.paid)
         if fault is None:
             self._limiter.answered(sent_at)
-            job.latency += now - sent_at
-            job.turns.append(completion)
-            return None
+            return to_answer(job.request, completion, self.price, latency_s=now - sent_at)
         self._faults[fault.kind] += 1
         asked = "" if fault.retry_after is None else f" (the server asks for {fault.retry_after:.0f} s)"
         self._last_fault = fault.message + asked
@@ -305,7 +282,7 @@ class OpenAIDescriber:
             reason = self._explain(fault)
         if reason is not None:
             self._stop(DescriberError(reason))
-        return fault
+        return to_answer(job.request, completion, self.price, error=fault.message) if fault.paid else fault
 
     def _explain(self, fault: Fault) -> str:
         url, reason = self._server.url, f"({fault.message})"
