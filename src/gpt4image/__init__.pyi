@@ -260,7 +260,7 @@ def distill(
         price (float | Sequence[float] | None, optional): US dollars per million tokens, input and output, for max_cost=
             and estimates. Default: the published price.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
-            conversation, motion, or a text file of your own. See docs/describe.md.
+            motion, or a text file of your own. See docs/describe.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
             line, or a list with commas; "person: any human" adds a definition. Default: the class names of the dataset.
         examples (int, optional): Labelled training images per class that a server is shown with every question, as
@@ -458,7 +458,6 @@ def describe(
     classes: StrPath | Sequence[str] | None = None,
     examples: int = 0,
     box_format: str = 'auto',
-    only: StrPath | None = None,
     limit: int | None = None,
     max_cost: float | None = None,
     dry_run: bool = False,
@@ -524,7 +523,7 @@ def describe(
             masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
         store (str | Path): Description store (one SQLite file); made when it does not exist.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
-            conversation, motion, or a text file of your own. See docs/describe.md.
+            motion, or a text file of your own. See docs/describe.md.
         ask (str, optional): Parts of an answer, separated by commas: description, class, tags, boxes. See
             docs/answers.md.
         classes (str | Path | Sequence[str] | None, optional): Classes to choose from: a text file with one class per
@@ -534,8 +533,6 @@ def describe(
         box_format (str, optional): Format of its boxes: ORDER-UNIT, e.g. yxyx-1000. ORDER is xyxy or yxyx (two
             corners), xywh or yxhw (corner and size). UNIT is 1000 or 1 (parts of the image), sent or original (pixels
             of the image sent, or of the file). auto finds it on images with human boxes.
-        only (str | Path | None, optional): CSV file whose rows name the images to ask about, by key or digest, of any
-            split. Default: all of splits=.
         limit (int | None, optional): Maximum requests of this run (an image and a prompt each; retries are not
             counted), spread over all classes. The next run continues.
         max_cost (float | None, optional): Maximum cost in US dollars: of all that the store says this model has cost
@@ -572,8 +569,6 @@ def encode(
     long: Literal['cut', 'pool'] = 'pool',
     batch_tokens: int = 8192,
     device: str = 'auto',
-    engine: Literal['local', 'ray'] = 'local',
-    workers: int | None = None,
 ) -> EncodeResult:
     """Turn descriptions into embeddings: ``gpt4image encode`` as a function.
 
@@ -592,9 +587,6 @@ def encode(
             their chunks, cut drops what is too long.
         batch_tokens (int, optional): Tokens per encoding batch, padding included.
         device (str, optional): auto, cpu, cuda or mps.
-        engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
-            one made on this machine).
-        workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
 
     Returns:
         EncodeResult: The embedding table that ``encode`` wrote, and how long it took.
