@@ -63,8 +63,8 @@ class BatchServer:
         polls: how often a batch is looked at until it ends.
         end: status of each batch in the end, by its number; ``completed`` for the others.
         errors: why a batch of that number fails.
-        answer: what comes of a request body: a response body; a status and its error; an error of the line itself (with
-            ``code``); a string, written as it is; None for no line.
+        answer: a request body as a response body; a status and its error; an error of the line (with ``code``); a
+            string, written as it is; None for no line.
         spoil: what becomes of a file of answers that is downloaded.
         room: most lines in batches that run; a batch beyond fails for its token limit.
         late: how many looks at a batch that has ended do not name the file of its answers yet.
@@ -104,9 +104,9 @@ class BatchServer:
             if fault.status is None:
                 return Reply(cut=0)
             status, said = fault.status, fault.body
-        return (
-            Reply(status, said, fault.headers if fault else {}) if isinstance(said, bytes) else json_reply(said, status)
-        )
+        if isinstance(said, bytes):
+            return Reply(status, said, fault.headers if fault else {})
+        return json_reply(said, status)
 
     def _handle(self, call: Call, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         match call.method, path.removeprefix("/v1/").split("/"):

@@ -84,10 +84,8 @@ def write_run(folder: Path, arm: str = "text-labels", seed: int = 0, top1: float
     rng = np.random.default_rng(seed)
     config = {"arm": arm, "seed": seed, "data": "openmoji", "lr": 0.002, "chosen": {"epochs": epochs}, "out": "x"}
     write_json(folder / "config.json", config | ({"align_weight": 0.3} if arm == "aligned" else {}))
-    write_json(
-        folder / "environment.json",
-        {"python": "3.11.9", "torch": "2.10.0", "cpu": "Xeon", "device": "cpu", "command": "gpt4image train --out run"},
-    )
+    about = {"python": "3.11.9", "torch": "2.10.0", "cpu": "Xeon", "device": "cpu"}
+    write_json(folder / "environment.json", about | {"command": "gpt4image train --out run"})
     for epoch in range(1, epochs + 1):
         reached = 1 - np.exp(-epoch / 6)
         task_loss = float(2.3 - 1.2 * reached + rng.normal(0, 0.03))
@@ -122,17 +120,10 @@ def examples(count: int = 8) -> list[dict[str, Any]]:
             label = pictures.classes[pictures.labels[index]]
             guess = {"class": label, "probability": 0.83}
             predictions = {"baseline": {"class": "sign", "probability": 0.34}, "text-labels": guess}
-            made.append(
-                {
-                    "key": pictures.keys[index],
-                    "label": label,
-                    "split": split,
-                    "picture": "data:image/png;base64," + base64.b64encode(pictures.read(index)).decode(),
-                    "descriptions": [description_of[pictures.keys[index]]],
-                    "text_label": guess if split == "train" else None,
-                    "predictions": predictions if split == "test" else {},
-                }
-            )
+            picture = "data:image/png;base64," + base64.b64encode(pictures.read(index)).decode()
+            said = {"descriptions": [description_of[pictures.keys[index]]], "predictions": predictions}
+            said |= {"text_label": guess, "predictions": {}} if split == "train" else {"text_label": None}
+            made.append({"key": pictures.keys[index], "label": label, "split": split, "picture": picture, **said})
     return made
 
 

@@ -42,17 +42,13 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md"))]
 
 # What earlier pages have made already; the other pages start with pictures and a file of descriptions.
+BOTH = ("photos.db", "photos.emb")
 STARTS_WITH = {
-    "descriptions.md": ("photos.db",),
-    "encode.md": ("photos.db",),
-    "train.md": ("photos.db", "photos.emb", "targets.parquet"),
-    "pretrain.md": ("photos.db", "photos.emb"),
-    "evaluate.md": ("photos.db", "photos.emb"),
-    "compare.md": ("photos.db", "photos.emb"),
-    "own-loop.md": ("photos.db", "photos.emb", "captions.csv"),
-    "practice.md": ("photos.db", "photos.emb"),
-    "search.md": ("photos.db", "photos.emb"),
-    "reference/files.md": ("photos.db", "photos.emb"),
+    **dict.fromkeys(("descriptions.md", "encode.md"), BOTH[:1]),
+    **dict.fromkeys(("pretrain.md", "evaluate.md", "compare.md", "practice.md", "search.md"), BOTH),
+    "train.md": (*BOTH, "targets.parquet"),
+    "own-loop.md": (*BOTH, "captions.csv"),
+    "reference/files.md": BOTH,
 }
 
 
