@@ -105,9 +105,9 @@ def write_photos(root: Path) -> None:
     from gpt4image.labelling.label import label
     from trained_runs import CLASSES, described, write_pictures
 
-    spec = write_pictures(root / "photos", 16)
+    spec = write_pictures(root / "photos", 22)
     (root / "photos" / "unlabelled").mkdir()
-    for path in (path for name in CLASSES for path in sorted((root / "photos" / name).iterdir())[12:]):
+    for path in (path for name in CLASSES for path in sorted((root / "photos" / name).iterdir())[18:]):
         path.rename(root / "photos" / "unlabelled" / path.name)
     described(spec, root, "minilm", "photos")
     with (root / "captions.csv").open("w", newline="", encoding="utf-8") as file:

@@ -16,7 +16,7 @@ from tables import make_table
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}, "image_size": 16, "batch_size": 8,
-    "epochs": 2, "lr": 0.005, "precision": "fp32", "memory_format": "contiguous", "jobs": 1,
+    "epochs": 1, "lr": 0.005, "precision": "fp32", "memory_format": "contiguous", "jobs": 1,
 }  # fmt: skip
 BARE = {
     "init": "scratch",
