@@ -14,31 +14,10 @@ from PIL import Image
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.data import load_dataset
-from gpt4image.data.regions import Boxes, ImageBoxes
-from gpt4image.labelling.answers import AnsweredBoxes
 
 NAMES = ("red", "green", "blue")
 COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 220))
 SIDE = 32
-
-
-def simulated(images: int, seed: int, each: int = 4) -> tuple[AnsweredBoxes, Boxes]:
-    """Return answered boxes of images, and those that annotators drew, who skip boxes at a border."""
-    rng = np.random.default_rng(seed)
-    answered: list[ImageBoxes | None] = []
-    human: list[ImageBoxes | None] = []
-    for _ in range(images):
-        corner = 0.05 + rng.random((each, 2)) * 0.5
-        size = 0.1 + rng.random((each, 2)) * 0.3
-        corners = np.concatenate([corner, corner + size], axis=1)
-        at_border = rng.random(each) < 0.5
-        corners[at_border, 0] = 0.0
-        labels = np.full(each, rng.integers(len(NAMES)))
-        boxes = corners.astype(np.float32)
-        answered.append((boxes, labels, np.ones(each, np.float32)))
-        human.append((boxes[~at_border], labels[~at_border], np.ones((~at_border).sum(), np.float32)))
-    given = Boxes.of_images(answered)
-    return AnsweredBoxes(boxes=given, truncated=np.zeros(len(given.labels), np.float32)), Boxes.of_images(human)
 
 
 def write_squares(folder: Path, train: int = 18, test: int = 6, names: tuple[str, ...] = NAMES) -> str:

@@ -146,23 +146,6 @@ def small_run(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def deployed(small_run: Path, once: Callable[[str, Callable[[Path], Any]], Path]) -> dict[str, Path]:
-    """What predicts as that run does, by format: the run itself and its exports."""
-    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
-    from gpt4image.config import ExportConfig
-    from gpt4image.deploying.export import export
-
-    names = {"timm": "timm", "onnx": "small.onnx"}
-
-    def fill(folder: Path) -> None:
-        for form, name in names.items():
-            export(ExportConfig(run_dir=small_run, format=form, out=folder / name))  # pyright: ignore[reportArgumentType]
-
-    folder = once("deployed", fill)
-    return {"run": small_run, **{form: folder / name for form, name in names.items()}}
-
-
-@pytest.fixture(scope="session")
 def pictograms(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
     """A folder of pictures with pictograms, and their boxes in the form of COCO."""
     from made_pictures import write_boxes

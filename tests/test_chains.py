@@ -17,7 +17,6 @@ from drawn_masks import draw
 from gpt4image import next_steps
 from gpt4image.cli import main
 from made_pictures import noisy
-from tiny_videos import moving_dot, video
 
 TINY = (
     "--epochs 1 --image-size 32 --batch-size 4 --model resnet10t --threads 1 --precision fp32 "
@@ -93,17 +92,6 @@ def masks() -> str:
     return f"describe --data {spec} --store street.db {answers(rows)} --ask description,tags"
 
 
-def clips() -> str:
-    rows: list[dict[str, Any]] = []
-    for kind, start, step in (("left", 28, -3), ("right", 4, 3)):
-        for number in range(8):
-            key = f"{kind if number < 5 else 'unlabelled'}/{kind}-{number}.mp4"
-            Path("clips", key).parent.mkdir(parents=True, exist_ok=True)
-            Path("clips", key).write_bytes(video(moving_dot(start, step, 6 + 2 * number)))
-            rows.append({"key": key, "description": f"It moves {kind}.", "class": kind})
-    return f"describe --data clips:clips --store clips.db {answers(rows)} --ask description,class --prompt motion"
-
-
 def distilled(labelled: int) -> str:
     rows = photos("photos", labelled)
     tasks(rows)
@@ -119,7 +107,6 @@ CHAINS: dict[str, tuple[Callable[[], str], str]] = {
     "reviewed, with answers": (reviewed, "review label train evaluate export predict"),
     "boxes, as ONNX": (boxes, "describe encode label train evaluate export predict"),
     "masks": (masks, "describe encode label train evaluate predict"),
-    "clips": (clips, "describe encode label train evaluate predict"),
     "distilled": (lambda: distilled(6), "distill predict"),
     "distilled, without a label": (lambda: distilled(0), "distill review label train evaluate export predict"),
 }  # fmt: skip

@@ -15,7 +15,6 @@ import functools
 import json
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -288,16 +287,3 @@ def test_the_site_builds_with_every_page_and_public_name_and_loads_nothing_from_
     styles = "\n".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css"))
     assert set(re.findall(LOADED, pages)) == set()
     assert not re.search(r"(?:url\(|@import\s+)['\"]?(?:https?:)?//", styles)
-
-
-def test_links_of_the_repository_become_links_of_the_site() -> None:
-    of_site = runpy.run_path(str(DOCS / "site_pages.py"))["on_page_markdown"]
-    for page, markdown, expected in (
-        ("data.md", "[train](train.md#model) [here](#splits)", "[train](train.md#model) [here](#splits)"),
-        ("data.md", "[recipes](../recipes/README.md)", "[recipes](recipes.md)"),
-        ("data.md", "[readme](../README.md#install)", "[readme](index.md#install)"),
-        ("data.md", "the [source](../src/gpt4image/cli.py) of it", "the source of it"),
-        ("contributing.md", "[design](docs/design.md#libraries)", "[design](design.md#libraries)"),
-        ("data.md", "```python\nx = f[0](a.md)\n```", "```python\nx = f[0](a.md)\n```"),
-    ):
-        assert of_site(markdown, types.SimpleNamespace(file=types.SimpleNamespace(src_uri=page))) == expected

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pydoc
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,36 +114,3 @@ def test_help_has_each_parameter_with_type_default_and_what_it_does() -> None:
     for name in verbs.VERBS:
         text = pydoc.plain(pydoc.render_doc(getattr(gpt4image, name)))
         assert " --" not in re.sub("`[^`]*`", "", text), name
-
-
-@pytest.mark.slow
-def test_a_type_checker_knows_parameters_and_results(tmp_path: Path) -> None:
-    if importlib.util.find_spec("pyright") is None:
-        pytest.skip("pyright is in the extra check")
-    (tmp_path / "user.py").write_text(
-        """import gpt4image
-from PIL import Image
-
-run = gpt4image.train(data=([Image.new("RGB", (8, 8))], ["a"]), out="run", on_epoch=lambda epoch: epoch.loss > 0.1)
-reveal_type(run)
-reveal_type(run.train_images)
-reveal_type(gpt4image.predict("run", "photos").rows)
-reveal_type(gpt4image.describe(data="p", store="s", describer=lambda image, question: "a").cost_usd)
-gpt4image.train(data="photos", out="run", epochs="three")
-gpt4image.train(data="photos", out="run", epoch=3)
-gpt4image.train(data=3, out="run")
-gpt4image.export("run", format="jpeg", out="m")
-run.accuracies
-gpt4image.trian
-""",
-        encoding="utf-8",
-    )
-    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT / "src")]}), encoding="utf-8")
-    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "user.py"]
-    told = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout)
-    found = [
-        (each["range"]["start"]["line"] + 1, each["severity"], each["message"]) for each in told["generalDiagnostics"]
-    ]
-    revealed = [message.split(" is ", 1)[1] for _, severity, message in found if severity == "information"]
-    assert [revealed[0], revealed[1], revealed[3]] == ['"TrainResult"', '"int"', '"float | None"']
-    assert [line for line, severity, _ in found if severity == "error"] == [9, 10, 11, 12, 13, 14], found

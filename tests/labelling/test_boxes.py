@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from box_cases import simulated, store_boxes
+from box_cases import NAMES, store_boxes
 from gpt4image.artifacts.answers import Answer
 from gpt4image.base.errors import TableError
 from gpt4image.config import ImportDescriptionsConfig
 from gpt4image.data import annotation, load_dataset
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.data.splits import keep_labels_per_class
 from gpt4image.describing.descriptions import import_descriptions
 from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, box_votes, read_boxes
@@ -41,6 +41,25 @@ from gpt4image.labelling.boxes import (
 from gpt4image.labelling.text_vectors import Texts
 
 CLASSES = 3
+
+
+def simulated(images: int, seed: int, each: int = 4) -> tuple[AnsweredBoxes, Boxes]:
+    """Return answered boxes of images, and those that annotators drew, who skip boxes at a border."""
+    rng = np.random.default_rng(seed)
+    answered: list[ImageBoxes | None] = []
+    human: list[ImageBoxes | None] = []
+    for _ in range(images):
+        corner = 0.05 + rng.random((each, 2)) * 0.5
+        size = 0.1 + rng.random((each, 2)) * 0.3
+        corners = np.concatenate([corner, corner + size], axis=1)
+        at_border = rng.random(each) < 0.5
+        corners[at_border, 0] = 0.0
+        labels = np.full(each, rng.integers(len(NAMES)))
+        boxes = corners.astype(np.float32)
+        answered.append((boxes, labels, np.ones(each, np.float32)))
+        human.append((boxes[~at_border], labels[~at_border], np.ones((~at_border).sum(), np.float32)))
+    given = Boxes.of_images(answered)
+    return AnsweredBoxes(boxes=given, truncated=np.zeros(len(given.labels), np.float32)), Boxes.of_images(human)
 
 
 def rows(*boxes: tuple[float, float, float, float], weight: float = 1.0, label: int = 0) -> Boxes:
