@@ -87,6 +87,8 @@ def test_objects_of_python_go_through_all_stages_and_nothing_is_printed(
     assert gpt4image.evaluate(run.path, data=data, model=Features()).score == measured.score
     with pytest.raises(ConfigError, match=r"^model= of a comparison is a name"):
         gpt4image.compare(data=data, out=tmp_path / "cmp", model=Features())
+    with pytest.raises(ModelError, match=r"gives a tensor \(1, 8, 14, 14\) for one image; needed are pooled features"):
+        gpt4image.train(data=data, out=tmp_path / "other", model=nn.Conv2d(3, 8, 3), **SHORT)
 
 
 def test_training_ends_where_the_callback_says_so_and_that_epoch_is_validated(
