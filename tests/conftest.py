@@ -37,9 +37,7 @@ if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 4 * 2**30:
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-LONGEST = re.compile(
-    r"notebook_runs|the_demo|\[(tutorial|own-loop)\.md|kill_9|stopped_any|those_of_one_process|engine_local"
-)
+LONGEST = re.compile(r"notebook_runs|the_demo|\[(tutorial|own-loop)\.md|kill_9|stopped_any|those_of_one_process")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
