@@ -126,9 +126,3 @@ def test_another_index_is_refused_and_a_damaged_one_is_made_anew(tmp_path: Path)
     (tmp_path / "i" / "index.json").write_text('["of something else"]')
     with pytest.raises(TableError, match="not the manifest of an index"):
         open_index(tmp_path / "i", IDENTITY)
-
-
-def test_a_place_that_cannot_be_written_is_named_with_the_option(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(TableError, match=r"cannot write here .* another --index"):
-        indexed(tmp_path / "file" / "i", digests_of(1))

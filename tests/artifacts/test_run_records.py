@@ -32,13 +32,8 @@ def test_the_reference_is_the_baseline_or_else_the_first_arm(tmp_path: Path) -> 
         ({"arms": {"baseline": {"seeds": [0], "test": [float("nan")], "mean": 0.5}}}, "finite"),
         ({"pairs": [{"arm": "alined", "against": "baseline", "difference": 0.1, "n": 1}]}, "Did you mean 'aligned'"),
         ({"pairs": 3}, "pairs"),
-        ({"pairs": ["x"]}, "pairs.0"),
-        ({"metric": None}, "metric"),
-        ({"arms": [], "pairs": []}, "arms"),
         ({"comparisons": [1]}, "cannot be read"),
         ("", "cannot be read"),
-        ("[]", "cannot be read"),
-        ('{"metric": "top1"', "cannot be read"),
     ],
 )
 def test_a_malformed_comparison_is_refused_by_name(tmp_path: Path, change: dict[str, Any] | str, words: str) -> None:
@@ -61,14 +56,6 @@ def test_a_run_is_read_whole_by_the_test_split_or_else_by_validation(tmp_path: P
     write_json(folder / "evaluation-val.json", evaluation | {"split": "val", "metric": "ece", "titles": {"ece": "x"}})
     found = load_run(folder).evaluation
     assert found is not None and (found.split, found.metric, found.scores) == ("val", "ece", {"ece": 0.041})
-
-
-@pytest.mark.parametrize("name", ["config.json", "environment.json", "metrics.jsonl", "run.json"])
-def test_a_run_without_one_of_its_records_is_refused(tmp_path: Path, name: str) -> None:
-    folder = write_run(tmp_path / "run")
-    (folder / name).unlink()
-    with pytest.raises(RunError, match=name):
-        load_run(folder)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +94,3 @@ def test_a_bad_item_costs_no_good_item_and_files_may_be_missing(tmp_path: Path) 
     write_json(path, descriptions())
     ((found,), skipped) = load_items(path, Descriptions)
     assert found.words is not None and found.words["max"] == 133 and skipped == []
-
-
-@pytest.mark.parametrize("record", [descriptions() | {"images": "many"}, {"images": 3}, [1], "{"])
-def test_a_malformed_record_beside_the_results_is_skipped(record: Any, tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text(record if isinstance(record, str) else json.dumps(record))
-    found, skipped = load_items(tmp_path / "x.json", Descriptions)
-    assert found == [] and [item.name.partition("[")[0] for item in skipped] == ["x.json"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import MERGE_SECONDS, OUTSIDE_LIST, Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import OUTSIDE_LIST, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
@@ -219,42 +217,15 @@ def test_an_empty_file_becomes_a_store_in_one_step_and_all_of_it_is_on_disk(
     monkeypatch.setattr(
         os, "fsync", lambda number: (flushed.append(str(Path(f"/proc/self/fd/{number}").readlink())), fsync(number))
     )
-    assert MERGE_SECONDS <= 300
-    monkeypatch.setattr("gpt4image.artifacts.store.MERGE_SECONDS", 0.0)
     (tmp_path / "a.db").touch()
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         assert str(tmp_path) in flushed
         assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert store.add([description(1)]) == 1
-        (tmp_path / "b.db").write_bytes((tmp_path / "a.db").read_bytes())
-    with DescriptionStore(tmp_path / "b.db") as store:
-        assert len(list(store.texts())) == 1, "the log is merged every few minutes"
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(StoreError, match="No space left on device"):
         DescriptionStore(tmp_path / "c.db", write=True)
     assert not (tmp_path / "c.db").exists()
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"), reason="not root")
-def test_a_read_only_folder_can_be_read_but_not_written_as_another_user(tmp_path: Path) -> None:
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"gpt4image-{os.getpid()}"  # tmp_path is closed to other users
-    folder.mkdir(mode=0o755)
-    try:
-        with DescriptionStore(folder / "a.db", write=True) as store:
-            store.add([description(1)])
-        script = "import sys; from pathlib import Path; from gpt4image.artifacts.store import *\n"
-        script += "with DescriptionStore(Path(sys.argv[1])) as s: print(len(list(s.texts())))\n"
-        script += "try: DescriptionStore(Path(sys.argv[1]), write=True)\nexcept Exception as e: print(repr(e))"
-        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        ran = subprocess.run(
-            [*nobody, sys.executable, "-c", script, str(folder / "a.db")], capture_output=True, text=True
-        )
-        if "No module named" in ran.stderr or "Permission denied" in ran.stderr:
-            pytest.skip("another user cannot run this Python")
-        assert ran.stdout.startswith("1\nStoreError("), ran.stderr
-        assert "choose a writable folder" in ran.stdout
-    finally:
-        shutil.rmtree(folder)
 
 
 def test_a_full_disk_is_named_and_costs_nothing_stored_before(tmp_path: Path) -> None:
@@ -265,17 +236,6 @@ def test_a_full_disk_is_named_and_costs_nothing_stored_before(tmp_path: Path) ->
         with pytest.raises(StoreError, match="disk is full"):
             store.add([description(number, "word " * 900) for number in range(2, 20)])
         assert [row.digest for row in store.texts()] == [digest(1)]
-
-
-def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        for start in range(0, 100_000, 10_000):
-            store.add(description(number, f"word {number % 977} " * 16) for number in range(start, start + 10_000))
-    assert (tmp_path / "a.db").stat().st_size / 100_000 < 1000
-    with DescriptionStore(tmp_path / "a.db") as store:
-        start_time = time.process_time()
-        assert len(store.settled(PAPER, ME)) == 100_000
-        assert time.process_time() - start_time < 1.0
 
 
 ASKED = Prompt("paper", 1, "Describe it.", False)
@@ -328,11 +288,8 @@ def test_a_value_that_changed_is_named_by_its_row_without_which_the_others_are_r
             assert len(list(store.texts())) == 2
 
 
-@pytest.mark.parametrize("write", [True, False])
 @pytest.mark.parametrize("damage", ["cut to nothing", "cut in the middle", "a bit in the middle", "an earlier copy"])
-def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(
-    damage: str, write: bool, tmp_path: Path
-) -> None:
+def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(damage: str, tmp_path: Path) -> None:
     path = copied(tmp_path)
     log = path.with_name("a.db-wal")
     content = bytearray(log.read_bytes())
@@ -341,10 +298,9 @@ def test_results_that_a_log_has_lost_are_named_before_they_are_asked_for_again(
     log.write_bytes(left.get(damage, bytes(content)))
     if damage == "an earlier copy":
         log.unlink()
-    with pytest.raises(StoreError, match=r"a\.db: \d+ of the 20 results .* are gone.*delete .*a\.db\.count to go on"):
-        DescriptionStore(path, write=write)
-    copy = log.with_name("a.db-wal.damaged")
-    assert copy.is_file() is bool(left.get(damage, damage == "a bit in the middle"))
+    for write in (True, False):
+        with pytest.raises(StoreError, match=r"a\.db: \d+ of the 20 results .* are gone.*delete .*a\.db\.count to go"):
+            DescriptionStore(path, write=write)
     (path.parent / "a.db.count").unlink()
     with DescriptionStore(path, write=True) as store:
         assert len(list(store.texts())) < 20

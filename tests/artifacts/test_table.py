@@ -12,20 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.store import Prompt
-from gpt4image.artifacts.table import (
-    EmbeddingTable,
-    ImageVectors,
-    Manifest,
-    digests_to_bytes,
-    text_digest,
-    write_table,
-)
+from gpt4image.artifacts.table import EmbeddingTable, ImageVectors
 from gpt4image.base.errors import TableError
 from gpt4image.base.files import read_json, write_json
-
-PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
-TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
+from tables import make_table
 
 
 def digest(number: int) -> str:
@@ -37,35 +27,6 @@ def unit_rows(count: int, width: int = 8) -> NDArray[np.float16]:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
 
 
-def make_table(
-    path: Path, pairs: list[tuple[int, int]], texts: int, prompts: tuple[Prompt, ...] = (PAPER,)
-) -> EmbeddingTable:
-    """Write a table of (image, text) pairs."""
-    manifest = Manifest(
-        encoder="test",
-        revision="r",
-        precision="fp32",
-        width=8,
-        max_tokens=16,
-        truncated=0.0,
-        descriptions=len(pairs),
-        texts=texts,
-        images=len({image for image, _ in pairs}),
-        prompts=prompts,
-        store="",
-        plan="p",
-        gpt4image="0",
-    )
-    return write_table(
-        path,
-        embeddings=unit_rows(texts),
-        texts=np.frombuffer(b"".join(text_digest(str(text)) for text in range(texts)), np.uint8).reshape(-1, 32),
-        digests=digests_to_bytes([digest(image) for image, _ in pairs]),
-        rows=np.array([text for _, text in pairs], dtype=np.int64),
-        manifest=manifest,
-    )
-
-
 @settings(deadline=None, max_examples=30)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=30),
@@ -74,39 +35,42 @@ def make_table(
 def test_vectors_are_the_mean_of_an_images_own_texts(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, int]], asked: list[int]
 ) -> None:
-    table = make_table(tmp_path_factory.mktemp("table"), pairs, 6)
+    texts: dict[str, list[NDArray[np.float16]]] = {}
+    for image, text in pairs:
+        texts.setdefault(digest(image), []).append(unit_rows(6)[text])
+    table = make_table(tmp_path_factory.mktemp("table"), texts)
     vectors, described = table.vectors([digest(image) for image in asked])
-    offsets, rows = table.rows_of([digest(image) for image in asked])
     assert vectors.dtype == np.float32 and vectors.shape == (len(asked), 8) and described.dtype == np.bool_
-    assert offsets.shape == (len(asked) + 1,)
     for place, image in enumerate(asked):
-        own = [text for other, text in pairs if other == image]
-        assert rows[offsets[place] : offsets[place + 1]].tolist() == own
+        own = texts.get(digest(image), [])
         assert described[place] == bool(own)
-        expected = unit_rows(6)[own].astype(np.float32).sum(axis=0) if own else np.zeros(8)
+        expected = np.sum(np.array(own, np.float32).reshape(-1, 8), axis=0)
         norm = np.linalg.norm(expected)
         np.testing.assert_allclose(vectors[place], expected / norm if norm else expected, atol=1e-5)
 
 
+def two_texts(path: Path) -> EmbeddingTable:
+    return make_table(path, {digest(n): [row] for n, row in enumerate(unit_rows(2))})
+
+
 def test_arrays_are_memory_maps_and_the_manifest_comes_back(tmp_path: Path) -> None:
-    table = make_table(tmp_path, [(0, 0), (1, 1)], 2, prompts=(PAPER, TOLD))
+    table = two_texts(tmp_path)
     assert isinstance(table.embeddings, np.memmap) and table.embeddings.dtype == np.float16
     assert table.width == 8
     assert EmbeddingTable.open(tmp_path).manifest == table.manifest
-    assert table.manifest.class_conditioned
-    assert json.loads((tmp_path / "manifest.json").read_text())["class_conditioned"] is True
+    assert json.loads((tmp_path / "manifest.json").read_text())["class_conditioned"] is False
 
 
 def test_missing_unfinished_and_damaged_tables_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "table"
-    make_table(place, [(0, 0), (1, 1)], 2)
+    two_texts(place)
     whole = (place / "manifest.json").read_text()
 
     def refused(path: Path, message: str) -> None:
         with pytest.raises(TableError, match=message):
             EmbeddingTable.open(path)
 
-    refused(tmp_path / "none", "there is no embedding table here")
+    refused(tmp_path / "none", "there is no finished embedding table here")
     (tmp_path / "s.db").write_bytes(b"a store")
     refused(tmp_path / "s.db", r"s\.db is a file.*encode --store \S+s\.db --out \S+s\.emb`")
     (tmp_path / "encoding" / ".partial").mkdir(parents=True)
@@ -130,5 +94,5 @@ def test_numbers_that_are_not_finite_are_refused_where_they_are_read(value: floa
     embeddings = np.array([[1, 0], [-1, 0], [0, value]], np.float16)
     read = ImageVectors(embeddings, np.arange(3), np.array([0, 2]), np.array([2, 1]))
     assert read[np.array([0])].tolist() == [[0, 0]], "texts that cancel out give no NaN"
-    with pytest.raises(TableError, match=r"not finite .* make it again with `gpt4image encode`"):
+    with pytest.raises(TableError, match=r"NaN or infinity: make it again with `gpt4image encode`"):
         read[:]

@@ -46,7 +46,6 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path, rows: int, monkeypatch
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:-20]),
         lambda path: pq.write_table(pa.table({"key": ["a"]}), path),
     ],
@@ -61,15 +60,6 @@ def test_a_file_that_is_no_text_labels_is_refused(tmp_path, spoil: Callable[[Pat
         Targets.load(tmp_path / "none.parquet")
 
 
-@pytest.mark.parametrize("value", [-1.0, 1e30, np.inf])
-def test_numbers_that_are_no_probabilities_are_refused(tmp_path: Path, value: float):
-    spoilt = made().probabilities.copy()
-    spoilt[1, 1] = value
-    replace(made(), probabilities=spoilt).save(tmp_path / "labels.parquet")
-    with pytest.raises(TableError, match=r"is no probability, which is from 0 to 1"):
-        Targets.load(tmp_path / "labels.parquet")
-
-
 FACTS = labels_of_one_image(seed=3).facts
 
 
@@ -82,10 +72,8 @@ def written(path: Path, facts: Facts) -> Path:
 @pytest.mark.parametrize(
     ("evidence", "embeddings", "answers", "read"),
     [
-        ("texts", ("/t.emb",), "", (True, False)),
         ("texts", ("/t.emb",), "/a.db", (True, True)),
         ("answers", ("/t.emb",), "/a.db", (False, True)),
-        ("fused", ("/t.emb",), "/a.db", (True, True)),
         ("fused", (), "/a.db", (False, True)),
         ("names", ("/t.emb",), "/a.db", (True, False)),
     ],

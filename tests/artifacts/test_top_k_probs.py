@@ -105,7 +105,7 @@ def test_a_file_of_text_labels_holds_the_few_classes(few: None, tmp_path: Path, 
 
 def test_a_teacher_of_many_classes_says_what_it_says_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    true, total = rng.integers(K, size=240), 240
+    true, total = rng.integers(K, size=180), 180
     centres = rng.normal(size=(K, 24))
     vectors = unit((centres[true] + 0.6 * rng.normal(size=(total, 24))).astype(np.float32))
     labels = np.where(rng.random(total) < 0.3, true, -1)

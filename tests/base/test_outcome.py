@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from gpt4image.config.results import ExportResult, LabelResult, SearchResult, TrainResult
+from gpt4image.config.results import ExportResult, LabelResult, TrainResult
 
 TRAINED = TrainResult(
     path=Path("run"),
@@ -58,13 +57,3 @@ def test_a_result_comes_back_from_its_facts() -> None:
         assert again == result
     with pytest.raises(TypeError, match="'card'"):
         ExportResult.of_facts({"format": "onnx"})
-
-
-def test_rows_are_read_when_they_are_asked_for() -> None:
-    facts = dict.fromkeys(("data", "split", "encoder"), "a")
-    numbers = dict.fromkeys(("images", "indexed_now", "index_seconds", "query_seconds"), 1)
-    found = SearchResult(
-        run=Path("run"), index=Path("index"), **facts, **numbers, read_rows=partial(list, [{"key": "a"}])
-    )
-    assert found.rows == [{"key": "a"}]
-    assert pickle.loads(pickle.dumps(found)).rows == found.rows  # noqa: S301

@@ -38,15 +38,3 @@ def test_a_bar_shows_count_rate_and_note_on_a_terminal_alone(monkeypatch: pytest
             assert all(part in shown.getvalue() for part in ("images of voc:V: [b]", "4/4", "loss 0.5"))
         else:
             assert shown.getvalue().strip() == ""
-
-
-def test_the_rate_is_unknown_before_the_first_item() -> None:
-    bar = progress.progress_bar(quiet=True)
-    bar.add_task("images", total=4, note="")
-    (task,) = bar.tasks
-    assert progress.RateColumn().render(task).plain == ""
-    task.finished_speed = 12.34
-    assert progress.RateColumn().render(task).plain == "12.3/s"
-    for speed, shown in ((1.0, "1.0/s"), (0.04, "25 s each"), (0.4, "2.5 s each"), (0.0, "")):
-        task.finished_speed = speed
-        assert progress.RateColumn().render(task).plain == shown

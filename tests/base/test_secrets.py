@@ -21,7 +21,6 @@ from gpt4image.base.secrets import hidden, without
         ("Bearer proxy-pass to host", "Bearer *** to host"),
         ("Is it full? me@example.org says a=b&c=d", "Is it full? me@example.org says a=b&c=d"),
         ("http://localhost:8000/v1", "http://localhost:8000/v1"),
-        ("true is a short word", "true is a short word"),
     ],
 )
 def test_logins_parameters_and_values_of_secret_variables_are_hidden(
@@ -39,20 +38,10 @@ SECRET = 'sk-a/b+c=d&e"f<\U0001f511>é 1'
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "json": lambda text: json.dumps(text)[1:-1],
-    "json of PHP": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
-    "json with all signs as numbers": lambda text: "".join(
-        c if c.isalnum() and c.isascii() else json.dumps(c)[1:-1] if ord(c) > 127 else f"\\u{ord(c):04X}" for c in text
-    ),
     "json in json": lambda text: json.dumps(json.dumps(text))[3:-3],
     "html": html.escape,
-    "html by names": lambda text: (
-        html.escape(text).replace("/", "&sol;").replace("+", "&plus;").replace("=", "&equals;")
-    ),
-    "html by numbers": lambda text: "".join(f"&#{ord(c)};" for c in text),
-    "html by hexadecimal numbers": lambda text: "".join(f"&#x{ord(c):04X};" for c in text),
     "html twice": lambda text: html.escape(html.escape(text)),
     "percent": lambda text: quote(text, safe=""),
-    "percent of every byte": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
     "percent twice": lambda text: quote(quote(text, safe=""), safe=""),
 }
 

@@ -56,16 +56,15 @@ def test_16_bit_grey_is_scaled_not_clipped() -> None:
     assert pixels(encoded(as_32_bit, "TIFF"))[0, :, 1].tolist() == expected
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
 def test_an_animation_gives_its_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 255, 0), (0, 0, 255))]
-    data = encoded(
-        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
-    )
+    more = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **more)
     assert np.unique(pixels(data).reshape(-1, 3), axis=0).tolist() == [[*RED]]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     exif = Image.Exif()
@@ -77,15 +76,9 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     np.testing.assert_array_equal(pixels(data), np.asarray(upright))
 
 
-@pytest.mark.parametrize(
-    ("tag", "kind", "value"),
-    [
-        (0x9204, 10, struct.pack(">ii", -2, 0)),  # an exposure bias of -2/0, as a phone wrote it
-        (0x010F, 5, struct.pack(">II", 1, 1)),  # a maker that is a fraction
-    ],
-)
-def test_odd_tags_do_not_leave_a_picture_on_its_side(tag: int, kind: int, value: bytes) -> None:
-    entries = sorted([(0x0112, 3, 1, 6 << 16), (tag, kind, 1, 38)])  # orientation 6; the value stands behind them
+def test_odd_tags_do_not_leave_a_picture_on_its_side() -> None:
+    value = struct.pack(">ii", -2, 0)  # an exposure bias of -2/0, as a phone wrote it, behind orientation 6
+    entries = [(0x0112, 3, 1, 6 << 16), (0x9204, 10, 1, 38)]
     header = struct.pack(">2sHIH", b"MM", 42, 8, len(entries))
     exif = b"Exif\0\0" + header + b"".join(struct.pack(">HHII", *entry) for entry in entries) + bytes(4) + value
     data = encoded(Image.new("RGB", (32, 16), RED), "JPEG", exif=exif)
@@ -125,10 +118,10 @@ def png(width: int, height: int, bits: int, row: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [8_000, 12_000, 100_000])  # below, between and above the limits of Pillow itself
-def test_a_decompression_bomb_is_refused_by_its_header(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DecodeError, match=r"more than the allowed 50,000,000|exceeds limit"):
-        decode(png(side, side, 1, bytes(999)))
+def test_a_decompression_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    for side in (8_000, 100_000):  # below and above the limits of Pillow itself
+        with pytest.raises(DecodeError, match=r"more than the allowed 50,000,000|exceeds limit"):
+            decode(png(side, side, 1, bytes(999)))
     data = encoded(Image.new("RGB", (10, 10)))
     monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
     assert decode(data).size == (10, 10)
@@ -138,7 +131,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(side: int, monkeypatch: p
             read(data)
 
 
-@pytest.mark.parametrize(("width", "height"), [(90, 30), (30, 90), (31, 47)])
+@pytest.mark.parametrize(("width", "height"), [(90, 30), (31, 47)])
 def test_the_centre_is_cropped(width: int, height: int) -> None:
     image = Image.new("RGB", (width, height), RED)
     side = min(width, height)
@@ -147,14 +140,6 @@ def test_the_centre_is_cropped(width: int, height: int) -> None:
     square = decode_square(encoded(image), 10)
     assert square.shape == (10, 10, 3)
     assert np.abs(square[2:8, 2:8].astype(int) - (0, 0, 255)).max() <= 2
-
-
-def test_a_large_jpeg_decodes_alike_at_reduced_scale() -> None:
-    wave = np.sin(np.linspace(0, 12, 800))[:, None, None] * np.cos(np.linspace(0, 9, 1000))[None, :, None]
-    image = Image.fromarray((127 + 120 * np.repeat(wave, 3, axis=2)).astype(np.uint8))
-    from_jpeg = decode_square(encoded(image, "JPEG", quality=95), 64).astype(int)
-    from_png = decode_square(encoded(image), 64).astype(int)
-    assert np.abs(from_jpeg - from_png).mean() < 1.5
 
 
 def test_a_heic_picture_is_read_by_the_extra_and_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,18 +168,8 @@ def test_the_numbers_of_a_mask_are_those_that_were_saved() -> None:
         np.testing.assert_array_equal(decode_numbers(encoded(image)), numbers, err_msg=name)
     bits = Image.fromarray(np.eye(3, dtype=np.uint8) * 255).convert("1")
     assert decode_numbers(encoded(bits)).tolist() == np.eye(3).tolist()
-
-
-@pytest.mark.parametrize(
-    ("data", "numbers"),
-    [
-        (png(4, 1, 2, b"\x1b"), [0, 1, 2, 3]),
-        (png(4, 1, 4, b"\x01\x7f"), [0, 1, 7, 15]),
-    ],
-    ids=["png 2", "png 4"],
-)
-def test_numbers_of_few_bits_are_not_stretched_to_the_range_of_a_byte(data: bytes, numbers: list[int]) -> None:
-    assert decode_numbers(data).tolist() == [numbers]
+    few = decode_numbers(png(4, 1, 2, b"\x1b")).tolist(), decode_numbers(png(4, 1, 4, b"\x01\x7f")).tolist()
+    assert few == ([[0, 1, 2, 3]], [[0, 1, 7, 15]]), "not stretched to the range of a byte"
 
 
 @pytest.mark.parametrize(

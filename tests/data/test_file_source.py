@@ -9,23 +9,10 @@ import sqlite3
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.data import file_source
-from gpt4image.data.file_source import FileSource, file_digests, files_below, locate_all, read_bounded
-
-
-def test_bytes_and_digests_are_those_of_the_files_whatever_the_folder_is_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("a", "b", "c"):
-        (tmp_path / name).write_bytes(name.encode() * 3)
-    monkeypatch.chdir(tmp_path.parent)
-    source = FileSource(Path(tmp_path.name), ["c", "a"])
-    monkeypatch.chdir("/")
-    assert [source.read(row) for row in (0, 1)] == [b"ccc", b"aaa"]
-    assert source.digests(np.array([1, 0])) == tuple(hashlib.sha256(part).hexdigest() for part in (b"aaa", b"ccc"))
+from gpt4image.data.file_source import file_digests, files_below, locate_all, read_bounded
 
 
 def test_a_file_is_read_up_to_the_limit_and_a_pipe_is_not_waited_for(
@@ -112,13 +99,11 @@ def test_a_change_is_seen_even_with_the_old_size_and_time(files: list[str], read
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("obstacle", ["not a database", "a folder", "cache is a file", "locked", "a digest is damaged"])
+@pytest.mark.parametrize("obstacle", ["not a database", "cache is a file", "locked", "a digest is damaged"])
 def test_without_a_usable_cache_digests_are_computed(files: list[str], own_cache: Path, obstacle: str) -> None:
     database = own_cache / "digests.sqlite"
     if obstacle == "cache is a file":
         own_cache.write_text("in the way")
-    elif obstacle == "a folder":
-        database.mkdir(parents=True)
     elif obstacle == "a digest is damaged":
         file_digests(files)
         with contextlib.closing(sqlite3.connect(database)) as connection, connection:

@@ -62,11 +62,11 @@ def test_a_table_of_paths_stays_where_its_files_are(tmp_path: Path, monkeypatch:
     [
         ([PIXELS[0]], r"data is a list; data takes a SPEC or a path; a pair \(images, labels\)"),
         ((PIXELS, [0]), "4 images, but 1 in 'label'"),
-        (([], None), "there are no images"),
         ((PIXELS / 255.0, None), r"image 0 is a ndarray of float64 \(5, 6, 3\); give a path"),
         ((np.moveaxis(PIXELS, 3, 1), None), r"uint8 \(3, 5, 6\)"),
         (pandas.DataFrame({"photo": ["a.png"]}), "The table has the columns photo"),
         (pandas.DataFrame({"path": ["a.png"], "split": ["trian"]}), "the split 'trian' is none of"),
+        (([], None), "there are no images"),
     ],
 )
 def test_what_cannot_be_taken_is_refused(data: object, message: str) -> None:

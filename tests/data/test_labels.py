@@ -61,7 +61,7 @@ def test_cells_of_several_classes(cells: list[object], classes: tuple[str, ...],
         ([[0, 1], [0, 1, 0]], r"row 2, '\[0, 1, 0\]', has a class twice; .* not a vector of 0 and 1"),
         ([None, [["a"]]], "of row 2 is a list"),
         (["a", "b|" + "c" * 1001], "of row 2 is a str of length 1001"),
-        ([[str(number) + "x" for number in range(20_001)]], "name 20,001 classes, .* up to 20,000"),
+        ([[str(number) + "x" for number in range(20_001)]], "20,001 classes, .* up to 20,000"),
     ],
 )
 def test_mistakes_in_cells_of_several_classes_are_named(cells: list[object], message: str) -> None:

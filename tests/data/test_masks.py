@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from gpt4image.base.errors import DataError
-from gpt4image.data import MemorySource, load_dataset
-from gpt4image.data.masks import MaskFiles, masks_of
-from gpt4image.data.records import Faults, Record
+from gpt4image.data import load_dataset
 from gpt4image.data.regions import VOID
 from region_cases import SIZE, aside_text, mask_bytes, masks, picture
 
@@ -125,30 +121,3 @@ def test_masks_that_cannot_be_used_are_named_and_cost_nothing_else(tmp_path: Pat
         "there is no image of its name: 'masks/99.png', 'masks/sub.png'",
     ):
         assert part in text, text
-
-
-def test_a_mask_whose_name_several_images_have_is_of_none_of_them(tmp_path: Path) -> None:
-    others: dict[str, bytes | None] = dict.fromkeys(("val_1", "train_2", "val_2", "val_3"))
-    write(tmp_path, train_1=mask_bytes(NUMBERS), **others)
-    for name in ("2.png", "train/3.png"):
-        (tmp_path / "masks" / name).write_bytes(mask_bytes(NUMBERS))
-    images = load_dataset(f"masks:{tmp_path}")
-    assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if known] == ["images/train/1.jpg"]
-    assert "several images have its name: 'masks/2.png'" in aside_text(images)
-    assert "there is no image of its name: 'masks/train/3.png'" in aside_text(images)
-
-
-def test_masks_fit_the_upright_picture() -> None:
-    file, exif = io.BytesIO(), Image.Exif()
-    exif[274] = 6
-    Image.new("RGB", (20, 10)).save(file, "JPEG", exif=exif)  # shown as 10 x 20
-    upright, sideways = (mask_bytes(np.ones(shape, np.uint8)) for shape in ((20, 10), (10, 20)))
-    files = MaskFiles(MemorySource([upright, sideways]), np.array([0, 1]))
-    faults, pictures = Faults(), MemorySource([*[file.getvalue()] * 2, b"no picture", file.getvalue()])
-    records = [Record(key=key) for key in "abcd"]
-    found, classes = masks_of(files, np.array([0, 1, 1, -1]), records, pictures, ("x", "y"), faults, "set")
-    assert classes == ("x", "y")
-    assert found.rows.tolist() == [0, -1, 1, -1]  # a picture that cannot be read says nothing about its mask
-    assert found.presence(2).tolist() == [[0, 1], [-1, -1], [0, 1], [-1, -1]]
-    assert [item.reason for item in faults.skipped("set")] == ["the mask has another size than its picture: 'b'"]
-    assert files.digest(0) != files.digest(1)

@@ -51,7 +51,7 @@ def test_pictograms_are_drawn_once_and_those_of_one_figure_lie_in_one_split(
             splits_of.setdefault(same, set()).add(split)
     assert {len(splits) for splits in splits_of.values()} == {1}, "no picture or first code point is in two splits"
     rows = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
-    assert {row["key"] for row in rows} == set(images.keys) and all(len(row["description"]) > 20 for row in rows)
+    assert {row["key"] for row in rows} == set(images.keys)
     monkeypatch.setattr(openmoji, "_draw", lambda keys: pytest.fail("drawn again"))
     assert load_dataset("openmoji").digests == images.digests
     monkeypatch.setattr(openmoji, "_draw", lambda keys: [images.read(i) for i in range(len(keys))])

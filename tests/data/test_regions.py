@@ -79,11 +79,6 @@ def test_a_box_and_a_mask_stay_with_their_pixels(seed: int, resized: bool) -> No
     assert (mask != torch.where(pixels >= 3.5, 7, 0)).float().mean() < 0.01, "but for ties at a border"
 
 
-def test_a_flip_mirrors_left_and_right_only() -> None:
-    picture, nowhere = torch.rand(1, 3, 8, 8), torch.zeros(1, 2, 1, dtype=torch.int64)
-    assert torch.equal(Geometry.shift(nowhere, torch.tensor([True]), 8, 8).pixels(picture), picture.flip(3))
-
-
 def test_masks_are_stretched_without_new_values_and_void_without_one() -> None:
     mask = np.array([[0, 1, 1], [2, VOID, 1]], np.uint8)
     masks = Masks(

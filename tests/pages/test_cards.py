@@ -12,7 +12,7 @@ from PIL import Image
 
 from gpt4image.data.dataset import Dataset, MemorySource
 from gpt4image.data.openmoji import load_openmoji
-from gpt4image.pages.cards import SHARE, Thumbnails, coloured, overlaid, palette, thumbnail
+from gpt4image.pages.cards import SHARE, Thumbnails, coloured, overlaid, thumbnail
 from gpt4image.pages.page import render
 
 
@@ -49,12 +49,6 @@ def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:
     assert all(f"&lt;{letter}&gt;" in page and f"<{letter}>" not in page for letter in "kbiu")
     assert "no picture" in page and "<img" not in page
     assert 'alt="Picture &lt;k&gt;"' in card(picture="data:image/webp;base64,AA==")
-
-
-def test_colours_are_those_of_pascal_voc_and_all_differ() -> None:
-    colours = palette()
-    assert colours[:5].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
-    assert len({tuple(colour) for colour in colours.tolist()}) == 256
 
 
 def test_a_mask_keeps_its_numbers_at_another_size() -> None:

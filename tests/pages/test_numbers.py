@@ -37,10 +37,6 @@ def test_zero_has_no_sign(difference: float) -> None:
     assert float(numbers.points(difference).replace("−", "-")) == pytest.approx(100 * difference, abs=0.0501)
 
 
-def test_tied_keeps_numbers_with_their_units() -> None:
-    assert numbers.tied("from 34.8 % (p = 0.01, 3 seeds)") == "from 34.8\u00a0% (p\u00a0=\u00a00.01, 3\u00a0seeds)"
-
-
 def test_columns_are_as_wide_as_their_widest_cell_and_nothing_acts_on_the_terminal() -> None:
     rows = [("image", "label"), ("a\x1b[2J.png", "red\nblue"), ("b.png", "")]
     aligned = ["image         label", "a\\x1b[2J.png  red\\nblue", "b.png"]

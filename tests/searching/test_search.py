@@ -125,14 +125,6 @@ def test_the_similarities_are_those_of_the_model_and_the_encoder(trained: Path) 
     assert all(result["similarity"] == pytest.approx(expected[result["key"]], abs=2e-3) for result in results)
 
 
-def test_a_picture_finds_itself_and_then_its_like(trained: Path) -> None:
-    asked = trained / "colours" / "green" / "03.png"
-    found = ask(trained, image=(asked, asked), top=16)
-    assert len(found.record["queries"]) == 1, "given twice, looked for once"
-    assert keys(found)[0] == "green/03.png" and {key.split("/")[0] for key in keys(found)} == {"green"}
-    assert found.record["queries"][0]["results"][0]["similarity"] == pytest.approx(1, abs=2e-3)
-
-
 def test_a_second_query_reads_no_image(copied: Path, decoded: list[int]) -> None:
     first = ask(copied, "red")
     assert len(decoded) == first.summary["indexed_now"] == 48

@@ -17,20 +17,11 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One structured answer about one image.
+    """One structured answer about one image; None is what was not asked, or not told.
 
-    Attributes:
-        class_name: of the class list; None where the model said "none of these", or nothing was asked.
-        said: the model's own word, where it is not a name of the list.
-        second: the next best class of the list.
-        confidence: stated by the model, 0 to 1.
-        probability: of the class, of answers that were imported with one.
-        tags: what can be seen, in the model's words.
-        boxes: each a ``label``, ``box_2d`` (left, top, right, bottom in thousandths of the upright image) and perhaps
-            ``truncated`` and ``confidence``.
-        picture: width and height of the upright image in pixels, as long as the numbers of the boxes are those that
-            the model wrote; None where they are thousandths (see ``box_formats``).
-        box_faults: number of boxes by what was wrong with them; no part of what the answer says.
+    ``said`` is the model's own word where it is not a name of the list; ``probability`` of the class is imported. Boxes have a ``label`` and ``box_2d``: left, top, right, bottom in thousandths of the upright image; or, with
+    ``picture``, its width and height in pixels, the numbers that the model wrote (see ``box_formats``). ``box_faults``
+    counts boxes by what was wrong.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)

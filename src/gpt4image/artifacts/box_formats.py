@@ -1,8 +1,7 @@
 """Coordinates of boxes: read in whichever convention a model writes them, and made fit for use.
 
 Models follow the convention that they were trained with, whatever they are asked for. So the store keeps the numbers as
-they were written, and the convention apart, by describer: whoever reads answers gets thousandths of the upright image,
-left, top, right, bottom, and a wrong convention is corrected without asking again.
+they were written, and the convention by describer: a wrong one is corrected without asking again.
 
 Legend: N boxes, M other boxes.
 """
@@ -31,12 +30,7 @@ def in_thousandths(answer: Answer, name: str = AS_ASKED, max_side: int | None = 
     """Return an answer whose boxes are clipped to the image, in thousandths, with what was wrong with them counted.
 
     Boxes without area, boxes of the same class with an IoU above 0.9, and, beside other boxes, those of the whole image
-    are left out.
-
-    Args:
-        answer: with boxes as they were written.
-        name: of BOX_FORMATS.
-        max_side: longer side of the image that was sent, where it was made smaller.
+    are left out. ``max_side`` is the longer side of the image that was sent, where it was made smaller.
     """
     if answer.boxes is None:
         return answer
@@ -62,13 +56,9 @@ def in_thousandths(answer: Answer, name: str = AS_ASKED, max_side: int | None = 
 def corners(
     written: Sequence[Sequence[float]], name: str, picture: tuple[int, int], max_side: int | None = None
 ) -> NDArray[np.float64]:
-    """Return boxes (N, 4) as left, top, right, bottom in thousandths, beyond the image too.
+    """Return boxes (N, 4), written in the convention ``name``, as left, top, right, bottom in thousandths.
 
-    Args:
-        written: N times four numbers.
-        name: of BOX_FORMATS.
-        picture: width and height in pixels; boxes of an image without a size are empty where pixels are meant.
-        max_side: see ``in_thousandths``.
+    ``picture`` is width and height in pixels: without it, boxes in pixels are empty.
     """
     order, unit = name.split("-")
     found = np.asarray(written, np.float64).reshape(-1, 4)[:, _PLACES[order]]
@@ -90,10 +80,7 @@ def sent_size(picture: tuple[int, int], max_side: int | None) -> tuple[int, int]
 
 
 def overlap(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return the IoU of boxes (N, 4) with boxes (M, 4) as (N, M); 0 where one has no area.
-
-    As torchvision's ``box_iou``, without loading torch to read a store.
-    """
+    """Return the IoU of boxes (N, 4) with boxes (M, 4) as (N, M), as torchvision's ``box_iou``, without torch."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     common = np.prod(np.clip(high - low, 0, None), axis=2, dtype=np.float64)
     area_a, area_b = (np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (a, b))
@@ -101,20 +88,16 @@ def overlap(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArr
 
 
 def box_counts(answers: Iterable[Answer], classes: Iterable[str] = ()) -> dict[str, int]:
-    """Return how many boxes answers have, how many name no class of the list, and how many had which fault.
-
-    Nothing where no answer has boxes. Without a list every label is a class.
-    """
+    """Return how many boxes answers have, outside the list of ``classes`` too, and with which fault; {} without any."""
     known, counts = frozenset(classes), dict.fromkeys(("boxes", "boxes_outside_list"), 0)
     counts |= {f"boxes_{fault}": 0 for fault in BOX_FAULTS}
-    asked = False
-    for answer in answers:
-        if answer.boxes is not None:
-            asked = True
-            counts["boxes"] += len(answer.boxes)
-            counts["boxes_outside_list"] += sum(bool(known) and box["label"] not in known for box in answer.boxes)
-            for fault, count in (answer.box_faults or {}).items():
-                counts[f"boxes_{fault}"] += count
+    asked = [answer for answer in answers if answer.boxes is not None]
+    for answer in asked:
+        boxes = answer.boxes or ()
+        counts["boxes"] += len(boxes)
+        counts["boxes_outside_list"] += sum(bool(known) and box["label"] not in known for box in boxes)
+        for fault, count in (answer.box_faults or {}).items():
+            counts[f"boxes_{fault}"] += count
     return counts if asked else {}
 
 

@@ -1,12 +1,10 @@
-"""Boxes on disk: one Parquet file of the boxes of images, by digest, with class names and facts about its making.
-
-The file has a checksum of each page for those who read it by other means, and a sha256 of what ``load`` returns.
-"""
+"""Boxes on disk: one Parquet file of the boxes of images, by digest, with class names and facts about its making."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,22 +62,10 @@ class BoxLabels:
         """Positions of the images whose boxes people drew, as far as the file says so."""
         return list(self.facts.get("human", ()))
 
-    def _require_sound(self) -> None:
-        boxes = self.boxes
-        if not ((boxes.labels >= 0) & (boxes.labels < len(self.classes))).all():
-            raise ValueError(f"a box is of none of its {len(self.classes)} classes")
-        values = np.concatenate([boxes.corners.ravel(), boxes.weights])
-        if not ((values >= 0) & (values <= 1)).all():  # NaN is refused as well
-            raise ValueError("sides and weights of boxes are from 0 to 1")
-        if not all(type(row) is int and 0 <= row < len(self.keys) for row in self.human):
-            raise ValueError("it names human boxes of images that it does not have")
-
     @staticmethod
     def load(path: Path) -> BoxLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
-        if not path.is_file():
-            raise TableError(f"{path}: there is no file of boxes here; `gpt4image label` writes one.")
-        try:
+        with reading(path, "boxes"):
             table = read_parquet(path, ["key", "digest", "known", "boxes"])
             about = parse_json((table.schema.metadata or {})[FORMAT.encode()])
             table.validate(full=True)
@@ -92,12 +78,20 @@ class BoxLabels:
             )
             if about[SEAL] != found._checksum():
                 raise ValueError("its content does not match its checksum")
-            found._require_sound()
-        except (OSError, AttributeError, *UNREADABLE) as error:
-            raise TableError(
-                f"{path} is not a file of boxes, or is damaged ({first_line(error)}); make it with `gpt4image label`."
-            ) from None
         return found
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str) -> Generator[None]:
+    """Turn whatever a missing or damaged file of ``what``, or another one, raises in the block into TableError."""
+    if not path.is_file():
+        raise TableError(f"{path}: there are no {what} here; make them with `gpt4image label --out {path}`.")
+    try:
+        yield
+    except (OSError, AttributeError, *UNREADABLE) as error:
+        raise TableError(
+            f"{path} is not a file of {what}, or is damaged ({first_line(error)}); make it with `gpt4image label`."
+        ) from None
 
 
 def rows_of(known: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from gpt4image.base.checksums import FILES, file_facts, recorded_files, require_recorded
-from gpt4image.base.errors import TableError
+from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import atomic_path, make_folder, open_npy, read_json, write_json
 from gpt4image.base.locks import acquire_lock
 
@@ -23,32 +23,24 @@ M = TypeVar("M")
 
 
 def read_manifest(path: Path, kind: type[M], version: int, what: str) -> M:
-    """Return the manifest in the file ``path`` as its type; ``what`` names the folder, e.g. "an embedding table".
-
-    Raises TableError: it is damaged, or of another version.
-    """
+    """Return the manifest in the file ``path``; ``what`` names the folder, as "an index". Raises TableError."""
     try:
         values = read_json(path)
         recorded_files(values)
-        written = values["format_version"]
+        if values["format_version"] == version:
+            return TypeAdapter(kind).validate_python(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TableError(f"{path} is not the manifest of {what}: {error!r}.") from None
-    if written != version:
-        raise TableError(f"{path.parent}: format {written} of {what}; this gpt4image reads {version}. Make it anew.")
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        raise TableError(f"{path} is not the manifest of {what}: {wrong['loc']} {wrong['msg']}.") from None
+        raise TableError(f"{path} is not the manifest of {what} ({first_line(error)}).") from None
+    written = values["format_version"]
+    raise TableError(f"{path.parent}: format {written} of {what}; this gpt4image reads {version}. Make it anew.")
 
 
 def open_arrays(
     folder: Path, files: Mapping[str, Any], expected: Mapping[str, tuple[Any, tuple[int, ...]]]
 ) -> dict[str, NDArray[Any]]:
-    """Return arrays as memory maps by name; those of up to 64 MB are compared to their checksums.
+    """Return arrays as memory maps by name; those of up to 64 MB are compared to their checksums in ``files``.
 
-    ``files`` are those of the manifest, ``expected`` dtype and shape of each array by the name of its file without
-    ``.npy``. Raises DamagedError: one is missing, damaged, or of another type or shape.
+    ``expected`` has dtype and shape by the name of the file without ``.npy``. Raises DamagedError.
     """
     for name in expected:
         require_recorded(folder, f"{name}.npy", {FILES: files})
@@ -79,6 +71,6 @@ def writing(out: Path, option: str = "--out") -> Generator[None]:
             lock.release()
     except OSError as error:
         raise TableError(
-            f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then "
-            f"run the same command again: it goes on where it stopped."
+            f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then run "
+            "the same command again: it goes on where it stopped."
         ) from error

@@ -1,8 +1,7 @@
 """The index of a dataset: one vector of each distinct image, as one memory-mapped matrix of float16.
 
-It holds embeddings in the text space of a run, for search, or features of pictures, for the teacher. It is brought up
-to date by digest: only images that it lacks are read, those that are gone leave it. It is written again whenever it has
-grown by a quarter, so that an interrupted run goes on from there; ``index.json``, which names its files, comes last.
+It holds embeddings in the text space of a run, for search, or features of pictures, for the teacher. Only images that
+it lacks are read. It is written whenever it has grown by a quarter; ``index.json``, which names its files, comes last.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Index:
-    """N distinct images in the text space of a run: (N, D) of unit length, sorted (N, 32) digests; memory maps."""
+    """N distinct images: (N, D) of unit length, sorted (N, 32) digests; memory maps."""
 
     embeddings: NDArray[np.float16]
     digests: Digests
@@ -58,8 +57,7 @@ class Index:
 def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     """Return the index in a folder; None where there is none, or its files are damaged, and it is to be made anew.
 
-    ``identity`` is what decides the numbers, JSON-serialisable. Raises TableError: the folder holds the index of
-    another run or dataset, or of another version.
+    ``identity`` is what decides the numbers, as JSON. Raises TableError: it is another index, or of another version.
     """
     if not (folder / MANIFEST).is_file():
         return None
@@ -87,15 +85,9 @@ def up_to_date(
 ) -> tuple[Index, int]:
     """Return the index of a set of images, and how many were added now; the folder is written only where it must be.
 
-    Args:
-        folder, identity: as of ``open_index``.
-        digests: (n, 32) sorted, those of the distinct images.
-        order: (n,) the order in which reading them is fast.
-        width: D.
-        embed: gives the rows of images by their position in ``digests``.
-        option: that names the folder, for messages.
-
-    Raises TableError: the folder holds another index, or cannot be written; DataError: no image can be decoded.
+    ``digests`` (n, 32) are those of the distinct images, sorted; ``order`` (n,) is the one in which reading is fast;
+    ``embed`` gives the rows, of ``width`` numbers, of images by position; ``option`` names the folder in messages.
+    Raises TableError, and DataError where no image can be decoded.
     """
     index, added = open_index(folder, identity), 0
     missing = order if index is None else order[find_digests(index.digests, digests)[order] < 0]
@@ -118,10 +110,7 @@ def up_to_date(
 def most_similar(
     index: Index, queries: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ``count`` rows of N images most similar to each query (Q, D) of unit length, and their cosines.
-
-    Both are (Q, min(count, N)), best first, by exact search in blocks; equal ones come in the order of the index.
-    """
+    """Return the ``count`` rows most similar to each query (Q, D) of unit length, best first, and their cosines."""
     # All of it by torch: with two libraries of threads, each waits for those of the other.
     blocks = (index.embeddings[start : start + BLOCK] for start in range(0, len(index.embeddings), BLOCK))
     found = [(torch.from_numpy(queries) @ torch.from_numpy(np.array(block)).float().T).numpy() for block in blocks]

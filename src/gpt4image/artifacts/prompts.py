@@ -19,53 +19,26 @@ CLASS_NAME = "{class_name}"
 PLACES = ("class_name", "class_list")
 _PLACE = re.compile(r"\{(\w+)\}")
 
-PROMPTS: Mapping[str, Prompt] = {
-    prompt.name: prompt
-    for prompt in (
-        # What the texts of our evidence answered (docs/practice.md); a text of MiniLM's length, at half the price.
-        Prompt("short", 1, "Describe this image in detail, in 25 to 45 words.", class_conditioned=False),
-        # arXiv 2306.00693, first version.
-        Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False),
-        Prompt(
-            "class-conditioned",
-            1,
-            f"This is an image of the class: {CLASS_NAME}. Describe this image in detail; say only what can be seen.",
-            class_conditioned=True,
-        ),
-        Prompt(
-            "attributes",
-            1,
-            "Describe what this image shows in at most 100 words: the main object and its parts, "
-            "their colours, shapes and textures, its pose or state, and the setting around it. Say only what can be "
-            "seen; no introduction.",
-            class_conditioned=False,
-        ),
-        Prompt(
-            "contrastive",
-            1,
-            f"This is an image of the class: {CLASS_NAME}. In at most 100 words, say what in this image "
-            f"tells this {CLASS_NAME} from the other classes ({{class_list}}): parts, colours, shapes, "
-            "textures, setting. Say only what can be seen.",
-            class_conditioned=True,
-        ),
-        Prompt(
-            "motion",
-            1,
-            "These are frames of one clip, in the order of time (on one picture: row by row). What moves, how, and in "
-            "which order? Answer in 25 to 45 words; say only what can be seen.",
-            class_conditioned=False,
-        ),
-        Prompt("imported", 1, "", class_conditioned=False),
-    )
+_TEXTS = {
+    # What the texts of our evidence answered (docs/practice.md); a text of MiniLM's length, at half the price.
+    "short": "Describe this image in detail, in 25 to 45 words.",
+    "paper": "Describe this image in detail.",  # arXiv 2306.00693, first version
+    "class-conditioned": f"This is an image of the class: {CLASS_NAME}. Describe this image in detail; say only what "
+    "can be seen.",
+    "attributes": "Describe what this image shows in at most 100 words: the main object and its parts, their colours, "
+    "shapes and textures, its pose or state, and the setting around it. Say only what can be seen; no introduction.",
+    "contrastive": f"This is an image of the class: {CLASS_NAME}. In at most 100 words, say what in this image tells "
+    f"this {CLASS_NAME} from the other classes ({{class_list}}): parts, colours, shapes, textures, setting. Say only "
+    "what can be seen.",
+    "motion": "These are frames of one clip, in the order of time (on one picture: row by row). What moves, how, and "
+    "in which order? Answer in 25 to 45 words; say only what can be seen.",
+    "imported": "",
 }
+PROMPTS: Mapping[str, Prompt] = {name: Prompt(name, 1, text, CLASS_NAME in text) for name, text in _TEXTS.items()}
 
 
 def find_prompt(name: str) -> Prompt:
-    """Return the prompt called ``name``; a name of the user's own is a prompt whose text is not known.
-
-    Raises:
-        ConfigError: the name is almost that of a known prompt: a slip would lose the mark ``class_conditioned``.
-    """
+    """Return the prompt called ``name``; a name of the user's own has no text. ConfigError: it is a slip of one."""
     if name in PROMPTS:
         return PROMPTS[name]
     if not name.strip() or difflib.get_close_matches(name.lower(), PROMPTS, n=1, cutoff=0.75):
@@ -74,11 +47,7 @@ def find_prompt(name: str) -> Prompt:
 
 
 def load_prompt(name: str) -> Prompt:
-    """Return the prompt called ``name``, or the template in the text file ``name``, called by the file's stem.
-
-    Raises:
-        ConfigError: it is neither, the file cannot be read, or it has a place that nothing fills.
-    """
+    """Return the prompt ``name``, or the template in the text file ``name``, called by the file's stem. ConfigError."""
     path = Path(name)
     if name in PROMPTS or not (path.suffix or path.is_file()):
         return find_prompt(name)

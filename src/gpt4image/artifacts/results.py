@@ -20,11 +20,10 @@ class ClassOption(NamedTuple):
 
 @dataclass(frozen=True, order=True)
 class Prompt:
-    """What a describer was asked.
+    """What a describer was asked; the ``version`` is raised when the text of the ``name`` changes.
 
-    The ``version`` is raised when the text of the ``name`` changes. ``text`` has ``{class_name}`` for the class of the
-    image, and is empty if it is not known. If it is ``class_conditioned``, the description may give the label away.
-    ``ask`` is of description, class, tags and boxes; ``classes`` is the class list, where the class was asked for.
+    ``text`` has ``{class_name}`` for the class of the image. If ``class_conditioned``, the description may give the
+    label away. ``ask`` is of description, class, tags and boxes; ``classes`` is the list to choose from.
     """
 
     name: str
@@ -59,15 +58,9 @@ class Prompt:
 class Description:
     """One result: an answer (``text`` or ``answer``, and no ``error``), a rejected one (a refusal, say) or a failure.
 
-    Attributes:
-        digest: sha256 hex digest of the image bytes.
-        describer: settings of the describer, its whole identity (JSON-serialisable).
-        sample: number of this result among several of the same describer and prompt.
-        text: the description, or a rejected answer as it came; None where there was none.
-        error: why this is no answer.
-        cost_usd: price, failed tries of the same result included.
-        latency_s: time from request to answer.
-        created: seconds since 1970-01-01 UTC.
+    ``digest`` is of the image, ``describer`` all settings as JSON, ``sample`` the number among several answers to the
+    same question, ``cost_usd`` the price with failed tries, ``latency_s`` from request to answer, ``created`` seconds
+    since 1970.
     """
 
     digest: str
@@ -100,11 +93,7 @@ class StoredText(NamedTuple):
 
 
 class StoredAnswer(NamedTuple):
-    """A structured answer for the stages that learn from it.
-
-    ``was_example``: the label of this image was shown with every question of the describer, so that the answer is no
-    evidence of how good the describer is.
-    """
+    """A structured answer; one that ``was_example`` was shown with every question, and is no evidence of quality."""
 
     digest: str
     answer: Answer

@@ -17,9 +17,7 @@ from gpt4image.base.errors import RunError, nearest
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import Skipped
 
-COMPARISON = "comparison.json"
-DEMO = "demo.json"
-"""Time of `gpt4image demo`, and the cost of its answers if asked live, beside its comparison."""
+COMPARISON, DEMO = "comparison.json", "demo.json"
 REPORTED = ("test", "val")
 """The split whose evaluation a report shows: the first one there is."""
 FEW_SEEDS = 3
@@ -59,10 +57,7 @@ class Metric(Record):
 
 
 class Arm(Record):
-    """Results of one arm over its seeds; ``test`` is the primary metric, ``seconds`` the mean time of a run.
-
-    A variant has a name of its own; ``arm`` is the one that it is a variant of.
-    """
+    """Results of an arm, or a variant of ``arm``, over seeds; ``test`` is the primary metric, ``seconds`` per run."""
 
     arm: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -93,8 +88,8 @@ class OtherImages(Record):
 class Pair(Gap):
     """Paired difference of two arms over ``n`` common seeds, as a fraction.
 
-    ``other_images`` is never surer than the seeds alone: the wider end and the larger p count, as in an
-    intersection-union test (Berger 1982), which is of level 0.05 if each of its tests is.
+    ``other_images`` is never surer than the seeds alone: the wider end and the larger p count, as in an intersection-
+    union test (Berger 1982).
     """
 
     arm: str
@@ -128,10 +123,7 @@ class Named(Record):
 
 
 class Comparison(Record):
-    """All arms of one question, and the pairs of arms that answer it.
-
-    ``method`` says how the numbers were measured, ``notes`` what limits them.
-    """
+    """All arms of one question, and the pairs of arms that answer it; ``notes`` say what limits the numbers."""
 
     metric: str
     titles: dict[str, str] = Field(default_factory=dict)
@@ -163,10 +155,7 @@ class Comparison(Record):
 
 
 class Epoch(Record):
-    """One line of metrics.jsonl.
-
-    ``losses`` holds each part of the training loss by its name, ``val`` scores on the validation split by metric.
-    """
+    """One line of metrics.jsonl: parts of the training loss by name, and scores on the validation split by metric."""
 
     epoch: int
     losses: dict[str, float] = Field(default_factory=dict)
@@ -175,7 +164,6 @@ class Epoch(Record):
     @model_validator(mode="before")
     @classmethod
     def _gather_losses(cls, row: Any) -> Any:
-        """Gather the losses, which stand beside everything else in the line."""
         if not isinstance(row, dict):
             return row
         found = {name.removesuffix("_loss"): row[name] for name in row if str(name).endswith("_loss")}
@@ -183,10 +171,9 @@ class Epoch(Record):
 
 
 class Evaluation(Record):
-    """Metrics of one split.
+    """Metrics of one split: ``scores`` has all by name, ``metric`` is the primary one.
 
-    ``metric`` is the primary one, ``scores`` has all by name, ``titles`` their names in words. ``confused`` has (class,
-    other class, images of the first taken for the second); None where images may have several classes.
+    ``confused`` has (class, other class, images of the first taken for the second); None where images have several.
     """
 
     split: str
@@ -209,7 +196,6 @@ class Evaluation(Record):
     @model_validator(mode="before")
     @classmethod
     def _gather_scores(cls, record: Any) -> Any:
-        """Gather the scores, which stand beside everything else in the file."""
         if not isinstance(record, dict):
             return record
         scores = {name: record[name] for name in record.get("titles", ()) if record.get(name) is not None}
@@ -250,21 +236,18 @@ def checked(path: Path, make: Callable[[], T]) -> T:
     try:
         return make()
     except (OSError, ValueError, AttributeError, TypeError) as error:  # the last two of a list for a table, say
-        reason = _first(error) if isinstance(error, ValidationError) else str(error)
-    raise RunError(f"{path} cannot be read as a record ({reason}); write it again with the stage that made it.")
+        raise RunError(f"{path} cannot be read as a record ({_first(error)}); make it again.") from None
 
 
-def _first(error: ValidationError) -> str:
+def _first(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
     detail = error.errors()[0]
-    where = ".".join(map(str, detail["loc"]))
-    return f"{where}: {detail['msg']}" if where else detail["msg"]
+    return ": ".join([".".join(map(str, detail["loc"])), detail["msg"]]).removeprefix(": ")
 
 
 def load_run(folder: Path) -> Run:
-    """Read a finished run and its evaluation: of the test split, or else of the validation split.
-
-    Raises RunError: the folder is missing, unfinished, or a record in it is malformed.
-    """
+    """Read a finished run and its evaluation of the test split, or else of the validation split. Raises RunError."""
     records = checked(folder, partial(read_run, folder))
     evaluations = (folder / f"evaluation-{split}.json" for split in REPORTED)
     evaluation = next((checked(path, partial(read_evaluation, path)) for path in evaluations if path.is_file()), None)
@@ -274,10 +257,8 @@ def load_run(folder: Path) -> Run:
 def require_recorded_folder(folder: Path) -> None:
     """Refuse a folder without the record of a run or of a comparison. Raises RunError."""
     if not ((folder / COMPARISON).is_file() or is_finished(folder) or has_begun(folder)):
-        raise RunError(
-            f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that `gpt4image compare`, `gpt4image demo` "
-            "or `gpt4image train` has finished writing."
-        )
+        commands = "`gpt4image compare`, `gpt4image demo` or `gpt4image train`"
+        raise RunError(f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that {commands} has written.")
 
 
 def load_comparisons(folder: Path) -> dict[str, Comparison]:
@@ -294,17 +275,15 @@ def comparisons_in(record: dict[str, Any]) -> dict[str, Comparison]:
 
 def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[Skipped]]:
     """Read the runs behind each arm; a run that cannot be read is skipped."""
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[Run]] = {name: [] for name in comparison.arms}
     skipped, root = list[Skipped](), folder.resolve()
-    for name, arm in comparison.arms.items():
-        runs[name] = []
-        for relative in arm.runs:
-            try:
-                if not (root / relative).resolve().is_relative_to(root):
-                    raise RunError("the run folder lies outside the comparison")
-                runs[name].append(load_run(folder / relative))
-            except RunError as error:
-                skipped.append(Skipped(name=relative, reason=str(error)))
+    for name, relative in ((name, relative) for name, arm in comparison.arms.items() for relative in arm.runs):
+        try:
+            if not (root / relative).resolve().is_relative_to(root):
+                raise RunError("the run folder lies outside the comparison")
+            runs[name].append(load_run(folder / relative))
+        except RunError as error:
+            skipped.append(Skipped(relative, str(error)))
     return runs, skipped
 
 
@@ -319,11 +298,10 @@ def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[Skipped]]:
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
-        return [], [Skipped(name=path.name, reason=str(error))]
-    is_list = isinstance(content, list)
-    for number, value in enumerate(content if is_list else [content]):
+        return [], [Skipped(path.name, str(error))]
+    for number, value in enumerate(content if isinstance(content, list) else [content]):
         try:
             items.append(kind.model_validate(value))
         except ValidationError as error:
-            skipped.append(Skipped(name=f"{path.name}[{number}]" if is_list else path.name, reason=_first(error)))
+            skipped.append(Skipped(f"{path.name}[{number}]", _first(error)))
     return items, skipped

@@ -31,13 +31,12 @@ DOUBTFUL, LOCK = "doubtful.json", ".lock"
 TEXT_SPACE = "text_space.json"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
 
-DATA = "data_fingerprint"
-IMAGES = "images_fingerprint"
-"""As DATA, of images, labels and splits only: what a run is measured on, whatever texts it learned from."""
+DATA, IMAGES = "data_fingerprint", "images_fingerprint"
+"""Fingerprint of all data, and of images, labels and splits only: what a run is measured on."""
 OF_RUN = "run_file_sha256"
 """Key of an evaluation: the sha256 of run.json of the run that was measured."""
 THRESHOLDS = "thresholds"
-"""Key of run.json, and of rows of metrics.jsonl: the probability of each class from which on it counts as present."""
+"""Key of run.json and metrics.jsonl: the probability of each class from which on it counts as present."""
 PACKAGE = Path(__file__).resolve().parents[1]
 PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
 
@@ -64,10 +63,7 @@ def identity(config: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Generator[None]:
-    """Lock a folder of runs for this process; it is made if missing, and removed if it stays empty.
-
-    Raises RunError: another process holds it, or it is a file; OSError: it cannot be written to.
-    """
+    """Lock a folder of runs for this process; it is made if missing, and removed if empty. RunError, OSError."""
     made = not folder.exists()
     if not made and not folder.is_dir():
         raise RunError(f"{folder} is a file; --out names a folder, which is made where there is none.")
@@ -85,16 +81,14 @@ def writing(folder: Path) -> Generator[None]:
 
 
 def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resume: bool) -> None:
-    """Write configuration and environment of a new run, or check that a run in the folder may go on.
+    """Write configuration and environment of a new run, or check that a run in the folder may go on. Raises RunError.
 
     ``record`` has the resolved options and the keys arm, chosen and data_fingerprint; ``facts`` are of the environment.
-    Raises RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
     """
-    if not resume or not has_begun(run_dir):
-        require_new(run_dir)
-    if has_begun(run_dir):
+    if resume and has_begun(run_dir):
         require_same(run_dir, record)
         return
+    require_new(run_dir)
     write_json(run_dir / ENVIRONMENT, environment(**facts))
     write_json(run_dir / CONFIG, record)
 
@@ -103,8 +97,8 @@ def finish(run_dir: Path, record: dict[str, Any]) -> None:
     """Write run.json: ``record``, with the checksums of the weights and of the other records of training."""
     weights = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in run_dir.glob(pattern))
     kept = (path for path in weights if path.name != CHECKPOINT and not path.name.startswith("."))
-    records = [name for name in (CONFIG, ENVIRONMENT, METRICS, TEXT_SPACE) if (run_dir / name).is_file()]
-    names = [*records, *sorted(path.relative_to(run_dir).as_posix() for path in kept)]
+    names = [name for name in (CONFIG, ENVIRONMENT, METRICS, TEXT_SPACE) if (run_dir / name).is_file()]
+    names += sorted(path.relative_to(run_dir).as_posix() for path in kept)
     write_json(run_dir / RUN, {**record, FILES: file_facts(run_dir, names)})
 
 
@@ -123,8 +117,7 @@ def require_same(run_dir: Path, record: dict[str, Any]) -> None:
     if differ == [DATA]:
         raise RunError(
             f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
-            "began. Bring back those that it began with, with the same --memory-limit-gb if pictures are broken; or "
-            "give another --out."
+            "began. Bring back those, with the same --memory-limit-gb if pictures are broken; or give another --out."
         )
     if differ := [name for name in differ if name != DATA]:
         was = "; ".join(f"{name}: {saved.get(name)!r} there, {record[name]!r} now" for name in differ[:5])
@@ -147,10 +140,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 def read_run(run_dir: Path) -> RunRecord:
-    """Return the records of a finished run; ``run_records.load_run`` also checks what is in them.
-
-    Raises RunError: the folder is missing, the run is not finished, or a record of it is damaged.
-    """
+    """Return the records of a finished run; ``run_records.load_run`` also checks what is in them. Raises RunError."""
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
@@ -226,14 +216,13 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
 def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
     """Raise RunError if the classes of a dataset are not those of a finished run, in the order of its predictions."""
     own = class_names(run_dir)
-    if tuple(classes) == own:
-        return
-    place = next((k for k, (its, given) in enumerate(zip(own, classes, strict=False)) if its != given), None)
-    difference = "" if place is None else f"class {place} is {own[place]!r} there and {classes[place]!r} here; "
-    raise RunError(
-        f"{run_dir} was trained on other classes than the dataset has: {difference}it has {len(own)}, the dataset "
-        f"{len(classes)}. Give a dataset with the classes of the run, or a run of this dataset."
-    )
+    if tuple(classes) != own:
+        place = next((k for k, (its, given) in enumerate(zip(own, classes, strict=False)) if its != given), None)
+        difference = "" if place is None else f"class {place} is {own[place]!r} there and {classes[place]!r} here; "
+        raise RunError(
+            f"{run_dir} was trained on other classes than the dataset has: {difference}it has {len(own)}, the dataset "
+            f"{len(classes)}. Give a dataset with the classes of the run, or a run of this dataset."
+        )
 
 
 def read_skipped(run_dir: Path) -> tuple[Skipped, ...]:

@@ -15,8 +15,7 @@ from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.config import results
 
 RECORD = "distill.json"
-KEPT = ("notes", "metric")
-"""Facts that are noted beside those which the command line prints."""
+KEPT = ("notes", "metric")  # facts that are noted beside those which the command line prints
 
 
 class _Stage(BaseModel):

@@ -12,12 +12,9 @@ import contextlib
 import hashlib
 import json
 import operator
-import sqlite3
-import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.box_formats import AS_ASKED, formats_of, in_thousandths, max_side_of
@@ -44,8 +41,6 @@ from gpt4image.base.locks import FileLock, acquire_lock
 
 __all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
-MERGE_SECONDS = 120
-"""Maximum age of answers that are in SQLite's log only."""
 OUTSIDE_LIST = "the class is not in the list"
 """Beginning of the error of an answer whose class is not in the list."""
 _ROWS_PER_QUERY = 500
@@ -80,11 +75,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     """Descriptions of images in one SQLite file. Use as a context manager."""
 
     def __init__(self, path: Path, *, write: bool = False, wait_s: float = 2.0) -> None:
-        """Open the store at ``path``.
-
-        With ``write``, which allows ``add``, the file is made if missing; another writer is waited for ``wait_s``
-        seconds. Raises StoreError.
-        """
+        """Open the store at ``path``; with ``write`` it is made if missing, and may be added to. Raises StoreError."""
         self.path = path
         self._lock = _become_writer(path, wait_s) if write else None
         try:
@@ -96,14 +87,9 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             raise
         self._references = References(self._connection)
         self._checksums, self._is_checked = RowChecksums(self._connection), False
-        self._total, self._merged = written(self._connection), time.monotonic()
-        self._count: FileIO | None = None
+        self._total = written(self._connection)
         if write:
             self._note_written(0)
-
-    def __enter__(self) -> Self:
-        """Return the store."""
-        return self
 
     def __exit__(self, *_error: object) -> None:
         """Close the store."""
@@ -112,21 +98,23 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     def close(self) -> None:
         """Close the file and let another writer in."""
         self._connection.close()
-        if self._count is not None:
-            self._count.close()
         if self._lock is not None:
             self._lock.release()
 
     @contextlib.contextmanager
     def _changing(self) -> Generator[References]:
         """Yield the ids, in a transaction that is on disk when the block ends. Raises StoreError."""
-        with explained(self.path), self._references.kept_on_success(), self._connection:
-            yield self._references
+        try:
+            with explained(self.path), self._connection:
+                yield self._references
+        except BaseException:
+            self._references.known.clear()  # they may have been made in the transaction that is undone
+            raise
 
     def add(self, rows: Iterable[Description]) -> int:
         """Write results in one transaction that is on disk when this returns; good ones are never overwritten.
 
-        Returns the number of results that were new or took the place of a failure. Raises StoreError.
+        Returns how many were new or took the place of a failure. Raises StoreError.
         """
         fields = operator.attrgetter(*FIELDS)
         with self._changing() as ids:
@@ -150,18 +138,10 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         return added
 
     def _note_written(self, added: int) -> None:
-        """Write the number of results to the file beside the store; merge the log now and then."""
+        """Write the number of results to the file beside the store."""
         self._total += added
         with contextlib.suppress(OSError):  # the results are stored already
-            if self._count is None:
-                count_file(self.path).touch()
-                self._count = count_file(self.path).open("r+b", buffering=0)
-            self._count.seek(0)
-            self._count.write(b"%020d\n" % self._total)
-        if time.monotonic() - self._merged >= MERGE_SECONDS:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            self._merged = time.monotonic()
+            count_file(self.path).write_bytes(b"%020d\n" % self._total)
 
     def settled(self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = False) -> set[tuple[str, int]]:
         """Return (digest, sample) of what need not be asked for: what is described, or what was ``rejected``.
@@ -187,8 +167,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
     def spent(self, describer: Mapping[str, Any], digests: Collection[str]) -> tuple[float, float]:
         """Return what the model of a describer has cost, whatever its settings, in US dollars.
 
-        First what the results about images of ``digests`` tell; then what may have been spent besides, as
-        ``cost_notes`` keeps it.
+        First what results about images of ``digests`` tell; then what may have been spent besides (``cost_notes``).
         """
         rows = self._query(
             "SELECT lower(hex(r.digest)), d.settings, r.cost_usd FROM results AS r "
@@ -220,10 +199,6 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         rows = self._query(f"SELECT lower(hex(r.digest)) FROM {_JOINED} WHERE {where}", (canonical_json(describer),))
         return {digest for (digest,) in rows}
 
-    def digests(self) -> set[str]:
-        """Return the digests of all images that have a description."""
-        return {row.digest for row in self.texts()}
-
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
         where, values = _of_prompt(prompt_name)
@@ -251,10 +226,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         describer: Mapping[str, Any] | None = None,
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
-        """Yield whole results, in the order of ``texts``: all, or those about some ``digests`` or of one describer.
-
-        Those without a description are among them where only a class or tags were asked for.
-        """
+        """Yield whole results, in the order of ``texts``: all, or those about some ``digests`` or of one describer."""
         where, values = _of_prompt(prompt_name)
         return self._results(f"r.status = ?{where}", (status, *values), digests, describer)
 
@@ -265,10 +237,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         describer: Mapping[str, Any] | None = None,
         as_written: bool = False,
     ) -> Iterator[StoredAnswer]:
-        """Yield structured answers, in the order of ``texts``; of some ``digests`` or one describer if given.
-
-        With ``as_written``, the numbers of boxes are those of the model.
-        """
+        """Yield structured answers, in the order of ``texts``; ``as_written``, boxes have the numbers of the model."""
         shown = self.examples()
         for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests, describer, as_written):
             if row.answer is not None:
@@ -325,10 +294,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
             self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
 
     def examples(self) -> dict[str, dict[str, str]]:
-        """Return the labelled images that the questions of describers began with.
-
-        By settings of the describer as canonical JSON: the class of each example, by its digest.
-        """
+        """Return the class of each labelled example in questions, by digest, by settings of the describer as JSON."""
         found: dict[str, dict[str, str]] = {}
         sql = "SELECT d.settings, lower(hex(e.digest)), e.class FROM examples AS e JOIN describers AS d "
         for settings, digest, name in self._query(f"{sql} ON d.id = e.describer ORDER BY d.id, e.digest"):
@@ -368,10 +334,7 @@ class DescriptionStore(contextlib.AbstractContextManager["DescriptionStore", Non
         return found.hexdigest()
 
     def require_whole(self) -> None:
-        """Check a store of up to 64 MB before its content is used, once; `doctor` checks a larger one.
-
-        Raises StoreError: it is damaged.
-        """
+        """Check a store of up to 64 MB before its content is used, once; `doctor` checks a larger one. StoreError."""
         if not self._is_checked and self.path.stat().st_size <= SMALL:
             with explained(self.path):
                 self._checksums.require_whole(self.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -72,21 +71,17 @@ INSERT INTO written SELECT count(*) FROM results WHERE NOT EXISTS (SELECT * FROM
 COMMIT;
 """
 
-_RESTORE = (
-    "restore a backup, after moving the file and those beside it (-wal, -shm, .count) away; the same `gpt4image "
-    "describe` command asks for what is missing there"
-)
 MEND = (
     "Restore a backup, or save what can be read: `sqlite3 FILE .recover`. The same `gpt4image describe` command then "
     "asks for what is missing."
 )
+_AGAIN = "check the disk and its free space, and run the same command again: what was stored before is safe"
 _WHAT_TO_DO = {
-    "SQLITE_FULL": "the disk is full; what was stored before is safe: free some space and run the same command again",
+    "SQLITE_FULL": f"the disk is full; {_AGAIN}",
     "SQLITE_READONLY": "the file or its folder is read-only; choose a writable place for --store",
     "SQLITE_CANTOPEN": "the file cannot be opened; check that the folder exists and may be read and written",
-    "SQLITE_IOERR": "reading or writing failed; check the disk and its free space and run the same command again",
+    "SQLITE_IOERR": f"reading or writing failed; {_AGAIN}",
     "SQLITE_NOTADB": "this is not an SQLite file; give another --store",
-    "SQLITE_CORRUPT": f"the file is damaged; {_RESTORE}, or save what can be read: sqlite3 FILE .recover",
     "SQLITE_BUSY": "another program has locked the file; close it and run the same command again",
 }
 
@@ -106,16 +101,7 @@ class References:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._known: dict[tuple[Any, ...], int] = {}
-
-    @contextlib.contextmanager
-    def kept_on_success(self) -> Generator[None]:
-        """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
-        try:
-            yield
-        except BaseException:
-            self._known.clear()
-            raise
+        self.known: dict[tuple[Any, ...], int] = {}
 
     def prompt(self, prompt: Prompt) -> int:
         """Return the id of a prompt."""
@@ -126,20 +112,16 @@ class References:
         return self._find("describers", "settings", (canonical_json(settings),))
 
     def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
-        if (table, *values) not in self._known:
+        if (table, *values) not in self.known:
             places = marks(values)
             self._connection.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})", values)
             found = self._connection.execute(f"SELECT id FROM {table} WHERE ({columns}) = ({places})", values)
-            self._known[table, *values] = found.fetchone()[0]
-        return self._known[table, *values]
+            self.known[table, *values] = found.fetchone()[0]
+        return self.known[table, *values]
 
 
 class RowChecksums:
-    """The SQL function ``row_checksum`` of a connection, of the values of COLUMNS.
-
-    SQLite has no checksums, and a bit may turn over in any text or number. One stands in each row, and covers the
-    prompt and the describer that the row refers to.
-    """
+    """The SQL function ``row_checksum``, of the values of COLUMNS, the prompt and the describer: SQLite has none."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -161,10 +143,7 @@ class RowChecksums:
         return zlib.crc32(f"({', '.join((repr(digest), *about, *map(repr, kept)))})".encode())
 
     def require_whole(self, path: Path) -> None:
-        """Check the structure of the file, which is at ``path``, and every row that has a checksum.
-
-        Raises StoreError, or sqlite3.DatabaseError where the file cannot be read to its end.
-        """
+        """Check the structure of the file at ``path`` and rows with a checksum. StoreError, sqlite3.DatabaseError."""
         (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise StoreError(f"{path} is damaged: {in_one_line(found)}. {MEND}")
@@ -173,8 +152,7 @@ class RowChecksums:
         for (row,) in self._connection.execute(f"{wrong} AND checksum IS NOT NULL ORDER BY id LIMIT 1"):
             raise StoreError(
                 f"{path} is damaged: row {row} of its results does not match its checksum. Restore a backup; or remove "
-                f"the row, `sqlite3 {path} 'DELETE FROM results WHERE id = {row}'`, and give the same `gpt4image "
-                "describe` command, which asks for it again."
+                f"it, `sqlite3 {path} 'DELETE FROM results WHERE id = {row}'`, and ask again with `gpt4image describe`."
             )
 
 
@@ -186,7 +164,7 @@ def explained(path: Path) -> Generator[None]:
     except (sqlite3.Error, AttributeError, *UNREADABLE) as error:  # the others of values in a damaged file
         name = getattr(error, "sqlite_errorname", "")
         advice = next((advice for code, advice in _WHAT_TO_DO.items() if name.startswith(code)), None)
-        unknown = f"the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."
+        unknown = f"the store cannot be used ({first_line(error)}), or is damaged. {MEND}"
         raise StoreError(f"{path}: {advice} ({error})." if advice else f"{path}: {unknown}") from error
     except OSError as error:
         what = f"the store cannot be used ({error.strerror or error}); check the folder, its rights and the free space"
@@ -194,10 +172,7 @@ def explained(path: Path) -> Generator[None]:
 
 
 def connect_writer(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
-    """Open the store for writing, or make it; every commit is on disk when it returns.
-
-    With ``any_thread``, other threads than this one may use the connection, one at a time. Raises StoreError, OSError.
-    """
+    """Open the store for writing, or make it; every commit is on disk when it returns. Raises StoreError, OSError."""
     if path.exists() and not path.is_file():
         raise StoreError(f"{path}: this is not a file; give another --store.")
     refuse_orphaned_log(path)
@@ -302,11 +277,10 @@ def _logs(path: Path) -> list[Path]:
 def refuse_orphaned_log(path: Path) -> None:
     """Refuse a store that is gone while its log is there: SQLite would delete the log, and the answers in it."""
     if _is_absent(path) and (logs := _logs(path)):
-        what = "empty" if path.exists() else "missing"
         raise StoreError(
-            f"{path} is {what}, but beside it is {first_few(log.name for log in logs)}, which may hold the last "
-            f"answers of a store; nothing was touched. Put {path.name} back beside it. Or move {path.name}-wal, -shm "
-            "and -journal to another folder; then restore a backup, or run the same command again for a new store."
+            f"{path} is {'empty' if path.exists() else 'missing'}, but beside it is {first_few(x.name for x in logs)}, "
+            f"which may hold the last answers of a store; nothing was touched. Put {path.name} back beside it. Or move "
+            f"{path.name}-wal, -shm and -journal away; then restore a backup, or run the same command for a new store."
         )
 
 
@@ -324,19 +298,14 @@ def written(connection: sqlite3.Connection) -> int:
 
 def _require_nothing_lost(connection: sqlite3.Connection, path: Path) -> None:
     """Compare the results in a store to the number beside it, before anything is paid for again."""
-    aside, log, kept = count_file(path), beside(path, "-wal"), ""
+    aside = count_file(path)
     try:
         known = int(aside.read_text(encoding="ascii"))  # first: a writer may add results meanwhile
     except (OSError, ValueError):
         return
-    if (there := written(connection)) >= known:
-        return
-    if log in _logs(path):
-        copy = log.with_name(log.name + ".damaged")
-        shutil.copyfile(log, copy)
-        kept = f" A copy of the log is kept in {copy.name}."
-    raise StoreError(
-        f"{path}: {known - there} of the {known} results that were written to it are gone: its log ({log.name}) was "
-        f"cut or damaged, or an earlier copy took its place.{kept} Restore a backup that has them. Or delete {aside} "
-        "to go on with what is there, which asks for the lost ones, and pays for them, again."
-    )
+    if (there := written(connection)) < known:
+        raise StoreError(
+            f"{path}: {known - there} of the {known} results that were written to it are gone: its log "
+            f"({path.name}-wal) was cut or damaged, or an earlier copy took its place. Restore a backup that has them. "
+            f"Or delete {aside} to go on with what is there, which asks for the lost ones, and pays for them, again."
+        )

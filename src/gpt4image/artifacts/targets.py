@@ -1,7 +1,6 @@
-"""Targets: the file of class probabilities that ``label`` writes, and what files of targets were made from.
+"""Targets: the Parquet file of class probabilities that ``label`` writes, and what files of targets were made from.
 
-The file is Parquet, with a checksum of each page for those who read it by other means. What is read here, the facts in
-its metadata too, has a sha256 of its own, which does not depend on how Parquet stores it.
+What is read here, the facts in its metadata too, has a sha256, which does not depend on how Parquet stores it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from gpt4image.artifacts.box_table import BoxLabels, holds_boxes, rows_of
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes, reading, rows_of
 from gpt4image.artifacts.top_k_probs import (
     Probabilities,
     TopKProbs,
@@ -31,12 +30,10 @@ from gpt4image.artifacts.top_k_probs import (
     scattered,
 )
 from gpt4image.base.checksums import SEAL, canonical
-from gpt4image.base.errors import TableError, first_line
-from gpt4image.base.files import ROW_GROUP, UNREADABLE, parse_json, read_parquet, row_groups, write_row_groups
+from gpt4image.base.errors import TableError
+from gpt4image.base.files import ROW_GROUP, parse_json, read_parquet, row_groups, write_row_groups
 from gpt4image.data.dataset import NO_LABEL
 
-ROUNDING = 1e-3
-"""By how much a probability in a file may be outside of 0 to 1."""
 FORMAT = "gpt4image-text-labels-1"
 FEW_CLASSES = "gpt4image-text-labels-2"
 """Of many classes: ``probabilities`` are those of ``classes`` of each image, and ``rest`` that of each other one."""
@@ -44,15 +41,7 @@ FEW_CLASSES = "gpt4image-text-labels-2"
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEvidence:
-    """What targets were predicted from, by the options of ``label``.
-
-    Attributes:
-        task: what they are of: classification, multilabel, video or detection.
-        evidence: what was read: fused, texts, answers or names.
-        embeddings: absolute paths of the embedding tables that were given; they may be gone.
-        answers: absolute path of the store of answers, which may be gone; empty where none were read.
-        seed: of the folds.
-    """
+    """What targets were predicted from, by the options of ``label``; paths are absolute, and may be gone."""
 
     task: str = "classification"
     evidence: str = "texts"
@@ -84,26 +73,23 @@ class LabelEvidence:
             known = BoxLabels.load(path).facts
         except TableError:
             return None
-        tables = (str(known["embeddings"]),) if known.get("embeddings") else ()
-        answers, seed = str(known.get("answers", "")), int(known.get("seed", 0))
-        evidence = str(known.get("evidence", "fused"))
-        return LabelEvidence(task="detection", evidence=evidence, embeddings=tables, answers=answers, seed=seed)
+        return LabelEvidence(
+            task="detection",
+            evidence=str(known.get("evidence", "fused")),
+            embeddings=(str(known["embeddings"]),) if known.get("embeddings") else (),
+            answers=str(known.get("answers", "")),
+            seed=int(known.get("seed", 0)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(LabelEvidence):
     """What is known about a file of targets.
 
-    Attributes:
-        noise: estimated part of the given labels that is wrong.
-        agreement: part of the out-of-fold predictions that agree with the given label.
-        c: inverse strength of the classifier's penalty, the geometric mean of several; ``folds`` of its
-            cross-validation.
-        encoders: SPEC of the encoder of each embedding table.
-        names: part that class names have in the classifier, 0 to 1.
-        transition: probability of each given label by true class; empty where a wrong label is any other class alike.
-        weights: of each source in the combination.
-        answered: images with an answer.
+    ``noise`` is the estimated part of wrong given labels, ``agreement`` of out-of-fold predictions with them, ``c`` the
+    inverse strength of the classifier's penalty, ``names`` the part that class names have in it, ``transition`` the
+    probability of each given label by true class, ``weights`` those of the sources, ``answered`` the images with an
+    answer.
     """
 
     classes: tuple[str, ...]
@@ -122,13 +108,9 @@ class Facts(LabelEvidence):
 class Targets:
     """Targets of N images, one row per digest.
 
-    Attributes:
-        splits: (N,) split of each image.
-        labels: given labels that were learned from: (N,) classes, NO_LABEL elsewhere; with several per image (N, K)
-            int8, 1 present, 0 absent, -1 not known.
-        probabilities: (N, K) of the clean class, by the text; of several labels per image NaN where nothing is known.
-        out_of_fold: bool, of the shape of the labels: which of them the prediction has not seen.
-        firm: (N,) images of which one kind of evidence alone tells, so that it overrules no given label; None: nowhere.
+    ``labels`` are those that were learned from, (N,) or (N, K) as of a dataset; ``probabilities`` (N, K) of the clean
+    class, NaN where nothing is known; ``out_of_fold``, of the shape of labels, which the prediction has not seen;
+    ``firm`` (N,) which images have one kind of evidence alone, so that it overrules no given label.
     """
 
     keys: tuple[str, ...]
@@ -236,13 +218,11 @@ class Targets:
     @staticmethod
     def load(path: Path) -> Targets:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
-        if not path.is_file():
-            raise TableError(f"{path}: there are no targets here; make them with `gpt4image label --out {path}`.")
-        try:
+        with reading(path, "targets"):
             table = read_parquet(path)
             metadata = table.schema.metadata or {}
             values = parse_json(metadata.get(FEW_CLASSES.encode()) or metadata[FORMAT.encode()])
-            checksum = values.pop(SEAL, None)
+            checksum = values.pop(SEAL)
             facts = TypeAdapter(Facts).validate_python(values)
             given = table.column("given_label")
             if is_matrix(given):
@@ -260,16 +240,6 @@ class Targets:
                 facts=facts,
                 firm=as_array(table.column("firm"), np.bool_) if "firm" in table.column_names else None,
             )
-            if checksum not in (None, found._checksum(values)):
+            if checksum != found._checksum(values):
                 raise ValueError("its content does not match its checksum")
-            if found.probabilities.shape != (len(found.keys), len(facts.classes)):
-                raise ValueError(f"{found.probabilities.shape} probabilities of {len(facts.classes)} classes")
-            given = found.probabilities  # NaN stands for an image of which nothing is said
-            for numbers in (given.values, given.rest) if isinstance(given, TopKProbs) else (given,):
-                if (wrong := (numbers < -ROUNDING) | (numbers > 1 + ROUNDING)).any():
-                    raise ValueError(f"{numbers[wrong][0]:g} is no probability, which is from 0 to 1")
-        except (OSError, AttributeError, *UNREADABLE) as error:
-            raise TableError(
-                f"{path} is not a file of targets, or is damaged ({first_line(error)}); make it with `gpt4image label`."
-            ) from None
         return found

@@ -27,11 +27,8 @@ BLOCK_CELLS = 4_000_000  # numbers that are computed at once
 class TopKProbs:
     """Probabilities (N, K) as M classes of each image, the most probable first, and the share of each other class.
 
-    Attributes:
-        classes: (N, M) class numbers. The first two differ; of a class that is there again the first value counts.
-        values: (N, M) float32 their probabilities, in falling order; those that do not count are ``rest``.
-        rest: (N,) float32 probability of each other class.
-        n_classes: K.
+    ``classes`` (N, M) are numbers, of which the first two differ; ``values`` (N, M) float32 fall, and those that do not
+    count are ``rest`` (N,), the probability of each other class.
     """
 
     ndim = 2

@@ -1,9 +1,8 @@
 """Checksums of what stages write, so that a damaged file is named instead of used.
 
-A JSON record carries the sha256 of its own content under ``record_sha256``, a list in one more entry at its end, and
-the version of all records under ``record_format``; where that lacks, it is 1. Other files are listed in the record that
-is written after them: ``"files": {"embeddings.npy": {"bytes": 1152, "sha256": "..."}}``, by their path from the folder
-of the record.
+A JSON record has the sha256 of its own content under ``record_sha256``, a list in one more entry at its end, and the
+version of all records under ``record_format``. Other files are listed in the record that is written after them, by
+their path from its folder: ``"files": {"embeddings.npy": {"bytes": 1152, "sha256": "..."}}``.
 """
 
 from __future__ import annotations
@@ -92,10 +91,7 @@ def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the files that a record lists; none where it lists none.
-
-    Raises DamagedError: the list is malformed, or names a file outside the folder of the record.
-    """
+    """Return the files that a record lists. DamagedError: the list is malformed, or names a file outside its folder."""
     files = record.get(FILES, {})
 
     def is_listed(path: PurePosixPath, facts: Any) -> bool:
@@ -110,8 +106,7 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, largest: float = SMALL) -> bool:
     """Compare the file ``folder / name`` with its entry in a record; return whether there is an entry.
 
-    Of a file of more than ``largest`` bytes only the size is compared. Raises DamagedError: the file is missing, or
-    not the one that was written.
+    Of a file of more than ``largest`` bytes only the size is compared. Raises DamagedError.
     """
     facts = recorded_files(record).get(name)
     if facts is None:

@@ -81,11 +81,7 @@ class MissingExtraError(Gpt4ImageError):
 
 @contextlib.contextmanager
 def parsing(what: str) -> Generator[None]:
-    """Turn whatever a library raises on a damaged or hostile file into DataError: such errors have no common base.
-
-    Only calls of the library belong into the block, or a mistake of our own would be hidden. ``what`` names the file
-    and the problem, e.g. ``a.parquet: not a Parquet file that can be read``.
-    """
+    """Turn whatever a library raises on a damaged file into DataError, in which ``what`` names file and problem."""
     try:
         yield
     except Gpt4ImageError:

@@ -1,8 +1,4 @@
-"""Files on disk: atomic writes, and one reader per format, which raises DamagedError on damaged files.
-
-A writer leaves the old file or the new one, never half of one. A reader returns what was written or raises
-``DamagedError``; ``parse_json`` and ``parse_toml``, for text from elsewhere, raise ValueError.
-"""
+"""Files on disk: a writer leaves the old file or the new one, a reader returns what was written or raises an error."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import atexit
 import contextlib
 import errno
 import functools
-import itertools
 import json
 import math
 import os
@@ -50,10 +45,7 @@ _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
-    """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
-
-    Raises OSError: ``path`` exists and is no file (a device would be replaced by one), or it cannot be written.
-    """
+    """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``. OSError."""
     if path.exists() and not path.is_file():
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(number, os.strerror(number), str(path))
@@ -163,8 +155,7 @@ def remove_unfinished(path: Path) -> None:
 def staging_folder(place: Path) -> Generator[Path]:
     """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
 
-    What comes first by name is moved last: of several files, the one whose name others extend says that all are there.
-    A file of the same name is replaced; a folder that is not empty is an OSError.
+    What comes first by name is moved last. A file is replaced; a folder that is not empty is an OSError.
     """
     make_folder(place)
     _remove_leftovers(place)
@@ -181,10 +172,7 @@ def staging_folder(place: Path) -> Generator[Path]:
 
 
 def user_cache() -> Path:
-    """Return this package's folder in the user's cache (XDG_CACHE_HOME, else ~/.cache); it may not exist yet.
-
-    A user without a home folder has one for this process alone.
-    """
+    """Return this package's folder in the user's cache, which may not exist yet; without a home one of this process."""
     place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111  (no RuntimeError)
     return _cache_of_process() if place.startswith("~") else Path(place) / "gpt4image"
 
@@ -203,10 +191,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, *, checksum: bool = True) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN and infinities raise ValueError.
-
-    With ``checksum`` a table or list gets the checksum of its content, which ``read_json`` compares and removes.
-    """
+    """Write ``value`` as indented JSON, atomically, with the checksum that ``read_json`` compares. NaN: ValueError."""
     whole = sealed(value) if checksum else value
     write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -222,15 +207,12 @@ def parse_json(text: str | bytes, parse: Callable[[Any], Any] = json.loads) -> A
         value = parse(text)
         level = [value]
         for _ in range(MOST_NESTED):
-            for each in level:
-                if isinstance(each, float) and not math.isfinite(each):
-                    raise ValueError("it holds a number that is not finite, or too large: NaN, Infinity, 1e999")
-                if isinstance(each, int) and not -(2**63) <= each < 2**64:
-                    raise ValueError("it holds an integer of more than 64 bits")
-            inner = (
-                each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)
-            )
-            level = list(itertools.chain.from_iterable(inner))
+            if any(isinstance(each, float) and not math.isfinite(each) for each in level):
+                raise ValueError("it holds a number that is not finite, or too large: NaN, Infinity, 1e999")
+            if any(isinstance(each, int) and not -(2**63) <= each < 2**64 for each in level):
+                raise ValueError("it holds an integer of more than 64 bits")
+            nested = [each for each in level if isinstance(each, dict | list)]
+            level = [one for each in nested for one in (each.values() if isinstance(each, dict) else each)]
             if not level:
                 return value
     raise ValueError(f"it is nested deeper than {MOST_NESTED} levels")
@@ -260,10 +242,7 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Read a JSON-lines file; a last line without a line end, which a crash cut short, is dropped.
-
-    Raises DamagedError: another line is no JSON.
-    """
+    """Read a JSON-lines file; a last line that a crash cut short is dropped. Raises DamagedError."""
     *whole, rest = path.read_bytes().split(b"\n")  # not splitlines: JSON text may hold other line ends
     rows: list[Any] = []
     for number, line in enumerate(whole, start=1):
@@ -277,10 +256,7 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Open a .npy file as a memory map; nothing in it is unpickled.
-
-    Raises DamagedError: it is missing, no .npy file, cut or longer than it says, or of another type or shape.
-    """
+    """Open a .npy file as a memory map; nothing is unpickled. Raises DamagedError: it is not what it should be."""
     import numpy as np
 
     try:
@@ -324,11 +300,7 @@ def write_row_groups(path: Path, groups: Sequence[slice], table: Callable[[slice
 def read_parquet(  # pyright: ignore[reportUnknownParameterType]
     path: Path, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read a Parquet file, or some of its columns; page checksums are compared if it has them.
-
-    Raises DamagedError: it is no Parquet file, damaged, or lacks one of ``columns``; NewerError: it is of a later
-    format of this package; OSError: it is missing, or may not be read.
-    """
+    """Read a Parquet file, or some columns; page checksums are compared. Raises DamagedError, NewerError, OSError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -45,10 +45,7 @@ class Interrupt:
 
 @contextlib.contextmanager
 def ended_like_ctrl_c() -> Generator[None]:
-    """Let SIGTERM and SIGHUP do in the block what Ctrl-C does there; what is ignored (nohup) stays so.
-
-    Outside the main thread, to which Python delivers no signals, nothing changes.
-    """
+    """Let SIGTERM and SIGHUP do in the block what Ctrl-C does there, in the main thread; what is ignored stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -75,10 +72,7 @@ def ended_like_ctrl_c() -> Generator[None]:
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Generator[Interrupt]:
-    """Turn the first SIGINT inside the block into ``requested``; a second one raises KeyboardInterrupt at once.
-
-    Outside the main thread, to which Python delivers no signals, nothing changes.
-    """
+    """Turn the first SIGINT in the block into ``requested``; a second one raises. Only in the main thread."""
     asked = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -94,8 +88,7 @@ def deferred_interrupt() -> Generator[Interrupt]:
 def starting_processes() -> Generator[None]:
     """Hold Ctrl-C, SIGTERM and SIGHUP back until the block has started its processes, then let them act.
 
-    The new processes begin with these signals blocked, which they inherit from this thread. So a signal to the whole
-    process group cannot end one that is still importing. Each calls ``started`` when it is ready for signals.
+    The new processes begin with these signals blocked, until each calls ``started``: none ends while it is importing.
     """
     held: set[int] = set()
     handlers: dict[int, Any] = {}
@@ -117,10 +110,7 @@ def starting_processes() -> Generator[None]:
 
 
 def started(*, forget: bool) -> None:
-    """Let signals reach this process, which ``starting_processes`` started; ``forget`` those sent in the meantime.
-
-    It leaves the process group: its parent alone tells it to stop.
-    """
+    """Let signals reach this process of ``starting_processes``; ``forget`` earlier ones. It leaves its group."""
     if hasattr(signal, "pthread_sigmask"):
         os.setpgid(0, 0)
         while forget and (sent := signal.sigpending() & set(SIGNALS)):

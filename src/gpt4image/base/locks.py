@@ -14,8 +14,7 @@ FileLock = filelock.BaseFileLock
 def acquire_lock(path: Path, wait_s: float, busy: Callable[[str], Exception] = RuntimeError) -> FileLock:
     """Hold the lock file ``path`` until the result is released or the process ends, however it ends.
 
-    The file holds the process id of its owner and stays in place. Raises OSError, or what ``busy`` makes of the words
-    for the process that holds the lock.
+    Raises OSError, or what ``busy`` makes of the words for the process that holds it, whose id is in the file.
     """
     lock = filelock.FileLock(path, timeout=wait_s)
     try:

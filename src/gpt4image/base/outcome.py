@@ -27,7 +27,7 @@ def unshown(default: Any = None) -> Any:
     return field(default=default, metadata={"shown": False})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Skipped:
     """One item that a stage skipped: key of the image, or file and line of the row; and why, in one line."""
 

@@ -48,10 +48,7 @@ class RateColumn(progress.ProgressColumn):
 
 
 def progress_bar(*, quiet: bool = False, lines: bool = True) -> progress.Progress:
-    """Return a progress bar whose tasks take ``description``, ``total`` and a ``note`` field (losses, cost).
-
-    Without a terminal there are plain lines in its place, or with ``lines=False`` nothing: the caller says what counts.
-    """
+    """Return a progress bar whose tasks have a ``note``; without a terminal ``lines``, or nothing."""
     drawn = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
     if not quiet and not drawn and lines:
         return PlainLines()

@@ -1,18 +1,15 @@
-"""Secrets removed from what is printed and recorded: those in addresses and in variables of the environment.
-
-Describers remove their own from every text of a server. This is for commands, options, errors, logs and tracebacks, in
-which a library may quote them.
-"""
+"""Secrets removed from what is printed and recorded: those in addresses and in variables of the environment."""
 
 from __future__ import annotations
 
 import functools
+import html
+import json
 import logging
 import os
 import re
 from collections.abc import Iterable
-from html.entities import html5
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 NO_SECRETS = ("version", "model", "deployment", "region")
 """Ends of the names of URL parameters that are no credentials."""
@@ -30,41 +27,23 @@ def hidden(text: str) -> str:
 
 
 def without(text: str, secrets: Iterable[str]) -> str:
-    """Return a text in which each secret is ``***``, also where JSON, HTML or percent encoding spells it otherwise.
-
-    A secret that is a part of another one comes after it.
-    """
+    """Return a text in which each secret is ``***``, also as JSON, HTML or percent encoding spell it, once or twice."""
     encoded = any(sign in text for sign in "%&\\")
     for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-        if encoded and len(secret) <= _LONGEST:
-            text = _spellings(secret).sub("***", text)
+        for spelt in _spellings(secret) if encoded and len(secret) <= _LONGEST else [secret]:
+            text = text.replace(spelt, "***")
     return text
 
 
 @functools.lru_cache
-def _spellings(secret: str) -> re.Pattern[str]:
-    return re.compile("".join(map(_spelling, secret)))
-
-
-@functools.cache
-def _html_names() -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for name, letter in html5.items():
-        names.setdefault(letter, []).append(name)
-    return names
-
-
-def _spelling(letter: str) -> str:
-    number, again = ord(letter), "(?:25){0,4}"  # of a percent sign that was encoded itself
-    percent = "".join(f"%{again}{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
-    units = letter.encode("utf-16-be", "surrogatepass").hex()
-    in_json = "".join(rf"\\{{1,8}}u{units[at : at + 4]}" for at in range(0, len(units), 4))
-    names = [name.rstrip(";") for name in _html_names().get(letter, [])]
-    in_html = "|".join([f"#0{{0,8}}{number}", f"#x0{{0,8}}{number:x}", *(f"(?-i:{name})" for name in names)])
-    plain = re.escape(letter)
-    escaped = rf"\\{{0,8}}(?-i:{plain})" if not letter.isalnum() else f"(?-i:{plain})"
-    return f"(?i:{escaped}|{percent}|{in_json}|&(?:amp;){{0,4}}(?:{in_html});?)"
+def _spellings(secret: str) -> list[str]:
+    found = {secret}
+    for _ in range(2):
+        for text in tuple(found):
+            percent, path = (quote(text, safe=safe, errors="surrogatepass") for safe in ("", "/"))
+            found |= {percent, re.sub("%..", lambda code: code[0].lower(), percent), path, html.escape(text)}
+            found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], text.replace("/", r"\/")}
+    return sorted(found, key=len, reverse=True)
 
 
 def hide_in_logs(*loggers: str) -> None:

@@ -1,7 +1,4 @@
-"""Datasets: images, labels and splits.
-
-`load_dataset` turns a SPEC string into a dataset; `load_with_splits` also cuts the splits that it lacks.
-"""
+"""Datasets: images, labels and splits, loaded by a SPEC string."""
 
 from __future__ import annotations
 
@@ -51,8 +48,7 @@ KINDS = {**dict.fromkeys((".csv", ".parquet"), "manifest"), ".json": "coco", **d
 FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or videos
 MANIFESTS = ("manifest", "metadata", "labels")
 """Names of a table that decides what a folder is, whatever else lies there."""
-AUDIT = "audit"
-"""Beginning of the name of a table that `audit` writes: it does not decide what a folder is."""
+AUDIT = "audit"  # beginning of the name of a table that `audit` writes
 IMAGES = ".images"
 """Suffix of the folder of images beside a table that ``review`` writes."""
 
@@ -76,25 +72,20 @@ def load_dataset(spec: str, *, aside: Path | None = None) -> Dataset:
         load: Callable[..., Dataset] = getattr(importlib.import_module(f"gpt4image.data.{module}"), function)
         images = load() if name in PACKAGED else load(argument)
     else:
-        images = _read_by_other(name, argument, spec)
+        read = plugins.find("readers", name)
+        assert read is not None  # noqa: S101  (full_spec has found it)
+        with parsing(f"{spec}: the reader {name!r} failed"):
+            images = read(argument)
+        if not isinstance(images, Dataset):  # what a call in Python may give as ``data``
+            given = importlib.import_module("gpt4image.data.given")
+            images = given.load_given(given.dataset(images).partition(":")[2])
+        images = replace(images, spec=spec)
     require_trained(images.classes, images.labels, images.splits, spec)
     return images
 
 
-def _read_by_other(name: str, argument: str, spec: str) -> Dataset:
-    """Return what a reader of another package reads: a dataset, or what a call in Python may give as ``data``."""
-    read = plugins.find("readers", name)
-    assert read is not None  # noqa: S101  (full_spec has found it)
-    with parsing(f"{spec}: the reader {name!r} failed"):
-        found = read(argument)
-    if not isinstance(found, Dataset):
-        given = importlib.import_module("gpt4image.data.given")
-        found = given.load_given(given.dataset(found).partition(":")[2])
-    return replace(found, spec=spec)
-
-
 def full_spec(spec: str, aside: Path | None = None) -> str:
-    """Return a SPEC with the name of its format; a path gets that of what is there. Raises ConfigError, see above."""
+    """Return a SPEC with the name of its format; a path gets that of what is there. Raises ConfigError."""
     place, sign, root = spec.partition(IMAGE_ROOT)
     name, colon, _ = place.partition(":")
     there = expanded(place).exists()
@@ -133,8 +124,7 @@ def spec_of(path: str, aside: Path | None = None) -> str:
         return _spec_of_folder(path, place, aside)
     name, colon, _ = path.partition(":")
     what = "" if colon else "there is no such file or folder; "
-    if place.is_file():
-        what = f"a table ends with {', '.join(KINDS)}; "
+    what = f"a table ends with {', '.join(KINDS)}; " if place.is_file() else what
     known = sorted([*LOADERS, *plugins.names("readers")])
     one_of = f"NAME is one of {', '.join(known)}." if "/" in name else nearest(name, known)
     raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE; {one_of}")
@@ -154,16 +144,13 @@ def _spec_of_folder(path: str, place: Path, aside: Path | None) -> str:
     folders = [child for child in children if child.is_dir() and not child.name.startswith(".")]
     if len(named) == 1 or (len(tables) == 1 and len(folders) < 2):
         return f"manifest:{(named or tables)[0]}"
-    if _holds_videos(place):
+    files = itertools.islice((Path(name) for _, _, names in os.walk(place) for name in names), FILES_LOOKED_AT)
+    kinds = (file.suffix.lower() for file in files)
+    first = next((kind for kind in kinds if kind in EXTENSIONS or kind in VIDEO_EXTENSIONS), "")
+    if first in VIDEO_EXTENSIONS:
         return f"clips:{path}"
     shards = any(child.suffix == ".tar" for child in children)
     return f"{'hf' if shards and not folders else 'folder'}:{path}"
-
-
-def _holds_videos(place: Path) -> bool:
-    kinds = {**dict.fromkeys(EXTENSIONS, False), **dict.fromkeys(VIDEO_EXTENSIONS, True)}
-    files = itertools.islice((name for _, _, names in os.walk(place) for name in names), FILES_LOOKED_AT)
-    return next((kinds[kind] for name in files if (kind := os.path.splitext(name)[1].lower()) in kinds), False)  # noqa: PTH122
 
 
 def _kind_of_regions(place: Path) -> str | None:
@@ -184,10 +171,7 @@ def _kind_of_regions(place: Path) -> str | None:
 
 
 def load_with_splits(spec: str, **how: Any) -> Dataset:
-    """Load a dataset and cut the splits that it lacks from train, ``how`` as the options of ``splits.with_splits``.
-
-    Notes on standard error say which equal pictures are on two sides, or have two labels.
-    """
+    """Load a dataset, cut the splits that it lacks, ``how`` as for ``with_splits``; note pictures on two sides."""
     images = with_splits(load_dataset(spec), **how)
     for wrong in wrong_copies(images):
         note_once(f"{spec}: {wrong}")
@@ -200,23 +184,13 @@ def require_apart(config: Any) -> None:
     with contextlib.suppress(ConfigError, OSError):
         spec = full_spec(spec)
     name, _, place = spec.partition(":")
-    if not isinstance(out, Path) or name not in ("folder", "clips") or not place:
-        return
-    folder = expanded(place).resolve()
-    if folder.is_dir() and out.resolve().is_relative_to(folder):
-        raise ConfigError(
-            f"--out {out} lies inside of {place}, the folder of the images, and would be read as one of its classes: "
-            f"give a place outside, such as --out {folder.parent / out.name}."
-        )
+    if isinstance(out, Path) and name in ("folder", "clips") and place:
+        folder = expanded(place).resolve()
+        if folder.is_dir() and out.resolve().is_relative_to(folder):
+            raise ConfigError(
+                f"--out {out} lies inside of {place}, the folder of the images, and would be read as one of its "
+                f"classes: give a place outside, such as --out {folder.parent / out.name}."
+            )
 
 
-__all__ = [
-    "NO_LABEL",
-    "SPLITS",
-    "Dataset",
-    "ImageSource",
-    "MemorySource",
-    "load_dataset",
-    "load_with_splits",
-    "require_there",
-]
+__all__ = ["NO_LABEL", "SPLITS", "Dataset", "ImageSource", "MemorySource", "load_dataset", "load_with_splits"]

@@ -1,8 +1,7 @@
 """Boxes as files that others read: COCO JSON, folders of YOLO and Pascal VOC, tables of `datasets`.
 
 Names of pictures are paths with forward slashes, such as ``train/1.jpg``; nothing is written outside of the folder.
-Images that are not annotated get no file, and are not listed. What these functions write, the loaders of this package
-read again, within the rounding of each format.
+Images that are not annotated get no file, and are not listed.
 """
 
 from __future__ import annotations
@@ -26,15 +25,11 @@ from gpt4image.data.voc import CORNERS
 
 Size = tuple[int, int]
 """Width and height in pixels."""
-IMAGES_IN_GROUP = 100
-"""Pictures of a table that are in memory at once."""
+IMAGES_IN_GROUP = 100  # pictures of a table that are in memory at once
 
 
 def write_coco(path: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:
-    """Write a COCO file, atomically; ``names`` are relative to its folder. Ids count from 1.
-
-    A weight of 0 becomes ``iscrowd``, one below 1 ``score``.
-    """
+    """Write a COCO file, atomically; ids count from 1. A weight of 0 becomes ``iscrowd``, one below 1 ``score``."""
     annotations, images = list[dict[str, Any]](), list[dict[str, Any]]()
     for image in np.flatnonzero(boxes.known).tolist():
         width, height = sizes[image]
@@ -51,8 +46,7 @@ def write_coco(path: Path, names: Sequence[str], sizes: Sequence[Size], boxes: B
 def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequence[str]) -> None:
     """Write ``labels`` and ``data.yaml`` of a folder whose pictures lie in ``images``; ``names`` are relative to that.
 
-    A line has five values, as trainers of YOLO require. So a box of weight 0, an ignore region, is left out, and other
-    weights are not written. ``data.yaml`` has no ``path``, since others take one from where their program runs.
+    Lines have five values, as trainers of YOLO require: boxes of weight 0 are left out, and weights are not written.
     """
     import yaml
 
@@ -73,25 +67,23 @@ def write_yolo(folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequen
 def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:
     """Write ``Annotations`` of a folder whose pictures lie in ``JPEGImages``; ``names`` are relative to that.
 
-    Pixels are whole and counted from 1. A weight of 0 becomes ``difficult``, one below 1 ``score``. A single pixel
-    becomes two: loaders take a box of one for a click.
+    Pixels are whole and counted from 1. A weight of 0 becomes ``difficult``, one below 1 ``score``.
     """
-
     with staging_folder(folder) as staging:
         for image, file in _annotated(boxes, staging / "Annotations", names, ".xml"):
             width, height = sizes[image]
-            parts: dict[str, object] = {"filename": PurePosixPath(names[image]).name}
             lines = [_element("size", {"width": width, "height": height, "depth": 3})]
             for corners, label, weight in _boxes(boxes, image, (width, height)):
                 left, top, right, bottom = map(round, corners)
                 left, top = min(left + 1, width), min(top + 1, height)
                 right, bottom = max(left, right), max(top, bottom)
-                if (left, top) == (right, bottom):
+                if (left, top) == (right, bottom):  # loaders take a box of one pixel for a click
                     left, right = (left, right + 1) if right < width else (left - 1, right)
                 one: dict[str, object] = {"name": classes[label], "difficult": int(weight == 0)}
                 one |= {"score": f"{weight:.6f}"} if 0 < weight < 1 else {}
                 box = _element("bndbox", dict(zip(CORNERS, (left, top, right, bottom), strict=True)))
                 lines.append(_element("object", one, box))
+            parts = {"filename": PurePosixPath(names[image]).name}
             file.write_text(_element("annotation", parts, "\n".join(lines)) + "\n", encoding="utf-8")
 
 
@@ -101,11 +93,9 @@ def _element(tag: str, texts: Mapping[str, object], inside: str = "") -> str:
 
 
 def write_hf(folder: Path, images: Dataset) -> tuple[Skipped, ...]:
-    """Write a Parquet file per split, with the pictures and a column ``objects``, as `datasets` reads it.
+    """Write a Parquet file per split with pictures and ``objects``, as `datasets` reads it; return skipped images.
 
-    Boxes are left, top, width and height in pixels of the upright picture. A weight of 0 becomes ``iscrowd``, one below
-    1 ``score``; ``objects`` of an image that is not annotated is null. See ``write_tables``. Raises DataError,
-    MissingExtraError.
+    Boxes are left, top, width and height in pixels; ``objects`` of an image that is not annotated is null.
     """
     if not isinstance(images.regions, Boxes):
         raise DataError(f"{images.spec} has no boxes.")
@@ -119,11 +109,9 @@ def write_hf(folder: Path, images: Dataset) -> tuple[Skipped, ...]:
 
     def row(image: int, picture: bytes) -> dict[str, Any]:
         width, height = sides(picture)
-        objects = [
-            {
-                **{"bbox": [left, top, right - left, bottom - top], "category": label, "iscrowd": weight == 0},
-                "score": weight if 0 < weight < 1 else None,
-            }
+        objects: list[dict[str, Any]] = [
+            {"bbox": [left, top, right - left, bottom - top], "category": label, "iscrowd": weight == 0}
+            | {"score": weight if 0 < weight < 1 else None}
             for (left, top, right, bottom), label, weight in _boxes(boxes, image, (width, height))
         ]
         return {"width": width, "height": height, "objects": objects if boxes.known[image] else None}
@@ -139,13 +127,8 @@ def write_tables(
 ) -> tuple[Skipped, ...]:
     """Write a Parquet file per split, with keys, pictures and other columns, as `datasets` reads it.
 
-    Args:
-        folder: gets ``data/train.parquet``, ``validation.parquet`` and ``test.parquet``.
-        images: dataset whose pictures are copied as they are.
-        columns: gives the features of the other columns, from the module `datasets`.
-        row: gives the other cells of an image, from its position and bytes; may raise DecodeError.
-
-    Returns the images that cannot be read, and are left out. Raises MissingExtraError.
+    ``columns`` gives the features of the others from the module `datasets`, ``row`` the cells of an image by its
+    position and bytes. Returns the images that cannot be read. Raises MissingExtraError.
     """
     try:
         import datasets
@@ -163,7 +146,7 @@ def write_tables(
                 picture = images.read(image)
                 cells = row(image, picture)
             except (DecodeError, OSError) as error:
-                skipped.append(Skipped(name=images.keys[image], reason=first_line(error)))
+                skipped.append(Skipped(images.keys[image], first_line(error)))
                 continue
             rows.append({"key": images.keys[image], "image": {"bytes": picture, "path": None}, **cells})
         return pa.Table.from_pylist(rows, schema=schema)
@@ -185,7 +168,7 @@ def readable(images: Dataset) -> tuple[list[int], list[Size], list[Skipped]]:
             sizes.append(sides(images.read(row)))
             rows.append(row)
         except (DecodeError, OSError) as error:
-            skipped.append(Skipped(name=images.keys[row], reason=first_line(error)))
+            skipped.append(Skipped(images.keys[row], first_line(error)))
     return rows, sizes, skipped
 
 

@@ -27,7 +27,7 @@ from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import SPLIT_OF, Dataset, split_named, split_of_file
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.file_source import FileSource, expanded, locate_all
-from gpt4image.data.labels import MAX_LABEL_LETTERS
+from gpt4image.data.labels import MAX_LABEL_LETTERS, require_few
 from gpt4image.data.records import (
     UNKNOWN_SIZE,
     Faults,
@@ -36,7 +36,6 @@ from gpt4image.data.records import (
     from_sides,
     number,
     picture_sizes,
-    require_few,
     require_some,
     still_known,
     to_dataset,
@@ -59,28 +58,20 @@ _REFUSED = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, Memo
 
 
 def load_coco(argument: str) -> Dataset:
-    """Load images and the boxes of their objects; keys are paths of images from the folder of the dataset.
-
-    Skipped by name: images that cannot be found or lie outside, annotations that cannot be used.
-    """
+    """Load images and boxes of their objects; keys are paths of images from the folder of the dataset."""
     files = _Files(f"{COCO}{argument}", argument)
-    files.read()
-    source = FileSource(files.root, [record.key for record in files.records])
+    source = files.read()
     where = files.files[0].name
     return with_boxes(files.spec, files.records, source, files.classes, files.faults, where, files.skipped, "sides")
 
 
 def load_coco_masks(argument: str) -> Dataset:
-    """Load images and masks of their objects; see ``load_coco``. The first class is the background.
-
-    A crowd, and an object of which only the box can be used, count for nothing.
-    """
+    """Load images and masks, the first class of which is the background; a crowd and a box alone count for nothing."""
     files = _Files(f"coco-masks:{argument}", argument)
     files.classes.append(BACKGROUND)
-    files.read(masks=True)
+    source = files.read(masks=True)
     require_few(files.classes, files.spec, VOID)
-    records, faults = files.records, files.faults
-    source = FileSource(files.root, [record.key for record in records])
+    records = files.records
     sizes = picture_sizes(records, source.read)
     regions: list[list[Region]] = [[] for _ in records]
     present = np.zeros((len(records), len(files.classes)), np.int8)
@@ -88,7 +79,7 @@ def load_coco_masks(argument: str) -> Dataset:
         for one in record.objects or ():
             found, fault = (None, one.fault) if one.fault else _region(one, (width, height))
             if fault:
-                faults.add(f"{record.key}, {one.name}", fault)
+                files.faults.add(f"{record.key}, {one.name}", fault)
             if found is not None:
                 regions[row].append(found)
             if (label := int(one.label)) >= 0:
@@ -98,7 +89,7 @@ def load_coco_masks(argument: str) -> Dataset:
     present[~known] = -1
     rows = np.where(known, np.arange(len(known)), -1)
     masks = Masks(source=RegionSource(sizes, regions), rows=rows, presence_of_classes=present)
-    skipped = [*files.skipped, *faults.skipped(files.files[0].name)]
+    skipped = [*files.skipped, *files.faults.skipped(files.files[0].name)]
     return to_dataset(files.spec, records, source, classes=files.classes, regions=masks, skipped=skipped)
 
 
@@ -146,8 +137,8 @@ def _train_file(place: Path) -> Path:
     named = [file for file in found if file.name.startswith("instances")] or found
     train = [file for file in named if "train" in (split_named(file.stem), file.parent.name.lower())] or named
     if len(train) != 1:
-        seen = f"there are {first_few(str(file.relative_to(place)) for file in found)}" if found else "there is none"
-        raise DataError(f"{place}: which JSON file lists the objects cannot be told: {seen}; give coco:FILE.json.")
+        seen = first_few(str(file.relative_to(place)) for file in found) or "none"
+        raise DataError(f"{place}: which JSON file lists the objects cannot be told, of {seen}; give coco:FILE.json.")
     return train[0]
 
 
@@ -164,8 +155,8 @@ class _Files:
         self.skipped: list[Skipped] = []
         self.faults = Faults()
 
-    def read(self, *, masks: bool = False) -> None:
-        """Read all files. Raises DataError."""
+    def read(self, *, masks: bool = False) -> FileSource:
+        """Read all files; return where the images are. Raises DataError."""
         for file in self.files:
             whole = self.parsed(file)
             by_id, names = self.add_images(file, whole), self.categories(whole)
@@ -183,19 +174,16 @@ class _Files:
                 fault = "" if label >= 0 else "its category is not listed"
                 weight = weight_of(bool(one.get("iscrowd") or one.get("ignore")), one.get("score"))
                 record.objects.append(Object(name, label, from_sides(one.get("bbox")), weight, fault, outline))
-        where = "relative to the folder of the file, to 'images' in it, or to a folder named after the split"
-        none = f"{self.spec}: none of its images can be found below {self.root}; their file_name is {where}."
+        none = f"{self.spec}: none of its images can be found below {self.root}, in 'images' there or a split's folder."
         require_some(self.records, none, self.skipped)
+        return FileSource(self.root, [record.key for record in self.records])
 
     def parsed(self, file: Path) -> dict[str, Any]:
         """Return the content of a file; NaN and infinities in it become None, as they belong to one annotation."""
         with parsing(f"{self.spec}: {file.name} is no JSON that can be read"):
             whole = json.loads(file.read_bytes(), parse_constant=lambda _: None)
         if not isinstance(whole, dict) or not isinstance(whole.get("images"), list):
-            raise DataError(
-                f"{self.spec}: {file.name} is no COCO file: it has no list 'images'. Predictions alone, a list of "
-                "boxes, need the file that lists their images."
-            )
+            raise DataError(f"{self.spec}: {file.name} is no COCO file: it has no list 'images'.")
         return whole
 
     def categories(self, whole: Mapping[str, Any]) -> dict[Any, str]:
@@ -220,10 +208,8 @@ class _Files:
         """Add the images of a file that can be found; return their records by id."""
         images = [one for one in self._tables(whole["images"]) if isinstance(one.get("file_name"), str)]
         split, annotated = split_of_file(file.absolute()), isinstance(whole.get("annotations"), list)
-        located = _located(self.root, list(_folders(self.root, file, split)), [one["file_name"] for one in images])
-        earlier = {record.key: record for record in self.records}
-        own: dict[str, Record] = {}
-        by_id: dict[Any, Record] = {}
+        located = self._located(file, split, [one["file_name"] for one in images])
+        earlier, by_id = {record.key: record for record in self.records}, dict[Any, Record]()
         for one, (key, fault) in zip(images, located, strict=True):
             identity = _id(one, "id")
             if not fault and (identity is None or identity in by_id):
@@ -231,15 +217,30 @@ class _Files:
             elif not fault and key in earlier:
                 fault = f"is listed in {earlier[key].split} already"
             if fault:
-                self.skipped.append(Skipped(name=one["file_name"], reason=fault))
+                self.skipped.append(Skipped(one["file_name"], fault))
                 continue
-            if key not in own:
-                sides = number(one.get("width")), number(one.get("height"))
-                size = UNKNOWN_SIZE if sides[0] * sides[1] > MAX_PIXELS else sides
-                own[key] = Record(key=key, split=split, objects=[] if annotated else None, size=size)
-                self.records.append(own[key])
-            by_id[identity] = own[key]
+            width, height = number(one.get("width")), number(one.get("height"))
+            size = UNKNOWN_SIZE if width * height > MAX_PIXELS else (width, height)
+            by_id[identity] = Record(key=key, split=split, objects=[] if annotated else None, size=size)
+            earlier[key] = by_id[identity]
+            self.records.append(by_id[identity])
         return by_id
+
+    def _located(self, file: Path, split: str, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the path of each image from the root, in the first folder that has it, or why it cannot be used."""
+        bases = dict.fromkeys((file.absolute().parent, self.root))
+        places = [base / name for base in bases for name in FOLDERS if (base / name).is_dir()]
+        inside = [folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir()]
+        places += [folder for folder in inside if SPLIT_WORDS.get(split_named(folder.name) or "") == split]
+        found = [("", "cannot be found")] * len(names)
+        relative = [name.replace("\\", "/").removeprefix(f"{self.root.as_posix()}/") for name in names]
+        for folder in places:
+            missing = [place for place, (_, fault) in enumerate(found) if fault]
+            tried = locate_all(self.root, [f"{folder}/{relative[place]}" for place in missing])
+            for place, (key, fault) in zip(missing, tried, strict=True):
+                if not fault or "cannot be found" not in fault:
+                    found[place] = (Path(key).as_posix(), fault)
+        return found
 
 
 def _id(one: Mapping[str, Any], name: str) -> Any:
@@ -257,27 +258,6 @@ def _siblings(file: Path) -> list[Path]:
     return [other for other in found if other.is_file() and other != file.absolute()]
 
 
-def _folders(root: Path, file: Path, split: str) -> Iterator[str]:
-    bases = dict.fromkeys((file.absolute().parent, root))
-    places = [base / name for base in bases for name in FOLDERS if (base / name).is_dir()]
-    inside = [folder for place in places for folder in sorted(place.iterdir()) if folder.is_dir()]
-    of_split = [folder for folder in inside if SPLIT_WORDS.get(split_named(folder.name) or "") == split]
-    return (folder.relative_to(root).as_posix() for folder in [*places, *of_split])
-
-
-def _located(root: Path, folders: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return for each image the file below ``root`` in the first folder that has it, or else why it cannot be used."""
-    found = [("", "cannot be found")] * len(names)
-    relative = [name.replace("\\", "/").removeprefix(f"{root.as_posix()}/") for name in names]
-    for folder in folders:
-        missing = [place for place, (_, fault) in enumerate(found) if fault]
-        tried = locate_all(root, [f"{folder}/{relative[place]}" for place in missing])
-        for place, (key, fault) in zip(missing, tried, strict=True):
-            if not fault or "cannot be found" not in fault:
-                found[place] = (Path(key).as_posix(), fault)
-    return found
-
-
 def _region(one: Object, size: tuple[float, float]) -> tuple[Region | None, str]:
     """Return the region of an object, that of its box without a usable one, and what cannot be used of it."""
     found = encoded(one.outline, size)
@@ -290,10 +270,7 @@ def _region(one: Object, size: tuple[float, float]) -> tuple[Region | None, str]
 
 
 def encoded(outline: Any, size: tuple[float, float]) -> bytes | str:
-    """Return compressed run lengths of a segmentation as COCO writes it, polygons or run lengths of any kind.
-
-    A text says why it cannot be used. ``size`` is width and height of its picture.
-    """
+    """Return compressed run lengths of polygons or run lengths as COCO writes them; a text says why there are none."""
     from faster_coco_eval.core import mask
 
     if not 1 <= size[0] * size[1] <= MAX_PIXELS:

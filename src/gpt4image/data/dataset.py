@@ -97,21 +97,18 @@ class Dataset:
         parts = (self.keys, self.labels, self.splits, self.rows, self.regions)
         lengths = {len(part) for part in parts if part is not None}
         several = self.labels.ndim == 2
-        allowed = (
-            "0 (absent), 1 (present) or -1 (not known)" if several else f"in 0..{classes - 1}, or {NO_LABEL} for none"
-        )
         wrong, fault = (self.labels < NO_LABEL) | (self.labels >= (2 if several else classes)), ""
         if len(lengths) > 1:
             fault = f"keys, labels, splits, rows and regions of {lengths} images; one of each per image is needed"
         elif not images:
             fault = "there are no images"
-        elif len(set(self.keys)) != images:
-            twice = (key for key, count in Counter(self.keys).items() if count > 1)
-            fault = f"keys must be unique, but these come twice: {first_few(twice)}"
+        elif twice := first_few(key for key, count in Counter(self.keys).items() if count > 1):
+            fault = f"keys must be unique, but these come twice: {twice}"
         elif self.labels.shape[1:] not in ((), (classes,)):
             fault = f"labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is needed"
         elif wrong.any():
             keys = (self.keys[i] for i in np.unique(np.nonzero(wrong)[0]))
+            allowed = "0 (absent), 1 (present) or -1 (not known)" if several else f"in 0..{classes - 1}, or -1 for none"
             fault = f"labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}"
         elif broken := [name for name in (*self.classes, *self.keys) if not is_unicode(name)]:
             fault = f"the name {broken[0]!a} holds half a character (of a surrogate pair), which no file can hold"
@@ -143,8 +140,8 @@ class Dataset:
     def groups(self) -> NDArray[np.int64]:
         """(N,) the class by which splits are cut: the label, of several classes the rarest one that is present.
 
-        K where all classes that are known are absent, NO_LABEL without a label or, of a dataset with boxes or masks,
-        without these: tags alone are worth more in train.
+        K where all known classes are absent; NO_LABEL without a label, or without the boxes or masks of a dataset of
+        these.
         """
         if self.labels.ndim == 1:
             return self.labels

@@ -32,34 +32,24 @@ HEIF = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 _OTHERS = {".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}
 PICTURES = (HEIF | _OTHERS) - EXTENSIONS
 """Extensions of pictures that are not read."""
-EXACT = ("PNG", "GIF", "BMP", "TIFF")
-"""Formats that keep the numbers of a mask."""
-LOSSY = ("jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")
-"""Compressions of TIFF that change the numbers of a mask."""
-COLOURED = ("F", "CMYK", "YCbCr", "LAB", "HSV")
-"""Modes of Pillow whose channels are no numbers of a mask."""
+EXACT = ("PNG", "GIF", "BMP", "TIFF")  # formats that keep the numbers of a mask
+LOSSY = ("jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")  # compressions of TIFF that do not
+COLOURED = ("F", "CMYK", "YCbCr", "LAB", "HSV")  # modes of Pillow whose channels are no numbers of a mask
 MAX_PIXELS = 50_000_000
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
 _OF_LIBRARIES = (struct.error, zlib.error, Image.DecompressionBombError)
 _DAMAGED = (*UNREADABLE, *_OF_LIBRARIES, OSError, RuntimeError, AttributeError, AssertionError, ZeroDivisionError)
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # what makes a picture of an EXIF orientation upright (TIFF 6.0, tag 274)
+_TURNS = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+), 2))  # what makes a picture of an EXIF orientation upright (TIFF 6.0, tag 274)  # fmt: skip
 
 
 def decode(data: bytes, *, draft_side: int | None = None) -> Image.Image:
-    """Decode an image of any mode to RGB, upright.
+    """Decode an image of any mode to RGB, upright, transparency on white; of an animation the first frame.
 
-    EXIF orientation is applied, transparency lies on white, 16-bit grey is scaled to 8 bit, an animation gives its
-    first frame. With ``draft_side``, JPEG files may be decoded at a reduced scale, as long as the longer side keeps so
-    many pixels. Raises DecodeError.
+    With ``draft_side``, JPEG files may be decoded at a reduced scale that keeps so many pixels. Raises DecodeError.
     """
     with _opened(data) as image:
         if draft_side is not None and max(image.size) > draft_side:
@@ -73,9 +63,7 @@ def decode_square(
 ) -> NDArray[np.uint8]:
     """Decode to (size, size, 3) uint8: the shorter side is resized (antialiased), the centre is cropped.
 
-    A square image of that size keeps its pixels exactly. JPEG files far larger than ``size`` are decoded at a reduced
-    scale, never below twice ``size``. With ``squash`` both sides are resized, which loses the proportions and keeps the
-    borders. Raises DecodeError.
+    A square image of that size keeps its pixels exactly. With ``squash`` both sides are resized. Raises DecodeError.
     """
     with _opened(data) as image:
         image.draft(None, (2 * size, 2 * size))
@@ -108,11 +96,7 @@ def sides(data: bytes) -> tuple[int, int]:
 
 
 def decode_numbers(data: bytes) -> NDArray[np.uint8]:
-    """Decode a mask to the numbers of its pixels: (height, width) uint8, upright.
-
-    Palettes give their indices; grey of 1 to 16 bits its values, and so do RGB files with three equal channels.
-    Raises DecodeError.
-    """
+    """Decode a mask to its numbers, (height, width) uint8, upright; of palettes the indices. DecodeError."""
     with _opened(data) as image:
         if image.format not in EXACT:
             raise DecodeError(f"a mask in {image.format}: lossy formats change mask values; save masks as PNG")
@@ -148,8 +132,7 @@ def _opened(data: bytes) -> Generator[Image.Image]:
                 raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
             if image.format == "TIFF":  # decoders allocate a tile before they read it
                 tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
-                width, height = int(tags.get(322, 0)), int(tags.get(323, 0))
-                if width * height > MAX_PIXELS:
+                if (width := int(tags.get(322, 0))) * (height := int(tags.get(323, 0))) > MAX_PIXELS:
                     raise DecodeError(f"its header claims {width} x {height} pixels, more than {MAX_PIXELS:,}")
             yield image
     except Image.UnidentifiedImageError:

@@ -1,7 +1,6 @@
 """Images that are files below one folder, and digests of files.
 
-Digests are cached in one SQLite file in the user's cache folder, by path, size and times, so that a second load of a
-dataset does not read all its bytes again. Where the cache cannot be read or written, digests are computed.
+Digests are cached in one SQLite file in the user's cache folder, by path, size and times, where that can be written.
 """
 
 from __future__ import annotations
@@ -113,19 +112,14 @@ def is_below(real_path: str, real_root: str) -> bool:
 
 
 def files_below(root: Path, folder: Path, extensions: Collection[str] = EXTENSIONS) -> tuple[list[str], list[Skipped]]:
-    """Return the files below a folder, as paths from ``root``, in order; others of these extensions are skipped items.
-
-    Hidden ones do not count. Links to folders are not followed, nor links to files outside of ``root``.
-    """
+    """Return the files below a folder, as paths from ``root``, in order; and those that are skipped, as links out."""
     found, skipped, real_root = list[str](), list[Skipped](), os.path.realpath(root)
 
     def skip(path: str, reason: str) -> None:
-        shown = os.fsencode(os.path.relpath(path, root)).decode(errors="backslashreplace")
-        skipped.append(Skipped(name=shown, reason=reason))
+        skipped.append(Skipped(os.fsencode(os.path.relpath(path, root)).decode(errors="backslashreplace"), reason))
 
-    for where, folders, names in os.walk(
-        folder, onerror=lambda error: skip(error.filename, f"cannot be read: {error.strerror}")
-    ):
+    walk = os.walk(folder, onerror=lambda error: skip(error.filename, f"cannot be read: {error.strerror}"))
+    for where, folders, names in walk:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(where, root)
         for name in folders:
@@ -174,10 +168,8 @@ def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
                 progress.advance(task, len(batch))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest of the set
-    return tuple(
-        digest or hashlib.sha256(b"unreadable file\0" + name).hexdigest()
-        for name, digest in zip(names, digests, strict=True)
-    )
+    both = zip(names, digests, strict=True)
+    return tuple(digest or hashlib.sha256(b"unreadable file\0" + name).hexdigest() for name, digest in both)
 
 
 def file_state(path: str) -> State | None:
@@ -200,11 +192,7 @@ def _digest(path: str) -> str | None:
 def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str | None]:
     """Return the cached digests of files that have not changed; None for the others."""
     known: dict[bytes, tuple[State, str]] = {}
-    address = f"{(user_cache() / DIGESTS).absolute().as_uri()}?mode=ro"
-    with (
-        contextlib.suppress(*_DAMAGED),
-        contextlib.closing(sqlite3.connect(address, uri=True, timeout=10)) as connection,
-    ):
+    with contextlib.suppress(*_DAMAGED), contextlib.closing(_connected("ro")) as connection:
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
             query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({','.join('?' * len(batch))})"
@@ -220,11 +208,14 @@ def _remember(files: Sequence[tuple[bytes, State | None, str | None]]) -> None:
     known = [file for file in files if file[1] and file[2] and max(file[1][1:]) < settled]
     rows = [(name, *(state or ()), bytes.fromhex(digest or "")) for name, state, digest in known]
     with contextlib.suppress(*_DAMAGED, OSError):
-        database = user_cache() / DIGESTS
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+        user_cache().mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(_connected("rwc")) as connection, connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS digests "
                 "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, digest BLOB) WITHOUT ROWID"
             )
             connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _connected(mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{(user_cache() / DIGESTS).absolute().as_uri()}?mode={mode}", uri=True, timeout=10)

@@ -28,11 +28,7 @@ _SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "ev
 
 
 def load_folder(argument: str) -> Dataset:
-    """Load the images below a folder; keys are paths relative to it, with forward slashes.
-
-    Skipped by name: links to folders or out of the folder; images outside the class folders; folders beside train that
-    are no split; pictures of kinds that are not read.
-    """
+    """Load the images below a folder; keys are paths relative to it, with forward slashes."""
     return _class_folders("folder", argument, EXTENSIONS)
 
 
@@ -51,14 +47,11 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
     files, faults = files_below(root, root, {*extensions, *(PICTURES if name == "folder" else ())})
     kinds = Counter(kind for file in files if (kind := PurePosixPath(file).suffix.lower()) not in extensions)
     for kind, count in sorted(kinds.items()):
-        way = (
-            f"are read after `{install_command('heic')}`"
-            if kind in HEIF
-            else "cannot be read: save them as JPEG or PNG"
-        )
-        skipped.append(Skipped(name=f"{count:,} *{kind}", reason=f"left out: pictures of this kind {way}"))
+        heic = f"are read after `{install_command('heic')}`"
+        way = heic if kind in HEIF else "cannot be read: save them as JPEG or PNG"
+        skipped.append(Skipped(f"{count:,} *{kind}", f"left out: pictures of this kind {way}"))
     parts = [file.split("/") for file in files if PurePosixPath(file).suffix.lower() in extensions]
-    tops = {top: _split(top) for top, *below in parts if below}
+    tops = {top: _SPLITS.get(top.lower()) for top, *below in parts if below}
     holding = {part[0] for part in parts if len(part) == 2}  # folders with images of their own
     nested = {part[0] for part in parts if len(part) > 2}
     classes = [top for top, split in tops.items() if not split and not _is_unlabelled(top)]
@@ -70,14 +63,11 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
         held_out = [top for top in held_out if top not in holding]
         named = [top for top, split in tops.items() if split and top not in held_out]
         if not parts or (tops and (not tops.keys() - held_out or (named and not classes))):
-            found = (
-                f"there are {first_few(tops)}, but no class folders in train" if tops else "there are no class folders"
-            )
+            are = f"there are {first_few(tops)}, but" if tops else "there are"
             below = "train/" if tops else ""
-            message = (
-                f"{spec}: {found}; put images into {below}CLASS, or into {below}unlabelled where they have no label."
-            )
-            require_some((), message, [*faults, *skipped])
+            where = f"put images into {below}CLASS, or into {below}unlabelled where they have no label."
+            none = f"{spec}: {are} no class folders{' in train' if tops else ''}; {where}"
+            require_some((), none, [*faults, *skipped])
         if named:
             note_once(f"{spec}: {first_few(named)} holds images, not class folders, and is taken for a class.")
     records, left_out = list[Record](), Counter[str]()
@@ -91,21 +81,17 @@ def _class_folders(name: str, argument: str, extensions: Collection[str]) -> Dat
     for part in sorted(parts, key=place):
         top, depth = part[0], depths.get(part[0], 0)
         if tops and len(part) < depth + 2:
-            skipped.append(Skipped(name="/".join(part), reason="lies outside the class folders"))
+            skipped.append(Skipped("/".join(part), "lies outside the class folders"))
         elif above and not depth and not _is_unlabelled(top):
             left_out[top] += 1
         else:
             label = unicodedata.normalize("NFC", part[depth]) if tops and not _is_unlabelled(part[depth]) else None
             records.append(Record(key="/".join(part), split=(depth and tops[top]) or "train", label=label))
     other = f"is none of train, val, test and {UNLABELLED[0]}; images left out with it: "
-    skipped += [Skipped(name=top, reason=f"{other}{count:,}") for top, count in left_out.items()]
+    skipped += [Skipped(top, f"{other}{count:,}") for top, count in left_out.items()]
     source = FileSource(root, [record.key for record in records])
     names = sorted({record.label for record in records if record.label is not None})
     return to_dataset(spec, records, source, classes=names, skipped=[*faults, *skipped])
-
-
-def _split(name: str) -> str | None:
-    return _SPLITS.get(name.lower())
 
 
 def _is_unlabelled(name: str) -> bool:

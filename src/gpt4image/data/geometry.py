@@ -16,12 +16,9 @@ from torch import Tensor
 class Geometry:
     """Where each image of a batch is cut, and whether it is flipped.
 
-    Attributes:
-        size: T.
-        flipped: (B,) bool, which images are mirrored left to right.
-        place: for shifts (B, T) int64 each, the stored row and column that each target row and column shows; for crops
-            that are resized (B, 2, 3) float32, as of ``affine_grid``.
-        window: (B, 4) float32, the part of the stored image that is shown: left, top, right, bottom as fractions of it.
+    ``place`` is for shifts (B, T) int64 each, the stored row and column of each target one; for resized crops (B, 2, 3)
+    float32, as of ``affine_grid``. ``window`` (B, 4) is the part that is shown, as fractions of the stored
+    image: left, top, right, bottom. ``flipped`` (B,) bool says which are mirrored left to right; ``size`` is T.
     """
 
     size: int
@@ -31,10 +28,7 @@ class Geometry:
 
     @classmethod
     def shift(cls, offsets: Tensor, flipped: Tensor, side: int, size: int) -> Geometry:
-        """Return shifts by ``offsets`` (B, 2, 1) int64 pixels (rows, columns) from the centre; borders are mirrored.
-
-        ``flipped`` is (B,) bool, ``side`` S and ``size`` T.
-        """
+        """Return shifts by ``offsets`` (B, 2, 1) int64 pixels (rows, columns) from the centre; borders are mirrored."""
         rows, columns = (torch.arange(size) + (side - size) // 2 + offsets).unbind(1)
         corner = torch.stack([columns[:, 0], rows[:, 0]], dim=1)
         window = torch.cat([corner, corner + size], dim=1) / side
@@ -45,11 +39,8 @@ class Geometry:
     def crop(cls, centre: Tensor, extent: Tensor, flipped: Tensor, size: int) -> Geometry:
         """Return crops that are resized to T x T.
 
-        Args:
-            centre: (B, 2) float32 (x, y), -1 to 1 from left to right and from top to bottom.
-            extent: (B, 2) float32 (width, height) as parts of the stored sides.
-            flipped: (B,) bool.
-            size: T.
+        ``centre`` (B, 2) float32 is (x, y) from -1 to 1, ``extent`` (B, 2) width and height as parts of the stored
+        sides.
         """
         sign = 1 - 2 * flipped.float()
         theta = torch.zeros(len(centre), 2, 3)
@@ -68,14 +59,10 @@ class Geometry:
         return self._moved(masks[:, None], "nearest")[:, 0].to(masks.dtype)
 
     def boxes(self, corners: Tensor) -> Tensor:
-        """Return where boxes (B, D, 4) are in the target: left, top, right, bottom as fractions of it.
-
-        Parts outside lie below 0 or above 1; what a mirrored border shows of a box again is not another box.
-        """
+        """Return where boxes (B, D, 4) are in the target, as fractions of it; parts outside lie below 0 or above 1."""
         window = self.window.to(corners)[:, None]
-        moved = (corners.unflatten(2, (2, 2)) - window[..., None, :2]) / (window[..., 2:] - window[..., :2])[
-            ..., None, :
-        ]
+        sides = window[..., 2:] - window[..., :2]
+        moved = (corners.unflatten(2, (2, 2)) - window[..., None, :2]) / sides[..., None, :]
         x, y = moved.unbind(-1)
         x = torch.where(self.flipped.to(corners.device)[:, None, None], 1 - x.flip(2), x)
         return torch.stack([x, y], dim=-1).flatten(2)

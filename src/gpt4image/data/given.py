@@ -1,8 +1,7 @@
 """`python:NAME`: images and labels that a call in Python was given: lists, arrays, or a table of pandas.
 
-They become a dataset on disk, in the user's cache, under a name made of their content. So worker processes read them
-too, a run records the name, and a later process finds them again. Paths stay where they are; pictures in memory are
-written once, without compression (PPM), whose digest no version of a library changes.
+They become a dataset in the user's cache, under a name made of their content, so that worker processes and later ones
+find them. Pictures in memory are written without compression (PPM), whose digest no version of a library changes.
 """
 
 from __future__ import annotations
@@ -47,9 +46,8 @@ def dataset(data: Any) -> str:
     """
     columns = _columns(data)
     images = columns.pop("path")
-    for name, cells in columns.items():
-        if len(cells) != len(images):
-            raise DataError(f"data: {len(images)} images, but {len(cells)} in {name!r}; {FORMS}.")
+    if odd := next((name for name, cells in columns.items() if len(cells) != len(images)), None):
+        raise DataError(f"data: {len(images)} images, but {len(columns[odd])} in {odd!r}; {FORMS}.")
     if not images:
         raise DataError(f"data: there are no images; {FORMS}.")
     table: dict[str, Any] = {name: [_plain(cell) for cell in cells] for name, cells in columns.items()}
@@ -74,10 +72,8 @@ def load_given(argument: str) -> Dataset:
     """Load what ``dataset`` has kept under a name. Raises DataError: it is not there, or its table has a fault."""
     spec, folder = f"{KIND}:{argument}", _folder(argument)
     if not argument.isalnum() or not (folder / TABLE).is_file():
-        raise DataError(
-            f"{spec} is data that a call in Python was given, and it is not in {folder.parent}: give the same images "
-            "and labels as data= again."
-        )
+        where = f"and it is not in {folder.parent}: give the same images and labels as data= again"
+        raise DataError(f"{spec} is data that a call in Python was given, {where}.")
     table: dict[str, Any] = read_json(folder / TABLE)
     name, nothing = next((name for name in LABEL_COLUMNS if name in table), ""), [None] * len(table["key"])
     records = [
@@ -87,7 +83,7 @@ def load_given(argument: str) -> Dataset:
     paths = table.get("path") or [str(folder.absolute() / f"{row:07d}.ppm") for row in range(len(records))]
     located = locate_all(Path("/"), paths)
     found = [(one, file) for one, (file, fault) in zip(records, located, strict=True) if not fault]
-    skipped = [Skipped(name=one.key, reason=why) for one, (_, why) in zip(records, located, strict=True) if why]
+    skipped = [Skipped(one.key, why) for one, (_, why) in zip(records, located, strict=True) if why]
     require_some(found, f"{spec}: none of its {len(records)} paths leads to an image.", skipped)
     source = FileSource(Path("/"), [file for _, file in found])
     return to_dataset(spec, [one for one, _ in found], source, skipped=skipped)
@@ -95,13 +91,7 @@ def load_given(argument: str) -> Dataset:
 
 @contextmanager
 def as_files(images: Any) -> Generator[tuple[tuple[str, ...], Mapping[str, str]]]:
-    """Yield the paths of images to predict, and what those that were in memory are called: their number.
-
-    Args:
-        images: a path or a picture, a sequence of them, or a table with a column path or image.
-
-    Raises DataError.
-    """
+    """Yield paths of images to predict (paths, pictures, or a table), and the numbers of those that were in memory."""
     if hasattr(images, "columns"):
         images = _columns(images)["path"]
     elif isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) < 4:

@@ -1,10 +1,8 @@
 """`hf:NAME_OR_PATH`: a dataset of the Hugging Face hub, or a local one (Parquet, Arrow, tar shards, `save_to_disk`).
 
-Images stay undecoded in the memory-mapped Arrow files of `datasets`; they are read from there row by row. Local sets
-need no network.
-
-Boxes are a column ``objects`` of structs, or a struct of lists, with ``bbox`` (left, top, width, height in pixels, as
-in the documentation of `datasets`) and ``category``. Masks are a second column of images, with one number per pixel.
+Images stay undecoded in the memory-mapped Arrow files of `datasets`. Boxes are a column ``objects`` of structs, or a
+struct of lists, with ``bbox`` (left, top, width, height in pixels) and ``category``. Masks are a second column of
+images, with one number per pixel.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ from gpt4image.data.records import (
     Faults,
     Object,
     Record,
-    boxes_of,
     from_sides,
     number,
     require_some,
     to_dataset,
     weight_of,
+    with_boxes,
 )
 
 if TYPE_CHECKING:
@@ -57,10 +55,8 @@ Parts = Sequence[tuple[str, "Table"]]
 def load_hf(argument: str) -> Dataset:
     """Load the splits of a dataset that `datasets` reads.
 
-    The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
-    mean no label). A list of these is several classes per image. A column of objects with boxes, or a second column of
-    images that are masks, comes before labels. Keys are the column ``key`` or ``__key__``, else ``SPLIT/ROW``; where
-    splits share keys, those outside train get the split's name in front.
+    Columns are found by type and usual names: objects with boxes come before masks, these before labels. Keys are the
+    column ``key`` or ``__key__``, else ``SPLIT/ROW``.
     """
     spec = f"hf:{argument}"
     loaded = _load(argument, spec)
@@ -89,26 +85,26 @@ def load_hf(argument: str) -> Dataset:
     source = ArrowSource(tables, image, folders)
     splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for part in tables]).tolist()
     records = [Record(key=key, split=split) for key, split in zip(_keys(parts, splits), splits, strict=True)]
-    with parsing(f"{spec}: the column {image!r} is damaged"):
-        faults = source.faults()
+    faults = source.faults(spec)
     rows = np.setdiff1d(np.arange(len(records)), list(faults))
-    skipped = [Skipped(name=records[row].key, reason=reason) for row, reason in faults.items()]
+    skipped = [Skipped(records[row].key, reason) for row, reason in faults.items()]
     require_some(rows, f"{spec}: none of its {len(records)} rows has an image that can be used.", skipped)
-    dropped, classes, regions = Faults(), None, None
+    skipped += [Skipped(f"split {name}", "is not one of train, validation and test") for name in unknown]
+    dropped = Faults()
     masks = [name for name in images if name != image and isinstance(features[0][name], datasets.Image)]
     if names := _objects_column(parts[0][1]):
         classes = _add_objects(parts, names, records, spec)
-        regions = boxes_of(records, classes, dropped, spec, source.read, "sides")
-    elif column := _first([name for name in MASK_NAMES if name in masks], ()):
-        found, numbers = ArrowSource(tables, column, folders), np.arange(len(records))
-        with parsing(f"{spec}: the column of masks is damaged"):
-            numbers[list(found.faults())] = -1
-        regions, classes = masks_of(MaskFiles(found, numbers), numbers, records, source, None, dropped, spec)
+        found = with_boxes(spec, records, source, classes, dropped, spec, skipped, "sides")
+    elif column := next((name for name in MASK_NAMES if name in masks), None):
+        of_masks, numbers = ArrowSource(tables, column, folders), np.arange(len(records))
+        numbers[list(of_masks.faults(spec))] = -1
+        regions, classes = masks_of(MaskFiles(of_masks, numbers), numbers, records, source, None, dropped, spec)
+        skipped += dropped.skipped(spec)
+        found = to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped)
     else:
         classes = _add_labels(parts, records, faults, spec)
-    skipped += [Skipped(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown]
-    skipped = [*dropped.skipped(spec), *skipped]
-    return to_dataset(spec, records, source, classes=classes, regions=regions, skipped=skipped).select(rows)
+        found = to_dataset(spec, records, source, classes=classes, skipped=skipped)
+    return found.select(rows)
 
 
 def _load(argument: str, spec: str) -> Mapping[str, Table]:
@@ -137,8 +133,7 @@ def _load(argument: str, spec: str) -> Mapping[str, Table]:
         return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
     except Exception as error:  # what `datasets` raises on damaged or foreign files has no common base
         where = "could not be read" if local else "is neither a local path nor could it be loaded from the hub"
-        causes = [error, *([error.__cause__] if error.__cause__ else [])]
-        why = ": ".join(f"{type(one).__name__}: {' '.join(str(one).split())[:MAX_CAUSE]}" for one in causes)
+        why = f"{type(error).__name__}: {' '.join(str(error.__cause__ or error).split())[:MAX_CAUSE]}"
         raise DataError(f"{spec} {where}: {why.rstrip('.')}. The library `datasets` itself must load it.") from error
 
 
@@ -174,31 +169,28 @@ def _add_labels(parts: Parts, records: Sequence[Record], faults: Mapping[int, st
     name = _first([*named_so, *class_columns], LIST_NAMES)
     if name is None:
         return ()
-    kinds = {split: part.features[name] for split, part in parts if name in part.features}
-    names: dict[str, list[str] | None] = {
-        split: getattr(_element(kind), "names", None) for split, kind in kinds.items()
-    }
-    if len({(own is None, _is_list(kinds[split])) for split, own in names.items()}) > 1:
+    kinds = [part.features.get(name) for _, part in parts]
+    names: list[list[str] | None] = [getattr(_element(kind), "names", None) for kind in kinds]
+    if len({(own is None, _is_list(kind)) for kind, own in zip(kinds, names, strict=True) if kind is not None}) > 1:
         raise DataError(
             f"{spec}: the label column {name!r} is a ClassLabel or a list in some splits, but not in others; cast it "
             "to the same type in all splits."
         )
     cells = list[Any]()
-    for split, part in parts:
+    for (split, part), own in zip(parts, names, strict=True):
         # A split without the column has no labels, as the test splits of some published sets.
-        found = _cells(part, name) if name in part.features else [None] * len(part)
-        if own := names.get(split):
-            name_of: dict[Any, str] = dict(enumerate(own))
-            one_of: dict[Any, str | None] = {**name_of, None: None, NO_LABEL: None}
+        found = _cells(part, name)
+        if own:
+            name_of: dict[Any, Any] = {**dict(enumerate(own)), None: None, NO_LABEL: None}
             try:
-                found = [[name_of[each] for each in one] if isinstance(one, list) else one_of[one] for one in found]
+                found = [[name_of[each] for each in one] if isinstance(one, list) else name_of[one] for one in found]
             except (LookupError, TypeError) as error:
                 allowed = f"0..{len(own) - 1}, or {NO_LABEL} for none"
                 raise DataError(f"{spec}: split {split!r}: labels must be in {allowed}; got {error}.") from None
         cells += found
     for row, (record, cell) in enumerate(zip(records, cells, strict=True)):
         record.label = None if row in faults else cell
-    return [*dict.fromkeys(one for own in names.values() for one in own or ())] if any(names.values()) else None
+    return [*dict.fromkeys(one for own in names for one in own or ())] if any(names) else None
 
 
 def _is_list(kind: Any) -> bool:
@@ -210,6 +202,9 @@ def _element(kind: Any) -> Any:
 
 
 def _cells(part: Table, name: str) -> list[Any]:
+    """Return the cells of a column; None for each where there is no such column."""
+    if name not in part.features:
+        return [None] * len(part)
     with parsing(f"the column {name!r} of the dataset is damaged"):
         column = part.data.column(name)
         column.validate(full=True)
@@ -239,10 +234,7 @@ def _add_objects(parts: Parts, names: tuple[str, str, str], records: Sequence[Re
     for _, part in parts:
         own: Sequence[str] = getattr(_element(_fields(part, column).get(label)), "names", None) or ()
         classes |= dict.fromkeys(own)
-        columns = [
-            _cells(part, one) if one in part.features else [None] * len(part) for one in (column, "width", "height")
-        ]
-        for cell, width, height in zip(*columns, strict=True):
+        for cell, width, height in zip(*(_cells(part, one) for one in (column, "width", "height")), strict=True):
             record = next(following)
             record.objects = None if cell is None else _objects(cell, box, label, own)
             record.size = number(width), number(height)
@@ -278,11 +270,7 @@ def _objects(cell: Any, box: str, label: str, own: Sequence[str]) -> list[Object
 
 
 class ArrowSource:
-    """Images of several tables, one after the other, without a copy in memory.
-
-    ``column`` is a struct of ``bytes`` and, where there are none, ``path``. Such a file must lie in one of ``folders``,
-    which are real paths; a path that is not absolute starts in the first.
-    """
+    """Images of several tables, one after the other, without a copy in memory; files must lie in one of ``folders``."""
 
     def __init__(self, tables: Sequence[Table], column: str, folders: Sequence[str]) -> None:
         self._tables, self._column, self._folders = tables, column, folders
@@ -307,13 +295,14 @@ class ArrowSource:
         of_files = iter(file_digests([one for one in found if isinstance(one, str)]))
         return tuple(next(of_files) if isinstance(one, str) else one.hexdigest() for one in found)
 
-    def faults(self) -> dict[int, str]:
-        """Return the rows that cannot be used, with the reason, without touching the image bytes. Raises Exception."""
-        data, paths = self._cells
-        data.validate(full=True)
-        paths.validate(full=True)
-        without = np.flatnonzero(data.is_null().to_numpy()).tolist()
-        return {row: fault for row in without if (fault := self._fault(paths[row].as_py()))}
+    def faults(self, spec: str) -> dict[int, str]:
+        """Return the rows that cannot be used, with the reason, without touching the image bytes. Raises DataError."""
+        with parsing(f"{spec}: the column {self._column!r} is damaged"):
+            data, paths = self._cells
+            data.validate(full=True)
+            paths.validate(full=True)
+            without = np.flatnonzero(data.is_null().to_numpy()).tolist()
+            return {row: fault for row in without if (fault := self._fault(paths[row].as_py()))}
 
     def _fault(self, path: str | None) -> str:
         if path is None:

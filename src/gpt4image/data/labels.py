@@ -26,6 +26,7 @@ SEPARATOR = "|"  # between the names of several classes in one cell
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "cls")
 # Of these only lists are labels of an image: text of that name may be anything.
 LIST_NAMES = (*LABEL_NAMES, "tags")
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,99}")  # "01" is a name: as a number it would be one with "1"
 _WHOLE = re.compile(r"[0-9]{1,9}\.0")
 _PRESENCE = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": NO_LABEL, "nan": NO_LABEL}
 
@@ -35,10 +36,8 @@ def encode_labels(
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the class names and the (N,) labels of a column of N names or numbers.
 
-    None, NaN, an empty cell and -1 mean no label. Unless they are ``names``, whole numbers are class numbers: the
-    classes are "0" to the largest one; if all are texts such as "3.0", as pandas writes them beside empty cells, too.
-    Names are sorted, and in Unicode's composed form. ``rows`` are the numbers of the rows for messages, if they are
-    not 1 to N. Raises DataError.
+    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers, unless they are ``names``; names are
+    sorted, in composed Unicode. ``rows`` are the numbers of the rows for messages. Raises DataError.
     """
     rows = rows or range(1, len(cells) + 1)
     for row, cell in zip(rows, cells, strict=True):
@@ -60,19 +59,15 @@ def encode_labels(
     numbers = [NO_LABEL if value is None else int(value) for value in values]
     for row, number in zip(rows, numbers, strict=True):
         if not NO_LABEL <= number < MAX_CLASSES:
-            raise DataError(
-                f"{spec}: label {number} of row {row} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
-                "-1 means no label."
-            )
+            numbered = f"class numbers are 0 to {MAX_CLASSES - 1}, -1 means no label"
+            raise DataError(f"{spec}: label {number} of row {row} is out of range; {numbered}.")
     return tuple(map(str, range(max(numbers, default=NO_LABEL) + 1))), np.array(numbers, np.int64)
 
 
 def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int8]]:
     """Return the class names and the (N, K) labels of a column with several classes per image.
 
-    A cell is a list of names or of class numbers, or a text of names between bars: ``red|round``. None, NaN, an empty
-    text and -1 mean no label (a row of -1); an empty list and a single bar mean that no class is present.
-    Raises DataError.
+    A cell is a list, or a text of names between bars; an empty list and a single bar mean that no class is present.
     """
 
     def refuse(row: int, fault: str) -> DataError:
@@ -86,14 +81,8 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     rows = [row for row, values in enumerate(lists, 1) for _ in values or ()]
     classes, numbers = encode_labels([value for values in lists for value in values or ()], spec, rows)
     if len(empty := np.flatnonzero(numbers == NO_LABEL)):
-        raise refuse(
-            rows[empty[0]], ", has a class without a name; leave the whole cell empty where there is no label."
-        )
-    if len(classes) > MAX_SEVERAL:
-        raise DataError(
-            f"{spec}: its labels name {len(classes):,} classes, such as {first_few(classes)}; with several per image "
-            f"up to {MAX_SEVERAL:,} are possible."
-        )
+        raise refuse(rows[empty[0]], ", has a class without a name; leave the cell empty where there is no label.")
+    require_few(classes, spec)
     number = iter(numbers.tolist())
     present = [None if values is None else [next(number) for _ in values] for values in lists]
     if twice := next((row for row, some in enumerate(present, 1) if some and len(set(some)) < len(some)), None):
@@ -101,14 +90,18 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     return classes, label_matrix(present, len(classes))
 
 
+def require_few(classes: Sequence[str], spec: str, limit: int = MAX_SEVERAL) -> None:
+    """Raise DataError where there are too many classes."""
+    if len(classes) > limit:
+        raise DataError(
+            f"{spec}: {len(classes):,} classes, such as {first_few(classes)}; up to {limit:,} are possible."
+        )
+
+
 def encode(
     cells: Sequence[object], spec: str, *, names: bool = False, several: bool = False
 ) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Return class names and labels of cells: (N,) one class each, or (N, K) if ``several``.
-
-    Most class numbers must have an image: of others, such as years, each number below the largest would be a class.
-    Raises DataError.
-    """
+    """Return class names and labels of cells: (N,) one class each, or (N, K) if ``several``. Raises DataError."""
     classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec, names=names)
     used = [classes[label] for label in used_classes(labels)]
     if 2 * len(used) < len(classes):
@@ -180,10 +173,8 @@ def note_once(text: str) -> None:
 def _value(cell: object) -> int | str | None:
     if isinstance(cell, str):
         text = cell.strip()
-        # "01" is a name: as a number it would be one with "1".
-        number = int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() else None
         name = None if text in ("", "nan", "NaN") else unicodedata.normalize("NFC", text)
-        value = number if number is not None and str(number) == text else name
+        value = int(text) if _NUMBER.fullmatch(text) else name
     elif isinstance(cell, float):
         value = None if math.isnan(cell) else int(cell) if cell.is_integer() else str(cell)
     elif isinstance(cell, int) and not isinstance(cell, bool):

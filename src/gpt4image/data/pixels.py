@@ -1,7 +1,6 @@
 """What training reads: uint8 pixels of a square size, held in memory or decoded by worker processes.
 
-In memory, broken images are known before training. With workers, a broken image is known when it is met: it gives a
-white picture, and is named in ``pixels.skipped`` from then on, so that one damaged file does not end a long run.
+With workers, a broken image gives a white picture, and is named in ``pixels.skipped`` from then on.
 """
 
 from __future__ import annotations
@@ -37,10 +36,7 @@ Edit = Callable[[torch.Tensor, NDArray[np.int64], int], torch.Tensor]  # of pixe
 
 
 class MemoryPixels:
-    """N images held in one tensor (N, C, size, size) uint8; those in ``skipped`` are white pictures.
-
-    C is 3; of clips of T frames 3 T, the channels of one frame after those of the other.
-    """
+    """N images in one tensor (N, C, size, size) uint8, of clips of T frames C = 3 T; those ``skipped`` are white."""
 
     def __init__(self, images: torch.Tensor, skipped: tuple[Skipped, ...] = ()) -> None:
         self.images, self.size, self.skipped = images, images.shape[-1], skipped
@@ -56,10 +52,7 @@ class MemoryPixels:
     def stream(
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch of image positions, in order: uint8 (B, C, size, size).
-
-        ``edit`` may change them; batches are numbered from ``first``.
-        """
+        """Yield the pixels of each batch of positions: uint8 (B, C, size, size); batches count from ``first``."""
         for number, indices in enumerate(batches, first):
             images = self.images.index_select(0, torch.from_numpy(indices))  # [...] would copy each byte
             yield images if edit is None else edit(images, indices, number)
@@ -83,7 +76,7 @@ class WorkerPixels:
     def skipped(self) -> tuple[Skipped, ...]:
         """Images that could not be decoded so far, in order of the dataset."""
         keys = self._image_set.keys
-        return tuple(Skipped(name=keys[i], reason=self._broken[i]) for i in sorted(self._broken))
+        return tuple(Skipped(keys[i], self._broken[i]) for i in sorted(self._broken))
 
     def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (B,) which of the images at ``indices`` could not be decoded when they were met."""
@@ -112,7 +105,7 @@ class WorkerPixels:
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
             worker_init_fn=_start_decoding,
-            collate_fn=_unchanged,
+            collate_fn=_Decoding.unchanged,
             generator=torch.Generator(),  # else the loader uses, and so changes, the global random state
         )
         with starting_processes():
@@ -154,10 +147,8 @@ def load_pixels(
 ) -> tuple[Pixels, tuple[Skipped, ...], NDArray[np.bool_]]:
     """Decode the N images into memory if their pixels fit, else prepare worker processes.
 
-    Training processes of a machine, each of which holds all pixels, share ``memory_limit_gb`` (10^9 bytes) and, if
-    ``workers`` is None, a decoding process per core. Pictures are stretched to the square if ``squash``; else their
-    centre is cut. Returns the pixels; the images that cannot be decoded; the (N,) mask of those that can, as far as
-    they are decoded yet.
+    Training processes of a machine share ``memory_limit_gb`` (10^9 bytes) and the cores. Returns the pixels; the images
+    that cannot be decoded; the (N,) mask of those that can, as far as they are decoded yet.
     """
     workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
     decoder = WorkerPixels(image_set, size, workers=0, squash=squash, frames=frames)
@@ -217,12 +208,12 @@ class _Decoding(torch.utils.data.Dataset[tuple[torch.Tensor, Broken]]):
         pixels, broken = self.of.decode(indices)
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken
 
+    @staticmethod
+    def unchanged(batch: Any) -> Any:
+        return batch
+
 
 def _start_decoding(_worker: int) -> None:
     """Leave Ctrl-C, which a terminal sends to decoding processes too, to the process that trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     started(forget=True)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

@@ -1,7 +1,4 @@
-"""What every format yields: a record per image. Here boxes are checked, and records become a dataset.
-
-What cannot be used of a file is dropped, counted and named; all else is kept.
-"""
+"""A record per image, which every format yields; here boxes are checked, and records become a dataset."""
 
 from __future__ import annotations
 
@@ -19,15 +16,13 @@ from gpt4image.base.errors import DataError, DecodeError, first_few
 from gpt4image.base.outcome import Skipped
 from gpt4image.data.dataset import NO_LABEL, Dataset, ImageSource, splits_differ
 from gpt4image.data.decode import sides
-from gpt4image.data.labels import MAX_SEVERAL, encode, label_matrix, note_once
+from gpt4image.data.labels import encode, label_matrix, note_once, require_few
 from gpt4image.data.regions import Boxes, Regions
 
 TOLERANCE = 0.005
 """Part of a side by which a box may pass the border of its picture before a note says so."""
 PROPORTION = 0.02
 """How far the proportions of a stated size may be from those of the picture: sides are whole pixels."""
-MANY_BEYOND = 3
-"""Boxes beyond their picture from which on all may be corners in place of sides."""
 SAMPLE = 64
 """Pictures whose proportions are compared with the stated ones before all are."""
 UNKNOWN_SIZE = (math.nan, math.nan)
@@ -40,15 +35,9 @@ NO_CORNERS = (math.nan, math.nan, math.nan, math.nan)
 
 @dataclass(slots=True)
 class Object:
-    """An object as a file lists it.
+    """An object as a file lists it: ``name`` is for messages, ``corners`` may be anything, in any unit.
 
-    Attributes:
-        name: for messages, such as "line 3".
-        label: class name, or number.
-        corners: left, top, right, bottom in pixels, or in parts of any other size of the picture; may be anything.
-        weight: how much it counts; 0 for a region to be ignored.
-        fault: why it cannot be used.
-        outline: its segmentation as COCO writes it.
+    ``weight`` is how much it counts; ``fault`` says why it cannot be used; ``outline`` is a segmentation of COCO.
     """
 
     name: str
@@ -63,12 +52,8 @@ class Object:
 class Record:
     """An image as a file lists it.
 
-    Attributes:
-        key: stable name in the dataset.
-        split: train, val or test.
-        label: class name or number; a list of several; None without.
-        objects: its objects; None where nobody looked for them.
-        size: stated width and height of the picture that boxes are in.
+    ``label`` is a class name or number, a list of several, or None; ``objects`` are None where nobody looked for them;
+    ``size`` is the stated width and height of the picture that boxes are in.
     """
 
     key: str
@@ -91,10 +76,7 @@ class Faults:
     def skipped(self, where: str) -> list[Skipped]:
         """Return one skipped item for each reason; ``where`` names the file."""
         return [
-            Skipped(
-                name=f"{where}: {len(names):,} annotation{'s' * (len(names) > 1)}",
-                reason=f"{reason}: {first_few(names)}",
-            )
+            Skipped(f"{where}: {len(names):,} annotation{'s' * (len(names) > 1)}", f"{reason}: {first_few(names)}")
             for reason, names in self._names.items()
         ]
 
@@ -109,11 +91,7 @@ def to_dataset(
     regions: Regions | None = None,
     skipped: Sequence[Skipped] = (),
 ) -> Dataset:
-    """Return the dataset of records, of which ``source`` gives the bytes in the same order.
-
-    Without ``classes``, the labels of records make them. With ``regions``, these say which classes are present; else
-    ``labels`` (N,) or (N, K), where they are given. Raises DataError.
-    """
+    """Return the dataset of records, of which ``source`` gives the bytes. Without ``classes``, labels make them."""
     if classes is None:
         cells = [record.label for record in records]
         classes, labels = encode(cells, spec, several=any(isinstance(cell, list) for cell in cells))
@@ -142,7 +120,7 @@ def to_dataset(
 def paired(files: Mapping[str, str], pictures: Sequence[str], faults: Faults) -> dict[str, str]:
     """Return the file of each picture that has one: of its name, nearest by names of folders, never of another split.
 
-    ``files`` has the stem that each file stands for by its path. Those that belong to no picture go to ``faults``.
+    ``files`` has the stem that each file stands for; those that belong to no picture go to ``faults``.
     """
 
     def common(picture: str, file: str) -> int:
@@ -191,14 +169,6 @@ def weight_of(ignored: bool, score: object) -> float:
     return 0.0 if ignored else stated if 0 <= stated <= 1 else 1.0
 
 
-def require_few(classes: Sequence[str], spec: str, limit: int = MAX_SEVERAL) -> None:
-    """Raise DataError where there are too many classes."""
-    if len(classes) > limit:
-        raise DataError(
-            f"{spec}: {len(classes):,} classes, such as {first_few(classes)}; up to {limit:,} are possible."
-        )
-
-
 def require_some(found: Sized, message: str, skipped: Sequence[Skipped]) -> None:
     """Raise DataError where nothing is found; it tells of the first item that was skipped."""
     if not len(found):
@@ -212,36 +182,21 @@ def with_boxes(
     classes: Sequence[str],
     faults: Faults,
     where: str,
-    skipped: Sequence[Skipped],
+    skipped: Sequence[Skipped] = (),
     unit: Unit = "corners",
 ) -> Dataset:
-    """Return the dataset of records and their boxes, see ``boxes_of``; ``where`` names the file of the faults."""
-    boxes = boxes_of(records, classes, faults, spec, source.read, unit)
-    skipped = [*skipped, *faults.skipped(where)]
-    return to_dataset(spec, records, source, classes=classes, regions=boxes, skipped=skipped)
+    """Return the dataset of records and their boxes, cut at the borders of their pictures; a note counts those.
 
-
-def boxes_of(
-    records: Sequence[Record],
-    classes: Sequence[str],
-    faults: Faults,
-    spec: str,
-    read: Callable[[int], bytes],
-    unit: Unit = "corners",
-) -> Boxes:
-    """Return the boxes of records, cut at the borders of their pictures; what cannot be used goes to ``faults``.
-
-    An image of which everything listed is dropped is not annotated: it would be taught as one without an object, but
-    something was there. A note counts boxes that were cut. ``read`` gives the bytes of a picture. Raises DataError.
+    An image of which everything listed is dropped is not annotated: something was there. Raises DataError.
     """
     require_few(classes, spec)
     found = [(row, one) for row, record in enumerate(records) for one in record.objects or ()]
     image = np.array([row for row, _ in found], np.int64)
     corners = np.array([one.corners for _, one in found], np.float64).reshape(-1, 4)
     names = [f"{records[row].key}, {one.name}" for row, one in found]
-    size = np.ones((len(found), 2)) if unit == "parts" else picture_sizes(records, read)[image]
+    size = np.ones((len(found), 2)) if unit == "parts" else picture_sizes(records, source.read)[image]
     if unit != "parts":
-        _require_pixels_of_corners(corners, size, names, spec, unit)
+        _require_pixels(corners, size, names, spec)
     place = {name: label for label, name in enumerate(classes)}
     labels = [one.label if isinstance(one.label, int) else place.get(one.label, -1) for _, one in found]
     label = np.array(labels, np.int64)
@@ -268,13 +223,15 @@ def boxes_of(
         first = first_few(names[at] for at in beyond.tolist())
         note_once(f"{spec}: {len(beyond):,} boxes reach beyond their picture and were cut: {first}.")
     counts = np.bincount(image[usable], minlength=len(records))
-    return Boxes(
+    boxes = Boxes(
         starts=np.cumsum([0, *counts], dtype=np.int64),
         corners=cut[usable],
         labels=label[usable],
         weights=np.array([one.weight for _, one in found], np.float32)[usable],
         known=still_known(records, counts > 0),
     )
+    skipped = [*skipped, *faults.skipped(where)]
+    return to_dataset(spec, records, source, classes=classes, regions=boxes, skipped=skipped)
 
 
 def still_known(records: Sequence[Record], left: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -282,40 +239,23 @@ def still_known(records: Sequence[Record], left: NDArray[np.bool_]) -> NDArray[n
     return np.array([one.objects is not None and (not one.objects or left[n]) for n, one in enumerate(records)], bool)
 
 
-def _require_pixels_of_corners(
-    boxes: NDArray[np.float64], size: NDArray[np.float64], names: Sequence[str], spec: str, unit: Unit
-) -> None:
-    """Refuse boxes (M, 4) that are parts of their pictures, or corners where the format has sides."""
+def _require_pixels(boxes: NDArray[np.float64], size: NDArray[np.float64], names: Sequence[str], spec: str) -> None:
+    """Refuse boxes (M, 4) that are parts of their pictures."""
     usable = np.isfinite(boxes).all(axis=1) & (size > 1).all(axis=1)
-    if not usable.any():
-        return
-    found, far = boxes[usable], size[usable] * (1 + TOLERANCE)
-    name = names[np.flatnonzero(usable)[0]]
-
-    def first(*box: float) -> str:
-        return f"such as {', '.join(f'{value:.4g}' for value in box)} of {name!r}"
-
-    right = found[:, 2:] - found[:, :2]  # if the numbers are corners
-    beyond = int((found[:, 2:] > far).any(axis=1).sum())
-    if unit == "sides" and beyond >= MANY_BEYOND and ((right > found[:, :2]) & (right <= far)).all():
+    found = boxes[usable]
+    if len(found) and np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
+        first = f"{', '.join(f'{value:.4g}' for value in found[0])} of {names[np.flatnonzero(usable)[0]]!r}"
         raise DataError(
-            f"{spec}: {beyond:,} of {len(found):,} boxes reach beyond their picture, and all fit if their numbers are "
-            f"left, top, right, bottom, {first(*found[0, :2], *right[0])}. This format has left, top, width, height: "
-            "subtract left from the third number and top from the fourth."
-        )
-    if np.abs(found).max() <= 1 + TOLERANCE and (found % 1 != 0).any():
-        raise DataError(
-            f"{spec}: all boxes lie in the first pixel of their picture, {first(*found[0])}. They seem to be parts of "
+            f"{spec}: all boxes lie in the first pixel of their picture, such as {first}. They seem to be parts of "
             "the picture, and this format has pixels: multiply them by the width and height of the picture."
         )
 
 
 def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> NDArray[np.float64]:
-    """Return (N, 2) width and height of the picture that the boxes of each record are in.
+    """Return (N, 2) width and height of the picture that the boxes of each record are in; NaN where not known.
 
-    That is the stated size if its proportions are the picture's: the picture was made smaller later. Otherwise it is
-    the picture's own; NaN where that cannot be read and no size is stated. Pictures are read that have no stated size
-    or a box that passes it, and an even sample of the others with boxes; all of these if the sample shows a difference.
+    That is the stated size if its proportions are the picture's, which may have been made smaller later. Of pictures
+    with boxes that fit, an even sample is read first; all of them if it shows a difference.
     """
     stated = np.array([record.size for record in records], np.float64).reshape(-1, 2)
     furthest, sizes = np.zeros(stated.shape), stated.copy()
@@ -327,11 +267,11 @@ def picture_sizes(records: Sequence[Record], read: Callable[[int], bytes]) -> ND
         for row in rows.tolist():
             width, height = stated[row]
             is_size = width >= 1 and height >= 1 and width * height < math.inf
-            own = (math.nan, math.nan)
+            own = UNKNOWN_SIZE
             with contextlib.suppress(DecodeError, OSError):  # it is named when its pixels are read
                 own = sides(read(row))
-            is_other = not is_size or abs((width / height) / (own[0] / own[1]) - 1) >= PROPORTION
-            sizes[row] = own if is_other else stated[row]
+            if not is_size or abs((width / height) / (own[0] / own[1]) - 1) >= PROPORTION:
+                sizes[row] = own
 
     fits = np.asarray((furthest <= stated * (1 + TOLERANCE)).all(axis=1))
     compare(np.flatnonzero(~fits))

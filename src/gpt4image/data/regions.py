@@ -17,16 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-NO_BOX = -1
-"""Class of the rows of ``Boxes.padded`` that hold no box."""
-NO_ANNOTATION = -2
-"""Class of all rows of an image there of which nothing is known."""
+NO_BOX, NO_ANNOTATION = -1, -2
+"""Class of rows of ``Boxes.padded`` that hold no box; of all rows of an image of which nothing is known."""
 VOID = 255
 """Value of the pixels of a mask that count for nothing."""
-KEPT, KEPT_SIDE = 4096, 256
-"""Decoded masks that are kept, and their largest side: 256 MiB at most."""
-NEARLY_ALL = 0.95
-"""Share of the pixels of a class that one piece holds, for it to be one object."""
+KEPT, KEPT_SIDE = 4096, 256  # decoded masks that are kept, and their largest side: 256 MiB at most
+NEARLY_ALL = 0.95  # share of the pixels of a class that one piece holds, for it to be one object
 Index = NDArray[Any] | Sequence[int] | slice
 ImageBoxes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
 """Boxes of one image: corners (n, 4), classes (n,), weights (n,)."""
@@ -34,15 +30,10 @@ ImageBoxes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Boxes:
-    """Boxes of N images, by image.
+    """Boxes of N images: image i has the boxes ``starts[i]`` to ``starts[i + 1]`` of M.
 
-    Attributes:
-        starts: (N + 1,) int64; image i has the boxes ``starts[i]`` to ``starts[i + 1]``.
-        corners: (M, 4) float32: left, top, right, bottom, 0 to 1.
-        labels: (M,) int64 classes.
-        weights: (M,) float32, how much each counts: 1 for a sure one, 0 for a region that counts neither as an object
-            nor as background.
-        known: (N,) bool, which images are annotated; one that is, without boxes, shows no object.
+    ``corners`` are left, top, right, bottom, 0 to 1. ``weights`` say how much each counts: 1 for a sure one, 0 for a
+    region that counts neither as an object nor as background. ``known`` says which images are annotated.
     """
 
     starts: NDArray[np.int64]
@@ -117,10 +108,7 @@ class Boxes:
         return replace(self, labels=np.asarray(place, np.int64)[self.labels])
 
     def presence(self, classes: int) -> NDArray[np.int8]:
-        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where that is not known.
-
-        It is not known of images that are not annotated, and where all boxes of the class have the weight 0.
-        """
+        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where not known."""
         found = np.where(self.known[:, None], np.zeros(classes, np.int8), np.int8(-1))
         sure = self.weights > 0
         found[self.image_of[~sure], self.labels[~sure]] = -1
@@ -128,10 +116,7 @@ class Boxes:
         return found
 
     def padded(self) -> NDArray[np.float32]:
-        """Return (B, D, 6) float32: left, top, right, bottom, class, weight; D is 1 at least.
-
-        Rows without a box have the class NO_BOX, those of images that are not annotated NO_ANNOTATION.
-        """
+        """Return (B, D, 6) float32: left, top, right, bottom, class, weight; class NO_BOX or NO_ANNOTATION without."""
         counts = np.diff(self.starts)
         rows = np.zeros((len(self), max(1, counts.max(initial=0)), 6), np.float32)
         rows[..., 4] = np.where(self.known, NO_BOX, NO_ANNOTATION)[:, None]
@@ -149,10 +134,7 @@ class MaskSource(Protocol):
     """Where masks are."""
 
     def read(self, row: int) -> NDArray[np.uint8]:
-        """Return the classes of the pixels of one upright picture: (height, width) uint8, VOID where none counts.
-
-        Raises DecodeError, OSError.
-        """
+        """Return the classes of the pixels, upright: (height, width) uint8, or VOID. Raises DecodeError, OSError."""
         ...
 
     def digest(self, row: int) -> str:
@@ -164,14 +146,9 @@ class MaskSource(Protocol):
 class Masks:
     """Masks of N images, read when they are needed.
 
-    Attributes:
-        source: where they are.
-        rows: (N,) int64 position of each in the source; -1 for an image without a mask.
-        place: (256,) uint8, the class number of each value that the source gives.
-        presence_of_classes: (N, K) int8: 1 present, 0 absent, -1 not known; from masks or, without one, from tags.
-        background: the class of what is no object, which tags do not name; -1 without.
-        boxes: of the N images, for those without a mask; None without any.
-        taught: masks of a teacher for some of those without a mask; None without any.
+    ``rows`` (N,) are positions in the source, -1 without a mask; ``place`` (256,) has the class number of each value of
+    the source; ``presence_of_classes`` is (N, K) int8, by masks or tags: 1 present, 0 absent, -1 not known. Tags do not
+    name the class ``background``. ``boxes`` are of images without a mask, ``taught`` are masks of a teacher for these.
     """
 
     source: MaskSource
@@ -235,30 +212,23 @@ class Masks:
         return replace(self, presence_of_classes=np.where(self.boxes.known[:, None], shown, self.presence_of_classes))
 
     def around(self, *, scattered: bool = True) -> Boxes:
-        """Return one box around all pixels of each class but the background, of each image with a mask.
-
-        Without ``scattered`` there is none of a class whose pixels lie apart, as those of several objects do.
-        """
-        boxes = [self._box_of_each(i, scattered) if known else None for i, known in enumerate(self.known)]
+        """Return one box around each class but the background, also if ``scattered``, of each image with a mask."""
+        boxes: list[ImageBoxes | None] = []
+        for image, known in enumerate(self.known):
+            mask = self[image : image + 1].pixels(KEPT_SIDE)[0] if known else np.full((1, 1), VOID, np.uint8)
+            labels = [k for k in np.setdiff1d(mask, [VOID, self.background]) if scattered or _in_one_piece(mask == k)]
+            places = [[np.flatnonzero((mask == k).any(axis=axis)) for axis in (0, 1)] for k in labels]
+            corners = np.array([[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places], np.float32).reshape(-1, 4)
+            found = corners / KEPT_SIDE, np.array(labels, np.int64), np.ones(len(labels), np.float32)
+            boxes.append(found if known else None)
         return Boxes.of_images(boxes)
-
-    def _box_of_each(self, image: int, scattered: bool) -> ImageBoxes:
-        mask = self[image : image + 1].pixels(KEPT_SIDE)[0]
-        labels = [k for k in np.setdiff1d(mask, [VOID, self.background]) if scattered or _in_one_piece(mask == k)]
-        places = [[np.flatnonzero((mask == k).any(axis=axis)) for axis in (0, 1)] for k in labels]
-        corners = [[x[0], y[0], x[-1] + 1, y[-1] + 1] for x, y in places]
-        found = (np.array(corners).reshape(-1, 4) / KEPT_SIDE).astype(np.float32)
-        return found, np.array(labels, np.int64), np.ones(len(labels), np.float32)
 
     def presence(self, classes: int) -> NDArray[np.int8]:
         """Return (N, K) int8: 1 where an image shows a class, 0 where it does not, -1 where nothing is known."""
         return self.presence_of_classes
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
-        """Return (B, S, S) uint8 classes, stretched to a square as pixels are (no value is averaged); VOID without.
-
-        Masks of a teacher stand where there are no others.
-        """
+        """Return (B, S, S) uint8 classes, stretched to a square; VOID where there is no mask, not even of a teacher."""
         read = _kept if size <= KEPT_SIDE else _stretched
         found = np.full((len(self), size, size), VOID, np.uint8) if self.taught is None else self.taught.pixels(size)
         for i in np.flatnonzero(self.known):
@@ -283,8 +253,7 @@ def _in_one_piece(pixels: NDArray[np.bool_]) -> bool:
     from scipy import ndimage
 
     labelled: Any = ndimage.label(pixels, structure=np.ones((3, 3)))
-    parts = labelled[0]
-    return bool(np.bincount(parts[pixels]).max() >= NEARLY_ALL * pixels.sum())
+    return bool(np.bincount(labelled[0][pixels]).max() >= NEARLY_ALL * pixels.sum())
 
 
 _kept = functools.lru_cache(maxsize=KEPT)(_stretched)

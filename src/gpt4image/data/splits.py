@@ -28,13 +28,9 @@ def with_splits(
 ) -> Dataset:
     """Return the dataset with a test and a validation split, cut from train where it brings none.
 
-    First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. Each cut
-    takes at least one image of a class and leaves at least one. Images without a label stay in train, and so do images
-    equal to one of those. Adding an image moves at most one other image of its class. An image of several classes is
-    cut with the rarest of them.
-
-    ``keep_in_train`` says of n digests which images val takes last, (n,) bool. With ``unlabelled``, a train split
-    without any label gives a part to val too, as if it were of one class.
+    First ``test_fraction`` of train goes to test, then ``val_fraction`` of the rest to val, per class: at least one
+    image, and one stays. Images without a label stay in train, unless ``unlabelled`` and none has one.
+    ``keep_in_train`` says of n digests which images val takes last, (n,) bool.
     """
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
         if fraction > 0 and not np.any(image_set.splits == split):
@@ -60,10 +56,9 @@ def keep_labels_per_class(
     first: NDArray[np.bool_] | None = None,
     classes: Sequence[str] = (),
 ) -> NDArray[np.int64]:
-    """Return the (N,) labels with k random ones per class kept among ``train_indices``; the others there are removed.
+    """Return the (N,) labels with k random ones per class kept in train, those of images ``first`` (N,) before others.
 
-    A class with fewer keeps them all. Labels outside ``train_indices`` stay. What is chosen of a class does not depend
-    on the other classes. Labels of the images ``first`` (N,) are chosen before those of others. Raises DataError.
+    A class with fewer keeps them all; what is chosen of one does not depend on the others. Raises DataError.
     """
     kept = labels.copy()
     kept[train_indices] = NO_LABEL
@@ -71,9 +66,10 @@ def keep_labels_per_class(
     found, counts = found[found != NO_LABEL], counts[found != NO_LABEL]
     if len(found) and counts.max() <= k:
         largest = int(found[counts.argmax()])
+        which = repr(classes[largest] if classes else largest)
         raise DataError(
-            f"{k} labels per class are asked for, but no class has more in train (the largest, "
-            f"{classes[largest] if classes else largest!r}, has {counts.max()}); ask for fewer."
+            f"{k} labels per class are asked for, but no class has more in train (the largest, {which}, has "
+            f"{counts.max()}); ask for fewer."
         )
     for label in found:
         members = train_indices[labels[train_indices] == label]
@@ -97,9 +93,7 @@ def flip_labels(
 ) -> NDArray[np.int64]:
     """Return the labels with round(fraction * n) of the n labelled images at ``indices`` moved to another class.
 
-    Images are chosen uniformly at random, and so are their new classes. If ``class_dependent``, every class becomes one
-    other class: the next one of a random cycle through all classes (pair flipping, Han et al. 2018, arXiv 1804.06872,
-    where the cycle is the order of the classes).
+    If ``class_dependent``, every class becomes the next one of a random cycle (pair flipping, arXiv 1804.06872).
     """
     flipped, labelled = labels.copy(), indices[labels[indices] != NO_LABEL]
     count = round(fraction * len(labelled))
@@ -122,10 +116,7 @@ def flip_labels(
 def some_images(
     indices: NDArray[np.int64], count: int, seed: int, first: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
-    """Return ``count`` random ones of the annotated images at ``indices``: a part of any larger number of them.
-
-    Those of the mask ``first`` (N,) are chosen before others. Raises DataError: there are no more than that.
-    """
+    """Return ``count`` random ones of ``indices``, a part of any larger number of them; ``first`` (N,) come first."""
     if len(indices) <= count:
         raise DataError(f"{count} annotated images are asked for, but train has {len(indices)}; ask for fewer.")
     order = np.random.default_rng((seed, 17)).permutation(indices)
@@ -163,10 +154,8 @@ def wrong_copies(image_set: Dataset) -> list[str]:
         other = next((row for row in rest if _contradict(image_set.labels[[one, row]])), rest[-1])
         names = (" and ".join(image_set.label_names(row)) or "none" for row in (one, other))
         keys = " and ".join(f"{image_set.keys[row]!r} ({name})" for row, name in zip((one, other), names, strict=True))
-        found.append(
-            f"In train are pictures twice with different labels: {len(contradicted):,}, such as {keys}. Remove the "
-            "wrong copies."
-        )
+        twice = f"In train are pictures twice with different labels: {len(contradicted):,}, such as {keys}"
+        found.append(f"{twice}. Remove the wrong copies.")
     return found
 
 

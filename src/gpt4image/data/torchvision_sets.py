@@ -39,9 +39,9 @@ def _load(name: str, kind: type[CIFAR10], root: str) -> Dataset:
     try:
         train, test = (kind(folder, train=is_train, download=not root) for is_train in (True, False))
     except (RuntimeError, OSError) as error:
+        files = f"{folder} does not hold the official files ({kind.base_folder}/...): {error}"
         raise DataError(
-            f"{spec}: {folder} does not hold the official files ({kind.base_folder}/...): {error}. "
-            f"Give the root of a torchvision download, {name}:ROOT; without ROOT it is downloaded."
+            f"{spec}: {files}. Give {name}:ROOT of a torchvision download, or none to download it."
         ) from None
     records, count = list[Record](), Counter[str]()
     for part, split, prefix in ((train, "train", ""), (test, "test", "test/")):

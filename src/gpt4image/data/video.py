@@ -1,8 +1,7 @@
 """From the bytes of a video file to RGB frames: the only place that decodes videos, and names why one cannot be used.
 
-A clip is some frames of a file, spread evenly over it. Bytes are decoded from memory, by the demuxer that their first
-bytes name, out of a short list: playlists, references to other files and network addresses are never followed. FFmpeg
-runs in this process, so frames, pixels, streams and seconds are bounded.
+Bytes are decoded from memory, by the demuxer that their first bytes name: references to other files and network
+addresses are never followed. FFmpeg runs in this process, so frames, pixels, streams and seconds are bounded.
 """
 
 from __future__ import annotations
@@ -44,13 +43,7 @@ USUAL_FRAMES = 8
 
 @dataclass(frozen=True)
 class Frames:
-    """Which frames make a clip.
-
-    Attributes:
-        count: T, spread evenly over the file.
-        order: as they come (kept); in an order drawn from the digest of the file (shuffled); or the middle one, T
-            times (still). The last two are controls, which show no motion.
-    """
+    """Which T frames make a clip, spread evenly: in order, shuffled by the digest of the file, or the middle one."""
 
     count: int = USUAL_FRAMES
     order: FrameOrder = "kept"
@@ -72,10 +65,7 @@ def container_of(data: bytes) -> str | None:
 
 
 def decode_frames(data: bytes, frames: Frames, make: Callable[[Image.Image], Made] = lambda frame: frame) -> list[Made]:
-    """Return what ``make`` makes of the T frames of a clip, RGB and upright; a file of fewer shows some several times.
-
-    One frame of full size is in memory at a time. Raises DecodeError.
-    """
+    """Return what ``make`` makes of the T frames of a clip, RGB and upright, one in memory at a time. DecodeError."""
     with _opened(data) as container:
         places = _places(_count_frames(container), frames, data)
         container.seek(0)

@@ -26,19 +26,15 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def load_voc(argument: str) -> Dataset:
-    """Load images and their boxes; keys are paths of images from the folder.
-
-    Skipped by name: XML files that cannot be read or have no image, objects that cannot be used.
-    """
+    """Load images and their boxes; keys are paths of images from the folder."""
     spec, root = f"voc:{argument}", expanded(argument)
     files, skipped = files_below(root, root, {*EXTENSIONS, ".xml"})
-    documents = [path for path in files if _suffix(path) == ".xml"]
-    pictures = [path for path in files if _suffix(path) != ".xml" and not set(path.lower().split("/")[:-1]) & MASKS]
+    documents = [path for path in files if path.lower().endswith(".xml")]
+    others = (path for path in files if not path.lower().endswith(".xml"))
+    pictures = [path for path in others if not set(path.lower().split("/")[:-1]) & MASKS]
     if not pictures or not documents:
-        raise DataError(
-            f"{spec}: {len(pictures):,} images and {len(documents):,} XML files; a dataset in this layout has "
-            "JPEGImages/1.jpg and Annotations/1.xml."
-        )
+        counts = f"{len(pictures):,} images and {len(documents):,} XML files"
+        raise DataError(f"{spec}: {counts}; a dataset in this layout has JPEGImages/1.jpg and Annotations/1.xml.")
     faults, read, stems = Faults(), dict[str, Element | None](), {PurePosixPath(path).stem for path in pictures}
     stem_of = {path: PurePosixPath(path).stem for path in documents}
     for path in documents:
@@ -54,7 +50,7 @@ def load_voc(argument: str) -> Dataset:
     if not stems & lists.keys():
         split_of = {key: split_in_folders(key) or "train" for key in pictures}
     else:
-        skipped += [Skipped(name=one, reason="is in a list, but has no image") for one in sorted(lists.keys() - stems)]
+        skipped += [Skipped(one, "is in a list, but has no image") for one in sorted(lists.keys() - stems)]
         split_of = {key: lists.get(PurePosixPath(key).stem, "" if key in annotated else "train") for key in pictures}
         if left_out := sum(not split for split in split_of.values()):
             note_once(f"{spec}: {left_out:,} annotated images are in no list of ImageSets and left out.")
@@ -69,8 +65,7 @@ def load_voc(argument: str) -> Dataset:
             left, top, right, bottom = one.corners
             if (left, top) != (right, bottom):
                 one.corners = left - 1, top - 1, right, bottom
-    classes = sorted({str(one.label) for one in objects})
-    source = FileSource(root, [record.key for record in records])
+    source, classes = FileSource(root, [record.key for record in records]), sorted({str(one.label) for one in objects})
     return with_boxes(spec, records, source, classes, faults, "XML files", skipped)
 
 
@@ -87,10 +82,6 @@ def parse_xml(data: bytes) -> Element:
     return found
 
 
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
-
-
 def _lists(root: Path) -> dict[str, str]:
     """Return the split of each image by its stem, of the lists in ImageSets; trainval first, as the others say more."""
     found: dict[str, str] = {}
@@ -99,9 +90,8 @@ def _lists(root: Path) -> dict[str, str]:
     for name in ("trainval", *SPLIT_OF):
         for file in (folder / f"{name}.txt" for folder in folders if (folder / f"{name}.txt").is_file()):
             for line in filter(None, lines_of(file, f"{file} is no list of images")):
-                last = PurePosixPath(line).name
-                stem = PurePosixPath(last).stem if _suffix(last) in EXTENSIONS else last
-                found[stem] = SPLIT_OF.get(name, "train")
+                last = PurePosixPath(line)
+                found[last.stem if last.suffix.lower() in EXTENSIONS else last.name] = SPLIT_OF.get(name, "train")
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -30,27 +31,25 @@ from gpt4image.data.labels import MAX_SEVERAL
 from gpt4image.data.records import Faults, Object, Record, require_some, weight_of, with_boxes
 
 MAX_YAML = 1_000_000
-MAX_DIGITS = 50
-"""Characters of a number in YAML. Long ones in base 60 (``1:30:00``) and base 16 take minutes to read or to write."""
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASSES = "classes.txt"
 """Class names, one per line; some tools write it among the label files."""
 
 
 def load_yolo(argument: str) -> Dataset:
-    """Load images and their boxes; keys are paths of images from the folder of ``data.yaml``.
-
-    Skipped by name: images that cannot be found or lie outside, and lines of label files that cannot be used.
-    """
+    """Load images and their boxes; keys are paths of images from the folder of ``data.yaml``."""
     spec, place = f"yolo:{argument}", expanded(argument)
     file = place if place.is_file() else next((place / name for name in NAMES if (place / name).is_file()), None)
     root = place.parent if place.is_file() else place
     settings = {} if file is None else _settings(file, spec)
     skipped: list[Skipped] = []
     split_of = _images(root, settings, skipped, spec)
-    faults = [fault for _, fault in locate_all(root, split_of)]
-    skipped += [Skipped(name=path, reason=fault) for path, fault in zip(split_of, faults, strict=True) if fault]
-    records = [Record(key=key, split=split_of[key]) for key, fault in zip(split_of, faults, strict=True) if not fault]
+    records = list[Record]()
+    for path, (_, fault) in zip(split_of, locate_all(root, split_of), strict=True):
+        if fault:
+            skipped.append(Skipped(path, fault))
+        else:
+            records.append(Record(key=path, split=split_of[path]))
     require_some(records, f"{spec}: there are no images; they lie in images/train, or where data.yaml says.", skipped)
     texts = [PurePosixPath(record.key).with_suffix(".txt").as_posix() for record in records]
     apart, beside = locate_all(root, map(_below_labels, texts)), locate_all(root, texts)
@@ -68,24 +67,11 @@ def load_yolo(argument: str) -> Dataset:
 
 
 def _settings(file: Path, spec: str) -> dict[str, Any]:
-    """Return what data.yaml says: plain values only; nothing in it makes objects, long numbers or ever more entries."""
+    """Return what data.yaml says, as texts: so nothing in it makes objects, endless numbers or ever more entries."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        def construct_scalar(self, node: Any) -> Any:
-            if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(node.value) > MAX_DIGITS:
-                raise DataError(
-                    f"{spec}: {file.name} has a number of {len(node.value):,} characters, {node.value[:20]!r}...; "
-                    "write a text in quotes."
-                )
-            return super().construct_scalar(node)
-
-        def flatten_mapping(self, node: Any) -> None:
-            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-                raise DataError(f"{spec}: {file.name} merges entries by '<<'; write them out.")
-
     with parsing(f"{spec}: {file.name} is no YAML that can be read"):
-        found = yaml.load(read_bounded(str(file), MAX_YAML).decode("utf-8-sig"), Loader)
+        found = yaml.load(read_bounded(str(file), MAX_YAML).decode("utf-8-sig"), yaml.BaseLoader)
     if not isinstance(found, dict):
         raise DataError(f"{spec}: {file.name} has no entries; it needs 'names', 'train' and 'val'.")
     return found
@@ -95,17 +81,14 @@ def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spe
     """Return the split of each image by its path from the root, train first; skip entries that lead to nothing."""
     stated = settings.get("path")
     base = stated if isinstance(stated, str) else ""
-    entries = {name: settings[name] for name in SPLIT_OF if settings.get(name)}
+    entries = [(name, settings[name]) for name in SPLIT_OF if settings.get(name)]
     found: dict[str, str] = {}
-    for name, one in (
-        (name, one) for name, some in entries.items() for one in (some if isinstance(some, list) else [some])
-    ):
+    for name, one in ((name, one) for name, some in entries for one in (some if isinstance(some, list) else [some])):
         tries = [Path(base) / one, Path(one), Path(one.lstrip("./"))] if isinstance(one, str) else []
         place = next((root / each for each in tries if _is_inside(root, root / each)), None)
         if place is None:
             given = one[:100] if isinstance(one, str) else type(one).__name__  # aliases may make others endless
-            reason = f"its entry {name!r}, {given!r}, is no folder or list below {root}"
-            skipped.append(Skipped(name="data.yaml", reason=reason))
+            skipped.append(Skipped("data.yaml", f"its entry {name!r}, {given!r}, is no folder or list below {root}"))
             continue
         if place.is_dir():
             files, faults = files_below(root, place)
@@ -116,12 +99,11 @@ def _images(root: Path, settings: Mapping[str, Any], skipped: list[Skipped], spe
             files = [os.path.relpath(near if os.path.exists(near) else far, root) for near, far in both]  # noqa: PTH110
         for path in files:
             found.setdefault(path, SPLIT_OF[name])
-    if entries:
-        return found
-    top = root / "images" if (root / "images").is_dir() else root
-    files, faults = files_below(root, top)
-    skipped += faults
-    return {path: split_in_folders(path) or "train" for path in files}
+    if not entries:
+        files, faults = files_below(root, root / "images" if (root / "images").is_dir() else root)
+        skipped += faults
+        found = {path: split_in_folders(path) or "train" for path in files}
+    return found
 
 
 def _is_inside(root: Path, place: Path) -> bool:
@@ -172,22 +154,20 @@ def _classes(settings: Mapping[str, Any], root: Path, used: Sequence[int], spec:
     """Return the class names: of data.yaml, of classes.txt, else the numbers up to the largest that is used."""
     names = settings.get("names")
     if isinstance(names, Mapping):
-        numbers = list(range(len(names)))
-        if sorted(number for number in names if isinstance(number, int)) != numbers:
-            listed = first_few(map(str, names))
+        numbered = {int(number): name for number, name in names.items() if re.fullmatch(r"\d{1,9}", number)}
+        if sorted(numbered) != list(range(len(names))):
+            listed = first_few(names)
             raise DataError(f"{spec}: 'names' of data.yaml are not numbered 0 to {len(names) - 1}: {listed}.")
-        names = [names[number] for number in numbers]
+        names = [numbered[number] for number in range(len(names))]
     if names is None and (root / CLASSES).is_file():
         names = [name for name in lines_of(root / CLASSES, f"{spec}: {CLASSES} is no list of names") if name]
     if names is None:
-        names = list(range(max(used, default=-1) + 1))
-    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        names = [str(number) for number in range(max(used, default=-1) + 1)]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{spec}: 'names' of data.yaml is no list of class names.")
-    found = tuple(str(name).strip() for name in names)
-    if len(set(found)) < len(found):
-        raise DataError(
-            f"{spec}: a class name comes twice: {first_few(n for n, c in Counter(found).items() if c > 1)}."
-        )
+    found = tuple(name.strip() for name in names)
+    if twice := first_few(name for name, count in Counter(found).items() if count > 1):
+        raise DataError(f"{spec}: a class name comes twice: {twice}.")
     if found and min(used, default=0) == 1 and max(used) == len(found):
         raise DataError(
             f"{spec}: no box has the class 0, {found[0]!r}, and the numbers go from 1 to {len(found)}, which has no "

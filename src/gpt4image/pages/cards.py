@@ -61,11 +61,7 @@ def overlaid(picture: Image.Image, mask: NDArray[np.uint8], background: int = 0)
 
 
 class Thumbnails:
-    """Thumbnails of the images of a set, by position.
-
-    Attributes:
-        skipped: images that cannot be decoded; they have none, and their cards say so.
-    """
+    """Thumbnails of the images of a set, by position; ``skipped`` are images that cannot be decoded."""
 
     def __init__(self, images: Dataset, side: int = PICTURE) -> None:
         self._images, self._side = images, side

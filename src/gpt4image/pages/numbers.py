@@ -84,10 +84,10 @@ def seeds(n: int) -> str:
 
 
 def text_table(title: str, rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
-    """Return rows of equal length as columns under a title, if there is one; the first row holds the headings.
+    """Return rows of equal length as columns under a title; the first row holds the headings.
 
-    With ``numbers``, all columns but the first are aligned to the right. Where a long name in the first column would
-    make a row wider than WIDTH, the name has a line of its own, uncut, and the rest of its row follows.
+    With ``numbers``, all columns but the first are aligned to the right. A name too long for WIDTH has a line of its
+    own.
     """
     cells = [[in_one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]

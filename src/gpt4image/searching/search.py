@@ -47,16 +47,9 @@ class Queries:
 
 
 def search(config: SearchConfig) -> SearchResult:
-    """Rank the images of a dataset by their similarity to each query.
+    """Rank the images of a dataset by similarity to each query; the dataset is indexed once.
 
-    The dataset is indexed once; later queries read only the images that they show, and new images where it has changed.
-
-    Raises:
-        ConfigError: nothing is asked.
-        RunError: no finished run, or one whose images do not lie among texts.
-        ModelError: its text encoder is not there any more, or is another one.
-        DataError: the dataset cannot be read, or nothing that was asked.
-        TableError: the folder of the index holds another index, or cannot be written.
+    Raises ConfigError, RunError, ModelError, DataError, TableError.
     """
     texts = tuple(text.strip() for text in config.texts)
     if not all(texts) or not (texts or config.image):

@@ -74,7 +74,9 @@ class Api:
         config, polls = self.config(**options), self.server.polls
         self.server.polls, known = 1_000_000, len(self.server.batches)
         with DescriptionStore(config.store, write=True) as store:
-            asked = [request for request in self.requests() if request.digest not in store.digests()]
+            asked = [
+                request for request in self.requests() if request.digest not in {row.digest for row in store.texts()}
+            ]
             groups: Any = BatchDescriber(config).describe(asked[:count])
             while len(self.server.batches) == known:
                 assert next(groups) == []
