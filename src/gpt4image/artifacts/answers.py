@@ -19,7 +19,8 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 class Answer:
     """One structured answer about one image; None is what was not asked, or not told.
 
-    ``said`` is the model's own word where it is not a name of the list; ``probability`` of the class is imported. Boxes have a ``label`` and ``box_2d``: left, top, right, bottom in thousandths of the upright image; or, with
+    ``said`` is the model's own word where it is not a name of the list; a ``probability`` of the class is imported.
+    Boxes have a ``label`` and ``box_2d``: left, top, right, bottom in thousandths of the upright image; or, with
     ``picture``, its width and height in pixels, the numbers that the model wrote (see ``box_formats``). ``box_faults``
     counts boxes by what was wrong.
     """
