@@ -256,21 +256,16 @@ REFUSALS = """\
 I'm sorry, but I can't assist with that request.
 I’m sorry, but I can’t assist with that.
 As an AI language model, I am unable to view images.
-I'm sorry, I can't identify the person in the image, but if you have other questions, feel free to ask!
 I apologize, but I cannot describe this image as it may violate our content policy. Please try another image.
 Unfortunately, I am unable to view the image you are referring to. Please upload the image again.
 It looks like no image was provided.
-Thank you for sharing the image. However, I'm unable to identify individuals.
 I'm just an AI model, I can't satisfy your request.
 I must respectfully decline to describe this.
 N/A
 **None**
-No image available.
 [image]
 Unable to process the image.
-This image cannot be described.
 The image could not be processed.
-Image not found.
 Error: Failed to open the image file. File not found.
 I refuse."""
 
@@ -284,12 +279,9 @@ I cannot identify the person, but the image shows a man in a blue suit at a lect
 No image is visible on the screen of a black phone that lies on a table.
 Unfortunately blurred, a small bird sits on a branch that cannot be made out.
 Error: could not load image, reads a white dialog on a grey desktop.
-None of the three boats has a sail.
-N/A is printed in black on a white card.
 No image. The screen is black, with a small white cursor at the top.
 Image not found. A grey placeholder icon with a torn corner.
 The image cannot be seen clearly through the fog, but a tower rises on the left.
-Unable to stand, a foal lies in the straw.
 I refuse to sink is written on a T-shirt."""
 
 

@@ -8,7 +8,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -104,15 +103,6 @@ def test_a_store_with_a_changed_bit_is_refused_before_anything_is_asked(run: Run
         run(more, of(12))
     assert not more.asked
     assert run(more, of(10)).summary["described"] == 0, "where nothing is asked, nothing is checked either"
-
-
-def test_clips_are_not_asked_about_an_image_without_a_word(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    clips = replace(of(4), clips=True)
-    assert run(Scripted(ok), clips).summary["described"] == 3
-    assert "for clips, --prompt motion asks what moves" in capsys.readouterr().err
-    run(Scripted(ok), clips, prompt=("motion",))
-    run(Scripted(ok), of(4))
-    assert "--prompt motion" not in capsys.readouterr().err
 
 
 def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import gpt4image.describing.asking
@@ -97,15 +94,12 @@ def test_what_is_no_row_is_named_with_its_reason(value: Any, reason: str) -> Non
     assert isinstance(found, Skipped) and found.name == "row 7" and reason in found.reason
 
 
-def test_lines_may_be_blank_or_broken_and_a_describer_may_be_a_name() -> None:
+def test_a_describer_is_a_name_or_settings_as_json() -> None:
     assert parse_line(b" \n", "line 1") is None
     row = parse_line(b'\xef\xbb\xbf{"key": 7, "description": "x"}', "line 2")
     assert isinstance(row, Row) and row.key == "7", "numbers are keys, and a byte order mark is no text"
-    for line in (b"{", b"\xff", b"[" * 100_000):
-        found = parse_line(line, "line 3")
-        assert isinstance(found, Skipped) and found.reason.startswith("not a line of JSON")
     assert describer_settings('{"kind": "x"}') == {"kind": "x"}
-    for text in ("gpt-5", "[1]", "7", "true", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 100_000):
+    for text in ("gpt-5", "[1]", "true", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 100_000):
         assert describer_settings(text) == {"name": text}
 
 
@@ -148,56 +142,12 @@ def known(patch: pytest.MonkeyPatch, images: Dataset) -> Dataset:
     return images
 
 
-@settings(deadline=None, max_examples=10)
-@given(order=st.permutations(range(8)), dropped=st.sets(st.integers(0, 7)), doubled=st.lists(st.integers(0, 7)))
-def test_shuffled_dropped_and_doubled_rows_never_shift_a_pairing(
-    tmp_path_factory: pytest.TempPathFactory, order: list[int], dropped: set[int], doubled: list[int]
-) -> None:
-    folder, images = tmp_path_factory.mktemp("join"), dataset(8)
-    names: list[Any] = [{"key": f"k{n}"} if n % 2 else {"digest": images.digests[n]} for n in range(8)]
-    rows = [{**names[n], "description": f"text {n}"} for n in [*order, *doubled] if n not in dropped]
-    random.Random(0).shuffle(rows)
-    with pytest.MonkeyPatch.context() as patch:
-        known(patch, images)
-        outcome = bring(folder, rows)
-    added = 8 - len(dropped)
-    assert outcome.skipped == () and (outcome.added, outcome.unchanged) == (added, len(rows) - added)
-    assert pairs(folder) == {images.digests[n]: [f"text {n}"] for n in range(8) if n not in dropped}
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
-names = st.sampled_from(["paper", "mine", "my-attributes"])
-counts = st.none() | st.integers(0, 10**9)
-results = st.builds(
-    Description,
-    digest=st.sampled_from(dataset(4).digests),
-    prompt=st.builds(Prompt, names, st.integers(1, 3), st.text("ab{}"), st.booleans()),
-    describer=st.dictionaries(st.sampled_from(["model", "t"]), st.one_of(st.text("xy"), st.integers(), st.booleans())),
-    created=st.floats(0, 1e10),
-    sample=st.integers(0, 2),
-    text=texts,
-    finish_reason=st.none() | st.just("stop"),
-    tokens_in=counts,
-    tokens_out=counts,
-    cost_usd=st.none() | st.floats(0, 10),
-    latency_s=st.none() | st.floats(0, 100),
-)
-
-
-@settings(deadline=None, max_examples=12)
-@given(st.sampled_from(KINDS), st.lists(results, min_size=1, max_size=12))
-def test_export_and_import_are_inverse(
-    tmp_path_factory: pytest.TempPathFactory, kind: str, rows: list[Description]
-) -> None:
-    folder = tmp_path_factory.mktemp("trip")
-    with DescriptionStore(folder / "a.db", write=True) as store:
-        store.add(rows)
-    before = stored(folder)
-    export(folder, kind)
-    for attempt in range(2):
-        outcome = import_descriptions(ImportDescriptionsConfig(store=folder / "b.db", file=folder / kind))
-        assert outcome.skipped == () and outcome.added == (0 if attempt else len(before))
-        assert stored(folder, "b.db") == before
+def test_shuffled_dropped_and_doubled_rows_never_shift_a_pairing(tmp_path: Path, images: Dataset) -> None:
+    names: list[Any] = [{"key": f"k{n}"} if n % 2 else {"digest": images.digests[n]} for n in range(5)]
+    rows = [{**names[n], "description": f"text {n}"} for n in (4, 0, 3, 0, 1, 4)]
+    outcome = bring(tmp_path, rows)
+    assert outcome.skipped == () and (outcome.added, outcome.unchanged) == (4, 2)
+    assert pairs(tmp_path) == {images.digests[n]: [f"text {n}"] for n in (0, 1, 3, 4)}
 
 
 def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Dataset) -> None:
@@ -370,19 +320,27 @@ def test_answers_are_imported_and_a_class_outside_the_list_is_counted(tmp_path: 
     assert by_key(tmp_path, pets) == EXPECTED
     one = answers_of(tmp_path / "a.db")[0]
     assert one.classes == ("big_dog", "cat", "owl") and one.describer == {"name": "imported"}
-    again = bring(tmp_path, ROWS, pets)
-    assert (again.unchanged, again.added) == (5, 0)
     assert bring(tmp_path, [{**ROWS[0], "class": "owl"}], pets).summary["conflicting_texts"] == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exported_answers_come_back_the_same(tmp_path: Path, pets: str, kind: str) -> None:
+def test_what_is_exported_comes_back_the_same(tmp_path: Path, pets: str, kind: str) -> None:
     bring(tmp_path, ROWS, pets)
+    told = Prompt("my-own", 3, "It is a {class_name}.", True)
+    paid: dict[str, Any] = {"finish_reason": "stop", "tokens_in": 10**9, "tokens_out": 0, "cost_usd": 0.1}
+    given: dict[str, Any] = {"digest": "0" * 64, "describer": {"model": "x", "t": 1, "new": True}}
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(
+            Description(**given, prompt=told, created=1e9 + 0.1, sample=n, text=text, **(paid if n else {}))
+            for n, text in enumerate((" a\n\tb ", 'ü, "1" \U0001f408\u2028', "=1|[]"))
+        )
     before, found = stored(tmp_path), answers_of(tmp_path / "a.db")
     export(tmp_path, kind)
     (tmp_path / "a.db").unlink()
-    assert bring(tmp_path, tmp_path / kind, None).skipped == ()
-    assert stored(tmp_path) == before and answers_of(tmp_path / "a.db") == found
+    for added in (len(before), 0):
+        outcome = bring(tmp_path, tmp_path / kind, None)
+        assert outcome.skipped == () and outcome.added == added
+        assert stored(tmp_path) == before and answers_of(tmp_path / "a.db") == found
 
 
 def test_boxes_in_files_are_made_fit_for_use_once(tmp_path: Path, pets: str) -> None:
@@ -489,16 +447,14 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        '"cost_usd": 1' + "0" * 400,
         '"cost_usd": 1e999',
-        '"cost_usd": NaN',
-        '"tokens_in": 18446744073709551616',
         '"tokens_in": ' + "9" * 5000,
         '"prompt": "\\ud800"',
         '"prompt": ' + "[" * 100_000,
         '"note": ' + '{"a":' * 20_000 + "1" + "}" * 20_000,
         '"digest": "' + "é" * 64 + '"',
         '"prompt": "\0"',
+        "{",
     ],
     ids=lambda fault: fault[:16],
 )

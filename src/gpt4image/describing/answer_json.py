@@ -294,12 +294,7 @@ def without_thoughts(text: str) -> str:
 def flaws(text: str, *, finish_reason: str | None, question: str) -> list[Flaw]:
     """Return what is wrong with an answer, in the order of ``Flaw``; nothing for a good one.
 
-    - ``empty``: no letters, or thoughts of the model ("<think>") where the answer should begin, unless the server
-      marked it as a refusal.
-    - ``refusal``: the server kept it back, or it only says that it cannot or will not describe.
-    - ``echo``: the question, with nothing added.
-    - ``loop``: most of it is one passage over and over.
-    - ``truncated``: cut off at the limit of tokens.
+    Thoughts of a reasoning model where the answer should begin are ``empty``, unless the server calls it a refusal.
     """
     own = words(text)
     found: dict[Flaw, bool] = {

@@ -1,17 +1,12 @@
 """What is asked: the parts of an answer that no stored answer brings, one request at a time, within the money.
 
-A description, a class and tags may have been asked for together or apart. A part that is there is not paid for again:
-an image is only asked for what it lacks. A class, boxes or tags of a list count as there if the list was the same.
-
-An answer that chose from a shorter list stays valid under the longer one, unless the image may be of an added class: it
-was of no class of the list, its class was stated with a confidence below SURE, or its description names an added class.
-Where an answer has neither a confidence nor a description, it is asked again.
+A part that is there is not paid for again: an image is only asked for what it lacks. A class, boxes or tags of a list
+count as there if the list was the same. An answer that chose its class from a shorter list stays valid under the longer
+one, unless the image may be of an added class.
 
 The dearest outcome of each call is reserved before it is sent. Where nothing more fits, the round ends, what was
-really spent is known, and the next round begins: so the sum comes close to ``--max-cost`` from below. What earlier runs
-have spent counts. So does what may have been in flight when one was killed, which is noted before it is sent.
-
-A refused answer was paid for: it is kept and not asked again. A call that failed brought nothing: the next run asks.
+really spent is known, and the next round begins: so the sum comes close to ``--max-cost`` from below. What may have
+been in flight when an earlier run was killed counts, too: it is noted before it is sent.
 """
 
 from __future__ import annotations
@@ -151,7 +146,11 @@ def _may_be_added(
     classes: Sequence[ClassOption],
     digests: Collection[str],
 ) -> set[str]:
-    """Return the images whose answer to a prompt with a shorter list the added classes put in doubt."""
+    """Return the images whose answer to a prompt with a shorter list the added classes put in doubt.
+
+    It was of no class of the list, its class was stated with a confidence below SURE, or its description names an added
+    class. Without a confidence and a description it is in doubt, too.
+    """
     doubtful, sure = set[str](), dict[str, bool]()  # whether a confidence was stated
     for item in store.answers(describer=settings):
         if item.prompt == prompt and item.digest in digests:
@@ -189,10 +188,8 @@ class Budget:
 
     The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
     to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
-    Before the first answer nothing is known about the input, so the first request goes alone. A prompt without an
-    answer has at most the longest input of the others and a token per byte of its own text. Where the large margin
-    leaves no room, requests go one by one with the small one. So ``max_cost`` is overrun only by inputs that exceed
-    their margin: requests come as if shuffled, and with n answers known, one in n + 1 is longer than all.
+    Before the first answer nothing is known about the input, so the first request goes alone. Where the large margin
+    leaves no room, requests go one by one with the small one.
 
     ``spent`` counts all answers in US dollars, ``earlier`` of it those of earlier runs, ``uncertain`` of it what is an
     upper bound: calls whose answers were lost, or did not tell their price.

@@ -40,7 +40,6 @@ from gpt4image.config.base import listed
 from gpt4image.config.results import DescribeResult
 from gpt4image.data import SPLITS, Dataset
 from gpt4image.data.decode import sides
-from gpt4image.data.labels import note_once
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import Masks
 from gpt4image.describing.answer_json import CUT_OFF, REJECTED, flaws, parse_answer, valid, without_thoughts
@@ -89,8 +88,6 @@ def _describe(config: DescribeConfig, only: Collection[str] | None = None) -> De
         raise ConfigError(f"--per-call {config.per_call}: a clip has to be one picture for that; add --contact-sheet.")
     if isinstance(describer, ReplayDescriber):
         describer.require_answers(dataset, listed(config.ask))
-    elif dataset.clips and config.prompt == DescribeConfig.model_fields["prompt"].default:
-        note_once(f"the prompt {prompts[0].name!r} asks about an image; for clips, --prompt motion asks what moves.")
     if only is not None:
         images = images.select(np.array([row for row, digest in enumerate(images.digests) if digest in only], np.int64))
     classes = _classes_of(config, images, replayed=isinstance(describer, ReplayDescriber))
@@ -159,10 +156,8 @@ def choose_examples(
 ) -> list[Example]:
     """Return ``per_class`` labelled training pictures of each class that has some, the same for every question.
 
-    Servers keep such a beginning, so it costs little from the second call on. An image that is itself an example is
-    asked about without it. Its label has still shaped the other answers, so the store notes which images were examples,
-    and ``StoredAnswer.was_example`` says that an answer is no evidence of how good the describer is. Classes by digest
-    of ``earlier`` examples stay if all of them still hold, so that new labels do not make every answer worthless.
+    Servers keep such a beginning, so it costs little from the second call on. ``earlier`` examples (class by digest)
+    stay if all of them still hold, so that new labels do not make every answer worthless.
     """
     names, label_of, row_of = ClassNames(option.name for option in classes), dict[str, str](), dict[str, int]()
     for row in np.flatnonzero((dataset.splits == "train") & dataset.labelled).tolist():

@@ -43,7 +43,7 @@ from gpt4image.describing.describers.openai.server import (
     mapping,
     parse_json,
 )
-from gpt4image.describing.describers.sheets import call_about, opened
+from gpt4image.describing.describers.sheets import call_about, in_sheets, opened
 from gpt4image.describing.prices import HALF_PRICE
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class BatchDescriber(OpenAIDescriber):
         with Ledger(config.store, self.settings) as self._ledger, blocking_client(self._server, timeout) as client:
             self._client = client.with_options(max_retries=config.retries)
             self._open: dict[int, Batch] = {}
-            self._source, self._exhausted, self._begun = iter(requests), False, dict[Any, list[Request]]()
+            self._sheets, self._exhausted = in_sheets(self._fresh(requests), config.per_call), False
             self._has_room, self._max_lines, self._heard = True, MAX_LINES, time.monotonic()
             try:
                 yield from self._resume()
@@ -300,7 +300,7 @@ class BatchDescriber(OpenAIDescriber):
                 head = f'{{"custom_id": "{len(lines)}", "method": "POST", "url": "/v1/chat/completions", "body": '
                 line = head.encode() + self._dialect.body(job) + b"}\n"
                 if lines and spool.tell() + len(line) > MAX_BYTES:
-                    self._put_back(sheet)
+                    self._put_back([sheet])
                     break
                 spool.write(line)
                 lines.append(sheet)
@@ -309,23 +309,23 @@ class BatchDescriber(OpenAIDescriber):
                 self._send(lines, spool)
 
     def _next_sheet(self) -> Sequence[Request]:
-        """Return the next requests of a line, none if there are none; for what is pending, the answer is waited for."""
-        for request in self._source:
-            if (place := self._ledger.place(request)) is not None:
+        sheet = next(self._sheets, ())
+        self._exhausted = not sheet
+        return sheet
+
+    def _fresh(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """Yield what has to be sent; for what is pending, the answer is waited for."""
+        for request in requests:
+            if (place := self._ledger.place(request)) is None:
+                yield request
+            else:
                 row, line, choice = place
                 batch = self._open[row]
                 batch.wanted.setdefault(line, {})[choice % _SHEET] = request
                 batch.sizes[line] = max(1, choice // _SHEET)
-                continue
-            sheet = self._begun.setdefault((request.prompt, request.again), [])
-            sheet.append(request)
-            if len(sheet) == (1 if request.again else self._config.per_call):
-                return self._begun.pop((request.prompt, request.again))
-        self._exhausted = len(self._begun) < 2
-        return self._begun.popitem()[1] if self._begun else ()
 
-    def _put_back(self, requests: Sequence[Request]) -> None:
-        self._source, self._exhausted = itertools.chain(requests, self._source), False
+    def _put_back(self, sheets: Iterable[Sequence[Request]]) -> None:
+        self._sheets, self._exhausted = itertools.chain(sheets, self._sheets), False
 
     def _send(self, lines: Sequence[Sequence[Request]], spool: BinaryIO) -> None:
         batch = self._ledger.add(lines)
@@ -342,7 +342,7 @@ class BatchDescriber(OpenAIDescriber):
                 self._close(batch)
             if kind != "no room":
                 raise
-            self._wait_for_room([*itertools.chain(*lines)], len(lines), str(error))
+            self._wait_for_room(lines, len(lines), str(error))
         else:
             self._open[batch.row] = batch
 
@@ -385,9 +385,9 @@ class BatchDescriber(OpenAIDescriber):
                 self._client.batches.cancel(twin.id)
         return named[0].id if named else None
 
-    def _wait_for_room(self, requests: Sequence[Request], size: int, reason: str) -> None:
+    def _wait_for_room(self, sheets: Sequence[Sequence[Request]], size: int, reason: str) -> None:
         """Put requests back: until another batch has ended, or, where none runs, to be sent in smaller parts."""
-        self._put_back(requests)
+        self._put_back(sheets)
         if self._running():
             self._has_room = False
         elif size > 1:
@@ -432,8 +432,7 @@ class BatchDescriber(OpenAIDescriber):
             self._close(batch)
             if _NO_ROOM.isdisjoint(batch.codes):
                 raise DescriberError(f"Batch API: the server refuses the requests: {batch.reason}")
-            again = [request for sheet in batch.wanted.values() for request in sheet.values()]
-            self._wait_for_room(again, lines, batch.reason)
+            self._wait_for_room([[*sheet.values()] for sheet in batch.wanted.values()], lines, batch.reason)
             return
         answers = self._results(batch)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):

@@ -53,9 +53,7 @@ class RayDescriber:
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers of a few requests each; the workers live on for the next call.
 
-        A server has at most ``concurrency`` calls at once. Answers come here with the slowest of their batch, so that a
-        kill of this process may cost twice as many. A worker that dies costs at most ``MOST_TRIES`` tries of its
-        batches. Raises DescriberError after all answers that came, and RunError where the cluster failed.
+        Raises DescriberError after all answers that came, and RunError where the cluster failed.
         """
         workers = self._workers = self._workers or self._start()
         waiting, fault = iter(requests), None

@@ -36,34 +36,30 @@ class ReplayDescriber(FreeDescriber):
                 "description or class."
             )
         self.settings: Mapping[str, Any] = {"kind": "replay", "file": self._path.name}
-        self._is_table = self._path.suffix in (".csv", ".parquet")
+        is_table = self._path.suffix in (".csv", ".parquet")
         self._skipped, self._duplicates, self._parts = list[Skipped](), 0, set[str]()
         self._places: dict[tuple[str, str], Row | int] = {}
         with self._path.open("rb") as file:
-            for row in read_rows(self._path, lines=not self._is_table):
-                self._add(row, file)
+            for row in read_rows(self._path, lines=not is_table):
+                if isinstance(row, Skipped):
+                    self._skipped.append(row)
+                    continue
+                self._parts |= {*row.ask}
+                whose = ("digest", row.digest) if row.digest else ("key", row.key or "")
+                first = self._row(place, file) if (place := self._places.get(whose)) is not None else None
+                reason = f"another answer for {whose[1]!r} stands in an earlier row, which was used"
+                if not whose[1]:
+                    reason = "neither key nor digest"
+                elif place is None:
+                    self._places[whose] = row if is_table else row.place
+                    continue
+                elif first and (first.description, first.fields) == (row.description, row.fields):
+                    self._duplicates += 1
+                    continue
+                self._skipped.append(Skipped(name=row.where, reason=reason))
         if not self._places:
             reason = f" ({self._skipped[0].name}: {self._skipped[0].reason})" if self._skipped else ""
-            raise ConfigError(f"replay:{name}: no line has a key or digest and an answer{reason}.")
-
-    def _add(self, row: Row | Skipped, file: BinaryIO) -> None:
-        if isinstance(row, Skipped):
-            self._skipped.append(row)
-            return
-        self._parts |= {*row.ask}
-        name = ("digest", row.digest) if row.digest else ("key", row.key or "")
-        if not name[1]:
-            self._skipped.append(Skipped(name=row.where, reason="neither key nor digest"))
-        elif name not in self._places:
-            self._places[name] = row if self._is_table else row.place
-        elif (first := self._row(self._places[name], file)) is not None and (first.description, first.fields) == (
-            row.description,
-            row.fields,
-        ):
-            self._duplicates += 1
-        else:
-            reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
-            self._skipped.append(Skipped(name=row.where, reason=reason))
+            raise ConfigError(f"replay:{self._path}: no line has a key or digest and an answer{reason}.")
 
     def _row(self, place: Row | int, file: BinaryIO) -> Row | None:
         """Return the row at a place; None where the file has changed since."""

@@ -36,7 +36,7 @@ class SheetDescriber:
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers as the sheets arrive; see ``Describer``."""
-        for group in self.asked.describe(self._calls(requests)):
+        for group in self.asked.describe(map(call_about, in_sheets(requests, self._per_call))):
             yield [answer for call in group for answer in _answers(call)]
 
     def arrived(self) -> Sequence[Answer]:
@@ -47,22 +47,24 @@ class SheetDescriber:
         """Return the facts about the calls."""
         return self.asked.report(images)
 
-    def _calls(self, requests: Iterable[Request]) -> Iterator[Request]:
-        waiting: dict[Prompt, list[Request]] = {}
-        for request in requests:
-            if request.again:
-                yield request
-                continue
-            sheet = waiting.setdefault(request.prompt, [])
-            sheet.append(request)
-            if len(sheet) == self._per_call:
-                yield call_about(waiting.pop(request.prompt))
-        yield from map(call_about, waiting.values())
-
 
 def _answers(call: Answer) -> Iterator[Answer]:
     sheet = call.request.sheet
     yield from opened(call, dict(enumerate(sheet)), len(sheet)) if sheet else [call]
+
+
+def in_sheets(requests: Iterable[Request], size: int) -> Iterator[Sequence[Request]]:
+    """Yield ``size`` requests with one prompt at a time; one that was asked before goes alone."""
+    waiting: dict[Prompt, list[Request]] = {}
+    for request in requests:
+        if request.again:
+            yield [request]
+            continue
+        sheet = waiting.setdefault(request.prompt, [])
+        sheet.append(request)
+        if len(sheet) == size:
+            yield waiting.pop(request.prompt)
+    yield from waiting.values()
 
 
 def call_about(sheet: Sequence[Request]) -> Request:

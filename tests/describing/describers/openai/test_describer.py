@@ -147,7 +147,7 @@ CLOSED = server.failure(429, "daily limit", retry_after="86400")
 @pytest.mark.parametrize(
     ("good", "bad", "reason", "least", "most"),
     [
-        (2, CLOSED, r"no more calls for 1 day, 0:00:00 \(HTTP \d+: daily limit\)", 2, 3),
+        (2, CLOSED, r"no calls for 1 day, 0:00:00 \(HTTP \d+: daily limit\)", 2, 3),
         (0, server.failure(400, "no vision"), "rejects every image .*no vision", 8, 12),
         (5, server.failure(400, "no vision"), "rejects the last 50 images", 55, 59),
         (0, server.Reply(404, b"Not Found"), "end in /v1", 0, 2),

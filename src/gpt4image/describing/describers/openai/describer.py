@@ -285,11 +285,10 @@ class OpenAIDescriber:
         return to_answer(job.request, completion, self.price, error=fault.message) if fault.paid else fault
 
     def _explain(self, fault: Fault) -> str:
-        url, reason = self._server.url, f"({fault.message})"
+        url, reason, wait = self._server.url, f"({fault.message})", fault.retry_after or 0.0
         hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
-        if (fault.retry_after or 0.0) > LONGEST_WAIT_S and fault.kind not in ("401", "403", "404"):
-            wait = timedelta(seconds=round(fault.retry_after or 0.0))
-            return f"{url} takes no more calls for {wait} {reason}; give the same command again then."
+        if wait > LONGEST_WAIT_S and fault.kind not in ("401", "403", "404"):
+            return f"{url} takes no calls for {timedelta(seconds=round(wait))} {reason}; run the same command then."
         return {
             "401": f"{url} does not accept the key in {self._server.key_name} {reason}.",
             "403": f"{url} does not let this key use {self._model} {reason}.",
