@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import BOX_FORMATS, DescribeConfig, StatsConfig
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes
-from gpt4image.describing.boxes import IMAGES_PROBED, probed_images
+from gpt4image.describing.boxes import probed_images
 from gpt4image.describing.contents import stats
 from gpt4image.describing.describe import describe
 from loaded_sets import in_memory, masks_of
@@ -193,29 +193,6 @@ def test_good_boxes_are_kept_from_broken_answers(
 
 
 # The convention, found on human boxes
-
-
-def dataset(count: int, *, weights: float = 1.0, splits: Sequence[str] | None = None, drawn: bool = True) -> Dataset:
-    """Images without content that can be shown, each with a box of its own."""
-    corners = [np.array([[0.1, 0.2, 0.5, 0.3 + 0.6 * n / count]], np.float32) for n in range(count)]
-    each = [(box, np.zeros(1, np.int64), np.full(1, weights, np.float32)) for box in corners]
-    return in_memory(
-        [f"{n}".encode() for n in range(count)],
-        classes=("cat",),
-        labels=np.ones((count, 1), np.int8),
-        splits=np.array(splits or ["train"] * count),
-        regions=Boxes.of_images(each) if drawn else None,
-    )
-
-
-def test_a_few_training_images_with_boxes_are_probed_always_the_same() -> None:
-    images = dataset(100, splits=["train", "test", "val", "train"] * 25)
-    probed = probed_images(images)
-    train = {images.digests[row] for row in images.indices("train")}
-    assert len(probed) == IMAGES_PROBED and probed.keys() <= train and probed.keys() == probed_images(images).keys()
-    row = images.digests.index(next(iter(probed)))
-    np.testing.assert_allclose(probed[images.digests[row]], [[100, 200, 500, 300 + 6 * row]], rtol=1e-5)
-    assert probed_images(dataset(4, weights=0.0)) == probed_images(dataset(4, drawn=False)) == {}
 
 
 def test_around_masks_only_what_is_in_one_piece_is_probed() -> None:

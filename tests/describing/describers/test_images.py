@@ -61,16 +61,6 @@ def test_nothing_but_pixels_is_sent(image_format: str) -> None:
     assert not image.getexif()
 
 
-def test_a_jpeg_is_sent_upright_and_in_rgb() -> None:
-    rotated = Image.Exif()
-    rotated[0x0112] = 6
-    assert Image.open(io.BytesIO(encoded(picture(64, 48, exif=rotated), 768))).size == (48, 64)
-    cmyk = io.BytesIO()
-    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(cmyk, "jpeg")
-    red = Image.open(io.BytesIO(encoded(cmyk.getvalue(), 32)))
-    assert red.mode == "RGB" and red.getpixel((4, 4))[0] > 200  # type: ignore[index]
-
-
 # Clips
 
 

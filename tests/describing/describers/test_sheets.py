@@ -116,7 +116,7 @@ def test_a_missing_item_costs_only_itself_and_is_asked_again(photos: Path) -> No
     assert len(stub.calls) == 4
 
 
-@pytest.mark.parametrize("how", ["refusal", "filter", "prose", "server error"])
+@pytest.mark.parametrize("how", ["refusal", "filter", "server error"])
 def test_the_images_of_a_sheet_that_is_refused_are_asked_alone(photos: Path, how: str) -> None:
     def refuses(call: Call) -> Reply:
         if 7 not in numbers(call):

@@ -248,18 +248,14 @@ def test_identity_changes_with_every_option_that_changes_the_text_and_no_other(t
     assert changed == texts.keys()
 
 
-def test_identity_is_the_content_of_the_folder_not_its_place(
-    tiny_vlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_is_the_content_of_the_folder_not_its_place(tiny_vlm: Path, tmp_path: Path) -> None:
     before = describer(tiny_vlm).settings
     moved = Path(shutil.copytree(tiny_vlm, tmp_path / "elsewhere" / "tiny-vlm"))
     (moved / "README.md").write_text("Another read-me.")
     assert describer(moved).settings == before
-    monkeypatch.setattr(transformers_model, "_PIECE_BYTES", 256)
-    large = describer(moved).settings  # the weights are known by their size and pieces of them
     for name in ("model.safetensors", "chat_template.jinja", "tokenizer.json"):
         content = (moved / name).read_bytes()
         (moved / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
-        assert describer(moved).settings["fingerprint"] != large["fingerprint"]
+        assert describer(moved).settings["fingerprint"] != before["fingerprint"]
         (moved / name).write_bytes(content)
-    assert describer(moved).settings == large
+    assert describer(moved).settings == before

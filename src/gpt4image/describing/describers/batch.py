@@ -399,9 +399,9 @@ class BatchDescriber(OpenAIDescriber):
         try:
             with self._explained("the batch cannot be looked at"):
                 found = self._client.batches.retrieve(batch.server_id or "")
-                completed = (found.request_counts and found.request_counts.completed) or 0
-                known: Any = (found.id, found.status)
-                if known[0] != batch.server_id or not isinstance(known[1], str) or not isinstance(completed, int):
+                status: Any = found.status
+                completed: Any = (found.request_counts and found.request_counts.completed) or 0
+                if found.id != batch.server_id or not isinstance(status, str) or not isinstance(completed, int):
                     raise ValueError("the answer is not about this batch")
                 output, failures = (_id(file) if file else None for file in (found.output_file_id, found.error_file_id))
                 errors = ((found.errors and found.errors.data) or [])[:3]
@@ -421,8 +421,8 @@ class BatchDescriber(OpenAIDescriber):
             raise DescriberError(f"{error}{lost if error.kind == 'gone' else ''}") from None
         self._heard, batch.done = time.monotonic(), completed
         # The answers are paid for, and some servers name their file a while after the end.
-        if known[1] in _ENDED and (output or not completed):
-            self._has_room, batch.status, batch.files, batch.codes = True, known[1], (output, failures), codes
+        if status in _ENDED and (output or not completed):
+            self._has_room, batch.status, batch.files, batch.codes = True, status, (output, failures), codes
             batch.reason = self._server.one_line(reason)
 
     def _collect(self, batch: Batch) -> Iterator[Sequence[Answer]]:

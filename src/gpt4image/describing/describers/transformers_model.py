@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DecodeError, DescriberError, first_line
 from gpt4image.base.files import fingerprint, read_json
 from gpt4image.config import DescriberOptions
@@ -31,7 +33,6 @@ from gpt4image.parallel.devices import choose_device, computes_bf16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WEIGHTS = "*.safetensors"
 _FILES_THAT_COUNT = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model")
-_PIECES, _PIECE_BYTES = 64, 2**20
 _CHANGE_THE_TEXT = ("system", "temperature", "max_tokens", "max_side", "per_call")
 _TOO_LARGE = "the memory does not hold this image and its answer; lower --max-side or --max-tokens"
 # Messages of libraries whose error for a full memory is no torch.OutOfMemoryError (CPU, MPS, cuBLAS).
@@ -78,7 +79,7 @@ class TransformersDescriber(FreeDescriber):
         self.settings: Mapping[str, Any] = {
             "kind": "transformers",
             "model": self._folder.resolve().name if Path(name).expanduser().is_dir() else name,
-            "fingerprint": fingerprint({file.name: _digest(file) for file in files}),
+            "fingerprint": fingerprint({file.name: _digest(file, file.stat().st_mtime_ns) for file in files}),
             **{name: getattr(options, name) for name in _CHANGE_THE_TEXT},
             **options.clip_settings,
             "precision": precision,
@@ -233,17 +234,6 @@ def messages(question: str, images: Sequence[Image.Image], system: str) -> list[
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, *asked] if system else asked
 
 
-def _digest(file: Path) -> str:
-    """Return the sha256 of a file; of a large one, that of its size and of pieces evenly spread over it.
-
-    Hashing all of a large model would take longer than loading it; fine-tuned weights differ everywhere.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as content:
-        if size <= _PIECES * _PIECE_BYTES:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-        digest = hashlib.sha256(str(size).encode())
-        for piece in range(_PIECES):
-            content.seek(piece * (size - _PIECE_BYTES) // (_PIECES - 1))
-            digest.update(content.read(_PIECE_BYTES))
-        return digest.hexdigest()
+@cache  # a large model takes a while
+def _digest(file: Path, _changed: int) -> str:
+    return file_digest(file)
