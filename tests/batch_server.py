@@ -30,10 +30,8 @@ def images_of(body: dict[str, Any]) -> list[str]:
 
 
 def describe_ok(body: dict[str, Any]) -> dict[str, Any]:
-    """Answer with a text that depends on the image, or one for each of several images."""
-    texts = [f"A shape of kind {zlib.crc32(url.encode())}." for url in images_of(body)]
-    items = [{"image": number, "description": text} for number, text in enumerate(texts, 1)]
-    return completion(texts[0] if len(texts) == 1 else json.dumps({"answers": items}))
+    """Answer with a text that depends on the image."""
+    return completion(f"A shape of kind {zlib.crc32(images_of(body)[0].encode())}.")
 
 
 @dataclass

@@ -146,6 +146,7 @@ SERVER = {"describer": "openai:tiny", "base_url": "http://127.0.0.1:9/v1"}
         ({"per_call": 4}, "--per-call goes with openai:"),
         ({**SERVER, "per_call": 4, "prompt": "class-conditioned"}, "tells the class"),
         ({"batch": True}, "--batch goes with openai:MODEL"),
+        ({**SERVER, "batch": True, "per_call": 4}, "one image per request"),
         ({**SERVER, "examples": 1}, "add class"),
         ({"examples": 1, "ask": "class"}, "--examples goes with"),
         ({**SERVER, "examples": 1, "ask": "class", "engine": "ray"}, "--engine local"),

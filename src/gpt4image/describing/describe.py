@@ -134,6 +134,7 @@ def _checked_prompts(config: DescribeConfig) -> list[Prompt]:
         (structured and len(names) > 1, f"{asked} goes with one --prompt, not with {given[9:]}."),
         (CLASS in ask and telling, f"{asked}: the prompt {telling} tells the class; use another prompt."),
         (sheets and telling, f"{sheet}: the prompt {telling} tells the class; use another."),
+        (config.batch and sheets, f"--batch sends one image per request; leave out {sheet}."),
         (config.batch and not alone, "--batch sends everything from here; leave out --engine ray."),
         (config.examples and CLASS not in ask, f"--examples shows what classes look like; add class to {asked}."),
         (
@@ -423,7 +424,7 @@ class _Run:
             named = [Skipped(name=key, reason=f"{why}{found.error}") for key in request.keys]
             if found.text is None and found.answer is None:
                 self.failed[request.name] = named
-                if answer.retry and not _through_batches(self.config) and self._may_ask_again(answer):
+                if answer.retry and self._may_ask_again(answer):
                     self.asking.ask_again(answer)
                 return
             self.rejected[request.name] = named

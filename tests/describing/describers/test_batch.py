@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batch_server import BatchServer, Fault, describe_ok, images_of, serving
+from batch_server import BatchServer, Fault, describe_ok, serving
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError, DescriberError
@@ -141,33 +141,6 @@ def test_every_image_is_described_at_half_the_price_and_a_second_run_sends_nothi
     api.run({"already_described": 8})
     api.run({"already_described": 8}, batch=False)
     assert len(api.server.requests) == calls
-
-
-def test_images_share_requests_and_each_answer_is_kept_by_itself(api: Api) -> None:
-    def forgets(body: dict[str, Any]) -> Any:
-        return (
-            completion(json.dumps({"answers": items_of(body)[::2]})) if len(images_of(body)) == 3 else describe_ok(body)
-        )
-
-    def items_of(body: dict[str, Any]) -> list[Any]:
-        return json.loads(describe_ok(body)["choices"][0]["message"]["content"])["answers"]
-
-    api.submit_only(per_call=3)
-    api.server.answer = forgets
-    outcome = api.run({"described": 6, "failed": 2}, per_call=3)
-    assert api.lines == [3] and {item.reason[:42] for item in outcome.skipped} == {
-        "the call about several images brought no a"
-    }
-    assert sum(row.tokens_in or 0 for row in api.rows()) == 2 * (33 + 34) + 100
-    api.server.answer = describe_ok
-    api.run({"described": 2}, per_call=3)
-    assert api.lines == [3, 1]
-    texts = {item["description"] for lines in api.server.inputs for line in lines for item in items_of(line["body"])}
-    assert {row.text for row in api.rows()} == texts and len(texts) == 8
-    api.server.room = 0
-    api.add_picture(8)
-    with pytest.raises(DescriberError, match="no room for a single request"):
-        api.run(per_call=3)
 
 
 def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(api: Api) -> None:

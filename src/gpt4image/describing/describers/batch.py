@@ -43,7 +43,6 @@ from gpt4image.describing.describers.openai.server import (
     mapping,
     parse_json,
 )
-from gpt4image.describing.describers.sheets import call_about, in_sheets, opened
 from gpt4image.describing.prices import HALF_PRICE
 
 T = TypeVar("T")
@@ -71,7 +70,6 @@ DELETE FROM batch_items WHERE describer = ? AND EXISTS (
           (batch_items.digest, batch_items.prompt, batch_items.describer, batch_items.sample)
     AND r.text IS NOT NULL AND r.created >= b.created)
 """
-_SHEET = 1000  # an item's choice is this times the size of its sheet, plus its place in it; 0 without a sheet
 _THIS = "WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
 
 
@@ -84,9 +82,7 @@ class Batch:
     created: float  # when the ledger noted it, in seconds since 1970-01-01 UTC
     input_file: str | None = None  # the server's id of the uploaded file; only with it a batch can exist
     server_id: str | None = None  # the server's id of the batch; None where the creation was not heard of
-    wanted: dict[int, dict[int, Request]] = field(default_factory=dict[int, dict[int, Request]])
-    """What this run waits for, by line and by place in its sheet."""
-    sizes: dict[int, int] = field(default_factory=dict[int, int])  # of sheets, by line; 1 of others
+    wanted: dict[int, Request] = field(default_factory=dict[int, Request])  # what this run waits for, by line
     done: int = 0  # requests that the server is done with
     status: str = ""  # how it ended, once the files of its answers are there
     files: tuple[str | None, str | None] = (None, None)  # of answers and of errors
@@ -121,31 +117,24 @@ class Ledger(contextlib.AbstractContextManager["Ledger", None]):
         sql = f"SELECT {columns} FROM batches WHERE describer = ? AND closed IS NULL ORDER BY id"
         return [Batch(*row) for row in self._run(sql, self._describer)]
 
-    def place(self, request: Request) -> tuple[int, int, int] | None:
-        """Return row and line of a request that is in a batch, and its choice: size of the sheet and place in it."""
-        found = self._run(f"SELECT batch, line, choice FROM batch_items {_THIS}", *self._key(request))
-        return next(iter(found), None)
+    def place(self, request: Request) -> tuple[int, int] | None:
+        """Return row and line of a request that is in a batch."""
+        return next(iter(self._run(f"SELECT batch, line FROM batch_items {_THIS}", *self._key(request))), None)
 
     def digests(self, prompt: Prompt) -> set[str]:
         """Return the digests of what is in a batch for a prompt."""
         sql = "SELECT lower(hex(digest)) FROM batch_items WHERE prompt = ? AND describer = ?"
         return {digest for (digest,) in self._run(sql, self._prompt(prompt), self._describer)}
 
-    def add(self, lines: Sequence[Sequence[Request]]) -> Batch:
-        """Note a batch that is about to be sent, with a sheet of requests per line."""
-        keys, token, created = [[*map(self._key, sheet)] for sheet in lines], secrets.token_hex(16), time.time()
-        sizes = {line: len(sheet) for line, sheet in enumerate(lines) if len(sheet) > 1}
+    def add(self, requests: Sequence[Request]) -> Batch:
+        """Note a batch that is about to be sent, with a request per line."""
+        keys, token, created = [*map(self._key, requests)], secrets.token_hex(16), time.time()
         with explained(self._path), self._connection:
             sql = "INSERT INTO batches (describer, token, created) VALUES (?, ?, ?) RETURNING id"
             row = self._connection.execute(sql, (self._describer, token, created)).fetchone()[0]
-            items = (
-                (*key, row, line, _SHEET * sizes.get(line, 0) + place)
-                for line, sheet in enumerate(keys)
-                for place, key in enumerate(sheet)
-            )
+            items = ((*key, row, line, 0) for line, key in enumerate(keys))
             self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, ?)", items)
-        wanted = {line: dict(enumerate(sheet)) for line, sheet in enumerate(lines)}
-        return Batch(row, token, created, wanted=wanted, sizes=sizes)
+        return Batch(row, token, created, wanted=dict(enumerate(requests)))
 
     def note(self, batch: Batch, column: Literal["input_file", "server_id"], value: str) -> None:
         """Note an id that the server gave. From ``input_file`` on, the batch may exist at the server."""
@@ -214,7 +203,6 @@ class BatchDescriber(OpenAIDescriber):
             raise ConfigError(f"--batch goes with openai:MODEL, not with {config.describer}; leave it out.")
         super().__init__(model, config)
         self._config = config
-        self.settings = {**self.settings, **({"per_call": config.per_call} if config.per_call > 1 else {})}
         self.price = self.price and self.price.scaled(HALF_PRICE)
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
@@ -223,7 +211,7 @@ class BatchDescriber(OpenAIDescriber):
         with Ledger(config.store, self.settings) as self._ledger, blocking_client(self._server, timeout) as client:
             self._client = client.with_options(max_retries=config.retries)
             self._open: dict[int, Batch] = {}
-            self._sheets, self._exhausted = in_sheets(self._fresh(requests), config.per_call), False
+            self._source, self._exhausted = iter(requests), False
             self._has_room, self._max_lines, self._heard = True, MAX_LINES, time.monotonic()
             try:
                 yield from self._resume()
@@ -285,50 +273,40 @@ class BatchDescriber(OpenAIDescriber):
         self._open.pop(batch.row, None)
 
     def _submit(self) -> Iterator[Sequence[Answer]]:
-        lines: list[Sequence[Request]] = []
+        asked: list[Request] = []
         with tempfile.TemporaryFile() as spool:
-            while len(lines) < self._max_lines and (sheet := self._next_sheet()):
-                pictures: dict[Request, tuple[str, ...]] = {}
-                for request in sheet:
-                    try:
-                        pictures[request] = data_urls(request, self._options)
-                    except (OSError, DecodeError) as error:
-                        yield [Answer(request=request, error=why_unusable(error))]
-                if not (sheet := [*pictures]):
+            while len(asked) < self._max_lines and (request := self._next_request()):
+                try:
+                    job = Job(request, data_urls(request, self._options))
+                except (OSError, DecodeError) as error:
+                    yield [Answer(request=request, error=why_unusable(error))]
                     continue
-                job = Job(call_about(sheet), tuple(itertools.chain(*pictures.values())))
-                head = f'{{"custom_id": "{len(lines)}", "method": "POST", "url": "/v1/chat/completions", "body": '
+                head = f'{{"custom_id": "{len(asked)}", "method": "POST", "url": "/v1/chat/completions", "body": '
                 line = head.encode() + self._dialect.body(job) + b"}\n"
-                if lines and spool.tell() + len(line) > MAX_BYTES:
-                    self._put_back([sheet])
+                if asked and spool.tell() + len(line) > MAX_BYTES:
+                    self._put_back([request])
                     break
                 spool.write(line)
-                lines.append(sheet)
+                asked.append(request)
             yield []
-            if lines:
-                self._send(lines, spool)
+            if asked:
+                self._send(asked, spool)
 
-    def _next_sheet(self) -> Sequence[Request]:
-        sheet = next(self._sheets, ())
-        self._exhausted = not sheet
-        return sheet
-
-    def _fresh(self, requests: Iterable[Request]) -> Iterator[Request]:
-        """Yield what has to be sent; for what is pending, the answer is waited for."""
-        for request in requests:
+    def _next_request(self) -> Request | None:
+        """Return the next request to send, None if there is none; for what is pending, the answer is waited for."""
+        for request in self._source:
             if (place := self._ledger.place(request)) is None:
-                yield request
-            else:
-                row, line, choice = place
-                batch = self._open[row]
-                batch.wanted.setdefault(line, {})[choice % _SHEET] = request
-                batch.sizes[line] = max(1, choice // _SHEET)
+                return request
+            row, line = place
+            self._open[row].wanted[line] = request
+        self._exhausted = True
+        return None
 
-    def _put_back(self, sheets: Iterable[Sequence[Request]]) -> None:
-        self._sheets, self._exhausted = itertools.chain(sheets, self._sheets), False
+    def _put_back(self, requests: Iterable[Request]) -> None:
+        self._source, self._exhausted = itertools.chain(requests, self._source), False
 
-    def _send(self, lines: Sequence[Sequence[Request]], spool: BinaryIO) -> None:
-        batch = self._ledger.add(lines)
+    def _send(self, requests: Sequence[Request], spool: BinaryIO) -> None:
+        batch = self._ledger.add(requests)
         try:
             with self._explained("the requests cannot be uploaded"):
                 spool.seek(0)
@@ -342,7 +320,7 @@ class BatchDescriber(OpenAIDescriber):
                 self._close(batch)
             if kind != "no room":
                 raise
-            self._wait_for_room(lines, len(lines), str(error))
+            self._wait_for_room(requests, len(requests), str(error))
         else:
             self._open[batch.row] = batch
 
@@ -385,9 +363,9 @@ class BatchDescriber(OpenAIDescriber):
                 self._client.batches.cancel(twin.id)
         return named[0].id if named else None
 
-    def _wait_for_room(self, sheets: Sequence[Sequence[Request]], size: int, reason: str) -> None:
+    def _wait_for_room(self, requests: Iterable[Request], size: int, reason: str) -> None:
         """Put requests back: until another batch has ended, or, where none runs, to be sent in smaller parts."""
-        self._put_back(sheets)
+        self._put_back(requests)
         if self._running():
             self._has_room = False
         elif size > 1:
@@ -428,11 +406,11 @@ class BatchDescriber(OpenAIDescriber):
     def _collect(self, batch: Batch) -> Iterator[Sequence[Answer]]:
         if batch.status == "failed" and not any(batch.files):
             # Nothing of the batch was worked on: it may be sent again, or nothing can be.
-            lines = max(-(-self._ledger.items_left(batch.row) // self._config.per_call), len(batch.wanted))
+            size = max(self._ledger.items_left(batch.row), len(batch.wanted))
             self._close(batch)
             if _NO_ROOM.isdisjoint(batch.codes):
                 raise DescriberError(f"Batch API: the server refuses the requests: {batch.reason}")
-            self._wait_for_room([[*sheet.values()] for sheet in batch.wanted.values()], lines, batch.reason)
+            self._wait_for_room(batch.wanted.values(), size, batch.reason)
             return
         answers = self._results(batch)
         while group := list(itertools.islice(answers, _ANSWERS_PER_GROUP)):
@@ -456,14 +434,13 @@ class BatchDescriber(OpenAIDescriber):
                 for line in lines_of(spool):
                     try:
                         row = parse_json(line)
-                        sheet = batch.wanted.pop(number := line_number(row), {})
+                        request = batch.wanted.pop(line_number(row), None)
                     except NotJsonError:
                         unreadable += line.endswith(b"\n")  # else the transfer was cut within it
                         continue
                     readable += 1
-                    if sheet:  # else it was read before
-                        answer, size = self._read(row, next(iter(sheet.values()))), batch.sizes.get(number, 1)
-                        yield from [answer] if size == 1 else opened(answer, sheet, size)
+                    if request is not None:  # else it was read before
+                        yield self._read(row, request)
                 lost = lost or unreadable > 0 or not whole  # an answer that was paid for may be among them
                 expected = batch.done if file == batch.files[0] and whole else 0
                 if readable + unreadable < expected or (expected and not readable):
@@ -472,9 +449,7 @@ class BatchDescriber(OpenAIDescriber):
                         "of them are still at the server; give the same command again."
                     )
         while batch.wanted:
-            yield from (
-                Answer(request=request, error=reason, unpriced=lost) for request in batch.wanted.popitem()[1].values()
-            )
+            yield Answer(request=batch.wanted.popitem()[1], error=reason, unpriced=lost)
 
     def _download(self, file: str, into: BinaryIO) -> bool:
         """Write the contents of a file to ``into``, from its start; return whether it ends within MAX_FILE."""

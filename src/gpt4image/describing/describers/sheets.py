@@ -36,7 +36,7 @@ class SheetDescriber:
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers as the sheets arrive; see ``Describer``."""
-        for group in self.asked.describe(map(call_about, in_sheets(requests, self._per_call))):
+        for group in self.asked.describe(self._calls(requests)):
             yield [answer for call in group for answer in _answers(call)]
 
     def arrived(self) -> Sequence[Answer]:
@@ -47,27 +47,20 @@ class SheetDescriber:
         """Return the facts about the calls."""
         return self.asked.report(images)
 
-
-def _answers(call: Answer) -> Iterator[Answer]:
-    sheet = call.request.sheet
-    yield from opened(call, dict(enumerate(sheet)), len(sheet)) if sheet else [call]
-
-
-def in_sheets(requests: Iterable[Request], size: int) -> Iterator[Sequence[Request]]:
-    """Yield ``size`` requests with one prompt at a time; one that was asked before goes alone."""
-    waiting: dict[Prompt, list[Request]] = {}
-    for request in requests:
-        if request.again:
-            yield [request]
-            continue
-        sheet = waiting.setdefault(request.prompt, [])
-        sheet.append(request)
-        if len(sheet) == size:
-            yield waiting.pop(request.prompt)
-    yield from waiting.values()
+    def _calls(self, requests: Iterable[Request]) -> Iterator[Request]:
+        waiting: dict[Prompt, list[Request]] = {}
+        for request in requests:
+            if request.again:
+                yield request
+                continue
+            sheet = waiting.setdefault(request.prompt, [])
+            sheet.append(request)
+            if len(sheet) == self._per_call:
+                yield _call_about(waiting.pop(request.prompt))
+        yield from map(_call_about, waiting.values())
 
 
-def call_about(sheet: Sequence[Request]) -> Request:
+def _call_about(sheet: Sequence[Request]) -> Request:
     """Return the request of a sheet; of a single image, its own."""
     first = sheet[0]
     if len(sheet) == 1:
@@ -81,13 +74,17 @@ def call_about(sheet: Sequence[Request]) -> Request:
     )
 
 
-def opened(call: Answer, sheet: Mapping[int, Request], size: int) -> Iterator[Answer]:
-    """Yield the answer about each image of a sheet by its place in it, of ``size`` places, with its share of the cost.
+def _answers(call: Answer) -> Iterator[Answer]:
+    """Yield the answer about each image of a sheet, with its share of the cost; of a call about one image, its own.
 
     Shares are whole tokens that add up to those of the call. An image that is left unanswered has an error.
     """
-    found = items_of_sheet(call.text or "", call.request.prompt, size)
-    for place, request in sheet.items():
+    sheet = call.request.sheet
+    if not sheet:
+        yield call
+        return
+    found, size = items_of_sheet(call.text or "", call.request.prompt, len(sheet)), len(sheet)
+    for place, request in enumerate(sheet):
         text = found.get(place + 1)
         lost = {"error": call.error or _NOTHING, "retry": True}
         own: dict[str, Any] = {"request": request, "text": text, **({"finish_reason": "stop"} if text else lost)}
