@@ -14,23 +14,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from gpt4image.artifacts.prompts import PROMPTS
-from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
 from gpt4image.base.interrupts import Interrupt
-from gpt4image.config import DescribeConfig
+from gpt4image.config import DescribeConfig, EncodeConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
 from gpt4image.describing.asking import Asking, Budget, Missing
 from gpt4image.describing.describers.base import Answer
 from gpt4image.describing.describers.ray import RayDescriber
 from gpt4image.describing.describers.registry import load_describer
+from gpt4image.encoding.encode import encode
 from gpt4image.parallel import ray_cluster
 from gpt4image.parallel.ray_cluster import Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
+from tiny_text_models import make_sentence_transformer
 
 KEY = "sk-only-in-the-environment"
 # Ray leaves sockets and log files of its processes to the garbage collector, and warns about its own next versions.
@@ -245,3 +249,33 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"--engine ray needs .*\[ray\]"):
         require_ray()
+
+
+@pytest.mark.slow
+def test_a_table_is_that_of_the_engine_local(tmp_path: Path) -> None:
+    store_path = tmp_path / "texts.db"
+    words = ["a", "small", "brown", "bird", "with", "black", "wings", "on", "the", "branch", "of", "an", "old", "tree"]
+    rng = np.random.default_rng(0)
+    with DescriptionStore(store_path, write=True) as store:
+        store.add(
+            Description(
+                digest=f"{number:064x}",
+                prompt=PROMPTS["paper"],
+                describer={"kind": "test"},
+                created=0.0,
+                text=f"{number} " + " ".join(rng.choice(words, size=rng.integers(3, 40))),
+            )
+            for number in range(300)
+        )
+    # It reads 24 tokens: longer texts travel as chunks.
+    encoder = f"sentence-transformers:{make_sentence_transformer(tmp_path, max_length=24)}"
+    options: dict[str, Any] = {"store": store_path, "encoder": encoder, "batch_tokens": 512, "device": "cpu"}
+    local, spread = tmp_path / "local", tmp_path / "ray"
+    encode(EncodeConfig(out=local, **options))
+    outcome = encode(EncodeConfig(out=spread, engine="ray", workers=1, **options))
+    assert outcome.summary["texts_encoded"] == 300
+    for name in ("texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
+        assert (local / name).read_bytes() == (spread / name).read_bytes(), name
+    one, other = EmbeddingTable.open(local), EmbeddingTable.open(spread)
+    assert one.manifest == other.manifest and one.manifest.pooled
+    np.testing.assert_allclose(np.asarray(one.embeddings), np.asarray(other.embeddings), atol=1e-3)

@@ -314,3 +314,7 @@ class EncodeConfig(StageConfig):
     """Tokens per encoding batch, padding included."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    engine: Literal["local", "ray"] = "local"
+    """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
+    workers: int | None = Field(default=None, ge=1)
+    """Workers of the engine ray. Default: one per GPU, or one per core."""

@@ -12,13 +12,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import math
 import os
 import shutil
+import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -47,11 +51,14 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.config import EncodeConfig
 from gpt4image.config.results import EncodeResult
 from gpt4image.encoding.text_encoders.base import TextEncoder
-from gpt4image.encoding.text_encoders.long_texts import chunked
+from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Workers, require_ray
 
 SECONDS_BETWEEN_REPORTS = 2.0
 _TEXTS_PER_READ = 4096
+
+EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +114,8 @@ def encode(config: EncodeConfig) -> EncodeResult:
     What was encoded is kept also where it fails or is interrupted.
     """
     start = time.monotonic()
+    if config.engine == "ray":
+        require_ray()
     encoder = load_text_encoder(config.encoder, config.device)
     with DescriptionStore(config.store) as store, writing(config.out):
         descriptions = read_descriptions(store, config.prompt)
@@ -250,23 +259,32 @@ class _Work:
         if done == len(order):
             return
         every = batches(lengths, progress["reused"], self.config.batch_tokens)
+        missing = [(start, stop) for start, stop in every if stop > done]
+        in_flight: deque[Chunks] = deque()
+
+        def texts_of_batches() -> Iterator[list[str]]:
+            for start, stop in missing:
+                texts = self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist())
+                in_flight.append(chunked(texts, lengths[start:stop], encoder.max_tokens, encoder.token_lengths))
+                yield in_flight[-1].texts
+
         with (
             (self.partial / "embeddings.npy").open("rb+") as file,
             deferred_interrupt() as interrupt,
             progress_bar() as bar,
+            _engine(self.config, encoder) as encode_batches,
         ):
             file.truncate(progress["header"] + done * 2 * encoder.width)
             file.seek(0, os.SEEK_END)
             task = bar.add_task("encode", total=len(order), completed=done, note=encoder.precision)
-            for start, stop in ((start, stop) for start, stop in every if stop > done):
-                texts = self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist())
-                chunks = chunked(texts, lengths[start:stop], encoder.max_tokens, encoder.token_lengths)
-                vectors = chunks.pool(encoder.encode(chunks.texts))
+            for (start, stop), found in zip(missing, encode_batches(texts_of_batches()), strict=True):
+                vectors = in_flight.popleft().pool(found)
                 bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
                 if len(bad):  # one would make every text label NaN
+                    text = self.store.texts_at(self.descriptions.stored[order[start + bad[:1]]].tolist())[0]
                     raise ModelError(
-                        f"{encoder.spec}, computing in {encoder.precision}, gives {len(bad)} of {len(texts)} texts "
-                        f"of a batch an embedding that is not finite, first {texts[bad[0]][:60]!r}. Most likely its "
+                        f"{encoder.spec}, computing in {encoder.precision}, gives {len(bad)} of {stop - start} texts "
+                        f"of a batch an embedding that is not finite, first {text[:60]!r}. Most likely its "
                         "numbers overflow or its weights are damaged: try --device cpu, or another --encoder."
                     )
                 self._write(file, vectors.astype("<f2").tobytes())
@@ -324,3 +342,52 @@ def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterat
         if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
             yield start, stop
             start = stop
+
+
+@contextlib.contextmanager
+def _engine(config: EncodeConfig, encoder: TextEncoder) -> Generator[EncodeBatches]:
+    """Give a function that turns batches of texts into their (N, D) vectors, in order; over Ray a few ahead."""
+    if config.engine != "ray":
+        yield partial(map, encoder.encode)
+        return
+    given = (encoder.spec, config.device, encoder.revision, encoder.precision)
+    crew = Workers(_EncodeWork, lambda _count: given, config.workers, calls=2, gpu=config.device in ("auto", "cuda"))
+    try:
+        yield lambda batches: _in_order(crew, batches, encoder.width)
+    finally:
+        crew.close()
+
+
+def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
+    waiting, ready, following = iter(batches), dict[int, bytes](), 0
+    while True:
+        # Results that are ready too early count as in flight, so that they do not pile up behind one slow batch.
+        while crew.has_room and len(ready) < crew.room and (batch := next(waiting, None)) is not None:
+            crew.send(json.dumps(list(batch)).encode("ascii"))
+        if not crew.pending:
+            return
+        result = crew.receive()
+        if result.fault is not None or result.lost:
+            raise ModelError(result.fault or f"Workers died {MOST_TRIES} times over the same texts; free some memory.")
+        ready[result.number] = result.payload
+        while following in ready:
+            yield np.frombuffer(ready.pop(following), dtype=np.float32).reshape(-1, width)
+            following += 1
+
+
+class _EncodeWork:
+    """Turns a JSON list of texts into the bytes of their vectors, float32 (N, D); one list at a time."""
+
+    def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
+        self._encoder, self._lock = load_text_encoder(spec, device), threading.Lock()
+        here, there = (self._encoder.revision[:12], self._encoder.precision), (revision[:12], precision)
+        if here != there:
+            raise ModelError(
+                f"{spec}: a worker would encode with revision and precision {here}, the driver with {there}; rows of "
+                "one table must be made alike. Run on machines of one kind, with the same weights, or give --device "
+                "cpu."
+            )
+
+    def __call__(self, payload: bytes) -> bytes:
+        with self._lock:
+            return self._encoder.encode(json.loads(payload)).astype(np.float32).tobytes()
