@@ -569,6 +569,8 @@ def encode(
     long: Literal['cut', 'pool'] = 'pool',
     batch_tokens: int = 8192,
     device: str = 'auto',
+    engine: Literal['local', 'ray'] = 'local',
+    workers: int | None = None,
 ) -> EncodeResult:
     """Turn descriptions into embeddings: ``gpt4image encode`` as a function.
 
@@ -587,6 +589,9 @@ def encode(
             their chunks, cut drops what is too long.
         batch_tokens (int, optional): Tokens per encoding batch, padding included.
         device (str, optional): auto, cpu, cuda or mps.
+        engine (Literal['local', 'ray'], optional): local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or
+            one made on this machine).
+        workers (int | None, optional): Workers of the engine ray. Default: one per GPU, or one per core.
 
     Returns:
         EncodeResult: The embedding table that ``encode`` wrote, and how long it took.
