@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from command_line import parsed
-from gpt4image.comparing.statistics import paired
+from gpt4image.comparing.results import paired
 from gpt4image.config.training import Evidence
 from gpt4image.data import load_with_splits
 from gpt4image.data.splits import flip_labels

@@ -20,7 +20,7 @@ from typing import Any
 
 from gpt4image.artifacts.run_records import Comparison, load_comparisons
 from gpt4image.comparing.compare import compare
-from gpt4image.comparing.statistics import paired
+from gpt4image.comparing.results import paired
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.options import load_recipe, read_recipe
 from gpt4image.pages.numbers import points, points_interval

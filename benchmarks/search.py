@@ -94,8 +94,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
     from gpt4image.artifacts.runs import read_run
     from gpt4image.comparing.arms import training_data
     from gpt4image.comparing.compare import situation
-    from gpt4image.comparing.planning import Job
-    from gpt4image.comparing.regimes import Regime
+    from gpt4image.comparing.planning import Job, Regime
     from gpt4image.config import TrainConfig
     from gpt4image.config.arms import ARMS
     from gpt4image.encoding.class_names import ClassNames, find_class_names

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from plots import drawing, plain
 
-from gpt4image.comparing.statistics import crossed
+from gpt4image.comparing.results import crossed
 from gpt4image.pages.numbers import points as in_points
 from gpt4image.pages.numbers import points_interval
 

@@ -11,7 +11,7 @@ import inspect
 import json
 import shutil
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from gpt4image.base.errors import ConfigError, first_few, nearest
 from gpt4image.base.files import parse_json, parse_toml
-from gpt4image.config.base import EARLIER, RARE, StageConfig, flag_of
+from gpt4image.config.base import EARLIER, RARE, StageConfig, current_names, flag_of
 
 METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH", dict: "JSON"}
 WIDTH = 100
@@ -48,16 +48,11 @@ def parse(usage: str, kind: type[StageConfig], words: Sequence[str], recipe: Map
         wants = error.message.replace("expected one argument", "give a value after it")
         raise ConfigError(f"{error.argument_name}: {wants}. See `{parser.prog} --help`.") from None
     if unknown:
-        word = next((word for word in unknown if word.startswith("-")), None)
-        if word is None:
-            recipes = "; a recipe ends with .toml" if "[RECIPE.toml]" in usage else ""
-            raise ConfigError(
-                f"{unknown[0]!r} belongs to no option of `{parser.prog}`{recipes}. See `{parser.prog} --help`."
-            )
-        word = word.partition("=")[0]
+        word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
         close = difflib.get_close_matches(word, [kind.option(name) for name in kind.model_fields], n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
-        raise ConfigError(f"Unknown option {word}. {hint}`{parser.prog} --help-all` lists all options.")
+        what = f"Unknown option {word}" if word.startswith("-") else f"{word!r} belongs to no option"
+        raise ConfigError(f"{what}. {hint}`{parser.prog} --help-all` lists all options.")
     given = {key: value for key, value in vars(found).items() if value not in (None, [])}
     return kind(**{**recipe, **given})
 
@@ -75,7 +70,7 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
     rare = sum(RARE in field.metadata for field in kind.model_fields.values())
     more = f"{command} --help-all lists {len(kind.model_fields) - rare} options; docs/reference/cli.md has {rare} more."
     is_short = bool(kind.essential) and not everything
-    required = (kind.option(name) + ("" if kind.option(name).isupper() else f" {name.upper()}") for name in needed)
+    required = (f"{flag} {name.upper()}" if (flag := kind.option(name))[0] == "-" else flag for name in needed)
     about, _, example = inspect.cleandoc(kind.__doc__ or "").partition("Example: ")
     parts = [textwrap.fill(part, columns) for part in about.strip().split("\n\n")]
     parser = _Parser(
@@ -186,23 +181,18 @@ def _with_dashes(word: str) -> str:
     return flag_of(EARLIER.get(name, name)) + sign + value if word.startswith("--") else word
 
 
-def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
+def read_recipe(path: Path, stage: type[StageConfig], above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the options in a recipe, by field name; ``-`` and ``_`` in keys are the same.
 
     ``extends`` names recipes that this one builds on, relative to itself; [train] and [compare] hold options of one
     stage. Later recipes win over earlier ones, a recipe over those it extends, and a stage's table over the rest of its
-    file; variants add up. Paths of data are relative to the working directory. Raises ConfigError: a file is missing,
-    is no TOML, extends itself, has unknown keys (all are named) or a key twice, or a value of another type than the
-    option has.
+    file; variants add up. Paths of data are relative to the working directory; ``above`` are recipes that extend it.
+    Raises ConfigError: a file is missing, is no TOML, extends itself or has unknown keys or values.
     """
-    return _read(path, stage, ())
-
-
-def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"Recipe {path} extends itself: {first_few(map(str, above))} lead to it.")
     try:
-        table = _by_field(path, parse_toml(path.read_text(encoding="utf-8-sig")))
+        table = _by_field(parse_toml(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         why = f"; {above[-1]} extends it, and names it relative to itself" if above else ""
         raise ConfigError(f"Recipe {path} does not exist{why}.") from None
@@ -214,29 +204,19 @@ def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict
         raise ConfigError(f"Recipe {path}: extends = {bases!r}: give the path of a recipe, or a list of them.")
     options: dict[str, Any] = {}
     for base in bases:
-        options |= _read(path.parent / base, stage, (*above, path.resolve()))
+        options |= read_recipe(path.parent / base, stage, (*above, path.resolve()))
     sections = {name: table.pop(name) for name in STAGES if isinstance(table.get(name), dict)}
-    section = sections.get(stage.__name__.removesuffix("Config").lower(), {})
-    given, known = table | _by_field(path, section), stage.model_fields.keys() - {"as_json"}
+    given = table | _by_field(sections.get(stage.__name__.removesuffix("Config").lower(), {}))
+    known = stage.model_fields.keys() - {"as_json"}
     if unknown := [key for key in given if key not in known]:
-        raise ConfigError("\n".join(f"Recipe {path}: {_unknown_key(key, given[key], known)}" for key in unknown))
+        raise ConfigError("\n".join(f"Recipe {path}: unknown key: {nearest(key, known)}" for key in unknown))
     own = {key: _value(path, stage, key, value) for key, value in given.items()}
     both = options.get("variants", {}) | own.get("variants", {})
     return options | own | ({"variants": both} if both else {})
 
 
-def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
-    names = [EARLIER.get(name, name) for name in (key.replace("-", "_") for key in table)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        both = ", ".join(f"{name.replace('_', '-')} and {name}" for name in twice)
-        raise ConfigError(f"Recipe {path}: {both} are the same option, written both ways; keep one of them.")
-    return dict(zip(names, table.values(), strict=True))
-
-
-def _unknown_key(key: str, value: Any, known: Collection[str]) -> str:
-    if isinstance(value, dict):
-        return f"[{key}] is no table of a recipe; allowed are {' and '.join(f'[{name}]' for name in STAGES)}."
-    return f"unknown key: {nearest(key, known)}"
+def _by_field(table: Mapping[str, Any]) -> dict[str, Any]:
+    return current_names({key.replace("-", "_"): value for key, value in table.items()})
 
 
 def _value(path: Path, stage: type[StageConfig], key: str, value: Any) -> Any:
@@ -244,12 +224,9 @@ def _value(path: Path, stage: type[StageConfig], key: str, value: Any) -> Any:
     field = stage.model_fields[key]
     of_field = TypeAdapter(Annotated[field.annotation, *field.metadata, None])  # pyright: ignore
     try:
-        return of_field.validate_json(json.dumps(value), strict=True)
+        return of_field.validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-    except TypeError:  # TOML has dates, JSON and options do not
-        reason = "a date is no value of an option"
-    raise ConfigError(f"Recipe {path}: {key} = {value!r}: {reason}.")
+        raise ConfigError(f"Recipe {path}: {key} = {value!r}: {error.errors()[0]['msg']}.") from None
 
 
 def load_recipe(path: Path, stage: type[Config], **options: Any) -> Config:

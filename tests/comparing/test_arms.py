@@ -94,12 +94,6 @@ def test_shuffled_gives_every_described_training_image_the_text_of_one_of_them()
     assert text is not None and sorted(text.identity[:15]) == [0, 0, *range(2, 15)], "equal texts stay equal"
 
 
-def test_class_controls_use_wrong_labels_as_they_are() -> None:
-    wrong = (TRUE + 1) % 3
-    vectors, _ = texts(prepared("class-name", situation(labels=wrong)))
-    assert (vectors[:, :3].argmax(1) == wrong).all()
-
-
 @pytest.mark.parametrize("name", ["class-name", "shuffled", "aligned"])
 def test_controls_align_the_described_images_alone(name: str) -> None:
     some = np.arange(18) % 2 == 0
@@ -134,39 +128,22 @@ OF_TEXT = {"aligned", "text-labels", "shuffled", "class-name"}
     [
         ({}, {"baseline"}),
         ({"scarce": True}, {"baseline", "self-training", "oracle"}),
-        ({"scarce": True, "unlabelled": True}, {"baseline", "self-training", "fixmatch", "oracle"}),
         ({"answered": True}, {"baseline", "asked"}),
-        ({"described": True, "answered": True}, {"baseline", "asked", "fused", *OF_TEXT}),
         (
             {"described": True, "answered": True, "class_conditioned": True},
             {"baseline", "asked", *OF_TEXT} - {"text-labels"},
         ),
-        (
-            {"described": True, "answered": True, "scarce": True, "unlabelled": True},
-            set(ARMS) - {"fused-aligned"},
-        ),
+        ({"described": True, "answered": True, "scarce": True, "unlabelled": True}, set(ARMS) - {"fused-aligned"}),
         (
             {"described": True, "answered": True, "labelled": False, "scarce": True, "unlabelled": True},
             {"asked", "fused", "zero-shot", "oracle"},
         ),
-        ({"task": Detection, "scarce": True}, {"baseline", "self-training", "oracle"}),
         ({"task": Detection, "described": True}, {"baseline", "aligned", "shuffled", "class-name"}),
-        (
-            {"task": Detection, "scarce": True, "answered": True},
-            {"baseline", "self-training", "oracle", "asked", "fused"},
-        ),
         (
             {"task": Detection, "scarce": True, "answered": True, "described": True},
             {"baseline", "self-training", "oracle", "asked", "fused", "fused-aligned", *OF_TEXT},
         ),
-        (
-            {"task": Detection, "scarce": True, "answered": True, "labelled": False},
-            {"asked", "fused", "oracle"},
-        ),
-        (
-            {"task": Segmentation, "scarce": True, "unlabelled": True, "answered": True},
-            {"baseline", "asked", "self-training", "oracle"},
-        ),
+        ({"task": Detection, "scarce": True, "answered": True, "labelled": False}, {"asked", "fused", "oracle"}),
         (
             {"task": Segmentation, "scarce": True, "unlabelled": True, "answered": True, "described": True},
             {"baseline", "asked", "self-training", "oracle", "aligned", "text-labels", "fused", "shuffled"},

@@ -22,7 +22,7 @@ from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, 
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import make_plan
-from gpt4image.comparing.statistics import crossed
+from gpt4image.comparing.results import crossed
 from gpt4image.data import load_dataset
 from gpt4image.models.weights import save_tensors
 from gpt4image.training.trainer import make_backbone
@@ -115,6 +115,7 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"task": "pretrain"}, "makes no predictions to compare"),
         ({"seed": 5}, "--seed 5: .*--first-seed"),
         ({"targets": "x.parquet"}, "--targets x.parquet .* labels that an arm must not see"),
         ({"consistency": 1.0}, "give a variant"),
@@ -125,7 +126,6 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
             for name, table, message in (
                 ("aligned", {"arm": "aligned"}, "cannot name a variant"),
                 ("../x", {"arm": "aligned"}, "cannot name a variant"),
-                ("x", {"head": "mlp"}, "needs an arm"),
                 ("x", 3, "needs an arm"),
                 ("x", {"arm": "aligned", "epochs": 9}, "epochs, which all arms have in common"),
                 ("x", {"arm": "aligned", "min_scale": 0.5}, "min_scale, which all arms have in common"),
@@ -176,20 +176,16 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
 
 LABELS = "needs? --labels-per-class or --label-noise"
 MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"labels_per_class": 99}, DataError, "99"),
     ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle needs --label.*; aligned needs --emb"),
     ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, LABELS),
-    ({"arms": "asked,fused"}, ConfigError, "asked,fused need --answers"),
-    ({"arms": "baseline,text-labels", "labels_per_class": 0}, ConfigError, "baseline,text-labels need labels; poss"),
+    ({"arms": "asked,fused"}, ConfigError, "asked needs --answers"),
+    ({"arms": "baseline,text-labels", "labels_per_class": 0}, ConfigError, "baseline needs labels; text-labels needs"),
     ({"labels_per_class": 0, "label_noise": 0.2}, ConfigError, "leaves no label to flip"),
     ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch needs training images without a label"),
     ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels .* is not one wrong"),
     ({"arms": "zero-shot,class-name", "labels_per_class": 2}, ConfigError,
-     r"^--arms zero-shot,class-name need the names .* in the space of .*table: .*'given'.*gpt4image encode"),
-    ({"batch_size": 64}, DataError, "larger than the train split"),
+     r"^--arms zero-shot: it needs the names .* in the space of .*table: .*'given'.*gpt4image encode"),
     ({"arms": "aligned", "tune_text": "lora"}, TableError, "the store that .* is gone"),
-    ({"model": "resnet1O"}, ModelError, "not a model of timm"),
-    ({"optimizer": "admw"}, ConfigError, "^--optimizer admw"),
     ({"arms": "baseline", "val_fraction": 0.0, "variants": {"x": {"arm": "baseline", "select": "best"}}}, ConfigError,
      "^variant 'x': --select best needs labelled validation images"),
     ({"arms": "baseline", "paper_compat": True, "variants": {"x": {"arm": "aligned", "align_loss": "siglip"}}},
@@ -197,16 +193,14 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     *(({"arms": "baseline", "variants": {"x": {"arm": arm} | mistake}}, kind, f"^variant 'x': .*{message}")
       for arm, mistake, kind, message in (
         ("baseline", {"optimizer": "admw"}, ConfigError, "--optimizer admw"),
-        ("baseline", {"auto_augment": "nonsense"}, ConfigError, "nonsense"),
         ("baseline", {"init": "nothing.safetensors"}, ModelError, "nothing.safetensors"),
-        ("baseline", {"consistency": 1.0}, ConfigError, "all 36 have one"),
         ("text-labels", {"consistency": 1.0}, ConfigError, "all 36 have one"),
         ("self-training", {"consistency": 1.0}, ConfigError, "all 36 have one"),
         ("aligned", {"embeddings": "/no"}, TableError, "no embedding table here"),
         ("aligned", {"embeddings": None}, ConfigError, "embeddings null would leave the texts"),
         ("aligned", {"align_weight": 1.0}, ConfigError, "with align_weight 1.0 it is aligned once more"),
         ("baseline", {"align_weight": 3.0}, ConfigError, "it is baseline once more, which .* does not read"),
-        ("class-name", {"head": "mlp"}, ConfigError, "class-name need the names of the classes"),
+        ("class-name", {"head": "mlp"}, ConfigError, "class-name: it needs the names of the classes"),
     )),
 ]  # fmt: skip
 
@@ -248,9 +242,6 @@ def test_one_comparison_at_a_time_works_in_a_folder(
     config = options(colour_folder, table, tmp_path / "cmp", arms="baseline")
     with held_by_another(config.out) as process, pytest.raises(RunError, match=rf"id {process}\) trains here"):
         compare(config)
-    with pytest.raises(DataError):
-        compare(config.model_copy(update={"data": "folder:nowhere", "out": tmp_path / "new"}))
-    assert not (tmp_path / "new").exists()
 
 
 def test_a_variant_is_taught_by_the_variant_with_the_same_options(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +16,19 @@ from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.prompts import Prompt
 from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.base.errors import ConfigError, DataError, DescriberError, TableError
-from gpt4image.base.files import read_json
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.comparing.arms import training_data
-from gpt4image.comparing.compare import compare, situation, write_extras
-from gpt4image.comparing.planning import make_plan
-from gpt4image.comparing.regimes import Regime
-from gpt4image.config import CompareConfig, DescribeConfig, EncodeConfig, LabelConfig, TrainConfig
+from gpt4image.comparing.compare import compare, situation
+from gpt4image.comparing.planning import Regime, make_plan
+from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data import load_dataset
 from gpt4image.data.dataset import Dataset
 from gpt4image.data.regions import Boxes, Masks
-from gpt4image.describing.describe import describe
-from gpt4image.encoding.encode import encode
 from gpt4image.labelling.label import label
 from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
 from gpt4image.training.targets import check_fitting
-from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -109,7 +102,6 @@ def test_answered_boxes_teach_images_that_have_no_mask(root: Path, tmp_path: Pat
     assert data.weak(rows).all() and np.array_equal(data.labels.boxes.known.nonzero()[0], np.sort(rows))
     taught, true = data.labels.boxes[rows], boxes[some]
     assert np.array_equal(taught.labels, true.labels) and np.allclose(taught.corners, true.corners, atol=2e-3)
-    train(TrainConfig(**options, out=tmp_path / "run"))
     with pytest.raises(TableError, match="holds text labels for --task detection, this run is of classification"):
         check_fitting(
             BoxLabels.load(tmp_path / "boxes.parquet"), TrainConfig(**options, out=tmp_path), images, Classification()
@@ -172,29 +164,6 @@ def test_arms_with_answers_learn_from_answered_boxes_too(root: Path, tmp_path: P
     assert np.allclose(asked.labels.boxes[rows].corners, boxes[rows].corners, atol=2e-3)
     shown = boxes[rows].presence(asked.soft.shape[1])
     assert ((asked.soft[rows, 1:] >= 0.5) == (shown[:, 1:] == 1)).mean() > 0.95, "labels of boxes are tags"
-
-
-def write_texts(images: Dataset, folder: Path, rows: Sequence[int]) -> Path:
-    """Describe some images by their classes; return the embedding table."""
-    texts = [f"{' and '.join(images.label_names(i))}, number {i}" for i in rows]
-    said = [{"key": images.keys[i], "description": text} for i, text in zip(rows, texts, strict=True)]
-    (folder / "said.jsonl").write_text("\n".join(map(json.dumps, said)))
-    given: dict[str, Any] = {"describer": f"replay:{folder / 'said.jsonl'}", "ask": "description"}
-    with contextlib.suppress(DescriberError):  # it has no words of some
-        describe(DescribeConfig(data=images.spec, store=folder / "texts.db", **given))
-    encode(EncodeConfig(store=folder / "texts.db", out=folder / "emb", encoder="bag-of-words:16"))
-    return folder / "emb"
-
-
-def test_texts_are_held_against_the_classes_of_the_masks_that_are_left(root: Path, tmp_path: Path) -> None:
-    images = load_dataset(f"masks:{root / 'set'}")
-    table = write_texts(images, tmp_path, range(len(images)))
-    own: dict[str, Any] = {"answers": None, "embeddings": table, "arms": "baseline,text-labels", "labelled_images": 30}
-    plan = make_plan(options(root, tmp_path / "cmp", **own))
-    data = Regime.of(plan.config).apply(plan.prepared.data, 0)
-    assert ((data.labels.presence_of_classes >= 0).any(axis=1) == data.labels.known).all(), "as the arm trains"
-    assert "doubtful-labels.json" not in {item.name for item in write_extras(plan)}
-    assert isinstance(read_json(tmp_path / "cmp" / "doubtful-labels.json"), list)
 
 
 def test_masks_that_the_finished_baseline_of_the_seed_predicts_teach_self_training(root: Path, tmp_path: Path) -> None:

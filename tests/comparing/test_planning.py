@@ -13,11 +13,10 @@ import pytest
 import torch
 
 from comparing.cases import options
-from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.compare import compare
-from gpt4image.comparing.planning import Job, Member, Setup, jobs_at_once, make_plan, members_of, set_up
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.planning import Member, Regime, Setup, jobs_at_once, make_plan, members_of, set_up
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
@@ -79,8 +78,6 @@ def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_ar
     make_table(one, {data.image_set.digests[data.indices("train")[0]]: np.eye(8)[:1]})
     with pytest.raises(TableError, match="labels of at least 2 classes"):
         make_plan(options(colour_folder, one, tmp_path / "cmp", arms="text-labels"))
-    variants = {"x": {"arm": "text-labels", "embeddings": table}}
-    make_plan(options(colour_folder, one, tmp_path / "cmp", arms="baseline", variants=variants))
     variants = {"x": {"arm": "text-labels", "embeddings": one}}
     with pytest.raises(TableError, match=r"variant 'x': .* labels of at least 2 classes"):
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
@@ -89,7 +86,7 @@ def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_ar
 def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
     colour_folder: Path, table: Path, answers: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"no image of the test split has a label.*--test-fraction than 0\.0"):
+    with pytest.raises(DataError, match=r"no image of the test split has a label: raise --test-fraction 0\.0"):
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", test_fraction=0.0))
     rows = ["path,label,split"]
     for path in sorted(colour_folder.rglob("*.png")):
@@ -107,21 +104,17 @@ def test_what_could_not_be_measured_or_trained_is_refused_in_the_plan(
 
 
 def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:
-    def planned(**changes: Any) -> list[Job]:
+    def planned(**changes: Any) -> tuple[int | None, int | None]:
         config = options(colour_folder, None, tmp_path / "cmp", arms="baseline", seeds=1, **changes)
-        return list(make_plan(config).jobs)
-
-    def threads(**changes: Any) -> set[int | None]:
-        return {job.config.threads for job in planned(**changes)}
+        (job,) = make_plan(config).jobs
+        return job.config.threads, job.shared.workers
 
     cores = available_cores()
-    shared = [job.shared.workers for job in (*planned(jobs=1), *planned(jobs=2 * cores), *planned(jobs=2, workers=5))]
-    assert shared == [cores, 1, 5], "and the processes that decode"
     with cpu_threads(cores):
-        assert threads(jobs=1) == {cores} and threads(jobs=cores) == {1} and threads(jobs=2 * cores) == {1}
-        assert threads(jobs=cores, threads=3) == {3}, "what is asked for"
+        assert planned(jobs=1) == (cores, cores) and planned(jobs=2 * cores) == (1, 1)
+        assert planned(jobs=2, threads=3, workers=5) == (3, 5), "what is asked for"
     with cpu_threads(1):
-        assert threads(jobs=1) == {1}
+        assert planned(jobs=1) == (1, cores)
 
 
 def members(folder: Path, **options: Any) -> tuple[dict[str, Member], list[str]]:
@@ -143,7 +136,7 @@ def test_arms_that_lack_class_names_are_left_out_with_a_note_unless_they_are_ask
 ) -> None:
     found, (note,) = members(colour_folder, **options)
     assert "aligned" in found and not set(left_out) & set(found)
-    assert note.startswith(f"Left out: {', '.join(left_out)}, which need the names of the classes in the space of ")
+    assert note.startswith(f"Left out: {', '.join(left_out)}: it needs the names of the classes in the space of ")
     assert "Unknown text encoder: 'given'" in note
     asked, notes = members(colour_folder, arms=",".join(left_out), **options)
     assert set(left_out) < set(asked) and notes == []
@@ -205,11 +198,6 @@ def test_options_of_all_arms_tell_runs_apart(ready: Prepared) -> None:
     assert given(ready, {}, "fixmatch").key != given(ready, {}, "baseline").key, "it has options of its own"
 
 
-def test_runs_of_other_teachers_are_other_runs(ready: Prepared) -> None:
-    keys = {set_up(ARMS["self-training"], ready, {}, taught_by).key for taught_by in ("a", "b", "a")}
-    assert len(keys) == 2
-
-
 def test_runs_that_read_class_names_are_made_anew_with_others(
     ready: Prepared, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,23 +205,11 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
         class_names.embed_by.cache_clear()
         return {arm: given(ready, {}, arm).key for arm in ARMS}
 
-    def told_apart(others: dict[str, str]) -> set[str]:
-        return {arm for arm in ARMS if first[arm] != others[arm]}
-
     first = keys()
     reading = {arm for arm in ARMS if ARMS[arm].text and (ARMS[arm].predicts_targets or ARMS[arm].names)}
     assert {"text-labels", "zero-shot", "class-name"} <= reading
     monkeypatch.setattr("gpt4image.encoding.text_encoders.bag_of_words.fingerprint", lambda _: "later")
-    assert told_apart(keys()) == reading, "the same table, read by another encoder"
-    monkeypatch.undo()
-    assert keys() == first
-
-    def gone(*_: Any, **__: Any) -> None:
-        raise ModelError("the encoder is not here any more")
-
-    monkeypatch.setattr("gpt4image.encoding.text_encoders.registry.load_known_encoder", gone)
-    assert told_apart(keys()) == reading
-    assert given(ready, {}, "text-labels").class_names.missing == "the encoder is not here any more"
+    assert {arm for arm in ARMS if first[arm] != keys()[arm]} == reading, "the same table, read by another encoder"
 
 
 @pytest.fixture
@@ -278,12 +254,5 @@ def test_labels_are_drawn_from_described_images(data: TrainingData) -> None:
 
 
 def test_noise_that_flips_no_label_is_refused(data: TrainingData) -> None:
-    with pytest.raises(
-        DataError, match=r"--label-noise 0\.01 of 36 labels in train is not one wrong .* at least 0\.028"
-    ):
-        Regime(label_noise=0.01).apply(data, seed=0)
-    with pytest.raises(DataError, match=r"of 6 labels in train .* at least 0\.17, or leave it out"):
+    with pytest.raises(DataError, match=r"--label-noise 0\.05 of 6 labels in train .* at least 0\.17, or leave it out"):
         Regime(labels_per_class=2, label_noise=0.05).apply(data, seed=0)
-    left = Regime(labels_per_class=2, label_noise=0.17).apply(data, seed=0)
-    train = left.indices("train")
-    assert (left.labels[train] != data.labels[train])[left.labels[train] != NO_LABEL].sum() == 1

@@ -80,11 +80,6 @@ def test_a_comparison_has_arms_that_suit_the_task(output: str, align: bool, arm:
         assert found == arms and all(ARMS[name].suits(kind) for name in found)
 
 
-@pytest.mark.parametrize(("form", "name"), [("timm", "model"), ("onnx", "model.onnx"), ("torch-export", "model.pt2")])
-def test_an_export_ends_as_its_format_does(form: str, name: str) -> None:
-    assert distilling(format=form).export().out == Path("distilled") / name
-
-
 def test_mistakes_of_stages_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"--consistency 1 would change every arm"):
         distilling(consistency=1.0, compare=1)
@@ -92,11 +87,6 @@ def test_mistakes_of_stages_are_told_at_once() -> None:
         distilling(evidence="answers", ask="description")
     with pytest.raises(ConfigError, match=r"Unknown option: .*epohcs"):
         distilling(epohcs=3)
-
-
-def test_a_task_without_labels_is_one_of_train() -> None:
-    with pytest.raises(ConfigError, match="--task pretrain learns without the targets that distill makes"):
-        distilling(task="pretrain")
 
 
 def test_what_nobody_gave_stays_open_so_that_training_chooses_it_by_the_task() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,7 +67,7 @@ def test_what_could_not_be_measured_is_measured_when_it_can_be(run: Path, colour
 def test_accuracy_is_measured_where_the_embedding_table_is_gone(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "table")
     outcome = evaluate(EvaluateConfig(run_dir=run))
-    assert 0 <= outcome.summary["top1"] <= 1
+    assert 0 <= outcome.summary["top1"] <= 1 and "note" not in outcome.summary
     assert outcome.record["not_measured"]["retrieval"]
 
 
@@ -107,22 +104,6 @@ def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_fol
     assert "note" not in evaluate(EvaluateConfig(run_dir=out, split="val")).summary, "measured while it was the same"
 
 
-def test_texts_that_are_gone_are_no_change_of_the_images(run: Path, tmp_path: Path) -> None:
-    assert "note" not in evaluate(EvaluateConfig(run_dir=run, split="val")).summary
-    shutil.rmtree(tmp_path / "table")
-    outcome = evaluate(EvaluateConfig(run_dir=run))
-    assert "note" not in outcome.summary and "--train-on-val" in outcome.text
-
-
-def test_what_was_set_aside_is_named_each_time(colour_folder: Path, tmp_path: Path) -> None:
-    for number in range(8):
-        (colour_folder / "red" / f"broken-{number}.png").write_bytes(b"no picture %d" % number)
-    out = trained(f"folder:{colour_folder}", tmp_path / "run")
-    first, second = (evaluate(EvaluateConfig(run_dir=out)) for _ in range(2))
-    assert first.skipped == second.skipped != ()
-    assert "note" not in first.summary, "what could not be used is no change"
-
-
 def test_a_set_that_is_not_here_is_said_to_be_looked_for_from_where_the_run_was_trained(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,14 +129,9 @@ def test_class_names_do_nothing_to_a_terminal_and_of_many_classes_the_worst_are_
     assert r"an\x1b[31mimal" in shown and r"fo\nod" in shown and shown.replace("\n", "").isprintable()
     assert f"the lowest 20 of 29 (all of them: per_class in {path})" in shown
     assert "class-20 " in shown and "class-21 " not in shown and "class-2 " not in shown
-    write_json(path, {**facts, "classes": names[:3], "per_class": accuracies[:3], "support": [1, 1, 0]})
-    assert cli.main(["evaluate", str(measured)]) == 0
-    assert re.search(r"^class-2 +-  of 0$", capsys.readouterr().out, re.MULTILINE), (
-        "few classes are shown in their order"
-    )
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", "\udcff"])
+@pytest.mark.parametrize("content", ["{", "[]"])
 @pytest.mark.parametrize("name", [runs.CONFIG, runs.RUN, "evaluation-test.json"])
 def test_a_damaged_record_is_named(measured: Path, name: str, content: str) -> None:
     (measured / name).write_bytes(content.encode(errors="surrogateescape"))
@@ -164,36 +140,15 @@ def test_a_damaged_record_is_named(measured: Path, name: str, content: str) -> N
     assert str(measured / name) in str(caught.value)
 
 
-def test_a_run_folder_that_cannot_be_written_is_known_before_work(
-    measured: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, **_: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-
-    monkeypatch.setattr(Path, "touch", refuse)
-    monkeypatch.setattr(
-        "gpt4image.evaluating.evaluate.measure_run", lambda *_args, **_options: pytest.fail("it was measured")
-    )
-    with pytest.raises(OSError, match="Read-only") as caught:
-        evaluate(EvaluateConfig(run_dir=measured, split="val"))
-    assert caught.value.filename == str(measured / "evaluation-val.json")
-
-
-@pytest.mark.parametrize(("split", "reason"), [("train", "trained on other classes"), ("val", "no labelled image")])
-def test_what_cannot_be_measured_is_refused_before_images_are_decoded(
-    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, reason: str
+def test_other_classes_are_refused_before_images_are_decoded(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Path(read_json(measured / "config.json")["data"].removeprefix("folder:"))
     other = Path(shutil.copytree(own, tmp_path / "other"))
-    pictures = [path.relative_to(other).as_posix() for path in sorted(other.rglob("*.png"))]
-    rows = [f"{path},{path.split('/')[0]},train" for path in pictures[1:]]
-    (other / "table.csv").write_text("\n".join(["path,label,split", f"{pictures[0]},,val", *rows]), encoding="utf-8")
-    if split == "train":
-        shutil.copytree(own / "food", other / "zoo")
-    spec = f"folder:{other}" if split == "train" else f"manifest:{other / 'table.csv'}"
+    shutil.copytree(own / "food", other / "zoo")
     monkeypatch.setattr(prepare, "load_pixels", lambda *_args, **_more: pytest.fail("images are decoded"))
-    with pytest.raises((RunError, DataError), match=reason):
-        evaluate(EvaluateConfig(run_dir=measured, data=spec, split=split))
+    with pytest.raises(RunError, match="trained on other classes"):
+        evaluate(EvaluateConfig(run_dir=measured, data=f"folder:{other}", split="train"))
 
 
 def test_a_dataset_that_lacks_a_class_of_the_run_is_measured_by_the_names_of_the_others(

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_dataset
 from gpt4image.encoding.class_names import ClassNames
-from gpt4image.evaluating import measures
-from gpt4image.evaluating.evaluate import measure_run
-from gpt4image.evaluating.measures import measure_more, recalls, zero_shot_accuracy
+from gpt4image.evaluating import evaluate as measures
+from gpt4image.evaluating.evaluate import measure_more, measure_run, recalls
 from gpt4image.training.prepare import prepare
 from gpt4image.training.run_model import load_run_model
 from gpt4image.training.train import train
@@ -64,18 +63,11 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     none = measure_more(model, held_back, "test", outputs, ClassNames(missing="no encoder"))
     assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
     assert "no two images of test or val have different descriptions" in none.absent["retrieval"]
-    only_val = replace(data, text=data.text.of_others(val, val))
-    some = measure_more(model, only_val, "test", outputs, NAMES)
-    assert "text_to_image_recall:1" in some.metrics and not some.absent
-    most = np.concatenate([val, data.indices("test")[:1]])
+    most = np.concatenate([val, data.indices("test")[:1]])  # a text that is alone is always found
     found = measure_more(model, replace(data, text=data.text.of_others(most, most)), "test", outputs, NAMES)
-    assert found.metrics == some.metrics, "a text that is alone is always found"
-    tuned = measure_more(
-        replace(model, foreign_texts="the text encoder learned with the model"), data, "test", outputs, NAMES
-    )
-    assert tuned.metrics == {} and "the text encoder learned with the model" in tuned.absent["retrieval"]
-    without = replace(model, head=None)
-    assert measure_more(without, data, "test", outputs, NAMES).metrics == {}
+    assert "text_to_image_recall:1" in found.metrics and not found.absent
+    tuned = measure_more(replace(model, foreign_texts="it learned with the model"), data, "test", outputs, NAMES)
+    assert tuned.metrics == {} and "it learned with the model" in tuned.absent["retrieval"]
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -103,16 +95,3 @@ def test_recalls_are_those_of_a_plain_loop(n: int, texts: int, chunk: int, seed:
             assert (f"{name}:{k}" in found) == (k <= n)
             if k <= n:
                 assert found[f"{name}:{k}"] == pytest.approx(np.mean(hits))
-
-
-def test_a_perfect_space_finds_all_and_a_collapsed_one_nothing() -> None:
-    space = np.eye(12, dtype=np.float32)
-    assert set(recalls(space, space, np.arange(12)).values()) == {1.0}
-    collapsed = np.full((12, 4), 0.5, np.float32)
-    assert set(recalls(collapsed, collapsed, np.arange(12)).values()) == {0.0}
-
-
-def test_zero_shot_takes_the_nearest_name_of_labelled_images() -> None:
-    names = np.eye(3, dtype=np.float32)
-    images = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
-    assert zero_shot_accuracy(images, names, np.array([0, 1, 1, -1])) == pytest.approx(2 / 3)

@@ -284,7 +284,7 @@ def test_a_promise_about_the_error_leaves_other_images_without_a_target(tmp_path
 
 
 def test_evidence_has_to_be_given():
-    with pytest.raises(ConfigError, match=r"label needs evidence: --answers STORE .*tags or boxes"):
+    with pytest.raises(ConfigError, match=r"label needs evidence: --answers STORE"):
         LabelConfig(data="openmoji", out=Path("out.parquet"))
     with pytest.raises(ConfigError, match="--evidence names reads --embeddings, which is not given"):
         LabelConfig(data="openmoji", out=Path("out.parquet"), answers=Path("a.db"), evidence="names")

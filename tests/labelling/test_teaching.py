@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.targets import Facts, Targets
 from gpt4image.base.errors import TableError
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.planning import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_dataset
 from gpt4image.labelling.answers import Answers

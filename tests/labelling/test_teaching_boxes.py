@@ -14,7 +14,7 @@ from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.compare import compare
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.planning import Regime
 from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
 from gpt4image.labelling.answers import AnsweredBoxes
 from gpt4image.labelling.label import label

@@ -7,14 +7,13 @@ import copy
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import nn
 
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config.learning import PAPER_LOSSES
-from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier, projection_head
-from gpt4image.models.alignment_losses import LOSSES, info_nce, info_nce_one_way
+from gpt4image.models.aligner import Aligner, freeze_all_but_classifier, projection_head
+from gpt4image.models.alignment_losses import LOSSES
 from small_models import CLASSES, images, small_resnet
 
 WIDTH = 24
@@ -94,9 +93,9 @@ class TestAligner:
             Aligner(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), WIDTH)
         with pytest.raises(ModelError, match="no classifier that can be found"):
             Aligner(timm.create_model("test_resnet", num_classes=0), WIDTH)
-        with pytest.raises(ModelError, match=r"no layer 'clasify'; .*'classify'"):
+        with pytest.raises(ModelError, match=r"no such layer: classifier 'clasify'.*'classify'"):
             Aligner(OwnNetwork(), WIDTH, classifier="clasify")
-        with pytest.raises(ModelError, match="is a BatchNorm2d"):
+        with pytest.raises(ModelError, match=r"no such layer: classifier 'bn1'"):
             Aligner(torchvision.models.resnet18(), WIDTH, classifier="bn1")
         with pytest.raises(ModelError, match="'unused' did not run"):
             Aligner(OwnNetwork(), WIDTH)(images())
@@ -122,18 +121,6 @@ class TestAligner:
         replica = Aligner(small_resnet(), WIDTH)._replicate_for_data_parallel()  # as nn.DataParallel makes them
         with pytest.raises(ModelError, match="torchrun --nproc-per-node"):
             replica(images())
-
-    def test_bf16_autocast_and_channels_last(self):
-        model = Aligner(small_resnet(), WIDTH).eval()
-        exact = model(images())[1]
-        model = model.to(memory_format=torch.channels_last)
-        batch = images().to(memory_format=torch.channels_last)
-        torch.testing.assert_close(model(batch)[1], exact, rtol=1e-4, atol=1e-5)
-        with torch.autocast("cpu", torch.bfloat16):
-            low = model(batch)[1]
-        assert low.dtype == torch.bfloat16
-        assert F.cosine_similarity(low.float(), exact).min() > 0.999
-        assert model.alignment_loss(low, torch.randn(2, WIDTH)).dtype == torch.float32
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_compiles_to_one_graph(self):
@@ -205,49 +192,6 @@ def test_the_official_code_ignores_mixing_and_equal_texts(loss):
     torch.testing.assert_close(found, LOSSES[loss](*batch(), described=described))
     if loss != "cosine":
         assert found > loss_of(*batch(), loss=loss, text_ids=ids)  # where they are no negatives
-
-
-@pytest.mark.parametrize("loss", PAPER_LOSSES)
-def test_the_gradient_over_several_processes_is_the_official_one(loss, monkeypatch):
-    count = 2
-    image_emb, text_emb = torch.randn(2, count * 3, 4, dtype=torch.float64)
-    rows = [slice(3 * rank, 3 * rank + 3) for rank in range(count)]
-    mean_over_processes = []
-    for own in rows:
-
-        def gather(tensor, own=own):  # as processes.gather does it in the process that has these rows
-            whole = image_emb if tensor.requires_grad else text_emb
-            scaled = count * tensor - (count - 1) * tensor.detach()
-            return torch.cat([whole[: own.start], scaled, whole[own.stop :]])
-
-        monkeypatch.setattr("gpt4image.parallel.processes.count", lambda: count)
-        monkeypatch.setattr("gpt4image.parallel.processes.gather", gather)
-        local = image_emb[own].clone().requires_grad_()
-        loss_of(local, text_emb[own], loss=loss, paper_compat=True).backward()
-        mean_over_processes.append(local.grad / count)
-    found = torch.cat(mean_over_processes)
-    whole = image_emb.clone().requires_grad_()
-    if loss == "infonce":  # all rows are candidates, and the gradient is a W-th
-        (info_nce(whole, text_emb) / count).backward()
-    else:  # each process has its own rows alone
-        sum(LOSSES[loss](whole[own], text_emb[own]) / count for own in rows).backward()
-    torch.testing.assert_close(found, whole.grad)
-    if loss == "infonce-one-way":
-        assert not torch.allclose(found, torch.autograd.grad(info_nce_one_way(whole, text_emb), whole)[0])
-
-
-def test_heads_read_the_pooled_feature_and_the_backbone_stays() -> None:
-    backbone = small_resnet().eval()
-    before = set(backbone.state_dict())
-    model = Headed(backbone).eval()
-    model.heads["twice"] = nn.Linear(model.feature_width, 2)
-    logits, embeddings, heads = model(images(3))
-    assert embeddings is None and set(heads) == {"twice"}
-    feature = backbone.forward_head(backbone.forward_features(images(3)), pre_logits=True)
-    torch.testing.assert_close(heads["twice"], model.heads["twice"](feature))
-    torch.testing.assert_close(logits, backbone(images(3)))
-    assert set(model.release().state_dict()) == before
-    assert model.read.__doc__ and model.classifier == "fc"
 
 
 def test_only_the_classifier_learns_on_frozen_weights() -> None:

@@ -16,7 +16,7 @@ from torchvision.models.detection.fcos import FCOS
 from gpt4image.base.errors import ModelError
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import classifier_names, create_backbone
+from gpt4image.models.backbones import create_backbone
 from gpt4image.models.detector import (
     MOST,
     POINT,
@@ -144,13 +144,6 @@ def test_boxes_of_outputs_are_decoded_and_the_best_come_first() -> None:
     assert not rows[2:].any()
 
 
-class Read(PyramidModel):
-    """Logits are its output."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.read(images)[1]
-
-
 @pytest.mark.parametrize(
     ("name", "size", "arguments", "sides"),
     [
@@ -168,17 +161,6 @@ def test_maps_have_the_sides_that_are_announced(
     assert model.sides == sides
     assert [tuple(found.shape) for found in maps] == [(2, model.width, side, side) for side in sides]
     assert logits.shape == (2, 5)
-
-
-def test_logits_are_those_of_the_classifier_and_texts_can_be_aligned_to_their_feature() -> None:
-    plain = timm.create_model("resnet10t", num_classes=5).eval()
-    images = torch.randn(2, 3, 64, 64)
-    expected = plain(images)
-    model = Read(plain, 64).eval()
-    assert classifier_names(model) == ("backbone.fc",)
-    logits, embeddings = Aligner(model, 12)(images)
-    torch.testing.assert_close(logits, expected)
-    assert embeddings.shape == (2, 12)
 
 
 def test_a_model_without_feature_maps_is_refused() -> None:

@@ -181,7 +181,7 @@ def test_what_only_models_of_timm_have_is_refused_or_absent(tmp_path: Path) -> N
     assert not (has_batch_norm(name) or has_small_stem(name) or convolves(name))
     model = create_backbone(name, classes=3, image_size=32).module
     with pytest.raises(ModelError, match="--compile is for models of timm"):
-        compile_training(model, torch.device("cpu"))
+        compile_training(model)
     with pytest.raises(ModelError, match="--checkpoint-activations"):
         checkpoint_activations(model, name)
     with pytest.raises(ModelError, match="no folder"):

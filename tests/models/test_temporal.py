@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gpt4image.models.aligner import Aligner
 from gpt4image.models.temporal import shifted, temporal
 
 
@@ -97,10 +96,3 @@ def test_order_matters_and_both_forms_of_a_clip_are_the_same(model: nn.Module) -
     assert torch.allclose(model(last), logits, atol=1e-5)
     assert not torch.allclose(model(clips.flip(1)), logits, atol=1e-3)
     assert torch.allclose(model(clips[:1]), logits[:1], atol=1e-5), "a clip knows nothing of its neighbours"
-
-
-def test_names_of_weights_stay_and_an_aligner_reads_one_feature_per_clip(model: nn.Module) -> None:
-    plain = timm.create_model("resnet10t", num_classes=3, channels=[8, 8, 16, 16], stem_width=8)
-    assert set(model.state_dict()) - set(plain.state_dict()) == {"frame_pool.query"}
-    logits, embeddings = Aligner(model, 7)(torch.randn(2, 12, 32, 32))
-    assert (logits.shape, embeddings.shape) == ((2, 3), (2, 7))

@@ -29,8 +29,8 @@ from gpt4image.parallel.sharding import whole
 from gpt4image.training import loop, run_model, trainer
 from gpt4image.training.auto import choose
 from gpt4image.training.prepare import prepare
-from gpt4image.training.text_tower import TextTower
 from gpt4image.training.train import train
+from gpt4image.training.trainer import TextTower
 from small_training import StoppedError
 
 COUNTS = (1, 2)

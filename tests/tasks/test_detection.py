@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import DataError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.config import ExportConfig
 from gpt4image.data import load_dataset
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
-from gpt4image.models.weights import load_tensors
-from gpt4image.tasks.average_precision import Matches, coco_metrics
-from gpt4image.tasks.detection import Detection
-from gpt4image.training.train import train
-from made_pictures import detector_options
+from gpt4image.tasks.detection import Detection, Matches, coco_metrics
 
 
 def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
@@ -49,25 +42,6 @@ def _images_by_class(run: Path) -> list[list[bool]]:
     assert isinstance(boxes, Boxes)
     own = boxes[images.indices("test")]
     return [[bool((own.image(i)[1] == k).any()) for k in range(3)] for i in range(len(own))]
-
-
-def test_a_class_is_supported_by_images_and_not_by_boxes() -> None:
-    corners = np.array([[0, 0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9], [0.2, 0.6, 0.4, 0.9]], np.float32)
-    one = (corners, np.array([0, 0, 1]), np.array([1, 1, 0], np.float32))  # the last one is in an ignored region
-    boxes = Boxes.of_images([one, (corners[:1], np.array([0]), np.ones(1, np.float32)), None])
-    facts = Detection().measure(np.zeros((3, 100, 6), np.float32), boxes, ["car", "bus"])
-    assert facts["support"] == [2, 0]
-
-
-def test_a_detector_starts_from_the_weights_of_another(detector_run: Path, pictograms: Path, tmp_path: Path) -> None:
-    """At a rate of almost nothing it is the other one still, with batch norm's statistics of other batches."""
-    given = load_tensors(detector_run / runs.MODEL)[0]
-    options: dict[str, Any] = {"init": str(detector_run / runs.MODEL), "epochs": 1, "lr": 1e-12, "ema": 0.0}
-    train(detector_options(pictograms, tmp_path / "again", **options))
-    found = load_tensors(tmp_path / "again" / runs.MODEL)[0]
-    assert found.keys() == given.keys()
-    for name in (name for name in given if "running" not in name and "num_batches" not in name):
-        assert torch.allclose(found[name], given[name], atol=1e-6), name
 
 
 @pytest.mark.slow
@@ -108,15 +82,6 @@ def test_crops_move_boxes_and_drop_what_little_is_left() -> None:
     assert (rows[1, :, 4] == NO_ANNOTATION).all()
     blank = Detection().without_target(rows, torch.tensor([True, False]))
     assert (blank[0, :, 4] == NO_ANNOTATION).all()
-
-
-def test_a_set_without_boxes_is_refused(pictograms: Path) -> None:
-    images = load_dataset(f"coco:{pictograms / 'train.json'}")
-    with pytest.raises(DataError, match="--task detection learns from"):
-        Detection().annotations(replace(images, regions=None))
-    none = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))])
-    with pytest.raises(DataError, match="no box at all"):
-        Detection().require(none, ["a"], "coco:x")
 
 
 def test_differences_of_predictions_are_those_of_boxes_that_correspond() -> None:

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, label_ranking_average_precision_score
 from torch import Tensor
 
-from gpt4image.tasks.multilabel import (
-    NOT_KNOWN,
-    PRIOR,
-    USUAL,
-    MultiLabel,
-    binary_loss,
-    checked_thresholds,
-)
+from gpt4image.tasks.multilabel import NOT_KNOWN, PRIOR, USUAL, MultiLabel, binary_loss, checked_thresholds
 
 CLASSES = ("cat", "dog", "sofa", "tree", "sun")
 
@@ -149,19 +142,6 @@ def test_each_class_is_present_from_its_own_threshold_on(predicted: tuple[np.nda
     assert task.columns(scores, None)["prediction"] == [np.flatnonzero(each).tolist() for each in decided]
 
 
-def test_the_mean_of_f1_is_over_classes_that_are_present_or_predicted() -> None:
-    scores = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.2], [0.9, 0.1, 0.3]], np.float32)
-    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]], np.int8)
-    assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == 1.0, "absent, and rightly not predicted"
-    labels[:, 2] = NOT_KNOWN
-    scores[:, 2] = 0.9
-    assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == 1.0, "nothing is known of it"
-    labels[:, 2] = 0
-    assert MultiLabel().measure(scores, labels, CLASSES[:3])["f1_macro"] == pytest.approx(2 / 3), "wrongly predicted"
-    nothing = MultiLabel().measure(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.int8), CLASSES[:3])
-    assert nothing["f1_macro"] == nothing["f1_micro"] == 0.0
-
-
 IMAGES = st.lists(st.tuples(st.integers(0, 8), st.sampled_from([-1, 0, 1])), min_size=1, max_size=12)
 """Probabilities in eighths, so that many are equal, each with a label."""
 
@@ -187,15 +167,6 @@ def test_no_other_threshold_has_a_larger_f1(images: list[tuple[int, int]]) -> No
     best = max(blended_f1(images, cut / 16) for cut in range(18))
     assert 0.0 <= found <= 1.0
     assert float(blended_f1(images, found)) == pytest.approx(float(best), abs=1e-12)
-
-
-@given(st.lists(st.integers(1, 99), min_size=1, max_size=30))
-def test_without_labels_a_class_is_present_from_half_the_best_f1_on(hundredths: list[int]) -> None:
-    """Theorem of Lipton et al. for probabilities that are right."""
-    scores = np.array(hundredths)[:, None] / 100
-    (found,) = MultiLabel().best_thresholds(scores, np.full(scores.shape, -1))
-    best = float(blended_f1([(8 * Fraction(part, 100), -1) for part in hundredths], found))
-    assert (scores[scores < found] <= best / 2 + 1e-9).all() and (scores[scores >= found] >= best / 2 - 1e-9).all()
 
 
 def test_a_threshold_has_few_digits_and_a_class_of_no_probability_the_usual_one() -> None:

@@ -46,15 +46,6 @@ Once = Callable[[str, Callable[[Path], Any]], Path]
 CLASSES = ("background", "cat", "dog", "tree")
 
 
-def test_a_mask_that_fits_its_boxes_costs_nothing_and_one_that_leaves_them_does() -> None:
-    truth = np.zeros((3, 16, 16), np.uint8)
-    truth[0, 4:9, 2:7], truth[0, 10:12, 3:15], truth[1, 5, 5] = 1, 2, 3
-    boxes = torch.from_numpy(masks_of(truth).around().padded())
-    logits = 50.0 * torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 4).permute(0, 3, 1, 2).float()
-    assert box_loss(logits, boxes, 0).item() < 1e-6
-    assert box_loss(logits.roll(4, dims=3), boxes, 0).item() > 1.0
-
-
 def test_a_probability_counts_by_how_far_it_is_from_what_is_usual_of_its_class() -> None:
     found = np.array([[0.0, 0.98, 0.4, np.nan], [1.0, 0.98, 0.1, np.nan], [0.2, 0.98, 0.1, 0.7]], np.float32)
     expected = [[0.0, 0.5, 0.625, np.nan], [1.0, 0.5, 0.25, np.nan], [0.25, 0.5, 0.25, 0.5]]
@@ -62,17 +53,6 @@ def test_a_probability_counts_by_how_far_it_is_from_what_is_usual_of_its_class()
     sure = np.array([[0, 1], [0, 1]], np.float32)
     assert beyond_usual(sure).tolist() == sure.tolist(), "what is sure stays, also where it is so of all images"
     assert not len(beyond_usual(np.zeros((0, 2), np.float32)))
-
-
-def test_texts_that_say_the_same_of_all_images_teach_no_presence() -> None:
-    task, drawn = Segmentation(), masks_of(np.zeros((3, 8, 8), np.uint8), classes=3)
-    given = annotation.untagged(drawn.hidden(np.array([False, True, True])))
-    soft = np.array([[np.nan, 0.9, 0.1]] * 3, np.float32)
-    targets = task.targets(given, task.with_labels(soft, annotation.of_images(given, 3), 1.0), 3, None)
-    assert targets.presence[1:].abs().max() < 1e-6
-    soft[1, 1] = 1.0
-    targets = task.targets(given, task.with_labels(soft, annotation.of_images(given, 3), 1.0), 3, None)
-    assert targets.presence[1, :, 1].tolist() == [1.0, 1.0] and targets.presence[2, 0, 1] > 0
 
 
 def test_boxes_teach_images_without_a_mask_and_move_with_their_pixels() -> None:
@@ -389,33 +369,6 @@ def test_the_loss_of_boxes_and_its_gradient_are_those_of_naive_loops(seed: int, 
     assert torch.allclose(ours, naive, rtol=1e-5)
     (mine,), (expected,) = torch.autograd.grad(ours, logits), torch.autograd.grad(naive, logits)
     assert torch.allclose(mine, expected, rtol=1e-4, atol=1e-8)
-
-
-def test_presence_takes_no_cell_from_the_background_unless_there_is_one_other_class() -> None:
-    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    masks, share = torch.full((2, 8, 8), VOID), torch.full((2,), torch.nan)
-    targets = PixelTargets(masks=masks, presence=torch.ones(2, 2, 3), background=0, share=share)
-    (gradient,) = torch.autograd.grad(presence_loss(logits, targets), logits)
-    assert not gradient[:, 0].any() and gradient[:, 1:].any()
-    assert torch.allclose(gradient.sum(dim=1), torch.zeros(2, 4, 4), atol=1e-7), "no cell gets more of all classes"
-    one = replace(targets, presence=torch.ones(2, 2, 2))
-    (gradient,) = torch.autograd.grad(presence_loss(logits[:, :2], one), logits)
-    assert gradient[:, 1].any()
-
-
-def test_the_share_of_background_is_held_where_something_but_no_mask_is_known() -> None:
-    targets = some_targets(np.random.default_rng(3))
-    share = float(targets.share[:2].mean())
-    logits = torch.zeros(5, 4, 4, 4)
-    logits[:, 0] = np.log(3 * share / (1 - share))
-    assert share_loss(logits, targets, 0.0).item() == pytest.approx(0.0, abs=1e-6), "as in the masks"
-    logits = (logits + torch.tensor([0.0, 1, 0, 0])[:, None, None]).requires_grad_()
-    loss = share_loss(logits, targets, 0.0)
-    (gradient,) = torch.autograd.grad(loss, logits)
-    assert loss.item() > 0 and (gradient[2:4, 0] < 0).all() and (gradient[2:4, 1] > 0).all()
-    assert not gradient[[0, 1, 4]].any(), "masks teach the first two, and nothing is known of the last"
-    for nothing in (replace(targets, share=torch.full((5,), torch.nan)), replace(targets, share=torch.rand(5))):
-        assert share_loss(logits, nothing, 0.0).item() == 0.0
 
 
 def test_what_is_taken_out_has_no_gradient_and_extreme_logits_are_finite() -> None:

@@ -120,19 +120,6 @@ def test_some_pictures_lose_their_colours() -> None:
     torch.testing.assert_close(after[lost], before[lost].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1))
 
 
-@given(st.integers(1, 20), st.integers(1, 4))
-def test_parts_of_a_batch_get_the_numbers_of_the_whole(total: int, processes: int) -> None:
-    whole = BatchRng.whole(total, generator(7))
-    numbers = [whole.uniform(2), whole.integers(3, 9, 2), whole.integers(0, 2**62)]
-    for rank in range(processes):
-        rows = torch.arange(total)[rank::processes]
-        part = BatchRng(generator=generator(7), total=total, rows=rows)
-        for mine, all_of_them in zip(
-            (part.uniform(2), part.integers(3, 9, 2), part.integers(0, 2**62)), numbers, strict=True
-        ):
-            assert torch.equal(mine, all_of_them[rows])
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_mixed_pictures_and_their_shares_of_pixels_are_those_of_the_matrix(seed: int) -> None:
     np.random.seed(seed)
@@ -169,21 +156,6 @@ IMAGES = np.array([4, 6, 8, 9, 13, 15])
 def views(**changes: Any) -> CpuAugmentation:
     usual = {"how": HOW, "policy": None, "strong": Policy(STRONG, HOW.mean), "second": SECOND, "seed": 0}
     return CpuAugmentation(**{**usual, "total": 6, "rows": torch.arange(6), **changes})
-
-
-def same(batch: Tensor) -> Tensor:
-    return batch[:1].expand(len(batch), -1, -1, -1)
-
-
-def test_the_same_seed_batch_and_place_give_the_same_views_and_others_give_others() -> None:
-    batch = pictures(6)
-    made = views()(batch, IMAGES, 7)
-    np.random.seed(9)  # global random numbers change nothing
-    assert torch.equal(made, views()(batch, IMAGES, 7))
-    assert not torch.equal(made[6:], views()(batch, IMAGES, 8)[6:])
-    assert not torch.equal(made[6:], views(seed=1)(batch, IMAGES, 7)[6:])
-    of_one_image = views(total=60, rows=torch.arange(60))(same(pictures(60)), np.zeros(60, np.int64), 7)
-    assert len({view.numpy().tobytes() for view in of_one_image[60:]}) > 50
 
 
 @pytest.mark.parametrize("rows", [[0, 5], [1, 2, 3, 4], [3]])
@@ -226,32 +198,12 @@ def test_an_unknown_policy_is_refused_with_an_example(name: str) -> None:
         Policy(name, HOW.mean)
 
 
-def test_views_that_are_alike_are_both_made_as_the_policy_says() -> None:
-    every, policy = np.ones(20, bool), Policy("rand-m9-n2-p1", HOW.mean)
-    plain = views(strong=None, second=every, alike=True)(pictures(6), IMAGES, 7)
-    made = views(policy=policy, strong=None, second=every, alike=True)(pictures(6), IMAGES, 7)
-    assert plain.shape == made.shape == (12, 3, 12, 12)
-    changed = (plain != made).flatten(1).any(dim=1)
-    assert changed[:6].any() and changed[6:].any()
-    assert not torch.equal(plain[:6], plain[6:])
-
-
-@given(count=st.integers(1, 30), start=st.integers(0, 100), length=st.integers(1, 80), seed=st.integers(0, 5))
-def test_a_stream_read_in_any_pieces_is_the_same_sequence(count: int, start: int, length: int, seed: int) -> None:
+@given(count=st.integers(1, 30), repeats=st.integers(1, 4), start=st.integers(0, 100), length=st.integers(1, 80))
+def test_a_stream_read_in_any_pieces_is_the_same_sequence(count: int, repeats: int, start: int, length: int) -> None:
     images = np.arange(100, 100 + count)
-    whole = Stream(images=images, seed=(seed,)).take(0, start + length)
-    piece = Stream(images=images, seed=(seed,)).take(start, length)
-    assert piece.tolist() == whole[start:].tolist()
-
-
-@given(count=st.integers(1, 12), repeats=st.integers(1, 4), start=st.integers(0, 40), length=st.integers(1, 60))
-def test_repeats_give_the_same_order_with_each_image_several_times(
-    count: int, repeats: int, start: int, length: int
-) -> None:
-    images = np.arange(count)
-    once = Stream(images=images, seed=(5,)).take(0, start + length)
+    whole = Stream(images=images, seed=(5,)).take(0, start + length)
     piece = Stream(images=images, seed=(5,), repeats=repeats).take(start, length)
-    assert piece.tolist() == np.repeat(once, repeats)[start : start + length].tolist()
+    assert piece.tolist() == np.repeat(whole, repeats)[start : start + length].tolist()
 
 
 @pytest.mark.parametrize(("share", "own"), [(0.5, 8), (0.25, 4), (0.01, 1), (0.99, 15)])
@@ -271,18 +223,6 @@ def test_few_images_without_a_target_are_drawn_as_often_as_the_others(others: in
     assert set(np.unique_counts(passes).counts.tolist()) == {4}
     assert make_batches(images, few, size=4, labelled_share=0.5, seed=0, placing="apart").others_per_batch == 2
     assert make_batches(images, few, size=4, labelled_share=0.999, seed=0).others_per_batch == 1
-
-
-@pytest.mark.parametrize(("share", "more"), [(0.5, 8), (0.25, 24), (0.75, 3), (0.999, 1)])
-def test_others_on_top_take_no_place_of_images_with_a_target(share: float, more: int) -> None:
-    few, many = np.arange(10), np.arange(100, 2000)
-    batches, alone = (
-        make_batches(few, others, size=8, labelled_share=share, seed=0, placing="on-top") for others in (many, many[:0])
-    )
-    for number in range(20):
-        batch = batches.batch(number)
-        assert batch[:8].tolist() == alone.batch(number).tolist()
-        assert len(batch) == batches.size == 8 + more and (batch[8:] >= 100).all()
 
 
 @pytest.mark.parametrize(("processes_", "others", "more"), [(1, 1, 1), (1, 5, 2), (2, 5, 2), (4, 5, 4), (1, 30, 8)])

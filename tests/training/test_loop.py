@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,6 @@ from gpt4image.training.loop import load_checkpoint, save_checkpoint
 from gpt4image.training.train import train
 from small_training import StoppedError, options, resumed, same, stop_after
 from training.cases import losses_at, trainer_of
-
-
-def test_saving_takes_a_small_part_of_the_time(
-    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saves: list[float] = []
-
-    def slowly(*_: Any) -> None:
-        saves.append(time.monotonic())
-        time.sleep(0.1)
-
-    monkeypatch.setattr(loop, "save_checkpoint", slowly)
-    started = time.monotonic()
-    train(options(colour_folder, tmp_path / "run", epochs=30, checkpoint_seconds=1e-9))
-    assert 1 <= len(saves) <= 1 + (time.monotonic() - started) / (loop.SAVING * 0.1)
 
 
 def test_what_fails_after_the_last_step_costs_no_step(

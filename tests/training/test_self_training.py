@@ -113,11 +113,7 @@ def test_a_run_that_cannot_teach_is_refused_before_pixels_are_read(root: Path, t
     tags.write_text(tags.read_text().replace("square", "cube"))
     for changes, error, why in (
         ({"self_train": tmp_path / "nothing"}, RunError, "nothing"),
-        (
-            {"self_train": small_run},
-            RunError,
-            "with --task classification; give a run of --task segmentation",
-        ),
+        ({"self_train": small_run}, RunError, "is of --task classification; give one of segmentation"),
         ({"data": f"masks:{tmp_path / 'whole'}"}, ConfigError, "without a label or text label, and all .* have one"),
         ({"data": f"masks:{tmp_path / 'other'}"}, RunError, "class 2 is 'square' there and 'cube' here"),
     ):

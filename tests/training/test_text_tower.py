@@ -19,8 +19,8 @@ from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER, WEIGHTS
 from gpt4image.models.weights import load_tensors
 from gpt4image.training.run_model import read_text_space
-from gpt4image.training.text_tower import TextTower
 from gpt4image.training.train import train
+from gpt4image.training.trainer import TextTower
 from gpt4image.training.training_data import TextTargets
 from small_training import options, resumed, same
 from tiny_text_models import make_sentence_transformer

@@ -121,11 +121,7 @@ def lacking(
     task: Task | type[Task] = Classification,
     class_conditioned: bool = False,
 ) -> str:
-    """Return what an arm would need, or nothing where it applies: to data that is described, answered, labelled.
-
-    ``scarce``: labels are missing or wrong; ``unlabelled``: training images without one are left;
-    ``class_conditioned``: the prompt names the class, so that texts must not give labels.
-    """
+    """Return what an arm would need, or nothing where it applies; ``scarce``: labels are missing or wrong."""
     boxes, masks = task.output == "boxes", task.output == "mask"
     text, answers, part = arm.text, arm.answers, "boxes" if boxes else "class"
     if boxes:  # a teacher of boxes always starts from answers; texts only help to tell their class

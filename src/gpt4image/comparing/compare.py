@@ -25,15 +25,14 @@ from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Skipped
 from gpt4image.base.progress import say
 from gpt4image.comparing.arms import Situation, training_data
-from gpt4image.comparing.planning import Job, Plan, for_options, jobs_at_once, make_plan
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.planning import Job, Plan, Regime, for_options, jobs_at_once, make_plan
 from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig, ReportConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.config.results import CompareResult
 from gpt4image.data.splits import wrong_copies
 from gpt4image.encoding.class_names import find_class_names
-from gpt4image.evaluating.evaluate import measure_run, run_predictions
+from gpt4image.evaluating.evaluate import lacked_names, measure_run, run_predictions
 from gpt4image.evaluating.examples import (
     Said,
     manifests_of,
@@ -42,7 +41,6 @@ from gpt4image.evaluating.examples import (
     write_examples,
     write_suspected,
 )
-from gpt4image.evaluating.measures import lacked_names
 from gpt4image.labelling.answers import AnsweredBoxes, Answers
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.predictions import Predictions
@@ -182,29 +180,19 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
     todo = sorted((job for job in jobs if not _is_done(job)), key=lambda job: job.teacher is not None)
     names = [f"{job.name} seed {job.config.seed}" for job in todo]
     first = sum(job.teacher is None for job in todo)
-    tell = _teller(todo, jobs_at_once(config))
-    run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", first=first, on_end=tell)
-
-
-def _teller(todo: list[Job], at_once: int) -> Callable[[int, dict[str, Any]], None]:
-    """Return what is called when a run has ended: it prints its score and the time left, and the mean of each arm."""
-    ended, scores = list[float](), dict[Path, list[float]]()
+    ended = list[float]()
 
     def tell(number: int, facts: dict[str, Any]) -> None:
-        job, name = todo[number], facts["metric"]
-        found, title = scores.setdefault(job.config.out.parent, []), facts["titles"].get(name, name)
-        found.append(facts[name])
+        name = facts["metric"]
         ended.append(time.monotonic())
-        done = len(ended)
+        done, at_once = len(ended), jobs_at_once(config)
         # Runs before the first has ended share what comes once, such as starting and decoding.
         left = (ended[-1] - ended[0]) / max(done - at_once, 1) * (len(todo) - done)
-        what = f"{job.name}, {job.regime.words}"
         after = f"; {about(left)} left" if at_once < done < len(todo) else ""
-        say(f"run {done} of {len(todo)}: {what}, seed {job.config.seed}: {title} {facts[name]:.1%}{after}")
-        if 1 < len(found) == sum(one.config.out.parent == job.config.out.parent for one in todo):
-            say(f"{what}: mean {title} {sum(found) / len(found):.1%} over {len(found)} seeds")
+        score = f"{facts['titles'].get(name, name)} {facts[name]:.1%}"
+        say(f"run {done} of {len(todo)}: {names[number]}, {todo[number].regime.name}: {score}{after}")
 
-    return tell
+    run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", first=first, on_end=tell)
 
 
 def _is_done(job: Job) -> bool:
@@ -239,11 +227,7 @@ def _prepared(options: str, task: Task | None) -> Prepared:
 def situation(
     job: Job, data: TrainingData, described: NDArray[np.bool_] | None = None, record: Path | None = None
 ) -> Situation:
-    """Return what the arm of a job is made from: the data that is left for its seed of ``data``, with all labels.
-
-    ``described``, (N,), is which images have a text in the table of the comparison, where that of ``data`` is another.
-    In the folder ``record`` it is recorded how well the texts find the labels that were flipped.
-    """
+    """Return what the arm of a job is made from; ``record`` is the folder for how well texts find flipped labels."""
     seed = job.config.seed
     left = job.regime.apply(data, seed, described)
     if isinstance(job.answers, Answers) and job.answers.boxes is not None:

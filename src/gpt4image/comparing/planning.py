@@ -21,13 +21,14 @@ from gpt4image.artifacts.top_k_probs import built
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.comparing.arms import applicable, lacking
-from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import listed
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.data import annotation
+from gpt4image.data.dataset import NO_LABEL
 from gpt4image.data.pixels import available_cores
+from gpt4image.data.splits import flip_labels, keep_labels_per_class, some_images
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
 from gpt4image.labelling.answers import AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import require_learnable
@@ -41,6 +42,74 @@ from gpt4image.training.prepare import Prepared, check, check_selectable, prepar
 from gpt4image.training.train import check_trackers
 from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regime:
+    """A harder setting: labels that stay, and labels that are flipped, by the options of these names in CompareConfig.
+
+    Everything drawn depends on the seed of the run and concerns only the train split.
+    """
+
+    labels_per_class: int | None = None
+    labelled_images: int | None = None
+    label_noise: float = 0.0
+    noise_kind: str = "uniform"
+
+    @classmethod
+    def of(cls, config: CompareConfig) -> Regime:
+        """Return the one that a comparison asks for."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+    @property
+    def is_label_scarce(self) -> bool:
+        """Whether labels are missing or wrong."""
+        return self.labels_per_class is not None or self.labelled_images is not None or self.label_noise > 0.0
+
+    @property
+    def name(self) -> str:
+        """Name of a folder of runs."""
+        name = "all-labels" if self.labels_per_class is None else f"{self.labels_per_class}-labels"
+        if self.labelled_images is not None:
+            name = f"{self.labelled_images}-images"
+        if self.label_noise:
+            kind = "-by-class" if self.noise_kind == "class-dependent" else ""
+            name += f"-{str(float(self.label_noise)).removesuffix('.0')}-wrong{kind}"
+        return name
+
+    def apply(self, data: TrainingData, seed: int, described: NDArray[np.bool_] | None = None) -> TrainingData:
+        """Return what is left for one seed.
+
+        ``described``, (N,), is which images have a text in the table of the comparison, where the arm reads another
+        one: all arms lose the same labels. Raises DataError: no label would be taken away, or none would be wrong;
+        ConfigError: the task has no classes that could be mixed up.
+        """
+        if not data.task.exclusive and self.label_noise > 0.0:
+            raise ConfigError(
+                f"--label-noise needs one class per image, which the task {data.task.name} does not have: leave it out."
+            )
+        if described is None and data.text is not None:
+            described = data.text.described  # these keep their labels first: text labels are fitted on both
+        labels, train = data.labels, data.indices("train")
+        if self.labelled_images is not None:
+            chosen = some_images(train[annotation.known(labels[train])], self.labelled_images, seed, first=described)
+            labels = annotation.hidden(labels, np.isin(np.arange(len(labels)), np.setdiff1d(train, chosen)))
+        if self.labels_per_class is not None:
+            groups, k = annotation.groups(labels), self.labels_per_class
+            kept = keep_labels_per_class(groups, train, k, seed, first=described, classes=data.classes)
+            gone = np.zeros(len(groups), bool)
+            gone[train[kept[train] == NO_LABEL]] = True
+            labels = annotation.hidden(labels, gone)
+        if self.label_noise > 0.0:
+            given, by_class = labels, self.noise_kind == "class-dependent"
+            labels = flip_labels(given, train, self.label_noise, len(data.classes), seed, class_dependent=by_class)
+            count = int((given[train] != NO_LABEL).sum())
+            if count and np.array_equal(labels, given):
+                raise DataError(
+                    f"--label-noise {self.label_noise:g} of {count} labels in train is not one wrong label: give at "
+                    f"least {1 / count:.2g}, or leave it out."
+                )
+        return replace(data, labels=annotation.untagged(labels))  # no arm reads tags of images without an annotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +159,7 @@ class Plan:
 
 
 def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
-    """Return the plan of a comparison.
-
-    Raises ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
-    """
+    """Return the plan of a comparison. Raises Gpt4ImageError: options that do not fit each other or the data."""
     check_trackers(config.trackers)
     # No more threads per job than torch would take (OMP_NUM_THREADS).
     threads = max(1, min(available_cores() // jobs_at_once(config), torch.get_num_threads()))
@@ -103,8 +169,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     left = Regime.of(config).apply(ready.data, config.first_seed)
     if not annotation.known(ready.data.labels[ready.data.indices("test")]).any():
         raise DataError(
-            f"{config.data}: no image of the test split has a label, so that no arm can be measured: label some, or "
-            f"give another --test-fraction than {config.test_fraction}."
+            f"{config.data}: no image of the test split has a label: raise --test-fraction {config.test_fraction}."
         )
     if config.labels_per_class != 0 and not _known(left).any():
         raise DataError(f"No training image of {config.data} has a label; label some, or give --labels-per-class 0.")
@@ -154,11 +219,7 @@ def _described(data: TrainingData) -> NDArray[np.bool_]:
 def members_of(
     config: CompareConfig, data: TrainingData, left: TrainingData, *, class_conditioned: bool
 ) -> tuple[dict[str, Member], list[str]]:
-    """Return the arms that are asked for, or all that apply, and the variants; and notes for the record.
-
-    ``data`` has all labels, ``left`` those that the first seed trains on. Raises ConfigError: an arm is asked for that
-    is not possible here.
-    """
+    """Return arms and variants, and notes; ``left`` are the labels that the first seed trains on, ``data`` has all."""
     scarce, known, some = Regime.of(config).is_label_scarce, _known(left), _known(data)
     there: dict[str, Any] = {
         "described": config.embeddings is not None,
@@ -180,16 +241,11 @@ def members_of(
         asked = tuple(name for name in usual if name in possible)
         named = [name for name in asked if ARMS[name].names]
         if named and (names := find_class_names(config.embeddings, config.device, left.classes)).missing:
-            notes = [f"Left out: {', '.join(named)}, which {_need_names(config.embeddings, names)}"]
+            notes = [f"Left out: {', '.join(named)}: {_need_names(config.embeddings, names)}"]
             asked = tuple(name for name in asked if name not in named)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
-    lacked: dict[str, list[str]] = {}
-    for name in wanted:
-        if why := lacks(name):
-            lacked.setdefault(why, []).append(name)
-    if lacked:
-        why = "; ".join(f"{','.join(who)} need{'s'[len(who) > 1 :]} {what}" for what, who in lacked.items())
-        raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
+    if lacked := [f"{name} needs {what}" for name in wanted if (what := lacks(name))]:
+        raise ConfigError(f"--arms: {'; '.join(lacked)}; possible now: {', '.join(possible)}.")
     reference = ["baseline"] if there["labelled"] else []
     plain = dict.fromkeys((*reference, *filter(None, (ARMS[name].after for name in wanted)), *asked))
     members = {name: Member(arm=name, options={}) for name in plain}
@@ -199,11 +255,11 @@ def members_of(
 
 
 def _need_names(table: Path | None, names: ClassNames) -> str:
-    return f"need the names of the classes in the space of {table}: {names.missing}"
+    return f"it needs the names of the classes in the space of {table}: {names.missing}"
 
 
 class Setup(NamedTuple):
-    """Data and options of the runs of an arm; ``key`` tells runs of other options, data, names or answers apart."""
+    """Data and options of the runs of an arm; ``key`` differs where any of them does."""
 
     ready: Prepared
     class_names: ClassNames
@@ -222,9 +278,8 @@ def set_up(
 ) -> Setup:
     """Return how the runs of an arm are set up, with ``options`` that make a variant of it.
 
-    ``taught_by`` is the key of the runs that the arm learns from, if any; arms that read no answers leave them, and
-    those that read not all evidence the ``features`` of pictures. Raises ConfigError, TableError: the options do not
-    fit each other or the data.
+    ``taught_by`` is the key of the runs that the arm learns from; ``answers`` and ``features`` that it does not read
+    are left out.
     """
     own = _with_options(ready, {**arm.options, **options})
     unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.predicts_targets else OF_TEXT_LABELS)}
@@ -305,16 +360,11 @@ def _jobs(
             teacher = folder / f"{after}-{Regime.of(config).name}-{taught_by}"
         own = set_up(ARMS[arm], ready, member.options, taught_by, answers, config.features)
         if ARMS[arm].names and own.class_names.vectors is None:
-            alike = [other for other, one in members.items() if ARMS[one.arm].names and not one.options]
-            who = arm if member.options else f"--arms {','.join(alike)}"
             need = _need_names(own.ready.config.embeddings, own.class_names)
-            raise ConfigError(f"{who} {need} Give a table of another encoder, by `gpt4image encode`.")
+            raise ConfigError(f"--arms {arm}: {need} Give a table of another encoder, by `gpt4image encode`.")
         if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
             given = ", ".join(f"{name} {value}" for name, value in member.options.items())
-            raise ConfigError(
-                f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
-                "values, or leave the variant out."
-            )
+            raise ConfigError(f"with {given} it is {member.arm} once more, which has that or does not read it.")
         _require_runnable(config, ready, name, members, own, regime)
     except Gpt4ImageError as error:
         if member.options:
@@ -352,15 +402,12 @@ def _require_runnable(
         train = left.indices("train")
         has_text, labels = _described(left)[train], labels_of(left, train)
         if by_class_name and not (has_text & _known(left)).any():
-            raise DataError(
-                f"--arms {name} needs training images with both a label and a description, and none is left."
-            )
+            raise DataError(f"--arms {name} needs training images with a label and a description, and none is left.")
         try:
             if arm.predicts_targets and (own.answers is None or (left.task.boxes and arm.evidence == "texts")):
                 require_learnable(has_text, annotation.groups(labels) if left.task.boxes else labels)
         except TableError as error:
-            after = f", after {regime.asked}" if regime.asked else ""
-            raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
+            raise TableError(f"--arms {name} with seed {seed}, {regime.name}: {error}") from None
     # Arms without options of their own are built alike, except those that align.
     aligned = next((one for one, each in members.items() if ARMS[each.arm].aligns and not each.options), None)
     if options or arm.options or name in (next(iter(members)), aligned):
@@ -370,21 +417,19 @@ def _require_runnable(
 def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
     if arm.predicts_targets or arm.evidence == "names" or arm.after is not None:
-        has_target = _described(data)
+        has = _described(data)
         if arm.predicts_targets:
-            has_target = has_target | annotation.known(data.labels)
+            has = has | annotation.known(data.labels)
         if own.answers is not None:
-            has_target = has_target | own.answers.given
+            has = has | own.answers.given
         if arm.after is not None:
-            has_target = np.ones(len(data.labels), bool)  # a run predicts every image
+            has = np.ones(len(data.labels), bool)  # a run predicts every image
         if data.task.boxes:
-            data = replace(data, labels=replace(data.labels, known=data.labels.known | has_target))
+            data = replace(data, labels=replace(data.labels, known=data.labels.known | has))
         else:
-            nothing, count = np.float32(data.task.no_target), data.task.outputs(data.classes)
-            some = built(
-                len(has_target), count, lambda rows: np.where(has_target[rows, None], np.float32(0.5), nothing)
-            )
-            data = replace(data, soft=some)
+            half, nothing = np.float32(0.5), np.float32(data.task.no_target)
+            outputs = data.task.outputs(data.classes)
+            data = replace(data, soft=built(len(has), outputs, lambda rows: np.where(has[rows, None], half, nothing)))
     check(own.ready.config.resolved, data.task)
     plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     build(own.ready.config.model_copy(update=plain).resolved, data if arm.aligns else replace(data, text=None))

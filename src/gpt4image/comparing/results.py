@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import OtherImages, Pair
 from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import first_few
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.comparing.planning import Member
-from gpt4image.comparing.regimes import Regime
-from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
+from gpt4image.comparing.planning import Member, Regime
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data import annotation
@@ -28,6 +27,82 @@ from gpt4image.data.splits import wrong_copies
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.training.training_data import TrainingData
+
+EQUAL = 1e-6
+"""Differences of accuracies closer than this are equal: they are float32, and one of a million images is more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean of n paired differences, its 95 % t-interval and the two-sided p-value of the paired t-test.
+
+    ``ci95`` and ``p`` are None for a single pair, and where all differences are equal and not zero: a coincidence of
+    few seeds or images that has no variance to test. If all are zero the interval has no width, and p is 1.
+    """
+
+    difference: float
+    ci95: tuple[float, float] | None
+    p: float | None
+    n: int
+
+
+def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Return the mean of one value at least and the ends of its 95 % t-interval, None and None for a single value."""
+    sample = np.asarray(values, dtype=np.float64)
+    mean = float(sample.mean())
+    if len(sample) == 1:
+        return mean, None, None
+    half = float(stats.t.ppf(0.975, len(sample) - 1) * stats.sem(sample))
+    return mean, mean - half, mean + half
+
+
+def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """Return the paired difference ``a - b`` of as many values, one at least."""
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    n, mean = len(differences), float(differences.mean())
+    if n == 1:
+        return Difference(difference=mean, ci95=None, p=None, n=n)
+    error = 0.0 if np.ptp(differences) < EQUAL else float(stats.sem(differences))
+    return _judged(mean, error, n - 1, n)
+
+
+def crossed(a: NDArray[Any], b: NDArray[Any], *, averaged: bool = True) -> Difference:
+    """Return the paired difference ``a - b`` where other seeds *and* other test images could have been drawn.
+
+    Both are crossed random factors, as readers and cases in studies of diagnosis; variance components below zero count
+    as zero. Degrees of freedom after Hillis (2007), "A comparison of denominator degrees of freedom methods for
+    multiple observer ROC analysis": conservative where seeds are few.
+
+    ``a`` and ``b`` are (S, I) scores of I test images by S seeds of each arm, of which the metric is the mean. Of a
+    metric that is no mean, not ``averaged``, they are its values in I resamples of the images: the variance over these
+    is what other images would change. To resample the seeds too would be far too sure of few.
+    """
+    differences = a.astype(np.float64) - b
+    n, columns = differences.shape
+    mean = float(differences.mean())
+    if n == 1 or columns == 1:
+        return Difference(difference=mean, ci95=None, p=None, n=n)
+    scores = columns if averaged else 1
+    of_seed, of_column = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
+    rest = differences - mean - of_seed[:, None] - of_column[None, :]
+    seeds_square = scores * float(of_seed @ of_seed) / (n - 1)
+    columns_square = n * float(of_column @ of_column) / (columns - 1)
+    rest_square = float((rest**2).sum()) / ((n - 1) * (columns - 1))
+    seeds_square = max(seeds_square, rest_square)
+    variance = seeds_square + max(columns_square - rest_square, 0.0)
+    seeds_differ = seeds_square > 1e-12  # less is rounding noise: a single hit that differs is more
+    # Hillis' formula considers only the readers (seeds); with few images their own freedom is the smaller one.
+    freedom = min((n - 1) * (variance / seeds_square) ** 2, columns - 1) if seeds_differ else columns - 1
+    return _judged(mean, float(np.sqrt(variance / (n * scores))), freedom, n)
+
+
+def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
+    if error == 0.0 and mean != 0.0:
+        return Difference(difference=mean, ci95=None, p=None, n=n)
+    half = float(stats.t.ppf(0.975, freedom) * error)
+    p = 1.0 if error == 0.0 else float(2.0 * stats.t.sf(abs(mean) / error, freedom))
+    return Difference(difference=mean, ci95=(mean - half, mean + half), p=p, n=n)
+
 
 PREDICTIONS = "predictions-test.parquet"
 RESAMPLES = 1000
@@ -122,9 +197,7 @@ def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
-    """Return which members are compared: all with the reference, variants with their plain arm, arms with their rivals,
-    where both have the same options or only the rival has others, which may suit it better.
-    """
+    """Return what is compared: all with the reference, variants with their arm, arms with rivals of equal options."""
     reference = reference_of(members)
     pairs = [(name, reference) for name in members if name != reference]
     pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
@@ -244,12 +317,10 @@ def pair(
     scores: Mapping[str, NDArray[np.float64]],
     resampled: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return the paired difference of two arms, as a record holds it: over test images too, no surer than over seeds.
-
-    By arm: ``values`` of the primary metric per seed, ``scores`` (S, I) of I images by S seeds, ``resampled`` (S, R).
-    """
+    """Return the paired difference of two arms: over test images too, no surer than over seeds."""
     by_bootstrap = arm in resampled and against in resampled
-    images = bootstrapped(resampled[arm], resampled[against]) if by_bootstrap else crossed(scores[arm], scores[against])
+    found = resampled if by_bootstrap else scores
+    images = crossed(found[arm], found[against], averaged=not by_bootstrap)
     other = OtherImages(ci95=images.ci95, p=images.p)
     seeds = asdict(paired(values[arm], values[against]))
     return Pair(arm=arm, against=against, **seeds, other_images=other).model_dump()

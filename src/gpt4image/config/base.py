@@ -91,8 +91,7 @@ class WithData(StageConfig):
     """The dataset and its splits."""
 
     image_root: Annotated[Path | None, Field(exclude=True)] = None
-    """Folder that holds all images of a manifest, whose paths are absolute or relative to it; becomes part of the
-    SPEC. Default: the folder of the manifest."""
+    """Folder that the paths of a manifest are relative to; part of the SPEC. Default: that of the manifest."""
 
     @model_validator(mode="before")
     @classmethod

@@ -11,8 +11,8 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, Positional, Rare, StageConfig, flag_of, known_list
-from gpt4image.config.learning import OF_TEXT_LABELS, DataOptions, RunningOptions, TrainOptions
+from gpt4image.config.base import JsonTable, Positional, Rare, StageConfig, known_list
+from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
     {
@@ -46,23 +46,19 @@ class CompareConfig(TrainOptions):
     arms: str = ""
     """Comparison arms, separated by commas. Default: all that apply to the labels there are. See docs/compare.md."""
     answers: Path | None = None
-    """Store of answers by a describer that was asked for the class (`gpt4image describe --ask class`), for the arms
-    asked and fused."""
+    """Store of a describer's answers (`describe --ask class`, tags or boxes), for the arms asked and fused."""
     features: Rare[str] = "none"
     """What sees the pictures beside the answers of the arm fused, as for `label`; `distill` gives what it taught by."""
     labels_per_class: int | None = Field(default=None, ge=0)
-    """Keep this many labels per class, drawn per seed, of described images first; the other training images are
-    unlabelled. With 0, only arms that need no label run."""
+    """Labels kept per class, drawn per seed, of described images first. 0: only arms without labels."""
     labelled_images: int | None = Field(default=None, ge=1)
-    """Keep the masks or boxes of this many training images, drawn per seed, of described images first. The other images
-    are not annotated."""
+    """Number of masked or boxed training images kept, drawn per seed, of described images first."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Fraction of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
     """Class that a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
     variants: Rare[JsonTable] = Field(default_factory=dict)
-    """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
-    recipe, tables [variants.NAME]."""
+    """Extra arms with other options of train: {"NAME": {"arm": ..., OPTION: ...}}, or [variants.NAME]."""
     jobs: int | None = Field(default=None, ge=1)
     """Runs side by side. Default: one per core, or one per GPU."""
 
@@ -78,25 +74,27 @@ class CompareConfig(TrainOptions):
 
     @model_validator(mode="after")
     def _fits_comparing(self) -> Self:
-        texts = "" if self.embeddings or self.answers else ", ".join(map(flag_of, self.given(OF_TEXT_LABELS)))
+        per_class, noise = self.labels_per_class, self.label_noise
         refused = {
             f"--first-seed {self.first_seed}: seeds end before 2**32.": self.seed_range[-1] >= 2**32,
-            f"--task {self.task} makes no predictions to compare. Train such runs, and compare what is fine-tuned from "
-            "their weights: variants with --init FILE, see docs/pretrain.md.": self.pretraining,
+            f"--task {self.task} makes no predictions to compare. Compare what is fine-tuned from the weights of such "
+            "runs: variants with --init FILE, see docs/pretrain.md.": self.pretraining,
             f"--targets {self.targets} may have learned from labels that an arm must not see. Leave it out: arms that "
             "learn from an LLM make their own per seed, from the labels left.": self.targets,
-            f"--consistency {self.consistency:g} would change every arm. Leave it out: the arm fixmatch has it, with "
-            "weight 1; for another weight give a variant of that arm.": self.consistency,
-            f"--self-train {self.self_train} would teach every arm. Leave it out: the arm self-training learns from "
-            "its own baseline.": self.self_train,
+            f"--consistency {self.consistency:g} would change every arm: leave it out. The arm fixmatch has weight 1; "
+            "for another one give a variant of it.": self.consistency,
+            f"--self-train {self.self_train} would teach every arm: leave it out, or ask for the arm self-training.": (
+                self.self_train
+            ),
             f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.": self.seed,
-            f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.": not self.label_noise
-            and self.noise_kind != "uniform",
-            f"--labels-per-class {self.labels_per_class} and --labelled-images {self.labelled_images} both say which "
-            "labels are kept: give one of them.": None not in (self.labels_per_class, self.labelled_images),
-            f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.": self.label_noise
-            and self.labels_per_class == 0,
-            f"{texts}: of descriptions, and there are none; give --embeddings too, or leave it out.": texts,
+            f"--noise-kind {self.noise_kind}: give --label-noise too.": not noise and self.noise_kind != "uniform",
+            "--labels-per-class and --labelled-images both say which labels are kept: give one of them.": (
+                None not in (per_class, self.labelled_images)
+            ),
+            f"--label-noise {noise:g}: --labels-per-class 0 leaves no label to flip.": noise and per_class == 0,
+            "--label-trust: of descriptions, and there are none; give --embeddings too, or leave it out.": (
+                self.label_trust is not None and not (self.embeddings or self.answers)
+            ),
         }
         for reason, wrong in refused.items():
             if wrong:
@@ -118,10 +116,7 @@ def _variant(name: str, table: Any) -> dict[str, Any]:
     if arm not in ARMS:
         raise ValueError(f"variant {name!r} needs an arm that it is a variant of: {nearest(str(arm), ARMS)}")
     if common := sorted(options.keys() & COMMON):
-        raise ValueError(
-            f"variant {name!r} has options of its own for {', '.join(common)}, which all arms have in common; "
-            "give them to the comparison, or make another recipe"
-        )
+        raise ValueError(f"variant {name!r}: {', '.join(common)}, which all arms have in common; give them to all")
     if unknown := sorted(options.keys() - TrainOptions.model_fields.keys()):
         raise ValueError(f"variant {name!r}: {nearest(unknown[0], TrainOptions.model_fields.keys() - COMMON)}")
     try:  # alone; whether they fit those of the comparison, such as its table, is seen when it is planned

@@ -55,16 +55,13 @@ class PredictConfig(StageConfig):
     model: Positional[Path]
     """Run folder, folder in timm's format or .onnx file."""
     images: Positional[tuple[str, ...]]
-    """Image files, folders (with all below them), patterns in quotes ('photos/**/*.jpg'), and coco:FILE.json for the
-    images that a COCO file lists."""
+    """Image files, folders, patterns in quotes ('photos/**/*.jpg'), and coco:FILE.json for those it lists."""
     top: int | None = Field(default=None, ge=1)
-    """Number of classes per image, the most probable or the largest first. Default: 1, and all classes of a mask; of
-    boxes all are given."""
+    """Number of classes per image. Default: 1, and all classes of a mask; of boxes all are given."""
     min_score: Fraction = 0.3
     """Minimum score of a box; detection only."""
     draw: Path | None = None
-    """Folder for the images with their boxes or masks drawn over them; beside each its mask, a PNG file of class
-    numbers."""
+    """Folder for the images with boxes or masks drawn over them; beside each its mask as a PNG file."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
     """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .json: coco; .txt or none: table). coco:
     results of COCO as JSON, of detection only; ids are those of the COCO files that are named."""
@@ -87,14 +84,10 @@ class PredictConfig(StageConfig):
         if not self.images:
             raise ConfigError("IMAGES are missing: give image files, folders or patterns after the model.")
         if self.format is None and self.out is not None and self.out.suffix.lower() not in ROW_FORMATS:
-            raise ConfigError(
-                f"--out {self.out}: how to write its rows is not known from {self.out.suffix}; give a file that ends "
-                "with .csv, .json, .jsonl or .txt, or say it by --format."
-            )
+            raise ConfigError(f"--out {self.out}: give a file that ends with .csv, .json, .jsonl or .txt, or --format.")
         if self.as_json and self.out is None:
             raise ConfigError(
-                "--json says what was done, as one object, and so needs a file for the predictions (--out FILE); "
-                "predictions in JSON are --format jsonl."
+                "--json needs a file for the predictions (--out FILE); predictions in JSON are --format jsonl."
             )
         return self
 

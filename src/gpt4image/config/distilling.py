@@ -110,8 +110,7 @@ class DistillConfig(
     yes: bool = False
     """Go on without a question, whatever the describer costs."""
     ask_again: bool = False
-    """Ask again about images that an earlier run left without an answer. Without it, they are asked about only after a
-    higher --max-cost or --limit."""
+    """Ask again about images left without an answer, without a higher --max-cost or --limit too."""
     ask: str | None = None
     """Parts of an answer, as for `describe`. Default: class; with --align and for clips description and class, for
     several labels or masks description and tags, for boxes description and boxes. Descriptions beside the class help

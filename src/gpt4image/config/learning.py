@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -76,10 +75,6 @@ class TextOptions(StageConfig):
     training. For segmentation, images with only tags come on top of --batch-size images with a mask, in this proportion
     or, if they are fewer, in that of the dataset."""
 
-    def given(self, names: Set[str]) -> list[str]:
-        """Return which of these options of texts are not at their default, in alphabetical order."""
-        return sorted(TextOptions.changed({name: getattr(self, name) for name in names}))
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.paper_compat and self.align_loss not in PAPER_LOSSES:
@@ -108,8 +103,7 @@ class SemiSupervisedOptions(StageConfig):
     """Learning from images without a label or a text label."""
 
     self_train: Path | None = None
-    """Finished run whose predictions are targets (self-training): masks of the images without one, for segmentation, or
-    classes of those without a label or text label."""
+    """Finished run whose predictions are the targets of images without a mask, label or text label."""
 
     consistency: float = Field(default=0.0, ge=0.0)
     """Weight of consistency training (FixMatch) on images without a target: a confident prediction for a weakly
@@ -127,8 +121,7 @@ class ModelOptions(StageConfig):
     frames: int | None = Field(default=None, ge=1, le=64)
     """Frames of a clip that the model reads, spread evenly over it. Default: 8 for clips."""
     frame_order: Literal["shuffled", "still"] | None = None
-    """Controls for clips: shuffled shows the frames in another order per clip, still shows the middle frame --frames
-    times. Default: as they come."""
+    """Controls for clips: frames shuffled per clip, or still, the middle one. Default: as they come."""
     frame_differences: bool = False
     """For clips: the model reads by how much each frame differs from the one before, in place of the frames. It then
     sees what moves and no still background, and learns it from far fewer clips."""
@@ -148,8 +141,7 @@ class ModelOptions(StageConfig):
     """Train only the classifier, for boxes and masks also the head, on the weights of --init: a linear probe. Without
     changes of pixels, as is then the default for classes, features are computed once, so that epochs take seconds."""
     stem: Rare[Literal["auto", "standard", "small"]] = "auto"
-    """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
-    has such a stem."""
+    """First layers: small keeps the resolution, as for CIFAR. auto: small up to 96 pixels, where known."""
     image_size: int | None = Field(default=None, ge=8, le=4096)
     """Side of the square input, in pixels. Default: chosen from the images."""
 
@@ -158,8 +150,7 @@ class ModelOptions(StageConfig):
     def _known_init(cls, value: str) -> str:
         if value not in ("auto", "scratch", "pretrained") and Path(value).suffix != ".safetensors":
             raise ValueError(
-                "allowed are auto, scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
-                "convert it with safetensors.torch.save_file first"
+                "allowed are auto, scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded"
             )
         return value
 
@@ -192,8 +183,7 @@ class ScheduleOptions(StageConfig):
     min_lr: Rare[float] = Field(default=1e-5, ge=0.0)
     """Learning rate at the end of the cosine."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the moving average of the weights, which is evaluated and kept; 0 for none. Early in a run it averages
-    over the last eighth of the steps so far."""
+    """Decay of the moving average of the weights, which is evaluated and kept; 0 for none."""
 
 
 class RegularisationOptions(StageConfig):
@@ -244,8 +234,7 @@ class RunningOptions(StageConfig):
     memory_format: Rare[Literal["auto", "contiguous", "channels_last"]] = "auto"
     """auto: channels_last for models that convolve, on CPUs and on GPUs that compute bf16, else contiguous."""
     compile: bool = False
-    """Compile the model with torch.compile: faster steps after up to some minutes for the first one. Results differ
-    from those of other runs as two seeds do."""
+    """Compile the model with torch.compile, which takes minutes. Not bit-identical to uncompiled runs."""
     fsdp: bool = False
     """Shard weights, gradients and optimiser over all processes, for models that do not fit on one device."""
     checkpoint_activations: bool = False
@@ -274,8 +263,7 @@ class PretrainingOptions(StageConfig):
     """Learning without labels."""
 
     pretrain: str = SIMCLR
-    """Objectives of --task pretrain, separated by commas: simclr (two views of each image), captions (aligned to the
-    descriptions of --embeddings)."""
+    """Objectives of --task pretrain: simclr (two views of an image), captions (of --embeddings)."""
 
     @field_validator("pretrain")
     @classmethod
@@ -312,10 +300,7 @@ class TrainOptions(
         if over_time and self.memory_format == "channels_last":
             raise ConfigError(f"--memory-format channels_last is for models of timm, not for {self.model}.")
         if self.frame_differences and (self.frames == 1 or over_time):
-            raise ConfigError(
-                "--frame-differences needs a model of images and --frames 2 or more; given are "
-                f"--model {self.model} and --frames {self.frames}."
-            )
+            raise ConfigError("--frame-differences needs a model of images and --frames 2 or more.")
         if self.compile and self.fsdp:
             raise ConfigError("--compile does not go with --fsdp: leave one of them out.")
         if self.pretraining:

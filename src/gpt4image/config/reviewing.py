@@ -22,8 +22,7 @@ class ReviewConfig(WithData):
     """Dataset SPEC, with one class per image, several, or boxes: folder:PATH, manifest:FILE, coco:FILE, hf:NAME and
     others. Datasets with masks are refused."""
     task: Literal["auto", "classification", "multilabel", "detection"] = "auto"
-    """What an image gets: one class, several (multilabel), or boxes (detection). auto: as in --targets, else as in the
-    dataset."""
+    """One class per image, several (multilabel) or boxes (detection). auto: as --targets, else as the dataset."""
     labels: Path
     """CSV file of all labels, which --data manifest:FILE reads; it lies in the folder of the images, or above it."""
     answers: Path | None = None
@@ -68,8 +67,7 @@ class DiscoverConfig(WithData):
     out: Path = Path("discovered")
     """Folder of the class list, classes.txt, and of targets.parquet."""
     classes: int | None = Field(default=None, ge=2, le=1000)
-    """Number of clusters to begin with. Default: chosen by how far they are apart; it may be too high, as clusters
-    are merged in a click."""
+    """Number of clusters to begin with. Default: by how far they are apart; clusters are merged in a click."""
     page: bool = True
     """Name and merge on the page. Without it, proposed names are taken."""
     port: int = Field(default=0, ge=0, le=65535)

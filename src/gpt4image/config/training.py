@@ -25,24 +25,20 @@ class LabelConfig(DataOptions):
     embeddings: Path | None = None
     """Embedding table of the descriptions."""
     answers: Path | None = None
-    """Description store with the answers to `describe --ask class`; tags where images have several classes; boxes for
-    detection."""
+    """Store with answers to `describe --ask class`, or tags for several classes, or boxes for detection."""
     task: Literal["auto", "classification", "multilabel", "video", "detection"] = "auto"
     """Kind of target: the class of an image (classification) or clip (video), which of several an image has
     (multilabel), or boxes of objects (detection). auto: as the labels of the dataset are."""
     evidence: Evidence = "fused"
-    """Evidence that is read: all that is given (fused), the descriptions (texts), the answers, or class names compared
-    with descriptions (names)."""
+    """What is read: all that is given (fused), descriptions (texts), answers, or class names (names)."""
     features: str = "auto"
     """What sees the pictures, beside answers: a model of timm whose pretrained weights lie on this machine, the folder
     of a run that learned without these labels (`--task pretrain`), or none. auto: the first of two usual models whose
     weights are here. Features are kept beside the output."""
     classes: str | None = None
-    """Class names of a dataset without labels: a text file with one per line, or a list with commas. Default: those
-    that the answers chose from."""
+    """Class names of a dataset without labels: a file, or a list with commas. Default: those of the answers."""
     out: Path
-    """Parquet file of class probabilities; for detection of boxes. An HTML page of suspected label errors is written
-    beside it."""
+    """Parquet file of targets. An HTML page of suspected label errors is written beside it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     max_error: float | None = Field(default=None, gt=0.0, lt=1.0)
@@ -57,8 +53,7 @@ class LabelConfig(DataOptions):
     def _has_evidence(self) -> Self:
         if self.embeddings is None and self.answers is None:
             raise ConfigError(
-                "label needs evidence: --answers STORE (answers of `gpt4image describe --ask class`, tags or boxes), "
-                "--embeddings DIR (descriptions, by `gpt4image encode`), or both."
+                "label needs evidence: --answers STORE, --embeddings DIR (by `gpt4image encode`), or both."
             )
         missing = "--answers" if self.evidence == "answers" else "--embeddings"
         if self.evidence != "fused" and (self.answers if missing == "--answers" else self.embeddings) is None:

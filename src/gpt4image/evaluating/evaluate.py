@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
@@ -28,24 +29,114 @@ from gpt4image.data import SPLITS, Dataset, annotation
 from gpt4image.data.splits import representatives
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
-from gpt4image.evaluating.measures import measure_more
 from gpt4image.labelling.looks import FEWEST, Share, expected_right, looks_at, share_of_classes
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
 from gpt4image.training.prepare import check_labelled, identity_of, load_dataset, prepare
-from gpt4image.training.run_model import load_run_model, options_of
+from gpt4image.training.run_model import Outputs, RunModel, load_run_model, options_of
 from gpt4image.training.training_data import TrainingData
+
+RECALL_AT = (1, 5, 10)
+CHUNK = 1024  # rows of the similarity matrix at a time: memory does not grow with its square
+
+Array = NDArray[np.float32]
+
+
+def recalls(image_emb: Array, text_emb: Array, text_ids: NDArray[np.int64]) -> dict[str, float]:
+    """Return recall at 1, 5 and 10 of image-to-text and text-to-image retrieval, by (n, D) embeddings of unit length
+    and the (n,) identity of the text of each image.
+
+    Images of one text are partners of one another, and do not compete; other ties count against the query, so that a
+    space in which everything lies in one place finds nothing.
+    """
+    found: dict[str, float] = {}
+    for name, queries, answers in (
+        ("image_to_text_recall", image_emb, text_emb),
+        ("text_to_image_recall", text_emb, image_emb),
+    ):
+        ranks = _ranks(queries, answers, text_ids)
+        found |= {f"{name}:{k}": float((ranks < k).mean()) for k in RECALL_AT if k <= len(ranks)}
+    return found
+
+
+def zero_shot_accuracy(image_emb: Array, class_names: Array, labels: NDArray[np.int64]) -> float:
+    """Return the part of labelled images, (n, D) of unit length, whose nearest class name, (K, D), is their own."""
+    has_label = labels >= 0
+    nearest = (image_emb[has_label] @ class_names.T).argmax(axis=1)
+    return float((nearest == labels[has_label]).mean())
+
+
+def _ranks(queries: Array, answers: Array, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (n,) how many answers that belong to another text are at least as similar as the best of one's own."""
+    ranks = np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), CHUNK):
+        rows = slice(start, start + CHUNK)
+        similarity = queries[rows] @ answers.T
+        own = ids[rows, None] == ids
+        best = np.where(own, similarity, -np.inf).max(axis=1, keepdims=True)
+        ranks[rows] = (~own & (similarity >= best)).sum(axis=1)
+    return ranks
+
+
+def lacked_names(evaluation: Mapping[str, Any]) -> bool:
+    """Return whether an evaluation lacks what could be measured with embeddings of the class names."""
+    absent = evaluation.get("absent", {})
+    return "zero_shot" in absent and absent["zero_shot"] != absent.get("retrieval")
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """Metrics by name, ``FAMILY`` or ``FAMILY:DETAIL``, fractions in 0..1; and why others are absent."""
+
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    absent: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames) -> Measured:
+    """Measure a run beyond its predictions of a split, by its outputs for the images."""
+    found, space, indices = Measured(), model.text_space, data.indices(split)
+    if model.head is None:
+        return found
+    if space is None or model.foreign_texts:
+        found.absent |= {"zero_shot": model.foreign_texts, "retrieval": model.foreign_texts}
+        return found
+    if names.vectors is None:
+        found.absent["zero_shot"] = names.missing
+    elif data.task.exclusive:
+        labels = data.image_set.labels[indices]
+        found.metrics["zero_shot"] = zero_shot_accuracy(model.embed(outputs.features), names.vectors, labels)
+    place = held_out_described(data, split)
+    if data.text is None or not len(place):
+        none = f"no two images of {split} or val have different descriptions in the table"
+        found.absent["retrieval"] = "there is no embedding table of this dataset" if data.text is None else none
+        return found
+    chosen = np.isin(indices, place)
+    features = outputs.features[chosen] if chosen.any() else model.read(data.pixels, place).features
+    vectors, _, ids = data.text.take(place)
+    unit = torch.nn.functional.normalize(vectors, dim=1)  # the mean of several texts is shorter
+    found.metrics |= recalls(model.embed(features), unit.numpy(), ids.numpy())
+    return found
+
+
+def held_out_described(data: TrainingData, split: str) -> NDArray[np.int64]:
+    """Return the described images of a split, or else those of the validation split, which no run is trained on.
+
+    Images of one text are none, for it would always be found.
+    """
+    if (text := data.text) is not None:
+        for images in map(data.indices, (split, "val")):
+            described = images[text.described[images]]
+            if len(np.unique(text.identity[described])) > 1:
+                return described
+    return np.zeros(0, np.int64)
+
 
 ALWAYS = ("images", "labelled", "classes", "per_class", "support")
 """What the record of a split holds whatever the task."""
 MANY_LABELS = 300
 """Labels of a split from which on looks add nothing."""
-ON_ALL_LABELS = (
-    "\nThis run learned nothing from the validation images. For a last run on their labels too, give its train command "
-    "again with --train-on-val and another --out."
-)
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
 
@@ -54,17 +145,8 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     """Measure a finished run on one split of its own dataset, or of another one with the same classes.
 
     A split of its own dataset that was measured before is not read again: its record is returned, unless something
-    could not be measured then. Another dataset may have changed since, and is read each time.
-
-    Args:
-        config: options.
-        task: of the run, where it is not one of the registry.
-
-    Raises:
-        RunError: no finished run, one without predictions, its dataset has changed since, or its classes are not those
-            of the dataset.
-        DataError: the split is empty or has no labels.
-        OSError: the run folder cannot be written.
+    could not be measured then. Another dataset may have changed since, and is read each time. ``task`` is that of the
+    run, where it is not one of the registry.
     """
     record = runs.read_run(config.run_dir)
     runs.require_predicting(config.run_dir)
@@ -100,10 +182,10 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
 
             there = (n for n in REPORTED if n == config.split or (config.run_dir / f"evaluation-{n}.json").is_file())
-            is_reported = next(there, config.split) == config.split
+            is_reported = config.data is None and next(there, config.split) == config.split
 
             def write_extras() -> None:
-                if config.data is None and is_reported:
+                if is_reported:
                     skipped.extend(write_run_extras(config.run_dir, own_options, *loaded, config.split))
 
             note = " ".join(filter(None, [note, *ready.notes]))
@@ -115,9 +197,6 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
     shown = {key: facts[key] for key in (*facts.get("titles", TITLES), "loss") if key in facts}
-    on_all_labels = [ON_ALL_LABELS]
-    if config.split != "test" or config.data is not None or own_options.train_on_val or not own_options.val_fraction:
-        on_all_labels = []
     not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
     return EvaluateResult(
         path=path,
@@ -131,14 +210,14 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> EvaluateResult
         not_measured=absent,
         counts={name: facts["labelled"] for name in facts.get("titles", TITLES) if name in shown},
         read_rows=partial(parquet_rows, path.with_name(f"predictions-{name}.parquet")),
-        text="\n".join([_per_class(facts, path), *not_measured, *on_all_labels]),
+        text="\n".join([_per_class(facts, path), *not_measured]),
         skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )
 
 
 def share_by_looks(config: EvaluateConfig) -> tuple[Share | None, int]:
-    """Return the share of right predictions, from the looks of ``audit``, and the number of labels of the split. There
-    is none without enough looks, with many labels, for other tasks than classification, and of training images."""
+    """Return the share of right predictions by the looks of ``audit``, None if it needs none or has too few; and the
+    number of labels of the split."""
     record = runs.read_run(config.run_dir)
     options = options_of(record)
     if not config.audit.is_file() or options.task not in ("classification", "video") or config.split == "train":
@@ -224,11 +303,10 @@ def measure_run(
     note: str = "",
     before_record: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Predict one split and write ``evaluation-NAME.json`` and ``predictions-NAME.parquet`` into the run folder.
+    """Predict one split and write ``predictions-NAME.parquet`` and then ``evaluation-NAME.json`` into the run folder.
 
-    The data are those of the run, or others of the same classes; ``names`` the class names in the text space of the
-    run; ``name`` is that of the record, the split without it, and ``note`` goes into it. ``before_record`` is called
-    when the predictions are written; the record, written last, says that all is done.
+    ``data`` are those of the run, or others of the same classes; ``names`` the class names in the text space of the
+    run; ``name`` is the split by default. ``before_record`` is called between the two.
     """
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)
@@ -286,10 +364,8 @@ def _write_predictions(
             }
         )
 
-    if isinstance(predictions, TopKProbs):
-        write_row_groups(path, row_groups(len(indices), ROW_GROUP), table)
-    else:
-        write_row_groups(path, [slice(None)], table)
+    few = isinstance(predictions, TopKProbs)
+    write_row_groups(path, row_groups(len(indices), ROW_GROUP) if few else [slice(None)], table)
 
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:

@@ -152,11 +152,7 @@ def write_all(work: Mapping[str, Callable[[], None]]) -> list[Skipped]:
 def write_run_extras(
     run_dir: Path, config: TrainConfig, images: Dataset, table: EmbeddingTable | None, split: str
 ) -> list[Skipped]:
-    """Write what the report of a run shows: pictures that it gets wrong and right, its texts, suspected label errors.
-
-    ``config`` are the options of a run with predictions of ``split``, ``images`` its whole set, ``table`` its embedding
-    table. Returned is what could not be written.
-    """
+    """Write what the report of a run shows; return what could not be written."""
     text = None if table is None else TextTargets.of(table, images.digests)
     path = config.targets if config.targets and config.targets.is_file() else None
     # Boxes give no class of the whole image to show.
@@ -212,13 +208,7 @@ def write_examples(
     split: str = "test",
     comparison: str = "",
 ) -> None:
-    """Write a fixed sample of pictures of a held-out split and of described training pictures, across classes; where
-    boxes are predicted, the pictures of the first run with the lowest scores.
-
-    ``usable`` (N,) are the images that can be decoded, as far as is known. By name, ``run_dirs`` are runs whose
-    predictions of ``split`` are shown; of a single one, half are wrong if possible. ``comparison`` says whose they are,
-    where a report has several.
-    """
+    """Write pictures of a held-out split and of described training images, across classes, or the worst ones."""
     text, targets, answers = said
     first = next(iter(run_dirs), None)
     if first and (cards := _box_examples(images, usable, run_dirs[first], first, split, comparison)) is not None:
@@ -285,10 +275,7 @@ def _sample(
 
 
 def across_classes(labels: NDArray[Any], rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return at most ``most`` of ``rows``, sorted: one of each class in turn, the first of it that ``rows`` has.
-
-    Of several labels per image, (N, K), the first one that is present counts.
-    """
+    """Return at most ``most`` of ``rows``, sorted: one of each (first) class in turn."""
     kinds = labels[rows] if labels.ndim == 1 else np.argmax(labels[rows] == 1, axis=1)
     by_class = np.argsort(kinds, kind="stable")
     turns = np.empty(len(rows), np.int64)
@@ -307,12 +294,7 @@ def write_suspected(
     true: bool = False,
     comparison: str = "",
 ) -> None:
-    """Write the pictures of suspected label errors, the first SUSPECTED that can be decoded.
-
-    ``rows`` (n,) are the images, the most suspect first, ``given`` (n,) their labels, or the one of several labels, and
-    ``probabilities`` (n, K) those of the classes by their texts. With ``true``, a comparison has flipped labels itself,
-    and the set knows the true ones.
-    """
+    """Write the first SUSPECTED pictures (rows most suspect first) whose ``given`` (n,) label texts contradict."""
     found: list[dict[str, Any]] = []
     pictures = Thumbnails(images)
     texts = texts_behind(tables, [images.digests[row] for row in rows[: 2 * SUSPECTED]])

@@ -29,7 +29,7 @@ from gpt4image.labelling.answers import SAME_OBJECT, AnsweredBoxes, Answers
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_classifier import FOLDS
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.tasks.average_precision import Matches
+from gpt4image.tasks.detection import Matches
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

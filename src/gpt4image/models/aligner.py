@@ -6,13 +6,12 @@ deployed model is the one that was named.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ConfigError, ModelError, first_few, nearest
+from gpt4image.base.errors import ConfigError, ModelError, nearest
 from gpt4image.config.learning import PAPER_LOSSES
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.models.backbones import classifier_names
@@ -22,22 +21,22 @@ Head = Literal["linear", "mlp", "mlp-bn"]
 
 
 class FeatureTap:
-    """Forward pre-hook that keeps the input of a layer while it is open, and does nothing otherwise."""
+    """Forward pre-hook that keeps the first input of a layer while it is open, and does nothing otherwise."""
 
     open = False
     features: Tensor | None = None
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Keep the first input of the layer."""
+    def __call__(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Keep the input."""
         if self.open:
             self.features = inputs[0]
 
 
-class Tapped(nn.Module):
-    """A backbone whose pooled feature is read while it runs; base of ``Headed`` and ``Aligner``.
+class Headed(nn.Module):
+    """A backbone whose pooled feature can be read while it runs, with heads that map it to further outputs.
 
-    ``classifier`` is the dotted name of the layer whose input is the feature; ``heads`` by name map the pooled feature
-    (B, C) to further outputs, and are dropped after training.
+    ``classifier`` is the dotted name of the layer whose input is the feature; ``heads`` by name take it, (B, C), and
+    are dropped after training.
     """
 
     def __init__(self, backbone: nn.Module, classifier: str | None = None) -> None:
@@ -64,43 +63,21 @@ class Tapped(nn.Module):
             )
         return logits, _pool(features, self.backbone.get_submodule(self.classifier))
 
+    def forward(self, images: Tensor) -> tuple[Any, ...]:
+        """Return logits (B, K) of images or of kept features, None, and the table of the outputs of the heads."""
+        if not len(self.heads):
+            return classified(self.backbone, images), None
+        logits, pooled = self.read(images)
+        return (logits, None, *self.of_heads(pooled))
+
     def of_heads(self, pooled: Tensor) -> tuple[dict[str, Tensor], ...]:
         """Return a table of the outputs of ``heads``, where there are some, as what ``forward`` returns last."""
         return ({name: head(pooled) for name, head in self.heads.items()},) if len(self.heads) else ()
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are not to decay."""
-        return not_decayed(self.backbone)
 
     def release(self) -> nn.Module:
         """Return the backbone exactly as it was given, without the hook; the heads cannot run afterwards."""
         self._hook.remove()
         return self.backbone
-
-
-class Headed(Tapped):
-    """A backbone with heads, in the place of an Aligner where no feature is aligned to texts."""
-
-    def forward(self, images: Tensor) -> tuple[Any, ...]:
-        """Return logits (B, K), None for no image embeddings, and the table of the outputs of the heads."""
-        logits, pooled = self.read(images)
-        return (logits, None, *self.of_heads(pooled))
-
-
-class Plain(nn.Module):
-    """A backbone in the place of an Aligner: no text and no head takes part. It takes images, or kept features."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: Tensor) -> tuple[Tensor, None]:
-        """Return logits (B, K) and None."""
-        return classified(self.backbone, images), None
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are not to decay."""
-        return not_decayed(self.backbone)
 
 
 def classified(backbone: nn.Module, inputs: Tensor) -> Any:
@@ -110,13 +87,8 @@ def classified(backbone: nn.Module, inputs: Tensor) -> Any:
     return backbone(inputs)
 
 
-def not_decayed(backbone: nn.Module) -> set[str]:
-    """Return the names under ``backbone.`` of the parameters that a model of timm wants to be free of weight decay."""
-    return {f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
-
-
 def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] = ()) -> tuple[str, ...]:
-    """Let nothing but the classifier of a backbone learn, and return its layers by name."""
+    """Let only the classifier of a backbone learn, from zeros if it is new, and return its layers by name."""
     names = classifier_names(backbone)
     backbone.requires_grad_(requires_grad=False)
     for name in names:
@@ -128,19 +100,11 @@ def freeze_all_but_classifier(backbone: nn.Module, new_layers: Collection[str] =
 
 def _feature_width(backbone: nn.Module, classifier: str) -> int:
     """Return C, the width of the input of the classifier layer."""
-    layers = dict(backbone.named_modules())
+    layers = {name: each for name, each in backbone.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)}
     if classifier not in layers:
-        names = [name for name, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv2d)]
-        close = difflib.get_close_matches(classifier, names, n=3, cutoff=0.4) or names[-3:]
-        raise ModelError(
-            f"{type(backbone).__name__} has no layer {classifier!r}; layers of that kind are {first_few(close)}."
-        )
+        raise ModelError(f"{type(backbone).__name__} has no such layer: classifier {nearest(classifier, layers)}")
     layer = layers[classifier]
-    if isinstance(layer, nn.Linear | nn.Conv2d):
-        return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-    raise ModelError(
-        f"The classifier layer {classifier!r} is a {type(layer).__name__}: an nn.Linear or nn.Conv2d is needed."
-    )
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
 def _pool(features: Tensor, classifier: nn.Module) -> Tensor:
@@ -150,7 +114,7 @@ def _pool(features: Tensor, classifier: nn.Module) -> Tensor:
     return features.flatten(2).mean(2) if isinstance(classifier, nn.Conv2d) else features.flatten(1, -2).mean(1)
 
 
-class Aligner(Tapped):
+class Aligner(Headed):
     """A backbone with a projection head from its pooled feature to the text space.
 
     The pooled feature is the input of the classifier layer, read while the backbone runs: global average pool in a

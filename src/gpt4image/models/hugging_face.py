@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from gpt4image.base.errors import Gpt4ImageError, ModelError, first_few, first_line
 
 _CONFIGURATIONS = ("*config*.json", "modules.json")
-# Keys of sentence-transformers whose value, or values, are classes to import: of a module in modules.json, of the
-# modules of a Router, of the tokenizer of word vectors, of the activation of a Dense. transformers writes a plain
-# name there, without a dot, and looks it up in a table of its own.
+# Keys of sentence-transformers whose value, or values, are classes to import. transformers writes plain names there.
 _CLASS_KEYS = ("type", "types", "tokenizer_class", "activation_function")
 # The capital letter excludes functions, and libraries that one of these modules has imported.
 _CLASS_OF_A_LIBRARY = re.compile(r"(sentence_transformers|torch\.nn)\.(\w+\.)*[A-Z]\w*")

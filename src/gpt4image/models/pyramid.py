@@ -93,23 +93,12 @@ class PyramidModel(nn.Module):
             return self.levels(maps[-1])
         return list(self.levels({str(i): part for i, part in enumerate(maps)}).values())
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Let the classifier keep only the input of each block."""
-        self.backbone.set_grad_checkpointing(enable)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the layer that gives the logits."""
-        return self.backbone.get_classifier()
-
-    @property
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """What timm says of the weights."""
-        return self.backbone.pretrained_cfg
-
-    @property
-    def num_features(self) -> int:
-        """Width of the last map of the classifier."""
-        return self.backbone.num_features
+    def __getattr__(self, name: str) -> Any:
+        """Return what is asked of the classifier, such as ``get_classifier`` or ``pretrained_cfg``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("backbone"), name)
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that are not to decay."""

@@ -137,10 +137,7 @@ class DescribedImages(torch.utils.data.Dataset[DescribedImage]):
         table, part = self.texts.table, self.image_set
         self.coverage = coverage(table, part.keys, part.digests, among=data.digests)
         if not self.coverage.described and split in ("train", None):
-            raise TableError(
-                f"None of the {len(self)} images of {data.spec} has an embedding in {table.path}: the table was "
-                "made from descriptions of other images. Run `gpt4image descriptions check` on the store it came from."
-            )
+            raise TableError(f"None of the {len(self)} images of {data.spec} has an embedding in {table.path}.")
 
     def __len__(self) -> int:
         """Number of images."""
@@ -292,8 +289,7 @@ class Texts:
         found = coverage(self.table, keys, digests, among=digests)
         if not found.described:
             raise TableError(
-                f"None of the {len(keys)} images has a text in {self.table.path}: keys such as {first_few(keys[:3])} "
-                "must be those that the texts were encoded with."
+                f"None of the {len(keys)} images has a text in {self.table.path}: keys are {first_few(keys[:3])}."
             )
         return found
 
@@ -303,7 +299,7 @@ class Texts:
 
 
 def coverage(table: EmbeddingTable, keys: Sequence[str], digests: Sequence[str], *, among: Sequence[str]) -> Coverage:
-    """Return how images and a table fit together; the table's images that are not ``among`` the digests are unused."""
+    """Return how images and a table fit together; the table's images not ``among`` the digests are unused."""
     described = TextTargets.of(table, digests).described
     used = TextTargets.of(table, list(dict.fromkeys(among))).described
     return Coverage(

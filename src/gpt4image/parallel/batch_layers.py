@@ -57,10 +57,7 @@ class SharedDropPath(DropPath):
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch norm (arXiv 1502.03167) over the batch of all processes, on any device, with the gradient of one process.
-
-    Takes the parameters, statistics, dropout and activation (of timm's BatchNormAct2d) of the layer that it replaces.
-    """
+    """Batch norm (arXiv 1502.03167) over the batch of all processes, in place of a ``layer``, with its gradient."""
 
     def __init__(self, layer: _BatchNorm) -> None:
         super().__init__(0, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats)

@@ -39,16 +39,10 @@ def run_jobs(
     first: int | None = None,
     on_end: Callable[[int, Any], None] = lambda _number, _result: None,
 ) -> list[Any]:
-    """Run ``work(job, progress)`` for every job in worker processes and return the results in order of the jobs.
+    """Return ``work(job, progress)`` of all jobs, in their order, from as many ``processes``, which keep their caches.
 
-    Args:
-        work: a module-level function; calls ``progress(done, total, note)`` as it goes.
-        jobs: picklable arguments; they go to our own processes only.
-        names: of the jobs, for the progress bar.
-        processes: how many run at once. A process keeps its caches from job to job.
-        title: of the bar.
-        first: how many of the jobs must have ended before the others begin; without it none waits for another.
-        on_end: called with number and result of each job that has ended.
+    ``first`` of the jobs end before the others begin; ``on_end`` is called with number and result of each. ``work`` is
+    a function of a module, and calls ``progress(done, total, note)``.
     """
     if not jobs:
         return []

@@ -52,8 +52,7 @@ def joined(device: torch.device) -> Generator[None]:
     if device.type == "cuda":
         if launch.local_count() > torch.cuda.device_count():
             raise ConfigError(
-                f"{launch.local_count()} processes on a machine of {torch.cuda.device_count()} GPUs: start one for "
-                "each GPU at most, or give --device cpu."
+                f"{launch.local_count()} processes on {torch.cuda.device_count()} GPUs: start one for each GPU at most."
             )
         torch.cuda.set_device(launch.local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -80,11 +79,9 @@ def rows(total: int) -> NDArray[np.int64]:
 
 
 def together(work: Callable[[], T], *, first_ahead: bool = False) -> T:
-    """Run ``work`` in every process and return its result; where it fails in one, it fails in all.
+    """Run ``work``, which does not communicate, in every process; where it fails in one, it fails in all.
 
-    Args:
-        work: must not communicate with other processes.
-        first_ahead: whether the first process goes first and the others follow, who then find its caches filled.
+    With ``first_ahead`` the others follow the first process, and find its caches filled.
     """
     if count() == 1:
         return work()
@@ -147,11 +144,7 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Return the rows (b, ...) of all processes, (count * b, ...), in order of rank.
-
-    With a gradient: each process must compute the same loss of the gathered rows. Its own rows then get ``count`` times
-    their gradient, so that the mean over processes, which DistributedDataParallel takes, is the gradient of that loss.
-    """
+    """Return the rows (b, ...) of all processes, (count * b, ...); own rows get ``count`` times their gradient."""
     return tensor if count() == 1 else _Gather.apply(tensor)  # pyright: ignore[reportReturnType]
 
 

@@ -37,9 +37,7 @@ _RAY_SETTINGS = {
 
 
 class Result(NamedTuple):
-    """What became of the payload with a number: what the work made of it, or the message of its Gpt4ImageError
-    (``fault``), or nothing, because every worker that had it died (``lost``).
-    """
+    """What became of a payload: a result, the message of its error (``fault``), or nothing (``lost``)."""
 
     number: int
     payload: bytes = b""

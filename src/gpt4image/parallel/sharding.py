@@ -29,12 +29,10 @@ BY_ELEMENT = ("adam", "adamw", "lion", "nadam", "nadamw", "momentum", "sgd")
 def unshardable(optimizer: str) -> str:
     """Return why weights cannot be spread: over one process, or with an optimiser that needs whole matrices."""
     if processes.count() == 1:
-        return (
-            "spreads weights over several processes, and this is only one: start it with torchrun --nproc_per_node N, "
-            "or leave --fsdp out."
-        )
-    whole = optimizer.lower() not in BY_ELEMENT
-    return f"and --optimizer {optimizer}, which may need whole matrices: give one of {', '.join(BY_ELEMENT)}." * whole
+        return "spreads weights over several processes (torchrun --nproc_per_node N), and this is only one"
+    if optimizer.lower() in BY_ELEMENT:
+        return ""
+    return f"and --optimizer {optimizer}, which may need whole matrices; give one of {', '.join(BY_ELEMENT)}"
 
 
 def structure_alone() -> torch.device:
@@ -67,8 +65,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     for module in modules:
         if scalars := [name for name, parameter in module.named_parameters() if parameter.ndim == 0]:
             raise ModelError(
-                f"--fsdp spreads tensors, and {type(module).__name__} learns single numbers, {first_few(scalars)}: "
-                "train it without --fsdp, or another model."
+                f"--fsdp spreads tensors, and {type(module).__name__} learns single numbers, {first_few(scalars)}."
             )
     given = {name: tensor.detach() for name, tensor in _tensors(model)} if processes.rank() == 0 else {}
     mesh = init_device_mesh(device.type, (processes.count(),))

@@ -113,7 +113,6 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from gpt4image.data.pixels import available_cores
-    from gpt4image.models.backbones import compiler_missing
     from gpt4image.parallel.devices import choose_device, suited_precision
 
     device = choose_device("auto")
@@ -121,11 +120,7 @@ def _machine() -> dict[str, Any]:
     for number in range(torch.cuda.device_count()):
         known = torch.cuda.get_device_properties(number)
         facts[f"cuda:{number}"] = f"{known.name}, {known.total_memory / 2**30:.0f} GiB"
-    return facts | {
-        "device": str(device),
-        "precision": suited_precision(device.type),
-        "compile": compiler_missing(device) or "yes (--compile)",
-    }
+    return facts | {"device": str(device), "precision": suited_precision(device.type)}
 
 
 def _required(extra: str | None = None) -> list[str]:

@@ -112,10 +112,7 @@ class Task:
         return backbone
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Target:
-        """Return the targets (B, ...) of a batch, of annotations (B, ...) or, instead, of ``soft`` (B, K) by a teacher.
-
-        ``outputs`` is K; ``geometry`` the crop, shift and flip of each image, None for images as they are.
-        """
+        """Return (B, ...) targets of annotations, or of ``soft`` (B, K) by a teacher, moved as ``geometry`` says."""
         raise NotImplementedError
 
     def has_target(self, labels: Labels, soft: Any) -> NDArray[np.bool_]:
@@ -135,10 +132,7 @@ class Task:
         return targets.masked_fill(images.view(-1, *[1] * (targets.ndim - 1)), 0.0)
 
     def loss(self, outputs: Tensor, targets: Target, smoothing: float) -> Tensor:
-        """Return the scalar loss of the batches of all processes, the same on each, of ``outputs`` (B, ...).
-
-        ``targets`` are as ``targets`` returns them, or averages of them where the task ``mixes``.
-        """
+        """Return the loss of the batches of all processes, a scalar that is the same on each."""
         raise NotImplementedError
 
     def tail(self) -> nn.Module:
@@ -154,17 +148,13 @@ class Task:
         return float(np.abs(ours - theirs).max())
 
     def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the record of the predictions of a split: counts, and what ``measured`` gives where something is
-        annotated.
-        """
+        """Return the record of the predictions of a split: counts, and ``measured`` if something is annotated."""
         there = known(labels)
         facts = {"images": len(labels), "labelled": int(there.sum()), "classes": list(classes)}
         return facts | (self.measured(chosen(predictions, there), labels[there], classes) if there.any() else {})
 
     def measured(self, predictions: Any, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the metrics of annotated images, ``loss`` where there is one, and per class ``support`` and
-        ``per_class`` (None for a class without images).
-        """
+        """Return metrics, ``loss`` if there is one, and per class ``support`` and ``per_class`` (None: no image)."""
         raise NotImplementedError
 
     def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
@@ -174,11 +164,7 @@ class Task:
     def resampled(
         self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
-        """Return (R,) the primary metric of resamples of n annotated images; None where it is a mean of ``scores``.
-
-        ``columns`` are those of ``columns``, as read back; ``times`` (R, n) says how often each image is in each
-        resample.
-        """
+        """Return (R,) the primary metric of resamples ``times`` (R, n); None where it is a mean of ``scores``."""
         return None
 
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:

@@ -80,10 +80,7 @@ class Classification(Task):
         if labels.ndim != 1:
             raise DataError(f"{spec} has several labels per image, which is --task multilabel, not classification.")
         if len(classes) == 1:
-            raise DataError(
-                f"{spec} has one class, {first_few(classes)}: there is nothing to tell apart. Is it a folder above "
-                "those of the classes?"
-            )
+            raise DataError(f"{spec} has one class, {first_few(classes)}: there is nothing to tell apart.")
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
         return torch.from_numpy(one_hot(labels, outputs) if soft is None else soft)
@@ -106,10 +103,7 @@ class Classification(Task):
         return nn.Softmax(dim=1)
 
     def measured(self, predictions: Probabilities, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-        """Return accuracies and calibration: fractions in 0..1; ``ece`` has 15 bins (Guo et al. 2017).
-
-        ``confused`` has [class, other class, images of the first taken for the second], most frequent first.
-        """
+        """Return accuracies, ``ece`` of 15 bins (Guo et al. 2017), ``confused`` [class, other, images]."""
         count, taken = len(classes), predictions.argmax(axis=1)
         if isinstance(predictions, TopKProbs):
             best = predictions.classes[:, :5].astype(np.int64)
@@ -147,10 +141,7 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Video(Classification):
-    """One class out of K per clip, of which ``count`` frames are read in an ``order``; see ``data.video.Frames``.
-
-    ``differences``: the model reads differences of frames; see ``models.temporal``.
-    """
+    """One class per clip, of which ``count`` frames are read in an ``order``; or the ``differences`` of frames."""
 
     name: ClassVar[str] = "video"
     in_timm: ClassVar[bool] = False

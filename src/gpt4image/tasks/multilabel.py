@@ -35,11 +35,7 @@ AT_ONCE = 50  # resamples whose sums are in memory
 
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """Any number of K classes per image; see ``tasks.base.Task``.
-
-    Labels are (N, K) int8: 1 present, 0 absent, -1 not known. A class counts as present from its one of ``thresholds``
-    on, one half without them.
-    """
+    """Any number of K classes per image; labels are (N, K) int8: 1 present, 0 absent, -1 not known."""
 
     thresholds: tuple[float, ...] | None = None
     name: ClassVar[str] = "multilabel"
@@ -57,10 +53,7 @@ class MultiLabel(Task):
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         if labels.ndim != 2:
-            raise DataError(
-                f"{spec} has one label per image, which is --task classification. For several, give a column 'labels' "
-                "with names separated by '|', or one column of 0 and 1 per class."
-            )
+            raise DataError(f"{spec} has one label per image, which is --task classification: give a column 'labels'.")
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
         given = torch.from_numpy(labels.astype(np.float32) if soft is None else soft)
@@ -83,11 +76,7 @@ class MultiLabel(Task):
         return nn.Sigmoid()
 
     def measured(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return mAP (the mean over classes of the average precision), F1, and the average precision per class.
-
-        F1 is of the classes that count as present by ``thresholds``. Classes that are not known of an image do not
-        count there; those without a present image have no average precision.
-        """
+        """Return mAP, F1 by ``thresholds`` and average precision per class; what is not known does not count."""
         from torchmetrics.functional.classification import binary_average_precision
 
         given, scores = torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(predictions)
@@ -145,11 +134,7 @@ class MultiLabel(Task):
 
 
 def _average_precisions(scores: Floats, labels: NDArray[np.int8], times: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (R,) the average precision of one class in resamples of n images, NaN where none shows it.
-
-    Equal ``scores``, (n,), go together, as in scikit-learn; image i is there ``times[:, i]`` times, (R, n), but does
-    not count where its label is -1.
-    """
+    """Return (R,) average precisions of one class in resamples ``times`` (R, n), NaN where none shows it."""
     order = np.argsort(-scores, kind="stable")
     order = order[labels[order] != NOT_KNOWN]
     ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))[: len(order)]

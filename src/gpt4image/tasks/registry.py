@@ -89,8 +89,7 @@ def with_options(task: Task, options: TrainOptions) -> Task:
 
 
 def task_of(image_set: Dataset, options: TrainOptions) -> Task:
-    """Return the task that a set is of: boxes, masks, clips (video), a column per class (multi-label), else a label
-    per image."""
+    """Return the task of a set: boxes, masks, clips (video), a column per class (multi-label), else one label each."""
     if image_set.regions is not None:
         return find_task("detection" if isinstance(image_set.regions, Boxes) else "segmentation", options)
     if image_set.clips:

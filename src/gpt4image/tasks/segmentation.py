@@ -60,9 +60,8 @@ class PixelTargets:
 
     def to(self, device: torch.device) -> PixelTargets:
         """Return them on a device."""
-        masks, presence, share = (tensor.to(device) for tensor in (self.masks, self.presence, self.share))
-        boxes = None if self.boxes is None else self.boxes.to(device)
-        return replace(self, masks=masks, presence=presence, share=share, boxes=boxes)
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
     def without(self, images: Tensor) -> PixelTargets:
         """Return targets in which some images (B,) count for nothing."""
@@ -206,10 +205,7 @@ class Segmentation(Task):
 
     def annotations(self, image_set: Dataset) -> Masks:
         if not isinstance(image_set.regions, Masks):
-            raise DataError(
-                f"{image_set.spec} has no masks, which --task segmentation needs: give --data masks:DIR or "
-                "coco-masks:FILE, or leave out --task."
-            )
+            raise DataError(f"{image_set.spec} has no masks, which --task segmentation needs: give masks:DIR.")
         names = [name.lower() for name in image_set.classes]
         return replace(image_set.regions, background=next((names.index(n) for n in UNSEEN if n in names), -1))
 
@@ -221,12 +217,7 @@ class Segmentation(Task):
         return backbone if isinstance(backbone, OfTransformers) else Segmenter(backbone, size)
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
-        """Return masks and presence; of an image with a mask, what the cut mask shows is present.
-
-        A class that the image shows, and the cut mask does not, may be in pixels that count for nothing. A probability
-        counts by its distance from one half: as a target it would keep classes that are not there at that probability,
-        everywhere.
-        """
+        """Return masks and presence; what the cut mask shows is present, unless void pixels may hide it."""
         whole = torch.from_numpy(labels.pixels(UNCUT if geometry is None else geometry.size))
         masks = whole if geometry is None else geometry.masks(whole)
         tags = labels.presence(outputs).astype(np.float32) if soft is None else soft
@@ -258,11 +249,7 @@ class Segmentation(Task):
         return np.asarray(~labels.known & learned)
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
-        """Return (N, K) a teacher's probabilities of presence ``beyond_usual``, ``trust`` of it what is known.
-
-        A probability that is much the same in all images is reached most easily by logits that are shifted everywhere,
-        which takes pixels from the background.
-        """
+        """Return a teacher's probabilities ``beyond_usual``: what all images have alike moves no logits."""
         return MultiLabel().with_labels(beyond_usual(soft), labels, trust)
 
     def without_target(self, targets: PixelTargets, images: Tensor) -> PixelTargets:
@@ -288,11 +275,7 @@ class Segmentation(Task):
         return float((ours != theirs).mean())
 
     def measured(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return mIoU (the mean over the classes of the masks, background among them), pixel accuracy, IoU per class.
-
-        Both are of the pixels of all masks together, at the size of the predictions. Classes that no mask has are not
-        measured. Where no pixel counts there is no metric.
-        """
+        """Return mIoU, pixel accuracy and IoU per class of the pixels of all masks, at predictions' size."""
         count = len(classes)
         total, support = np.zeros((count, count), np.int64), np.zeros(count, np.int64)
         for table in confusions(predictions, labels, count):

@@ -31,10 +31,7 @@ SEEDS = 2**62
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchRng:
-    """Random numbers of the rows of a batch that are here, (n,) int64; those of all ``total`` rows are drawn.
-
-    ``generator`` is one of the CPU, in the same state on every process.
-    """
+    """Random numbers of the (n,) ``rows`` here of a batch of ``total``; ``generator`` has the same state everywhere."""
 
     generator: torch.Generator
     total: int
@@ -175,14 +172,7 @@ def _noise(pixels: Tensor, rng: BatchRng) -> Tensor:
 
 
 def mix(images: Tensor, rows: Tensor, mixup_alpha: float, cutmix_alpha: float) -> Tensor:
-    """Mix the images ``rows`` of a batch (B, C, H, W) in place, by mixup, CutMix or one of both (timm).
-
-    Images pass for their own classes, so that timm's soft targets are the mixing matrix. Of an odd number the last
-    stays.
-
-    Returns:
-        (B, B) float32: row i holds the weights of the images that image i is now made of.
-    """
+    """Mix the images ``rows`` of (B, C, H, W) in place (timm); return (B, B), the weights of the images in each."""
     rows = rows[: len(rows) // 2 * 2].to(images.device)
     matrix = torch.eye(len(images), device=images.device)
     if len(rows):
@@ -193,11 +183,7 @@ def mix(images: Tensor, rows: Tensor, mixup_alpha: float, cutmix_alpha: float) -
 
 
 class Policy:
-    """A policy of timm by its name, such as ``rand-m9-mstd0.5-inc1``; see timm.data.auto_augment.
-
-    timm draws from the global random states of Python and numpy. Both are set for each image and put back at the end,
-    so that an image is changed as its own seed says. What comes from outside an image gets the ``mean`` colour (0..1).
-    """
+    """A policy of timm, such as ``rand-m9-mstd0.5-inc1``; what comes from outside an image has the ``mean`` colour."""
 
     def __init__(self, name: str, mean: tuple[float, ...]) -> None:
         from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
@@ -211,8 +197,7 @@ class Policy:
             self._transform = make(name, {"img_mean": fill, "magnitude_max": LARGEST_MAGNITUDE})
         except (AssertionError, ValueError) as error:
             raise ConfigError(
-                f"--auto-augment {name}: timm knows no such policy ({error}). Names look like rand-m9-mstd0.5-inc1, "
-                "augmix-m3-w3, original, v0 or 3a; see timm.data.auto_augment."
+                f"--auto-augment {name}: timm knows no such policy ({error}); see timm.data.auto_augment."
             ) from None
 
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
@@ -222,7 +207,7 @@ class Policy:
             return self(apart, seeds.repeat_interleave(frames)).reshape(images.shape)
         before = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         after = np.empty_like(before)
-        states = random.getstate(), np.random.get_state()
+        states = random.getstate(), np.random.get_state()  # timm draws from both; each image has its own seed
         for row, seed in enumerate(seeds.tolist()):
             random.seed(seed)
             np.random.seed(seed % 2**32)

@@ -60,8 +60,8 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
         fill("frames", USUAL_FRAMES)
     dense = config.task in DENSE
     frozen = config.freeze and not dense and not image_set.clips
-    for own in (OF_DENSE if dense else {}, OF_FROZEN if frozen else {}):
-        chosen |= {name: value for name, value in own.items() if name not in named}
+    own = OF_DENSE if dense else OF_FROZEN if frozen else {}
+    chosen |= {name: value for name, value in own.items() if name not in named}
     if config.model is None:
         of_run = model_of_run(init)
         chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
@@ -69,12 +69,10 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
     fill("image_size", size)
     batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
     fill("epochs", epochs(max(count, 1), init))
-    if config.model is None and "model" not in chosen:
-        small = count < SMALL_SET and size <= 96 and init != "pretrained"
-        chosen |= {"model": PRETRAINED_MODEL}
-        if small:
-            chosen |= {"model": SMALL_MODEL[0]} | ({} if config.model_args else {"model_args": SMALL_MODEL[1]})
-    model = fill("model", None)
+    small = count < SMALL_SET and size <= 96 and init != "pretrained"
+    if config.model is None and "model" not in chosen and small and not config.model_args:
+        chosen["model_args"] = SMALL_MODEL[1]
+    model = fill("model", SMALL_MODEL[0] if small else PRETRAINED_MODEL)
     device = choose_device(config.device).type
     fill("precision", suited_precision(device))
     fill("memory_format", suited_memory_format(device, convolves=convolves(model)))
@@ -92,14 +90,8 @@ def choose(config: TrainOptions, image_set: Dataset) -> tuple[Any, dict[str, Any
 
 def start(config: TrainOptions, count: int) -> Literal["scratch", "pretrained"]:
     """Return scratch, or cached pretrained weights if they fit."""
-    if config.model is None or config.stem == "small" or not takes_weights(config, count):
-        return "scratch"
-    return "pretrained" if pretrained_weights(config.model) == "here" else "scratch"
-
-
-def takes_weights(config: TrainOptions, count: int) -> bool:
-    """Return whether pretrained weights, if there are any, fit a model and are of use for ``count`` images."""
-    return config.task != PRETRAIN and count < LARGE_SET and not config.model_args
+    fit = config.task != PRETRAIN and count < LARGE_SET and not config.model_args and config.stem != "small"
+    return "pretrained" if config.model and fit and pretrained_weights(config.model) == "here" else "scratch"
 
 
 def model_of_run(init: str) -> dict[str, Any]:

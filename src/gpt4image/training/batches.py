@@ -82,11 +82,10 @@ class Batches:
         """Return random numbers for the images of a batch that belong to this process."""
         return BatchRng(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
 
-    def rows_with_second_views(self) -> tuple[int, Indices]:
-        """Return how many views all processes see where the others, or all, are seen twice, and which this one sees."""
-        seen = self.size if self.twice else self.others_per_batch
-        second = self.rows[self.rows >= self.size - seen] + seen
-        return self.size + seen, np.concatenate([self.rows, second])
+    def seen(self, *, second: bool) -> tuple[int, Indices]:
+        """Return how many views all processes see, with ``second`` ones of the others or of all, and the rows here."""
+        more = 0 if not second else self.size if self.twice else self.others_per_batch
+        return self.size + more, np.concatenate([self.rows, self.rows[self.rows >= self.size - more] + more])
 
 
 def make_batches(
@@ -100,18 +99,11 @@ def make_batches(
     mixing: bool = False,
     placing: Placing = "among",
 ) -> Batches:
-    """Return the batches of a run.
+    """Return the batches of a run, ``labelled_share`` of each from ``targeted`` images, where there are others.
 
-    Args:
-        targeted, others: images with a target, and those without one that alignment or consistency uses.
-        size: number of images per batch.
-        labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
-            rest of it are drawn as often as these, in one stream of all, if they are placed among them.
-        seed: gives the order.
-        repeats: times that each image comes in a row.
-        mixing: whether images are mixed in pairs, from both ends.
-        placing: where the others are: "among" the images with a target; "apart" from them, not mixed and seen twice; or
-            "on-top" of ``size`` images with a target, in the same proportion, and at most about as often as these.
+    ``others`` have no target, but alignment or consistency uses them. They are "among" the images with a target (few
+    are drawn as often as these), "apart" from them, not mixed and seen twice, or "on-top" of ``size`` images with a
+    target, in the same proportion. ``mixing``: images are mixed in pairs, from both ends.
     """
     if not len(targeted):
         raise DataError(NO_TARGET)
@@ -139,14 +131,10 @@ def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
     if count == 1 and apart:  # of an odd number with a target, one is not mixed
         return np.arange(size)
     if own % unit or others % count if apart else size % unit:
-        why = ["--mixup and --cutmix mix pairs"] if mixing else []
-        why += [f"{count} processes share each batch"] if count > 1 else []
+        why = ["--mixup and --cutmix mix pairs"] * mixing + [f"{count} processes share each batch"] * (count > 1)
         need = f"--batch-size {size} must be a multiple of {unit}"
         if apart:
-            need = (
-                f"{own} of --batch-size {size} have a target, which must be a multiple of {unit}, and {others} have "
-                f"none, of {count}"
-            )
+            need = f"of --batch-size {size}, {own} have a target, which must be a multiple of {unit}"
         raise ConfigError(f"{', and '.join(why)}: {need}.")
     if not apart:
         return processes.rows(size)
@@ -155,6 +143,4 @@ def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
 
 def all_have_targets(option: str, count: int) -> str:
     """Return why an option that learns from images without a target is refused."""
-    return (
-        f"{option} learns from training images without a label or text label, and all {count:,} have one: leave it out."
-    )
+    return f"{option} learns from images without a label or text label, and all {count:,} have one: leave it out."

@@ -35,8 +35,7 @@ from gpt4image.parallel.sharding import averaging, like, whole
 from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
 from gpt4image.training.objectives import Batch, Outputs
 from gpt4image.training.run_model import predict
-from gpt4image.training.text_tower import TextTower
-from gpt4image.training.trainer import Trainer
+from gpt4image.training.trainer import TextTower, Trainer
 
 THRESHOLDS = runs.THRESHOLDS
 VALIDATIONS = 10
@@ -69,11 +68,9 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
     config, device, data = trainer.config, trainer.device, trainer.data
     size, views = len(images), np.tile(images, 2) if trainer.batches.twice else images
     broken = torch.from_numpy(data.pixels.broken(views)).to(device)
-    one, two = (
-        (torch.arange(size), torch.arange(0))
-        if trainer.cpu_augmentation is None
-        else trainer.cpu_augmentation.split(images)
-    )
+    one, two = torch.arange(size), torch.arange(0)
+    if trainer.cpu_augmentation is not None:
+        one, two = trainer.cpu_augmentation.split(images)
     inputs, geometry = inputs_of(trainer, pixels.to(device, non_blocking=True), number, images)
     targets = data.task.without_target(data.targets(images, geometry).to(device), broken[:size])
     mixing: Tensor | None = None
@@ -95,9 +92,7 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
 def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     """Return the outputs of the model for the inputs of a batch: (B + U, 3, T, T) float32."""
     config, size = trainer.config, len(batch.images)
-    asked: dict[str, Any] = {}
-    if trainer.texts is not None:
-        asked["texts"] = trainer.texts.read(batch.images, trainer.device)
+    asked = {} if trainer.texts is None else {"texts": trainer.texts.read(batch.images, trainer.device)}
     with autocast(trainer.device, config.precision):
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
@@ -176,12 +171,11 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Mapping[str,
         finite = not processes.any_of(not finite)[0]
     if finite:
         return found
-    trainer.model.zero_grad(set_to_none=True)
     parts = ", ".join(f"{name} {value}" for name, value in found.items())
-    what = f"The loss is not finite at step {step} (epoch {epoch + 1}): {parts}"
-    if math.isfinite(found["task"]) and not math.isfinite(found.get("align", 0.0)):
-        what += ". It is the alignment, so raise --temperature"
-    raise _diverged(trainer.config, what)
+    advice = (
+        ". It is the alignment, so raise --temperature" if math.isfinite(found["task"]) and "align" in found else ""
+    )
+    raise _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {parts}{advice}")
 
 
 def _diverged(config: ResolvedOptions, what: str) -> TrainingError:
@@ -231,8 +225,6 @@ def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> Validated:
             seed_step(config.seed, number, trainer.device)
             found.append(float(batch_losses(measured, number, own[number], pixels)["total"]))
     loss = float(np.mean(found))
-    if not math.isfinite(loss):
-        raise _diverged(config, "The loss of the validation images is not finite")
     return Validated({data.task.primary.name: loss, "loss": loss})
 
 
@@ -372,7 +364,15 @@ def save_checkpoint(path: Path, modules: Modules, optimizers: Optimizers, state:
     groups: dict[str, list[dict[str, float]]] = {}
     for part, optimizer in optimizers.items():
         known = optimizer.state_dict()
-        groups[part] = [_of_group(group) for group in known["param_groups"]]
+        # Some optimisers count their steps in a group of parameters; its learning rate is set by the schedule.
+        groups[part] = [
+            {
+                name: value.item() if isinstance(value, Tensor) else value
+                for name, value in group.items()
+                if name != "lr" and isinstance(value, int | float | Tensor)
+            }
+            for group in known["param_groups"]
+        ]
         for index, slots in known["state"].items():
             for name, value in slots.items():
                 if isinstance(value, Tensor):
@@ -380,12 +380,6 @@ def save_checkpoint(path: Path, modules: Modules, optimizers: Optimizers, state:
                 else:
                     numbers[part][f"{index}.{name}"] = value
     save_tensors(path, tensors, {**numbers, "groups": groups, "state": state})
-
-
-def _of_group(group: Mapping[str, Any]) -> dict[str, float]:
-    # Some optimisers count their steps in a group of parameters; its learning rate is set by the schedule.
-    found = {name: value.item() if isinstance(value, Tensor) else value for name, value in group.items()}
-    return {name: value for name, value in found.items() if name != "lr" and isinstance(value, int | float)}
 
 
 def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any:
@@ -405,8 +399,6 @@ def load_checkpoint(path: Path, modules: Modules, optimizers: Optimizers) -> Any
 
     try:
         tensors, saved = load_tensors(path, place)
-        if not isinstance(saved, dict) or not {"state", "groups", *optimizers} <= saved.keys():
-            raise DamagedError(f"{path} holds weights, but no state to go on from.")
     except (ModelError, DamagedError) as error:
         raise DamagedError(
             f"{error} Training does not go on from a damaged checkpoint: bring back a copy of it, or remove it and "

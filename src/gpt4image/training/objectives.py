@@ -82,10 +82,7 @@ def alignment(text: TextTargets, aligner: Aligner, weight: float) -> Objective:
 
 
 def consistency(weight: float, confidence: float, smoothing: float) -> Objective:
-    """Return FixMatch (Sohn et al. 2020, arXiv 2001.07685) on the images with a second view.
-
-    ``confidence`` is a share of the largest probability that label ``smoothing`` lets the model be taught.
-    """
+    """Return FixMatch (arXiv 2001.07685); ``confidence`` is a share of what label ``smoothing`` lets be taught."""
 
     def loss(batch: Batch, outputs: Outputs) -> Tensor:
         surest = 1 - smoothing + smoothing / outputs.task.shape[1]
@@ -114,10 +111,7 @@ def consistency_loss(weak: Tensor, strong: Tensor, counts: Tensor, confidence: f
 
 
 def views(temperature: float) -> Objective:
-    """Return SimCLR: two views of an image are alike, and unlike those of others.
-
-    The second half of a batch are second views of the first. Broken images take no part.
-    """
+    """Return SimCLR; the second half of a batch are second views of the first, broken images take no part."""
 
     def loss(batch: Batch, outputs: Outputs) -> Tensor:
         half = len(batch.images) // 2

@@ -28,8 +28,7 @@ from gpt4image.data.labels import note_other_classes
 from gpt4image.data.pixels import load_pixels
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import wrong_copies
-from gpt4image.models.aligner import Plain
-from gpt4image.models.backbones import checkpoint_activations
+from gpt4image.models.aligner import Headed
 from gpt4image.parallel.sharding import structure_alone, unshardable
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.detection import Detection
@@ -38,7 +37,7 @@ from gpt4image.training import auto
 from gpt4image.training.augment import Policy
 from gpt4image.training.batches import NO_TARGET, all_have_targets, own_rows
 from gpt4image.training.targets import check_fitting, load_targets, with_file
-from gpt4image.training.trainer import augmentation_of, make_backbone, make_optimizer, of_task
+from gpt4image.training.trainer import augmentation_of, make_model, make_optimizer
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 OPTIONS_OF = {"presence_weight": "segmentation", "pretrain": "pretrain"}
@@ -129,7 +128,11 @@ def prepare(
     if taught is not None:
         check_fitting(taught, config, image_set, task)
     if not (task.boxes and isinstance(taught, BoxLabels)):
-        _check_annotations(task, image_set, config.data)
+        try:
+            task.require(task.annotations(image_set), image_set.classes, config.data)
+        except DataError as error:  # with what was skipped: often all annotations were
+            skipped = "; ".join(f"{item.name}: {item.reason}" for item in image_set.skipped[:3])
+            raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     # In `compare` text may name the classes of images, if there are classes.
     unnamed = to_train and taught is None and (targets or not image_set.classes)
@@ -141,10 +144,7 @@ def prepare(
         try_build(config.resolved, task, image_set.classes)
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
-        image_set,
-        memory_limit_gb=config.memory_limit_gb,
-        workers=config.workers,
-        **auto.stored_as(config, task),
+        image_set, memory_limit_gb=config.memory_limit_gb, workers=config.workers, **auto.stored_as(config, task)
     )
     data = TrainingData(
         image_set=image_set,
@@ -186,14 +186,6 @@ def _check_splits(image_set: Dataset, task: Task, splits: Sequence[str], *, labe
         raise DataError(NO_TARGET)
 
 
-def _check_annotations(task: Task, image_set: Dataset, spec: str) -> None:
-    try:
-        task.require(task.annotations(image_set), image_set.classes, spec)
-    except DataError as error:  # with what was skipped: often all annotations were
-        skipped = "; ".join(f"{item.name}: {item.reason}" for item in image_set.skipped[:3])
-        raise DataError(f"{error} Skipped were: {skipped}." if skipped else str(error)) from None
-
-
 def with_room_for_boxes(image_set: Dataset) -> Dataset:
     """Return a set of images without any regions as one with boxes of which none is known."""
     if image_set.regions is not None or image_set.clips:
@@ -223,46 +215,34 @@ def with_table(ready: Prepared, embeddings: Path) -> Prepared:
 def check(config: ResolvedOptions, task: Task, images: Dataset | None = None, *, targets: bool = False) -> None:
     """Refuse options that no run of a task has; with ``images``, the whole set, also those that do not fit them."""
     name, output = task.name, task.output
+    of_others = [
+        option
+        for option, own in OPTIONS_OF.items()
+        if name != own and getattr(config, option) != TrainOptions.model_fields[option].default
+    ]
+    of_others += [option for option in OF_CLIPS if task.frames is None and getattr(config, option)]
+    shard = unshardable(config.optimizer) if config.fsdp else ""
     for wrong, message in (
-        (
-            config.mixes and not task.mixes,
-            f"--mixup and --cutmix average targets, which those of task {name} do not allow: leave them out.",
-        ),
+        (config.mixes and not task.mixes, f"--mixup and --cutmix average targets, which task {name} does not allow"),
         (
             config.auto_augment is not None and output in ("boxes", "mask"),
             f"--auto-augment {config.auto_augment} may turn and shear pictures, and the {output} of --task {name} "
-            "would stay: leave it out. --colour changes colours.",
+            "would stay; --colour changes colours",
         ),
         (
             config.consistency > 0.0 and not task.exclusive,
-            f"--consistency takes the most probable class for a label: task {name} has no such one.",
+            f"--consistency takes the most probable class for a label: task {name} has no such one",
         ),
         (
             config.self_train is not None and (task.boxes or name == PRETRAIN),
-            f"--self-train {config.self_train} is for masks and classes, not for --task {name}.",
+            f"--self-train {config.self_train} is for masks and classes, not for --task {name}",
         ),
-        *(
-            (
-                name != own and getattr(config, option) != TrainOptions.model_fields[option].default,
-                f"{flag_of(option)} {getattr(config, option)} is for --task {own}, not for {name}: leave it out.",
-            )
-            for option, own in OPTIONS_OF.items()
-        ),
-        *(
-            (
-                task.frames is None and bool(getattr(config, option)),
-                f"{flag_of(option)} is for clips, and task {name} reads images: leave it out.",
-            )
-            for option in OF_CLIPS
-        ),
-        (
-            config.fsdp and config.tune_text != "none",
-            f"--tune-text {config.tune_text} trains whole weights: leave out --fsdp, or --tune-text.",
-        ),
-        (config.fsdp and bool(unshardable(config.optimizer)), f"--fsdp {unshardable(config.optimizer)}"),
+        (of_others, f"{', '.join(map(flag_of, of_others))}: not for --task {name}"),
+        (config.fsdp and config.tune_text != "none", f"--tune-text {config.tune_text} does not go with --fsdp"),
+        (shard, f"--fsdp {shard}"),
     ):
         if wrong:
-            raise ConfigError(message)
+            raise ConfigError(f"{message}: leave it out.")
     if images is not None:
         _check_images(config, task, images, targets=targets)
 
@@ -278,8 +258,7 @@ def _check_images(config: ResolvedOptions, task: Task, images: Dataset, *, targe
         record = runs.read_run(config.self_train)["config"]
         if record.get("task") != task.name:
             raise RunError(
-                f"--self-train {config.self_train} was trained with --task {record.get('task')}; give a run of --task "
-                f"{task.name}."
+                f"--self-train {config.self_train} is of --task {record.get('task')}; give one of {task.name}."
             )
         runs.require_classes(config.self_train, images.classes)
         if annotation.known(labels[train]).all():
@@ -305,13 +284,9 @@ def check_labelled(labels: Labels, spec: str, split: str) -> None:
 
 def try_build(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
     """Build what needs no image, and drop it: mistakes are told before all pictures are decoded."""
-    plain, _, new_layers = make_backbone(
-        config, task.outputs(classes), structure_alone if config.fsdp else contextlib.nullcontext
-    )
-    backbone, new_layers = of_task(task, plain, new_layers, config)
-    if config.checkpoint_activations:
-        checkpoint_activations(backbone, config.model)
-    make_optimizer(Plain(backbone), config, new_layers)
+    place = structure_alone if config.fsdp else contextlib.nullcontext
+    backbone, _, new_layers = make_model(config, task, classes, place)
+    make_optimizer(Headed(backbone), config, new_layers)
     if config.auto_augment is not None:
         Policy(config.auto_augment, augmentation_of(config, backbone).mean)
     if not config.consistency:  # else it depends on the images

@@ -21,9 +21,9 @@ from gpt4image.artifacts.run_records import checked
 from gpt4image.artifacts.table import read_manifest
 from gpt4image.artifacts.top_k_probs import Probabilities, built, chosen, joined, packed, scattered
 from gpt4image.base.checksums import damaged
-from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.progress import progress_bar, say
+from gpt4image.base.progress import say
 from gpt4image.config import TrainConfig
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data import annotation
@@ -67,10 +67,7 @@ _last: list[tuple[Pixels, dict[str, Any], KeptFeatures]] = []
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextSpace:
-    """The text space that the images of a run were aligned to.
-
-    ``revision`` is the fingerprint of the weights of ``encoder``, empty where it learned with the run; ``width`` is D.
-    """
+    """The text space of a run: ``revision`` is that of its encoder's weights, "" where it learned; ``width`` is D."""
 
     encoder: str
     revision: str
@@ -95,8 +92,6 @@ def read_text_space(run_dir: Path) -> TextSpace:
         return TextSpace(encoder=f"tuned:{run_dir}", revision="")
     record = read_json(runs.recorded_file(run_dir, runs.TEXT_SPACE))
     try:
-        if record.get("centre") is not None:
-            raise RunError(f"{run_dir} was aligned with --centre, which is no longer known: train it again.")
         return TextSpace(encoder=record["encoder"], revision=record["revision"], width=record.get("width"))
     except (AttributeError, KeyError, TypeError):
         raise RunError(damaged(run_dir / runs.TEXT_SPACE, "it does not hold what train writes")) from None
@@ -186,8 +181,8 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"The weights of {run_dir} do not fit a set of {len(classes)} classes: {reason}") from None
+        what = f"The weights of {run_dir} do not fit a set of {len(classes)} classes"
+        raise RunError(f"{what}: {str(error).splitlines()[-1].strip()}") from None
     head, space, foreign = None, None, ""
     if (run_dir / runs.HEAD).is_file():
         try:
@@ -196,14 +191,10 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
             foreign = str(error)
         if (run_dir / FOLDER).is_dir():
             foreign = "the text encoder learned with the model: the vectors of the table are not in its space"
-        path = runs.recorded_file(run_dir, runs.HEAD)
-        of_head, _ = load_tensors(path)
+        of_head, _ = load_tensors(runs.recorded_file(run_dir, runs.HEAD))
         linear = [tensor for tensor in of_head.values() if tensor.ndim == 2]
-        try:
-            head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0]).eval()
-            head.load_state_dict(of_head)
-        except (IndexError, RuntimeError) as error:
-            raise RunError(f"{path} is not the projection head of its run: {first_line(error)}") from None
+        head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0]).eval()
+        head.load_state_dict(of_head)
     return RunModel(
         config=config,
         task=task,
@@ -250,12 +241,8 @@ def self_trained(data: TrainingData, run_dir: Path) -> TrainingData:
 
 def _with_masks(data: TrainingData, model: RunModel, unknown: NDArray[np.int64]) -> TrainingData:
     files: list[bytes] = []
-    with progress_bar(quiet=processes.rank() > 0) as bar:
-        task = bar.add_task("masks by the run", total=len(unknown), note="")
-        for start in range(0, len(unknown), AT_ONCE):
-            part = unknown[start : start + AT_ONCE]
-            files += map(png, model.read(data.pixels, part, mirrored=True).predictions)
-            bar.update(task, completed=len(files))
+    for start in range(0, len(unknown), AT_ONCE):
+        files += map(png, model.read(data.pixels, unknown[start : start + AT_ONCE], mirrored=True).predictions)
     rows = np.full(len(data.labels), -1)
     rows[unknown] = np.arange(len(unknown))
     return replace(data, labels=data.labels.with_taught(MaskFiles(MemorySource(files), rows), rows))

@@ -164,17 +164,6 @@ def blend(
     return targets.astype(np.float32)
 
 
-def targets_for(
-    task: Task, found: Targets, digests: Sequence[str], labels: Ints, trust: float | None = None
-) -> Probabilities:
-    """Return the targets (n, K) that a file of text labels gives, where these say something."""
-    labels = annotation.of_images(labels, len(found.classes))
-    probabilities = found.of(digests, task.no_target)
-    explains = explained(found.probabilities, found.labels, found.out_of_fold)
-    noise, firm = Noise.of(found.facts), found.firm_of(digests)
-    return class_targets(task, probabilities, labels, noise, explains, trust, firm=firm)
-
-
 def says_nothing_in(task: Task, found: Targets, trust: float | None = None) -> bool:
     """Return ``says_nothing`` of a file of text labels."""
     return says_nothing(task, found.probabilities, found.labels, found.out_of_fold, Noise.of(found.facts), trust)
@@ -195,10 +184,7 @@ def check_fitting(labels: Targets | BoxLabels, config: TrainOptions, image_set: 
     """Refuse text labels that a run cannot learn from."""
     made_for = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
     if made_for not in (task.targets_from or (task.name,)):
-        raise TableError(
-            f"{config.targets} holds text labels for --task {made_for}, this run is of {task.name}; run "
-            "`gpt4image label` on this dataset."
-        )
+        raise TableError(f"{config.targets} holds text labels for --task {made_for}, this run is of {task.name}.")
     if lacks := [name for name in image_set.classes if name not in labels.classes]:
         raise TableError(
             f"{config.targets} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
@@ -248,7 +234,11 @@ def with_file(data: TrainingData, config: TrainOptions, labels: Targets | BoxLab
     if says_nothing_in(data.task, labels, config.label_trust):
         _require_some(int(from_text[data.indices("train")].sum()), config)
         return data
-    targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
+    digests, given = data.image_set.digests, annotation.of_images(data.labels, len(labels.classes))
+    probabilities = labels.of(digests, data.task.no_target)
+    explains = explained(labels.probabilities, labels.labels, labels.out_of_fold)
+    noise, firm = Noise.of(labels.facts), labels.firm_of(digests)
+    targets = class_targets(data.task, probabilities, given, noise, explains, config.label_trust, firm=firm)
     has_target = data.task.has_target(data.labels, targets)
     _require_some(int((has_target & from_text)[data.indices("train")].sum()), config)
     return replace(with_targets(data, targets), from_text=from_text)

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,15 +25,9 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.multilabel import USUAL, MultiLabel
-from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, prepare
 
-FINISHED = (
-    "This run was finished before, and nothing was trained now. Images, labels and texts were not read again: whether "
-    "they have changed since is not known."
-)
-MEASURED_STEPS = 5
-"""Steps after which the time of a run is estimated; the first one is slower and does not count."""
+FINISHED = "This run was finished before, and nothing was trained now; its images were not read again."
 PROJECT = "gpt4image"  # of the runs in trackers
 OnStep = Callable[[int, int, str], None]
 Row = Mapping[str, Any]
@@ -62,7 +55,7 @@ def train(
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             first = processes.from_first(ready.fingerprint)
-            processes.together(partial(_require_same, ready, first))
+            processes.together(lambda: _require_same(ready.fingerprint == first, ready.config.data))
             if (teacher := ready.config.self_train) is not None:  # which compares the weights with their record
                 taught = self_trained(ready.data, teacher)
                 identity = fingerprint([ready.fingerprint, file_digest(teacher / runs.MODEL)])
@@ -75,9 +68,7 @@ def train(
 def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
     """Return what the run reads and its options; None where it is finished."""
     if config.targets is None and config.label_trust is not None:
-        raise ConfigError(
-            "--label-trust: how targets are made of text labels, of which there are none; give --targets."
-        )
+        raise ConfigError("--label-trust is about text labels: give --targets.")
     check_trackers(config.trackers)
     if config.resume and runs.has_begun(config.out):
         # What the interrupted run had chosen is not chosen anew.
@@ -94,12 +85,9 @@ def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
     return prepare(config, splits=("train", "val"), task=task, targets=True)
 
 
-def _require_same(ready: Prepared, first: str) -> None:
-    if ready.fingerprint != first:
-        raise DataError(
-            f"this machine reads other images, labels or texts from {ready.config.data} than the first process: "
-            "all machines must see the same files."
-        )
+def _require_same(same: bool, spec: str) -> None:
+    if not same:
+        raise DataError(f"this machine reads other files from {spec} than the first process: share one folder.")
 
 
 def _tell(text: str) -> None:
@@ -108,21 +96,14 @@ def _tell(text: str) -> None:
 
 
 def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
-    config, task, marks = ready.config, ready.data.task, list[float]()
+    config, primary, shown = ready.config, ready.data.task.primary, [float("-inf")]
+    held_out = int(ready.data.labelled[ready.data.indices("val")].sum())
     _tell(block(ready))
-    if config.compile:
-        _tell("compiling the model: the first step may take minutes")
     with progress_bar(quiet=processes.rank() > 0) as bar:
         row_of_bar = bar.add_task("train", total=None, note="")
 
         def on_step(step: int, steps: int, note: str) -> None:
             bar.update(row_of_bar, completed=step, total=steps, note=note)
-            marks.append(time.monotonic())
-            if len(marks) == MEASURED_STEPS:
-                each = (marks[-1] - marks[0]) / (MEASURED_STEPS - 1)
-                _tell(f"{'left':10}{about(each * (steps - step))}")
-
-        shown, held_out = [float("-inf")], int(ready.data.labelled[ready.data.indices("val")].sum())
 
         def on_epoch(row: Row) -> bool | None:
             if processes.rank() > 0:
@@ -130,8 +111,8 @@ def _train(ready: Prepared, told: Callable[[Epoch], bool | None]) -> None:
             now = time.monotonic()
             if row["epoch"] == config.epochs or now - shown[0] >= LINE_SECONDS:
                 shown[0] = now
-                score = None if not row["val"] else row["val"].get(task.primary.name)
-                val = "" if score is None else f"  val {task.primary.title} {score:.4f} on {held_out:,} images"
+                score = (row["val"] or {}).get(primary.name)
+                val = "" if score is None else f"  val {primary.title} {score:.4f} on {held_out:,} images"
                 say(f"epoch {row['epoch']}/{config.epochs}  loss {row['loss']:.3f}{val}  {row['seconds']:.0f} s")
             losses = {name.removesuffix("_loss"): row[name] for name in row if name.endswith("_loss")}
             facts = {name: row[name] for name in ("epoch", "step", "loss", "val", "lr", "seconds")}
@@ -177,12 +158,7 @@ def run(
     }
     processes.by_first(lambda: runs.start(out, record, machine, resume=resume))
     with tracked(config.trackers, out, record) as track:
-
-        def after_epoch(row: Row) -> bool | None:
-            track(row)
-            return on_epoch(row)
-
-        measured = fit(trainer, out, on_step, after_epoch, config.checkpoint_seconds)
+        measured = fit(trainer, out, on_step, lambda row: (track(row), on_epoch(row))[1], config.checkpoint_seconds)
     if isinstance(trainer.model, Aligner) and (table := config.embeddings) is not None:
         processes.by_first(lambda: write_text_space(out, table))
     data = ready.data.without_met()
@@ -209,11 +185,12 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
     val = {name: round(value, 4) for name, value in (last or {}).items() if name != "loss"}  # the curves show it
     notes = [*config["notes"], *([FINISHED] if finished else [])]
     thresholds = None
-    if config["task"] == MultiLabel.name and runs.THRESHOLDS not in facts:
-        thresholds = f"{USUAL} for each class, because there is no validation image"
-    elif config["task"] == MultiLabel.name:
-        by = " by the model's own probabilities, because none has a label" if last is None else ""
-        thresholds = f"one per class, chosen on the validation images{by}"
+    if config["task"] == MultiLabel.name:
+        thresholds = "one per class, chosen on the validation images"
+        if runs.THRESHOLDS not in facts:
+            thresholds = f"{USUAL} for each class, because there is no validation image"
+        elif last is None:
+            thresholds += " by the model's own probabilities, because none has a label"
     return TrainResult(
         path=out,
         chosen=config["chosen"],
@@ -231,25 +208,25 @@ def _outcome(out: Path, *, finished: bool) -> TrainResult:
 
 def block(ready: Prepared) -> str:
     """Return what a run is about to do, a line for each of images, classes, model and steps."""
-    from gpt4image.models.backbones import pretrained_weights
     from gpt4image.training.trainer import idle_options
 
     data, config = ready.data, ready.config
     train = data.indices("train")
+    none = np.zeros(len(data.usable), np.bool_)
     labelled, described = data.labelled[train], data.described[train]
-    taught = np.zeros(len(train), np.bool_) if data.from_run is None else data.from_run[train]
+    taught = (none if data.from_run is None else data.from_run)[train]
     tagged = data.weak(train) & ~labelled & ~described & ~taught
     by_source = {
-        "labels": labelled.sum(),
-        "only tags": tagged.sum(),
-        "text labels": 0 if data.from_text is None else data.from_text[train].sum(),
-        "descriptions to align to": 0 if data.text is None else np.asarray(data.text.described)[train].sum(),
-        "targets by --self-train": taught.sum(),
-        "without either": (~labelled & ~described & ~tagged & ~taught).sum(),
+        "labels": labelled,
+        "only tags": tagged,
+        "text labels": (none if data.from_text is None else data.from_text)[train],
+        "descriptions to align to": (none if data.text is None else data.text.described)[train],
+        "targets by --self-train": taught,
+        "without either": ~labelled & ~described & ~tagged & ~taught,
     }
     if config.pretraining:
-        by_source = {"with a description": described.sum(), "without a description": (~described).sum()}
-    sources = ", ".join(f"{int(count):,} {name}" for name, count in by_source.items() if count)
+        by_source = {"with a description": described, "without a description": ~described}
+    sources = ", ".join(f"{found.sum():,} {name}" for name, found in by_source.items() if found.any())
     held_out = ", ".join(f"{ready.sizes[split]:,} {split}" for split in ("val", "test") if ready.sizes[split])
     steps = max(1, len(train) // (config.batch_size * config.grad_accumulation))
     rows = {
@@ -260,11 +237,8 @@ def block(ready: Prepared) -> str:
         "model": f"{config.model} ({config.init}), {config.image_size} x {config.image_size} pixels",
         "steps": f"{config.epochs:,} epochs of {steps:,} steps, {config.batch_size} images each",
     }
-    lines = [f"{name:10}{value}" for name, value in rows.items() if value]
-    open_init = ready.chosen.get("init") == "scratch" and auto.takes_weights(config, len(train))
-    if open_init and pretrained_weights(config.model) == "elsewhere":
-        lines.append(f"{'weights':10}--init pretrained downloads those of ImageNet, with which few images go further")
-    return "\n".join([*lines, *(f"{'note':10}{idle}" for idle in idle_options(config.resolved, data))])
+    notes = (("note", idle) for idle in idle_options(config.resolved, data))
+    return "\n".join(f"{name:10}{value}" for name, value in [*rows.items(), *notes] if value)
 
 
 def about(seconds: float) -> str:

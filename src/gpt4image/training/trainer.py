@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +21,19 @@ from timm.optim import create_optimizer_v2, muon, param_groups_weight_decay  # p
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from gpt4image.base.errors import ConfigError, first_line
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.table import EmbeddingTable, find_digests
+from gpt4image.base.errors import ConfigError, ModelError, TableError, first_line
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions, TrainOptions
-from gpt4image.models.aligner import Aligner, Headed, Plain, Tapped, freeze_all_but_classifier
+from gpt4image.encoding.encode import read_descriptions
+from gpt4image.encoding.text_encoders.long_texts import chunked, whole
+from gpt4image.encoding.text_encoders.neural import NeuralEncoder, single_or_double, to_device
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.encoding.text_encoders.tuning import How, Made, make_trainable, save_tuned, trained_weights
+from gpt4image.models.aligner import Aligner, Headed, freeze_all_but_classifier
 from gpt4image.models.backbones import (
     CLASSIFIER,
     Backbone,
@@ -43,8 +51,84 @@ from gpt4image.tasks.base import Task
 from gpt4image.training.augment import STRONG, Augmentation, CpuAugmentation, Policy
 from gpt4image.training.batches import Batches, all_have_targets, make_batches
 from gpt4image.training.objectives import VIEWS_HEAD, Objective, alignment, consistency, view_head, views
-from gpt4image.training.text_tower import TextTower
-from gpt4image.training.training_data import TrainingData
+from gpt4image.training.training_data import TextTargets, TrainingData
+
+
+def stored_texts(table: EmbeddingTable) -> tuple[Path, NDArray[np.int64]]:
+    """Return the store of a table, and (M,) which row of it holds the text of each row of the table."""
+    store = Path(table.manifest.store)
+    if not table.manifest.store or not store.is_file():
+        raise TableError(
+            f"--tune-text reads the texts themselves, and the store that {table.path} was made of is gone."
+        )
+    with DescriptionStore(store) as descriptions:
+        known = read_descriptions(descriptions, None)
+    place = find_digests(known.texts, table.texts)
+    if (place < 0).any():
+        raise TableError(f"--tune-text: {store} lacks texts of {table.path}; run `gpt4image encode` again.")
+    return store, known.stored[place]
+
+
+class TextBatch(NamedTuple):
+    """The texts of a batch of B images: T texts in C chunks."""
+
+    tokens: dict[str, Any]  # what the encoder reads for the C chunks
+    chunk_of_text: Tensor  # (T, C) float32, share of each chunk in its text
+    text_of_image: Tensor  # (B, T) float32, share of each text in the target of its image; zeros where there is none
+
+
+class TextTower(nn.Module):
+    """A text encoder with some weights that learn; the others are no part of its state."""
+
+    def __init__(self, targets: TextTargets, table: EmbeddingTable, how: How, device: torch.device) -> None:
+        super().__init__()
+        manifest, path = table.manifest, table.path
+        self._store, self._stored = stored_texts(table)
+        encoder = load_text_encoder(manifest.encoder, device.type)
+        if not isinstance(encoder, NeuralEncoder):
+            raise ModelError(f"--tune-text: {manifest.encoder} has nothing to learn; encode with another encoder.")
+        if encoder.revision != manifest.revision:
+            raise TableError(f"--tune-text: {path} was made by another version of {manifest.encoder}; encode again.")
+        self._targets, self._pools = targets, manifest.length_policy == "pool"
+        self.made = Made(encoder=encoder.spec, revision=encoder.revision, how=how)
+        tower = encoder.load().to(device).eval()
+        make_trainable(tower, how, self.made.rank)
+        self._tower = [tower]  # no child: its other weights are no part of the state, and dropout stays off
+        self.learned = nn.ParameterDict({_key(name): weight for name, weight in trained_weights(tower).items()})
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        """Return the (B, D) text targets of the images: means over their texts of vectors of unit length."""
+        vectors = self._tower[0](batch.tokens)
+        with torch.autocast(vectors.device.type, enabled=False):
+            vectors = normalize(single_or_double(vectors), dim=1)
+            texts = normalize(batch.chunk_of_text.to(vectors) @ vectors, dim=1)
+            return batch.text_of_image.to(texts) @ texts
+
+    def read(self, images: NDArray[np.int64], device: torch.device) -> TextBatch:
+        """Return the texts of a batch, (B,) positions of images; long ones are cut or pooled as in the table."""
+        owner, rows = self._targets.texts_of(images)
+        distinct, texts = np.unique(rows), ["a"]  # nobody's, for a batch without texts: of "" no token may be left
+        if len(rows):
+            with DescriptionStore(self._store) as store:
+                texts = store.texts_at(self._stored[distinct].tolist())
+        tower, count = self._tower[0], self._tower[0].token_lengths
+        chunks = chunked(texts, count(texts), tower.max_tokens, count) if self._pools else whole(texts)
+        text_of_image = np.zeros((len(images), len(texts)), np.float32)
+        np.add.at(text_of_image, (owner, np.searchsorted(distinct, rows)), 1.0 / np.bincount(owner)[owner])
+        chunk_of_text = np.zeros((len(texts), len(chunks.owner)), np.float32)
+        chunk_of_text[chunks.owner, np.arange(len(chunks.owner))] = chunks.weight
+        shares = (torch.from_numpy(part).to(device) for part in (chunk_of_text, text_of_image))
+        return TextBatch(to_device(tower.tokenize(chunks.texts), device), *shares)
+
+    def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write what was learned; ``state`` is that of an ``Aligner`` with this tower as its ``texts``."""
+        names = trained_weights(self._tower[0])
+        save_tuned(folder, {name: state[f"texts.learned.{_key(name)}"] for name in names}, self.made)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a ParameterDict takes no dot
+
 
 _newton_schulz: Any = muon.zeropower_via_newtonschulz
 
@@ -122,17 +206,12 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     torch.manual_seed(config.seed)
     copied = config.ema > 0.0 or config.select == "best"
     place = structure_alone if config.fsdp and processes.rank() > 0 and not copied else contextlib.nullcontext
-    outputs = data.task.outputs(data.classes)
-    plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
-    if config.freeze:
-        new_layers = freeze_all_but_classifier(plain, new_layers)
-    backbone, new_layers = of_task(data.task, plain, new_layers, config)
+    backbone, notes, new_layers = processes.together(lambda: make_model(config, data.task, data.classes, place))
     new_layers = processes.from_first(new_layers)  # others may have only the structure
-    if config.checkpoint_activations:
-        checkpoint_activations(backbone, config.model)
-    model: Plain | Tapped = Plain(backbone)
     tower: TextTower | None = None
-    if data.text is not None and config.aligns:
+    if data.text is None or not config.aligns:
+        model = Headed(backbone)
+    else:
         text, table = data.text, data.text.table
         if config.tune_text != "none" and table is not None:
             how = config.tune_text
@@ -148,7 +227,6 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
             paper_compat=config.paper_compat,
         )
     if config.compares_views:
-        model = model if isinstance(model, Tapped) else Headed(model.backbone)
         model.heads[VIEWS_HEAD] = view_head(model.feature_width)
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
     batches = make_batches(
@@ -164,7 +242,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     batches = replace(batches, twice=config.compares_views)
     parallel, ema, best_model = _placed(config, model, device, batches)
     if config.compile:
-        compile_training(backbone, device)
+        compile_training(backbone)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * config.epochs
     optimizers = {"optimizer": make_optimizer(model, config, new_layers)}
@@ -201,25 +279,29 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     )
 
 
-def of_task(
-    task: Task, plain: nn.Module, new_layers: Sequence[str], config: ResolvedOptions
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the model of a task, and the names in it of the layers that start from random weights."""
+def make_model(
+    config: ResolvedOptions, task: Task, classes: Sequence[str], place: Place = contextlib.nullcontext
+) -> Backbone:
+    """Return the model of a task, its layers that start from random weights, and notes on its weights."""
+    plain, notes, new_layers = make_backbone(config, task.outputs(classes), place)
+    if config.freeze:
+        new_layers = freeze_all_but_classifier(plain, new_layers)
     model = task.model(plain, config.image_size)
-    if model is plain:
-        return plain, tuple(new_layers)
-    own: Sequence[str] = [name for name, child in model.named_children() if child is not plain]
-    if config.init not in ("scratch", "pretrained"):
-        own = load_own_layers(model, Path(config.init))
-    return model, (*(f"{CLASSIFIER}{name}" for name in new_layers), *own)
+    if model is not plain:
+        own: Sequence[str] = [name for name, child in model.named_children() if child is not plain]
+        if config.init not in ("scratch", "pretrained"):
+            own = load_own_layers(model, Path(config.init))
+        new_layers = (*(f"{CLASSIFIER}{name}" for name in new_layers), *own)
+    if config.checkpoint_activations:
+        checkpoint_activations(model, config.model)
+    return Backbone(model, notes, new_layers)
 
 
 def _placed(
     config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches
 ) -> tuple[nn.Module, ModelEmaV3 | None, nn.Module | None]:
     """Bring a model to its device, or its shards to all; return what a step calls, moving average and best model."""
-    twice = config.consistency > 0.0 or batches.twice
-    see_whole_batch(model, device, *(batches.rows_with_second_views() if twice else (batches.size, batches.rows)))
+    see_whole_batch(model, device, *batches.seen(second=config.consistency > 0.0 or batches.twice))
     if not config.fsdp:
         model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     ema = None
@@ -228,9 +310,9 @@ def _placed(
     best_model = copy.deepcopy(model) if config.select == "best" else None
     if not config.fsdp:
         return replicate(model, device), ema, best_model
-    for whole in (model, None if ema is None else ema.module, best_model):
-        if whole is not None:
-            shard(whole, device)
+    for each in (model, None if ema is None else ema.module, best_model):
+        if each is not None:
+            shard(each, device)
     return model, ema, best_model
 
 
@@ -295,8 +377,8 @@ def augmentation_of(config: ResolvedOptions, backbone: nn.Module) -> Augmentatio
     mean, std = expects.get("mean", IMAGENET_DEFAULT_MEAN), expects.get("std", IMAGENET_DEFAULT_STD)
     names = ("flip", "shift", "min_scale", "colour", "erase", "erase_with")
     own: dict[str, Any] = {name: getattr(config, name) for name in names}
-    grey = GREY if config.compares_views else 0.0
-    return Augmentation(size=config.image_size, mean=tuple(mean), std=tuple(std), grey=grey, **own)
+    own |= {"mean": tuple(mean), "std": tuple(std), "grey": GREY if config.compares_views else 0.0}
+    return Augmentation(size=config.image_size, **own)
 
 
 def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]:
@@ -320,12 +402,11 @@ def idle_options(config: ResolvedOptions, data: TrainingData) -> tuple[str, ...]
     return tuple(f"{', '.join(flags)}: no effect, since {why}." for why, flags in found.items() if flags)
 
 
-def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
+def make_optimizer(model: Headed, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
     """Return the optimiser of a run, except that of its text encoder. Raises ConfigError: timm has none of its name."""
     trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
-    groups: list[dict[str, Any]] = param_groups_weight_decay(
-        trained, config.weight_decay, no_weight_decay_list=model.no_weight_decay()
-    )
+    spared = [f"backbone.{name}" for name in getattr(model.backbone, "no_weight_decay", set)()]
+    groups: list[dict[str, Any]] = param_groups_weight_decay(trained, config.weight_decay, no_weight_decay_list=spared)
     if config.init != "scratch":
         starts = tuple(f"{name}." for name in new_layers)
         given = {id(each) for name, each in model.backbone.named_parameters() if not f"{name}.".startswith(starts)}

@@ -57,9 +57,7 @@ class TextTargets:
         return ids
 
     def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return of a batch: (B, D) float32, the mean text of each image (zeros for none); (B,) bool, whether it has
-        any; (B,) int64 identity of its texts: images that share it must not be each other's negatives.
-        """
+        """Return (B, D) float32 mean texts (zeros: none), (B,) bool if there is one, (B,) int64 identities."""
         has, ids = self.offsets[indices + 1] > self.offsets[indices], self.identity[indices]
         vectors = self._means(len(indices), *self.texts_of(indices))
         return torch.from_numpy(vectors), torch.from_numpy(has), torch.from_numpy(ids)
