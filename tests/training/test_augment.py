@@ -241,5 +241,5 @@ def test_few_others_on_top_are_drawn_about_as_often_as_images_with_a_target(
 
 def test_a_batch_that_processes_cannot_share_kind_by_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "count", lambda: 2)
-    with pytest.raises(ConfigError, match="5 of --batch-size 10 have a target, which must be a multiple of 2, and 5"):
+    with pytest.raises(ConfigError, match="of --batch-size 10, 5 have a target, which must be a multiple of 2"):
         make_batches(np.arange(10), np.arange(100, 200), size=10, labelled_share=0.5, seed=0, placing="apart")

@@ -55,7 +55,8 @@ def train(
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             first = processes.from_first(ready.fingerprint)
-            processes.together(lambda: _require_same(ready.fingerprint == first, ready.config.data))
+            own, data = ready.fingerprint, ready.config.data
+            processes.together(lambda: _require_same(own == first, data))
             if (teacher := ready.config.self_train) is not None:  # which compares the weights with their record
                 taught = self_trained(ready.data, teacher)
                 identity = fingerprint([ready.fingerprint, file_digest(teacher / runs.MODEL)])
