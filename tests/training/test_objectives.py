@@ -230,7 +230,7 @@ def test_what_needs_predictions_is_refused_with_the_way_on(pretrained: Path) -> 
         lambda: gpt4image.export(pretrained, format="timm", out=pretrained.with_name("timm")),
         lambda: gpt4image.predict(pretrained, pretrained / "any.png"),
     ):
-        with pytest.raises(RunError, match="pretrain, so it predicts nothing. Fine-tune .* --init .*freeze="):
+        with pytest.raises(RunError, match=r"pretrain, so it predicts nothing. Fine-tune .* --init .*freeze="):
             stage()
     page = report(ReportConfig(dir=pretrained)).path
     text = page.read_text(encoding="utf-8")
