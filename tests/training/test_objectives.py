@@ -225,6 +225,7 @@ def test_fine_tuning_starts_from_its_weights_and_a_probe_leaves_them(
 
 
 def test_what_needs_predictions_is_refused_with_the_way_on(pretrained: Path) -> None:
+    (pretrained / "any.png").touch()
     for stage in (
         lambda: gpt4image.evaluate(pretrained),
         lambda: gpt4image.export(pretrained, format="timm", out=pretrained.with_name("timm")),
