@@ -226,8 +226,8 @@ def distill(
     Args:
         data (str | Path | (images, labels) | DataFrame): Folder of images, with or without labels, or another dataset
             SPEC.
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
@@ -293,8 +293,8 @@ def distill(
         task (str, optional): classification (one class per image), multilabel (several), detection (boxes),
             segmentation (masks), video (one class per clip), auto (as the annotations of the dataset are) or pretrain
             (no label is read, see pretrain=).
-        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): Evidence that is read: all that is given
-            (fused), the descriptions (texts), the answers, or class names compared with descriptions (names).
+        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused),
+            descriptions (texts), answers, or class names (names).
         features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
             on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none. auto:
             the first of two usual models whose weights are here. Features are kept beside the output.
@@ -316,8 +316,8 @@ def distill(
         labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
             only through alignment or consistency training. For segmentation, images with only tags come on top of
             batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
-        self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
-            the images without one, for segmentation, or classes of those without a label or text label.
+        self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
+            mask, label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
             prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
             usual.
@@ -325,8 +325,8 @@ def distill(
             label_smoothing= allows.
         frames (int | None, optional): Frames of a clip that the model reads, spread evenly over it. Default: 8 for
             clips.
-        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: shuffled shows the frames in
-            another order per clip, still shows the middle frame frames= times. Default: as they come.
+        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: frames shuffled per clip, or
+            still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
@@ -343,8 +343,8 @@ def distill(
         freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
             a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
             so that epochs take seconds.
-        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
-            as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
+        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
+            auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
         epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
@@ -363,7 +363,6 @@ def distill(
         warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
         min_lr (float, optional): Learning rate at the end of the cosine.
         ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
-            Early in a run it averages over the last eighth of the steps so far.
         label_smoothing (float, optional): Label smoothing.
         mixup (float, optional): Mixup alpha; labels and text targets are mixed with the images.
         cutmix (float, optional): CutMix alpha; labels and text targets are mixed with the images.
@@ -388,8 +387,8 @@ def distill(
             fp32.
         memory_format (Literal['auto', 'contiguous', 'channels_last'], optional): auto: channels_last for models that
             convolve, on CPUs and on GPUs that compute bf16, else contiguous.
-        compile (bool, optional): Compile the model with torch.compile: faster steps after up to some minutes for the
-            first one. Results differ from those of other runs as two seeds do.
+        compile (bool, optional): Compile the model with torch.compile, which takes minutes. Not bit-identical to
+            uncompiled runs.
         fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
             one device.
         checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
@@ -410,8 +409,8 @@ def distill(
         out (str | Path, optional): Folder of everything that is made: answers.db, embeddings, targets.parquet, run,
             model, report.html.
         yes (bool, optional): Go on without a question, whatever the describer costs.
-        ask_again (bool, optional): Ask again about images that an earlier run left without an answer. Without it, they
-            are asked about only after a higher max_cost= or limit=.
+        ask_again (bool, optional): Ask again about images left without an answer, without a higher max_cost= or limit=
+            too.
         ask (str | None, optional): Parts of an answer, as for `describe`. Default: class; with align= and for clips
             description and class, for several labels or masks description and tags, for boxes description and boxes.
             Descriptions beside the class help where many labels are wrong or the describer is weak, and `search` needs
@@ -479,8 +478,8 @@ def describe(
     Example: gpt4image.describe(describer='openai:gpt-4.1-mini', data='folder:photos', store='photos.db', dry_run=True)
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         splits (str, optional): Splits whose images are asked about, separated by commas: train, val, test. Models learn
             from train alone.
         val_fraction (float, optional): Fraction of the training images held out for validation, if the dataset has no
@@ -622,8 +621,8 @@ def label(
     Example: gpt4image.label(data='folder:photos', embeddings='photos.emb', answers='photos.db', out='targets.parquet')
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
             masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
@@ -631,20 +630,19 @@ def label(
             validation split.
         test_fraction (float, optional): Fraction of the images held out for test, if the dataset has no test split.
         embeddings (str | Path | None, optional): Embedding table of the descriptions.
-        answers (str | Path | None, optional): Description store with the answers to `describe --ask class`; tags where
-            images have several classes; boxes for detection.
+        answers (str | Path | None, optional): Store with answers to `describe --ask class`, or tags for several
+            classes, or boxes for detection.
         task (Literal['auto', 'classification', 'multilabel', 'video', 'detection'], optional): Kind of target: the
             class of an image (classification) or clip (video), which of several an image has (multilabel), or boxes of
             objects (detection). auto: as the labels of the dataset are.
-        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): Evidence that is read: all that is given
-            (fused), the descriptions (texts), the answers, or class names compared with descriptions (names).
+        evidence (Literal['fused', 'texts', 'answers', 'names'], optional): What is read: all that is given (fused),
+            descriptions (texts), answers, or class names (names).
         features (str, optional): What sees the pictures, beside answers: a model of timm whose pretrained weights lie
             on this machine, the folder of a run that learned without these labels (`task= pretrain`), or none. auto:
             the first of two usual models whose weights are here. Features are kept beside the output.
-        classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a text file with
-            one per line, or a list with commas. Default: those that the answers chose from.
-        out (str | Path): Parquet file of class probabilities; for detection of boxes. An HTML page of suspected label
-            errors is written beside it.
+        classes (str | Path | Sequence[str] | None, optional): Class names of a dataset without labels: a file, or a
+            list with commas. Default: those of the answers.
+        out (str | Path): Parquet file of targets. An HTML page of suspected label errors is written beside it.
         seed (int, optional): Seed of the folds.
         max_error (float | None, optional): Keep only the surest targets of training images, of which at most this share
             is wrong, with 95 % confidence by the looks of `audit`; one class per image.
@@ -675,12 +673,12 @@ def review(
     Example: gpt4image.review(data='folder:photos', labels='labels.csv', embeddings='photos.emb')
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC, with one class per image, several, or boxes:
             folder:PATH, manifest:FILE, coco:FILE, hf:NAME and others. Datasets with masks are refused.
-        task (Literal['auto', 'classification', 'multilabel', 'detection'], optional): What an image gets: one class,
-            several (multilabel), or boxes (detection). auto: as in targets=, else as in the dataset.
+        task (Literal['auto', 'classification', 'multilabel', 'detection'], optional): One class per image, several
+            (multilabel) or boxes (detection). auto: as targets=, else as the dataset.
         labels (str | Path): CSV file of all labels, which data=manifest:FILE reads; it lies in the folder of the
             images, or above it.
         answers (str | Path | None, optional): Description store with class answers: proposals, and the order of the
@@ -719,8 +717,8 @@ def audit(
     Example: gpt4image.audit(data='folder:photos', targets='targets.parquet', model='run')
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC: classes, tags or boxes.
         targets (str | Path | None, optional): File of targets, by label. Without model=, its training images are
             audited.
@@ -755,15 +753,15 @@ def discover(
     Example: gpt4image.discover(data='folder:photos', embeddings='photos.emb')
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC. Its labels are not read.
         embeddings (str | Path): Embedding table of the descriptions.
         store (str | Path | None, optional): Description store, for the words of classes. Default: the one that the
             table was made from.
         out (str | Path, optional): Folder of the class list, classes.txt, and of targets.parquet.
-        classes (int | None, optional): Number of clusters to begin with. Default: chosen by how far they are apart; it
-            may be too high, as clusters are merged in a click.
+        classes (int | None, optional): Number of clusters to begin with. Default: by how far they are apart; clusters
+            are merged in a click.
         page (bool, optional): Name and merge on the page. Without it, proposed names are taken.
         port (int, optional): Port of the page on 127.0.0.1; 0 takes a free one.
         seed (int, optional): Seed of the clusters.
@@ -789,8 +787,8 @@ def export_labels(
     Example: gpt4image.export_labels(data='folder:photos', targets='targets.parquet', format='csv', out='labels.csv')
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset SPEC.
         targets (str | Path): File of targets or of boxes, by label.
         format (Literal['csv', 'folder', 'coco', 'yolo', 'voc', 'hf', 'label-studio']): csv: a table, which
@@ -884,8 +882,8 @@ def train(
     Example: gpt4image.train(data='folder:photos', embeddings='photos.emb', model='resnet18', out='run')
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
             masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
@@ -912,10 +910,10 @@ def train(
         labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
             only through alignment or consistency training. For segmentation, images with only tags come on top of
             batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
-        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
-            captions (aligned to the descriptions of embeddings=).
-        self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
-            the images without one, for segmentation, or classes of those without a label or text label.
+        pretrain (str, optional): Objectives of task=pretrain: simclr (two views of an image), captions (of
+            embeddings=).
+        self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
+            mask, label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
             prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
             usual.
@@ -926,8 +924,8 @@ def train(
             (no label is read, see pretrain=). A task of your own, where the registry has none of its name.
         frames (int | None, optional): Frames of a clip that the model reads, spread evenly over it. Default: 8 for
             clips.
-        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: shuffled shows the frames in
-            another order per clip, still shows the middle frame frames= times. Default: as they come.
+        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: frames shuffled per clip, or
+            still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
@@ -944,8 +942,8 @@ def train(
         freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
             a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
             so that epochs take seconds.
-        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
-            as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
+        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
+            auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
         epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
@@ -964,7 +962,6 @@ def train(
         warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
         min_lr (float, optional): Learning rate at the end of the cosine.
         ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
-            Early in a run it averages over the last eighth of the steps so far.
         label_smoothing (float, optional): Label smoothing.
         mixup (float, optional): Mixup alpha; labels and text targets are mixed with the images.
         cutmix (float, optional): CutMix alpha; labels and text targets are mixed with the images.
@@ -989,8 +986,8 @@ def train(
             fp32.
         memory_format (Literal['auto', 'contiguous', 'channels_last'], optional): auto: channels_last for models that
             convolve, on CPUs and on GPUs that compute bf16, else contiguous.
-        compile (bool, optional): Compile the model with torch.compile: faster steps after up to some minutes for the
-            first one. Results differ from those of other runs as two seeds do.
+        compile (bool, optional): Compile the model with torch.compile, which takes minutes. Not bit-identical to
+            uncompiled runs.
         fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
             one device.
         checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
@@ -1032,8 +1029,8 @@ def evaluate(
 
     Args:
         run_dir (str | Path): Run folder written by `train`.
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC. Default: the dataset of the
             run.
         split (Literal['train', 'val', 'test'], optional): Split to measure on.
@@ -1134,8 +1131,8 @@ def compare(
     Example: gpt4image.compare(data='folder:photos', embeddings='photos.emb', out='cmp', seeds=5, labels_per_class=10)
 
     Args:
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         data (str | Path | (images, labels) | DataFrame): Dataset: a folder or a table of images, or a SPEC:
             folder:PATH, manifest:FILE, hf:NAME_OR_PATH, coco:FILE.json, coco-masks:FILE.json, yolo:DIR, voc:DIR,
             masks:DIR, clips:PATH, cifar10, cifar100, clothes, openmoji.
@@ -1162,10 +1159,10 @@ def compare(
         labelled_share (float, optional): Fraction of each batch drawn from images with a target, if others take part
             only through alignment or consistency training. For segmentation, images with only tags come on top of
             batch_size= images with a mask, in this proportion or, if they are fewer, in that of the dataset.
-        pretrain (str, optional): Objectives of task= pretrain, separated by commas: simclr (two views of each image),
-            captions (aligned to the descriptions of embeddings=).
-        self_train (str | Path | None, optional): Finished run whose predictions are targets (self-training): masks of
-            the images without one, for segmentation, or classes of those without a label or text label.
+        pretrain (str, optional): Objectives of task=pretrain: simclr (two views of an image), captions (of
+            embeddings=).
+        self_train (str | Path | None, optional): Finished run whose predictions are the targets of images without a
+            mask, label or text label.
         consistency (float, optional): Weight of consistency training (FixMatch) on images without a target: a confident
             prediction for a weakly augmented view is the target of a strongly augmented one. 0 turns it off; 1 is
             usual.
@@ -1176,8 +1173,8 @@ def compare(
             (no label is read, see pretrain=). A task of your own, where the registry has none of its name.
         frames (int | None, optional): Frames of a clip that the model reads, spread evenly over it. Default: 8 for
             clips.
-        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: shuffled shows the frames in
-            another order per clip, still shows the middle frame frames= times. Default: as they come.
+        frame_order (Literal['shuffled', 'still'] | None, optional): Controls for clips: frames shuffled per clip, or
+            still, the middle one. Default: as they come.
         frame_differences (bool, optional): For clips: the model reads by how much each frame differs from the one
             before, in place of the frames. It then sees what moves and no still background, and learns it from far
             fewer clips.
@@ -1194,8 +1191,8 @@ def compare(
         freeze (bool, optional): Train only the classifier, for boxes and masks also the head, on the weights of init=:
             a linear probe. Without changes of pixels, as is then the default for classes, features are computed once,
             so that epochs take seconds.
-        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution of small images,
-            as for CIFAR. auto: small up to 96 pixels, if the model has such a stem.
+        stem (Literal['auto', 'standard', 'small'], optional): First layers: small keeps the resolution, as for CIFAR.
+            auto: small up to 96 pixels, where known.
         image_size (int | None, optional): Side of the square input, in pixels. Default: chosen from the images.
         epochs (int | None, optional): Passes over the training images. Default: chosen from the size of the dataset.
         batch_size (int | None, optional): Images per step. Default: chosen from the size of the dataset.
@@ -1214,7 +1211,6 @@ def compare(
         warmup_fraction (float, optional): Fraction of the steps in which the learning rate rises linearly.
         min_lr (float, optional): Learning rate at the end of the cosine.
         ema (float, optional): Decay of the moving average of the weights, which is evaluated and kept; 0 for none.
-            Early in a run it averages over the last eighth of the steps so far.
         label_smoothing (float, optional): Label smoothing.
         mixup (float, optional): Mixup alpha; labels and text targets are mixed with the images.
         cutmix (float, optional): CutMix alpha; labels and text targets are mixed with the images.
@@ -1239,8 +1235,8 @@ def compare(
             fp32.
         memory_format (Literal['auto', 'contiguous', 'channels_last'], optional): auto: channels_last for models that
             convolve, on CPUs and on GPUs that compute bf16, else contiguous.
-        compile (bool, optional): Compile the model with torch.compile: faster steps after up to some minutes for the
-            first one. Results differ from those of other runs as two seeds do.
+        compile (bool, optional): Compile the model with torch.compile, which takes minutes. Not bit-identical to
+            uncompiled runs.
         fsdp (bool, optional): Shard weights, gradients and optimiser over all processes, for models that do not fit on
             one device.
         checkpoint_activations (bool, optional): Recompute activations in the backward pass: less memory, more time.
@@ -1257,19 +1253,19 @@ def compare(
             from 5 on.
         arms (str, optional): Comparison arms, separated by commas. Default: all that apply to the labels there are. See
             docs/compare.md.
-        answers (str | Path | None, optional): Store of answers by a describer that was asked for the class (`gpt4image
-            describe --ask class`), for the arms asked and fused.
+        answers (str | Path | None, optional): Store of a describer's answers (`describe --ask class`, tags or boxes),
+            for the arms asked and fused.
         features (str, optional): What sees the pictures beside the answers of the arm fused, as for `label`; `distill`
             gives what it taught by.
-        labels_per_class (int | None, optional): Keep this many labels per class, drawn per seed, of described images
-            first; the other training images are unlabelled. With 0, only arms that need no label run.
-        labelled_images (int | None, optional): Keep the masks or boxes of this many training images, drawn per seed, of
-            described images first. The other images are not annotated.
+        labels_per_class (int | None, optional): Labels kept per class, drawn per seed, of described images first. 0:
+            only arms without labels.
+        labelled_images (int | None, optional): Number of masked or boxed training images kept, drawn per seed, of
+            described images first.
         label_noise (float, optional): Fraction of the training labels flipped to another class, drawn per seed.
         noise_kind (Literal['uniform', 'class-dependent'], optional): Class that a flipped label gets: any other, or one
             fixed other class per class, drawn per seed.
-        variants (Mapping[str, Any], optional): Extra arms by name: each one of arms= with other options of train,
-            {"NAME": {"arm": ..., OPTION: ...}}. In a recipe, tables [variants.NAME].
+        variants (Mapping[str, Any], optional): Extra arms with other options of train: {"NAME": {"arm": ..., OPTION:
+            ...}}, or [variants.NAME].
         jobs (int | None, optional): Runs side by side. Default: one per core, or one per GPU.
 
     Returns:
@@ -1314,8 +1310,8 @@ def export(
     Args:
         run_dir (str | Path): Folder of a finished run; or of a comparison, whose best run on validation images is
             taken.
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         format (Literal['timm', 'onnx', 'torch-export']): timm: a folder for timm.create_model, here or on the hub.
             onnx: one file, for any runtime of ONNX. torch-export: one .pt2 file, for torch without timm; predict does
             not load it.
@@ -1357,11 +1353,11 @@ def predict(
         images (str | Path | Image | NDArray | Sequence of these | DataFrame): Paths of files and folders, patterns
             ('photos/**/*.jpg'), PIL pictures, arrays of uint8, several of these, or a DataFrame with a column path or
             image.
-        top (int | None, optional): Number of classes per image, the most probable or the largest first. Default: 1, and
-            all classes of a mask; of boxes all are given.
+        top (int | None, optional): Number of classes per image. Default: 1, and all classes of a mask; of boxes all are
+            given.
         min_score (float, optional): Minimum score of a box; detection only.
-        draw (str | Path | None, optional): Folder for the images with their boxes or masks drawn over them; beside each
-            its mask, a PNG file of class numbers.
+        draw (str | Path | None, optional): Folder for the images with boxes or masks drawn over them; beside each its
+            mask as a PNG file.
         format (Literal['table', 'csv', 'jsonl', 'coco'] | None, optional): Format of the rows. Default: as the ending
             of out= says (.csv, .jsonl; .json: coco; .txt or none: table). coco: results of COCO as JSON, of detection
             only; ids are those of the COCO files that are named.
@@ -1398,8 +1394,8 @@ def search(
     Args:
         run_dir (str | Path): Run folder written by `train` with embeddings=.
         texts (str | Sequence[str], optional): Search texts; several texts are searched one by one.
-        image_root (str | Path | None, optional): Folder that holds all images of a manifest, whose paths are absolute
-            or relative to it; becomes part of the SPEC. Default: the folder of the manifest.
+        image_root (str | Path | None, optional): Folder that the paths of a manifest are relative to; part of the SPEC.
+            Default: that of the manifest.
         image (str | Path | Sequence[str | Path], optional): Image file(s) to find similar images of.
         data (str | Path | (images, labels) | DataFrame | None, optional): Dataset SPEC to search. Default: the dataset
             of the run.
