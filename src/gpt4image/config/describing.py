@@ -90,7 +90,7 @@ class DescriberOptions(StageConfig):
     timeout: Rare[float] = Field(default=120.0, gt=0.0)
     """Maximum wait for an answer, in seconds."""
     retries: int = Field(default=8, ge=0)
-    """Maximum retries of a failed call, whatever the error."""
+    """Maximum retries of a failed call. An answer that was paid for and cannot be read is asked for once more."""
     price: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     """US dollars per million tokens, input and output, for --max-cost and estimates. Default: the published price."""
 

@@ -151,21 +151,21 @@ def _may_be_added(
     It was of no class of the list, its class was stated with a confidence below SURE, or its description names an added
     class. Without a confidence and a description it is in doubt, too.
     """
-    doubtful, sure = set[str](), dict[str, bool]()  # whether a confidence was stated
+    doubtful, silent = set[str](), set[str]()
     for item in store.answers(describer=settings):
         if item.prompt == prompt and item.digest in digests:
             stated = item.answer.probability if item.answer.confidence is None else item.answer.confidence
             if item.answer.class_name is None or (stated is not None and stated < SURE):
                 doubtful.add(item.digest)
-            else:
-                sure[item.digest] = stated is not None
+            elif stated is None:
+                silent.add(item.digest)
     added = [_squeezed(option.name) for option in classes if option not in prompt.classes]
-    for row in store.descriptions(digests=sorted(sure), describer=settings) if sure else ():
-        if row.text:
-            sure[row.digest] = True
+    for row in store.descriptions(describer=settings):
+        if row.text and row.digest in digests:
+            silent.discard(row.digest)
             if any(name in _squeezed(row.text) for name in added):
                 doubtful.add(row.digest)
-    return doubtful | {digest for digest, stated in sure.items() if not stated}
+    return doubtful | silent
 
 
 def _squeezed(text: str) -> str:
