@@ -256,7 +256,8 @@ def distill(
         concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
         requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
         timeout (float, optional): Maximum wait for an answer, in seconds.
-        retries (int, optional): Maximum retries of a failed call, whatever the error.
+        retries (int, optional): Maximum retries of a failed call. An answer that was paid for and cannot be read is
+            asked for once more.
         price (float | Sequence[float] | None, optional): US dollars per million tokens, input and output, for max_cost=
             and estimates. Default: the published price.
         prompt (str | Sequence[str], optional): Prompt(s): short, paper, class-conditioned, attributes, contrastive,
@@ -512,7 +513,8 @@ def describe(
         concurrency (int, optional): Maximum calls in flight; fewer are used when the server has no room.
         requests_per_minute (float | None, optional): Maximum calls per minute. Default: as many as the server accepts.
         timeout (float, optional): Maximum wait for an answer, in seconds.
-        retries (int, optional): Maximum retries of a failed call, whatever the error.
+        retries (int, optional): Maximum retries of a failed call. An answer that was paid for and cannot be read is
+            asked for once more.
         price (float | Sequence[float] | None, optional): US dollars per million tokens, input and output, for max_cost=
             and estimates. Default: the published price.
         device (str, optional): auto, cpu, cuda or mps, for transformers:.
